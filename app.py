@@ -1,0 +1,170 @@
+"""The service on Starlette.
+
+    uvicorn app:app
+    python app.py --port 8000
+
+The framework speaks the protocol; what is left is the service. `raw_asgi.py` is the same service by hand, in the same
+order and with the same names: lay the two side by side, and what differs is the protocol. What is not protocol lives
+in `contract` (what is said) and `driver` (who generates).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+import contract
+from config import Config
+from driver import Driver, Generation
+
+
+async def generate(request: Request) -> Response:
+    contract.check_media_type(request.headers.get("content-type"))
+    body = contract.parse_generate(await read_body(request))
+    generation = await driver_of(request).submit(body, request_id(request))
+    if body.stream:
+        return EventStream(request, generation)
+    result = await generation.run(generation.result, partial(wait_for_disconnect, request))
+    if result is None:
+        return NoResponse()
+    return respond(request, contract.completion(*result))
+
+
+async def health(request: Request) -> Response:
+    driver = driver_of(request)
+    return respond(request, contract.health(driver.status, driver.model, driver.counters()))
+
+
+async def openapi(request: Request) -> Response:
+    return respond(request, contract.openapi_document())
+
+
+async def docs(request: Request) -> Response:
+    return respond(request, contract.docs_page())
+
+
+ROUTES = [
+    Route("/generate", generate, methods=["POST"]),
+    Route("/health", health),
+    Route("/openapi.json", openapi),
+    Route("/docs", docs),
+]
+
+
+async def read_body(request: Request) -> bytes:
+    """Put the request's body together, but not more of it than is allowed."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > contract.MAX_BODY_BYTES:
+            raise contract.body_too_large()
+    return body
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has left. Starlette has no word for it that does not poll, so this asks the protocol."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """The headers at once, then each event as it comes."""
+
+    def __init__(self, request: Request, generation: Generation) -> None:
+        headers = contract.SSE_HEADERS | {"x-request-id": request_id(request)}
+        super().__init__(contract.sse_frames(generation.events()), 200, headers, contract.SSE_MEDIA_TYPE)
+        self.request = request
+        self.generation = generation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Starlette's own way listens for the disconnect only below spec 2.4, where send cannot tell; a stream that
+        # is silent in its prefill has nothing to send, so we listen always.
+        await self.generation.run(partial(self.stream_events, send), partial(wait_for_disconnect, self.request))
+
+    async def stream_events(self, send: Send) -> None:
+        with suppress(OSError):
+            await self.stream_response(send)
+
+
+class NoResponse(Response):
+    """For a client that has left: nothing is sent."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+
+def respond(request: Request, answer: contract.Answer) -> Response:
+    body = b"" if request.method == "HEAD" else answer.body
+    headers = answer.headers | {"content-length": str(len(answer.body)), "x-request-id": request_id(request)}
+    return Response(body, answer.status, headers, answer.media_type)
+
+
+def request_id(request: Request) -> str:
+    """The request's id, the same each time it is asked for."""
+    if "request_id" not in request.scope:
+        request.scope["request_id"] = contract.request_id(request.headers.get("x-request-id"))
+    found: str = request.scope["request_id"]
+    return found
+
+
+def driver_of(request: Request) -> Driver:
+    driver: Driver = request.app.state.driver
+    return driver
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette's router raises: no such path, or no such method on it."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return respond(request, contract.no_such_method((error.headers or {})["Allow"].split(", ")))
+    return respond(request, contract.no_such_path())
+
+
+async def on_client_disconnect(request: Request, error: Exception) -> Response:
+    return NoResponse()
+
+
+async def on_refusal(request: Request, error: Exception) -> Response:
+    return respond(request, contract.refusal(error))
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    return respond(request, contract.internal_error())
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Run the driver from the server's start to its end."""
+    async with app.state.driver.running():
+        yield
+
+
+def create_app(driver: Driver) -> Starlette:
+    """The application: routes, what becomes of exceptions, and the driver that all handlers share."""
+    app = Starlette(
+        routes=ROUTES,
+        lifespan=lifespan,
+        exception_handlers={
+            HTTPException: on_http_exception,
+            ClientDisconnect: on_client_disconnect,
+            **dict.fromkeys(contract.REFUSALS, on_refusal),
+            Exception: on_error,
+        },
+    )
+    app.router.redirect_slashes = False
+    app.state.driver = driver
+    return app
+
+
+app = create_app(Driver(Config.from_environment_or_exit()))
+
+if __name__ == "__main__":
+    from command_line import main
+
+    main(create_app, __doc__)

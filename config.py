@@ -1,0 +1,119 @@
+"""Every setting of the service in one frozen object, read once, before anything is built.
+
+A setting is one field of `Config`. The field gives its default, its range, its environment variable
+(`max_streams` is `ENGINE_MAX_STREAMS`) and its command-line flag (`--max-streams`). An `ENGINE_…` variable that
+is no setting is an error: a misspelt limit must not pass for a limit.
+
+    ENGINE_MAX_STREAMS=4 uvicorn app:app
+    python app.py --max-streams 4
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
+PREFIX = "ENGINE_"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, what it may be, and what came."""
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise ConfigError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"expected a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ConfigError("expected a value, got an empty one; leave it out for the default")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ConfigError(f"expected one of {', '.join(choices)}, got {text!r}")
+        return text
+
+    return parse
+
+
+def _device(text: str) -> str:
+    kind, _, index = text.partition(":")
+    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal()):
+        return text
+    raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+
+
+def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": help})
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the service runs with. Build it with `from_environment` or from the command line."""
+
+    model: str = _setting(str(BUNDLED_MODEL), _text, "folder or hub name of a causal language model")
+    device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
+    dtype: str = _setting(
+        "auto",
+        _one_of("auto", "float32", "bfloat16", "float16"),
+        "auto, float32, bfloat16 or float16; auto is the checkpoint's own, but float32 for float16 on a CPU",
+    )
+    max_streams: int = _setting(16, _whole(1), "slots: how many requests generate at once")
+    max_waiting: int = _setting(256, _whole(0), "how many more may wait for a slot; the next one gets a 503")
+    context: int | None = _setting(
+        None, _whole(2), "tokens of prompt and answer together; by default the model's own limit, at most 4096"
+    )
+    prefill_chunk: int = _setting(256, _whole(1), "prompt tokens that one step may take beside the running streams")
+    heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
+    stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
+    drain: float = _setting(3.0, _seconds, "seconds that open streams get to finish at shutdown")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Config":
+        """Read every `ENGINE_…` variable of `environ`.
+
+        Raises:
+            ConfigError: a variable is unknown or its value cannot be used.
+        """
+        settings = {PREFIX + setting.name.upper(): setting for setting in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX):
+                continue
+            if variable not in settings:
+                raise ConfigError(f"{variable}: no such setting; expected one of {', '.join(sorted(settings))}")
+            setting = settings[variable]
+            try:
+                values[setting.name] = setting.metadata["parse"](text)
+            except ConfigError as error:
+                raise ConfigError(f"{variable}: {error}") from None
+        return cls(**values)
+
+    @classmethod
+    def from_environment_or_exit(cls) -> "Config":
+        """The same for a program: a mistake in the environment ends it with one line, not with a traceback."""
+        try:
+            return cls.from_environment()
+        except ConfigError as error:
+            raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,375 @@
+"""Carries the engine's steps on a worker thread, and brings their events to the requests that wait on the loop.
+
+One thread steps while there is work, and hands the events of a step, for all the streams, over to the event loop in
+one call. So a step costs one hop whatever the number of streams, the loop never waits for the model, the model never
+waits for a send, and an idle engine costs nothing: no thread runs, no timer ticks.
+
+Invariants:
+    - However a request ends, it is aborted unless it had finished.
+    - Every open generation gets exactly one terminal event, even if the engine dies or the server ends.
+    - Everything here belongs to the event loop's thread, but for `_work` and `_hand_over`.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from config import Config
+from inference.request import (
+    Counters,
+    EngineFailed,
+    EngineUnavailable,
+    EngineVerbs,
+    Event,
+    Failed,
+    Finished,
+    GenerationRequest,
+    LoadError,
+    RequestId,
+    Token,
+)
+from logs import set_up_logging
+
+ENCODERS = 2
+"""Threads that tokenize prompts. More would only take the cores from the model."""
+BURST = 32
+"""Events that one stream may take without letting the loop do anything else."""
+
+log = logging.getLogger("engine")
+access_log = logging.getLogger("engine.access")
+Result = TypeVar("Result")
+
+
+def load_engine(config: Config) -> EngineVerbs:
+    """Load the real engine. Importing it takes seconds, so that happens here, with the model, off the loop."""
+    from engine import Engine
+
+    return Engine.load(config)
+
+
+class Generation:
+    """One request on its way: the events that come for it, and the end of it."""
+
+    def __init__(self, driver: "Driver", engine: EngineVerbs, number: RequestId, request_id: str, prompt_tokens: int):
+        self.number = number
+        self.request_id = request_id
+        self._driver = driver
+        self._engine = engine
+        self._config = driver.config
+        self._events: deque[Event] = deque()
+        self._news = anyio.Event()
+        self._is_waiting = False
+        self._scope = anyio.CancelScope()
+        self._prompt_tokens = prompt_tokens
+        self._completion_tokens = 0
+        self._end: Finished | Failed | None = None
+        self._opened_at = self._taken_at = time.perf_counter()
+        self._first_token_at: float | None = None
+
+    async def events(self) -> AsyncIterator[Event | None]:
+        """Each event as it comes, the last one terminal; None after each `heartbeat` seconds without one."""
+        while True:
+            for _ in range(BURST):
+                if not self._events:
+                    break
+                self._taken_at = time.perf_counter()
+                event = self._events.popleft()
+                yield event
+                if not isinstance(event, Token):
+                    return
+            if self._events:
+                await anyio.lowlevel.checkpoint()
+            elif not await self._wait_for_news():
+                yield None
+
+    async def result(self) -> tuple[list[Token], Finished | Failed]:
+        """All the tokens, and how it ended."""
+        tokens: list[Token] = []
+        async for event in self.events():
+            if isinstance(event, Token):
+                tokens.append(event)
+            elif event is not None:
+                return tokens, event
+        raise AssertionError("events() ends with a terminal event")
+
+    async def run(self, work: Callable[[], Awaitable[Result]], gone: Callable[[], Awaitable[None]]) -> Result | None:
+        """Do `work` until `gone` returns, which it does when the client has left; then end the request.
+
+        Returns:
+            What `work` returned, or None if it was cut short.
+        """
+        result: Result | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._scope = tasks.cancel_scope
+                tasks.start_soon(self._cancel_after, gone)
+                tasks.start_soon(self._cancel_after, self._stall)
+                result = await work()
+                tasks.cancel_scope.cancel()
+        finally:
+            # No await here: nothing may come between the end of the work and the abort.
+            self._close()
+        return result
+
+    def put(self, event: Event) -> None:
+        """Take an event from the engine; what comes after the terminal one is dropped."""
+        if self._end is not None:
+            return
+        if isinstance(event, Token):
+            self._completion_tokens += 1
+            if self._first_token_at is None:
+                self._first_token_at = time.perf_counter()
+        else:
+            self._end = event
+        self._events.append(event)
+        self._news.set()
+
+    def fail(self, failed: Failed) -> None:
+        """End the request for a reason of the service's own."""
+        self._engine.abort(self.number)
+        self.put(failed)
+
+    def cut(self) -> None:
+        """Stop the work at once, even if it is stuck in a send."""
+        self._scope.cancel()
+
+    async def _wait_for_news(self) -> bool:
+        """Whether an event came before the next heartbeat was due."""
+        self._news = anyio.Event()
+        self._is_waiting = True
+        with anyio.move_on_after(self._config.heartbeat):
+            await self._news.wait()
+        self._is_waiting = False
+        self._taken_at = time.perf_counter()
+        return self._news.is_set()
+
+    async def _cancel_after(self, condition: Callable[[], Awaitable[None]]) -> None:
+        await condition()
+        self._scope.cancel()
+
+    async def _stall(self) -> None:
+        """Return when the client has not taken an event for `stall` seconds: a full socket has no timeout."""
+        while self._is_waiting or time.perf_counter() - self._taken_at < self._config.stall:  # noqa: ASYNC110
+            await anyio.sleep(self._config.stall)  # a timer per token would cost more than a late look
+
+    def _close(self) -> None:
+        self._driver.forget(self)
+        if self._end is None:
+            self._engine.abort(self.number)
+        first_token = self._first_token_at
+        access_log.info(
+            "generation request_id=%s prompt_tokens=%d completion_tokens=%d time_to_first_token_ms=%s finish_reason=%s",
+            self.request_id,
+            self._prompt_tokens,
+            self._completion_tokens,
+            "-" if first_token is None else f"{1e3 * (first_token - self._opened_at):.1f}",
+            self._finish_reason(),
+        )
+
+    def _finish_reason(self) -> str:
+        match self._end:
+            case Finished():
+                return self._end.finish_reason
+            case Failed():
+                return self._end.kind
+            case None:
+                return "abort"
+
+
+class Driver:
+    """One engine and the generations that are open on it. `running` is its life; `status` says how it is."""
+
+    def __init__(self, config: Config, load: Callable[[Config], EngineVerbs] = load_engine) -> None:
+        self.config = config
+        self.status = "stopped: the server has not run the lifespan protocol"
+        self._load_engine = load
+        self._engine: EngineVerbs | None = None
+        self._open: dict[RequestId, Generation] = {}
+        self._wakeup = anyio.Event()
+        self._none_is_open = anyio.Event()
+        self._stopping = False
+
+    @property
+    def model(self) -> str:
+        """The model's name, without the folders above it."""
+        return Path(self.config.model).name if Path(self.config.model).is_dir() else self.config.model
+
+    def counters(self) -> Counters:
+        return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load the engine and drive it until the context ends. Entering does not wait for the load."""
+        set_up_logging()
+        self._loop = asyncio.get_running_loop()
+        self._step_limiter = anyio.CapacityLimiter(1)
+        self._encode_limiter = anyio.CapacityLimiter(ENCODERS)
+        self._wakeup = anyio.Event()
+        self._stopping = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._load_and_drive)
+            with self._signals_heard(tasks):
+                yield
+            self._stopping = True
+            self._refuse("shutting down")
+            self._fail_all(Failed("The server is shutting down", "shutdown"))
+            tasks.cancel_scope.cancel()
+        self._engine = None
+
+    async def submit(self, request: GenerationRequest, request_id: str) -> Generation:
+        """Tokenize and queue a request. Call `run` on what this returns, with no await in between.
+
+        Raises:
+            PromptTooLong: it does not fit the context.
+            QueueFull: too many are running and waiting already.
+            EngineUnavailable: the engine is loading, has failed, or is ending.
+        """
+        if self._engine is None or self.status != "ok":
+            raise EngineUnavailable(f"The engine is not available: {self.status}")
+        engine = self._engine
+        encoded = await to_thread.run_sync(engine.encode, request, limiter=self._encode_limiter)
+        number = engine.submit(encoded, self._hand_over)
+        generation = Generation(self, engine, number, request_id, len(encoded.prompt_ids))
+        self._open[number] = generation
+        self._wakeup.set()
+        return generation
+
+    def forget(self, generation: Generation) -> None:
+        self._open.pop(generation.number, None)
+        if not self._open:
+            self._none_is_open.set()
+
+    # --- Driving --------------------------------------------------------------------------------------------------
+
+    async def _load_and_drive(self) -> None:
+        engine = await self._load()
+        while engine is not None:
+            await self._wakeup.wait()
+            self._wakeup = anyio.Event()
+            try:
+                await to_thread.run_sync(self._work, engine, limiter=self._step_limiter)
+            except EngineFailed as error:
+                self._refuse(f"engine failed: {error}")
+                self._fail_all(Failed(str(error), "engine_error"))
+                return
+
+    def _work(self, engine: EngineVerbs) -> None:
+        """Step while there is work; on the worker thread."""
+        try:
+            while not self._stopping and engine.step():
+                pass
+        except EngineFailed:
+            raise
+        except Exception as error:
+            log.exception("The engine raised outside its own step")
+            raise EngineFailed(f"{type(error).__name__}: {error}") from error
+
+    def _hand_over(self, events: Sequence[tuple[RequestId, Event]]) -> None:
+        """Bring a step's events to the loop, without waiting for it; on whatever thread steps."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _deliver(self, events: Sequence[tuple[RequestId, Event]]) -> None:
+        for number, event in events:
+            if generation := self._open.get(number):
+                generation.put(event)
+
+    async def _load(self) -> EngineVerbs | None:
+        self.status = "loading"
+        log.info("Loading %s …", self.model)
+        began = time.perf_counter()
+        try:
+            self._engine = await _in_daemon_thread(lambda: self._load_engine(self.config))
+        except Exception as error:
+            self.status = f"failed to load: {error}"
+            is_users_mistake = isinstance(error, LoadError)
+            log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
+            return None
+        if self.status == "loading":
+            self.status = "ok"
+        log.info("%s is ready after %.1f s", self.model, time.perf_counter() - began)
+        return self._engine
+
+    # --- Ending ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals_heard(self, tasks: TaskGroup) -> Iterator[None]:
+        """Hear of Ctrl-C and SIGTERM as well as the server does.
+
+        At a signal, uvicorn waits for open streams to end, and tells the application (lifespan.shutdown) only after
+        that. Somebody has to end the streams, so we listen too, and pass each signal on.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self._loop.call_soon_threadsafe(tasks.start_soon, self._drain)
+            handler = of_server[number]
+            if callable(handler):
+                handler(number, frame)
+            elif handler == signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+        of_server: dict[int, Any] = {
+            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in of_server.items():
+                if signal.getsignal(number) is on_signal:
+                    signal.signal(number, handler)
+
+    async def _drain(self) -> None:
+        """Give open streams `drain` seconds to finish; then tell them; then cut off those that do not take it."""
+        self._refuse("shutting down")
+        await self._until_none_is_open(self.config.drain)
+        self._fail_all(Failed("The server is shutting down", "shutdown"))
+        await self._until_none_is_open(1)
+        for generation in list(self._open.values()):
+            generation.cut()
+
+    async def _until_none_is_open(self, seconds: float) -> None:
+        self._none_is_open = anyio.Event()
+        with anyio.move_on_after(seconds):
+            if self._open:
+                await self._none_is_open.wait()
+
+    def _refuse(self, status: str) -> None:
+        """Take no more requests, for the reason that `status` gives; the first reason stays."""
+        if self.status in ("ok", "loading"):
+            self.status = status
+
+    def _fail_all(self, failed: Failed) -> None:
+        for generation in list(self._open.values()):
+            generation.fail(failed)
+
+
+async def _in_daemon_thread(function: Callable[[], Result]) -> Result:
+    """Like `to_thread.run_sync`, but at exit nobody waits for it: Ctrl-C need not wait for a download."""
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await asyncio.wrap_future(outcome)

@@ -1,0 +1,50 @@
+"""Turns a growing list of token ids into text, never splitting a character.
+
+A byte-level tokenizer may spread one character over several tokens; decoded too early, its first bytes show as
+U+FFFD. Tokens are also not decoded alone: a space may belong to the border between two of them.
+
+Invariant: the joined results of `push` and `flush` are the decode of all the ids. (For tokenizers with byte fallback
+this holds for valid UTF-8; what they decode invalid bytes to depends on the bytes after them.)
+"""
+
+from collections.abc import Callable, Sequence
+
+REPLACEMENT = "\ufffd"
+CONTEXT = 8
+"""Tokens kept before the new ones, so that each is decoded in company."""
+
+
+class Detokenizer:
+    """One request's text, piece by piece."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._window: list[int] = []
+        self._given = 0  # characters of the decoded window that have been returned
+        self._border: int | None = None  # a place in the window where a character ended
+
+    def push(self, token_id: int) -> str:
+        """Add a token; return the text that it completes, without a character's first half."""
+        self._window.append(token_id)
+        decoded = self._decode(self._window)
+        complete = decoded.rstrip(REPLACEMENT)
+        text = complete[self._given :]
+        self._given += len(text)
+        if len(complete) == len(decoded):
+            self._forget()
+        return text
+
+    def flush(self) -> str:
+        """Return what is held back, at the end of the text: half a character stays one, as U+FFFD."""
+        text = self._decode(self._window)[self._given :]
+        self._given += len(text)
+        return text
+
+    def _forget(self) -> None:
+        """Drop what is no longer needed as context; called where a character has just ended."""
+        if self._border is None:
+            self._border = len(self._window)
+        elif len(self._window) - self._border >= CONTEXT:
+            del self._window[: self._border]
+            self._given = len(self._decode(self._window))
+            self._border = len(self._window)

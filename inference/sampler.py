@@ -1,0 +1,68 @@
+"""Draws the next token of every row of a batch at once.
+
+Each request brings its own random number, so a seed gives the same draws in any company. (The draws are the same;
+the logits are the same to rounding: a batch of another size may add its products in another order.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GREEDY_BELOW = 1e-5
+"""Temperatures under this would overflow the logits; they mean greedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How to draw one row's token. `uniform` is the request's random number for it, in [0, 1)."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    uniform: float
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def is_truncated(self) -> bool:
+        return not self.is_greedy and (self.top_p < 1 or self.top_k > 0)
+
+
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Return a token id for each row of `logits` [rows, vocabulary], drawn as `draws` [rows] says."""
+    greedy = logits.argmax(-1)
+    if all(draw.is_greedy for draw in draws):
+        return _to_list(greedy)
+
+    def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
+
+    scaled = logits.float() / column([1 if draw.is_greedy else draw.temperature for draw in draws], torch.float32)
+    if any(draw.is_truncated for draw in draws):
+        scaled, token_ids = scaled.sort(dim=-1, descending=True)
+        top_k = column([draw.top_k or logits.shape[-1] for draw in draws], torch.int64)
+        scaled = scaled.masked_fill(torch.arange(logits.shape[-1], device=logits.device) >= top_k, float("-inf"))
+        probabilities = scaled.softmax(-1, dtype=torch.float64)
+        mass_before = probabilities.cumsum(-1) - probabilities
+        top_p = column([draw.top_p for draw in draws], torch.float64)
+        probabilities = probabilities.masked_fill((mass_before >= top_p) & (top_p < 1), 0)
+    else:
+        token_ids = None
+        probabilities = scaled.softmax(-1, dtype=torch.float64)
+
+    mass = probabilities.cumsum(-1)
+    target = column([draw.uniform for draw in draws], torch.float64) * mass[:, -1:]
+    chosen = torch.searchsorted(mass, target, right=True).clamp(max=logits.shape[-1] - 1)
+    if token_ids is not None:
+        chosen = token_ids.gather(-1, chosen)
+    is_greedy = torch.tensor([draw.is_greedy for draw in draws], device=logits.device)
+    return _to_list(torch.where(is_greedy, greedy, chosen[:, 0]))
+
+
+def _to_list(token_ids: Tensor) -> list[int]:
+    """The step's one wait for the device."""
+    return [int(token_id) for token_id in token_ids.tolist()]

@@ -1,0 +1,99 @@
+"""Decides what the next step works on: who gets a slot, whose prompt is prefilled, who decodes.
+
+Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
+at most `prefill_chunk` prompt tokens beside them, so a long prompt delays the running streams by a bounded time and
+never stops them. No tensors here.
+"""
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+
+from inference.request import RequestId
+from inference.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The part of a prompt that one step prefills: positions `start` to `end`, the latter not included."""
+
+    sequence: Sequence
+    start: int
+    end: int
+
+    @property
+    def completes_prompt(self) -> bool:
+        return self.end == len(self.sequence.prompt_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One step's work. Every sequence in `decoding` gets a token, and so does each chunk that completes its prompt."""
+
+    decoding: list[Sequence]
+    chunks: list[Chunk]
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.decoding or self.chunks)
+
+    @property
+    def sampled(self) -> list[Sequence]:
+        """Who gets a token, in the order of the logits' rows."""
+        return self.decoding + [chunk.sequence for chunk in self.chunks if chunk.completes_prompt]
+
+
+class Scheduler:
+    """Owns the queue and the slots. A sequence is waiting, or running in a slot, or gone."""
+
+    def __init__(self, slots: int, prefill_chunk: int) -> None:
+        self._prefill_chunk = prefill_chunk
+        self._free_slots = list(range(slots))
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[RequestId, Sequence] = {}
+
+    def add(self, sequence: Sequence) -> None:
+        self._waiting.append(sequence)
+
+    def find(self, request_id: RequestId) -> Sequence | None:
+        if request_id in self._running:
+            return self._running[request_id]
+        return next((sequence for sequence in self._waiting if sequence.request_id == request_id), None)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence and free its slot."""
+        if sequence.slot is None:
+            self._waiting.remove(sequence)
+        else:
+            del self._running[sequence.request_id]
+            heapq.heappush(self._free_slots, sequence.slot)
+
+    def schedule(self) -> Schedule:
+        """Admit whom there is a slot for, and choose the next step's work."""
+        self._admit()
+        running = list(self._running.values())
+        decoding = [sequence for sequence in running if sequence.is_prefilled]
+        chunks: list[Chunk] = []
+        budget = self._prefill_chunk
+        for sequence in running:
+            if budget and not sequence.is_prefilled:
+                start = sequence.cached_tokens
+                end = min(len(sequence.prompt_ids), start + budget)
+                chunks.append(Chunk(sequence, start, end))
+                budget -= end - start
+        return Schedule(decoding, chunks)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        return [*self._running.values(), *self._waiting]
+
+    def _admit(self) -> None:
+        while self._waiting and self._free_slots:
+            sequence = self._waiting.popleft()
+            # The lowest slot keeps the batch's rows together at the cache's beginning.
+            sequence.admit(heapq.heappop(self._free_slots))
+            self._running[sequence.request_id] = sequence

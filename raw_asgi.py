@@ -1,0 +1,192 @@
+"""The service by hand: an ASGI application with nothing between it and the server.
+
+    uvicorn raw_asgi:app
+    python raw_asgi.py --port 8000
+
+Every message of the protocol stands here in full. `app.py` is the same service on Starlette, in the same order and
+with the same names: lay the two side by side, and what differs is the protocol. What is not protocol lives in
+`contract` (what is said) and `driver` (who generates).
+
+Source: the ASGI specification, versions 2.3 and 2.4 of its HTTP part, and lifespan 2.0.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import contract
+from config import Config
+from driver import Driver, Generation
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Handler = Callable[[Driver, Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientLeft(Exception):
+    """The client left before it had sent its whole request."""
+
+
+async def generate(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    contract.check_media_type(header(scope, b"content-type"))
+    request = contract.parse_generate(await read_body(receive))
+    generation = await driver.submit(request, request_id(scope))
+    client_left = partial(wait_for_disconnect, receive)
+    if request.stream:
+        await generation.run(partial(stream_events, generation, scope, send), client_left)
+        return
+    result = await generation.run(generation.result, client_left)
+    if result is not None:
+        await respond(scope, send, contract.completion(*result))
+
+
+async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(scope, send, contract.health(driver.status, driver.model, driver.counters()))
+
+
+async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(scope, send, contract.openapi_document())
+
+
+async def docs(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(scope, send, contract.docs_page())
+
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "/generate": {"POST": generate},
+    "/health": {"GET": health, "HEAD": health},
+    "/openapi.json": {"GET": openapi, "HEAD": openapi},
+    "/docs": {"GET": docs, "HEAD": docs},
+}
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Put the request's body together; it comes in as many messages as the server likes."""
+    body = b""
+    more_body = True
+    while more_body:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        body += message.get("body", b"")
+        if len(body) > contract.MAX_BODY_BYTES:
+            raise contract.body_too_large()
+        more_body = message.get("more_body", False)
+    return body
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has left. Nobody else may call `receive` meanwhile: a message has one reader."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def stream_events(generation: Generation, scope: Scope, send: Send) -> None:
+    """One message for the headers, at once; one for each event, as it comes; an empty one to end."""
+    # A client that has left shows itself here or in wait_for_disconnect: servers of spec 2.4 may raise
+    # OSError from send, others drop the message silently.
+    with suppress(OSError):
+        await start(scope, send, 200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS)
+        async for frame in contract.sse_frames(generation.events()):
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
+    """One message for the headers, one for the whole body."""
+    headers = answer.headers | {"content-length": str(len(answer.body))}
+    body = b"" if scope["method"] == "HEAD" else answer.body
+    with suppress(OSError):
+        await start(scope, send, answer.status, answer.media_type, headers)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def start(scope: Scope, send: Send, status: int, media_type: str, headers: dict[str, str]) -> None:
+    scope["response_started"] = True
+    headers = headers | {"content-type": media_type, "x-request-id": request_id(scope)}
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of a request's header; the server has put the names in lower case."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+def request_id(scope: Scope) -> str:
+    """The request's id, the same each time it is asked for."""
+    if "request_id" not in scope:
+        scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
+    found: str = scope["request_id"]
+    return found
+
+
+def route_path(scope: Scope) -> str:
+    """The path below `root_path`, under which a proxy may have mounted the application."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    return path.removeprefix(root_path) if path.startswith(root_path + "/") else path
+
+
+async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    """Find the handler; whatever it raises becomes an answer."""
+    methods = ROUTES.get(route_path(scope))
+    try:
+        if methods is None:
+            await respond(scope, send, contract.no_such_path())
+        elif scope["method"] not in methods:
+            await respond(scope, send, contract.no_such_method(methods))
+        else:
+            await methods[scope["method"]](driver, scope, receive, send)
+    except ClientLeft:
+        pass
+    except contract.REFUSALS as error:
+        await respond(scope, send, contract.refusal(error))
+    except Exception:
+        if "response_started" not in scope:
+            await respond(scope, send, contract.internal_error())
+        raise  # for the server's log
+
+
+async def lifespan(driver: Driver, receive: Receive, send: Send) -> None:
+    """Run the driver from the server's start to its end."""
+    await receive()  # lifespan.startup
+    started = False
+    try:
+        async with driver.running():
+            await send({"type": "lifespan.startup.complete"})
+            started = True
+            await receive()  # lifespan.shutdown
+    except BaseException as error:
+        phase = "shutdown" if started else "startup"
+        await send({"type": f"lifespan.{phase}.failed", "message": f"{type(error).__name__}: {error}"})
+        raise
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(driver: Driver) -> ASGIApp:
+    """The application: a callable that is awaited once per connection, whatever its type."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(driver, receive, send)
+        elif scope["type"] == "http":
+            await http(driver, scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
+
+    return app
+
+
+app = create_app(Driver(Config.from_environment_or_exit()))
+
+if __name__ == "__main__":
+    from command_line import main
+
+    main(create_app, __doc__)
