@@ -45,15 +45,15 @@ async def openapi(request: Request) -> Response:
     return respond(request, contract.openapi_document())
 
 
-async def docs(request: Request) -> Response:
-    return respond(request, contract.docs_page())
+async def page(request: Request) -> Response:
+    return respond(request, contract.page(request.scope["route"].path))
 
 
 ROUTES = [
     Route("/generate", generate, methods=["POST"]),
     Route("/health", health),
     Route("/openapi.json", openapi),
-    Route("/docs", docs),
+    *[Route(path, page) for path in contract.PAGES],
 ]
 
 

@@ -52,15 +52,15 @@ async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) ->
     await respond(scope, send, contract.openapi_document())
 
 
-async def docs(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(scope, send, contract.docs_page())
+async def page(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(scope, send, contract.page(route_path(scope)))
 
 
 ROUTES: dict[str, dict[str, Handler]] = {
     "/generate": {"POST": generate},
     "/health": {"GET": health, "HEAD": health},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
-    "/docs": {"GET": docs, "HEAD": docs},
+    **dict.fromkeys(contract.PAGES, {"GET": page, "HEAD": page}),
 }
 
 

@@ -5,13 +5,15 @@ and gets an `Answer`: status, headers, body. Nothing here knows a server, a fram
 """
 
 from contract.answers import Answer, completion, health, internal_error, json_answer, no_such_method, no_such_path
-from contract.openapi import docs_page, openapi_document
+from contract.openapi import openapi_document
+from contract.pages import PAGES, page
 from contract.refusals import REFUSALS, Refusal, refusal
 from contract.requests import MAX_BODY_BYTES, GenerateBody, body_too_large, check_media_type, parse_generate, request_id
 from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, sse_frames
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "PAGES",
     "REFUSALS",
     "SSE_HEADERS",
     "SSE_MEDIA_TYPE",
@@ -21,13 +23,13 @@ __all__ = [
     "body_too_large",
     "check_media_type",
     "completion",
-    "docs_page",
     "health",
     "internal_error",
     "json_answer",
     "no_such_method",
     "no_such_path",
     "openapi_document",
+    "page",
     "parse_generate",
     "refusal",
     "request_id",

@@ -7,7 +7,6 @@ Source: OpenAPI Specification 3.1.1.
 """
 
 import functools
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -226,8 +225,3 @@ def _document() -> dict[str, Any]:
 @functools.cache
 def openapi_document() -> Answer:
     return json_answer(200, _document())
-
-
-@functools.cache
-def docs_page() -> Answer:
-    return Answer(200, Path(__file__).with_name("docs.html").read_bytes(), "text/html; charset=utf-8")

@@ -1,0 +1,24 @@
+"""The pages for people: files of the repo, served as they are, working without a network."""
+
+from pathlib import Path
+
+from contract.answers import Answer
+
+_FOLDER = Path(__file__).parent.parent / "page"
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+_FILES = {"/": "index.html", "/docs": "docs.html", "/lesson": "lesson.html"}
+
+PAGES = tuple(_FILES) + tuple(
+    f"/page/{file.name}" for file in sorted(_FOLDER.iterdir()) if file.suffix in (".css", ".js")
+)
+"""The paths that a door answers with `page`."""
+
+
+def page(path: str) -> Answer:
+    """The file that belongs to one of `PAGES`."""
+    file = _FOLDER / _FILES.get(path, path.rpartition("/")[2])
+    return Answer(200, file.read_bytes(), _MEDIA_TYPES[file.suffix], {"cache-control": "no-cache"})
