@@ -47,7 +47,9 @@ from logs import set_up_logging
 ENCODERS = 2
 """Threads that tokenize prompts. More would only take the cores from the model."""
 BURST = 32
-"""Events that one stream may take without letting the loop do anything else."""
+"""Events that one stream may take before the loop gets to do something else: `send` usually does not wait."""
+MIN_SLEEP = 0.001
+"""Seconds; keeps a watch whose time has come, but whose stream is busy, from spinning."""
 
 log = logging.getLogger("engine")
 access_log = logging.getLogger("engine.access")
@@ -70,9 +72,8 @@ class Generation:
         self._driver = driver
         self._engine = engine
         self._config = driver.config
-        self._events: deque[Event] = deque()
-        self._news = anyio.Event()
-        self._is_waiting = False
+        self._events: deque[Event | None] = deque()
+        self._waiter: asyncio.Future[None] | None = None
         self._scope = anyio.CancelScope()
         self._prompt_tokens = prompt_tokens
         self._completion_tokens = 0
@@ -82,19 +83,19 @@ class Generation:
 
     async def events(self) -> AsyncIterator[Event | None]:
         """Each event as it comes, the last one terminal; None after each `heartbeat` seconds without one."""
+        taken = 0
         while True:
-            for _ in range(BURST):
-                if not self._events:
-                    break
-                self._taken_at = time.perf_counter()
+            while self._events:
                 event = self._events.popleft()
+                self._taken_at = time.perf_counter()
                 yield event
-                if not isinstance(event, Token):
+                if isinstance(event, Finished | Failed):
                     return
-            if self._events:
-                await anyio.lowlevel.checkpoint()
-            elif not await self._wait_for_news():
-                yield None
+                taken += 1
+                if taken % BURST == 0:
+                    await anyio.lowlevel.checkpoint()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     async def result(self) -> tuple[list[Token], Finished | Failed]:
         """All the tokens, and how it ended."""
@@ -118,6 +119,7 @@ class Generation:
                 self._scope = tasks.cancel_scope
                 tasks.start_soon(self._cancel_after, gone)
                 tasks.start_soon(self._cancel_after, self._stall)
+                tasks.start_soon(self._beat)
                 result = await work()
                 tasks.cancel_scope.cancel()
         finally:
@@ -135,8 +137,7 @@ class Generation:
                 self._first_token_at = time.perf_counter()
         else:
             self._end = event
-        self._events.append(event)
-        self._news.set()
+        self._pass_on(event)
 
     def fail(self, failed: Failed) -> None:
         """End the request for a reason of the service's own."""
@@ -147,15 +148,25 @@ class Generation:
         """Stop the work at once, even if it is stuck in a send."""
         self._scope.cancel()
 
-    async def _wait_for_news(self) -> bool:
-        """Whether an event came before the next heartbeat was due."""
-        self._news = anyio.Event()
-        self._is_waiting = True
-        with anyio.move_on_after(self._config.heartbeat):
-            await self._news.wait()
-        self._is_waiting = False
-        self._taken_at = time.perf_counter()
-        return self._news.is_set()
+    def _pass_on(self, event: Event | None) -> None:
+        self._events.append(event)
+        if self._is_waiting:
+            assert self._waiter is not None
+            self._waiter.set_result(None)
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether `events` waits for an event, and not for its reader."""
+        return self._waiter is not None and not self._waiter.done()
+
+    async def _beat(self) -> None:
+        """Pass on a None whenever nothing has been for `heartbeat` seconds. (A timer per token would cost more.)"""
+        while True:
+            silence = time.perf_counter() - self._taken_at
+            if silence >= self._config.heartbeat and self._is_waiting:
+                self._pass_on(None)
+                silence = 0
+            await anyio.sleep(max(self._config.heartbeat - silence, MIN_SLEEP))
 
     async def _cancel_after(self, condition: Callable[[], Awaitable[None]]) -> None:
         await condition()
@@ -164,7 +175,7 @@ class Generation:
     async def _stall(self) -> None:
         """Return when the client has not taken an event for `stall` seconds: a full socket has no timeout."""
         while self._is_waiting or time.perf_counter() - self._taken_at < self._config.stall:  # noqa: ASYNC110
-            await anyio.sleep(self._config.stall)  # a timer per token would cost more than a late look
+            await anyio.sleep(self._config.stall)
 
     def _close(self) -> None:
         self._driver.forget(self)
@@ -261,11 +272,18 @@ class Driver:
             await self._wakeup.wait()
             self._wakeup = anyio.Event()
             try:
-                await to_thread.run_sync(self._work, engine, limiter=self._step_limiter)
+                await self._step_until_idle(engine)
             except EngineFailed as error:
                 self._refuse(f"engine failed: {error}")
                 self._fail_all(Failed(str(error), "engine_error"))
                 return
+
+    async def _step_until_idle(self, engine: EngineVerbs) -> None:
+        """One hop to the worker thread, which comes back when there is no more work.
+
+        (A hop per step leaves the engine waiting for the loop between steps; `make bench-transport` compares.)
+        """
+        await to_thread.run_sync(self._work, engine, limiter=self._step_limiter)
 
     def _work(self, engine: EngineVerbs) -> None:
         """Step while there is work; on the worker thread."""

@@ -6,8 +6,9 @@ no token can break a frame. A line that begins with a colon is a comment, which 
 Source: HTML Living Standard, section 9.2, "Server-sent events".
 """
 
-import json
 from collections.abc import AsyncIterator
+
+from pydantic_core import to_json
 
 from inference.request import Event, payload
 
@@ -21,7 +22,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def frame(event: Event) -> bytes:
-    return b"data: " + json.dumps(payload(event), ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + to_json(payload(event)) + b"\n\n"
 
 
 async def sse_frames(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:

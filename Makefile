@@ -1,0 +1,41 @@
+# Every target is complete on a fresh machine with Python 3.11 or newer: it makes the virtual environment it needs.
+
+PYTHON ?= python3
+DOOR ?= app
+BIN := .venv/bin
+
+.PHONY: help serve demo test check bench-transport clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+serve: .venv/serve  ## serve on http://127.0.0.1:8000 (DOOR=raw_asgi for the other door)
+	$(BIN)/python $(DOOR).py
+
+demo: .venv/serve  ## watch a few answers in the terminal
+	$(BIN)/python $(DOOR).py --demo
+
+test: check  ## lint, types and all tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+
+bench-transport: .venv/dev  ## what a token's way to the client costs, beside FastAPI with a thread hop per token
+	$(BIN)/python -m benchmarks.bench_transport
+
+clean:  ## remove the virtual environment and all caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/serve: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, got " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: .venv/serve requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
