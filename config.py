@@ -48,6 +48,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ConfigError(f"expected 1 (on) or 0 (off), got {text!r}")
+    return text == "1"
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -87,7 +93,10 @@ class Config:
     prefill_chunk: int = _setting(256, _whole(1), "prompt tokens that one step may take beside the running streams")
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
-    drain: float = _setting(3.0, _seconds, "seconds that open streams get to finish at shutdown")
+    drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
+    transcript: bool = _setting(
+        False, _switch, "show every message of each request, prompts and all: here, and at /transcript/{request_id}"
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Config":

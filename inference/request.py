@@ -15,6 +15,10 @@ FinishReason = Literal["stop", "length", "abort"]
 FailureKind = Literal["engine_error", "shutdown"]
 
 
+StopString = Annotated[str, Field(min_length=1)]
+StopStrings = Annotated[list[StopString], Field(max_length=4)]
+
+
 def _listed(stop: object) -> object:
     """One stop string is a list of one; anything that is not a string is left for the field's own check."""
     return [stop] if isinstance(stop, str) else stop
@@ -40,9 +44,7 @@ class GenerationRequest(BaseModel):
         default=None, ge=-(2**63), le=2**63 - 1, description="Makes the draws repeatable; null draws a fresh seed."
     )
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]] | None,
-        Field(max_length=4),
-        BeforeValidator(_listed, json_schema_input_type=str | list[str] | None),
+        StopStrings | None, BeforeValidator(_listed, json_schema_input_type=StopString | StopStrings | None)
     ] = Field(default=None, description="A string, or up to 4, at which the text ends; it is not part of the answer.")
     ignore_eos: bool = Field(default=False, description="Go on to max_tokens even if the model ends its text before.")
 
