@@ -17,11 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import contract
 from config import Config
 from driver import Driver, Generation
+from transcript.asgi import watched
 
 
 async def generate(request: Request) -> Response:
@@ -92,6 +93,14 @@ class EventStream(StreamingResponse):
             await self.stream_response(send)
 
 
+class WholeResponse(Response):
+    """Lost without an error if the client has left."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(OSError):
+            await super().__call__(scope, receive, send)
+
+
 class NoResponse(Response):
     """For a client that has left: nothing is sent."""
 
@@ -102,7 +111,7 @@ class NoResponse(Response):
 def respond(request: Request, answer: contract.Answer) -> Response:
     body = b"" if request.method == "HEAD" else answer.body
     headers = answer.headers | {"content-length": str(len(answer.body)), "x-request-id": request_id(request)}
-    return Response(body, answer.status, headers, answer.media_type)
+    return WholeResponse(body, answer.status, headers, answer.media_type)
 
 
 def request_id(request: Request) -> str:
@@ -145,7 +154,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
 
 
-def create_app(driver: Driver) -> Starlette:
+def create_app(driver: Driver) -> ASGIApp:
     """The application: routes, what becomes of exceptions, and the driver that all handlers share."""
     app = Starlette(
         routes=ROUTES,
@@ -159,7 +168,7 @@ def create_app(driver: Driver) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.driver = driver
-    return app
+    return watched(app, driver.config)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

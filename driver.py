@@ -152,6 +152,7 @@ class Generation:
         self._events.append(event)
         if self._is_waiting:
             assert self._waiter is not None
+            self._taken_at = time.perf_counter()  # the reader has had nothing to take until now
             self._waiter.set_result(None)
 
     @property
@@ -249,15 +250,19 @@ class Driver:
             QueueFull: too many are running and waiting already.
             EngineUnavailable: the engine is loading, has failed, or is ending.
         """
-        if self._engine is None or self.status != "ok":
-            raise EngineUnavailable(f"The engine is not available: {self.status}")
-        engine = self._engine
-        encoded = await to_thread.run_sync(engine.encode, request, limiter=self._encode_limiter)
+        encode = self._available_engine().encode
+        encoded = await to_thread.run_sync(encode, request, limiter=self._encode_limiter)
+        engine = self._available_engine()  # asked again: it may have failed or ended during the tokenizing
         number = engine.submit(encoded, self._hand_over)
         generation = Generation(self, engine, number, request_id, len(encoded.prompt_ids))
         self._open[number] = generation
         self._wakeup.set()
         return generation
+
+    def _available_engine(self) -> EngineVerbs:
+        if self._engine is None or self.status != "ok":
+            raise EngineUnavailable(f"The engine is not available: {self.status}")
+        return self._engine
 
     def forget(self, generation: Generation) -> None:
         self._open.pop(generation.number, None)
@@ -382,6 +387,7 @@ class Driver:
 async def _in_daemon_thread(function: Callable[[], Result]) -> Result:
     """Like `to_thread.run_sync`, but at exit nobody waits for it: Ctrl-C need not wait for a download."""
     outcome: Future[Result] = Future()
+    outcome.set_running_or_notify_cancel()  # from here on a cancel stops only the waiting, not the thread
 
     def run() -> None:
         try:

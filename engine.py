@@ -22,7 +22,7 @@ import itertools
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
 from typing import Any
 
@@ -44,12 +44,14 @@ from inference.request import (
     RequestId,
     Sink,
     Token,
+    UnusablePrompt,
     answer,
     payload,
 )
 from inference.sampler import sample
-from inference.scheduler import Scheduler
+from inference.scheduler import Schedule, Scheduler
 from inference.sequence import Sequence
+from inference.tensor_thread import on_tensor_thread
 
 log = logging.getLogger("engine")
 
@@ -64,14 +66,14 @@ class Engine:
         Raises:
             LoadError, UnsupportedModel: it cannot be served; the message says why.
         """
-        return cls(load_checkpoint(config), config)
+        return cls(on_tensor_thread(lambda: load_checkpoint(config)), config)
 
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
         self.context = checkpoint.context
         self._tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self._eos_ids = checkpoint.eos_ids
         self._capacity = config.max_streams + config.max_waiting
-        self._runner = ModelRunner(checkpoint.model, config.max_streams, checkpoint.context)
+        self._runner = on_tensor_thread(lambda: ModelRunner(checkpoint.model, config.max_streams, checkpoint.context))
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
         self._request_ids = itertools.count(1)
         self._generated_tokens = 0
@@ -91,11 +93,18 @@ class Engine:
 
         Raises:
             PromptTooLong: it does not fit the context together with its max_tokens.
+            UnusablePrompt: the model has no token for it.
         """
         # A list of one: tokenizers lets go of the interpreter's lock only for lists.
         prompt_ids: list[int] = self._tokenizer([request.prompt])["input_ids"][0]
         if len(prompt_ids) + request.max_tokens > self.context:
             raise PromptTooLong(len(prompt_ids), request.max_tokens, self.context)
+        if not prompt_ids:
+            raise UnusablePrompt("The prompt has no tokens: the model's tokenizer knows none of its characters.")
+        if max(prompt_ids) >= self._runner.vocabulary:
+            raise UnusablePrompt(
+                f"The prompt has token {max(prompt_ids)}; the model knows those below {self._runner.vocabulary}."
+            )
         return EncodedRequest(request, prompt_ids)
 
     def submit(self, encoded: EncodedRequest, sink: Sink) -> RequestId:
@@ -131,13 +140,14 @@ class Engine:
             Whether there is more to do.
 
         Raises:
-            EngineFailed: the model raised; every request in flight has got its `Failed`.
+            EngineFailed: a step raised, this one or one before; every request in flight has got its `Failed`.
         """
         with self._turn:
             self._turn.wait_for(lambda: not self._is_stepping)
+            if self._failure is not None:
+                raise EngineFailed(self._failure)
             self._is_stepping = True
-        self._step_and_pass_on()
-        return self._has_work()
+        return self._pass_on_after(self._step)
 
     # --- For synchronous callers ----------------------------------------------------------------------------------
 
@@ -148,7 +158,7 @@ class Engine:
             What `POST /generate` answers without `stream`.
 
         Raises:
-            ValueError: a setting is out of range, or the prompt too long.
+            ValueError: a setting is out of range, or the prompt too long or unusable.
             QueueFull, EngineFailed: see `submit` and `step`.
         """
         tokens: list[Token] = []
@@ -190,35 +200,47 @@ class Engine:
                 if mailbox:
                     return
                 self._is_stepping = True
-            self._step_and_pass_on()
+            self._pass_on_after(self._step)
 
     def _settle(self) -> None:
         """Take an abort into account at once if nobody is stepping, so that it does not hold a slot until then."""
         with self._turn:
-            if not self._is_stepping:
-                self._take_arrivals()
-                self._deliver()
+            if self._is_stepping:
+                return
+            self._is_stepping = True
+        self._pass_on_after(self._take_and_deliver)
 
     # --- The step: only the thread whose turn it is comes here ------------------------------------------------------
 
-    def _step_and_pass_on(self) -> None:
+    def _pass_on_after(self, work: Callable[[], None]) -> bool:
+        """Do this thread's turn, and let the next one have its own; return whether there is more to do."""
         try:
-            self._step()
+            work()
         except Exception as error:
             self._fail(error)
             raise EngineFailed(self._failure) from error
         finally:
             with self._turn:
+                # Asked while nobody else can step: a sequence on its way from the queue to a slot is in neither.
+                has_work = bool(self._arrivals or self._scheduler.sequences)
                 self._is_stepping = False
                 self._turn.notify_all()
+        return has_work
 
     def _step(self) -> None:
         self._take_arrivals()
         schedule = self._scheduler.schedule()
         if schedule.has_work:
-            logits = self._runner.forward(schedule)
-            token_ids = sample(logits, [sequence.draw() for sequence in schedule.sampled])
+            token_ids = on_tensor_thread(lambda: self._run_model(schedule))
             self._append(schedule.sampled, token_ids)
+        self._deliver()
+
+    def _run_model(self, schedule: Schedule) -> list[int]:
+        logits = self._runner.forward(schedule)
+        return sample(logits, [sequence.draw() for sequence in schedule.sampled])
+
+    def _take_and_deliver(self) -> None:
+        self._take_arrivals()
         self._deliver()
 
     def _take_arrivals(self) -> None:
@@ -231,7 +253,12 @@ class Engine:
 
     def _append(self, sequences: list[Sequence], token_ids: list[int]) -> None:
         for sequence, token_id in zip(sequences, token_ids, strict=True):
-            token, finish_reason = sequence.append(token_id)
+            try:
+                token, finish_reason = sequence.append(token_id)
+            except Exception as error:  # its text cannot be made; the others' can
+                log.exception("Request %d failed at token %d", sequence.request_id, token_id)
+                self._end(sequence, Failed(f"{type(error).__name__}: {error}", "engine_error"))
+                continue
             self._events[sequence.sink].append((sequence.request_id, token))
             if finish_reason is not None:
                 self._end(sequence, sequence.finish(finish_reason))
@@ -246,7 +273,11 @@ class Engine:
     def _deliver(self) -> None:
         events, self._events = self._events, defaultdict(list)
         for sink, its_events in events.items():
-            sink(its_events)
+            try:
+                sink(its_events)
+            except Exception:
+                log.exception("A sink raised; its requests end here")
+                self._arrivals.extend(request_id for request_id, _ in its_events)  # an abort of each
 
     def _fail(self, error: Exception) -> None:
         """Take no more requests, and tell every one in flight."""
@@ -257,9 +288,6 @@ class Engine:
         for sequence in self._scheduler.sequences:
             self._end(sequence, Failed(self._failure, "engine_error"))
         self._deliver()
-
-    def _has_work(self) -> bool:
-        return bool(self._arrivals or self._scheduler.sequences)
 
     def _decode(self, token_ids: Ids[int]) -> str:
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -18,6 +18,7 @@ from typing import Any
 import contract
 from config import Config
 from driver import Driver, Generation
+from transcript.asgi import watched
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -60,7 +61,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/generate": {"POST": generate},
     "/health": {"GET": health, "HEAD": health},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
-    **dict.fromkeys(contract.PAGES, {"GET": page, "HEAD": page}),
+    **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
 }
 
 
@@ -129,7 +130,8 @@ def route_path(scope: Scope) -> str:
     """The path below `root_path`, under which a proxy may have mounted the application."""
     path: str = scope["path"]
     root_path: str = scope.get("root_path", "")
-    return path.removeprefix(root_path) if path.startswith(root_path + "/") else path
+    is_below = path == root_path or path.startswith(root_path + "/")
+    return path.removeprefix(root_path) if is_below else path
 
 
 async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +183,7 @@ def create_app(driver: Driver) -> ASGIApp:
         else:
             raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
 
-    return app
+    return watched(app, driver.config)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

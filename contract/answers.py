@@ -25,7 +25,7 @@ def json_answer(status: int, content: Any, headers: dict[str, str] | None = None
 def completion(tokens: Sequence[Token], end: Finished | Failed) -> Answer:
     """The answer to a generation that was not streamed."""
     if isinstance(end, Failed):
-        return json_answer(503 if end.kind == "shutdown" else 500, {"detail": end.message})
+        return unavailable(end.message) if end.kind == "shutdown" else json_answer(500, {"detail": end.message})
     return json_answer(200, answer(tokens, end))
 
 
@@ -47,6 +47,11 @@ def no_such_path() -> Answer:
 
 def no_such_method(allowed: Iterable[str]) -> Answer:
     return json_answer(405, {"detail": "Method Not Allowed"}, {"allow": ", ".join(sorted(allowed))})
+
+
+def unavailable(reason: str) -> Answer:
+    """No engine, or no place in its queue, just now: worth another try."""
+    return json_answer(503, {"detail": reason}, {"retry-after": "1"})
 
 
 def internal_error() -> Answer:

@@ -28,6 +28,7 @@ class Completion(_Described):
     token_ids: list[int]
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
+    cached_tokens: int = Field(description="Tokens of the prompt that an earlier request had left in the cache.")
     completion_tokens: int
     prefill_time_ms: float = Field(description="From getting a slot to the first token.")
     decode_time_ms: float = Field(description="From the first token to the last.")
@@ -56,6 +57,7 @@ class Closing(_Described):
 
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
+    cached_tokens: int = Field(description="Tokens of the prompt that an earlier request had left in the cache.")
     completion_tokens: int
     total_time_ms: float
 
@@ -110,7 +112,8 @@ STREAM_DESCRIPTION = (
 STREAM_EXAMPLE = (
     'data: {"token": "The", "token_id": 311, "prefill_time_ms": 12.3}\n\n'
     'data: {"token": " answer", "token_id": 1234, "step_ms": 4.5}\n\n'
-    'data: {"finish_reason": "stop", "prompt_tokens": 8, "completion_tokens": 2, "total_time_ms": 17.1}\n\n'
+    'data: {"finish_reason": "stop", "prompt_tokens": 8, "cached_tokens": 0, "completion_tokens": 2, '
+    '"total_time_ms": 17.1}\n\n'
     "data: [DONE]\n\n"
 )
 

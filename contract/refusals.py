@@ -1,7 +1,7 @@
 """Why a request is not taken, and what its client is told: always before a stream starts, so always as JSON."""
 
-from contract.answers import Answer, json_answer
-from inference.request import EngineUnavailable, PromptTooLong, QueueFull
+from contract.answers import Answer, json_answer, unavailable
+from inference.request import EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
 
 
 class Refusal(Exception):
@@ -12,7 +12,7 @@ class Refusal(Exception):
         self.answer = answer
 
 
-REFUSALS: tuple[type[Exception], ...] = (Refusal, PromptTooLong, QueueFull, EngineUnavailable)
+REFUSALS: tuple[type[Exception], ...] = (Refusal, PromptTooLong, UnusablePrompt, QueueFull, EngineUnavailable)
 """All that `refusal` has an answer to."""
 
 
@@ -24,6 +24,9 @@ def refusal(error: Exception) -> Answer:
         case PromptTooLong():
             problem = {"type": "context_length", "loc": ["body", "prompt"], "msg": str(error)}
             return json_answer(422, {"detail": [problem | {"input": error.prompt_tokens + error.max_tokens}]})
+        case UnusablePrompt():
+            problem = {"type": "unusable_prompt", "loc": ["body", "prompt"], "msg": str(error)}
+            return json_answer(422, {"detail": [problem | {"input": None}]})
         case QueueFull() | EngineUnavailable():
-            return json_answer(503, {"detail": str(error)}, {"retry-after": "1"})
+            return unavailable(str(error))
     raise TypeError(f"expected one of REFUSALS, got {error!r}")

@@ -3,6 +3,7 @@
 The refusals have FastAPI's shape, `{"detail": [{"type", "loc", "msg", "input"}]}`, which clients already know.
 """
 
+import json
 import re
 import uuid
 from typing import Any
@@ -16,7 +17,7 @@ from inference.request import GenerationRequest
 MAX_BODY_BYTES = 1024 * 1024
 MAX_PROBLEMS = 100
 MAX_ECHO = 200
-"""Characters of a wrong input that its refusal repeats."""
+"""Characters of a wrong input, or of the name of an unknown field, that a refusal repeats."""
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -57,7 +58,7 @@ def parse_generate(body: bytes) -> GenerateBody:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
     problems: list[dict[str, Any]] = [
-        {"type": one["type"], "loc": ["body", *one["loc"]], "msg": one["msg"], "input": _cut(one["input"])}
+        {"type": one["type"], "loc": ["body", *map(_cut, one["loc"])], "msg": one["msg"], "input": _cut(one["input"])}
         for one in found[:MAX_PROBLEMS]
     ]
     if len(found) > MAX_PROBLEMS:
@@ -67,12 +68,14 @@ def parse_generate(body: bytes) -> GenerateBody:
 
 
 def _cut(value: Any) -> Any:
-    """A wrong input as it came if it is short, else the beginning of it; never a number that JSON lacks."""
+    """A wrong input as it came if it is short and JSON can say it, else the beginning of how it looks."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
-    if value is None or isinstance(value, bool):
-        return value
     text = value if isinstance(value, str) else repr(value)
     if len(text) > MAX_ECHO:
         return text[:MAX_ECHO] + "…"
-    return repr(value) if isinstance(value, float) and not -1e308 < value < 1e308 else value
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:  # NaN or an infinity: the parser takes them, though JSON has none
+        return text
+    return value

@@ -8,6 +8,7 @@ slot only. The layout of the batch reaches it as the keyword `batch` of the mode
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -47,16 +48,16 @@ def slot_attention(
     if batch is None or s_aux is not None:
         raise NotImplementedError(f"{type(module).__name__} does not attend the way this engine's cache needs it to")
     layer: int = getattr(module, "layer_idx")  # noqa: B009  (nn.Module's own attributes are untyped)
-    keys, values = batch.cache.write(layer, key, value, batch.slots, batch.columns)
+    keys, values = batch.cache.write(layer, key, value, batch.slots, batch.positions[0])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
-    if rows := batch.decode_rows:
-        length = batch.decode_length
+    for run in batch.runs:
+        slots = slice(run.slot, run.slot + run.last - run.first)
         output = grouped_attention(
-            query[0, :, :rows].transpose(0, 1).unsqueeze(2),  # [rows, heads, 1, head_dim]
-            keys[:rows, :, :length],
-            values[:rows, :, :length],
-            batch.decode_mask(sliding_window),
+            query[0, :, run.first : run.last].transpose(0, 1).unsqueeze(2),  # [requests, heads, 1, head_dim]
+            keys[slots, :, : run.length],
+            values[slots, :, : run.length],
+            batch.run_mask(run, sliding_window, query.dtype),
             scale,
             softcap,
         )
@@ -66,12 +67,12 @@ def slot_attention(
             query[:, :, segment.first : segment.last],
             keys[segment.slot, None, :, : segment.end],
             values[segment.slot, None, :, : segment.end],
-            batch.segment_mask(segment, sliding_window),
+            batch.segment_mask(segment, sliding_window, query.shape[1] // key.shape[1], query.dtype),
             scale,
             softcap,
         )
         outputs.append(output[0].transpose(0, 1))
-    return torch.cat(outputs).unsqueeze(0), None
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0), None
 
 
 def grouped_attention(
@@ -79,27 +80,27 @@ def grouped_attention(
 ) -> Tensor:
     """Attention with the query heads of one key/value head folded into the query's length.
 
-    Two matrix products and a softmax in float32: with few queries on a CPU that is several times faster than
-    `scaled_dot_product_attention(enable_gqa=True)`, which repeats the keys and values for every query head.
+    With few queries on a CPU that is several times faster than `scaled_dot_product_attention(enable_gqa=True)`, which
+    goes through the keys and values once for every query head.
 
     Args:
         query: [rows, heads, tokens, head_dim].
         key, value: [rows, kv_heads, length, head_dim].
-        mask: [rows or 1, 1, tokens, length], added to the scores.
+        mask: [rows or 1, 1, group * tokens or 1, length], added to the scores; group = heads / kv_heads.
 
     Returns:
         [rows, heads, tokens, head_dim].
     """
     rows, heads, tokens, _ = query.shape
-    kv_heads, length = key.shape[1:3]
-    group = heads // kv_heads
-    folded = query.reshape(rows, kv_heads, group * tokens, -1)
-    scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scale
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.view(rows, kv_heads, group, tokens, length) + mask.unsqueeze(2)
-    weights = scores.softmax(-1).to(value.dtype).view(rows, kv_heads, group * tokens, length)
-    return torch.matmul(weights, value).reshape(rows, heads, tokens, -1)
+    kv_heads = key.shape[1]
+    folded = query.reshape(rows, kv_heads, heads // kv_heads * tokens, -1)
+    if softcap is None:
+        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
+    else:
+        scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scale
+        weights = (torch.tanh(scores / softcap) * softcap + mask).softmax(-1)
+        output = torch.matmul(weights.to(value.dtype), value)
+    return output.reshape(rows, heads, tokens, -1)
 
 
 AttentionInterface.register(SLOT_ATTENTION, slot_attention)

@@ -44,7 +44,10 @@ class Detokenizer:
         """Drop what is no longer needed as context; called where a character has just ended."""
         if self._border is None:
             self._border = len(self._window)
-        elif len(self._window) - self._border >= CONTEXT:
-            del self._window[: self._border]
-            self._given = len(self._decode(self._window))
-            self._border = len(self._window)
+            return
+        context = self._window[self._border :]
+        # A context without text would not do: many tokenizers drop the space before a text's first word.
+        if len(context) >= CONTEXT and (text := self._decode(context)):
+            self._window = context
+            self._given = len(text)
+            self._border = len(context)

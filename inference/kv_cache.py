@@ -9,20 +9,15 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values, a pair of tensors [slots, kv_heads, context + 1, head_dim] per layer.
+    """Keys and values, a pair of tensors [slots, kv_heads, context, head_dim] per layer.
 
-    The last column belongs to nobody: rows of a batch that carry no request write there. A layer's tensors are made
-    at its first write, in the shape that comes, so any model's heads will do.
+    A layer's tensors are made at its first write, in the shape that comes, so any model's heads will do.
     """
 
     def __init__(self, slots: int, context: int) -> None:
         self.slots = slots
         self.context = context
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def unused_column(self) -> int:
-        return self.context
 
     def write(self, layer: int, keys: Tensor, values: Tensor, slots: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Store `keys` and `values` [1, kv_heads, tokens, head_dim] at `slots`, `columns` [tokens].
@@ -43,4 +38,4 @@ class KVCache:
 
     def _empty(self, like: Tensor) -> Tensor:
         _, kv_heads, _, head_dim = like.shape
-        return torch.zeros(self.slots, kv_heads, self.context + 1, head_dim, dtype=like.dtype, device=like.device)
+        return torch.zeros(self.slots, kv_heads, self.context, head_dim, dtype=like.dtype, device=like.device)

@@ -1,8 +1,9 @@
 """Finds and loads a checkpoint: a folder or a hub name, onto the device and in the precision that were asked for."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def load_checkpoint(config: Config) -> Checkpoint:
     """Load what `config` names.
 
     Raises:
-        LoadError: there is no such model, device or context.
+        LoadError: there is no such model, device or context, or the checkpoint is broken.
     """
     device = _device(config.device)
     folder = Path(config.model)
@@ -39,9 +40,19 @@ def load_checkpoint(config: Config) -> Checkpoint:
         model_config = AutoConfig.from_pretrained(config.model)
         dtype = _dtype(config.dtype, model_config.dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(config.model)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{config.model}: cannot be loaded as a causal language model: {error}") from error
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            config.model, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except Exception as error:  # there is no end of ways in which files can be broken
+        taken_for = "" if folder.is_dir() else " (no folder here, so taken for a hub name)"
+        reason = next(iter(str(error).splitlines()), "")  # some go on to list every model there is
+        raise LoadError(
+            f"{config.model}{taken_for}: cannot be loaded as a causal language model: {type(error).__name__}: {reason}"
+        ) from error
+    model: PreTrainedModel = loaded[0]
+    _check_weights(config.model, loaded[1])
+    if not tokenizer(["Hello"], add_special_tokens=False)["input_ids"][0]:
+        raise LoadError(f"{config.model}: its tokenizer has no tokens; expected a tokenizer.json beside config.json")
     nn.Module.to(model, device)
     return Checkpoint(
         model=model,
@@ -62,12 +73,23 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Colle
     return frozenset(ids if isinstance(ids, list) else [ids])
 
 
+def _check_weights(model: str, loading_info: Mapping[str, Any]) -> None:
+    """transformers makes up, at random, what a checkpoint lacks; nobody wants to be served that."""
+    unfit = sorted({*loading_info["missing_keys"], *(key for key, *_ in loading_info["mismatched_keys"])})
+    if unfit:
+        raise LoadError(
+            f"{model}: {len(unfit)} weights are missing or of another shape than config.json says, {unfit[0]} for one. "
+            f"Is it the config.json of these weights, and are they complete?"
+        )
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise LoadError(f"device {name}: this machine offers torch {torch.cuda.device_count()} CUDA devices")
+        count = torch.cuda.device_count()
+        raise LoadError(f"device {name}: this machine offers torch {count} CUDA devices; choose another, cpu or auto")
     return device
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from inference.attention import SLOT_ATTENTION
 from inference.batch import Batch, pack
 from inference.kv_cache import KVCache
+from inference.linear import pack_linears
 from inference.request import EncodedRequest, GenerationRequest, LoadError
 from inference.scheduler import Chunk, Schedule
 from inference.sequence import Sequence
@@ -34,6 +35,13 @@ class ModelRunner:
         self._cache = KVCache(slots, context)
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._verify()
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the model knows."""
+        weight = self._model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)  # [vocabulary, hidden]
+        return weight.shape[0]
 
     @property
     def cache_bytes(self) -> int:
@@ -69,6 +77,7 @@ class ModelRunner:
         expected = self._model(torch.tensor([token_ids], device=self._device), use_cache=False).logits[0, -2:]
         try:
             self._model.set_attn_implementation(SLOT_ATTENTION)
+            pack_linears(self._model)
             got = self._logits_in_pieces(token_ids)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise UnsupportedModel(f"{name} cannot run on this engine's cache: {error}") from error

@@ -15,6 +15,9 @@ FinishReason = Literal["stop", "length", "abort"]
 FailureKind = Literal["engine_error", "shutdown"]
 
 
+LARGEST = 2**63 - 1
+"""What fits a 64-bit integer, as every number of a request must."""
+
 StopString = Annotated[str, Field(min_length=1)]
 StopStrings = Annotated[list[StopString], Field(max_length=4)]
 
@@ -34,14 +37,16 @@ class GenerationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     prompt: str = Field(min_length=1, description="The text to continue.")
-    max_tokens: int = Field(default=128, ge=1, description="Stop after this many tokens.")
+    max_tokens: int = Field(default=128, ge=1, le=LARGEST, description="Stop after this many tokens.")
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 always takes the likeliest token (greedy).")
     top_p: float = Field(
         default=1.0, gt=0, le=1, description="Draw from the likeliest tokens that together reach this."
     )
-    top_k: int = Field(default=0, ge=0, description="Draw from this many of the likeliest tokens; 0 is off.")
+    top_k: int = Field(
+        default=0, ge=0, le=LARGEST, description="Draw from this many of the likeliest tokens; 0 is off."
+    )
     seed: int | None = Field(
-        default=None, ge=-(2**63), le=2**63 - 1, description="Makes the draws repeatable; null draws a fresh seed."
+        default=None, ge=-(2**63), le=LARGEST, description="Makes the draws repeatable; null draws a fresh seed."
     )
     stop: Annotated[
         StopStrings | None, BeforeValidator(_listed, json_schema_input_type=StopString | StopStrings | None)
@@ -72,7 +77,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a request. Times are in milliseconds; `total_ms` also counts the wait for a slot."""
+    """The end of a request. Times are in milliseconds; `total_ms` also counts the wait for a slot.
+
+    `cached_tokens` of the prompt needed no prefill: an earlier request had left their keys and values in its slot.
+    """
 
     finish_reason: FinishReason
     prompt_tokens: int
@@ -80,6 +88,7 @@ class Finished:
     prefill_ms: float
     decode_ms: float
     total_ms: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ def payload(event: Event) -> dict[str, Any]:
             return {
                 "finish_reason": event.finish_reason,
                 "prompt_tokens": event.prompt_tokens,
+                "cached_tokens": event.cached_tokens,
                 "completion_tokens": event.completion_tokens,
                 "total_time_ms": round(event.total_ms, 3),
             }
@@ -117,6 +127,7 @@ def answer(tokens: Sequence[Token], finished: Finished) -> dict[str, Any]:
         "token_ids": [token.token_id for token in tokens],
         "finish_reason": finished.finish_reason,
         "prompt_tokens": finished.prompt_tokens,
+        "cached_tokens": finished.cached_tokens,
         "completion_tokens": finished.completion_tokens,
         "prefill_time_ms": round(finished.prefill_ms, 3),
         "decode_time_ms": round(finished.decode_ms, 3),
@@ -143,7 +154,7 @@ class EngineVerbs(Protocol):
     """What a driver may ask of an engine. Any thread may call any of them; at most one step runs at a time."""
 
     def encode(self, request: GenerationRequest) -> EncodedRequest:
-        """Tokenize; touches no state. Raises PromptTooLong."""
+        """Tokenize; touches no state. Raises PromptTooLong or UnusablePrompt."""
 
     def submit(self, encoded: EncodedRequest, sink: Sink) -> RequestId:
         """Queue a request, without waiting; its events go to `sink`. Raises QueueFull or EngineFailed."""
@@ -166,6 +177,10 @@ class PromptTooLong(ValueError):
             f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, together "
             f"{prompt_tokens + max_tokens}; the context holds {context}. Shorten one of them."
         )
+
+
+class UnusablePrompt(ValueError):
+    """The model has no token for the prompt, or none that it knows."""
 
 
 class QueueFull(RuntimeError):

@@ -37,30 +37,36 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     greedy = logits.argmax(-1)
     if all(draw.is_greedy for draw in draws):
         return _to_list(greedy)
+    vocabulary = logits.shape[-1]
 
     def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
 
     scaled = logits.float() / column([1 if draw.is_greedy else draw.temperature for draw in draws], torch.float32)
-    if any(draw.is_truncated for draw in draws):
-        scaled, token_ids = scaled.sort(dim=-1, descending=True)
-        top_k = column([draw.top_k or logits.shape[-1] for draw in draws], torch.int64)
-        scaled = scaled.masked_fill(torch.arange(logits.shape[-1], device=logits.device) >= top_k, float("-inf"))
-        probabilities = scaled.softmax(-1, dtype=torch.float64)
-        mass_before = probabilities.cumsum(-1) - probabilities
-        top_p = column([draw.top_p for draw in draws], torch.float64)
-        probabilities = probabilities.masked_fill((mass_before >= top_p) & (top_p < 1), 0)
-    else:
-        token_ids = None
-        probabilities = scaled.softmax(-1, dtype=torch.float64)
-
+    probabilities = scaled.softmax(-1, dtype=torch.float64)
+    if truncated := [row for row, draw in enumerate(draws) if draw.is_truncated]:
+        probabilities[truncated] = _truncate(
+            probabilities[truncated],
+            column([min(draws[row].top_k or vocabulary, vocabulary) for row in truncated], torch.int64),
+            column([draws[row].top_p for row in truncated], torch.float64),
+        )
     mass = probabilities.cumsum(-1)
     target = column([draw.uniform for draw in draws], torch.float64) * mass[:, -1:]
-    chosen = torch.searchsorted(mass, target, right=True).clamp(max=logits.shape[-1] - 1)
-    if token_ids is not None:
-        chosen = token_ids.gather(-1, chosen)
+    chosen = torch.searchsorted(mass, target, right=True).clamp(max=vocabulary - 1)
     is_greedy = torch.tensor([draw.is_greedy for draw in draws], device=logits.device)
     return _to_list(torch.where(is_greedy, greedy, chosen[:, 0]))
+
+
+def _truncate(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Zero the probabilities [rows, vocabulary] of all but the likeliest tokens, as `top_k`, `top_p` [rows, 1] say.
+
+    The tokens stay in their places: a row's draw must not depend on whether its neighbours are truncated.
+    """
+    likeliest, token_ids = probabilities.sort(dim=-1, descending=True, stable=True)
+    kept = torch.arange(likeliest.shape[-1], device=likeliest.device) < top_k
+    mass = (likeliest * kept).cumsum(-1)
+    kept &= (mass - likeliest < top_p * mass[:, -1:]) | (top_p >= 1)
+    return torch.zeros_like(probabilities).scatter_(-1, token_ids, likeliest * kept)
 
 
 def _to_list(token_ids: Tensor) -> list[int]:

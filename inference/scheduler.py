@@ -2,11 +2,14 @@
 
 Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
 at most `prefill_chunk` prompt tokens beside them, so a long prompt delays the running streams by a bounded time and
-never stops them. No tensors here.
+never stops them.
+
+A free slot still holds what its last request left there. A request gets the slot that holds the longest beginning of
+its prompt, and prefills only the rest: a chat's next turn begins with all of the turns before. No tensors here.
 """
 
-import heapq
 from collections import deque
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
 from inference.request import RequestId
@@ -48,7 +51,8 @@ class Scheduler:
 
     def __init__(self, slots: int, prefill_chunk: int) -> None:
         self._prefill_chunk = prefill_chunk
-        self._free_slots = list(range(slots))
+        # What each free slot holds; the one that has been free for longest comes first.
+        self._free_slots: dict[int, Ids[int]] = dict.fromkeys(range(slots), ())
         self._waiting: deque[Sequence] = deque()
         self._running: dict[RequestId, Sequence] = {}
 
@@ -66,7 +70,7 @@ class Scheduler:
             self._waiting.remove(sequence)
         else:
             del self._running[sequence.request_id]
-            heapq.heappush(self._free_slots, sequence.slot)
+            self._free_slots[sequence.slot] = sequence.held_ids
 
     def schedule(self) -> Schedule:
         """Admit whom there is a slot for, and choose the next step's work."""
@@ -94,6 +98,15 @@ class Scheduler:
     def _admit(self) -> None:
         while self._waiting and self._free_slots:
             sequence = self._waiting.popleft()
-            # The lowest slot keeps the batch's rows together at the cache's beginning.
-            sequence.admit(heapq.heappop(self._free_slots))
+            common = {slot: _common_prefix(held, sequence.prompt_ids) for slot, held in self._free_slots.items()}
+            slot = max(common, key=common.__getitem__)  # of equals, the first
+            del self._free_slots[slot]
+            # The last token is always computed: its logits choose the first one of the answer.
+            sequence.admit(slot, min(common[slot], len(sequence.prompt_ids) - 1))
             self._running[sequence.request_id] = sequence
+
+
+def _common_prefix(held: Ids[int], prompt: Ids[int]) -> int:
+    """How many tokens two texts begin with together."""
+    pairs = enumerate(zip(held, prompt, strict=False))
+    return next((length for length, (one, other) in pairs if one != other), min(len(held), len(prompt)))

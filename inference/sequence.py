@@ -27,6 +27,7 @@ class Sequence:
         self.prompt_ids = encoded.prompt_ids
         self.slot: int | None = None
         self.cached_tokens = 0  # how many of its tokens have their keys and values in the cache
+        self._reused_tokens = 0  # how many of them were there when it got its slot
         self.output_ids: list[int] = []
         self._request = encoded.request
         self._eos_ids = () if encoded.request.ignore_eos else eos_ids
@@ -42,8 +43,15 @@ class Sequence:
     def is_prefilled(self) -> bool:
         return self.cached_tokens >= len(self.prompt_ids)
 
-    def admit(self, slot: int) -> None:
+    @property
+    def held_ids(self) -> list[int]:
+        """The tokens whose keys and values its slot holds."""
+        return [*self.prompt_ids, *self.output_ids][: self.cached_tokens]
+
+    def admit(self, slot: int, reused_tokens: int = 0) -> None:
+        """Take a slot, which holds the keys and values of the prompt's first `reused_tokens` already."""
         self.slot = slot
+        self.cached_tokens = self._reused_tokens = reused_tokens
         self._admitted_at = time.perf_counter()
 
     def draw(self) -> Draw:
@@ -79,6 +87,7 @@ class Sequence:
             prefill_ms=1e3 * (first - admitted),
             decode_ms=1e3 * (last - first),
             total_ms=1e3 * (now - self._submitted_at),
+            cached_tokens=self._reused_tokens,
         )
 
     def _tick(self) -> tuple[float, bool]:

@@ -16,7 +16,9 @@ class StopStrings:
         self.found = False
 
     def push(self, text: str) -> str:
-        """Add text; return what is certain to come before any stop string."""
+        """Add text; return what is certain to come before any stop string. After one, that is nothing."""
+        if self.found:
+            return ""
         self._held += text
         matches = [(begin + len(stop), begin) for stop in self._stops if (begin := self._held.find(stop)) >= 0]
         if matches:

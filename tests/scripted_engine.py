@@ -7,6 +7,8 @@ aborts in force at the next step. The prompt chooses the script:
     "count 300"         300 tokens, "0 " to "299 "
     "emoji"             tokens whose texts are empty, then a whole emoji
     "newlines"          a token that holds line breaks
+    "drip 300"          the same, with some milliseconds before each
+    "flood 300"         300 tokens of 64 KiB each, more than a socket holds
     "explode"           one token, then the step raises
 
 `hold()` keeps every step from making tokens until `release(n)` lets n of them be made for each request.
@@ -14,6 +16,7 @@ aborts in force at the next step. The prompt chooses the script:
 
 import itertools
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
@@ -34,14 +37,18 @@ from inference.request import (
 )
 
 CONTEXT = 4096
+DRIP = 0.005
+"""Seconds before each token of a "drip"."""
 HELLO = ["Hello", ",", " world", "!"]
 
 
 def script(prompt: str) -> list[str]:
     """The texts of the tokens that answer a prompt."""
     match prompt.split():
-        case ["count", number]:
+        case ["count" | "drip", number]:
             return [f"{n} " for n in range(int(number))]
+        case ["flood", number]:
+            return ["x" * 65536] * int(number)
         case ["emoji"]:
             return ["", "", "", "😀", " 你好"]
         case ["newlines"]:
@@ -159,6 +166,8 @@ class ScriptedEngine:
     def _make_token(self, one: Script, events: dict[Sink, list[tuple[RequestId, Event]]]) -> None:
         if one.prompt == "explode" and one.made == 1:
             self._explode()
+        if one.prompt.startswith("drip"):
+            time.sleep(DRIP)
         token = Token(next(one.texts), one.made, ms=1.0, is_first=one.made == 0)
         one.made += 1
         self.generated_tokens += 1

@@ -1,0 +1,100 @@
+"""Linear layers with their weights packed once: the one place where the engine chooses how they are computed.
+
+On a CPU a decode step is little else than reading every weight once. oneDNN reads a matrix nearly as fast as the
+memory delivers it if the matrix lies in blocks made for its kernels; given a plain one, it rearranges it at every
+call. So in half precision every linear layer of a model, of whatever architecture, is replaced by a packed one.
+In float32 plain matrices are as fast, and stay.
+
+Layers that read the same input (queries, keys and values; an MLP's gate and up) are packed as one: few large matrix
+products cost less than many small ones.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+ROWS = 16
+"""How many tokens oneDNN is told to expect; it lays the blocks out alike for one and for hundreds."""
+
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""What models call the layers of one module that all read its input."""
+
+
+class PackedLinear:
+    """The product with one packed matrix [outputs, inputs], made once for all who ask with the same input."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+        self._bias = bias
+        self._input: Tensor | None = None
+        self._output: Tensor | None = None
+
+    def __call__(self, input: Tensor) -> Tensor:
+        if self._output is None or input is not self._input:
+            self._output = torch.ops.mkldnn._linear_pointwise(input, self._packed, self._bias, "none", [], "")
+            self._input = input
+        return self._output
+
+
+class Outputs(nn.Module):
+    """A linear layer of the model: some of the outputs of a packed one, `first` to `last`, the latter not included."""
+
+    def __init__(self, packed: PackedLinear, first: int, last: int) -> None:
+        super().__init__()
+        self._packed = packed
+        self._outputs = slice(first, last)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._packed(input)[..., self._outputs]
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Replace every linear layer of a model on a CPU in half precision; leave any other model as it is."""
+    for parent in list(model.modules()):
+        for names in _groups(parent):
+            layers = [getattr(parent, name) for name in names]
+            if all(_is_packable(layer) for layer in layers):
+                _replace(parent, names, layers)
+
+
+def _groups(parent: nn.Module) -> Iterator[Sequence[str]]:
+    """The names of a module's linear layers, those together that read the same input."""
+    names = [name for name, layer in parent.named_children() if isinstance(layer, nn.Linear | Conv1D)]
+    for siblings in SIBLINGS:
+        if set(siblings) <= set(names):
+            yield siblings
+            names = [name for name in names if name not in siblings]
+    yield from ([name] for name in names)
+
+
+def _is_packable(layer: nn.Module) -> bool:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    supported = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return weight.device.type == "cpu" and weight.dtype in supported and supported[weight.dtype]()
+
+
+def _replace(parent: nn.Module, names: Sequence[str], layers: Sequence[nn.Module]) -> None:
+    weights, biases = zip(*(_weight_and_bias(layer) for layer in layers), strict=True)
+    has_bias = any(bias is not None for bias in biases)
+    filled = [
+        weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in zip(weights, biases, strict=True)
+    ]
+    packed = PackedLinear(torch.cat(weights), torch.cat(filled) if has_bias else None)
+    first = 0
+    for name, weight in zip(names, weights, strict=True):
+        setattr(parent, name, Outputs(packed, first, first + len(weight)))
+        first += len(weight)
+
+
+def _weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The weight [outputs, inputs] and bias [outputs] of a linear layer; Conv1D keeps its weight the other way."""
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    assert bias is None or isinstance(bias, Tensor)
+    return (weight.t() if isinstance(layer, Conv1D) else weight).detach(), None if bias is None else bias.detach()

@@ -1,0 +1,180 @@
+"""The contrast: the same service by hand on WSGI, where the server pulls and the application has only the return value.
+
+    gunicorn --threads 8 raw_wsgi:app
+    python raw_wsgi.py --port 8000
+
+WSGI streams: the application returns an iterable, and the server sends each block before it asks for the next. What
+it lacks shows when this file lies beside `raw_asgi.py`, which has the same order and the same names:
+
+    receive    There is none. Nothing tells the application that the client has left; the server finds out when a
+               write fails, and then calls `close`. So `wait_for_disconnect` is missing here, and an answer that is
+               not streamed is generated to its end whoever waits for it.
+    await      There is none. Each open stream holds its worker, be it a thread or a process, from the first block to
+               the last, also while it waits for a token.
+    send       There is none. Headers leave with the first block that is not empty, not before.
+    lifespan   There is none. The first request starts the engine, and open streams are not told of the server's end.
+
+Source: PEP 3333.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from http import HTTPStatus
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import contract
+from config import Config
+from contract.sse import DONE, HEARTBEAT, frame
+from sync_driver import Driver, Generation
+from transcript.wsgi import watched
+
+Handler = Callable[[Driver, WSGIEnvironment, StartResponse], Iterable[bytes]]
+
+
+class ClientLeft(Exception):
+    """The client left before it had sent its whole request."""
+
+
+def generate(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    contract.check_media_type(environ.get("CONTENT_TYPE"))
+    request = contract.parse_generate(read_body(environ))
+    generation = driver.submit(request, request_id(environ))
+    if request.stream:
+        return EventStream(generation, environ, start_response)
+    with closing(generation):
+        return respond(environ, start_response, contract.completion(*generation.result()))
+
+
+def health(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    return respond(environ, start_response, contract.health(driver.status, driver.model, driver.counters()))
+
+
+def openapi(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    return respond(environ, start_response, contract.openapi_document())
+
+
+def page(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    return respond(environ, start_response, contract.page(route_path(environ)))
+
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "/generate": {"POST": generate},
+    "/health": {"GET": health, "HEAD": health},
+    "/openapi.json": {"GET": openapi, "HEAD": openapi},
+    **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
+}
+
+
+def read_body(environ: WSGIEnvironment) -> bytes:
+    """Read the request's body, but not more of it than is allowed; this blocks until it has come."""
+    most = contract.MAX_BODY_BYTES + 1
+    announced = environ.get("CONTENT_LENGTH", "")
+    # Without a length, only a server that marks the body's end in the stream can be read from: with any other, a read
+    # would wait for bytes that never come.
+    length = int(announced) if announced.isdecimal() else most if environ.get("wsgi.input_terminated") else 0
+    try:
+        body: bytes = environ["wsgi.input"].read(min(length, most))
+    except OSError:
+        raise ClientLeft from None
+    if len(body) > contract.MAX_BODY_BYTES:
+        raise contract.body_too_large()
+    if announced.isdecimal() and len(body) < length:
+        raise ClientLeft
+    return body
+
+
+def stream_events(generation: Generation, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+    """A block for each event, as it comes; the headers leave with the first."""
+    start(environ, start_response, 200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS)
+    for event in generation.events():
+        yield HEARTBEAT if event is None else frame(event)
+    yield DONE
+
+
+class EventStream:
+    """What the server pulls: each `next` steps the engine until there is an event for this request.
+
+    A class and not a generator, because `close` must end the request even if the server never asked for a block: a
+    generator that has not begun has no `finally` to run.
+    """
+
+    def __init__(self, generation: Generation, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        self.generation = generation
+        self.frames = stream_events(generation, environ, start_response)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.frames)
+
+    def close(self) -> None:
+        """Called by the server when it has done with the iterable: after the last block, or after a failed write."""
+        self.generation.close()
+
+
+def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: contract.Answer) -> Iterable[bytes]:
+    """One block for the whole body."""
+    headers = answer.headers | {"content-length": str(len(answer.body))}
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
+    start(environ, start_response, answer.status, answer.media_type, headers)
+    return [body]
+
+
+def start(
+    environ: WSGIEnvironment, start_response: StartResponse, status: int, media_type: str, headers: dict[str, str]
+) -> None:
+    headers = headers | {"content-type": media_type, "x-request-id": request_id(environ)}
+    start_response(f"{status} {HTTPStatus(status).phrase}", list(headers.items()))
+
+
+def request_id(environ: WSGIEnvironment) -> str:
+    """The request's id, the same each time it is asked for."""
+    if "request_id" not in environ:
+        environ["request_id"] = contract.request_id(environ.get("HTTP_X_REQUEST_ID"))
+    found: str = environ["request_id"]
+    return found
+
+
+def route_path(environ: WSGIEnvironment) -> str:
+    """The path below the application; the server keeps where it is mounted apart, in SCRIPT_NAME."""
+    path: str = environ.get("PATH_INFO", "")
+    return path
+
+
+def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Find the handler; whatever it raises becomes an answer."""
+    methods = ROUTES.get(route_path(environ))
+    try:
+        if methods is None:
+            return respond(environ, start_response, contract.no_such_path())
+        if environ["REQUEST_METHOD"] not in methods:
+            return respond(environ, start_response, contract.no_such_method(methods))
+        return methods[environ["REQUEST_METHOD"]](driver, environ, start_response)
+    except ClientLeft:
+        # Nobody reads it, but WSGI knows no other way to end a request than to answer it.
+        return respond(environ, start_response, contract.json_answer(400, {"detail": "The body ended too soon"}))
+    except contract.REFUSALS as error:
+        return respond(environ, start_response, contract.refusal(error))
+    except Exception:
+        traceback.print_exc(file=environ["wsgi.errors"])
+        return respond(environ, start_response, contract.internal_error())
+
+
+def create_app(driver: Driver) -> WSGIApplication:
+    """The application: a callable that is called once per request, in a thread or process that is held meanwhile."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        driver.start()
+        return http(driver, environ, start_response)
+
+    return watched(app, driver.config)
+
+
+app = create_app(Driver(Config.from_environment_or_exit()))
+
+if __name__ == "__main__":
+    from command_line import main_pulled
+
+    main_pulled(create_app, __doc__)

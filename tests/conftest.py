@@ -1,0 +1,25 @@
+"""What the tests share: the doors, and one event loop."""
+
+import importlib
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.serving import DOORS, Door
+
+# The same examples each time, and no limit on the time that one takes: a test must not depend on a machine's mood.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+
+@pytest.fixture(params=DOORS)
+def door(request: pytest.FixtureRequest) -> Door:
+    """`create_app` of each door in turn: a test that asks for it runs against both."""
+    create_app: Door = importlib.import_module(request.param).create_app
+    return create_app
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The loop that uvicorn runs on."""
+    return "asyncio"

@@ -1,0 +1,88 @@
+"""Who may know whom. The files are read, not run; and what must load quickly is started in a fresh interpreter."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FRAMEWORKS = {"fastapi", "flask", "gunicorn", "h11", "starlette", "uvicorn"}
+LOOPS = {"asyncio", "anyio", "trio"}
+HTTP = {"http", "wsgiref", "socketserver", "urllib", "httpx"}
+MODELS = {"torch", "transformers", "tokenizers", "safetensors", "numpy"}
+DOORS = {"app", "raw_asgi", "raw_wsgi", "command_line", "demo"}
+
+RULES: dict[str, set[str]] = {
+    "app.py": MODELS | {"engine"},
+    "raw_asgi.py": MODELS | {"engine"} | FRAMEWORKS,
+    "contract": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"engine", "driver", "config"},
+    "driver.py": MODELS | FRAMEWORKS | DOORS | HTTP | {"contract"},
+    "engine.py": LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver"},
+    "inference": LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver", "engine"},
+    "inference/request.py": MODELS,
+    "config.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver", "engine", "inference"},
+    "logs.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP,
+    "tests/scripted_engine.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"engine"},
+}
+
+
+def files_of(place: str) -> list[Path]:
+    path = ROOT / place
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def imports_of(file: Path) -> set[str]:
+    """The top-level names of all the modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module is not None
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("place", RULES)
+def test_nobody_imports_what_it_must_not_know(place: str) -> None:
+    files = files_of(place)
+    assert files, f"{place} has no files"
+    for file in files:
+        assert imports_of(file) & RULES[place] == set(), file.relative_to(ROOT)
+
+
+def test_the_rules_would_notice() -> None:
+    assert "torch" in imports_of(ROOT / "engine.py") | imports_of(ROOT / "inference" / "model_runner.py")
+    assert "starlette" in imports_of(ROOT / "app.py")
+    assert "anyio" in imports_of(ROOT / "driver.py")
+
+
+def modules_after(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after a statement."""
+    program = f"import sys; {statement}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
+    )
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("door", ["app", "raw_asgi"])
+def test_importing_a_door_loads_no_model_library(door: str) -> None:
+    """So `uvicorn app:app` answers /health at once, and torch, which takes seconds, is loaded beside it."""
+    loaded = modules_after(f"import {door}")
+    assert door in loaded
+    assert loaded & (MODELS | {"engine"}) == set()
+
+
+def test_the_door_made_by_hand_loads_no_framework() -> None:
+    assert modules_after("import raw_asgi") & FRAMEWORKS == set()
+
+
+def test_the_contract_loads_no_server_no_framework_and_no_loop_of_another_kind() -> None:
+    assert modules_after("import contract") & (FRAMEWORKS | MODELS | {"anyio", "trio"}) == set()
+
+
+def test_the_scripted_engine_loads_no_model_library() -> None:
+    assert modules_after("import tests.scripted_engine") & (MODELS | {"engine"}) == set()

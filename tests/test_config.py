@@ -1,0 +1,93 @@
+"""The settings: where they come from, and what is said about a wrong one."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from config import PREFIX, Config, ConfigError
+
+TYPICAL: dict[str, tuple[str, Any]] = {
+    "model": ("some/model", "some/model"),
+    "device": ("cuda:1", "cuda:1"),
+    "dtype": ("bfloat16", "bfloat16"),
+    "max_streams": ("4", 4),
+    "max_waiting": ("0", 0),
+    "context": ("512", 512),
+    "prefill_chunk": ("64", 64),
+    "heartbeat": ("0.5", 0.5),
+    "stall": ("10", 10.0),
+    "drain": ("1.5", 1.5),
+}
+
+
+def test_with_nothing_set_every_setting_has_its_default() -> None:
+    assert Config.from_environment({}) == Config()
+    assert Config.from_environment({"PATH": "/bin", "XENGINE_MODEL": "x", "engine_model": "x"}) == Config()
+
+
+@pytest.mark.parametrize("name", TYPICAL)
+def test_each_setting_can_be_made_in_the_environment(name: str) -> None:
+    text, value = TYPICAL[name]
+    assert Config.from_environment({PREFIX + name.upper(): text}) == dataclasses.replace(Config(), **{name: value})
+
+
+def test_all_settings_together() -> None:
+    environ = {PREFIX + name.upper(): text for name, (text, _) in TYPICAL.items()}
+    config = Config.from_environment(environ)
+    assert {name: getattr(config, name) for name in TYPICAL} == {name: value for name, (_, value) in TYPICAL.items()}
+
+
+@pytest.mark.parametrize("typo", ["ENGINE_MAX_STREAM", "ENGINE_", "ENGINE_max_streams", "ENGINE_PORT", "ENGINE_MODEL_"])
+def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(typo: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_environment({typo: "4"})
+    assert typo in str(caught.value)
+    for setting in dataclasses.fields(Config):
+        assert PREFIX + setting.name.upper() in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("ENGINE_MODEL", ""),
+        ("ENGINE_MODEL", "  "),
+        ("ENGINE_DEVICE", "gpu"),
+        ("ENGINE_DEVICE", "cuda:"),
+        ("ENGINE_DEVICE", "cuda:x"),
+        ("ENGINE_DEVICE", "cpu:0"),
+        ("ENGINE_DTYPE", "fp16"),
+        ("ENGINE_DTYPE", "Float32"),
+        ("ENGINE_MAX_STREAMS", "0"),
+        ("ENGINE_MAX_STREAMS", "-1"),
+        ("ENGINE_MAX_STREAMS", "4.0"),
+        ("ENGINE_MAX_STREAMS", "many"),
+        ("ENGINE_MAX_STREAMS", ""),
+        ("ENGINE_MAX_WAITING", "-1"),
+        ("ENGINE_CONTEXT", "1"),
+        ("ENGINE_CONTEXT", "None"),
+        ("ENGINE_PREFILL_CHUNK", "0"),
+        ("ENGINE_HEARTBEAT", "0"),
+        ("ENGINE_HEARTBEAT", "-1"),
+        ("ENGINE_HEARTBEAT", "nan"),
+        ("ENGINE_HEARTBEAT", "inf"),
+        ("ENGINE_STALL", "a minute"),
+        ("ENGINE_DRAIN", ""),
+    ],
+)
+def test_a_bad_value_is_an_error_that_says_what_was_expected_and_what_came(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_environment({variable: text})
+    assert str(caught.value).startswith(f"{variable}: expected ")
+    assert repr(text) in str(caught.value) or not text.strip()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_does_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().max_streams = 1  # type: ignore[misc]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for setting in dataclasses.fields(Config):
+        assert setting.metadata["help"]
