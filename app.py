@@ -8,7 +8,7 @@ order and with the same names: lay the two side by side, and what differs is the
 in `contract` (what is said) and `driver` (who generates).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -29,9 +29,10 @@ async def generate(request: Request) -> Response:
     contract.check_media_type(request.headers.get("content-type"))
     body = contract.parse_generate(await read_body(request))
     generation = await driver_of(request).submit(body, request_id(request))
+    client_left = partial(wait_for_disconnect, request)
     if body.stream:
-        return EventStream(request, generation)
-    result = await generation.run(generation.result, partial(wait_for_disconnect, request))
+        return EventStream(request, generation, client_left)
+    result = await generation.run(generation.result, client_left)
     if result is None:
         return NoResponse()
     return respond(request, contract.completion(*result))
@@ -77,16 +78,16 @@ async def wait_for_disconnect(request: Request) -> None:
 class EventStream(StreamingResponse):
     """The headers at once, then each event as it comes."""
 
-    def __init__(self, request: Request, generation: Generation) -> None:
+    def __init__(self, request: Request, generation: Generation, client_left: Callable[[], Awaitable[None]]) -> None:
         headers = contract.SSE_HEADERS | {"x-request-id": request_id(request)}
         super().__init__(contract.sse_frames(generation.events()), 200, headers, contract.SSE_MEDIA_TYPE)
-        self.request = request
         self.generation = generation
+        self.client_left = client_left
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Starlette's own way listens for the disconnect only below spec 2.4, where send cannot tell; a stream that
         # is silent in its prefill has nothing to send, so we listen always.
-        await self.generation.run(partial(self.stream_events, send), partial(wait_for_disconnect, self.request))
+        await self.generation.run(partial(self.stream_events, send), self.client_left)
 
     async def stream_events(self, send: Send) -> None:
         with suppress(OSError):

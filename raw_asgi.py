@@ -34,10 +34,10 @@ class ClientLeft(Exception):
 
 async def generate(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
     contract.check_media_type(header(scope, b"content-type"))
-    request = contract.parse_generate(await read_body(receive))
-    generation = await driver.submit(request, request_id(scope))
+    body = contract.parse_generate(await read_body(receive))
+    generation = await driver.submit(body, request_id(scope))
     client_left = partial(wait_for_disconnect, receive)
-    if request.stream:
+    if body.stream:
         await generation.run(partial(stream_events, generation, scope, send), client_left)
         return
     result = await generation.run(generation.result, client_left)

@@ -21,8 +21,15 @@ HEARTBEAT = b": heartbeat\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
+_OTHER_LINE_ENDS = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029"]
+"""Line ends to many a client (to Python's `splitlines`, say), though not to the standard."""
+
+
 def frame(event: Event) -> bytes:
-    return b"data: " + to_json(payload(event)) + b"\n\n"
+    data = to_json(payload(event))
+    for raw, escaped in _OTHER_LINE_ENDS:
+        data = data.replace(raw, escaped)
+    return b"data: " + data + b"\n\n"
 
 
 async def sse_frames(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:

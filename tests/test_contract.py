@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import contract
 from contract.requests import MAX_ECHO, MAX_PROBLEMS
+from contract.sse import frame
 from inference.request import (
     Counters,
     EngineFailed,
@@ -274,8 +275,6 @@ def test_health_is_503_unless_it_is_ok() -> None:
 
 @given(text=st.text(st.characters(codec="utf-8")))
 def test_no_token_breaks_its_frame(text: str) -> None:
-    from contract.sse import frame
-
     assert event_of(frame(Token(text, 1, 2.0, is_first=False))) == {"token": text, "token_id": 1, "step_ms": 2.0}
 
 
@@ -287,3 +286,10 @@ def test_a_page_asks_nobody_but_its_own_server(path: str) -> None:
     fetched += re.findall(r"""(?:fetch|import|url|EventSource|WebSocket|open)\(\s*["'`]?([^"'`)\s]+)""", page)
     fetched += re.findall(r"""(?:@import|from)\s+["']([^"']+)""", page)
     assert [url for url in fetched if re.match(r"(https?:|wss?:)?//", url)] == []
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_a_frame_is_one_line_even_to_a_client_that_splits_at_every_unicode_line_end(line_end: str) -> None:
+    data, empty = frame(Token(f"a{line_end}b", 7, ms=1.0, is_first=False)).decode().splitlines()
+    assert json.loads(data.removeprefix("data: "))["token"] == f"a{line_end}b"
+    assert empty == ""

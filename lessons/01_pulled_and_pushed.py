@@ -1,0 +1,86 @@
+"""WSGI streams as well as ASGI does; but it is pulled, and whoever pulls stands and waits.
+
+"WSGI cannot stream" is not true: a WSGI application returns an iterable, and PEP 3333 forbids the server to hold a
+block back while the next is made. What WSGI lacks is the rest: the server sits in next() until there is a token, so a
+worker (a process or a thread) belongs to a stream until its end, and the headers wait for the first block. An ASGI
+application pushes: it awaits send() when it has something, and while it waits, the same thread serves everybody else.
+
+In the service: raw_asgi.py: stream_events; raw_wsgi.py: stream_events.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import anyio
+from _show import Client, serving
+from starlette.types import Receive, Scope, Send
+
+TOKENS = ["one", "two", "three", "four", "five"]
+seen: queue.SimpleQueue[str] = queue.SimpleQueue()  # by the client; no token is made before it has seen the last
+
+
+def wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"healthy"] if environ["PATH_INFO"] == "/health" else pulled()
+
+
+def pulled() -> Iterable[bytes]:
+    for token in TOKENS:
+        seen.get(timeout=10)
+        yield token.encode()
+
+
+async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    if scope["path"] == "/health":
+        await send({"type": "http.response.body", "body": b"healthy", "more_body": False})
+        return
+    for token in TOKENS:
+        while seen.empty():  # noqa: ASYNC110  the queue is the threads' too
+            await anyio.sleep(0.01)
+        seen.get()
+        await send({"type": "http.response.body", "body": token.encode(), "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def watch(server: str, port: int) -> None:
+    stream = await Client.ask(port)
+    headers = "yes" if await stream.sees("text/plain") else "no"
+    seen.put("headers")
+    arrived = 0
+    for token in TOKENS:
+        arrived += await stream.sees(token)
+        if token == "three":
+            health = await Client.ask(port, "/health")
+            answer = "answered" if await health.sees("healthy") else "not before the stream has ended"
+        seen.put(token)
+    await stream.body()
+    assert (await health.body()).endswith("healthy")
+    seen.get()  # the last token's
+    print(f"{server}: {arrived} of {len(TOKENS)} tokens arrived before the next was made")
+    print(f"    headers before the first token was made: {headers}; /health in the middle: {answer}")
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+class ThreadedServer(ThreadingMixIn, WSGIServer): ...
+
+
+async def main() -> None:
+    for name, server_class in (("WSGI, one worker", WSGIServer), ("WSGI, a thread per stream", ThreadedServer)):
+        with server_class(("127.0.0.1", 0), Quiet) as server:
+            server.set_app(wsgi)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            await watch(name, server.server_port)
+            server.shutdown()
+    async with serving(asgi) as port:
+        await watch("ASGI, one thread for all", port)
+
+
+anyio.run(main)

@@ -1,0 +1,70 @@
+"""run_in_executor(None, next, tokens) never ends; next(tokens, END) does.
+
+A blocking generator may not run on the event loop, so its next() goes to a thread. But next() says "no more" by
+raising StopIteration, which means something else to a coroutine, and so asyncio refuses to put it into a Future.
+Python 3.11 only logs that, and the await waits for ever; since 3.13 it raises a RuntimeError, as anyio does. An
+`except StopIteration` is reached in none of them. The cure is to let next() say "no more" by a value.
+The service has no next(): a step of its engine returns whether there is more to do.
+
+In the service: driver.py: Driver._work.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from anyio import to_thread
+
+END = object()
+
+
+def tokens() -> Iterator[str]:
+    yield from ("one", "two", "three")
+
+
+async def run_in_executor() -> AsyncIterator[Any]:
+    source = tokens()
+    while True:
+        yield await asyncio.get_running_loop().run_in_executor(None, next, source)
+
+
+async def anyio_to_thread() -> AsyncIterator[Any]:
+    source = tokens()
+    while True:
+        yield await to_thread.run_sync(next, source)
+
+
+async def with_an_end() -> AsyncIterator[Any]:
+    source = tokens()
+    while (token := await to_thread.run_sync(next, source, END)) is not END:
+        yield token
+
+
+async def show(name: str, stream: AsyncIterator[Any], logged: list[Any]) -> None:
+    received, end, here = 0, "no StopIteration", ""
+    try:
+        while True:
+            await asyncio.wait_for(anext(stream), 2)
+            received += 1
+    except StopAsyncIteration:
+        end = "the end"
+    except StopIteration:
+        end = "StopIteration"
+    except TimeoutError:
+        here = f"it waits for ever; asyncio has logged: {logged[-1]}"
+    except RuntimeError as error:
+        here = f"RuntimeError: {error}"
+    print(f"{name}: {received} tokens, then {end}")
+    if here:
+        print(f"    here: {here}")
+
+
+async def main() -> None:
+    logged: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context["exception"]))
+    await show("run_in_executor(None, next, tokens)", run_in_executor(), logged)
+    await show("to_thread.run_sync(next, tokens)", anyio_to_thread(), logged)
+    await show("to_thread.run_sync(next, tokens, END)", with_an_end(), logged)
+
+
+asyncio.run(main())

@@ -1,0 +1,63 @@
+"""A token may be half a character: decode all of them together, and hold back only what is not finished.
+
+A byte-level tokenizer knows bytes, not characters, and spreads a rare one over several tokens. Decoded one by one, each
+part becomes U+FFFD, and no later part can mend that. Waiting for the end would mend it and stream nothing. So a decoder
+with a memory: it keeps the bytes of an unfinished character, gives out all before them, and at the very end
+whatever is left. The client has the same to do, since a read may end in the middle of a character too.
+
+In the service: inference/detokenizer.py: Detokenizer.push; inference/detokenizer.py: Detokenizer.flush.
+"""
+
+import codecs
+from collections.abc import Callable
+
+TEXT = "hi😀 你好!"
+TOKENS = [b"hi", b"\xf0\x9f", b"\x98", b"\x80", b" \xe4\xbd", b"\xa0", b"\xe5\xa5\xbd", b"!"]
+assert b"".join(TOKENS) == TEXT.encode()
+
+
+def each_alone(token: bytes) -> str:
+    return token.decode(errors="replace")
+
+
+class AllSoFar:
+    """Decode all that has come, and give out what is new: better, but too early all the same."""
+
+    def __init__(self) -> None:
+        self.tokens = b""
+        self.given = 0
+
+    def push(self, token: bytes) -> str:
+        self.tokens += token
+        text = self.tokens.decode(errors="replace")
+        new, self.given = text[self.given :], len(text)
+        return new
+
+
+class HoldingBack:
+    """The same, but an unfinished character waits for the rest of it."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: bytes) -> str:
+        return self.decoder.decode(token)
+
+    def flush(self) -> str:
+        return self.decoder.decode(b"", final=True)
+
+
+def show(name: str, push: Callable[[bytes], str]) -> None:
+    pieces = [push(token) for token in TOKENS]
+    print(f"{name}: {pieces}")
+    print(f"    joined: {''.join(pieces)!r}, {'the text' if ''.join(pieces) == TEXT else 'not the text'}")
+
+
+show("each alone", each_alone)
+show("all so far", AllSoFar().push)
+show("held back", HoldingBack().push)
+
+cut_short = HoldingBack()
+print(
+    f"held back, stopped after 2 tokens: {[cut_short.push(token) for token in TOKENS[:2]]}, then {cut_short.flush()!r}"
+)
