@@ -11,7 +11,6 @@ Invariants:
 """
 
 import asyncio
-import logging
 import os
 import signal
 import threading
@@ -20,7 +19,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -30,19 +28,16 @@ from anyio.abc import TaskGroup
 
 from config import Config
 from inference.request import (
-    Counters,
     EngineFailed,
-    EngineUnavailable,
     EngineVerbs,
     Event,
     Failed,
     Finished,
     GenerationRequest,
-    LoadError,
     RequestId,
     Token,
 )
-from logs import set_up_logging
+from service import Account, Service, load_engine, log
 
 ENCODERS = 2
 """Threads that tokenize prompts. More would only take the cores from the model."""
@@ -51,35 +46,22 @@ BURST = 32
 MIN_SLEEP = 0.001
 """Seconds; keeps a watch whose time has come, but whose stream is busy, from spinning."""
 
-log = logging.getLogger("engine")
-access_log = logging.getLogger("engine.access")
 Result = TypeVar("Result")
-
-
-def load_engine(config: Config) -> EngineVerbs:
-    """Load the real engine. Importing it takes seconds, so that happens here, with the model, off the loop."""
-    from engine import Engine
-
-    return Engine.load(config)
 
 
 class Generation:
     """One request on its way: the events that come for it, and the end of it."""
 
-    def __init__(self, driver: "Driver", engine: EngineVerbs, number: RequestId, request_id: str, prompt_tokens: int):
+    def __init__(self, driver: "Driver", engine: EngineVerbs, number: RequestId, account: Account) -> None:
         self.number = number
-        self.request_id = request_id
+        self.account = account
         self._driver = driver
         self._engine = engine
         self._config = driver.config
         self._events: deque[Event | None] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._scope = anyio.CancelScope()
-        self._prompt_tokens = prompt_tokens
-        self._completion_tokens = 0
-        self._end: Finished | Failed | None = None
-        self._opened_at = self._taken_at = time.perf_counter()
-        self._first_token_at: float | None = None
+        self._taken_at = time.perf_counter()
 
     async def events(self) -> AsyncIterator[Event | None]:
         """Each event as it comes, the last one terminal; None after each `heartbeat` seconds without one."""
@@ -129,15 +111,8 @@ class Generation:
 
     def put(self, event: Event) -> None:
         """Take an event from the engine; what comes after the terminal one is dropped."""
-        if self._end is not None:
-            return
-        if isinstance(event, Token):
-            self._completion_tokens += 1
-            if self._first_token_at is None:
-                self._first_token_at = time.perf_counter()
-        else:
-            self._end = event
-        self._pass_on(event)
+        if self.account.takes(event):
+            self._pass_on(event)
 
     def fail(self, failed: Failed) -> None:
         """End the request for a reason of the service's own."""
@@ -180,53 +155,24 @@ class Generation:
 
     def _close(self) -> None:
         self._driver.forget(self)
-        if self._end is None:
+        if self.account.end is None:
             self._engine.abort(self.number)
-        first_token = self._first_token_at
-        access_log.info(
-            "generation request_id=%s prompt_tokens=%d completion_tokens=%d time_to_first_token_ms=%s finish_reason=%s",
-            self.request_id,
-            self._prompt_tokens,
-            self._completion_tokens,
-            "-" if first_token is None else f"{1e3 * (first_token - self._opened_at):.1f}",
-            self._finish_reason(),
-        )
-
-    def _finish_reason(self) -> str:
-        match self._end:
-            case Finished():
-                return self._end.finish_reason
-            case Failed():
-                return self._end.kind
-            case None:
-                return "abort"
+        self.account.log()
 
 
-class Driver:
+class Driver(Service):
     """One engine and the generations that are open on it. `running` is its life; `status` says how it is."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineVerbs] = load_engine) -> None:
-        self.config = config
-        self.status = "stopped: the server has not run the lifespan protocol"
-        self._load_engine = load
-        self._engine: EngineVerbs | None = None
+        super().__init__(config, load, status="stopped: the server has not run the lifespan protocol")
         self._open: dict[RequestId, Generation] = {}
         self._wakeup = anyio.Event()
         self._none_is_open = anyio.Event()
         self._stopping = False
 
-    @property
-    def model(self) -> str:
-        """The model's name, without the folders above it."""
-        return Path(self.config.model).name if Path(self.config.model).is_dir() else self.config.model
-
-    def counters(self) -> Counters:
-        return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
-
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and drive it until the context ends. Entering does not wait for the load."""
-        set_up_logging()
         self._loop = asyncio.get_running_loop()
         self._step_limiter = anyio.CapacityLimiter(1)
         self._encode_limiter = anyio.CapacityLimiter(ENCODERS)
@@ -237,7 +183,7 @@ class Driver:
             with self._signals_heard(tasks):
                 yield
             self._stopping = True
-            self._refuse("shutting down")
+            self.refuse("shutting down")
             self._fail_all(Failed("The server is shutting down", "shutdown"))
             tasks.cancel_scope.cancel()
         self._engine = None
@@ -250,19 +196,14 @@ class Driver:
             QueueFull: too many are running and waiting already.
             EngineUnavailable: the engine is loading, has failed, or is ending.
         """
-        encode = self._available_engine().encode
+        encode = self.available_engine().encode
         encoded = await to_thread.run_sync(encode, request, limiter=self._encode_limiter)
-        engine = self._available_engine()  # asked again: it may have failed or ended during the tokenizing
+        engine = self.available_engine()  # asked again: it may have failed or ended during the tokenizing
         number = engine.submit(encoded, self._hand_over)
-        generation = Generation(self, engine, number, request_id, len(encoded.prompt_ids))
+        generation = Generation(self, engine, number, Account(request_id, len(encoded.prompt_ids)))
         self._open[number] = generation
         self._wakeup.set()
         return generation
-
-    def _available_engine(self) -> EngineVerbs:
-        if self._engine is None or self.status != "ok":
-            raise EngineUnavailable(f"The engine is not available: {self.status}")
-        return self._engine
 
     def forget(self, generation: Generation) -> None:
         self._open.pop(generation.number, None)
@@ -272,14 +213,14 @@ class Driver:
     # --- Driving --------------------------------------------------------------------------------------------------
 
     async def _load_and_drive(self) -> None:
-        engine = await self._load()
+        engine = await _in_daemon_thread(self.load)
         while engine is not None:
             await self._wakeup.wait()
             self._wakeup = anyio.Event()
             try:
                 await self._step_until_idle(engine)
             except EngineFailed as error:
-                self._refuse(f"engine failed: {error}")
+                self.refuse(f"engine failed: {error}")
                 self._fail_all(Failed(str(error), "engine_error"))
                 return
 
@@ -310,22 +251,6 @@ class Driver:
         for number, event in events:
             if generation := self._open.get(number):
                 generation.put(event)
-
-    async def _load(self) -> EngineVerbs | None:
-        self.status = "loading"
-        log.info("Loading %s …", self.model)
-        began = time.perf_counter()
-        try:
-            self._engine = await _in_daemon_thread(lambda: self._load_engine(self.config))
-        except Exception as error:
-            self.status = f"failed to load: {error}"
-            is_users_mistake = isinstance(error, LoadError)
-            log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
-            return None
-        if self.status == "loading":
-            self.status = "ok"
-        log.info("%s is ready after %.1f s", self.model, time.perf_counter() - began)
-        return self._engine
 
     # --- Ending ---------------------------------------------------------------------------------------------------
 
@@ -361,7 +286,7 @@ class Driver:
 
     async def _drain(self) -> None:
         """Give open streams `drain` seconds to finish; then tell them; then cut off those that do not take it."""
-        self._refuse("shutting down")
+        self.refuse("shutting down")
         await self._until_none_is_open(self.config.drain)
         self._fail_all(Failed("The server is shutting down", "shutdown"))
         await self._until_none_is_open(1)
@@ -373,11 +298,6 @@ class Driver:
         with anyio.move_on_after(seconds):
             if self._open:
                 await self._none_is_open.wait()
-
-    def _refuse(self, status: str) -> None:
-        """Take no more requests, for the reason that `status` gives; the first reason stays."""
-        if self.status in ("ok", "loading"):
-            self.status = status
 
     def _fail_all(self, failed: Failed) -> None:
         for generation in list(self._open.values()):

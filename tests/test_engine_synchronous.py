@@ -61,6 +61,7 @@ def test_generate_returns_what_the_service_answers() -> None:
         "token_ids",
         "finish_reason",
         "prompt_tokens",
+        "cached_tokens",
         "completion_tokens",
         "prefill_time_ms",
         "decode_time_ms",
@@ -79,7 +80,7 @@ def test_generate_stream_yields_what_the_service_sends() -> None:
     first, *others, end = engine.generate_stream("hello", max_tokens=5, temperature=0)
     assert list(first) == ["token", "token_id", "prefill_time_ms"]
     assert all(list(token) == ["token", "token_id", "step_ms"] for token in others)
-    assert list(end) == ["finish_reason", "prompt_tokens", "completion_tokens", "total_time_ms"]
+    assert list(end) == ["finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "total_time_ms"]
     assert (end["finish_reason"], end["prompt_tokens"], end["completion_tokens"]) == ("length", 5, 5)
     assert [token["token_id"] for token in [first, *others]] == reference("llama", "hello", 5)
 
