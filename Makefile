@@ -4,7 +4,7 @@ PYTHON ?= python3
 DOOR ?= app
 BIN := .venv/bin
 
-.PHONY: help serve demo test check bench-transport lesson-text clean
+.PHONY: help serve demo test check bench-transport lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,12 @@ check: .venv/dev
 
 bench-transport: .venv/dev  ## what a token's way to the client costs, beside FastAPI with a thread hop per token
 	$(BIN)/python -m benchmarks.bench_transport
+
+lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
+	$(BIN)/python three_servers.py
+
+pictures: .venv/dev  ## take the README's pictures again
+	$(BIN)/python -m docs.images.take
 
 lesson-text: .venv/serve  ## run the lessons, and fill docs/lesson.md from what they print and from the code
 	$(BIN)/python docs/make_lesson.py --run

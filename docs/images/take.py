@@ -1,0 +1,110 @@
+"""Takes the pictures of the pages that the README shows: of the real servers, with the bundled model.
+
+python -m docs.images.take
+"""
+
+import json
+import re
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser import FLAGS, chromium
+from tests.page_helpers import PHONE
+from tests.serving import Process, in_a_process
+
+FOLDER = Path(__file__).parent
+DESKTOP = {"width": 1200, "height": 800}
+PATIENCE_MS = 170_000
+
+
+def main() -> None:
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"], {"ENGINE_TRANSCRIPT": "1"}) as process:
+            wait_until_ready(process.port)
+            take_ask(browser, f"http://127.0.0.1:{process.port}/")
+            take_docs(browser, f"http://127.0.0.1:{process.port}/docs")
+        with in_a_process(["three_servers.py", "--port", "0"]) as process:
+            take_lesson(browser, wait_for_address(process))
+            process.popen.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def take_ask(browser: Browser, url: str) -> None:
+    with opened(browser, url) as page:
+        ask(page)
+        page.screenshot(path=FOLDER / "ask.png")
+    with opened(browser, url, viewport=PHONE, color_scheme="dark") as page:
+        ask(page)
+        page.screenshot(path=FOLDER / "ask-phone-dark.png")
+
+
+def ask(page: Page) -> None:
+    page.click("summary")
+    page.fill("[name=seed]", "1")
+    page.click("summary")
+    page.click("#ask-button")
+    expect(page.locator("#status")).to_contain_text("Done")
+    expect(page.locator("#timeline")).to_have_attribute("aria-busy", "false")
+    settle(page)
+
+
+def take_docs(browser: Browser, url: str) -> None:
+    with opened(browser, url) as page:
+        expect(page.locator(".operation").first).to_be_visible()
+        page.screenshot(path=FOLDER / "docs.png")
+
+
+def take_lesson(browser: Browser, url: str) -> None:
+    with opened(browser, url) as page:
+        for button in ("ask-all", "leave-early", "send-eight"):
+            page.click(f"#{button}")
+            expect(page.locator("#status")).to_contain_text(re.compile("froze", re.IGNORECASE))
+            settle(page)
+            page.screenshot(path=FOLDER / f"lesson-{button}.png", full_page=True)
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Page]:
+    context = browser.new_context(**{"viewport": DESKTOP} | settings)
+    page = context.new_page()
+    page.goto(url)
+    yield page
+    context.close()
+
+
+def settle(page: Page) -> None:
+    """Let what moves come to rest, and the pointer leave what it has pressed."""
+    page.mouse.move(1, 1)
+    page.evaluate("() => Promise.all(document.getAnimations().map((animation) => animation.finished))")
+
+
+def wait_for_address(process: Process) -> str:
+    """The lesson's address, which the launcher prints when all three models have loaded."""
+    while not (found := re.search(r"http://\S+/lesson\S*", process.log)):
+        assert process.popen.poll() is None, process.log
+        time.sleep(0.1)
+    return found[0]
+
+
+def wait_until_ready(port: int) -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as response:
+                json.load(response)
+                return
+        except urllib.error.HTTPError:
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

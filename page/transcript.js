@@ -1,0 +1,74 @@
+// The messages of one request as they pass through the server, over EventSource.
+//
+// An EventSource asks again whenever its connection closes, for ever, unless somebody says that this was the end: the
+// server's `end` event says so here, and then it is closed. (A server that is asked again all the same answers 204,
+// which ends it too.) A refused one, such as a 404, closes itself and is not asked again by the browser.
+
+import { element } from "./dom.js";
+
+const TRIES = 8;
+const TRY_AGAIN_MS = 150;
+const ARROWS = { scope: "●", receive: "→", send: "←" };
+
+export class Transcript {
+  constructor(table, { ended = () => {}, unavailable = () => {} }) {
+    this.table = table;
+    this.ended = ended;
+    this.unavailable = unavailable;
+    this.source = null;
+    this.tries = TRIES;
+  }
+
+  watch(requestId) {
+    this.close();
+    this.table.replaceChildren();
+    this.#open(requestId, this.tries);
+  }
+
+  close() {
+    this.source?.close();
+    this.source = null;
+  }
+
+  #open(requestId, tries) {
+    const source = new EventSource(`transcript/${requestId}`);
+    this.source = source;
+    source.onmessage = (event) => this.#add(JSON.parse(event.data));
+    source.addEventListener("end", () => {
+      this.close();
+      this.tries = TRIES;
+      this.ended(requestId);
+    });
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED || this.source !== source) return;
+      // Either there is no transcript, or this question was faster than the request that it is about.
+      if (tries > 1) setTimeout(() => this.source === source && this.#open(requestId, tries - 1), TRY_AGAIN_MS);
+      else this.#giveUp();
+    };
+  }
+
+  #giveUp() {
+    this.tries = 1; // a server without a transcript need not be asked that often again
+    this.unavailable();
+  }
+
+  #add(message) {
+    const scroller = this.table.closest(".scroller");
+    const isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 40;
+    this.table.append(row(message));
+    if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
+  }
+}
+
+function row({ t_ms, direction, type, size, more_body, head }) {
+  return element(
+    "tr",
+    { class: direction },
+    element("td", { class: "number" }, t_ms.toFixed(1)),
+    element("td", { class: "direction" }, `${ARROWS[direction] ?? "?"} ${direction}`),
+    element("td", {}, type),
+    element("td", { class: "number" }, String(size)),
+    element("td", {}, more_body === undefined ? "" : String(more_body)),
+    element("td", { class: "head" }, head.replace(/\r?\n/g, "↵")),
+  );
+}

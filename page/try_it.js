@@ -1,0 +1,79 @@
+// Sends a request as it stands in the form, and shows the answer as it comes: head first, then each event of a stream.
+
+import { element } from "./dom.js";
+import { serverSentEvents } from "./sse.js";
+
+export function tryIt(path, method, example) {
+  const body = example === undefined ? null : bodyField(path, example);
+  const send = element("button", { class: "primary" }, "Send");
+  const stop = element("button", { type: "button", "aria-disabled": "true" }, "Stop");
+  const status = element("p", { role: "status" });
+  const output = element("pre", { class: "output", tabindex: "0", "aria-label": `Answer of ${path}` });
+  const form = element(
+    "form",
+    { class: "try", "aria-label": `Try ${path}` },
+    element("h3", {}, "Try it"),
+    ...(body ? [body] : []),
+    element("div", { class: "buttons" }, send, ...(body ? [stop] : []), status),
+    output,
+  );
+  let connection = null;
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (connection !== null) return;
+    connection = new AbortController();
+    stop.setAttribute("aria-disabled", "false");
+    output.textContent = "";
+    status.textContent = "Sent.";
+    try {
+      const response = await fetch(path.slice(1), request(method, body?.querySelector("textarea").value, connection.signal));
+      status.textContent = `${response.status} ${response.statusText}`;
+      await showAnswer(response, output);
+    } catch (error) {
+      status.textContent = connection.signal.aborted ? "Stopped." : `No answer: ${error.message}`;
+    }
+    connection = null;
+    stop.setAttribute("aria-disabled", "true");
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") connection?.abort();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  stop.addEventListener("click", () => connection?.abort());
+  return form;
+}
+
+function bodyField(path, example) {
+  const text = element("textarea", { rows: "5", spellcheck: "false" });
+  text.value = JSON.stringify(example, null, 2);
+  return element("label", {}, `JSON for ${path}`, text);
+}
+
+function request(method, body, signal) {
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  return { method: method.toUpperCase(), headers, body, signal, cache: "no-store" };
+}
+
+async function showAnswer(response, output) {
+  for (const name of ["content-type", "x-request-id", "retry-after"]) {
+    const value = response.headers.get(name);
+    if (value !== null) output.append(`${name}: ${value}\n`);
+  }
+  output.append("\n");
+  if (response.headers.get("content-type")?.startsWith("text/event-stream")) {
+    for await (const data of serverSentEvents(response.body)) {
+      output.append(element("span", { class: "event" }, `data: ${data}\n`));
+    }
+  } else {
+    output.append(readable(await response.text()));
+  }
+}
+
+function readable(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
