@@ -4,7 +4,7 @@ PYTHON ?= python3
 DOOR ?= app
 BIN := .venv/bin
 
-.PHONY: help serve demo test check bench-transport lesson pictures lesson-text clean
+.PHONY: help serve demo test check bench-transport compare lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,6 +28,9 @@ bench-transport: .venv/dev  ## what a token's way to the client costs, beside Fa
 
 lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
 	$(BIN)/python three_servers.py
+
+compare: .venv/dev  ## the doors and the article's server for real, experiment by experiment: a table and a report
+	$(BIN)/python -m compare
 
 pictures: .venv/dev  ## take the README's pictures again
 	$(BIN)/python -m docs.images.take

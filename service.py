@@ -64,9 +64,9 @@ class Service:
         try:
             self._engine = self._load(self.config)
         except Exception as error:
-            self.status = f"failed to load: {error}"
             is_users_mistake = isinstance(error, LoadError)
             log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
+            self.status = f"failed to load: {error}"
             return None
         if self.status == "loading":
             self.status = "ok"

@@ -17,12 +17,16 @@ DOORS = {"app", "raw_asgi", "raw_wsgi", "command_line", "demo"}
 RULES: dict[str, set[str]] = {
     "app.py": MODELS | {"engine"},
     "raw_asgi.py": MODELS | {"engine"} | FRAMEWORKS,
+    "raw_wsgi.py": MODELS | {"engine"} | FRAMEWORKS | LOOPS,
     "contract": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"engine", "driver", "config"},
     "driver.py": MODELS | FRAMEWORKS | DOORS | HTTP | {"contract"},
-    "engine.py": LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver"},
+    "sync_driver.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract"},
+    "service.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract"},
+    "engine.py": LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver", "service", "sync_driver"},
     "inference": LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver", "engine"},
     "inference/request.py": MODELS,
     "config.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"contract", "driver", "engine", "inference"},
+    "transcript/wsgi.py": MODELS | LOOPS | FRAMEWORKS | {"engine", "driver"},
     "logs.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP,
     "tests/scripted_engine.py": MODELS | LOOPS | FRAMEWORKS | DOORS | HTTP | {"engine"},
 }
