@@ -4,7 +4,7 @@ PYTHON ?= python3
 DOOR ?= app
 BIN := .venv/bin
 
-.PHONY: help serve demo test check bench-transport compare lesson pictures lesson-text clean
+.PHONY: help serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +29,9 @@ bench-transport: .venv/dev  ## what a token's way to the client costs, beside Fa
 lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
 	$(BIN)/python three_servers.py
 
+bench-engine: .venv/dev  ## how fast the engine is through HTTP, on random weights in real shapes
+	$(BIN)/python -m benchmarks.bench_engine
+
 compare: .venv/dev  ## the doors and the article's server for real, experiment by experiment: a table and a report
 	$(BIN)/python -m compare
 
@@ -37,6 +40,15 @@ pictures: .venv/dev  ## take the README's pictures again
 
 lesson-text: .venv/serve  ## run the lessons, and fill docs/lesson.md from what they print and from the code
 	$(BIN)/python docs/make_lesson.py --run
+
+model: .venv/dev  ## make the bundled model anew: corpus, tokenizer, training, examination; resumes where it was stopped
+	$(BIN)/python -m training.corpus
+	$(BIN)/python -m training.tokenizer
+	$(BIN)/python -m training.train
+	$(BIN)/python -m training.evaluate --card
+
+eval-model: .venv/dev  ## examine the bundled model on cases that its training never saw
+	$(BIN)/python -m training.evaluate
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -91,6 +91,9 @@ class Config:
         None, _whole(2), "tokens of prompt and answer together; by default the model's own limit, at most 4096"
     )
     prefill_chunk: int = _setting(128, _whole(1), "prompt tokens that one step may take beside the running streams")
+    compile: bool = _setting(
+        False, _switch, "1 compiles the model's layers at the start: shorter steps; needs a C++ compiler"
+    )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")

@@ -7,8 +7,8 @@
 
 Any thread may call any method. Requests and aborts travel through one FIFO, in their order, and take effect when the
 next step begins; a step is run by one thread at a time, whoever's turn it is, and only that thread touches a
-sequence, the scheduler or a tensor. There is no thread of the engine's own: whoever wants events either steps, or
-waits while another caller steps.
+sequence or the scheduler. No thread drives the engine: whoever wants events either steps, or waits while another
+caller steps. Only what a step computes is computed on one thread, always the same (see `tensor_thread`).
 
 Invariants:
     1. Every submitted request ends in exactly one terminal event: `Finished` or `Failed`.
@@ -73,7 +73,9 @@ class Engine:
         self._tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self._eos_ids = checkpoint.eos_ids
         self._capacity = config.max_streams + config.max_waiting
-        self._runner = on_tensor_thread(lambda: ModelRunner(checkpoint.model, config.max_streams, checkpoint.context))
+        self._runner = on_tensor_thread(
+            lambda: ModelRunner(checkpoint.model, config.max_streams, checkpoint.context, config.compile)
+        )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
         self._request_ids = itertools.count(1)
         self._generated_tokens = 0

@@ -86,6 +86,9 @@ class InstantEngine:
         return Counters(len(self._running), 0, 0)
 
 
+END = object()
+
+
 def article_app() -> Any:
     """The article's way, made to end: FastAPI, and an executor hop for every token of every stream.
 
@@ -100,7 +103,6 @@ def article_app() -> Any:
     from contract.sse import DONE, frame
 
     app = FastAPI()
-    end = object()
 
     def events(tokens: int) -> Iterator[Event]:
         for index in range(tokens):
@@ -112,7 +114,7 @@ def article_app() -> Any:
         async def stream() -> Any:
             loop = asyncio.get_running_loop()
             generator = events(request.max_tokens)
-            while (event := await loop.run_in_executor(None, next, generator, end)) is not end:
+            while isinstance(event := await loop.run_in_executor(None, next, generator, END), Token | Finished):
                 yield frame(event)
             yield DONE
 

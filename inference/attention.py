@@ -2,19 +2,26 @@
 
 transformers calls whatever function a model's `attn_implementation` names, for every architecture alike
 (`AttentionInterface`). Ours stores the new tokens' keys and values in the cache and lets each token look at its own
-slot only. The layout of the batch reaches it as the keyword `batch` of the model's forward.
+slot only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from inference.batch import Batch
 
 SLOT_ATTENTION = "slots"
+LAYER = "slot_layer"
+"""The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""
+
+_batch: Batch | None = None
+"""What the forward that is running works on; see `attending`."""
 
 
 def slot_attention(
@@ -24,7 +31,6 @@ def slot_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    batch: Batch | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
@@ -45,11 +51,41 @@ def slot_attention(
     Raises:
         NotImplementedError: the model needs something that this attention does not do.
     """
-    if batch is None or s_aux is not None:
+    layer = getattr(module, LAYER, None)
+    if layer is None or s_aux is not None:
         raise NotImplementedError(f"{type(module).__name__} does not attend the way this engine's cache needs it to")
-    layer: int = getattr(module, "layer_idx")  # noqa: B009  (nn.Module's own attributes are untyped)
-    keys, values = batch.cache.write(layer, key, value, batch.slots, batch.positions[0])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend = torch.ops.engine.attend if torch.compiler.is_compiling() else _attend
+    return attend(query, key, value, layer, scale, softcap, sliding_window), None
+
+
+@contextmanager
+def attending(batch: Batch) -> Iterator[None]:
+    """Within this, attention works on `batch`. On the tensor thread only, so there is one at a time."""
+    global _batch
+    _batch = batch
+    try:
+        yield
+    finally:
+        _batch = None
+
+
+def use_slot_attention(model: PreTrainedModel) -> None:
+    """Switch a model over, for good."""
+    model.set_attn_implementation(SLOT_ATTENTION)
+    for module in model.modules():
+        if isinstance(layer := getattr(module, "layer_idx", None), int):
+            # A tensor, so that compiled code may be the same for every layer.
+            module.register_buffer(LAYER, torch.tensor(layer), persistent=False)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
+) -> Tensor:
+    batch = _batch
+    assert batch is not None, "the model runs outside of `attending`"
+    batch.windows.add(window)
+    keys, values = batch.cache.write(int(layer), key, value, batch.slots, batch.positions[0])
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)
@@ -57,7 +93,7 @@ def slot_attention(
             query[0, :, run.first : run.last].transpose(0, 1).unsqueeze(2),  # [requests, heads, 1, head_dim]
             keys[slots, :, : run.length],
             values[slots, :, : run.length],
-            batch.run_mask(run, sliding_window, query.dtype),
+            batch.run_mask(run, window, query.dtype),
             scale,
             softcap,
         )
@@ -67,12 +103,19 @@ def slot_attention(
             query[:, :, segment.first : segment.last],
             keys[segment.slot, None, :, : segment.end],
             values[segment.slot, None, :, : segment.end],
-            batch.segment_mask(segment, sliding_window, query.shape[1] // key.shape[1], query.dtype),
+            batch.segment_mask(segment, window, query.shape[1] // key.shape[1], query.dtype),
             scale,
             softcap,
         )
         outputs.append(output[0].transpose(0, 1))
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0), None
+    return torch.cat(outputs).unsqueeze(0)
+
+
+def _attend_shape(
+    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
+) -> Tensor:
+    _, heads, tokens, _ = query.shape
+    return query.new_empty((1, tokens, heads, value.shape[-1]))
 
 
 def grouped_attention(
@@ -104,3 +147,11 @@ def grouped_attention(
 
 
 AttentionInterface.register(SLOT_ATTENTION, slot_attention)
+
+# To the compiler, attention is one operator that it need not look into: it depends on the tokens, never on the batch.
+_library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define(  # type: ignore[no-untyped-call]
+    "attend(Tensor query, Tensor key, Tensor value, Tensor layer, float scale, float? softcap, int? window) -> Tensor"
+)
+_library.impl("attend", _attend, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_library.impl("attend", _attend_shape, "Meta")  # type: ignore[no-untyped-call]

@@ -52,6 +52,7 @@ class Batch:
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
+    windows: set[int | None] = field(default_factory=set)  # how far back the layers have looked; None: all the way
     _masks: dict[object, Tensor] = field(default_factory=dict)
 
     def run_mask(self, run: Run, window: int | None, dtype: torch.dtype) -> Tensor:

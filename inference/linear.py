@@ -9,7 +9,9 @@ Layers that read the same input (queries, keys and values; an MLP's gate and up)
 products cost less than many small ones.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,9 @@ class PackedLinear:
     """The product with one packed matrix [outputs, inputs], made once for all who ask with the same input."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.outputs = len(weight)
+        self.number = next(_numbers)
+        _packed_linears[self.number] = self
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
         self._bias = bias
         self._input: Tensor | None = None
@@ -33,21 +38,50 @@ class PackedLinear:
 
     def __call__(self, input: Tensor) -> Tensor:
         if self._output is None or input is not self._input:
-            self._output = torch.ops.mkldnn._linear_pointwise(input, self._packed, self._bias, "none", [], "")
+            self._output = self.product(input)
             self._input = input
         return self._output
+
+    def product(self, input: Tensor) -> Tensor:
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._packed, self._bias, "none", [], "")
+        return output
+
+
+_numbers = itertools.count()
+_packed_linears: WeakValueDictionary[int, PackedLinear] = WeakValueDictionary()
+
+
+def _packed_linear(input: Tensor, number: Tensor, outputs: int) -> Tensor:
+    """The product as compiled code asks for it: a packed matrix is nothing that the compiler knows, its number is."""
+    return _packed_linears[int(number)].product(input)
+
+
+def _packed_linear_shape(input: Tensor, number: Tensor, outputs: int) -> Tensor:
+    return input.new_empty((*input.shape[:-1], outputs))
+
+
+_library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define("packed_linear(Tensor input, Tensor number, int outputs) -> Tensor")  # type: ignore[no-untyped-call]
+_library.impl("packed_linear", _packed_linear, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("packed_linear", _packed_linear_shape, "Meta")  # type: ignore[no-untyped-call]
 
 
 class Outputs(nn.Module):
     """A linear layer of the model: some of the outputs of a packed one, `first` to `last`, the latter not included."""
 
-    def __init__(self, packed: PackedLinear, first: int, last: int) -> None:
+    def __init__(self, packed: PackedLinear, number: Tensor, first: int, last: int) -> None:
         super().__init__()
+        self.register_buffer("_number", number, persistent=False)
         self._packed = packed
-        self._outputs = slice(first, last)
+        self._all_outputs = packed.outputs
+        self._first, self._last = first, last
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._packed(input)[..., self._outputs]
+        if torch.compiler.is_compiling():
+            output: Tensor = torch.ops.engine.packed_linear(input, self._number, self._all_outputs)
+        else:
+            output = self._packed(input)
+        return output[..., self._first : self._last]
 
 
 def pack_linears(model: nn.Module) -> None:
@@ -86,9 +120,10 @@ def _replace(parent: nn.Module, names: Sequence[str], layers: Sequence[nn.Module
         weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in zip(weights, biases, strict=True)
     ]
     packed = PackedLinear(torch.cat(weights), torch.cat(filled) if has_bias else None)
+    number = torch.tensor(packed.number)
     first = 0
     for name, weight in zip(names, weights, strict=True):
-        setattr(parent, name, Outputs(packed, first, first + len(weight)))
+        setattr(parent, name, Outputs(packed, number, first, first + len(weight)))
         first += len(weight)
 
 

@@ -4,8 +4,9 @@ Requests are admitted in the order of their coming. A step decodes one token for
 at most `prefill_chunk` prompt tokens beside them, so a long prompt delays the running streams by a bounded time and
 never stops them.
 
-A free slot still holds what its last request left there. A request gets the slot that holds the longest beginning of
-its prompt, and prefills only the rest: a chat's next turn begins with all of the turns before. No tensors here.
+A free slot still holds what its last request left there. A request gets the slot where it finds the most of its own
+prompt and writes over the least of another text, and prefills only the rest: a chat's next turn begins with all of the
+turns before. No tensors here.
 """
 
 from collections import deque
@@ -99,7 +100,8 @@ class Scheduler:
         while self._waiting and self._free_slots:
             sequence = self._waiting.popleft()
             common = {slot: _common_prefix(held, sequence.prompt_ids) for slot, held in self._free_slots.items()}
-            slot = max(common, key=common.__getitem__)  # of equals, the first
+            # What is reused counts for a slot, what is written over counts against it; of equals, the first.
+            slot = max(common, key=lambda slot: 2 * common[slot] - len(self._free_slots[slot]))
             del self._free_slots[slot]
             # The last token is always computed: its logits choose the first one of the answer.
             sequence.admit(slot, min(common[slot], len(sequence.prompt_ids) - 1))

@@ -15,6 +15,7 @@ TYPICAL: dict[str, tuple[str, Any]] = {
     "max_waiting": ("0", 0),
     "context": ("512", 512),
     "prefill_chunk": ("64", 64),
+    "compile": ("1", True),
     "heartbeat": ("0.5", 0.5),
     "stall": ("10", 10.0),
     "drain": ("1.5", 1.5),

@@ -11,12 +11,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config import Config
 from engine import Engine
-from inference.model_runner import UnsupportedModel
+from inference.model_runner import ModelRunner, UnsupportedModel
 from inference.request import Finished, GenerationRequest, RequestId
 from tests.tiny_models import (
     CONTEXT,
+    WINDOW,
     Inbox,
     byte_tokenizer,
+    random_model,
     reference,
     reference_model,
     reference_output,
@@ -196,6 +198,14 @@ def test_two_seeds_say_different_things_and_so_do_two_requests_without_one() -> 
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match=r"MambaForCausalLM .*Expected a decoder that keeps only the keys"):
         tiny_engine("mamba")
+
+
+def test_a_model_whose_window_the_attention_is_not_told_of_is_refused_beyond_the_window() -> None:
+    with pytest.raises(
+        UnsupportedModel, match=rf"Qwen2MoeForCausalLM looks back {WINDOW} tokens .*ENGINE_CONTEXT={WINDOW}"
+    ):
+        tiny_engine("qwen2_moe")
+    ModelRunner(random_model("qwen2_moe"), slots=2, context=WINDOW)
 
 
 # --- The bundled model ------------------------------------------------------------------------------------------------

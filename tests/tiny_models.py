@@ -31,6 +31,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen2MoeConfig,
     Qwen3Config,
 )
 
@@ -73,6 +74,18 @@ CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "gemma2": lambda: Gemma2Config(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW),
     "gemma3": lambda: Gemma3TextConfig(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW, layer_types=_EVERY_OTHER),
     "mistral": lambda: MistralConfig(**_SHAPE, **_PLAIN, num_key_value_heads=2, sliding_window=WINDOW),
+    "qwen2_moe": lambda: Qwen2MoeConfig(
+        **_SHAPE,
+        **_PLAIN,
+        num_key_value_heads=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        use_sliding_window=True,
+        sliding_window=WINDOW,
+        max_window_layers=0,
+    ),
     "mamba": lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, **_PLAIN),
 }
 
