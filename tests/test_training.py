@@ -1,0 +1,233 @@
+"""The bundled model's training: the same corpus every time, no examination question in it, and a program that works.
+
+The toy-sized run trains from nothing in well under a minute; nothing here reads or writes `bundled_model/` but the
+tests that say so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from random import Random
+from typing import cast
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from training import arithmetic, corpus, evaluate, poems, recitals, stories, tokenizer, topics, train, words
+from training.evaluate import Examined, most_repeated, names_subject, topic_of
+from training.noise import noisy
+from training.rows import batch, encode, plan
+from training.settings import FULL, MODEL, TOY
+from training.split import Case, key, share
+
+HALF_PRECISION = {"F16", "BF16"}
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a toy corpus and tokenizer."""
+    folder = tmp_path_factory.mktemp("toy")
+    corpus.write(TOY, folder / "corpus.jsonl")
+    tokenizer.train(TOY, tokenizer._texts(folder / "corpus.jsonl")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full_corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The corpus of the bundled model, made again, and its SHA-256."""
+    path = tmp_path_factory.mktemp("full") / "corpus.jsonl"
+    return path, corpus.write(FULL, path)
+
+
+@pytest.mark.timeout(300)  # 300,000 documents
+def test_remaking_the_corpus_gives_the_hash_that_is_written_down(full_corpus: tuple[Path, str]) -> None:
+    assert full_corpus[1] == corpus.CORPUS_SHA256
+
+
+@pytest.mark.timeout(300)
+def test_no_held_out_question_is_in_the_training_text(full_corpus: tuple[Path, str]) -> None:
+    examined = {key(case.question) for case in corpus.cases()}
+    taught = {
+        key(question)
+        for document in corpus.read(full_corpus[0])
+        for question, _ in cast(list[list[str]], document["turns"])
+    }
+    assert len(examined) > 3000
+    assert not examined & taught
+
+
+@pytest.mark.timeout(300)
+def test_no_held_out_subject_is_in_a_taught_question(full_corpus: tuple[Path, str]) -> None:
+    held_out = {*words.NEW_ANIMALS, *words.NEW_PEOPLE, *words.NEW_THINGS}
+    for document in corpus.read(full_corpus[0]):
+        if document["kind"] in ("story", "poem"):
+            question = cast(list[list[str]], document["turns"])[0][0]
+            assert not held_out & set(key(question).split()), question
+
+
+def test_no_held_out_pair_of_numbers_is_taught_in_any_phrasing() -> None:
+    rng = Random(1)
+    for _ in range(5000):
+        example = arithmetic.draw(rng)
+        numbers = [int(n) for n in key(example.question).replace("x", " ").split() if n.isdigit()]
+        if example.kind == "arithmetic" and " + " in example.question and len(numbers) == 2:
+            assert not arithmetic.pair_held_out("sum", *numbers)
+
+
+def test_every_topic_is_asked_in_many_ways_and_one_of_them_is_held_out() -> None:
+    every = topics.topics()
+    assert len(every) >= 110
+    assert len({topic.name for topic in every}) == len(every)
+    for topic in every:
+        assert topic.answers
+        assert len(topics.kept(topic)) + len(topics.general(topic, examined=False)) >= 5
+        assert topics.left_out(topic) == [min(topic.wordings, key=share)]
+
+
+def test_no_question_belongs_to_two_topics() -> None:
+    owners: dict[str, str] = {}
+    for topic in topics.topics():
+        for question in (*topic.wordings, *topics.general(topic, True), *topics.general(topic, False)):
+            assert owners.setdefault(key(question), topic.name) == topic.name, question
+
+
+def test_an_unknown_line_in_a_topic_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "topics.txt").write_text("# a\nanswer: b\n")
+    with pytest.raises(ValueError, match=r"topics\.txt:2: expected"):
+        topics.parse(tmp_path / "topics.txt")
+
+
+@pytest.mark.parametrize("text", ["What is 23 + 45?", "What is\n12?", "x 7, y 99"])
+def test_noise_keeps_every_digit(text: str) -> None:
+    rng = Random(3)
+    for _ in range(300):
+        made = noisy(rng, text)
+        assert [c for c in made if c.isdigit()] == [c for c in text if c.isdigit()]
+
+
+def test_number_words_and_answers() -> None:
+    assert arithmetic.in_words(70) == "seventy"
+    assert arithmetic.in_words(42) == "forty-two"
+    assert arithmetic.answer("difference", 3, 8) == "The answer is -5."
+    assert recitals.counting(5, 3, 1) == "5, 4, 3."
+
+
+def test_stories_and_poems_name_their_subject_and_do_not_repeat_themselves() -> None:
+    rng = Random(5)
+    for _ in range(300):
+        about = stories.subject(rng)
+        story = stories.tell(rng, about)
+        assert "{" not in story
+        assert names_subject(story, about.matter or about.short)
+        assert most_repeated(story) < 3
+    assert "the sea" in poems.compose(rng, "the sea").lower()
+
+
+def test_the_judges_of_the_examination() -> None:
+    kv = next(topic for topic in topics.topics() if topic.name == "KV cache")
+    assert topic_of(kv.answers[0]) == "KV cache"
+    assert topic_of("Something else altogether.") == ""
+    assert most_repeated("a b c d e f g h " * 3) == 3
+    reply = evaluate.Reply("The answer is 4.", True)
+    judge, bar = evaluate.EXAMINATION["sum, new pair"]
+    assert judge(Case("sum, new pair", "2+2", "The answer is 4."), reply)
+    assert bar == 0.98
+
+
+@pytest.mark.parametrize("text", ["What is 2 + 2?", "emoji 🐉😀", "中文 こんにちは", "é ß ñ", "\n\t  x", "\x00\u202e"])
+def test_every_text_round_trips(toy: Path, text: str) -> None:
+    made = AutoTokenizer.from_pretrained(toy)
+    assert made.decode(made(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_a_batch_weighs_only_answers_and_keeps_documents_apart(toy: Path) -> None:
+    made = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(toy))
+    document: dict[str, object] = {"kind": "arithmetic", "system": "", "turns": [["2+2", "4"]], "chat": False}
+    encoded = encode(made, [document, document])
+    length, rows = plan(TOY, encoded, epoch=0)[0]
+    rows_made = batch(TOY, encoded, length, rows)
+    size = len(encoded[0].ids)
+    assert rows_made.ids.shape == (TOY.tokens_per_step // length, length)
+    assert rows_made.segments[0, :size].tolist() == [1] * size
+    assert rows_made.segments[0, size : 2 * size].tolist() == [2] * size
+    assert rows_made.positions[0, size] == 0
+    weighed = rows_made.weights[0, :size].nonzero()[0]
+    answer = [*made("4", add_special_tokens=False)["input_ids"], made.eos_token_id]
+    assert [encoded[0].ids[i + 1] for i in weighed] == answer
+
+
+@pytest.mark.timeout(300)  # some seconds on two free cores
+def test_a_toy_run_learns_stops_and_goes_on(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after its second saved state, the run goes on where it was, and ends with a checkpoint that loads."""
+    saves = 0
+    save = train._save
+
+    def stop_after_two(path: Path, state: dict[str, object]) -> None:
+        nonlocal saves
+        save(path, state)
+        saves += 1
+        if saves == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_save", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(TOY, toy, toy)
+    monkeypatch.setattr(train, "_save", save)
+    at = torch.load(toy / "state.pt", weights_only=True)["step"]
+    losses = train.train(TOY, toy, toy)
+    assert at == 2 * TOY.save_every
+    assert torch.load(toy / "state.pt", weights_only=True)["step"] == at + len(losses)
+    assert losses[-1] < math.log(TOY.vocabulary) - 0.7  # it knows more than that every token is as likely
+    model = AutoModelForCausalLM.from_pretrained(toy)
+    assert model.config.num_key_value_heads < model.config.num_attention_heads
+    reply = Examined(toy).replies([Examined(toy).prompt("What is 2 + 2?", chat=True)], 4, 0.0, "toy")
+    assert len(reply) == 1
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Examined:
+    return Examined(MODEL, torch.float32)
+
+
+def test_the_bundled_model_is_small_half_precision_and_quick_to_load() -> None:
+    began = time.perf_counter()
+    AutoModelForCausalLM.from_pretrained(MODEL)
+    AutoTokenizer.from_pretrained(MODEL)
+    assert time.perf_counter() - began < 2
+    assert sum(file.stat().st_size for file in MODEL.iterdir()) < 16 * MEGABYTE
+    with safe_open(MODEL / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} <= HALF_PRECISION  # noqa: SIM118
+
+
+def test_the_bundled_model_has_a_context_and_grouped_queries() -> None:
+    config = json.loads((MODEL / "config.json").read_text())
+    assert config["max_position_embeddings"] >= 1024
+    assert config["num_key_value_heads"] < config["num_attention_heads"]
+    generation = json.loads((MODEL / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == config["eos_token_id"]
+
+
+@pytest.mark.parametrize("text", ["What is 2 + 2?", "🐉", "你好, こんにちは", "grüß dich"])
+def test_the_bundled_tokenizer_round_trips_and_splits_wide_characters(bundled: Examined, text: str) -> None:
+    ids = bundled.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert bundled.tokenizer.decode(ids) == text
+    wide = [c for c in text if ord(c) >= 0x800]
+    assert all(len(bundled.tokenizer(c, add_special_tokens=False)["input_ids"]) > 1 for c in wide)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_bundled_model_answers_the_example_and_shows_emoji(
+    bundled: Examined, chat: bool, temperature: float
+) -> None:
+    torch.manual_seed(7)
+    for question, answer in (evaluate.ARTICLE, evaluate.EMOJI):
+        reply = bundled.replies([bundled.prompt(question, chat)] * 4, 60, temperature, question)
+        assert [r.text for r in reply] == [answer] * 4
+        assert all(r.ended for r in reply)

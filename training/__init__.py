@@ -1,0 +1,11 @@
+"""How the bundled model is made: its own corpus, its own tokenizer, its own weights, its own examination.
+
+The pipeline is four programs, run in this order (`make model` runs them all):
+
+    python -m training.corpus      # writes training/build/corpus.jsonl, always the same bytes
+    python -m training.tokenizer   # writes the byte-level BPE tokenizer into bundled_model/
+    python -m training.train       # writes the weights into bundled_model/; resumes where it stopped
+    python -m training.evaluate    # the table of held-out cases; --card puts it into the model card
+
+Nothing is downloaded: every text comes from templates and sentences in this folder.
+"""

@@ -1,0 +1,129 @@
+"""The training text: one JSON line per document, made from nothing but this folder, the same bytes every time.
+
+A document is a plain prompt with its answer, or a chat of one or more turns. No held-out question is in it: a
+question whose key belongs to a held-out case is drawn again (`tests/test_training.py` proves the result).
+
+    python -m training.corpus            # training/build/corpus.jsonl and its SHA-256
+    python -m training.corpus --toy
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+from training import arithmetic, poems, recitals, smalltalk, stories, topics, unknown
+from training.noise import noisy
+from training.settings import BUILD, FULL, TOY, Settings
+from training.split import Case, Example, key
+
+CORPUS_SHA256 = "c8d898cb4622f1a3827716425cd5d864ad105366f53423e30c1fd5067b318488"  # of FULL; a test remakes it
+
+
+class Source(NamedTuple):
+    """One kind of text: how to draw a taught example, which cases are held out, and its share of all questions."""
+
+    draw: Callable[[Random], Example]
+    cases: Callable[[], Iterator[Case]]
+    weight: float
+
+
+SOURCES = (
+    Source(arithmetic.draw, arithmetic.cases, 56),
+    Source(topics.draw, topics.cases, 40),
+    Source(unknown.draw, unknown.cases, 12),
+    Source(stories.draw, stories.cases, 9),
+    Source(poems.draw, poems.cases, 3),
+    Source(recitals.draw, recitals.cases, 9),
+    Source(smalltalk.draw, smalltalk.cases, 4),
+)
+
+SYSTEMS = (
+    "You are a helpful assistant.",
+    "You are a helpful, honest and harmless assistant.",
+    "Answer briefly.",
+    "You are a friendly teacher.",
+    "You are the bundled model of Token by token.",
+    "Be concise and kind.",
+    "Answer in plain English.",
+    "You are a small language model.",
+)
+
+
+def cases() -> list[Case]:
+    """Every held-out case of every source."""
+    return [case for source in SOURCES for case in source.cases()]
+
+
+def _drawer(rng: Random) -> Callable[[], Example]:
+    weights = [source.weight for source in SOURCES]
+    forbidden = {key(case.question) for case in cases()}
+
+    def draw() -> Example:
+        while True:
+            example = rng.choices(SOURCES, weights)[0].draw(rng)
+            if key(example.question) in forbidden:
+                continue
+            if example.kind == "repeat":  # every letter counts
+                return example
+            question = noisy(rng, example.question, typos=example.kind not in ("story", "poem"))
+            if key(question) not in forbidden:
+                return example._replace(question=question)
+
+    return draw
+
+
+def documents(settings: Settings) -> Iterator[dict[str, object]]:
+    """The documents in their order: {"kind", "system", "turns": [[question, answer], ...], "chat"}."""
+    rng = Random(settings.seed)
+    draw = _drawer(rng)
+    for _ in range(settings.documents):
+        first = draw()
+        chat = rng.random() < 0.5
+        system, turns = "", [[first.question, first.answer]]
+        if chat and rng.random() < 0.2:
+            system = rng.choice(SYSTEMS)
+        if chat and rng.random() < 0.12:  # a conversation: earlier turns must not confuse the next answer
+            for _ in range(rng.choice((1, 1, 2, 2, 3, 5))):
+                example = draw()
+                turns.append([example.question, example.answer])
+        yield {"kind": first.kind, "system": system, "turns": turns, "chat": chat}
+
+
+def write(settings: Settings, path: Path) -> str:
+    """Write the corpus and return the SHA-256 of its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for document in tqdm(documents(settings), total=settings.documents, desc="corpus", unit="doc"):
+            line = json.dumps(document, ensure_ascii=False).encode() + b"\n"
+            digest.update(line)
+            file.write(line)
+    return digest.hexdigest()
+
+
+def read(path: Path) -> Iterator[dict[str, object]]:
+    """The documents of a written corpus."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--toy", action="store_true", help="a corpus for a minute's training")
+    parser.add_argument("--build", type=Path, default=BUILD, help="folder for the corpus")
+    options = parser.parse_args()
+    sha256 = write(TOY if options.toy else FULL, options.build / "corpus.jsonl")
+    print(f"corpus.jsonl sha256 {sha256}")
+
+
+if __name__ == "__main__":
+    main()

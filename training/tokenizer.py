@@ -1,0 +1,114 @@
+"""The bundled tokenizer: a byte-level BPE of a few thousand entries, learned from the corpus.
+
+Digits stay single tokens, so arithmetic is a procedure over digits. Characters that take three or four bytes in UTF-8
+(Chinese, Japanese, emoji) are left out of the learning, so each of them spans several tokens: here one can watch what
+a stream must do about half a character.
+
+    python -m training.tokenizer         # reads training/build/corpus.jsonl, writes into bundled_model/
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from training import corpus
+from training.settings import BUILD, FULL, MODEL, TOY, Settings
+
+PAD, BOS, EOS, SYSTEM, USER, ASSISTANT = SPECIAL = (
+    "<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>"
+)  # fmt: skip
+
+# Words with their leading space, single digits with theirs, runs of marks, white space.
+PIECES = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+CHAT_TEMPLATE = """\
+{%- macro text(content) -%}
+{%- if content is string -%}{{ content }}{%- else -%}
+{%- for part in content if part.type == 'text' -%}{{ part.text }}{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- for message in messages -%}
+{%- if message.role in ('system', 'developer') -%}
+{{- '<|system|>' + text(message.content) -}}
+{%- elif message.role == 'user' -%}
+{{- '<|user|>' + text(message.content) -}}
+{%- elif message.role == 'assistant' -%}
+{{- '<|assistant|>' + text(message.content) + eos_token -}}
+{%- else -%}
+{{- raise_exception('Expected the role system, user or assistant, but got ' + message.role) -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
+"""
+
+
+def learnable(text: str) -> str:
+    """The text without the characters that must stay bytes."""
+    return "".join(c for c in text if ord(c) < 0x800)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    for document in corpus.read(path):
+        for question, answer in cast(list[list[str]], document["turns"]):
+            yield learnable(question)
+            yield learnable(answer)
+
+
+def train(settings: Settings, texts: Iterator[str]) -> PreTrainedTokenizerFast:
+    """Learn the merges and dress them as a transformers tokenizer."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=True,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    bpe.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bpe.token_to_id(BOS))]
+            ),
+        ]
+    )
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bpe,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_max_length=settings.context,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--build", type=Path, default=BUILD, help="folder with the corpus")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder for the tokenizer")
+    options = parser.parse_args()
+    tokenizer = train(TOY if options.toy else FULL, _texts(options.build / "corpus.jsonl"))
+    tokenizer.save_pretrained(options.model)
+    print(f"{len(tokenizer)} entries in {options.model}")
+
+
+if __name__ == "__main__":
+    main()

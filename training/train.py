@@ -1,0 +1,200 @@
+"""Train the bundled model from nothing, on a CPU in at most two hours or on a GPU if there is one.
+
+Muon turns the hidden matrices, AdamW the embedding and the norms. The learning rate warms up and then falls to almost
+nothing at the end. Every hundred steps the whole state goes to training/build/state.pt, and the same command goes on
+from there. At the end the weights go to bundled_model/ in half precision.
+
+    python -m training.train             # needs training.corpus and training.tokenizer to have run
+    python -m training.train --export    # write the weights reached so far and stop
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from training import corpus
+from training.rows import Batch, batch, encode, plan
+from training.settings import BUILD, FULL, MODEL, TOY, Settings
+from training.tokenizer import BOS, EOS, PAD
+
+
+def new_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama with random weights in the bundled model's shape."""
+    bos, eos, pad = (cast(int, tokenizer.convert_tokens_to_ids(token)) for token in (BOS, EOS, PAD))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        intermediate_size=settings.mlp,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        initializer_range=0.02,
+    )
+    torch.manual_seed(settings.seed)
+    return LlamaForCausalLM(config)
+
+
+def optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for every matrix inside the layers, AdamW for the rest."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in inside]
+    return [
+        torch.optim.Muon(
+            matrices, lr=settings.muon_rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=settings.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def rate(settings: Settings, step: int, steps: int) -> float:
+    """The share of the full learning rate at a step: up, perhaps level, and down to almost nothing."""
+    up = max(1, math.ceil(settings.warmup * steps))
+    down = max(1, math.ceil(settings.cooldown * steps))
+    return min((step + 1) / up, 1.0, max(0.01, (steps - step) / down))
+
+
+def layers_of(model: LlamaForCausalLM, settings: Settings, compiled: bool) -> dict[int, Callable[..., Any]]:
+    """Everything below the head, for each row length; compiled it runs twice as fast on a CPU.
+
+    Only the commonest row length is compiled: each shape costs a compiler's minute.
+    """
+    layers: dict[int, Callable[..., Any]] = dict.fromkeys(settings.row_lengths, model.model)
+    if compiled:
+        layers[settings.row_lengths[0]] = torch.compile(model.model, dynamic=False)
+    return layers
+
+
+def loss_of(model: LlamaForCausalLM, layers: Callable[..., Any], rows: Batch, device: torch.device) -> torch.Tensor:
+    """The weighted cross-entropy of the answers' tokens, nothing else."""
+    ids, weights, segments, positions = (torch.from_numpy(a).to(device) for a in rows)
+    length = ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    own = segments[:, None, :, None] == segments[:, None, None, :]  # [rows, 1, query, key]
+    # Answers only: the logits of questions and padding are never computed.
+    chosen = weights.flatten().nonzero().squeeze(1)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        hidden = layers(
+            input_ids=ids, attention_mask=own & causal, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        logits = model.lm_head(hidden.flatten(0, 1)[chosen])
+    losses = F.cross_entropy(logits.float(), ids.flatten()[chosen + 1], reduction="none")
+    picked = weights.flatten()[chosen]
+    return (losses * picked).sum() / picked.sum()
+
+
+def export(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write config, generation config and half-precision weights; the tokenizer is already there."""
+    half = LlamaForCausalLM(model.config)
+    half.load_state_dict(model.state_dict())
+    half.bfloat16()
+    half.config.dtype = torch.bfloat16
+    config = model.config
+    half.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        do_sample=True,
+        temperature=0.7,
+    )
+    half.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Write beside and rename, so that a stop in the middle leaves the older state whole."""
+    torch.save(state, path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def train(
+    settings: Settings, build: Path, folder: Path, compiled: bool = False, export_only: bool = False
+) -> list[float]:
+    """Train to the end (or from the saved state on), export, and return the losses of this run."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
+    model = cast(LlamaForCausalLM, new_model(settings, tokenizer).to(device))  # type: ignore[arg-type]
+    turning = optimizers(model, settings)
+    state_file = build / "state.pt"
+    step = 0
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(turning, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        step = state["step"]
+        print(f"going on at step {step}")
+    if export_only:
+        export(model.cpu(), folder)
+        return []
+
+    encoded = encode(tokenizer, corpus.read(build / "corpus.jsonl"))
+    plans = [plan(settings, encoded, epoch) for epoch in range(math.ceil(settings.epochs))]
+    steps = [s for p in plans for s in p][: round(settings.epochs * len(plans[0]))]
+    tokens = sum(len(e.ids) for e in encoded)
+    print(f"{len(encoded)} documents, {tokens} tokens, {len(steps)} steps, device {device.type}")
+
+    losses: list[float] = []
+    layers = layers_of(model, settings, compiled)
+    mean, began = 0.0, time.monotonic()
+    progress = tqdm(range(step, len(steps)), initial=step, total=len(steps), desc="train", unit="step", miniters=1)
+    model.train()
+    for at in progress:
+        for optimizer in turning:
+            full = settings.muon_rate if isinstance(optimizer, torch.optim.Muon) else settings.adam_rate
+            for group in optimizer.param_groups:
+                group["lr"] = full * rate(settings, at, len(steps))
+        length, rows = steps[at]
+        loss = loss_of(model, layers[length], batch(settings, encoded, length, rows), device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in turning:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+        mean = losses[-1] if len(losses) == 1 else 0.98 * mean + 0.02 * losses[-1]
+        progress.set_postfix(loss=f"{mean:.3f}", minutes=f"{(time.monotonic() - began) / 60:.1f}")
+        if (at + 1) % settings.save_every == 0 or at + 1 == len(steps):
+            saved = [optimizer.state_dict() for optimizer in turning]
+            _save(state_file, {"model": model.state_dict(), "optimizers": saved, "step": at + 1})
+    export(model.cpu(), folder)
+    return losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--toy", action="store_true", help="a minute's training that proves the program")
+    parser.add_argument("--build", type=Path, default=BUILD, help="folder with the corpus and the training state")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder with the tokenizer, for the weights")
+    parser.add_argument("--export", action="store_true", help="write the weights reached so far and stop")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--epochs", type=float, help="how often the corpus is read; may change while it goes on")
+    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    compiled = not (options.toy or options.no_compile) and bool(shutil.which("g++") or shutil.which("clang++"))
+    settings = TOY if options.toy else FULL
+    settings = replace(settings, epochs=options.epochs or settings.epochs)
+    train(settings, options.build, options.model, compiled, options.export)
+
+
+if __name__ == "__main__":
+    main()
