@@ -6,6 +6,7 @@ sees, at the moment it arrives.
 
 import http.client
 import json
+import logging
 import os
 import sys
 import threading
@@ -23,6 +24,7 @@ DIM, BOLD, PLAIN = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if IS_COLOURED else ("", ""
 def run_demo(server: uvicorn.Server) -> None:
     """Serve in a thread, ask the prompts, and end."""
     server.config.port = 0
+    logging.getLogger("engine.access").setLevel(logging.WARNING)  # its lines would fall among the answers
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
     try:

@@ -65,7 +65,7 @@ class Record:
         self.has_ended = False
         self.listeners: set[Callable[[], None]] = set()
         self._records = records
-        self._began = time.perf_counter()
+        self._began = 0.0
 
     def name(self, request_id: str) -> None:
         """From now on the record can be asked for."""
@@ -80,7 +80,10 @@ class Record:
         if len(self.notes) >= self._records.max_notes:
             self.dropped += 1
             return
-        t_ms = round(1e3 * (time.perf_counter() - self._began), 3)
+        now = time.perf_counter()
+        if not self.notes:
+            self._began = now
+        t_ms = round(1e3 * (now - self._began), 3)
         head = text_of(content, self._records.head_bytes)
         note = Note(len(self.notes), t_ms, direction, type, len(content) if size is None else size, head, more)
         self.notes.append(note)
