@@ -2,7 +2,7 @@
 
 async with by_hand(door) as service:            # messages; see asgi_client.py
 with on_a_socket(door) as service:              # uvicorn in a thread; see http_client.py
-with in_a_process("raw_asgi:app") as process:   # uvicorn as a user starts it, to send signals to
+with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"]) as process:  # as a user starts it, for signals
 """
 
 import asyncio
