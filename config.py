@@ -92,7 +92,7 @@ class Config:
     )
     prefill_chunk: int = _setting(128, _whole(1), "prompt tokens that one step may take beside the running streams")
     compile: bool = _setting(
-        False, _switch, "1 compiles the model's layers at the start: shorter steps; needs a C++ compiler"
+        False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler"
     )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")

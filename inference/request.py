@@ -197,3 +197,7 @@ class EngineFailed(EngineUnavailable):
 
 class LoadError(RuntimeError):
     """A model that cannot be served: the user's to mend. The message says what was looked for, and what to do."""
+
+
+class UnsupportedModel(LoadError):
+    """The model does not give the same logits through the slot cache as by itself."""

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config import Config
 from engine import Engine
-from inference.model_runner import ModelRunner, UnsupportedModel
-from inference.request import Finished, GenerationRequest, RequestId
+from inference.model_runner import ModelRunner
+from inference.request import Finished, GenerationRequest, RequestId, UnsupportedModel
 from tests.tiny_models import (
     CONTEXT,
     WINDOW,

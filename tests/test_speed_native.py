@@ -1,0 +1,229 @@
+"""ENGINE_COMPILE=1 on models that the decoder in C++ knows: the same answers, and no harm where it cannot be had."""
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from config import Config
+from engine import Engine
+from inference.batch import Batch
+from inference.kv_cache import KVCache
+from inference.loading import Checkpoint
+from inference.native.decoder import NativeDecoder, NotNative
+from inference.tensor_thread import on_tensor_thread
+from tests.tiny_models import Inbox, byte_tokenizer, model_of, reference_output, run_until_idle, submit, tiny_engine
+
+VOCABULARY, CONTEXT = 301, 250  # sizes that fill neither a panel nor a block
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+LLAMA3_ROTATION = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS: Mapping[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "llama, no groups": LlamaConfig(**{**SHAPE, "num_key_value_heads": 6, "head_dim": 16}),
+    "llama, one group": LlamaConfig(**{**SHAPE, "num_key_value_heads": 1, "head_dim": 48}),
+    "llama, tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama, scaled rotation": LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROTATION),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+}
+INSTRUCTIONS = {
+    "this machine's": "",
+    "AVX-512, no tiles": "-mno-amx-bf16 -mno-amx-tile",
+    "AVX2 alone": "-march=x86-64-v3",
+}
+PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox" * 4]
+LENGTH = 24
+
+
+def model_named(name: str) -> PreTrainedModel:
+    """A random model whose norms and biases are not the ones and zeros that they begin with."""
+    model = model_of(MODELS[name])
+    generator = torch.Generator().manual_seed(1)
+    for part, parameter in model.named_parameters():
+        if "bias" in part or "norm" in part:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
+    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
+
+
+def logits_in_steps(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
+    cache = KVCache(4, CONTEXT)
+    decoder = NativeDecoder(model, cache)
+    found, first = [], 0
+    for size in steps:
+        numbers = torch.tensor([token_ids[first : first + size], list(range(first, first + size)), [2] * size])
+        first += size
+        found.append(
+            decoder.forward(
+                Batch(
+                    cache=cache,
+                    token_ids=numbers[0:1],
+                    positions=numbers[1:2],
+                    slots=numbers[2],
+                    runs=[],
+                    segments=[],
+                    sampled=torch.arange(size),
+                )
+            )
+        )
+    assert first == len(token_ids)
+    return torch.cat(found)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", MODELS)
+def test_it_says_what_generate_says_alone_and_in_company(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
+    with caplog.at_level(logging.INFO, "engine"):
+        engine, inbox = engine_of(model_named(name), max_streams=3, prefill_chunk=40), Inbox()
+    assert [record.message[:19] for record in caplog.records] == ["Compiled as a whole"]
+    alone = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
+    assert alone["token_ids"] == expected[PROMPTS[1]]
+    probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS * 2}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == expected[prompt], prompt
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "instructions"),
+    [
+        *((name, "this machine's") for name in MODELS),
+        *((name, other) for name in ("llama, one group", "qwen3") for other in ("AVX-512, no tiles", "AVX2 alone")),
+    ],
+)
+def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
+    name: str, instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if instructions != "this machine's" and platform.machine() != "x86_64":
+        pytest.skip("these instructions are those of x86-64")
+    monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[instructions])
+    token_ids = torch.randint(VOCABULARY, (200,), generator=torch.Generator().manual_seed(2)).tolist()
+    steps = [1, 33, 1, 2, 128, *[1] * 35]
+    with torch.inference_mode():
+        model = nn.Module.to(model_named(name), torch.bfloat16)
+        own = model(torch.tensor([token_ids])).logits[0].float()
+        found = on_tensor_thread(lambda: _in_inference(model, token_ids, steps))
+        exact = nn.Module.float(model)(torch.tensor([token_ids])).logits[0]
+        found_exact = on_tensor_thread(lambda: _in_inference(model, token_ids, steps))
+    largest = exact.abs().max()
+    assert ((found_exact - exact).abs().max() / largest).item() < 1e-4
+    assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
+
+
+def _in_inference(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
+    with torch.inference_mode():
+        return logits_in_steps(model, token_ids, steps)
+
+
+def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
+    model = model_named("llama")
+    engine = engine_of(model_named("llama"), max_streams=2)
+    first = engine.generate(PROMPTS[2], max_tokens=LENGTH, temperature=0, ignore_eos=True)
+    longer = PROMPTS[2] + first["text"] + "?"
+    second = engine.generate(longer, max_tokens=LENGTH, temperature=0)
+    prompt_ids = byte_tokenizer()(longer)["input_ids"]
+    assert second["cached_tokens"] >= len(PROMPTS[2])
+    assert second["token_ids"] == reference_output(model, prompt_ids, LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (LlamaConfig(**{**SHAPE, "head_dim": 24}), "heads of 24 numbers; expected a multiple of 16"),
+        (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation gelu; expected silu"),
+        (LlamaConfig(**SHAPE, mlp_bias=True), "biases beside those of queries, keys and values"),
+        (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
+        (MistralConfig(**SHAPE, sliding_window=8), "look back 8 tokens only; expected the context's 250"),
+    ],
+)
+def test_a_model_that_it_does_not_know_is_refused_with_a_reason(config: PreTrainedConfig, reason: str) -> None:
+    with pytest.raises(NotNative, match=reason):
+        NativeDecoder(model_of(config), KVCache(2, CONTEXT))
+
+
+def test_float16_is_refused_with_a_reason() -> None:
+    with pytest.raises(NotNative, match=r"torch.float16 on cpu: it computes float32 and bfloat16"):
+        NativeDecoder(nn.Module.half(model_named("llama")), KVCache(2, CONTEXT))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("no-such-compiler", "found no C++ compiler (looked for no-such-compiler; CXX names another)"),
+        ("false", "false failed: "),
+    ],
+)
+def test_without_a_working_compiler_one_line_says_so_and_the_engine_serves(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    engine = engine_of(model_named("llama"))
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("The model could not be compiled, so it runs as it is: ")
+    assert reason in warning
+    answer = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
+    prompt_ids = byte_tokenizer()(PROMPTS[1])["input_ids"]
+    assert answer["token_ids"] == reference_output(model_named("llama"), prompt_ids, LENGTH)
+
+
+def test_a_decoder_that_computes_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forward = NativeDecoder.forward
+    monkeypatch.setattr(NativeDecoder, "forward", lambda self, batch: forward(self, batch) * 1.01)
+    engine = engine_of(model_named("llama"))
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "gives other logits on this engine's cache than by itself" in warning
+    answer = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
+    prompt_ids = byte_tokenizer()(PROMPTS[1])["input_ids"]
+    assert answer["token_ids"] == reference_output(model_named("llama"), prompt_ids, LENGTH)
+
+
+def test_other_architectures_have_their_layers_compiled_by_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+    monkeypatch.setattr("inference.transformers_decoder.compile_layers", lambda model: asked.append(type(model)))
+    with caplog.at_level(logging.INFO, "engine"):
+        tiny_engine("gpt2", compile=True)
+    assert [kind.__name__ for kind in asked] == ["GPT2LMHeadModel"]
+    assert "GPT2LMHeadModel is none of LlamaForCausalLM" in caplog.records[0].message
