@@ -10,8 +10,8 @@ takes 64 new ones, greedily. `--peer` sends the same load to another server in t
 another hour are no comparison; start it with the checkpoint that `python -m benchmarks.shapes SHAPE FOLDER` writes
 and name that folder with `--checkpoint`, so that both serve the same model.
 
-After that come two scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, and a
-chat's second turn.
+After that come three scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a
+chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
 
 The floor is what reading every weight once takes at the speed at which this machine reads memory, measured in the
 same run. Results go to benchmarks/results/ as JSON, and a picture of tokens per second over streams beside them.
@@ -26,14 +26,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import picture
-from benchmarks.load import Load, Stream, Target, load, percentile, stream
+from benchmarks.load import Load, Stream, Target, ask, load, percentile, stream
 from benchmarks.server_process import ROOT, Server, serving
 from benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
 
@@ -150,7 +150,30 @@ def bench_shape(shape: str, options: argparse.Namespace) -> Row:
         settings |= dict(pair.split("=", 1) for pair in options.set)
         speed = memory_speed()
         with serving(settings) as server:
-            return _bench_server(shape, server, speed, options)
+            report = _bench_server(shape, server, speed, options)
+        if options.scenes:
+            report["token_delay"] = scene = token_delays(shape, settings)
+            print(f"from a step's end to the send of its tokens, {scene['streams']} streams:", end=" ")
+            print(f"p50 {scene['p50_ms']:.2f}, p99 {scene['p99_ms']:.2f} ms", flush=True)
+        return report
+
+
+def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> Row:
+    """How long after the end of its step a token's message is handed to the server."""
+    with serving(settings, "benchmarks.timed_server:app") as server:
+        server.wait_until_ready()
+        bench = Bench(shape, server.target, None)
+        bench.load("ours", bench.prompts(streams), 4)
+        asyncio.run(ask(server.target.beside("/delays")))  # forgets those of the warming up
+        bench.load("ours", bench.prompts(streams))
+        _, body = asyncio.run(ask(server.target.beside("/delays")))
+    delays = json.loads(body)
+    return {
+        "streams": streams,
+        "tokens": len(delays),
+        "p50_ms": 1e3 * percentile(delays, 50),
+        "p99_ms": 1e3 * percentile(delays, 99),
+    }
 
 
 def _bench_server(shape: str, server: Server, speed: float, options: argparse.Namespace) -> Row:

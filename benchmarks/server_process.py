@@ -20,13 +20,13 @@ START_LIMIT = 600.0
 
 
 class Server:
-    """`uvicorn raw_asgi:app` with settings of its own. Use `serving`, which ends it too."""
+    """`uvicorn raw_asgi:app`, or another app, with settings of its own. Use `serving`, which ends it too."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], app: str = "raw_asgi:app") -> None:
         self.port = _free_port()
         self.target = Target(f"http://127.0.0.1:{self.port}/generate")
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")} | dict(settings)
-        command = [sys.executable, "-m", "uvicorn", "raw_asgi:app", "--port", str(self.port), "--no-access-log"]
+        command = [sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--no-access-log"]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `end`)
         self._began = time.perf_counter()
         self._process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=self._log, stderr=self._log)
@@ -73,8 +73,8 @@ class Server:
 
 
 @contextmanager
-def serving(settings: Mapping[str, str]) -> Iterator[Server]:
-    server = Server(settings)
+def serving(settings: Mapping[str, str], app: str = "raw_asgi:app") -> Iterator[Server]:
+    server = Server(settings, app)
     try:
         yield server
     finally:
