@@ -17,6 +17,7 @@ from inference.batch import Batch, pack
 from inference.kv_cache import KVCache
 from inference.native.build import CannotBuild
 from inference.native.decoder import NativeDecoder, NotNative
+from inference.quantization import round_weights
 from inference.request import EncodedRequest, GenerationRequest, UnsupportedModel
 from inference.scheduler import Chunk, Schedule
 from inference.sequence import Sequence
@@ -41,12 +42,20 @@ class ModelRunner:
         UnsupportedModel: the model cannot run this way; found out by trying, when the runner is made.
     """
 
-    def __init__(self, model: PreTrainedModel, slots: int, context: int, is_compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        slots: int,
+        context: int,
+        is_compiled: bool = False,
+        is_quantized: bool = False,
+    ) -> None:
         weight = model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)  # [vocabulary, hidden]
         self.vocabulary = weight.shape[0]
         self._device = model.device
         self._cache = KVCache(slots, context)
+        self._is_quantized = is_quantized
         self._decoder: Decoder
         self._prepare(model, is_compiled)
 
@@ -72,15 +81,22 @@ class ModelRunner:
         would go on silently and write nonsense; better to say so at the start.
         """
         token_ids = list(range(1, 1 + min(5, self._cache.context)))
+        if self._is_quantized:
+            if not is_compiled:
+                raise UnsupportedModel("Weights in eight bits need the compiled decoder: set ENGINE_COMPILE=1 too.")
+            round_weights(model)  # from here on, this is the model that a decoder must agree with
         expected = model(torch.tensor([token_ids], device=self._device), use_cache=False).logits[0, -2:]
         if is_compiled:
             try:
                 self._use_native(model, token_ids, expected)
-            except NotNative as reason:
-                log.info("Not compiled as a whole, but layer by layer: %s", reason)
-            except (CannotBuild, UnsupportedModel) as error:
-                log.warning("The model could not be compiled, so it runs as it is: %s", error)
-                is_compiled = False
+            except (NotNative, CannotBuild, UnsupportedModel) as error:
+                if self._is_quantized:
+                    raise UnsupportedModel(f"Weights in eight bits need the compiled decoder: {error}") from error
+                if isinstance(error, NotNative):
+                    log.info("Not compiled as a whole, but layer by layer: %s", error)
+                else:
+                    log.warning("The model could not be compiled, so it runs as it is: %s", error)
+                    is_compiled = False
             else:
                 return
         decoder = self._use_transformers(model, token_ids, expected)
@@ -89,9 +105,13 @@ class ModelRunner:
 
     def _use_native(self, model: PreTrainedModel, token_ids: list[int], expected: Tensor) -> None:
         began = time.perf_counter()
-        self._decoder = NativeDecoder(model, self._cache)
+        self._decoder = decoder = NativeDecoder(model, self._cache, self._is_quantized)
         self._verify(type(model).__name__, token_ids, expected)
-        log.info("Compiled as a whole, in %.1f s", time.perf_counter() - began)
+        log.info(
+            "Compiled as a whole, in %.1f s; weights and cache take %.2f GB",
+            time.perf_counter() - began,
+            decoder.bytes / 1e9,
+        )
 
     def _use_transformers(self, model: PreTrainedModel, token_ids: list[int], expected: Tensor) -> TransformersDecoder:
         try:

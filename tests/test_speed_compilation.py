@@ -1,4 +1,4 @@
-"""ENGINE_COMPILE=1 on models whose layers torch compiles: the same answers, every graph made before the first request, and no harm without a compiler."""
+"""ENGINE_COMPILE=1 on models whose layers torch compiles: the same answers, and no wait for the compiler later."""
 
 import logging
 from typing import Any

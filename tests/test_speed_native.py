@@ -23,6 +23,8 @@ from inference.batch import Batch
 from inference.kv_cache import KVCache
 from inference.loading import Checkpoint
 from inference.native.decoder import NativeDecoder, NotNative
+from inference.quantization import round_weights, to_int8
+from inference.request import UnsupportedModel
 from inference.tensor_thread import on_tensor_thread
 from tests.tiny_models import Inbox, byte_tokenizer, model_of, reference_output, run_until_idle, submit, tiny_engine
 
@@ -82,10 +84,12 @@ def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
     return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
 
 
-def logits_in_steps(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
+def logits_in_steps(
+    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool
+) -> Tensor:
     """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
     cache = KVCache(4, CONTEXT)
-    decoder = NativeDecoder(model, cache)
+    decoder = NativeDecoder(model, cache, is_quantized)
     found, first = [], 0
     for size in steps:
         numbers = torch.tensor([token_ids[first : first + size], list(range(first, first + size)), [2] * size])
@@ -149,9 +153,11 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
 
 
-def _in_inference(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
+def _in_inference(
+    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool = False
+) -> Tensor:
     with torch.inference_mode():
-        return logits_in_steps(model, token_ids, steps)
+        return logits_in_steps(model, token_ids, steps, is_quantized)
 
 
 def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
@@ -227,3 +233,58 @@ def test_other_architectures_have_their_layers_compiled_by_torch(
         tiny_engine("gpt2", compile=True)
     assert [kind.__name__ for kind in asked] == ["GPT2LMHeadModel"]
     assert "GPT2LMHeadModel is none of LlamaForCausalLM" in caplog.records[0].message
+
+
+# --- Weights in eight bits --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "llama, tied", "qwen2"])
+def test_in_eight_bits_it_says_what_the_model_with_rounded_weights_says(name: str) -> None:
+    rounded = model_named(name)
+    round_weights(rounded)
+    prompt_ids = byte_tokenizer()(PROMPTS[3])["input_ids"]
+    engine = engine_of(model_named(name), quantize="int8")
+    answer = engine.generate(PROMPTS[3], max_tokens=LENGTH, temperature=0)
+    assert answer["token_ids"] == reference_output(rounded, prompt_ids, LENGTH)
+
+
+def test_in_eight_bits_and_bfloat16_its_logits_are_those_of_the_rounded_model() -> None:
+    token_ids = torch.randint(VOCABULARY, (100,), generator=torch.Generator().manual_seed(2)).tolist()
+    with torch.inference_mode():
+        model = nn.Module.to(model_named("llama"), torch.bfloat16)
+        exact = nn.Module.float(model_named("llama"))(torch.tensor([token_ids])).logits[0]
+        found = on_tensor_thread(lambda: _in_inference(model, token_ids, [1, 40, 59], is_quantized=True))
+        plain = on_tensor_thread(lambda: _in_inference(model, token_ids, [1, 40, 59]))
+    assert torch.nn.functional.cosine_similarity(found, exact).min() > 0.98
+    assert not torch.equal(found, plain)
+
+
+def test_rounding_moves_no_weight_by_more_than_half_a_step_and_a_second_rounding_moves_none() -> None:
+    weight = torch.randn(7, 33, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    numbers, scales = to_int8(weight)
+    assert numbers.dtype == torch.int8
+    assert ((numbers * scales[:, None] - weight).abs() <= scales[:, None] * 0.5001).all()
+    again, _ = to_int8(numbers * scales[:, None])
+    assert torch.equal(again, numbers)
+
+
+def test_eight_bits_take_half_the_memory_of_bfloat16() -> None:
+    model = nn.Module.to(model_named("llama"), torch.bfloat16)
+    plain, rounded = (NativeDecoder(model, KVCache(1, 32), is_quantized) for is_quantized in (False, True))
+    linear = sum(2 * part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
+    assert plain.bytes - rounded.bytes > 0.4 * linear
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "reason"),
+    [
+        ("gpt2", {"compile": True}, "need the compiled decoder: GPT2LMHeadModel is none of"),
+        ("llama", {"compile": False}, "need the compiled decoder: set ENGINE_COMPILE=1 too"),
+    ],
+)
+def test_where_eight_bits_cannot_be_had_the_engine_says_so_and_does_not_start(
+    architecture: str, settings: Mapping[str, Any], reason: str
+) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        tiny_engine(architecture, quantize="int8", **settings)

@@ -53,6 +53,11 @@ inline void store(uint16_t *to, Floats numbers) {  // to the nearest; of two, to
     *reinterpret_cast<Halves *>(to) = __builtin_convertvector(bits >> 16, Halves);
 }
 
+inline void store_exact(float *to, Floats numbers) { store(to, numbers); }
+inline void store_exact(uint16_t *to, Floats numbers) {  // numbers that need no rounding
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector((Bits)numbers >> 16, Halves);
+}
+
 inline float to_float(float number) { return number; }
 inline float to_float(uint16_t number) {
     const uint32_t bits = uint32_t(number) << 16;
@@ -83,8 +88,10 @@ inline Floats exponential(Floats x) {
 // --- What decoder.py hands over (its ctypes structures mirror these) --------------------------------------------------
 
 struct Matrix {
-    const Weight *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
-    const float *bias;     // [panel * 32], or null
+    const Weight *panels;   // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
+    const int8_t *rounded;  // the same in whole numbers, to be multiplied by each output's scale; else null
+    const float *scales;    // [panel * 32], or null
+    const float *bias;      // [panel * 32], or null
     int64_t inputs, panel_count;
 };
 
@@ -99,7 +106,7 @@ struct Model {
     Matrix head;
     const Weight *embedding;  // [vocabulary][hidden]
     const float *final_norm, *cosines, *sines;  // the latter two [context][HEAD_DIM]
-    int64_t layer_count, hidden, vocabulary, kv_heads, context;
+    int64_t layer_count, hidden, vocabulary, kv_heads, context, widest;  // the largest panel, or 0: none is rounded
     double epsilon, scale;
 };
 
@@ -113,6 +120,7 @@ struct Step {
     float *qkv;                              // [tokens][qkv.panel_count * 32]
     Weight *normed, *attended, *activated;   // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                           // [threads][context][16]
+    Weight *widened;                         // [threads][widest]
     float *logits;                           // [sampled_count][vocabulary]
 };
 
@@ -211,9 +219,7 @@ constexpr bool attends_with_tiles = false;
 
 constexpr int64_t FEW_ROWS = 1;  // up to here, tiles would be mostly empty
 
-void multiply(const Matrix &matrix, int64_t panel_number, const Weight *x, int64_t rows, float (*sums)[PANEL]) {
-    const int64_t inputs = matrix.inputs;
-    const Weight *panel = matrix.panels + panel_number * inputs * PANEL;
+void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
 #if TILES
     if (has_tiles && rows > FEW_ROWS)
         return rows > 16 ? multiply_tiles<2>(panel, x, inputs, sums) : multiply_tiles<1>(panel, x, inputs, sums);
@@ -225,18 +231,33 @@ void multiply(const Matrix &matrix, int64_t panel_number, const Weight *x, int64
     for (; row < rows; ++row) multiply_rows<1>(panel, x + row * inputs, inputs, sums + row);
 }
 
+// A panel of whole numbers as weights. Half the bytes come from memory; what they become stays in the cache.
+void widen(const int8_t *from, int64_t size, Weight *to) {
+    typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
+    for (int64_t i = 0; i < size; i += LANES)
+        store_exact(to + i, __builtin_convertvector(*reinterpret_cast<const Bytes *>(from + i), Floats));
+}
+
 // x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
 // The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
 template <class Take>
-void product(const Matrix &matrix, const Weight *x, int64_t rows, Take take) {
+void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *room, Take take) {
+    const int64_t size = matrix.inputs * PANEL;
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
+    for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
+        const Weight *weights = matrix.rounded ? room : matrix.panels + panel * size;
+        if (matrix.rounded) widen(matrix.rounded + panel * size, size, room);
         for (int64_t first = 0; first < rows; first += BLOCK) {
             const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
             alignas(64) float sums[BLOCK][PANEL];
-            multiply(matrix, panel, x + first * matrix.inputs, count, sums);
-            for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
+            multiply(weights, x + first * matrix.inputs, matrix.inputs, count, sums);
+            for (int64_t row = 0; row < count; ++row) {
+                if (matrix.scales)
+                    for (int64_t i = 0; i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
+                take(first + row, panel, sums[row]);
+            }
         }
+    }
 }
 
 // --- The rest of a layer ----------------------------------------------------------------------------------------------
@@ -455,14 +476,14 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(cache + i, load(vector + i));
 }
 
-void run_layer(const Model &model, const Layer &layer, const Step &step) {
+void run_layer(const Model &model, const Layer &layer, const Step &step, Weight *room) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
         rms_norm(step.hidden + token * hidden, layer.input_norm, hidden, model.epsilon,
                  step.normed + token * layer.qkv.inputs);
 
-    product(layer.qkv, step.normed, tokens, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.qkv, step.normed, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
         for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
     });
@@ -484,7 +505,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         attend_with_vectors(task, layer.output.inputs);
     }
 
-    product(layer.output, step.attended, tokens, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.output, step.attended, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
         for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
             step.hidden[token * hidden + panel * PANEL + i] += sums[i];
     });
@@ -494,12 +515,12 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         rms_norm(step.hidden + token * hidden, layer.mlp_norm, hidden, model.epsilon,
                  step.normed + token * layer.gate_up.inputs);
 
-    product(layer.gate_up, step.normed, tokens, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.gate_up, step.normed, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
     });
 
-    product(layer.down, step.activated, tokens, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.down, step.activated, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
         for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
             step.hidden[token * hidden + panel * PANEL + i] += sums[i];
     });
@@ -516,6 +537,7 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 #if TILES
         if (has_tiles) configure_tiles();
 #endif
+        Weight *room = step->widened + omp_get_thread_num() * model->widest;
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < step->token_count; ++token)
             for (int64_t i = 0; i < hidden; ++i) {
@@ -523,14 +545,14 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
                 step->hidden[token * hidden + i] = to_float(from[i]);
             }
 
-        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step);
+        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step, room);
 
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < step->sampled_count; ++row)
             rms_norm(step->hidden + step->sampled[row] * hidden, model->final_norm, hidden, model->epsilon,
                      step->normed + row * model->head.inputs);
 
-        product(model->head, step->normed, step->sampled_count, [&](int64_t row, int64_t panel, const float *sums) {
+        product(model->head, step->normed, step->sampled_count, room, [&](int64_t row, int64_t panel, const float *sums) {
             for (int64_t i = 0; i < PANEL && panel * PANEL + i < model->vocabulary; ++i)
                 step->logits[row * model->vocabulary + panel * PANEL + i] = sums[i];
         });

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from inference.batch import Batch
 from inference.kv_cache import KVCache
 from inference.native.build import build
+from inference.quantization import to_int8
 
 SOURCE = Path(__file__).with_name("decoder.cpp")
 MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -32,8 +33,7 @@ class NotNative(Exception):
 
 class _Matrix(ctypes.Structure):
     _fields_ = (
-        ("panels", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("panels", "rounded", "scales", "bias")),
         ("inputs", ctypes.c_int64),
         ("panel_count", ctypes.c_int64),
     )
@@ -51,7 +51,7 @@ class _Model(ctypes.Structure):
         ("layers", ctypes.POINTER(_Layer)),
         ("head", _Matrix),
         *((name, ctypes.c_void_p) for name in ("embedding", "final_norm", "cosines", "sines")),
-        *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context")),
+        *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context", "widest")),
         ("epsilon", ctypes.c_double),
         ("scale", ctypes.c_double),
     )
@@ -62,26 +62,28 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
         *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads")),
         *((name, ctypes.c_void_p) for name in ("neighbours", "hidden", "qkv", "normed", "attended", "activated")),
-        *((name, ctypes.c_void_p) for name in ("scores", "logits")),
+        *((name, ctypes.c_void_p) for name in ("scores", "widened", "logits")),
     )
 
 
 class NativeDecoder:
-    """A model of one of the kinds `MODELS`, on a CPU, in float32 or bfloat16.
+    """A model of one of the kinds `MODELS`, on a CPU, in float32 or bfloat16; its weights in eight bits if asked for.
 
     Raises:
         NotNative: the model is of another kind.
         CannotBuild: it cannot be compiled here.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
+    def __init__(self, model: PreTrainedModel, cache: KVCache, is_quantized: bool = False) -> None:
         _check(model, cache.context)
         config = model.config
         decoder: Any = model.model
         attention = decoder.layers[0].self_attn
         kv_heads, group = config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
-        self._held: list[Any] = []
+        self._held: list[Tensor] = []
         self._dtype = model.dtype
+        self._is_quantized = is_quantized
+        self._widest = 0  # numbers in the largest panel that is kept in eight bits
         self._library = build(
             SOURCE, {"BF16": int(model.dtype == torch.bfloat16), "HEAD_DIM": attention.head_dim, "GROUP": group}
         )
@@ -106,9 +108,15 @@ class NativeDecoder:
             epsilon=config.rms_norm_eps,
             scale=attention.scaling,
         )
+        self._model.widest = self._widest
         self._threads = torch.get_num_threads()
         self._room: dict[str, Tensor] = {}
         self._room_for = 0
+
+    @property
+    def bytes(self) -> int:
+        """What weights and cache take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._held)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], in float32, and write the new keys and values to the cache."""
@@ -143,6 +151,7 @@ class NativeDecoder:
             "attended": torch.zeros(rows, layer.output.inputs, dtype=self._dtype),
             "activated": torch.zeros(rows, layer.down.inputs, dtype=self._dtype),
             "scores": torch.zeros(self._threads, self._model.context, HALF_PANEL),
+            "widened": torch.zeros(self._threads, self._widest, dtype=self._dtype),
         }
 
     def _layer(self, number: int, layer: Any, cache: KVCache, kv_heads: int) -> _Layer:
@@ -170,23 +179,30 @@ class NativeDecoder:
     def _matrix(self, weight: Tensor, bias: Tensor | None = None) -> _Matrix:
         """Lay a weight [outputs, inputs] out as decoder.cpp reads it."""
         outputs, inputs = (_filled_up(size, to) for size, to in zip(weight.shape, (PANEL, BLOCK), strict=True))
-        filled = F.pad(weight.detach(), (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
-        # Two bfloat16 of one output stay side by side: seen as one number, they move together.
-        numbers = filled.view(torch.int32) if weight.dtype == torch.bfloat16 else filled
-        panels = numbers.view(outputs // PANEL, PANEL, -1).transpose(1, 2)
         if bias is not None:
             bias = F.pad(bias.detach().float(), (0, outputs - len(bias)))
-        return _Matrix(
-            panels=self._hold(panels),
-            bias=None if bias is None else self._hold(bias),
-            inputs=inputs,
-            panel_count=outputs // PANEL,
-        )
+        matrix = _Matrix(bias=None if bias is None else self._hold(bias), inputs=inputs, panel_count=outputs // PANEL)
+        if self._is_quantized:
+            numbers, scales = to_int8(weight)
+            matrix.rounded = self._hold(self._panels(numbers, outputs, inputs))
+            matrix.scales = self._hold(F.pad(scales, (0, outputs - len(scales))))
+            self._widest = max(self._widest, inputs * PANEL)
+        else:
+            matrix.panels = self._hold(self._panels(weight.detach(), outputs, inputs))
+        return matrix
+
+    def _panels(self, weight: Tensor, outputs: int, inputs: int) -> Tensor:
+        filled = F.pad(weight, (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
+        if self._dtype == torch.bfloat16:
+            # Two inputs' weights stay side by side: seen as one number, they move together.
+            filled = filled.view(torch.int16 if filled.dtype == torch.int8 else torch.int32)
+        return filled.view(outputs // PANEL, PANEL, -1).transpose(1, 2)
 
     def _hold(self, tensor: Tensor) -> int:
         """Keep a tensor where it is for as long as this object lives, and return its address."""
-        self._held.append(tensor.detach().contiguous())
-        return int(self._held[-1].data_ptr())
+        held = tensor.detach().contiguous()
+        self._held.append(held)
+        return int(held.data_ptr())
 
 
 def _filled_up(size: int, to: int) -> int:
