@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -39,7 +40,9 @@ def perplexity(model: PreTrainedModel, documents: list[Encoded]) -> float:
 
 
 def loaded(folder: Path) -> PreTrainedModel:
-    return cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, dtype="auto")).eval()
+    model = cast(PreTrainedModel, AutoModelForCausalLM.from_pretrained(folder, dtype="auto"))
+    nn.Module.eval(model)
+    return model
 
 
 def unseen_documents(folder: Path) -> Iterator[Encoded]:

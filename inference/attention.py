@@ -85,7 +85,7 @@ def _attend(
     batch = _batch
     assert batch is not None, "the model runs outside of `attending`"
     batch.windows.add(window)
-    keys, values = batch.cache.write(int(layer), key, value, batch.slots, batch.positions[0])
+    keys, values = batch.cache.write(int(layer), key, value, batch.slots, batch.columns)
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)

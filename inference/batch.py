@@ -47,8 +47,9 @@ class Batch:
 
     cache: KVCache
     token_ids: Tensor  # [1, tokens]
-    positions: Tensor  # [1, tokens]; also the column of its slot where a token's keys and values are written
+    positions: Tensor  # [1, tokens]
     slots: Tensor  # [tokens]
+    columns: Tensor  # [tokens], where in its slot a token's keys and values are written: at its position, as a rule
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
@@ -107,6 +108,7 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
         token_ids=packed[0:1],
         positions=packed[1:2],
         slots=packed[2],
+        columns=packed[1],
         runs=runs,
         segments=segments,
         sampled=torch.tensor(sampled, dtype=torch.int64, device=device),

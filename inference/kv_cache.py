@@ -14,14 +14,14 @@ BLOCK = 32
 class KVCache:
     """Keys and values, a pair of tensors [slots, kv_heads, columns, head_dim] per layer.
 
-    `columns` is the context, in whole blocks. A layer's tensors are made when it is first asked for, in the shape that
-    is asked for: any model's heads will do.
+    `columns` is the context and at least one more, in whole blocks. A layer's tensors are made when it is first asked
+    for, in the shape that is asked for: any model's heads will do.
     """
 
     def __init__(self, slots: int, context: int) -> None:
         self.slots = slots
         self.context = context
-        self.columns = -(-context // BLOCK) * BLOCK
+        self.columns = (context // BLOCK + 1) * BLOCK
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def layer(

@@ -1,8 +1,9 @@
 """Runs the model over a schedule: the owner of the cache's tensors and of the decoder that computes a step.
 
-There are two decoders. The model's own code in transformers, with our attention and matrix products, serves any
-architecture. If compiling is asked for, a decoder in C++ takes its place for the architectures that it knows, and
-torch compiles the layers of all others. Either must give the logits that the model gives by itself, or is not used.
+The model's own code in transformers, with our attention and matrix products, serves any architecture. If compiling is
+asked for, a decoder in C++ takes its place for the architectures that it knows, and torch compiles the layers of all
+others; on a GPU, decode steps become CUDA graphs. Each must give the logits that the model gives by itself, or is not
+used.
 """
 
 import logging
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inference.batch import Batch, pack
+from inference.cuda_graphs import GraphedDecoder, captured, has_graphs
 from inference.kv_cache import KVCache
 from inference.native.build import CannotBuild
 from inference.native.decoder import NativeDecoder, NotNative
@@ -124,12 +126,18 @@ class ModelRunner:
 
     def _compile(self, decoder: TransformersDecoder, token_ids: list[int], expected: Tensor) -> None:
         """Make every graph that there will be; whatever goes wrong, the model runs uncompiled."""
-        log.info("Compiling the model's layers: a minute or less the first time, seconds after that …")
         began = time.perf_counter()
         try:
-            # A chunk, a single token: both graphs.
-            decoder.compile(lambda: self._verify("The compiled model", token_ids, expected))
+            if has_graphs(self._device):
+                log.info("Making CUDA graphs of the decode steps …")
+                self._decoder = GraphedDecoder(decoder, self._cache, self._device, captured)
+                self._verify("The model in CUDA graphs", token_ids, expected)
+            else:
+                log.info("Compiling the model's layers: a minute or less the first time, seconds after that …")
+                # A chunk, a single token: both graphs.
+                decoder.compile(lambda: self._verify("The compiled model", token_ids, expected))
         except Exception as error:  # no compiler, a broken one, an operator that it does not know
+            self._decoder = decoder
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning("The model could not be compiled, so it runs as it is: %s", reason)
         else:

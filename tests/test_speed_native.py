@@ -101,6 +101,7 @@ def logits_in_steps(
                     token_ids=numbers[0:1],
                     positions=numbers[1:2],
                     slots=numbers[2],
+                    columns=numbers[1],
                     runs=[],
                     segments=[],
                     sampled=torch.arange(size),
