@@ -1,6 +1,7 @@
 """Decode steps laid out for CUDA graphs. Without a GPU the layout is run as it is; with one, graphs are replayed."""
 
 import logging
+
 import pytest
 import torch
 
