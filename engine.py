@@ -74,13 +74,7 @@ class Engine:
         self._eos_ids = checkpoint.eos_ids
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
-            lambda: ModelRunner(
-                checkpoint.model,
-                config.max_streams,
-                checkpoint.context,
-                is_compiled=config.compile,
-                is_quantized=config.quantize == "int8",
-            )
+            lambda: ModelRunner(checkpoint.model, config.max_streams, checkpoint.context, config.compile)
         )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
         self._request_ids = itertools.count(1)

@@ -82,10 +82,31 @@ def use_slot_attention(model: PreTrainedModel) -> None:
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
 ) -> Tensor:
-    batch = _batch
-    assert batch is not None, "the model runs outside of `attending`"
+    assert _batch is not None, "the model runs outside of `attending`"
+    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window)
+
+
+def attend_slots(
+    batch: Batch,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Store a layer's new keys and values, and attend each token of a packed row to its own slot.
+
+    Args:
+        query: [1, heads, tokens, head_dim].
+        key, value: [1, kv_heads, tokens, head_dim].
+
+    Returns:
+        [1, tokens, heads, head_dim].
+    """
     batch.windows.add(window)
-    keys, values = batch.cache.write(int(layer), key, value, batch.slots, batch.columns)
+    keys, values = batch.cache.write(layer, key, value, batch.slots, batch.columns)
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)

@@ -8,6 +8,7 @@ and ends. Requests in neighbouring slots attend together, as one run.
 import itertools
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -71,6 +72,12 @@ class Batch:
             positions = self.positions[:, None, segment.first : segment.last, None]
             self._masks[key] = _causal_mask(positions, segment.end, window, dtype).repeat(1, 1, group, 1)
         return self._masks[key]
+
+
+class Decoder(Protocol):
+    """Computes a batch: its logits [sampled, vocabulary], and the new tokens' keys and values in its cache."""
+
+    def forward(self, batch: Batch) -> Tensor: ...
 
 
 def _causal_mask(positions: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:

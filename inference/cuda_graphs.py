@@ -13,9 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inference.batch import Batch, Run
+from inference.batch import Batch, Decoder, Run
 from inference.kv_cache import KVCache
-from inference.transformers_decoder import TransformersDecoder
 
 SHORTEST = 256
 WARM_UPS = 3
@@ -29,9 +28,7 @@ class GraphedDecoder:
     `capture` turns a piece of work into one that is replayed; it is `captured` but in tests without a GPU.
     """
 
-    def __init__(
-        self, decoder: TransformersDecoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]
-    ) -> None:
+    def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]) -> None:
         self._decoder = decoder
         self._cache = cache
         self._spare = cache.columns - 1

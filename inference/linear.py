@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -22,6 +23,27 @@ ROWS = 16
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What models call the layers of one module that all read its input."""
+
+
+class Linear:
+    """A product with a matrix [outputs, inputs], packed if that is faster here."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._bias = bias
+        self._is_packed = _is_packable(weight)
+        # A plain matrix stays as it is, not copied.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self._is_packed else weight
+
+    def __call__(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
+        """The product, and `plus` added to it."""
+        if not self._is_packed:
+            output = F.linear(input, self._weight, self._bias)
+            return output if plus is None else output + plus
+        if plus is None:
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._weight, self._bias, "none", [], "")
+        else:
+            packed = torch.ops.mkldnn._linear_pointwise.binary(input, plus, self._weight, self._bias, "add")
+        return packed
 
 
 class PackedLinear:
@@ -89,7 +111,7 @@ def pack_linears(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for names in _groups(parent):
             layers = [getattr(parent, name) for name in names]
-            if all(_is_packable(layer) for layer in layers):
+            if all(_is_packable(layer.weight) for layer in layers):
                 _replace(parent, names, layers)
 
 
@@ -103,9 +125,7 @@ def _groups(parent: nn.Module) -> Iterator[Sequence[str]]:
     yield from ([name] for name in names)
 
 
-def _is_packable(layer: nn.Module) -> bool:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
+def _is_packable(weight: Tensor) -> bool:
     supported = {
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,

@@ -1,40 +1,35 @@
 """Runs the model over a schedule: the owner of the cache's tensors and of the decoder that computes a step.
 
-The model's own code in transformers, with our attention and matrix products, serves any architecture. If compiling is
-asked for, a decoder in C++ takes its place for the architectures that it knows, and torch compiles the layers of all
-others; on a GPU, decode steps become CUDA graphs. Each must give the logits that the model gives by itself, or is not
-used.
+There are three decoders, and a model gets the quickest that can compute it. A Llama-type model is taken apart: its
+weights go to one of our own, in C++ if compiling is asked for, else in operators of torch. Any other runs the code that
+transformers has for it, with our attention and matrix products; compiled, torch compiles its layers. On a GPU,
+compiling means CUDA graphs of the decode steps. Each decoder must give the logits that the model gives by itself.
 """
 
 import logging
 import time
-from typing import Protocol
+from ctypes import CDLL
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.batch import Batch, pack
+from inference import llama
+from inference.batch import Decoder, pack
 from inference.cuda_graphs import GraphedDecoder, captured, has_graphs
 from inference.kv_cache import KVCache
 from inference.native.build import CannotBuild
-from inference.native.decoder import NativeDecoder, NotNative
-from inference.quantization import round_weights
+from inference.native.decoder import NativeDecoder, NotNative, build_for
 from inference.request import EncodedRequest, GenerationRequest, UnsupportedModel
 from inference.scheduler import Chunk, Schedule
 from inference.sequence import Sequence
+from inference.torch_decoder import TorchDecoder
 from inference.transformers_decoder import TransformersDecoder
 
 log = logging.getLogger("engine")
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """How far a logit may be from the model's own, relative to the largest, before the model counts as unsupported."""
-
-
-class Decoder(Protocol):
-    """Computes a batch: the logits [sampled, vocabulary], and the new tokens' keys and values in the cache."""
-
-    def forward(self, batch: Batch) -> Tensor: ...
 
 
 class ModelRunner:
@@ -44,20 +39,12 @@ class ModelRunner:
         UnsupportedModel: the model cannot run this way; found out by trying, when the runner is made.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        slots: int,
-        context: int,
-        is_compiled: bool = False,
-        is_quantized: bool = False,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, slots: int, context: int, is_compiled: bool = False) -> None:
         weight = model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)  # [vocabulary, hidden]
         self.vocabulary = weight.shape[0]
         self._device = model.device
         self._cache = KVCache(slots, context)
-        self._is_quantized = is_quantized
         self._decoder: Decoder
         self._prepare(model, is_compiled)
 
@@ -82,69 +69,79 @@ class ModelRunner:
         An architecture that keeps other state than keys and values, or adds something of its own to the scores,
         would go on silently and write nonsense; better to say so at the start.
         """
-        token_ids = list(range(1, 1 + min(5, self._cache.context)))
-        if self._is_quantized:
-            if not is_compiled:
-                raise UnsupportedModel("Weights in eight bits need the compiled decoder: set ENGINE_COMPILE=1 too.")
-            round_weights(model)  # from here on, this is the model that a decoder must agree with
-        expected = model(torch.tensor([token_ids], device=self._device), use_cache=False).logits[0, -2:]
-        if is_compiled:
-            try:
-                self._use_native(model, token_ids, expected)
-            except (NotNative, CannotBuild, UnsupportedModel) as error:
-                if self._is_quantized:
-                    raise UnsupportedModel(f"Weights in eight bits need the compiled decoder: {error}") from error
-                if isinstance(error, NotNative):
-                    log.info("Not compiled as a whole, but layer by layer: %s", error)
-                else:
-                    log.warning("The model could not be compiled, so it runs as it is: %s", error)
-                    is_compiled = False
-            else:
-                return
-        decoder = self._use_transformers(model, token_ids, expected)
-        if is_compiled:
-            self._compile(decoder, token_ids, expected)
-
-    def _use_native(self, model: PreTrainedModel, token_ids: list[int], expected: Tensor) -> None:
-        began = time.perf_counter()
-        self._decoder = decoder = NativeDecoder(model, self._cache, self._is_quantized)
-        self._verify(type(model).__name__, token_ids, expected)
-        log.info(
-            "Compiled as a whole, in %.1f s; weights and cache take %.2f GB",
-            time.perf_counter() - began,
-            decoder.bytes / 1e9,
-        )
-
-    def _use_transformers(self, model: PreTrainedModel, token_ids: list[int], expected: Tensor) -> TransformersDecoder:
+        expected = self._own_logits(model)
+        name = type(model).__name__
+        library = self._build(model) if is_compiled else None
         try:
-            self._decoder = decoder = TransformersDecoder(model)
-            self._verify(type(model).__name__, token_ids, expected)
+            self._decoder = self._chosen(model, library)
+            self._verify(name, expected)
         except (NotImplementedError, TypeError, ValueError) as error:
-            raise UnsupportedModel(f"{type(model).__name__} cannot run on this engine's cache: {error}") from error
-        decoder.refuse_unseen_window(self._cache.context)
-        return decoder
+            raise UnsupportedModel(f"{name} cannot run on this engine's cache: {error}") from error
+        if isinstance(self._decoder, TransformersDecoder):
+            self._decoder.refuse_unseen_window(self._cache.context)
+        if is_compiled and has_graphs(self._device):
+            self._make_graphs(expected)
+        elif is_compiled and isinstance(self._decoder, TransformersDecoder):
+            self._compile_layers(self._decoder, expected)
 
-    def _compile(self, decoder: TransformersDecoder, token_ids: list[int], expected: Tensor) -> None:
-        """Make every graph that there will be; whatever goes wrong, the model runs uncompiled."""
+    def _build(self, model: PreTrainedModel) -> CDLL | None:
+        """The C++ decoder's code for this model, if it can have one."""
         began = time.perf_counter()
         try:
-            if has_graphs(self._device):
-                log.info("Making CUDA graphs of the decode steps …")
-                self._decoder = GraphedDecoder(decoder, self._cache, self._device, captured)
-                self._verify("The model in CUDA graphs", token_ids, expected)
+            llama.check(model, self._cache.context)
+            library = build_for(model)
+        except (llama.NotLlama, NotNative, CannotBuild) as reason:
+            if isinstance(reason, CannotBuild):
+                log.warning("The model runs uncompiled: %s", reason)
             else:
-                log.info("Compiling the model's layers: a minute or less the first time, seconds after that …")
-                # A chunk, a single token: both graphs.
-                decoder.compile(lambda: self._verify("The compiled model", token_ids, expected))
-        except Exception as error:  # no compiler, a broken one, an operator that it does not know
+                log.info("No decoder in C++ for this model: %s", reason)
+            return None
+        log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
+        return library
+
+    def _chosen(self, model: PreTrainedModel, library: CDLL | None) -> Decoder:
+        if library is not None:
+            taken = llama.take_apart(model, self._cache.columns)
+            return NativeDecoder(library, taken, self._cache)
+        try:
+            llama.check(model, self._cache.context)
+        except llama.NotLlama:
+            return TransformersDecoder(model)
+        return TorchDecoder(llama.take_apart(model, self._cache.columns))
+
+    def _make_graphs(self, expected: Tensor) -> None:
+        decoder = self._decoder
+        try:
+            log.info("Making CUDA graphs of the decode steps …")
+            self._decoder = GraphedDecoder(decoder, self._cache, self._device, captured)
+            self._verify("The model in CUDA graphs", expected)
+        except Exception as error:  # an operator that cannot be captured
             self._decoder = decoder
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            log.warning("The model could not be compiled, so it runs as it is: %s", reason)
+            log.warning("The model runs without CUDA graphs: %s", _first_line(error))
+
+    def _compile_layers(self, decoder: TransformersDecoder, expected: Tensor) -> None:
+        """Let torch make every graph that there will be; whatever goes wrong, the model runs uncompiled."""
+        log.info("Compiling the model's layers: a minute or less the first time, seconds after that …")
+        began = time.perf_counter()
+        try:
+            # A chunk, a single token: both graphs.
+            decoder.compile(lambda: self._verify("The compiled model", expected))
+        except Exception as error:  # no compiler, a broken one, an operator that it does not know
+            log.warning("The model runs uncompiled: %s", _first_line(error))
         else:
             log.info("Compiled after %.1f s", time.perf_counter() - began)
 
-    def _verify(self, name: str, token_ids: list[int], expected: Tensor) -> None:
-        got = self._logits_in_pieces(token_ids)
+    @property
+    def _trial(self) -> list[int]:
+        """A short prompt, and a token that follows it."""
+        return list(range(1, 1 + min(5, self._cache.context)))
+
+    def _own_logits(self, model: PreTrainedModel) -> Tensor:
+        logits: Tensor = model(torch.tensor([self._trial], device=self._device), use_cache=False).logits[0, -2:]
+        return logits
+
+    def _verify(self, name: str, expected: Tensor) -> None:
+        got = self._logits_in_pieces(self._trial)
         difference = ((got - expected).abs().max() / expected.abs().max()).item()
         if not difference <= TOLERANCE[expected.dtype]:
             raise UnsupportedModel(
@@ -164,3 +161,7 @@ class ModelRunner:
         prefilled = self.forward(Schedule([], [Chunk(sequence, middle, end)]))
         sequence.append(last_id)
         return torch.cat([prefilled, self.forward(Schedule([sequence], []))])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

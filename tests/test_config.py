@@ -16,7 +16,6 @@ TYPICAL: dict[str, tuple[str, Any]] = {
     "context": ("512", 512),
     "prefill_chunk": ("64", 64),
     "compile": ("1", True),
-    "quantize": ("int8", "int8"),
     "heartbeat": ("0.5", 0.5),
     "stall": ("10", 10.0),
     "drain": ("1.5", 1.5),

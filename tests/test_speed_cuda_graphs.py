@@ -47,7 +47,7 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def prepare_with_graphs(runner: ModelRunner, *arguments: object) -> None:
         prepare(runner, *arguments)  # type: ignore[arg-type]
         with torch.inference_mode():
-            runner._decoder = GraphedDecoder(runner._decoder, runner._cache, runner._device, call)  # type: ignore[arg-type]
+            runner._decoder = GraphedDecoder(runner._decoder, runner._cache, runner._device, call)
 
     monkeypatch.setattr("inference.cuda_graphs.SHORTEST", 32)
     monkeypatch.setattr(ModelRunner, "_prepare", prepare_with_graphs)
@@ -89,7 +89,7 @@ def test_graphs_that_cannot_be_made_leave_the_model_as_it_is(
     monkeypatch.setattr(model_runner, "has_graphs", lambda device: True)
     engine = tiny_engine("llama", compile=True)
     [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.endswith("so it runs as it is: operation not permitted when stream is capturing")
+    assert warning == "The model runs without CUDA graphs: operation not permitted when stream is capturing"
     answer = engine.generate("Hello, world", max_tokens=LENGTH, temperature=0)
     assert answer["token_ids"] == reference("llama", "Hello, world", LENGTH)
 

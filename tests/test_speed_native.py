@@ -1,5 +1,6 @@
 """ENGINE_COMPILE=1 on models that the decoder in C++ knows: the same answers, and no harm where it cannot be had."""
 
+import copy
 import logging
 import platform
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,14 @@ from transformers import (
 
 from config import Config
 from engine import Engine
+from inference import llama
 from inference.batch import Batch
 from inference.kv_cache import KVCache
 from inference.loading import Checkpoint
-from inference.native.decoder import NativeDecoder, NotNative
-from inference.quantization import round_weights, to_int8
+from inference.native.decoder import NativeDecoder, NotNative, build_for
 from inference.request import UnsupportedModel
 from inference.tensor_thread import on_tensor_thread
+from inference.torch_decoder import TorchDecoder
 from tests.tiny_models import Inbox, byte_tokenizer, model_of, reference_output, run_until_idle, submit, tiny_engine
 
 VOCABULARY, CONTEXT = 301, 250  # sizes that fill neither a panel nor a block
@@ -84,12 +86,18 @@ def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
     return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
 
 
-def logits_in_steps(
-    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool
-) -> Tensor:
+def native(model: PreTrainedModel, cache: KVCache) -> NativeDecoder:
+    """The decoder in C++ for a model, which is left as it is."""
+    copied = copy.deepcopy(model)
+    llama.check(copied, cache.context)
+    library = build_for(copied)
+    return NativeDecoder(library, llama.take_apart(copied, cache.columns), cache)
+
+
+def logits_in_steps(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
     """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
     cache = KVCache(4, CONTEXT)
-    decoder = NativeDecoder(model, cache, is_quantized)
+    decoder = native(model, cache)
     found, first = [], 0
     for size in steps:
         numbers = torch.tensor([token_ids[first : first + size], list(range(first, first + size)), [2] * size])
@@ -114,11 +122,24 @@ def logits_in_steps(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", MODELS)
+def test_uncompiled_it_says_what_generate_says_too(name: str) -> None:
+    expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
+    checkpoint = Checkpoint(model_named(name), byte_tokenizer(), CONTEXT, ())
+    engine, inbox = Engine(checkpoint, Config(max_streams=3, prefill_chunk=40)), Inbox()
+    assert isinstance(engine._runner._decoder, TorchDecoder)
+    probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS * 2}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == expected[prompt], prompt
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", MODELS)
 def test_it_says_what_generate_says_alone_and_in_company(name: str, caplog: pytest.LogCaptureFixture) -> None:
     expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
     with caplog.at_level(logging.INFO, "engine"):
         engine, inbox = engine_of(model_named(name), max_streams=3, prefill_chunk=40), Inbox()
-    assert [record.message[:19] for record in caplog.records] == ["Compiled as a whole"]
+    assert [record.message[:20] for record in caplog.records] == ["Compiled the decoder"]
     alone = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
     assert alone["token_ids"] == expected[PROMPTS[1]]
     probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS * 2}
@@ -154,11 +175,9 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
 
 
-def _in_inference(
-    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool = False
-) -> Tensor:
+def _in_inference(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
     with torch.inference_mode():
-        return logits_in_steps(model, token_ids, steps, is_quantized)
+        return logits_in_steps(model, token_ids, steps)
 
 
 def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
@@ -183,13 +202,13 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
     ],
 )
 def test_a_model_that_it_does_not_know_is_refused_with_a_reason(config: PreTrainedConfig, reason: str) -> None:
-    with pytest.raises(NotNative, match=reason):
-        NativeDecoder(model_of(config), KVCache(2, CONTEXT))
+    with pytest.raises((NotNative, llama.NotLlama), match=reason):
+        native(model_of(config), KVCache(2, CONTEXT))
 
 
 def test_float16_is_refused_with_a_reason() -> None:
     with pytest.raises(NotNative, match=r"torch.float16 on cpu: it computes float32 and bfloat16"):
-        NativeDecoder(nn.Module.half(model_named("llama")), KVCache(2, CONTEXT))
+        native(nn.Module.half(model_named("llama")), KVCache(2, CONTEXT))
 
 
 @pytest.mark.parametrize(
@@ -205,24 +224,22 @@ def test_without_a_working_compiler_one_line_says_so_and_the_engine_serves(
     monkeypatch.setenv("CXX", compiler)
     engine = engine_of(model_named("llama"))
     [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.startswith("The model could not be compiled, so it runs as it is: ")
+    assert warning.startswith("The model runs uncompiled: ")
     assert reason in warning
     answer = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
     prompt_ids = byte_tokenizer()(PROMPTS[1])["input_ids"]
     assert answer["token_ids"] == reference_output(model_named("llama"), prompt_ids, LENGTH)
 
 
+@pytest.mark.parametrize(("decoder", "is_compiled"), [(NativeDecoder, True), (TorchDecoder, False)])
 def test_a_decoder_that_computes_something_else_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    decoder: type[NativeDecoder | TorchDecoder], is_compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = NativeDecoder.forward
-    monkeypatch.setattr(NativeDecoder, "forward", lambda self, batch: forward(self, batch) * 1.01)
-    engine = engine_of(model_named("llama"))
-    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert "gives other logits on this engine's cache than by itself" in warning
-    answer = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
-    prompt_ids = byte_tokenizer()(PROMPTS[1])["input_ids"]
-    assert answer["token_ids"] == reference_output(model_named("llama"), prompt_ids, LENGTH)
+    forward: Any = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda self, batch: forward(self, batch) * 1.01)
+    checkpoint = Checkpoint(model_named("llama"), byte_tokenizer(), CONTEXT, ())
+    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM gives other logits on this engine's cache than by"):
+        Engine(checkpoint, Config(compile=is_compiled))
 
 
 def test_other_architectures_have_their_layers_compiled_by_torch(
@@ -234,58 +251,3 @@ def test_other_architectures_have_their_layers_compiled_by_torch(
         tiny_engine("gpt2", compile=True)
     assert [kind.__name__ for kind in asked] == ["GPT2LMHeadModel"]
     assert "GPT2LMHeadModel is none of LlamaForCausalLM" in caplog.records[0].message
-
-
-# --- Weights in eight bits --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["llama", "llama, tied", "qwen2"])
-def test_in_eight_bits_it_says_what_the_model_with_rounded_weights_says(name: str) -> None:
-    rounded = model_named(name)
-    round_weights(rounded)
-    prompt_ids = byte_tokenizer()(PROMPTS[3])["input_ids"]
-    engine = engine_of(model_named(name), quantize="int8")
-    answer = engine.generate(PROMPTS[3], max_tokens=LENGTH, temperature=0)
-    assert answer["token_ids"] == reference_output(rounded, prompt_ids, LENGTH)
-
-
-def test_in_eight_bits_and_bfloat16_its_logits_are_those_of_the_rounded_model() -> None:
-    token_ids = torch.randint(VOCABULARY, (100,), generator=torch.Generator().manual_seed(2)).tolist()
-    with torch.inference_mode():
-        model = nn.Module.to(model_named("llama"), torch.bfloat16)
-        exact = nn.Module.float(model_named("llama"))(torch.tensor([token_ids])).logits[0]
-        found = on_tensor_thread(lambda: _in_inference(model, token_ids, [1, 40, 59], is_quantized=True))
-        plain = on_tensor_thread(lambda: _in_inference(model, token_ids, [1, 40, 59]))
-    assert torch.nn.functional.cosine_similarity(found, exact).min() > 0.98
-    assert not torch.equal(found, plain)
-
-
-def test_rounding_moves_no_weight_by_more_than_half_a_step_and_a_second_rounding_moves_none() -> None:
-    weight = torch.randn(7, 33, generator=torch.Generator().manual_seed(0))
-    weight[3] = 0
-    numbers, scales = to_int8(weight)
-    assert numbers.dtype == torch.int8
-    assert ((numbers * scales[:, None] - weight).abs() <= scales[:, None] * 0.5001).all()
-    again, _ = to_int8(numbers * scales[:, None])
-    assert torch.equal(again, numbers)
-
-
-def test_eight_bits_take_half_the_memory_of_bfloat16() -> None:
-    model = nn.Module.to(model_named("llama"), torch.bfloat16)
-    plain, rounded = (NativeDecoder(model, KVCache(1, 32), is_quantized) for is_quantized in (False, True))
-    linear = sum(2 * part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
-    assert plain.bytes - rounded.bytes > 0.4 * linear
-
-
-@pytest.mark.parametrize(
-    ("architecture", "settings", "reason"),
-    [
-        ("gpt2", {"compile": True}, "need the compiled decoder: GPT2LMHeadModel is none of"),
-        ("llama", {"compile": False}, "need the compiled decoder: set ENGINE_COMPILE=1 too"),
-    ],
-)
-def test_where_eight_bits_cannot_be_had_the_engine_says_so_and_does_not_start(
-    architecture: str, settings: Mapping[str, Any], reason: str
-) -> None:
-    with pytest.raises(UnsupportedModel, match=reason):
-        tiny_engine(architecture, quantize="int8", **settings)

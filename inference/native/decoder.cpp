@@ -53,11 +53,6 @@ inline void store(uint16_t *to, Floats numbers) {  // to the nearest; of two, to
     *reinterpret_cast<Halves *>(to) = __builtin_convertvector(bits >> 16, Halves);
 }
 
-inline void store_exact(float *to, Floats numbers) { store(to, numbers); }
-inline void store_exact(uint16_t *to, Floats numbers) {  // numbers that need no rounding
-    *reinterpret_cast<Halves *>(to) = __builtin_convertvector((Bits)numbers >> 16, Halves);
-}
-
 inline float to_float(float number) { return number; }
 inline float to_float(uint16_t number) {
     const uint32_t bits = uint32_t(number) << 16;
@@ -80,7 +75,8 @@ inline Floats exponential(Floats x) {
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
     Floats n = (x * 1.44269504f + ROUNDER) - ROUNDER;
     Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Floats p = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333f + r * 0.00138889f)))));
+    Floats p = 0.0416666667f + r * (0.00833333f + r * 0.00138889f);
+    p = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * p)));
     Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
     return p * (Floats)power;
 }
@@ -88,10 +84,8 @@ inline Floats exponential(Floats x) {
 // --- What decoder.py hands over (its ctypes structures mirror these) --------------------------------------------------
 
 struct Matrix {
-    const Weight *panels;   // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
-    const int8_t *rounded;  // the same in whole numbers, to be multiplied by each output's scale; else null
-    const float *scales;    // [panel * 32], or null
-    const float *bias;      // [panel * 32], or null
+    const Weight *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
+    const float *bias;     // [panel * 32], or null
     int64_t inputs, panel_count;
 };
 
@@ -106,7 +100,7 @@ struct Model {
     Matrix head;
     const Weight *embedding;  // [vocabulary][hidden]
     const float *final_norm, *cosines, *sines;  // the latter two [context][HEAD_DIM]
-    int64_t layer_count, hidden, vocabulary, kv_heads, context, widest;  // the largest panel, or 0: none is rounded
+    int64_t layer_count, hidden, vocabulary, kv_heads, context;
     double epsilon, scale;
 };
 
@@ -115,12 +109,11 @@ struct Step {
     const int64_t *sampled;                        // [sampled_count], the tokens whose logits are wanted
     int64_t token_count, sampled_count, threads;
     // Room to work in.
-    int64_t *neighbours;                     // [tokens], how many tokens attend together from this one on; 0: with another
+    int64_t *neighbours;                     // [tokens], how many attend together from this one on; 0: with another
     float *hidden;                           // [tokens][hidden]
     float *qkv;                              // [tokens][qkv.panel_count * 32]
     Weight *normed, *attended, *activated;   // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                           // [threads][context][16]
-    Weight *widened;                         // [threads][widest]
     float *logits;                           // [sampled_count][vocabulary]
 };
 
@@ -165,7 +158,7 @@ void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (
 }
 
 #if TILES
-// The same with AMX, sixteen rows at a time: a tile of x [16 rows][32 inputs] times one of weights [16 pairs][16 outputs].
+// The same with AMX, sixteen rows at a time: a tile of x [16 rows][32 inputs] times one of weights [16 pairs][16].
 template <int BLOCKS>
 void multiply_tiles(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     constexpr int64_t WIDTH = 32;
@@ -231,31 +224,18 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     for (; row < rows; ++row) multiply_rows<1>(panel, x + row * inputs, inputs, sums + row);
 }
 
-// A panel of whole numbers as weights. Half the bytes come from memory; what they become stays in the cache.
-void widen(const int8_t *from, int64_t size, Weight *to) {
-    typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
-    for (int64_t i = 0; i < size; i += LANES)
-        store_exact(to + i, __builtin_convertvector(*reinterpret_cast<const Bytes *>(from + i), Floats));
-}
-
 // x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
 // The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
 template <class Take>
-void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *room, Take take) {
-    const int64_t size = matrix.inputs * PANEL;
+void product(const Matrix &matrix, const Weight *x, int64_t rows, Take take) {
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
-        const Weight *weights = matrix.rounded ? room : matrix.panels + panel * size;
-        if (matrix.rounded) widen(matrix.rounded + panel * size, size, room);
+        const Weight *weights = matrix.panels + panel * matrix.inputs * PANEL;
         for (int64_t first = 0; first < rows; first += BLOCK) {
             const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
             alignas(64) float sums[BLOCK][PANEL];
             multiply(weights, x + first * matrix.inputs, matrix.inputs, count, sums);
-            for (int64_t row = 0; row < count; ++row) {
-                if (matrix.scales)
-                    for (int64_t i = 0; i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
-                take(first + row, panel, sums[row]);
-            }
+            for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
         }
     }
 }
@@ -476,14 +456,14 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(cache + i, load(vector + i));
 }
 
-void run_layer(const Model &model, const Layer &layer, const Step &step, Weight *room) {
+void run_layer(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
         rms_norm(step.hidden + token * hidden, layer.input_norm, hidden, model.epsilon,
                  step.normed + token * layer.qkv.inputs);
 
-    product(layer.qkv, step.normed, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.qkv, step.normed, tokens, [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
         for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
     });
@@ -505,7 +485,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step, Weight 
         attend_with_vectors(task, layer.output.inputs);
     }
 
-    product(layer.output, step.attended, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.output, step.attended, tokens, [&](int64_t token, int64_t panel, const float *sums) {
         for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
             step.hidden[token * hidden + panel * PANEL + i] += sums[i];
     });
@@ -515,12 +495,12 @@ void run_layer(const Model &model, const Layer &layer, const Step &step, Weight 
         rms_norm(step.hidden + token * hidden, layer.mlp_norm, hidden, model.epsilon,
                  step.normed + token * layer.gate_up.inputs);
 
-    product(layer.gate_up, step.normed, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.gate_up, step.normed, tokens, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
     });
 
-    product(layer.down, step.activated, tokens, room, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.down, step.activated, tokens, [&](int64_t token, int64_t panel, const float *sums) {
         for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
             step.hidden[token * hidden + panel * PANEL + i] += sums[i];
     });
@@ -537,7 +517,6 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 #if TILES
         if (has_tiles) configure_tiles();
 #endif
-        Weight *room = step->widened + omp_get_thread_num() * model->widest;
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < step->token_count; ++token)
             for (int64_t i = 0; i < hidden; ++i) {
@@ -545,14 +524,14 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
                 step->hidden[token * hidden + i] = to_float(from[i]);
             }
 
-        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step, room);
+        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step);
 
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < step->sampled_count; ++row)
             rms_norm(step->hidden + step->sampled[row] * hidden, model->final_norm, hidden, model->epsilon,
                      step->normed + row * model->head.inputs);
 
-        product(model->head, step->normed, step->sampled_count, room, [&](int64_t row, int64_t panel, const float *sums) {
+        product(model->head, step->normed, step->sampled_count, [&](int64_t row, int64_t panel, const float *sums) {
             for (int64_t i = 0; i < PANEL && panel * PANEL + i < model->vocabulary; ++i)
                 step->logits[row * model->vocabulary + panel * PANEL + i] = sums[i];
         });
