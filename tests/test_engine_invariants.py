@@ -2,18 +2,16 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from config import Config
 from engine import Engine
-from inference.loading import Checkpoint
+from inference.batch import Batch
 from inference.request import (
     Counters,
     EncodedRequest,
@@ -37,7 +35,6 @@ from tests.tiny_models import (
     byte_tokenizer,
     decode,
     fast_tokenizer,
-    random_model,
     reference,
     run_until_idle,
     submit,
@@ -304,16 +301,18 @@ def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefil
     assert prefill_steps == -(-len(LONG_PROMPT) // 4)
 
 
-def test_a_step_is_one_forward_whatever_it_works_on() -> None:
-    model = random_model("llama")
-    engine = Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(max_streams=4, prefill_chunk=16))
-    inbox, forwards = Inbox(), 0
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_step_is_one_forward_whatever_it_works_on(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, inbox, forwards = tiny_engine(architecture, max_streams=4, prefill_chunk=16), Inbox(), 0
+    decoder = engine._runner._decoder
+    forward = decoder.forward
 
-    def count(*_: Any) -> None:
+    def counted(batch: Batch) -> Tensor:
         nonlocal forwards
         forwards += 1
+        return forward(batch)
 
-    nn.Module.register_forward_pre_hook(model, count)
+    monkeypatch.setattr(decoder, "forward", counted)
     for number in range(9):
         submit(engine, inbox, "x" * (1 + 7 * number), max_tokens=3 + number)
     taken = run_until_idle(engine)
