@@ -1,8 +1,8 @@
 """Carries the engine's steps on a worker thread, and brings their events to the requests that wait on the loop.
 
 One thread steps while there is work, and hands the events of a step, for all the streams, over to the event loop in
-one call. So a step costs one hop whatever the number of streams, the loop never waits for the model, the model never
-waits for a send, and an idle engine costs nothing: no thread runs, no timer ticks.
+one call. So a step costs one hop whatever the number of streams, the loop never waits for the model, and an idle engine
+costs nothing: no thread runs, no timer ticks. The next step lets the loop send first, and waits for no client.
 
 Invariants:
     - However a request ends, it is aborted unless it had finished.
@@ -43,6 +43,9 @@ ENCODERS = 2
 """Threads that tokenize prompts. More would only take the cores from the model."""
 BURST = 32
 """Events that one stream may take before the loop gets to do something else: `send` usually does not wait."""
+LONG_STEP, HEAD_START = 0.002, 0.01
+"""Seconds. After a step of at least the first, the next one waits until its events have been passed on, at most for the
+second. A step that computes keeps every core busy: the loop would otherwise get one only milliseconds later."""
 MIN_SLEEP = 0.001
 """Seconds; keeps a watch whose time has come, but whose stream is busy, from spinning."""
 
@@ -168,6 +171,7 @@ class Driver(Service):
         self._open: dict[RequestId, Generation] = {}
         self._wakeup = anyio.Event()
         self._none_is_open = anyio.Event()
+        self._sent = threading.Event()  # the loop has passed on what it was handed
         self._stopping = False
 
     @asynccontextmanager
@@ -234,8 +238,12 @@ class Driver(Service):
     def _work(self, engine: EngineVerbs) -> None:
         """Step while there is work; on the worker thread."""
         try:
-            while not self._stopping and engine.step():
-                pass
+            has_work = True
+            while has_work and not self._stopping:
+                began = time.perf_counter()
+                has_work = engine.step()
+                if time.perf_counter() - began > LONG_STEP:
+                    self._sent.wait(HEAD_START)
         except EngineFailed:
             raise
         except Exception as error:
@@ -245,12 +253,14 @@ class Driver(Service):
     def _hand_over(self, events: Sequence[tuple[RequestId, Event]]) -> None:
         """Bring a step's events to the loop, without waiting for it; on whatever thread steps."""
         if not self._loop.is_closed():
+            self._sent.clear()
             self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _deliver(self, events: Sequence[tuple[RequestId, Event]]) -> None:
         for number, event in events:
             if generation := self._open.get(number):
                 generation.put(event)
+        self._loop.call_soon(self._sent.set)  # after the streams that were just woken
 
     # --- Ending ---------------------------------------------------------------------------------------------------
 

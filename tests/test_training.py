@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -22,8 +23,8 @@ from training import arithmetic, corpus, evaluate, poems, recitals, stories, tok
 from training.evaluate import Examined, most_repeated, names_subject, topic_of
 from training.noise import noisy
 from training.rows import batch, encode, plan
-from training.settings import FULL, MODEL, TOY
-from training.split import Case, key, share
+from training.settings import FULL, MODEL, TOY, Course
+from training.split import Case, Example, key, share
 
 HALF_PRECISION = {"F16", "BF16"}
 MEGABYTE = 1_000_000
@@ -33,29 +34,31 @@ MEGABYTE = 1_000_000
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a toy corpus and tokenizer."""
     folder = tmp_path_factory.mktemp("toy")
-    corpus.write(TOY, folder / "corpus.jsonl")
-    tokenizer.train(TOY, tokenizer._texts(folder / "corpus.jsonl")).save_pretrained(folder)
+    for course in TOY.courses:
+        corpus.write(course, folder)
+    tokenizer.train(TOY, tokenizer.texts(TOY, folder)).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def full_corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The corpus of the bundled model, made again, and its SHA-256."""
-    path = tmp_path_factory.mktemp("full") / "corpus.jsonl"
-    return path, corpus.write(FULL, path)
+def full_corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The corpora of the bundled model, made again, and their SHA-256."""
+    build = tmp_path_factory.mktemp("full")
+    return build, {course.name: corpus.write(course, build) for course in FULL.courses}
 
 
-@pytest.mark.timeout(300)  # 300,000 documents
-def test_remaking_the_corpus_gives_the_hash_that_is_written_down(full_corpus: tuple[Path, str]) -> None:
+@pytest.mark.timeout(300)  # 420,000 documents
+def test_remaking_the_corpora_gives_the_hashes_that_are_written_down(full_corpus: tuple[Path, dict[str, str]]) -> None:
     assert full_corpus[1] == corpus.CORPUS_SHA256
 
 
 @pytest.mark.timeout(300)
-def test_no_held_out_question_is_in_the_training_text(full_corpus: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("course", FULL.courses, ids=lambda course: course.name)
+def test_no_held_out_question_is_in_the_training_text(course: Course, full_corpus: tuple[Path, dict[str, str]]) -> None:
     examined = {key(case.question) for case in corpus.cases()}
     taught = {
         key(question)
-        for document in corpus.read(full_corpus[0])
+        for document in corpus.read(course, full_corpus[0])
         for question, _ in cast(list[list[str]], document["turns"])
     }
     assert len(examined) > 3000
@@ -63,18 +66,20 @@ def test_no_held_out_question_is_in_the_training_text(full_corpus: tuple[Path, s
 
 
 @pytest.mark.timeout(300)
-def test_no_held_out_subject_is_in_a_taught_question(full_corpus: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("course", FULL.courses, ids=lambda course: course.name)
+def test_no_held_out_subject_is_in_a_taught_question(course: Course, full_corpus: tuple[Path, dict[str, str]]) -> None:
     held_out = {*words.NEW_ANIMALS, *words.NEW_PEOPLE, *words.NEW_THINGS}
-    for document in corpus.read(full_corpus[0]):
+    for document in corpus.read(course, full_corpus[0]):
         if document["kind"] in ("story", "poem"):
             question = cast(list[list[str]], document["turns"])[0][0]
             assert not held_out & set(key(question).split()), question
 
 
-def test_no_held_out_pair_of_numbers_is_taught_in_any_phrasing() -> None:
+@pytest.mark.parametrize("draw", [arithmetic.draw, arithmetic.draw_further])
+def test_no_held_out_pair_of_numbers_is_taught_in_any_phrasing(draw: Callable[[Random], Example]) -> None:
     rng = Random(1)
     for _ in range(5000):
-        example = arithmetic.draw(rng)
+        example = draw(rng)
         numbers = [int(n) for n in key(example.question).replace("x", " ").split() if n.isdigit()]
         if example.kind == "arithmetic" and " + " in example.question and len(numbers) == 2:
             assert not arithmetic.pair_held_out("sum", *numbers)
@@ -90,10 +95,17 @@ def test_every_topic_is_asked_in_many_ways_and_one_of_them_is_held_out() -> None
         assert topics.left_out(topic) == [min(topic.wordings, key=share)]
 
 
+def test_every_topic_is_asked_in_more_ways_in_the_second_course() -> None:
+    further = topics.further_wordings()
+    assert further.keys() == {topic.name for topic in topics.topics()}
+    assert min(map(len, further.values())) >= 25
+
+
 def test_no_question_belongs_to_two_topics() -> None:
     owners: dict[str, str] = {}
     for topic in topics.topics():
-        for question in (*topic.wordings, *topics.general(topic, True), *topics.general(topic, False)):
+        further = topics.further_wordings()[topic.name]
+        for question in (*topic.wordings, *further, *topics.general(topic, True), *topics.general(topic, False)):
             assert owners.setdefault(key(question), topic.name) == topic.name, question
 
 
