@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -130,6 +131,44 @@ async def test_the_events_of_a_step_are_handed_over_in_one_call() -> None:
     assert [len(set(numbers)) for numbers in engine.handed_over] == [20, 20, 20]
     for events in answers:
         assert [event.text for event in events if isinstance(event, Token)] == ["0 ", "1 ", "2 "]
+
+
+async def test_after_a_long_step_its_tokens_are_passed_on_before_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("driver.HEAD_START", PATIENCE)
+    engine, order = ScriptedEngine(), list[str]()
+    step = engine.step
+
+    def noted_step() -> bool:
+        order.append("step")
+        return step()
+
+    monkeypatch.setattr(engine, "step", noted_step)
+    async with driving(engine) as driver:
+        generation = await submit(driver, "drip 20")  # its steps are longer than LONG_STEP
+
+        async def take_one_by_one() -> None:
+            async for event in generation.events():
+                if isinstance(event, Token):
+                    order.append("token")
+
+        async with asyncio.timeout(PATIENCE):
+            await generation.run(take_one_by_one, never)
+    assert order[:40] == ["step", "token"] * 20
+
+
+async def test_a_loop_that_is_busy_holds_no_step_up_for_long() -> None:
+    engine = ScriptedEngine()
+    async with driving(engine) as driver:
+        generation = await submit(driver, "drip 500", max_tokens=500)
+        task = asyncio.create_task(all_events(generation))
+        await until(lambda: engine.counters().generated_tokens > 3)
+        before = engine.counters().generated_tokens
+        time.sleep(1)  # noqa: ASYNC251  (the loop is busy; a step takes 5 ms, and waits for at most 10)
+        assert engine.counters().generated_tokens - before > 6
+        generation.cut()
+        await task
 
 
 async def test_an_idle_engine_is_not_stepped() -> None:
