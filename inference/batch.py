@@ -108,8 +108,8 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
         if chunk.completes_prompt:
             sampled.append(len(token_ids) - 1)
 
-    # One copy to the device for all of them.
-    packed = torch.tensor([token_ids, positions, slots], device=device)
+    # One copy to the device for all of them, and nobody waits for it.
+    packed = torch.tensor([token_ids, positions, slots]).to(device, non_blocking=True)
     return Batch(
         cache=cache,
         token_ids=packed[0:1],
@@ -118,7 +118,7 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
         columns=packed[1],
         runs=runs,
         segments=segments,
-        sampled=torch.tensor(sampled, dtype=torch.int64, device=device),
+        sampled=torch.tensor(sampled, dtype=torch.int64).to(device, non_blocking=True),
     )
 
 

@@ -2,6 +2,8 @@
 
 Each request brings its own random number, so a seed gives the same draws in any company. (The draws are the same;
 the logits are the same to rounding: a batch of another size may add its products in another order.)
+
+What goes to a GPU goes without waiting; the only wait of a step is for its tokens.
 """
 
 from collections.abc import Sequence
@@ -39,21 +41,25 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
         return _to_list(greedy)
     vocabulary = logits.shape[-1]
 
+    def on_device(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype).to(logits.device, non_blocking=True)
+
     def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
+        return on_device(values, dtype)[:, None]
 
     scaled = logits.float() / column([1 if draw.is_greedy else draw.temperature for draw in draws], torch.float32)
     probabilities = scaled.softmax(-1, dtype=torch.float64)
     if truncated := [row for row, draw in enumerate(draws) if draw.is_truncated]:
-        probabilities[truncated] = _truncate(
-            probabilities[truncated],
+        rows = on_device(truncated, torch.int64)
+        probabilities[rows] = _truncate(
+            probabilities[rows],
             column([min(draws[row].top_k or vocabulary, vocabulary) for row in truncated], torch.int64),
             column([draws[row].top_p for row in truncated], torch.float64),
         )
     mass = probabilities.cumsum(-1)
     target = column([draw.uniform for draw in draws], torch.float64) * mass[:, -1:]
     chosen = torch.searchsorted(mass, target, right=True).clamp(max=vocabulary - 1)
-    is_greedy = torch.tensor([draw.is_greedy for draw in draws], device=logits.device)
+    is_greedy = on_device([draw.is_greedy for draw in draws], torch.bool)
     return _to_list(torch.where(is_greedy, greedy, chosen[:, 0]))
 
 

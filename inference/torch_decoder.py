@@ -1,8 +1,8 @@
-"""Computes a batch for a Llama-type model with few operators of torch: what the engine runs by default.
+"""Computes a batch for a Llama-type model in few operators of torch: what the engine runs by default.
 
-At one token, or sixteen, an operator costs more for being called than for what it computes. The model's own forward
-in transformers has some 45 of them in a layer, this one 14; it does the same work. It is also the plainest account of
-what a step is, beside `native/decoder.cpp`, which does the same in one call.
+For one token, or sixteen, an operator costs more for being called than for what it computes. The model's own forward
+in transformers calls 42 in a layer, this one 33 (views not counted). It is also the plainest account of what a step
+is, beside `native/decoder.cpp`, which does the same in one call.
 """
 
 import torch
