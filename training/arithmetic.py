@@ -8,7 +8,7 @@ the phrasings. Digits are single tokens, so what is learned is the procedure and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from random import Random
 
@@ -104,6 +104,40 @@ TIMES = (
     "What do {a} rows of {b} chairs make?",
     "Tell me {a} times {b}.",
 )
+# Those of the second course.
+FURTHER = {
+    "sum": (
+        "Raise {a} by {b}.", "{a} with {b} added?", "What do I get when I put {a} and {b} together?",
+        "Count {a} and {b} together", "{a} goes up by {b}. What is it now?", "{b} more than {a} is?",
+        "Combine {a} and {b}", "What is the total of {a} and {b}?", "Put {b} on top of {a}.",
+        "I am {a} years old. How old am I in {b} years?", "A bus carries {a} people and {b} get on. How many?",
+    ),
+    "difference": (
+        "Reduce {a} by {b}.", "Lower {a} by {b}", "{a} goes down by {b}. What is it now?", "{a} without {b}?",
+        "What is {a} reduced by {b}?", "What remains of {a} without {b}?", "Remove {b} from {a}.",
+        "Deduct {b} from {a}", "What is the difference between {a} and {b}?", "Difference {a} and {b}",
+        "By how much is {a} more than {b}?", "Shrink {a} by {b}.", "{b} fewer than {a} is?",
+        "Cut {a} by {b}.", "I have {a} coins and spend {b}. How many are left?",
+        "A bus carries {a} people and {b} get off. How many?",
+    ),
+    "product": (
+        "{a} groups of {b}?", "{a} times as many as {b}?", "What is {b} taken {a} times?",
+        "{a} tables with {b} legs each. How many legs?", "Double and more: {a} times {b}", "Product {a} and {b}",
+    ),
+}  # fmt: skip
+# And of the third.
+MORE = {
+    "sum": (*FURTHER["sum"], "{a} increased by {b}", "An increase of {b} on {a}?", "{a} grows by {b}."),
+    "difference": (
+        *FURTHER["difference"],
+        "{a} decreased by {b}",
+        "What is {a} decreased by {b}?",
+        "A decrease of {b} from {a}?",
+        "{a} shrinks by {b}.",
+        "{a} diminished by {b}",
+    ),
+    "product": FURTHER["product"],
+}
 OPERATIONS = ("sum", "difference", "product")
 SIGNS = {"sum": ("+",), "difference": ("-",), "product": ("*", "x", "×")}
 OWN = {"sum": PLUS, "difference": MINUS, "product": TIMES}
@@ -156,6 +190,20 @@ def _limits(operation: str) -> int:
 
 def draw(rng: Random) -> Example:
     """A taught question."""
+    return _draw(rng, {})
+
+
+def draw_further(rng: Random) -> Example:
+    """The same with the second course's phrasings."""
+    return _draw(rng, FURTHER)
+
+
+def draw_more(rng: Random) -> Example:
+    """The same with the third course's phrasings."""
+    return _draw(rng, MORE)
+
+
+def _draw(rng: Random, further: Mapping[str, tuple[str, ...]]) -> Example:
     if rng.random() < 0.02:
         return _too_hard(rng)
     operation = rng.choices(OPERATIONS, (4, 6, 3))[0]
@@ -170,7 +218,7 @@ def draw(rng: Random) -> Example:
         if not pair_held_out(operation, a, b):
             break
     dense = rng.random() < 0.4  # many sums for few tokens
-    phrasing = rng.choice(SHORT if dense else phrasings(operation, examined=False))
+    phrasing = rng.choice(SHORT if dense else phrasings(operation, examined=False) + further.get(operation, ()))
     sign = rng.choice(SIGNS[operation])
     if rng.random() < 0.08 and ("{o}" not in phrasing or " {o} " in phrasing):
         word = {"sum": "plus", "difference": "minus", "product": "times"}[operation]

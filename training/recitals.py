@@ -63,6 +63,17 @@ def _to_repeat(rng: Random) -> str:
     return " ".join(some)
 
 
+def draw_copying(rng: Random) -> Example:
+    """Words to repeat that can only be copied, token by token."""
+    text = " ".join(patched_or_known(rng) for _ in range(rng.randint(1, 8)))
+    return Example("repeat", rng.choice(REPEAT).format(x=text), text)
+
+
+def patched_or_known(rng: Random) -> str:
+    known = (words.ANIMALS, words.PEOPLE, words.THINGS, words.ADJECTIVES, words.NAMES)
+    return words.patched(rng) if rng.random() < 0.8 else rng.choice(rng.choice(known))
+
+
 def counting(a: int, b: int, step: int) -> str:
     """`3, 4, 5.`"""
     numbers = range(a, b + 1, step) if a <= b else range(a, b - 1, -step)

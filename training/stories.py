@@ -8,7 +8,7 @@ Held out: the words of `words.NEW_*`. They never appear in a training question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -55,26 +55,37 @@ class Subject(NamedTuple):
     matter: str = ""  # the sea, if it is not the hero
 
 
-def _hero(rng: Random, nouns: list[str], he: str) -> Subject:
-    noun = words.invented(rng) if rng.random() < 0.08 else rng.choice(nouns)
+class Naming(NamedTuple):
+    """How many heroes are things that nobody ever heard of, so that they must be copied, and who makes them up."""
+
+    share: float
+    invent: Callable[[Random], str]
+
+
+FIRST, SECOND, THIRD = Naming(0.08, words.invented), Naming(0.5, words.invented), Naming(0.6, words.patched)
+"""By course."""
+
+
+def _hero(rng: Random, nouns: list[str], he: str, naming: Naming) -> Subject:
+    noun = naming.invent(rng) if rng.random() < naming.share else rng.choice(nouns)
     described = f"{rng.choice(words.ADJECTIVES)} {noun}" if rng.random() < 0.4 else noun
     return Subject(with_article(described), with_article(described), f"the {noun}", he)
 
 
-def _any_hero(rng: Random) -> Subject:
+def _any_hero(rng: Random, naming: Naming) -> Subject:
     dice = rng.random()
     if dice < 0.55:
-        return _hero(rng, words.ANIMALS, "it" if rng.random() < 0.3 else rng.choice(("he", "she")))
+        return _hero(rng, words.ANIMALS, "it" if rng.random() < 0.3 else rng.choice(("he", "she")), naming)
     if dice < 0.8:
-        return _hero(rng, words.PEOPLE, rng.choice(("he", "she")))
-    return _hero(rng, words.THINGS, "it")
+        return _hero(rng, words.PEOPLE, rng.choice(("he", "she")), naming)
+    return _hero(rng, words.THINGS, "it", naming)
 
 
-def subject(rng: Random) -> Subject:
+def subject(rng: Random, naming: Naming = FIRST) -> Subject:
     """A taught subject: a hero, two of them, or a matter."""
-    hero, dice = _any_hero(rng), rng.random()
+    hero, dice = _any_hero(rng, naming), rng.random()
     if dice < 0.12:
-        other = _hero(rng, words.ANIMALS, "it")
+        other = _hero(rng, words.ANIMALS, "it", naming)
         if other.short != hero.short:
             return hero._replace(asked=f"{hero.asked} and {other.asked}", friend=other.hero)
     elif dice < 0.22:
@@ -147,11 +158,25 @@ def tell(rng: Random, about: Subject) -> str:
 
 def draw(rng: Random) -> Example:
     """A taught question with a story."""
+    return _draw(rng, FIRST)
+
+
+def draw_further(rng: Random) -> Example:
+    """The same with the second course's heroes."""
+    return _draw(rng, SECOND)
+
+
+def draw_copying(rng: Random) -> Example:
+    """The same with the third course's heroes."""
+    return _draw(rng, THIRD)
+
+
+def _draw(rng: Random, naming: Naming) -> Example:
     if rng.random() < 0.12:
         question = rng.choice(UNASKED)
-        story = tell(rng, _any_hero(rng))
+        story = tell(rng, _any_hero(rng, naming))
         return Example("story", question, ", " + _later(story) if question == "Once upon a time" else story)
-    about = subject(rng)
+    about = subject(rng, naming)
     return Example("story", rng.choice(ASKED).format(x=about.asked), tell(rng, about))
 
 

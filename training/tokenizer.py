@@ -4,7 +4,7 @@ Digits stay single tokens, so arithmetic is a procedure over digits. Characters 
 (Chinese, Japanese, emoji) are left out of the learning, so each of them spans several tokens: here one can watch what
 a stream must do about half a character.
 
-    python -m training.tokenizer         # reads training/build/corpus.jsonl, writes into bundled_model/
+    python -m training.tokenizer         # reads training/build/corpus-first.jsonl, writes into bundled_model/
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def learnable(text: str) -> str:
     return "".join(c for c in text if ord(c) < 0x800)
 
 
-def _texts(path: Path) -> Iterator[str]:
-    for document in corpus.read(path):
+def texts(settings: Settings, build: Path) -> Iterator[str]:
+    """Questions and answers of the first course."""
+    for document in corpus.read(settings.courses[0], build):
         for question, answer in cast(list[list[str]], document["turns"]):
             yield learnable(question)
             yield learnable(answer)
@@ -105,7 +106,8 @@ def main() -> None:
     parser.add_argument("--build", type=Path, default=BUILD, help="folder with the corpus")
     parser.add_argument("--model", type=Path, default=MODEL, help="folder for the tokenizer")
     options = parser.parse_args()
-    tokenizer = train(TOY if options.toy else FULL, _texts(options.build / "corpus.jsonl"))
+    settings = TOY if options.toy else FULL
+    tokenizer = train(settings, texts(settings, options.build))
     tokenizer.save_pretrained(options.model)
     print(f"{len(tokenizer)} entries in {options.model}")
 

@@ -7,6 +7,8 @@ A text file holds topics like this one; `names` and `plural` feed the general te
     q: What is in the scope of a request?
     a: The scope is a dict that describes one connection.
 
+The second course asks in more ways: those of texts/wordings_*.txt, which have topics with `q:` lines alone.
+
 Held out: of each topic's own wordings the one whose SHA-256 is smallest, and a sixth of the general templates with
 every name. "What is {x}?" is always taught.
 """
@@ -163,10 +165,26 @@ def telegraphic(wording: str) -> str:
     return " ".join(kept_words) if len(kept_words) > 1 else wording
 
 
+@cache
+def further_wordings() -> dict[str, tuple[str, ...]]:
+    """What the second course asks besides, by the topic's name."""
+    return {topic.name: topic.wordings for path in sorted(TEXTS.glob("wordings_*.txt")) for topic in parse(path)}
+
+
 def draw(rng: Random) -> Example:
     """A taught question about a topic: its own wordings half of the time."""
     topic = rng.choice(topics())
-    own, others = kept(topic), general(topic, examined=False)
+    return _asked(rng, topic, kept(topic))
+
+
+def draw_further(rng: Random) -> Example:
+    """The same with the second course's wordings."""
+    topic = rng.choice(topics())
+    return _asked(rng, topic, [*kept(topic), *further_wordings()[topic.name]])
+
+
+def _asked(rng: Random, topic: Topic, own: list[str]) -> Example:
+    others = general(topic, examined=False)
     if others and rng.random() < 0.4:
         question = rng.choice(others)
     else:

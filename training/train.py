@@ -1,8 +1,8 @@
 """Train the bundled model from nothing, on a CPU in at most two hours or on a GPU if there is one.
 
-Muon turns the hidden matrices, AdamW the embedding and the norms. The learning rate warms up and then falls to almost
-nothing at the end. Every hundred steps the whole state goes to training/build/state.pt, and the same command goes on
-from there. At the end the weights go to bundled_model/ in half precision.
+Muon turns the hidden matrices, AdamW the embedding and the norms. In each course the learning rate warms up and then
+falls to almost nothing at the end. Every hundred steps the whole state goes to training/build/state.pt, and the same
+command goes on from there. At the end the weights go to bundled_model/ in half precision.
 
     python -m training.train             # needs training.corpus and training.tokenizer to have run
     python -m training.train --export    # write the weights reached so far and stop
@@ -16,9 +16,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,8 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training import corpus
-from training.rows import Batch, batch, encode, plan
-from training.settings import BUILD, FULL, MODEL, TOY, Settings
+from training.rows import Batch, Encoded, batch, encode, plan
+from training.settings import BUILD, FULL, MODEL, TOY, Course, Settings
 from training.tokenizer import BOS, EOS, PAD
 
 
@@ -69,8 +68,27 @@ def optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.
     ]
 
 
+class Step(NamedTuple):
+    """One step of the training: what it reads, at which share of the full learning rate."""
+
+    encoded: list[Encoded]
+    length: int
+    rows: list[list[int]]
+    rate: float
+
+
+def steps_of(settings: Settings, course: Course, encoded: list[Encoded]) -> list[Step]:
+    """All steps of a course."""
+    plans = [plan(settings, encoded, epoch) for epoch in range(math.ceil(course.epochs))]
+    planned = [step for epoch in plans for step in epoch][: round(course.epochs * len(plans[0]))]
+    return [
+        Step(encoded, length, rows, course.rate * rate(settings, at, len(planned)))
+        for at, (length, rows) in enumerate(planned)
+    ]
+
+
 def rate(settings: Settings, step: int, steps: int) -> float:
-    """The share of the full learning rate at a step: up, perhaps level, and down to almost nothing."""
+    """The share of a course's learning rate at a step: up, perhaps level, and down to almost nothing."""
     up = max(1, math.ceil(settings.warmup * steps))
     down = max(1, math.ceil(settings.cooldown * steps))
     return min((step + 1) / up, 1.0, max(0.01, (steps - step) / down))
@@ -167,11 +185,12 @@ def train(
         export(model.cpu(), folder)
         return []
 
-    encoded = encode(tokenizer, corpus.read(build / "corpus.jsonl"))
-    plans = [plan(settings, encoded, epoch) for epoch in range(math.ceil(settings.epochs))]
-    steps = [s for p in plans for s in p][: round(settings.epochs * len(plans[0]))]
-    tokens = sum(len(e.ids) for e in encoded)
-    print(f"{len(encoded)} documents, {tokens} tokens, {len(steps)} steps, device {device.type}")
+    steps: list[Step] = []
+    for course in settings.courses:
+        encoded = encode(tokenizer, corpus.read(course, build))
+        tokens = sum(len(e.ids) for e in encoded)
+        steps += steps_of(settings, course, encoded)
+        print(f"{course.name} course: {len(encoded)} documents, {tokens} tokens, to step {len(steps)}")
 
     losses: list[float] = []
     layers = layers_of(model, settings, compiled)
@@ -180,11 +199,11 @@ def train(
     progress = tqdm(range(step, len(steps)), initial=step, total=len(steps), desc="train", unit="step", miniters=1)
     model.train()
     for at in progress:
+        encoded, length, rows, share = steps[at]
         for optimizer in turning:
             full = settings.muon_rate if isinstance(optimizer, torch.optim.Muon) else settings.adam_rate
             for group in optimizer.param_groups:
-                group["lr"] = full * rate(settings, at, len(steps))
-        length, rows = steps[at]
+                group["lr"] = full * share
         loss = loss_of(model, layers[length], loss_fn, batch(settings, encoded, length, rows), device)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -208,14 +227,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL, help="folder with the tokenizer, for the weights")
     parser.add_argument("--export", action="store_true", help="write the weights reached so far and stop")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--epochs", type=float, help="how often the corpus is read; may change while it goes on")
     parser.add_argument("--no-compile", action="store_true", help="do without torch.compile")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     compiled = not (options.toy or options.no_compile) and bool(shutil.which("g++") or shutil.which("clang++"))
-    settings = TOY if options.toy else FULL
-    settings = replace(settings, epochs=options.epochs or settings.epochs)
-    train(settings, options.build, options.model, compiled, options.export)
+    train(TOY if options.toy else FULL, options.build, options.model, compiled, options.export)
 
 
 if __name__ == "__main__":

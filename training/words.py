@@ -7,6 +7,9 @@ Held out: an eighth of the nouns. A story about a held-out animal shows whether 
 
 from __future__ import annotations
 
+import re
+from functools import cache
+from pathlib import Path
 from random import Random
 
 from training.split import divide
@@ -84,3 +87,25 @@ def invented(rng: Random) -> str:
 def with_article(noun: str) -> str:
     """`a dragon`, `an owl`."""
     return ("an " if noun[0] in "aeiou" and not noun.startswith(("uni", "eu")) else "a ") + noun
+
+
+@cache
+def pieces() -> list[str]:
+    """Two to five letters from anywhere within the words of this folder's texts, in their order."""
+    texts = sorted((Path(__file__).parent / "texts").glob("topics_*.txt"))
+    found = dict.fromkeys(
+        word[start : start + size]
+        for path in texts
+        for word in re.findall("[a-z]{4,}", path.read_text(encoding="utf-8").lower())
+        for size in range(2, 6)
+        for start in range(len(word) - size + 1)
+    )
+    return [piece for piece in found if piece not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}]
+
+
+def patched(rng: Random) -> str:
+    """A word that nobody ever heard of, from pieces of other words: any two tokens may follow each other in it."""
+    while True:
+        word = "".join(rng.choice(pieces()) for _ in range(rng.choice((1, 2, 2, 3))))
+        if word not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}:
+            return word
