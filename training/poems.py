@@ -86,7 +86,7 @@ def draw(rng: Random) -> Example:
 def cases() -> Iterator[Case]:
     """Held-out subjects in taught wordings."""
     rng = Random(51)
-    for noun in [*words.NEW_THINGS, *words.NEW_ANIMALS]:
+    for noun in [*words.EXAMINED_THINGS, *words.EXAMINED_ANIMALS]:
         yield Case("poem", rng.choice(ASKED[:8]).format(x=with_article(noun)), noun)
     for matter in words.NEW_MATTERS:
         yield Case("poem", rng.choice(ASKED[:8]).format(x=matter), matter)

@@ -113,7 +113,9 @@ def draw(rng: Random) -> Example:
 def cases() -> Iterator[Case]:
     rng = Random(40)
     for _ in range(40):
-        text = " ".join(rng.sample([*words.NEW_ANIMALS, *words.NEW_PEOPLE, *words.NEW_THINGS], rng.randint(2, 6)))
+        text = " ".join(
+            rng.sample([*words.EXAMINED_ANIMALS, *words.EXAMINED_PEOPLE, *words.EXAMINED_THINGS], rng.randint(2, 6))
+        )
         yield Case("repeating", rng.choice(REPEAT).format(x=text), text)
     for a, tops in ((1, range(3, 61)), (17, range(20, 45)), (30, range(1, 29))):
         for b in tops:

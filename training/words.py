@@ -75,6 +75,12 @@ NEW_THINGS = [thing for thing in NEW_THINGS if not any(thing in matter.split() f
 _ONSETS = "b br c ch d dr f fl g gl h j k l m n p pl qu r s sh sn st t tr v w z".split()
 _VOWELS = "a e i o u oo ee ai".split()
 _CODAS = "b d ck g l m n p r s t x ll rn mp nd".split()
+_COINED = re.compile(f"(({'|'.join(_ONSETS)})({'|'.join(_VOWELS)}))+({'|'.join(_CODAS)})")
+
+# Held out, but for the words that `invented` may hit upon, like "troll": these are neither taught nor examined.
+EXAMINED_ANIMALS, EXAMINED_PEOPLE, EXAMINED_THINGS = (
+    [word for word in held_out if not _COINED.fullmatch(word)] for held_out in (NEW_ANIMALS, NEW_PEOPLE, NEW_THINGS)
+)
 
 
 def invented(rng: Random) -> str:
