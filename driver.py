@@ -171,7 +171,8 @@ class Driver(Service):
         self._open: dict[RequestId, Generation] = {}
         self._wakeup = anyio.Event()
         self._none_is_open = anyio.Event()
-        self._sent = threading.Event()  # the loop has passed on what it was handed
+        self._sent = threading.Event()  # the loop has passed on all that it was handed
+        self._sent.set()
         self._stopping = False
 
     @asynccontextmanager

@@ -158,6 +158,24 @@ async def test_after_a_long_step_its_tokens_are_passed_on_before_the_next_one_be
     assert order[:40] == ["step", "token"] * 20
 
 
+async def test_a_long_step_without_events_is_followed_by_the_next_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driver.HEAD_START", 2 * PATIENCE)
+    engine, prefilled = ScriptedEngine(), False
+    step = engine.step
+
+    def prefill_first() -> bool:
+        nonlocal prefilled
+        if not prefilled:
+            time.sleep(0.005)
+            prefilled = True
+            return True
+        return step()
+
+    monkeypatch.setattr(engine, "step", prefill_first)
+    async with driving(engine) as driver:
+        assert isinstance(terminal(await all_events(await submit(driver))), Finished)
+
+
 async def test_a_loop_that_is_busy_holds_no_step_up_for_long() -> None:
     engine = ScriptedEngine()
     async with driving(engine) as driver:
