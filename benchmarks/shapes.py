@@ -22,44 +22,27 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+
+def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int, mlp: int, tied: bool) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=mlp,
+        max_position_embeddings=4096,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
 SHAPES: dict[str, LlamaConfig] = {
-    "135M": LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        intermediate_size=1536,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    ),
-    "1.1B": LlamaConfig(
-        vocab_size=32000,
-        hidden_size=2048,
-        num_hidden_layers=22,
-        num_attention_heads=32,
-        num_key_value_heads=4,
-        intermediate_size=5632,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    ),
+    "135M": _llama(vocabulary=49152, hidden=576, layers=30, heads=9, kv_heads=3, mlp=1536, tied=True),
+    "1.1B": _llama(vocabulary=32000, hidden=2048, layers=22, heads=32, kv_heads=4, mlp=5632, tied=False),
     # For trying the benchmark itself; its figures say nothing.
-    "tiny": LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    ),
+    "tiny": _llama(vocabulary=512, hidden=64, layers=2, heads=4, kv_heads=2, mlp=128, tied=True),
 }
 
 

@@ -32,7 +32,7 @@ class Linear:
         self._bias = bias
         self._is_packed = _is_packable(weight)
         # A plain matrix stays as it is, not copied.
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS) if self._is_packed else weight
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS) if self._is_packed else weight
 
     def __call__(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
         """The product, and `plus` added to it."""
@@ -53,8 +53,7 @@ class PackedLinear:
         self.outputs = len(weight)
         self.number = next(_numbers)
         _packed_linears[self.number] = self
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
-        self._bias = bias
+        self.product = Linear(weight, bias)
         self._input: Tensor | None = None
         self._output: Tensor | None = None
 
@@ -63,10 +62,6 @@ class PackedLinear:
             self._output = self.product(input)
             self._input = input
         return self._output
-
-    def product(self, input: Tensor) -> Tensor:
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._packed, self._bias, "none", [], "")
-        return output
 
 
 _numbers = itertools.count()

@@ -71,9 +71,8 @@ class ModelRunner:
         """
         expected = self._own_logits(model)
         name = type(model).__name__
-        library = self._build(model) if is_compiled else None
         try:
-            self._decoder = self._chosen(model, library)
+            self._decoder = self._chosen(model, is_compiled)
             self._verify(name, expected)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise UnsupportedModel(f"{name} cannot run on this engine's cache: {error}") from error
@@ -84,30 +83,30 @@ class ModelRunner:
         elif is_compiled and isinstance(self._decoder, TransformersDecoder):
             self._compile_layers(self._decoder, expected)
 
+    def _chosen(self, model: PreTrainedModel, is_compiled: bool) -> Decoder:
+        try:
+            llama.check(model, self._cache.context)
+        except llama.NotLlama as reason:
+            if is_compiled:
+                log.info("No decoder in C++ for this model: %s", reason)
+            return TransformersDecoder(model)
+        library = self._build(model) if is_compiled else None
+        taken = llama.take_apart(model, self._cache.columns)
+        return TorchDecoder(taken) if library is None else NativeDecoder(library, taken, self._cache)
+
     def _build(self, model: PreTrainedModel) -> CDLL | None:
         """The C++ decoder's code for this model, if it can have one."""
         began = time.perf_counter()
         try:
-            llama.check(model, self._cache.context)
             library = build_for(model)
-        except (llama.NotLlama, NotNative, CannotBuild) as reason:
-            if isinstance(reason, CannotBuild):
-                log.warning("The model runs uncompiled: %s", reason)
-            else:
-                log.info("No decoder in C++ for this model: %s", reason)
+        except NotNative as reason:
+            log.info("No decoder in C++ for this model: %s", reason)
+            return None
+        except CannotBuild as reason:
+            log.warning("The model runs uncompiled: %s", reason)
             return None
         log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
         return library
-
-    def _chosen(self, model: PreTrainedModel, library: CDLL | None) -> Decoder:
-        if library is not None:
-            taken = llama.take_apart(model, self._cache.columns)
-            return NativeDecoder(library, taken, self._cache)
-        try:
-            llama.check(model, self._cache.context)
-        except llama.NotLlama:
-            return TransformersDecoder(model)
-        return TorchDecoder(llama.take_apart(model, self._cache.columns))
 
     def _make_graphs(self, expected: Tensor) -> None:
         decoder = self._decoder

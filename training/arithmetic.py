@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache
 from random import Random
+from types import MappingProxyType
 
 from training.split import Case, Example, held_out
 
@@ -188,22 +189,8 @@ def _limits(operation: str) -> int:
     return 12 if operation == "product" else 99
 
 
-def draw(rng: Random) -> Example:
-    """A taught question."""
-    return _draw(rng, {})
-
-
-def draw_further(rng: Random) -> Example:
-    """The same with the second course's phrasings."""
-    return _draw(rng, FURTHER)
-
-
-def draw_more(rng: Random) -> Example:
-    """The same with the third course's phrasings."""
-    return _draw(rng, MORE)
-
-
-def _draw(rng: Random, further: Mapping[str, tuple[str, ...]]) -> Example:
+def draw(rng: Random, further: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> Example:
+    """A taught question, in one of the phrasings above or in one of the `further` ones."""
     if rng.random() < 0.02:
         return _too_hard(rng)
     operation = rng.choices(OPERATIONS, (4, 6, 3))[0]

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -50,18 +51,18 @@ SOURCES = {
         Source(smalltalk.draw, smalltalk.cases, 4),
     ),
     "second": (
-        Source(arithmetic.draw_further, arithmetic.cases, 40),
+        Source(partial(arithmetic.draw, further=arithmetic.FURTHER), arithmetic.cases, 40),
         Source(topics.draw_further, topics.cases, 76),
         Source(unknown.draw, unknown.cases, 16),
-        Source(stories.draw_further, stories.cases, 16),
+        Source(partial(stories.draw, naming=stories.SECOND), stories.cases, 16),
         Source(poems.draw, poems.cases, 4),
         Source(recitals.draw, recitals.cases, 14),
         Source(smalltalk.draw, smalltalk.cases, 4),
     ),
     "third": (
         Source(recitals.draw_copying, recitals.cases, 56),
-        Source(stories.draw_copying, stories.cases, 24),
-        Source(arithmetic.draw_more, arithmetic.cases, 44),
+        Source(partial(stories.draw, naming=stories.THIRD), stories.cases, 24),
+        Source(partial(arithmetic.draw, further=arithmetic.MORE), arithmetic.cases, 44),
         Source(topics.draw_further, topics.cases, 48),
         Source(unknown.draw, unknown.cases, 12),
         Source(poems.draw, poems.cases, 4),

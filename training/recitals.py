@@ -65,11 +65,11 @@ def _to_repeat(rng: Random) -> str:
 
 def draw_copying(rng: Random) -> Example:
     """Words to repeat that can only be copied, token by token."""
-    text = " ".join(patched_or_known(rng) for _ in range(rng.randint(1, 8)))
+    text = " ".join(_word_to_copy(rng) for _ in range(rng.randint(1, 8)))
     return Example("repeat", rng.choice(REPEAT).format(x=text), text)
 
 
-def patched_or_known(rng: Random) -> str:
+def _word_to_copy(rng: Random) -> str:
     known = (words.ANIMALS, words.PEOPLE, words.THINGS, words.ADJECTIVES, words.NAMES)
     return words.patched(rng) if rng.random() < 0.8 else rng.choice(rng.choice(known))
 

@@ -156,22 +156,8 @@ def tell(rng: Random, about: Subject) -> str:
     return " ".join(sentences).replace(" \n", "\n").format_map(slots)
 
 
-def draw(rng: Random) -> Example:
+def draw(rng: Random, naming: Naming = FIRST) -> Example:
     """A taught question with a story."""
-    return _draw(rng, FIRST)
-
-
-def draw_further(rng: Random) -> Example:
-    """The same with the second course's heroes."""
-    return _draw(rng, SECOND)
-
-
-def draw_copying(rng: Random) -> Example:
-    """The same with the third course's heroes."""
-    return _draw(rng, THIRD)
-
-
-def _draw(rng: Random, naming: Naming) -> Example:
     if rng.random() < 0.12:
         question = rng.choice(UNASKED)
         story = tell(rng, _any_hero(rng, naming))

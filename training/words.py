@@ -84,8 +84,7 @@ EXAMINED_ANIMALS, EXAMINED_PEOPLE, EXAMINED_THINGS = (
 
 
 def invented(rng: Random) -> str:
-    ""
-    "A word that nobody has used, like `snoobrick`: what it is made of must be copied, it cannot be remembered."
+    """A word that nobody has used, like `snoobrick`: what it is made of must be copied, it cannot be remembered."""
     syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 2, 2, 3)))]
     return "".join(syllables) + rng.choice(_CODAS)
 

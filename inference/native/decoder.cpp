@@ -47,10 +47,12 @@ inline Floats load(const uint16_t *from) {
     Bits wide = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits) << 16;
     return (Floats)wide;
 }
-inline void store(uint16_t *to, Floats numbers) {  // to the nearest; of two, to the even one
-    Bits bits = (Bits)numbers;
-    bits += 0x7fff + ((bits >> 16) & 1);
-    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(bits >> 16, Halves);
+inline Bits rounded(Floats numbers) {  // to the nearest bfloat16; of two, to the even one
+    const Bits bits = (Bits)numbers;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+inline void store(uint16_t *to, Floats numbers) {
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(rounded(numbers), Halves);
 }
 
 inline float to_float(float number) { return number; }
@@ -253,9 +255,9 @@ void rms_norm(const float *x, const float *weights, int64_t size, double epsilon
     if (i < size) {
         float rest[LANES] = {};
         for (int64_t j = i; j < size; ++j) rest[j - i] = x[j] * factor * weights[j];
-        To rounded[LANES];
-        store(rounded, load(rest));
-        memcpy(to + i, rounded, (size - i) * sizeof(To));
+        To last[LANES];
+        store(last, load(rest));
+        memcpy(to + i, last, (size - i) * sizeof(To));
     }
 }
 
@@ -386,8 +388,7 @@ void attend_with_tiles(const Task &task, int64_t inputs, float *room) {
             Floats weight = exponential(load(room + k * LANES) - largest);
             weight = Ints{} + int32_t(k) <= positions ? weight : Floats{};
             total += weight;
-            Bits bits = (Bits)weight;
-            both[k - key] = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+            both[k - key] = rounded(weight);
         }
         weights[key / 2] = both[0] | both[1] << 16;
     }
@@ -446,10 +447,10 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
     const int64_t kv_head = (head - heads) % model.kv_heads;
     const int64_t row = (step.slots[token] * model.kv_heads + kv_head) * model.context * HEAD_DIM;
     if (!is_key && attends_with_tiles) {  // values: [context / 32][HEAD_DIM][32]
-        Weight rounded[HEAD_DIM];
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(rounded + i, load(vector + i));
+        Weight value[HEAD_DIM];
+        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(value + i, load(vector + i));
         Weight *to = layer.values + row + position / KEYS * KEYS * HEAD_DIM + position % KEYS;
-        for (int64_t i = 0; i < HEAD_DIM; ++i) to[i * KEYS] = rounded[i];
+        for (int64_t i = 0; i < HEAD_DIM; ++i) to[i * KEYS] = value[i];
         return;
     }
     Weight *cache = (is_key ? layer.keys : layer.values) + row + position * HEAD_DIM;
@@ -458,6 +459,10 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
 
 void run_layer(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
+    const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
+        for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
+            step.hidden[token * hidden + panel * PANEL + i] += sums[i];
+    };
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
         rms_norm(step.hidden + token * hidden, layer.input_norm, hidden, model.epsilon,
@@ -485,10 +490,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         attend_with_vectors(task, layer.output.inputs);
     }
 
-    product(layer.output, step.attended, tokens, [&](int64_t token, int64_t panel, const float *sums) {
-        for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
-            step.hidden[token * hidden + panel * PANEL + i] += sums[i];
-    });
+    product(layer.output, step.attended, tokens, add_to_hidden);
 
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
@@ -500,10 +502,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
     });
 
-    product(layer.down, step.activated, tokens, [&](int64_t token, int64_t panel, const float *sums) {
-        for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
-            step.hidden[token * hidden + panel * PANEL + i] += sums[i];
-    });
+    product(layer.down, step.activated, tokens, add_to_hidden);
 }
 
 }  // namespace

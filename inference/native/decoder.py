@@ -167,9 +167,8 @@ class NativeDecoder:
         outputs, inputs = (_filled_up(size, to) for size, to in zip(weight.shape, (PANEL, BLOCK), strict=True))
         filled = F.pad(weight, (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
         if self._dtype == torch.bfloat16:
-            filled = filled.view(
-                torch.int32
-            )  # two inputs' weights stay side by side: as one number, they move together
+            # Two inputs' weights stay side by side: as one number, they move together.
+            filled = filled.view(torch.int32)
         panels = filled.view(outputs // PANEL, PANEL, -1).transpose(1, 2)
         return _Matrix(
             panels=self._hold(panels),
