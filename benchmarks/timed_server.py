@@ -2,7 +2,8 @@
 
     uvicorn benchmarks.timed_server:app
 
-GET /delays answers the seconds of all token messages since it was last asked, and forgets them.
+GET /delays answers, for all token messages since it was last asked, [seconds, tokens that the same step made], and
+forgets them.
 """
 
 import time
@@ -22,7 +23,7 @@ class TimedDriver(Driver):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.numbers: dict[str, RequestId] = {}
-        self.step_ends: dict[RequestId, deque[float]] = defaultdict(deque)
+        self.step_ends: dict[RequestId, deque[tuple[float, int]]] = defaultdict(deque)
 
     async def submit(self, request: GenerationRequest, request_id: str) -> Generation:
         generation = await super().submit(request, request_id)
@@ -31,21 +32,21 @@ class TimedDriver(Driver):
 
     def _hand_over(self, events: Sequence[tuple[RequestId, Event]]) -> None:
         now = time.perf_counter()  # the step's last act is to hand its events over
-        for number, event in events:
-            if isinstance(event, Token):
-                self.step_ends[number].append(now)
+        numbers = [number for number, event in events if isinstance(event, Token)]
+        for number in numbers:
+            self.step_ends[number].append((now, len(numbers)))
         super()._hand_over(events)
 
 
 def timed(app: ASGIApp, driver: TimedDriver) -> ASGIApp:
     """The application, with the times of its token messages at /delays."""
-    delays: list[float] = []
+    delays: list[tuple[float, int]] = []
 
     async def timed_app(scope: Scope, receive: Receive, send: Send) -> None:
         async def timed_send(message: Message) -> None:
             if message.get("body", b"").startswith(b'data: {"token"'):
-                ends = driver.step_ends[driver.numbers[scope["request_id"]]]
-                delays.append(time.perf_counter() - ends.popleft())
+                ended_at, tokens = driver.step_ends[driver.numbers[scope["request_id"]]].popleft()
+                delays.append((time.perf_counter() - ended_at, tokens))
             await send(message)
 
         if scope["type"] == "http" and scope["path"] == "/delays":

@@ -83,7 +83,8 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
 ) -> Tensor:
     assert _batch is not None, "the model runs outside of `attending`"
-    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window)
+    # Contiguous, as `_attend_shape` promises the compiler.
+    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window).contiguous()
 
 
 def attend_slots(
@@ -106,7 +107,7 @@ def attend_slots(
         [1, tokens, heads, head_dim].
     """
     batch.windows.add(window)
-    keys, values = batch.cache.write(layer, key, value, batch.slots, batch.columns)
+    keys, values = batch.cache.write(layer, key, value, batch.places(key.shape[1]))
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)
@@ -129,7 +130,7 @@ def attend_slots(
             softcap,
         )
         outputs.append(output[0].transpose(0, 1))
-    return torch.cat(outputs).unsqueeze(0)
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0)
 
 
 def _attend_shape(

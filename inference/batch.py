@@ -17,7 +17,7 @@ from inference.kv_cache import KVCache
 from inference.scheduler import Schedule
 from inference.sequence import Sequence
 
-LENGTH_STEP = 64
+LENGTH_STEP = 32
 """A run reads the cache up to its longest request's length, rounded up to this: kernels are made per shape."""
 
 
@@ -56,6 +56,13 @@ class Batch:
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
     windows: set[int | None] = field(default_factory=set)  # how far back the layers have looked; None: all the way
     _masks: dict[object, Tensor] = field(default_factory=dict)
+    _places: dict[int, Tensor] = field(default_factory=dict)
+
+    def places(self, kv_heads: int) -> Tensor:
+        """Where the new keys and values go in a layer of so many heads: [2 * kv_heads * tokens]."""
+        if kv_heads not in self._places:
+            self._places[kv_heads] = self.cache.places(self.slots, self.columns, kv_heads)
+        return self._places[kv_heads]
 
     def run_mask(self, run: Run, window: int | None, dtype: torch.dtype) -> Tensor:
         """Added to a run's scores: [requests, 1, 1, length], 0 or -inf."""

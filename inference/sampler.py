@@ -36,7 +36,7 @@ class Draw:
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     """Return a token id for each row of `logits` [rows, vocabulary], drawn as `draws` [rows] says."""
-    greedy = logits.argmax(-1)
+    greedy = logits.max(-1).indices  # for half precision on a CPU several times faster than argmax
     if all(draw.is_greedy for draw in draws):
         return _to_list(greedy)
     vocabulary = logits.shape[-1]
