@@ -3,6 +3,7 @@
 `driver.py` drives for an event loop, `sync_driver.py` for threads that block; neither says here how.
 """
 
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -29,7 +30,12 @@ def load_engine(config: Config) -> EngineVerbs:
     """Load the real engine. Importing it takes seconds, so that happens here, with the model, and not at a door."""
     from engine import Engine
 
-    return Engine.load(config)
+    engine = Engine.load(config)
+    # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
+    # collector looks through, they would stop the whole process for a tenth of a second now and then.
+    gc.collect()
+    gc.freeze()
+    return engine
 
 
 class Service:

@@ -1,5 +1,6 @@
 """Loading a checkpoint from a folder: what may be wrong with one is told in a line, without a traceback."""
 
+import gc
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from config import BUNDLED_MODEL, Config
 from engine import Engine
 from inference.loading import load_checkpoint
 from inference.request import LoadError
+from service import load_engine
 from tests.tiny_models import CONTEXT, SPECIAL_TOKENS, byte_tokenizer, random_model, reference
 
 Damage = Callable[[Path], None]
@@ -109,6 +111,16 @@ def test_the_generation_config_says_what_ends_a_text_or_else_the_tokenizer(
     edit_json(folder / "tokenizer_config.json", eos_token="<eos>")
     edit_json(folder / "generation_config.json", eos_token_id=in_generation_config)
     assert set(load_checkpoint(Config(model=str(folder), device="cpu")).eos_ids) == eos_ids
+
+
+def test_what_a_service_has_loaded_is_out_of_the_garbage_collectors_sight(sound_folder: Path) -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        load_engine(Config(model=str(sound_folder), device="cpu"))
+        assert gc.get_freeze_count() > frozen + 10_000
+        assert len(gc.get_objects()) < 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_two_engines_of_one_folder_do_not_share_their_state(sound_folder: Path) -> None:
