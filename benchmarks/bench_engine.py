@@ -170,7 +170,8 @@ def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> 
         _, body = asyncio.run(ask(server.target.beside("/delays")))
     delays = json.loads(body)
     every = [seconds for seconds, _ in delays]
-    running = [seconds for seconds, tokens in delays if tokens == streams]  # no request is being taken in
+    # In a step that made a token for every stream no prompt is left.
+    running = [seconds for seconds, tokens in delays if tokens == streams]
     return {
         "streams": streams,
         "tokens": len(every),

@@ -30,13 +30,13 @@ class Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._bias = bias
-        self._is_packed = _is_packable(weight)
+        self.is_packed = _is_packable(weight)
         # A plain matrix stays as it is, not copied.
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS) if self._is_packed else weight
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS) if self.is_packed else weight
 
     def __call__(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
         """The product, and `plus` added to it."""
-        if not self._is_packed:
+        if not self.is_packed:
             output = F.linear(input, self._weight, self._bias)
             return output if plus is None else output + plus
         if plus is None:

@@ -15,8 +15,8 @@ from inference.linear import Linear
 from inference.llama import Layer, Llama, Sizes
 
 ROW_STEP = 16
-"""More tokens than this are filled up to a multiple of it: oneDNN makes a kernel for each new number of rows, and that
-takes longer than the product."""
+"""If matrices are packed, more tokens than this are filled up to a multiple of it: oneDNN makes a kernel for each new
+number of rows, and that takes longer than the product."""
 
 
 class TorchDecoder:
@@ -36,7 +36,7 @@ class TorchDecoder:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
         positions, token_ids = batch.positions[0], batch.token_ids[0]
         cosines, sines = self._cosines[positions], self._sines[positions]  # [tokens, 1, head_dim]
-        filling = -len(token_ids) % ROW_STEP if len(token_ids) > ROW_STEP else 0
+        filling = -len(token_ids) % ROW_STEP if self._head.is_packed and len(token_ids) > ROW_STEP else 0
         hidden = F.embedding(F.pad(token_ids, (0, filling)), self._embedding)  # [rows, hidden]
         for layer in self._layers:
             hidden = layer.forward(hidden, batch, cosines, sines)
