@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from training import arithmetic, corpus, evaluate, poems, recitals, stories, tokenizer, topics, train, words
+from training import arithmetic, corpus, evaluate, phrasings, poems, recitals, stories, tokenizer, topics, train, words
 from training.evaluate import Examined, most_repeated, names_subject, topic_of
 from training.noise import noisy
-from training.rows import batch, encode, plan
-from training.settings import FULL, MODEL, TOY, Course
+from training.rows import QUESTION_WEIGHT, Encoded, batch, encode, plan
+from training.settings import FULL, MODEL, TOY
 from training.split import Case, Example, key, share
+from training.tokenizer import ASSISTANT
 
 HALF_PRECISION = {"F16", "BF16"}
 MEGABYTE = 1_000_000
@@ -35,31 +38,29 @@ MEGABYTE = 1_000_000
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a toy corpus and tokenizer."""
     folder = tmp_path_factory.mktemp("toy")
-    for course in TOY.courses:
-        corpus.write(course, folder)
+    corpus.write(TOY, folder)
     tokenizer.train(TOY, tokenizer.texts(TOY, folder)).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def full_corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The corpora of the bundled model, made again, and their SHA-256."""
+def full_corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The corpus of the bundled model, made again, and its SHA-256."""
     build = tmp_path_factory.mktemp("full")
-    return build, {course.name: corpus.write(course, build) for course in FULL.courses}
+    return build, corpus.write(FULL, build)
 
 
-@pytest.mark.timeout(300)  # 420,000 documents
-def test_remaking_the_corpora_gives_the_hashes_that_are_written_down(full_corpus: tuple[Path, dict[str, str]]) -> None:
+@pytest.mark.timeout(300)  # 795,000 documents
+def test_remaking_the_corpus_gives_the_hash_that_is_written_down(full_corpus: tuple[Path, str]) -> None:
     assert full_corpus[1] == corpus.CORPUS_SHA256
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("course", FULL.courses, ids=lambda course: course.name)
-def test_no_held_out_question_is_in_the_training_text(course: Course, full_corpus: tuple[Path, dict[str, str]]) -> None:
+def test_no_held_out_question_is_in_the_training_text(full_corpus: tuple[Path, str]) -> None:
     examined = {key(case.question) for case in corpus.cases()}
     taught = {
         key(question)
-        for document in corpus.read(course, full_corpus[0])
+        for document in corpus.read(full_corpus[0])
         for question, _ in cast(list[list[str]], document["turns"])
     }
     assert len(examined) > 3000
@@ -67,25 +68,31 @@ def test_no_held_out_question_is_in_the_training_text(course: Course, full_corpu
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("course", FULL.courses, ids=lambda course: course.name)
-def test_no_held_out_subject_is_in_a_taught_question(course: Course, full_corpus: tuple[Path, dict[str, str]]) -> None:
+def test_no_held_out_subject_is_in_a_taught_question(full_corpus: tuple[Path, str]) -> None:
     held_out = {*words.EXAMINED_ANIMALS, *words.EXAMINED_PEOPLE, *words.EXAMINED_THINGS}
-    for document in corpus.read(course, full_corpus[0]):
+    for document in corpus.read(full_corpus[0]):
         if document["kind"] in ("story", "poem"):
             question = cast(list[list[str]], document["turns"])[0][0]
             assert not held_out & set(key(question).split()), question
 
 
-@pytest.mark.parametrize(
-    "draw", [arithmetic.draw, *(partial(arithmetic.draw, further=f) for f in (arithmetic.FURTHER, arithmetic.MORE))]
-)
+@pytest.mark.parametrize("draw", [arithmetic.draw, arithmetic.draw_opposites])
 def test_no_held_out_pair_of_numbers_is_taught_in_any_phrasing(draw: Callable[[Random], Example]) -> None:
-    rng = Random(1)
-    for _ in range(5000):
+    rng, asserted = Random(1), 0
+    for _ in range(15_000):
         example = draw(rng)
-        numbers = [int(n) for n in key(example.question).replace("x", " ").split() if n.isdigit()]
-        if example.kind == "arithmetic" and " + " in example.question and len(numbers) == 2:
-            assert not arithmetic.pair_held_out("sum", *numbers)
+        numbers = [int(n) for n in re.findall(r"\d+", example.question)]
+        if example.kind != "arithmetic" or len(numbers) != 2 or 0 in numbers:
+            continue
+        x, y = numbers
+        result = int(example.answer.split()[-1].rstrip("."))
+        if result == x + y:
+            asserted += 1
+            assert not arithmetic.pair_held_out("sum", x, y), example
+        elif abs(result) == abs(x - y):
+            asserted += 1
+            assert not arithmetic.pair_held_out("difference", *((x, y) if result == x - y else (y, x))), example
+    assert asserted > 5_000
 
 
 def test_every_topic_is_asked_in_many_ways_and_one_of_them_is_held_out() -> None:
@@ -98,17 +105,42 @@ def test_every_topic_is_asked_in_many_ways_and_one_of_them_is_held_out() -> None
         assert topics.left_out(topic) == [min(topic.wordings, key=share)]
 
 
-def test_every_topic_is_asked_in_more_ways_in_the_second_course() -> None:
+def test_every_topic_is_asked_in_many_further_wordings() -> None:
     further = topics.further_wordings()
     assert further.keys() == {topic.name for topic in topics.topics()}
-    assert min(map(len, further.values())) >= 25
+    assert min(map(len, further.values())) >= 50
+
+
+@pytest.mark.parametrize("operation", arithmetic.OPERATIONS)
+def test_no_further_phrasing_of_a_sum_holds_an_examined_one(operation: str) -> None:
+    signs = arithmetic.SIGNS[operation]
+    examined = {key(p.format(a="A", b="B", o=o)) for p in arithmetic.phrasings(operation, examined=True) for o in signs}
+    opposed = [
+        phrasing.replace("{w}", word)
+        for words_of_both in arithmetic.OPPOSITES
+        for phrasing in arithmetic.OPPOSED[words_of_both[0]]
+        for word in words_of_both
+    ]
+    for phrasing in [*phrasings.further(operation), *opposed]:
+        assert not any(f" {one} " in f" {key(phrasing.format(a='A', b='B'))} " for one in examined), phrasing
+
+
+@pytest.mark.parametrize(("part", "many"), [("term", 0), ("terms", 1)])
+def test_no_further_template_holds_an_examined_one(part: str, many: int) -> None:
+    examined = {key(template.format(x="X")) for template in topics.templates(examined=True)[many]}
+    for template in phrasings.further(part):
+        assert not any(f" {one} " in f" {key(template.format(x='X'))} " for one in examined), template
 
 
 def test_no_question_belongs_to_two_topics() -> None:
     owners: dict[str, str] = {}
     for topic in topics.topics():
-        further = topics.further_wordings()[topic.name]
-        for question in (*topic.wordings, *further, *topics.general(topic, True), *topics.general(topic, False)):
+        for question in (
+            *topics.kept(topic),
+            *topics.left_out(topic),
+            *topics.general(topic, True),
+            *topics.general(topic, False),
+        ):
             assert owners.setdefault(key(question), topic.name) == topic.name, question
 
 
@@ -161,11 +193,11 @@ def test_every_text_round_trips(toy: Path, text: str) -> None:
     assert made.decode(made(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_a_batch_weighs_only_answers_and_keeps_documents_apart(toy: Path) -> None:
+def test_a_question_without_a_weight_leaves_the_answer_and_documents_stay_apart(toy: Path) -> None:
     made = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(toy))
-    document: dict[str, object] = {"kind": "arithmetic", "system": "", "turns": [["2+2", "4"]], "chat": False}
+    document: dict[str, object] = {"kind": "repeat", "system": "", "turns": [["2+2", "4"]], "chat": False}
     encoded = encode(made, [document, document])
-    length, rows = plan(TOY, encoded, epoch=0)[0]
+    length, rows = plan(TOY, encoded, range(2), seed=1)[0]
     rows_made = batch(TOY, encoded, length, rows)
     size = len(encoded[0].ids)
     assert rows_made.ids.shape == (TOY.tokens_per_step // length, length)
@@ -175,6 +207,28 @@ def test_a_batch_weighs_only_answers_and_keeps_documents_apart(toy: Path) -> Non
     weighed = rows_made.weights[0, :size].nonzero()[0]
     answer = [*made("4", add_special_tokens=False)["input_ids"], made.eos_token_id]
     assert [encoded[0].ids[i + 1] for i in weighed] == answer
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("topic", QUESTION_WEIGHT), ("arithmetic", 0.0), ("repeat", 0.0)])
+def test_a_question_is_learned_faintly_unless_nothing_foretells_it(toy: Path, kind: str, weight: float) -> None:
+    made = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(toy))
+    document: dict[str, object] = {"kind": kind, "system": "", "turns": [["Why send?", "So."]], "chat": True}
+    (encoded,) = encode(made, [document])
+    answer_from = encoded.ids.tolist().index(made.convert_tokens_to_ids(ASSISTANT)) + 1
+    assert encoded.weights[0] == 0
+    assert encoded.weights[1:answer_from] == pytest.approx(weight)
+    assert all(encoded.weights[answer_from:] >= 1)
+
+
+def test_every_document_of_a_part_is_read_once_in_rows_that_are_nearly_full() -> None:
+    rng = Random(8)
+    sizes = [rng.choice((14, 17, 20, 30, 30, 40, 40, 50, 60, 150, 300)) for _ in range(3000)]
+    encoded = [Encoded(np.zeros(size, np.uint16), np.ones(size, np.float32)) for size in sizes]
+    steps = plan(FULL, encoded, range(100, 3000), seed=1)
+    assert sorted(number for _, rows in steps for row in rows for number in row) == list(range(100, 3000))
+    assert all(sum(sizes[number] for number in row) <= length for length, rows in steps for row in rows)
+    room = sum(length * len(rows) for length, rows in steps)
+    assert sum(sizes[100:]) / room > 0.9
 
 
 @pytest.mark.timeout(300)  # some seconds on two free cores
@@ -197,6 +251,8 @@ def test_a_toy_run_learns_stops_and_goes_on(toy: Path, monkeypatch: pytest.Monke
     at = torch.load(toy / "state.pt", weights_only=True)["step"]
     losses = train.train(TOY, toy, toy)
     assert at == 2 * TOY.save_every
+    with pytest.raises(SystemExit, match="belongs to a training with other settings"):
+        train.train(replace(TOY, seed=1), toy, toy)
     assert torch.load(toy / "state.pt", weights_only=True)["step"] == at + len(losses)
     assert losses[-1] < math.log(TOY.vocabulary) - 0.7  # it knows more than that every token is as likely
     model = AutoModelForCausalLM.from_pretrained(toy)

@@ -2,7 +2,7 @@
 
 The pipeline is four programs, run in this order (`make model` runs them all):
 
-    python -m training.corpus      # writes training/build/corpus-*.jsonl, always the same bytes
+    python -m training.corpus      # writes training/build/corpus.jsonl, always the same bytes
     python -m training.tokenizer   # writes the byte-level BPE tokenizer into bundled_model/
     python -m training.train       # writes the weights into bundled_model/; resumes where it stopped
     python -m training.evaluate    # the table of held-out cases; --card puts it into the model card

@@ -1,18 +1,20 @@
 """Sums and differences of numbers to 99, products to 12, asked in many phrasings.
 
-Held out: a tenth of the number pairs (a sum in neither order, a product in one of its two orders) and an eighth of
-the phrasings. Digits are single tokens, so what is learned is the procedure and not the pair.
+Held out: a tenth of the number pairs and an eighth of the phrasings listed here; texts/phrasings.txt and OPPOSED are
+never examined. A sum's pair is held out in both orders. A product's is in one, a times b with a < b: b times a is
+taught, and so are sentences that happen to name b first. Digits are single tokens, so what is learned is the procedure
+and not the pair.
 """
 
 # ruff: noqa: SIM905 (a list of words reads best as a sentence)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from random import Random
-from types import MappingProxyType
 
+from training.phrasings import further
 from training.split import Case, Example, held_out
 
 ONES = (
@@ -105,40 +107,30 @@ TIMES = (
     "What do {a} rows of {b} chairs make?",
     "Tell me {a} times {b}.",
 )
-# Those of the second course.
-FURTHER = {
-    "sum": (
-        "Raise {a} by {b}.", "{a} with {b} added?", "What do I get when I put {a} and {b} together?",
-        "Count {a} and {b} together", "{a} goes up by {b}. What is it now?", "{b} more than {a} is?",
-        "Combine {a} and {b}", "What is the total of {a} and {b}?", "Put {b} on top of {a}.",
-        "I am {a} years old. How old am I in {b} years?", "A bus carries {a} people and {b} get on. How many?",
+# (the word for a sum, the word for a difference): a phrasing of OPPOSED takes either.
+OPPOSITES = (
+    ("increase", "decrease"), ("Increase", "Decrease"), ("grow", "shrink"), ("rises", "falls"), ("gains", "loses"),
+    ("more", "fewer"), ("up", "down"), ("added", "taken away"), ("raised", "lowered"), ("older", "younger"),
+)  # fmt: skip
+OPPOSED = {
+    "increase": (
+        "Let {a} {w} by {b}.", "Start with {a} and {w} it by {b}.", "What do I get if I {w} the number {a} by {b}?",
+        "{w} the number {a} by {b}", "What is {a} after an {w} of {b}?", "I {w} my {a} coins by {b}. How many then?",
+        "Please {w} the price of {a} by {b}.", "The number is {a}. Now {w} it by {b}.",
     ),
-    "difference": (
-        "Reduce {a} by {b}.", "Lower {a} by {b}", "{a} goes down by {b}. What is it now?", "{a} without {b}?",
-        "What is {a} reduced by {b}?", "What remains of {a} without {b}?", "Remove {b} from {a}.",
-        "Deduct {b} from {a}", "What is the difference between {a} and {b}?", "Difference {a} and {b}",
-        "By how much is {a} more than {b}?", "Shrink {a} by {b}.", "{b} fewer than {a} is?",
-        "Cut {a} by {b}.", "I have {a} coins and spend {b}. How many are left?",
-        "A bus carries {a} people and {b} get off. How many?",
+    "Increase": (
+        "{w} the number {a} by {b}.", "{w} it by {b}: {a}", "{w} the value {a} by {b}.", "{w} {a} coins by {b} coins.",
+        "{w} by {b}, beginning at {a}.",
     ),
-    "product": (
-        "{a} groups of {b}?", "{a} times as many as {b}?", "What is {b} taken {a} times?",
-        "{a} tables with {b} legs each. How many legs?", "Double and more: {a} times {b}", "Product {a} and {b}",
-    ),
+    "grow": ("Let {a} {w} by {b}.", "What becomes of {a} if I let it {w} by {b}?"),
+    "rises": ("The price of {a} {w} by {b}. What is it now?", "The water stands at {a} and {w} by {b}. Where is it?"),
+    "gains": ("A team with {a} points {w} {b}. How many has it?", "Who has {a} {w} {b}. What is there now?"),
+    "more": ("{b} {w} than {a} is how many?", "I have {a} cards and Ben has {b} {w}. How many has Ben?"),
+    "up": ("From {a} go {w} by {b}.", "The lift is at {a} and goes {w} {b} floors. Where is it?"),
+    "added": ("What is {a} with {b} {w}?", "{b} {w}, {a} before: what is it now?"),
+    "raised": ("What is {a} {w} by {b}?", "{a} {w} by {b}"),
+    "older": ("Ida is {a}. Her cousin is {b} years {w}. How old is the cousin?",),
 }  # fmt: skip
-# And of the third.
-MORE = {
-    "sum": (*FURTHER["sum"], "{a} increased by {b}", "An increase of {b} on {a}?", "{a} grows by {b}."),
-    "difference": (
-        *FURTHER["difference"],
-        "{a} decreased by {b}",
-        "What is {a} decreased by {b}?",
-        "A decrease of {b} from {a}?",
-        "{a} shrinks by {b}.",
-        "{a} diminished by {b}",
-    ),
-    "product": FURTHER["product"],
-}
 OPERATIONS = ("sum", "difference", "product")
 SIGNS = {"sum": ("+",), "difference": ("-",), "product": ("*", "x", "×")}
 OWN = {"sum": PLUS, "difference": MINUS, "product": TIMES}
@@ -178,22 +170,52 @@ def pair_held_out(operation: str, a: int, b: int) -> bool:
 
 @cache
 def phrasings(operation: str, examined: bool) -> tuple[str, ...]:
-    """The phrasings of one operation: those taught, or those held out."""
+    """The phrasings of one operation listed above: those taught, or those held out."""
     every = [*SHORT, *SIGNED, *OWN[operation]]
     return tuple(
         p for i, p in enumerate(every) if (i >= len(SHORT) and held_out(operation + p, PHRASING_PART)) == examined
     )
 
 
+@cache
+def taught(operation: str) -> tuple[str, ...]:
+    """Every phrasing that the training uses."""
+    return phrasings(operation, examined=False) + further(operation)
+
+
 def _limits(operation: str) -> int:
     return 12 if operation == "product" else 99
 
 
-def draw(rng: Random, further: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> Example:
-    """A taught question, in one of the phrasings above or in one of the `further` ones."""
+def draw(rng: Random) -> Example:
+    """A taught question."""
     if rng.random() < 0.02:
         return _too_hard(rng)
     operation = rng.choices(OPERATIONS, (4, 6, 3))[0]
+    a, b = _numbers(rng, operation)
+    dense = rng.random() < 0.4  # many sums for few tokens
+    phrasing = rng.choice(SHORT if dense else taught(operation))
+    sign = rng.choice(SIGNS[operation])
+    if rng.random() < 0.08 and ("{o}" not in phrasing or " {o} " in phrasing):
+        word = {"sum": "plus", "difference": "minus", "product": "times"}[operation]
+        question = phrasing.format(a=in_words(a), b=in_words(b), o=word)
+    else:
+        question = phrasing.format(a=a, b=b, o=sign)
+    return Example("arithmetic", question, answer(operation, a, b))
+
+
+def draw_opposites(rng: Random) -> Example:
+    """A taught question that one of two opposite words makes a sum or a difference."""
+    plus, minus = rng.choice(OPPOSITES)
+    operation = rng.choice(("sum", "difference"))
+    word = plus if operation == "sum" else minus
+    a, b = _numbers(rng, operation)
+    question = rng.choice(OPPOSED[plus]).format(a=a, b=b, w=word).replace("an decrease", "a decrease")
+    return Example("arithmetic", question, answer(operation, a, b))
+
+
+def _numbers(rng: Random, operation: str) -> tuple[int, int]:
+    """A taught pair."""
     top = _limits(operation)
     while True:
         if rng.random() < 0.15:  # small numbers are what people try
@@ -203,16 +225,7 @@ def draw(rng: Random, further: Mapping[str, tuple[str, ...]] = MappingProxyType(
             if operation == "difference" and a < b and rng.random() < 0.6:
                 a, b = b, a
         if not pair_held_out(operation, a, b):
-            break
-    dense = rng.random() < 0.4  # many sums for few tokens
-    phrasing = rng.choice(SHORT if dense else phrasings(operation, examined=False) + further.get(operation, ()))
-    sign = rng.choice(SIGNS[operation])
-    if rng.random() < 0.08 and ("{o}" not in phrasing or " {o} " in phrasing):
-        word = {"sum": "plus", "difference": "minus", "product": "times"}[operation]
-        question = phrasing.format(a=in_words(a), b=in_words(b), o=word)
-    else:
-        question = phrasing.format(a=a, b=b, o=sign)
-    return Example("arithmetic", question, answer(operation, a, b))
+            return a, b
 
 
 def _too_hard(rng: Random) -> Example:
@@ -243,10 +256,10 @@ def cases() -> Iterator[Case]:
         sign = SIGNS[operation][0]
         pairs = [(a, b) for a in numbers for b in numbers]
         new = [pair for pair in pairs if pair_held_out(operation, *pair)]
-        taught = phrasings(operation, examined=False)
+        seen = phrasings(operation, examined=False)
         unseen = phrasings(operation, examined=True)
         for a, b in new:
-            question = rng.choice(taught).format(a=a, b=b, o=sign)
+            question = rng.choice(seen).format(a=a, b=b, o=sign)
             yield Case(f"{operation}, new pair", question, answer(operation, a, b))
         for a, b in pairs if operation == "product" else rng.sample(pairs, 1000):
             question = rng.choice(unseen).format(a=a, b=b, o=sign)

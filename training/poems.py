@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from training import words
+from training.phrasings import further, sections
 from training.split import Case, Example
 from training.words import with_article
 
@@ -39,22 +40,16 @@ UNASKED = (
 
 @cache
 def _couplets() -> dict[str, list[str]]:
-    parts: dict[str, list[str]] = {}
-    for line in TEXTS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("= "):
-            parts[line[2:]] = []
-        elif line:
-            parts[list(parts)[-1]].append(line)
-    return parts
+    return sections(TEXTS)
 
 
 def subject(rng: Random) -> str:
     """A taught subject as a question names it."""
     dice = rng.random()
-    if dice < 0.45:
+    if dice < 0.35:
         return rng.choice(words.MATTERS)
-    if dice < 0.52:
-        return with_article(words.invented(rng))
+    if dice < 0.65:  # nobody ever heard of it, so it must be copied
+        return with_article(words.patched(rng))
     noun = rng.choice(rng.choice((words.ANIMALS, words.THINGS, words.PEOPLE)))
     return with_article(f"{rng.choice(words.ADJECTIVES)} {noun}" if rng.random() < 0.3 else noun)
 
@@ -80,7 +75,7 @@ def draw(rng: Random) -> Example:
     if dice < 0.25:
         haiku = rng.choice(_couplets()["haiku"])
         return Example("poem", rng.choice(HAIKU).format(x=x), _lines(haiku, x))
-    return Example("poem", rng.choice(ASKED).format(x=x), compose(rng, x))
+    return Example("poem", rng.choice(ASKED + further("poem")).format(x=x), compose(rng, x))
 
 
 def cases() -> Iterator[Case]:

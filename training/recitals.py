@@ -6,10 +6,11 @@ how a model of this size learns to copy from its prompt, which its stories need 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from training import words
+from training.phrasings import further
 from training.split import Case, Example, held_out
 
 UP = (
@@ -55,23 +56,19 @@ REPEAT = (
 )  # fmt: skip
 
 
-def _to_repeat(rng: Random) -> str:
-    lists = (words.ANIMALS, words.PEOPLE, words.THINGS, words.ADJECTIVES, words.NAMES)
-    some = [
-        words.invented(rng) if rng.random() < 0.35 else rng.choice(rng.choice(lists)) for _ in range(rng.randint(1, 9))
-    ]
-    return " ".join(some)
-
-
-def draw_copying(rng: Random) -> Example:
-    """Words to repeat that can only be copied, token by token."""
-    text = " ".join(_word_to_copy(rng) for _ in range(rng.randint(1, 8)))
-    return Example("repeat", rng.choice(REPEAT).format(x=text), text)
-
-
-def _word_to_copy(rng: Random) -> str:
+def _to_repeat(rng: Random, unheard: Callable[[Random], str]) -> str:
+    """Words; in three texts of four mostly such as nobody ever heard of, which can only be copied, token by token."""
     known = (words.ANIMALS, words.PEOPLE, words.THINGS, words.ADJECTIVES, words.NAMES)
-    return words.patched(rng) if rng.random() < 0.8 else rng.choice(rng.choice(known))
+    heard = rng.choice((0.1, 0.1, 0.3, 1.0))
+    return " ".join(
+        rng.choice(rng.choice(known)) if rng.random() < heard else unheard(rng) for _ in range(rng.randint(1, 10))
+    )
+
+
+def draw_repeating(rng: Random, unheard: Callable[[Random], str]) -> Example:
+    """Words to repeat; `unheard` makes up those that can only be copied."""
+    text = _to_repeat(rng, unheard)
+    return Example("repeat", rng.choice(REPEAT + further("repeat")).format(x=text), text)
 
 
 def counting(a: int, b: int, step: int) -> str:
@@ -85,14 +82,14 @@ def _held_out(a: int, b: int, step: int) -> bool:
 
 
 def draw(rng: Random) -> Example:
-    if rng.random() < 0.5:
-        text = _to_repeat(rng)
-        return Example("repeat", rng.choice(REPEAT).format(x=text), text)
+    """A taught question: words to repeat, or something to say in order."""
+    if rng.random() < 0.72:
+        return draw_repeating(rng, words.patched)
     if rng.random() < 0.15:
         answer = rng.choice(list(LISTS))
         return Example("recital", rng.choice(LISTS[answer]), answer)
     while True:
-        kind = rng.choices((UP, DOWN, STEPS), (6, 2, 2))[0]
+        kind = rng.choices((UP + further("count"), DOWN, STEPS), (6, 2, 2))[0]
         phrasing = rng.choice(kind)
         step = rng.choice((2, 3, 5, 10)) if kind is STEPS else 1
         b = rng.choice((5, 10, 10, 12, 20, 20, 25, 30, 40, 50)) if rng.random() < 0.4 else rng.randint(3, 60)
@@ -100,7 +97,7 @@ def draw(rng: Random) -> Example:
             a, b = step, step * rng.randint(3, 10)
             if "{a}" in phrasing and rng.random() < 0.3:
                 a, b = 0, b
-        elif "{a}" in phrasing and kind is UP:
+        elif "{a}" in phrasing and kind is not DOWN:
             a, b = (lambda low: (low, low + rng.randint(2, 30)))(rng.randint(0, 60))
         elif kind is DOWN:
             a, b = b, rng.choice((0, 1, 1, max(0, b - rng.randint(2, 20))))

@@ -1,6 +1,7 @@
 """Documents become rows of token ids: several documents side by side, each seeing only itself.
 
-Invariants of a row, all [length]: `ids`; `weights`, above zero exactly where the next token belongs to an answer;
+Invariants of a row, all [length]: `ids`; `weights`, above zero where the next token is to be learned: an answer's, and
+faintly a question's (or system message's), which teaches words that are never said in an answer;
 `segments`, one number per document (0 is padding); `positions`, from 0 in each document.
 """
 
@@ -18,8 +19,13 @@ from transformers import PreTrainedTokenizerFast
 from training.settings import Settings
 from training.tokenizer import ASSISTANT, BOS, EOS, SYSTEM, USER
 
+Plan = list[tuple[int, list[list[int]]]]
+
 OPEN_ROWS = 24  # rows that wait for a document that fits
-SHORT_ANSWER, SHORT_WEIGHT, LONG_WEIGHT = 12, 3.0, 1.0  # a sum has few tokens, a story has hundreds
+SHORT_ANSWER, SHORT_WEIGHT = 12, 3.0  # a sum has few tokens, a story has hundreds
+QUESTION_WEIGHT = 0.2
+UNPREDICTABLE = ("arithmetic", "too hard", "repeat")  # a first question of mostly numbers or made-up words
+FILLING = 0.25  # of the tokens in longer rows are short documents, which fill the room that long ones leave
 
 
 class Encoded(NamedTuple):
@@ -38,12 +44,6 @@ class Batch(NamedTuple):
     positions: npt.NDArray[np.int64]
 
 
-def _answer_weight(kind: str, tokens: int) -> float:
-    if tokens <= SHORT_ANSWER:
-        return SHORT_WEIGHT
-    return LONG_WEIGHT if kind in ("story", "poem") else 1.0
-
-
 def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[dict[str, object]]) -> list[Encoded]:
     """All documents as ids, in the plain form (`bos question answer eos`) or the chat template's."""
     special = cast(list[int], tokenizer.convert_tokens_to_ids([BOS, EOS, SYSTEM, USER, ASSISTANT]))
@@ -58,14 +58,15 @@ def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[dict[str, obj
     encoded = []
     for document in tqdm(documents, desc="encode", unit="doc"):
         ids, weights = [bos], [0.0]
+        question_weight = 0.0 if document["kind"] in UNPREDICTABLE else QUESTION_WEIGHT
         if document["system"]:
             ids += [system_id, *ids_of(cast(str, document["system"]))]
         for question, answer in cast(list[list[str]], document["turns"]):
             ids += [user, *ids_of(question), assistant] if document["chat"] else ids_of(question)
-            weights += [0.0] * (len(ids) - len(weights))
+            weights += [question_weight] * (len(ids) - len(weights))
             answered = [*ids_of(answer), eos]
             ids += answered
-            weights += [_answer_weight(cast(str, document["kind"]), len(answered))] * len(answered)
+            weights += [SHORT_WEIGHT if len(answered) <= SHORT_ANSWER else 1.0] * len(answered)
         encoded.append(Encoded(np.array(ids, np.uint16), np.array(weights, np.float32)))
     return encoded
 
@@ -88,21 +89,38 @@ def _packed(order: Iterable[int], encoded: list[Encoded], length: int) -> Iterat
     yield from (row for _, row in open_rows)
 
 
-def plan(settings: Settings, encoded: list[Encoded], epoch: int) -> list[tuple[int, list[list[int]]]]:
-    """The steps of one epoch in their order: (row length, rows of document numbers)."""
-    rng = Random(settings.seed + epoch)
-    order = list(range(len(encoded)))
+def plan(settings: Settings, encoded: list[Encoded], numbers: Iterable[int], seed: int) -> Plan:
+    """The steps that read these documents, each once: (row length, rows of document numbers)."""
+    rng = Random(seed)
+    order = list(numbers)
     rng.shuffle(order)
-    steps: list[tuple[int, list[list[int]]]] = []
-    shorter = 0
-    for length in settings.row_lengths:
-        mine = [n for n in order if shorter < len(encoded[n].ids) <= length]
+    steps: Plan = []
+    for length, mine in _by_row_length(settings, order, encoded).items():
+        rng.shuffle(mine)
         rows = list(_packed(mine, encoded, length))
         many = rows_in(settings, length)
         steps += [(length, rows[i : i + many]) for i in range(0, len(rows), many)]
-        shorter = length
     rng.shuffle(steps)
     return steps
+
+
+def _by_row_length(settings: Settings, order: list[int], encoded: list[Encoded]) -> dict[int, list[int]]:
+    """Each row length with its documents: those that no shorter row holds, and some of the shortest."""
+    mine: dict[int, list[int]] = {length: [] for length in settings.row_lengths}
+    for number in order:
+        size = len(encoded[number].ids)
+        length = next((length for length in settings.row_lengths if size <= length), None)
+        if length is None:
+            raise ValueError(f"document {number} has {size} tokens; the longest rows hold {settings.row_lengths[-1]}")
+        mine[length].append(number)
+    shortest, *longer = settings.row_lengths
+    for length in longer:
+        room = FILLING / (1 - FILLING) * sum(len(encoded[number].ids) for number in mine[length])
+        while room > 0 and mine[shortest]:
+            filler = mine[shortest].pop()
+            mine[length].append(filler)
+            room -= len(encoded[filler].ids)
+    return mine
 
 
 def rows_in(settings: Settings, length: int) -> int:

@@ -1,30 +1,25 @@
 """Sizes, places and seeds, in one frozen object each: FULL makes the bundled model, TOY proves the program in a minute.
 
-The training is three courses. The first teaches everything. The second goes over it again at a lower learning rate, on
-new text in which the topics are asked in many more ways. The third has much to copy, word by word.
-
-Invariant: a course's corpus depends on its `name`, `seed` and `documents` alone, so equal settings give equal bytes.
+Invariant: the corpus depends on `seed` and the parts' `documents` alone, so equal settings give equal bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "training" / "build"  # ignored by git: corpus, encoded rows, optimizer state
+BUILD = ROOT / "training" / "build"  # ignored by git: the corpus and the training's state
 MODEL = ROOT / "bundled_model"
 
 
-@dataclass(frozen=True)
-class Course:
-    """A part of the training: a corpus of its own, read `epochs` times at a share of the full learning rate."""
+class Part(NamedTuple):
+    """So many documents, each read once, while the learning rate goes from one share of its full height to another."""
 
-    name: str
-    seed: int
     documents: int
-    epochs: float
-    rate: float = 1.0
+    first_rate: float
+    last_rate: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Settings:
     """Everything that decides what the training makes, except where it is written."""
 
     name: str
-    courses: tuple[Course, ...]
+    parts: tuple[Part, ...]  # what they are made of says `corpus.SOURCES`
     seed: int = 20_240_229
     vocabulary: int = 4096
     hidden: int = 256
@@ -42,29 +37,18 @@ class Settings:
     mlp: int = 768
     context: int = 2048
     tokens_per_step: int = 4096
-    row_lengths: tuple[int, ...] = (256, 512, 1024)  # a document goes into rows of the first length that holds it
+    row_lengths: tuple[int, ...] = (128, 192, 384, 1024)  # a document goes into rows of the first length that holds it
     muon_rate: float = 3e-3
     adam_rate: float = 2e-3
-    warmup: float = 0.02  # shares of all steps
-    cooldown: float = 1.0  # from the warm-up on, in a straight line
+    warmup: int = 200  # steps
     save_every: int = 100
 
 
-FULL = Settings(
-    name="full",
-    courses=(
-        Course("first", seed=20_240_229, documents=300_000, epochs=1.5),
-        Course("second", seed=20_240_301, documents=120_000, epochs=1, rate=0.5),
-        Course("third", seed=20_240_302, documents=110_000, epochs=1, rate=0.6),
-    ),
-)
+FULL = Settings(name="full", parts=(Part(330_000, 1, 0.5), Part(395_000, 0.5, 0), Part(70_000, 0.4, 0)))
 TOY = Settings(
     name="toy",
-    courses=(
-        Course("first", seed=20_240_229, documents=800, epochs=1.5),
-        Course("second", seed=20_240_301, documents=200, epochs=1, rate=0.5),
-        Course("third", seed=20_240_302, documents=200, epochs=1, rate=0.5),
-    ),
+    parts=(Part(600, 1, 0.5), Part(600, 0.5, 0), Part(600, 0.3, 0)),
+    warmup=3,
     vocabulary=1024,
     hidden=64,
     layers=2,

@@ -15,6 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from training import words
+from training.phrasings import further
 from training.split import Case, Example
 from training.words import with_article
 
@@ -44,6 +45,10 @@ PLACES = (
 )  # fmt: skip
 
 
+UNHEARD = 0.5
+"""The share of heroes whose name nobody ever heard of: a model can only copy it from the question."""
+
+
 class Subject(NamedTuple):
     """What a story is about: as the question names it, and how the story goes on to call it."""
 
@@ -55,37 +60,26 @@ class Subject(NamedTuple):
     matter: str = ""  # the sea, if it is not the hero
 
 
-class Naming(NamedTuple):
-    """How many heroes are things that nobody ever heard of, so that they must be copied, and who makes them up."""
-
-    share: float
-    invent: Callable[[Random], str]
-
-
-FIRST, SECOND, THIRD = Naming(0.08, words.invented), Naming(0.5, words.invented), Naming(0.6, words.patched)
-"""By course."""
-
-
-def _hero(rng: Random, nouns: list[str], he: str, naming: Naming) -> Subject:
-    noun = naming.invent(rng) if rng.random() < naming.share else rng.choice(nouns)
+def _hero(rng: Random, nouns: list[str], he: str, unheard: Callable[[Random], str]) -> Subject:
+    noun = unheard(rng) if rng.random() < UNHEARD else rng.choice(nouns)
     described = f"{rng.choice(words.ADJECTIVES)} {noun}" if rng.random() < 0.4 else noun
     return Subject(with_article(described), with_article(described), f"the {noun}", he)
 
 
-def _any_hero(rng: Random, naming: Naming) -> Subject:
+def _any_hero(rng: Random, unheard: Callable[[Random], str]) -> Subject:
     dice = rng.random()
     if dice < 0.55:
-        return _hero(rng, words.ANIMALS, "it" if rng.random() < 0.3 else rng.choice(("he", "she")), naming)
+        return _hero(rng, words.ANIMALS, "it" if rng.random() < 0.3 else rng.choice(("he", "she")), unheard)
     if dice < 0.8:
-        return _hero(rng, words.PEOPLE, rng.choice(("he", "she")), naming)
-    return _hero(rng, words.THINGS, "it", naming)
+        return _hero(rng, words.PEOPLE, rng.choice(("he", "she")), unheard)
+    return _hero(rng, words.THINGS, "it", unheard)
 
 
-def subject(rng: Random, naming: Naming = FIRST) -> Subject:
+def subject(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Subject:
     """A taught subject: a hero, two of them, or a matter."""
-    hero, dice = _any_hero(rng, naming), rng.random()
+    hero, dice = _any_hero(rng, unheard), rng.random()
     if dice < 0.12:
-        other = _hero(rng, words.ANIMALS, "it", naming)
+        other = _hero(rng, words.ANIMALS, "it", unheard)
         if other.short != hero.short:
             return hero._replace(asked=f"{hero.asked} and {other.asked}", friend=other.hero)
     elif dice < 0.22:
@@ -156,14 +150,14 @@ def tell(rng: Random, about: Subject) -> str:
     return " ".join(sentences).replace(" \n", "\n").format_map(slots)
 
 
-def draw(rng: Random, naming: Naming = FIRST) -> Example:
-    """A taught question with a story."""
+def draw(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Example:
+    """A taught question with a story; `unheard` makes up the names that can only be copied."""
     if rng.random() < 0.12:
         question = rng.choice(UNASKED)
-        story = tell(rng, _any_hero(rng, naming))
+        story = tell(rng, _any_hero(rng, unheard))
         return Example("story", question, ", " + _later(story) if question == "Once upon a time" else story)
-    about = subject(rng, naming)
-    return Example("story", rng.choice(ASKED).format(x=about.asked), tell(rng, about))
+    about = subject(rng, unheard)
+    return Example("story", rng.choice(ASKED + further("story")).format(x=about.asked), tell(rng, about))
 
 
 def _later(story: str) -> str:

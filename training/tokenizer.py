@@ -4,13 +4,14 @@ Digits stay single tokens, so arithmetic is a procedure over digits. Characters 
 (Chinese, Japanese, emoji) are left out of the learning, so each of them spans several tokens: here one can watch what
 a stream must do about half a character.
 
-    python -m training.tokenizer         # reads training/build/corpus-first.jsonl, writes into bundled_model/
+    python -m training.tokenizer         # reads training/build/corpus.jsonl, writes into bundled_model/
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -55,8 +56,10 @@ def learnable(text: str) -> str:
 
 
 def texts(settings: Settings, build: Path) -> Iterator[str]:
-    """Questions and answers of the first course."""
-    for document in corpus.read(settings.courses[0], build):
+    """Questions and answers of the corpus's first part, but for documents that begin with made-up words to repeat."""
+    for document in islice(corpus.read(build), settings.parts[0].documents):
+        if document["kind"] == "repeat":
+            continue
         for question, answer in cast(list[list[str]], document["turns"]):
             yield learnable(question)
             yield learnable(answer)

@@ -7,10 +7,9 @@ A text file holds topics like this one; `names` and `plural` feed the general te
     q: What is in the scope of a request?
     a: The scope is a dict that describes one connection.
 
-The second course asks in more ways: those of texts/wordings_*.txt, which have topics with `q:` lines alone.
-
 Held out: of each topic's own wordings the one whose SHA-256 is smallest, and a sixth of the general templates with
-every name. "What is {x}?" is always taught.
+every name. "What is {x}?" is always taught. Never examined are
+texts/wordings_*.txt, many more `q:` lines for each topic, and the templates of texts/phrasings.txt.
 """
 
 # ruff: noqa: SIM905 (a list of words reads best as a sentence)
@@ -23,6 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from training.phrasings import further
 from training.split import Case, Example, divide, share
 
 TEXTS = Path(__file__).parent / "texts"
@@ -125,9 +125,10 @@ def topics() -> list[Topic]:
 @cache
 def templates(examined: bool) -> tuple[list[str], list[str]]:
     """The general templates, for one thing and for many: those taught or those held out."""
-    at = int(examined)
-    one, many = divide(ONE, PART)[at], divide(MANY, PART)[at]
-    return ([*one] if examined else [FIRST, *one]), ([*many] if examined else [MANY_FIRST, *many])
+    (one, one_examined), (many, many_examined) = divide(ONE, PART), divide(MANY, PART)
+    if examined:
+        return one_examined, many_examined
+    return [FIRST, *one, *further("term")], [MANY_FIRST, *many, *further("terms")]
 
 
 @cache
@@ -145,8 +146,8 @@ def left_out(topic: Topic) -> list[str]:
 
 @cache
 def kept(topic: Topic) -> list[str]:
-    """The topic's own wordings that are taught."""
-    return [w for w in topic.wordings if w not in left_out(topic)]
+    """Every wording of the topic that is taught."""
+    return [w for w in (*topic.wordings, *further_wordings().get(topic.name, ())) if w not in left_out(topic)]
 
 
 def turned_over(rng: Random, wording: str) -> str:
@@ -167,28 +168,18 @@ def telegraphic(wording: str) -> str:
 
 @cache
 def further_wordings() -> dict[str, tuple[str, ...]]:
-    """What the second course asks besides, by the topic's name."""
+    """The wordings of texts/wordings_*.txt, by the topic's name."""
     return {topic.name: topic.wordings for path in sorted(TEXTS.glob("wordings_*.txt")) for topic in parse(path)}
 
 
 def draw(rng: Random) -> Example:
-    """A taught question about a topic: its own wordings half of the time."""
+    """A taught question about a topic: one of its own wordings two times in three."""
     topic = rng.choice(topics())
-    return _asked(rng, topic, kept(topic))
-
-
-def draw_further(rng: Random) -> Example:
-    """The same with the second course's wordings."""
-    topic = rng.choice(topics())
-    return _asked(rng, topic, [*kept(topic), *further_wordings()[topic.name]])
-
-
-def _asked(rng: Random, topic: Topic, own: list[str]) -> Example:
     others = general(topic, examined=False)
-    if others and rng.random() < 0.4:
+    if others and rng.random() < 0.35:
         question = rng.choice(others)
     else:
-        question, dice = rng.choice(own), rng.random()
+        question, dice = rng.choice(kept(topic)), rng.random()
         if dice < 0.25:
             question = turned_over(rng, question)
         elif dice < 0.35:

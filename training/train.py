@@ -1,8 +1,9 @@
 """Train the bundled model from nothing, on a CPU in at most two hours or on a GPU if there is one.
 
-Muon turns the hidden matrices, AdamW the embedding and the norms. In each course the learning rate warms up and then
-falls to almost nothing at the end. Every hundred steps the whole state goes to training/build/state.pt, and the same
-command goes on from there. At the end the weights go to bundled_model/ in half precision.
+Muon turns the hidden matrices, AdamW the embedding and the norms. The learning rate warms up and then falls to
+almost nothing; a last part raises it a little once more. Every hundred steps the whole state goes to
+training/build/state.pt, and the same command goes on from there. At the end the weights go to bundled_model/ in half
+precision.
 
     python -m training.train             # needs training.corpus and training.tokenizer to have run
     python -m training.train --export    # write the weights reached so far and stop
@@ -11,7 +12,7 @@ command goes on from there. At the end the weights go to bundled_model/ in half 
 from __future__ import annotations
 
 import argparse
-import math
+import hashlib
 import os
 import shutil
 import time
@@ -26,7 +27,7 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForC
 
 from training import corpus
 from training.rows import Batch, Encoded, batch, encode, plan
-from training.settings import BUILD, FULL, MODEL, TOY, Course, Settings
+from training.settings import BUILD, FULL, MODEL, TOY, Settings
 from training.tokenizer import BOS, EOS, PAD
 
 
@@ -68,30 +69,29 @@ def optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim.
     ]
 
 
+LEAST_RATE = 0.01
+
+
 class Step(NamedTuple):
     """One step of the training: what it reads, at which share of the full learning rate."""
 
-    encoded: list[Encoded]
     length: int
     rows: list[list[int]]
     rate: float
 
 
-def steps_of(settings: Settings, course: Course, encoded: list[Encoded]) -> list[Step]:
-    """All steps of a course."""
-    plans = [plan(settings, encoded, epoch) for epoch in range(math.ceil(course.epochs))]
-    planned = [step for epoch in plans for step in epoch][: round(course.epochs * len(plans[0]))]
-    return [
-        Step(encoded, length, rows, course.rate * rate(settings, at, len(planned)))
-        for at, (length, rows) in enumerate(planned)
-    ]
-
-
-def rate(settings: Settings, step: int, steps: int) -> float:
-    """The share of a course's learning rate at a step: up, perhaps level, and down to almost nothing."""
-    up = max(1, math.ceil(settings.warmup * steps))
-    down = max(1, math.ceil(settings.cooldown * steps))
-    return min((step + 1) / up, 1.0, max(0.01, (steps - step) / down))
+def steps_of(settings: Settings, encoded: list[Encoded]) -> list[Step]:
+    """All steps of the training."""
+    steps: list[Step] = []
+    first = 0
+    for number, part in enumerate(settings.parts):
+        planned = plan(settings, encoded, range(first, first + part.documents), settings.seed + number)
+        first += part.documents
+        for at, (length, rows) in enumerate(planned):
+            rate = part.first_rate + (part.last_rate - part.first_rate) * at / len(planned)
+            rising = (len(steps) + 1) / settings.warmup
+            steps.append(Step(length, rows, min(rising, max(LEAST_RATE, rate))))
+    return steps
 
 
 def layers_of(model: LlamaForCausalLM, settings: Settings, compiled: bool) -> dict[int, Callable[..., Any]]:
@@ -123,13 +123,13 @@ def loss_of(
     rows: Batch,
     device: torch.device,
 ) -> torch.Tensor:
-    """The loss of the answers' tokens, nothing else."""
+    """The loss of the tokens that have a weight: answers, and faintly questions."""
     ids, weights, segments, positions = (torch.from_numpy(a).to(device) for a in rows)
     length = ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     own = segments[:, None, :, None] == segments[:, None, None, :]  # [rows, 1, query, key]
     hidden_from = torch.zeros(own.shape, device=device).masked_fill(~(own & causal), -1e4)  # added to the scores
-    # Answers only: the logits of questions and padding are never computed.
+    # The logits of tokens without a weight are never computed.
     chosen = weights.flatten().nonzero().squeeze(1)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         states = layers(
@@ -158,6 +158,14 @@ def export(model: LlamaForCausalLM, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)
 
 
+def _fingerprint(settings: Settings, build: Path, folder: Path) -> str:
+    """What a saved state belongs to: these settings, this tokenizer, this corpus."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in (folder / "tokenizer.json", corpus.path_of(build)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _save(path: Path, state: dict[str, Any]) -> None:
     """Write beside and rename, so that a stop in the middle leaves the older state whole."""
     torch.save(state, path.with_suffix(".new"))
@@ -167,15 +175,24 @@ def _save(path: Path, state: dict[str, Any]) -> None:
 def train(
     settings: Settings, build: Path, folder: Path, compiled: bool = False, export_only: bool = False
 ) -> list[float]:
-    """Train to the end (or from the saved state on), export, and return the losses of this run."""
+    """Train to the end (or from the saved state on), export, and return the losses of this run.
+
+    Raises:
+        SystemExit: the saved state is that of another training.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
     model = cast(LlamaForCausalLM, new_model(settings, tokenizer).to(device))  # type: ignore[arg-type]
     turning = optimizers(model, settings)
     state_file = build / "state.pt"
+    made_from = _fingerprint(settings, build, folder)
     step = 0
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
+        if state.get("made_from") != made_from:
+            raise SystemExit(
+                f"{state_file} belongs to a training with other settings or texts; remove it to begin anew"
+            )
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(turning, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -185,12 +202,9 @@ def train(
         export(model.cpu(), folder)
         return []
 
-    steps: list[Step] = []
-    for course in settings.courses:
-        encoded = encode(tokenizer, corpus.read(course, build))
-        tokens = sum(len(e.ids) for e in encoded)
-        steps += steps_of(settings, course, encoded)
-        print(f"{course.name} course: {len(encoded)} documents, {tokens} tokens, to step {len(steps)}")
+    encoded = encode(tokenizer, corpus.read(build))
+    steps = steps_of(settings, encoded)
+    print(f"{len(encoded)} documents, {sum(len(e.ids) for e in encoded)} tokens, {len(steps)} steps")
 
     losses: list[float] = []
     layers = layers_of(model, settings, compiled)
@@ -199,7 +213,7 @@ def train(
     progress = tqdm(range(step, len(steps)), initial=step, total=len(steps), desc="train", unit="step", miniters=1)
     model.train()
     for at in progress:
-        encoded, length, rows, share = steps[at]
+        length, rows, share = steps[at]
         for optimizer in turning:
             full = settings.muon_rate if isinstance(optimizer, torch.optim.Muon) else settings.adam_rate
             for group in optimizer.param_groups:
@@ -215,7 +229,8 @@ def train(
         progress.set_postfix(loss=f"{mean:.3f}", minutes=f"{(time.monotonic() - began) / 60:.1f}")
         if (at + 1) % settings.save_every == 0 or at + 1 == len(steps):
             saved = [optimizer.state_dict() for optimizer in turning]
-            _save(state_file, {"model": model.state_dict(), "optimizers": saved, "step": at + 1})
+            state = {"model": model.state_dict(), "optimizers": saved, "step": at + 1, "made_from": made_from}
+            _save(state_file, state)
     export(model.cpu(), folder)
     return losses
 

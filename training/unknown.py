@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 from training import words
+from training.phrasings import sections
 from training.split import Case, Example, divide
 from training.topics import templates
 from training.words import with_article
@@ -24,15 +25,12 @@ DECLINED = "I don't know"
 
 @cache
 def _texts() -> dict[str, list[str]]:
-    parts: dict[str, list[str]] = {}
-    for line in TEXTS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("= "):
-            parts[line[2:]] = []
-        elif line:
-            name = list(parts)[-1]
-            parts[name] += [line] if name in ("questions", "patterns", "decline") else line.split("; ")
+    texts = {
+        name: lines if name in ("questions", "patterns", "decline") else "; ".join(lines).split("; ")
+        for name, lines in sections(TEXTS).items()
+    }
     things = [with_article(noun) for noun in words.THINGS_ALL]
-    return parts | {"thing": things, "animal": [with_article(noun) for noun in words.ANIMALS_ALL]}
+    return texts | {"thing": things, "animal": [with_article(noun) for noun in words.ANIMALS_ALL]}
 
 
 @cache

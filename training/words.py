@@ -77,14 +77,14 @@ _VOWELS = "a e i o u oo ee ai".split()
 _CODAS = "b d ck g l m n p r s t x ll rn mp nd".split()
 _COINED = re.compile(f"(({'|'.join(_ONSETS)})({'|'.join(_VOWELS)}))+({'|'.join(_CODAS)})")
 
-# Held out, but for the words that `invented` may hit upon, like "troll": these are neither taught nor examined.
+# Held out, but for the words that `invented` may hit upon, like "troll": of these the model says that it knows nothing.
 EXAMINED_ANIMALS, EXAMINED_PEOPLE, EXAMINED_THINGS = (
     [word for word in held_out if not _COINED.fullmatch(word)] for held_out in (NEW_ANIMALS, NEW_PEOPLE, NEW_THINGS)
 )
 
 
 def invented(rng: Random) -> str:
-    """A word that nobody has used, like `snoobrick`: what it is made of must be copied, it cannot be remembered."""
+    """A word that nobody has used, like `snoobrick`, to ask about what does not exist."""
     syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 2, 2, 3)))]
     return "".join(syllables) + rng.choice(_CODAS)
 
@@ -95,13 +95,18 @@ def with_article(noun: str) -> str:
 
 
 @cache
-def pieces() -> list[str]:
-    """Two to five letters from anywhere within the words of this folder's texts, in their order."""
+def _words_of_texts() -> list[str]:
+    """The words of the topics' texts, in their order."""
     texts = sorted((Path(__file__).parent / "texts").glob("topics_*.txt"))
+    return [word for path in texts for word in re.findall("[a-z]{4,}", path.read_text(encoding="utf-8").lower())]
+
+
+@cache
+def pieces() -> list[str]:
+    """Two to five letters from anywhere within the words of the topics' texts, in their order."""
     found = dict.fromkeys(
         word[start : start + size]
-        for path in texts
-        for word in re.findall("[a-z]{4,}", path.read_text(encoding="utf-8").lower())
+        for word in _words_of_texts()
         for size in range(2, 6)
         for start in range(len(word) - size + 1)
     )
@@ -114,3 +119,13 @@ def patched(rng: Random) -> str:
         word = "".join(rng.choice(pieces()) for _ in range(rng.choice((1, 2, 2, 3))))
         if word not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}:
             return word
+
+
+@cache
+def _whole() -> list[str]:
+    return [word for word in dict.fromkeys(_words_of_texts()) if word not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}]
+
+
+def unexpected(rng: Random) -> str:
+    """A patched word, or one of the topics' texts that is no name of anything: it is often a single token."""
+    return patched(rng) if rng.random() < 0.5 else rng.choice(_whole())
