@@ -28,9 +28,8 @@ from training.noise import noisy
 from training.settings import BUILD, FULL, TOY, Settings
 from training.split import Case, Example, key
 
-CORPUS_SHA256 = (
-    "0c9d77ccbfc55f2b31f1ad75f49d2beedcc7a9982a25ed03418451371e4b924c"  # of FULL's corpus; a test makes it again
-)
+CORPUS_SHA256 = "0c9d77ccbfc55f2b31f1ad75f49d2beedcc7a9982a25ed03418451371e4b924c"
+"""Of FULL's corpus; a test makes it again."""
 
 
 class Source(NamedTuple):
