@@ -72,6 +72,8 @@ MATTERS, NEW_MATTERS = divide(MATTERS_ALL, 1 / 8)
 # A thing that a taught matter names ("the garden") is neither taught as a thing nor examined.
 NEW_THINGS = [thing for thing in NEW_THINGS if not any(thing in matter.split() for matter in MATTERS)]
 
+_NEW = frozenset((*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS))
+
 _ONSETS = "b br c ch d dr f fl g gl h j k l m n p pl qu r s sh sn st t tr v w z".split()
 _VOWELS = "a e i o u oo ee ai".split()
 _CODAS = "b d ck g l m n p r s t x ll rn mp nd".split()
@@ -110,20 +112,20 @@ def pieces() -> list[str]:
         for size in range(2, 6)
         for start in range(len(word) - size + 1)
     )
-    return [piece for piece in found if piece not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}]
+    return [piece for piece in found if piece not in _NEW]
 
 
 def patched(rng: Random) -> str:
     """A word that nobody ever heard of, from pieces of other words: any two tokens may follow each other in it."""
     while True:
         word = "".join(rng.choice(pieces()) for _ in range(rng.choice((1, 2, 2, 3))))
-        if word not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}:
+        if word not in _NEW:
             return word
 
 
 @cache
 def _whole() -> list[str]:
-    return [word for word in dict.fromkeys(_words_of_texts()) if word not in {*NEW_ANIMALS, *NEW_PEOPLE, *NEW_THINGS}]
+    return [word for word in dict.fromkeys(_words_of_texts()) if word not in _NEW]
 
 
 def unexpected(rng: Random) -> str:
