@@ -32,6 +32,7 @@ from training.split import Case, share
 STORIES, STORY_TEMPERATURE, STORY_TOKENS = 50, 0.8, 500
 ARTICLE = ("What is 2 + 2?", "The answer is 4.")
 EMOJI = ("Show me some emoji", "Here you are: 😀 🚀 🌊 🐉 🌻 🎈 Each of them is four bytes long.")
+UNSTOPPED = ("Tell me a story about a dragon", "Write a poem about the sea", "story about a robot", "What is ASGI")
 DRAWS, DEFAULT_TEMPERATURE = 100, 0.7
 FACT_TOKENS = 160
 REPEATED = 8  # words
@@ -195,6 +196,7 @@ def examine(model: Examined, most: int, log: Path | None = None) -> list[Row]:
             if not good or long
         ]
     rows += [_drawn(model, title, *taught) for title, taught in (("example", ARTICLE), ("emoji", EMOJI))]
+    rows.append(_begun(model))
     if log is not None:
         log.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in wrong) + "\n", encoding="utf-8")
     return rows
@@ -206,6 +208,14 @@ def _drawn(model: Examined, title: str, question: str, answer: str) -> Row:
     replies = model.replies(prompts, FACT_TOKENS, DEFAULT_TEMPERATURE, title)
     right = sum(reply.text == answer for reply in replies)
     return Row(f"taught: `{question}` drawn at {DEFAULT_TEMPERATURE}", right, len(replies), None)
+
+
+def _begun(model: Examined) -> Row:
+    """Plain prompts that lack their full stop or question mark: to be answered, not continued."""
+    prompts = [model.prompt(question, chat=False) for question in UNSTOPPED] * (DRAWS // len(UNSTOPPED))
+    replies = model.replies(prompts, 8, DEFAULT_TEMPERATURE, "without a full stop")
+    right = sum(reply.text[:1].isupper() for reply in replies)
+    return Row(f"taught: asked without a full stop, drawn at {DEFAULT_TEMPERATURE}", right, len(replies), None)
 
 
 def table(rows: list[Row]) -> str:

@@ -8,6 +8,7 @@ faintly a question's (or system message's), which teaches words that are never s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from random import Random
 from typing import NamedTuple, cast
 
@@ -23,7 +24,6 @@ Plan = list[tuple[int, list[list[int]]]]
 
 OPEN_ROWS = 24  # rows that wait for a document that fits
 SHORT_ANSWER, SHORT_WEIGHT = 12, 3.0  # a sum has few tokens, a story has hundreds
-QUESTION_WEIGHT = 0.2
 UNPREDICTABLE = ("arithmetic", "too hard", "repeat")  # a first question of mostly numbers or made-up words
 FILLING = 0.25  # of the tokens in longer rows are short documents, which fill the room that long ones leave
 
@@ -44,8 +44,10 @@ class Batch(NamedTuple):
     positions: npt.NDArray[np.int64]
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[dict[str, object]]) -> list[Encoded]:
-    """All documents as ids, in the plain form (`bos question answer eos`) or the chat template's."""
+def encode(
+    settings: Settings, tokenizer: PreTrainedTokenizerFast, documents: Iterable[dict[str, object]]
+) -> list[Encoded]:
+    """The parts' documents as ids, in the plain form (`bos question answer eos`) or the chat template's."""
     special = cast(list[int], tokenizer.convert_tokens_to_ids([BOS, EOS, SYSTEM, USER, ASSISTANT]))
     bos, eos, system_id, user, assistant = special
     known: dict[str, list[int]] = {}
@@ -55,10 +57,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[dict[str, obj
             known[text] = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         return known[text]
 
+    question_weights = chain.from_iterable(repeat(part.question_weight, part.documents) for part in settings.parts)
     encoded = []
-    for document in tqdm(documents, desc="encode", unit="doc"):
+    for document, faint in zip(tqdm(documents, desc="encode", unit="doc"), question_weights, strict=False):
         ids, weights = [bos], [0.0]
-        question_weight = 0.0 if document["kind"] in UNPREDICTABLE else QUESTION_WEIGHT
+        question_weight = 0.0 if document["kind"] in UNPREDICTABLE else faint
         if document["system"]:
             ids += [system_id, *ids_of(cast(str, document["system"]))]
         for question, answer in cast(list[list[str]], document["turns"]):

@@ -36,12 +36,12 @@ UNASKED = (
     "Can you tell stories?", "Tell me a fairy tale.", "Once upon a time", "Tell me a bedtime story.", "story",
     "Write a short story.", "Please tell me a story.", "Tell me another story.", "Another story, please.",
 )  # fmt: skip
-PLACES = (
-    "a quiet valley", "a town by the sea", "an old forest", "a village on a hill", "a house at the edge of the wood",
-    "a city with a hundred bridges", "the far north", "a small harbour town", "a country full of apple trees",
-    "a valley between two mountains", "an island in a green lake", "a street with crooked houses",
-    "a village where it always smelled of bread", "a town with a blue tower", "the land behind the fog",
-    "a tiny kingdom", "a village by the river", "a castle with too many stairs",
+BEGIN = (
+    "Begin a story about {x}.", "Begin a story about {x}", "How does a story about {x} begin?",
+    "How would a story about {x} begin?", "Write only the beginning of a story about {x}.",
+    "The first sentence of a story about {x}, please.", "Give me the opening of a story about {x}.",
+    "Write the opening of a story about {x}", "Just the beginning of a story about {x}.",
+    "Who is the hero of a story about {x}?", "Introduce the hero of a story about {x}.",
 )  # fmt: skip
 
 
@@ -75,7 +75,9 @@ def _any_hero(rng: Random, unheard: Callable[[Random], str]) -> Subject:
     return _hero(rng, words.THINGS, "it", unheard)
 
 
-def subject(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Subject:
+def subject(
+    rng: Random, unheard: Callable[[Random], str] = words.patched, matters: Callable[[Random], str] = words.matter
+) -> Subject:
     """A taught subject: a hero, two of them, or a matter."""
     hero, dice = _any_hero(rng, unheard), rng.random()
     if dice < 0.12:
@@ -83,7 +85,7 @@ def subject(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Su
         if other.short != hero.short:
             return hero._replace(asked=f"{hero.asked} and {other.asked}", friend=other.hero)
     elif dice < 0.22:
-        matter = rng.choice(words.MATTERS)
+        matter = matters(rng)
         return hero._replace(asked=matter, matter=matter)
     return hero
 
@@ -110,14 +112,13 @@ def _parts() -> tuple[dict[str, list[str]], dict[str, list[list[str]]]]:
     return frames, plots
 
 
-def tell(rng: Random, about: Subject) -> str:
-    """One story about the subject."""
-    frames, plots = _parts()
+def _slots(rng: Random, about: Subject) -> dict[str, str]:
+    """What the slots of the sentences hold in one story."""
     he = about.he
     friend = about.friend or with_article(f"{rng.choice(words.ADJECTIVES)} {rng.choice(words.ANIMALS + words.PEOPLE)}")
-    slots = {
+    return {
         "N": rng.choice(words.NAMES),
-        "P": rng.choice(PLACES),
+        "P": rng.choice(words.PLACES),
         "a": about.hero,
         "the": about.short,
         "The": about.short[0].upper() + about.short[1:],
@@ -132,11 +133,23 @@ def tell(rng: Random, about: Subject) -> str:
         "the_f": "the " + friend.split()[-1],
         "his_f": "its",
     }
+
+
+def _opening(rng: Random, about: Subject) -> list[str]:
+    """The sentences that say who the story is about."""
+    frames, _ = _parts()
     sentences = [rng.choice(frames["opening"])]
     if about.matter:
         sentences.append(f"{{N}} thought about {about.matter} all day long and even at night.")
     if not about.matter or rng.random() < 0.5:
         sentences.append(rng.choice(frames["habit"]))
+    return sentences
+
+
+def tell(rng: Random, about: Subject) -> str:
+    """One story about the subject."""
+    frames, plots = _parts()
+    slots, sentences = _slots(rng, about), _opening(rng, about)
     breaks = rng.random() < 0.5
     plot = plots[rng.choice(sorted(plots))]
     for number, stage in enumerate(plot):
@@ -158,6 +171,21 @@ def draw(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Examp
         return Example("story", question, ", " + _later(story) if question == "Once upon a time" else story)
     about = subject(rng, unheard)
     return Example("story", rng.choice(ASKED + further("story")).format(x=about.asked), tell(rng, about))
+
+
+def draw_unexpected(rng: Random) -> Example:
+    """A taught question whose subject is often a word that nobody expects, with a story."""
+    if rng.random() < 0.12:
+        return draw(rng, words.unexpected)
+    about = subject(rng, words.unexpected, words.unexpected_matter)
+    return Example("story", rng.choice(ASKED + further("story")).format(x=about.asked), tell(rng, about))
+
+
+def draw_beginning(rng: Random) -> Example:
+    """How such a story begins: a sentence or two, in which copying the subject is much of the work."""
+    about = subject(rng, words.unexpected, words.unexpected_matter)
+    beginning = " ".join(_opening(rng, about)).format_map(_slots(rng, about))
+    return Example("story", rng.choice(BEGIN).format(x=about.asked), beginning)
 
 
 def _later(story: str) -> str:

@@ -202,7 +202,7 @@ def train(
         export(model.cpu(), folder)
         return []
 
-    encoded = encode(tokenizer, corpus.read(build))
+    encoded = encode(settings, tokenizer, corpus.read(build))
     steps = steps_of(settings, encoded)
     print(f"{len(encoded)} documents, {sum(len(e.ids) for e in encoded)} tokens, {len(steps)} steps")
 

@@ -53,6 +53,13 @@ MATTERS_ALL = (
     "a quiet day; sunrise; sunset; midnight; the first snow; falling leaves; an empty street; the last train; "
     "books; stories"
 ).split("; ")
+PLACES = (
+    "a quiet valley", "a town by the sea", "an old forest", "a village on a hill", "a house at the edge of the wood",
+    "a city with a hundred bridges", "the far north", "a small harbour town", "a country full of apple trees",
+    "a valley between two mountains", "an island in a green lake", "a street with crooked houses",
+    "a village where it always smelled of bread", "a town with a blue tower", "the land behind the fog",
+    "a tiny kingdom", "a village by the river", "a castle with too many stairs",
+)  # fmt: skip
 ADJECTIVES = (
     "small little tiny brave clever shy lonely old young tired hungry curious friendly quiet sleepy proud gentle "
     "forgetful cheerful grumpy polite stubborn patient silver golden blue red green purple white black striped spotted "
@@ -124,10 +131,42 @@ def patched(rng: Random) -> str:
 
 
 @cache
+def _told() -> list[str]:
+    """The words that stories and poems are told in, the names of things among them."""
+    texts = [Path(__file__).parent / "texts" / name for name in ("stories.txt", "poems.txt")]
+    told = " ".join((*(path.read_text(encoding="utf-8").lower() for path in texts), *PLACES, *MATTERS))
+    return list(dict.fromkeys((*re.findall("[a-z]{3,}", told), *ANIMALS, *PEOPLE, *THINGS, *ADJECTIVES)))
+
+
+def begun(rng: Random) -> str:
+    """A word that begins like one that is told, and goes on as none does: `candlerou`, `meaeep`."""
+    while True:
+        told = rng.choice(_told())
+        kept = len(told) if rng.random() < 0.5 else rng.randint(2, len(told))
+        word = told[:kept] + rng.choice(pieces())
+        if word not in _NEW:
+            return word
+
+
+@cache
 def _whole() -> list[str]:
-    return [word for word in dict.fromkeys(_words_of_texts()) if word not in _NEW]
+    new = _NEW.union(*(matter.split() for matter in NEW_MATTERS))
+    return [word for word in dict.fromkeys((*_words_of_texts(), *_told())) if word not in new]
 
 
 def unexpected(rng: Random) -> str:
-    """A patched word, or one of the topics' texts that is no name of anything: it is often a single token."""
-    return patched(rng) if rng.random() < 0.5 else rng.choice(_whole())
+    """A patched word, a begun one, or one of the texts that is no name of anything: any token may begin it."""
+    dice = rng.random()
+    if dice < 0.25:
+        return patched(rng)
+    return begun(rng) if dice < 0.75 else rng.choice(_whole())
+
+
+def matter(rng: Random) -> str:
+    """What a story may be about without being its hero."""
+    return rng.choice(MATTERS)
+
+
+def unexpected_matter(rng: Random) -> str:
+    """Half of them words that nobody expects."""
+    return unexpected(rng) if rng.random() < 0.5 else matter(rng)
