@@ -90,7 +90,11 @@ class Config:
     context: int | None = _setting(
         None, _whole(2), "tokens of prompt and answer together; by default the model's own limit, at most 4096"
     )
-    prefill_chunk: int = _setting(128, _whole(1), "prompt tokens that one step may take beside the running streams")
+    prefill_chunk: int = _setting(
+        128,
+        _whole(1),
+        "prompt tokens that a step takes beside running streams; up to four times as many if it delays few",
+    )
     compile: bool = _setting(
         False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler"
     )

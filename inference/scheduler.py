@@ -2,7 +2,8 @@
 
 Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
 at most `prefill_chunk` prompt tokens beside them, so a long prompt delays the running streams by a bounded time and
-never stops them.
+never stops them. Where there are fewer streams to delay than prompts to bring on, it takes up to four chunks at once:
+each step reads all the weights, so one large chunk costs less than several small ones.
 
 A free slot still holds what its last request left there. A request gets the slot where it finds the most of its own
 prompt and writes over the least of another text, and prefills only the rest: a chat's next turn begins with all of the
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 
 from inference.request import RequestId
 from inference.sequence import Sequence
+
+CHUNKS_AT_ONCE = 4
+"""How many times `prefill_chunk` a step may take when it delays nobody, or few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +82,21 @@ class Scheduler:
         self._admit()
         running = list(self._running.values())
         decoding = [sequence for sequence in running if sequence.is_prefilled]
+        prefilling = [sequence for sequence in running if not sequence.is_prefilled]
         chunks: list[Chunk] = []
-        budget = self._prefill_chunk
-        for sequence in running:
-            if budget and not sequence.is_prefilled:
+        budget = self._prefill_budget(len(decoding), len(prefilling))
+        for sequence in prefilling:
+            if budget:
                 start = sequence.cached_tokens
                 end = min(len(sequence.prompt_ids), start + budget)
                 chunks.append(Chunk(sequence, start, end))
                 budget -= end - start
         return Schedule(decoding, chunks)
+
+    def _prefill_budget(self, decoding: int, prefilling: int) -> int:
+        """Prompt tokens for a step: a chunk, or one for each time that the prompts outnumber those who would wait."""
+        chunks = prefilling // decoding if decoding else CHUNKS_AT_ONCE
+        return self._prefill_chunk * max(1, min(chunks, CHUNKS_AT_ONCE))
 
     @property
     def running(self) -> int:

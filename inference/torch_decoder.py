@@ -87,14 +87,14 @@ class _RMSNorm:
     """Divides by the root of the mean square over the last dimension, and multiplies with a weight.
 
     A layer norm first takes the mean away. The mean of [x, -x] is zero, so half of its layer norm is the RMS norm of x:
-    three operators, and on a CPU faster than `F.rms_norm`.
+    two operators, and on a CPU faster than `F.rms_norm`.
     """
 
     def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self._size = len(weight)
-        self._weight = torch.cat([weight, weight])
+        self._weight = torch.stack([weight, weight])  # [2, size]
+        self._signs = weight.new_tensor([[1], [-1]])
         self._epsilon = epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
-        both = F.layer_norm(torch.cat([x, -x], dim=-1), (2 * self._size,), self._weight, None, self._epsilon)
-        return both[..., : self._size]
+        both = x.unsqueeze(-2) * self._signs  # [..., 2, size]
+        return F.layer_norm(both, self._weight.shape, self._weight, None, self._epsilon)[..., 0, :]

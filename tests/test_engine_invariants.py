@@ -130,7 +130,7 @@ def abort_twice(engine: Engine, inbox: Inbox) -> RequestId:
 def test_an_aborted_request_ends_once_and_at_the_next_step(
     begin_and_abort: Callable[[Engine, Inbox], RequestId],
 ) -> None:
-    engine, inbox = tiny_engine(max_streams=1, prefill_chunk=16), Inbox()
+    engine, inbox = tiny_engine(max_streams=1, prefill_chunk=4), Inbox()
     request_id = begin_and_abort(engine, inbox)
     tokens = len(inbox.tokens(request_id))
     engine.step()
@@ -275,16 +275,30 @@ def prefilled(schedule: Schedule) -> int:
     return sum(chunk.end - chunk.start for chunk in schedule.chunks)
 
 
-@pytest.mark.parametrize("prefill_chunk", [1, 8, 33])
-def test_no_step_prefills_more_than_it_may(prefill_chunk: int) -> None:
+@pytest.mark.parametrize("prefill_chunk", [1, 8, 17])
+def test_no_step_prefills_more_than_four_chunks(prefill_chunk: int) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=prefill_chunk), Inbox()
     schedules = spy_on_schedules(engine)
     lengths = [3, 50, 1, 20, 90]
     for letter, length in zip("abcde", lengths, strict=True):  # no prompt begins like another
         submit(engine, inbox, letter * length, max_tokens=4)
     run_until_idle(engine)
-    assert max(map(prefilled, schedules)) == prefill_chunk
+    assert max(map(prefilled, schedules)) == 4 * prefill_chunk
     assert sum(map(prefilled, schedules)) == sum(lengths), "every prompt token is prefilled once"
+
+
+def test_the_more_prompts_there_are_for_each_running_stream_the_more_of_them_a_step_takes() -> None:
+    engine, inbox = tiny_engine(max_streams=16, prefill_chunk=2), Inbox()
+    for _ in range(2):
+        submit(engine, inbox, "a", max_tokens=40)
+    steps(engine, 2)
+    schedules = spy_on_schedules(engine)
+    for letter in "bcdefg":
+        submit(engine, inbox, letter * 8, max_tokens=40)
+    steps(engine, 7)
+    decoding = [len(schedule.decoding) for schedule in schedules]
+    assert decoding == [2, 2, 3, 3, 4, 4, 4]
+    assert list(map(prefilled, schedules)) == [6, 6, 2, 2, 2, 2, 2]
 
 
 def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefilled() -> None:
@@ -409,7 +423,7 @@ def test_the_queue_is_full_at_exactly_its_limit_and_free_again_after(max_streams
 
 
 def test_the_counters_tell_what_the_engine_is_busy_with() -> None:
-    engine, inbox = tiny_engine(max_streams=2, prefill_chunk=16), Inbox()
+    engine, inbox = tiny_engine(max_streams=2, prefill_chunk=4), Inbox()
     assert engine.counters() == Counters(running=0, waiting=0, generated_tokens=0)
     requests = [submit(engine, inbox, "0123456789", max_tokens=3) for _ in range(3)]
     assert engine.counters() == Counters(running=0, waiting=3, generated_tokens=0)

@@ -68,7 +68,7 @@ def test_a_request_alone_says_what_generate_says(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_eight_neighbours_that_come_and_go_change_nothing(architecture: str) -> None:
-    engine, inbox = tiny_engine(architecture, max_streams=5, prefill_chunk=16), Inbox()
+    engine, inbox = tiny_engine(architecture, max_streams=5, prefill_chunk=10), Inbox()
     neighbours = eight_neighbours(first_tokens=engine.generate("greedy", max_tokens=3, temperature=0)["text"])
     probe = None
     for step in range(200):

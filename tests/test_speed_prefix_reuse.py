@@ -77,7 +77,7 @@ def test_a_short_common_beginning_does_not_take_the_slot_of_a_resting_chat() -> 
 
 
 def test_a_slot_left_in_prefill_is_reused_as_far_as_it_got() -> None:
-    engine, inbox = tiny_engine(max_streams=1, prefill_chunk=8), Inbox()
+    engine, inbox = tiny_engine(max_streams=1, prefill_chunk=2), Inbox()
     leaver = submit(engine, inbox, BEGINNING, max_tokens=4)
     engine.step()
     engine.step()
