@@ -12,7 +12,12 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import torch
+
 Result = TypeVar("Result")
+
+LARGE_BLOCK = 31 * 2**20
+"""Bytes. What glibc goes by has an upper limit of 32 MiB."""
 
 _lock = threading.Lock()
 _work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -35,6 +40,7 @@ def on_tensor_thread(function: Callable[[], Result]) -> Result:
 
 
 def _run() -> None:
+    _keep_freed_memory()
     while True:
         outcome, function = _work.get()
         try:
@@ -42,3 +48,13 @@ def _run() -> None:
         except BaseException as error:
             outcome.set_exception(error)
         del outcome, function  # and with them a model that nobody else holds any more
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a layer frees for the next one.
+
+    It gives memory back to the system as soon as more is free than twice the largest block that it ever mapped and
+    freed. A layer frees ten megabytes if the step has a large chunk; given back, they are mapped anew in every layer,
+    and the system zeroes them page by page.
+    """
+    torch.empty(LARGE_BLOCK, dtype=torch.uint8)

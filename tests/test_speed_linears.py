@@ -1,6 +1,10 @@
 """Packed linear layers compute what plain ones do; float32 models keep theirs; neighbouring slots attend together."""
 
+import platform
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,3 +116,34 @@ def test_an_error_on_the_tensor_thread_reaches_whoever_asked() -> None:
     with pytest.raises(ValueError, match="as asked"):
         on_tensor_thread(fail)
     assert on_tensor_thread(lambda: on_tensor_thread(lambda: 1)) == 1, "it may ask itself, and lives on"
+
+
+LARGE_LAYERS = """
+import resource, torch
+from inference.tensor_thread import on_tensor_thread
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(30):
+        one = torch.ones(1 << 21)
+        two = one + 1
+        three = one * two
+        del one, two, three
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+on_tensor_thread(page_faults)
+print(on_tensor_thread(page_faults))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep free memory by rules of their own")
+@pytest.mark.timeout(60)
+def test_what_a_layer_frees_is_not_given_back_to_the_system() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", LARGE_LAYERS],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(process.stdout) < 10_000, "each of 90 tensors has 2,000 pages"
