@@ -19,6 +19,7 @@ same run. Results go to benchmarks/results/ as JSON, and a picture of tokens per
 
 import argparse
 import asyncio
+import gc
 import itertools
 import json
 import platform
@@ -59,6 +60,10 @@ class Bench:
     def __init__(self, shape: str, ours: Target, peer: Target | None) -> None:
         self.shape = shape
         self.servers = {"ours": ours} | ({"peer": peer} if peer else {})
+        # This process has imported torch and transformers: its own collector would stop it for 150 ms now and then, and
+        # every server would seem to have paused.
+        gc.collect()
+        gc.freeze()
         self._seeds = itertools.count(time.time_ns())  # a prompt that a server has seen before proves nothing
 
     def prompts(self, streams: int, tokens: int = PROMPT_TOKENS) -> list[str]:

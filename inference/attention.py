@@ -83,8 +83,9 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
 ) -> Tensor:
     assert _batch is not None, "the model runs outside of `attending`"
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     # Contiguous, as `_attend_shape` promises the compiler.
-    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window).contiguous()
+    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window).unsqueeze(0).contiguous()
 
 
 def attend_slots(
@@ -100,11 +101,11 @@ def attend_slots(
     """Store a layer's new keys and values, and attend each token of a packed row to its own slot.
 
     Args:
-        query: [1, heads, tokens, head_dim].
-        key, value: [1, kv_heads, tokens, head_dim].
+        query: [tokens, heads, head_dim].
+        key, value: [tokens, kv_heads, head_dim].
 
     Returns:
-        [1, tokens, heads, head_dim].
+        [tokens, heads, head_dim].
     """
     batch.windows.add(window)
     keys, values = batch.cache.write(layer, key, value, batch.places(key.shape[1]))
@@ -112,17 +113,17 @@ def attend_slots(
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)
         output = grouped_attention(
-            query[0, :, run.first : run.last].transpose(0, 1).unsqueeze(2),  # [requests, heads, 1, head_dim]
+            query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
             keys[slots, :, : run.length],
             values[slots, :, : run.length],
             batch.run_mask(run, window, query.dtype),
             scale,
             softcap,
         )
-        outputs.append(output[:, :, 0])
+        outputs.append(output.squeeze(2))
     for segment in batch.segments:
         output = grouped_attention(
-            query[:, :, segment.first : segment.last],
+            query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
             keys[segment.slot, None, :, : segment.end],
             values[segment.slot, None, :, : segment.end],
             batch.segment_mask(segment, window, query.shape[1] // key.shape[1], query.dtype),
@@ -130,7 +131,7 @@ def attend_slots(
             softcap,
         )
         outputs.append(output[0].transpose(0, 1))
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _attend_shape(

@@ -59,7 +59,7 @@ class Batch:
     _places: dict[int, Tensor] = field(default_factory=dict)
 
     def places(self, kv_heads: int) -> Tensor:
-        """Where the new keys and values go in a layer of so many heads: [2 * kv_heads * tokens]."""
+        """Where the new keys and values go in a layer of so many heads: [2 * tokens * kv_heads]."""
         if kv_heads not in self._places:
             self._places[kv_heads] = self.cache.places(self.slots, self.columns, kv_heads)
         return self._places[kv_heads]

@@ -35,21 +35,21 @@ class KVCache:
         return keys, values
 
     def places(self, slots: Tensor, columns: Tensor, kv_heads: int) -> Tensor:
-        """Where the keys and values of `slots`, `columns` [tokens] lie in a layer: [2 * kv_heads * tokens].
+        """Where the keys and values of `slots`, `columns` [tokens] lie in a layer: [2 * tokens * kv_heads].
 
         One index for each vector: writing with it is several times faster than with slots and columns.
         """
         halves, heads = (torch.arange(count, device=slots.device) for count in (2, kv_heads))
-        rows = (halves[:, None, None] * self.slots + slots) * kv_heads + heads[:, None]  # [2, kv_heads, tokens]
-        return (rows * self.columns + columns).flatten()
+        rows = (halves[:, None, None] * self.slots + slots[:, None]) * kv_heads + heads  # [2, tokens, kv_heads]
+        return (rows * self.columns + columns[:, None]).flatten()
 
     def write(self, layer: int, keys: Tensor, values: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `keys` and `values` [1, kv_heads, tokens, head_dim] at their `places`.
+        """Store `keys` and `values` [tokens, kv_heads, head_dim] at their `places`.
 
         Returns:
             All the layer's keys and values.
         """
-        _, kv_heads, _, head_dim = keys.shape
+        _, kv_heads, head_dim = keys.shape
         cached = self.layer(layer, kv_heads, head_dim, keys.dtype, keys.device)
         vectors = self._layers[layer].view(-1, head_dim)
         vectors.index_copy_(0, places, torch.cat([keys, values]).view(-1, head_dim))

@@ -71,15 +71,8 @@ class _Layer:
             turned = torch.cat([self._query_norm(query), self._key_norm(key)], dim=1)
         # A head's two halves change places; the sines of the first half have the other sign.
         turned = torch.addcmul(turned * cosines, turned.roll(sizes.head_dim // 2, dims=-1), sines)
-        attended = attend_slots(
-            batch,
-            self._number,
-            turned[:, : sizes.heads].transpose(0, 1)[None],  # [1, heads, tokens, head_dim]
-            turned[:, sizes.heads :].transpose(0, 1)[None],
-            value.transpose(0, 1)[None],
-            sizes.scale,
-        )
-        attended = attended.reshape(tokens, -1)
+        query, key = turned[:, : sizes.heads], turned[:, sizes.heads :]
+        attended = attend_slots(batch, self._number, query, key, value, sizes.scale).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
 
 
