@@ -2,8 +2,8 @@
 
 Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
 at most `prefill_chunk` prompt tokens beside them, so a long prompt delays the running streams by a bounded time and
-never stops them. Where there are fewer streams to delay than prompts to bring on, it takes up to four chunks at once:
-each step reads all the weights, so one large chunk costs less than several small ones.
+never stops them. Where there are no more streams to delay than prompts to bring on, it takes up to four chunks at
+once: each step reads all the weights, so one large chunk costs less than several small ones.
 
 A free slot still holds what its last request left there. A request gets the slot where it finds the most of its own
 prompt and writes over the least of another text, and prefills only the rest: a chat's next turn begins with all of the
@@ -94,9 +94,9 @@ class Scheduler:
         return Schedule(decoding, chunks)
 
     def _prefill_budget(self, decoding: int, prefilling: int) -> int:
-        """Prompt tokens for a step: a chunk, or one for each time that the prompts outnumber those who would wait."""
-        chunks = prefilling // decoding if decoding else CHUNKS_AT_ONCE
-        return self._prefill_chunk * max(1, min(chunks, CHUNKS_AT_ONCE))
+        """Prompt tokens for a step: a chunk, and one more for each prompt that a stream would have to wait for."""
+        chunks = 1 + prefilling // decoding if decoding else CHUNKS_AT_ONCE
+        return self._prefill_chunk * min(chunks, CHUNKS_AT_ONCE)
 
     @property
     def running(self) -> int:

@@ -297,8 +297,8 @@ def test_the_more_prompts_there_are_for_each_running_stream_the_more_of_them_a_s
         submit(engine, inbox, letter * 8, max_tokens=40)
     steps(engine, 7)
     decoding = [len(schedule.decoding) for schedule in schedules]
-    assert decoding == [2, 2, 3, 3, 4, 4, 4]
-    assert list(map(prefilled, schedules)) == [6, 6, 2, 2, 2, 2, 2]
+    assert decoding == [2, 3, 3, 4, 4, 5, 5]
+    assert list(map(prefilled, schedules)) == [8, 4, 4, 4, 4, 2, 2]
 
 
 def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefilled() -> None:
