@@ -5,6 +5,7 @@ probability, but for one at each border: so the distribution is checked exactly,
 """
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.sampler import Draw, sample
+from inference.sampler import LOOKS, Draw, sample
 
 VOCABULARY = 40
 DRAWS = 2000
@@ -141,3 +142,34 @@ def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(uniform: f
 def test_of_equal_logits_the_lower_ids_are_kept() -> None:
     draws = evenly_spread(draw(top_k=3), 30)
     assert Counter(sample(torch.zeros(30, VOCABULARY), draws)) == {0: 10, 1: 10, 2: 10}
+
+
+LARGE_VOCABULARY = 5000
+PEAKED, FLAT = (torch.randn(LARGE_VOCABULARY, generator=torch.Generator().manual_seed(3)) * width for width in (5, 0.1))
+
+
+@pytest.mark.parametrize("logits", [PEAKED, FLAT], ids=["peaked", "flat"])
+@pytest.mark.parametrize(
+    "one", [draw(top_p=0.9), draw(top_p=0.99), draw(top_k=300, top_p=0.5), draw(top_k=4500, top_p=0.95)], ids=str
+)
+def test_in_a_large_vocabulary_the_likeliest_tokens_are_as_many_as_they_must_be(logits: Tensor, one: Draw) -> None:
+    assert max(LOOKS) < LARGE_VOCABULARY
+    expected = expected_probabilities(logits.double(), one)
+    # Numbers in the middle of a token's share draw that token; the ends of the range draw the first and the last.
+    ends = list(itertools.accumulate(expected))
+    token_ids = [token_id for token_id, probability in enumerate(expected) if probability > 0]
+    chosen = [*token_ids[:30], *token_ids[-30:]]
+    draws = [dataclasses.replace(one, uniform=ends[token_id] - expected[token_id] / 2) for token_id in chosen]
+    assert sample(logits.expand(len(draws), -1), draws) == chosen
+    assert sample(logits.expand(2, -1), [dataclasses.replace(one, uniform=u) for u in (0.0, 1 - 2**-53)]) == [
+        token_ids[0],
+        token_ids[-1],
+    ]
+
+
+def test_a_neighbour_for_whom_all_of_a_large_vocabulary_is_sorted_changes_nothing() -> None:
+    level = torch.zeros(LARGE_VOCABULARY)  # all are equally likely, so the lower ids are kept
+    draws = [draw(top_k=10, uniform=0.99), draw(top_p=0.999, uniform=0.99), draw(top_k=5, top_p=0.5, uniform=0.99)]
+    together = sample(torch.stack([level, FLAT, PEAKED]), draws)
+    assert together == [sample(row[None], [one])[0] for row, one in zip((level, FLAT, PEAKED), draws, strict=True)]
+    assert together[0] == 9
