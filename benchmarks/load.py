@@ -2,18 +2,20 @@
 
 It speaks to any server that streams server-sent events: ours at /generate, or an OpenAI-style one at
 /v1/completions. A stream's tokens are those that its last events report; where none does, its events are counted.
-Only a connection's first byte, its events' times and its end are looked at while the load runs; JSON is parsed after,
-so that the client takes little from the server it measures.
+While the load runs, only what comes and when is kept; it is parsed after, so that the client takes little from the
+server it measures.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+READ = 1 << 16
+DONE = b"[DONE]"
 HEALTH_INTERVAL = 0.02
 """Seconds between two questions to /health."""
 
@@ -114,16 +116,22 @@ async def stream(target: Target, prompt: str, max_tokens: int) -> Stream:
         status = await _read_head(reader)
         if status != 200:
             raise LoadFailed(f"{target.url} answered {status}: {(await reader.read(2000)).decode(errors='replace')}")
-        lines: list[tuple[float, bytes]] = []
-        while line := await reader.readline():
-            if line.startswith(b"data:"):
-                lines.append((time.perf_counter(), line[len(b"data:") :].strip()))
-                if lines[-1][1] == b"[DONE]":
-                    break
+        received: list[tuple[float, bytes]] = []
+        while data := await reader.read(READ):
+            received.append((time.perf_counter(), data))
+            if b"data: " + DONE in data:
+                break
     finally:
         writer.close()
-    events = [(at, json.loads(line)) for at, line in lines if line != b"[DONE]"]
-    return _stream(began, events)
+    return _stream(began, [(at, json.loads(line)) for at, line in _events(received) if line != DONE])
+
+
+def _events(received: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
+    """What stands in the `data:` lines, each with the time at which it was whole."""
+    unfinished = b""
+    for at, data in received:
+        *lines, unfinished = (unfinished + data).split(b"\n")
+        yield from ((at, line[len(b"data:") :].strip()) for line in lines if line.startswith(b"data:"))
 
 
 def _stream(began: float, events: Sequence[tuple[float, dict[str, Any]]]) -> Stream:

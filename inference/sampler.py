@@ -81,7 +81,8 @@ def _truncate(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         whole = torch.where(top_k < vocabulary, mass[:, -1:], 1.0)
         kept &= (mass - likeliest < top_p * whole) | (top_p >= 1)
         number = kept.sum(-1, keepdim=True)
-        if count == vocabulary or not ((top_k > count) & ((top_k < vocabulary) | (number == count))).any():
+        more_may_stay = (top_k > count) & ((top_k < vocabulary) | (number == count))
+        if count == vocabulary or not more_may_stay.any():
             break
     least = likeliest.gather(-1, number - 1)
     above, level = probabilities > least, probabilities == least
