@@ -17,8 +17,8 @@ from inference.kv_cache import KVCache
 from inference.scheduler import Schedule
 from inference.sequence import Sequence
 
-LENGTH_STEP = 32
-"""A run reads the cache up to its longest request's length, rounded up to this: kernels are made per shape."""
+LENGTH_STEP = 16
+"""A run reads the cache up to its longest request's length, rounded up to this: whole vectors, and not every shape."""
 
 
 @dataclass(frozen=True, slots=True)

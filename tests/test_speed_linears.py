@@ -84,11 +84,11 @@ def test_a_whole_model_in_bfloat16_has_no_plain_linear_layer_left() -> None:
 
 def test_slots_that_are_neighbours_make_one_run_with_the_length_of_its_longest() -> None:
     assert _runs([], [], 4096) == []
-    assert _runs([3], [0], 4096) == [Run(3, 0, 1, 32)]
+    assert _runs([3], [0], 4096) == [Run(3, 0, 1, 16)]
     assert _runs([0, 1, 2, 5, 7, 8], [10, 200, 63, 64, 0, 99], 4096) == [
-        Run(0, 0, 3, 224),
-        Run(5, 3, 4, 96),
-        Run(7, 4, 6, 128),
+        Run(0, 0, 3, 208),
+        Run(5, 3, 4, 80),
+        Run(7, 4, 6, 112),
     ]
     assert _runs([0], [99], 100) == [Run(0, 0, 1, 100)], "never more than the context"
 
