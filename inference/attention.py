@@ -108,7 +108,7 @@ def attend_slots(
         [tokens, heads, head_dim].
     """
     batch.windows.add(window)
-    keys, values = batch.cache.write(layer, key, value, batch.places(key.shape[1]))
+    keys, values = batch.cache.write(layer, key, value, batch.places())
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)

@@ -56,13 +56,13 @@ class Batch:
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
     windows: set[int | None] = field(default_factory=set)  # how far back the layers have looked; None: all the way
     _masks: dict[object, Tensor] = field(default_factory=dict)
-    _places: dict[int, Tensor] = field(default_factory=dict)
+    _places: list[Tensor] = field(default_factory=list)  # made when first asked for
 
-    def places(self, kv_heads: int) -> Tensor:
-        """Where the new keys and values go in a layer of so many heads: [2 * tokens * kv_heads]."""
-        if kv_heads not in self._places:
-            self._places[kv_heads] = self.cache.places(self.slots, self.columns, kv_heads)
-        return self._places[kv_heads]
+    def places(self) -> Tensor:
+        """Where the new keys and values go in every layer: [2 * tokens]."""
+        if not self._places:
+            self._places.append(self.cache.places(self.slots, self.columns))
+        return self._places[0]
 
     def run_mask(self, run: Run, window: int | None, dtype: torch.dtype) -> Tensor:
         """Added to a run's scores: [requests, 1, 1, length], 0 or -inf."""

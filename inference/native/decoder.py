@@ -158,8 +158,9 @@ class NativeDecoder:
             mlp_norm=self._hold(layer.mlp_norm.float()),
             query_norm=None if layer.query_norm is None else self._hold(layer.query_norm.float()),
             key_norm=None if layer.key_norm is None else self._hold(layer.key_norm.float()),
-            keys=self._hold(keys),
-            values=self._hold(values),
+            # The memory is the cache's, as it lies; in which order it is filled is this decoder's own business.
+            keys=self._hold(keys.transpose(1, 2)),
+            values=self._hold(values.transpose(1, 2)),
         )
 
     def _matrix(self, weight: Tensor, bias: Tensor | None = None) -> _Matrix:
