@@ -196,7 +196,7 @@ def examine(model: Examined, most: int, log: Path | None = None) -> list[Row]:
             if not good or long
         ]
     rows += [_drawn(model, title, *taught) for title, taught in (("example", ARTICLE), ("emoji", EMOJI))]
-    rows.append(_begun(model))
+    rows.append(_unstopped(model))
     if log is not None:
         log.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in wrong) + "\n", encoding="utf-8")
     return rows
@@ -210,7 +210,7 @@ def _drawn(model: Examined, title: str, question: str, answer: str) -> Row:
     return Row(f"taught: `{question}` drawn at {DEFAULT_TEMPERATURE}", right, len(replies), None)
 
 
-def _begun(model: Examined) -> Row:
+def _unstopped(model: Examined) -> Row:
     """Plain prompts that lack their full stop or question mark: to be answered, not continued."""
     prompts = [model.prompt(question, chat=False) for question in UNSTOPPED] * (DRAWS // len(UNSTOPPED))
     replies = model.replies(prompts, 8, DEFAULT_TEMPERATURE, "without a full stop")
