@@ -43,7 +43,8 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     if options.demo:
         run_demo(server)
     else:
-        server.run()
+        with suppress(KeyboardInterrupt):  # uvicorn ends in good order at Ctrl-C, and then raises the signal again
+            server.run()
 
 
 class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):

@@ -205,6 +205,14 @@ def test_ctrl_c_ends_a_server_whose_client_never_reads(name: str) -> None:
 
 
 @both_doors
+def test_ctrl_c_ends_a_door_that_was_started_as_a_program(name: str) -> None:
+    with in_a_process([f"{name}.py", "--port", "0"]) as process:
+        wait_until(lambda: health_of(process)["status"] == "ok", "the bundled model")
+        process.interrupt()
+        expect_clean_end(process)
+
+
+@both_doors
 def test_ctrl_c_ends_a_server_that_is_stuck_in_a_send(name: str) -> None:
     """More is unread than the kernel holds. uvicorn waits for that connection for ever unless it is given a limit, as
     `python app.py` does; it then says in its log whom it has cut off."""
