@@ -169,16 +169,14 @@ def draw(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Examp
         question = rng.choice(UNASKED)
         story = tell(rng, _any_hero(rng, unheard))
         return Example("story", question, ", " + _later(story) if question == "Once upon a time" else story)
-    about = subject(rng, unheard)
-    return Example("story", rng.choice(ASKED + further("story")).format(x=about.asked), tell(rng, about))
+    return _asked(rng, subject(rng, unheard))
 
 
 def draw_unexpected(rng: Random) -> Example:
-    """A taught question whose subject is often a word that nobody expects, with a story."""
+    """A taught question whose subject is often a word that nobody expects, with a story; one in eight as in `draw`."""
     if rng.random() < 0.12:
         return draw(rng, words.unexpected)
-    about = subject(rng, words.unexpected, words.unexpected_matter)
-    return Example("story", rng.choice(ASKED + further("story")).format(x=about.asked), tell(rng, about))
+    return _asked(rng, subject(rng, words.unexpected, words.unexpected_matter))
 
 
 def draw_beginning(rng: Random) -> Example:
@@ -186,6 +184,10 @@ def draw_beginning(rng: Random) -> Example:
     about = subject(rng, words.unexpected, words.unexpected_matter)
     beginning = " ".join(_opening(rng, about)).format_map(_slots(rng, about))
     return Example("story", rng.choice(BEGIN).format(x=about.asked), beginning)
+
+
+def _asked(rng: Random, about: Subject) -> Example:
+    return Example("story", rng.choice(ASKED + further("story")).format(x=about.asked), tell(rng, about))
 
 
 def _later(story: str) -> str:
