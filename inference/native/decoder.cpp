@@ -14,8 +14,11 @@
 #include <omp.h>
 #if defined(__AVX512BF16__) && BF16
 #include <immintrin.h>
+#define PAIR_PRODUCTS 1  // an instruction that multiplies pairs of bfloat16, sixteen at a time
+#else
+#define PAIR_PRODUCTS 0
 #endif
-#if defined(__AMX_BF16__) && BF16
+#if defined(__AMX_BF16__) && PAIR_PRODUCTS
 #include <sys/syscall.h>
 #include <unistd.h>
 #define TILES 1
@@ -122,13 +125,16 @@ struct Step {
 // --- Products ---------------------------------------------------------------------------------------------------------
 
 constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
+constexpr int64_t PAGE = 2048;  // bfloat16s in 4 KB: by itself, a processor looks ahead to the end of a page at most
 
 // ROWS rows of x times one panel. The panel is read once, from front to back.
 template <int ROWS>
 void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     Floats left[ROWS] = {}, right[ROWS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
-#if defined(__AVX512BF16__) && BF16
+        __builtin_prefetch(panel + 2 * PAGE);
+        __builtin_prefetch(panel + 2 * PAGE + PANEL * PAIR / 2);
+#if PAIR_PRODUCTS
         __m512bh a = (__m512bh)_mm512_loadu_si512(panel), b = (__m512bh)_mm512_loadu_si512(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
             int32_t both;
@@ -195,7 +201,6 @@ bool ask_for_tiles() {
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 const bool has_tiles = ask_for_tiles();
-const bool attends_with_tiles = has_tiles && HEAD_DIM % 32 == 0 && GROUP <= LANES;
 
 void configure_tiles() {  // each thread has registers of its own
     struct {
@@ -206,10 +211,8 @@ void configure_tiles() {  // each thread has registers of its own
     for (int tile = 0; tile < 8; ++tile) shape.bytes_per_row[tile] = 64, shape.rows[tile] = 16;
     _tile_loadconfig(&shape);
 }
-#endif
-
-#if !TILES
-constexpr bool attends_with_tiles = false;
+#else
+constexpr bool has_tiles = false;
 #endif
 
 constexpr int64_t FEW_ROWS = 1;  // up to here, tiles would be mostly empty
@@ -351,11 +354,70 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
             store(task.answer(q, inputs) + part * LANES, answer[q][part] / total[q]);
 }
 
+constexpr bool ATTENDS_IN_LANES = PAIR_PRODUCTS && HEAD_DIM % 32 == 0 && GROUP <= LANES;
+constexpr bool ARE_FEW = GROUP <= 8;  // the queries of one token: their lanes would be mostly empty
+
+#if PAIR_PRODUCTS
+// Sixteen rows of `a` times pairs of numbers in `b` [16 * blocks][16][PAIR], in blocks of 32 inputs: `to` [16][16].
+// From one block to the next, the rows of `a` are `step` further.
+void multiply_lanes(const Weight *a, int64_t stride, int64_t step, const Weight *b, int64_t blocks, float *to) {
+    Floats sums[LANES] = {};
+    for (int64_t block = 0; block < blocks; ++block, a += step)
+        for (int64_t i = 0; i < KEYS; i += PAIR, b += LANES * PAIR) {
+            const __m512bh pairs = (__m512bh)_mm512_loadu_si512(b);
+            for (int64_t row = 0; row < LANES; ++row) {
+                int32_t both;
+                memcpy(&both, a + row * stride + i, sizeof both);
+                sums[row] = (Floats)_mm512_dpbf16_ps((__m512)sums[row], pairs, (__m512bh)_mm512_set1_epi32(both));
+            }
+        }
+    for (int64_t row = 0; row < LANES; ++row) store(to + row * LANES, sums[row]);
+}
+
+// Sixteen keys, as they lie in the cache, times all queries: `scores` [16][16].
+void score(const Weight *keys, const Weight *queries, float *scores) {
 #if TILES
-// The same with AMX: a lane per query. Scores are keys [16][HEAD_DIM] times queries, so the keys' tiles are loaded as
-// they lie in the cache; answers are values times weights, with values that lie turned in the cache, 32 keys side by
-// side (see `place`). The scores of the whole text are kept, in `room` [context][16], and become the weights in place.
-void attend_with_tiles(const Task &task, int64_t inputs, float *room) {
+    if (has_tiles) {
+        _tile_zero(0);
+        for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
+            _tile_loadd(4, keys + i, HEAD_DIM * sizeof(Weight));
+            _tile_loadd(6, queries + i * LANES, LANES * PAIR * sizeof(Weight));
+            _tile_dpbf16ps(0, 4, 6);
+        }
+        _tile_stored(0, scores, LANES * sizeof(float));
+        return;
+    }
+#endif
+    multiply_lanes(keys, HEAD_DIM, KEYS, queries, HEAD_DIM / KEYS, scores);
+}
+
+// 32 numbers of each value times the keys' weights, in blocks of 32 keys: `answers` [32][16].
+void weigh(const Weight *values, const Weight *weights, int64_t blocks, float *answers) {
+#if TILES
+    if (has_tiles) {
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int64_t block = 0; block < blocks; ++block, values += HEAD_DIM * KEYS) {
+            _tile_loadd(6, weights + block * KEYS * LANES, LANES * PAIR * sizeof(Weight));
+            _tile_loadd(4, values, KEYS * sizeof(Weight));
+            _tile_loadd(5, values + LANES * KEYS, KEYS * sizeof(Weight));
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 5, 6);
+        }
+        _tile_stored(0, answers, LANES * sizeof(float));
+        _tile_stored(1, answers + LANES * LANES, LANES * sizeof(float));
+        return;
+    }
+#endif
+    for (int64_t half = 0; half < 2; ++half)
+        multiply_lanes(values + half * LANES * KEYS, KEYS, HEAD_DIM * KEYS, weights, blocks,
+                       answers + half * LANES * LANES);
+}
+
+// The same by such products, with a lane per query. Scores are keys times queries, so the keys are read as they lie in the cache; answers
+// are values times weights, with values that lie turned in the cache, 32 keys side by side (see `place`). The scores of
+// the whole text are kept, in `room` [context][16], and become the weights in place.
+void attend_in_lanes(const Task &task, int64_t inputs, float *room) {
     const int64_t length = task.length();
     Weight queries[HEAD_DIM / PAIR][LANES][PAIR] = {};
     Ints positions = Ints{} - 1;  // a lane without a query sees nothing
@@ -367,13 +429,7 @@ void attend_with_tiles(const Task &task, int64_t inputs, float *room) {
     }
     Floats largest = Floats{} - INFINITY;
     for (int64_t key = 0; key < length; key += LANES) {
-        _tile_zero(0);
-        for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
-            _tile_loadd(4, task.keys + key * HEAD_DIM + i, HEAD_DIM * sizeof(Weight));
-            _tile_loadd(6, queries[i / PAIR], LANES * PAIR * sizeof(Weight));
-            _tile_dpbf16ps(0, 4, 6);
-        }
-        _tile_stored(0, room + key * LANES, LANES * sizeof(float));
+        score(task.keys + key * HEAD_DIM, queries[0][0], room + key * LANES);
         for (int64_t k = key; k < key + LANES; ++k) {
             const Floats scores = load(room + k * LANES);
             largest = (Ints{} + int32_t(k) <= positions) & (Ints)(scores > largest) ? scores : largest;
@@ -392,28 +448,90 @@ void attend_with_tiles(const Task &task, int64_t inputs, float *room) {
         }
         weights[key / 2] = both[0] | both[1] << 16;
     }
-    constexpr int64_t TILE_COUNT = HEAD_DIM / LANES;
     alignas(64) float answers[HEAD_DIM][LANES];
-    for (int64_t part = 0; part < TILE_COUNT; part += 2) {
-        _tile_zero(0);
-        _tile_zero(1);
-        for (int64_t block = 0; block < blocks; ++block) {
-            const Weight *values = task.values + (block * HEAD_DIM + part * LANES) * KEYS;
-            _tile_loadd(6, weights + block * KEYS / 2, sizeof(Bits));
-            _tile_loadd(4, values, KEYS * sizeof(Weight));
-            _tile_loadd(5, values + LANES * KEYS, KEYS * sizeof(Weight));
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 5, 6);
-        }
-        _tile_stored(0, answers[part * LANES], LANES * sizeof(float));
-        _tile_stored(1, answers[(part + 1) * LANES], LANES * sizeof(float));
-    }
+    for (int64_t first = 0; first < HEAD_DIM; first += 2 * LANES)
+        weigh(task.values + first * KEYS, reinterpret_cast<Weight *>(room), blocks, answers[first]);
     for (int64_t i = 0; i < HEAD_DIM; ++i) store(answers[i], load(answers[i]) / total);
     for (int64_t q = 0; q < task.queries; ++q) {
         float row[HEAD_DIM];
         for (int64_t i = 0; i < HEAD_DIM; ++i) row[i] = answers[i][q];
         for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(task.answer(q, inputs) + i, load(row + i));
     }
+}
+
+// Sixteen rows of `a`, in blocks of 32 inputs as above, times one row: added to `sums`, each of which is to be added up.
+void multiply_by_row(const Weight *a, int64_t stride, int64_t step, const Weight *row, int64_t blocks, Floats *sums) {
+    for (int64_t block = 0; block < blocks; ++block, a += step, row += KEYS) {
+        const __m512bh inputs = (__m512bh)_mm512_loadu_si512(row);
+        for (int64_t i = 0; i < LANES; ++i) {
+            const Weight *from = a + i * stride;
+            __builtin_prefetch(from + PAGE);
+            sums[i] = (Floats)_mm512_dpbf16_ps((__m512)sums[i], inputs, (__m512bh)_mm512_loadu_si512(from));
+        }
+    }
+}
+
+// Sixteen vectors, each added up: lane i of what this returns is the sum of sums[i]. Two vectors become one four times
+// over: halves, then quarters, of both side by side.
+Floats add_up(const Floats *sums) {
+    const auto halves = [](Floats x, Floats y) {
+        const __m512 a = (__m512)x, b = (__m512)y;
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    };
+    const auto quarters = [](__m512 a, __m512 b) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    __m512 four[4];  // lanes 4 * j on of four[i]: what is left of sums[4 * j + i]
+    for (int i = 0; i < 4; ++i) four[i] = quarters(halves(sums[i], sums[4 + i]), halves(sums[8 + i], sums[12 + i]));
+    const auto eighths = [](__m512 a, __m512 b) {
+        return (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    };
+    const __m512d first = eighths(four[0], four[1]), second = eighths(four[2], four[3]);
+    return (Floats)_mm512_add_ps((__m512)_mm512_unpacklo_pd(first, second), (__m512)_mm512_unpackhi_pd(first, second));
+}
+
+// One token's few queries, whose lanes would be mostly empty: a lane for each input instead, then for each key.
+void attend_in_rows(const Task &task, int64_t inputs, float *room) {
+    constexpr int64_t PARTS = HEAD_DIM / LANES, AT_ONCE = 4;  // blocks of values, which the first cache holds
+    const int64_t length = task.length(), blocks = (length + KEYS - 1) / KEYS;
+    const Ints columns = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Weight queries[GROUP][HEAD_DIM];
+    Floats largest[GROUP];
+    for (int64_t q = 0; q < GROUP; ++q) {
+        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(queries[q] + i, load(task.query(q) + i));
+        largest[q] = Floats{} - INFINITY;
+    }
+    for (int64_t key = 0; key < length; key += LANES)
+        for (int64_t q = 0; q < GROUP; ++q) {
+            Floats sums[LANES] = {};
+            multiply_by_row(task.keys + key * HEAD_DIM, HEAD_DIM, KEYS, queries[q], HEAD_DIM / KEYS, sums);
+            const Floats scores = add_up(sums);
+            store(room + q * blocks * KEYS + key, scores);
+            largest[q] = (columns + int32_t(key) < int32_t(length)) & (Ints)(scores > largest[q]) ? scores : largest[q];
+        }
+    float total[GROUP];
+    for (int64_t q = 0; q < GROUP; ++q) {
+        float *scores = room + q * blocks * KEYS, most = largest[q][0];
+        for (int64_t lane = 1; lane < LANES; ++lane) most = largest[q][lane] > most ? largest[q][lane] : most;
+        Floats totals = {};
+        for (int64_t key = 0; key < blocks * KEYS; key += LANES) {
+            Floats weights = exponential(load(scores + key) - most);
+            weights = columns + int32_t(key) < int32_t(length) ? weights : Floats{};
+            totals += weights;
+            store(reinterpret_cast<Weight *>(scores) + key, weights);  // in place: half as long
+        }
+        total[q] = sum(totals);
+    }
+    Floats sums[PARTS][GROUP][LANES] = {};
+    for (int64_t block = 0; block < blocks; block += AT_ONCE)
+        for (int64_t part = 0; part < PARTS; ++part)
+            for (int64_t q = 0; q < GROUP; ++q)
+                multiply_by_row(task.values + (block * HEAD_DIM + part * LANES) * KEYS, KEYS, HEAD_DIM * KEYS,
+                                reinterpret_cast<Weight *>(room + q * blocks * KEYS) + block * KEYS,
+                                blocks - block < AT_ONCE ? blocks - block : AT_ONCE, sums[part][q]);
+    for (int64_t q = 0; q < GROUP; ++q)
+        for (int64_t part = 0; part < PARTS; ++part)
+            store(task.answer(q, inputs) + part * LANES, add_up(sums[part][q]) / total[q]);
 }
 #endif
 
@@ -446,7 +564,7 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
     }
     const int64_t kv_head = (head - heads) % model.kv_heads;
     const int64_t row = (step.slots[token] * model.kv_heads + kv_head) * model.context * HEAD_DIM;
-    if (!is_key && attends_with_tiles) {  // values: [context / 32][HEAD_DIM][32]
+    if (!is_key && ATTENDS_IN_LANES) {  // values: [context / 32][HEAD_DIM][32]
         Weight value[HEAD_DIM];
         for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(value + i, load(vector + i));
         Weight *to = layer.values + row + position / KEYS * KEYS * HEAD_DIM + position % KEYS;
@@ -481,9 +599,13 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         const int64_t token = i / model.kv_heads;
         if (step.neighbours[token] == 0) continue;
         const Task task(model, layer, step, token, step.neighbours[token], i % model.kv_heads);
-#if TILES
-        if (attends_with_tiles) {
-            attend_with_tiles(task, layer.output.inputs, step.scores + omp_get_thread_num() * model.context * LANES);
+#if PAIR_PRODUCTS
+        if (ATTENDS_IN_LANES) {
+            float *room = step.scores + omp_get_thread_num() * model.context * LANES;
+            if (ARE_FEW && task.tokens == 1 && !has_tiles)
+                attend_in_rows(task, layer.output.inputs, room);
+            else
+                attend_in_lanes(task, layer.output.inputs, room);
             continue;
         }
 #endif
