@@ -1,0 +1,80 @@
+// Numbers, sixteen at a time: vectors, which compilers put on whatever registers there are, and the two precisions.
+//
+// Defined by the compiler's command line: BF16 (1: weights, cache and the inputs of products are bfloat16; 0: float32).
+// Sums are float32 either way.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512BF16__) && BF16
+#include <immintrin.h>
+#define PAIR_PRODUCTS 1  // an instruction that multiplies sixteen pairs of bfloat16 with sixteen others
+#else
+#define PAIR_PRODUCTS 0
+#endif
+#if defined(__AMX_BF16__) && PAIR_PRODUCTS
+#define TILES 1  // registers of sixteen rows, and their product in one instruction: AMX
+#else
+#define TILES 0
+#endif
+
+namespace {
+
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+constexpr int64_t LANES = 16;
+
+#if BF16
+using Weight = uint16_t;     // a bfloat16 is the upper half of a float32
+constexpr int64_t PAIR = 2;  // two inputs' weights lie side by side, as the processor's instructions want them
+#else
+using Weight = float;
+constexpr int64_t PAIR = 1;
+#endif
+
+inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
+inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
+inline Floats load(const uint16_t *from) {
+    Bits wide = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits) << 16;
+    return (Floats)wide;
+}
+inline Bits rounded(Floats numbers) {  // to the nearest bfloat16; of two, to the even one
+    const Bits bits = (Bits)numbers;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+inline void store(uint16_t *to, Floats numbers) {
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(rounded(numbers), Halves);
+}
+
+inline float to_float(float number) { return number; }
+inline float to_float(uint16_t number) {
+    const uint32_t bits = uint32_t(number) << 16;
+    float same;
+    memcpy(&same, &bits, sizeof same);
+    return same;
+}
+
+inline float sum(Floats numbers) {
+    float lanes[LANES];
+    store(lanes, numbers);
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
+// e^x to float32's last digit but one: 2^n by its bits, the rest by a polynomial on [-ln 2 / 2, ln 2 / 2].
+inline Floats exponential(Floats x) {
+    x = x < -87.0f ? Floats{} - 87.0f : x > 88.0f ? Floats{} + 88.0f : x;
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
+    Floats n = (x * 1.44269504f + ROUNDER) - ROUNDER;
+    Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Floats p = 0.0416666667f + r * (0.00833333f + r * 0.00138889f);
+    p = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * p)));
+    Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
+    return p * (Floats)power;
+}
+
+}  // namespace
