@@ -20,6 +20,12 @@ SLOT_ATTENTION = "slots"
 LAYER = "slot_layer"
 """The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""
 
+FLASH_CONVERTS = torch.ops.mkldnn._is_mkldnn_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+"""Whether torch's flash kernel, which knows tiles (AMX), turns bfloat16 into float32 on this processor, while oneDNN's
+products take it as it is."""
+FEW_SCORES = 8192
+"""Up to here, one call of a slow kernel is quicker than three of quick ones."""
+
 _batch: Batch | None = None
 """What the forward that is running works on; see `attending`."""
 
@@ -160,13 +166,28 @@ def grouped_attention(
     rows, heads, tokens, _ = query.shape
     kv_heads = key.shape[1]
     folded = query.reshape(rows, kv_heads, heads // kv_heads * tokens, -1)
-    if softcap is None:
-        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
-    else:
+    if softcap is not None:
         scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scale
         weights = (torch.tanh(scores / softcap) * softcap + mask).softmax(-1)
         output = torch.matmul(weights.to(value.dtype), value)
+    elif _is_quicker_in_products(query, key):
+        mask = mask.expand(rows, kv_heads, folded.shape[2], -1).flatten(0, 1)
+        scores = torch.baddbmm(mask, folded.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scale)
+        output = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
+    else:
+        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
     return output.reshape(rows, heads, tokens, -1)
+
+
+def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
+    rows, heads, tokens, _ = query.shape
+    return (
+        FLASH_CONVERTS
+        and query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and rows * tokens > 1
+        and rows * heads * tokens * key.shape[2] >= FEW_SCORES
+    )
 
 
 AttentionInterface.register(SLOT_ATTENTION, slot_attention)
