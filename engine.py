@@ -21,6 +21,7 @@ Invariants:
 import itertools
 import logging
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
@@ -233,7 +234,9 @@ class Engine:
         self._take_arrivals()
         schedule = self._scheduler.schedule()
         if schedule.has_work:
+            began = time.perf_counter()
             token_ids = on_tensor_thread(lambda: self._run_model(schedule))
+            self._scheduler.took(schedule, time.perf_counter() - began)
             self._append(schedule.sampled, token_ids)
         self._deliver()
 

@@ -1,9 +1,10 @@
 """Decides what the next step works on: who gets a slot, whose prompt is prefilled, who decodes.
 
 Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
-at most `prefill_chunk` prompt tokens beside them, so a long prompt delays the running streams by a bounded time and
-never stops them. Where there are no more streams to delay than prompts to bring on, it takes up to four chunks at
-once: each step reads all the weights, so one large chunk costs less than several small ones.
+at most `prefill_chunk` prompt tokens beside them, fewer if those take too long (see `pace`), so a long prompt delays
+the running streams by a bounded time and never stops them. Where there are no more streams to delay than prompts to
+bring on, it takes up to four chunks at once: each step reads all the weights, so one large chunk costs less than
+several small ones.
 
 A free slot still holds what its last request left there. A request gets the slot where it finds the most of its own
 prompt and writes over the least of another text, and prefills only the rest: a chat's next turn begins with all of the
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
+from inference.pace import Pace
 from inference.request import RequestId
 from inference.sequence import Sequence
 
@@ -46,6 +48,10 @@ class Schedule:
         return bool(self.decoding or self.chunks)
 
     @property
+    def prompt_tokens(self) -> int:
+        return sum(chunk.end - chunk.start for chunk in self.chunks)
+
+    @property
     def sampled(self) -> list[Sequence]:
         """Who gets a token, in the order of the logits' rows."""
         return self.decoding + [chunk.sequence for chunk in self.chunks if chunk.completes_prompt]
@@ -56,6 +62,7 @@ class Scheduler:
 
     def __init__(self, slots: int, prefill_chunk: int) -> None:
         self._prefill_chunk = prefill_chunk
+        self._pace = Pace()
         # What each free slot holds; the one that has been free for longest comes first.
         self._free_slots: dict[int, Ids[int]] = dict.fromkeys(range(slots), ())
         self._waiting: deque[Sequence] = deque()
@@ -93,10 +100,16 @@ class Scheduler:
                 budget -= end - start
         return Schedule(decoding, chunks)
 
+    def took(self, schedule: Schedule, seconds: float) -> None:
+        """Learn how long a schedule's step took."""
+        self._pace.took(len(schedule.decoding), schedule.prompt_tokens, seconds)
+
     def _prefill_budget(self, decoding: int, prefilling: int) -> int:
         """Prompt tokens for a step: a chunk, and one more for each prompt that a stream would have to wait for."""
-        chunks = 1 + prefilling // decoding if decoding else CHUNKS_AT_ONCE
-        return self._prefill_chunk * min(chunks, CHUNKS_AT_ONCE)
+        if not decoding:
+            return CHUNKS_AT_ONCE * self._prefill_chunk
+        chunk = self._pace.prompt_tokens(decoding, self._prefill_chunk)
+        return chunk * min(1 + prefilling // decoding, CHUNKS_AT_ONCE)
 
     @property
     def running(self) -> int:

@@ -1,6 +1,7 @@
 """What the engine promises: the invariants of its docstring, one by one, on tiny models."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from engine import Engine
 from inference.batch import Batch
+from inference.pace import LEAST
 from inference.request import (
     Counters,
     EncodedRequest,
@@ -271,10 +273,6 @@ def test_an_aborted_request_costs_no_more_forwards() -> None:
 # --- Steps: bounded, one forward, a token for everybody ---------------------------------------------------------------
 
 
-def prefilled(schedule: Schedule) -> int:
-    return sum(chunk.end - chunk.start for chunk in schedule.chunks)
-
-
 @pytest.mark.parametrize("prefill_chunk", [1, 8, 17])
 def test_no_step_prefills_more_than_four_chunks(prefill_chunk: int) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=prefill_chunk), Inbox()
@@ -283,8 +281,9 @@ def test_no_step_prefills_more_than_four_chunks(prefill_chunk: int) -> None:
     for letter, length in zip("abcde", lengths, strict=True):  # no prompt begins like another
         submit(engine, inbox, letter * length, max_tokens=4)
     run_until_idle(engine)
-    assert max(map(prefilled, schedules)) == 4 * prefill_chunk
-    assert sum(map(prefilled, schedules)) == sum(lengths), "every prompt token is prefilled once"
+    prefilled = [schedule.prompt_tokens for schedule in schedules]
+    assert max(prefilled) == 4 * prefill_chunk
+    assert sum(prefilled) == sum(lengths), "every prompt token is prefilled once"
 
 
 def test_the_more_prompts_there_are_for_each_running_stream_the_more_of_them_a_step_takes() -> None:
@@ -298,7 +297,7 @@ def test_the_more_prompts_there_are_for_each_running_stream_the_more_of_them_a_s
     steps(engine, 7)
     decoding = [len(schedule.decoding) for schedule in schedules]
     assert decoding == [2, 3, 3, 4, 4, 5, 5]
-    assert list(map(prefilled, schedules)) == [8, 4, 4, 4, 4, 2, 2]
+    assert [schedule.prompt_tokens for schedule in schedules] == [8, 4, 4, 4, 4, 2, 2]
 
 
 def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefilled() -> None:
@@ -313,6 +312,27 @@ def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefil
         prefill_steps += 1
         assert [len(inbox.tokens(stream)) for stream in streams] == [number + 1 for number in before]
     assert prefill_steps == -(-len(LONG_PROMPT) // 4)
+
+
+def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
+    decoder = engine._runner._decoder
+    forward = decoder.forward
+
+    def slow(batch: Batch) -> Tensor:
+        time.sleep(0.005 * batch.token_ids.numel())
+        return forward(batch)
+
+    monkeypatch.setattr(decoder, "forward", slow)
+    for _ in range(2):
+        submit(engine, inbox, "a", max_tokens=60)
+    steps(engine, 4)
+    schedules = spy_on_schedules(engine)
+    long = submit(engine, inbox, LONG_PROMPT, max_tokens=1)
+    while not inbox.tokens(long):
+        engine.step()
+    assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {LEAST}
+    assert sum(schedule.prompt_tokens for schedule in schedules) == len(LONG_PROMPT)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
