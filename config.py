@@ -93,7 +93,7 @@ class Config:
     prefill_chunk: int = _setting(
         128,
         _whole(1),
-        "prompt tokens that a step takes beside running streams; up to four times as many if it delays few",
+        "prompt tokens that a step takes at most beside running streams; four times as many if it delays none, or few",
     )
     compile: bool = _setting(
         False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler"

@@ -2,9 +2,8 @@
 
 Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
 at most `prefill_chunk` prompt tokens beside them, fewer if those take too long (see `pace`), so a long prompt delays
-the running streams by a bounded time and never stops them. Where there are no more streams to delay than prompts to
-bring on, it takes up to four chunks at once: each step reads all the weights, so one large chunk costs less than
-several small ones.
+the running streams by a bounded time and never stops them. Where prompts outnumber the streams that they delay, it
+takes up to four whole chunks: each step reads all the weights, so one large chunk costs less than several small ones.
 
 A free slot still holds what its last request left there. A request gets the slot where it finds the most of its own
 prompt and writes over the least of another text, and prefills only the rest: a chat's next turn begins with all of the
@@ -105,11 +104,12 @@ class Scheduler:
         self._pace.took(len(schedule.decoding), schedule.prompt_tokens, seconds)
 
     def _prefill_budget(self, decoding: int, prefilling: int) -> int:
-        """Prompt tokens for a step: a chunk, and one more for each prompt that a stream would have to wait for."""
-        if not decoding:
-            return CHUNKS_AT_ONCE * self._prefill_chunk
-        chunk = self._pace.prompt_tokens(decoding, self._prefill_chunk)
-        return chunk * min(1 + prefilling // decoding, CHUNKS_AT_ONCE)
+        """Prompt tokens for a step."""
+        if prefilling <= decoding:
+            return self._pace.prompt_tokens(decoding, self._prefill_chunk)
+        # A chunk, and one more for each prompt that a stream would have to wait for.
+        chunks = 1 + prefilling // decoding if decoding else CHUNKS_AT_ONCE
+        return self._prefill_chunk * min(chunks, CHUNKS_AT_ONCE)
 
     @property
     def running(self) -> int:

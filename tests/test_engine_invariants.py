@@ -286,7 +286,7 @@ def test_no_step_prefills_more_than_four_chunks(prefill_chunk: int) -> None:
     assert sum(prefilled) == sum(lengths), "every prompt token is prefilled once"
 
 
-def test_the_more_prompts_there_are_for_each_running_stream_the_more_of_them_a_step_takes() -> None:
+def test_where_prompts_outnumber_the_streams_a_step_takes_the_more_of_them_the_more_there_are() -> None:
     engine, inbox = tiny_engine(max_streams=16, prefill_chunk=2), Inbox()
     for _ in range(2):
         submit(engine, inbox, "a", max_tokens=40)
@@ -296,8 +296,8 @@ def test_the_more_prompts_there_are_for_each_running_stream_the_more_of_them_a_s
         submit(engine, inbox, letter * 8, max_tokens=40)
     steps(engine, 7)
     decoding = [len(schedule.decoding) for schedule in schedules]
-    assert decoding == [2, 3, 3, 4, 4, 5, 5]
-    assert [schedule.prompt_tokens for schedule in schedules] == [8, 4, 4, 4, 4, 2, 2]
+    assert decoding == [2, 3, 3, 4, 4, 4, 4]
+    assert [schedule.prompt_tokens for schedule in schedules] == [8, 4, 4, 2, 2, 2, 2]
 
 
 def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefilled() -> None:
