@@ -102,6 +102,21 @@ void configure_tiles() {  // each thread has registers of its own
 constexpr bool has_tiles = false;
 #endif
 
+#if defined(__AVX512F__)
+constexpr int ROWS_AT_ONCE = 12;  // their 24 sums, and what is added to them, just fit 32 registers
+#else
+constexpr int ROWS_AT_ONCE = 8;
+#endif
+
+// The same for a number of rows that is known only now, up to ROWS.
+template <int ROWS>
+void multiply_few_rows(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS) return multiply_rows<ROWS>(panel, x, inputs, sums);
+        multiply_few_rows<ROWS - 1>(panel, x, inputs, rows, sums);
+    }
+}
+
 constexpr int64_t FEW_ROWS = 1;  // up to here, tiles would be mostly empty
 
 void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
@@ -109,11 +124,10 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     if (has_tiles && rows > FEW_ROWS)
         return rows > 16 ? multiply_tiles<2>(panel, x, inputs, sums) : multiply_tiles<1>(panel, x, inputs, sums);
 #endif
-    int64_t row = 0;
-    for (; row + 8 <= rows; row += 8) multiply_rows<8>(panel, x + row * inputs, inputs, sums + row);
-    for (; row + 4 <= rows; row += 4) multiply_rows<4>(panel, x + row * inputs, inputs, sums + row);
-    for (; row + 2 <= rows; row += 2) multiply_rows<2>(panel, x + row * inputs, inputs, sums + row);
-    for (; row < rows; ++row) multiply_rows<1>(panel, x + row * inputs, inputs, sums + row);
+    for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
+        const int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
+        multiply_few_rows<ROWS_AT_ONCE>(panel, x + row * inputs, inputs, count, sums + row);
+    }
 }
 
 // x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
