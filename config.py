@@ -98,6 +98,11 @@ class Config:
     compile: bool = _setting(
         False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler"
     )
+    quantize: str | None = _setting(
+        None,
+        _one_of("int8"),
+        "int8 compiles, with weights in eight bits: half the memory, few streams far faster",
+    )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")

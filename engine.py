@@ -75,7 +75,9 @@ class Engine:
         self._eos_ids = checkpoint.eos_ids
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
-            lambda: ModelRunner(checkpoint.model, config.max_streams, checkpoint.context, config.compile)
+            lambda: ModelRunner(
+                checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize is not None
+            )
         )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
         self._request_ids = itertools.count(1)

@@ -3,12 +3,12 @@
 There are three decoders, and a model gets the quickest that can compute it. A Llama-type model is taken apart: its
 weights go to one of our own, in C++ if compiling is asked for, else in operators of torch. Any other runs the code that
 transformers has for it, with our attention and matrix products; compiled, torch compiles its layers. On a GPU,
-compiling means CUDA graphs of the decode steps. Each decoder must give the logits that the model gives by itself.
+compiling means CUDA graphs of the decode steps. Only the decoder in C++ reads matrices in eight bits. Each decoder must
+give the logits that the model gives by itself.
 """
 
 import logging
 import time
-from ctypes import CDLL
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ log = logging.getLogger("engine")
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """How far a logit may be from the model's own, relative to the largest, before the model counts as unsupported."""
+QUANTIZED_TOLERANCE = 0.2
+"""The same for a model whose weights are rounded to eight bits; those that follow a bfloat16 are too."""
 
 
 class ModelRunner:
@@ -39,14 +41,22 @@ class ModelRunner:
         UnsupportedModel: the model cannot run this way; found out by trying, when the runner is made.
     """
 
-    def __init__(self, model: PreTrainedModel, slots: int, context: int, is_compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        slots: int,
+        context: int,
+        is_compiled: bool = False,
+        is_quantized: bool = False,
+    ) -> None:
         weight = model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)  # [vocabulary, hidden]
         self.vocabulary = weight.shape[0]
         self._device = model.device
         self._cache = KVCache(slots, context)
         self._decoder: Decoder
-        self._prepare(model, is_compiled)
+        self._is_quantized = is_quantized
+        self._prepare(model, is_compiled or is_quantized)
 
     @property
     def cache_bytes(self) -> int:
@@ -86,27 +96,29 @@ class ModelRunner:
     def _chosen(self, model: PreTrainedModel, is_compiled: bool) -> Decoder:
         try:
             llama.check(model, self._cache.context)
-        except llama.NotLlama as reason:
             if is_compiled:
+                return self._native(model)
+        except (llama.NotLlama, NotNative, CannotBuild) as reason:
+            if self._is_quantized:
+                raise UnsupportedModel(f"int8 needs the decoder in C++, and there is none here: {reason}") from reason
+            if isinstance(reason, CannotBuild):
+                log.warning("The model runs uncompiled: %s", reason)
+            elif is_compiled:
                 log.info("No decoder in C++ for this model: %s", reason)
-            return TransformersDecoder(model)
-        library = self._build(model) if is_compiled else None
-        taken = llama.take_apart(model, self._cache.columns)
-        return TorchDecoder(taken) if library is None else NativeDecoder(library, taken, self._cache)
+            if isinstance(reason, llama.NotLlama):
+                return TransformersDecoder(model)
+        return TorchDecoder(llama.take_apart(model, self._cache.columns))
 
-    def _build(self, model: PreTrainedModel) -> CDLL | None:
-        """The C++ decoder's code for this model, if it can have one."""
+    def _native(self, model: PreTrainedModel) -> NativeDecoder:
+        """The decoder in C++ for a model that has passed `llama.check`, left as it is if there can be none.
+
+        Raises:
+            NotNative, CannotBuild: see `build_for`.
+        """
         began = time.perf_counter()
-        try:
-            library = build_for(model)
-        except NotNative as reason:
-            log.info("No decoder in C++ for this model: %s", reason)
-            return None
-        except CannotBuild as reason:
-            log.warning("The model runs uncompiled: %s", reason)
-            return None
+        library = build_for(model, self._is_quantized)
         log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
-        return library
+        return NativeDecoder(library, llama.take_apart(model, self._cache.columns), self._cache, self._is_quantized)
 
     def _make_graphs(self, expected: Tensor) -> None:
         decoder = self._decoder
@@ -142,7 +154,7 @@ class ModelRunner:
     def _verify(self, name: str, expected: Tensor) -> None:
         got = self._logits_in_pieces(self._trial)
         difference = ((got - expected).abs().max() / expected.abs().max()).item()
-        if not difference <= TOLERANCE[expected.dtype]:
+        if not difference <= (QUANTIZED_TOLERANCE if self._is_quantized else TOLERANCE[expected.dtype]):
             raise UnsupportedModel(
                 f"{name} gives other logits on this engine's cache than by itself (by "
                 f"{difference:.1%} of the largest). Expected a decoder that keeps only the keys and values of layers."

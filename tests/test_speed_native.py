@@ -86,18 +86,21 @@ def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
     return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
 
 
-def native(model: PreTrainedModel, cache: KVCache) -> NativeDecoder:
+def native(model: PreTrainedModel, cache: KVCache, is_quantized: bool = False) -> NativeDecoder:
     """The decoder in C++ for a model, which is left as it is."""
     copied = copy.deepcopy(model)
     llama.check(copied, cache.context)
-    library = build_for(copied)
-    return NativeDecoder(library, llama.take_apart(copied, cache.columns), cache)
+    library = build_for(copied, is_quantized)
+    return NativeDecoder(library, llama.take_apart(copied, cache.columns), cache, is_quantized)
 
 
-def logits_in_steps(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
+@torch.inference_mode()
+def logits_in_steps(
+    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool = False
+) -> Tensor:
     """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
     cache = KVCache(4, CONTEXT)
-    decoder = native(model, cache)
+    decoder = native(model, cache, is_quantized)
     found, first = [], 0
     for size in steps:
         numbers = torch.tensor([token_ids[first : first + size], list(range(first, first + size)), [2] * size])
@@ -167,17 +170,12 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
     with torch.inference_mode():
         model = nn.Module.to(model_named(name), torch.bfloat16)
         own = model(torch.tensor([token_ids])).logits[0].float()
-        found = on_tensor_thread(lambda: _in_inference(model, token_ids, steps))
+        found = on_tensor_thread(lambda: logits_in_steps(model, token_ids, steps))
         exact = nn.Module.float(model)(torch.tensor([token_ids])).logits[0]
-        found_exact = on_tensor_thread(lambda: _in_inference(model, token_ids, steps))
+        found_exact = on_tensor_thread(lambda: logits_in_steps(model, token_ids, steps))
     largest = exact.abs().max()
     assert ((found_exact - exact).abs().max() / largest).item() < 1e-4
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
-
-
-def _in_inference(model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
-    with torch.inference_mode():
-        return logits_in_steps(model, token_ids, steps)
 
 
 def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:

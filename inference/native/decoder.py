@@ -29,7 +29,7 @@ class NotNative(Exception):
 
 class _Matrix(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("panels", "bias")),
+        *((name, ctypes.c_void_p) for name in ("panels", "scales", "bias")),
         ("inputs", ctypes.c_int64),
         ("panel_count", ctypes.c_int64),
     )
@@ -56,14 +56,16 @@ class _Model(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
-        *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads")),
+        *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "widened_size")),
         *((name, ctypes.c_void_p) for name in ("neighbours", "hidden", "qkv", "normed", "attended", "activated")),
-        *((name, ctypes.c_void_p) for name in ("scores", "logits")),
+        *((name, ctypes.c_void_p) for name in ("scores", "widened", "logits")),
     )
 
 
-def build_for(model: PreTrainedModel) -> ctypes.CDLL:
+def build_for(model: PreTrainedModel, is_quantized: bool = False) -> ctypes.CDLL:
     """Compile decoder.cpp for a model that has passed `llama.check`; its weights are left alone.
+
+    Quantized, it reads matrices that are stored as eight-bit integers.
 
     Raises:
         NotNative: its sizes, precision or device are none that decoder.cpp computes.
@@ -77,17 +79,22 @@ def build_for(model: PreTrainedModel) -> ctypes.CDLL:
         raise NotNative(f"heads of {head_dim} numbers; expected a multiple of {HALF_PANEL}")
     config = model.config
     group = config.num_attention_heads // config.num_key_value_heads
-    library = build(SOURCE, {"BF16": int(model.dtype == torch.bfloat16), "HEAD_DIM": head_dim, "GROUP": group})
+    precision = {"BF16": int(model.dtype == torch.bfloat16), "INT8": int(is_quantized)}
+    library = build(SOURCE, precision | {"HEAD_DIM": head_dim, "GROUP": group})
     library.decoder_step.restype = None
     return library
 
 
 class NativeDecoder:
-    """A Llama-type model on a CPU, in float32 or bfloat16."""
+    """A Llama-type model on a CPU, in float32 or bfloat16, its matrices in eight bits if it is quantized.
 
-    def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
+    `library` must have been built for the same.
+    """
+
+    def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache, is_quantized: bool = False) -> None:
         self._held: list[Tensor] = []
         self._dtype = llama.dtype
+        self._is_quantized = is_quantized
         self._library = library
         layers = (_Layer * len(llama.layers))(
             *(self._layer(number, llama.layers.pop(0), cache, llama.sizes) for number in range(len(llama.layers)))
@@ -124,6 +131,7 @@ class NativeDecoder:
             token_count=tokens,
             sampled_count=sampled,
             threads=self._threads,
+            widened_size=self._room["widened"].shape[1],
             logits=logits.data_ptr(),
             **{name: tensor.data_ptr() for name, tensor in self._room.items()},
         )
@@ -144,7 +152,14 @@ class NativeDecoder:
             "attended": torch.zeros(rows, layer.output.inputs, dtype=self._dtype),
             "activated": torch.zeros(rows, layer.down.inputs, dtype=self._dtype),
             "scores": torch.zeros(self._threads, self._model.context, HALF_PANEL),
+            "widened": torch.zeros(self._threads, self._most_inputs * PANEL, dtype=self._dtype),
         }
+
+    @property
+    def _most_inputs(self) -> int:
+        """Of the matrices that have to be widened."""
+        layer = self._model.layers[0]
+        return max(layer.qkv.inputs, layer.output.inputs, layer.down.inputs) if self._is_quantized else 0
 
     def _layer(self, number: int, layer: Layer, cache: KVCache, sizes: Sizes) -> _Layer:
         gate, up = (_in_rows_of(weight, HALF_PANEL) for weight in (layer.gate, layer.up))
@@ -167,12 +182,16 @@ class NativeDecoder:
         """Lay a weight [outputs, inputs] out as decoder.cpp reads it."""
         outputs, inputs = (_filled_up(size, to) for size, to in zip(weight.shape, (PANEL, BLOCK), strict=True))
         filled = F.pad(weight, (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
+        scales: Tensor | None = None
+        if self._is_quantized:
+            filled, scales = _quantized(filled)
         if self._dtype == torch.bfloat16:
             # Two inputs' weights stay side by side: as one number, they move together.
-            filled = filled.view(torch.int32)
+            filled = filled.view(torch.int16 if self._is_quantized else torch.int32)
         panels = filled.view(outputs // PANEL, PANEL, -1).transpose(1, 2)
         return _Matrix(
             panels=self._hold(panels),
+            scales=None if scales is None else self._hold(scales),
             bias=None if bias is None else self._hold(F.pad(bias.float(), (0, outputs - len(bias)))),
             inputs=inputs,
             panel_count=outputs // PANEL,
@@ -187,6 +206,17 @@ class NativeDecoder:
 
 def _filled_up(size: int, to: int) -> int:
     return -(-size // to) * to
+
+
+def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight [outputs, inputs] as whole numbers of eight bits, and what each output's are to be multiplied with.
+
+    The largest weight of an output becomes 127, or -127, and the others are rounded to the nearest whole number.
+    """
+    weight = weight.float()
+    scales = weight.abs().amax(1) / 127
+    scales[scales == 0] = 1
+    return (weight / scales[:, None]).round().to(torch.int8), scales
 
 
 def _in_rows_of(weight: Tensor, size: int) -> Tensor:

@@ -1,14 +1,16 @@
-// Numbers, sixteen at a time: vectors, which compilers put on whatever registers there are, and the two precisions.
+// Numbers, sixteen at a time: vectors, which compilers put on whatever registers there are, and the precisions.
 //
-// Defined by the compiler's command line: BF16 (1: weights, cache and the inputs of products are bfloat16; 0: float32).
-// Sums are float32 either way.
+// Defined by the compiler's command line: BF16 (1: weights, cache and the inputs of products are bfloat16; 0: float32),
+// and INT8 (1: matrices are stored as whole numbers of eight bits, see structures.hpp). Sums are float32 either way.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512BF16__) && BF16
+#if defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512BF16__) && BF16
 #define PAIR_PRODUCTS 1  // an instruction that multiplies sixteen pairs of bfloat16 with sixteen others
 #else
 #define PAIR_PRODUCTS 0
@@ -25,6 +27,8 @@ typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+typedef int16_t Shorts __attribute__((vector_size(32), aligned(1), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
 constexpr int64_t LANES = 16;
 
 #if BF16
@@ -35,11 +39,24 @@ using Weight = float;
 constexpr int64_t PAIR = 1;
 #endif
 
+#if INT8
+using Stored = int8_t;
+#else
+using Stored = Weight;
+#endif
+
 inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
 inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
 inline Floats load(const uint16_t *from) {
     Bits wide = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits) << 16;
     return (Floats)wide;
+}
+inline Floats load(const int8_t *from) {
+#if defined(__AVX512F__)  // gcc 12 would go number by number
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))));
+#else
+    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints), Floats);
+#endif
 }
 inline Bits rounded(Floats numbers) {  // to the nearest bfloat16; of two, to the even one
     const Bits bits = (Bits)numbers;
@@ -48,6 +65,26 @@ inline Bits rounded(Floats numbers) {  // to the nearest bfloat16; of two, to th
 inline void store(uint16_t *to, Floats numbers) {
     *reinterpret_cast<Halves *>(to) = __builtin_convertvector(rounded(numbers), Halves);
 }
+
+// Sixteen pairs of numbers that lie side by side, as they are multiplied with a pair of inputs.
+#if PAIR_PRODUCTS
+inline __m512bh load_pairs(const uint16_t *from) { return (__m512bh)_mm512_loadu_si512(from); }
+inline __m512bh load_pairs(const int8_t *from) {  // bfloat16 has room for eight bits
+    return _mm512_cvtne2ps_pbh((__m512)load(from + LANES), (__m512)load(from));
+}
+#elif BF16
+struct Pairs {
+    Floats first, second;
+};
+inline Pairs load_pairs(const uint16_t *from) {
+    const Bits both = *reinterpret_cast<const Bits *>(from);
+    return {(Floats)(both << 16), (Floats)(both & 0xffff0000)};
+}
+inline Pairs load_pairs(const int8_t *from) {
+    const Ints both = __builtin_convertvector(*reinterpret_cast<const Shorts *>(from), Ints);
+    return {__builtin_convertvector(both << 24 >> 24, Floats), __builtin_convertvector(both >> 8, Floats)};
+}
+#endif
 
 inline float to_float(float number) { return number; }
 inline float to_float(uint16_t number) {

@@ -14,32 +14,31 @@ namespace {
 constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
 constexpr int64_t PAGE = 2048;  // bfloat16s in 4 KB: by itself, a processor looks ahead to the end of a page at most
 
-// ROWS rows of x times one panel. The panel is read once, from front to back.
-template <int ROWS>
-void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
+// ROWS rows of x times one panel. The panel is read once, from front to back, as Weight or as it is Stored.
+template <int ROWS, class Number>
+void multiply_rows(const Number *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     Floats left[ROWS] = {}, right[ROWS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
         __builtin_prefetch(panel + 2 * PAGE);
         __builtin_prefetch(panel + 2 * PAGE + PANEL * PAIR / 2);
 #if PAIR_PRODUCTS
-        __m512bh a = (__m512bh)_mm512_loadu_si512(panel), b = (__m512bh)_mm512_loadu_si512(panel + PANEL);
+        const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
             int32_t both;
             memcpy(&both, x + row * inputs + i, sizeof both);
-            __m512bh pair = (__m512bh)_mm512_set1_epi32(both);
+            const __m512bh pair = (__m512bh)_mm512_set1_epi32(both);
             left[row] = (Floats)_mm512_dpbf16_ps((__m512)left[row], a, pair);
             right[row] = (Floats)_mm512_dpbf16_ps((__m512)right[row], b, pair);
         }
 #elif BF16
-        Bits a = *reinterpret_cast<const Bits *>(panel), b = *reinterpret_cast<const Bits *>(panel + PANEL);
-        Bits a0 = a << 16, a1 = a & 0xffff0000, b0 = b << 16, b1 = b & 0xffff0000;
+        const Pairs a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
             const float x0 = to_float(x[row * inputs + i]), x1 = to_float(x[row * inputs + i + 1]);
-            left[row] += x0 * (Floats)a0 + x1 * (Floats)a1;
-            right[row] += x0 * (Floats)b0 + x1 * (Floats)b1;
+            left[row] += x0 * a.first + x1 * a.second;
+            right[row] += x0 * b.first + x1 * b.second;
         }
 #else
-        Floats a = load(panel), b = load(panel + LANES);
+        const Floats a = load(panel), b = load(panel + LANES);
         for (int row = 0; row < ROWS; ++row) {
             left[row] += x[row * inputs + i] * a;
             right[row] += x[row * inputs + i] * b;
@@ -108,12 +107,20 @@ constexpr int ROWS_AT_ONCE = 12;  // their 24 sums, and what is added to them, j
 constexpr int ROWS_AT_ONCE = 8;
 #endif
 
-// The same for a number of rows that is known only now, up to ROWS.
-template <int ROWS>
-void multiply_few_rows(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
+// The same for a number of rows that is known only now: up to ROWS, then any.
+template <int ROWS, class Number>
+void multiply_few_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS) return multiply_rows<ROWS>(panel, x, inputs, sums);
         multiply_few_rows<ROWS - 1>(panel, x, inputs, rows, sums);
+    }
+}
+
+template <class Number>
+void multiply_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
+    for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
+        const int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
+        multiply_few_rows<ROWS_AT_ONCE>(panel, x + row * inputs, inputs, count, sums + row);
     }
 }
 
@@ -124,23 +131,50 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     if (has_tiles && rows > FEW_ROWS)
         return rows > 16 ? multiply_tiles<2>(panel, x, inputs, sums) : multiply_tiles<1>(panel, x, inputs, sums);
 #endif
-    for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
-        const int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
-        multiply_few_rows<ROWS_AT_ONCE>(panel, x + row * inputs, inputs, count, sums + row);
+    multiply_rows(panel, x, inputs, rows, sums);
+}
+
+#if INT8
+constexpr int64_t NOT_WIDENED = 2 * ROWS_AT_ONCE;  // rows up to which it is quicker to widen at each reading than once
+
+void widen(const int8_t *panel, int64_t inputs, Weight *to) {
+    for (int64_t i = 0; i < inputs * PANEL; i += PANEL) {
+        __builtin_prefetch(panel + i + 2 * PAGE);
+#if PAIR_PRODUCTS
+        _mm512_storeu_si512(to + i, (__m512i)load_pairs(panel + i));
+#else
+        store(to + i, load(panel + i));
+        store(to + i + LANES, load(panel + i + LANES));
+#endif
     }
 }
+#endif
 
 // x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
 // The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
+// `widened` [inputs][32] is the calling thread's own, to work in.
 template <class Take>
-void product(const Matrix &matrix, const Weight *x, int64_t rows, Take take) {
+void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *widened, Take take) {
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
-        const Weight *weights = matrix.panels + panel * matrix.inputs * PANEL;
+        const Stored *weights = matrix.panels + panel * matrix.inputs * PANEL;
+#if INT8
+        if (rows > NOT_WIDENED) widen(weights, matrix.inputs, widened);
+#endif
         for (int64_t first = 0; first < rows; first += BLOCK) {
             const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
+            const Weight *inputs = x + first * matrix.inputs;
             alignas(64) float sums[BLOCK][PANEL];
-            multiply(weights, x + first * matrix.inputs, matrix.inputs, count, sums);
+#if INT8
+            if (rows > NOT_WIDENED)
+                multiply(widened, inputs, matrix.inputs, count, sums);
+            else
+                multiply_rows(weights, inputs, matrix.inputs, count, sums);
+            for (int64_t row = 0; row < count; ++row)
+                for (int64_t i = 0; i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
+#else
+            multiply(weights, inputs, matrix.inputs, count, sums);
+#endif
             for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
         }
     }

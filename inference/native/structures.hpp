@@ -7,7 +7,8 @@
 namespace {
 
 struct Matrix {
-    const Weight *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
+    const Stored *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
+    const float *scales;   // [panel * 32], what an output's whole numbers are to be multiplied with; null unless INT8
     const float *bias;     // [panel * 32], or null
     int64_t inputs, panel_count;
 };
@@ -30,13 +31,14 @@ struct Model {
 struct Step {
     const int64_t *token_ids, *positions, *slots;  // [tokens]
     const int64_t *sampled;                        // [sampled_count], the tokens whose logits are wanted
-    int64_t token_count, sampled_count, threads;
+    int64_t token_count, sampled_count, threads, widened_size;
     // Room to work in.
     int64_t *neighbours;                     // [tokens], how many attend together from this one on; 0: with another
     float *hidden;                           // [tokens][hidden]
     float *qkv;                              // [tokens][qkv.panel_count * 32]
     Weight *normed, *attended, *activated;   // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                           // [threads][context][16]
+    Weight *widened;                         // [threads][widened_size: a panel's, of the most inputs]; empty unless INT8
     float *logits;                           // [sampled_count][vocabulary]
 };
 
