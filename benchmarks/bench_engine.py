@@ -231,8 +231,8 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
     if options.growth:
         report["growth"] = bench.growth()
         _print_growth(report["growth"])
-    report["peak_memory_bytes"] = server.peak_memory
-    print(f"peak memory: {server.peak_memory / 1e9:.2f} GB", flush=True)
+    report |= {"memory_bytes": server.memory, "peak_memory_bytes": server.peak_memory}
+    print(f"memory: {server.memory / 1e9:.2f} GB, at most {server.peak_memory / 1e9:.2f} GB", flush=True)
     return report
 
 

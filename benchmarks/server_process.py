@@ -44,10 +44,18 @@ class Server:
         raise RuntimeError(f"the server was not ready after {START_LIMIT:.0f} s")
 
     @property
+    def memory(self) -> int:
+        """Bytes that the process holds (its resident set)."""
+        return self._status_bytes("VmRSS")
+
+    @property
     def peak_memory(self) -> int:
-        """The most bytes that the process has held at once (its resident set's high-water mark)."""
+        """The most bytes that the process has held at once."""
+        return self._status_bytes("VmHWM")
+
+    def _status_bytes(self, field: str) -> int:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
     @property
     def log(self) -> str:

@@ -27,10 +27,11 @@ class TorchDecoder:
         signs = torch.cat([-torch.ones(half), torch.ones(half)]).to(llama.sines.device)
         self._cosines = llama.cosines.to(llama.dtype)[:, None]  # [positions, 1, head_dim]
         self._sines = (llama.sines * signs).to(llama.dtype)[:, None]
-        self._embedding = llama.embedding
         self._layers = [_Layer(number, llama.layers.pop(0), sizes) for number in range(len(llama.layers))]
         self._final_norm = _RMSNorm(llama.final_norm, sizes.epsilon)
         self._head = Linear(llama.head, None)
+        # Where every matrix is packed, nothing else is left of the file that it was read from, and that can go.
+        self._embedding = llama.embedding.clone() if self._head.is_packed else llama.embedding
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from config import BUNDLED_MODEL, Config
@@ -17,6 +18,7 @@ from engine import Engine
 from inference.loading import load_checkpoint
 from inference.request import LoadError
 from service import load_engine
+from tests.test_speed_native import model_named
 from tests.tiny_models import CONTEXT, SPECIAL_TOKENS, byte_tokenizer, random_model, reference
 
 Damage = Callable[[Path], None]
@@ -54,6 +56,18 @@ def edit_json(path: Path, **changes: object) -> None:
 def test_a_folder_is_loaded_and_says_what_the_model_in_it_says(sound_folder: Path) -> None:
     answer = load(sound_folder).generate("hello", max_tokens=9, temperature=0)
     assert answer["token_ids"] == reference("gpt2", "hello", 9)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux lists what is mapped there")
+@pytest.mark.parametrize("settings", [{}, {"compile": True}, {"quantize": "int8"}], ids=str)
+def test_the_file_is_let_go_once_its_weights_are_packed(settings: dict[str, Any], tmp_path: Path) -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("weights are packed only where oneDNN knows bfloat16")
+    save(tmp_path, nn.Module.to(model_named("llama"), torch.bfloat16))
+    engine = load(tmp_path, **settings)
+    gc.collect()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert engine.generate("hello", max_tokens=3)["completion_tokens"] == 3
 
 
 def test_a_relative_folder_is_a_folder_too(sound_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

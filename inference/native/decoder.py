@@ -102,7 +102,9 @@ class NativeDecoder:
         self._model = _Model(
             layers=layers,
             head=self._matrix(llama.head),
-            embedding=self._hold(llama.embedding),
+            embedding=self._hold(
+                llama.embedding.clone()
+            ),  # its own, or the whole file that it was read from stays mapped
             final_norm=self._hold(llama.final_norm.float()),
             cosines=self._hold(llama.cosines),
             sines=self._hold(llama.sines),
