@@ -12,7 +12,7 @@ from config import Config
 from engine import Engine
 from inference.kv_cache import KVCache
 from inference.loading import Checkpoint
-from inference.native.decoder import _quantized
+from inference.native.decoder import quantized
 from inference.request import UnsupportedModel
 from inference.tensor_thread import on_tensor_thread
 from tests.test_speed_native import (
@@ -34,7 +34,7 @@ def rounded(model: PreTrainedModel) -> PreTrainedModel:
     """The model with the weights that eight bits can say: rounding them once more changes nothing."""
     for part in model.modules():
         if isinstance(part, nn.Linear):
-            numbers, scales = _quantized(part.weight.data)
+            numbers, scales = quantized(part.weight.data)
             part.weight.data = numbers * scales[:, None]
     return model
 
@@ -73,7 +73,7 @@ def test_it_computes_what_the_rounded_model_says(name: str, instructions: str, m
 
 def test_rounding_is_to_the_nearest_of_255_steps() -> None:
     weight = torch.tensor([[0.5, -1.27, 0.004], [0.0, 0.0, 0.0]])
-    numbers, scales = _quantized(weight)
+    numbers, scales = quantized(weight)
     assert numbers.tolist() == [[50, -127, 0], [0, 0, 0]]
     assert (numbers * scales[:, None] - weight).abs().max().item() <= 0.005
 

@@ -70,7 +70,7 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(cache + i, load(vector + i));
 }
 
-void run_layer(const Model &model, const Layer &layer, const Step &step, Weight *widened) {
+void run_layer(const Model &model, const Layer &layer, const Step &step, Weight *wide_panel) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
     const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
         for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
@@ -81,7 +81,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step, Weight 
         rms_norm(step.hidden + token * hidden, layer.input_norm, hidden, model.epsilon,
                  step.normed + token * layer.qkv.inputs);
 
-    product(layer.qkv, step.normed, tokens, widened, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.qkv, step.normed, tokens, wide_panel, [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
         for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
     });
@@ -97,19 +97,19 @@ void run_layer(const Model &model, const Layer &layer, const Step &step, Weight 
         attend(task, layer.output.inputs, step.scores + omp_get_thread_num() * model.context * LANES);
     }
 
-    product(layer.output, step.attended, tokens, widened, add_to_hidden);
+    product(layer.output, step.attended, tokens, wide_panel, add_to_hidden);
 
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
         rms_norm(step.hidden + token * hidden, layer.mlp_norm, hidden, model.epsilon,
                  step.normed + token * layer.gate_up.inputs);
 
-    product(layer.gate_up, step.normed, tokens, widened, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.gate_up, step.normed, tokens, wide_panel, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
     });
 
-    product(layer.down, step.activated, tokens, widened, add_to_hidden);
+    product(layer.down, step.activated, tokens, wide_panel, add_to_hidden);
 }
 
 }  // namespace
@@ -123,7 +123,7 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 #if TILES
         if (has_tiles) configure_tiles();
 #endif
-        Weight *widened = step->widened + omp_get_thread_num() * step->widened_size;
+        Weight *wide_panel = step->wide_panel + omp_get_thread_num() * step->wide_panel_size;
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < step->token_count; ++token)
             for (int64_t i = 0; i < hidden; ++i) {
@@ -131,17 +131,18 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
                 step->hidden[token * hidden + i] = to_float(from[i]);
             }
 
-        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step, widened);
+        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step, wide_panel);
 
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < step->sampled_count; ++row)
             rms_norm(step->hidden + step->sampled[row] * hidden, model->final_norm, hidden, model->epsilon,
                      step->normed + row * model->head.inputs);
 
-        product(model->head, step->normed, step->sampled_count, widened, [&](int64_t row, int64_t panel, const float *sums) {
+        const auto to_logits = [&](int64_t row, int64_t panel, const float *sums) {
             for (int64_t i = 0; i < PANEL && panel * PANEL + i < model->vocabulary; ++i)
                 step->logits[row * model->vocabulary + panel * PANEL + i] = sums[i];
-        });
+        };
+        product(model->head, step->normed, step->sampled_count, wide_panel, to_logits);
 #if TILES
         if (has_tiles) _tile_release();
 #endif

@@ -56,9 +56,9 @@ class _Model(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
-        *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "widened_size")),
+        *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "wide_panel_size")),
         *((name, ctypes.c_void_p) for name in ("neighbours", "hidden", "qkv", "normed", "attended", "activated")),
-        *((name, ctypes.c_void_p) for name in ("scores", "widened", "logits")),
+        *((name, ctypes.c_void_p) for name in ("scores", "wide_panel", "logits")),
     )
 
 
@@ -102,9 +102,8 @@ class NativeDecoder:
         self._model = _Model(
             layers=layers,
             head=self._matrix(llama.head),
-            embedding=self._hold(
-                llama.embedding.clone()
-            ),  # its own, or the whole file that it was read from stays mapped
+            # A copy: the model's own would keep the whole file mapped that it was read from.
+            embedding=self._hold(llama.embedding.clone()),
             final_norm=self._hold(llama.final_norm.float()),
             cosines=self._hold(llama.cosines),
             sines=self._hold(llama.sines),
@@ -133,7 +132,7 @@ class NativeDecoder:
             token_count=tokens,
             sampled_count=sampled,
             threads=self._threads,
-            widened_size=self._room["widened"].shape[1],
+            wide_panel_size=self._room["wide_panel"].shape[1],
             logits=logits.data_ptr(),
             **{name: tensor.data_ptr() for name, tensor in self._room.items()},
         )
@@ -154,7 +153,7 @@ class NativeDecoder:
             "attended": torch.zeros(rows, layer.output.inputs, dtype=self._dtype),
             "activated": torch.zeros(rows, layer.down.inputs, dtype=self._dtype),
             "scores": torch.zeros(self._threads, self._model.context, HALF_PANEL),
-            "widened": torch.zeros(self._threads, self._most_inputs * PANEL, dtype=self._dtype),
+            "wide_panel": torch.zeros(self._threads, self._most_inputs * PANEL, dtype=self._dtype),
         }
 
     @property
@@ -186,7 +185,7 @@ class NativeDecoder:
         filled = F.pad(weight, (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
         scales: Tensor | None = None
         if self._is_quantized:
-            filled, scales = _quantized(filled)
+            filled, scales = quantized(filled)
         if self._dtype == torch.bfloat16:
             # Two inputs' weights stay side by side: as one number, they move together.
             filled = filled.view(torch.int16 if self._is_quantized else torch.int32)
@@ -210,7 +209,7 @@ def _filled_up(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
-def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A weight [outputs, inputs] as whole numbers of eight bits, and what each output's are to be multiplied with.
 
     The largest weight of an output becomes 127, or -127, and the others are rounded to the nearest whole number.

@@ -107,7 +107,7 @@ constexpr int ROWS_AT_ONCE = 12;  // their 24 sums, and what is added to them, j
 constexpr int ROWS_AT_ONCE = 8;
 #endif
 
-// The same for a number of rows that is known only now: up to ROWS, then any.
+// The same for a number of rows that is known only now: up to ROWS, or (below) any.
 template <int ROWS, class Number>
 void multiply_few_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
     if constexpr (ROWS > 0) {
@@ -134,10 +134,11 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     multiply_rows(panel, x, inputs, rows, sums);
 }
 
-#if INT8
-constexpr int64_t NOT_WIDENED = 2 * ROWS_AT_ONCE;  // rows up to which it is quicker to widen at each reading than once
-
-void widen(const int8_t *panel, int64_t inputs, Weight *to) {
+// A panel as `multiply` reads it. One of eight bits is widened once for many rows, into `to`, and not at all for few:
+// then this returns null, and it is widened at each reading.
+inline const Weight *as_weights(const Weight *panel, int64_t, int64_t, Weight *) { return panel; }
+const Weight *as_weights(const int8_t *panel, int64_t inputs, int64_t rows, Weight *to) {
+    if (rows <= (has_tiles ? FEW_ROWS : 2 * ROWS_AT_ONCE)) return nullptr;
     for (int64_t i = 0; i < inputs * PANEL; i += PANEL) {
         __builtin_prefetch(panel + i + 2 * PAGE);
 #if PAIR_PRODUCTS
@@ -147,35 +148,30 @@ void widen(const int8_t *panel, int64_t inputs, Weight *to) {
         store(to + i + LANES, load(panel + i + LANES));
 #endif
     }
+    return to;
 }
-#endif
 
 // x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
 // The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
-// `widened` [inputs][32] is the calling thread's own, to work in.
+// `wide_panel` [inputs][32], if the matrix is of eight bits, is the calling thread's own to work in.
 template <class Take>
-void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *widened, Take take) {
+void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *wide_panel, Take take) {
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
-        const Stored *weights = matrix.panels + panel * matrix.inputs * PANEL;
-#if INT8
-        if (rows > NOT_WIDENED) widen(weights, matrix.inputs, widened);
-#endif
+        const Stored *stored = matrix.panels + panel * matrix.inputs * PANEL;
+        const Weight *weights = as_weights(stored, matrix.inputs, rows, wide_panel);
         for (int64_t first = 0; first < rows; first += BLOCK) {
             const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
             const Weight *inputs = x + first * matrix.inputs;
             alignas(64) float sums[BLOCK][PANEL];
-#if INT8
-            if (rows > NOT_WIDENED)
-                multiply(widened, inputs, matrix.inputs, count, sums);
+            if (weights)
+                multiply(weights, inputs, matrix.inputs, count, sums);
             else
-                multiply_rows(weights, inputs, matrix.inputs, count, sums);
-            for (int64_t row = 0; row < count; ++row)
-                for (int64_t i = 0; i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
-#else
-            multiply(weights, inputs, matrix.inputs, count, sums);
-#endif
-            for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
+                multiply_rows(stored, inputs, matrix.inputs, count, sums);
+            for (int64_t row = 0; row < count; ++row) {
+                for (int64_t i = 0; matrix.scales && i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
+                take(first + row, panel, sums[row]);
+            }
         }
     }
 }

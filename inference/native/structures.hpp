@@ -31,14 +31,14 @@ struct Model {
 struct Step {
     const int64_t *token_ids, *positions, *slots;  // [tokens]
     const int64_t *sampled;                        // [sampled_count], the tokens whose logits are wanted
-    int64_t token_count, sampled_count, threads, widened_size;
+    int64_t token_count, sampled_count, threads, wide_panel_size;
     // Room to work in.
     int64_t *neighbours;                     // [tokens], how many attend together from this one on; 0: with another
     float *hidden;                           // [tokens][hidden]
     float *qkv;                              // [tokens][qkv.panel_count * 32]
     Weight *normed, *attended, *activated;   // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                           // [threads][context][16]
-    Weight *widened;                         // [threads][widened_size: a panel's, of the most inputs]; empty unless INT8
+    Weight *wide_panel;                      // [threads][wide_panel_size], to widen a panel in; empty unless INT8
     float *logits;                           // [sampled_count][vocabulary]
 };
 
