@@ -191,7 +191,7 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
     start_up = server.wait_until_ready()
     peer = Target(options.peer, str(options.checkpoint)) if options.peer else None
     bench = Bench(shape, server.target, peer)
-    print(f"\n{shape}, {'compiled' if options.compile else 'eager'}; ready after {start_up:.1f} s; times in ms")
+    print(f"\n{shape}, {_how(options)}; ready after {start_up:.1f} s; times in ms")
     print(f"{'':>6}{'streams':>8}" + "".join(f"{title:>13}" for title in COLUMNS.values()), flush=True)
     rows = []
     for row in bench.throughput(options.streams, options.rounds):
@@ -202,7 +202,7 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
     floor = 1e3 * bytes_per_step(shape) / speed
     report: Row = {
         "shape": shape,
-        "compiled": options.compile,
+        "how": _how(options),
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -234,6 +234,11 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
     report |= {"memory_bytes": server.memory, "peak_memory_bytes": server.peak_memory}
     print(f"memory: {server.memory / 1e9:.2f} GB, at most {server.peak_memory / 1e9:.2f} GB", flush=True)
     return report
+
+
+def _how(options: argparse.Namespace) -> str:
+    """What is special about our server."""
+    return ", ".join(["compiled" if options.compile else "as it comes", *options.set])
 
 
 def _together(loads: Sequence[Load]) -> Load:
@@ -289,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     for shape in options.shape:
         report = bench_shape(shape, options)
-        name = f"engine-{shape}{'-compiled' if options.compile else ''}"
+        name = "-".join(["engine", shape, *(["compiled"] if options.compile else []), *options.set])
         (options.results / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
         (options.results / f"{name}.svg").write_text(picture.tokens_over_streams(report))
         print(f"written: {options.results / name}.json and .svg", flush=True)

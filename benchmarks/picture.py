@@ -18,7 +18,7 @@ def tokens_over_streams(report: Mapping[str, Any]) -> str:
         lines.setdefault(row["server"], []).append((row["streams"], row["tokens_per_second"]))
     streams = sorted({count for points in lines.values() for count, _ in points})
     top = _round_up(max(speed for points in lines.values() for _, speed in points))
-    title = f"{report['shape']}, {'compiled' if report['compiled'] else 'eager'}: tokens per second over streams"
+    title = f"{report['shape']}, {report['how']}: tokens per second over streams"
     parts = [_text(WIDTH / 2, TOP / 2, title, "middle", 15)]
     for step in range(5):
         speed = top * step / 4
