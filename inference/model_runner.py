@@ -31,7 +31,7 @@ log = logging.getLogger("engine")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """How far a logit may be from the model's own, relative to the largest, before the model counts as unsupported."""
 QUANTIZED_TOLERANCE = 0.2
-"""The same for a model whose weights are rounded to eight bits; those that follow a bfloat16 are too."""
+"""The same where weights are rounded to eight bits."""
 
 
 class ModelRunner:

@@ -3,6 +3,8 @@
 import copy
 import logging
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +26,8 @@ from inference import llama
 from inference.batch import Batch
 from inference.kv_cache import KVCache
 from inference.loading import Checkpoint
-from inference.native.decoder import NativeDecoder, NotNative, build_for
+from inference.native.build import COMPILERS, FLAGS
+from inference.native.decoder import SOURCE, NativeDecoder, NotNative, build_for
 from inference.request import UnsupportedModel
 from inference.tensor_thread import on_tensor_thread
 from inference.torch_decoder import TorchDecoder
@@ -176,6 +179,17 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
     largest = exact.abs().max()
     assert ((found_exact - exact).abs().max() / largest).item() < 1e-4
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these processors are x86-64")
+@pytest.mark.parametrize("processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "haswell"])
+@pytest.mark.parametrize("int8", [0, 1])
+def test_it_compiles_for_processors_that_are_not_at_hand(processor: str, int8: int) -> None:
+    compiler = next(filter(None, map(shutil.which, COMPILERS)))
+    macros = ["-DBF16=1", f"-DINT8={int8}", "-DHEAD_DIM=64", "-DGROUP=3"]
+    command = [compiler, *FLAGS, f"-march={processor}", *macros, "-fsyntax-only", str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
