@@ -101,7 +101,7 @@ class Config:
     quantize: str | None = _setting(
         None,
         _one_of("int8"),
-        "int8 compiles, with weights in eight bits: half the memory, few streams far faster",
+        "int8 compiles, with weights in eight bits: half the memory for them, and few streams much faster",
     )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")

@@ -199,7 +199,8 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
         cells = "".join(f"{row[name]:>13.1f}" for name in COLUMNS)
         print(f"{row['server']:>6}{row['streams']:>8}{cells}", flush=True)
     speed = max(speed, memory_speed())
-    floor = 1e3 * bytes_per_step(shape) / speed
+    weights = bytes_per_step(shape) // (2 if _is_quantized(options) else 1)
+    floor = 1e3 * weights / speed
     report: Row = {
         "shape": shape,
         "how": _how(options),
@@ -212,7 +213,7 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
         "rows": rows,
     }
     alone = [row["gap_p50_ms"] for row in rows if row["server"] == "ours" and row["streams"] == 1]
-    print(f"floor: {bytes_per_step(shape) / 1e9:.2f} GB of weights at {speed / 1e9:.1f} GB/s = {floor:.1f} ms a step")
+    print(f"floor: {weights / 1e9:.2f} GB of weights at {speed / 1e9:.1f} GB/s = {floor:.1f} ms a step")
     if alone:
         report["share_of_floor"] = floor / alone[0]
         print(f"a step of one stream reaches {report['share_of_floor']:.2f} of the floor")
@@ -236,9 +237,13 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
     return report
 
 
+def _is_quantized(options: argparse.Namespace) -> bool:
+    return "ENGINE_QUANTIZE=int8" in options.set
+
+
 def _how(options: argparse.Namespace) -> str:
     """What is special about our server."""
-    return ", ".join(["compiled" if options.compile else "as it comes", *options.set])
+    return ", ".join([*(["compiled"] if options.compile else []), *options.set]) or "as it comes"
 
 
 def _together(loads: Sequence[Load]) -> Load:
@@ -294,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     for shape in options.shape:
         report = bench_shape(shape, options)
-        name = "-".join(["engine", shape, *(["compiled"] if options.compile else []), *options.set])
+        name = f"engine-{shape}{'-compiled' if options.compile else ''}{'-int8' if _is_quantized(options) else ''}"
         (options.results / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
         (options.results / f"{name}.svg").write_text(picture.tokens_over_streams(report))
         print(f"written: {options.results / name}.json and .svg", flush=True)

@@ -1,15 +1,15 @@
-"""What eight bits cost in quality: the perplexity of the bundled model's answers, in each precision it can run in.
+"""What a precision costs in quality: the perplexity of the bundled model's answers in each that it can run in.
 
     python -m benchmarks.perplexity
 
-The texts are made by the program that made the training's, with another seed: the model has seen their like, and
-hardly any of them. Perplexity is e to the mean of -log p over the tokens of the answers, each given all before it.
+The texts are drawn by the program that drew the training's, from all of its parts, with another seed. Many of the
+answers are known to the model, word by word, and so they should stay. Perplexity is e to the mean of -log p over the
+tokens of the answers, each given all before it.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -17,14 +17,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from inference import llama
-from inference.batch import Batch, Decoder
+from inference.batch import Batch, Decoder, Segment
 from inference.kv_cache import KVCache
 from inference.native.decoder import NativeDecoder, build_for
+from inference.torch_decoder import TorchDecoder
 from training import corpus
 from training.rows import Encoded, encode
 from training.settings import FULL, MODEL
 
-DOCUMENTS = 1000
+DOCUMENTS = 400
+"""Of each part of the training."""
 PRECISIONS = (("float32", torch.float32), ("bfloat16", torch.bfloat16))
 
 
@@ -51,29 +53,37 @@ def _logits(decoder: Decoder, cache: KVCache, ids: Tensor) -> Tensor:
             slots=numbers[2],
             columns=numbers[1],
             runs=[],
-            segments=[],
+            segments=[Segment(0, 0, len(ids), 0, len(ids))],
             sampled=torch.arange(len(ids)),
         )
     )
+
+
+def decoders(dtype: torch.dtype, cache: KVCache) -> Iterator[tuple[str, Decoder]]:
+    """The bundled model as it comes, compiled, and with its matrices in eight bits."""
+
+    def model() -> PreTrainedModel:
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype)
+        return loaded
+
+    yield "as it comes", TorchDecoder(llama.take_apart(model(), cache.columns))
+    for name, is_quantized in (("compiled", False), ("compiled, matrices in eight bits", True)):
+        library = build_for(model(), is_quantized)
+        yield name, NativeDecoder(library, llama.take_apart(model(), cache.columns), cache, is_quantized)
 
 
 @torch.inference_mode()
 def main() -> None:
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(MODEL))
     # Questions count for nothing, so that a weight says: a token of an answer.
-    settings = dataclasses.replace(
-        FULL, seed=FULL.seed + 1000, parts=tuple(part._replace(question_weight=0.0) for part in FULL.parts)
-    )
-    documents = encode(settings, tokenizer, islice(corpus.documents(settings), DOCUMENTS))
-    print(f"{DOCUMENTS} documents, {sum(len(document.ids) for document in documents)} tokens")
-    for name, dtype in PRECISIONS:
-        for is_quantized in (False, True):
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype)
-            cache = KVCache(1, FULL.context)
-            library = build_for(model, is_quantized)
-            decoder = NativeDecoder(library, llama.take_apart(model, cache.columns), cache, is_quantized)
-            found = perplexity(decoder, cache, documents)
-            print(f"{name}{', matrices in eight bits' * is_quantized}: perplexity {found:.5f}", flush=True)
+    parts = tuple(part._replace(documents=DOCUMENTS, question_weight=0.0) for part in FULL.parts)
+    settings = dataclasses.replace(FULL, seed=FULL.seed + 1000, parts=parts)
+    documents = encode(settings, tokenizer, corpus.documents(settings))
+    print(f"{len(documents)} documents, {sum(len(document.ids) for document in documents)} tokens")
+    for precision, dtype in PRECISIONS:
+        cache = KVCache(1, FULL.context)
+        for name, decoder in decoders(dtype, cache):
+            print(f"{precision}, {name}: perplexity {perplexity(decoder, cache, documents):.5f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What the engine promises: the invariants of its docstring, one by one, on tiny models."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -316,16 +315,15 @@ def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefil
 
 def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
-    decoder = engine._runner._decoder
-    forward = decoder.forward
+    scheduler = engine._scheduler
+    took = scheduler.took
 
-    def slow(batch: Batch) -> Tensor:
-        time.sleep(0.005 * batch.token_ids.numel())
-        return forward(batch)
+    def by_a_made_up_clock(schedule: Schedule, seconds: float) -> None:
+        took(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
 
-    monkeypatch.setattr(decoder, "forward", slow)
+    monkeypatch.setattr(scheduler, "took", by_a_made_up_clock)
     for _ in range(2):
-        submit(engine, inbox, "a", max_tokens=60)
+        submit(engine, inbox, "a" * 20, max_tokens=60)
     steps(engine, 4)
     schedules = spy_on_schedules(engine)
     long = submit(engine, inbox, LONG_PROMPT, max_tokens=1)

@@ -59,11 +59,24 @@ def test_a_folder_is_loaded_and_says_what_the_model_in_it_says(sound_folder: Pat
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux lists what is mapped there")
-@pytest.mark.parametrize("settings", [{}, {"compile": True}, {"quantize": "int8"}], ids=str)
-def test_the_file_is_let_go_once_its_weights_are_packed(settings: dict[str, Any], tmp_path: Path) -> None:
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("weights are packed only where oneDNN knows bfloat16")
-    save(tmp_path, nn.Module.to(model_named("llama"), torch.bfloat16))
+@pytest.mark.parametrize(
+    ("dtype", "settings"),
+    [
+        (torch.bfloat16, {}),
+        *(
+            (dtype, how)
+            for dtype in (torch.bfloat16, torch.float32)
+            for how in ({"compile": True}, {"quantize": "int8"})
+        ),
+    ],
+    ids=str,
+)
+def test_the_file_is_let_go_once_its_weights_are_packed(
+    dtype: torch.dtype, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    if not settings and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("uncompiled, weights are packed only where oneDNN knows bfloat16")
+    save(tmp_path, nn.Module.to(model_named("llama"), dtype))
     engine = load(tmp_path, **settings)
     gc.collect()
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()

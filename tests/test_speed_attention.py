@@ -2,10 +2,15 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import inference.attention
+from inference import llama
 from inference.attention import grouped_attention
+from inference.batch import Batch, Segment
+from inference.kv_cache import KVCache
+from inference.torch_decoder import TorchDecoder
+from tests.test_speed_native import CONTEXT, VOCABULARY, model_named
 
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 32
 SCALE = HEAD_DIM**-0.5
@@ -64,3 +69,32 @@ def test_products_are_taken_where_the_flash_kernel_would_convert_much(
         mask = torch.zeros(1, 1, 1, LENGTH, dtype=dtype)
         grouped_attention(query, keys, keys, mask, SCALE, None)
     assert products == [torch.bfloat16] * takes_products, "float32 has nothing to convert"
+
+
+@pytest.mark.parametrize("converts", [True, False], ids=["products", "flash"])
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_a_models_logits_are_as_near_to_exact_ones_as_its_own(
+    name: str, converts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference.attention, "FLASH_CONVERTS", converts)
+    token_ids = torch.randint(VOCABULARY, (200,), generator=torch.Generator().manual_seed(2))
+    positions = torch.arange(200)
+    with torch.inference_mode():
+        model = model_named(name)
+        exact = model(token_ids[None]).logits[0]
+        half = nn.Module.to(model, torch.bfloat16)
+        own = half(token_ids[None]).logits[0].float()
+        cache = KVCache(1, CONTEXT)
+        decoder = TorchDecoder(llama.take_apart(half, cache.columns))
+        batch = Batch(
+            cache=cache,
+            token_ids=token_ids[None],
+            positions=positions[None],
+            slots=torch.zeros_like(positions),
+            columns=positions,
+            runs=[],
+            segments=[Segment(0, 0, 200, 0, 200)],
+            sampled=positions,
+        )
+        found = decoder.forward(batch).float()
+    assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5

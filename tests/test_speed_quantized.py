@@ -12,7 +12,7 @@ from config import Config
 from engine import Engine
 from inference.kv_cache import KVCache
 from inference.loading import Checkpoint
-from inference.native.decoder import quantized
+from inference.native.decoder import NativeDecoder, quantized
 from inference.request import UnsupportedModel
 from inference.tensor_thread import on_tensor_thread
 from tests.test_speed_native import (
@@ -21,6 +21,7 @@ from tests.test_speed_native import (
     LENGTH,
     MODELS,
     PROMPTS,
+    STEPS,
     VOCABULARY,
     engine_of,
     logits_in_steps,
@@ -50,7 +51,7 @@ def bytes_held(model: PreTrainedModel, is_quantized: bool) -> int:
     ("name", "instructions"),
     [
         *((name, "this machine's") for name in MODELS),
-        *(("qwen3", other) for other in ("AVX-512, no tiles", "AVX2 alone")),
+        *(("qwen3", other) for other in INSTRUCTIONS if other != "this machine's"),
     ],
 )
 def test_it_computes_what_the_rounded_model_says(name: str, instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,14 +59,14 @@ def test_it_computes_what_the_rounded_model_says(name: str, instructions: str, m
         pytest.skip("these instructions are those of x86-64")
     monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[instructions])
     token_ids = torch.randint(VOCABULARY, (200,), generator=torch.Generator().manual_seed(2)).tolist()
-    steps = [1, 33, 1, 2, 128, *[1] * 35]  # widened once for many rows, at each reading for few
+    # Up to 24 rows it is widened at each reading, from there on once.
     with torch.inference_mode():
         model = rounded(model_named(name))
         exact = model(torch.tensor([token_ids])).logits[0]
-        found_exact = on_tensor_thread(lambda: logits_in_steps(model, token_ids, steps, is_quantized=True))
+        found_exact = on_tensor_thread(lambda: logits_in_steps(model, token_ids, STEPS, is_quantized=True))
         half = nn.Module.to(copy.deepcopy(model), torch.bfloat16)
         own = half(torch.tensor([token_ids])).logits[0].float()
-        found = on_tensor_thread(lambda: logits_in_steps(half, token_ids, steps, is_quantized=True))
+        found = on_tensor_thread(lambda: logits_in_steps(half, token_ids, STEPS, is_quantized=True))
     largest = exact.abs().max()
     assert ((found_exact - exact).abs().max() / largest).item() < 1e-4
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
@@ -105,4 +106,11 @@ def test_where_there_can_be_none_it_says_why_and_does_not_serve_the_whole_model_
         Engine(checkpoint, Config(quantize="int8"))
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnsupportedModel, match=r"int8.*found no C\+\+ compiler"):
+        engine_of(model_named("llama"), quantize="int8")
+
+
+def test_a_model_that_eight_bits_spoil_is_refused_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = NativeDecoder.forward
+    monkeypatch.setattr(NativeDecoder, "forward", lambda self, batch: forward(self, batch) * 1.5)
+    with pytest.raises(UnsupportedModel, match=r"eight bits LlamaForCausalLM gives .*without ENGINE_QUANTIZE"):
         engine_of(model_named("llama"), quantize="int8")

@@ -102,9 +102,8 @@ class NativeDecoder:
         self._model = _Model(
             layers=layers,
             head=self._matrix(llama.head),
-            # A copy: the model's own would keep the whole file mapped that it was read from.
-            embedding=self._hold(llama.embedding.clone()),
-            final_norm=self._hold(llama.final_norm.float()),
+            embedding=self._hold(llama.embedding.clone()),  # see `_hold_floats`
+            final_norm=self._hold_floats(llama.final_norm),
             cosines=self._hold(llama.cosines),
             sines=self._hold(llama.sines),
             layer_count=len(layers),
@@ -170,10 +169,10 @@ class NativeDecoder:
             output=self._matrix(layer.output),
             gate_up=self._matrix(torch.stack([gate, up], dim=1).flatten(0, 2)),
             down=self._matrix(layer.down),
-            input_norm=self._hold(layer.input_norm.float()),
-            mlp_norm=self._hold(layer.mlp_norm.float()),
-            query_norm=None if layer.query_norm is None else self._hold(layer.query_norm.float()),
-            key_norm=None if layer.key_norm is None else self._hold(layer.key_norm.float()),
+            input_norm=self._hold_floats(layer.input_norm),
+            mlp_norm=self._hold_floats(layer.mlp_norm),
+            query_norm=None if layer.query_norm is None else self._hold_floats(layer.query_norm),
+            key_norm=None if layer.key_norm is None else self._hold_floats(layer.key_norm),
             # The memory is the cache's, as it lies; in which order it is filled is this decoder's own business.
             keys=self._hold(keys.transpose(1, 2)),
             values=self._hold(values.transpose(1, 2)),
@@ -197,6 +196,10 @@ class NativeDecoder:
             inputs=inputs,
             panel_count=outputs // PANEL,
         )
+
+    def _hold_floats(self, weight: Tensor) -> int:
+        """A copy in any case: the model's own would keep the whole file mapped that it was read from."""
+        return self._hold(weight.to(torch.float32, copy=True))
 
     def _hold(self, tensor: Tensor) -> int:
         """Keep a tensor where it is for as long as this object lives, and return its address."""

@@ -12,15 +12,19 @@
 namespace {
 
 constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
-constexpr int64_t PAGE = 2048;  // bfloat16s in 4 KB: by itself, a processor looks ahead to the end of a page at most
+
+// Ask for memory that will be read soon. By itself, a processor looks ahead to the end of a page at most.
+inline void ask_ahead(const void *reading, int64_t pages) {
+    __builtin_prefetch(static_cast<const char *>(reading) + pages * 4096);
+}
 
 // ROWS rows of x times one panel. The panel is read once, from front to back, as Weight or as it is Stored.
 template <int ROWS, class Number>
 void multiply_rows(const Number *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     Floats left[ROWS] = {}, right[ROWS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
-        __builtin_prefetch(panel + 2 * PAGE);
-        __builtin_prefetch(panel + 2 * PAGE + PANEL * PAIR / 2);
+        ask_ahead(panel, 2);
+        ask_ahead(panel + PANEL * PAIR / 2, 2);
 #if PAIR_PRODUCTS
         const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
@@ -117,7 +121,7 @@ void multiply_few_rows(const Number *panel, const Weight *x, int64_t inputs, int
 }
 
 template <class Number>
-void multiply_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
+void multiply_any_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
     for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
         const int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
         multiply_few_rows<ROWS_AT_ONCE>(panel, x + row * inputs, inputs, count, sums + row);
@@ -131,7 +135,7 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     if (has_tiles && rows > FEW_ROWS)
         return rows > 16 ? multiply_tiles<2>(panel, x, inputs, sums) : multiply_tiles<1>(panel, x, inputs, sums);
 #endif
-    multiply_rows(panel, x, inputs, rows, sums);
+    multiply_any_rows(panel, x, inputs, rows, sums);
 }
 
 // A panel as `multiply` reads it. One of eight bits is widened once for many rows, into `to`, and not at all for few:
@@ -140,7 +144,7 @@ inline const Weight *as_weights(const Weight *panel, int64_t, int64_t, Weight *)
 const Weight *as_weights(const int8_t *panel, int64_t inputs, int64_t rows, Weight *to) {
     if (rows <= (has_tiles ? FEW_ROWS : 2 * ROWS_AT_ONCE)) return nullptr;
     for (int64_t i = 0; i < inputs * PANEL; i += PANEL) {
-        __builtin_prefetch(panel + i + 2 * PAGE);
+        ask_ahead(panel + i, 2);
 #if PAIR_PRODUCTS
         _mm512_storeu_si512(to + i, (__m512i)load_pairs(panel + i));
 #else
@@ -167,7 +171,7 @@ void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *wide_p
             if (weights)
                 multiply(weights, inputs, matrix.inputs, count, sums);
             else
-                multiply_rows(stored, inputs, matrix.inputs, count, sums);
+                multiply_any_rows(stored, inputs, matrix.inputs, count, sums);
             for (int64_t row = 0; row < count; ++row) {
                 for (int64_t i = 0; matrix.scales && i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
                 take(first + row, panel, sums[row]);

@@ -16,7 +16,7 @@ struct Matrix {
 struct Layer {
     Matrix qkv, output, gate_up, down;  // a panel of gate_up: 16 outputs of the gate, the same 16 of up
     const float *input_norm, *mlp_norm, *query_norm, *key_norm;  // the last two are null in most models
-    Weight *keys, *values;                                       // [slot][kv_head][context][HEAD_DIM]
+    Weight *keys, *values;  // [slot][kv_head][context][HEAD_DIM]; values may be turned, see `place` in decoder.cpp
 };
 
 struct Model {
