@@ -209,7 +209,7 @@ void multiply_by_row(const Weight *a, int64_t stride, int64_t step, const Weight
         const __m512bh inputs = (__m512bh)_mm512_loadu_si512(row);
         for (int64_t i = 0; i < LANES; ++i) {
             const Weight *from = a + i * stride;
-            ask_ahead(from, 1);
+            __builtin_prefetch(reinterpret_cast<const char *>(from) + PAGE);
             sums[i] = (Floats)_mm512_dpbf16_ps((__m512)sums[i], inputs, (__m512bh)_mm512_loadu_si512(from));
         }
     }

@@ -12,19 +12,17 @@
 namespace {
 
 constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
-
-// Ask for memory that will be read soon. By itself, a processor looks ahead to the end of a page at most.
-inline void ask_ahead(const void *reading, int64_t pages) {
-    __builtin_prefetch(static_cast<const char *>(reading) + pages * 4096);
-}
+constexpr int64_t PAGE = 4096;  // bytes: by itself, a processor asks for memory ahead to the end of a page at most
 
 // ROWS rows of x times one panel. The panel is read once, from front to back, as Weight or as it is Stored.
 template <int ROWS, class Number>
 void multiply_rows(const Number *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     Floats left[ROWS] = {}, right[ROWS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
-        ask_ahead(panel, 2);
-        ask_ahead(panel + PANEL * PAIR / 2, 2);
+        // Not in a function of its own: gcc 12 would then keep the sums in memory.
+        const char *ahead = reinterpret_cast<const char *>(panel) + 2 * PAGE;
+        __builtin_prefetch(ahead);
+        __builtin_prefetch(ahead + PANEL * PAIR * sizeof(Number) / 2);
 #if PAIR_PRODUCTS
         const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
@@ -144,7 +142,7 @@ inline const Weight *as_weights(const Weight *panel, int64_t, int64_t, Weight *)
 const Weight *as_weights(const int8_t *panel, int64_t inputs, int64_t rows, Weight *to) {
     if (rows <= (has_tiles ? FEW_ROWS : 2 * ROWS_AT_ONCE)) return nullptr;
     for (int64_t i = 0; i < inputs * PANEL; i += PANEL) {
-        ask_ahead(panel + i, 2);
+        __builtin_prefetch(panel + i + 2 * PAGE);
 #if PAIR_PRODUCTS
         _mm512_storeu_si512(to + i, (__m512i)load_pairs(panel + i));
 #else
