@@ -13,8 +13,8 @@ and name that folder with `--checkpoint`, so that both serve the same model.
 After that come three scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a
 chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
 
-The floor is what reading every weight once takes at the speed at which this machine reads memory, measured in the
-same run. Results go to benchmarks/results/ as JSON, and a picture of tokens per second over streams beside them.
+The floor is what reading every weight once takes at the speed at which this machine reads memory, measured beside
+each load of one stream. Results go to benchmarks/results/ as JSON, and a picture of tokens per second over streams beside them.
 """
 
 import argparse
@@ -64,6 +64,9 @@ class Bench:
         # every server would seem to have paused.
         gc.collect()
         gc.freeze()
+        self.memory_speeds: list[
+            float
+        ] = []  # beside each load of one stream: neighbours change it from minute to minute
         self._seeds = itertools.count(time.time_ns())  # a prompt that a server has seen before proves nothing
 
     def prompts(self, streams: int, tokens: int = PROMPT_TOKENS) -> list[str]:
@@ -80,6 +83,8 @@ class Bench:
             loads: dict[str, list[Load]] = {server: [] for server in self.servers}
             for _ in range(rounds):
                 for server in self.servers:
+                    if count == 1:
+                        self.memory_speeds.append(memory_speed())
                     loads[server].append(self.load(server, self.prompts(count)))
             for server, its_loads in loads.items():
                 yield {"server": server, "streams": count} | _together(its_loads).figures()
@@ -153,9 +158,8 @@ def bench_shape(shape: str, options: argparse.Namespace) -> Row:
         settings = {"ENGINE_MODEL": str(checkpoint), "ENGINE_MAX_STREAMS": str(most_streams)}
         settings |= {"ENGINE_COMPILE": "1"} if options.compile else {}
         settings |= dict(pair.split("=", 1) for pair in options.set)
-        speed = memory_speed()
         with serving(settings) as server:
-            report = _bench_server(shape, server, speed, options)
+            report = _bench_server(shape, server, options)
         if options.scenes:
             report["token_delay"] = scene = token_delays(shape, settings)
             print(f"from a step's end to the send of its tokens, {scene['streams']} streams:", end=" ")
@@ -187,7 +191,7 @@ def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> 
     }
 
 
-def _bench_server(shape: str, server: Server, speed: float, options: argparse.Namespace) -> Row:
+def _bench_server(shape: str, server: Server, options: argparse.Namespace) -> Row:
     start_up = server.wait_until_ready()
     peer = Target(options.peer, str(options.checkpoint)) if options.peer else None
     bench = Bench(shape, server.target, peer)
@@ -198,7 +202,7 @@ def _bench_server(shape: str, server: Server, speed: float, options: argparse.Na
         rows.append(row)
         cells = "".join(f"{row[name]:>13.1f}" for name in COLUMNS)
         print(f"{row['server']:>6}{row['streams']:>8}{cells}", flush=True)
-    speed = max(speed, memory_speed())
+    speed = statistics.median(bench.memory_speeds or [memory_speed()])
     weights = bytes_per_step(shape) // (2 if _is_quantized(options) else 1)
     floor = 1e3 * weights / speed
     report: Row = {
