@@ -14,7 +14,8 @@ After that come three scenes (`--no-scenes` leaves them out): a long prompt that
 chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
 
 The floor is what reading every weight once takes at the speed at which this machine reads memory, measured beside
-each load of one stream. Results go to benchmarks/results/ as JSON, and a picture of tokens per second over streams beside them.
+each load of one stream. Results go to benchmarks/results/ as JSON, and a picture of tokens per second over streams
+beside them.
 """
 
 import argparse
