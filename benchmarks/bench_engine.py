@@ -65,9 +65,8 @@ class Bench:
         # every server would seem to have paused.
         gc.collect()
         gc.freeze()
-        self.memory_speeds: list[
-            float
-        ] = []  # beside each load of one stream: neighbours change it from minute to minute
+        # Beside each load of one stream: neighbours change it within seconds.
+        self.memory_speeds: list[float] = []
         self._seeds = itertools.count(time.time_ns())  # a prompt that a server has seen before proves nothing
 
     def prompts(self, streams: int, tokens: int = PROMPT_TOKENS) -> list[str]:

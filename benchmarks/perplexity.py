@@ -36,40 +36,41 @@ def perplexity(decoder: Decoder, cache: KVCache, documents: Sequence[Encoded]) -
     for document in documents:
         ids = torch.tensor(document.ids.astype("int64"))
         of_answer = torch.tensor(document.weights[1:]) > 0
-        probabilities = _logits(decoder, cache, ids)[:-1].log_softmax(-1)
+        probabilities = decoder.forward(piece_of_text(ids, cache))[:-1].log_softmax(-1)
         total -= probabilities.gather(-1, ids[1:, None])[of_answer].sum().item()
         count += int(of_answer.sum())
     return math.exp(total / count)
 
 
-def _logits(decoder: Decoder, cache: KVCache, ids: Tensor) -> Tensor:
-    """[tokens, vocabulary], of a text that is prefilled in one step."""
-    numbers = torch.stack([ids, torch.arange(len(ids)), torch.zeros_like(ids)])
-    return decoder.forward(
-        Batch(
-            cache=cache,
-            token_ids=numbers[0:1],
-            positions=numbers[1:2],
-            slots=numbers[2],
-            columns=numbers[1],
-            runs=[],
-            segments=[Segment(0, 0, len(ids), 0, len(ids))],
-            sampled=torch.arange(len(ids)),
-        )
+def piece_of_text(ids: Tensor, cache: KVCache, start: int = 0, slot: int = 0) -> Batch:
+    """A batch of one piece of a text, from position `start` on, with the logits of every token wanted."""
+    size = len(ids)
+    positions = torch.arange(start, start + size)
+    return Batch(
+        cache=cache,
+        token_ids=ids[None],
+        positions=positions[None],
+        slots=torch.full_like(positions, slot),
+        columns=positions,
+        runs=[],
+        segments=[Segment(slot, 0, size, start, start + size)],
+        sampled=torch.arange(size),
     )
 
 
 def decoders(dtype: torch.dtype, cache: KVCache) -> Iterator[tuple[str, Decoder]]:
     """The bundled model as it comes, compiled, and with its matrices in eight bits."""
-
-    def model() -> PreTrainedModel:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype)
-        return loaded
-
-    yield "as it comes", TorchDecoder(llama.take_apart(model(), cache.columns))
+    yield "as it comes", TorchDecoder(llama.take_apart(_model(dtype), cache.columns))
     for name, is_quantized in (("compiled", False), ("compiled, matrices in eight bits", True)):
-        library = build_for(model(), is_quantized)
-        yield name, NativeDecoder(library, llama.take_apart(model(), cache.columns), cache, is_quantized)
+        model = _model(dtype)
+        library = build_for(model, is_quantized)
+        yield name, NativeDecoder(library, llama.take_apart(model, cache.columns), cache, is_quantized)
+
+
+def _model(dtype: torch.dtype) -> PreTrainedModel:
+    """A new one: taking it apart leaves nothing of it."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype)
+    return model
 
 
 @torch.inference_mode()

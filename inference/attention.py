@@ -20,9 +20,9 @@ SLOT_ATTENTION = "slots"
 LAYER = "slot_layer"
 """The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""
 
-FLASH_CONVERTS = torch.ops.mkldnn._is_mkldnn_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+FLASH_CONVERTS = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 """Whether torch's flash kernel, which knows tiles (AMX), turns bfloat16 into float32 on this processor, while oneDNN's
-products take it as it is."""
+products have instructions for it as it is."""
 FEW_SCORES = 8192
 """Up to here, one call of a slow kernel is quicker than three of quick ones."""
 
@@ -180,6 +180,7 @@ def grouped_attention(
 
 
 def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
+    """Not for a single token: there is too little to multiply for its keys and values to be copied into order first."""
     rows, heads, tokens, _ = query.shape
     return (
         FLASH_CONVERTS

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import inference.attention
+from benchmarks.perplexity import piece_of_text
 from inference import llama
 from inference.attention import grouped_attention
-from inference.batch import Batch, Segment
 from inference.kv_cache import KVCache
 from inference.torch_decoder import TorchDecoder
 from tests.test_speed_native import CONTEXT, VOCABULARY, model_named
@@ -78,7 +78,6 @@ def test_a_models_logits_are_as_near_to_exact_ones_as_its_own(
 ) -> None:
     monkeypatch.setattr(inference.attention, "FLASH_CONVERTS", converts)
     token_ids = torch.randint(VOCABULARY, (200,), generator=torch.Generator().manual_seed(2))
-    positions = torch.arange(200)
     with torch.inference_mode():
         model = model_named(name)
         exact = model(token_ids[None]).logits[0]
@@ -86,15 +85,5 @@ def test_a_models_logits_are_as_near_to_exact_ones_as_its_own(
         own = half(token_ids[None]).logits[0].float()
         cache = KVCache(1, CONTEXT)
         decoder = TorchDecoder(llama.take_apart(half, cache.columns))
-        batch = Batch(
-            cache=cache,
-            token_ids=token_ids[None],
-            positions=positions[None],
-            slots=torch.zeros_like(positions),
-            columns=positions,
-            runs=[],
-            segments=[Segment(0, 0, 200, 0, 200)],
-            sampled=positions,
-        )
-        found = decoder.forward(batch).float()
+        found = decoder.forward(piece_of_text(token_ids, cache)).float()
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5

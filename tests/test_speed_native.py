@@ -21,10 +21,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from benchmarks.perplexity import piece_of_text
 from config import Config
 from engine import Engine
 from inference import llama
-from inference.batch import Batch
 from inference.kv_cache import KVCache
 from inference.loading import Checkpoint
 from inference.native.build import COMPILERS, FLAGS
@@ -112,22 +112,9 @@ def logits_in_steps(
     decoder = native(model, cache, is_quantized)
     found, first = [], 0
     for size in steps:
-        numbers = torch.tensor([token_ids[first : first + size], list(range(first, first + size)), [2] * size])
+        piece = torch.tensor(token_ids[first : first + size])
+        found.append(decoder.forward(piece_of_text(piece, cache, start=first, slot=2)))
         first += size
-        found.append(
-            decoder.forward(
-                Batch(
-                    cache=cache,
-                    token_ids=numbers[0:1],
-                    positions=numbers[1:2],
-                    slots=numbers[2],
-                    columns=numbers[1],
-                    runs=[],
-                    segments=[],
-                    sampled=torch.arange(size),
-                )
-            )
-        )
     assert first == len(token_ids)
     return torch.cat(found)
 
