@@ -24,16 +24,16 @@ check: .venv/dev
 	$(BIN)/mypy .
 
 bench-transport: .venv/dev  ## what a token's way to the client costs, beside FastAPI with a thread hop per token
-	$(BIN)/python -m benchmarks.bench_transport
+	$(BIN)/python -m study.benchmarks.bench_transport
 
 lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
-	$(BIN)/python three_servers.py
+	$(BIN)/python -m study.three_servers
 
 bench-engine: .venv/dev  ## how fast the engine is through HTTP, on random weights in real shapes
-	$(BIN)/python -m benchmarks.bench_engine
+	$(BIN)/python -m study.benchmarks.bench_engine
 
 compare: .venv/dev  ## the doors and the article's server for real, experiment by experiment: a table and a report
-	$(BIN)/python -m compare
+	$(BIN)/python -m study.compare
 
 pictures: .venv/dev  ## take the README's pictures again
 	$(BIN)/python -m docs.images.take

@@ -30,9 +30,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from config import Config
-from inference.loading import Checkpoint, load_checkpoint
 from inference.model_runner import ModelRunner
-from inference.request import (
+from inference.sampler import sample
+from inference.scheduling.scheduler import Schedule, Scheduler
+from inference.scheduling.sequence import Sequence
+from inference.tensor_thread import on_tensor_thread
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from interface.request import (
     Counters,
     EncodedRequest,
     EngineFailed,
@@ -49,10 +53,6 @@ from inference.request import (
     answer,
     payload,
 )
-from inference.sampler import sample
-from inference.scheduler import Schedule, Scheduler
-from inference.sequence import Sequence
-from inference.tensor_thread import on_tensor_thread
 
 log = logging.getLogger("engine")
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import contract
 from config import Config
-from driver import Driver, Generation
-from transcript.asgi import watched
+from serving.driver import Driver, Generation
+from serving.transcript.asgi import watched
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -189,6 +189,6 @@ def create_app(driver: Driver) -> ASGIApp:
 app = create_app(Driver(Config.from_environment_or_exit()))
 
 if __name__ == "__main__":
-    from command_line import main
+    from serving.command_line import main
 
     main(create_app, __doc__)

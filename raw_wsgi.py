@@ -26,8 +26,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import contract
 from config import Config
 from contract.sse import DONE, HEARTBEAT, frame
-from sync_driver import Driver, Generation
-from transcript.wsgi import watched
+from serving.sync_driver import Driver, Generation
+from serving.transcript.wsgi import watched
 
 Handler = Callable[[Driver, WSGIEnvironment, StartResponse], Iterable[bytes]]
 
@@ -175,6 +175,6 @@ def create_app(driver: Driver) -> WSGIApplication:
 app = create_app(Driver(Config.from_environment_or_exit()))
 
 if __name__ == "__main__":
-    from command_line import main_pulled
+    from serving.command_line import main_pulled
 
     main_pulled(create_app, __doc__)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.request import Counters, Failed, Finished, Token, answer
+from interface.request import Counters, Failed, Finished, Token, answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Why a request is not taken, and what its client is told: always before a stream starts, so always as JSON."""
 
 from contract.answers import Answer, json_answer, unavailable
-from inference.request import EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
+from interface.request import EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
 
 
 class Refusal(Exception):

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from contract.answers import json_answer
 from contract.refusals import Refusal
-from inference.request import GenerationRequest
+from interface.request import GenerationRequest
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_PROBLEMS = 100

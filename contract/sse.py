@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from pydantic_core import to_json
 
-from inference.request import Event, payload
+from interface.request import Event, payload
 
 SSE_MEDIA_TYPE = "text/event-stream; charset=utf-8"
 SSE_HEADERS = {

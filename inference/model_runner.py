@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference import llama
-from inference.batch import Decoder, pack
-from inference.cuda_graphs import GraphedDecoder, captured, has_graphs
-from inference.kv_cache import KVCache
-from inference.native.build import CannotBuild
-from inference.native.decoder import NativeDecoder, NotNative, build_for
-from inference.request import EncodedRequest, GenerationRequest, UnsupportedModel
-from inference.scheduler import Chunk, Schedule
-from inference.sequence import Sequence
-from inference.torch_decoder import TorchDecoder
-from inference.transformers_decoder import TransformersDecoder
+from inference.cache.batch import Decoder, pack
+from inference.cache.kv_cache import KVCache
+from inference.decoders.cuda_graphs import GraphedDecoder, captured, has_graphs
+from inference.decoders.native.build import CannotBuild
+from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
+from inference.decoders.torch_decoder import TorchDecoder
+from inference.decoders.transformers_decoder import TransformersDecoder
+from inference.scheduling.scheduler import Chunk, Schedule
+from inference.scheduling.sequence import Sequence
+from inference.weights import llama
+from interface.request import EncodedRequest, GenerationRequest, UnsupportedModel
 
 log = logging.getLogger("engine")
 

@@ -5,7 +5,7 @@ import importlib
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.serving import DOORS, Door
+from tests.support.serving import DOORS, Door
 
 # The same examples each time, and no limit on the time that one takes: a test must not depend on a machine's mood.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

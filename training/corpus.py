@@ -4,7 +4,7 @@ There are three parts, see `settings.Part`. The second has more sums: carrying i
 third has much to copy, words of every beginning among it, and sums that one of two opposite words decides.
 
 A document is a plain prompt with its answer, or a chat of one or more turns. No held-out question is in it: a
-question whose key belongs to a held-out case is drawn again (`tests/test_training.py` proves the result).
+question whose key belongs to a held-out case is drawn again (`tests/training/test_training.py` proves the result).
 
     python -m training.corpus            # training/build/corpus.jsonl, and its SHA-256
     python -m training.corpus --toy

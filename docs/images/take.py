@@ -16,9 +16,9 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser import FLAGS, chromium
-from tests.page_helpers import PHONE
-from tests.serving import Process, in_a_process
+from tests.support.browser import FLAGS, chromium
+from tests.support.page_helpers import PHONE
+from tests.support.serving import Process, in_a_process
 
 FOLDER = Path(__file__).parent
 DESKTOP = {"width": 1200, "height": 800}
@@ -33,7 +33,7 @@ def main() -> None:
             wait_until_ready(process.port)
             take_ask(browser, f"http://127.0.0.1:{process.port}/")
             take_docs(browser, f"http://127.0.0.1:{process.port}/docs")
-        with in_a_process(["three_servers.py", "--port", "0"]) as process:
+        with in_a_process(["-m", "study.three_servers", "--port", "0"]) as process:
             take_lesson(browser, wait_for_address(process))
             process.popen.send_signal(signal.SIGTERM)
             process.wait()

@@ -1,0 +1,202 @@
+"""Attention over the slots of a KV cache: the one place where the engine chooses how attention is computed.
+
+transformers calls whatever function a model's `attn_implementation` names, for every architecture alike
+(`AttentionInterface`). Ours stores the new tokens' keys and values in the cache and lets each token look at its own
+slot only.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from inference.cache.batch import Batch
+
+SLOT_ATTENTION = "slots"
+LAYER = "slot_layer"
+"""The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""
+
+FLASH_CONVERTS = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+"""Whether torch's flash kernel, which knows tiles (AMX), turns bfloat16 into float32 on this processor, while oneDNN's
+products have instructions for it as it is."""
+FEW_SCORES = 8192
+"""Up to here, one call of a slow kernel is quicker than three of quick ones."""
+
+_batch: Batch | None = None
+"""What the forward that is running works on; see `attending`."""
+
+
+def slot_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend each token of a packed row to its own slot.
+
+    Args:
+        query: [1, heads, tokens, head_dim].
+        key, value: [1, kv_heads, tokens, head_dim], of the new tokens.
+        attention_mask: unused; transformers makes none for an attention that it does not know.
+        sliding_window: how many positions back a token may look, itself included.
+
+    Returns:
+        [1, tokens, heads, head_dim], and no weights.
+
+    Raises:
+        NotImplementedError: the model needs something that this attention does not do.
+    """
+    layer = getattr(module, LAYER, None)
+    if layer is None or s_aux is not None:
+        raise NotImplementedError(f"{type(module).__name__} does not attend the way this engine's cache needs it to")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend = torch.ops.engine.attend if torch.compiler.is_compiling() else _attend
+    return attend(query, key, value, layer, scale, softcap, sliding_window), None
+
+
+@contextmanager
+def attending(batch: Batch) -> Iterator[None]:
+    """Within this, attention works on `batch`. On the tensor thread only, so there is one at a time."""
+    global _batch
+    _batch = batch
+    try:
+        yield
+    finally:
+        _batch = None
+
+
+def use_slot_attention(model: PreTrainedModel) -> None:
+    """Switch a model over, for good."""
+    model.set_attn_implementation(SLOT_ATTENTION)
+    for module in model.modules():
+        if isinstance(layer := getattr(module, "layer_idx", None), int):
+            # A tensor, so that compiled code may be the same for every layer.
+            module.register_buffer(LAYER, torch.tensor(layer), persistent=False)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
+) -> Tensor:
+    assert _batch is not None, "the model runs outside of `attending`"
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    # Contiguous, as `_attend_shape` promises the compiler.
+    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window).unsqueeze(0).contiguous()
+
+
+def attend_slots(
+    batch: Batch,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Store a layer's new keys and values, and attend each token of a packed row to its own slot.
+
+    Args:
+        query: [tokens, heads, head_dim].
+        key, value: [tokens, kv_heads, head_dim].
+
+    Returns:
+        [tokens, heads, head_dim].
+    """
+    batch.windows.add(window)
+    keys, values = batch.cache.write(layer, key, value, batch.places())
+    outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
+    for run in batch.runs:
+        slots = slice(run.slot, run.slot + run.last - run.first)
+        output = grouped_attention(
+            query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
+            keys[slots, :, : run.length],
+            values[slots, :, : run.length],
+            batch.run_mask(run, window, query.dtype),
+            scale,
+            softcap,
+        )
+        outputs.append(output.squeeze(2))
+    for segment in batch.segments:
+        output = grouped_attention(
+            query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
+            keys[segment.slot, None, :, : segment.end],
+            values[segment.slot, None, :, : segment.end],
+            batch.segment_mask(segment, window, query.shape[1] // key.shape[1], query.dtype),
+            scale,
+            softcap,
+        )
+        outputs.append(output[0].transpose(0, 1))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend_shape(
+    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
+) -> Tensor:
+    _, heads, tokens, _ = query.shape
+    return query.new_empty((1, tokens, heads, value.shape[-1]))
+
+
+def grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float | None
+) -> Tensor:
+    """Attention with the query heads of one key/value head folded into the query's length.
+
+    With few queries on a CPU that is several times faster than `scaled_dot_product_attention(enable_gqa=True)`, which
+    goes through the keys and values once for every query head.
+
+    Args:
+        query: [rows, heads, tokens, head_dim].
+        key, value: [rows, kv_heads, length, head_dim].
+        mask: [rows or 1, 1, group * tokens or 1, length], added to the scores; group = heads / kv_heads.
+
+    Returns:
+        [rows, heads, tokens, head_dim].
+    """
+    rows, heads, tokens, _ = query.shape
+    kv_heads = key.shape[1]
+    folded = query.reshape(rows, kv_heads, heads // kv_heads * tokens, -1)
+    if softcap is not None:
+        scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scale
+        weights = (torch.tanh(scores / softcap) * softcap + mask).softmax(-1)
+        output = torch.matmul(weights.to(value.dtype), value)
+    elif _is_quicker_in_products(query, key):
+        mask = mask.expand(rows, kv_heads, folded.shape[2], -1).flatten(0, 1)
+        scores = torch.baddbmm(mask, folded.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scale)
+        output = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
+    else:
+        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
+    return output.reshape(rows, heads, tokens, -1)
+
+
+def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
+    """Not for a single token: there is too little to multiply for its keys and values to be copied into order first."""
+    rows, heads, tokens, _ = query.shape
+    return (
+        FLASH_CONVERTS
+        and query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and rows * tokens > 1
+        and rows * heads * tokens * key.shape[2] >= FEW_SCORES
+    )
+
+
+AttentionInterface.register(SLOT_ATTENTION, slot_attention)
+
+# To the compiler, attention is one operator that it need not look into: it depends on the tokens, never on the batch.
+_library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define(  # type: ignore[no-untyped-call]
+    "attend(Tensor query, Tensor key, Tensor value, Tensor layer, float scale, float? softcap, int? window) -> Tensor"
+)
+_library.impl("attend", _attend, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_library.impl("attend", _attend_shape, "Meta")  # type: ignore[no-untyped-call]

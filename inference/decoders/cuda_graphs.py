@@ -1,0 +1,99 @@
+"""Decode steps as CUDA graphs: a GPU is told of a step's thousand kernels in one call instead of one by one.
+
+A graph does the same work at the same addresses each time it is replayed. So a step is laid out with a row for every
+slot, in the slots' order, whether somebody decodes there or not, and reads the cache up to one of a few lengths: one
+graph for each length, all made before the server is ready. A row that nobody uses writes to a spare column behind the
+context. Steps with a prompt in them run as they are: they are long enough for their launches not to count.
+
+Source: "CUDA Graphs" in torch's CUDA semantics.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from inference.cache.batch import Batch, Decoder, Run
+from inference.cache.kv_cache import KVCache
+
+SHORTEST = 256
+WARM_UPS = 3
+
+Work = Callable[[], Tensor]
+
+
+class GraphedDecoder:
+    """A decoder whose steps without prefill are replayed.
+
+    `capture` turns a piece of work into one that is replayed; it is `captured` but in tests without a GPU.
+    """
+
+    def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]) -> None:
+        self._decoder = decoder
+        self._cache = cache
+        self._spare = cache.columns - 1
+        self._token_ids = torch.zeros(1, cache.slots, dtype=torch.int64, device=device)
+        self._positions = torch.zeros(1, cache.slots, dtype=torch.int64, device=device)
+        self._columns = torch.full((cache.slots,), self._spare, device=device)
+        self._slots = torch.arange(cache.slots, device=device)
+        self._replays = {length: capture(self._work(length)) for length in self._lengths()}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
+        if batch.segments:
+            return self._decoder.forward(batch)
+        longest = max(run.length for run in batch.runs)
+        self._token_ids[0].index_copy_(0, batch.slots, batch.token_ids[0])
+        self._positions[0].index_copy_(0, batch.slots, batch.positions[0])
+        self._columns.fill_(self._spare)
+        self._columns.index_copy_(0, batch.slots, batch.columns)
+        logits = self._replays[min(length for length in self._replays if length >= longest)]()
+        return logits[batch.slots[batch.sampled]]
+
+    def _lengths(self) -> list[int]:
+        """Powers of two, and the whole cache: no step reads more than twice what it needs."""
+        lengths = [SHORTEST]
+        while lengths[-1] * 2 < self._cache.columns:
+            lengths.append(lengths[-1] * 2)
+        return [length for length in lengths if length < self._cache.columns] + [self._cache.columns]
+
+    def _work(self, length: int) -> Work:
+        def work() -> Tensor:
+            # A batch of its own each time: the masks that it keeps must be made within the graph.
+            return self._decoder.forward(
+                Batch(
+                    cache=self._cache,
+                    token_ids=self._token_ids,
+                    positions=self._positions,
+                    slots=self._slots,
+                    columns=self._columns,
+                    runs=[Run(0, 0, self._cache.slots, length)],
+                    segments=[],
+                    sampled=self._slots,
+                )
+            )
+
+        return work
+
+
+def has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def captured(work: Work) -> Work:
+    """The work as a CUDA graph. What it returns is written over by the next replay."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # libraries set themselves up at their first calls, which must not be captured
+        for _ in range(WARM_UPS):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = work()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay

@@ -1,0 +1,94 @@
+"""Computes a batch for a Llama-type model in few operators of torch: what the engine runs by default.
+
+For one token, or sixteen, an operator costs more for being called than for what it computes. The model's own forward
+in transformers calls 42 in a layer, this one 18 (views not counted). It is also the plainest account of what a step is,
+beside `native/decoder.cpp`, which does the same in one call.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inference.cache.attention import attend_slots
+from inference.cache.batch import Batch
+from inference.decoders.linear import Linear
+from inference.weights.llama import Layer, Llama, Sizes
+
+ROW_STEP = 16
+"""If matrices are packed, more tokens than this are filled up to a multiple of it: oneDNN makes a kernel for each new
+number of rows, and that takes longer than the product."""
+
+
+class TorchDecoder:
+    """A Llama-type model on any device. Its weights are packed where that is faster."""
+
+    def __init__(self, llama: Llama) -> None:
+        sizes, half = llama.sizes, llama.sizes.head_dim // 2
+        signs = torch.cat([-torch.ones(half), torch.ones(half)]).to(llama.sines.device)
+        self._cosines = llama.cosines.to(llama.dtype)[:, None]  # [positions, 1, head_dim]
+        self._sines = (llama.sines * signs).to(llama.dtype)[:, None]
+        self._layers = [_Layer(number, llama.layers.pop(0), sizes) for number in range(len(llama.layers))]
+        self._final_norm = _RMSNorm(llama.final_norm, sizes.epsilon)
+        self._head = Linear(llama.head, None)
+        # Where every matrix is packed, nothing else is left of the file that it was read from, and that can go.
+        self._embedding = llama.embedding.clone() if self._head.is_packed else llama.embedding
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
+        positions, token_ids = batch.positions[0], batch.token_ids[0]
+        cosines, sines = self._cosines[positions], self._sines[positions]  # [tokens, 1, head_dim]
+        filling = -len(token_ids) % ROW_STEP if self._head.is_packed and len(token_ids) > ROW_STEP else 0
+        hidden = F.embedding(F.pad(token_ids, (0, filling)), self._embedding)  # [rows, hidden]
+        for layer in self._layers:
+            hidden = layer.forward(hidden, batch, cosines, sines)
+        return self._head(self._final_norm(hidden[batch.sampled]))
+
+
+class _Layer:
+    def __init__(self, number: int, layer: Layer, sizes: Sizes) -> None:
+        self._number = number
+        self._sizes = sizes
+        self._input_norm, self._mlp_norm = (_RMSNorm(w, sizes.epsilon) for w in (layer.input_norm, layer.mlp_norm))
+        self._query_norm, self._key_norm = (
+            None if w is None else _RMSNorm(w, sizes.epsilon) for w in (layer.query_norm, layer.key_norm)
+        )
+        self._qkv = Linear(layer.qkv, layer.qkv_bias)
+        self._output = Linear(layer.output, None)
+        self._gate_up = Linear(torch.cat([layer.gate, layer.up]), None)
+        self._down = Linear(layer.down, None)
+
+    def forward(self, hidden: Tensor, batch: Batch, cosines: Tensor, sines: Tensor) -> Tensor:
+        hidden = self._output(self._attend(self._input_norm(hidden), batch, cosines, sines), plus=hidden)
+        gate, up = self._gate_up(self._mlp_norm(hidden)).chunk(2, dim=-1)
+        return self._down(F.silu(gate) * up, plus=hidden)
+
+    def _attend(self, normed: Tensor, batch: Batch, cosines: Tensor, sines: Tensor) -> Tensor:
+        sizes = self._sizes
+        tokens = len(cosines)
+        parts = self._qkv(normed)[:tokens].view(tokens, -1, sizes.head_dim)  # [tokens, heads + 2 kv_heads, head_dim]
+        turned, value = parts[:, : -sizes.kv_heads], parts[:, -sizes.kv_heads :]
+        if self._query_norm is not None and self._key_norm is not None:
+            query, key = turned[:, : sizes.heads], turned[:, sizes.heads :]
+            turned = torch.cat([self._query_norm(query), self._key_norm(key)], dim=1)
+        # A head's two halves change places; the sines of the first half have the other sign.
+        turned = torch.addcmul(turned * cosines, turned.roll(sizes.head_dim // 2, dims=-1), sines)
+        query, key = turned[:, : sizes.heads], turned[:, sizes.heads :]
+        attended = attend_slots(batch, self._number, query, key, value, sizes.scale).reshape(tokens, -1)
+        return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
+
+
+class _RMSNorm:
+    """Divides by the root of the mean square over the last dimension, and multiplies with a weight.
+
+    A layer norm first takes the mean away. The mean of [x, -x] is zero, so half of its layer norm is the RMS norm of x:
+    two operators, and on a CPU faster than `F.rms_norm`.
+    """
+
+    def __init__(self, weight: Tensor, epsilon: float) -> None:
+        self._weight = torch.stack([weight, weight])  # [2, size]
+        self._signs = weight.new_tensor([[1], [-1]])
+        self._epsilon = epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        both = x.unsqueeze(-2) * self._signs  # [..., 2, size]
+        return F.layer_norm(both, self._weight.shape, self._weight, None, self._epsilon)[..., 0, :]

@@ -1,0 +1,113 @@
+"""The command line that the doors share: `python app.py`, `python raw_asgi.py` and `python raw_wsgi.py`.
+
+Each setting of `Config` is a flag; a flag wins over the environment.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIServer, make_server
+from wsgiref.types import WSGIApplication
+
+import uvicorn
+
+from config import PREFIX, Config, ConfigError
+from serving import sync_driver
+from serving.demo import run_demo
+from serving.driver import Driver
+
+SHUTDOWN_SLACK = 1.5
+"""Seconds beyond `drain` after which the server itself ends what is still open."""
+
+
+def main(create_app: Callable[[Driver], Any], description: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Serve, or with `--demo` show what serving looks like."""
+    parser = _parser(description)
+    parser.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
+    options = parser.parse_args(arguments)
+    config = _config(options)
+    app = create_app(Driver(config))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=options.host,
+            port=options.port,
+            log_level="warning" if options.demo else "info",
+            timeout_graceful_shutdown=int(config.drain + SHUTDOWN_SLACK),
+        )
+    )
+    if options.demo:
+        run_demo(server)
+    else:
+        with suppress(KeyboardInterrupt):  # uvicorn ends in good order at Ctrl-C, and then raises the signal again
+            server.run()
+
+
+class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
+    """The standard library's server, with a thread for each connection."""
+
+    daemon_threads = True
+
+
+def main_pulled(
+    create_app: Callable[[sync_driver.Driver], WSGIApplication],
+    description: str | None,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Serve on the standard library's WSGI server, which answers one request at a time, `/health` too."""
+    parser = _parser(description)
+    parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
+    options = parser.parse_args(arguments)
+    driver = sync_driver.Driver(_config(options))
+    server_class = ThreadingWSGIServer if options.threads else WSGIServer
+    try:
+        listening = make_server(options.host, options.port, create_app(driver), server_class)
+    except OSError as error:
+        raise SystemExit(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}") from None
+    with listening as server:
+        driver.start()
+        print(f"Serving on http://{options.host}:{server.server_port}", file=sys.stderr)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    for setting in dataclasses.fields(Config):
+        flag = "--" + setting.name.replace("_", "-")
+        help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()})"
+        if isinstance(setting.default, bool):
+            parser.add_argument(flag, action="store_true", default=None, help=help)
+        else:
+            parser.add_argument(flag, type=_argument(setting.metadata["parse"]), help=help)
+    return parser
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """The environment's settings, and the flags' in their place."""
+    settings = {
+        setting.name: value
+        for setting in dataclasses.fields(Config)
+        if (value := getattr(options, setting.name)) is not None
+    }
+    return dataclasses.replace(Config.from_environment_or_exit(), **settings)
+
+
+def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A setting's parser as argparse wants it: its message reaches the user, without a traceback."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert

@@ -1,0 +1,313 @@
+"""How fast the engine is, through HTTP, as a streaming client sees it.
+
+    make bench-engine                                                   # 135M and 1.1B shapes, random weights
+    python -m study.benchmarks.bench_engine --shape 135M --streams 1,4,16 --compile
+    python -m study.benchmarks.bench_engine --shape 135M --peer http://127.0.0.1:8001/v1/completions
+    python -m study.benchmarks.bench_engine --shape 135M --growth    # 1 to 64 streams, long prompts, long contexts
+
+The server is the real one, a process of its own on a socket. Every request brings 75 random tokens of its own and
+takes 64 new ones, greedily. `--peer` sends the same load to another server in turn with ours, because figures of
+another hour are no comparison; start it with the checkpoint that `python -m study.benchmarks.shapes SHAPE FOLDER`
+writes and name that folder with `--checkpoint`, so that both serve the same model.
+
+After that come three scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a
+chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
+
+The floor is what reading every weight once takes at the speed at which this machine reads memory, measured beside
+each load of one stream. Results go to study/benchmarks/results/ as JSON, with a picture of tokens per second over
+streams.
+"""
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from study.benchmarks import picture
+from study.benchmarks.load import Load, Stream, Target, ask, load, percentile, stream
+from study.benchmarks.server_process import ROOT, Server, serving
+from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
+
+PROMPT_TOKENS = 75
+NEW_TOKENS = 64
+RESULTS = ROOT / "study" / "benchmarks" / "results"
+COLUMNS = {
+    "tokens_per_second": "tok/s",
+    "ttft_p50_ms": "TTFT p50",
+    "ttft_max_ms": "max",
+    "gap_p50_ms": "gap p50",
+    "gap_p99_ms": "p99",
+    "health_p50_ms": "/health p50",
+    "health_p99_ms": "p99",
+}
+
+Row = dict[str, Any]
+
+
+class Bench:
+    """One shape on one server of ours, and perhaps a peer beside it."""
+
+    def __init__(self, shape: str, ours: Target, peer: Target | None) -> None:
+        self.shape = shape
+        self.servers = {"ours": ours} | ({"peer": peer} if peer else {})
+        # This process has imported torch and transformers: its own collector would stop it for 150 ms now and then, and
+        # every server would seem to have paused.
+        gc.collect()
+        gc.freeze()
+        # Beside each load of one stream: neighbours change it within seconds.
+        self.memory_speeds: list[float] = []
+        self._seeds = itertools.count(time.time_ns())  # a prompt that a server has seen before proves nothing
+
+    def prompts(self, streams: int, tokens: int = PROMPT_TOKENS) -> list[str]:
+        return [prompt(self.shape, tokens, next(self._seeds)) for _ in range(streams)]
+
+    def load(self, server: str, prompts: Sequence[str], max_tokens: int = NEW_TOKENS) -> Load:
+        return asyncio.run(load(self.servers[server], prompts, max_tokens))
+
+    def throughput(self, streams: Sequence[int], rounds: int) -> Iterator[Row]:
+        """A row for each number of streams and each server: the load of `rounds` rounds after one to warm up."""
+        for count in streams:
+            for server in self.servers:
+                self.load(server, self.prompts(count), max_tokens=4)
+            loads: dict[str, list[Load]] = {server: [] for server in self.servers}
+            for _ in range(rounds):
+                for server in self.servers:
+                    if count == 1:
+                        self.memory_speeds.append(memory_speed())
+                    loads[server].append(self.load(server, self.prompts(count)))
+            for server, its_loads in loads.items():
+                yield {"server": server, "streams": count} | _together(its_loads).figures()
+
+    def long_prompt_beside_streams(self) -> Row:
+        """What eight running streams notice of a prompt of 1,500 tokens that arrives among them."""
+        streams, long = asyncio.run(self._long_prompt_beside_streams())
+        gaps = [gap for one in streams for gap in one.gaps]
+        median, p99 = percentile(gaps, 50), percentile(gaps, 99)
+        return {
+            "gap_p50_ms": 1e3 * median,
+            "gap_p99_ms": 1e3 * p99,
+            "ratio": p99 / median,
+            "ttft_ms": 1e3 * long.first_token_after,
+        }
+
+    async def _long_prompt_beside_streams(self) -> tuple[list[Stream], Stream]:
+        target = self.servers["ours"]
+        running = [asyncio.create_task(stream(target, text, 160)) for text in self.prompts(8)]
+        first = await stream(target, self.prompts(1)[0], 24)  # ends when the eight are well under way
+        assert first.tokens == 24
+        long = await stream(target, self.prompts(1, 1500)[0], 8)
+        return [await task for task in running], long
+
+    def second_turn(self) -> Row:
+        """The time to the first token of a chat's next turn, beside that of an equally long prompt never seen."""
+        cold: list[float] = []
+        warm: list[float] = []
+        cached = 0
+        for _ in range(3):
+            first = self.prompts(1, 1000)[0]
+            cold.append(self.load("ours", [first], 8).streams[0].first_token_after)
+            second = f"{first} {self.prompts(1, 20)[0]}"
+            turn = self.load("ours", [second], 8).streams[0]
+            warm.append(turn.first_token_after)
+            cached = turn.closing.get("cached_tokens", 0)
+        times = {"cold_ttft_ms": 1e3 * statistics.median(cold), "warm_ttft_ms": 1e3 * statistics.median(warm)}
+        return times | {"cached_tokens": cached, "ratio": times["cold_ttft_ms"] / times["warm_ttft_ms"]}
+
+    def growth(self) -> dict[str, list[Row]]:
+        """How cost grows with streams, with the prompt, and with the context that a step must read."""
+        prompts = []
+        for tokens in (16, 64, 128, 256, 512, 1024, 1500):
+            loads = [self.load("ours", self.prompts(1, tokens), 2) for _ in range(3)]
+            first = percentile([one.streams[0].first_token_after for one in loads], 50)
+            prompts.append({"prompt_tokens": tokens, "ttft_ms": 1e3 * first, "ms_per_token": 1e3 * first / tokens})
+        contexts = []
+        for tokens, streams in itertools.product((128, 256, 512, 1024, 2000), (1, 8)):
+            gaps = [gap for one in self.load("ours", self.prompts(streams, tokens), 40).streams for gap in one.gaps]
+            contexts.append({"context": tokens, "streams": streams, "gap_p50_ms": 1e3 * percentile(gaps, 50)})
+        return {"streams": list(self.throughput((1, 2, 4, 8, 16, 32, 64), 1)), "prompts": prompts, "contexts": contexts}
+
+
+def memory_speed() -> float:
+    """Bytes per second at which this machine reads memory: the best of a few sums over 512 MB."""
+    ones = torch.ones(1 << 27)
+    ones.sum()
+    seconds = []
+    for _ in range(7):
+        began = time.perf_counter()
+        ones.sum()
+        seconds.append(time.perf_counter() - began)
+    return ones.numel() * ones.element_size() / min(seconds)
+
+
+def bench_shape(shape: str, options: argparse.Namespace) -> Row:
+    """Run everything for one shape, printing as it goes; return it all."""
+    with tempfile.TemporaryDirectory(prefix="bench-engine-") as scratch:
+        checkpoint = write_checkpoint(shape, options.checkpoint or Path(scratch))
+        most_streams = max(64 if options.growth else 16, *options.streams)
+        settings = {"ENGINE_MODEL": str(checkpoint), "ENGINE_MAX_STREAMS": str(most_streams)}
+        settings |= {"ENGINE_COMPILE": "1"} if options.compile else {}
+        settings |= dict(pair.split("=", 1) for pair in options.set)
+        with serving(settings) as server:
+            report = _bench_server(shape, server, options)
+        if options.scenes:
+            report["token_delay"] = scene = token_delays(shape, settings)
+            print(f"from a step's end to the send of its tokens, {scene['streams']} streams:", end=" ")
+            print(f"p50 {scene['p50_ms']:.2f}, p99 {scene['p99_ms']:.2f} ms;", end=" ")
+            print(f"p99 {scene['running_p99_ms']:.2f} ms once all are running", flush=True)
+        return report
+
+
+def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> Row:
+    """How long after the end of its step a token's message is handed to the server."""
+    with serving(settings, "study.benchmarks.timed_server:app") as server:
+        server.wait_until_ready()
+        bench = Bench(shape, server.target, None)
+        bench.load("ours", bench.prompts(streams), 4)
+        asyncio.run(ask(server.target.beside("/delays")))  # forgets those of the warming up
+        bench.load("ours", bench.prompts(streams))
+        _, body = asyncio.run(ask(server.target.beside("/delays")))
+    delays = json.loads(body)
+    every = [seconds for seconds, _ in delays]
+    # In a step that made a token for every stream no prompt is left.
+    running = [seconds for seconds, tokens in delays if tokens == streams]
+    return {
+        "streams": streams,
+        "tokens": len(every),
+        "p50_ms": 1e3 * percentile(every, 50),
+        "p99_ms": 1e3 * percentile(every, 99),
+        "running_tokens": len(running),
+        "running_p99_ms": 1e3 * percentile(running, 99),
+    }
+
+
+def _bench_server(shape: str, server: Server, options: argparse.Namespace) -> Row:
+    start_up = server.wait_until_ready()
+    peer = Target(options.peer, str(options.checkpoint)) if options.peer else None
+    bench = Bench(shape, server.target, peer)
+    print(f"\n{shape}, {_how(options)}; ready after {start_up:.1f} s; times in ms")
+    print(f"{'':>6}{'streams':>8}" + "".join(f"{title:>13}" for title in COLUMNS.values()), flush=True)
+    rows = []
+    for row in bench.throughput(options.streams, options.rounds):
+        rows.append(row)
+        cells = "".join(f"{row[name]:>13.1f}" for name in COLUMNS)
+        print(f"{row['server']:>6}{row['streams']:>8}{cells}", flush=True)
+    speed = statistics.median(bench.memory_speeds or [memory_speed()])
+    weights = bytes_per_step(shape) // (2 if _is_quantized(options) else 1)
+    floor = 1e3 * weights / speed
+    report: Row = {
+        "shape": shape,
+        "how": _how(options),
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "start_up_s": start_up,
+        "memory_gb_per_s": speed / 1e9,
+        "floor_ms": floor,
+        "rows": rows,
+    }
+    alone = [row["gap_p50_ms"] for row in rows if row["server"] == "ours" and row["streams"] == 1]
+    print(f"floor: {weights / 1e9:.2f} GB of weights at {speed / 1e9:.1f} GB/s = {floor:.1f} ms a step")
+    if alone:
+        report["share_of_floor"] = floor / alone[0]
+        print(f"a step of one stream reaches {report['share_of_floor']:.2f} of the floor")
+    for count, ours, theirs in _pairs(rows):
+        speed_up = ours["tokens_per_second"] / theirs["tokens_per_second"]
+        print(f"{count} streams: {speed_up:.2f} times the peer's tok/s", end=", ")
+        print(f"{ours['ttft_p50_ms'] / theirs['ttft_p50_ms']:.2f} of its time to first token")
+    if options.scenes:
+        report["long_prompt"] = scene = bench.long_prompt_beside_streams()
+        print("a prompt of 1,500 tokens beside 8 streams: their gap", end=" ")
+        print(f"p50 {scene['gap_p50_ms']:.1f}, p99 {scene['gap_p99_ms']:.1f}: {scene['ratio']:.1f} times", end="; ")
+        print(f"its own TTFT {scene['ttft_ms']:.0f}")
+        report["second_turn"] = scene = bench.second_turn()
+        print(f"a second turn on {scene['cached_tokens']} cached tokens: TTFT {scene['warm_ttft_ms']:.0f}", end=", ")
+        print(f"unseen {scene['cold_ttft_ms']:.0f}: {scene['ratio']:.1f} times sooner")
+    if options.growth:
+        report["growth"] = bench.growth()
+        _print_growth(report["growth"])
+    report |= {"memory_bytes": server.memory, "peak_memory_bytes": server.peak_memory}
+    print(f"memory: {server.memory / 1e9:.2f} GB, at most {server.peak_memory / 1e9:.2f} GB", flush=True)
+    return report
+
+
+def _is_quantized(options: argparse.Namespace) -> bool:
+    return "ENGINE_QUANTIZE=int8" in options.set
+
+
+def _how(options: argparse.Namespace) -> str:
+    """What is special about our server."""
+    return ", ".join([*(["compiled"] if options.compile else []), *options.set]) or "as it comes"
+
+
+def _together(loads: Sequence[Load]) -> Load:
+    """Several rounds as one load: their seconds add up."""
+    return Load(
+        streams=[one for load in loads for one in load.streams],
+        seconds=sum(load.seconds for load in loads),
+        health=[seconds for load in loads for seconds in load.health],
+    )
+
+
+def _pairs(rows: Sequence[Row]) -> Iterator[tuple[int, Row, Row]]:
+    peers = {row["streams"]: row for row in rows if row["server"] == "peer"}
+    for row in rows:
+        if row["server"] == "ours" and row["streams"] in peers:
+            yield row["streams"], row, peers[row["streams"]]
+
+
+def _print_growth(growth: dict[str, list[Row]]) -> None:
+    for name, rows in growth.items():
+        print(f"\ngrowth with {name}")
+        columns = [column for column in rows[0] if isinstance(rows[0][column], int | float)]
+        print("".join(f"{column:>18}" for column in columns))
+        for row in rows:
+            print("".join(f"{row[column]:>18.2f}" for column in columns))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="may be given twice (default: 135M and 1.1B)")
+    parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16])
+    parser.add_argument("--rounds", type=int, default=2, help="of each load; their figures are pooled")
+    parser.add_argument("--compile", action="store_true", help="serve with ENGINE_COMPILE=1")
+    parser.add_argument("--set", action="append", default=[], metavar="ENGINE_X=Y", help="any other setting")
+    parser.add_argument("--peer", metavar="URL", help="another server, at its /v1/completions or /generate")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the model; made there if it is not there yet")
+    parser.add_argument(
+        "--scenes", action=argparse.BooleanOptionalAction, default=True, help="long prompt, second turn"
+    )
+    parser.add_argument("--growth", action="store_true", help="also how cost grows; takes minutes")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    options.shape = options.shape or ["135M", "1.1B"]
+    if options.peer and not options.checkpoint:
+        parser.error("--peer needs --checkpoint: both must serve the same model")
+    if options.checkpoint and len(options.shape) > 1:
+        parser.error("--checkpoint is of one model: give one --shape with it")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    options.results.mkdir(parents=True, exist_ok=True)
+    for shape in options.shape:
+        report = bench_shape(shape, options)
+        name = f"engine-{shape}{'-compiled' if options.compile else ''}{'-int8' if _is_quantized(options) else ''}"
+        (options.results / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+        (options.results / f"{name}.svg").write_text(picture.tokens_over_streams(report))
+        print(f"written: {options.results / name}.json and .svg", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

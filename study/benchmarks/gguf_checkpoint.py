@@ -1,0 +1,100 @@
+"""A checkpoint of `benchmarks.shapes` for llama.cpp, so that its server can be measured beside ours.
+
+    pip install gguf
+    python -m study.benchmarks.shapes 135M /tmp/135M
+    python -m study.benchmarks.gguf_checkpoint /tmp/135M /tmp/135M.gguf
+    llama-server -m /tmp/135M.gguf --port 8002 --parallel 16 --ctx-size 8192 --threads 2 &
+
+The tokenizer's words become pieces as SentencePiece has them, with the pieces in between ("w1" on the way to "w12"),
+so that a prompt has the same number of tokens on both sides. Queries and keys keep the order of transformers; llama.cpp
+wants another, but weights are random here, and no order is slower than another.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, bfloat16, float32, uint8
+
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+NORMAL, UNKNOWN, BYTE = 1, 2, 6
+BF16_FILE = 32
+
+
+def pieces(size: int) -> tuple[list[str], list[int]]:
+    """The vocabulary: unknown, bytes, the pieces in between, and as many whole words as there is room for."""
+    between = ["▁", "w", "▁w", *"0123456789"]
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *between]
+    words = [f"▁w{number}" for number in range(size - len(special))]
+    kinds = [UNKNOWN, *[BYTE] * 256, *[NORMAL] * (len(between) + len(words))]
+    return [*special, *words], kinds
+
+
+def gguf_name(name: str) -> str:
+    """`model.layers.3.mlp.up_proj.weight` is `blk.3.ffn_up.weight`."""
+    stem = name.removesuffix(".weight")
+    if stem.startswith("model.layers."):
+        _, _, number, part = stem.split(".", 3)
+        return f"blk.{number}.{NAMES[part]}.weight"
+    return f"{NAMES[stem]}.weight"
+
+
+def write(checkpoint: Path, path: Path) -> None:
+    """Write `checkpoint`, a Llama, as a GGUF file in bfloat16."""
+    try:
+        import gguf  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise SystemExit("error: this needs the package gguf: pip install gguf") from None
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(BF16_FILE)
+    tokens, kinds = pieces(config["vocab_size"])
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([float(len(token)) for token in tokens])  # longer pieces first
+    writer.add_token_types(kinds)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(False)
+    for name, tensor in load_file(checkpoint / "model.safetensors").items():
+        _add(writer, gguf, gguf_name(name), tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _add(writer: Any, gguf: Any, name: str, tensor: Tensor) -> None:
+    if tensor.ndim == 1:
+        writer.add_tensor(name, tensor.to(float32).numpy())
+    else:
+        numbers = tensor.to(bfloat16).contiguous().view(uint8).numpy()
+        writer.add_tensor(name, numbers, raw_dtype=gguf.GGMLQuantizationType.BF16)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,97 @@
+"""Models to measure with: the shapes of real ones, with random weights, made on the spot.
+
+How long a forward takes does not depend on the weights' values, so nothing need be downloaded. The tokenizer is made
+too: its tokens are the words "w0", "w1", …, so a prompt has as many tokens as it has words, and every token that a
+model draws has a text of its own.
+
+    python -m study.benchmarks.shapes 135M /tmp/135M  # writes a checkpoint that any server of transformers models loads
+"""
+
+import random
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+
+def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int, mlp: int, tied: bool) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=mlp,
+        max_position_embeddings=4096,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+SHAPES: dict[str, LlamaConfig] = {
+    "135M": _llama(vocabulary=49152, hidden=576, layers=30, heads=9, kv_heads=3, mlp=1536, tied=True),
+    "1.1B": _llama(vocabulary=32000, hidden=2048, layers=22, heads=32, kv_heads=4, mlp=5632, tied=False),
+    # For trying the benchmark itself; its figures say nothing.
+    "tiny": _llama(vocabulary=512, hidden=64, layers=2, heads=4, kv_heads=2, mlp=128, tied=True),
+}
+
+
+def write_checkpoint(shape: str, folder: Path) -> Path:
+    """Write a model of this shape, in bfloat16, with its tokenizer; a folder that has one already is left alone."""
+    if not (folder / "model.safetensors").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _tokenizer(SHAPES[shape].vocab_size).save_pretrained(folder)
+        _model(SHAPES[shape]).save_pretrained(folder, max_shard_size="100GB")
+    return folder
+
+
+def bytes_per_step(shape: str) -> int:
+    """Bytes of weights, in bfloat16, that a decode step reads: all but the rows of the embedding not looked up."""
+    with torch.device("meta"):
+        model = LlamaForCausalLM(SHAPES[shape])
+    parameters: int = sum(parameter.numel() for parameter in model.parameters())
+    if not SHAPES[shape].tie_word_embeddings:
+        embedding = model.get_input_embeddings().weight
+        assert isinstance(embedding, Tensor)  # [vocabulary, hidden]
+        parameters -= embedding.numel()
+    return 2 * parameters
+
+
+def prompt(shape: str, tokens: int, seed: int) -> str:
+    """A text of exactly so many tokens; another seed makes another text, from its first token on."""
+    draw = random.Random(seed)
+    return " ".join(f"w{draw.randrange(SHAPES[shape].vocab_size)}" for _ in range(tokens))
+
+
+def _model(config: LlamaConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = LlamaForCausalLM(config)
+    nn.Module.bfloat16(model)
+    nn.Module.to_empty(model, device="cpu")
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.ones_(parameter) if "norm" in name else torch.nn.init.normal_(parameter, std=0.02)
+    model.tie_weights()
+    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
+    return model
+
+
+def _tokenizer(size: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(size)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    write_checkpoint(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,49 @@
+"""What the servers of the comparison are given to serve: each door, and the article's, on the engine in question.
+
+COMPARE_ENGINE is `paced` for the engine without a model, or `model` for the real one.
+"""
+
+import os
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from config import Config
+from interface.request import EngineVerbs
+
+
+def load(config: Config) -> EngineVerbs:
+    if os.environ["COMPARE_ENGINE"] == "paced":
+        from study.compare.paced_engine import PacedEngine
+
+        return PacedEngine()
+    from engine import Engine
+
+    return Engine.load(config)
+
+
+def starlette() -> Any:
+    import app
+    from serving.driver import Driver
+
+    return app.create_app(Driver(Config.from_environment_or_exit(), load))
+
+
+def raw_asgi() -> Any:
+    import raw_asgi
+    from serving.driver import Driver
+
+    return raw_asgi.create_app(Driver(Config.from_environment_or_exit(), load))
+
+
+def raw_wsgi() -> WSGIApplication:
+    import raw_wsgi
+    from serving.sync_driver import Driver
+
+    return raw_wsgi.create_app(Driver(Config.from_environment_or_exit(), load))
+
+
+def article() -> Any:
+    from serving.sync_driver import Driver
+    from study.compare.article_server import create_app
+
+    return create_app(Driver(Config.from_environment_or_exit(), load))

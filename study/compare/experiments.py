@@ -1,0 +1,250 @@
+"""What is done to each server, and what is noted.
+
+Every experiment but the last runs on the paced engine, so that servers differ and models do not; `article` runs on the
+bundled model. An experiment ends when the server is idle again, so that the next one finds it as the last one did.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from study.compare.client import Pulse, Pulses, Stream, ask_health, asking, read_tokens, stream, whole
+from study.compare.servers import Server
+
+LEAVE_AFTER = 5
+LEAVE_AFTER_STEPS = 10
+LEAVE_PREFILL_STEPS = 100
+STUCK_TOKEN_BYTES = 16_000
+PULSE_SECONDS = 0.025
+IDLE_LIMIT = 60.0
+AT_ONCE = "pace=0"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; times in milliseconds, counts in tokens unless said otherwise."""
+
+    pace: int
+    prefill_steps: int
+    one: int
+    many: dict[int, int]  # how many streams at once: tokens of each
+    left: int
+    stuck: int
+    stuck_pace: int
+    stuck_seconds: float
+    cost: dict[int, int]  # how many streams at once: tokens of each
+    article: int
+
+
+FULL = Sizes(
+    pace=10,
+    prefill_steps=30,
+    one=40,
+    many={8: 40, 64: 8},
+    left=200,
+    stuck=2500,
+    stuck_pace=2,
+    stuck_seconds=4,
+    cost={1: 20_000, 16: 1_000},
+    article=100,
+)
+QUICK = Sizes(
+    pace=5,
+    prefill_steps=10,
+    one=10,
+    many={4: 5, 20: 3},
+    left=100,
+    stuck=600,
+    stuck_pace=1,
+    stuck_seconds=0.5,
+    cost={1: 500, 4: 100},
+    article=10,
+)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Streams that were asked for at the same moment, and /health meanwhile. Times count from that moment."""
+
+    streams: list[Stream]
+    pulses: list[Pulse]
+    longest_wait: float
+
+    @property
+    def last_first_token(self) -> float:
+        return max(one.tokens_at[0] for one in self.streams)
+
+    @property
+    def end(self) -> float:
+        return max(one.ended_at for one in self.streams)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A client that left: the tokens that were made for it in all, and when its request was out of the engine."""
+
+    tokens_made: int
+    freed_after: float
+
+
+@dataclass(frozen=True)
+class Left:
+    """Clients that left, one after the other; `beside_another` is the tokens made for one that was not alone."""
+
+    after_tokens: Departure
+    beside_another: int
+    in_prefill: Departure
+    unstreamed: Departure
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A client that stopped reading and stayed. `freed_after` is None if its request was still held at the end."""
+
+    tokens_made: int
+    longest_wait: float
+    freed_after: float | None
+
+
+@dataclass(frozen=True)
+class Article:
+    """What the article's table has: a stream, the same unstreamed, /health meanwhile, a client that leaves."""
+
+    stream: Together
+    unstreamed: Stream
+    left: Departure
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything about one server on the paced engine."""
+
+    one: Together
+    many: dict[int, Together]
+    left: Left
+    stuck: Stuck
+    cost: dict[int, float | None]  # microseconds of processor time per token, by streams at once
+
+
+async def figures(server: Server, sizes: Sizes) -> Figures:
+    one_prompt = f"pace={sizes.pace} prefill={sizes.prefill_steps}"
+    await stream(server.port, AT_ONCE, 1)  # whatever a server does only once is not what is measured
+    return Figures(
+        one=await together(server, 1, one_prompt, sizes.one),
+        many={count: await together(server, count, f"pace={sizes.pace}", each) for count, each in sizes.many.items()},
+        left=await left(server, sizes),
+        stuck=await stuck(server, sizes),
+        cost={count: await cost(server, count, each) for count, each in sizes.cost.items()},
+    )
+
+
+async def together(server: Server, count: int, prompt: str, tokens: int) -> Together:
+    """Ask for `count` streams at once, and for /health all the while."""
+    async with Pulses(server.port, PULSE_SECONDS) as pulses:
+        began = time.perf_counter()
+        streams = await asyncio.gather(*(stream(server.port, prompt, tokens) for _ in range(count)))
+    await until_idle(server)
+    for one in streams:
+        _count_from(began, one)
+    for pulse in pulses.pulses:
+        pulse.asked_at -= began
+        pulse.answered_at -= began
+    return Together(streams, pulses.pulses, pulses.longest_wait)
+
+
+async def left(server: Server, sizes: Sizes) -> Left:
+    paced = f"pace={sizes.pace}"
+    prefilling = f"pace={sizes.pace} prefill={LEAVE_PREFILL_STEPS}"
+    return Left(
+        after_tokens=await left_after_tokens(server, paced, sizes.left),
+        beside_another=await _left_beside_another(server, paced, sizes.left),
+        in_prefill=await _left_after_steps(server, prefilling, sizes, stream=True),
+        unstreamed=await _left_after_steps(server, paced, sizes, stream=False),
+    )
+
+
+async def left_after_tokens(server: Server, prompt: str, tokens: int) -> Departure:
+    """Leave after `LEAVE_AFTER` tokens."""
+    before = await until_idle(server)
+    async with asking(server.port, prompt, tokens) as (reader, times):
+        await read_tokens(reader, times, LEAVE_AFTER)
+    return await _departure(server, before)
+
+
+async def _left_beside_another(server: Server, prompt: str, tokens: int) -> int:
+    """Leave after `LEAVE_AFTER` tokens, while another client reads on, for whom the engine goes on as well."""
+    before = await until_idle(server)
+    other = asyncio.create_task(stream(server.port, prompt, tokens))
+    async with asking(server.port, prompt, tokens) as (reader, times):
+        await read_tokens(reader, times, LEAVE_AFTER)
+    await other
+    return await until_idle(server) - before - tokens
+
+
+async def _left_after_steps(server: Server, prompt: str, sizes: Sizes, stream: bool) -> Departure:
+    before = await until_idle(server)
+    async with asking(server.port, prompt, sizes.left, stream):
+        await asyncio.sleep(sizes.pace * LEAVE_AFTER_STEPS / 1000)
+    return await _departure(server, before)
+
+
+async def _departure(server: Server, before: int) -> Departure:
+    left_at = time.perf_counter()
+    after = await until_idle(server)
+    return Departure(after - before, time.perf_counter() - left_at)
+
+
+async def stuck(server: Server, sizes: Sizes) -> Stuck:
+    """Read a little, then nothing, but stay connected; ask for /health meanwhile."""
+    before = await until_idle(server)
+    prompt = f"pace={sizes.stuck_pace} size={STUCK_TOKEN_BYTES}"
+    async with (
+        Pulses(server.port, PULSE_SECONDS) as pulses,
+        asking(server.port, prompt, sizes.stuck, receive_buffer=1 << 16) as (reader, times),
+    ):
+        await read_tokens(reader, times, LEAVE_AFTER)
+        stopped_at = time.perf_counter()
+        await asyncio.sleep(sizes.stuck_seconds)
+        left_at = time.perf_counter()
+    freed_at = [
+        pulse.answered_at
+        for pulse in pulses.pulses
+        if stopped_at < pulse.asked_at and pulse.answered_at < left_at and pulse.health.running == 0
+    ]
+    tokens_made = await until_idle(server) - before
+    return Stuck(tokens_made, pulses.longest_wait, freed_at[0] - stopped_at if freed_at else None)
+
+
+async def cost(server: Server, count: int, tokens: int) -> float | None:
+    """Microseconds of the server's processor time for a token, its engine's share included; None if unknown."""
+    before = server.cpu_seconds()
+    await asyncio.gather(*(stream(server.port, AT_ONCE, tokens) for _ in range(count)))
+    await until_idle(server)
+    after = server.cpu_seconds()
+    return None if before is None or after is None else 1e6 * (after - before) / (count * tokens)
+
+
+async def article(server: Server, prompt: str, sizes: Sizes) -> Article:
+    await stream(server.port, prompt, LEAVE_AFTER)
+    unstreamed = await whole(server.port, prompt, sizes.article)
+    _count_from(unstreamed.asked_at, unstreamed)
+    return Article(
+        stream=await together(server, 1, prompt, sizes.article),
+        unstreamed=unstreamed,
+        left=await left_after_tokens(server, prompt, sizes.left),
+    )
+
+
+async def until_idle(server: Server) -> int:
+    """Wait until no request is in the engine; the tokens that it has made since its start."""
+    async with asyncio.timeout(IDLE_LIMIT):
+        while (health := await ask_health(server.port)).running:  # noqa: ASYNC110  (another process has no event)
+            await asyncio.sleep(0.01)
+    return health.generated_tokens
+
+
+def _count_from(began: float, one: Stream) -> None:
+    one.asked_at -= began
+    one.headers_at -= began
+    one.ended_at -= began
+    one.tokens_at = [at - began for at in one.tokens_at]

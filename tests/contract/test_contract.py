@@ -1,0 +1,295 @@
+"""What a request may say and what an answer looks like, without any server."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import contract
+from contract.requests import MAX_ECHO, MAX_PROBLEMS
+from contract.sse import frame
+from interface.request import (
+    Counters,
+    EngineFailed,
+    EngineUnavailable,
+    Failed,
+    Finished,
+    PromptTooLong,
+    QueueFull,
+    Token,
+    UnusablePrompt,
+)
+from tests.support.asgi_client import event_of
+from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
+
+FINISHED = Finished("stop", 3, 2, prefill_ms=1.23456, decode_ms=2.0, total_ms=4.0)
+
+
+def content(answer: contract.Answer) -> Any:
+    def not_json(constant: str) -> Any:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(answer.body, parse_constant=not_json)
+
+
+def refused(body: bytes) -> list[dict[str, Any]]:
+    """The problems that a body is refused for."""
+    with pytest.raises(contract.Refusal) as caught:
+        contract.parse_generate(body)
+    assert caught.value.answer.status == 422
+    assert caught.value.answer.media_type == "application/json"
+    problems: list[dict[str, Any]] = content(caught.value.answer)["detail"]
+    return problems
+
+
+# --- Requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_enough() -> None:
+    body = contract.parse_generate(b'{"prompt": "x"}')
+    assert body.model_dump() == {
+        "prompt": "x",
+        "max_tokens": 128,
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "top_k": 0,
+        "seed": None,
+        "stop": None,
+        "ignore_eos": False,
+        "stream": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", " "),
+        ("prompt", "\x00\n你好 😀"),
+        ("max_tokens", 1),
+        ("temperature", 0),
+        ("temperature", 2),
+        ("top_p", 1),
+        ("top_p", 1e-300),
+        ("top_k", 1),
+        ("seed", None),
+        ("seed", 0),
+        ("seed", 2**63 - 1),
+        ("seed", -(2**63)),
+        ("stop", None),
+        ("stop", []),
+        ("stop", ["a", "b", "c", "d"]),
+        ("ignore_eos", True),
+        ("stream", True),
+    ],
+)
+def test_the_ends_of_each_range_are_within_it(field: str, value: Any) -> None:
+    body = contract.parse_generate(json.dumps({"prompt": "x", field: value}).encode())
+    assert getattr(body, field) == value
+
+
+def test_one_stop_string_is_a_list_of_one() -> None:
+    assert contract.parse_generate(b'{"prompt": "x", "stop": "END"}').stop == ["END"]
+
+
+@pytest.mark.parametrize("wrong", WRONG_BODIES)
+def test_every_problem_of_a_body_is_listed(wrong: WrongBody) -> None:
+    problems = refused(wrong.body)
+    assert [(one["type"], tuple(one["loc"][1:])) for one in problems] == list(wrong.problems)
+    for one in problems:
+        assert list(one) == ["type", "loc", "msg", "input"]
+        assert one["loc"][0] == "body"
+        assert one["msg"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"prompt": ' + b"1" * 4000 + b"}", id="a long number"),
+        pytest.param(b'{"prompt": ["' + b"x" * 10_000 + b'"]}', id="a long string in a list"),
+        pytest.param(b'{"prompt": "x", "stop": [' + b'"x",' * 10_000 + b'"x"]}', id="a long list"),
+        pytest.param(b'{"max_tokens": 1, "x": "' + b"x" * 1_000_000 + b'"}', id="a whole body of a megabyte"),
+        pytest.param(b"x" * 1_000_000, id="a megabyte that is not JSON"),
+        pytest.param(b'{"prompt": "x", "' + b"k" * 1_000_000 + b'": 1}', id="a name of a megabyte"),
+        pytest.param(b'{"prompt": "x", "temperature": "' + "é".encode() * 10_000 + b'"}', id="a long string"),
+    ],
+)
+def test_a_long_input_is_cut(body: bytes) -> None:
+    problems = refused(body)
+    assert len(json.dumps(problems)) < 20 * MAX_ECHO
+    for one in problems:
+        assert len(str(one["input"])) <= MAX_ECHO + 1
+        assert all(len(str(step)) <= MAX_ECHO + 1 for step in one["loc"])
+
+
+def test_a_short_input_comes_back_as_it_was() -> None:
+    given_body = {"prompt": 1, "max_tokens": "many", "stop": {"a": [None, True, 1.5]}, "seed": 1.5, "stream": "yes"}
+    assert {one["loc"][1]: one["input"] for one in refused(json.dumps(given_body).encode())} == given_body
+
+
+def test_of_very_many_problems_the_first_are_listed_and_the_others_counted() -> None:
+    fields = {f"nonsense {n}": n for n in range(MAX_PROBLEMS + 17)}
+    *listed, last = refused(json.dumps({"prompt": "x", **fields}).encode())
+    assert [one["loc"] for one in listed] == [["body", name] for name in list(fields)[:MAX_PROBLEMS]]
+    assert last["type"] == "too_many"
+    assert last["msg"] == "17 more problems"
+
+
+def test_exactly_as_many_problems_as_may_be_listed_are_listed() -> None:
+    problems = refused(json.dumps({"prompt": "x", **{f"n{n}": n for n in range(MAX_PROBLEMS)}}).encode())
+    assert len(problems) == MAX_PROBLEMS
+    assert {one["type"] for one in problems} == {"extra_forbidden"}
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_body_at_all_is_more_than_refused(body: bytes) -> None:
+    refused(body)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8")),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    )
+)
+def test_whatever_value_a_field_has_the_refusal_is_json(value: Any) -> None:
+    assert refused(json.dumps({"prompt": "x", "nonsense": value}).encode())[0]["type"] == "extra_forbidden"
+
+
+# --- Headers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        "application/json;charset=utf-8",
+        " application/json ",
+        "application/vnd.api+json",
+    ],
+)
+def test_a_json_media_type_is_taken(content_type: str) -> None:
+    contract.check_media_type(content_type)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=json",
+        "application/jsonx",
+        "application/+json",
+        "application/json, text/plain",
+        "text/plain; x=application/json",
+        "x" * 10_000,
+    ],
+)
+def test_any_other_media_type_is_415(content_type: str | None) -> None:
+    with pytest.raises(contract.Refusal) as caught:
+        contract.check_media_type(content_type)
+    assert caught.value.answer.status == 415
+    assert "application/json" in content(caught.value.answer)["detail"]
+    assert len(caught.value.answer.body) < 2 * MAX_ECHO
+
+
+@pytest.mark.parametrize("sane", ["a", "3f2b-77", "trace:1.2_3", "x" * 128])
+def test_a_sane_request_id_is_kept(sane: str) -> None:
+    assert contract.request_id(sane) == sane
+
+
+@pytest.mark.parametrize("insane", [None, "", " ", "a b", "a\nb", "a\r\nb", "a\n", "é", "x" * 129, "a/b", "a=b", "%0a"])
+def test_any_other_request_id_is_replaced(insane: str | None) -> None:
+    made = contract.request_id(insane)
+    assert made != insane
+    assert contract.request_id(made) == made
+    assert contract.request_id(insane) != made
+
+
+# --- Answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_refusal_has_its_answer() -> None:
+    too_long = contract.refusal(PromptTooLong(prompt_tokens=4000, max_tokens=128, context=4096))
+    assert too_long.status == 422
+    (problem,) = content(too_long)["detail"]
+    assert list(problem) == ["type", "loc", "msg", "input"]
+    assert problem["loc"] == ["body", "prompt"]
+    for length in ("4000", "128", "4096"):
+        assert length in problem["msg"]
+    unusable = contract.refusal(UnusablePrompt("no token for it"))
+    assert unusable.status == 422
+    (problem,) = content(unusable)["detail"]
+    assert list(problem) == ["type", "loc", "msg", "input"]
+    assert problem["msg"] == "no token for it"
+    for unavailable in (QueueFull("full"), EngineUnavailable("loading"), EngineFailed("dead")):
+        answer = contract.refusal(unavailable)
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert content(answer) == {"detail": str(unavailable)}
+
+
+def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
+    with pytest.raises(TypeError):
+        contract.refusal(ValueError("x"))
+
+
+def test_a_completion_joins_the_tokens_and_rounds_the_times() -> None:
+    tokens = [Token("Hi", 5, 1.0, is_first=True), Token(" 😀", 6, 2.0, is_first=False)]
+    answer = contract.completion(tokens, FINISHED)
+    assert answer.status == 200
+    assert content(answer) == {
+        "text": "Hi 😀",
+        "token_ids": [5, 6],
+        "finish_reason": "stop",
+        "prompt_tokens": 3,
+        "cached_tokens": 0,
+        "completion_tokens": 2,
+        "prefill_time_ms": 1.235,
+        "decode_time_ms": 2.0,
+        "total_time_ms": 4.0,
+        "tokens_per_second": 500.0,
+    }
+
+
+@pytest.mark.parametrize(("kind", "status"), [("engine_error", 500), ("shutdown", 503)])
+def test_a_failed_generation_that_was_not_streamed_is_an_error_status(kind: Any, status: int) -> None:
+    answer = contract.completion([], Failed("why", kind))
+    assert (answer.status, content(answer)) == (status, {"detail": "why"})
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def test_health_is_503_unless_it_is_ok() -> None:
+    assert contract.health("ok", "m", Counters(1, 2, 3)).status == 200
+    answer = contract.health("loading", "m", Counters(0, 0, 0))
+    assert answer.status == 503
+    assert content(answer) == {"status": "loading", "model": "m", "running": 0, "waiting": 0, "generated_tokens": 0}
+
+
+@given(text=st.text(st.characters(codec="utf-8")))
+def test_no_token_breaks_its_frame(text: str) -> None:
+    assert event_of(frame(Token(text, 1, 2.0, is_first=False))) == {"token": text, "token_id": 1, "step_ms": 2.0}
+
+
+@pytest.mark.parametrize("path", contract.PAGES)
+def test_a_page_asks_nobody_but_its_own_server(path: str) -> None:
+    page = contract.page(path).body.decode()
+    fetched = re.findall(r"""(?:src|srcset|action|data|poster)\s*=\s*["']?([^"'\s>]+)""", page)
+    fetched += re.findall(r"""<link[^>]+href\s*=\s*["']?([^"'\s>]+)""", page)
+    fetched += re.findall(r"""(?:fetch|import|url|EventSource|WebSocket|open)\(\s*["'`]?([^"'`)\s]+)""", page)
+    fetched += re.findall(r"""(?:@import|from)\s+["']([^"']+)""", page)
+    assert [url for url in fetched if re.match(r"(https?:|wss?:)?//", url)] == []
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_a_frame_is_one_line_even_to_a_client_that_splits_at_every_unicode_line_end(line_end: str) -> None:
+    data, empty = frame(Token(f"a{line_end}b", 7, ms=1.0, is_first=False)).decode().splitlines()
+    assert json.loads(data.removeprefix("data: "))["token"] == f"a{line_end}b"
+    assert empty == ""

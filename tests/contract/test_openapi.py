@@ -1,0 +1,211 @@
+"""The OpenAPI document is valid, and it is true: what the doors really answer is what it says they answer."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import contract
+from config import Config
+from tests.support.asgi_client import JSON, Response, events_of, lifespan, until
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.serving import Door, assemble, by_hand
+from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
+
+pytestmark = pytest.mark.anyio
+
+DOCUMENT: dict[str, Any] = json.loads(contract.openapi_document().body)
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+
+
+def check(instance: Any, schema: dict[str, Any]) -> None:
+    """Raise if an instance is not what one of the document's schemas says."""
+    Draft202012Validator(schema | {"components": DOCUMENT["components"]}).validate(instance)
+
+
+def check_response(path: str, method: str, response: Response) -> None:
+    """Status, headers, media type and body of an answer, against the document."""
+    described = DOCUMENT["paths"][path][method]["responses"][str(response.status)]
+    for name, header in described.get("headers", {}).items():
+        if header["required"]:
+            assert name.lower() in response.headers, f"{name} of {path} {response.status}"
+    media_type = response.headers["content-type"].partition(";")[0]
+    content = described["content"][media_type]
+    if media_type == "application/json":
+        check(response.json(), content["schema"])
+    elif media_type == "text/event-stream":
+        for event in events_of(response.body):
+            check(event, content["x-event-schema"])
+    else:
+        check(response.body.decode(), content["schema"])
+
+
+def schemas_in(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for one in node:
+            yield from schemas_in(one)
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_every_schema_is_used_and_every_reference_leads_somewhere() -> None:
+    used = set(schemas_in(DOCUMENT))
+    assert used == {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+
+
+async def test_both_doors_serve_the_document(door: Door) -> None:
+    async with by_hand(door) as service:
+        response = await service.client.request("GET", "/openapi.json")
+    assert response.json() == DOCUMENT
+    check_response("/openapi.json", "get", response)
+
+
+async def test_the_document_lists_the_paths_and_methods_that_the_doors_serve(door: Door) -> None:
+    """HEAD goes with GET and is not listed; the other pages for people are no part of the interface."""
+    paths = {*DOCUMENT["paths"], *contract.PAGES}
+    async with by_hand(door) as service:
+        for path in paths:
+            served = set()
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+                response = await service.client.request(method, path)
+                assert response.status != 404, (method, path)
+                if response.status != 405:
+                    served.add(method.lower())
+            assert ("head" in served) == ("get" in served)
+            documented = set(DOCUMENT["paths"].get(path, {"get": None}))
+            assert served - {"head"} == documented, path
+
+
+def test_the_doors_have_no_other_paths() -> None:
+    import app
+    import raw_asgi
+
+    documented = {*DOCUMENT["paths"], *contract.PAGES}
+    assert {route.path for route in app.ROUTES} == documented
+    assert set(raw_asgi.ROUTES) == documented
+
+
+@pytest.mark.parametrize("prompt", ["hello there", "count 30", "emoji", "newlines", "explode"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
+async def test_generations_are_as_described(door: Door, prompt: str, stream: bool) -> None:
+    async with by_hand(door) as service:
+        check_response("/generate", "post", await service.client.post(prompt=prompt, stream=stream))
+
+
+@pytest.mark.parametrize("wrong", WRONG_BODIES)
+async def test_refusals_are_as_described(door: Door, wrong: WrongBody) -> None:
+    async with by_hand(door) as service:
+        check_response("/generate", "post", await service.client.post(wrong.body))
+
+
+async def test_other_answers_are_as_described(door: Door) -> None:
+    async with by_hand(door, ScriptedEngine(slots=1, max_waiting=0)) as service:
+        client = service.client
+        for path in ("/health", "/openapi.json", "/docs"):
+            check_response(path, "get", await client.request("GET", path))
+        answers = [
+            await client.request("POST", "/generate", b"{}"),
+            await client.post(b" " * (contract.MAX_BODY_BYTES + 1)),
+            await client.post(prompt="x", max_tokens=10**9),
+        ]
+        service.engine.hold()
+        async with client.open_generate("hello") as running:
+            await until(lambda: service.engine.counters().running == 1)
+            answers.append(await client.post(prompt="hello"))
+            service.engine.release()
+            await running.end()
+        await client.post(prompt="explode")
+        await until(lambda: service.driver.status != "ok")
+        answers.append(await client.post(prompt="hello"))
+        check_response("/health", "get", await client.request("GET", "/health"))
+    for answer in answers:
+        check_response("/generate", "post", answer)
+    assert [answer.status for answer in answers] == [415, 413, 422, 503, 503]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
+async def test_the_answer_at_a_shutdown_is_as_described(door: Door, stream: bool) -> None:
+    service = assemble(door)
+    async with lifespan(service.app):
+        await until(lambda: service.driver.status == "ok")
+        service.engine.hold()
+        exchange = service.client.open_generate("hello", stream)
+        await until(lambda: service.engine.counters().running == 1)
+    response = await exchange.response()
+    assert response.status == (200 if stream else 503)
+    check_response("/generate", "post", response)
+
+
+async def test_the_example_of_a_request_works_and_the_example_of_a_stream_is_one(door: Door) -> None:
+    operation = DOCUMENT["paths"]["/generate"]["post"]
+    request = operation["requestBody"]["content"]["application/json"]
+    check(request["example"], request["schema"])
+    async with by_hand(door) as service:
+        response = await service.client.request("POST", "/generate", json.dumps(request["example"]).encode(), JSON)
+    assert response.status == 200
+    stream = operation["responses"]["200"]["content"]["text/event-stream"]
+    for event in events_of(stream["example"].encode()):
+        check(event, stream["x-event-schema"])
+
+
+def a_schema_can_refuse(wrong: WrongBody) -> bool:
+    """What is no JSON is no schema's business; and JSON Schema has one kind of number, so 1.0 is an integer to it."""
+    is_json = not {problem for problem, _ in wrong.problems} & {"json_invalid", "finite_number"}
+    return is_json and b": 1.0}" not in wrong.body
+
+
+@pytest.mark.parametrize("wrong", [one for one in WRONG_BODIES if a_schema_can_refuse(one.values[0])])  # type: ignore[arg-type]
+def test_the_requests_schema_refuses_what_the_doors_refuse(wrong: WrongBody) -> None:
+    with pytest.raises(ValidationError):
+        check(json.loads(wrong.body), {"$ref": "#/components/schemas/GenerateBody"})
+
+
+@pytest.mark.parametrize("body", [b'{"prompt": "x"}', b'{"prompt": "x", "stop": "a", "seed": null, "top_k": 5}'])
+def test_the_requests_schema_takes_what_the_doors_take(body: bytes) -> None:
+    contract.parse_generate(body)
+    check(json.loads(body), {"$ref": "#/components/schemas/GenerateBody"})
+
+
+def test_a_schema_that_is_not_true_would_be_noticed() -> None:
+    with pytest.raises(ValidationError):
+        check({"status": "ok"}, {"$ref": "#/components/schemas/Health"})
+    event = DOCUMENT["paths"]["/generate"]["post"]["responses"]["200"]["content"]["text/event-stream"]["x-event-schema"]
+    with pytest.raises(ValidationError):
+        check({"token": "x", "token_id": 1}, event)
+
+
+def test_every_field_of_a_request_is_explained() -> None:
+    for name, field in DOCUMENT["components"]["schemas"]["GenerateBody"]["properties"].items():
+        assert field.get("description"), name
+        assert "default" in field or name == "prompt"
+
+
+def test_every_operation_has_a_summary_and_a_request_id() -> None:
+    for path, method in OPERATIONS:
+        operation = DOCUMENT["paths"][path][method]
+        assert operation["summary"]
+        for response in operation["responses"].values():
+            assert "X-Request-Id" in response["headers"]
+
+
+async def test_the_docs_page_needs_no_network(door: Door) -> None:
+    async with by_hand(door, config=Config()) as service:
+        page = await service.client.request("GET", "/docs")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        for url in re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", page.body.decode()):
+            if not url.startswith(("#", "data:", "mailto:")):
+                assert not re.match(r"(\w+:)?//", url), url
+                path = urlsplit(urljoin("/docs", url)).path
+                assert (await service.client.request("GET", path)).status == 200, url

@@ -1,0 +1,75 @@
+"""ENGINE_COMPILE=1 on models whose layers torch compiles: the same answers, and no wait for the compiler later."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
+
+from inference.tensor_thread import on_tensor_thread
+from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, tiny_engine
+
+PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox"]
+LENGTH = 24
+
+
+def has_compiler() -> bool:
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(
+    not has_compiler(), reason="this machine has no C++ compiler to compile models with"
+)
+
+
+@pytest.fixture(autouse=True)
+def _forget_graphs() -> Any:
+    """A test's graphs are its own: the compiler keeps at most eight per function of a model."""
+    on_tensor_thread(torch.compiler.reset)
+    yield
+    on_tensor_thread(torch.compiler.reset)
+
+
+@needs_compiler
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("default")  # the compiler's own
+@pytest.mark.parametrize("architecture", ["gemma3", "gpt2"])
+def test_a_compiled_model_says_what_generate_says_alone_and_in_company(
+    architecture: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "engine"):
+        engine, inbox = tiny_engine(architecture, compile=True, max_streams=3, prefill_chunk=16), Inbox()
+    assert [record.message[:8] for record in caplog.records] == ["No decod", "Compilin", "Compiled"]
+    made = counters["stats"]["unique_graphs"]
+    assert made > 0
+
+    alone = engine.generate(PROMPTS[0], max_tokens=LENGTH, temperature=0)["token_ids"]
+    assert alone == reference(architecture, PROMPTS[0], LENGTH)
+    probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == reference(architecture, prompt, LENGTH), prompt
+    assert counters["stats"]["unique_graphs"] == made, "a request had to wait for the compiler"
+
+
+def test_without_a_compiler_the_engine_says_so_and_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_compiler() -> None:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", no_compiler)
+    with torch._inductor.config.patch(force_disable_caches=True):
+        engine = tiny_engine("gpt2", compile=True)
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("The model runs uncompiled: ")
+    answer = engine.generate("Hello, world", max_tokens=LENGTH, temperature=0)
+    assert answer["token_ids"] == reference("gpt2", "Hello, world", LENGTH)

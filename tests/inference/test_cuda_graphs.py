@@ -1,0 +1,106 @@
+"""Decode steps laid out for CUDA graphs. Without a GPU the layout is run as it is; with one, graphs are replayed."""
+
+import logging
+
+import pytest
+import torch
+
+from config import Config
+from engine import Engine
+from inference import model_runner
+from inference.decoders.cuda_graphs import GraphedDecoder, Work
+from inference.model_runner import ModelRunner
+from inference.weights.checkpoint import Checkpoint
+from tests.support.tiny_models import (
+    CONTEXT,
+    Inbox,
+    byte_tokenizer,
+    random_model,
+    reference,
+    run_until_idle,
+    submit,
+    tiny_engine,
+)
+
+PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox"]
+LENGTH = 24
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every engine gets the decoder of graphs, whose works are called instead of replayed; the numbers of the calls."""
+    called: list[int] = []
+
+    def call(work: Work) -> Work:
+        number = len(works)
+        works.append(work)
+
+        def replay() -> torch.Tensor:
+            called.append(number)
+            return work()
+
+        return replay
+
+    works: list[Work] = []
+    prepare = ModelRunner._prepare
+
+    def prepare_with_graphs(runner: ModelRunner, *arguments: object) -> None:
+        prepare(runner, *arguments)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            runner._decoder = GraphedDecoder(runner._decoder, runner._cache, runner._device, call)
+
+    monkeypatch.setattr("inference.decoders.cuda_graphs.SHORTEST", 32)
+    monkeypatch.setattr(ModelRunner, "_prepare", prepare_with_graphs)
+    return called
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
+def test_steps_with_a_row_for_every_slot_say_what_generate_says(architecture: str, replays: list[int]) -> None:
+    engine, inbox = tiny_engine(architecture, max_streams=3, prefill_chunk=16), Inbox()
+    probes = {submit(engine, inbox, p, max_tokens=LENGTH, temperature=0): p for p in PROMPTS * 2}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == reference(architecture, prompt, LENGTH), prompt
+    assert len(set(replays)) > 1, "texts of several lengths use graphs of several lengths"
+
+
+def test_a_row_that_nobody_uses_leaves_what_its_slot_holds_alone(replays: list[int]) -> None:
+    engine = tiny_engine("llama", max_streams=2)
+    engine.generate("x" * 60, max_tokens=1, temperature=0)
+    engine.generate("Hello, world", max_tokens=LENGTH, temperature=0)  # decodes in the other slot
+    again = engine.generate("x" * 60 + "!", max_tokens=LENGTH, temperature=0)
+    assert again["cached_tokens"] == 60
+    assert again["token_ids"] == reference("llama", "x" * 60 + "!", LENGTH)
+
+
+def test_the_longest_text_that_fits_has_a_graph(replays: list[int]) -> None:
+    engine = tiny_engine("llama", max_streams=2)
+    answer = engine.generate("x" * (CONTEXT - LENGTH), max_tokens=LENGTH, temperature=0)
+    assert answer["token_ids"] == reference("llama", "x" * (CONTEXT - LENGTH), LENGTH)
+
+
+def test_graphs_that_cannot_be_made_leave_the_model_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(work: Work) -> Work:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(model_runner, "captured", fails)
+    monkeypatch.setattr(model_runner, "has_graphs", lambda device: True)
+    engine = tiny_engine("llama", compile=True)
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning == "The model runs without CUDA graphs: operation not permitted when stream is capturing"
+    answer = engine.generate("Hello, world", max_tokens=LENGTH, temperature=0)
+    assert answer["token_ids"] == reference("llama", "Hello, world", LENGTH)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_on_a_gpu_the_graphs_themselves_say_what_generate_says() -> None:
+    model = random_model("llama").to("cuda")  # type: ignore[arg-type]
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    engine, inbox = Engine(checkpoint, Config(compile=True, max_streams=3, prefill_chunk=16)), Inbox()
+    assert isinstance(engine._runner._decoder, GraphedDecoder)
+    probes = {submit(engine, inbox, p, max_tokens=LENGTH, temperature=0): p for p in PROMPTS * 2}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == reference("llama", prompt, LENGTH), prompt

@@ -1,0 +1,149 @@
+"""Packed linear layers compute what plain ones do; float32 models keep theirs; neighbouring slots attend together."""
+
+import platform
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from inference.cache.batch import Run, _runs
+from inference.decoders.linear import Outputs, pack_linears
+from inference.tensor_thread import on_tensor_thread
+from tests.support.tiny_models import random_model
+
+HIDDEN, KEYS, MLP = 32, 16, 48
+has_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU does not compute in bfloat16"
+)
+
+
+class Layers(nn.Module):
+    """Linear layers as models have them: siblings, a lone one, one with its weight the other way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.Linear(HIDDEN, KEYS),
+            nn.Linear(HIDDEN, KEYS),
+        )
+        self.gate_proj, self.up_proj = nn.Linear(HIDDEN, MLP, bias=False), nn.Linear(HIDDEN, MLP, bias=False)
+        self.other = nn.Linear(HIDDEN, 7, bias=False)
+        self.turned = Conv1D(MLP, HIDDEN)  # type: ignore[no-untyped-call]
+        nn.init.normal_(self.turned.bias)
+
+
+def outputs_of(layers: nn.Module, input: torch.Tensor) -> list[torch.Tensor]:
+    return [layer(input) for layer in layers.children()]
+
+
+@has_bfloat16
+@pytest.mark.parametrize("tokens", [1, 5, 33])
+def test_packed_layers_compute_what_plain_ones_do(tokens: int) -> None:
+    torch.manual_seed(0)
+    layers = Layers().bfloat16()
+    inputs = [torch.randn(1, tokens, HIDDEN).bfloat16() for _ in range(3)]
+    with torch.inference_mode():
+        expected = [outputs_of(layers, input) for input in inputs]
+        pack_linears(layers)
+        assert all(isinstance(layer, Outputs) for layer in layers.children())
+        got = [outputs_of(layers, input) for input in inputs]  # another input each time: none may be mistaken for it
+    torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)
+
+
+@has_bfloat16
+def test_siblings_with_different_inputs_are_told_apart() -> None:
+    layers = Layers().bfloat16()
+    one, other = (torch.randn(1, 4, HIDDEN).bfloat16() for _ in range(2))
+    with torch.inference_mode():
+        expected = [layers.q_proj(one), layers.k_proj(other), layers.v_proj(one)]
+        pack_linears(layers)
+        got = [layers.q_proj(one), layers.k_proj(other), layers.v_proj(one)]
+    torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)
+
+
+def test_a_model_in_float32_keeps_its_linear_layers() -> None:
+    model = random_model("llama")
+    pack_linears(model)
+    assert not any(isinstance(module, Outputs) for module in model.modules())
+
+
+@has_bfloat16
+def test_a_whole_model_in_bfloat16_has_no_plain_linear_layer_left() -> None:
+    for architecture in ("llama", "gpt2", "gemma3"):
+        model = random_model(architecture)
+        nn.Module.bfloat16(model)
+        pack_linears(model)
+        assert not any(isinstance(module, nn.Linear | Conv1D) for module in model.modules())
+
+
+def test_slots_that_are_neighbours_make_one_run_with_the_length_of_its_longest() -> None:
+    assert _runs([], [], 4096) == []
+    assert _runs([3], [0], 4096) == [Run(3, 0, 1, 16)]
+    assert _runs([0, 1, 2, 5, 7, 8], [10, 200, 63, 64, 0, 99], 4096) == [
+        Run(0, 0, 3, 208),
+        Run(5, 3, 4, 80),
+        Run(7, 4, 6, 112),
+    ]
+    assert _runs([0], [99], 100) == [Run(0, 0, 1, 100)], "never more than the context"
+
+
+def test_tensors_are_touched_on_one_thread_whoever_asks() -> None:
+    threads: list[threading.Thread] = []
+
+    def ask() -> None:
+        threads.append(on_tensor_thread(threading.current_thread))
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+    assert threads[0] not in askers
+
+
+def test_an_error_on_the_tensor_thread_reaches_whoever_asked() -> None:
+    def fail() -> None:
+        raise ValueError("as asked")
+
+    with pytest.raises(ValueError, match="as asked"):
+        on_tensor_thread(fail)
+    assert on_tensor_thread(lambda: on_tensor_thread(lambda: 1)) == 1, "it may ask itself, and lives on"
+
+
+LARGE_LAYERS = """
+import resource, torch
+from inference.tensor_thread import on_tensor_thread
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(30):
+        one = torch.ones(1 << 21)
+        two = one + 1
+        three = one * two
+        del one, two, three
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+on_tensor_thread(page_faults)
+print(on_tensor_thread(page_faults))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep free memory by rules of their own")
+@pytest.mark.timeout(60)
+def test_what_a_layer_frees_is_not_given_back_to_the_system() -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", LARGE_LAYERS],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(process.stdout) < 10_000, "each of 90 tensors has 2,000 pages"

@@ -1,0 +1,272 @@
+"""ENGINE_COMPILE=1 on models that the decoder in C++ knows: the same answers, and no harm where it cannot be had."""
+
+import copy
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from config import Config
+from engine import Engine
+from inference.cache.kv_cache import KVCache
+from inference.decoders.native.build import COMPILERS, FLAGS
+from inference.decoders.native.decoder import SOURCE, NativeDecoder, NotNative, build_for
+from inference.decoders.torch_decoder import TorchDecoder
+from inference.tensor_thread import on_tensor_thread
+from inference.weights import llama
+from inference.weights.checkpoint import Checkpoint
+from interface.request import UnsupportedModel
+from study.benchmarks.perplexity import piece_of_text
+from tests.support.tiny_models import (
+    Inbox,
+    byte_tokenizer,
+    model_of,
+    reference_output,
+    run_until_idle,
+    submit,
+    tiny_engine,
+)
+
+VOCABULARY, CONTEXT = 301, 250  # sizes that fill neither a panel nor a block
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+LLAMA3_ROTATION = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS: Mapping[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "llama, no groups": LlamaConfig(**{**SHAPE, "num_key_value_heads": 6, "head_dim": 16}),
+    "llama, one group": LlamaConfig(**{**SHAPE, "num_key_value_heads": 1, "head_dim": 48}),
+    "llama, long heads": LlamaConfig(**{**SHAPE, "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 64}),
+    "llama, large group": LlamaConfig(**{**SHAPE, "num_attention_heads": 12, "num_key_value_heads": 1}),
+    "llama, tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama, scaled rotation": LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROTATION),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+}
+INSTRUCTIONS = {
+    "this machine's": "",
+    "AVX-512, no tiles": "-mno-amx-bf16 -mno-amx-tile",
+    "AVX-512, no bfloat16": "-mno-amx-bf16 -mno-amx-tile -mno-avx512bf16",
+    "AVX2 alone": "-march=x86-64-v3",
+}
+PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox" * 4]
+LENGTH = 24
+STEPS = [1, 2, 3, 12, 13, 24, 25, 97, *[1] * 23]
+"""Of 200 tokens: numbers of rows on both sides of where the decoder goes another way."""
+
+
+def model_named(name: str) -> PreTrainedModel:
+    """A random model whose norms and biases are not the ones and zeros that they begin with."""
+    model = model_of(MODELS[name])
+    generator = torch.Generator().manual_seed(1)
+    for part, parameter in model.named_parameters():
+        if "bias" in part or "norm" in part:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
+    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
+
+
+def native(model: PreTrainedModel, cache: KVCache, is_quantized: bool = False) -> NativeDecoder:
+    """The decoder in C++ for a model, which is left as it is."""
+    copied = copy.deepcopy(model)
+    llama.check(copied, cache.context)
+    library = build_for(copied, is_quantized)
+    return NativeDecoder(library, llama.take_apart(copied, cache.columns), cache, is_quantized)
+
+
+@torch.inference_mode()
+def logits_in_steps(
+    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool = False
+) -> Tensor:
+    """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
+    cache = KVCache(4, CONTEXT)
+    decoder = native(model, cache, is_quantized)
+    found, first = [], 0
+    for size in steps:
+        piece = torch.tensor(token_ids[first : first + size])
+        found.append(decoder.forward(piece_of_text(piece, cache, start=first, slot=2)))
+        first += size
+    assert first == len(token_ids)
+    return torch.cat(found)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", MODELS)
+def test_uncompiled_it_says_what_generate_says_too(name: str) -> None:
+    expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
+    checkpoint = Checkpoint(model_named(name), byte_tokenizer(), CONTEXT, ())
+    engine, inbox = Engine(checkpoint, Config(max_streams=3, prefill_chunk=40)), Inbox()
+    assert isinstance(engine._runner._decoder, TorchDecoder)
+    probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS * 2}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == expected[prompt], prompt
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", MODELS)
+def test_it_says_what_generate_says_alone_and_in_company(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
+    with caplog.at_level(logging.INFO, "engine"):
+        engine, inbox = engine_of(model_named(name), max_streams=3, prefill_chunk=40), Inbox()
+    assert [record.message[:20] for record in caplog.records] == ["Compiled the decoder"]
+    alone = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
+    assert alone["token_ids"] == expected[PROMPTS[1]]
+    probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS * 2}
+    run_until_idle(engine)
+    for probe, prompt in probes.items():
+        assert inbox.token_ids(probe) == expected[prompt], prompt
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "instructions"),
+    [
+        *((name, "this machine's") for name in MODELS),
+        *(
+            (name, other)
+            for name in ("llama, one group", "llama, long heads", "qwen3")
+            for other in INSTRUCTIONS
+            if other != "this machine's"
+        ),
+    ],
+)
+def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
+    name: str, instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if instructions != "this machine's" and platform.machine() != "x86_64":
+        pytest.skip("these instructions are those of x86-64")
+    monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[instructions])
+    token_ids = torch.randint(VOCABULARY, (200,), generator=torch.Generator().manual_seed(2)).tolist()
+    with torch.inference_mode():
+        model = nn.Module.to(model_named(name), torch.bfloat16)
+        own = model(torch.tensor([token_ids])).logits[0].float()
+        found = on_tensor_thread(lambda: logits_in_steps(model, token_ids, STEPS))
+        exact = nn.Module.float(model)(torch.tensor([token_ids])).logits[0]
+        found_exact = on_tensor_thread(lambda: logits_in_steps(model, token_ids, STEPS))
+    largest = exact.abs().max()
+    assert ((found_exact - exact).abs().max() / largest).item() < 1e-4
+    assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these processors are x86-64")
+@pytest.mark.parametrize("processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "haswell"])
+@pytest.mark.parametrize("precision", [("-DBF16=1", "-DINT8=0"), ("-DBF16=1", "-DINT8=1"), ("-DBF16=0", "-DINT8=1")])
+def test_it_compiles_for_processors_that_are_not_at_hand(processor: str, precision: Sequence[str]) -> None:
+    compiler = next(filter(None, map(shutil.which, COMPILERS)))
+    sizes = ["-DHEAD_DIM=64", "-DGROUP=3"]
+    command = [compiler, *FLAGS, f"-march={processor}", *precision, *sizes, str(SOURCE), "-o", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
+    model = model_named("llama")
+    engine = engine_of(model_named("llama"), max_streams=2)
+    first = engine.generate(PROMPTS[2], max_tokens=LENGTH, temperature=0, ignore_eos=True)
+    longer = PROMPTS[2] + first["text"] + "?"
+    second = engine.generate(longer, max_tokens=LENGTH, temperature=0)
+    prompt_ids = byte_tokenizer()(longer)["input_ids"]
+    assert second["cached_tokens"] >= len(PROMPTS[2])
+    assert second["token_ids"] == reference_output(model, prompt_ids, LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (LlamaConfig(**{**SHAPE, "head_dim": 24}), "heads of 24 numbers; expected a multiple of 16"),
+        (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation gelu; expected silu"),
+        (LlamaConfig(**SHAPE, mlp_bias=True), "biases beside those of queries, keys and values"),
+        (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
+        (MistralConfig(**SHAPE, sliding_window=8), "look back 8 tokens only; expected the context's 250"),
+    ],
+)
+def test_a_model_that_it_does_not_know_is_refused_with_a_reason(config: PreTrainedConfig, reason: str) -> None:
+    with pytest.raises((NotNative, llama.NotLlama), match=reason):
+        native(model_of(config), KVCache(2, CONTEXT))
+
+
+def test_float16_is_refused_with_a_reason() -> None:
+    with pytest.raises(NotNative, match=r"torch.float16 on cpu: it computes float32 and bfloat16"):
+        native(nn.Module.half(model_named("llama")), KVCache(2, CONTEXT))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("no-such-compiler", "found no C++ compiler (looked for no-such-compiler; CXX names another)"),
+        ("false", "false failed: "),
+    ],
+)
+def test_without_a_working_compiler_one_line_says_so_and_the_engine_serves(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    engine = engine_of(model_named("llama"))
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("The model runs uncompiled: ")
+    assert reason in warning
+    answer = engine.generate(PROMPTS[1], max_tokens=LENGTH, temperature=0)
+    prompt_ids = byte_tokenizer()(PROMPTS[1])["input_ids"]
+    assert answer["token_ids"] == reference_output(model_named("llama"), prompt_ids, LENGTH)
+
+
+@pytest.mark.parametrize(("decoder", "is_compiled"), [(NativeDecoder, True), (TorchDecoder, False)])
+def test_a_decoder_that_computes_something_else_is_not_used(
+    decoder: type[NativeDecoder | TorchDecoder], is_compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward: Any = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda self, batch: forward(self, batch) * 1.01)
+    checkpoint = Checkpoint(model_named("llama"), byte_tokenizer(), CONTEXT, ())
+    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM gives other logits on this engine's cache than by"):
+        Engine(checkpoint, Config(compile=is_compiled))
+
+
+def test_other_architectures_have_their_layers_compiled_by_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "inference.decoders.transformers_decoder.compile_layers", lambda model: asked.append(type(model))
+    )
+    with caplog.at_level(logging.INFO, "engine"):
+        tiny_engine("gpt2", compile=True)
+    assert [kind.__name__ for kind in asked] == ["GPT2LMHeadModel"]
+    assert "GPT2LMHeadModel is none of LlamaForCausalLM" in caplog.records[0].message

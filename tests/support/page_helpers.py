@@ -1,0 +1,27 @@
+"""What the tests of the pages share, besides the browser itself (browser.py)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.serving import Service
+
+OpenPage = Callable[..., Any]
+"""Opens an address in a browser and returns playwright's Page; a fixture of browser.py."""
+PHONE = {"width": 390, "height": 844}
+
+
+def address(service: Service, path: str = "/") -> str:
+    return f"http://127.0.0.1:{service.port}{path}"
+
+
+def expect(locator: Any) -> Any:
+    """playwright's `expect`: an assertion that waits until it holds."""
+    from playwright.sync_api import expect
+
+    return expect(locator)
+
+
+def overflow(page: Any) -> int:
+    """By how many pixels the page is wider than its window."""
+    wider: int = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return wider
