@@ -1,0 +1,127 @@
+"""The two protocols of an engine: the one that is stepped, and the service that a driver talks to.
+
+`EngineProtocol` is the synchronous face of an engine that computes in this process: somebody calls `step`.
+`EngineService` is what a driver talks to: events are pushed to it, and so is a failure, so an engine that dies while
+idle is noticed. `backends.stepped` makes the second out of the first.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from interface.events import Event
+from interface.requests import EncodedRequest, GenerationRequest, Prompt, SequenceId
+
+Sink = Callable[[Sequence[tuple[SequenceId, Event]]], object]
+"""Takes the events of one step, for all the sequences submitted with it, in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What an engine is busy with: sequences in a slot, sequences waiting for one, tokens made since it started."""
+
+    running: int
+    waiting: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a client may ask about the model. `tokenizer` is the public part of its tokenizer's configuration."""
+
+    context: int
+    vocabulary: int
+    tokenizer: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A prompt as token ids, with each token's own text."""
+
+    token_ids: Sequence[int]
+    tokens: Sequence[str]
+
+
+class EngineProtocol(Protocol):
+    """An engine that is stepped.
+
+    Any thread may call any method, with one exception: only one thread at a time may call `step`.
+    """
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def encode(self, request: GenerationRequest) -> EncodedRequest:
+        """Render and tokenize a prompt, compile a grammar; touches no engine state.
+
+        Raises:
+            RequestError: the request does not fit this model. `PromptTooLong` is one of these.
+        """
+
+    def submit(self, requests: Sequence[EncodedRequest], sink: Sink) -> None:
+        """Queue all of these sequences, or none, without waiting. Their events go to `sink`.
+
+        Raises:
+            QueueFull: there is not enough room for all of them.
+            EngineFailed: the engine has failed for good.
+        """
+
+    def abort(self, sequence_id: SequenceId) -> None:
+        """End a sequence at the next step, wherever it is; an unknown or ended one is left alone."""
+
+    def step(self) -> bool:
+        """Bring every running sequence one token further; return whether there is more to do.
+
+        Raises:
+            EngineFailed: the engine has failed for good. Every sequence has had its terminal event.
+        """
+
+    def counters(self) -> Counters: ...
+
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Raises RequestError."""
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Raises RequestError."""
+
+
+class EngineService(Protocol):
+    """An engine as a driver sees it. Everything is called on the event loop's thread, and answers there."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    async def start(self, on_events: Sink, on_failure: Callable[[str], None]) -> None:
+        """Begin to work. Call once, before anything else.
+
+        Args:
+            on_events: called on the loop with the events of a step, once for all the sequences.
+            on_failure: called on the loop, at most once, when the engine has failed for good. The receiver ends the
+                sequences that are still open; no events follow.
+        """
+
+    async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
+        """Queue all of these sequences, or none; return how many tokens each prompt has.
+
+        Events may arrive before this returns.
+
+        Raises:
+            RequestError: a request does not fit this model.
+            QueueFull: there is not enough room for all of them.
+            EngineUnavailable: the engine has failed or is closed.
+        """
+
+    def abort(self, sequence_id: SequenceId) -> None:
+        """End a sequence as soon as possible; an unknown or ended one is left alone. Does not wait."""
+
+    def counters(self) -> Counters:
+        """The last known counters. Does not wait."""
+
+    async def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Raises RequestError."""
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Raises RequestError."""
+
+    async def close(self) -> None:
+        """Stop working and let go of everything; a second call does nothing."""

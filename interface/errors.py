@@ -1,0 +1,51 @@
+"""What can go wrong between a request and its first event. Every message says what was expected and what came."""
+
+
+class RequestError(ValueError):
+    """A request that this model cannot take; the client has to change it. `param` names the field, if it is one."""
+
+    param: str | None = None
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PromptTooLong(RequestError):
+    """The prompt, or the prompt and its max_tokens, do not fit the context."""
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, context: int) -> None:
+        self.prompt_tokens, self.max_tokens, self.context = prompt_tokens, max_tokens, context
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, together "
+            f"{prompt_tokens + max_tokens}; the context holds {context}. Shorten one of them.",
+            "prompt",
+        )
+
+
+class UnusablePrompt(RequestError):
+    """The model has no token for the prompt, none that it knows, or no chat template to render it with."""
+
+
+class UnsupportedFeature(RequestError):
+    """The request asks for something that this model or this engine cannot do."""
+
+
+class QueueFull(RuntimeError):
+    """Every slot and every place in the queue is taken."""
+
+
+class EngineUnavailable(RuntimeError):
+    """There is no engine to ask just now: it is loading, or the service is shutting down."""
+
+
+class EngineFailed(EngineUnavailable):
+    """The engine has failed for good and takes no more requests."""
+
+
+class LoadError(RuntimeError):
+    """A model that cannot be served, for a reason that the user can mend. The message says what to do."""
+
+
+class UnsupportedModel(LoadError):
+    """The model does not give the same logits on this engine's cache as by itself."""

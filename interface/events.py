@@ -1,0 +1,111 @@
+"""What comes out of an engine: for each sequence, a `Token` at a time, and in the end one terminal event.
+
+The terminal events are `Finished` and `Failed`; nothing follows them. Every event carries the `index` of its sequence
+among those of one request.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "abort"]
+FailureKind = Literal["engine_error", "shutdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token that was, or could have been, chosen. `bytes` are its own, so half a character survives."""
+
+    token_id: int
+    token: str
+    bytes: bytes
+    logprob: float | None
+    """Natural logarithm of its probability under the raw logits; None for a prompt's first token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """A chosen token, and the most likely alternatives in falling order."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text of the answer, or of the reasoning before it."""
+
+    kind: Literal["content", "reasoning"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPart:
+    """A whole tool call. `arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+Part = TextPart | ToolCallPart
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEcho:
+    """The prompt, for requests that ask for it; comes before the first token.
+
+    `tokens` has an entry per prompt token. Log probabilities are there only if the request asked for them.
+    """
+
+    text: str
+    tokens: tuple[Logprobs, ...]
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token. `ms` is the prefill's time for the first one, else the time since the token before it.
+
+    `text` may be empty: half a character, or what could still become a stop string, is held back for a later token.
+    `parts` is None unless the request asked for its response to be parsed; then it replaces `text`.
+    """
+
+    text: str
+    token_id: int
+    ms: float
+    is_first: bool
+    index: int = 0
+    logprobs: Logprobs | None = None
+    parts: tuple[Part, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a sequence. Times are in milliseconds; `total_ms` also counts the wait for a slot.
+
+    `cached_tokens` of the prompt needed no prefill: their keys and values were in the prefix cache.
+    `stop_reason` is the stop string or the token id that ended the text, if one did.
+    """
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    prefill_ms: float
+    decode_ms: float
+    total_ms: float
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    stop_reason: str | int | None = None
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of a sequence that the service could not finish."""
+
+    message: str
+    kind: FailureKind
+    index: int = 0
+
+
+Event = PromptEcho | Token | Finished | Failed
+TerminalEvent = Finished | Failed
