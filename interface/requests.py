@@ -136,6 +136,12 @@ class ChatPrompt:
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
+    tool_choice: Literal["none", "auto", "required"] = "auto"
+    """`required` makes the model call at least one tool; `none` hides the tools from it."""
+    named_tool: str | None = None
+    """Makes the model call this tool, whatever `tool_choice` says."""
+    parallel_tool_calls: bool = True
+    """Whether one answer may hold several tool calls."""
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt

@@ -1,0 +1,260 @@
+"""Renders a conversation with the model's own chat template.
+
+transformers does the rendering; here a request's messages are brought into the form that templates expect, and
+whatever a template makes of them that is not a prompt becomes a `RequestError`.
+
+Invariants:
+    1. The template is the model's own, never a request's, and no argument of a request replaces what it is given.
+    2. Control tokens that a user types stay ordinary text; only those that the template writes are control tokens.
+    3. The template writes the special tokens, so the tokenizer adds none: no BOS token comes twice.
+"""
+
+import copy
+import json
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from inference.text.tool_forms import HERMES
+from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
+from interface.requests import ChatPrompt
+
+Message = dict[str, Any]
+
+RESERVED_ARGUMENTS = frozenset(
+    {
+        "self",
+        "add_generation_prompt",
+        "chat_template",
+        "compiled_template",
+        "continue_final_message",
+        "conversation",
+        "conversations",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+"""What a template argument of a request must not be called; the names of special tokens come on top of these."""
+
+LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
+LONGEST_REASON = 300
+"""Characters of a template's own error message that a client is shown; some quote the whole conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt as token ids, and as the text that the response parser wants to see."""
+
+    token_ids: list[int]
+    text: str
+
+
+class ChatTemplate:
+    """The chat template of one tokenizer. Any thread may render; renderings wait for each other."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._shared_tokenizer = tokenizer
+        self._own_tokenizer: PreTrainedTokenizerBase | None = None
+        self._lock = threading.Lock()
+
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        """Return the prompt that the template makes of a conversation.
+
+        Raises:
+            UnusablePrompt: the model has no chat template.
+            UnsupportedFeature: the template knows no tools, or a message has parts that are not text.
+            RequestError: the template cannot render these messages.
+        """
+        tools = None if prompt.tool_choice == "none" else [dict(tool) for tool in prompt.tools or ()] or None
+        template = self._template(tools)
+        if tools and not _mentions(template, "tools"):
+            _check_that_a_grammar_knows_the_tools(prompt)
+        _check_the_end(prompt)
+        messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
+        with self._lock:
+            return self._apply(prompt, messages, tools)
+
+    def _template(self, tools: list[dict[str, Any]] | None) -> str:
+        """The template's text. Some models have one for conversations with tools and one for those without."""
+        try:
+            return self._shared_tokenizer.get_chat_template(tools=tools)
+        except ValueError as error:
+            raise UnusablePrompt(
+                "This model has no chat template, so it cannot take messages. Send its prompt as text instead "
+                "(POST /v1/completions or POST /generate).",
+                "messages",
+            ) from error
+
+    def _apply(self, prompt: ChatPrompt, messages: list[Message], tools: list[dict[str, Any]] | None) -> Rendered:
+        tokenizer = self._tokenizer()
+        arguments: dict[str, Any] = {
+            **self._permitted(prompt.template_arguments),
+            "tools": tools,
+            "add_generation_prompt": prompt.add_generation_prompt,
+            "continue_final_message": prompt.continue_final_message,
+        }
+        try:
+            encoded = tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, **arguments)
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
+        except Exception as error:  # a template may fail in any way: its own exception, Undefined, a type, recursion
+            raise RequestError(
+                f"The chat template cannot render these messages: {_reason(error)}", "messages"
+            ) from error
+        assert isinstance(encoded, Mapping)  # as `return_dict` says by default
+        assert isinstance(text, str)  # a list of texts comes only for a list of conversations
+        token_ids = list(encoded["input_ids"])
+        return Rendered(self._with_bos(token_ids) if prompt.add_special_tokens else token_ids, text)
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """A copy that no other thread uses: making control tokens harmless switches the tokenizer's mode meanwhile."""
+        if self._own_tokenizer is None:
+            self._own_tokenizer = copy.deepcopy(self._shared_tokenizer)
+        return self._own_tokenizer
+
+    def _permitted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The template arguments that a request may give: simple values, under names that mean nothing else."""
+        reserved = RESERVED_ARGUMENTS | set(self._shared_tokenizer.special_tokens_map)
+        return {
+            name: value
+            for name, value in arguments.items()
+            if isinstance(value, str | int | float) and name not in reserved
+        }
+
+    def _with_bos(self, token_ids: list[int]) -> list[int]:
+        """The ids with the BOS token that the tokenizer puts before a text, unless the template wrote one."""
+        bos = self._shared_tokenizer.bos_token_id
+        added = self._shared_tokenizer([""])["input_ids"][0]
+        return [bos, *token_ids] if bos in added and token_ids[:1] != [bos] else token_ids
+
+
+# --- One message ------------------------------------------------------------------------------------------------------
+
+
+def _message(message: Mapping[str, Any], index: int, template: str) -> Message:
+    """A message in the form that this template expects."""
+    where = f"messages.{index}"
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise RequestError(f"Expected a message with a role, but got {role!r}.", f"{where}.role")
+    result = {**message, "role": _role(role, template), "content": _content(message.get("content"), where, template)}
+    if calls := result.pop("tool_calls", None):
+        result["tool_calls"] = [_tool_call(call, f"{where}.tool_calls.{i}") for i, call in enumerate(calls)]
+        if not _mentions(template, "tool_calls"):
+            result["content"] = _with_calls_as_text(result)
+    elif result["content"] is None:
+        result["content"] = ""
+    return result
+
+
+def _role(role: str, template: str) -> str:
+    """The role's name in the template: `developer` is a newer name for `system`, `function` an older one for `tool`."""
+    newer = {"developer": "system", "function": "tool"}
+    return newer[role] if role in newer and not _mentions(template, role) else role
+
+
+def _content(content: object, where: str, template: str) -> str | list[dict[str, str]] | None:
+    """Content as one text, or as parts if that is all that the template can read."""
+    if content is None:
+        return None
+    if isinstance(content, str):
+        texts = [content]
+    elif isinstance(content, Sequence):
+        texts = [_text(part, f"{where}.content.{index}") for index, part in enumerate(content)]
+    else:
+        raise RequestError(f"Expected a text or a list of parts, but got {content!r}.", f"{where}.content")
+    if LOOP_OVER_PARTS.search(template) and "is string" not in template:
+        return [{"type": "text", "text": text} for text in texts]
+    return "\n".join(texts)
+
+
+def _text(part: object, where: str) -> str:
+    if isinstance(part, Mapping):
+        text = part.get("text", part.get("refusal"))
+        if isinstance(text, str):
+            return text
+        raise UnsupportedFeature(f"Expected a text part, but got one of type {part.get('type')!r}.", where)
+    if isinstance(part, str):
+        return part
+    raise RequestError(f"Expected a text part, but got {part!r}.", where)
+
+
+def _tool_call(call: object, where: str) -> dict[str, Any]:
+    """A tool call with its arguments as an object, which is what templates want; on the wire they are JSON text."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise RequestError(f"Expected a tool call with a function's name, but got {call!r}.", where)
+    assert isinstance(call, Mapping)
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                f"Expected the arguments as a JSON object, but got {arguments[:LONGEST_REASON]!r}.",
+                f"{where}.function.arguments",
+            ) from error
+    if not isinstance(arguments, Mapping):
+        raise RequestError(
+            f"Expected the arguments as a JSON object, but got {arguments!r}.", f"{where}.function.arguments"
+        )
+    return {"type": "function", **call, "function": {**function, "arguments": dict(arguments)}}
+
+
+def _with_calls_as_text(message: Message) -> str:
+    """For a template that knows no tool calls: the content, followed by the calls as the model wrote them."""
+    calls = [call["function"] for call in message["tool_calls"]]
+    return "\n".join(
+        [*filter(None, [message["content"]]), *(HERMES.write(call["name"], call["arguments"]) for call in calls)]
+    )
+
+
+# --- Checks -----------------------------------------------------------------------------------------------------------
+
+
+def _mentions(template: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", template) is not None
+
+
+def _check_that_a_grammar_knows_the_tools(prompt: ChatPrompt) -> None:
+    if prompt.tool_choice == "auto" and prompt.named_tool is None:
+        raise UnsupportedFeature(
+            "This model's chat template knows no tools, so the model cannot choose among them. Force a call with "
+            "tool_choice 'required' or a named tool, or leave the tools out.",
+            "tools",
+        )
+
+
+def _check_the_end(prompt: ChatPrompt) -> None:
+    if not prompt.messages:
+        raise RequestError("Expected at least one message, but got none.", "messages")
+    if not prompt.continue_final_message:
+        return
+    if prompt.add_generation_prompt:
+        raise RequestError(
+            "Expected only one of add_generation_prompt and continue_final_message, but got both.",
+            "continue_final_message",
+        )
+    if (role := prompt.messages[-1].get("role")) != "assistant":
+        raise RequestError(
+            f"continue_final_message continues a message of the assistant, but the last one has the role {role!r}.",
+            "messages",
+        )
+
+
+def _reason(error: Exception) -> str:
+    message = str(error) or type(error).__name__
+    return message if len(message) <= LONGEST_REASON else message[:LONGEST_REASON] + " …"
