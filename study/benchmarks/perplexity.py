@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from inference.cache.batch import Batch, Decoder, Segment
+from inference.cache.batch import Decoder
 from inference.cache.kv_cache import KVCache
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights import llama
+from study.common.text import piece_of_text
 from training import corpus
 from training.rows import Encoded, encode
 from training.settings import FULL, MODEL
@@ -40,22 +40,6 @@ def perplexity(decoder: Decoder, cache: KVCache, documents: Sequence[Encoded]) -
         total -= probabilities.gather(-1, ids[1:, None])[of_answer].sum().item()
         count += int(of_answer.sum())
     return math.exp(total / count)
-
-
-def piece_of_text(ids: Tensor, cache: KVCache, start: int = 0, slot: int = 0) -> Batch:
-    """A batch of one piece of a text, from position `start` on, with the logits of every token wanted."""
-    size = len(ids)
-    positions = torch.arange(start, start + size)
-    return Batch(
-        cache=cache,
-        token_ids=ids[None],
-        positions=positions[None],
-        slots=torch.full_like(positions, slot),
-        columns=positions,
-        runs=[],
-        segments=[Segment(slot, 0, size, start, start + size)],
-        sampled=torch.arange(size),
-    )
 
 
 def decoders(dtype: torch.dtype, cache: KVCache) -> Iterator[tuple[str, Decoder]]:

@@ -9,10 +9,12 @@ import pytest
 import contract
 from config import Config
 from interface.request import EncodedRequest, GenerationRequest
+from serving.driver import Driver
+from serving.transcript.asgi import Transcript
 from tests.support.asgi_client import JSON, SERVERS, Exchange, Response, Server, http_scope, until
 from tests.support.http_client import Connection
 from tests.support.scripted_engine import ScriptedEngine
-from tests.support.serving import DOORS, Service, by_hand, on_a_socket
+from tests.support.serving import DOORS, Door, Service, by_hand, on_a_socket
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 
 pytestmark = pytest.mark.anyio
@@ -182,3 +184,9 @@ async def test_the_doors_send_as_much_to_a_client_that_leaves(server: Server) ->
             await until(lambda service=service: service.engine.aborted == [1])  # type: ignore[misc]
             sent.append([message["type"] for message in exchange.sent])
     assert sent[0] == sent[1] == ["http.response.start", "http.response.body", "http.response.body"]
+
+
+def test_what_runs_on_a_door_runs_on_a_door_with_a_transcript_too(door: Door, request: pytest.FixtureRequest) -> None:
+    """If the fixture did not wrap the door, the doors' tests would prove nothing about the transcript."""
+    is_watched = isinstance(door(Driver(Config())), Transcript)
+    assert is_watched == request.node.callspec.id.endswith("with transcript")

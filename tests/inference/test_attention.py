@@ -9,8 +9,8 @@ from inference.cache.attention import grouped_attention
 from inference.cache.kv_cache import KVCache
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights import llama
-from study.benchmarks.perplexity import piece_of_text
-from tests.inference.test_native import CONTEXT, VOCABULARY, model_named
+from study.common.text import piece_of_text
+from tests.support.native_models import CONTEXT, VOCABULARY, model_named
 
 HEADS, KV_HEADS, HEAD_DIM = 6, 2, 32
 SCALE = HEAD_DIM**-0.5

@@ -18,7 +18,7 @@ from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
 from interface.request import LoadError
 from serving.status import load_engine
-from tests.inference.test_native import model_named
+from tests.support.native_models import model_named
 from tests.support.tiny_models import CONTEXT, SPECIAL_TOKENS, byte_tokenizer, random_model, reference
 
 Damage = Callable[[Path], None]

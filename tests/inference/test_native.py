@@ -1,37 +1,42 @@
 """ENGINE_COMPILE=1 on models that the decoder in C++ knows: the same answers, and no harm where it cannot be had."""
 
-import copy
 import logging
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import (
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-)
+from torch import nn
+from transformers import LlamaConfig, MistralConfig, PreTrainedConfig
 
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
 from inference.decoders.native.build import COMPILERS, FLAGS
-from inference.decoders.native.decoder import SOURCE, NativeDecoder, NotNative, build_for
+from inference.decoders.native.decoder import SOURCE, NativeDecoder, NotNative
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
 from interface.request import UnsupportedModel
-from study.benchmarks.perplexity import piece_of_text
+from tests.support.native_models import (
+    CONTEXT,
+    INSTRUCTIONS,
+    LENGTH,
+    MODELS,
+    PROMPTS,
+    SHAPE,
+    STEPS,
+    VOCABULARY,
+    engine_of,
+    logits_in_steps,
+    model_named,
+    native,
+)
 from tests.support.tiny_models import (
     Inbox,
     byte_tokenizer,
@@ -41,90 +46,6 @@ from tests.support.tiny_models import (
     submit,
     tiny_engine,
 )
-
-VOCABULARY, CONTEXT = 301, 250  # sizes that fill neither a panel nor a block
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 72,
-    "intermediate_size": 100,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
-LLAMA3_ROTATION = {
-    "rope_type": "llama3",
-    "rope_theta": 10_000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-MODELS: Mapping[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**SHAPE),
-    "llama, no groups": LlamaConfig(**{**SHAPE, "num_key_value_heads": 6, "head_dim": 16}),
-    "llama, one group": LlamaConfig(**{**SHAPE, "num_key_value_heads": 1, "head_dim": 48}),
-    "llama, long heads": LlamaConfig(**{**SHAPE, "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 64}),
-    "llama, large group": LlamaConfig(**{**SHAPE, "num_attention_heads": 12, "num_key_value_heads": 1}),
-    "llama, tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
-    "llama, scaled rotation": LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROTATION),
-    "mistral": MistralConfig(**SHAPE, sliding_window=None),
-    "qwen2": Qwen2Config(**SHAPE),
-    "qwen3": Qwen3Config(**SHAPE),
-}
-INSTRUCTIONS = {
-    "this machine's": "",
-    "AVX-512, no tiles": "-mno-amx-bf16 -mno-amx-tile",
-    "AVX-512, no bfloat16": "-mno-amx-bf16 -mno-amx-tile -mno-avx512bf16",
-    "AVX2 alone": "-march=x86-64-v3",
-}
-PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox" * 4]
-LENGTH = 24
-STEPS = [1, 2, 3, 12, 13, 24, 25, 97, *[1] * 23]
-"""Of 200 tokens: numbers of rows on both sides of where the decoder goes another way."""
-
-
-def model_named(name: str) -> PreTrainedModel:
-    """A random model whose norms and biases are not the ones and zeros that they begin with."""
-    model = model_of(MODELS[name])
-    generator = torch.Generator().manual_seed(1)
-    for part, parameter in model.named_parameters():
-        if "bias" in part or "norm" in part:
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
-def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
-    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
-
-
-def native(model: PreTrainedModel, cache: KVCache, is_quantized: bool = False) -> NativeDecoder:
-    """The decoder in C++ for a model, which is left as it is."""
-    copied = copy.deepcopy(model)
-    llama.check(copied, cache.context)
-    library = build_for(copied, is_quantized)
-    return NativeDecoder(library, llama.take_apart(copied, cache.columns), cache, is_quantized)
-
-
-@torch.inference_mode()
-def logits_in_steps(
-    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool = False
-) -> Tensor:
-    """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
-    cache = KVCache(4, CONTEXT)
-    decoder = native(model, cache, is_quantized)
-    found, first = [], 0
-    for size in steps:
-        piece = torch.tensor(token_ids[first : first + size])
-        found.append(decoder.forward(piece_of_text(piece, cache, start=first, slot=2)))
-        first += size
-    assert first == len(token_ids)
-    return torch.cat(found)
 
 
 @pytest.mark.timeout(120)

@@ -15,7 +15,7 @@ from inference.decoders.native.decoder import NativeDecoder, quantized
 from inference.tensor_thread import on_tensor_thread
 from inference.weights.checkpoint import Checkpoint
 from interface.request import UnsupportedModel
-from tests.inference.test_native import (
+from tests.support.native_models import (
     CONTEXT,
     INSTRUCTIONS,
     LENGTH,

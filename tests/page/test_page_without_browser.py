@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ONE_TEST = "tests/page/test_page_ask.py::test_every_control_has_a_label"
+ONE_TEST = "tests/page/test_page_access.py::test_every_control_has_a_label"
 
 
 def run_one_test(**environ: str) -> subprocess.CompletedProcess[str]:

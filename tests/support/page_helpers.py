@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from tests.support import scripted_engine
 from tests.support.serving import Service
 
 OpenPage = Callable[..., Any]
@@ -25,3 +28,13 @@ def overflow(page: Any) -> int:
     """By how many pixels the page is wider than its window."""
     wider: int = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return wider
+
+
+def ask(page: Any, prompt: str) -> None:
+    page.fill("#prompt", prompt)
+    page.click("#ask-button")
+
+
+def script(monkeypatch: pytest.MonkeyPatch, texts: list[str]) -> None:
+    """Let the scripted engine answer every prompt with these tokens."""
+    monkeypatch.setattr(scripted_engine, "script", lambda prompt: texts)

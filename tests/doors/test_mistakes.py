@@ -1,0 +1,77 @@
+"""Scopes of other protocols, and exceptions that the code did not expect."""
+
+from typing import Any
+
+import pytest
+
+import contract
+from interface.request import EncodedRequest, GenerationRequest
+from tests.support.asgi_client import until
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.serving import Door, by_hand
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_websocket_is_closed(door: Door) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "asgi": {"version": "3.0"}, "path": "/generate", "headers": [], "subprotocols": []}
+    async with by_hand(door) as service:
+        await service.app(scope, receive, send)
+    (message,) = sent
+    assert message["type"] == "websocket.close"
+    assert message.get("code", 1000) == 1000
+
+
+@pytest.mark.parametrize("kind", ["mqtt", "http2", ""])
+async def test_a_scope_of_an_unknown_type_raises(door: Door, kind: str) -> None:
+    async def never(*message: Any) -> Any:
+        raise AssertionError("nothing can be known of this protocol's messages")
+
+    async with by_hand(door) as service:
+        with pytest.raises((ValueError, AssertionError), match=r"^(Expected a scope|$)"):
+            await service.app({"type": kind, "asgi": {"version": "3.0"}}, never, never)
+
+
+class Careless(ScriptedEngine):
+    """Raises what nobody expects, where nobody expects it."""
+
+    def encode(self, request: GenerationRequest) -> EncodedRequest:
+        raise ZeroDivisionError("a mistake")
+
+
+async def test_a_mistake_of_our_own_is_500_and_is_raised_for_the_servers_log(door: Door) -> None:
+    async with by_hand(door, Careless()) as service, service.client.open_generate("hello") as exchange:
+        with pytest.raises(ZeroDivisionError):
+            await exchange.end()
+        response = exchange.collected()
+    assert (response.status, response.json()) == (500, {"detail": "Internal Server Error"})
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    assert "mistake" not in response.body.decode()
+
+
+async def test_a_mistake_after_the_start_is_raised_and_stops_the_request(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_off(events: Any) -> Any:
+        yield b": fine so far\n\n"
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(contract, "sse_frames", break_off)
+    async with by_hand(door) as service:
+        service.engine.hold()
+        async with service.client.open_generate("hello") as exchange:
+            with pytest.raises(Exception, match=r".") as caught:
+                await exchange.end()
+            assert caught.group_contains(ZeroDivisionError) or isinstance(caught.value, ZeroDivisionError)
+        assert [message["type"] for message in exchange.sent] == ["http.response.start", "http.response.body"]
+        assert exchange.sent[-1]["more_body"] is True
+        await until(lambda: service.engine.aborted == [1])

@@ -1,0 +1,54 @@
+"""Every answer, whatever its status, has the request's id."""
+
+import re
+from typing import Any
+
+import pytest
+
+from interface.request import EncodedRequest
+from tests.support.by_message import ANSWERS
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.serving import Door, by_hand
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def full_for_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has no room for the prompt "full"."""
+    submit = ScriptedEngine.submit
+
+    def or_full(self: ScriptedEngine, encoded: EncodedRequest, sink: Any) -> int:
+        self.capacity = 0 if encoded.request.prompt == "full" else 256
+        return submit(self, encoded, sink)
+
+    monkeypatch.setattr(ScriptedEngine, "submit", or_full)
+
+
+@pytest.mark.usefixtures("full_for_one_prompt")
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status"), ANSWERS)
+async def test_every_answer_has_the_clients_own_request_id(
+    door: Door, method: str, path: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    async with by_hand(door) as service:
+        response = await service.client.request(method, path, body, headers | {"x-request-id": "mine-1"})
+    assert (response.status, response.headers["x-request-id"]) == (status, "mine-1")
+
+
+@pytest.mark.usefixtures("full_for_one_prompt")
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status"), ANSWERS)
+async def test_every_answer_has_a_new_request_id_if_the_client_sent_none(
+    door: Door, method: str, path: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    async with by_hand(door) as service:
+        responses = [await service.client.request(method, path, body, headers) for _ in range(2)]
+    ids = {response.headers["x-request-id"] for response in responses}
+    assert len(ids) == 2
+    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
+
+
+@pytest.mark.parametrize("insane", ["", " ", "a b", "a\nb", "a\r\nx: y", "é", "x" * 129, "x" * 100_000])
+async def test_an_insane_request_id_is_replaced(door: Door, insane: str) -> None:
+    async with by_hand(door) as service:
+        response = await service.client.request("GET", "/health", headers={"x-request-id": insane})
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])

@@ -1,0 +1,175 @@
+"""Steps are bounded, one forward each, and bring every running sequence one token further."""
+
+from collections.abc import Sequence
+
+import pytest
+from torch import Tensor
+
+from inference.cache.batch import Batch
+from inference.scheduling.prefill_budget import LEAST
+from inference.scheduling.scheduler import Schedule
+from interface.request import Event, Finished, GenerationRequest, RequestId, Token
+from tests.support.probes import LONG_PROMPT, spy_on_schedules, steps
+from tests.support.tiny_models import Inbox, run_until_idle, submit, tiny_engine
+
+
+@pytest.mark.parametrize("prefill_chunk", [1, 8, 17])
+def test_no_step_prefills_more_than_four_chunks(prefill_chunk: int) -> None:
+    engine, inbox = tiny_engine(max_streams=4, prefill_chunk=prefill_chunk), Inbox()
+    schedules = spy_on_schedules(engine)
+    lengths = [3, 50, 1, 20, 90]
+    for letter, length in zip("abcde", lengths, strict=True):  # no prompt begins like another
+        submit(engine, inbox, letter * length, max_tokens=4)
+    run_until_idle(engine)
+    prefilled = [schedule.prompt_tokens for schedule in schedules]
+    assert max(prefilled) == 4 * prefill_chunk
+    assert sum(prefilled) == sum(lengths), "every prompt token is prefilled once"
+
+
+def test_where_prompts_outnumber_the_streams_a_step_takes_the_more_of_them_the_more_there_are() -> None:
+    engine, inbox = tiny_engine(max_streams=16, prefill_chunk=2), Inbox()
+    for _ in range(2):
+        submit(engine, inbox, "a", max_tokens=40)
+    steps(engine, 2)
+    schedules = spy_on_schedules(engine)
+    for letter in "bcdefg":
+        submit(engine, inbox, letter * 8, max_tokens=40)
+    steps(engine, 7)
+    decoding = [len(schedule.decoding) for schedule in schedules]
+    assert decoding == [2, 3, 3, 4, 4, 4, 4]
+    assert [schedule.prompt_tokens for schedule in schedules] == [8, 4, 4, 2, 2, 2, 2]
+
+
+def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefilled() -> None:
+    engine, inbox = tiny_engine(max_streams=4, prefill_chunk=4), Inbox()
+    streams = [submit(engine, inbox, "abc", max_tokens=60) for _ in range(3)]
+    steps(engine, 4)
+    long = submit(engine, inbox, LONG_PROMPT, max_tokens=2)
+    prefill_steps = 0
+    while not inbox.tokens(long):
+        before = [len(inbox.tokens(stream)) for stream in streams]
+        engine.step()
+        prefill_steps += 1
+        assert [len(inbox.tokens(stream)) for stream in streams] == [number + 1 for number in before]
+    assert prefill_steps == -(-len(LONG_PROMPT) // 4)
+
+
+def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
+    scheduler = engine._scheduler
+    took = scheduler.took
+
+    def by_a_made_up_clock(schedule: Schedule, seconds: float) -> None:
+        took(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
+
+    monkeypatch.setattr(scheduler, "took", by_a_made_up_clock)
+    for _ in range(2):
+        submit(engine, inbox, "a" * 20, max_tokens=60)
+    steps(engine, 4)
+    schedules = spy_on_schedules(engine)
+    long = submit(engine, inbox, LONG_PROMPT, max_tokens=1)
+    while not inbox.tokens(long):
+        engine.step()
+    assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {LEAST}
+    assert sum(schedule.prompt_tokens for schedule in schedules) == len(LONG_PROMPT)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_step_is_one_forward_whatever_it_works_on(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, inbox, forwards = tiny_engine(architecture, max_streams=4, prefill_chunk=16), Inbox(), 0
+    decoder = engine._runner._decoder
+    forward = decoder.forward
+
+    def counted(batch: Batch) -> Tensor:
+        nonlocal forwards
+        forwards += 1
+        return forward(batch)
+
+    monkeypatch.setattr(decoder, "forward", counted)
+    for number in range(9):
+        submit(engine, inbox, "x" * (1 + 7 * number), max_tokens=3 + number)
+    taken = run_until_idle(engine)
+    assert forwards == taken
+
+
+def test_an_idle_engine_runs_no_forward() -> None:
+    engine = tiny_engine()
+    schedules = spy_on_schedules(engine)
+    assert [engine.step() for _ in range(3)] == [False] * 3
+    engine.abort(7)
+    assert engine.step() is False
+    assert schedules == []
+
+
+def test_a_step_tells_whether_there_is_more_to_do() -> None:
+    engine, inbox = tiny_engine(max_streams=1), Inbox()
+    submit(engine, inbox, "one", max_tokens=2)
+    submit(engine, inbox, "two", max_tokens=1)
+    assert [engine.step() for _ in range(4)] == [True, True, False, False]
+
+
+def test_requests_are_admitted_in_the_order_of_their_coming() -> None:
+    engine, inbox = tiny_engine(max_streams=2, prefill_chunk=8), Inbox()
+    order: list[RequestId] = []
+
+    def sink(events: Sequence[tuple[RequestId, Event]]) -> None:
+        order.extend(request_id for request_id, event in events if isinstance(event, Token) and event.is_first)
+        inbox(events)
+
+    lengths = [40, 2, 30, 1, 1, 25, 1]
+    requests = [
+        engine.submit(engine.encode(GenerationRequest(prompt="x" * length, max_tokens=5)), sink) for length in lengths
+    ]
+    run_until_idle(engine)
+    assert order == requests
+
+
+def test_a_sink_is_called_once_per_step_for_all_its_requests() -> None:
+    engine = tiny_engine(max_streams=4)
+    calls: list[list[tuple[RequestId, Event]]] = []
+
+    class Sink:
+        def take(self, events: Sequence[tuple[RequestId, Event]]) -> None:
+            calls.append(list(events))
+
+    sink = Sink()  # each `sink.take` is an object of its own, and yet they are one sink
+    requests = [engine.submit(engine.encode(GenerationRequest(prompt="x", max_tokens=3)), sink.take) for _ in range(2)]
+    assert run_until_idle(engine) == len(calls) == 3
+    assert [request_id for request_id, _ in calls[0]] == requests
+    assert [len(call) for call in calls] == [2, 2, 4]
+
+
+def test_the_first_token_is_marked_and_the_times_add_up() -> None:
+    engine, inbox = tiny_engine(prefill_chunk=8), Inbox()
+    request_id = submit(engine, inbox, LONG_PROMPT, max_tokens=5)
+    run_until_idle(engine)
+    end = inbox.end(request_id)
+    assert isinstance(end, Finished)
+    assert (end.prompt_tokens, end.completion_tokens) == (len(LONG_PROMPT), 5)
+    first, *others = inbox.tokens(request_id)
+    assert first.is_first
+    assert not any(token.is_first for token in others)
+    assert end.prefill_ms == first.ms > 0
+    assert end.decode_ms == pytest.approx(sum(token.ms for token in others))
+    assert end.total_ms >= end.prefill_ms + end.decode_ms
+
+
+def test_the_slot_of_an_aborted_request_is_used_in_the_same_step() -> None:
+    engine, inbox = tiny_engine(max_streams=1), Inbox()
+    leaving, staying = submit(engine, inbox, "first"), submit(engine, inbox, "next", max_tokens=3)
+    steps(engine, 2)
+    assert inbox.events[staying] == []
+    engine.abort(leaving)
+    engine.step()
+    assert inbox.finish_reason(leaving) == "abort"
+    assert len(inbox.tokens(staying)) == 1
+
+
+def test_an_aborted_request_costs_no_more_forwards() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+    request_id = submit(engine, inbox, "hello")
+    engine.step()
+    schedules = spy_on_schedules(engine)
+    engine.abort(request_id)
+    assert not engine.step()
+    assert schedules == []

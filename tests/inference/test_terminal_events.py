@@ -1,0 +1,187 @@
+"""Every request ends in exactly one terminal event, whatever happens to it; its text is the decode of its ids."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from engine import Engine
+from interface.request import Counters, EngineFailed, Event, Failed, Finished, GenerationRequest, RequestId
+from tests.support.probes import LONG_PROMPT, break_the_model, steps
+from tests.support.tiny_models import (
+    Inbox,
+    bpe_tokenizer,
+    byte_tokenizer,
+    decode,
+    reference,
+    run_until_idle,
+    submit,
+    syllable_tokenizer,
+    tiny_engine,
+)
+
+
+def test_a_request_ends_once_when_it_has_all_its_tokens() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+    request_id = submit(engine, inbox, "hello", max_tokens=5)
+    run_until_idle(engine)
+    steps(engine, 3)
+    assert inbox.finish_reason(request_id) == "length"
+    assert len(inbox.tokens(request_id)) == 5
+
+
+def abort_before_its_submit_is_taken(engine: Engine, inbox: Inbox) -> RequestId:
+    request_id = submit(engine, inbox, "hello")
+    engine.abort(request_id)
+    return request_id
+
+
+def abort_in_the_queue(engine: Engine, inbox: Inbox) -> RequestId:
+    submit(engine, inbox, "the one that has the slot", max_tokens=6)
+    request_id = submit(engine, inbox, "hello")
+    engine.step()
+    assert engine.counters().waiting == 1
+    engine.abort(request_id)
+    return request_id
+
+
+def abort_in_prefill(engine: Engine, inbox: Inbox) -> RequestId:
+    request_id = submit(engine, inbox, LONG_PROMPT)
+    steps(engine, 2)
+    assert (engine.counters().running, inbox.events[request_id]) == (1, [])
+    engine.abort(request_id)
+    return request_id
+
+
+def abort_in_decode(engine: Engine, inbox: Inbox) -> RequestId:
+    request_id = submit(engine, inbox, "hello")
+    steps(engine, 3)
+    assert inbox.tokens(request_id)
+    engine.abort(request_id)
+    return request_id
+
+
+def abort_twice(engine: Engine, inbox: Inbox) -> RequestId:
+    request_id = abort_in_decode(engine, inbox)
+    engine.abort(request_id)
+    engine.step()
+    engine.abort(request_id)
+    return request_id
+
+
+@pytest.mark.parametrize(
+    "begin_and_abort",
+    [abort_before_its_submit_is_taken, abort_in_the_queue, abort_in_prefill, abort_in_decode, abort_twice],
+)
+def test_an_aborted_request_ends_once_and_at_the_next_step(
+    begin_and_abort: Callable[[Engine, Inbox], RequestId],
+) -> None:
+    engine, inbox = tiny_engine(max_streams=1, prefill_chunk=4), Inbox()
+    request_id = begin_and_abort(engine, inbox)
+    tokens = len(inbox.tokens(request_id))
+    engine.step()
+    assert inbox.finish_reason(request_id) == "abort"
+    end = inbox.end(request_id)
+    assert isinstance(end, Finished)
+    assert end.completion_tokens == len(inbox.tokens(request_id)) == tokens
+    run_until_idle(engine)
+    assert inbox.finish_reason(request_id) == "abort"
+    assert engine.counters().running == engine.counters().waiting == 0
+
+
+def test_an_abort_of_a_request_that_has_finished_is_nothing() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+    request_id = submit(engine, inbox, "hello", max_tokens=2)
+    run_until_idle(engine)
+    engine.abort(request_id)
+    run_until_idle(engine)
+    assert inbox.finish_reason(request_id) == "length"
+
+
+def test_an_abort_of_a_request_that_never_was_is_nothing() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+    request_id = submit(engine, inbox, "hello", max_tokens=4, temperature=0)
+    engine.abort(request_id + 1000)
+    engine.abort(-1)
+    run_until_idle(engine)
+    assert inbox.token_ids(request_id) == reference("llama", "hello", 4)
+    assert engine.counters() == Counters(0, 0, 4)
+
+
+def test_every_request_gets_the_error_of_the_step_that_raised() -> None:
+    engine, inbox = tiny_engine(max_streams=2, prefill_chunk=16), Inbox()
+    decoding = submit(engine, inbox, "hello")
+    prefilling = submit(engine, inbox, LONG_PROMPT)
+    waiting = submit(engine, inbox, "hello")
+    steps(engine, 2)
+    leaving = submit(engine, inbox, "aborted while the step fails")
+    engine.abort(leaving)
+    arriving = submit(engine, inbox, "hello")
+    break_the_model(engine)
+    with pytest.raises(EngineFailed, match="RuntimeError: out of memory"):
+        engine.step()
+    for request_id in (decoding, prefilling, waiting, arriving):
+        assert inbox.end(request_id) == Failed("RuntimeError: out of memory", "engine_error")
+    assert inbox.finish_reason(leaving) == "abort"
+    assert engine.counters().running == engine.counters().waiting == 0
+
+
+def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+    unlucky_id = reference("llama", "unlucky", 3)[2]
+    assert unlucky_id not in reference("llama", "lucky", 8)
+    decode_all = engine._decode
+
+    def brittle_decode(token_ids: Sequence[int]) -> str:
+        if unlucky_id in token_ids:
+            raise IndexError("piece id is out of range")
+        return decode_all(token_ids)
+
+    engine._decode = brittle_decode  # type: ignore[method-assign]
+    lucky = submit(engine, inbox, "lucky", max_tokens=8, temperature=0)
+    unlucky = submit(engine, inbox, "unlucky", max_tokens=8, temperature=0)
+    run_until_idle(engine)
+    assert inbox.end(unlucky) == Failed("IndexError: piece id is out of range", "engine_error")
+    assert len(inbox.tokens(unlucky)) == 2
+    assert inbox.token_ids(lucky) == reference("llama", "lucky", 8)
+    assert submit(engine, inbox, "the engine goes on", max_tokens=1)
+
+
+def test_a_sink_that_raises_loses_its_requests_and_nobody_elses() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+
+    def broken_sink(events: Sequence[tuple[RequestId, Event]]) -> None:
+        raise RuntimeError("nobody is there")
+
+    engine.submit(engine.encode(GenerationRequest(prompt="hello", max_tokens=50)), broken_sink)
+    other = submit(engine, inbox, "hello", max_tokens=8, temperature=0)
+    steps(engine, 2)
+    assert engine.counters().running == 1
+    run_until_idle(engine)
+    assert inbox.token_ids(other) == reference("llama", "hello", 8)
+    assert engine.counters() == Counters(0, 0, 9)
+
+
+@pytest.mark.parametrize("tokenizer", [byte_tokenizer, bpe_tokenizer, syllable_tokenizer])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_joined_text_is_the_decode_of_all_ids(tokenizer: Callable[[], PreTrainedTokenizerBase], seed: int) -> None:
+    engine, inbox = tiny_engine(tokenizer=tokenizer(), max_streams=3), Inbox()
+    requests = [
+        submit(engine, inbox, "noise", max_tokens=100, temperature=2.0, seed=10 * seed + number, stop=["\x00\x00never"])
+        for number in range(6)
+    ]
+    run_until_idle(engine)
+    for request_id in requests:
+        assert len(set(inbox.token_ids(request_id))) > 20, "this was to be noise"
+        assert inbox.text(request_id) == decode(tokenizer(), inbox.token_ids(request_id))
+
+
+def test_the_text_of_an_aborted_request_is_the_beginning_of_it() -> None:
+    engine, inbox = tiny_engine(tokenizer=bpe_tokenizer()), Inbox()
+    request_id = submit(engine, inbox, "noise", max_tokens=100, temperature=2.0, seed=3)
+    steps(engine, 40)
+    engine.abort(request_id)
+    run_until_idle(engine)
+    whole = decode(bpe_tokenizer(), inbox.token_ids(request_id))
+    assert whole.startswith(inbox.text(request_id))
+    assert set(whole.removeprefix(inbox.text(request_id))) <= {"\ufffd"}

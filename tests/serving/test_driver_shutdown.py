@@ -1,0 +1,82 @@
+"""The driver's end: open requests finish in time, or are told."""
+
+import asyncio
+import logging
+
+import pytest
+
+from config import Config
+from interface.request import Counters, EngineUnavailable, Failed, Finished
+from tests.support.asgi_client import PATIENCE, until
+from tests.support.driving import all_events, driving, never, stuck, submit, terminal
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.slow_tokenizer import SlowTokenizer
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_end_gives_every_open_request_a_terminal_event_of_type_shutdown() -> None:
+    engine = ScriptedEngine(slots=1)
+    async with driving(engine) as driver:
+        engine.hold()
+        tasks = [asyncio.create_task(all_events(await submit(driver))) for _ in range(3)]
+        await until(lambda: engine.counters() == Counters(1, 2, 0))
+    for events in await asyncio.gather(*tasks):
+        assert terminal(events) == Failed("The server is shutting down", "shutdown")
+    with pytest.raises(EngineUnavailable):
+        await submit(driver)
+
+
+async def test_what_comes_after_the_terminal_event_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The engine answers the abort of a request that was shut down with an end of its own."""
+    caplog.set_level(logging.INFO, "engine.access")
+    engine = ScriptedEngine()
+    async with driving(engine) as driver:
+        engine.hold()
+        generation = await submit(driver)
+        generation.fail(Failed("why", "shutdown"))
+        await until(lambda: engine.aborted == [generation.number])
+        late = await submit(driver)  # its first token comes after the other one's abort
+        engine.release()
+        await all_events(late)
+        assert await all_events(generation) == [Failed("why", "shutdown")]
+    assert [record.getMessage().rpartition("=")[2] for record in caplog.records] == ["stop", "shutdown"]
+
+
+async def test_a_request_that_is_tokenized_while_the_server_ends_is_refused() -> None:
+    engine = SlowTokenizer()
+    async with driving(engine) as driver:
+        late = asyncio.create_task(submit(driver))
+        await until(engine.is_encoding.is_set)
+    engine.may_encode.set()
+    with pytest.raises(EngineUnavailable, match="shutting down"):
+        async with asyncio.timeout(PATIENCE):
+            await late
+
+
+async def test_at_a_signal_open_streams_may_finish_and_new_ones_are_refused() -> None:
+    engine = ScriptedEngine()
+    async with driving(engine, Config(drain=PATIENCE)) as driver:
+        engine.hold()
+        finishing = asyncio.create_task(all_events(await submit(driver)))
+        draining = asyncio.create_task(driver._drain())
+        await until(lambda: driver.status == "shutting down")
+        with pytest.raises(EngineUnavailable, match="shutting down"):
+            await submit(driver)
+        engine.release()
+        assert isinstance(terminal(await finishing), Finished)
+        async with asyncio.timeout(PATIENCE / 10):
+            await draining
+
+
+async def test_at_a_signal_streams_that_do_not_finish_are_told_and_those_that_do_not_listen_are_cut_off() -> None:
+    engine = ScriptedEngine()
+    async with driving(engine, Config(drain=0.01)) as driver:
+        engine.hold()
+        listening = asyncio.create_task(all_events(await submit(driver)))
+        deaf = await submit(driver)
+        sending = asyncio.create_task(deaf.run(stuck, never))
+        await driver._drain()
+        assert terminal(await listening) == Failed("The server is shutting down", "shutdown")
+        assert await sending is None
+        await until(lambda: sorted(engine.aborted) == [1, 2])

@@ -1,0 +1,57 @@
+"""What the driver's tests share: a driver that runs, and one request's events."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from config import Config
+from interface.request import Event, Failed, Finished, GenerationRequest, Token
+from serving.driver import Driver, Generation
+from tests.support.asgi_client import PATIENCE, until
+from tests.support.scripted_engine import ScriptedEngine
+
+
+@asynccontextmanager
+async def driving(engine: ScriptedEngine, config: Config | None = None) -> AsyncIterator[Driver]:
+    driver = Driver(config or Config(), lambda config: engine)
+    async with driver.running():
+        await until(lambda: driver.status == "ok")
+        try:
+            yield driver
+        finally:
+            engine.release()
+
+
+async def submit(driver: Driver, prompt: str = "hello", max_tokens: int = 128) -> Generation:
+    return await driver.submit(GenerationRequest(prompt=prompt, max_tokens=max_tokens), "an-id")
+
+
+async def never() -> None:
+    """A client that stays."""
+    await asyncio.Event().wait()
+
+
+async def stuck() -> str:
+    """A send that never ends."""
+    await never()
+    return "sent"
+
+
+async def all_events(generation: Generation, gone: Callable[[], Awaitable[None]] = never) -> list[Event]:
+    """Everything that one generation says, to its end."""
+    events: list[Event] = []
+
+    async def collect() -> None:
+        events.extend([event async for event in generation.events() if event is not None])
+
+    async with asyncio.timeout(PATIENCE):
+        await generation.run(collect, gone)
+    return events
+
+
+def terminal(events: Sequence[Event]) -> Finished | Failed:
+    """The one terminal event, which must be the last."""
+    *tokens, end = events
+    assert all(isinstance(token, Token) for token in tokens)
+    assert isinstance(end, Finished | Failed)
+    return end

@@ -1,0 +1,21 @@
+"""A scripted engine whose tokenizer waits, for what may happen to a request meanwhile."""
+
+import threading
+
+from interface.request import EncodedRequest, GenerationRequest
+from tests.support.asgi_client import PATIENCE
+from tests.support.scripted_engine import ScriptedEngine
+
+
+class SlowTokenizer(ScriptedEngine):
+    """Waits in `encode` until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_encoding = threading.Event()
+        self.may_encode = threading.Event()
+
+    def encode(self, request: GenerationRequest) -> EncodedRequest:
+        self.is_encoding.set()
+        assert self.may_encode.wait(PATIENCE)
+        return super().encode(request)
