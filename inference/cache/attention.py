@@ -2,19 +2,20 @@
 
 transformers calls whatever function a model's `attn_implementation` names, for every architecture alike
 (`AttentionInterface`). Ours stores the new tokens' keys and values in the cache and lets each token look at its own
-slot only.
+slot only. What of its slot a token may see, a window or a chunk of the text, is the model's business: transformers asks
+for a mask (`AttentionMaskInterface`), and instead of one we give the layers the number of the function that makes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from inference.cache.batch import Batch
+from inference.cache.batch import CAUSAL, Batch, causal_within
 
 SLOT_ATTENTION = "slots"
 LAYER = "slot_layer"
@@ -41,15 +42,17 @@ def slot_attention(
     softcap: float | None = None,
     sliding_window: int | None = None,
     s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend each token of a packed row to its own slot.
 
     Args:
         query: [1, heads, tokens, head_dim].
-        key, value: [1, kv_heads, tokens, head_dim], of the new tokens.
-        attention_mask: unused; transformers makes none for an attention that it does not know.
-        sliding_window: how many positions back a token may look, itself included.
+        key, value: [1, kv_heads, tokens, head_dim], of the new tokens; values may be of another width.
+        attention_mask: the number that `slot_mask` has given; None from a model that asks for no mask.
+        sliding_window: how many positions back a token may look, itself included; a mask says it too.
+        s_aux: [heads], a score for each head that takes part in the softmax and has no value: an attention sink.
 
     Returns:
         [1, tokens, heads, head_dim], and no weights.
@@ -58,11 +61,25 @@ def slot_attention(
         NotImplementedError: the model needs something that this attention does not do.
     """
     layer = getattr(module, LAYER, None)
-    if layer is None or s_aux is not None:
-        raise NotImplementedError(f"{type(module).__name__} does not attend the way this engine's cache needs it to")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    name = type(module).__name__
+    if layer is None:
+        raise NotImplementedError(f"{name} does not say which layer it is")
+    if position_bias is not None:
+        raise NotImplementedError(f"{name} adds a bias of its own to the scores; expected scores of queries and keys")
+    if attention_mask is not None and (attention_mask.dtype != torch.int64 or attention_mask.numel() != 1):
+        raise NotImplementedError(f"{name} makes masks of its own; expected those that transformers makes for models")
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     attend = torch.ops.engine.attend if torch.compiler.is_compiling() else _attend
-    return attend(query, key, value, layer, scale, softcap, sliding_window), None
+    return attend(query, key, value, layer, attention_mask, scale, softcap, sliding_window, s_aux), None
+
+
+def slot_mask(
+    batch_size: int, q_length: int, kv_length: int, *, mask_function: Callable[..., Tensor], **kwargs: Any
+) -> Tensor:
+    """What transformers gives a model's layers for a mask: the number of a function of positions, [1, 1, 1, 1]."""
+    assert _batch is not None, "the model runs outside of `attending`"
+    _batch.visibilities.append(lambda positions, columns: mask_function(0, 0, positions, columns))
+    return torch.tensor([[[[len(_batch.visibilities) - 1]]]])
 
 
 @contextmanager
@@ -86,12 +103,29 @@ def use_slot_attention(model: PreTrainedModel) -> None:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     assert _batch is not None, "the model runs outside of `attending`"
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    visible = _visibility(_batch, window) if mask is None else int(mask)
     # Contiguous, as `_attend_shape` promises the compiler.
-    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, window).unsqueeze(0).contiguous()
+    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, visible, sinks).unsqueeze(0).contiguous()
+
+
+def _visibility(batch: Batch, window: int | None) -> int:
+    """The number of a window's mask, where the window is all that a model tells."""
+    if window is None:
+        return CAUSAL
+    batch.visibilities.append(causal_within(window))
+    return len(batch.visibilities) - 1
 
 
 def attend_slots(
@@ -102,19 +136,21 @@ def attend_slots(
     value: Tensor,
     scale: float,
     softcap: float | None = None,
-    window: int | None = None,
+    visible: int = CAUSAL,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Store a layer's new keys and values, and attend each token of a packed row to its own slot.
 
     Args:
         query: [tokens, heads, head_dim].
         key, value: [tokens, kv_heads, head_dim].
+        visible: which of the batch's visibilities says what a token sees.
 
     Returns:
-        [tokens, heads, head_dim].
+        [tokens, heads, head_dim], as wide as the values.
     """
-    batch.windows.add(window)
-    keys, values = batch.cache.write(layer, key, value, batch.places())
+    batch.used[layer] = visible
+    keys, values = batch.cache.write(layer, key, value, batch.places(), batch.stale)
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)
@@ -122,9 +158,10 @@ def attend_slots(
             query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
             keys[slots, :, : run.length],
             values[slots, :, : run.length],
-            batch.run_mask(run, window, query.dtype),
+            batch.run_mask(run, visible, query.dtype),
             scale,
             softcap,
+            sinks,
         )
         outputs.append(output.squeeze(2))
     for segment in batch.segments:
@@ -132,23 +169,38 @@ def attend_slots(
             query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
             keys[segment.slot, None, :, : segment.end],
             values[segment.slot, None, :, : segment.end],
-            batch.segment_mask(segment, window, query.shape[1] // key.shape[1], query.dtype),
+            batch.segment_mask(segment, visible, query.shape[1] // key.shape[1], query.dtype),
             scale,
             softcap,
+            sinks,
         )
         outputs.append(output[0].transpose(0, 1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _attend_shape(
-    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, scale: float, softcap: float | None, window: int | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     _, heads, tokens, _ = query.shape
     return query.new_empty((1, tokens, heads, value.shape[-1]))
 
 
 def grouped_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scale: float,
+    softcap: float | None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention with the query heads of one key/value head folded into the query's length.
 
@@ -159,16 +211,19 @@ def grouped_attention(
         query: [rows, heads, tokens, head_dim].
         key, value: [rows, kv_heads, length, head_dim].
         mask: [rows or 1, 1, group * tokens or 1, length], added to the scores; group = heads / kv_heads.
+        sinks: [heads], see `slot_attention`.
 
     Returns:
-        [rows, heads, tokens, head_dim].
+        [rows, heads, tokens, head_dim], as wide as the values.
     """
     rows, heads, tokens, _ = query.shape
     kv_heads = key.shape[1]
     folded = query.reshape(rows, kv_heads, heads // kv_heads * tokens, -1)
-    if softcap is not None:
+    if softcap is not None or sinks is not None:
         scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scale
-        weights = (torch.tanh(scores / softcap) * softcap + mask).softmax(-1)
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        weights = _softmax(scores + mask, sinks)
         output = torch.matmul(weights.to(value.dtype), value)
     elif _is_quicker_in_products(query, key):
         mask = mask.expand(rows, kv_heads, folded.shape[2], -1).flatten(0, 1)
@@ -177,6 +232,16 @@ def grouped_attention(
     else:
         output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
     return output.reshape(rows, heads, tokens, -1)
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """The weights of `scores` [rows, kv_heads, group * tokens, length], without what a head's sink takes of them."""
+    if sinks is None:
+        return scores.softmax(-1)
+    rows, kv_heads, queries, length = scores.shape
+    per_query = sinks.float().reshape(kv_heads, -1, 1)  # [kv_heads, group, 1]
+    sink = per_query.expand(-1, -1, queries // per_query.shape[1]).reshape(1, kv_heads, queries, 1)
+    return torch.cat([scores, sink.expand(rows, -1, -1, -1)], dim=-1).softmax(-1)[..., :length]
 
 
 def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
@@ -192,11 +257,13 @@ def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
 
 
 AttentionInterface.register(SLOT_ATTENTION, slot_attention)
+AttentionMaskInterface.register(SLOT_ATTENTION, slot_mask)
 
 # To the compiler, attention is one operator that it need not look into: it depends on the tokens, never on the batch.
 _library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
-    "attend(Tensor query, Tensor key, Tensor value, Tensor layer, float scale, float? softcap, int? window) -> Tensor"
+    "attend(Tensor query, Tensor key, Tensor value, Tensor layer, Tensor? mask, float scale, float? softcap, "
+    "int? window, Tensor? sinks) -> Tensor"
 )
 _library.impl("attend", _attend, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 _library.impl("attend", _attend_shape, "Meta")  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ and ends. Requests in neighbouring slots attend together, as one run.
 """
 
 import itertools
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,12 +14,29 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from inference.cache.kv_cache import KVCache
+from inference.cache.kv_cache import KVCache, Stale
 from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
 
 LENGTH_STEP = 16
 """A run reads the cache up to its longest request's length, rounded up to this: whole vectors, and not every shape."""
+
+Visible = Callable[[Tensor, Tensor], Tensor]
+"""Says which columns of its slot a token may look at, by its position and theirs: a mask of booleans."""
+
+
+def causal(positions: Tensor, columns: Tensor) -> Tensor:
+    """A token looks at itself and at everything before it."""
+    return columns <= positions
+
+
+def causal_within(window: int) -> Visible:
+    """A token looks at itself and at what is less than `window` positions before it."""
+    return lambda positions, columns: (columns <= positions) & (columns > positions - window)
+
+
+CAUSAL = 0
+"""The number of `causal` among a batch's visibilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +72,9 @@ class Batch:
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
-    windows: set[int | None] = field(default_factory=set)  # how far back the layers have looked; None: all the way
+    stale: list[Stale] = field(default_factory=list)  # what earlier requests left where new ones begin
+    visibilities: list[Visible] = field(default_factory=lambda: [causal])
+    used: dict[int, int] = field(default_factory=dict)  # which of them each layer has used: what attention notes down
     _masks: dict[object, Tensor] = field(default_factory=dict)
     _places: list[Tensor] = field(default_factory=list)  # made when first asked for
 
@@ -64,36 +84,33 @@ class Batch:
             self._places.append(self.cache.places(self.slots, self.columns))
         return self._places[0]
 
-    def run_mask(self, run: Run, window: int | None, dtype: torch.dtype) -> Tensor:
+    def run_mask(self, run: Run, visible: int, dtype: torch.dtype) -> Tensor:
         """Added to a run's scores: [requests, 1, 1, length], 0 or -inf."""
-        key = (run, window)
+        key = (run, visible)
         if key not in self._masks:
             positions = self.positions[0, run.first : run.last, None, None, None]
-            self._masks[key] = _causal_mask(positions, run.length, window, dtype)
+            self._masks[key] = self._mask(positions, run.length, visible, dtype)
         return self._masks[key]
 
-    def segment_mask(self, segment: Segment, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
+    def segment_mask(self, segment: Segment, visible: int, group: int, dtype: torch.dtype) -> Tensor:
         """Added to a chunk's scores, for each of a group of heads: [1, 1, group * tokens, end], 0 or -inf."""
-        key = (segment, window, group)
+        key = (segment, visible, group)
         if key not in self._masks:
             positions = self.positions[:, None, segment.first : segment.last, None]
-            self._masks[key] = _causal_mask(positions, segment.end, window, dtype).repeat(1, 1, group, 1)
+            self._masks[key] = self._mask(positions, segment.end, visible, dtype).repeat(1, 1, group, 1)
         return self._masks[key]
+
+    def _mask(self, positions: Tensor, length: int, visible: int, dtype: torch.dtype) -> Tensor:
+        """0 where a query at `positions` [..., 1] may look at a key in `length` columns, -inf elsewhere."""
+        columns = torch.arange(length, device=positions.device)
+        seen = self.visibilities[visible](positions, columns)
+        return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill_(~seen, float("-inf"))
 
 
 class Decoder(Protocol):
     """Computes a batch: its logits [sampled, vocabulary], and the new tokens' keys and values in its cache."""
 
     def forward(self, batch: Batch) -> Tensor: ...
-
-
-def _causal_mask(positions: Tensor, length: int, window: int | None, dtype: torch.dtype) -> Tensor:
-    """0 where a query at `positions` [..., 1] may look at a key in `length` columns, -inf elsewhere."""
-    columns = torch.arange(length, device=positions.device)
-    visible = columns <= positions
-    if window is not None:
-        visible &= columns > positions - window
-    return torch.zeros(visible.shape, dtype=dtype, device=positions.device).masked_fill_(~visible, float("-inf"))
 
 
 def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
@@ -105,8 +122,10 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
     runs = _runs(slots, positions, cache.context)
     row_of_slot = {slot: row for row, slot in enumerate(slots)}
     sampled = [row_of_slot[_slot(sequence)] for sequence in schedule.decoding]
+    stale = [cache.take(_slot(sequence), sequence.cached_tokens, sequence.cached_tokens + 1) for sequence in decoding]
     segments: list[Segment] = []
     for chunk in schedule.chunks:
+        stale.append(cache.take(_slot(chunk.sequence), chunk.start, chunk.end))
         first, size = len(token_ids), chunk.end - chunk.start
         segments.append(Segment(_slot(chunk.sequence), first, first + size, chunk.start, chunk.end))
         token_ids += chunk.sequence.prompt_ids[chunk.start : chunk.end]
@@ -126,6 +145,7 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
         runs=runs,
         segments=segments,
         sampled=torch.tensor(sampled, dtype=torch.int64).to(device, non_blocking=True),
+        stale=[left for left in stale if left is not None],
     )
 
 

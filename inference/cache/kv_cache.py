@@ -2,7 +2,14 @@
 
 The tensors never move and never grow, and a slot's row is simply written over by its next request. Which request
 holds which slot is the scheduler's business; this file owns the tensors alone.
+
+Attention reads a slot up to the longest of its neighbours, and hides what lies behind the slot's own last token by
+weights of zero. Zero times NaN is NaN, so what an earlier request has left there must not stay: `take` notices when a
+request begins before the end of another's text, and the columns in between are cleared at the next write.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,48 +18,89 @@ BLOCK = 32
 """Kernels may read, though never use, the columns up to the next multiple of this."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Columns `first` to `last` of a slot, the latter not included, that belong to no running request."""
+
+    slot: int
+    first: int
+    last: int
+
+
 class KVCache:
     """Keys and values of every layer, in tensors [slots, columns, kv_heads, head_dim].
 
     `columns` is the context and at least one more, in whole blocks. A layer's tensors are made when it is first asked
-    for, in the shape that is asked for: any model's heads will do. They are the halves of one tensor, for one write.
+    for, in the shape that is asked for: any model's heads will do. Where values are as wide as keys, the two are halves
+    of one tensor, for one write.
     """
 
     def __init__(self, slots: int, context: int) -> None:
         self.slots = slots
         self.context = context
         self.columns = (context // BLOCK + 1) * BLOCK
-        self._layers: dict[int, Tensor] = {}
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._both: dict[int, Tensor] = {}  # keys and values, where they are of one width
+        self._written = [0] * slots  # columns that have been written, from the first on
 
     def layer(
-        self, number: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        number: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        value_dim: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer, as attention reads them: [slots, kv_heads, columns, head_dim].
 
-        The first call makes them, empty.
+        The first call makes them, empty. `value_dim` is the values' width where it is not the keys'.
         """
         if number not in self._layers:
-            shape = (2, self.slots, self.columns, kv_heads, head_dim)
-            self._layers[number] = torch.zeros(shape, dtype=dtype, device=device)
-        keys, values = self._layers[number].transpose(2, 3)
-        return keys, values
+            rows = (self.slots, self.columns, kv_heads)
+            if value_dim is None or value_dim == head_dim:
+                both = self._both[number] = torch.zeros((2, *rows, head_dim), dtype=dtype, device=device)
+                self._layers[number] = both[0], both[1]
+            else:
+                keys = torch.zeros((*rows, head_dim), dtype=dtype, device=device)
+                self._layers[number] = keys, torch.zeros((*rows, value_dim), dtype=dtype, device=device)
+        keys, values = self._layers[number]
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def take(self, slot: int, first: int, last: int) -> Stale | None:
+        """Note that columns `first` to `last` of a slot are going to be written.
+
+        Returns:
+            What another request has left behind them, if any.
+        """
+        written, self._written[slot] = self._written[slot], last
+        return Stale(slot, first, written) if first < written else None
 
     def places(self, slots: Tensor, columns: Tensor) -> Tensor:
         """Where the keys, then the values, of `slots`, `columns` [tokens] lie in every layer: [2 * tokens]."""
         keys = slots * self.columns + columns
         return torch.cat([keys, keys + self.slots * self.columns])
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `keys` and `values` [tokens, kv_heads, head_dim] at their `places`.
+    def write(
+        self, layer: int, keys: Tensor, values: Tensor, places: Tensor, stale: Sequence[Stale] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Clear what is `stale`, and store `keys` and `values` [tokens, kv_heads, head_dim] at their `places`.
 
         Returns:
             All the layer's keys and values.
         """
-        _, kv_heads, head_dim = keys.shape
-        cached = self.layer(layer, kv_heads, head_dim, keys.dtype, keys.device)
-        self._layers[layer].view(-1, kv_heads, head_dim).index_copy_(0, places, torch.cat([keys, values]))
+        tokens, kv_heads, head_dim = keys.shape
+        cached = self.layer(layer, kv_heads, head_dim, keys.dtype, keys.device, values.shape[-1])
+        for left in stale:
+            for tensor in self._layers[layer]:
+                tensor[left.slot, left.first : left.last] = 0
+        if layer in self._both:
+            self._both[layer].view(-1, kv_heads, head_dim).index_copy_(0, places, torch.cat([keys, values]))
+        else:
+            for tensor, new in zip(self._layers[layer], (keys, values), strict=True):
+                tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, places[:tokens], new)
         return cached
 
     @property
     def bytes(self) -> int:
-        return sum(layer.numel() * layer.element_size() for layer in self._layers.values())
+        return sum(part.numel() * part.element_size() for layer in self._layers.values() for part in layer)

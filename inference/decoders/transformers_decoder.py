@@ -5,13 +5,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from inference.cache.attention import attending, use_slot_attention
-from inference.cache.batch import Batch
+from inference.cache.batch import Batch, Visible
 from inference.decoders.compilation import as_compiled, compile_layers, uncompile_layers
-from inference.decoders.linear import pack_linears
+from inference.decoders.packed_modules import pack_linears
 from interface.request import UnsupportedModel
 
 
@@ -21,7 +22,7 @@ class TransformersDecoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._windows: set[int | None] = set()
+        self._seen: list[Visible] = []  # how the layers looked back at the last forward
         self._run_as_compiled: Callable[[], AbstractContextManager[Any]] = nullcontext
         use_slot_attention(model)
         pack_linears(model)
@@ -30,8 +31,15 @@ class TransformersDecoder:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
         wanted = {"logits_to_keep": batch.sampled} if self._takes_logits_to_keep else {}
         with attending(batch), self._run_as_compiled():
-            output = self._model(input_ids=batch.token_ids, position_ids=batch.positions, use_cache=False, **wanted)
-        self._windows = batch.windows
+            output = self._model(
+                input_ids=batch.token_ids,
+                # Nothing is padding. Without a mask, transformers would take the jumps in the positions for borders.
+                attention_mask=torch.ones_like(batch.token_ids),
+                position_ids=batch.positions,
+                use_cache=False,
+                **wanted,
+            )
+        self._seen = [batch.visibilities[number] for number in set(batch.used.values())]
         logits: Tensor = output.logits[0]
         return logits if wanted else logits[batch.sampled]
 
@@ -48,11 +56,15 @@ class TransformersDecoder:
         if getattr(config, "use_sliding_window", True):
             declared.append(getattr(config, "sliding_window", None))
         for window in declared:
-            if window is not None and window < context and window not in self._windows:
+            if window is not None and window < context and not self._hides(window):
                 raise UnsupportedModel(
                     f"{type(self._model).__name__} looks back {window} tokens in a way that this engine does not see. "
                     f"Up to there it runs right: set the context to {window} (ENGINE_CONTEXT={window})."
                 )
+
+    def _hides(self, window: int) -> bool:
+        """Whether some layer's token at position `window` does not see the first one any more."""
+        return not all(bool(seen(torch.tensor(window), torch.tensor(0))) for seen in self._seen)
 
     def compile(self, try_out: Callable[[], None]) -> None:
         """Let torch compile the layers; `try_out` runs every graph that there will be.

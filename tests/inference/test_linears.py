@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from inference.cache.batch import Run, _runs
-from inference.decoders.linear import Outputs, pack_linears
+from inference.decoders.packed_modules import Outputs, pack_linears
 from inference.tensor_thread import on_tensor_thread
 from tests.support.tiny_models import random_model
 
@@ -64,6 +64,26 @@ def test_siblings_with_different_inputs_are_told_apart() -> None:
         expected = [layers.q_proj(one), layers.k_proj(other), layers.v_proj(one)]
         pack_linears(layers)
         got = [layers.q_proj(one), layers.k_proj(other), layers.v_proj(one)]
+    torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)
+
+
+class Clipped(nn.Linear):
+    """A linear layer that does more than its product."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).clamp(-0.1, 0.1)
+
+
+@has_bfloat16
+def test_a_layer_with_a_forward_of_its_own_is_left_alone() -> None:
+    layers = nn.Sequential(Clipped(HIDDEN, MLP), nn.Linear(MLP, HIDDEN), nn.Linear(HIDDEN, HIDDEN)).bfloat16()
+    layers[1].register_forward_hook(lambda layer, inputs, output: output.clamp(-0.1, 0.1))
+    input = torch.randn(1, 3, HIDDEN).bfloat16()
+    with torch.inference_mode():
+        expected = layers(input)
+        pack_linears(layers)
+        got = layers(input)
+    assert [type(layer) for layer in layers] == [Clipped, nn.Linear, Outputs]
     torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)
 
 

@@ -1,0 +1,81 @@
+"""What a request leaves in its slot, NaN at worst, reaches no other request."""
+
+import pytest
+import torch
+
+from config import Config
+from engine import Engine
+from inference.cache.kv_cache import KVCache, Stale
+from inference.weights.checkpoint import Checkpoint
+from tests.support.tiny_models import (
+    CONTEXT,
+    Inbox,
+    byte_tokenizer,
+    random_model,
+    reference,
+    run_until_idle,
+    submit,
+)
+
+POISON = "~"
+LENGTH = 24
+
+
+def poisonable_engine(architecture: str, max_streams: int) -> Engine:
+    """An engine whose model computes NaN from the token of `POISON` on."""
+    model = random_model(architecture)
+    embedding = model.get_input_embeddings().weight
+    assert isinstance(embedding, torch.Tensor)
+    [poison_id] = byte_tokenizer()(POISON)["input_ids"]
+    with torch.no_grad():
+        embedding[poison_id] = float("nan")
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    return Engine(checkpoint, Config(max_streams=max_streams, prefill_chunk=16))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "mistral"])
+def test_nan_in_a_slot_does_not_reach_the_slots_next_request(architecture: str) -> None:
+    engine, inbox = poisonable_engine(architecture, max_streams=1), Inbox()
+    submit(engine, inbox, "n" * 20 + POISON * 60, max_tokens=20, temperature=0)
+    run_until_idle(engine)
+    probe = submit(engine, inbox, "xx?", max_tokens=LENGTH, temperature=0)
+    run_until_idle(engine)
+    assert inbox.token_ids(probe) == reference(architecture, "xx?", LENGTH)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_nan_in_a_slot_does_not_reach_the_neighbours(architecture: str) -> None:
+    engine, inbox = poisonable_engine(architecture, max_streams=3), Inbox()
+    probes = {}
+    for prompt in ("once upon", POISON * 50, "a fox", "2+2="):
+        request_id = submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0)
+        if prompt[0] != POISON:
+            probes[request_id] = prompt
+    run_until_idle(engine)
+    for request_id, prompt in probes.items():
+        assert inbox.token_ids(request_id) == reference(architecture, prompt, LENGTH), prompt
+
+
+def test_a_slot_knows_what_lies_behind_a_new_beginning() -> None:
+    cache = KVCache(slots=2, context=100)
+    assert cache.take(0, 0, 40) is None, "nothing was there"
+    assert cache.take(0, 40, 41) is None, "the same request goes on"
+    assert cache.take(0, 10, 20) == Stale(0, 10, 41), "another one reuses ten columns"
+    assert cache.take(0, 20, 21) is None
+    assert cache.take(1, 0, 1) is None, "the other slot is another slot"
+
+
+@pytest.mark.parametrize("value_dim", [4, 6])
+def test_what_is_stale_is_cleared_at_the_next_write_and_nothing_else(value_dim: int) -> None:
+    cache, device = KVCache(slots=2, context=10), torch.device("cpu")
+    keys, values = cache.layer(0, 1, 4, torch.float32, device, value_dim)
+    keys.fill_(float("nan"))
+    values.fill_(float("nan"))
+    places = cache.places(torch.tensor([1]), torch.tensor([3]))
+    cache.write(0, torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), places, [Stale(1, 3, 8)])
+    for tensor in (keys, values):  # [slots, kv_heads, columns, width]
+        assert tensor[1, 0, 3].eq(1).all()
+        assert tensor[1, 0, 4:8].eq(0).all()
+        assert tensor[0].isnan().all()
+        assert tensor[1, 0, :3].isnan().all()
+        assert tensor[1, 0, 8:].isnan().all()
