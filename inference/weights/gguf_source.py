@@ -1,0 +1,86 @@
+"""A checkpoint in a GGUF file, with the same questions to it as a folder of transformers' kind answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from gguf import GGMLQuantizationType
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedTokenizerBase
+
+from inference.weights.gguf import PLAIN, BadGGUF, GGUFFile
+from inference.weights.gguf_model import lazily, model_config, model_weights
+from inference.weights.gguf_tokenizer import make_tokenizer
+from inference.weights.known import Loaded, reason
+
+SAMPLING = {
+    "temperature": "temp",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}
+"""What generation_config.json calls them, and what `general.sampling.…` does."""
+ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+
+
+class GGUFSource:
+    """A model in a GGUF file, or in all the parts of a split one. `name` is what the user called it."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self.file = GGUFFile.open(path)
+
+    @property
+    def config_path(self) -> Path:
+        return self.file.path
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"eos_token_id": [self.file.get(key, int) for key in ENDS if key in self.file.metadata]}
+
+    def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
+        said = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
+        return self.file.path, said
+
+    def config(self) -> PreTrainedConfig:
+        try:
+            return model_config(self.file)
+        except BadGGUF:
+            raise
+        except Exception as error:  # sizes that do not fit each other
+            kind = self.file.architecture
+            raise BadGGUF(self.file.path, f"not a configuration that a {kind} can have: {reason(error)}") from error
+
+    def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+        return make_tokenizer(self.file)
+
+    def dtype(self) -> torch.dtype:
+        """The precision of its matrices; bfloat16 for what is quantized."""
+        kinds = [blocks.kind for blocks in self.file.tensors.values() if len(blocks.shape) > 1]
+        kind = max(set(kinds), key=kinds.count, default=GGMLQuantizationType.F32)
+        return PLAIN.get(kind.name, torch.bfloat16)
+
+    @property
+    def elements(self) -> int:
+        tensors = self.file.tensors.values()
+        return sum(blocks.data.size // blocks.row_bytes * blocks.shape[-1] for blocks in tensors)
+
+    def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
+        weights = model_weights(self.file, config)
+        try:
+            model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            loaded: Any = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(lazily(weights, dtype)),
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except Exception as error:
+            raise BadGGUF(self.file.path, f"its weights cannot be loaded: {reason(error)}") from error
+        return Loaded(loaded[0], loaded[1])
+
+    def where(self, weight: str) -> Path:
+        return self.file.path

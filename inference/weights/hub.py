@@ -1,0 +1,134 @@
+"""Brings a checkpoint from the Hugging Face hub: `owner/name`, `owner/name@revision`, `owner/name/file.gguf`.
+
+The files lie where all programs of Hugging Face keep them (`HF_HOME`); what is there is not downloaded again. Bars on
+the terminal show the progress. `HF_TOKEN` opens gated and private models, `HF_ENDPOINT` names another hub, and
+`HF_HUB_OFFLINE=1` keeps to what is on the disk, which is also tried where the hub cannot be reached.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils._validators import validate_repo_id
+
+from inference.weights.gguf import PART
+from interface.request import LoadError
+
+log = logging.getLogger("engine")
+
+SETTINGS = (".json", ".jinja", ".txt", "tokenizer.model")
+"""How the names of the small files end that come with any weights."""
+
+
+def bring(name: str) -> Path:
+    """The folder or GGUF file on the disk that holds the hub's checkpoint of this name.
+
+    Raises:
+        LoadError: there is no such checkpoint, or the hub cannot be reached or keeps it closed.
+    """
+    model, _, revision = name.partition("@")
+    repository, file = _split(name, model)
+    try:
+        folder = _snapshot(repository, revision or None, file)
+    except GatedRepoError:
+        raise LoadError(
+            f"{name}: the hub shows this model only to accounts that have accepted its terms; accept them on "
+            f"{constants.ENDPOINT}/{repository} and set HF_TOKEN to a token of that account"
+        ) from None
+    except RevisionNotFoundError:
+        raise LoadError(f"{name}: the hub's {repository} has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise LoadError(
+            f"{name}: no folder here, and no model of this name on the hub, or one that HF_TOKEN does not open"
+        ) from None
+    except EntryNotFoundError:
+        raise LoadError(f"{name}: the hub's {repository} has no file {file}") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        raise LoadError(f"{name}: the hub at {constants.ENDPOINT} answered with status {status}") from error
+    path = folder / file if file else folder
+    if not path.exists():
+        raise LoadError(f"{name}: {path.name} is not among the files of {repository} on this disk")
+    return path
+
+
+def _split(name: str, model: str) -> tuple[str, str | None]:
+    """The repository, and the file in it if the name goes on to one."""
+    parts = model.split("/")
+    repository, file = "/".join(parts[:2]), "/".join(parts[2:]) or None
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        raise LoadError(
+            f"{name}: no folder here, and no hub name; expected owner/name or owner/name@revision"
+        ) from None
+    if file is not None and not file.endswith(".gguf"):
+        raise LoadError(f"{name}: expected a folder, a hub name (owner/name), or a .gguf file in one")
+    return repository, file
+
+
+def _snapshot(repository: str, revision: str | None, file: str | None) -> Path:
+    if constants.is_offline_mode():
+        return _on_disk(repository, revision, "HF_HUB_OFFLINE is set")
+    try:
+        files = HfApi().list_repo_files(repository, revision=revision)
+    except (HfHubHTTPError, ValueError):
+        raise
+    except Exception as error:  # what a connection fails with, which depends on the client that the hub's package has
+        log.debug("No connection", exc_info=error)
+        return _on_disk(repository, revision, f"the hub at {constants.ENDPOINT} cannot be reached")
+    wanted = _parts(file, files) if file else _wanted(repository, files)
+    log.info("Downloading %s (%d files), unless they are here …", repository, len(wanted))
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+
+
+def _on_disk(repository: str, revision: str | None, why: str) -> Path:
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        of = f"{repository}@{revision}" if revision else repository
+        raise LoadError(
+            f"{of}: {why}, and the model is not on this disk (looked in {constants.HF_HUB_CACHE}). "
+            f"Give a folder or a .gguf file, or download it where there is a network"
+        ) from None
+
+
+def _wanted(repository: str, files: Sequence[str]) -> list[str]:
+    """Weights of one kind, safetensors if there are any, and the small files that come with them."""
+    top = [file for file in files if "/" not in file]
+    settings = [file for file in top if file.endswith(SETTINGS)]
+    for suffix in (".safetensors", ".bin"):
+        if weights := [file for file in top if file.endswith(suffix)]:
+            return [*settings, *weights]
+    models = [file for file in files if file.endswith(".gguf") and _is_first(file)]
+    if len(models) == 1:
+        return _parts(models[0], files)
+    if models:
+        raise LoadError(
+            f"{repository}: it has {len(models)} GGUF files; name one of them, as in {repository}/{models[0]}. "
+            f"There are {', '.join(models)}"
+        )
+    raise LoadError(f"{repository}: it has neither weights in safetensors nor a .gguf file")
+
+
+def _is_first(file: str) -> bool:
+    part = PART.fullmatch(file)
+    return part is None or int(part["number"]) == 1
+
+
+def _parts(file: str, files: Sequence[str]) -> list[str]:
+    """A GGUF file, or all the parts of the split one that it belongs to."""
+    part = PART.fullmatch(file)
+    if part is None:
+        return [file]
+    return [other for other in files if (found := PART.fullmatch(other)) is not None and found["stem"] == part["stem"]]

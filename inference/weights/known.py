@@ -1,0 +1,138 @@
+"""What a checkpoint may lack or have too much of, and what makes its weights unusable.
+
+transformers makes up at random what a checkpoint lacks, and drops what a model has no place for; either way the answers
+are fluent garbage. So both are refused, but for the leftovers in the table here, each of which has a reason.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from inference.weights.safetensors_header import BadFile
+from interface.request import LoadError
+
+LEFTOVERS = (
+    (r"\.rotary_emb\.inv_freq$", "the angles of a rotary embedding, which are computed from config.json"),
+    (r"\.(attn|attention)\.(bias|masked_bias)$", "the causal mask, which old GPT-2 and GPT-NeoX models saved"),
+    (r"^(model\.)?mtp\.", "layers that predict several tokens at once; serving takes them one by one"),
+    (
+        r"^(model\.)?(visual|vision_tower|vision_model|audio_tower|multi_modal_projector|embed_vision|embed_audio)\.",
+        "what a model sees and hears with; only texts are served",
+    ),
+)
+"""Tensors that a model may have left over: a pattern of their names, and why nothing is lost without them."""
+SCALES = re.compile(r"(scale|scales|scale_inv|qzeros|qweight|g_idx|absmax|SCB|zero_point|quant_map|quant_state\S*)$")
+MOST_EXPERTS = 4096
+PIECE = 2**24
+"""Elements that are looked at together in the search for NaN: few enough to stay in memory that is reused."""
+LONGEST_REASON = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model, and what transformers' loader says about missing, mismatched and unexpected weights."""
+
+    model: PreTrainedModel
+    info: Mapping[str, Any]
+
+
+def reason(error: BaseException) -> str:
+    """The whole of an exception's message in one line, without the names of Python's types."""
+    text = " ".join(str(error).split()) or "no reason was given"
+    text = re.sub(r"\b(\w+\.)*\w*(Error|Exception): ", "", text)
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
+
+
+def refuse_layers(path: Path, settings: Mapping[str, Any], tensors: int | None) -> None:
+    """See that no number in a config.json makes more parts than its weights could fill.
+
+    Raises:
+        BadFile: one does.
+    """
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            refuse_layers(path, value, tensors)
+        elif type(value) is int and re.search(r"layer", key) and tensors is not None and value > max(tensors, 100):
+            raise BadFile(path, f"{key} is {value}, but the files hold {tensors} tensors")
+        elif type(value) is int and re.search(r"^(num|n)_.*experts", key) and value > MOST_EXPERTS:
+            raise BadFile(path, f"{key} is {value}; expected at most {MOST_EXPERTS}")
+
+
+def refuse_missing(name: str, loaded: Loaded, is_known: Callable[[str], bool]) -> None:
+    """See that the files and the model have the same weights.
+
+    Raises:
+        LoadError: a weight is missing, of another shape, or has no place in the model.
+    """
+    info = loaded.info
+    unfit = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if unfit:
+        raise LoadError(
+            f"{name}: {len(unfit)} weights are missing or of another shape than config.json says, {unfit[0]} for one. "
+            f"Is it the config.json of these weights, and are they complete?"
+        )
+    if problems := [*info.get("error_msgs", ()), *info.get("conversion_errors", {}).values()]:
+        raise LoadError(f"{name}: its weights cannot be brought into the model: {' '.join(str(problems[0]).split())}")
+    unexpected = sorted(key for key in info["unexpected_keys"] if not is_known(key))
+    if not unexpected:
+        return
+    scales = [key for key in unexpected if SCALES.search(key)]
+    if scales:
+        raise LoadError(
+            f"{name}: {len(scales)} tensors look like the scales of a quantization that config.json does not mention, "
+            f"{scales[0]} for one. Serve the model that they were made from, or a GGUF file of it."
+        )
+    raise LoadError(
+        f"{name}: the model has no place for {len(unexpected)} tensors of the files, {unexpected[0]} for one. "
+        f"Is it the config.json of these weights?"
+    )
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a tensor may be left over, by its name."""
+    return any(re.search(pattern, name) for pattern, _ in LEFTOVERS)
+
+
+def refuse_nan(weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path]) -> None:
+    """See that every weight is a finite number; their pages are read here for the first time anyway.
+
+    Raises:
+        BadFile: one is NaN or infinite.
+    """
+    for name, weight in weights:
+        if weight.is_floating_point() and not _is_finite(weight.detach()):
+            raise BadFile(where(name), f"tensor {name} has a weight that is NaN or infinite; expected numbers only")
+
+
+def _is_finite(weight: Tensor) -> bool:
+    for piece in torch.split(weight.reshape(-1), PIECE):
+        least, most = torch.aminmax(piece) if len(piece) else (piece.new_zeros(()), piece.new_zeros(()))
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            return False
+    return True
+
+
+def refuse_larger(path: Path, elements: int, build: Callable[[], PreTrainedModel]) -> None:
+    """See that a model is no larger than its files, before memory is taken for it.
+
+    Raises:
+        BadFile: it is larger, or there is no such model.
+    """
+    try:
+        with torch.device("meta"):
+            model = build()
+    except Exception as error:
+        raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if wanted > 1.05 * elements + 4096:
+        raise BadFile(
+            path,
+            f"it describes a model of {wanted} weights, but the files hold {elements}: weights are missing or of "
+            f"another shape. Is it the config.json of these weights, and are they complete?",
+        )

@@ -1,0 +1,126 @@
+"""Reads what a safetensors file says about its tensors, and whether the file is whole, without reading the tensors."""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interface.request import LoadError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LONGEST_HEADER = 100_000_000
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
+    "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "F4": 4,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+
+
+class BadFile(LoadError):
+    """A file that cannot be used; the message begins with its path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a file says about one of its tensors."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+def refuse_pointer(path: Path) -> None:
+    """See that a file is the file itself, not what Git keeps of it in a clone without Git LFS.
+
+    Raises:
+        BadFile: it is a pointer.
+    """
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise BadFile(path, "this is a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        BadFile: it holds something else, or nothing.
+    """
+    refuse_pointer(path)
+    text = path.read_bytes()
+    if not text.strip():
+        raise BadFile(path, "expected a JSON object, got an empty file")
+    try:
+        found = json.loads(text)
+    except UnicodeDecodeError:
+        raise BadFile(path, "expected a JSON object, got bytes that are not UTF-8") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadFile(path, f"expected a JSON object, but it is damaged or cut short at {where}") from None
+    except (RecursionError, ValueError):  # a thousand brackets, a number of ten thousand digits
+        raise BadFile(path, "expected a JSON object, got one that is nested too deeply or has absurd numbers") from None
+    if not isinstance(found, dict):
+        raise BadFile(path, f"expected a JSON object, got a {type(found).__name__}")
+    return found
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        BadFile: the file is cut short or damaged.
+    """
+    refuse_pointer(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        beginning = file.read(8)
+        length = struct.unpack("<Q", beginning)[0] if len(beginning) == 8 else -1
+        if not 0 < length <= min(LONGEST_HEADER, size - 8):
+            raise BadFile(
+                path, f"expected a safetensors file, got one of {size} bytes that is cut short or another kind"
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise BadFile(path, "the header of this safetensors file is damaged")
+    header.pop("__metadata__", None)
+    tensors, ends = {}, [0]
+    for name, entry in header.items():
+        tensors[name], end = _tensor(path, name, entry)
+        ends.append(end)
+    if max(ends) != size - 8 - length:
+        raise BadFile(
+            path,
+            f"the file is cut short or damaged: its header describes {max(ends)} bytes of tensors, it holds "
+            f"{size - 8 - length}",
+        )
+    return tensors
+
+
+def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
+    """What the header says about a tensor, and where its bytes end."""
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
+            sizes = [size for size in shape if type(size) is int and size >= 0]
+            if dtype not in BITS:
+                raise BadFile(path, f"tensor {name} is of type {dtype}, which this server does not know")
+            if len(sizes) == len(shape) and begin >= 0 and (end - begin) * 8 == math.prod(sizes) * BITS[dtype]:
+                return TensorInfo(path, dtype, tuple(sizes)), end
+    raise BadFile(path, f"the header of this safetensors file is damaged: it does not describe tensor {name} rightly")
+
+
+def elements(tensors: Mapping[str, TensorInfo]) -> int:
+    return sum(info.elements for info in tensors.values())

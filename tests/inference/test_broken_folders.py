@@ -1,0 +1,248 @@
+"""A folder that cannot be served: one line names the file, says what is wrong with it, and what to do."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from config import Config
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from interface.request import LoadError
+from tests.support.checkpoint_folders import edit_json, save
+from tests.support.tiny_models import random_model
+
+WEIGHTS = "model.safetensors"
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("sound"), random_model("llama"))
+
+
+@pytest.fixture
+def folder(sound_folder: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(sound_folder, tmp_path / "model"))
+
+
+def load(folder: Path, **settings: Any) -> Checkpoint:
+    return load_checkpoint(Config(model=str(folder), device="cpu", **settings))
+
+
+def refusal(folder: Path, file: str = "") -> str:
+    """What is wrong with a file, in the one line that names it first."""
+    with pytest.raises(LoadError) as refused:
+        load(folder)
+    message = str(refused.value)
+    name = str(folder / file)
+    assert message.startswith(f"{name}: ")
+    assert "\n" not in message
+    assert len(message) < 900
+    return message.removeprefix(f"{name}: ")
+
+
+def change_weights(folder: Path, **changes: Tensor | None) -> None:
+    """Replace tensors, or add them; None takes one away."""
+    tensors: dict[str, Tensor | None] = {**load_file(folder / WEIGHTS), **changes}
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, folder / WEIGHTS, {"format": "pt"})
+
+
+def write(name: str, text: str) -> Damage:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def cut(name: str, size: int) -> Damage:
+    return lambda folder: os.truncate(folder / name, size)
+
+
+def remove(name: str) -> Damage:
+    return lambda folder: (folder / name).unlink()
+
+
+def edit(**changes: object) -> Damage:
+    return lambda folder: edit_json(folder / "config.json", **changes)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269060552\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "file", "reason"),
+    [
+        (cut(WEIGHTS, 20_000), WEIGHTS, "the file is cut short or damaged: its header describes"),
+        (cut(WEIGHTS, 100), WEIGHTS, "expected a safetensors file, got one of 100 bytes that is cut short"),
+        (cut(WEIGHTS, 0), WEIGHTS, "expected a safetensors file, got one of 0 bytes that is cut short"),
+        (write(WEIGHTS, "x" * 5000), WEIGHTS, "expected a safetensors file, got one of 5000 bytes"),
+        (remove(WEIGHTS), "", "expected model.safetensors, model.safetensors.index.json or a .gguf file, found none"),
+        (write(WEIGHTS, POINTER), WEIGHTS, "this is a pointer of Git LFS, not the file itself; run `git lfs pull`"),
+        (write("tokenizer.json", POINTER), "tokenizer.json", "this is a pointer of Git LFS"),
+        (write("config.json", "{"), "config.json", "expected a JSON object, but it is damaged or cut short at line 1"),
+        (write("config.json", ""), "config.json", "expected a JSON object, got an empty file"),
+        (write("config.json", "[1]"), "config.json", "expected a JSON object, got a list"),
+        (
+            write("config.json", "[" * 100_000),
+            "config.json",
+            "expected a JSON object, got one that is nested too deeply",
+        ),
+        (write("config.json", "{}"), "config.json", "expected a model_type, the name of an architecture, got None"),
+        (edit(model_type="no-such"), "config.json", "model_type 'no-such' is none that transformers"),
+        (edit(model_type="t5"), "config.json", "model_type 't5' is no causal language model; expected one that"),
+        (edit(hidden_size="many"), "config.json", "not a configuration that a llama can have: Validation error for"),
+        (edit(num_hidden_layers=10**9), "config.json", "num_hidden_layers is 1000000000, but the files hold"),
+        (edit(hidden_size=10**7), "config.json", "it describes a model of"),
+        (edit(vocab_size=10**12), "config.json", "it describes a model of"),
+        (
+            edit(quantization_config={"quant_method": "awq"}),
+            "config.json",
+            "the weights are quantized by awq, which is",
+        ),
+        (write("generation_config.json", "nonsense"), "generation_config.json", "expected a JSON object, but it is"),
+        (write("generation_config.json", '{"top_p": 7}'), "generation_config.json", "top_p: input should be less than"),
+        (
+            write("generation_config.json", '{"eos_token_id": 1.5}'),
+            "generation_config.json",
+            "eos_token_id: expected a",
+        ),
+        (
+            write("generation_config.json", '{"eos_token_id": "<x>"}'),
+            "generation_config.json",
+            "eos_token_id: the token",
+        ),
+        (write("tokenizer.json", '{"version": "1.0"}'), "tokenizer.json", "no tokenizer can be made of it: "),
+        (remove("tokenizer.json"), "", "expected a tokenizer.json next to config.json, found none; write one with"),
+        (
+            write("adapter_model.safetensors", ""),
+            "adapter_model.safetensors",
+            "an adapter (LoRA) is not supported; merge",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_file_is_told_in_one_line(folder: Path, damage: Damage, file: str, reason: str) -> None:
+    damage(folder)
+    told = refusal(folder, file)
+    assert told.startswith(reason)
+    for word in ("Traceback", "Error:", "torch", "RuntimeError"):
+        assert word not in told
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
+    (folder / "own.py").write_text("raise SystemExit('run')")
+    edit_json(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
+    assert refusal(folder, "config.json").endswith("Code that comes with a model is not run (trust_remote_code)")
+    edit_json(folder / "config.json", model_type="llama", auto_map={"AutoModelForCausalLM": "own.Model"})
+    assert load(folder).model.config.model_type == "llama"
+
+
+def test_a_sentencepiece_model_alone_is_no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    assert refusal(folder, "tokenizer.model").startswith("expected a tokenizer.json; from a SentencePiece model alone")
+
+
+def test_a_shard_that_is_not_there_is_named(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert refusal(folder, "model.safetensors.index.json").startswith(
+        "tensor model.norm.weight should be in 'model-00001-of-00002.safetensors', and there is no such file"
+    )
+
+
+# --- Weights that do not fit their model ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_hidden_layers": 4}, {"hidden_size": 64}, {"vocab_size": 321}, {"head_dim": 16}], ids=str
+)
+def test_weights_that_are_missing_are_not_made_up(folder: Path, change: dict[str, object]) -> None:
+    edit_json(folder / "config.json", **change)
+    with pytest.raises(LoadError, match=r"weights are missing or of\s+another shape"):
+        load(folder)
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 2}, {"tie_word_embeddings": None}], ids=str)
+def test_a_layer_more_than_the_config_has_is_refused(folder: Path, change: dict[str, object]) -> None:
+    edit_json(folder / "config.json", num_hidden_layers=2)
+    assert "the model has no place for 9 tensors of the files, model.layers.2." in refusal(folder)
+
+
+def test_biases_that_the_config_denies_are_refused(folder: Path) -> None:
+    change_weights(folder, **{"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
+    assert "no place for 1 tensors of the files, model.layers.0.self_attn.q_proj.bias for one" in refusal(folder)
+
+
+def test_scales_of_a_quantization_that_the_config_does_not_mention_are_refused(folder: Path) -> None:
+    change_weights(folder, **{"model.layers.0.mlp.up_proj.weight_scale_inv": torch.ones(1)})
+    assert "1 tensors look like the scales of a quantization that config.json does not mention" in refusal(folder)
+
+
+def test_weights_in_eight_bits_are_refused(folder: Path) -> None:
+    weight = torch.zeros(48, 32, dtype=torch.int8)
+    change_weights(folder, **{"model.layers.0.mlp.up_proj.weight": weight})
+    assert "tensor model.layers.0.mlp.up_proj.weight is of type I8: quantized, but" in refusal(folder, WEIGHTS)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_no_number_is_refused_by_its_tensors_name(folder: Path, bad: float) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    weight = load_file(folder / WEIGHTS)[name]
+    weight[5, 7] = bad
+    change_weights(folder, **{name: weight})
+    assert refusal(folder, WEIGHTS).startswith(f"tensor {name} has a weight that is NaN or infinite")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4)),
+        ("mtp.layers.0.weight", torch.ones(4)),
+        ("visual.patch_embed.weight", torch.ones(4)),
+    ],
+)
+def test_known_leftovers_are_no_reason_to_refuse(folder: Path, name: str, tensor: Tensor) -> None:
+    change_weights(folder, **{name: tensor})
+    assert load(folder).model.config.model_type == "llama"
+
+
+def test_masks_that_old_models_saved_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("gpt2"))
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
+    change_weights(
+        folder, **{"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    )
+    assert load(folder).model.config.model_type == "gpt2"
+
+
+# --- Precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of_weights", "loaded"),
+    [
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float64, torch.float32),
+    ],
+    ids=str,
+)
+def test_the_precision_is_that_of_the_weights_where_the_config_is_silent(
+    folder: Path, of_weights: torch.dtype, loaded: torch.dtype
+) -> None:
+    change_weights(folder, **{name: tensor.to(of_weights) for name, tensor in load_file(folder / WEIGHTS).items()})
+    edit_json(folder / "config.json", dtype=None)
+    assert load(folder).model.dtype == loaded
+
+
+def test_float64_in_the_config_is_computed_with_in_float32(folder: Path) -> None:
+    edit_json(folder / "config.json", dtype="float64")
+    assert load(folder).model.dtype == torch.float32

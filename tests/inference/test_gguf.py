@@ -1,0 +1,241 @@
+"""GGUF files: each architecture and type is read as the model that was written; the rest is refused by name."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.integrations.gguf.kernels import dequantize_blocks
+
+from config import Config
+from engine import Engine
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.gguf import KINDS, Blocks, GGUFFile
+from interface.request import LoadError
+from tests.support.gguf_files import random_blocks, same_weights, write_gguf
+from tests.support.tiny_models import CONTEXT, VOCABULARY, WINDOW, bpe_tokenizer, model_of, reference_output
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+    "tie_word_embeddings": False,
+}
+TIED: dict[str, Any] = SHAPE | {"tie_word_embeddings": True, "head_dim": 16}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, head_dim=16, sliding_window=WINDOW),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "gemma": GemmaConfig(**TIED),
+    "gemma2": Gemma2Config(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
+    "gemma3": Gemma3TextConfig(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
+    "phi3": Phi3Config(**SHAPE),
+}
+
+
+def load(path: Path, **settings: Any) -> Checkpoint:
+    return load_checkpoint(Config(model=str(path), device="cpu", **settings))
+
+
+def model_with_norms(config: PreTrainedConfig) -> PreTrainedModel:
+    """A random model whose norms and biases are random too: what is left at 0 or 1 shows no mistake."""
+    model = model_of(config)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) / 4)
+    return model
+
+
+def llama_file(folder: Path, **metadata: Any) -> Path:
+    return write_gguf(folder / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), **metadata)
+
+
+# --- What is read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_an_architecture_says_what_the_model_that_was_written_says(architecture: str, tmp_path: Path) -> None:
+    model = model_with_norms(CONFIGS[architecture])
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())
+    engine = Engine(load(path), Config())
+    prompt = "the cat sat on the mat, the cat sat still"
+    prompt_ids = bpe_tokenizer()(prompt)["input_ids"]
+    answer = engine.generate(prompt, max_tokens=12, temperature=0)
+    assert answer["token_ids"] == reference_output(model, prompt_ids, 12)
+    assert len(set(answer["token_ids"])) > 1
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_weights_are_those_that_were_written(architecture: str, tmp_path: Path) -> None:
+    model = model_with_norms(CONFIGS[architecture])
+    loaded = load(write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())).model
+    if architecture.startswith("gemma"):  # adding 1 and taking it away again rounds
+        for (name, one), other in zip(model.named_parameters(), loaded.parameters(), strict=True):
+            torch.testing.assert_close(one, other, msg=name)
+    else:
+        assert same_weights(loaded, model)
+    assert loaded.config.tie_word_embeddings == CONFIGS[architecture].tie_word_embeddings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_type_means_the_numbers_that_the_package_gguf_and_transformers_take_it_for(kind: str) -> None:
+    of = GGMLQuantizationType[kind]
+    block, block_bytes = GGML_QUANT_SIZES[of]
+    columns = 512
+    data = random_blocks(of, 40, columns // block * block_bytes)
+    numbers = Blocks("weight", of, (40, columns), data).dequantized(torch.float32)
+    with np.errstate(all="ignore"):  # some random blocks are NaN
+        np.testing.assert_array_equal(numbers.numpy(), dequantize(data, of).astype(np.float32))
+    if kind not in ("F32", "F16", "BF16", "Q5_0", "Q5_1"):  # those are not among transformers' blocks
+        theirs = dequantize_blocks(torch.from_numpy(data), int(of), 40, columns, torch.float32)
+        torch.testing.assert_close(numbers, theirs, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+def test_a_model_of_a_type_says_what_its_dequantized_weights_say(kind: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), kind)
+    checkpoint = load(path, dtype="float32")
+    prompt_ids = bpe_tokenizer()("the cat")["input_ids"]
+    expected = reference_output(checkpoint.model, prompt_ids, 8)
+    assert Engine(checkpoint, Config()).generate("the cat", max_tokens=8, temperature=0)["token_ids"] == expected
+    assert load(path).model.dtype == (torch.float32 if kind == "F16" else torch.bfloat16)
+
+
+def test_a_model_in_several_files_is_loaded_by_the_name_of_any(tmp_path: Path) -> None:
+    model = model_of(CONFIGS["llama"])
+    first = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), tensors_per_file=12)
+    parts = sorted(tmp_path.glob("*.gguf"))
+    assert first == parts[0]
+    assert len(parts) == 3
+    for name in (*parts, tmp_path):
+        assert same_weights(load(name).model, model)
+
+
+def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
+    path = llama_file(tmp_path)
+    assert same_weights(load(tmp_path).model, load(path).model)
+
+
+def test_the_tokenizer_is_what_transformers_makes_of_the_file(tmp_path: Path) -> None:
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    special = {"tokenizer__ggml__bos_token_id": 2, "tokenizer__ggml__eos_token_id": 1}
+    path = llama_file(tmp_path, **special, tokenizer__ggml__add_bos_token=True, tokenizer__chat_template=template)
+    ours, theirs = load(path).tokenizer, AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    for text in ("the cat sat", " naïve café 12.5 😀\n\n", "<mark>the<eos>", ""):
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+    assert ours("the")["input_ids"][0] == 2
+    assert (ours.bos_token, ours.eos_token) == (theirs.bos_token, theirs.eos_token) == ("<mark>", "<eos>")
+    assert ours.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False) == "hello"
+
+
+@pytest.mark.parametrize("key", ["eos", "eot", "eom"])
+def test_each_token_that_the_file_says_ends_a_text_does(key: str, tmp_path: Path) -> None:
+    assert load(llama_file(tmp_path, **{f"tokenizer__ggml__{key}_token_id": 1})).eos_ids == {1}
+
+
+def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
+    path = llama_file(tmp_path, general__sampling__temp=0.5, general__sampling__top_k=20)
+    assert load(path).sampling_defaults == {"temperature": 0.5, "top_k": 20}
+    assert load(path, generation_config="off").sampling_defaults == {}
+
+
+def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:
+    path = llama_file(tmp_path, llama__rope__freq_base=50_000.0)
+    theirs = AutoConfig.from_pretrained(tmp_path, gguf_file=path.name)
+    ours = load(path).model.config
+    for name in ("hidden_size", "num_key_value_heads", "head_dim", "rms_norm_eps", "vocab_size", "rope_parameters"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+@pytest.mark.parametrize(
+    ("metadata", "rope"),
+    [
+        ({"llama__rope__scaling__type": "linear"}, {"rope_type": "linear", "factor": 4.0}),
+        (
+            {"llama__rope__scaling__type": "yarn", "llama__rope__scaling__original_context_length": 40},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40},
+        ),
+    ],
+    ids=["linear", "yarn"],
+)
+def test_a_rotary_embedding_is_stretched_as_the_file_says(
+    metadata: dict[str, Any], rope: dict[str, Any], tmp_path: Path
+) -> None:
+    config = load(llama_file(tmp_path, **metadata, llama__rope__scaling__factor=4.0)).model.config
+    assert config.rope_parameters == rope | {"rope_theta": 10_000.0}
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"general__architecture": "mamba"}, "its architecture is mamba; expected one of llama, mistral, "),
+        ({"llama__expert_count": 8}, "a mixture of experts of architecture llama is not supported in GGUF"),
+        ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
+        ({"llama__attention__value_length": 4}, "keys and values of different widths are not supported"),
+        ({"tokenizer__ggml__model": "rwkv"}, "its tokenizer is of the kind 'rwkv'; expected gpt2 or llama"),
+        ({"llama__context_length": None}, "expected llama.context_length to be of type int, got nothing"),
+        ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5, which is not supported"),
+    ],
+    ids=str,
+)
+def test_what_is_not_supported_is_refused_by_its_name(metadata: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    path = llama_file(tmp_path, **metadata)
+    with pytest.raises(LoadError) as refused:
+        load(path)
+    assert str(refused.value).startswith(f"{path}: {reason}")
+
+
+def test_a_type_that_is_not_supported_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = llama_file(tmp_path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 16
+    data[at : at + 4] = int(GGMLQuantizationType.IQ2_XS).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(LoadError, match=r"tensor blk.0.attn_q.weight is of type IQ2_XS; expected one of F32, F16"):
+        GGUFFile.open(path)
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+    first = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), tensors_per_file=12)
+    missing = tmp_path / "model-00003-of-00003.gguf"
+    os.remove(missing)
+    with pytest.raises(LoadError, match=f"split into 3 files, and {missing.name} is not there"):
+        load(first)
+
+
+def test_a_folder_with_several_gguf_models_asks_for_one(tmp_path: Path) -> None:
+    for name in ("one.gguf", "two.gguf"):
+        write_gguf(tmp_path / name, model_of(CONFIGS["llama"]), bpe_tokenizer())
+    with pytest.raises(LoadError, match=r"found one.gguf, two.gguf; name one of them"):
+        load(tmp_path)

@@ -1,0 +1,158 @@
+"""Writes a transformers model as a GGUF file, changing its weights as llama.cpp's converter does."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter, quantize
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+PAIRED = ("llama", "mistral")
+"""Architectures of whose heads llama.cpp has the rows in another order."""
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.qkv_proj": "attn_qkv",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up",
+}
+GEMMA_NAMES = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def write_gguf(
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    kind: str = "F32",
+    tensors_per_file: int = 0,
+    **metadata: Any,
+) -> Path:
+    """Write `model`; return the file, or the first of its parts if it is to be split.
+
+    Args:
+        kind: the type of matrices; vectors are float32.
+        metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
+    """
+    architecture = model.config.model_type.removesuffix("_text")
+    # Split by size: no other way starts a new file at a tensor of our choice in this version of gguf.
+    writer = GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
+    entries = _model_entries(architecture, model.config) | _tokenizer_entries(tokenizer)
+    entries |= {key.replace("__", "."): value for key, value in metadata.items()}
+    for key, value in entries.items():
+        _add(writer, key, value)
+    for name, weight in _tensors(architecture, model).items():
+        numbers = weight.detach().float().numpy()
+        if numbers.ndim == 1 or kind == "F32":
+            writer.add_tensor(name, numbers)
+        else:
+            of = GGMLQuantizationType[kind]
+            writer.add_tensor(name, quantize(numbers, of), raw_dtype=of)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path if path.is_file() else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
+
+
+def _tensors(architecture: str, model: PreTrainedModel) -> dict[str, Tensor]:
+    config, tensors = model.config, {}
+    names = NAMES | (GEMMA_NAMES if architecture in ("gemma2", "gemma3") else {})
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for name, weight in model.state_dict().items():
+        stem, _, suffix = name.rpartition(".")
+        if stem == "lm_head" and config.tie_word_embeddings:
+            continue
+        own = names[stem.split(".", 3)[3]] if stem.startswith("model.layers.") else names[stem]
+        if architecture in PAIRED and own in heads:
+            weight = paired(weight, heads[own])
+        if architecture.startswith("gemma") and own.endswith("norm"):
+            weight = weight + 1
+        place = f"blk.{stem.split('.')[2]}." if stem.startswith("model.layers.") else ""
+        tensors[f"{place}{own}.{suffix}"] = weight
+    return tensors
+
+
+def paired(weight: Tensor, heads: int) -> Tensor:
+    """The rows of each head in the order of llama.cpp: those that are rotated together next to each other."""
+    return weight.reshape(heads, 2, len(weight) // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _model_entries(architecture: str, config: PreTrainedConfig) -> dict[str, Any]:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {
+        f"{architecture}.vocab_size": config.vocab_size,
+        f"{architecture}.context_length": config.max_position_embeddings,
+        f"{architecture}.embedding_length": config.hidden_size,
+        f"{architecture}.block_count": config.num_hidden_layers,
+        f"{architecture}.feed_forward_length": config.intermediate_size,
+        f"{architecture}.attention.head_count": config.num_attention_heads,
+        f"{architecture}.attention.head_count_kv": config.num_key_value_heads,
+        f"{architecture}.attention.key_length": head_dim,
+        f"{architecture}.attention.value_length": head_dim,
+        f"{architecture}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        f"{architecture}.attention.sliding_window": getattr(config, "sliding_window", None),
+        f"{architecture}.rope.dimension_count": head_dim,
+    }
+
+
+def _tokenizer_entries(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """A byte-level BPE tokenizer's vocabulary, merges and special tokens."""
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    special = {token["content"] for token in described["added_tokens"] if token["special"]}
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3 if token in special else 1 for token in tokens],
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in described["model"]["merges"]],
+        "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def _add(writer: GGUFWriter, key: str, value: Any) -> None:
+    match value:
+        case None:
+            return
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case _:
+            writer.add_array(key, value)
+
+
+def random_blocks(kind: GGMLQuantizationType, rows: int, row_bytes: int) -> NDArray[np.uint8]:
+    """Bytes that are blocks of a type; whatever they are, they mean numbers, some of which may be NaN."""
+    return np.random.default_rng(int(kind)).integers(0, 256, (rows, row_bytes), dtype=np.uint8)
+
+
+def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Whether two models have the same weights under the same names."""
+    ours: Mapping[str, Tensor] = one.state_dict()
+    theirs: Mapping[str, Tensor] = other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
