@@ -9,14 +9,12 @@ In the service: raw_asgi.py: stream_events; raw_wsgi.py: stream_events.
 """
 
 import queue
-import threading
 from collections.abc import Iterable
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import WSGIServer
 
 import anyio
-from _show import Client, serving
+from _show import Client, ThreadingServer, serving, serving_wsgi
 from starlette.types import Receive, Scope, Send
 
 TOKENS = ["one", "two", "three", "four", "five"]
@@ -65,20 +63,10 @@ async def watch(server: str, port: int) -> None:
     print(f"    headers before the first token was made: {headers}; /health in the middle: {answer}")
 
 
-class Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None: ...
-
-
-class ThreadedServer(ThreadingMixIn, WSGIServer): ...
-
-
 async def main() -> None:
-    for name, server_class in (("WSGI, one worker", WSGIServer), ("WSGI, a thread per stream", ThreadedServer)):
-        with server_class(("127.0.0.1", 0), Quiet) as server:
-            server.set_app(wsgi)
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            await watch(name, server.server_port)
-            server.shutdown()
+    for name, server_class in (("WSGI, one worker", WSGIServer), ("WSGI, a thread per stream", ThreadingServer)):
+        with serving_wsgi(wsgi, server_class) as port:
+            await watch(name, port)
     async with serving(asgi) as port:
         await watch("ASGI, one thread for all", port)
 

@@ -15,8 +15,7 @@ from types import FrameType
 from typing import Any
 
 import anyio
-import uvicorn
-from _show import Client
+from _show import Client, serving
 from starlette.types import Receive, Scope, Send
 
 
@@ -63,15 +62,8 @@ class App:
 
 
 async def show(name: str, app: App, limit: int | None = None) -> None:
-    config = uvicorn.Config(
-        app, port=0, http="h11", loop="asyncio", log_level="critical", timeout_graceful_shutdown=limit
-    )
-    server = uvicorn.Server(config)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
-        while not server.started:  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-        client = await Client.ask(server.servers[0].sockets[0].getsockname()[1])
+    async with serving(app, lifespan="on", timeout_graceful_shutdown=limit) as port:
+        client = await Client.ask(port)
         await client.sees("one")
         os.kill(os.getpid(), signal.SIGTERM)
         if not await client.sees("shutting down", patience=3) and not app.happened:

@@ -1,34 +1,22 @@
-"""What the lessons share: a uvicorn beside the lesson, and a client that is nothing but a socket.
+"""What the lessons share: a server inside the lesson, and a client that is nothing but a socket.
 
-Both run on the lesson's own event loop and talk over a real socket, so that an `anyio.Event` can say "not before the
-client has seen this" and no lesson depends on how fast a machine is.
+Both talk over a real socket, so that an `anyio.Event` can say "not before the client has seen this" and no lesson
+depends on how fast a machine is. The servers are those of study/common.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+from pathlib import Path
 
 import anyio
-import uvicorn
-from starlette.types import ASGIApp
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from study.common.http_servers import ThreadingServer, serving, serving_wsgi
+
+__all__ = ["PATIENCE", "Client", "ThreadingServer", "serving", "serving_wsgi"]
 
 PATIENCE = 2.0
 """Seconds to wait for something before calling it "not coming"."""
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[int]:
-    """Serve `app` with uvicorn on a free port of this machine, which is what the `with` gets."""
-    config = uvicorn.Config(
-        app, port=0, http="h11", loop="asyncio", lifespan="off", log_level="critical", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve)
-        while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
-            await anyio.sleep(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
-        server.should_exit = True
 
 
 class Client:

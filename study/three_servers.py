@@ -15,7 +15,6 @@ import argparse
 import importlib
 import importlib.util
 import itertools
-import json
 import multiprocessing
 import os
 import selectors
@@ -25,8 +24,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -34,12 +31,15 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 from urllib.parse import urlencode
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from config import Config
 from serving import sync_driver
 from serving.driver import Driver
+from study.common.client import Target
+from study.common.http_servers import QuietHandler
+from study.common.launcher import status_of
 
 HOST = "127.0.0.1"
 DOORS = ("wsgi", "starlette", "raw_asgi")
@@ -165,13 +165,8 @@ def has_gunicorn() -> bool:
     return importlib.util.find_spec("gunicorn") is not None
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
-
-
 def _wsgiref_server(app: WSGIApplication, listening: socket.socket) -> WSGIServer:
-    server = WSGIServer((HOST, 0), _Quiet, bind_and_activate=False)
+    server = WSGIServer((HOST, 0), QuietHandler, bind_and_activate=False)
     server.socket.close()
     server.socket = listening
     server.server_name, server.server_port = listening.getsockname()
@@ -272,7 +267,7 @@ def _running(
 
 def _wait_until_healthy(process: BaseProcess, port: int) -> None:
     give_up_at = time.monotonic() + LOAD_PATIENCE
-    while (status := _status(port)) != "ok":
+    while (status := status_of(Target.on_port(port))) != "ok":
         if not process.is_alive():
             raise ServerEnded(f"the {process.name} server ended while starting; see above")
         if status is not None and status != "loading":
@@ -280,19 +275,6 @@ def _wait_until_healthy(process: BaseProcess, port: int) -> None:
         if time.monotonic() > give_up_at:
             raise ServerEnded(f"the {process.name} server did not start in {LOAD_PATIENCE:.0f} s")
         time.sleep(0.1)
-
-
-def _status(port: int) -> str | None:
-    """What `/health` says, or None as long as nobody answers."""
-    try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=1) as response:
-            answer = response.read()
-    except urllib.error.HTTPError as error:
-        answer = error.read()
-    except OSError:
-        return None
-    status: str = json.loads(answer)["status"]
-    return status
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from study.common.launcher import Process
 from tests.support.browser import FLAGS, chromium
 from tests.support.page_helpers import PHONE
-from tests.support.serving import Process, in_a_process
+from tests.support.serving import in_a_process
 
 FOLDER = Path(__file__).parent
 DESKTOP = {"width": 1200, "height": 800}

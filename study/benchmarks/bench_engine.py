@@ -35,9 +35,9 @@ from typing import Any
 import torch
 
 from study.benchmarks import picture
-from study.benchmarks.load import Load, Stream, Target, ask, load, percentile, stream
-from study.benchmarks.server_process import ROOT, Server, serving
 from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
+from study.common.client import Load, Stream, Target, ask, load, percentile, stream
+from study.common.launcher import ROOT, Process, launched, uvicorn
 
 PROMPT_TOKENS = 75
 NEW_TOKENS = 64
@@ -158,7 +158,7 @@ def bench_shape(shape: str, options: argparse.Namespace) -> Row:
         settings = {"ENGINE_MODEL": str(checkpoint), "ENGINE_MAX_STREAMS": str(most_streams)}
         settings |= {"ENGINE_COMPILE": "1"} if options.compile else {}
         settings |= dict(pair.split("=", 1) for pair in options.set)
-        with serving(settings) as server:
+        with launched(uvicorn("raw_asgi:app"), settings) as server:
             report = _bench_server(shape, server, options)
         if options.scenes:
             report["token_delay"] = scene = token_delays(shape, settings)
@@ -170,13 +170,13 @@ def bench_shape(shape: str, options: argparse.Namespace) -> Row:
 
 def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> Row:
     """How long after the end of its step a token's message is handed to the server."""
-    with serving(settings, "study.benchmarks.timed_server:app") as server:
+    with launched(uvicorn("study.benchmarks.timed_server:app"), settings) as server:
         server.wait_until_ready()
         bench = Bench(shape, server.target, None)
         bench.load("ours", bench.prompts(streams), 4)
-        asyncio.run(ask(server.target.beside("/delays")))  # forgets those of the warming up
+        asyncio.run(ask(server.target.at("/delays")))  # forgets those of the warming up
         bench.load("ours", bench.prompts(streams))
-        _, body = asyncio.run(ask(server.target.beside("/delays")))
+        _, body = asyncio.run(ask(server.target.at("/delays")))
     delays = json.loads(body)
     every = [seconds for seconds, _ in delays]
     # In a step that made a token for every stream no prompt is left.
@@ -191,7 +191,7 @@ def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> 
     }
 
 
-def _bench_server(shape: str, server: Server, options: argparse.Namespace) -> Row:
+def _bench_server(shape: str, server: Process, options: argparse.Namespace) -> Row:
     start_up = server.wait_until_ready()
     peer = Target(options.peer, str(options.checkpoint)) if options.peer else None
     bench = Bench(shape, server.target, peer)

@@ -10,10 +10,12 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from config import Config
 from contract.answers import json_answer
 from interface.request import Event, GenerationRequest, RequestId, Token
-from raw_asgi import ASGIApp, Message, Receive, Scope, Send, create_app, respond
+from raw_asgi import create_app, respond
 from serving.driver import Driver, Generation
 
 

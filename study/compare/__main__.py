@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+from study.common.launcher import ServerFailed
 from study.compare import experiments
 from study.compare.findings import findings
 from study.compare.report import as_html
 from study.compare.results import Result, Run, as_text, versions
-from study.compare.servers import KINDS, EngineKind, ServerFailed, running
+from study.compare.servers import KINDS, EngineKind, running
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = "Tell me a story about a fox."
@@ -23,7 +24,7 @@ PROMPT = "Tell me a story about a fox."
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m study.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few tokens, and no model")
     parser.add_argument(
@@ -66,7 +67,7 @@ def measure(sizes: experiments.Sizes, quick: bool) -> Run:
         model,
         time.perf_counter() - began,
         versions(),
-        "python -m study.compare --quick" if quick else "python -m compare",
+        "python -m study.compare --quick" if quick else "python -m study.compare",
     )
 
 

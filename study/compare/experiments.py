@@ -8,7 +8,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from study.compare.client import Pulse, Pulses, Stream, ask_health, asking, read_tokens, stream, whole
+from study.common.client import LoadFailed, Pulse, Pulses, Stream, ask_health, asking, stream, whole
 from study.compare.servers import Server
 
 LEAVE_AFTER = 5
@@ -128,7 +128,7 @@ class Figures:
 
 async def figures(server: Server, sizes: Sizes) -> Figures:
     one_prompt = f"pace={sizes.pace} prefill={sizes.prefill_steps}"
-    await stream(server.port, AT_ONCE, 1)  # whatever a server does only once is not what is measured
+    await stream(server.target, AT_ONCE, 1)  # whatever a server does only once is not what is measured
     return Figures(
         one=await together(server, 1, one_prompt, sizes.one),
         many={count: await together(server, count, f"pace={sizes.pace}", each) for count, each in sizes.many.items()},
@@ -140,16 +140,25 @@ async def figures(server: Server, sizes: Sizes) -> Figures:
 
 async def together(server: Server, count: int, prompt: str, tokens: int) -> Together:
     """Ask for `count` streams at once, and for /health all the while."""
-    async with Pulses(server.port, PULSE_SECONDS) as pulses:
+    async with Pulses(server.target, PULSE_SECONDS) as pulses:
         began = time.perf_counter()
-        streams = await asyncio.gather(*(stream(server.port, prompt, tokens) for _ in range(count)))
+        streams = await asyncio.gather(*(streamed(server, prompt, tokens) for _ in range(count)))
     await until_idle(server)
-    for one in streams:
-        _count_from(began, one)
-    for pulse in pulses.pulses:
-        pulse.asked_at -= began
-        pulse.answered_at -= began
-    return Together(streams, pulses.pulses, pulses.longest_wait)
+    return Together(
+        [one.since(began) for one in streams], [one.since(began) for one in pulses.pulses], pulses.longest_wait
+    )
+
+
+async def streamed(server: Server, prompt: str, tokens: int) -> Stream:
+    """A whole stream.
+
+    Raises:
+        LoadFailed: it was refused, or has not as many tokens as were asked for.
+    """
+    one = await stream(server.target, prompt, tokens)
+    if len(one.tokens_at) != tokens:
+        raise LoadFailed(f"expected {tokens} tokens, got {len(one.tokens_at)}")
+    return one
 
 
 async def left(server: Server, sizes: Sizes) -> Left:
@@ -166,24 +175,24 @@ async def left(server: Server, sizes: Sizes) -> Left:
 async def left_after_tokens(server: Server, prompt: str, tokens: int) -> Departure:
     """Leave after `LEAVE_AFTER` tokens."""
     before = await until_idle(server)
-    async with asking(server.port, prompt, tokens) as (reader, times):
-        await read_tokens(reader, times, LEAVE_AFTER)
+    async with asking(server.target, server.target.body(prompt, tokens)) as exchange:
+        await exchange.read_tokens(LEAVE_AFTER)
     return await _departure(server, before)
 
 
 async def _left_beside_another(server: Server, prompt: str, tokens: int) -> int:
     """Leave after `LEAVE_AFTER` tokens, while another client reads on, for whom the engine goes on as well."""
     before = await until_idle(server)
-    other = asyncio.create_task(stream(server.port, prompt, tokens))
-    async with asking(server.port, prompt, tokens) as (reader, times):
-        await read_tokens(reader, times, LEAVE_AFTER)
+    other = asyncio.create_task(streamed(server, prompt, tokens))
+    async with asking(server.target, server.target.body(prompt, tokens)) as exchange:
+        await exchange.read_tokens(LEAVE_AFTER)
     await other
     return await until_idle(server) - before - tokens
 
 
 async def _left_after_steps(server: Server, prompt: str, sizes: Sizes, stream: bool) -> Departure:
     before = await until_idle(server)
-    async with asking(server.port, prompt, sizes.left, stream):
+    async with asking(server.target, server.target.body(prompt, sizes.left, stream)):
         await asyncio.sleep(sizes.pace * LEAVE_AFTER_STEPS / 1000)
     return await _departure(server, before)
 
@@ -199,10 +208,10 @@ async def stuck(server: Server, sizes: Sizes) -> Stuck:
     before = await until_idle(server)
     prompt = f"pace={sizes.stuck_pace} size={STUCK_TOKEN_BYTES}"
     async with (
-        Pulses(server.port, PULSE_SECONDS) as pulses,
-        asking(server.port, prompt, sizes.stuck, receive_buffer=1 << 16) as (reader, times),
+        Pulses(server.target, PULSE_SECONDS) as pulses,
+        asking(server.target, server.target.body(prompt, sizes.stuck), receive_buffer=1 << 16) as exchange,
     ):
-        await read_tokens(reader, times, LEAVE_AFTER)
+        await exchange.read_tokens(LEAVE_AFTER)
         stopped_at = time.perf_counter()
         await asyncio.sleep(sizes.stuck_seconds)
         left_at = time.perf_counter()
@@ -217,34 +226,34 @@ async def stuck(server: Server, sizes: Sizes) -> Stuck:
 
 async def cost(server: Server, count: int, tokens: int) -> float | None:
     """Microseconds of the server's processor time for a token, its engine's share included; None if unknown."""
-    before = server.cpu_seconds()
-    await asyncio.gather(*(stream(server.port, AT_ONCE, tokens) for _ in range(count)))
+    before = server.process.cpu_seconds()
+    await asyncio.gather(*(streamed(server, AT_ONCE, tokens) for _ in range(count)))
     await until_idle(server)
-    after = server.cpu_seconds()
+    after = server.process.cpu_seconds()
     return None if before is None or after is None else 1e6 * (after - before) / (count * tokens)
 
 
 async def article(server: Server, prompt: str, sizes: Sizes) -> Article:
-    await stream(server.port, prompt, LEAVE_AFTER)
-    unstreamed = await whole(server.port, prompt, sizes.article)
-    _count_from(unstreamed.asked_at, unstreamed)
+    await streamed(server, prompt, LEAVE_AFTER)
     return Article(
         stream=await together(server, 1, prompt, sizes.article),
-        unstreamed=unstreamed,
+        unstreamed=await unstreamed(server, prompt, sizes.article),
         left=await left_after_tokens(server, prompt, sizes.left),
     )
+
+
+async def unstreamed(server: Server, prompt: str, tokens: int) -> Stream:
+    """An answer that is not streamed: its tokens come all at once, at the end."""
+    exchange = await whole(server.target, server.target.body(prompt, tokens, stream=False))
+    ended_at = exchange.ended_at
+    found = len(exchange.answer()["token_ids"])
+    one = Stream(exchange.asked_at, exchange.headers_at, [ended_at] * found, ended_at, found)
+    return one.since(exchange.asked_at)
 
 
 async def until_idle(server: Server) -> int:
     """Wait until no request is in the engine; the tokens that it has made since its start."""
     async with asyncio.timeout(IDLE_LIMIT):
-        while (health := await ask_health(server.port)).running:  # noqa: ASYNC110  (another process has no event)
+        while (health := await ask_health(server.target)).running:  # noqa: ASYNC110  (another process has no event)
             await asyncio.sleep(0.01)
     return health.generated_tokens
-
-
-def _count_from(began: float, one: Stream) -> None:
-    one.asked_at -= began
-    one.headers_at -= began
-    one.ended_at -= began
-    one.tokens_at = [at - began for at in one.tokens_at]

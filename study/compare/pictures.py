@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from study.compare.client import Stream
+from study.common.client import Stream
 from study.compare.experiments import Together
 
 WIDTH = 960
@@ -99,6 +99,6 @@ def _strip(axis: _Axis, together: Together, y: float) -> list[str]:
     bars = []
     for pulse in together.pulses:
         x, end = axis.x(pulse.asked_at), axis.x(pulse.answered_at)
-        kind = "late" if pulse.answered_at - pulse.asked_at > LATE_SECONDS else "prompt"
+        kind = "late" if pulse.waited > LATE_SECONDS else "prompt"
         bars.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{max(2.0, end - x):.1f}" height="{STRIP}"/>')
     return [f'<text class="strip" x="{LEFT - 10}" y="{y + STRIP - 1:.1f}">/health</text>', *bars]

@@ -1,26 +1,16 @@
-"""The servers of the comparison, each a process of its own on a free port, started as a user would start it."""
+"""The servers of the comparison, each a process of its own, started as a user would start it."""
 
-import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from study.compare.client import Health, ask_health
+from study.common.client import Target
+from study.common.launcher import Process, ServerFailed, launched
 
 EngineKind = Literal["paced", "model"]
-ROOT = Path(__file__).parents[2]
 WSGI_THREADS = 16
 STALL_SECONDS = 1
-START_LIMIT = 120.0
 
 
 @dataclass(frozen=True)
@@ -33,9 +23,9 @@ class Kind:
     command: tuple[str, ...]
 
     def arguments(self, port: int) -> list[str]:
-        module = self.command[0]
-        where = ["--bind", f"127.0.0.1:{port}"] if module == "gunicorn" else ["--port", str(port)]
-        return [sys.executable, "-m", *self.command, *where]
+        """What `python` is given to start it."""
+        where = ["--bind", f"127.0.0.1:{port}"] if self.command[0] == "gunicorn" else ["--port", str(port)]
+        return ["-m", *self.command, *where]
 
 
 # Gunicorn kills a sync worker that has been busy with one request for 30 s; on a slow machine that is not the question.
@@ -61,47 +51,16 @@ KINDS = (
 )
 
 
-class ServerFailed(RuntimeError):
-    """A server did not start; the message has its log."""
-
-
-@dataclass
+@dataclass(frozen=True)
 class Server:
     """A server that runs."""
 
     kind: Kind
-    port: int
-    process: subprocess.Popen[bytes]
-    log: Path
+    process: Process
 
-    def wait_until_ready(self) -> None:
-        """Raises ServerFailed: it ended, or its engine could not be loaded, or it took too long."""
-        give_up_at = time.monotonic() + START_LIMIT
-        while time.monotonic() < give_up_at:
-            if self.process.poll() is not None:
-                raise ServerFailed(f"{self.kind.title} ended with {self.process.returncode}:\n{self.log.read_text()}")
-            with suppress(OSError):
-                status = self.health().status
-                if status == "ok":
-                    return
-                if status != "loading":
-                    raise ServerFailed(f"{self.kind.title}: {status}")
-            time.sleep(0.05)
-        raise ServerFailed(f"{self.kind.title} was not ready after {START_LIMIT:.0f} s:\n{self.log.read_text()}")
-
-    def health(self) -> Health:
-        return asyncio.run(ask_health(self.port))
-
-    def cpu_seconds(self) -> float | None:
-        """Processor time of the process and its children, user and system; None where there is no /proc."""
-        ticks = 0
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # a process that ended meanwhile
-                # The name, in parentheses, may hold anything; what follows has no surprises.
-                fields = status.read_text().rpartition(") ")[2].split()
-                if str(self.process.pid) in (status.parent.name, fields[1]):
-                    ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
+    @property
+    def target(self) -> Target:
+        return self.process.target
 
 
 @contextmanager
@@ -111,36 +70,12 @@ def running(kinds: tuple[Kind, ...], engine: EngineKind) -> Iterator[list[Server
     Raises:
         ServerFailed: one did not start.
     """
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
-    environ |= {"COMPARE_ENGINE": engine, "ENGINE_STALL": str(STALL_SECONDS)}
+    settings = {"COMPARE_ENGINE": engine, "ENGINE_STALL": str(STALL_SECONDS)}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = [stack.enter_context(_process(kind, environ, folder / kind.name)) for kind in kinds]
+        servers = [Server(kind, stack.enter_context(launched(kind.arguments, settings))) for kind in kinds]
         for server in servers:
-            server.wait_until_ready()
+            try:
+                server.process.wait_until_ready()
+            except ServerFailed as error:
+                raise ServerFailed(f"{server.kind.title}: {error}") from None
         yield servers
-
-
-@contextmanager
-def _process(kind: Kind, environ: dict[str, str], log: Path) -> Iterator[Server]:
-    port = _free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            kind.arguments(port), cwd=ROOT, env=environ, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield Server(kind, port, process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -16,12 +16,11 @@ What ASGI does at the server's end and with bodies in pieces is in the doors' ow
 
 import http.client
 import json
-import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIServer, make_server
 
 import pytest
 
@@ -30,14 +29,12 @@ import raw_wsgi
 from config import Config
 from serving.command_line import ThreadingWSGIServer
 from serving.sync_driver import Driver
+from study.common.http_servers import QuietHandler, serving_wsgi
+from study.common.launcher import Process, running
 from tests.support.asgi_client import PATIENCE, Response, events_of
 from tests.support.http_client import Connection
 from tests.support.scripted_engine import ScriptedEngine
-from tests.support.serving import Process, in_a_process, on_a_socket, wait_until
-
-
-class QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None: ...
+from tests.support.serving import in_a_process, on_a_socket, wait_until
 
 
 @contextmanager
@@ -46,32 +43,21 @@ def on_wsgiref(engine: ScriptedEngine, server_class: type[WSGIServer] = WSGIServ
     driver = Driver(Config(), lambda config: engine)
     driver.start()
     wait_until(lambda: driver.status == "ok", "the engine's start")
-    with make_server("127.0.0.1", 0, raw_wsgi.create_app(driver), server_class, QuietHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with serving_wsgi(raw_wsgi.create_app(driver), server_class) as port:
         try:
-            yield server.server_port
+            yield port
         finally:
-            engine.release()
-            server.shutdown()
-            thread.join(PATIENCE)
+            engine.release()  # a step that is held would hold up the end
 
 
 @contextmanager
 def on_gunicorn(*arguments: str, seconds_per_step: float = 0) -> Iterator[tuple[Process, int]]:
     """Serve the WSGI door with a real gunicorn in a process of its own; the process and its port."""
     command = ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--no-control-socket", *arguments]
-    with in_a_process([*command, f"tests.support.wsgi_client:scripted_wsgi_app({seconds_per_step})"]) as process:
-        pattern = re.compile(r"Listening at: http://127\.0\.0\.1:(\d+)")
-        wait_until(lambda: pattern.search(process.log) or process.popen.poll() is not None, "gunicorn's start")
-        found = pattern.search(process.log)
-        assert found, process.log
-        try:
-            wait_until(lambda: ask(int(found[1]), "/health").status == 200, "the engine's start")
-            yield process, int(found[1])
-        finally:
-            process.popen.terminate()  # and not killed: its workers must end too
-            process.wait()
+    app = f"tests.support.wsgi_client:scripted_wsgi_app({seconds_per_step})"
+    with running([*command, app]) as process:  # it is told to end, and not killed: its workers must end too
+        wait_until(lambda: ask(process.port, "/health").status == 200, "the engine's start")
+        yield process, process.port
 
 
 def ask(port: int, path: str, prompt: str | None = None) -> Response:
@@ -261,13 +247,9 @@ def test_under_gunicorn_each_event_is_a_chunk_of_its_own_and_a_chunked_body_is_r
 
 def test_python_raw_wsgi_serves_and_says_that_it_is_loading() -> None:
     with in_a_process(["raw_wsgi.py", "--port", "0"]) as process:
-        pattern = re.compile(r"Serving on http://127\.0\.0\.1:(\d+)")
-        wait_until(lambda: pattern.search(process.log) or process.popen.poll() is not None)
-        found = pattern.search(process.log)
-        assert found, process.log
-        health = ask(int(found[1]), "/health")
+        health = ask(process.port, "/health")
         assert (health.status, health.json()["status"]) == (503, "loading")
-        refused = ask(int(found[1]), "/generate", "hello")
+        refused = ask(process.port, "/generate", "hello")
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
 
 

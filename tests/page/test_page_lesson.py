@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from study.common.launcher import Process
 from tests.support.page_helpers import PHONE, OpenPage, expect, overflow
-from tests.support.serving import Process, in_a_process, wait_until
+from tests.support.serving import in_a_process, wait_until
 
 pytest_plugins = ["tests.support.browser"]
 
@@ -22,11 +23,7 @@ LAUNCH = ["-m", "study.three_servers", "--port", "0", "--load", "tests.support.p
 
 def lesson_address(process: Process) -> str:
     """The address that the launcher prints once all three are healthy."""
-    pattern = re.compile(r"http://127\.0\.0\.1:\d+/lesson\S*")
-    wait_until(lambda: pattern.search(process.log) or process.popen.poll() is not None, "the three servers")
-    found = pattern.search(process.log)
-    assert found, process.log
-    return found[0]
+    return process.find(r"(http://127\.0\.0\.1:\d+/lesson\S*)")
 
 
 def ports(address: str, door: str) -> list[int]:
@@ -178,8 +175,9 @@ def test_only_the_lesson_page_may_read_the_answers_and_one_signal_ends_all_three
 def test_no_server_outlives_a_launcher_that_is_killed(wsgi_server: str) -> None:
     with in_a_process([*LAUNCH, "--wsgi-server", wsgi_server]) as process:
         address = lesson_address(process)
-    for port in (port for door in ("wsgi", "starlette", "raw_asgi") for port in ports(address, door)):
-        wait_until(partial(is_free, port), f"the end of the server on port {port}")
+        process.popen.kill()
+        for port in (port for door in ("wsgi", "starlette", "raw_asgi") for port in ports(address, door)):
+            wait_until(partial(is_free, port), f"the end of the server on port {port}")
 
 
 def is_free(port: int) -> bool:

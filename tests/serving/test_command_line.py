@@ -13,9 +13,10 @@ import pytest
 from config import Config
 from serving import command_line
 from serving.driver import Driver
+from study.common.launcher import Process
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
-from tests.support.serving import DOORS, Process, in_a_process, wait_until
+from tests.support.serving import DOORS, in_a_process, wait_until
 
 SERVERS = {
     "uvicorn": lambda door: ["-m", "uvicorn", f"{door}:app", "--port", "0"],

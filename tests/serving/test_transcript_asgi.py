@@ -361,7 +361,7 @@ def test_the_flag_is_on_every_doors_command_line(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("door", ["app", "raw_asgi"])
 def test_a_door_started_with_the_flag_prints_each_message_as_it_passes(door: str) -> None:
-    arguments = ["-c", f"import {door}, command_line; command_line.main({door}.create_app, None)"]
+    arguments = ["-c", f"import {door}; from serving import command_line; command_line.main({door}.create_app, None)"]
     with in_a_process([*arguments, "--port", "0", "--transcript", "--model", "/nowhere"]) as process:
         with Connection(process.port) as connection:
             connection.request("GET", "/openapi.json", X_Request_Id="abc")

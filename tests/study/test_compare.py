@@ -10,10 +10,11 @@ import pytest
 
 from config import Config
 from serving.sync_driver import Driver
+from study.common.launcher import ROOT
 from study.compare.article_server import create_app
 from study.compare.paced_engine import PacedEngine
 from tests.support.asgi_client import Client, events_of
-from tests.support.serving import ROOT, wait_until
+from tests.support.serving import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from study.compare.client import Health, Pulse, Stream
+from study.common.client import Health, Pulse, Stream
 from study.compare.experiments import QUICK, Article, Departure, Figures, Left, Stuck, Together
 from study.compare.findings import findings
 from study.compare.pictures import Lane, timeline
@@ -17,7 +17,7 @@ from study.compare.servers import KINDS
 
 
 def together(first: float = 0.1, end: float = 1.0, wait: float = 0.001, headers: float = 0.001) -> Together:
-    stream = Stream(0.0, headers, [first, end], end)
+    stream = Stream(0.0, headers, [first, end], end, tokens=2)
     return Together([stream], [Pulse(0.0, wait, Health("ok", 1, 0))], wait)
 
 
@@ -32,10 +32,11 @@ FIGURES = Figures(
 
 def a_run(**of_the_first: Any) -> Run:
     """Five servers alike, but for what is given for the first."""
-    article = Article(together(), Stream(0.0, 1.0, [1.0], 1.0), Departure(6, 0.01))
+    article = Article(together(), Stream(0.0, 1.0, [1.0], 1.0, tokens=1), Departure(6, 0.01))
     article = of_the_first.pop("article", article)
     results = [
-        Result(kind, FIGURES, Article(together(), Stream(0.0, 1.0, [1.0], 1.0), Departure(6, 0.01))) for kind in KINDS
+        Result(kind, FIGURES, Article(together(), Stream(0.0, 1.0, [1.0], 1.0, tokens=1), Departure(6, 0.01)))
+        for kind in KINDS
     ]
     results[0] = Result(KINDS[0], dataclasses.replace(FIGURES, **of_the_first), article)
     return Run(tuple(results), QUICK, "a model", 12.0, "Python", "python -m compare")
@@ -110,7 +111,11 @@ def test_servers_that_do_the_same_are_named_together() -> None:
             ],
         ),
         (
-            {"article": Article(together(first=0.2, wait=0.9), Stream(0.0, 2.0, [2.0], 2.0), Departure(100, 1.0))},
+            {
+                "article": Article(
+                    together(first=0.2, wait=0.9), Stream(0.0, 2.0, [2.0], 2.0, tokens=1), Departure(100, 1.0)
+                )
+            },
             [
                 "With a model, the first of 10 tokens could be seen after 100 to 200 ms where they were streamed, and "
                 "after 1,000 to 2,000 ms where they were not.",

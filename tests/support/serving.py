@@ -5,33 +5,25 @@ with on_a_socket(door) as service:              # uvicorn in a thread; see http_
 with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"]) as process:  # as a user starts it, for signals
 """
 
-import asyncio
 import importlib
 import os
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
-
-import uvicorn
 
 from config import Config
 from interface.request import EngineVerbs
 from serving.driver import Driver
+from study.common.http_servers import serving_in_a_thread
+from study.common.launcher import running
 from tests.support.asgi_client import PATIENCE, Client, lifespan, until
 from tests.support.scripted_engine import ScriptedEngine
 
 DOORS = ("app", "raw_asgi")
 Door = Callable[[Driver], Any]
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -80,72 +72,16 @@ def on_a_socket(
 ) -> Iterator[Service]:
     """Serve with a real uvicorn, on a free port, in a thread. `settings` are uvicorn's."""
     service = assemble(door, engine, config)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            service.app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=int(PATIENCE), **settings
-        )
-    )
-    # The loop that uvicorn would take for itself depends on what else is installed.
-    thread = threading.Thread(target=asyncio.run, args=(server.serve(),), name="uvicorn", daemon=True)
-    thread.start()
-    wait_until(lambda: server.started and service.driver.status == "ok", "the server's start")
-    service.port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield service
-    finally:
-        service.engine.release()
-        server.should_exit = True
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), "the server did not end"
-
-
-@dataclass
-class Process:
-    """A program that serves, and what it has said so far."""
-
-    popen: subprocess.Popen[bytes]
-    log_file: Path
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text()
-
-    @property
-    def port(self) -> int:
-        """The port, once the server says it."""
-        pattern = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
-        wait_until(lambda: pattern.search(self.log) or self.popen.poll() is not None, "the server's start")
-        found = pattern.search(self.log)
-        assert found, self.log
-        return int(found[1])
-
-    def interrupt(self) -> None:
-        """What Ctrl-C does."""
-        self.popen.send_signal(signal.SIGINT)
-
-    def wait(self) -> int:
-        return self.popen.wait(PATIENCE)
-
-
-@contextmanager
-def in_a_process(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Run `python` with `arguments` in the repository's root, its output in a file, until the block ends."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
-    with tempfile.TemporaryDirectory() as folder:
-        log_file = Path(folder, "log")
-        with log_file.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=ROOT,
-                env={**inherited, "NO_COLOR": "1", **(environ or {})},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+    with serving_in_a_thread(service.app, timeout_graceful_shutdown=int(PATIENCE), **settings) as service.port:
+        wait_until(lambda: service.driver.status == "ok", "the engine's start")
         try:
-            yield Process(popen, log_file)
+            yield service
         finally:
-            popen.kill()
-            popen.wait()
+            service.engine.release()  # a step that is held would hold up the end
+
+
+in_a_process = partial(running, end_limit=0)
+"""Run `python` with these arguments until the block ends, and kill it then."""
 
 
 def scripted_app() -> Any:

@@ -1,0 +1,187 @@
+"""Servers as processes of their own: started on a free port, waited for, measured, ended.
+
+with launched(uvicorn("raw_asgi:app"), {"ENGINE_COMPILE": "1"}) as server:
+    server.wait_until_ready()
+    asyncio.run(load(server.target, prompts, 64))
+"""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.common.client import Target, ask_health
+
+ROOT = Path(__file__).parents[2]
+START_LIMIT = 600.0
+"""Seconds that a server may take to become ready: compiling is the longest of it."""
+LISTEN_LIMIT = 60.0
+"""Seconds that a program may take to print what is waited for."""
+HEALTH_LIMIT = 10.0
+"""Seconds that one question to /health may take."""
+END_LIMIT = 30.0
+"""Seconds that a server may take to end; it is killed after them."""
+
+LISTENING = r"(?:running on|Serving on|Listening at:) http://127\.0\.0\.1:(\d+)"
+"""What uvicorn, raw_wsgi.py and gunicorn print."""
+
+Command = Callable[[int], Sequence[str]]
+"""The arguments of `python` that start a server on a port."""
+
+
+class ServerFailed(RuntimeError):
+    """A server did not start; the message has its log."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def uvicorn(app: str, *options: str) -> Command:
+    """`uvicorn` with an application, and options of its own."""
+    return lambda port: ["-m", "uvicorn", app, "--port", str(port), "--no-access-log", *options]
+
+
+@dataclass
+class Process:
+    """A program that has been started, and what it has said so far."""
+
+    popen: subprocess.Popen[bytes]
+    log_file: Path
+    began: float
+    given_port: int | None = None
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    @property
+    def port(self) -> int:
+        """The port that it was given, or else the one that it says it listens on."""
+        return self.given_port or int(self.find(LISTENING))
+
+    @property
+    def target(self) -> Target:
+        return Target.on_port(self.port)
+
+    def wait(self) -> int:
+        """The status with which it ends."""
+        return self.popen.wait(END_LIMIT)
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does."""
+        self.popen.send_signal(signal.SIGINT)
+
+    def find(self, pattern: str) -> str:
+        """Wait until it has printed this; return the first group.
+
+        Raises:
+            ServerFailed: it ended without that, or took too long.
+        """
+        give_up_at = time.monotonic() + LISTEN_LIMIT
+        while (found := re.search(pattern, self.log)) is None:
+            if self.popen.poll() is not None or time.monotonic() > give_up_at:
+                raise ServerFailed(f"expected {pattern!r} in the program's log, got:\n{self.log}")
+            time.sleep(0.002)
+        return found[1]
+
+    def wait_until_ready(self) -> float:
+        """Return the seconds from the start of the process to an engine that takes requests.
+
+        Raises:
+            ServerFailed: it ended, or its engine could not be loaded, or it took too long.
+        """
+        while time.perf_counter() - self.began < START_LIMIT:
+            if self.popen.poll() is not None:
+                raise ServerFailed(f"the server ended with status {self.popen.returncode}; its log:\n{self.log}")
+            if (status := status_of(self.target)) == "ok":
+                return time.perf_counter() - self.began
+            if status not in (None, "loading"):
+                raise ServerFailed(f"the server takes no requests: {status}")
+            time.sleep(0.05)
+        raise ServerFailed(f"the server was not ready after {START_LIMIT:.0f} s; its log:\n{self.log}")
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the process holds (its resident set)."""
+        return self._status_bytes("VmRSS")
+
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes that the process has held at once."""
+        return self._status_bytes("VmHWM")
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of the process and its children, user and system; None where there is no /proc."""
+        ticks = 0
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # a process that has ended meanwhile
+                # The name, in parentheses, may hold anything; what follows has no surprises.
+                fields = status.read_text().rpartition(") ")[2].split()
+                if str(self.popen.pid) in (status.parent.name, fields[1]):
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
+
+    def _status_bytes(self, field: str) -> int:
+        lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def status_of(target: Target) -> str | None:
+    """What /health says, or None as long as there is no answer."""
+    with suppress(OSError):
+        return asyncio.run(asyncio.wait_for(ask_health(target), HEALTH_LIMIT)).status
+    return None
+
+
+@contextmanager
+def running(
+    arguments: Sequence[str], settings: Mapping[str, str] | None = None, end_limit: float = END_LIMIT
+) -> Iterator[Process]:
+    """Run `python` with `arguments` in the repository's root, its output in a file, until the block ends.
+
+    The process inherits the environment without the `ENGINE_` settings; `settings` are added to it. At the end it is
+    told to end, and killed with all that it started if that takes longer than `end_limit`.
+    """
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
+    environ |= {"NO_COLOR": "1", **(settings or {})}
+    with tempfile.TemporaryDirectory() as folder:
+        log_file = Path(folder, "log")
+        with log_file.open("wb") as log:
+            popen = subprocess.Popen(
+                [sys.executable, *arguments], cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            yield Process(popen, log_file, time.perf_counter())
+        finally:
+            _end(popen, end_limit)
+
+
+@contextmanager
+def launched(command: Command, settings: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """Run a server on a free port until the block ends. Call `wait_until_ready` before asking it anything."""
+    port = free_port()
+    with running(command(port), settings) as process:
+        process.given_port = port
+        yield process
+
+
+def _end(popen: subprocess.Popen[bytes], limit: float) -> None:
+    popen.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        popen.wait(limit)
+    with suppress(ProcessLookupError):
+        os.killpg(popen.pid, signal.SIGKILL)  # the process, or workers that it has left behind
+    popen.wait()
