@@ -149,7 +149,7 @@ def attend_slots(
     Returns:
         [tokens, heads, head_dim], as wide as the values.
     """
-    batch.used[layer] = visible
+    batch.used.add(visible)
     keys, values = batch.cache.write(layer, key, value, batch.places(), batch.stale)
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -74,7 +73,7 @@ class Batch:
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
     stale: list[Stale] = field(default_factory=list)  # what earlier requests left where new ones begin
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
-    used: dict[int, int] = field(default_factory=dict)  # which of them each layer has used: what attention notes down
+    used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
     _masks: dict[object, Tensor] = field(default_factory=dict)
     _places: list[Tensor] = field(default_factory=list)  # made when first asked for
 
@@ -107,34 +106,61 @@ class Batch:
         return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill_(~seen, float("-inf"))
 
 
-class Decoder(Protocol):
-    """Computes a batch: its logits [sampled, vocabulary], and the new tokens' keys and values in its cache."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens of one request that a forward computes: from position `start` on, into its slot."""
 
-    def forward(self, batch: Batch) -> Tensor: ...
+    slot: int
+    start: int
+    token_ids: Rows[int]
+    is_sampled: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.token_ids)
 
 
 def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
     """Lay a schedule out as tensors."""
-    decoding = sorted(schedule.decoding, key=_slot)
-    token_ids = [sequence.output_ids[-1] for sequence in decoding]
-    positions = [sequence.cached_tokens for sequence in decoding]
-    slots = [_slot(sequence) for sequence in decoding]
+    decoding = [
+        Piece(_slot(sequence), sequence.cached_tokens, sequence.output_ids[-1:]) for sequence in schedule.decoding
+    ]
+    chunks = [
+        Piece(
+            _slot(chunk.sequence),
+            chunk.start,
+            chunk.sequence.prompt_ids[chunk.start : chunk.end],
+            is_sampled=chunk.completes_prompt,
+        )
+        for chunk in schedule.chunks
+    ]
+    return lay_out(decoding, chunks, cache, device)
+
+
+def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: torch.device) -> Batch:
+    """One token for each piece that is decoding, in the order of their slots, then the chunks.
+
+    The logits' rows have the order in which the pieces were given.
+    """
+    rows = sorted(decoding, key=lambda piece: piece.slot)
+    token_ids = [piece.token_ids[0] for piece in rows]
+    positions = [piece.start for piece in rows]
+    slots = [piece.slot for piece in rows]
     runs = _runs(slots, positions, cache.context)
     row_of_slot = {slot: row for row, slot in enumerate(slots)}
-    sampled = [row_of_slot[_slot(sequence)] for sequence in schedule.decoding]
-    stale = [cache.take(_slot(sequence), sequence.cached_tokens, sequence.cached_tokens + 1) for sequence in decoding]
+    sampled = [row_of_slot[piece.slot] for piece in decoding]
     segments: list[Segment] = []
-    for chunk in schedule.chunks:
-        stale.append(cache.take(_slot(chunk.sequence), chunk.start, chunk.end))
-        first, size = len(token_ids), chunk.end - chunk.start
-        segments.append(Segment(_slot(chunk.sequence), first, first + size, chunk.start, chunk.end))
-        token_ids += chunk.sequence.prompt_ids[chunk.start : chunk.end]
+    for chunk in chunks:
+        first, size = len(token_ids), len(chunk.token_ids)
+        segments.append(Segment(chunk.slot, first, first + size, chunk.start, chunk.end))
+        token_ids += chunk.token_ids
         positions += range(chunk.start, chunk.end)
-        slots += [_slot(chunk.sequence)] * size
-        if chunk.completes_prompt:
+        slots += [chunk.slot] * size
+        if chunk.is_sampled:
             sampled.append(len(token_ids) - 1)
+    stale = [cache.take(piece.slot, piece.start, piece.end) for piece in (*decoding, *chunks)]
 
-    # One copy to the device for all of them, and nobody waits for it.
+    # One copy to the device for all of them, and the host does not wait for it.
     packed = torch.tensor([token_ids, positions, slots]).to(device, non_blocking=True)
     return Batch(
         cache=cache,

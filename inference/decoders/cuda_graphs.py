@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inference.cache.batch import Batch, Decoder, Run
+from inference.cache.batch import Batch, Run
 from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import Decoder, TryOut
 
 SHORTEST = 256
 WARM_UPS = 3
@@ -38,6 +39,10 @@ class GraphedDecoder:
         self._slots = torch.arange(cache.slots, device=device)
         self._replays = {length: capture(self._work(length)) for length in self._lengths()}
 
+    @property
+    def name(self) -> str:
+        return f"{self._decoder.name}, decode steps as CUDA graphs"
+
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
         if batch.segments:
@@ -49,6 +54,9 @@ class GraphedDecoder:
         self._columns.index_copy_(0, batch.slots, batch.columns)
         logits = self._replays[min(length for length in self._replays if length >= longest)]()
         return logits[batch.slots[batch.sampled]]
+
+    def compile(self, try_out: TryOut) -> None:
+        """The graphs are what compiling means here, and they are made."""
 
     def _lengths(self) -> list[int]:
         """Powers of two, and the whole cache: no step reads more than twice what it needs."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inference.cache.attention import attend_slots
 from inference.cache.batch import Batch
+from inference.decoders.decoder import TryOut
 from inference.decoders.linear import Linear
 from inference.weights.llama import Layer, Llama, Sizes
 
@@ -21,6 +22,8 @@ number of rows, and that takes longer than the product."""
 
 class TorchDecoder:
     """A Llama-type model on any device. Its weights are packed where that is faster."""
+
+    name = "operators of torch, for models of the Llama type"
 
     def __init__(self, llama: Llama) -> None:
         sizes, half = llama.sizes, llama.sizes.head_dim // 2
@@ -42,6 +45,9 @@ class TorchDecoder:
         for layer in self._layers:
             hidden = layer.forward(hidden, batch, cosines, sines)
         return self._head(self._final_norm(hidden[batch.sampled]))
+
+    def compile(self, try_out: TryOut) -> None:
+        """There is nothing to compile: where that is possible, the decoder in C++ is chosen instead."""
 
 
 class _Layer:

@@ -1,6 +1,7 @@
 """Computes a batch with a transformers model: its own forward, of any architecture, with our attention and products."""
 
-import inspect
+import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,10 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inference.cache.attention import attending, use_slot_attention
-from inference.cache.batch import Batch, Visible
+from inference.cache.batch import Batch
 from inference.decoders.compilation import as_compiled, compile_layers, uncompile_layers
+from inference.decoders.decoder import TryOut
 from inference.decoders.packed_modules import pack_linears
-from interface.request import UnsupportedModel
+from inference.decoders.trial import takes_logits_to_keep
+
+log = logging.getLogger("engine")
 
 
 class TransformersDecoder:
@@ -21,14 +25,22 @@ class TransformersDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._seen: list[Visible] = []  # how the layers looked back at the last forward
+        self._takes_logits_to_keep = takes_logits_to_keep(model)
         self._run_as_compiled: Callable[[], AbstractContextManager[Any]] = nullcontext
         use_slot_attention(model)
         pack_linears(model)
 
+    @property
+    def name(self) -> str:
+        how = "" if self._run_as_compiled is nullcontext else ", its layers compiled by torch"
+        return f"transformers' {type(self._model).__name__} on the slot cache{how}"
+
     def forward(self, batch: Batch) -> Tensor:
-        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
+        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache.
+
+        Raises:
+            NotImplementedError: the model does not attend through the interface that our attention is put into.
+        """
         wanted = {"logits_to_keep": batch.sampled} if self._takes_logits_to_keep else {}
         with attending(batch), self._run_as_compiled():
             output = self._model(
@@ -39,43 +51,27 @@ class TransformersDecoder:
                 use_cache=False,
                 **wanted,
             )
-        self._seen = [batch.visibilities[number] for number in set(batch.used.values())]
+        if not batch.used:
+            raise NotImplementedError(
+                "its layers do not attend through transformers' AttentionInterface, which the cache is filled through. "
+                "Expected a decoder that keeps only the keys and values of layers"
+            )
         logits: Tensor = output.logits[0]
         return logits if wanted else logits[batch.sampled]
 
-    def refuse_unseen_window(self, context: int) -> None:
-        """A window kept in a model's masks alone never reaches our attention, and five tokens do not show it.
-
-        To be called after a forward.
-
-        Raises:
-            UnsupportedModel: the model declares a window that its layers did not ask for.
-        """
-        config = self._model.config.get_text_config()
-        declared = [getattr(config, "attention_chunk_size", None)]
-        if getattr(config, "use_sliding_window", True):
-            declared.append(getattr(config, "sliding_window", None))
-        for window in declared:
-            if window is not None and window < context and not self._hides(window):
-                raise UnsupportedModel(
-                    f"{type(self._model).__name__} looks back {window} tokens in a way that this engine does not see. "
-                    f"Up to there it runs right: set the context to {window} (ENGINE_CONTEXT={window})."
-                )
-
-    def _hides(self, window: int) -> bool:
-        """Whether some layer's token at position `window` does not see the first one any more."""
-        return not all(bool(seen(torch.tensor(window), torch.tensor(0))) for seen in self._seen)
-
-    def compile(self, try_out: Callable[[], None]) -> None:
+    def compile(self, try_out: TryOut) -> None:
         """Let torch compile the layers; `try_out` runs every graph that there will be.
 
         Raises:
             Exception: whatever the compiler or `try_out` raised; the model then runs uncompiled.
         """
+        log.info("Compiling the model's layers: a minute or less the first time, seconds after that …")
+        began = time.perf_counter()
         try:
             compile_layers(self._model)
-            try_out()
+            try_out(self)
         except Exception:
             uncompile_layers(self._model)
             raise
         self._run_as_compiled = as_compiled
+        log.info("Compiled after %.1f s", time.perf_counter() - began)

@@ -15,8 +15,8 @@ from typing import cast
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from inference.cache.batch import Decoder
 from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import Decoder
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights import llama

@@ -4,12 +4,14 @@ import logging
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from config import Config
 from engine import Engine
-from inference import model_runner
+from inference.cache.kv_cache import KVCache
+from inference.decoders import select
 from inference.decoders.cuda_graphs import GraphedDecoder, Work
-from inference.model_runner import ModelRunner
+from inference.decoders.select import select_decoder
 from inference.weights.checkpoint import Checkpoint
 from tests.support.tiny_models import (
     CONTEXT,
@@ -41,16 +43,13 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return replay
 
+    def select_graphed(model: PreTrainedModel, cache: KVCache, *how: bool) -> GraphedDecoder:
+        decoder = select_decoder(model, cache, *how)
+        return GraphedDecoder(decoder, cache, torch.device("cpu"), call)
+
     works: list[Work] = []
-    prepare = ModelRunner._prepare
-
-    def prepare_with_graphs(runner: ModelRunner, *arguments: object) -> None:
-        prepare(runner, *arguments)  # type: ignore[arg-type]
-        with torch.inference_mode():
-            runner._decoder = GraphedDecoder(runner._decoder, runner._cache, runner._device, call)
-
     monkeypatch.setattr("inference.decoders.cuda_graphs.SHORTEST", 32)
-    monkeypatch.setattr(ModelRunner, "_prepare", prepare_with_graphs)
+    monkeypatch.setattr("inference.model_runner.select_decoder", select_graphed)
     return called
 
 
@@ -85,8 +84,8 @@ def test_graphs_that_cannot_be_made_leave_the_model_as_it_is(
     def fails(work: Work) -> Work:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(model_runner, "captured", fails)
-    monkeypatch.setattr(model_runner, "has_graphs", lambda device: True)
+    monkeypatch.setattr(select, "captured", fails)
+    monkeypatch.setattr(select, "has_graphs", lambda device: True)
     engine = tiny_engine("llama", compile=True)
     [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warning == "The model runs without CUDA graphs: operation not permitted when stream is capturing"

@@ -26,11 +26,12 @@ def poisonable_engine(architecture: str, max_streams: int) -> Engine:
     model = random_model(architecture)
     embedding = model.get_input_embeddings().weight
     assert isinstance(embedding, torch.Tensor)
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    engine = Engine(checkpoint, Config(max_streams=max_streams, prefill_chunk=16))
     [poison_id] = byte_tokenizer()(POISON)["input_ids"]
     with torch.no_grad():
-        embedding[poison_id] = float("nan")
-    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
-    return Engine(checkpoint, Config(max_streams=max_streams, prefill_chunk=16))
+        embedding[poison_id] = float("nan")  # only now: at the start such a model is refused
+    return engine
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "mistral"])

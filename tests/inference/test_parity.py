@@ -11,14 +11,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config import Config
 from engine import Engine
-from inference.model_runner import ModelRunner
 from interface.request import Finished, GenerationRequest, RequestId, UnsupportedModel
 from tests.support.tiny_models import (
     CONTEXT,
-    WINDOW,
     Inbox,
     byte_tokenizer,
-    random_model,
     reference,
     reference_model,
     reference_output,
@@ -27,7 +24,7 @@ from tests.support.tiny_models import (
     tiny_engine,
 )
 
-ARCHITECTURES = ["gpt2", "qwen3", "gemma", "llama", "gemma2", "gemma3", "mistral"]
+ARCHITECTURES = ["gpt2", "qwen3", "gemma", "llama", "gemma2", "gemma3", "mistral", "qwen2_moe"]
 PROMPT = "The probe's prompt, which takes several chunks."
 LENGTH = 24
 MANY_PROMPTS = ["a", "Hello, world", PROMPT, "x" * 100, "😀 你好", "once upon a time there was a fox", "2+2=", "?"]
@@ -198,14 +195,6 @@ def test_two_seeds_say_different_things_and_so_do_two_requests_without_one() -> 
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match=r"MambaForCausalLM .*Expected a decoder that keeps only the keys"):
         tiny_engine("mamba")
-
-
-def test_a_model_whose_window_the_attention_is_not_told_of_is_refused_beyond_the_window() -> None:
-    with pytest.raises(
-        UnsupportedModel, match=rf"Qwen2MoeForCausalLM looks back {WINDOW} tokens .*ENGINE_CONTEXT={WINDOW}"
-    ):
-        tiny_engine("qwen2_moe")
-    ModelRunner(random_model("qwen2_moe"), slots=2, context=WINDOW)
 
 
 # --- The bundled model ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from inference.cache.batch import Batch
 from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import TryOut
 from inference.decoders.native.build import build
 from inference.weights.llama import Layer, Llama, Sizes
 
@@ -91,6 +92,8 @@ class NativeDecoder:
     `library` must have been built for the same.
     """
 
+    name = "C++, for models of the Llama type"
+
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache, is_quantized: bool = False) -> None:
         self._held: list[Tensor] = []
         self._dtype = llama.dtype
@@ -137,6 +140,9 @@ class NativeDecoder:
         )
         self._library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
         return logits
+
+    def compile(self, try_out: TryOut) -> None:
+        """It is compiled."""
 
     def _make_room(self, tokens: int) -> None:
         """Room for a step's intermediate values; it grows with the largest step so far and is then used again."""

@@ -1,0 +1,28 @@
+"""What the engine runs a model with: the interface that every decoder has."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from inference.cache.batch import Batch
+
+TryOut = Callable[["Decoder"], None]
+"""Runs every kind of step on a decoder, and sees that the logits are right."""
+
+
+class Decoder(Protocol):
+    """Computes a batch: its logits [sampled, vocabulary], and the new tokens' keys and values in its cache."""
+
+    @property
+    def name(self) -> str:
+        """What computes, in a few words."""
+
+    def forward(self, batch: Batch) -> Tensor: ...
+
+    def compile(self, try_out: TryOut) -> None:
+        """Compile what can be compiled. `try_out` makes every kind of step happen, so that no request waits for it.
+
+        Raises:
+            Exception: whatever the compiler or `try_out` raised; the decoder then computes as before.
+        """

@@ -1,0 +1,145 @@
+"""Chooses the decoder for a model, builds it, and sees that it gives the model's own logits.
+
+There are three decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
+go to one of our own, in C++ if compiling is asked for, else in operators of torch. Any other runs the code that
+transformers has for it, with our attention and matrix products; compiled, torch compiles its layers. On a GPU,
+compiling means CUDA graphs of the decode steps. Only the decoder in C++ reads matrices in eight bits.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from inference.cache.kv_cache import KVCache
+from inference.decoders.cuda_graphs import GraphedDecoder, captured, has_graphs
+from inference.decoders.decoder import Decoder
+from inference.decoders.native.build import CannotBuild
+from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
+from inference.decoders.torch_decoder import TorchDecoder
+from inference.decoders.transformers_decoder import TransformersDecoder
+from inference.decoders.trial import Trial, first_line
+from inference.weights import llama
+from interface.request import UnsupportedModel
+
+log = logging.getLogger("engine")
+
+
+def select_decoder(
+    model: PreTrainedModel, cache: KVCache, is_compiled: bool = False, is_quantized: bool = False
+) -> Decoder:
+    """The fastest decoder that computes a model on a cache; the model is then the decoder's, for good.
+
+    Raises:
+        UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
+    """
+    check_rotations(model, cache.context)
+    trial = Trial(model, cache, depends_on_length=_not_llama(model, cache.context) is not None)
+    device = model.device
+    try:
+        decoder = _build(model, cache, is_compiled or is_quantized, is_quantized)
+        trial.verify(decoder, is_quantized)
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # there is no end of ways in which a model's code may not fit
+        raise UnsupportedModel(
+            f"{type(model).__name__} cannot run on this engine's cache: {first_line(error)}"
+        ) from error
+    if not is_quantized:
+        trial.verify_lengths(decoder)
+    if not (is_compiled or is_quantized):
+        return decoder
+    return _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
+
+
+def check_rotations(model: PreTrainedModel, context: int) -> None:
+    """Refuse rotary embeddings whose angles change for a whole text when it grows beyond some length.
+
+    Then the keys in the cache have the wrong angles. transformers computes such a text again from its start.
+
+    Raises:
+        UnsupportedModel: the context goes beyond that length.
+    """
+    for rotation in _rotations(model.config.get_text_config()):
+        kind = rotation.get("rope_type", "default")
+        if kind == "longrope":
+            limit = rotation.get("original_max_position_embeddings")
+        elif kind == "dynamic":
+            limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        else:
+            continue
+        if limit is not None and context > limit:
+            raise UnsupportedModel(
+                f"{type(model).__name__} has rotary embeddings of type {kind}: when a text grows beyond {limit} "
+                f"tokens, all of it gets other angles, also what is in the cache. Up to there it runs right: set the "
+                f"context to {limit} (ENGINE_CONTEXT={limit})."
+            )
+
+
+def _rotations(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+    """The rotary embeddings' settings: one set for all layers, or one for each kind of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if "rope_type" in parameters:
+        yield parameters
+    yield from (settings for settings in parameters.values() if isinstance(settings, dict))
+
+
+def _not_llama(model: PreTrainedModel, context: int) -> llama.NotLlama | None:
+    """Why a model is not of the Llama type; None if it is."""
+    try:
+        llama.check(model, context)
+    except llama.NotLlama as reason:
+        return reason
+    return None
+
+
+def _build(model: PreTrainedModel, cache: KVCache, is_compiled: bool, is_quantized: bool) -> Decoder:
+    reason: Exception | None = _not_llama(model, cache.context)
+    is_llama = reason is None
+    if is_llama and is_compiled:
+        try:
+            return _native(model, cache, is_quantized)
+        except (NotNative, CannotBuild) as cannot:
+            reason = cannot
+    if reason is not None and is_quantized:
+        raise UnsupportedModel(f"int8 needs the decoder in C++, and there is none here: {reason}") from reason
+    if isinstance(reason, CannotBuild):
+        log.warning("The model runs uncompiled: %s", reason)
+    elif reason is not None and is_compiled:
+        log.info("No decoder in C++ for this model: %s", reason)
+    return TorchDecoder(llama.take_apart(model, cache.columns)) if is_llama else TransformersDecoder(model)
+
+
+def _native(model: PreTrainedModel, cache: KVCache, is_quantized: bool) -> NativeDecoder:
+    """The decoder in C++ for a model of the Llama type, which is left as it is if there can be none.
+
+    Raises:
+        NotNative, CannotBuild: see `build_for`.
+    """
+    began = time.perf_counter()
+    library = build_for(model, is_quantized)
+    log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
+    return NativeDecoder(library, llama.take_apart(model, cache.columns), cache, is_quantized)
+
+
+def _with_graphs(decoder: Decoder, cache: KVCache, device: torch.device, trial: Trial) -> Decoder:
+    try:
+        log.info("Making CUDA graphs of the decode steps …")
+        graphed = GraphedDecoder(decoder, cache, device, captured)
+        trial.verify(graphed)
+    except Exception as error:  # an operator that cannot be captured
+        log.warning("The model runs without CUDA graphs: %s", first_line(error))
+        return decoder
+    return graphed
+
+
+def _compiled(decoder: Decoder, trial: Trial) -> Decoder:
+    """The decoder, compiled if that works: whatever goes wrong, the model runs uncompiled."""
+    try:
+        decoder.compile(trial.verify)
+    except Exception as error:  # no compiler, a broken one, an operator that it does not know
+        log.warning("The model runs uncompiled: %s", first_line(error))
+    return decoder
