@@ -23,7 +23,7 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.decoders.transformers_decoder import TransformersDecoder
 from inference.decoders.trial import Trial, first_line
 from inference.weights import llama
-from interface.request import UnsupportedModel
+from interface.errors import UnsupportedModel
 
 log = logging.getLogger("engine")
 
@@ -110,7 +110,7 @@ def _build(model: PreTrainedModel, cache: KVCache, is_compiled: bool, is_quantiz
         log.warning("The model runs uncompiled: %s", reason)
     elif reason is not None and is_compiled:
         log.info("No decoder in C++ for this model: %s", reason)
-    return TorchDecoder(llama.take_apart(model, cache.columns)) if is_llama else TransformersDecoder(model)
+    return TorchDecoder(llama.take_apart(model, cache.row_length)) if is_llama else TransformersDecoder(model)
 
 
 def _native(model: PreTrainedModel, cache: KVCache, is_quantized: bool) -> NativeDecoder:
@@ -122,7 +122,7 @@ def _native(model: PreTrainedModel, cache: KVCache, is_quantized: bool) -> Nativ
     began = time.perf_counter()
     library = build_for(model, is_quantized)
     log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
-    return NativeDecoder(library, llama.take_apart(model, cache.columns), cache, is_quantized)
+    return NativeDecoder(library, llama.take_apart(model, cache.row_length), cache, is_quantized)
 
 
 def _with_graphs(decoder: Decoder, cache: KVCache, device: torch.device, trial: Trial) -> Decoder:

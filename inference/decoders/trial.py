@@ -26,7 +26,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from inference.cache.batch import Piece, lay_out
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import Decoder
-from interface.request import UnsupportedModel
+from interface.errors import UnsupportedModel
 
 log = logging.getLogger("engine")
 

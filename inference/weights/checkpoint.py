@@ -23,7 +23,7 @@ from inference.weights.gguf_source import GGUFSource
 from inference.weights.hub import bring
 from inference.weights.known import Loaded, is_leftover, refuse_larger, refuse_missing, refuse_nan
 from inference.weights.quiet import quiet
-from interface.request import LoadError
+from interface.errors import LoadError
 
 log = logging.getLogger("engine")
 

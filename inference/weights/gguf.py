@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.weights.gguf_names import all_parts
-from interface.request import LoadError
+from interface.errors import LoadError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 BRING = """
 import logging, sys
 from inference.weights.hub import bring
-from interface.request import LoadError
+from interface.errors import LoadError
 logging.basicConfig(level="INFO", format="%(message)s")
 try:
     print(bring(sys.argv[1]))

@@ -22,7 +22,7 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
-from interface.request import UnsupportedModel
+from interface.errors import UnsupportedModel
 from tests.support.native_models import (
     CONTEXT,
     INSTRUCTIONS,

@@ -14,7 +14,7 @@ from inference.cache.kv_cache import KVCache
 from inference.decoders.native.decoder import NativeDecoder, quantized
 from inference.tensor_thread import on_tensor_thread
 from inference.weights.checkpoint import Checkpoint
-from interface.request import UnsupportedModel
+from interface.errors import UnsupportedModel
 from tests.support.native_models import (
     CONTEXT,
     INSTRUCTIONS,

@@ -83,7 +83,7 @@ def native(model: PreTrainedModel, cache: KVCache, is_quantized: bool = False) -
     copied = copy.deepcopy(model)
     llama.check(copied, cache.context)
     library = build_for(copied, is_quantized)
-    return NativeDecoder(library, llama.take_apart(copied, cache.columns), cache, is_quantized)
+    return NativeDecoder(library, llama.take_apart(copied, cache.row_length), cache, is_quantized)
 
 
 @torch.inference_mode()

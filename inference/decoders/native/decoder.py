@@ -113,7 +113,7 @@ class NativeDecoder:
             hidden=llama.embedding.shape[1],
             vocabulary=len(llama.head),
             kv_heads=llama.sizes.kv_heads,
-            context=cache.columns,
+            context=cache.row_length,
             epsilon=llama.sizes.epsilon,
             scale=llama.sizes.scale,
         )
