@@ -1,28 +1,9 @@
-"""Chooses and loads the engine that the settings ask for."""
+"""Chooses and loads the engine service that the settings ask for."""
 
-import gc
-
+from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
-from interface.engine import EngineProtocol, EngineService
-
-
-def load_engine(config: Config) -> EngineProtocol:
-    """Load our own engine.
-
-    Importing it takes seconds, so that happens here, together with the model, and not at a door.
-
-    Raises:
-        LoadError: the model cannot be served; the message says why.
-    """
-    from engine import Engine
-
-    engine = Engine.load(config)
-    # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
-    # collector looks through, they would stop the whole process for a tenth of a second now and then.
-    gc.collect()
-    gc.freeze()
-    return engine
+from interface.engine import EngineService
 
 
 def load_service(config: Config) -> EngineService:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from backends.load import load_engine
+from backends.own_engine import load_engine
 from config import Config
 from inference.turns import Turns
 from interface.engine import Counters, EngineProtocol, Lexicon

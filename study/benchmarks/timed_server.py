@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backends.load import load_engine
+from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
 from contract.answers import json_answer

@@ -18,7 +18,7 @@ import uvicorn
 from anyio import to_thread
 
 import raw_asgi
-from backends.load import load_engine
+from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
 from interface.completion import stream_event

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig
 
-from backends.load import load_engine
+from backends.own_engine import load_engine
 from config import BUNDLED_MODEL, Config
 from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
