@@ -113,5 +113,14 @@ def internal_error(path: str) -> Answer:
     return DIALECTS.of(path).internal_error()
 
 
+def overflow_message(error: PromptTooLong) -> str:
+    """What clients recognise as a context overflow: LiteLLM, LangChain and pydantic-ai look for these words."""
+    asked = f" and max_tokens is {error.max_tokens}" if error.max_tokens > 1 else ""
+    return (
+        f"prompt is too long: {error.prompt_tokens} tokens{asked}. "
+        f"This model's maximum context length is {error.context} tokens. Shorten the prompt."
+    )
+
+
 def _unfit(type: str, message: str, input: object) -> Answer:
     return json_answer(422, {"detail": [{"type": type, "loc": ["body", "prompt"], "msg": message, "input": input}]})
