@@ -11,6 +11,7 @@ from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
 from inference.decoders.select import select_decoder
 from inference.scheduling.scheduler import Schedule
+from inference.weights.llama import Llama
 
 
 class ModelRunner:
@@ -23,18 +24,16 @@ class ModelRunner:
     @torch.inference_mode()
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | Llama,
         slots: int,
         context: int,
         is_compiled: bool = False,
-        is_quantized: bool = False,
+        quantize: str | None = None,
     ) -> None:
-        weight = model.get_input_embeddings().weight
-        assert isinstance(weight, Tensor)  # [vocabulary, hidden]
-        self.vocabulary = weight.shape[0]
         self._device = model.device
         self._cache = KVCache(slots, context)
-        self._decoder = select_decoder(model, self._cache, is_compiled, is_quantized)
+        self.vocabulary = _vocabulary(model)
+        self._decoder = select_decoder(model, self._cache, is_compiled, quantize)
 
     @property
     def cache_bytes(self) -> int:
@@ -54,3 +53,12 @@ class ModelRunner:
         for chunk in schedule.chunks:
             chunk.sequence.cached_tokens = chunk.end
         return logits
+
+
+def _vocabulary(model: PreTrainedModel | Llama) -> int:
+    """Of how many tokens a model knows the embedding."""
+    if isinstance(model, Llama):
+        return model.embedding.shape[0]
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)  # [vocabulary, hidden]
+    return weight.shape[0]

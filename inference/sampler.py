@@ -7,21 +7,40 @@ What goes to a GPU goes without waiting; the only wait of a step is for its toke
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inference.scheduling.sample_args import SampleArgs
-
+GREEDY_BELOW = 1e-5
+"""Temperatures under this would overflow the logits; they mean greedy."""
 LOOKS = (256, 4096)
 """How many of the likeliest tokens are looked at first: nearly always enough, and sorting a whole vocabulary takes a
 CPU longer than the rest of a step."""
 
 
-def sample(logits: Tensor, rows: Sequence[SampleArgs]) -> list[int]:
-    """Return a token id for each row of `logits` [rows, vocabulary], sampled as `rows` says."""
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How to draw one row's token. `uniform` is the request's random number for it, in [0, 1)."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    uniform: float
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def is_truncated(self) -> bool:
+        return not self.is_greedy and (self.top_p < 1 or self.top_k > 0)
+
+
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Return a token id for each row of `logits` [rows, vocabulary], drawn as `draws` [rows] says."""
     greedy = logits.max(-1).indices  # for half precision on a CPU several times faster than argmax
-    if all(args.is_greedy for args in rows):
+    if all(draw.is_greedy for draw in draws):
         return _to_list(greedy)
     vocabulary = logits.shape[-1]
 
@@ -31,19 +50,19 @@ def sample(logits: Tensor, rows: Sequence[SampleArgs]) -> list[int]:
     def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
         return on_device(values, dtype)[:, None]
 
-    scaled = logits.float() / column([1 if args.is_greedy else args.temperature for args in rows], torch.float32)
+    scaled = logits.float() / column([1 if draw.is_greedy else draw.temperature for draw in draws], torch.float32)
     probabilities = scaled.softmax(-1, dtype=torch.float64)
-    if truncated := [row for row, args in enumerate(rows) if args.is_truncated]:
-        indices = on_device(truncated, torch.int64)
-        probabilities[indices] = _truncate(
-            probabilities[indices],
-            column([min(rows[row].top_k or vocabulary, vocabulary) for row in truncated], torch.int64),
-            column([rows[row].top_p for row in truncated], torch.float64),
+    if truncated := [row for row, draw in enumerate(draws) if draw.is_truncated]:
+        rows = on_device(truncated, torch.int64)
+        probabilities[rows] = _truncate(
+            probabilities[rows],
+            column([min(draws[row].top_k or vocabulary, vocabulary) for row in truncated], torch.int64),
+            column([draws[row].top_p for row in truncated], torch.float64),
         )
     mass = probabilities.cumsum(-1)
-    target = column([args.uniform for args in rows], torch.float64) * mass[:, -1:]
+    target = column([draw.uniform for draw in draws], torch.float64) * mass[:, -1:]
     chosen = torch.searchsorted(mass, target, right=True).clamp(max=vocabulary - 1)
-    is_greedy = on_device([args.is_greedy for args in rows], torch.bool)
+    is_greedy = on_device([draw.is_greedy for draw in draws], torch.bool)
     return _to_list(torch.where(is_greedy, greedy, chosen[:, 0]))
 
 

@@ -21,17 +21,17 @@ LENGTH_STEP = 16
 """A run reads the cache up to its longest request's length, rounded up to this: whole vectors, and not every shape."""
 
 Visible = Callable[[Tensor, Tensor], Tensor]
-"""Says which positions of its slot a token may look at, by its own: a mask of booleans."""
+"""Says which columns of its slot a token may look at, by its position and theirs: a mask of booleans."""
 
 
-def causal(positions: Tensor, keys: Tensor) -> Tensor:
+def causal(positions: Tensor, columns: Tensor) -> Tensor:
     """A token looks at itself and at everything before it."""
-    return keys <= positions
+    return columns <= positions
 
 
 def causal_within(window: int) -> Visible:
     """A token looks at itself and at what is less than `window` positions before it."""
-    return lambda positions, keys: (keys <= positions) & (keys > positions - window)
+    return lambda positions, columns: (columns <= positions) & (columns > positions - window)
 
 
 CAUSAL = 0
@@ -45,7 +45,7 @@ class Run:
     slot: int
     first: int
     last: int
-    length: int  # positions of the cache to read
+    length: int  # columns of the cache to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Batch:
     token_ids: Tensor  # [1, tokens]
     positions: Tensor  # [1, tokens]
     slots: Tensor  # [tokens]
-    cache_positions: Tensor  # [tokens], where in its slot a token's keys and values are written
+    columns: Tensor  # [tokens], where in its slot a token's keys and values are written: at its position, as a rule
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
@@ -75,13 +75,13 @@ class Batch:
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
     _masks: dict[object, Tensor] = field(default_factory=dict)
-    _slot_mapping: list[Tensor] = field(default_factory=list)  # made when first asked for
+    _places: list[Tensor] = field(default_factory=list)  # made when first asked for
 
-    def slot_mapping(self) -> Tensor:
+    def places(self) -> Tensor:
         """Where the new keys and values go in every layer: [2 * tokens]."""
-        if not self._slot_mapping:
-            self._slot_mapping.append(self.cache.slot_mapping(self.slots, self.cache_positions))
-        return self._slot_mapping[0]
+        if not self._places:
+            self._places.append(self.cache.places(self.slots, self.columns))
+        return self._places[0]
 
     def run_mask(self, run: Run, visible: int, dtype: torch.dtype) -> Tensor:
         """Added to a run's scores: [requests, 1, 1, length], 0 or -inf."""
@@ -100,9 +100,9 @@ class Batch:
         return self._masks[key]
 
     def _mask(self, positions: Tensor, length: int, visible: int, dtype: torch.dtype) -> Tensor:
-        """0 where a query at `positions` [..., 1] may look at one of the first `length` keys, -inf elsewhere."""
-        keys = torch.arange(length, device=positions.device)
-        seen = self.visibilities[visible](positions, keys)
+        """0 where a query at `positions` [..., 1] may look at a key in `length` columns, -inf elsewhere."""
+        columns = torch.arange(length, device=positions.device)
+        seen = self.visibilities[visible](positions, columns)
         return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill_(~seen, float("-inf"))
 
 
@@ -167,7 +167,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
         token_ids=packed[0:1],
         positions=packed[1:2],
         slots=packed[2],
-        cache_positions=packed[1],
+        columns=packed[1],
         runs=runs,
         segments=segments,
         sampled=torch.tensor(sampled, dtype=torch.int64).to(device, non_blocking=True),

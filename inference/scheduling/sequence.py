@@ -1,41 +1,39 @@
-"""One sequence's state, from its submit to its terminal event: its tokens, its text, its times. No tensors."""
+"""One request's state, from its submit to its terminal event: its tokens, its text, its clock."""
 
 import random
 import time
 from collections.abc import Callable, Collection
-from collections.abc import Sequence as TokenIds
+from collections.abc import Sequence as Ids
 
-from inference.scheduling.sample_args import SampleArgs
+from inference.sampler import Draw
 from inference.text.detokenizer import Detokenizer
 from inference.text.stop_strings import StopStrings
-from interface.engine import Sink
-from interface.events import Failed, Finished, FinishReason, Token
-from interface.requests import EncodedRequest
+from interface.request import EncodedRequest, Finished, FinishReason, RequestId, Sink, Token
 
 
 class Sequence:
-    """Prompt and output of one request. Only the engine's step changes it."""
+    """Prompt and output of one request. The scheduler gives it its slot; nobody else changes it."""
 
     def __init__(
         self,
+        request_id: RequestId,
         encoded: EncodedRequest,
         sink: Sink,
-        decode: Callable[[TokenIds[int]], str],
+        decode: Callable[[Ids[int]], str],
         eos_ids: Collection[int],
     ) -> None:
-        self.sequence_id = encoded.sequence_id
+        self.request_id = request_id
         self.sink = sink
         self.prompt_ids = encoded.prompt_ids
         self.slot: int | None = None
         self.cached_tokens = 0  # how many of its tokens have their keys and values in the cache
+        self._reused_tokens = 0  # how many of them were there when it got its slot
         self.output_ids: list[int] = []
-        self._index = encoded.request.index
-        self._params = encoded.params
-        self._reused_tokens = 0  # how many of its tokens were in the cache when it was admitted
-        self._eos_ids = () if encoded.params.ignore_eos else eos_ids
+        self._request = encoded.request
+        self._eos_ids = () if encoded.request.ignore_eos else eos_ids
         self._detokenizer = Detokenizer(decode)
-        self._stop_strings = StopStrings(encoded.params.stop or ())
-        self._random = random.Random(encoded.params.seed)
+        self._stop_strings = StopStrings(encoded.request.stop or ())
+        self._random = random.Random(encoded.request.seed)
         self._submitted_at = time.perf_counter()
         self._admitted_at: float | None = None
         self._first_token_at: float | None = None
@@ -46,7 +44,7 @@ class Sequence:
         return self.cached_tokens >= len(self.prompt_ids)
 
     @property
-    def cached_ids(self) -> list[int]:
+    def held_ids(self) -> list[int]:
         """The tokens whose keys and values its slot holds."""
         return [*self.prompt_ids, *self.output_ids][: self.cached_tokens]
 
@@ -56,32 +54,28 @@ class Sequence:
         self.cached_tokens = self._reused_tokens = reused_tokens
         self._admitted_at = time.perf_counter()
 
-    def sample_args(self) -> SampleArgs:
-        """How to sample the next token, with a random number of its own."""
-        params = self._params
-        assert params.temperature is not None
-        assert params.top_p is not None
-        assert params.top_k is not None
-        return SampleArgs(params.temperature, params.top_p, params.top_k, self._random.random())
+    def draw(self) -> Draw:
+        """How to draw the next token, with a random number of its own."""
+        request = self._request
+        return Draw(request.temperature, request.top_p, request.top_k, self._random.random())
 
     def append(self, token_id: int) -> tuple[Token, FinishReason | None]:
-        """Take the next token; return its event, and why the sequence ends here if it does."""
+        """Take the next token; return its event, and why the request ends here if it does."""
         self.output_ids.append(token_id)
         finish_reason: FinishReason | None = None
         text = self._stop_strings.push(self._detokenizer.push(token_id))
         if token_id in self._eos_ids:
             finish_reason = "stop"
-        elif len(self.output_ids) == self._params.max_tokens:
+        elif len(self.output_ids) == self._request.max_tokens:
             finish_reason = "length"
         if finish_reason is not None:
             text += self._stop_strings.push(self._detokenizer.flush()) + self._stop_strings.flush()
         if self._stop_strings.found:
             finish_reason = "stop"
-        ms, is_first = self._tick()
-        return Token(text, token_id, ms, is_first, self._index), finish_reason
+        return Token(text, token_id, *self._tick()), finish_reason
 
     def finish(self, reason: FinishReason) -> Finished:
-        """Return the terminal event, as of now."""
+        """The terminal event, as of now."""
         now = time.perf_counter()
         admitted = now if self._admitted_at is None else self._admitted_at
         first = now if self._first_token_at is None else self._first_token_at
@@ -94,15 +88,10 @@ class Sequence:
             decode_ms=1e3 * (last - first),
             total_ms=1e3 * (now - self._submitted_at),
             cached_tokens=self._reused_tokens,
-            index=self._index,
         )
 
-    def fail(self, message: str) -> Failed:
-        """Return the terminal event of a sequence that the engine could not finish."""
-        return Failed(message, "engine_error", self._index)
-
     def _tick(self) -> tuple[float, bool]:
-        """Milliseconds since the token before (for the first: since admission), and whether it is the first."""
+        """Milliseconds since the token before (for the first: since the prefill began), and whether it is the first."""
         now = time.perf_counter()
         is_first = self._first_token_at is None
         before = self._admitted_at if is_first else self._last_token_at

@@ -7,12 +7,11 @@ import os
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from backends.stepped import SteppedService
 from config import Config
-from interface.engine import EngineProtocol, EngineService
+from interface.request import EngineVerbs
 
 
-def load(config: Config) -> EngineProtocol:
+def load(config: Config) -> EngineVerbs:
     if os.environ["COMPARE_ENGINE"] == "paced":
         from study.compare.paced_engine import PacedEngine
 
@@ -22,22 +21,18 @@ def load(config: Config) -> EngineProtocol:
     return Engine.load(config)
 
 
-def load_service(config: Config) -> EngineService:
-    return SteppedService(load(config))
-
-
 def starlette() -> Any:
     import app
     from serving.driver import Driver
 
-    return app.create_app(Driver(Config.from_environment_or_exit(), load_service))
+    return app.create_app(Driver(Config.from_environment_or_exit(), load))
 
 
 def raw_asgi() -> Any:
     import raw_asgi
     from serving.driver import Driver
 
-    return raw_asgi.create_app(Driver(Config.from_environment_or_exit(), load_service))
+    return raw_asgi.create_app(Driver(Config.from_environment_or_exit(), load))
 
 
 def raw_wsgi() -> WSGIApplication:

@@ -16,23 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.sampler import LOOKS, sample
-from inference.scheduling.sample_args import SampleArgs
+from inference.sampler import LOOKS, Draw, sample
 
 VOCABULARY = 40
 DRAWS = 2000
 LOGITS = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
 
 
-def draw(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, uniform: float = 0.5) -> SampleArgs:
-    return SampleArgs(temperature, top_p, top_k, uniform)
+def draw(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, uniform: float = 0.5) -> Draw:
+    return Draw(temperature, top_p, top_k, uniform)
 
 
-def evenly_spread(one: SampleArgs, number: int) -> list[SampleArgs]:
+def evenly_spread(one: Draw, number: int) -> list[Draw]:
     return [dataclasses.replace(one, uniform=(index + 0.5) / number) for index in range(number)]
 
 
-def expected_probabilities(logits: Tensor, one: SampleArgs) -> list[float]:
+def expected_probabilities(logits: Tensor, one: Draw) -> list[float]:
     """The distribution by the book, in plain Python: temperature, then top_k, then top_p of what is left."""
     weights = [math.exp((logit - max(logits.tolist())) / one.temperature) for logit in logits.tolist()]
     likeliest = sorted(range(len(weights)), key=lambda token_id: -weights[token_id])
@@ -69,7 +68,7 @@ def assert_drawn_as_expected(token_ids: Sequence[int], probabilities: Sequence[f
     ],
     ids=str,
 )
-def test_tokens_are_drawn_with_their_probabilities(one: SampleArgs) -> None:
+def test_tokens_are_drawn_with_their_probabilities(one: Draw) -> None:
     token_ids = sample(LOGITS.expand(DRAWS, -1), evenly_spread(one, DRAWS))
     assert_drawn_as_expected(token_ids, expected_probabilities(LOGITS, one))
 
@@ -101,14 +100,12 @@ def test_every_row_is_drawn_as_if_it_were_alone() -> None:
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(60, VOCABULARY, generator=generator)
     choices = [(0.0, 1.0, 0), (1.0, 1.0, 0), (0.5, 0.7, 0), (1.5, 1.0, 4), (2.0, 0.9, 6)]
-    draws = [
-        SampleArgs(*choices[row % len(choices)], uniform=float(torch.rand(1, generator=generator))) for row in range(60)
-    ]
+    draws = [Draw(*choices[row % len(choices)], uniform=float(torch.rand(1, generator=generator))) for row in range(60)]
     assert sample(logits, draws) == [sample(logits[row : row + 1], draws[row : row + 1])[0] for row in range(60)]
 
 
 SETTINGS = st.builds(
-    SampleArgs,
+    Draw,
     temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 2.0]) | st.floats(0, 2),
     top_p=st.sampled_from([1.0, 0.9, 0.1]) | st.floats(0, 1, exclude_min=True),
     top_k=st.sampled_from([0, 1, 5]) | st.integers(0, 2**70),
@@ -118,9 +115,7 @@ SETTINGS = st.builds(
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(one=SETTINGS, neighbours=st.lists(SETTINGS, max_size=4), place=st.integers(0, 4), seed=st.integers(0, 99))
-def test_neighbours_of_any_settings_change_nothing(
-    one: SampleArgs, neighbours: list[SampleArgs], place: int, seed: int
-) -> None:
+def test_neighbours_of_any_settings_change_nothing(one: Draw, neighbours: list[Draw], place: int, seed: int) -> None:
     logits = torch.randn(len(neighbours) + 1, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
     place = min(place, len(neighbours))
     together = sample(logits, [*neighbours[:place], one, *neighbours[place:]])
@@ -157,9 +152,7 @@ PEAKED, FLAT = (torch.randn(LARGE_VOCABULARY, generator=torch.Generator().manual
 @pytest.mark.parametrize(
     "one", [draw(top_p=0.9), draw(top_p=0.99), draw(top_k=300, top_p=0.5), draw(top_k=4500, top_p=0.95)], ids=str
 )
-def test_in_a_large_vocabulary_the_likeliest_tokens_are_as_many_as_they_must_be(
-    logits: Tensor, one: SampleArgs
-) -> None:
+def test_in_a_large_vocabulary_the_likeliest_tokens_are_as_many_as_they_must_be(logits: Tensor, one: Draw) -> None:
     assert max(LOOKS) < LARGE_VOCABULARY
     expected = expected_probabilities(logits.double(), one)
     # Numbers in the middle of a token's share draw that token; the ends of the range draw the first and the last.

@@ -6,10 +6,9 @@ import pytest
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.scheduling.prefill_budget import MIN_TOKENS
+from inference.scheduling.prefill_budget import LEAST
 from inference.scheduling.scheduler import Schedule
-from interface.events import Event, Finished, Token
-from interface.requests import SequenceId, text_request
+from interface.request import Event, Finished, GenerationRequest, RequestId, Token
 from tests.support.probes import LONG_PROMPT, spy_on_schedules, steps
 from tests.support.tiny_models import Inbox, run_until_idle, submit, tiny_engine
 
@@ -58,12 +57,12 @@ def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefil
 def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
     scheduler = engine._scheduler
-    record_step = scheduler.record_step
+    took = scheduler.took
 
     def by_a_made_up_clock(schedule: Schedule, seconds: float) -> None:
-        record_step(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
+        took(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
 
-    monkeypatch.setattr(scheduler, "record_step", by_a_made_up_clock)
+    monkeypatch.setattr(scheduler, "took", by_a_made_up_clock)
     for _ in range(2):
         submit(engine, inbox, "a" * 20, max_tokens=60)
     steps(engine, 4)
@@ -71,7 +70,7 @@ def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypa
     long = submit(engine, inbox, LONG_PROMPT, max_tokens=1)
     while not inbox.tokens(long):
         engine.step()
-    assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {MIN_TOKENS}
+    assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {LEAST}
     assert sum(schedule.prompt_tokens for schedule in schedules) == len(LONG_PROMPT)
 
 
@@ -109,35 +108,34 @@ def test_a_step_tells_whether_there_is_more_to_do() -> None:
     assert [engine.step() for _ in range(4)] == [True, True, False, False]
 
 
-def test_requests_are_admitted_first_come_first_served() -> None:
+def test_requests_are_admitted_in_the_order_of_their_coming() -> None:
     engine, inbox = tiny_engine(max_streams=2, prefill_chunk=8), Inbox()
-    order: list[SequenceId] = []
+    order: list[RequestId] = []
 
-    def sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def sink(events: Sequence[tuple[RequestId, Event]]) -> None:
         order.extend(request_id for request_id, event in events if isinstance(event, Token) and event.is_first)
         inbox(events)
 
     lengths = [40, 2, 30, 1, 1, 25, 1]
-    requests = [text_request(prompt="x" * length, max_tokens=5) for length in lengths]
-    engine.submit(engine.encode(requests), sink)
+    requests = [
+        engine.submit(engine.encode(GenerationRequest(prompt="x" * length, max_tokens=5)), sink) for length in lengths
+    ]
     run_until_idle(engine)
-    assert order == [request.sequence_id for request in requests]
+    assert order == requests
 
 
 def test_a_sink_is_called_once_per_step_for_all_its_requests() -> None:
     engine = tiny_engine(max_streams=4)
-    calls: list[list[tuple[SequenceId, Event]]] = []
+    calls: list[list[tuple[RequestId, Event]]] = []
 
     class Sink:
-        def take(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        def take(self, events: Sequence[tuple[RequestId, Event]]) -> None:
             calls.append(list(events))
 
     sink = Sink()  # each `sink.take` is an object of its own, and yet they are one sink
-    requests = [text_request(prompt="x", max_tokens=3) for _ in range(2)]
-    for request in requests:
-        engine.submit(engine.encode([request]), sink.take)
+    requests = [engine.submit(engine.encode(GenerationRequest(prompt="x", max_tokens=3)), sink.take) for _ in range(2)]
     assert run_until_idle(engine) == len(calls) == 3
-    assert [sequence_id for sequence_id, _ in calls[0]] == [request.sequence_id for request in requests]
+    assert [request_id for request_id, _ in calls[0]] == requests
     assert [len(call) for call in calls] == [2, 2, 4]
 
 

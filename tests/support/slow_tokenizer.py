@@ -1,9 +1,8 @@
 """A scripted engine whose tokenizer waits, for what may happen to a request meanwhile."""
 
 import threading
-from collections.abc import Sequence
 
-from interface.requests import EncodedRequest, GenerationRequest
+from interface.request import EncodedRequest, GenerationRequest
 from tests.support.asgi_client import PATIENCE
 from tests.support.scripted_engine import ScriptedEngine
 
@@ -16,7 +15,7 @@ class SlowTokenizer(ScriptedEngine):
         self.is_encoding = threading.Event()
         self.may_encode = threading.Event()
 
-    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+    def encode(self, request: GenerationRequest) -> EncodedRequest:
         self.is_encoding.set()
         assert self.may_encode.wait(PATIENCE)
-        return super().encode(requests)
+        return super().encode(request)
