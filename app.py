@@ -4,8 +4,7 @@
     python app.py --port 8000
 
 The framework speaks the protocol; what is left is the service. `raw_asgi.py` is the same service by hand, in the same
-order and with the same names: lay the two side by side, and what differs is the protocol. What is not protocol lives
-in `contract` (what is said) and `driver` (who generates).
+order and with the same names. What is not protocol lives in `contract` (what is said) and `serving` (who generates).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,26 +20,32 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import contract
 from config import Config
-from serving.driver import Driver, Generation
-from serving.transcript.asgi import watched
+from serving.driver import Driver
+from serving.generation import Generation
+from serving.transcript.asgi import with_transcript
 
 
-async def generate(request: Request) -> Response:
-    contract.check_media_type(request.headers.get("content-type"))
-    body = contract.parse_generate(await read_body(request))
-    generation = await driver_of(request).submit(body, request_id(request))
-    client_left = partial(wait_for_disconnect, request)
-    if body.stream:
-        return EventStream(request, generation, client_left)
-    result = await generation.run(generation.result, client_left)
-    if result is None:
-        return NoResponse()
-    return respond(request, contract.completion(*result))
+async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
+    """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
+    driver = driver_of(request)
+    if endpoint.method == "POST":
+        contract.check_media_type(request.headers.get("content-type"))
+    rest = request.path_params.get("rest", "")
+    call = endpoint.parse(contract.Incoming(await read_body(request), rest, driver.models))
+    if isinstance(call, contract.Question):
+        return respond(request, await driver.ask(call.ask))
+    generation = await driver.submit(call.requests, request_id(request))
+    accepted = contract.Accepted(request_id(request), generation.prompt_tokens)
+    disconnected = partial(listen_for_disconnect, request)
+    if call.stream:
+        return EventStream(request, generation, call.writer(accepted), disconnected)
+    events = await generation.run(generation.result, disconnected)
+    return NoResponse() if events is None else respond(request, call.answer(accepted, events))
 
 
 async def health(request: Request) -> Response:
     driver = driver_of(request)
-    return respond(request, contract.health(driver.status, driver.model, driver.counters()))
+    return respond(request, contract.health(driver.status, driver.models[0], driver.counters()))
 
 
 async def openapi(request: Request) -> Response:
@@ -52,7 +57,12 @@ async def page(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/generate", generate, methods=["POST"]),
+    *[
+        Route(
+            endpoint.path + "/{rest:path}" * endpoint.takes_rest, partial(generate, endpoint), methods=[endpoint.method]
+        )
+        for endpoint in contract.ENDPOINTS
+    ],
     Route("/health", health),
     Route("/openapi.json", openapi),
     *[Route(path, page) for path in contract.PAGES],
@@ -69,8 +79,8 @@ async def read_body(request: Request) -> bytes:
     return body
 
 
-async def wait_for_disconnect(request: Request) -> None:
-    """Return when the client has left. Starlette has no word for it that does not poll, so this asks the protocol."""
+async def listen_for_disconnect(request: Request) -> None:
+    """Return when the client has left. Starlette's own way polls, so this asks the protocol."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -78,16 +88,22 @@ async def wait_for_disconnect(request: Request) -> None:
 class EventStream(StreamingResponse):
     """The headers at once, then each event as it comes."""
 
-    def __init__(self, request: Request, generation: Generation, client_left: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        generation: Generation,
+        writer: contract.Writer,
+        disconnected: Callable[[], Awaitable[None]],
+    ) -> None:
         headers = contract.SSE_HEADERS | {"x-request-id": request_id(request)}
-        super().__init__(contract.sse_frames(generation.events()), 200, headers, contract.SSE_MEDIA_TYPE)
+        super().__init__(contract.frames(writer, generation.events()), 200, headers, contract.SSE_MEDIA_TYPE)
         self.generation = generation
-        self.client_left = client_left
+        self.disconnected = disconnected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Starlette's own way listens for the disconnect only below spec 2.4, where send cannot tell; a stream that
         # is silent in its prefill has nothing to send, so we listen always.
-        await self.generation.run(partial(self.stream_events, send), self.client_left)
+        await self.generation.run(partial(self.stream_events, send), self.disconnected)
 
     async def stream_events(self, send: Send) -> None:
         with suppress(OSError):
@@ -123,6 +139,11 @@ def request_id(request: Request) -> str:
     return found
 
 
+def route_path(request: Request) -> str:
+    """The path below `root_path`, under which a proxy may have mounted the application."""
+    return contract.route_path(request.scope["path"], request.scope.get("root_path", ""))
+
+
 def driver_of(request: Request) -> Driver:
     driver: Driver = request.app.state.driver
     return driver
@@ -132,8 +153,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette's router raises: no such path, or no such method on it."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return respond(request, contract.no_such_method((error.headers or {})["Allow"].split(", ")))
-    return respond(request, contract.no_such_path())
+        allowed = (error.headers or {})["Allow"].split(", ")
+        return respond(request, contract.no_such_method(route_path(request), allowed))
+    return respond(request, contract.no_such_path(route_path(request)))
 
 
 async def on_client_disconnect(request: Request, error: Exception) -> Response:
@@ -141,11 +163,11 @@ async def on_client_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def on_refusal(request: Request, error: Exception) -> Response:
-    return respond(request, contract.refusal(error))
+    return respond(request, contract.refusal(route_path(request), error))
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    return respond(request, contract.internal_error())
+    return respond(request, contract.internal_error(route_path(request)))
 
 
 @asynccontextmanager
@@ -169,7 +191,7 @@ def create_app(driver: Driver) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.driver = driver
-    return watched(app, driver.config)
+    return with_transcript(app, driver.config)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

@@ -1,64 +1,72 @@
-"""The inference engine: any number of requests, one batch, one token for each of them per step.
+"""The inference engine: any number of sequences, one batch, one token for each of them per step.
 
     engine = Engine.load(Config())
     engine.generate("What is 2 + 2?", temperature=0)["text"]
     for event in engine.generate_stream("Tell me a story about a fox", max_tokens=200):
         print(event.get("token", ""), end="", flush=True)
 
-Any thread may call any method. Requests and aborts travel through one FIFO, in their order, and take effect when the
-next step begins; a step is run by one thread at a time, whoever's turn it is, and only that thread touches a
-sequence or the scheduler. No thread drives the engine: whoever wants events either steps, or waits while another
-caller steps. Only what a step computes is computed on one thread, always the same (see `tensor_thread`).
+`step` is the whole story: take arrivals, schedule, run the model, sample, emit. Requests and aborts from any thread
+travel through one queue, in their order, and take effect when the next step begins. One thread at a time steps: a
+driver's worker thread, or the synchronous callers in turn (`inference.turns`).
 
 Invariants:
-    1. Every submitted request ends in exactly one terminal event: `Finished` or `Failed`.
+    1. Every submitted sequence ends in exactly one terminal event: `Finished` or `Failed`.
     2. The joined text of its tokens is the tokenizer's decode of their ids, up to the stop string if one was met.
-    3. An abort is in force at the next step, wherever the request is; nobody else notices.
-    4. Greedy output in float32 is that of transformers' own `generate`, alone and in company.
-    5. If a step raises, every request in flight gets `Failed`, and no more are taken.
+    3. An abort is in force at the next step, wherever the sequence is; its neighbours notice nothing.
+    4. Greedy output in float32 is that of transformers' own `generate`, alone and in any batch.
+    5. If a step raises, the sequences in it get `Failed`, and the engine goes on. After several such steps in a row
+       it has failed for good: every sequence gets `Failed`, and no more are taken.
 """
 
-import itertools
 import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Ids
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Listed
+from dataclasses import asdict
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from config import Config
 from inference.model_runner import ModelRunner
-from inference.sampler import sample
+from inference.sampler import Sampled
+from inference.scheduling.sample_args import RowLogprobs
 from inference.scheduling.scheduler import Schedule, Scheduler
 from inference.scheduling.sequence import Sequence
 from inference.tensor_thread import on_tensor_thread
+from inference.text.token_bytes import TokenBytes
+from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
-from interface.request import (
-    Counters,
+from interface.completion import completion, stream_event
+from interface.engine import Counters, ModelInfo, Sink, Tokenized
+from interface.errors import EngineFailed, PromptTooLong, QueueFull, RequestError, UnsupportedFeature, UnusablePrompt
+from interface.events import Event, Failed, Finished, PromptEcho, Token
+from interface.requests import (
+    DEFAULT_MAX_TOKENS,
     EncodedRequest,
-    EngineFailed,
-    Event,
-    Failed,
-    Finished,
     GenerationRequest,
-    PromptTooLong,
-    QueueFull,
-    RequestId,
-    Sink,
-    Token,
-    UnusablePrompt,
-    answer,
-    payload,
+    Prompt,
+    SamplingParams,
+    SequenceId,
+    TextPrompt,
+    TokenPrompt,
+    text_request,
 )
 
 log = logging.getLogger("engine")
 
+MAX_FAILED_STEPS = 3
+"""This many steps in a row that raise mean that the engine, or its device, will not recover."""
+BROKEN = "The model's logits are not finite numbers (NaN or infinite), or every token is banned."
+NOTHING = Sampled([], {}, frozenset())
+PATIENCE = 3600.0
+"""Seconds that a synchronous caller waits for an event before it asks again."""
+
 
 class Engine:
-    """A model, its cache and the requests in flight."""
+    """A model, its cache and the sequences in flight."""
 
     @classmethod
     def load(cls, config: Config) -> "Engine":
@@ -70,94 +78,186 @@ class Engine:
         return cls(on_tensor_thread(lambda: load_checkpoint(config)), config)
 
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
-        self.context = checkpoint.context
         self._tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self._eos_ids = checkpoint.eos_ids
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
             lambda: ModelRunner(
-                checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize
+                checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize is not None
             )
         )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
-        self._request_ids = itertools.count(1)
-        self._generated_tokens = 0
-        # What other threads share with the stepping one, guarded by `_turn`.
-        self._turn = threading.Condition()
-        self._is_stepping = False
-        self._arrivals: deque[Sequence | RequestId] = deque()  # submits and aborts, in order
+        self._token_bytes = TokenBytes(checkpoint.tokenizer)
+        self.turns = Turns(self.step)
+        self.info = ModelInfo(checkpoint.context, self._runner.vocabulary, _tokenizer_info(checkpoint.tokenizer))
+        # Other threads share these with the stepping one.
+        self._lock = threading.Lock()
+        self._arrivals: deque[Sequence | SequenceId] = deque()  # submits and aborts, in order
         self._in_flight = 0
         self._failure: str | None = None
-        # The events of the step being run; only the stepping thread touches them.
-        self._events: dict[Sink, list[tuple[RequestId, Event]]] = defaultdict(list)
+        # Only the stepping thread touches these.
+        self._events: dict[Sink, list[tuple[SequenceId, Event]]] = defaultdict(list)
+        self._generated_tokens = 0
+        self._failed_steps = 0
 
-    # --- What any thread may ask ----------------------------------------------------------------------------------
+    # --- The step ---------------------------------------------------------------------------------------------------
 
-    def encode(self, request: GenerationRequest) -> EncodedRequest:
-        """Tokenize the prompt, with the tokens that the tokenizer puts around a text.
+    def step(self) -> bool:
+        """Bring every running sequence one token further; return whether there is more to do.
+
+        Raises:
+            EngineFailed: the engine has failed for good. Every sequence has had its terminal event.
+        """
+        self._take_arrivals()
+        schedule = self._scheduler.schedule()
+        try:
+            sampled = self._run(schedule)
+        except Exception as error:
+            self._fail_step(schedule, error)
+        else:
+            self._append(schedule.sampled, sampled)
+        self._emit()
+        return bool(self._arrivals or self._scheduler.sequences)
+
+    def _take_arrivals(self) -> None:
+        if self._failure is not None:
+            raise EngineFailed(self._failure)
+        while self._arrivals:
+            arrival = self._arrivals.popleft()
+            if isinstance(arrival, Sequence):
+                self._scheduler.add(arrival)
+            elif (sequence := self._scheduler.find(arrival)) is not None:
+                self._end(sequence, sequence.finish("abort"))
+
+    def _run(self, schedule: Schedule) -> Sampled:
+        """Compute a step's logits and choose a token for each of `schedule.sampled`."""
+        if not schedule.has_work:
+            return NOTHING
+        began = time.perf_counter()
+        rows = [sequence.sample_args() for sequence in schedule.sampled]
+        sampled = on_tensor_thread(lambda: self._runner.step(schedule, rows))
+        self._scheduler.record_step(schedule, time.perf_counter() - began)
+        self._failed_steps = 0
+        return sampled
+
+    def _append(self, sequences: Listed[Sequence], sampled: Sampled) -> None:
+        for row, (sequence, token_id) in enumerate(zip(sequences, sampled.token_ids, strict=True)):
+            if row in sampled.broken:
+                log.error("Sequence %d: %s", sequence.sequence_id, BROKEN)
+                self._end(sequence, sequence.fail(BROKEN))
+                continue
+            try:
+                self._append_token(sequence, token_id, sampled.logprobs.get(row))
+            except Exception as error:  # this sequence's text cannot be made; the others' can
+                log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
+                self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))
+
+    def _append_token(self, sequence: Sequence, token_id: int, logprobs: RowLogprobs | None) -> None:
+        token, finish_reason = sequence.append(token_id, logprobs)
+        if token.is_first and (echo := sequence.prompt_echo()) is not None:
+            self._events[sequence.sink].append((sequence.sequence_id, echo))
+        self._events[sequence.sink].append((sequence.sequence_id, token))
+        self._generated_tokens += 1
+        if finish_reason is not None:
+            self._end(sequence, sequence.finish(finish_reason))
+
+    def _emit(self) -> None:
+        """Hand each sink its events of this step."""
+        events, self._events = self._events, defaultdict(list)
+        for sink, its_events in events.items():
+            try:
+                sink(its_events)
+            except Exception:
+                log.exception("A sink raised; its sequences end here")
+                self._arrivals.extend(sequence_id for sequence_id, _ in its_events)  # an abort of each
+
+    def _end(self, sequence: Sequence, event: Finished | Failed) -> None:
+        """Emit a terminal event and free the slot; what a failed sequence left in the cache is not reused."""
+        self._scheduler.remove(sequence, keep_cache=isinstance(event, Finished))
+        self._events[sequence.sink].append((sequence.sequence_id, event))
+        with self._lock:
+            self._in_flight -= 1
+
+    def _fail_step(self, schedule: Schedule, error: Exception) -> None:
+        """End the sequences of a step that raised; after several such steps in a row, fail for good."""
+        reason = f"{type(error).__name__}: {error}"
+        self._failed_steps += 1
+        log.error("A step raised (%d in a row): %s", self._failed_steps, reason, exc_info=error)
+        for sequence in schedule.sequences:
+            self._end(sequence, sequence.fail(reason))
+        if self._failed_steps >= MAX_FAILED_STEPS:
+            self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        """Take no more requests, end every sequence in flight, and raise `EngineFailed`."""
+        with self._lock:
+            arrivals = list(self._arrivals)
+            self._arrivals.clear()
+            self._failure = reason
+        for arrival in arrivals:
+            if isinstance(arrival, Sequence):
+                self._scheduler.add(arrival)
+        for sequence in self._scheduler.sequences:
+            self._end(sequence, sequence.fail(reason))
+        self._emit()
+        raise EngineFailed(reason)
+
+    # --- What any thread may ask ------------------------------------------------------------------------------------
+
+    def encode(self, requests: Listed[GenerationRequest]) -> list[EncodedRequest]:
+        """Tokenize prompts and settle the sampling parameters; touches no engine state.
+
+        Requests that share a prompt object share the work.
 
         Raises:
             PromptTooLong: it does not fit the context together with its max_tokens.
-            UnusablePrompt: the model has no token for it.
+            RequestError: the model cannot take the prompt, or cannot do what the request asks for.
         """
-        # A list of one: tokenizers lets go of the interpreter's lock only for lists.
-        prompt_ids: list[int] = self._tokenizer([request.prompt])["input_ids"][0]
-        if len(prompt_ids) + request.max_tokens > self.context:
-            raise PromptTooLong(len(prompt_ids), request.max_tokens, self.context)
-        if not prompt_ids:
-            raise UnusablePrompt("The prompt has no tokens: the model's tokenizer knows none of its characters.")
-        if max(prompt_ids) >= self._runner.vocabulary:
-            raise UnusablePrompt(
-                f"The prompt has token {max(prompt_ids)}; the model knows those below {self._runner.vocabulary}."
-            )
-        return EncodedRequest(request, prompt_ids)
+        prompts = {id(request.prompt): request.prompt for request in requests}
+        token_ids = {key: self._checked_token_ids(prompt) for key, prompt in prompts.items()}
+        return [self._encoded(request, token_ids[id(request.prompt)]) for request in requests]
 
-    def submit(self, encoded: EncodedRequest, sink: Sink) -> RequestId:
-        """Queue a request without waiting. Its events go to `sink`, called by the thread that steps.
+    def submit(self, requests: Listed[EncodedRequest], sink: Sink) -> None:
+        """Queue all of these sequences, or none, without waiting. Their events go to `sink`, on the stepping thread.
 
         Raises:
-            QueueFull: `max_streams` and `max_waiting` are both used up.
-            EngineFailed: a step raised before.
+            QueueFull: `max_streams` and `max_waiting` leave no room for all of them.
+            EngineFailed: the engine has failed for good.
         """
-        sequence = Sequence(next(self._request_ids), encoded, sink, self._decode, self._eos_ids)
-        with self._turn:
+        sequences = [self._sequence(encoded, sink) for encoded in requests]
+        with self._lock:
             if self._failure is not None:
                 raise EngineFailed(self._failure)
-            if self._in_flight >= self._capacity:
-                raise QueueFull(f"{self._in_flight} requests are running or waiting, and that is the limit")
-            self._in_flight += 1
-            self._arrivals.append(sequence)
-        return sequence.request_id
+            if self._in_flight + len(sequences) > self._capacity:
+                raise QueueFull(f"{self._in_flight} requests are running or waiting, and the limit is {self._capacity}")
+            self._in_flight += len(sequences)
+            self._arrivals.extend(sequences)
 
-    def abort(self, request_id: RequestId) -> None:
-        """End a request at the next step; one that is unknown or has ended is left alone."""
-        with self._turn:
-            self._arrivals.append(request_id)
+    def abort(self, sequence_id: SequenceId) -> None:
+        """End a sequence at the next step; one that is unknown or has ended is left alone."""
+        self._arrivals.append(sequence_id)
 
     def counters(self) -> Counters:
         running = self._scheduler.running
         return Counters(running, max(0, self._in_flight - running), self._generated_tokens)
 
-    def step(self) -> bool:
-        """Bring every running request one token further, once no other thread is stepping.
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Return a prompt's token ids, and the text of each."""
+        token_ids = self._token_ids(prompt)
+        return Tokenized(token_ids, self._tokenizer.convert_ids_to_tokens(list(token_ids)))
 
-        Returns:
-            Whether there is more to do.
+    def detokenize(self, token_ids: Listed[int]) -> str:
+        """Return the text of token ids, special tokens included."""
+        if token_ids and max(token_ids) >= self.info.vocabulary:
+            raise UnusablePrompt(f"Expected token ids below {self.info.vocabulary}, got {max(token_ids)}.", "tokens")
+        text = self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
 
-        Raises:
-            EngineFailed: a step raised, this one or one before; every request in flight has got its `Failed`.
-        """
-        with self._turn:
-            self._turn.wait_for(lambda: not self._is_stepping)
-            if self._failure is not None:
-                raise EngineFailed(self._failure)
-            self._is_stepping = True
-        return self._pass_on_after(self._step)
+    # --- For synchronous callers ------------------------------------------------------------------------------------
 
-    # --- For synchronous callers ----------------------------------------------------------------------------------
-
-    def generate(self, prompt: str, **settings: Any) -> dict[str, Any]:
-        """Generate a whole answer; `settings` are the fields of `GenerationRequest`.
+    def generate(self, prompt: str | Prompt, **settings: Any) -> dict[str, Any]:
+        """Generate a whole answer; `settings` are the fields of `SamplingParams`.
 
         Returns:
             What `POST /generate` answers without `stream`.
@@ -166,137 +266,117 @@ class Engine:
             ValueError: a setting is out of range, or the prompt too long or unusable.
             QueueFull, EngineFailed: see `submit` and `step`.
         """
-        tokens: list[Token] = []
-        for event in self._run(prompt, settings):
-            if isinstance(event, Token):
-                tokens.append(event)
-        assert isinstance(event, Finished)
-        return answer(tokens, event)
+        return _as_dict(completion(list(self._events_of(prompt, settings))))
 
-    def generate_stream(self, prompt: str, **settings: Any) -> Iterator[dict[str, Any]]:
+    def generate_stream(self, prompt: str | Prompt, **settings: Any) -> Iterator[dict[str, Any]]:
         """The same, yielding what the stream of `POST /generate` sends: a dict per token, then a closing one.
 
         Closing the iterator early aborts the request.
         """
-        for event in self._run(prompt, settings):
-            yield payload(event)
+        for event in self._events_of(prompt, settings):
+            if not isinstance(event, PromptEcho):
+                yield _as_dict(stream_event(event))
 
-    def _run(self, prompt: str, settings: dict[str, Any]) -> Iterator[Token | Finished]:
-        encoded = self.encode(GenerationRequest(prompt=prompt, **settings))
-        mailbox: deque[tuple[RequestId, Event]] = deque()
-        request_id = self.submit(encoded, mailbox.extend)
+    def _events_of(self, prompt: str | Prompt, settings: dict[str, Any]) -> Iterator[PromptEcho | Token | Finished]:
+        """Submit a request and take turns stepping until it has ended."""
+        if isinstance(prompt, str):
+            request = text_request(prompt, **settings)
+        else:
+            request = GenerationRequest(prompt, SamplingParams(**settings))
+        (encoded,) = self.encode([request])
+        mailbox: deque[tuple[SequenceId, Event]] = deque()
+        self.submit([encoded], mailbox.extend)
+        event: Event | None = None
         try:
-            event: Event | None = None
             while not isinstance(event, Finished):
-                self._wait_for_events(mailbox)
+                while not self.turns.wait_for(lambda: bool(mailbox), PATIENCE):
+                    pass
                 _, event = mailbox.popleft()
                 if isinstance(event, Failed):
                     raise EngineFailed(event.message)
                 yield event
         finally:
-            self.abort(request_id)
-            self._settle()
+            if not isinstance(event, Finished | Failed):
+                self.abort(encoded.sequence_id)
+                self.turns.step()
 
-    def _wait_for_events(self, mailbox: deque[tuple[RequestId, Event]]) -> None:
-        """Return when there is an event in the mailbox, stepping if nobody else does."""
-        while not mailbox:
-            with self._turn:
-                self._turn.wait_for(lambda: mailbox or not self._is_stepping)
-                if mailbox:
-                    return
-                self._is_stepping = True
-            self._pass_on_after(self._step)
+    # --- Prompts and parameters -------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Take an abort into account at once if nobody is stepping, so that it does not hold a slot until then."""
-        with self._turn:
-            if self._is_stepping:
-                return
-            self._is_stepping = True
-        self._pass_on_after(self._take_and_deliver)
+    def _encoded(self, request: GenerationRequest, prompt_ids: Listed[int]) -> EncodedRequest:
+        return EncodedRequest(request, prompt_ids, self._settled(request, len(prompt_ids)))
 
-    # --- The step: only the thread whose turn it is comes here ------------------------------------------------------
+    def _checked_token_ids(self, prompt: Prompt) -> Listed[int]:
+        """A prompt's token ids, all of which the model knows."""
+        prompt_ids = self._token_ids(prompt)
+        if not prompt_ids:
+            raise UnusablePrompt("The prompt has no tokens: the model's tokenizer knows none of its characters.")
+        if max(prompt_ids) >= self.info.vocabulary:
+            raise UnusablePrompt(
+                f"The prompt has token {max(prompt_ids)}; the model knows those below {self.info.vocabulary}."
+            )
+        return prompt_ids
 
-    def _pass_on_after(self, work: Callable[[], None]) -> bool:
-        """Do this thread's turn, and let the next one have its own; return whether there is more to do."""
-        try:
-            work()
-        except Exception as error:
-            self._fail(error)
-            raise EngineFailed(self._failure) from error
-        finally:
-            with self._turn:
-                # Asked while nobody else can step: a sequence on its way from the queue to a slot is in neither.
-                has_work = bool(self._arrivals or self._scheduler.sequences)
-                self._is_stepping = False
-                self._turn.notify_all()
-        return has_work
+    def _token_ids(self, prompt: Prompt) -> Listed[int]:
+        if isinstance(prompt, TokenPrompt):
+            return prompt.token_ids
+        if not isinstance(prompt, TextPrompt):
+            raise UnsupportedFeature("This engine takes a text or token ids.", "messages")
+        # A list of one: tokenizers releases the interpreter's lock only for lists.
+        encoded = self._tokenizer([prompt.text], add_special_tokens=prompt.add_special_tokens)
+        token_ids: list[int] = encoded["input_ids"][0]
+        return token_ids
 
-    def _step(self) -> None:
-        self._take_arrivals()
-        schedule = self._scheduler.schedule()
-        if schedule.has_work:
-            began = time.perf_counter()
-            token_ids = on_tensor_thread(lambda: self._run_model(schedule))
-            self._scheduler.took(schedule, time.perf_counter() - began)
-            self._append(schedule.sampled, token_ids)
-        self._deliver()
+    def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SamplingParams:
+        """The request's parameters with every default filled in."""
+        params = request.params
+        self._check_token_ids("logit_bias", params.logit_bias or ())
+        self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
+        defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+        defaults |= {"repetition_penalty": 1.0}
+        chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
+        return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
 
-    def _run_model(self, schedule: Schedule) -> list[int]:
-        logits = self._runner.forward(schedule)
-        return sample(logits, [sequence.draw() for sequence in schedule.sampled])
+    def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
+        largest = max(token_ids, default=0)
+        if largest >= self.info.vocabulary:
+            message = f"{param}: expected token ids below {self.info.vocabulary}, got {largest}."
+            raise RequestError(message, param)
 
-    def _take_and_deliver(self) -> None:
-        self._take_arrivals()
-        self._deliver()
+    def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
+        """How many tokens the request may generate; raises PromptTooLong."""
+        room = self.info.context - prompt_tokens
+        wanted = request.params.max_tokens
+        if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
+            raise PromptTooLong(prompt_tokens, wanted or 1, self.info.context)
+        if wanted is None:
+            wanted = room if request.fill_context else DEFAULT_MAX_TOKENS
+        return min(wanted, room)
 
-    def _take_arrivals(self) -> None:
-        while self._arrivals:
-            arrival = self._arrivals.popleft()
-            if isinstance(arrival, Sequence):
-                self._scheduler.add(arrival)
-            elif (sequence := self._scheduler.find(arrival)) is not None:
-                self._end(sequence, sequence.finish("abort"))
+    def _sequence(self, encoded: EncodedRequest, sink: Sink) -> Sequence:
+        params = encoded.params
+        decode = self._decode if params.skip_special_tokens else self.detokenize
+        return Sequence(encoded, sink, decode, self._ends(params), self._token_bytes)
 
-    def _append(self, sequences: list[Sequence], token_ids: list[int]) -> None:
-        for sequence, token_id in zip(sequences, token_ids, strict=True):
-            try:
-                token, finish_reason = sequence.append(token_id)
-            except Exception as error:  # its text cannot be made; the others' can
-                log.exception("Request %d failed at token %d", sequence.request_id, token_id)
-                self._end(sequence, Failed(f"{type(error).__name__}: {error}", "engine_error"))
-                continue
-            self._events[sequence.sink].append((sequence.request_id, token))
-            if finish_reason is not None:
-                self._end(sequence, sequence.finish(finish_reason))
-        self._generated_tokens += len(token_ids)
+    def _ends(self, params: SamplingParams) -> dict[int, str | int | None]:
+        """The tokens that end a text, each with what is said to be the reason then."""
+        eos: dict[int, str | int | None] = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
+        stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
+        # Special tokens have no text in the answer where a stop string could be found.
+        special = {token: token_id for token_id, token in self._token_bytes.special_tokens.items()}
+        return eos | stops | {special[stop]: stop for stop in params.stop or () if stop in special}
 
-    def _end(self, sequence: Sequence, event: Finished | Failed) -> None:
-        self._scheduler.remove(sequence)
-        self._events[sequence.sink].append((sequence.request_id, event))
-        with self._turn:
-            self._in_flight -= 1
-
-    def _deliver(self) -> None:
-        events, self._events = self._events, defaultdict(list)
-        for sink, its_events in events.items():
-            try:
-                sink(its_events)
-            except Exception:
-                log.exception("A sink raised; its requests end here")
-                self._arrivals.extend(request_id for request_id, _ in its_events)  # an abort of each
-
-    def _fail(self, error: Exception) -> None:
-        """Take no more requests, and tell every one in flight."""
-        log.exception("A step raised; the engine stops")
-        with self._turn:
-            self._failure = f"{type(error).__name__}: {error}"
-            self._take_arrivals()
-        for sequence in self._scheduler.sequences:
-            self._end(sequence, Failed(self._failure, "engine_error"))
-        self._deliver()
-
-    def _decode(self, token_ids: Ids[int]) -> str:
+    def _decode(self, token_ids: Listed[int]) -> str:
         text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)  # a list of texts comes only for a list of lists
         return text
+
+
+def _as_dict(answer: Any) -> dict[str, Any]:
+    """A dataclass as the JSON object that a client would get, without the fields that are None."""
+    return {name: value for name, value in asdict(answer).items() if value is not None}
+
+
+def _tokenizer_info(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
+    info = {name: getattr(tokenizer, name, None) for name in names}
+    return {"tokenizer_class": type(tokenizer).__name__, **info}

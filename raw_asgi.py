@@ -4,8 +4,7 @@
     python raw_asgi.py --port 8000
 
 Every message of the protocol stands here in full. `app.py` is the same service on Starlette, in the same order and
-with the same names: lay the two side by side, and what differs is the protocol. What is not protocol lives in
-`contract` (what is said) and `driver` (who generates).
+with the same names. What is not protocol lives in `contract` (what is said) and `serving` (who generates).
 
 Source: the ASGI specification, versions 2.3 and 2.4 of its HTTP part, and lifespan 2.0.
 """
@@ -17,8 +16,9 @@ from typing import Any
 
 import contract
 from config import Config
-from serving.driver import Driver, Generation
-from serving.transcript.asgi import watched
+from serving.driver import Driver
+from serving.generation import Generation
+from serving.transcript.asgi import with_transcript
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -32,21 +32,28 @@ class ClientLeft(Exception):
     """The client left before it had sent its whole request."""
 
 
-async def generate(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    contract.check_media_type(header(scope, b"content-type"))
-    body = contract.parse_generate(await read_body(receive))
-    generation = await driver.submit(body, request_id(scope))
-    client_left = partial(wait_for_disconnect, receive)
-    if body.stream:
-        await generation.run(partial(stream_events, generation, scope, send), client_left)
+async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
+    if endpoint.method == "POST":
+        contract.check_media_type(header(scope, b"content-type"))
+    rest = route_path(scope).removeprefix(endpoint.path + "/")
+    call = endpoint.parse(contract.Incoming(await read_body(receive), rest, driver.models))
+    if isinstance(call, contract.Question):
+        await respond(scope, send, await driver.ask(call.ask))
         return
-    result = await generation.run(generation.result, client_left)
-    if result is not None:
-        await respond(scope, send, contract.completion(*result))
+    generation = await driver.submit(call.requests, request_id(scope))
+    accepted = contract.Accepted(request_id(scope), generation.prompt_tokens)
+    disconnected = partial(listen_for_disconnect, receive)
+    if call.stream:
+        await generation.run(partial(stream_events, generation, call.writer(accepted), scope, send), disconnected)
+        return
+    events = await generation.run(generation.result, disconnected)
+    if events is not None:
+        await respond(scope, send, call.answer(accepted, events))
 
 
 async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(scope, send, contract.health(driver.status, driver.model, driver.counters()))
+    await respond(scope, send, contract.health(driver.status, driver.models[0], driver.counters()))
 
 
 async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,8 +64,13 @@ async def page(driver: Driver, scope: Scope, receive: Receive, send: Send) -> No
     await respond(scope, send, contract.page(route_path(scope)))
 
 
+def methods_of(endpoint: contract.Endpoint) -> dict[str, Handler]:
+    handler = partial(generate, endpoint)
+    return {"GET": handler, "HEAD": handler} if endpoint.method == "GET" else {endpoint.method: handler}
+
+
 ROUTES: dict[str, dict[str, Handler]] = {
-    "/generate": {"POST": generate},
+    **{endpoint.path + "/" * endpoint.takes_rest: methods_of(endpoint) for endpoint in contract.ENDPOINTS},
     "/health": {"GET": health, "HEAD": health},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
     **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
@@ -80,19 +92,19 @@ async def read_body(receive: Receive) -> bytes:
     return body
 
 
-async def wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client has left. Nobody else may call `receive` meanwhile: a message has one reader."""
+async def listen_for_disconnect(receive: Receive) -> None:
+    """Return when the client has left. Nothing else may call `receive` meanwhile: a message has one reader."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def stream_events(generation: Generation, scope: Scope, send: Send) -> None:
+async def stream_events(generation: Generation, writer: contract.Writer, scope: Scope, send: Send) -> None:
     """One message for the headers, at once; one for each event, as it comes; an empty one to end."""
-    # A client that has left shows itself here or in wait_for_disconnect: servers of spec 2.4 may raise
+    # A client that has left shows itself here or in listen_for_disconnect: servers of spec 2.4 may raise
     # OSError from send, others drop the message silently.
     with suppress(OSError):
         await start(scope, send, 200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS)
-        async for frame in contract.sse_frames(generation.events()):
+        async for frame in contract.frames(writer, generation.events()):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -128,29 +140,35 @@ def request_id(scope: Scope) -> str:
 
 def route_path(scope: Scope) -> str:
     """The path below `root_path`, under which a proxy may have mounted the application."""
-    path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    is_below = path == root_path or path.startswith(root_path + "/")
-    return path.removeprefix(root_path) if is_below else path
+    return contract.route_path(scope["path"], scope.get("root_path", ""))
+
+
+def find_methods(path: str) -> dict[str, Handler]:
+    """The handlers of a path; those of an endpoint that takes a rest are found by what comes before it."""
+    if path in ROUTES:
+        return ROUTES[path]
+    prefixes = (endpoint.path + "/" for endpoint in contract.ENDPOINTS if endpoint.takes_rest)
+    return next((ROUTES[prefix] for prefix in prefixes if path.startswith(prefix)), {})
 
 
 async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
     """Find the handler; whatever it raises becomes an answer."""
-    methods = ROUTES.get(route_path(scope))
+    path = route_path(scope)
+    methods = find_methods(path)
     try:
-        if methods is None:
-            await respond(scope, send, contract.no_such_path())
+        if not methods:
+            await respond(scope, send, contract.no_such_path(path))
         elif scope["method"] not in methods:
-            await respond(scope, send, contract.no_such_method(methods))
+            await respond(scope, send, contract.no_such_method(path, methods))
         else:
             await methods[scope["method"]](driver, scope, receive, send)
     except ClientLeft:
         pass
     except contract.REFUSALS as error:
-        await respond(scope, send, contract.refusal(error))
+        await respond(scope, send, contract.refusal(path, error))
     except Exception:
         if "response_started" not in scope:
-            await respond(scope, send, contract.internal_error())
+            await respond(scope, send, contract.internal_error(path))
         raise  # for the server's log
 
 
@@ -183,7 +201,7 @@ def create_app(driver: Driver) -> ASGIApp:
         else:
             raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
 
-    return watched(app, driver.config)
+    return with_transcript(app, driver.config)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

@@ -4,10 +4,10 @@
     python raw_wsgi.py --port 8000
 
 WSGI streams: the application returns an iterable, and the server sends each block before it asks for the next. What
-it lacks shows when this file lies beside `raw_asgi.py`, which has the same order and the same names:
+it lacks shows next to `raw_asgi.py`, which has the same order and the same names:
 
     receive    There is none. Nothing tells the application that the client has left; the server finds out when a
-               write fails, and then calls `close`. So `wait_for_disconnect` is missing here, and an answer that is
+               write fails, and then calls `close`. So `listen_for_disconnect` is missing here, and an answer that is
                not streamed is generated to its end whoever waits for it.
     await      There is none. Each open stream holds its worker, be it a thread or a process, from the first block to
                the last, also while it waits for a token.
@@ -20,14 +20,14 @@ Source: PEP 3333.
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import contract
 from config import Config
-from contract.sse import DONE, HEARTBEAT, frame
 from serving.sync_driver import Driver, Generation
-from serving.transcript.wsgi import watched
+from serving.transcript.wsgi import with_transcript
 
 Handler = Callable[[Driver, WSGIEnvironment, StartResponse], Iterable[bytes]]
 
@@ -36,18 +36,26 @@ class ClientLeft(Exception):
     """The client left before it had sent its whole request."""
 
 
-def generate(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    contract.check_media_type(environ.get("CONTENT_TYPE"))
-    request = contract.parse_generate(read_body(environ))
-    generation = driver.submit(request, request_id(environ))
-    if request.stream:
-        return EventStream(generation, environ, start_response)
+def generate(
+    endpoint: contract.Endpoint, driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
+    if endpoint.method == "POST":
+        contract.check_media_type(environ.get("CONTENT_TYPE"))
+    rest = route_path(environ).removeprefix(endpoint.path + "/")
+    call = endpoint.parse(contract.Incoming(read_body(environ), rest, driver.models))
+    if isinstance(call, contract.Question):
+        return respond(environ, start_response, driver.ask(call.ask))
+    generation = driver.submit(call.requests, request_id(environ))
+    accepted = contract.Accepted(request_id(environ), generation.prompt_tokens)
+    if call.stream:
+        return EventStream(generation, call.writer(accepted), environ, start_response)
     with closing(generation):
-        return respond(environ, start_response, contract.completion(*generation.result()))
+        return respond(environ, start_response, call.answer(accepted, generation.result()))
 
 
 def health(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    return respond(environ, start_response, contract.health(driver.status, driver.model, driver.counters()))
+    return respond(environ, start_response, contract.health(driver.status, driver.models[0], driver.counters()))
 
 
 def openapi(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -58,8 +66,13 @@ def page(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
     return respond(environ, start_response, contract.page(route_path(environ)))
 
 
+def methods_of(endpoint: contract.Endpoint) -> dict[str, Handler]:
+    handler = partial(generate, endpoint)
+    return {"GET": handler, "HEAD": handler} if endpoint.method == "GET" else {endpoint.method: handler}
+
+
 ROUTES: dict[str, dict[str, Handler]] = {
-    "/generate": {"POST": generate},
+    **{endpoint.path + "/" * endpoint.takes_rest: methods_of(endpoint) for endpoint in contract.ENDPOINTS},
     "/health": {"GET": health, "HEAD": health},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
     **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
@@ -84,12 +97,12 @@ def read_body(environ: WSGIEnvironment) -> bytes:
     return body
 
 
-def stream_events(generation: Generation, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+def stream_events(
+    generation: Generation, writer: contract.Writer, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterator[bytes]:
     """A block for each event, as it comes; the headers leave with the first."""
     start(environ, start_response, 200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS)
-    for event in generation.events():
-        yield HEARTBEAT if event is None else frame(event)
-    yield DONE
+    yield from contract.blocks(writer, generation.events())
 
 
 class EventStream:
@@ -99,9 +112,11 @@ class EventStream:
     generator that has not begun has no `finally` to run.
     """
 
-    def __init__(self, generation: Generation, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+    def __init__(
+        self, generation: Generation, writer: contract.Writer, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> None:
         self.generation = generation
-        self.frames = stream_events(generation, environ, start_response)
+        self.frames = stream_events(generation, writer, environ, start_response)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -143,23 +158,34 @@ def route_path(environ: WSGIEnvironment) -> str:
     return path
 
 
+def find_methods(path: str) -> dict[str, Handler]:
+    """The handlers of a path; those of an endpoint that takes a rest are found by what comes before it."""
+    if path in ROUTES:
+        return ROUTES[path]
+    prefixes = (endpoint.path + "/" for endpoint in contract.ENDPOINTS if endpoint.takes_rest)
+    return next((ROUTES[prefix] for prefix in prefixes if path.startswith(prefix)), {})
+
+
 def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Find the handler; whatever it raises becomes an answer."""
-    methods = ROUTES.get(route_path(environ))
+    path = route_path(environ)
+    methods = find_methods(path)
     try:
-        if methods is None:
-            return respond(environ, start_response, contract.no_such_path())
+        if not methods:
+            return respond(environ, start_response, contract.no_such_path(path))
         if environ["REQUEST_METHOD"] not in methods:
-            return respond(environ, start_response, contract.no_such_method(methods))
+            return respond(environ, start_response, contract.no_such_method(path, methods))
         return methods[environ["REQUEST_METHOD"]](driver, environ, start_response)
     except ClientLeft:
-        # Nobody reads it, but WSGI knows no other way to end a request than to answer it.
-        return respond(environ, start_response, contract.json_answer(400, {"detail": "The body ended too soon"}))
+        # There is no reader left, but WSGI knows no other way to end a request than to answer it.
+        return respond(
+            environ, start_response, contract.refusal(path, contract.Refusal(400, "The body ended too soon"))
+        )
     except contract.REFUSALS as error:
-        return respond(environ, start_response, contract.refusal(error))
+        return respond(environ, start_response, contract.refusal(path, error))
     except Exception:
         traceback.print_exc(file=environ["wsgi.errors"])
-        return respond(environ, start_response, contract.internal_error())
+        return respond(environ, start_response, contract.internal_error(path))
 
 
 def create_app(driver: Driver) -> WSGIApplication:
@@ -169,12 +195,12 @@ def create_app(driver: Driver) -> WSGIApplication:
         driver.start()
         return http(driver, environ, start_response)
 
-    return watched(app, driver.config)
+    return with_transcript(app, driver.config)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))
 
 if __name__ == "__main__":
-    from serving.command_line import main_pulled
+    from serving.command_line import main_wsgi
 
-    main_pulled(create_app, __doc__)
+    main_wsgi(create_app, __doc__)

@@ -1,28 +1,40 @@
-"""What a request may say and what an answer looks like, in bytes and JSON, for every door alike.
+"""What is said over HTTP, in bytes and JSON, for every door alike.
 
-A door hands over a body and gets a request or a refusal; it hands over events and gets frames; it hands over a result
-and gets an `Answer`: status, headers, body. Nothing here knows a server, a framework or a thread.
+A door hands over a body and gets something to generate or a refusal; it hands over events and gets bytes to send.
+Nothing here knows a server, a framework, a thread or an event loop.
+
+`ENDPOINTS` is the table of everything that can be asked. To add an endpoint, write a module that makes an `Endpoint`,
+and give it a row; no door changes.
 """
 
-from contract.answers import Answer, completion, health, internal_error, json_answer, no_such_method, no_such_path
-from contract.openapi import openapi_document
+from contract.answers import Answer, json_answer
+from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Writer
+from contract.health import health
+from contract.openapi import ENDPOINTS, openapi_document
 from contract.pages import PAGES, page
-from contract.refusals import REFUSALS, Refusal, refusal
-from contract.requests import MAX_BODY_BYTES, GenerateBody, body_too_large, check_media_type, parse_generate, request_id
-from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, sse_frames
+from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
+from contract.requests import MAX_BODY_BYTES, body_too_large, check_media_type, request_id, route_path
+from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, blocks, frames
 
 __all__ = [
+    "ENDPOINTS",
     "MAX_BODY_BYTES",
     "PAGES",
     "REFUSALS",
     "SSE_HEADERS",
     "SSE_MEDIA_TYPE",
+    "Accepted",
     "Answer",
-    "GenerateBody",
+    "Call",
+    "Endpoint",
+    "Incoming",
+    "Question",
     "Refusal",
+    "Writer",
+    "blocks",
     "body_too_large",
     "check_media_type",
-    "completion",
+    "frames",
     "health",
     "internal_error",
     "json_answer",
@@ -30,8 +42,7 @@ __all__ = [
     "no_such_path",
     "openapi_document",
     "page",
-    "parse_generate",
     "refusal",
     "request_id",
-    "sse_frames",
+    "route_path",
 ]

@@ -1,32 +1,126 @@
-"""Why a request is not taken, and what its client is told: always before a stream starts, so always as JSON."""
+"""Why a request is refused, and what its client is told: always before a stream starts, so always as JSON.
 
-from contract.answers import Answer, json_answer, unavailable
-from interface.request import EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
+Each API has an error shape of its own, its dialect; the path decides which one a client gets.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from contract.answers import Answer, json_answer
+from interface.errors import EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from interface.events import Failed
 
 
 class Refusal(Exception):
-    """A request that the contract itself turns down."""
+    """A request that the contract itself turns down.
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.body.decode())
-        self.answer = answer
+    `problems` lists everything that is wrong with a body of `POST /generate`; the other APIs have room for one
+    message only.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        problems: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.problems = problems
+        self.headers = dict(headers or {})
 
 
-REFUSALS: tuple[type[Exception], ...] = (Refusal, PromptTooLong, UnusablePrompt, QueueFull, EngineUnavailable)
-"""All that `refusal` has an answer to."""
+REFUSALS: tuple[type[Exception], ...] = (Refusal, RequestError, QueueFull, EngineUnavailable)
+"""Everything that `refusal` has an answer to."""
+
+RETRY = {"retry-after": "1"}
 
 
-def refusal(error: Exception) -> Answer:
-    """The answer to a request that one of `REFUSALS` has ended."""
-    match error:
-        case Refusal():
-            return error.answer
-        case PromptTooLong():
-            problem = {"type": "context_length", "loc": ["body", "prompt"], "msg": str(error)}
-            return json_answer(422, {"detail": [problem | {"input": error.prompt_tokens + error.max_tokens}]})
-        case UnusablePrompt():
-            problem = {"type": "unusable_prompt", "loc": ["body", "prompt"], "msg": str(error)}
-            return json_answer(422, {"detail": [problem | {"input": None}]})
-        case QueueFull() | EngineUnavailable():
-            return unavailable(str(error))
-    raise TypeError(f"expected one of REFUSALS, got {error!r}")
+class Dialect(Protocol):
+    """The error shape of one API."""
+
+    def refusal(self, error: Exception) -> Answer:
+        """Answer a request that one of `REFUSALS` has ended."""
+
+    def failure(self, failed: Failed) -> Answer:
+        """Answer a request, not streamed, that the service could not finish."""
+
+    def internal_error(self) -> Answer:
+        """Answer after a mistake of the service's own; what it was is in its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainDialect:
+    """FastAPI's shape, `{"detail": …}`, which many clients know: for `/generate` and everything without a dialect."""
+
+    def refusal(self, error: Exception) -> Answer:
+        match error:
+            case Refusal():
+                return json_answer(error.status, {"detail": error.problems or error.message}, error.headers)
+            case PromptTooLong():
+                return _unfit("context_length", str(error), error.prompt_tokens + error.max_tokens)
+            case RequestError():
+                return _unfit("unusable_prompt", str(error), None)
+            case QueueFull() | EngineUnavailable():
+                return json_answer(503, {"detail": str(error)}, RETRY)
+        raise TypeError(f"expected one of REFUSALS, got {error!r}")
+
+    def failure(self, failed: Failed) -> Answer:
+        if failed.kind == "shutdown":
+            return json_answer(503, {"detail": failed.message}, RETRY)
+        return json_answer(500, {"detail": failed.message})
+
+    def internal_error(self) -> Answer:
+        return json_answer(500, {"detail": "Internal Server Error"})
+
+
+PLAIN = PlainDialect()
+
+
+@dataclass(slots=True)
+class _Dialects:
+    """Which paths speak which dialect; the longest matching beginning of a path wins."""
+
+    by_prefix: dict[str, Dialect] = field(default_factory=dict)
+
+    def of(self, path: str) -> Dialect:
+        found = [prefix for prefix in self.by_prefix if path == prefix or path.startswith(prefix + "/")]
+        return self.by_prefix[max(found, key=len)] if found else PLAIN
+
+
+DIALECTS = _Dialects()
+
+
+def refusal(path: str, error: Exception) -> Answer:
+    """Answer a request to `path` that one of `REFUSALS` has ended, in that API's own shape."""
+    return DIALECTS.of(path).refusal(error)
+
+
+def no_such_path(path: str) -> Answer:
+    return refusal(path, Refusal(404, "Not Found"))
+
+
+def no_such_method(path: str, allowed: Iterable[str]) -> Answer:
+    return refusal(path, Refusal(405, "Method Not Allowed", headers={"allow": ", ".join(sorted(allowed))}))
+
+
+def internal_error(path: str) -> Answer:
+    return DIALECTS.of(path).internal_error()
+
+
+def overflow_message(error: PromptTooLong) -> str:
+    """What clients recognise as a context overflow: LiteLLM, LangChain and pydantic-ai look for these words."""
+    asked = f" and max_tokens is {error.max_tokens}" if error.max_tokens > 1 else ""
+    return (
+        f"prompt is too long: {error.prompt_tokens} tokens{asked}. "
+        f"This model's maximum context length is {error.context} tokens. Shorten the prompt."
+    )
+
+
+def _unfit(type: str, message: str, input: object) -> Answer:
+    return json_answer(422, {"detail": [{"type": type, "loc": ["body", "prompt"], "msg": message, "input": input}]})

@@ -1,16 +1,17 @@
 """Server-sent events: how a stream of engine events looks on the wire.
 
-One event is `data: ` and JSON on one line, then an empty line; JSON writes a line break inside a token as `\\n`, so
+One event is `data: ` and JSON on one line, then an empty line. JSON writes a line break inside a token as `\\n`, so
 no token can break a frame. A line that begins with a colon is a comment, which clients skip.
 
 Source: HTML Living Standard, section 9.2, "Server-sent events".
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
-from pydantic_core import to_json
-
-from interface.request import Event, payload
+from contract.answers import to_json
+from contract.endpoints import Writer
+from interface.events import Event
 
 SSE_MEDIA_TYPE = "text/event-stream; charset=utf-8"
 SSE_HEADERS = {
@@ -20,20 +21,36 @@ SSE_HEADERS = {
 HEARTBEAT = b": heartbeat\n\n"
 DONE = b"data: [DONE]\n\n"
 
-
 _OTHER_LINE_ENDS = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029"]
-"""Line ends to many a client (to Python's `splitlines`, say), though not to the standard."""
+"""Line ends to many clients (to Python's `splitlines`, for example), though not to the standard."""
 
 
-def frame(event: Event) -> bytes:
-    data = to_json(payload(event))
+def frame(content: Any, event: str | None = None) -> bytes:
+    """Return one event; fields of `content` that are None are left out."""
+    data = to_json(content)
     for raw, escaped in _OTHER_LINE_ENDS:
         data = data.replace(raw, escaped)
-    return b"data: " + data + b"\n\n"
+    name = b"" if event is None else b"event: " + event.encode() + b"\n"
+    return name + b"data: " + data + b"\n\n"
 
 
-async def sse_frames(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
-    """A frame per event, a comment for each None (a silence), and `[DONE]` at the end."""
+async def frames(writer: Writer, events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
+    """Yield what a writer makes of each event as it comes, and of each silence (None)."""
+    if start := writer.start():
+        yield start
     async for event in events:
-        yield HEARTBEAT if event is None else frame(event)
-    yield DONE
+        if written := writer.silence() if event is None else writer.event(event):
+            yield written
+    if end := writer.end():
+        yield end
+
+
+def blocks(writer: Writer, events: Iterator[Event | None]) -> Iterator[bytes]:
+    """The same as `frames` for a door that is pulled."""
+    if start := writer.start():
+        yield start
+    for event in events:
+        if written := writer.silence() if event is None else writer.event(event):
+            yield written
+    if end := writer.end():
+        yield end

@@ -3,6 +3,8 @@
 Which decoder that is, and whether it gives the model's own logits, is the business of `decoders.select`.
 """
 
+from collections.abc import Sequence as Rows
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -10,8 +12,11 @@ from transformers import PreTrainedModel
 from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
 from inference.decoders.select import select_decoder
+from inference.sampler import Sampled, sample
+from inference.sampling.choose import chooser_for
+from inference.sampling.logprobs import prompt_logprobs
+from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
-from inference.weights.llama import Llama
 
 
 class ModelRunner:
@@ -24,16 +29,19 @@ class ModelRunner:
     @torch.inference_mode()
     def __init__(
         self,
-        model: PreTrainedModel | Llama,
+        model: PreTrainedModel,
         slots: int,
         context: int,
         is_compiled: bool = False,
-        quantize: str | None = None,
+        is_quantized: bool = False,
     ) -> None:
+        weight = model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)  # [vocabulary, hidden]
+        self.vocabulary = weight.shape[0]
         self._device = model.device
         self._cache = KVCache(slots, context)
-        self.vocabulary = _vocabulary(model)
-        self._decoder = select_decoder(model, self._cache, is_compiled, quantize)
+        self._decoder = select_decoder(model, self._cache, is_compiled, is_quantized)
+        self._choose = chooser_for(self._device, is_compiled or is_quantized)
 
     @property
     def cache_bytes(self) -> int:
@@ -45,20 +53,26 @@ class ModelRunner:
         return self._decoder.name
 
     @torch.inference_mode()
+    def step(self, schedule: Schedule, rows: Rows[SampleArgs]) -> Sampled:
+        """Compute a schedule, and choose a token for each of `schedule.sampled` as `rows` say."""
+        logits = self.forward(schedule)
+        row = len(rows)
+        for chunk in schedule.chunks:
+            explained = logits[row : row + len(chunk.explained_ids)]
+            row += len(explained)
+            logprobs = prompt_logprobs(explained, chunk.explained_ids, chunk.sequence.prompt_top_logprobs)
+            chunk.sequence.add_prompt_logprobs(logprobs)
+        return sample(logits[: len(rows)], rows, self._choose)
+
+    @torch.inference_mode()
     def forward(self, schedule: Schedule) -> Tensor:
-        """Return the logits [sampled, vocabulary] of `schedule.sampled`, in one forward for all its tokens."""
+        """Return the logits [sampled, vocabulary] of `schedule.sampled`, in one forward for all its tokens.
+
+        After them come those of the prompt tokens that explain another: see `Chunk.explained_ids`.
+        """
         logits = self._decoder.forward(pack(schedule, self._cache, self._device))
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1
         for chunk in schedule.chunks:
             chunk.sequence.cached_tokens = chunk.end
         return logits
-
-
-def _vocabulary(model: PreTrainedModel | Llama) -> int:
-    """Of how many tokens a model knows the embedding."""
-    if isinstance(model, Llama):
-        return model.embedding.shape[0]
-    weight = model.get_input_embeddings().weight
-    assert isinstance(weight, Tensor)  # [vocabulary, hidden]
-    return weight.shape[0]

@@ -7,10 +7,12 @@ idle is noticed. `backends.stepped` makes the second out of the first.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from interface.events import Event
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SequenceId
+
+Answer = TypeVar("Answer")
 
 Sink = Callable[[Sequence[tuple[SequenceId, Event]]], object]
 """Takes the events of one step, for all the sequences submitted with it, in one call."""
@@ -42,17 +44,29 @@ class Tokenized:
     tokens: Sequence[str]
 
 
-class EngineProtocol(Protocol):
+class Lexicon(Protocol):
+    """What can be asked about the model and its tokens, without generating. Any thread may ask."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Return a prompt's token ids, and the text of each. Raises RequestError."""
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids. Raises RequestError."""
+
+
+class EngineProtocol(Lexicon, Protocol):
     """An engine that is stepped.
 
     Any thread may call any method, with one exception: only one thread at a time may call `step`.
     """
 
-    @property
-    def info(self) -> ModelInfo: ...
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        """Render and tokenize prompts, compile grammars; touches no engine state.
 
-    def encode(self, request: GenerationRequest) -> EncodedRequest:
-        """Render and tokenize a prompt, compile a grammar; touches no engine state.
+        Requests that share a prompt object, as the choices of one HTTP request do, share the work.
 
         Raises:
             RequestError: the request does not fit this model. `PromptTooLong` is one of these.
@@ -78,18 +92,9 @@ class EngineProtocol(Protocol):
 
     def counters(self) -> Counters: ...
 
-    def tokenize(self, prompt: Prompt) -> Tokenized:
-        """Raises RequestError."""
-
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Raises RequestError."""
-
 
 class EngineService(Protocol):
     """An engine as a driver sees it. Everything is called on the event loop's thread, and answers there."""
-
-    @property
-    def info(self) -> ModelInfo: ...
 
     async def start(self, on_events: Sink, on_failure: Callable[[str], None]) -> None:
         """Begin to work. Call once, before anything else.
@@ -117,11 +122,8 @@ class EngineService(Protocol):
     def counters(self) -> Counters:
         """The last known counters. Does not wait."""
 
-    async def tokenize(self, prompt: Prompt) -> Tokenized:
-        """Raises RequestError."""
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Raises RequestError."""
+    async def ask(self, question: Callable[[Lexicon], Answer]) -> Answer:
+        """Answer a question about the model or its tokens, off the loop. Raises what the question raises."""
 
     async def close(self) -> None:
         """Stop working and let go of everything; a second call does nothing."""

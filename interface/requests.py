@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from interface.errors import UnusablePrompt
+
 SequenceId = int
 """The engine's number for one sequence. (`request_id`, a string, is the client's.)"""
 
@@ -212,3 +214,16 @@ class EncodedRequest:
     @property
     def sequence_id(self) -> SequenceId:
         return self.request.sequence_id
+
+
+def text_request(prompt: str, **settings: Any) -> GenerationRequest:
+    """A request to continue a text; `settings` are the fields of `SamplingParams`.
+
+    Raises:
+        ValueError: a setting is out of range, or the prompt is empty or no Unicode text.
+    """
+    if not prompt:
+        raise UnusablePrompt("Expected a prompt of at least one character, got an empty one.", "prompt")
+    if not prompt.isprintable() and any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise UnusablePrompt("Expected a prompt that is Unicode text, got one with half of a surrogate pair.", "prompt")
+    return GenerationRequest(TextPrompt(prompt), SamplingParams(**settings))

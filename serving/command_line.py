@@ -53,7 +53,7 @@ class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-def main_pulled(
+def main_wsgi(
     create_app: Callable[[sync_driver.Driver], WSGIApplication],
     description: str | None,
     arguments: Sequence[str] | None = None,

@@ -1,62 +1,60 @@
-"""Brings the engine's events to callers that block: what `driver.py` is for the two ASGI doors, without an event loop.
+"""Brings the engine's events to callers that block: the `driver` of the WSGI door, without an event loop.
 
 There is no worker thread. Each request's thread pulls: it steps the engine, or waits while another request's thread
-does. So the engine goes no faster than its clients read, and nobody is there to do anything between two pulls.
+does. So the engine goes no faster than its clients read, and nothing can happen between two pulls.
 
 Invariants:
-    - However a request ends, `close` aborts it unless it had finished.
+    - However a request ends, `close` aborts its sequences unless they had finished.
     - Every open generation gets exactly one terminal event, even if the engine dies.
 """
 
+import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
+from backends.own_engine import load_engine
 from config import Config
 from inference.turns import Turns
-from interface.request import (
-    EngineFailed,
-    EngineVerbs,
-    Event,
-    Failed,
-    Finished,
-    GenerationRequest,
-    RequestId,
-    Token,
-)
-from serving.status import Account, Service, load_engine, log
+from interface.engine import Counters, EngineProtocol, Lexicon
+from interface.errors import EngineFailed, EngineUnavailable
+from interface.events import Event, Failed
+from interface.requests import GenerationRequest, SequenceId
+from serving.mailbox import Mailbox
+from serving.status import EngineStatus
+
+log = logging.getLogger("engine")
+
+Result = TypeVar("Result")
 
 
 class Generation:
-    """One request on its way: the events that come for it, and the end of it."""
+    """One HTTP request in flight, with one or several sequences."""
 
-    def __init__(self, driver: "Driver", account: Account) -> None:
-        self.number: RequestId | None = None
-        self.account = account
+    def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
+        self.prompt_tokens: Sequence[int] = ()
         self._driver = driver
-        self._events: deque[Event] = deque()
+        self._mailbox = Mailbox(requests, request_id)
         self._is_closed = False
 
     def events(self) -> Iterator[Event | None]:
-        """Each event as it comes, the last one terminal; None after each `heartbeat` seconds without one."""
+        """Yield each event as it comes, and None after each `heartbeat` seconds without one.
+
+        The last one is the `Finished` of the last sequence, or the first `Failed`.
+        """
+        mailbox = self._mailbox
         while True:
-            if not self._driver.wait_for(lambda: bool(self._events)):
+            if not self._driver.wait_for(lambda: bool(mailbox.events)):
                 yield None
                 continue
-            event = self._events.popleft()
+            event = mailbox.events.popleft()
             yield event
-            if not isinstance(event, Token):
+            if event is mailbox.log.end:
                 return
 
-    def result(self) -> tuple[list[Token], Finished | Failed]:
-        """All the tokens, and how it ended."""
-        tokens: list[Token] = []
-        for event in self.events():
-            if isinstance(event, Token):
-                tokens.append(event)
-            elif event is not None:
-                return tokens, event
-        raise AssertionError("events() ends with a terminal event")
+    def result(self) -> list[Event]:
+        """Return all the events, once the last one has come."""
+        return [event for event in self.events() if event is not None]
 
     def close(self) -> None:
         """End the request; a second call does nothing."""
@@ -64,28 +62,49 @@ class Generation:
             return
         self._is_closed = True
         self._driver.forget(self)
-        self.account.log()
+        self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
+        self._mailbox.log.write()
 
-    def take(self, events: Sequence[tuple[RequestId, Event]]) -> None:
-        """The engine's sink; on whatever thread steps."""
-        for _, event in events:
-            self.put(event)
+    @property
+    def open_sequences(self) -> set[SequenceId]:
+        return self._mailbox.open_sequences
 
-    def put(self, event: Event) -> None:
-        """Take an event; what comes after the terminal one is dropped."""
-        if not self._is_closed and self.account.takes(event):
-            self._events.append(event)
+    def take(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        """The engine's sink; called on the stepping thread."""
+        if not self._is_closed:
+            for sequence_id, event in events:
+                self._mailbox.put(sequence_id, event)
+
+    def fail(self, failed: Failed) -> None:
+        if not self._is_closed:
+            self._mailbox.fail(failed)
 
 
-class Driver(Service):
+class Driver:
     """One engine and the generations that are open on it; any thread may call any method."""
 
-    def __init__(self, config: Config, load: Callable[[Config], EngineVerbs] = load_engine) -> None:
-        super().__init__(config, load, status="loading")
+    def __init__(self, config: Config, load: Callable[[Config], EngineProtocol] = load_engine) -> None:
+        self.config = config
+        self._load = load
+        self._status = EngineStatus(config, "loading")
+        self._engine: EngineProtocol | None = None
         self._turns = Turns(self._step)
         self._lock = threading.Lock()
         self._open: set[Generation] = set()
         self._is_started = False
+
+    @property
+    def status(self) -> str:
+        """ "ok", or the reason why no requests are taken."""
+        return self._status.text
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names under which the model is served; the first one is the default."""
+        return self._status.models
+
+    def counters(self) -> Counters:
+        return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""
@@ -93,48 +112,65 @@ class Driver(Service):
             if self._is_started:
                 return
             self._is_started = True
-        threading.Thread(target=self.load, name="load", daemon=True).start()
+        threading.Thread(target=self._load_engine, name="load", daemon=True).start()
 
-    def submit(self, request: GenerationRequest, request_id: str) -> Generation:
-        """Tokenize and queue a request. Whoever calls this must `close` what it returns.
+    def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
+        """Tokenize and queue an HTTP request's sequences. Call `close` on what this returns.
 
         Raises:
-            PromptTooLong, UnusablePrompt: it does not fit the context, or the model has no tokens for it.
+            RequestError: a request does not fit the model, `PromptTooLong` for example.
             QueueFull: too many are running and waiting already.
             EngineUnavailable: the engine is loading or has failed.
         """
-        engine = self.available_engine()
-        encoded = engine.encode(request)
-        generation = Generation(self, Account(request_id, len(encoded.prompt_ids)))
+        engine = self._available_engine()
+        encoded = engine.encode(requests)
+        generation = Generation(self, requests, request_id)
+        generation.prompt_tokens = [len(one.prompt_ids) for one in encoded]
         with self._lock:
-            generation.number = engine.submit(encoded, generation.take)
+            engine.submit(encoded, generation.take)
             self._open.add(generation)
         return generation
 
+    def ask(self, question: Callable[[Lexicon], Result]) -> Result:
+        """Answer a question about the model or its tokens; see `submit` for what it raises."""
+        return question(self._available_engine())
+
     def wait_for(self, has_news: Callable[[], bool]) -> bool:
-        """Whether there is news before the next heartbeat is due; steps the engine if nobody else does."""
+        """Return whether there is news before the next heartbeat is due; step the engine if no other thread does."""
         return self._turns.wait_for(has_news, self.config.heartbeat)
 
     def forget(self, generation: Generation) -> None:
-        """Take a generation off the list; unless it has ended, off the engine too, by a step if it takes one."""
+        """Take a generation off the list and abort what it had open, by a step if it takes one."""
         with self._lock:
             self._open.discard(generation)
-        if generation.account.end is None and self._engine is not None and generation.number is not None:
-            self._engine.abort(generation.number)
+        if generation.open_sequences and self._engine is not None:
+            for sequence_id in generation.open_sequences:
+                self._engine.abort(sequence_id)
             self._turns.step()
+
+    def _load_engine(self) -> None:
+        self._engine = self._status.load(self._load)
+        if self._engine is not None:
+            self._status.accept()
+
+    def _available_engine(self) -> EngineProtocol:
+        if self._engine is None or self.status != "ok":
+            raise EngineUnavailable(f"The engine is not available: {self.status}")
+        return self._engine
 
     def _step(self) -> None:
         assert self._engine is not None
         try:
             self._engine.step()
+        except EngineFailed as error:
+            self._fail(str(error))
         except Exception as error:
-            if not isinstance(error, EngineFailed):
-                log.exception("The engine raised outside its own step")
-            self._fail(str(error) if isinstance(error, EngineFailed) else f"{type(error).__name__}: {error}")
+            log.exception("The engine raised outside its own step")
+            self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, reason: str) -> None:
-        """Take no more requests, and tell every one that is open."""
+        """Take no more requests, and tell every open generation."""
         with self._lock:
-            self.refuse(f"engine failed: {reason}")
+            self._status.refuse(f"engine failed: {reason}")
             for generation in self._open:
-                generation.put(Failed(reason, "engine_error"))
+                generation.fail(Failed(reason, "engine_error"))

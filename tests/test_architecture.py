@@ -33,6 +33,10 @@ RULES: dict[str, set[str]] = {
     "serving/status.py": MODELS | LOOPS | FRAMEWORKS | HTTP | {"contract"},
     "serving/transcript/wsgi.py": MODELS | LOOPS | FRAMEWORKS,
     "serving/logs.py": MODELS | LOOPS | FRAMEWORKS | HTTP,
+    "backends": MODELS | FRAMEWORKS | HTTP | all_rooms_but("backends", "engine", "interface"),
+    "backends/own_engine.py": LOOPS,
+    "inference/scheduling": MODELS | {"config"},
+    "inference/text": {"torch"},
     "engine.py": LOOPS | FRAMEWORKS | HTTP | all_rooms_but("inference", "interface"),
     "inference": LOOPS | FRAMEWORKS | HTTP | all_rooms_but("inference", "interface"),
     "config.py": MODELS | LOOPS | FRAMEWORKS | HTTP | all_rooms_but(),
@@ -98,3 +102,48 @@ def test_the_contract_loads_no_server_no_framework_and_no_loop_of_another_kind()
 
 def test_the_scripted_engine_loads_no_model_library() -> None:
     assert modules_after("import tests.support.scripted_engine") & (MODELS | {"engine"}) == set()
+
+
+def test_the_scheduling_loads_no_torch() -> None:
+    assert modules_after("import inference.scheduling.scheduler") & MODELS == set()
+
+
+def defined_names(door: str) -> list[str]:
+    """The functions of a door and of its classes, in the order in which they stand there."""
+    found: list[str] = []
+    for node in ast.parse((ROOT / f"{door}.py").read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found += [part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.append(node.name)
+    return found
+
+
+SHARED_BY_THE_DOORS = [
+    "generate",
+    "health",
+    "openapi",
+    "page",
+    "read_body",
+    "listen_for_disconnect",
+    "stream_events",
+    "respond",
+    "request_id",
+    "route_path",
+    "lifespan",
+    "create_app",
+]
+"""What both ASGI doors must have, in this order. The WSGI door has neither a disconnect to hear of nor a lifespan."""
+
+
+@pytest.mark.parametrize("door", ["app", "raw_asgi", "raw_wsgi"])
+def test_the_doors_have_the_same_names_in_the_same_order(door: str) -> None:
+    lacking = {"listen_for_disconnect", "lifespan"} if door == "raw_wsgi" else set()
+    expected = [name for name in SHARED_BY_THE_DOORS if name not in lacking]
+    names = defined_names(door)
+    assert [name for name in names if name in SHARED_BY_THE_DOORS] == expected
+
+
+@pytest.mark.parametrize("door", ["app", "raw_asgi", "raw_wsgi"])
+def test_a_door_reads_in_one_sitting(door: str) -> None:
+    assert len((ROOT / f"{door}.py").read_text().splitlines()) <= 220

@@ -28,7 +28,7 @@ FEW_SCORES = 8192
 """Up to here, one call of a slow kernel is quicker than three of quick ones."""
 
 _batch: Batch | None = None
-"""What the forward that is running works on; see `attending`."""
+"""What the forward that is running works on; see `forward_context`."""
 
 
 def slot_attention(
@@ -77,13 +77,13 @@ def slot_mask(
     batch_size: int, q_length: int, kv_length: int, *, mask_function: Callable[..., Tensor], **kwargs: Any
 ) -> Tensor:
     """What transformers gives a model's layers for a mask: the number of a function of positions, [1, 1, 1, 1]."""
-    assert _batch is not None, "the model runs outside of `attending`"
-    _batch.visibilities.append(lambda positions, columns: mask_function(0, 0, positions, columns))
+    assert _batch is not None, "the model runs outside of `forward_context`"
+    _batch.visibilities.append(lambda positions, keys: mask_function(0, 0, positions, keys))
     return torch.tensor([[[[len(_batch.visibilities) - 1]]]])
 
 
 @contextmanager
-def attending(batch: Batch) -> Iterator[None]:
+def forward_context(batch: Batch) -> Iterator[None]:
     """Within this, attention works on `batch`. On the tensor thread only, so there is one at a time."""
     global _batch
     _batch = batch
@@ -113,7 +113,7 @@ def _attend(
     window: int | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    assert _batch is not None, "the model runs outside of `attending`"
+    assert _batch is not None, "the model runs outside of `forward_context`"
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     visible = _visibility(_batch, window) if mask is None else int(mask)
     # Contiguous, as `_attend_shape` promises the compiler.
@@ -150,7 +150,7 @@ def attend_slots(
         [tokens, heads, head_dim], as wide as the values.
     """
     batch.used.add(visible)
-    keys, values = batch.cache.write(layer, key, value, batch.places(), batch.stale)
+    keys, values = batch.cache.write(layer, key, value, batch.slot_mapping(), batch.stale)
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
         slots = slice(run.slot, run.slot + run.last - run.first)

@@ -21,17 +21,17 @@ LENGTH_STEP = 16
 """A run reads the cache up to its longest request's length, rounded up to this: whole vectors, and not every shape."""
 
 Visible = Callable[[Tensor, Tensor], Tensor]
-"""Says which columns of its slot a token may look at, by its position and theirs: a mask of booleans."""
+"""Says which positions of its slot a token may look at, by its own: a mask of booleans."""
 
 
-def causal(positions: Tensor, columns: Tensor) -> Tensor:
+def causal(positions: Tensor, keys: Tensor) -> Tensor:
     """A token looks at itself and at everything before it."""
-    return columns <= positions
+    return keys <= positions
 
 
 def causal_within(window: int) -> Visible:
     """A token looks at itself and at what is less than `window` positions before it."""
-    return lambda positions, columns: (columns <= positions) & (columns > positions - window)
+    return lambda positions, keys: (keys <= positions) & (keys > positions - window)
 
 
 CAUSAL = 0
@@ -45,7 +45,7 @@ class Run:
     slot: int
     first: int
     last: int
-    length: int  # columns of the cache to read
+    length: int  # positions of the cache to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Batch:
     token_ids: Tensor  # [1, tokens]
     positions: Tensor  # [1, tokens]
     slots: Tensor  # [tokens]
-    columns: Tensor  # [tokens], where in its slot a token's keys and values are written: at its position, as a rule
+    cache_positions: Tensor  # [tokens], where in its slot a token's keys and values are written
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
@@ -75,13 +75,13 @@ class Batch:
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
     _masks: dict[object, Tensor] = field(default_factory=dict)
-    _places: list[Tensor] = field(default_factory=list)  # made when first asked for
+    _slot_mapping: list[Tensor] = field(default_factory=list)  # made when first asked for
 
-    def places(self) -> Tensor:
+    def slot_mapping(self) -> Tensor:
         """Where the new keys and values go in every layer: [2 * tokens]."""
-        if not self._places:
-            self._places.append(self.cache.places(self.slots, self.columns))
-        return self._places[0]
+        if not self._slot_mapping:
+            self._slot_mapping.append(self.cache.slot_mapping(self.slots, self.cache_positions))
+        return self._slot_mapping[0]
 
     def run_mask(self, run: Run, visible: int, dtype: torch.dtype) -> Tensor:
         """Added to a run's scores: [requests, 1, 1, length], 0 or -inf."""
@@ -100,9 +100,9 @@ class Batch:
         return self._masks[key]
 
     def _mask(self, positions: Tensor, length: int, visible: int, dtype: torch.dtype) -> Tensor:
-        """0 where a query at `positions` [..., 1] may look at a key in `length` columns, -inf elsewhere."""
-        columns = torch.arange(length, device=positions.device)
-        seen = self.visibilities[visible](positions, columns)
+        """0 where a query at `positions` [..., 1] may look at one of the first `length` keys, -inf elsewhere."""
+        keys = torch.arange(length, device=positions.device)
+        seen = self.visibilities[visible](positions, keys)
         return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill_(~seen, float("-inf"))
 
 
@@ -114,6 +114,7 @@ class Piece:
     start: int
     token_ids: Rows[int]
     is_sampled: bool = True
+    explained: int = 0  # the logits of this many of its first tokens are wanted too
 
     @property
     def end(self) -> int:
@@ -131,6 +132,7 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
             chunk.start,
             chunk.sequence.prompt_ids[chunk.start : chunk.end],
             is_sampled=chunk.completes_prompt,
+            explained=len(chunk.explained_ids),
         )
         for chunk in schedule.chunks
     ]
@@ -140,7 +142,8 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
 def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: torch.device) -> Batch:
     """One token for each piece that is decoding, in the order of their slots, then the chunks.
 
-    The logits' rows have the order in which the pieces were given.
+    The logits' rows have the order in which the pieces were given. After those of the tokens that are sampled from come
+    those that explain a prompt.
     """
     rows = sorted(decoding, key=lambda piece: piece.slot)
     token_ids = [piece.token_ids[0] for piece in rows]
@@ -149,6 +152,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
     runs = _runs(slots, positions, cache.context)
     row_of_slot = {slot: row for row, slot in enumerate(slots)}
     sampled = [row_of_slot[piece.slot] for piece in decoding]
+    explained: list[int] = []
     segments: list[Segment] = []
     for chunk in chunks:
         first, size = len(token_ids), len(chunk.token_ids)
@@ -156,6 +160,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
         token_ids += chunk.token_ids
         positions += range(chunk.start, chunk.end)
         slots += [chunk.slot] * size
+        explained += range(first, first + chunk.explained)
         if chunk.is_sampled:
             sampled.append(len(token_ids) - 1)
     stale = [cache.take(piece.slot, piece.start, piece.end) for piece in (*decoding, *chunks)]
@@ -167,10 +172,10 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
         token_ids=packed[0:1],
         positions=packed[1:2],
         slots=packed[2],
-        columns=packed[1],
+        cache_positions=packed[1],
         runs=runs,
         segments=segments,
-        sampled=torch.tensor(sampled, dtype=torch.int64).to(device, non_blocking=True),
+        sampled=torch.tensor(sampled + explained, dtype=torch.int64).to(device, non_blocking=True),
         stale=[left for left in stale if left is not None],
     )
 

@@ -5,7 +5,7 @@ holds which slot is the scheduler's business; this file owns the tensors alone.
 
 Attention reads a slot up to the longest of its neighbours, and hides what lies behind the slot's own last token by
 weights of zero. Zero times NaN is NaN, so what an earlier request has left there must not stay: `take` notices when a
-request begins before the end of another's text, and the columns in between are cleared at the next write.
+request begins before the end of another's text, and the positions in between are cleared at the next write.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 32
-"""Kernels may read, though never use, the columns up to the next multiple of this."""
+"""Kernels may read, though never use, the positions up to the next multiple of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Stale:
 
 
 class KVCache:
-    """Keys and values of every layer, in tensors [slots, columns, kv_heads, head_dim].
+    """Keys and values of every layer, in tensors [slots, row_length, kv_heads, head_dim].
 
-    `columns` is the context and at least one more, in whole blocks. A layer's tensors are made when it is first asked
+    `row_length` is the context plus at least one, in whole blocks. A layer's tensors are made when it is first asked
     for, in the shape that is asked for: any model's heads will do. Where values are as wide as keys, the two are halves
     of one tensor, for one write.
     """
@@ -38,10 +38,10 @@ class KVCache:
     def __init__(self, slots: int, context: int) -> None:
         self.slots = slots
         self.context = context
-        self.columns = (context // BLOCK + 1) * BLOCK
+        self.row_length = (context // BLOCK + 1) * BLOCK
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._both: dict[int, Tensor] = {}  # keys and values, where they are of one width
-        self._written = [0] * slots  # columns that have been written, from the first on
+        self._written = [0] * slots  # positions that have been written, from the first on
 
     def layer(
         self,
@@ -57,7 +57,7 @@ class KVCache:
         The first call makes them, empty. `value_dim` is the values' width where it is not the keys'.
         """
         if number not in self._layers:
-            rows = (self.slots, self.columns, kv_heads)
+            rows = (self.slots, self.row_length, kv_heads)
             if value_dim is None or value_dim == head_dim:
                 both = self._both[number] = torch.zeros((2, *rows, head_dim), dtype=dtype, device=device)
                 self._layers[number] = both[0], both[1]
@@ -68,7 +68,7 @@ class KVCache:
         return keys.transpose(1, 2), values.transpose(1, 2)
 
     def take(self, slot: int, first: int, last: int) -> Stale | None:
-        """Note that columns `first` to `last` of a slot are going to be written.
+        """Note that positions `first` to `last` of a slot are going to be written.
 
         Returns:
             What another request has left behind them, if any.
@@ -76,15 +76,15 @@ class KVCache:
         written, self._written[slot] = self._written[slot], last
         return Stale(slot, first, written) if first < written else None
 
-    def places(self, slots: Tensor, columns: Tensor) -> Tensor:
-        """Where the keys, then the values, of `slots`, `columns` [tokens] lie in every layer: [2 * tokens]."""
-        keys = slots * self.columns + columns
-        return torch.cat([keys, keys + self.slots * self.columns])
+    def slot_mapping(self, slots: Tensor, positions: Tensor) -> Tensor:
+        """Where the keys, then the values, of `slots`, `positions` [tokens] lie in every layer: [2 * tokens]."""
+        keys = slots * self.row_length + positions
+        return torch.cat([keys, keys + self.slots * self.row_length])
 
     def write(
-        self, layer: int, keys: Tensor, values: Tensor, places: Tensor, stale: Sequence[Stale] = ()
+        self, layer: int, keys: Tensor, values: Tensor, slot_mapping: Tensor, stale: Sequence[Stale] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Clear what is `stale`, and store `keys` and `values` [tokens, kv_heads, head_dim] at their `places`.
+        """Clear what is `stale`, and store `keys` and `values` [tokens, kv_heads, head_dim] as `slot_mapping` says.
 
         Returns:
             All the layer's keys and values.
@@ -95,10 +95,10 @@ class KVCache:
             for tensor in self._layers[layer]:
                 tensor[left.slot, left.first : left.last] = 0
         if layer in self._both:
-            self._both[layer].view(-1, kv_heads, head_dim).index_copy_(0, places, torch.cat([keys, values]))
+            self._both[layer].view(-1, kv_heads, head_dim).index_copy_(0, slot_mapping, torch.cat([keys, values]))
         else:
             for tensor, new in zip(self._layers[layer], (keys, values), strict=True):
-                tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, places[:tokens], new)
+                tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, slot_mapping[:tokens], new)
         return cached
 
     @property

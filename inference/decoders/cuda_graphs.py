@@ -32,10 +32,10 @@ class GraphedDecoder:
     def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]) -> None:
         self._decoder = decoder
         self._cache = cache
-        self._spare = cache.columns - 1
+        self._spare = cache.row_length - 1
         self._token_ids = torch.zeros(1, cache.slots, dtype=torch.int64, device=device)
         self._positions = torch.zeros(1, cache.slots, dtype=torch.int64, device=device)
-        self._columns = torch.full((cache.slots,), self._spare, device=device)
+        self._cache_positions = torch.full((cache.slots,), self._spare, device=device)
         self._slots = torch.arange(cache.slots, device=device)
         self._replays = {length: capture(self._work(length)) for length in self._lengths()}
 
@@ -50,8 +50,8 @@ class GraphedDecoder:
         longest = max(run.length for run in batch.runs)
         self._token_ids[0].index_copy_(0, batch.slots, batch.token_ids[0])
         self._positions[0].index_copy_(0, batch.slots, batch.positions[0])
-        self._columns.fill_(self._spare)
-        self._columns.index_copy_(0, batch.slots, batch.columns)
+        self._cache_positions.fill_(self._spare)
+        self._cache_positions.index_copy_(0, batch.slots, batch.cache_positions)
         logits = self._replays[min(length for length in self._replays if length >= longest)]()
         return logits[batch.slots[batch.sampled]]
 
@@ -61,9 +61,9 @@ class GraphedDecoder:
     def _lengths(self) -> list[int]:
         """Powers of two, and the whole cache: no step reads more than twice what it needs."""
         lengths = [SHORTEST]
-        while lengths[-1] * 2 < self._cache.columns:
+        while lengths[-1] * 2 < self._cache.row_length:
             lengths.append(lengths[-1] * 2)
-        return [length for length in lengths if length < self._cache.columns] + [self._cache.columns]
+        return [length for length in lengths if length < self._cache.row_length] + [self._cache.row_length]
 
     def _work(self, length: int) -> Work:
         def work() -> Tensor:
@@ -74,7 +74,7 @@ class GraphedDecoder:
                     token_ids=self._token_ids,
                     positions=self._positions,
                     slots=self._slots,
-                    columns=self._columns,
+                    cache_positions=self._cache_positions,
                     runs=[Run(0, 0, self._cache.slots, length)],
                     segments=[],
                     sampled=self._slots,

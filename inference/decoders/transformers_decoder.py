@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.cache.attention import attending, use_slot_attention
+from inference.cache.attention import forward_context, use_slot_attention
 from inference.cache.batch import Batch
 from inference.decoders.compilation import as_compiled, compile_layers, uncompile_layers
 from inference.decoders.decoder import TryOut
@@ -42,7 +42,7 @@ class TransformersDecoder:
             NotImplementedError: the model does not attend through the interface that our attention is put into.
         """
         wanted = {"logits_to_keep": batch.sampled} if self._takes_logits_to_keep else {}
-        with attending(batch), self._run_as_compiled():
+        with forward_context(batch), self._run_as_compiled():
             output = self._model(
                 input_ids=batch.token_ids,
                 # Nothing is padding. Without a mask, transformers would take the jumps in the positions for borders.

@@ -1,54 +1,60 @@
-"""How long steps take here, and so how much of a prompt may go into one that others wait for.
+"""Sets the prefill budget of a step from measured step times.
 
-A chunk of 128 tokens may cost two steps' time on one machine and twenty on another, and behind a long text more than
-at its beginning. So the number of prompt tokens beside running streams goes by the clock: a step with a chunk is meant
-to take at most `SLOWEST` times as long as it would without.
+A chunk of 128 tokens may cost two steps' time on one machine and twenty on another, and more behind a long text than
+at its beginning. So the number of prompt tokens that share a step with running streams is derived from what steps
+take: a step with a chunk should last at most `MAX_SLOWDOWN` times as long as one without.
 
-A step is taken to last as long as a step without a prompt, and for each token more, be it a stream's or a prompt's, a
-certain time longer. Both times are running means of what was measured.
+Model: step time = baseline + cost per extra token, where every stream and every prompt token counts as one. Both terms
+are running means of measured steps.
 """
 
-SLOWEST = 2.5
-"""How many times as long a step may take for a prompt's sake."""
-LEAST = 16
-"""Tokens that a prompt gets in any case: each step reads all the weights, so fewer would hardly cost less."""
-STALE = 32
-"""After so many steps with prompts in them, one goes without, to see how long that takes by now."""
+MAX_SLOWDOWN = 2.5
+"""How many times as long a step may take because of a prefill."""
+MIN_TOKENS = 16
+"""A prefill gets at least this many tokens. Each step reads all the weights, so fewer would hardly cost less."""
+REFRESH_AFTER = 32
+"""After this many steps with a prefill, one runs without, so that the baseline stays up to date."""
 
 
-class Pace:
-    """What the last steps took. Times are in seconds."""
+class PrefillBudget:
+    """Running means of step times. Times are in seconds."""
 
     def __init__(self) -> None:
-        self._usual: float | None = None  # a step without prompt tokens
-        self._usual_streams = 0.0  # how many streams it gave a token
-        self._per_token: float | None = None  # what each token more added
-        self._since_usual = 0  # steps with prompts since the last one without
+        self._baseline: float | None = None  # a step without prompt tokens
+        self._baseline_streams = 0.0  # the mean number of streams in such a step
+        self._cost_per_token: float | None = None  # what each extra token added
+        self._steps_since_baseline = 0  # steps with a prefill since the last one without
 
-    def took(self, streams: int, prompt_tokens: int, seconds: float) -> None:
-        """Note a step that gave so many streams a token and took in so many tokens of prompts."""
+    def record_step(self, streams: int, prompt_tokens: int, seconds: float) -> None:
+        """Learn from a step that decoded `streams` tokens and prefilled `prompt_tokens`."""
         if prompt_tokens == 0:
-            weight = 1 / 2 if self._since_usual >= STALE else 1 / 8
-            self._usual_streams = _mixed(None if self._usual is None else self._usual_streams, streams, weight)
-            self._usual = _mixed(self._usual, seconds, weight)
-            self._since_usual = 0
+            weight = 1 / 2 if self._steps_since_baseline >= REFRESH_AFTER else 1 / 8
+            previous_streams = None if self._baseline is None else self._baseline_streams
+            self._baseline_streams = _running_mean(previous_streams, streams, weight)
+            self._baseline = _running_mean(self._baseline, seconds, weight)
+            self._steps_since_baseline = 0
             return
-        self._since_usual += 1
-        more = streams - self._usual_streams + prompt_tokens
-        if more >= LEAST:  # what so few tokens add is not to be told from what any step takes more or less
-            # The cost grows with the text before, so the last chunk counts for half.
-            self._per_token = _mixed(self._per_token, max(0.0, seconds - (self._usual or 0.0)) / more, 1 / 2)
+        self._steps_since_baseline += 1
+        extra_tokens = streams - self._baseline_streams + prompt_tokens
+        if extra_tokens >= MIN_TOKENS:  # fewer are too few to measure above the noise
+            cost = max(0.0, seconds - (self._baseline or 0.0)) / extra_tokens
+            # The cost grows with the text before, so the newest chunk counts for half.
+            self._cost_per_token = _running_mean(self._cost_per_token, cost, 1 / 2)
 
-    def prompt_tokens(self, streams: int, most: int) -> int:
-        """How many tokens, `most` at most, a step may take in while so many streams wait for it; now and then none."""
-        if self._since_usual >= STALE:
+    def tokens(self, streams: int, most: int) -> int:
+        """Return how many prompt tokens, at most `most`, a step may prefill while `streams` wait for it.
+
+        Now and then that is 0, see `REFRESH_AFTER`.
+        """
+        if self._steps_since_baseline >= REFRESH_AFTER:
             return 0
-        if self._usual is None or not self._per_token:
+        if self._baseline is None or not self._cost_per_token:
             return most
-        without = max(self._usual, self._usual + (streams - self._usual_streams) * self._per_token)
-        return min(most, max(LEAST, int((SLOWEST - 1) * without / self._per_token)))
+        extra_streams = streams - self._baseline_streams
+        without = max(self._baseline, self._baseline + extra_streams * self._cost_per_token)
+        return min(most, max(MIN_TOKENS, int((MAX_SLOWDOWN - 1) * without / self._cost_per_token)))
 
 
-def _mixed(before: float | None, now: float, weight: float) -> float:
-    """A running mean that begins with its first value."""
-    return now if before is None else (1 - weight) * before + weight * now
+def _running_mean(mean: float | None, value: float, weight: float) -> float:
+    """The running mean after one more value; the first value starts it."""
+    return value if mean is None else (1 - weight) * mean + weight * value

@@ -1,25 +1,25 @@
-"""Decides what the next step works on: who gets a slot, whose prompt is prefilled, who decodes.
+"""Decides what the next step works on: which sequences are admitted, which prefill and which decode. No tensors.
 
-Requests are admitted in the order of their coming. A step decodes one token for every running request and prefills
-at most `prefill_chunk` prompt tokens beside them, fewer if those take too long (see `pace`), so a long prompt delays
-the running streams by a bounded time and never stops them. Where prompts outnumber the streams that they delay, it
-takes up to four whole chunks: each step reads all the weights, so one large chunk costs less than several small ones.
-
-A free slot still holds what its last request left there. A request gets the slot where it finds the most of its own
-prompt and writes over the least of another text, and prefills only the rest: a chat's next turn begins with all of the
-turns before. No tensors here.
+Sequences are admitted first come, first served. A step decodes one token for every running sequence and prefills at
+most `prefill_chunk` prompt tokens along with them, fewer if those take too long (see `prefill_budget`), so a long
+prompt delays the running streams by a bounded time and never stops them. Where prefilling sequences outnumber the
+streams that they delay, a step takes up to four whole chunks: each step reads all the weights, so one large chunk
+costs less than several small ones.
 """
 
 from collections import deque
-from collections.abc import Sequence as Ids
+from collections.abc import Sequence as TokenIds
 from dataclasses import dataclass
 
-from inference.scheduling.prefill_budget import Pace
+from inference.scheduling.cache_manager import CacheManager
+from inference.scheduling.prefill_budget import PrefillBudget
 from inference.scheduling.sequence import Sequence
-from interface.request import RequestId
+from interface.requests import SequenceId
 
-CHUNKS_AT_ONCE = 4
-"""How many times `prefill_chunk` a step may take when it delays nobody, or few."""
+MAX_CHUNKS = 4
+"""How many times `prefill_chunk` a step may prefill when it delays few streams, or none."""
+MAX_EXPLAINED = 128
+"""Prompt tokens in a chunk if all their logits are wanted: a vocabulary of 150,000 makes 77 MB of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Chunk:
     @property
     def completes_prompt(self) -> bool:
         return self.end == len(self.sequence.prompt_ids)
+
+    @property
+    def explained_ids(self) -> TokenIds[int]:
+        """The prompt's tokens that follow each of the chunk's, if their log probabilities are wanted."""
+        return self.sequence.prompt_ids[self.start + 1 : self.end + 1] if self.sequence.wants_prompt_logprobs else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,64 +57,61 @@ class Schedule:
 
     @property
     def sampled(self) -> list[Sequence]:
-        """Who gets a token, in the order of the logits' rows."""
+        """The sequences that get a token, in the order of the logits' rows."""
         return self.decoding + [chunk.sequence for chunk in self.chunks if chunk.completes_prompt]
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Every sequence that takes part in the step."""
+        return self.decoding + [chunk.sequence for chunk in self.chunks]
 
 
 class Scheduler:
-    """Owns the queue and the slots. A sequence is waiting, or running in a slot, or gone."""
+    """Owns the queue and the running sequences. A sequence is waiting, or running in a slot, or gone."""
 
     def __init__(self, slots: int, prefill_chunk: int) -> None:
         self._prefill_chunk = prefill_chunk
-        self._pace = Pace()
-        # What each free slot holds; the one that has been free for longest comes first.
-        self._free_slots: dict[int, Ids[int]] = dict.fromkeys(range(slots), ())
+        self._prefill_budget = PrefillBudget()
+        self._cache = CacheManager(slots)
         self._waiting: deque[Sequence] = deque()
-        self._running: dict[RequestId, Sequence] = {}
+        self._running: dict[SequenceId, Sequence] = {}
 
     def add(self, sequence: Sequence) -> None:
         self._waiting.append(sequence)
 
-    def find(self, request_id: RequestId) -> Sequence | None:
-        if request_id in self._running:
-            return self._running[request_id]
-        return next((sequence for sequence in self._waiting if sequence.request_id == request_id), None)
+    def find(self, sequence_id: SequenceId) -> Sequence | None:
+        if sequence_id in self._running:
+            return self._running[sequence_id]
+        return next((sequence for sequence in self._waiting if sequence.sequence_id == sequence_id), None)
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence and free its slot."""
+    def remove(self, sequence: Sequence, keep_cache: bool = True) -> None:
+        """Forget a sequence and free its slot. What the slot holds stays reusable if `keep_cache`."""
         if sequence.slot is None:
             self._waiting.remove(sequence)
         else:
-            del self._running[sequence.request_id]
-            self._free_slots[sequence.slot] = sequence.held_ids
+            del self._running[sequence.sequence_id]
+            self._cache.free(sequence.slot, sequence.cached_ids if keep_cache else ())
 
     def schedule(self) -> Schedule:
-        """Admit whom there is a slot for, and choose the next step's work."""
+        """Admit waiting sequences to free slots, and choose the next step's work."""
         self._admit()
         running = list(self._running.values())
         decoding = [sequence for sequence in running if sequence.is_prefilled]
         prefilling = [sequence for sequence in running if not sequence.is_prefilled]
         chunks: list[Chunk] = []
-        budget = self._prefill_budget(len(decoding), len(prefilling))
+        budget = self._step_budget(len(decoding), len(prefilling))
         for sequence in prefilling:
             if budget:
                 start = sequence.cached_tokens
-                end = min(len(sequence.prompt_ids), start + budget)
+                most = min(budget, MAX_EXPLAINED) if sequence.wants_prompt_logprobs else budget
+                end = min(len(sequence.prompt_ids), start + most)
                 chunks.append(Chunk(sequence, start, end))
                 budget -= end - start
         return Schedule(decoding, chunks)
 
-    def took(self, schedule: Schedule, seconds: float) -> None:
+    def record_step(self, schedule: Schedule, seconds: float) -> None:
         """Learn how long a schedule's step took."""
-        self._pace.took(len(schedule.decoding), schedule.prompt_tokens, seconds)
-
-    def _prefill_budget(self, decoding: int, prefilling: int) -> int:
-        """Prompt tokens for a step."""
-        if prefilling <= decoding:
-            return self._pace.prompt_tokens(decoding, self._prefill_chunk)
-        # A chunk, and one more for each prompt that a stream would have to wait for.
-        chunks = 1 + prefilling // decoding if decoding else CHUNKS_AT_ONCE
-        return self._prefill_chunk * min(chunks, CHUNKS_AT_ONCE)
+        self._prefill_budget.record_step(len(schedule.decoding), schedule.prompt_tokens, seconds)
 
     @property
     def running(self) -> int:
@@ -119,19 +121,17 @@ class Scheduler:
     def sequences(self) -> list[Sequence]:
         return [*self._running.values(), *self._waiting]
 
+    def _step_budget(self, decoding: int, prefilling: int) -> int:
+        """Return how many prompt tokens the next step may prefill."""
+        if prefilling <= decoding:
+            return self._prefill_budget.tokens(decoding, self._prefill_chunk)
+        # A chunk, and one more for each prefilling sequence per stream that has to wait for it.
+        chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
+        return self._prefill_chunk * min(chunks, MAX_CHUNKS)
+
     def _admit(self) -> None:
-        while self._waiting and self._free_slots:
+        while self._waiting and self._cache.can_allocate:
             sequence = self._waiting.popleft()
-            common = {slot: _common_prefix(held, sequence.prompt_ids) for slot, held in self._free_slots.items()}
-            # What is reused counts for a slot, what is written over counts against it; of equals, the first.
-            slot = max(common, key=lambda slot: 2 * common[slot] - len(self._free_slots[slot]))
-            del self._free_slots[slot]
-            # The last token is always computed: its logits choose the first one of the answer.
-            sequence.admit(slot, min(common[slot], len(sequence.prompt_ids) - 1))
-            self._running[sequence.request_id] = sequence
-
-
-def _common_prefix(held: Ids[int], prompt: Ids[int]) -> int:
-    """How many tokens two texts begin with together."""
-    pairs = enumerate(zip(held, prompt, strict=False))
-    return next((length for length, (one, other) in pairs if one != other), min(len(held), len(prompt)))
+            reuse = not sequence.wants_prompt_logprobs  # the logits of cached tokens are not there
+            sequence.admit(*self._cache.allocate(sequence.prompt_ids, reuse))
+            self._running[sequence.sequence_id] = sequence

@@ -8,23 +8,24 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """One request's search. `found` tells whether a stop string has been met."""
+    """One sequence's search. `found` is the stop string that has been met; `is_included` keeps it in the text."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], is_included: bool = False) -> None:
         self._stops = stops
+        self._is_included = is_included
         self._held = ""
-        self.found = False
+        self.found: str | None = None
 
     def push(self, text: str) -> str:
         """Add text; return what is certain to come before any stop string. After one, that is nothing."""
-        if self.found:
+        if self.found is not None:
             return ""
         self._held += text
         matches = [(begin + len(stop), begin) for stop in self._stops if (begin := self._held.find(stop)) >= 0]
         if matches:
-            self.found = True
-            _, begin = min(matches)
-            safe, self._held = self._held[:begin], ""
+            end, begin = min(matches)
+            self.found = self._held[begin:end]
+            safe, self._held = self._held[: end if self._is_included else begin], ""
         else:
             border = len(self._held) - self._beginning_of_a_stop()
             safe, self._held = self._held[:border], self._held[border:]

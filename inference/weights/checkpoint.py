@@ -17,12 +17,13 @@ from config import Config
 from inference.weights.context import choose_context
 from inference.weights.folder import Folder, is_layer_of_mtp, is_transformers_folder
 from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
-from inference.weights.gguf import GGUFFile, first_parts, is_gguf
+from inference.weights.gguf import GGUFFile, is_gguf
+from inference.weights.gguf_names import models_in
 from inference.weights.gguf_source import GGUFSource
 from inference.weights.hub import bring
 from inference.weights.known import Loaded, is_leftover, refuse_larger, refuse_missing, refuse_nan
 from inference.weights.quiet import quiet
-from interface.request import LoadError
+from interface.errors import LoadError
 
 log = logging.getLogger("engine")
 
@@ -102,7 +103,7 @@ def find_source(name: str) -> Source:
         if is_gguf(path) or path.suffix == ".gguf":
             return GGUFSource(path, name)
         raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
-    if not is_transformers_folder(path) and (files := first_parts(path)):
+    if not is_transformers_folder(path) and (files := models_in(path)):
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
             raise LoadError(f"{name}: expected one GGUF file in the folder, found {names}; name one of them")

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from interface.request import LoadError
+from interface.errors import LoadError
 
 LARGEST_DEFAULT_CONTEXT = 4096
 """The cache has room for every slot's whole context, so a model's own 100,000 tokens are no default."""

@@ -23,7 +23,7 @@ from transformers import (
 
 from inference.weights.known import Loaded, reason, refuse_layers
 from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
-from interface.request import LoadError
+from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

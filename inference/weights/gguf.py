@@ -12,7 +12,6 @@ A model that is split into `…-00001-of-00003.gguf` and so on is opened by the 
 """
 
 import math
-import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interface.request import LoadError
+from inference.weights.gguf_names import all_parts
+from interface.errors import LoadError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -37,7 +37,6 @@ PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class BadGGUF(LoadError):
@@ -128,21 +127,11 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def first_parts(folder: Path) -> list[Path]:
-    """The GGUF models in a folder: single files, and the first part of each split one."""
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".gguf" and path.is_file())
-    return [path for path in files if (part := PART.fullmatch(path.name)) is None or int(part["number"]) == 1]
-
-
 def _parts(path: Path) -> list[Path]:
-    """All the files of the model that `path` is, or is a part of, in their order."""
-    name = PART.fullmatch(path.name)
-    if name is None:
-        return [path]
-    count = int(name["count"])
-    parts = [path.with_name(f"{name['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    """All the files of the model that `path` is, or is a part of."""
+    parts = [path.with_name(name) for name in all_parts(path.name)]
     if missing := [part for part in parts if not part.is_file()]:
-        raise BadGGUF(path, f"the model is split into {count} files, and {missing[0].name} is not there")
+        raise BadGGUF(path, f"the model is split into {len(parts)} files, and {missing[0].name} is not there")
     return parts
 
 

@@ -5,13 +5,13 @@ the terminal show the progress. `HF_TOKEN` opens gated and private models, `HF_E
 `HF_HUB_OFFLINE=1` keeps to what is on the disk, which is also tried where the hub cannot be reached.
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -21,13 +21,16 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils._validators import validate_repo_id
 
-from inference.weights.gguf import PART
-from interface.request import LoadError
+from inference.weights.gguf_names import all_parts, models_among
+from interface.errors import LoadError
 
 log = logging.getLogger("engine")
 
 SETTINGS = (".json", ".jinja", ".txt", "tokenizer.model")
 """How the names of the small files end that come with any weights."""
+
+WEIGHTS = (".safetensors", ".bin")
+"""The first of these that a repository has is what is taken."""
 
 
 def bring(name: str) -> Path:
@@ -51,8 +54,6 @@ def bring(name: str) -> Path:
         raise LoadError(
             f"{name}: no folder here, and no model of this name on the hub, or one that HF_TOKEN does not open"
         ) from None
-    except EntryNotFoundError:
-        raise LoadError(f"{name}: the hub's {repository} has no file {file}") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         raise LoadError(f"{name}: the hub at {constants.ENDPOINT} answered with status {status}") from error
@@ -79,56 +80,58 @@ def _split(name: str, model: str) -> tuple[str, str | None]:
 
 def _snapshot(repository: str, revision: str | None, file: str | None) -> Path:
     if constants.is_offline_mode():
-        return _on_disk(repository, revision, "HF_HUB_OFFLINE is set")
+        return _on_disk(repository, revision, file, "HF_HUB_OFFLINE is set")
     try:
-        files = HfApi().list_repo_files(repository, revision=revision)
+        files = [sibling.rfilename for sibling in HfApi().model_info(repository, revision=revision).siblings or ()]
     except (HfHubHTTPError, ValueError):
         raise
     except Exception as error:  # what a connection fails with, which depends on the client that the hub's package has
         log.debug("No connection", exc_info=error)
-        return _on_disk(repository, revision, f"the hub at {constants.ENDPOINT} cannot be reached")
-    wanted = _parts(file, files) if file else _wanted(repository, files)
+        return _on_disk(repository, revision, file, f"the hub at {constants.ENDPOINT} cannot be reached")
+    wanted = all_parts(file) if file else _wanted(repository, files)
+    if missing := set(wanted) - set(files):
+        raise LoadError(f"{repository}/{file}: the hub's {repository} has no file {min(missing)}")
     log.info("Downloading %s (%d files), unless they are here …", repository, len(wanted))
     return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
 
 
-def _on_disk(repository: str, revision: str | None, why: str) -> Path:
-    try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        of = f"{repository}@{revision}" if revision else repository
-        raise LoadError(
-            f"{of}: {why}, and the model is not on this disk (looked in {constants.HF_HUB_CACHE}). "
-            f"Give a folder or a .gguf file, or download it where there is a network"
-        ) from None
+def _on_disk(repository: str, revision: str | None, file: str | None, why: str) -> Path:
+    """What an earlier download has left, if it was one of all the files that are needed."""
+    small = [f"*{ending}" for ending in SETTINGS]
+    choices = [all_parts(file)] if file else [[*small, f"*{suffix}"] for suffix in (*WEIGHTS, ".gguf")]
+    for wanted in choices:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    revision=revision,
+                    local_files_only=True,
+                    allow_patterns=wanted,
+                    ignore_patterns=None if file else ["*/*"],
+                )
+            )
+            if any(folder.glob(wanted[-1])):
+                return folder
+    of = f"{repository}@{revision}" if revision else repository
+    raise LoadError(
+        f"{of}: {why}, and the model is not on this disk, or not all of it (looked in {constants.HF_HUB_CACHE}). "
+        f"Give a folder or a .gguf file, or download it where there is a network"
+    )
 
 
 def _wanted(repository: str, files: Sequence[str]) -> list[str]:
     """Weights of one kind, safetensors if there are any, and the small files that come with them."""
     top = [file for file in files if "/" not in file]
     settings = [file for file in top if file.endswith(SETTINGS)]
-    for suffix in (".safetensors", ".bin"):
+    for suffix in WEIGHTS:
         if weights := [file for file in top if file.endswith(suffix)]:
             return [*settings, *weights]
-    models = [file for file in files if file.endswith(".gguf") and _is_first(file)]
+    models = models_among(files)
     if len(models) == 1:
-        return _parts(models[0], files)
+        return all_parts(models[0])
     if models:
         raise LoadError(
             f"{repository}: it has {len(models)} GGUF files; name one of them, as in {repository}/{models[0]}. "
             f"There are {', '.join(models)}"
         )
     raise LoadError(f"{repository}: it has neither weights in safetensors nor a .gguf file")
-
-
-def _is_first(file: str) -> bool:
-    part = PART.fullmatch(file)
-    return part is None or int(part["number"]) == 1
-
-
-def _parts(file: str, files: Sequence[str]) -> list[str]:
-    """A GGUF file, or all the parts of the split one that it belongs to."""
-    part = PART.fullmatch(file)
-    if part is None:
-        return [file]
-    return [other for other in files if (found := PART.fullmatch(other)) is not None and found["stem"] == part["stem"]]

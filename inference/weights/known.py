@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inference.weights.safetensors_header import BadFile
-from interface.request import LoadError
+from interface.errors import LoadError
 
 LEFTOVERS = (
     (r"\.rotary_emb\.inv_freq$", "the angles of a rotary embedding, which are computed from config.json"),

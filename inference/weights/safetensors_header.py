@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interface.request import LoadError
+from interface.errors import LoadError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LONGEST_HEADER = 100_000_000

@@ -26,7 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def watched(app: ASGIApp, config: Config) -> ASGIApp:
+def with_transcript(app: ASGIApp, config: Config) -> ASGIApp:
     """The application as it is, or with the transcript around it if the settings ask for one."""
     return Transcript(app, Records(show)) if config.transcript else app
 
@@ -39,7 +39,7 @@ class Transcript:
         self.records = records or Records()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _route_path(scope) if scope["type"] == "http" else ""
+        path = contract.route_path(scope["path"], scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path.startswith(PREFIX):
             await self._serve(scope, path, receive, send)
         elif scope["type"] == "http" and path not in QUIET_PATHS:
@@ -148,9 +148,3 @@ def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key.lower() == name), None)
-
-
-def _route_path(scope: Scope) -> str:
-    path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    return path.removeprefix(root_path) if path.startswith(root_path + "/") else path

@@ -149,7 +149,7 @@ class Records:
     def answer(self, method: str, path: str, last_event_id: str | None) -> contract.Answer | Record:
         """What a request below `PREFIX` gets: an answer, or a record to follow as server-sent events."""
         if method != "GET":
-            return contract.no_such_method(["GET"])
+            return contract.no_such_method(path, ["GET"])
         name = path.removeprefix(PREFIX)
         if (record := self._by_id.get(name)) is not None:
             # A browser's EventSource asks again when a stream ends. 204 is how it learns that there is no more.

@@ -28,7 +28,7 @@ from serving.transcript.records import END, PREFIX, QUIET_PATHS, Record, Records
 from serving.transcript.terminal import show
 
 
-def watched(app: WSGIApplication, config: Config) -> WSGIApplication:
+def with_transcript(app: WSGIApplication, config: Config) -> WSGIApplication:
     """The application as it is, or with the transcript around it if the settings ask for one."""
     return Transcript(app, Records(show)) if config.transcript else app
 

@@ -1,6 +1,6 @@
 """`raw_asgi` with a clock: how long after the end of its step each token's message is handed to the server.
 
-    uvicorn benchmarks.timed_server:app
+    uvicorn study.benchmarks.timed_server:app
 
 GET /delays answers, for all token messages since it was last asked, [seconds, tokens that the same step made], and
 forgets them.
@@ -12,32 +12,47 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backends.own_engine import load_engine
+from backends.stepped import SteppedService
 from config import Config
 from contract.answers import json_answer
-from interface.request import Event, GenerationRequest, RequestId, Token
+from interface.engine import EngineProtocol, EngineService
+from interface.events import Event, Token
+from interface.requests import GenerationRequest, SequenceId
 from raw_asgi import create_app, respond
-from serving.driver import Driver, Generation
+from serving.driver import Driver
+from serving.generation import Generation
+
+
+class TimedService(SteppedService):
+    """Notes when each sequence's tokens come out of a step."""
+
+    def __init__(self, engine: EngineProtocol) -> None:
+        super().__init__(engine)
+        self.step_ends: dict[SequenceId, deque[tuple[float, int]]] = defaultdict(deque)
+
+    def _hand_over(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        now = time.perf_counter()  # the step's last act is to hand its events over
+        sequences = [sequence_id for sequence_id, event in events if isinstance(event, Token)]
+        for sequence_id in sequences:
+            self.step_ends[sequence_id].append((now, len(sequences)))
+        super()._hand_over(events)
 
 
 class TimedDriver(Driver):
-    """Notes when each request's tokens come out of a step."""
+    """Knows which sequence belongs to which request."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.numbers: dict[str, RequestId] = {}
-        self.step_ends: dict[RequestId, deque[tuple[float, int]]] = defaultdict(deque)
+        super().__init__(config, self._load_timed)
+        self.sequence_ids: dict[str, SequenceId] = {}
 
-    async def submit(self, request: GenerationRequest, request_id: str) -> Generation:
-        generation = await super().submit(request, request_id)
-        self.numbers[request_id] = generation.number
-        return generation
+    async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
+        self.sequence_ids[request_id] = requests[0].sequence_id
+        return await super().submit(requests, request_id)
 
-    def _hand_over(self, events: Sequence[tuple[RequestId, Event]]) -> None:
-        now = time.perf_counter()  # the step's last act is to hand its events over
-        numbers = [number for number, event in events if isinstance(event, Token)]
-        for number in numbers:
-            self.step_ends[number].append((now, len(numbers)))
-        super()._hand_over(events)
+    def _load_timed(self, config: Config) -> EngineService:
+        self.service = TimedService(load_engine(config))
+        return self.service
 
 
 def timed(app: ASGIApp, driver: TimedDriver) -> ASGIApp:
@@ -47,7 +62,7 @@ def timed(app: ASGIApp, driver: TimedDriver) -> ASGIApp:
     async def timed_app(scope: Scope, receive: Receive, send: Send) -> None:
         async def timed_send(message: Message) -> None:
             if message.get("body", b"").startswith(b'data: {"token"'):
-                ended_at, tokens = driver.step_ends[driver.numbers[scope["request_id"]]].popleft()
+                ended_at, tokens = driver.service.step_ends[driver.sequence_ids[scope["request_id"]]].popleft()
                 delays.append((time.perf_counter() - ended_at, tokens))
             await send(message)
 

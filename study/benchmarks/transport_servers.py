@@ -1,4 +1,4 @@
-"""The servers that `benchmarks.bench_transport` compares.
+"""The servers that `study.benchmarks.bench_transport` compares.
 
     python -m study.benchmarks.transport_servers NAME PORT
 
@@ -8,30 +8,23 @@ way.
 """
 
 import importlib
-import itertools
 import logging
 import sys
-import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import uvicorn
 from anyio import to_thread
 
 import raw_asgi
+from backends.own_engine import load_engine
+from backends.stepped import SteppedService
 from config import Config
-from interface.request import (
-    Counters,
-    EncodedRequest,
-    EngineVerbs,
-    Event,
-    Finished,
-    GenerationRequest,
-    RequestId,
-    Sink,
-    Token,
-)
+from interface.completion import stream_event
+from interface.engine import Counters, ModelInfo, Sink, Tokenized
+from interface.events import Event, Finished, Token
+from interface.requests import DEFAULT_MAX_TOKENS, EncodedRequest, GenerationRequest, Prompt, SequenceId
 from serving.driver import Driver
 
 
@@ -47,37 +40,44 @@ class InstantEngine:
     """One token per step for every running request, at no cost."""
 
     def __init__(self) -> None:
-        self._ids = itertools.count(1)
-        self._lock = threading.Lock()
-        self._arrivals: deque[tuple[RequestId, int, Sink] | RequestId] = deque()
-        self._running: dict[RequestId, tuple[Iterator[int], int, Sink]] = {}
+        self._arrivals: deque[tuple[SequenceId, int, Sink] | SequenceId] = deque()
+        self._running: dict[SequenceId, tuple[Iterator[int], int, Sink]] = {}
 
-    def encode(self, request: GenerationRequest) -> EncodedRequest:
-        return EncodedRequest(request, [0])
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(context=1_000_000, vocabulary=1_000_000, tokenizer={})
 
-    def submit(self, encoded: EncodedRequest, sink: Sink) -> RequestId:
-        request_id = next(self._ids)
-        self._arrivals.append((request_id, encoded.request.max_tokens, sink))
-        return request_id
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        return Tokenized([0], [""])
 
-    def abort(self, request_id: RequestId) -> None:
-        self._arrivals.append(request_id)
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return ""
+
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        return [EncodedRequest(request, [0], request.params) for request in requests]
+
+    def submit(self, requests: Sequence[EncodedRequest], sink: Sink) -> None:
+        for encoded in requests:
+            self._arrivals.append((encoded.sequence_id, encoded.params.max_tokens or DEFAULT_MAX_TOKENS, sink))
+
+    def abort(self, sequence_id: SequenceId) -> None:
+        self._arrivals.append(sequence_id)
 
     def step(self) -> bool:
         while self._arrivals:
             arrival = self._arrivals.popleft()
             if isinstance(arrival, tuple):
-                request_id, tokens, sink = arrival
-                self._running[request_id] = (iter(range(tokens)), tokens, sink)
+                sequence_id, tokens, sink = arrival
+                self._running[sequence_id] = (iter(range(tokens)), tokens, sink)
             else:
                 self._running.pop(arrival, None)
-        events: dict[Sink, list[tuple[RequestId, Event]]] = defaultdict(list)
-        for request_id, (indices, tokens, sink) in list(self._running.items()):
+        events: dict[Sink, list[tuple[SequenceId, Event]]] = defaultdict(list)
+        for sequence_id, (indices, tokens, sink) in list(self._running.items()):
             index = next(indices)
-            events[sink].append((request_id, token(index)))
+            events[sink].append((sequence_id, token(index)))
             if index + 1 == tokens:
-                events[sink].append((request_id, finished(tokens)))
-                del self._running[request_id]
+                events[sink].append((sequence_id, finished(tokens)))
+                del self._running[sequence_id]
         for sink, its_events in events.items():
             sink(its_events)
         return bool(self._arrivals or self._running)
@@ -100,6 +100,7 @@ def article_app() -> Any:
     from fastapi import FastAPI
     from fastapi.responses import StreamingResponse
 
+    from contract.generate import GenerateBody
     from contract.sse import DONE, frame
 
     app = FastAPI()
@@ -110,12 +111,12 @@ def article_app() -> Any:
         yield finished(tokens)
 
     @app.post("/generate")
-    async def generate(request: GenerationRequest) -> StreamingResponse:
+    async def generate(body: GenerateBody) -> StreamingResponse:
         async def stream() -> Any:
             loop = asyncio.get_running_loop()
-            generator = events(request.max_tokens)
+            generator = events(body.max_tokens or DEFAULT_MAX_TOKENS)
             while isinstance(event := await loop.run_in_executor(None, next, generator, END), Token | Finished):
-                yield frame(event)
+                yield frame(stream_event(event))
             yield DONE
 
         return StreamingResponse(stream(), media_type="text/event-stream")
@@ -127,11 +128,11 @@ def article_app() -> Any:
     return app
 
 
-class HopPerStepDriver(Driver):
-    """What `Driver` does not do: come back to the loop after every step, and go to the thread again for the next."""
+class HopPerStepService(SteppedService):
+    """What `SteppedService` does not do: come back to the loop after every step, and hop again for the next."""
 
-    async def _step_until_idle(self, engine: EngineVerbs) -> None:
-        while await to_thread.run_sync(engine.step, limiter=self._step_limiter):
+    async def _work_until_idle(self) -> None:
+        while await to_thread.run_sync(self._engine.step, limiter=self._step_limiter):
             pass
 
 
@@ -139,11 +140,13 @@ def server_app(name: str) -> Any:
     config = Config()
     match name:
         case "app" | "raw_asgi":
-            return importlib.import_module(name).create_app(Driver(config, lambda config: InstantEngine()))
+            return importlib.import_module(name).create_app(
+                Driver(config, lambda config: SteppedService(InstantEngine()))
+            )
         case "article":
             return article_app()
         case "hop_per_step":
-            return raw_asgi.create_app(HopPerStepDriver(config))
+            return raw_asgi.create_app(Driver(config, lambda config: HopPerStepService(load_engine(config))))
         case "staying_worker":
             return raw_asgi.create_app(Driver(config))
     raise SystemExit(f"error: expected a server of this file, got {name!r}")

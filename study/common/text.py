@@ -16,7 +16,7 @@ def piece_of_text(ids: Tensor, cache: KVCache, start: int = 0, slot: int = 0) ->
         token_ids=ids[None],
         positions=positions[None],
         slots=torch.full_like(positions, slot),
-        columns=positions,
+        cache_positions=positions,
         runs=[],
         segments=[Segment(slot, 0, size, start, start + size)],
         sampled=torch.arange(size),

@@ -7,11 +7,12 @@ import os
 from typing import Any
 from wsgiref.types import WSGIApplication
 
+from backends.stepped import SteppedService
 from config import Config
-from interface.request import EngineVerbs
+from interface.engine import EngineProtocol, EngineService
 
 
-def load(config: Config) -> EngineVerbs:
+def load(config: Config) -> EngineProtocol:
     if os.environ["COMPARE_ENGINE"] == "paced":
         from study.compare.paced_engine import PacedEngine
 
@@ -21,18 +22,22 @@ def load(config: Config) -> EngineVerbs:
     return Engine.load(config)
 
 
+def load_service(config: Config) -> EngineService:
+    return SteppedService(load(config))
+
+
 def starlette() -> Any:
     import app
     from serving.driver import Driver
 
-    return app.create_app(Driver(Config.from_environment_or_exit(), load))
+    return app.create_app(Driver(Config.from_environment_or_exit(), load_service))
 
 
 def raw_asgi() -> Any:
     import raw_asgi
     from serving.driver import Driver
 
-    return raw_asgi.create_app(Driver(Config.from_environment_or_exit(), load))
+    return raw_asgi.create_app(Driver(Config.from_environment_or_exit(), load_service))
 
 
 def raw_wsgi() -> WSGIApplication:

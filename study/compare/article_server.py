@@ -17,31 +17,36 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 import contract
+from contract.generate import GenerateBody
 from contract.sse import DONE, HEARTBEAT, frame
-from interface.request import Event, Finished, Token, answer
+from interface.completion import Completion, completion, stream_event
+from interface.events import Event, Failed, Finished, Token
+from interface.requests import GenerationRequest, TextPrompt
 from serving.sync_driver import Driver
 
 END = object()
 
 
-def generate_stream(driver: Driver, body: contract.GenerateBody) -> Iterator[Event | None]:
+def requests_of(body: GenerateBody) -> list[GenerationRequest]:
+    return [GenerationRequest(TextPrompt(body.prompt), body.params())]
+
+
+def generate_stream(driver: Driver, body: GenerateBody) -> Iterator[Event | None]:
     """The engine's synchronous generator: each `next` blocks until there is a token."""
-    with closing(driver.submit(body, contract.request_id(None))) as generation:
+    with closing(driver.submit(requests_of(body), contract.request_id(None))) as generation:
         yield from generation.events()
 
 
-def generate_whole(driver: Driver, body: contract.GenerateBody) -> dict[str, Any]:
+def generate_whole(driver: Driver, body: GenerateBody) -> Completion:
     events = list(generate_stream(driver, body))
-    finished = events[-1]
-    assert isinstance(finished, Finished)
-    return answer([event for event in events if isinstance(event, Token)], finished)
+    return completion([event for event in events if isinstance(event, Token | Finished)])
 
 
 def create_app(driver: Driver) -> FastAPI:
     app = FastAPI()
 
     @app.post("/generate", response_model=None)
-    async def generate(body: contract.GenerateBody) -> StreamingResponse | dict[str, Any]:
+    async def generate(body: GenerateBody) -> StreamingResponse | Completion:
         loop = asyncio.get_running_loop()
         if not body.stream:
             return await loop.run_in_executor(None, generate_whole, driver, body)
@@ -49,8 +54,8 @@ def create_app(driver: Driver) -> FastAPI:
         async def events() -> AsyncIterator[bytes]:
             tokens = generate_stream(driver, body)
             while (event := await loop.run_in_executor(None, next, tokens, END)) is not END:
-                assert event is None or isinstance(event, Event)
-                yield HEARTBEAT if event is None else frame(event)
+                assert event is None or isinstance(event, Token | Finished | Failed)
+                yield HEARTBEAT if event is None else frame(stream_event(event))
             yield DONE
 
         return StreamingResponse(events(), media_type="text/event-stream")

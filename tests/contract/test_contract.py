@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,19 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contract
-from contract.requests import MAX_ECHO, MAX_PROBLEMS
+from contract import generate
+from contract.generate import MAX_PROBLEMS, GenerateBody
+from contract.requests import MAX_ECHO
 from contract.sse import frame
-from interface.request import (
-    Counters,
-    EngineFailed,
-    EngineUnavailable,
-    Failed,
-    Finished,
-    PromptTooLong,
-    QueueFull,
-    Token,
-    UnusablePrompt,
-)
+from interface.completion import stream_event
+from interface.engine import Counters
+from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
+from interface.events import Event, Failed, Finished, Token
 from tests.support.asgi_client import event_of
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 
@@ -38,29 +34,27 @@ def content(answer: contract.Answer) -> Any:
 def refused(body: bytes) -> list[dict[str, Any]]:
     """The problems that a body is refused for."""
     with pytest.raises(contract.Refusal) as caught:
-        contract.parse_generate(body)
-    assert caught.value.answer.status == 422
-    assert caught.value.answer.media_type == "application/json"
-    problems: list[dict[str, Any]] = content(caught.value.answer)["detail"]
+        generate.parse(contract.Incoming(body))
+    answer = contract.refusal("/generate", caught.value)
+    assert answer.status == 422
+    assert answer.media_type == "application/json"
+    problems: list[dict[str, Any]] = content(answer)["detail"]
     return problems
+
+
+def answered(events: Sequence[Event]) -> contract.Answer:
+    """The whole answer that a generation's events make."""
+    call = generate.parse(contract.Incoming(b'{"prompt": "x"}'))
+    return call.answer(contract.Accepted("an-id", [1]), events)
 
 
 # --- Requests ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_is_enough() -> None:
-    body = contract.parse_generate(b'{"prompt": "x"}')
-    assert body.model_dump() == {
-        "prompt": "x",
-        "max_tokens": 128,
-        "temperature": 0.7,
-        "top_p": 1.0,
-        "top_k": 0,
-        "seed": None,
-        "stop": None,
-        "ignore_eos": False,
-        "stream": False,
-    }
+    body = GenerateBody.model_validate_json(b'{"prompt": "x"}')
+    assert body.model_dump(exclude_unset=True) == {"prompt": "x"}
+    assert not body.stream
 
 
 @pytest.mark.parametrize(
@@ -86,12 +80,12 @@ def test_a_prompt_is_enough() -> None:
     ],
 )
 def test_the_ends_of_each_range_are_within_it(field: str, value: Any) -> None:
-    body = contract.parse_generate(json.dumps({"prompt": "x", field: value}).encode())
+    body = GenerateBody.model_validate_json(json.dumps({"prompt": "x", field: value}).encode())
     assert getattr(body, field) == value
 
 
 def test_one_stop_string_is_a_list_of_one() -> None:
-    assert contract.parse_generate(b'{"prompt": "x", "stop": "END"}').stop == ["END"]
+    assert GenerateBody.model_validate_json(b'{"prompt": "x", "stop": "END"}').stop == ["END"]
 
 
 @pytest.mark.parametrize("wrong", WRONG_BODIES)
@@ -195,9 +189,10 @@ def test_a_json_media_type_is_taken(content_type: str) -> None:
 def test_any_other_media_type_is_415(content_type: str | None) -> None:
     with pytest.raises(contract.Refusal) as caught:
         contract.check_media_type(content_type)
-    assert caught.value.answer.status == 415
-    assert "application/json" in content(caught.value.answer)["detail"]
-    assert len(caught.value.answer.body) < 2 * MAX_ECHO
+    answer = contract.refusal("/generate", caught.value)
+    assert answer.status == 415
+    assert "application/json" in content(answer)["detail"]
+    assert len(answer.body) < 2 * MAX_ECHO
 
 
 @pytest.mark.parametrize("sane", ["a", "3f2b-77", "trace:1.2_3", "x" * 128])
@@ -217,20 +212,20 @@ def test_any_other_request_id_is_replaced(insane: str | None) -> None:
 
 
 def test_each_refusal_has_its_answer() -> None:
-    too_long = contract.refusal(PromptTooLong(prompt_tokens=4000, max_tokens=128, context=4096))
+    too_long = contract.refusal("/generate", PromptTooLong(prompt_tokens=4000, max_tokens=128, context=4096))
     assert too_long.status == 422
     (problem,) = content(too_long)["detail"]
     assert list(problem) == ["type", "loc", "msg", "input"]
     assert problem["loc"] == ["body", "prompt"]
     for length in ("4000", "128", "4096"):
         assert length in problem["msg"]
-    unusable = contract.refusal(UnusablePrompt("no token for it"))
+    unusable = contract.refusal("/generate", UnusablePrompt("no token for it"))
     assert unusable.status == 422
     (problem,) = content(unusable)["detail"]
     assert list(problem) == ["type", "loc", "msg", "input"]
     assert problem["msg"] == "no token for it"
     for unavailable in (QueueFull("full"), EngineUnavailable("loading"), EngineFailed("dead")):
-        answer = contract.refusal(unavailable)
+        answer = contract.refusal("/generate", unavailable)
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert content(answer) == {"detail": str(unavailable)}
@@ -238,12 +233,12 @@ def test_each_refusal_has_its_answer() -> None:
 
 def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
     with pytest.raises(TypeError):
-        contract.refusal(ValueError("x"))
+        contract.refusal("/generate", ValueError("x"))
 
 
 def test_a_completion_joins_the_tokens_and_rounds_the_times() -> None:
     tokens = [Token("Hi", 5, 1.0, is_first=True), Token(" 😀", 6, 2.0, is_first=False)]
-    answer = contract.completion(tokens, FINISHED)
+    answer = answered([*tokens, FINISHED])
     assert answer.status == 200
     assert content(answer) == {
         "text": "Hi 😀",
@@ -261,7 +256,7 @@ def test_a_completion_joins_the_tokens_and_rounds_the_times() -> None:
 
 @pytest.mark.parametrize(("kind", "status"), [("engine_error", 500), ("shutdown", 503)])
 def test_a_failed_generation_that_was_not_streamed_is_an_error_status(kind: Any, status: int) -> None:
-    answer = contract.completion([], Failed("why", kind))
+    answer = answered([Failed("why", kind)])
     assert (answer.status, content(answer)) == (status, {"detail": "why"})
     assert ("retry-after" in answer.headers) == (status == 503)
 
@@ -275,7 +270,11 @@ def test_health_is_503_unless_it_is_ok() -> None:
 
 @given(text=st.text(st.characters(codec="utf-8")))
 def test_no_token_breaks_its_frame(text: str) -> None:
-    assert event_of(frame(Token(text, 1, 2.0, is_first=False))) == {"token": text, "token_id": 1, "step_ms": 2.0}
+    assert event_of(frame(stream_event(Token(text, 1, 2.0, is_first=False)))) == {
+        "token": text,
+        "token_id": 1,
+        "step_ms": 2.0,
+    }
 
 
 @pytest.mark.parametrize("path", contract.PAGES)
@@ -290,6 +289,6 @@ def test_a_page_asks_nobody_but_its_own_server(path: str) -> None:
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_a_frame_is_one_line_even_to_a_client_that_splits_at_every_unicode_line_end(line_end: str) -> None:
-    data, empty = frame(Token(f"a{line_end}b", 7, ms=1.0, is_first=False)).decode().splitlines()
+    data, empty = frame(stream_event(Token(f"a{line_end}b", 7, ms=1.0, is_first=False))).decode().splitlines()
     assert json.loads(data.removeprefix("data: "))["token"] == f"a{line_end}b"
     assert empty == ""

@@ -13,6 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import contract
 from config import Config
+from contract import generate
 from tests.support.asgi_client import JSON, Response, events_of, lifespan, until
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, assemble, by_hand
@@ -174,7 +175,7 @@ def test_the_requests_schema_refuses_what_the_doors_refuse(wrong: WrongBody) -> 
 
 @pytest.mark.parametrize("body", [b'{"prompt": "x"}', b'{"prompt": "x", "stop": "a", "seed": null, "top_k": 5}'])
 def test_the_requests_schema_takes_what_the_doors_take(body: bytes) -> None:
-    contract.parse_generate(body)
+    generate.parse(contract.Incoming(body))
     check(json.loads(body), {"$ref": "#/components/schemas/GenerateBody"})
 
 

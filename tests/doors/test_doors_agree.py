@@ -1,6 +1,7 @@
 """The two doors side by side: the same request to both, and their answers compared."""
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 import contract
 from config import Config
-from interface.request import EncodedRequest, GenerationRequest
+from interface.requests import EncodedRequest, GenerationRequest
 from serving.driver import Driver
 from serving.transcript.asgi import Transcript
 from tests.support.asgi_client import JSON, SERVERS, Exchange, Response, Server, http_scope, until
@@ -152,7 +153,7 @@ async def test_the_doors_agree_while_loading_when_full_and_after_a_failure() -> 
 
 async def test_the_doors_agree_about_a_mistake_of_our_own() -> None:
     class Careless(ScriptedEngine):
-        def encode(self, request: GenerationRequest) -> EncodedRequest:
+        def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
             raise ZeroDivisionError
 
     answers = []

@@ -12,8 +12,8 @@ import threading
 import pytest
 
 import contract
+from backends.stepped import ENCODERS
 from config import Config
-from serving.driver import ENCODERS
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
 from tests.support.scripted_engine import HELLO, ScriptedEngine

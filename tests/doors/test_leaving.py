@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from config import Config
-from interface.request import Counters
+from interface.engine import Counters
 from tests.support.asgi_client import JSON, Server, events_of, until
 from tests.support.by_message import ANSWERS, any_server, expect_start, streaming_or_not, submitted
 from tests.support.scripted_engine import HELLO, ScriptedEngine

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from backends.stepped import SteppedService
 from config import Config
-from interface.request import EngineVerbs, LoadError
+from interface.engine import EngineService
+from interface.errors import LoadError
 from serving.driver import Driver
 from tests.support.asgi_client import events_of, lifespan, until
 from tests.support.by_message import streaming_or_not
@@ -21,12 +23,12 @@ pytestmark = pytest.mark.anyio
 class Loading:
     """A load that ends when it is told to."""
 
-    def __init__(self, outcome: EngineVerbs | Exception) -> None:
+    def __init__(self, outcome: EngineService | Exception) -> None:
         self.outcome = outcome
         self.has_begun = threading.Event()
         self.may_end = threading.Event()
 
-    def __call__(self, config: Config) -> EngineVerbs:
+    def __call__(self, config: Config) -> EngineService:
         self.has_begun.set()
         assert self.may_end.wait(20)
         if isinstance(self.outcome, Exception):
@@ -36,7 +38,7 @@ class Loading:
 
 async def test_startup_is_complete_while_the_engine_still_loads(door: Door) -> None:
     engine = ScriptedEngine()
-    loading = Loading(engine)
+    loading = Loading(SteppedService(engine))
     service = assemble(door, load=loading)
     async with lifespan(service.app):
         await until(loading.has_begun.is_set)
@@ -60,7 +62,7 @@ async def test_startup_is_complete_while_the_engine_still_loads(door: Door) -> N
 async def test_a_load_that_fails_is_told_by_health_and_in_the_log(
     door: Door, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(config: Config) -> EngineVerbs:
+    def fail(config: Config) -> EngineService:
         raise error
 
     service = assemble(door, load=fail)
@@ -77,7 +79,7 @@ async def test_a_load_that_fails_is_told_by_health_and_in_the_log(
 
 
 async def test_shutdown_does_not_wait_for_a_load(door: Door) -> None:
-    loading = Loading(ScriptedEngine())
+    loading = Loading(SteppedService(ScriptedEngine()))
     service = assemble(door, load=loading)
     async with lifespan(service.app):
         await until(loading.has_begun.is_set)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from serving.driver import ENCODERS
+from backends.stepped import ENCODERS
 from tests.support.asgi_client import JSON, UVICORN, Exchange, events_of, http_scope, until
 from tests.support.by_message import expect_start
 from tests.support.scripted_engine import ScriptedEngine

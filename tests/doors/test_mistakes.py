@@ -1,11 +1,12 @@
 """Scopes of other protocols, and exceptions that the code did not expect."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import contract
-from interface.request import EncodedRequest, GenerationRequest
+from interface.requests import EncodedRequest, GenerationRequest
 from tests.support.asgi_client import until
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand
@@ -43,7 +44,7 @@ async def test_a_scope_of_an_unknown_type_raises(door: Door, kind: str) -> None:
 class Careless(ScriptedEngine):
     """Raises what nobody expects, where nobody expects it."""
 
-    def encode(self, request: GenerationRequest) -> EncodedRequest:
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         raise ZeroDivisionError("a mistake")
 
 
@@ -61,11 +62,11 @@ async def test_a_mistake_of_our_own_is_500_and_is_raised_for_the_servers_log(doo
 async def test_a_mistake_after_the_start_is_raised_and_stops_the_request(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def break_off(events: Any) -> Any:
+    async def break_off(writer: Any, events: Any) -> Any:
         yield b": fine so far\n\n"
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(contract, "sse_frames", break_off)
+    monkeypatch.setattr(contract, "frames", break_off)
     async with by_hand(door) as service:
         service.engine.hold()
         async with service.client.open_generate("hello") as exchange:

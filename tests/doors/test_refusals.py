@@ -1,9 +1,12 @@
 """What is refused before the engine hears of it, and how."""
 
+from collections.abc import Sequence
+
 import pytest
 
 import contract
-from interface.request import EncodedRequest, GenerationRequest, UnusablePrompt
+from interface.errors import UnusablePrompt
+from interface.requests import EncodedRequest, GenerationRequest, TextPrompt
 from tests.support.asgi_client import JSON, events_of, until
 from tests.support.by_message import streaming_or_not, submitted
 from tests.support.scripted_engine import CONTEXT, HELLO, ScriptedEngine
@@ -153,10 +156,10 @@ async def test_head_never_starts_the_engine(door: Door, path: str) -> None:
 
 async def test_a_prompt_that_the_model_cannot_use_is_422_and_harms_nobody(door: Door) -> None:
     class Choosy(ScriptedEngine):
-        def encode(self, request: GenerationRequest) -> EncodedRequest:
-            if request.prompt == "☃":
+        def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+            if requests[0].prompt == TextPrompt("☃"):
                 raise UnusablePrompt("no token for it")
-            return super().encode(request)
+            return super().encode(requests)
 
     async with by_hand(door, Choosy()) as service:
         for stream in (True, False):

@@ -1,11 +1,12 @@
 """Every answer, whatever its status, has the request's id."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from interface.request import EncodedRequest
+from interface.requests import EncodedRequest, TextPrompt
 from tests.support.by_message import ANSWERS
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand
@@ -18,9 +19,9 @@ def full_for_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that has no room for the prompt "full"."""
     submit = ScriptedEngine.submit
 
-    def or_full(self: ScriptedEngine, encoded: EncodedRequest, sink: Any) -> int:
-        self.capacity = 0 if encoded.request.prompt == "full" else 256
-        return submit(self, encoded, sink)
+    def or_full(self: ScriptedEngine, requests: Sequence[EncodedRequest], sink: Any) -> None:
+        self.capacity = 0 if requests[0].request.prompt == TextPrompt("full") else 256
+        submit(self, requests, sink)
 
     monkeypatch.setattr(ScriptedEngine, "submit", or_full)
 

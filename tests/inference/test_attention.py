@@ -84,6 +84,6 @@ def test_a_models_logits_are_as_near_to_exact_ones_as_its_own(
         half = nn.Module.to(model, torch.bfloat16)
         own = half(token_ids[None]).logits[0].float()
         cache = KVCache(1, CONTEXT)
-        decoder = TorchDecoder(llama.take_apart(half, cache.columns))
+        decoder = TorchDecoder(llama.take_apart(half, cache.row_length))
         found = decoder.forward(piece_of_text(token_ids, cache)).float()
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5

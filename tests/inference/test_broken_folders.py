@@ -14,7 +14,7 @@ from torch import Tensor
 
 from config import Config
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
-from interface.request import LoadError
+from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.tiny_models import random_model
 

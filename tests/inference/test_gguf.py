@@ -28,7 +28,7 @@ from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.gguf import KINDS, Blocks, GGUFFile
-from interface.request import LoadError
+from interface.errors import LoadError
 from tests.support.gguf_files import random_blocks, same_weights, write_gguf
 from tests.support.tiny_models import CONTEXT, VOCABULARY, WINDOW, bpe_tokenizer, model_of, reference_output
 

@@ -61,7 +61,7 @@ def test_a_slot_knows_what_lies_behind_a_new_beginning() -> None:
     cache = KVCache(slots=2, context=100)
     assert cache.take(0, 0, 40) is None, "nothing was there"
     assert cache.take(0, 40, 41) is None, "the same request goes on"
-    assert cache.take(0, 10, 20) == Stale(0, 10, 41), "another one reuses ten columns"
+    assert cache.take(0, 10, 20) == Stale(0, 10, 41), "another one reuses ten positions"
     assert cache.take(0, 20, 21) is None
     assert cache.take(1, 0, 1) is None, "the other slot is another slot"
 
@@ -72,9 +72,9 @@ def test_what_is_stale_is_cleared_at_the_next_write_and_nothing_else(value_dim: 
     keys, values = cache.layer(0, 1, 4, torch.float32, device, value_dim)
     keys.fill_(float("nan"))
     values.fill_(float("nan"))
-    places = cache.places(torch.tensor([1]), torch.tensor([3]))
-    cache.write(0, torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), places, [Stale(1, 3, 8)])
-    for tensor in (keys, values):  # [slots, kv_heads, columns, width]
+    slot_mapping = cache.slot_mapping(torch.tensor([1]), torch.tensor([3]))
+    cache.write(0, torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), slot_mapping, [Stale(1, 3, 8)])
+    for tensor in (keys, values):  # [slots, kv_heads, row_length, width]
         assert tensor[1, 0, 3].eq(1).all()
         assert tensor[1, 0, 4:8].eq(0).all()
         assert tensor[0].isnan().all()

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers import LlamaConfig
 
+from backends.own_engine import load_engine
 from config import BUNDLED_MODEL, Config
 from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.context import choose_context
-from interface.request import LoadError
-from serving.status import load_engine
+from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.native_models import model_named
 from tests.support.tiny_models import CONTEXT, SPECIAL_TOKENS, random_model, reference
@@ -106,9 +106,9 @@ def test_the_precision_is_the_checkpoints_own_but_for_float16_on_a_cpu(
 
 
 def test_the_context_is_the_models_own_or_what_was_asked_for(sound_folder: Path) -> None:
-    assert load(sound_folder).context == CONTEXT
-    assert load(sound_folder, context=50).context == 50
-    assert load(sound_folder, context=CONTEXT).context == CONTEXT
+    assert load(sound_folder).info.context == CONTEXT
+    assert load(sound_folder, context=50).info.context == 50
+    assert load(sound_folder, context=CONTEXT).info.context == CONTEXT
 
 
 def test_a_long_context_is_taken_only_when_asked_for(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config import Config
 from engine import Engine
-from interface.request import Finished, GenerationRequest, RequestId, UnsupportedModel
+from interface.errors import UnsupportedModel
+from interface.events import Finished
+from interface.requests import SequenceId, text_request
 from tests.support.tiny_models import (
     CONTEXT,
     Inbox,
@@ -38,7 +40,7 @@ class Neighbour:
     prompt: str
     settings: dict[str, Any]
     aborted: int | None = None
-    request_id: RequestId = field(default=0, init=False)
+    request_id: SequenceId = field(default=0, init=False)
 
 
 def eight_neighbours(first_tokens: str) -> list[Neighbour]:
@@ -218,7 +220,7 @@ def bundled_reference(engine: Engine, prompt: str, max_tokens: int) -> list[int]
     assert model.generation_config is not None
     eos = model.generation_config.eos_token_id
     eos_ids = [] if eos is None else eos if isinstance(eos, list) else [eos]
-    prompt_ids = engine.encode(GenerationRequest(prompt=prompt, max_tokens=max_tokens)).prompt_ids
+    prompt_ids = engine.encode([text_request(prompt=prompt, max_tokens=max_tokens)])[0].prompt_ids
     return reference_output(model, prompt_ids, max_tokens, eos_ids)
 
 
@@ -230,7 +232,7 @@ def test_the_bundled_model_alone_says_what_generate_says(bundled_engine: Engine)
 
 def test_the_bundled_model_in_company_says_what_generate_says(bundled_engine: Engine) -> None:
     inbox = Inbox()
-    probes: dict[RequestId, str] = {}
+    probes: dict[SequenceId, str] = {}
     for number, prompt in enumerate(BUNDLED_PROMPTS):
         probes[submit(bundled_engine, inbox, prompt, max_tokens=40, temperature=0)] = prompt
         submit(bundled_engine, inbox, f"company {number} " * 9, max_tokens=15, temperature=1.0, stop=["e", "."])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine import Engine
-from interface.request import Finished
+from interface.events import Finished
 from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, tiny_engine
 
 ARCHITECTURES = ["gpt2", "llama", "gemma2", "gemma3", "mistral"]
@@ -50,7 +50,7 @@ def test_an_answer_is_reused_as_well_as_its_prompt() -> None:
     first = submit(engine, inbox, BEGINNING, max_tokens=8, temperature=0)
     run_until_idle(engine)
     sequence_ids = inbox.token_ids(first)
-    assert next(iter(engine._scheduler._free_slots.values()))[len(BEGINNING) :] == sequence_ids[:-1]
+    assert next(iter(engine._scheduler._cache._free.values()))[len(BEGINNING) :] == sequence_ids[:-1]
 
 
 def test_of_several_slots_the_one_with_the_longest_common_beginning_is_chosen() -> None:

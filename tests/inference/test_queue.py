@@ -4,16 +4,10 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from interface.request import (
-    Counters,
-    EngineFailed,
-    GenerationRequest,
-    PromptTooLong,
-    QueueFull,
-    RequestId,
-    UnusablePrompt,
-)
-from tests.support.probes import break_the_model
+from interface.engine import Counters
+from interface.errors import EngineFailed, PromptTooLong, QueueFull, UnusablePrompt
+from interface.requests import SequenceId, text_request
+from tests.support.probes import fail_for_good
 from tests.support.tiny_models import (
     CONTEXT,
     VOCABULARY,
@@ -31,7 +25,7 @@ def test_the_queue_is_full_at_exactly_its_limit_and_free_again_after(max_streams
     engine, inbox = tiny_engine(max_streams=max_streams, max_waiting=max_waiting), Inbox()
     limit = max_streams + max_waiting
 
-    def fill(free: int, max_tokens: int) -> list[RequestId]:
+    def fill(free: int, max_tokens: int) -> list[SequenceId]:
         requests = [submit(engine, inbox, "hello", max_tokens=max_tokens) for _ in range(free)]
         with pytest.raises(QueueFull, match=f"{limit} requests are running or waiting"):
             submit(engine, inbox, "one too many")
@@ -69,10 +63,7 @@ def test_the_counters_tell_what_the_engine_is_busy_with() -> None:
 
 def test_a_failed_engine_takes_no_more_requests_and_says_why() -> None:
     engine, inbox = tiny_engine(), Inbox()
-    submit(engine, inbox, "hello")
-    break_the_model(engine)
-    with pytest.raises(EngineFailed):
-        engine.step()
+    fail_for_good(engine)
     for ask in (lambda: submit(engine, inbox, "hello"), engine.step, lambda: engine.generate("hello")):
         with pytest.raises(EngineFailed, match="RuntimeError: out of memory"):
             ask()
@@ -84,7 +75,7 @@ def test_a_failed_engine_takes_no_more_requests_and_says_why() -> None:
 def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(length: int, max_tokens: int) -> None:
     engine = tiny_engine()
     with pytest.raises(PromptTooLong) as refused:
-        engine.encode(GenerationRequest(prompt="x" * length, max_tokens=max_tokens))
+        engine.encode([text_request(prompt="x" * length, max_tokens=max_tokens)])
     assert (refused.value.prompt_tokens, refused.value.max_tokens, refused.value.context) == (
         length,
         max_tokens,
@@ -95,9 +86,9 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(length: int, max
 def test_a_prompt_without_tokens_is_refused() -> None:
     only_the_letter_a = fast_tokenizer(Tokenizer(BPE(vocab={"a": 5}, merges=[])))
     engine = tiny_engine(tokenizer=only_the_letter_a)
-    assert list(engine.encode(GenerationRequest(prompt="bad", max_tokens=1)).prompt_ids) == [5]
+    assert list(engine.encode([text_request(prompt="bad", max_tokens=1)])[0].prompt_ids) == [5]
     with pytest.raises(UnusablePrompt, match="no tokens"):
-        engine.encode(GenerationRequest(prompt="odd", max_tokens=1))
+        engine.encode([text_request(prompt="odd", max_tokens=1)])
 
 
 def test_a_prompt_with_a_token_that_the_model_lacks_is_refused() -> None:
@@ -105,6 +96,6 @@ def test_a_prompt_with_a_token_that_the_model_lacks_is_refused() -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<new {number}>" for number in range(300)]})
     assert len(tokenizer) > VOCABULARY
     engine = tiny_engine(tokenizer=tokenizer)
-    assert engine.encode(GenerationRequest(prompt="<new 1>", max_tokens=1)).prompt_ids[0] < VOCABULARY
+    assert engine.encode([text_request(prompt="<new 1>", max_tokens=1)])[0].prompt_ids[0] < VOCABULARY
     with pytest.raises(UnusablePrompt, match=f"the model knows those below {VOCABULARY}"):
-        engine.encode(GenerationRequest(prompt="<new 299>", max_tokens=1))
+        engine.encode([text_request(prompt="<new 299>", max_tokens=1)])

@@ -1,7 +1,8 @@
-"""The sampler draws from exactly the distribution that a request asks for, whoever shares the batch.
+"""The sampler draws from exactly the distribution that a sequence asks for, whichever rows share the batch.
 
-A request brings its own random number. Given n numbers spread evenly over [0, 1), each token must be drawn n times its
-probability, but for one at each border: so the distribution is checked exactly, with no luck involved.
+A sequence brings its own random number. Given n numbers spread evenly over [0, 1), each token must be drawn n times its
+probability, but for one at each border: so the distribution is checked exactly, with no luck involved. Everything here
+holds for both choosers, the one in torch and the one in C++.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -16,26 +18,52 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.sampler import LOOKS, Draw, sample
+from inference.sampler import sample
+from inference.sampling.choose import Chooser, NativeChooser
+from inference.sampling.draw import LOOKS, choose
+from inference.scheduling.sample_args import SampleArgs
 
 VOCABULARY = 40
 DRAWS = 2000
 LOGITS = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
 
 
-def draw(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, uniform: float = 0.5) -> Draw:
-    return Draw(temperature, top_p, top_k, uniform)
+NATIVE = NativeChooser()
 
 
-def evenly_spread(one: Draw, number: int) -> list[Draw]:
+@pytest.fixture(params=[choose, NATIVE], ids=["torch", "native"])
+def chooser(request: pytest.FixtureRequest) -> Chooser:
+    chooser: Chooser = request.param
+    return chooser
+
+
+def args(temperature: float = 1.0, uniform: float = 0.5, **settings: Any) -> SampleArgs:
+    return SampleArgs(temperature=temperature, uniform=uniform, **settings)
+
+
+def brief(one: SampleArgs) -> str:
+    """What is not off, for the name of a test."""
+    values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    return ",".join(f"{name}={values[name]}" for name in ("temperature", "min_p", "top_k", "top_p") if values[name])
+
+
+def evenly_spread(one: SampleArgs, number: int) -> list[SampleArgs]:
     return [dataclasses.replace(one, uniform=(index + 0.5) / number) for index in range(number)]
 
 
-def expected_probabilities(logits: Tensor, one: Draw) -> list[float]:
-    """The distribution by the book, in plain Python: temperature, then top_k, then top_p of what is left."""
+def tokens(logits: Tensor, rows: Sequence[SampleArgs], chooser: Chooser) -> list[int]:
+    """What is drawn from `logits` [rows, vocabulary], or from the same logits [vocabulary] in every row."""
+    sampled = sample(logits.expand(len(rows), -1).clone(), rows, chooser)
+    assert not sampled.broken
+    return sampled.token_ids
+
+
+def expected_probabilities(logits: Tensor, one: SampleArgs) -> list[float]:
+    """The distribution by the book, in plain Python: temperature, min_p, then top_k, then top_p of what is left."""
     weights = [math.exp((logit - max(logits.tolist())) / one.temperature) for logit in logits.tolist()]
-    likeliest = sorted(range(len(weights)), key=lambda token_id: -weights[token_id])
-    kept = likeliest[: one.top_k or None]
+    weights = [weight if weight >= one.min_p else 0.0 for weight in weights]
+    most_likely = sorted(range(len(weights)), key=lambda token_id: -weights[token_id])
+    kept = most_likely[: one.top_k or None]
     mass, nucleus = 0.0, []
     for token_id in kept:
         if one.top_p < 1 and mass >= one.top_p * sum(weights[token_id] for token_id in kept):
@@ -56,92 +84,76 @@ def assert_drawn_as_expected(token_ids: Sequence[int], probabilities: Sequence[f
 @pytest.mark.parametrize(
     "one",
     [
-        draw(),
-        draw(temperature=0.3),
-        draw(temperature=2.0),
-        draw(top_k=1),
-        draw(top_k=7),
-        draw(top_p=0.5),
-        draw(top_p=0.99),
-        draw(temperature=1.7, top_k=11, top_p=0.8),
-        draw(top_k=VOCABULARY, top_p=0.999999),
+        args(),
+        args(temperature=0.3),
+        args(temperature=2.0),
+        args(top_k=1),
+        args(top_k=7),
+        args(top_p=0.5),
+        args(top_p=0.99),
+        args(temperature=1.7, top_k=11, top_p=0.8),
+        args(top_k=VOCABULARY, top_p=0.999999),
+        args(min_p=0.1),
+        args(min_p=1.0),
+        args(temperature=1.5, min_p=0.05, top_p=0.7),
+        args(temperature=2.0, min_p=0.02, top_k=9, top_p=0.9),
     ],
-    ids=str,
+    ids=brief,
 )
-def test_tokens_are_drawn_with_their_probabilities(one: Draw) -> None:
-    token_ids = sample(LOGITS.expand(DRAWS, -1), evenly_spread(one, DRAWS))
+def test_tokens_are_drawn_with_their_probabilities(one: SampleArgs, chooser: Chooser) -> None:
+    token_ids = tokens(LOGITS, evenly_spread(one, DRAWS), chooser)
     assert_drawn_as_expected(token_ids, expected_probabilities(LOGITS, one))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-6, 1e-300])
-def test_temperature_0_takes_the_likeliest_token(temperature: float) -> None:
-    draws = evenly_spread(draw(temperature=temperature, top_p=0.9, top_k=3), 50)
-    assert set(sample(LOGITS.expand(50, -1), draws)) == {int(LOGITS.argmax())}
+def test_temperature_0_takes_the_most_likely_token(temperature: float, chooser: Chooser) -> None:
+    rows = evenly_spread(args(temperature=temperature, top_p=0.9, top_k=3), 50)
+    assert set(tokens(LOGITS, rows, chooser)) == {int(LOGITS.argmax())}
 
 
-def test_a_temperature_near_0_is_nearly_greedy_and_overflows_nothing() -> None:
-    draws = evenly_spread(draw(temperature=2e-5), 50)
-    assert set(sample((LOGITS * 1e4).expand(50, -1), draws)) == {int(LOGITS.argmax())}
+def test_of_equal_logits_greedy_takes_the_lowest_id(chooser: Chooser) -> None:
+    logits = torch.zeros(3000)
+    logits[[17, 1300, 2999]] = 5.0
+    assert tokens(logits, [args(temperature=0)], chooser) == [17]
+
+
+def test_a_temperature_near_0_is_nearly_greedy_and_overflows_nothing(chooser: Chooser) -> None:
+    rows = evenly_spread(args(temperature=2e-5), 50)
+    assert set(tokens(LOGITS * 1e4, rows, chooser)) == {int(LOGITS.argmax())}
 
 
 @pytest.mark.parametrize("top_p", [5e-324, 1e-9])
-def test_the_smallest_top_p_keeps_one_token(top_p: float) -> None:
-    draws = evenly_spread(draw(temperature=2.0, top_p=top_p), 50)
-    assert set(sample(LOGITS.expand(50, -1), draws)) == {int(LOGITS.argmax())}
+def test_the_smallest_top_p_keeps_one_token(top_p: float, chooser: Chooser) -> None:
+    rows = evenly_spread(args(temperature=2.0, top_p=top_p), 50)
+    assert set(tokens(LOGITS, rows, chooser)) == {int(LOGITS.argmax())}
 
 
 @pytest.mark.parametrize("top_k", [VOCABULARY, VOCABULARY + 1, 10**30])
-def test_a_top_k_larger_than_the_vocabulary_is_none(top_k: int) -> None:
-    token_ids = sample(LOGITS.expand(DRAWS, -1), evenly_spread(draw(top_k=top_k), DRAWS))
-    assert_drawn_as_expected(token_ids, expected_probabilities(LOGITS, draw()))
-
-
-def test_every_row_is_drawn_as_if_it_were_alone() -> None:
-    generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(60, VOCABULARY, generator=generator)
-    choices = [(0.0, 1.0, 0), (1.0, 1.0, 0), (0.5, 0.7, 0), (1.5, 1.0, 4), (2.0, 0.9, 6)]
-    draws = [Draw(*choices[row % len(choices)], uniform=float(torch.rand(1, generator=generator))) for row in range(60)]
-    assert sample(logits, draws) == [sample(logits[row : row + 1], draws[row : row + 1])[0] for row in range(60)]
-
-
-SETTINGS = st.builds(
-    Draw,
-    temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 2.0]) | st.floats(0, 2),
-    top_p=st.sampled_from([1.0, 0.9, 0.1]) | st.floats(0, 1, exclude_min=True),
-    top_k=st.sampled_from([0, 1, 5]) | st.integers(0, 2**70),
-    uniform=st.floats(0, 1, exclude_max=True),
-)
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(one=SETTINGS, neighbours=st.lists(SETTINGS, max_size=4), place=st.integers(0, 4), seed=st.integers(0, 99))
-def test_neighbours_of_any_settings_change_nothing(one: Draw, neighbours: list[Draw], place: int, seed: int) -> None:
-    logits = torch.randn(len(neighbours) + 1, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
-    place = min(place, len(neighbours))
-    together = sample(logits, [*neighbours[:place], one, *neighbours[place:]])
-    assert all(0 <= token_id < VOCABULARY for token_id in together)
-    assert together[place] == sample(logits[place : place + 1], [one])[0]
+def test_a_top_k_larger_than_the_vocabulary_is_none(top_k: int, chooser: Chooser) -> None:
+    token_ids = tokens(LOGITS, evenly_spread(args(top_k=top_k), DRAWS), chooser)
+    assert_drawn_as_expected(token_ids, expected_probabilities(LOGITS, args()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_logits_in_half_precision_are_drawn_in_full(dtype: torch.dtype) -> None:
+def test_logits_in_half_precision_are_drawn_in_full(dtype: torch.dtype, chooser: Chooser) -> None:
     logits = LOGITS.to(dtype)
-    one = draw(temperature=0.8, top_p=0.95, top_k=30)
-    token_ids = sample(logits.expand(DRAWS, -1), evenly_spread(one, DRAWS))
+    one = args(temperature=0.8, top_p=0.95, top_k=30)
+    token_ids = tokens(logits, evenly_spread(one, DRAWS), chooser)
     assert_drawn_as_expected(token_ids, expected_probabilities(logits.double(), one))
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
-def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(uniform: float) -> None:
-    logits = torch.full((1, VOCABULARY), float("-inf"))
-    logits[0, 7], logits[0, 9] = 1.0, 1.5
-    for one in (draw(uniform=uniform), draw(top_k=5, uniform=uniform), draw(top_p=0.99, uniform=uniform)):
-        assert sample(logits, [one])[0] == (7 if uniform == 0 else 9)
+def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(uniform: float, chooser: Chooser) -> None:
+    logits = torch.full((VOCABULARY,), float("-inf"))
+    logits[7], logits[9] = 1.0, 1.5
+    for truncation in ({}, {"top_k": 5}, {"top_p": 0.99}, {"min_p": 0.1}):
+        assert tokens(logits, [args(uniform=uniform, **truncation)], chooser) == [7 if uniform == 0 else 9]
 
 
-def test_of_equal_logits_the_lower_ids_are_kept() -> None:
-    draws = evenly_spread(draw(top_k=3), 30)
-    assert Counter(sample(torch.zeros(30, VOCABULARY), draws)) == {0: 10, 1: 10, 2: 10}
+def test_of_equal_logits_the_lower_ids_are_kept(chooser: Chooser) -> None:
+    assert Counter(tokens(torch.zeros(VOCABULARY), evenly_spread(args(top_k=3), 30), chooser)) == {0: 10, 1: 10, 2: 10}
+    halves = Counter(tokens(torch.zeros(VOCABULARY), evenly_spread(args(top_p=0.5), VOCABULARY), chooser))
+    assert halves == dict.fromkeys(range(VOCABULARY // 2), 2)
 
 
 LARGE_VOCABULARY = 5000
@@ -150,26 +162,96 @@ PEAKED, FLAT = (torch.randn(LARGE_VOCABULARY, generator=torch.Generator().manual
 
 @pytest.mark.parametrize("logits", [PEAKED, FLAT], ids=["peaked", "flat"])
 @pytest.mark.parametrize(
-    "one", [draw(top_p=0.9), draw(top_p=0.99), draw(top_k=300, top_p=0.5), draw(top_k=4500, top_p=0.95)], ids=str
+    "one",
+    [
+        args(),
+        args(top_p=0.9),
+        args(top_p=0.99),
+        args(top_k=300, top_p=0.5),
+        args(top_k=4500, top_p=0.95),
+        args(min_p=0.6),
+    ],
+    ids=brief,
 )
-def test_in_a_large_vocabulary_the_likeliest_tokens_are_as_many_as_they_must_be(logits: Tensor, one: Draw) -> None:
+def test_in_a_large_vocabulary_as_many_tokens_are_kept_as_must_be(
+    logits: Tensor, one: SampleArgs, chooser: Chooser
+) -> None:
     assert max(LOOKS) < LARGE_VOCABULARY
     expected = expected_probabilities(logits.double(), one)
     # Numbers in the middle of a token's share draw that token; the ends of the range draw the first and the last.
     ends = list(itertools.accumulate(expected))
-    token_ids = [token_id for token_id, probability in enumerate(expected) if probability > 0]
+    token_ids = [token_id for token_id, probability in enumerate(expected) if probability > 1e-6]
     chosen = [*token_ids[:30], *token_ids[-30:]]
-    draws = [dataclasses.replace(one, uniform=ends[token_id] - expected[token_id] / 2) for token_id in chosen]
-    assert sample(logits.expand(len(draws), -1), draws) == chosen
-    assert sample(logits.expand(2, -1), [dataclasses.replace(one, uniform=u) for u in (0.0, 1 - 2**-53)]) == [
-        token_ids[0],
-        token_ids[-1],
-    ]
+    rows = [dataclasses.replace(one, uniform=ends[token_id] - expected[token_id] / 2) for token_id in chosen]
+    assert tokens(logits, rows, chooser) == chosen
+    possible = [token_id for token_id, probability in enumerate(expected) if probability > 0]
+    ends_of_the_range = tokens(logits, [dataclasses.replace(one, uniform=u) for u in (0.0, 1 - 2**-53)], chooser)
+    if one == args():  # the very smallest probabilities are less than a random number can tell apart
+        assert set(ends_of_the_range) <= set(possible)
+    else:
+        assert ends_of_the_range == [possible[0], possible[-1]]
 
 
-def test_a_neighbour_for_whom_all_of_a_large_vocabulary_is_sorted_changes_nothing() -> None:
+@pytest.mark.parametrize(("vocabulary", "chooser"), [(5_000, choose), (49_152, NATIVE), (151_936, NATIVE)])
+def test_random_numbers_draw_from_a_large_vocabulary_with_its_probabilities(vocabulary: int, chooser: Chooser) -> None:
+    """Chi-square of 4,000 draws over the kept tokens: below the value that 1 in 10,000 true draws would exceed."""
+    logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(4)) * 4
+    one = args(temperature=0.8, top_p=0.9, top_k=40)
+    weights = ((logits - logits.max()).double() / one.temperature).exp()
+    kept = [int(token_id) for token_id in weights.topk(one.top_k).indices]
+    order = sorted(kept, key=lambda token_id: -float(weights[token_id]))
+    mass = list(itertools.accumulate(float(weights[token_id]) for token_id in order))
+    nucleus = [token_id for token_id, before in zip(order, [0.0, *mass], strict=False) if before < 0.9 * mass[-1]]
+    whole = sum(float(weights[token_id]) for token_id in nucleus)
+    generator, counts, draws = torch.Generator().manual_seed(5), Counter[int](), 4000
+    for _ in range(draws // 50):
+        rows = [dataclasses.replace(one, uniform=u) for u in torch.rand(50, generator=generator).tolist()]
+        counts.update(tokens(logits, rows, chooser))
+    assert set(counts) <= set(nucleus)
+    expected = {token_id: draws * float(weights[token_id]) / whole for token_id in nucleus}
+    chi_square = sum((counts[token_id] - expected[token_id]) ** 2 / expected[token_id] for token_id in nucleus)
+    freedom = len(nucleus) - 1
+    assert freedom > 3
+    assert chi_square < freedom * (1 - 2 / (9 * freedom) + 3.72 * math.sqrt(2 / (9 * freedom))) ** 3
+
+
+SETTINGS = st.builds(
+    SampleArgs,
+    temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 2.0]) | st.floats(0, 2),
+    top_p=st.sampled_from([1.0, 0.9, 0.1]) | st.floats(0, 1, exclude_min=True),
+    top_k=st.sampled_from([0, 1, 5]) | st.integers(0, 2**70),
+    min_p=st.sampled_from([0.0, 0.1]) | st.floats(0, 1),
+    uniform=st.floats(0, 1, exclude_max=True),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(one=SETTINGS, seed=st.integers(0, 99), width=st.sampled_from([0.01, 1.0, 8.0]), size=st.integers(1, 3000))
+def test_both_choosers_draw_from_the_same_distribution(one: SampleArgs, seed: int, width: float, size: int) -> None:
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * width
+    rows = evenly_spread(one, 200)
+    in_torch, in_cpp = (Counter(tokens(logits, rows, chooser)) for chooser in (choose, NATIVE))
+    # Sums are rounded differently, so a number on a border may draw the token on either side of it.
+    assert all(abs(in_torch[token_id] - in_cpp[token_id]) <= 1 for token_id in in_torch | in_cpp)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(one=SETTINGS, neighbours=st.lists(SETTINGS, max_size=4), place=st.integers(0, 4), seed=st.integers(0, 99))
+@pytest.mark.parametrize("chooser", [choose, NATIVE], ids=["torch", "native"])
+def test_neighbours_of_any_settings_change_nothing(
+    one: SampleArgs, neighbours: list[SampleArgs], place: int, seed: int, chooser: Chooser
+) -> None:
+    logits = torch.randn(len(neighbours) + 1, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
+    place = min(place, len(neighbours))
+    together = sample(logits.clone(), [*neighbours[:place], one, *neighbours[place:]], chooser).token_ids
+    assert all(0 <= token_id < VOCABULARY for token_id in together)
+    assert together[place] == sample(logits[place : place + 1].clone(), [one], chooser).token_ids[0]
+
+
+def test_a_neighbour_for_whom_all_of_a_large_vocabulary_is_sorted_changes_nothing(chooser: Chooser) -> None:
     level = torch.zeros(LARGE_VOCABULARY)  # all are equally likely, so the lower ids are kept
-    draws = [draw(top_k=10, uniform=0.99), draw(top_p=0.999, uniform=0.99), draw(top_k=5, top_p=0.5, uniform=0.99)]
-    together = sample(torch.stack([level, FLAT, PEAKED]), draws)
-    assert together == [sample(row[None], [one])[0] for row, one in zip((level, FLAT, PEAKED), draws, strict=True)]
+    rows = [args(top_k=10, uniform=0.99), args(top_p=0.999, uniform=0.99), args(top_k=5, top_p=0.5, uniform=0.99)]
+    together = tokens(torch.stack([level, FLAT, PEAKED]), rows, chooser)
+    alone = [tokens(logits, [row], chooser)[0] for logits, row in zip((level, FLAT, PEAKED), rows, strict=True)]
+    assert together == alone
     assert together[0] == 9

@@ -6,9 +6,10 @@ import pytest
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.scheduling.prefill_budget import LEAST
+from inference.scheduling.prefill_budget import MIN_TOKENS
 from inference.scheduling.scheduler import Schedule
-from interface.request import Event, Finished, GenerationRequest, RequestId, Token
+from interface.events import Event, Finished, Token
+from interface.requests import SequenceId, text_request
 from tests.support.probes import LONG_PROMPT, spy_on_schedules, steps
 from tests.support.tiny_models import Inbox, run_until_idle, submit, tiny_engine
 
@@ -57,12 +58,12 @@ def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefil
 def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
     scheduler = engine._scheduler
-    took = scheduler.took
+    record_step = scheduler.record_step
 
     def by_a_made_up_clock(schedule: Schedule, seconds: float) -> None:
-        took(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
+        record_step(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
 
-    monkeypatch.setattr(scheduler, "took", by_a_made_up_clock)
+    monkeypatch.setattr(scheduler, "record_step", by_a_made_up_clock)
     for _ in range(2):
         submit(engine, inbox, "a" * 20, max_tokens=60)
     steps(engine, 4)
@@ -70,7 +71,7 @@ def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypa
     long = submit(engine, inbox, LONG_PROMPT, max_tokens=1)
     while not inbox.tokens(long):
         engine.step()
-    assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {LEAST}
+    assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {MIN_TOKENS}
     assert sum(schedule.prompt_tokens for schedule in schedules) == len(LONG_PROMPT)
 
 
@@ -108,34 +109,35 @@ def test_a_step_tells_whether_there_is_more_to_do() -> None:
     assert [engine.step() for _ in range(4)] == [True, True, False, False]
 
 
-def test_requests_are_admitted_in_the_order_of_their_coming() -> None:
+def test_requests_are_admitted_first_come_first_served() -> None:
     engine, inbox = tiny_engine(max_streams=2, prefill_chunk=8), Inbox()
-    order: list[RequestId] = []
+    order: list[SequenceId] = []
 
-    def sink(events: Sequence[tuple[RequestId, Event]]) -> None:
+    def sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
         order.extend(request_id for request_id, event in events if isinstance(event, Token) and event.is_first)
         inbox(events)
 
     lengths = [40, 2, 30, 1, 1, 25, 1]
-    requests = [
-        engine.submit(engine.encode(GenerationRequest(prompt="x" * length, max_tokens=5)), sink) for length in lengths
-    ]
+    requests = [text_request(prompt="x" * length, max_tokens=5) for length in lengths]
+    engine.submit(engine.encode(requests), sink)
     run_until_idle(engine)
-    assert order == requests
+    assert order == [request.sequence_id for request in requests]
 
 
 def test_a_sink_is_called_once_per_step_for_all_its_requests() -> None:
     engine = tiny_engine(max_streams=4)
-    calls: list[list[tuple[RequestId, Event]]] = []
+    calls: list[list[tuple[SequenceId, Event]]] = []
 
     class Sink:
-        def take(self, events: Sequence[tuple[RequestId, Event]]) -> None:
+        def take(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
             calls.append(list(events))
 
     sink = Sink()  # each `sink.take` is an object of its own, and yet they are one sink
-    requests = [engine.submit(engine.encode(GenerationRequest(prompt="x", max_tokens=3)), sink.take) for _ in range(2)]
+    requests = [text_request(prompt="x", max_tokens=3) for _ in range(2)]
+    for request in requests:
+        engine.submit(engine.encode([request]), sink.take)
     assert run_until_idle(engine) == len(calls) == 3
-    assert [request_id for request_id, _ in calls[0]] == requests
+    assert [sequence_id for sequence_id, _ in calls[0]] == [request.sequence_id for request in requests]
     assert [len(call) for call in calls] == [2, 2, 4]
 
 

@@ -17,13 +17,13 @@ STOPS = st.lists(st.text(LETTERS, min_size=1, max_size=4), max_size=4)
 EXAMPLES = settings(max_examples=300, deadline=None, derandomize=True)
 
 
-def expected_text(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """What is left of a text, and whether a stop string was met, by trying every place where one may end."""
+def expected_text(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
+    """What is left of a text, and which stop string was met, by trying every place where one may end."""
     for end in range(len(text) + 1):
         begins = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
         if begins:
-            return text[: min(begins)], True
-    return text, False
+            return text[: min(begins)], text[min(begins) : end]
+    return text, None
 
 
 def cut(text: str, borders: Sequence[int]) -> list[str]:
@@ -31,7 +31,7 @@ def cut(text: str, borders: Sequence[int]) -> list[str]:
     return [text[begin:end] for begin, end in itertools.pairwise(places)]
 
 
-def run(pieces: Sequence[str], stops: Sequence[str]) -> tuple[list[str], bool]:
+def run(pieces: Sequence[str], stops: Sequence[str]) -> tuple[list[str], str | None]:
     search = StopStrings(stops)
     return [search.push(piece) for piece in pieces] + [search.flush()], search.found
 
@@ -76,18 +76,18 @@ def test_nothing_comes_after_a_stop_string(text: str, more: str, stops: list[str
 
 
 def test_of_two_that_overlap_the_one_that_is_complete_first_wins() -> None:
-    assert run(["x", "abcd", "y"], ["bcd", "abc"]) == (["x", "", "", ""], True)
+    assert run(["x", "abcd", "y"], ["bcd", "abc"]) == (["x", "", "", ""], "abc")
     assert run(list("xabcd"), ["bcd", "abc"])[0] == ["x", "", "", "", "", ""]
 
 
 def test_what_was_held_back_in_vain_is_given_at_the_end() -> None:
-    assert run(["one EN", "D", "IN", "G"], ["ENDED"]) == (["one ", "", "ENDIN", "G", ""], False)
-    assert run(["one EN", "DE"], ["ENDED"]) == (["one ", "", "ENDE"], False)
+    assert run(["one EN", "D", "IN", "G"], ["ENDED"]) == (["one ", "", "ENDIN", "G", ""], None)
+    assert run(["one EN", "DE"], ["ENDED"]) == (["one ", "", "ENDE"], None)
 
 
 def test_an_emoji_is_a_stop_string_like_any_other() -> None:
-    assert run(["so ", "😀", "!"], ["😀"]) == (["so ", "", "", ""], True)
-    assert run(["so ", "👨\u200d👩", "!"], ["👨\u200d👩\u200d👧"]) == (["so ", "", "👨\u200d👩!", ""], False)
+    assert run(["so ", "😀", "!"], ["😀"]) == (["so ", "", "", ""], "😀")
+    assert run(["so ", "👨\u200d👩", "!"], ["👨\u200d👩\u200d👧"]) == (["so ", "", "👨\u200d👩!", ""], None)
 
 
 # --- Through the engine -----------------------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from engine import Engine
-from interface.request import Counters, EngineFailed, Event, Failed, Finished, GenerationRequest, RequestId
+from engine import MAX_FAILED_STEPS, Engine
+from interface.engine import Counters
+from interface.errors import EngineFailed
+from interface.events import Event, Failed, Finished
+from interface.requests import SequenceId, text_request
 from tests.support.probes import LONG_PROMPT, break_the_model, steps
 from tests.support.tiny_models import (
     Inbox,
@@ -30,13 +33,13 @@ def test_a_request_ends_once_when_it_has_all_its_tokens() -> None:
     assert len(inbox.tokens(request_id)) == 5
 
 
-def abort_before_its_submit_is_taken(engine: Engine, inbox: Inbox) -> RequestId:
+def abort_before_its_submit_is_taken(engine: Engine, inbox: Inbox) -> SequenceId:
     request_id = submit(engine, inbox, "hello")
     engine.abort(request_id)
     return request_id
 
 
-def abort_in_the_queue(engine: Engine, inbox: Inbox) -> RequestId:
+def abort_in_the_queue(engine: Engine, inbox: Inbox) -> SequenceId:
     submit(engine, inbox, "the one that has the slot", max_tokens=6)
     request_id = submit(engine, inbox, "hello")
     engine.step()
@@ -45,7 +48,7 @@ def abort_in_the_queue(engine: Engine, inbox: Inbox) -> RequestId:
     return request_id
 
 
-def abort_in_prefill(engine: Engine, inbox: Inbox) -> RequestId:
+def abort_in_prefill(engine: Engine, inbox: Inbox) -> SequenceId:
     request_id = submit(engine, inbox, LONG_PROMPT)
     steps(engine, 2)
     assert (engine.counters().running, inbox.events[request_id]) == (1, [])
@@ -53,7 +56,7 @@ def abort_in_prefill(engine: Engine, inbox: Inbox) -> RequestId:
     return request_id
 
 
-def abort_in_decode(engine: Engine, inbox: Inbox) -> RequestId:
+def abort_in_decode(engine: Engine, inbox: Inbox) -> SequenceId:
     request_id = submit(engine, inbox, "hello")
     steps(engine, 3)
     assert inbox.tokens(request_id)
@@ -61,7 +64,7 @@ def abort_in_decode(engine: Engine, inbox: Inbox) -> RequestId:
     return request_id
 
 
-def abort_twice(engine: Engine, inbox: Inbox) -> RequestId:
+def abort_twice(engine: Engine, inbox: Inbox) -> SequenceId:
     request_id = abort_in_decode(engine, inbox)
     engine.abort(request_id)
     engine.step()
@@ -74,7 +77,7 @@ def abort_twice(engine: Engine, inbox: Inbox) -> RequestId:
     [abort_before_its_submit_is_taken, abort_in_the_queue, abort_in_prefill, abort_in_decode, abort_twice],
 )
 def test_an_aborted_request_ends_once_and_at_the_next_step(
-    begin_and_abort: Callable[[Engine, Inbox], RequestId],
+    begin_and_abort: Callable[[Engine, Inbox], SequenceId],
 ) -> None:
     engine, inbox = tiny_engine(max_streams=1, prefill_chunk=4), Inbox()
     request_id = begin_and_abort(engine, inbox)
@@ -108,22 +111,57 @@ def test_an_abort_of_a_request_that_never_was_is_nothing() -> None:
     assert engine.counters() == Counters(0, 0, 4)
 
 
-def test_every_request_gets_the_error_of_the_step_that_raised() -> None:
+def test_a_step_that_raises_ends_the_requests_in_it_and_the_engine_goes_on() -> None:
     engine, inbox = tiny_engine(max_streams=2, prefill_chunk=16), Inbox()
     decoding = submit(engine, inbox, "hello")
     prefilling = submit(engine, inbox, LONG_PROMPT)
-    waiting = submit(engine, inbox, "hello")
+    waiting = submit(engine, inbox, "hello", max_tokens=8, temperature=0)
     steps(engine, 2)
     leaving = submit(engine, inbox, "aborted while the step fails")
     engine.abort(leaving)
-    arriving = submit(engine, inbox, "hello")
-    break_the_model(engine)
-    with pytest.raises(EngineFailed, match="RuntimeError: out of memory"):
-        engine.step()
-    for request_id in (decoding, prefilling, waiting, arriving):
+    arriving = submit(engine, inbox, "hello", max_tokens=8, temperature=0)
+    mend = break_the_model(engine)
+    engine.step()
+    mend()
+    for request_id in (decoding, prefilling):
         assert inbox.end(request_id) == Failed("RuntimeError: out of memory", "engine_error")
+    run_until_idle(engine)
+    for request_id in (waiting, arriving):
+        assert inbox.token_ids(request_id) == reference("llama", "hello", 8)
     assert inbox.finish_reason(leaving) == "abort"
     assert engine.counters().running == engine.counters().waiting == 0
+
+
+def test_what_a_failed_step_left_in_the_cache_is_not_reused() -> None:
+    engine, inbox = tiny_engine(max_streams=1), Inbox()
+    submit(engine, inbox, "hello", max_tokens=8)
+    engine.step()
+    mend = break_the_model(engine)
+    engine.step()
+    mend()
+    assert engine.generate("hello", max_tokens=8, temperature=0)["cached_tokens"] == 0
+
+
+def test_after_several_failed_steps_in_a_row_every_request_gets_the_error() -> None:
+    engine, inbox = tiny_engine(max_streams=1), Inbox()
+    requests = [submit(engine, inbox, "hello") for _ in range(MAX_FAILED_STEPS + 3)]
+    break_the_model(engine)
+    steps(engine, MAX_FAILED_STEPS - 1)
+    with pytest.raises(EngineFailed, match="RuntimeError: out of memory"):
+        engine.step()
+    for request_id in requests:
+        assert inbox.end(request_id) == Failed("RuntimeError: out of memory", "engine_error")
+    assert engine.counters().running == engine.counters().waiting == 0
+
+
+def test_failed_steps_that_are_not_in_a_row_do_not_end_the_engine() -> None:
+    engine, inbox = tiny_engine(), Inbox()
+    for _ in range(MAX_FAILED_STEPS + 1):
+        submit(engine, inbox, "hello", max_tokens=8)
+        mend = break_the_model(engine)
+        engine.step()
+        mend()
+        assert engine.generate("hello", max_tokens=2)["finish_reason"] == "length"
 
 
 def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
@@ -150,10 +188,10 @@ def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
 def test_a_sink_that_raises_loses_its_requests_and_nobody_elses() -> None:
     engine, inbox = tiny_engine(), Inbox()
 
-    def broken_sink(events: Sequence[tuple[RequestId, Event]]) -> None:
+    def broken_sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
         raise RuntimeError("nobody is there")
 
-    engine.submit(engine.encode(GenerationRequest(prompt="hello", max_tokens=50)), broken_sink)
+    engine.submit(engine.encode([text_request(prompt="hello", max_tokens=50)]), broken_sink)
     other = submit(engine, inbox, "hello", max_tokens=8, temperature=0)
     steps(engine, 2)
     assert engine.counters().running == 1

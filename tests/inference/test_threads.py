@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from inference.scheduling.scheduler import Schedule
-from interface.request import EncodedRequest, Event, GenerationRequest, RequestId
+from interface.events import Event
+from interface.requests import SequenceId, text_request
 from tests.support.probes import spy_on_schedules
 from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, tiny_engine
 
@@ -32,7 +33,7 @@ def test_threads_that_step_at_once_take_turns() -> None:
     def step_until_done() -> None:
         start.wait()
         while not inbox.ends(request_id):
-            engine.step()
+            engine.turns.step()
 
     threads = [threading.Thread(target=step_until_done) for _ in range(4)]
     for thread in threads:
@@ -72,16 +73,17 @@ def test_a_sink_may_wait_for_a_thread_that_uses_the_engine() -> None:
     engine = tiny_engine()
     answered: list[bool] = []
 
-    def sink(events: Sequence[tuple[RequestId, Event]]) -> None:
+    def sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
         other = threading.Thread(target=engine.abort, args=(0,))
         other.start()
         other.join(20)
         answered.append(not other.is_alive())
 
-    request_id = engine.submit(engine.encode(GenerationRequest(prompt="hello", max_tokens=9)), sink)
+    request = text_request(prompt="hello", max_tokens=9)
+    engine.submit(engine.encode([request]), sink)
     stream = engine.generate_stream("hello", max_tokens=9)
     next(stream)
-    engine.abort(request_id)
+    engine.abort(request.sequence_id)
     stream.close()  # type: ignore[attr-defined]
     assert answered
     assert all(answered)
@@ -90,12 +92,13 @@ def test_a_sink_may_wait_for_a_thread_that_uses_the_engine() -> None:
 def test_encoding_touches_no_state_and_submitting_runs_nothing() -> None:
     engine, inbox = tiny_engine(), Inbox()
     schedules = spy_on_schedules(engine)
-    encoded = engine.encode(GenerationRequest(prompt="hello", max_tokens=3, temperature=0))
-    assert isinstance(encoded, EncodedRequest)
-    requests = [engine.submit(encoded, inbox) for _ in range(2)]
+    requests = [text_request(prompt="hello", max_tokens=3, temperature=0) for _ in range(2)]
+    engine.submit(engine.encode(requests), inbox)
     assert schedules == []
     run_until_idle(engine)
-    assert {tuple(inbox.token_ids(request_id)) for request_id in requests} == {tuple(reference("llama", "hello", 3))}
+    assert {tuple(inbox.token_ids(request.sequence_id)) for request in requests} == {
+        tuple(reference("llama", "hello", 3))
+    }
 
 
 def test_logits_are_not_kept_for_gradients() -> None:

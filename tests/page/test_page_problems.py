@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import raw_asgi
-from interface.request import GenerationRequest
+from contract.generate import GenerateBody
 from tests.support.page_helpers import OpenPage, address, ask, expect
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Service, on_a_socket, wait_until
@@ -73,7 +73,7 @@ def test_settings_reach_the_server_as_they_were_typed(service: Service, open_pag
         ask(page, "hello")
     body = json.loads(sent.value.post_data or "")
     assert body.pop("stream") is True
-    assert GenerationRequest.model_validate_json(json.dumps(body)) == GenerationRequest(
+    assert GenerateBody.model_validate_json(json.dumps(body)) == GenerateBody(
         prompt="hello",
         max_tokens=7,
         temperature=0,

@@ -20,12 +20,12 @@ NOTE_EVENT_SOURCES = """
 """
 
 
-def watched() -> AbstractContextManager[Service]:
+def with_transcript() -> AbstractContextManager[Service]:
     return on_a_socket(raw_asgi.create_app, config=dataclasses.replace(Config(), transcript=True))
 
 
 def test_the_messages_of_the_request_show_as_they_pass(browser: Any, open_page: OpenPage) -> None:
-    with watched() as service:
+    with with_transcript() as service:
         page = open_page(address(service))
         service.engine.hold()
         ask(page, "count 3")
@@ -44,7 +44,7 @@ def test_the_messages_of_the_request_show_as_they_pass(browser: Any, open_page: 
 
 
 def test_the_transcript_is_closed_at_its_end_and_not_asked_for_again(browser: Any, open_page: OpenPage) -> None:
-    with watched() as service:
+    with with_transcript() as service:
         page = open_page(address(service))
         page.add_init_script(NOTE_EVENT_SOURCES)
         page.reload()
@@ -57,7 +57,7 @@ def test_the_transcript_is_closed_at_its_end_and_not_asked_for_again(browser: An
 
 
 def test_a_stopped_request_shows_its_disconnect(browser: Any, open_page: OpenPage) -> None:
-    with watched() as service:
+    with with_transcript() as service:
         page = open_page(address(service))
         service.engine.hold()
         ask(page, "count 300")
@@ -68,7 +68,7 @@ def test_a_stopped_request_shows_its_disconnect(browser: Any, open_page: OpenPag
 
 
 def test_a_transcript_that_was_asked_for_too_early_is_asked_for_again(browser: Any, open_page: OpenPage) -> None:
-    with watched() as service:
+    with with_transcript() as service:
         page = open_page(address(service))
         too_early = iter((True, True))
 

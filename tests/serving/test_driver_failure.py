@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from interface.request import EngineUnavailable, Failed, Finished
+from interface.errors import EngineUnavailable
+from interface.events import Failed, Finished
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, submit, terminal
 from tests.support.scripted_engine import ScriptedEngine

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from interface.request import Counters, Finished, PromptTooLong, QueueFull, Token
+from interface.engine import Counters
+from interface.errors import PromptTooLong, QueueFull
+from interface.events import Finished, Token
 from tests.support.asgi_client import until
 from tests.support.driving import all_events, driving, never, stuck, submit, terminal
 from tests.support.scripted_engine import CONTEXT, HELLO, ScriptedEngine
@@ -48,7 +50,7 @@ async def test_a_client_that_leaves_ends_its_request_and_no_other(released: int)
         left.set()
         seen = await leaving
         assert all(isinstance(event, Token) for event in seen)
-        await until(lambda: engine.aborted == [leaver.number])
+        await until(lambda: engine.aborted == [engine.numbers[leaver.sequence_ids[0]]])
         engine.release()
         assert isinstance(terminal(await staying), Finished)
         assert engine.generated_tokens == released + len(HELLO)
@@ -64,12 +66,12 @@ async def test_an_abort_is_repeated_without_harm() -> None:
         engine.hold()
         generation = await submit(driver, "count 300", 300)
         for _ in range(3):
-            engine.abort(generation.number)
+            engine.abort(generation.sequence_ids[0])
         engine.abort(10**9)
         end = terminal(await all_events(generation))
         assert isinstance(end, Finished)
         assert end.finish_reason == "abort"
-        assert engine.aborted == [generation.number]
+        assert engine.aborted == [engine.numbers[generation.sequence_ids[0]]]
 
 
 async def test_work_that_raises_ends_its_request() -> None:
@@ -84,7 +86,7 @@ async def test_work_that_raises_ends_its_request() -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await generation.run(fail, never)
         assert caught.group_contains(ZeroDivisionError)
-        await until(lambda: engine.aborted == [generation.number])
+        await until(lambda: engine.aborted == [engine.numbers[generation.sequence_ids[0]]])
 
 
 async def test_run_returns_what_the_work_returned_or_none_if_it_was_cut_short() -> None:
@@ -92,8 +94,8 @@ async def test_run_returns_what_the_work_returned_or_none_if_it_was_cut_short() 
         generation = await submit(driver)
         result = await generation.run(generation.result, never)
         assert result is not None
-        tokens, end = result
-        assert [token.text for token in tokens] == HELLO
+        *tokens, end = result
+        assert [token.text for token in tokens if isinstance(token, Token)] == HELLO
         assert isinstance(end, Finished)
 
         async def leave() -> None:

@@ -6,13 +6,22 @@ import logging
 import pytest
 
 from config import Config
-from interface.request import Counters, EngineUnavailable, Failed, Finished
+from interface.engine import Counters
+from interface.errors import EngineUnavailable
+from interface.events import Failed, Finished
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, stuck, submit, terminal
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio
+
+
+def signalled() -> asyncio.Event:
+    """What a signal leaves behind."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 async def test_the_end_gives_every_open_request_a_terminal_event_of_type_shutdown() -> None:
@@ -34,8 +43,9 @@ async def test_what_comes_after_the_terminal_event_changes_nothing(caplog: pytes
     async with driving(engine) as driver:
         engine.hold()
         generation = await submit(driver)
+        driver._abort(generation)
         generation.fail(Failed("why", "shutdown"))
-        await until(lambda: engine.aborted == [generation.number])
+        await until(lambda: engine.aborted == [engine.numbers[generation.sequence_ids[0]]])
         late = await submit(driver)  # its first token comes after the other one's abort
         engine.release()
         await all_events(late)
@@ -59,7 +69,7 @@ async def test_at_a_signal_open_streams_may_finish_and_new_ones_are_refused() ->
     async with driving(engine, Config(drain=PATIENCE)) as driver:
         engine.hold()
         finishing = asyncio.create_task(all_events(await submit(driver)))
-        draining = asyncio.create_task(driver._drain())
+        draining = asyncio.create_task(driver._drain_when(signalled()))
         await until(lambda: driver.status == "shutting down")
         with pytest.raises(EngineUnavailable, match="shutting down"):
             await submit(driver)
@@ -73,10 +83,10 @@ async def test_at_a_signal_streams_that_do_not_finish_are_told_and_those_that_do
     engine = ScriptedEngine()
     async with driving(engine, Config(drain=0.01)) as driver:
         engine.hold()
-        listening = asyncio.create_task(all_events(await submit(driver)))
-        deaf = await submit(driver)
+        listener, deaf = await submit(driver), await submit(driver)
+        listening = asyncio.create_task(all_events(listener))
         sending = asyncio.create_task(deaf.run(stuck, never))
-        await driver._drain()
+        await driver._drain_when(signalled())
         assert terminal(await listening) == Failed("The server is shutting down", "shutdown")
         assert await sending is None
         await until(lambda: sorted(engine.aborted) == [1, 2])

@@ -8,7 +8,8 @@ import pytest
 
 import contract
 from config import Config
-from interface.request import Event, Failed, Finished, Token
+from contract.generate import GenerateWriter
+from interface.events import Event, Failed, Finished, Token
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, submit, terminal
 from tests.support.scripted_engine import ScriptedEngine
@@ -48,7 +49,7 @@ async def test_a_reader_that_is_stuck_is_cut_off_and_one_that_is_not_is_not() ->
 
         async with asyncio.timeout(PATIENCE):
             assert await generation.run(stick, never) is None
-        await until(lambda: engine.aborted == [generation.number])
+        await until(lambda: engine.aborted == [engine.numbers[generation.sequence_ids[0]]])
         engine.release()
         assert isinstance(terminal(await patient), Finished)
 
@@ -61,8 +62,8 @@ async def test_a_reader_that_has_waited_longer_than_a_stall_is_not_cut_off_at_th
         generation = await submit(driver)
         reading = asyncio.create_task(all_events(generation))
         await until(lambda: generation._is_waiting)
-        generation._taken_at -= 61
-        generation.put(Token("late", 0, 1.0, is_first=True))
+        generation._last_taken_at -= 61
+        generation.put(generation.sequence_ids[0], Token("late", 0, 1.0, is_first=True))
         assert not generation._is_waiting
         watching = generation._stall()
         watching.send(None)  # it goes on watching: to end here would be to cut the reader off
@@ -97,7 +98,7 @@ def test_the_stream_of_a_generation_that_was_shut_down_ends_like_any_other() -> 
         yield Failed("why", "shutdown")
 
     async def frames() -> list[bytes]:
-        return [frame async for frame in contract.sse_frames(failed())]
+        return [frame async for frame in contract.frames(GenerateWriter(), failed())]
 
     error, done = asyncio.run(frames())
     assert b'"type":"shutdown"' in error.replace(b" ", b"")

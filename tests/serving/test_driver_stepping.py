@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from interface.request import EncodedRequest, Event, Finished, RequestId, Sink, Token
+from backends.stepped import SteppedService
+from interface.engine import Sink
+from interface.events import Event, Finished, Token
+from interface.requests import EncodedRequest, SequenceId
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, submit, terminal
 from tests.support.scripted_engine import ScriptedEngine
@@ -23,15 +26,15 @@ class Watched(ScriptedEngine):
         self.calls = 0
         self.inside = 0
         self.most_inside = 0
-        self.handed_over: list[list[RequestId]] = []
+        self.handed_over: list[list[SequenceId]] = []
         self.wrapped: dict[Sink, Sink] = {}
 
-    def submit(self, encoded: EncodedRequest, sink: Sink) -> RequestId:
-        def watched(events: Sequence[tuple[RequestId, Event]]) -> object:
+    def submit(self, requests: Sequence[EncodedRequest], sink: Sink) -> None:
+        def watched(events: Sequence[tuple[SequenceId, Event]]) -> object:
             self.handed_over.append([number for number, _ in events])
             return sink(events)
 
-        return super().submit(encoded, self.wrapped.setdefault(sink, watched))
+        super().submit(requests, self.wrapped.setdefault(sink, watched))
 
     def step(self) -> bool:
         self.calls += 1
@@ -69,7 +72,7 @@ async def test_the_events_of_a_step_are_handed_over_in_one_call() -> None:
 async def test_after_a_long_step_its_tokens_are_passed_on_before_the_next_one_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.driver.HEAD_START", PATIENCE)
+    monkeypatch.setattr("backends.stepped.HEAD_START", PATIENCE)
     engine, order = ScriptedEngine(), list[str]()
     step = engine.step
 
@@ -92,7 +95,7 @@ async def test_after_a_long_step_its_tokens_are_passed_on_before_the_next_one_be
 
 
 async def test_a_long_step_without_events_is_followed_by_the_next_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.driver.HEAD_START", 2 * PATIENCE)
+    monkeypatch.setattr("backends.stepped.HEAD_START", 2 * PATIENCE)
     engine, prefilled = ScriptedEngine(), False
     step = engine.step
 
@@ -118,7 +121,7 @@ async def test_a_loop_that_is_busy_holds_no_step_up_for_long() -> None:
         before = engine.counters().generated_tokens
         time.sleep(1)  # noqa: ASYNC251  (the loop is busy; a step takes 5 ms, and waits for at most 10)
         assert engine.counters().generated_tokens - before > 6
-        generation.cut()
+        generation.cancel()
         await task
 
 
@@ -139,7 +142,8 @@ async def test_no_thread_is_busy_while_the_engine_is_idle() -> None:
     engine = ScriptedEngine()
     async with driving(engine) as driver:
         await all_events(await submit(driver))
-        limiter = driver._step_limiter
+        assert isinstance(driver._engine, SteppedService)
+        limiter = driver._engine._step_limiter
         await until(lambda: limiter.borrowed_tokens == 0)
         assert limiter.total_tokens == 1
 

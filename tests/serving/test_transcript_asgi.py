@@ -10,9 +10,9 @@ import pytest
 
 import raw_asgi
 from config import Config
-from serving.command_line import main, main_pulled
+from serving.command_line import main, main_wsgi
 from serving.driver import Driver
-from serving.transcript.asgi import Transcript, watched
+from serving.transcript.asgi import Transcript, with_transcript
 from serving.transcript.records import Note, Records, text_of
 from serving.transcript.terminal import printable, show
 from tests.support.asgi_client import JSON, SERVERS, Client, Exchange, http_scope, lifespan, until
@@ -263,8 +263,8 @@ async def test_health_checks_push_nothing_out(service: Service) -> None:
 async def test_it_is_off_unless_the_settings_ask_for_it() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
-    assert watched(app, Config()) is app
-    assert isinstance(watched(app, Config(transcript=True)), Transcript)
+    assert with_transcript(app, Config()) is app
+    assert isinstance(with_transcript(app, Config(transcript=True)), Transcript)
     assert Config.from_environment({"ENGINE_TRANSCRIPT": "1"}).transcript
 
 
@@ -353,7 +353,7 @@ def test_a_head_never_ends_in_half_a_character() -> None:
 
 
 def test_the_flag_is_on_every_doors_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for serve in (main, main_pulled):
+    for serve in (main, main_wsgi):
         with pytest.raises(SystemExit):
             serve(lambda driver: driver, None, ["--help"])  # type: ignore[arg-type,return-value]
         assert "--transcript " in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from config import Config
-from serving.transcript.wsgi import Transcript, watched
+from serving.transcript.wsgi import Transcript, with_transcript
 from tests.support.serving import wait_until
 from tests.support.wsgi_client import WsgiExchange, WsgiService, pulled_by_hand, wsgi_app
 
@@ -140,4 +140,4 @@ def test_an_eventsource_that_asks_again_gets_204_and_an_unknown_id_404(service: 
 
 def test_it_is_off_unless_the_settings_ask_for_it() -> None:
     app = wsgi_app([b""])
-    assert watched(app, Config()) is app
+    assert with_transcript(app, Config()) is app

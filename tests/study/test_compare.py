@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from config import Config
+from interface.events import Finished, Token
+from interface.requests import text_request
 from serving.sync_driver import Driver
 from study.common.launcher import ROOT
 from study.compare.article_server import create_app
@@ -76,14 +78,13 @@ async def test_the_articles_server_is_made_to_end() -> None:
 
 
 def test_the_paced_engine_waits_its_prefill_out_and_ends_each_request_once() -> None:
-    from interface.request import Finished, GenerationRequest, Token
-
     engine = PacedEngine()
     events: list[Any] = []
 
     def submit(prompt: str, max_tokens: int) -> int:
-        encoded = engine.encode(GenerationRequest(prompt=prompt, max_tokens=max_tokens))
-        return engine.submit(encoded, lambda batch: events.extend(event for _, event in batch))
+        encoded = engine.encode([text_request(prompt, max_tokens=max_tokens)])
+        engine.submit(encoded, lambda batch: events.extend(event for _, event in batch))
+        return encoded[0].sequence_id
 
     submit("prefill=2 size=3", 2)
     assert [engine.step() for _ in range(4)] == [True, True, True, False]

@@ -4,16 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from backends.stepped import SteppedService
 from config import Config
-from interface.request import Event, Failed, Finished, GenerationRequest, Token
-from serving.driver import Driver, Generation
+from interface.events import Event, Failed, Finished, Token
+from interface.requests import text_request
+from serving.driver import Driver
+from serving.generation import Generation
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.scripted_engine import ScriptedEngine
 
 
 @asynccontextmanager
 async def driving(engine: ScriptedEngine, config: Config | None = None) -> AsyncIterator[Driver]:
-    driver = Driver(config or Config(), lambda config: engine)
+    driver = Driver(config or Config(), lambda config: SteppedService(engine))
     async with driver.running():
         await until(lambda: driver.status == "ok")
         try:
@@ -23,7 +26,7 @@ async def driving(engine: ScriptedEngine, config: Config | None = None) -> Async
 
 
 async def submit(driver: Driver, prompt: str = "hello", max_tokens: int = 128) -> Generation:
-    return await driver.submit(GenerationRequest(prompt=prompt, max_tokens=max_tokens), "an-id")
+    return await driver.submit([text_request(prompt, max_tokens=max_tokens)], "an-id")
 
 
 async def never() -> None:

@@ -1,9 +1,13 @@
 """What the engine's tests do to an engine: step it, spy on its forwards, break its model."""
 
+import contextlib
+from collections.abc import Callable
+
 from torch import Tensor
 
-from engine import Engine
+from engine import MAX_FAILED_STEPS, Engine
 from inference.scheduling.scheduler import Schedule
+from interface.errors import EngineFailed
 
 LONG_PROMPT = "a long prompt, " * 6
 
@@ -21,13 +25,26 @@ def spy_on_schedules(engine: Engine) -> list[Schedule]:
     return schedules
 
 
-def break_the_model(engine: Engine) -> None:
-    """From now on every forward raises."""
+def break_the_model(engine: Engine) -> Callable[[], None]:
+    """From now on every forward raises, until what this returns is called."""
+    forward = engine._runner.forward
 
     def broken_forward(schedule: Schedule) -> Tensor:
         raise RuntimeError("out of memory")
 
+    def mend() -> None:
+        engine._runner.forward = forward  # type: ignore[method-assign]
+
     engine._runner.forward = broken_forward  # type: ignore[method-assign]
+    return mend
+
+
+def fail_for_good(engine: Engine) -> None:
+    """Have one step after another raise, until the engine gives up."""
+    break_the_model(engine)
+    for _ in range(MAX_FAILED_STEPS):
+        with contextlib.suppress(EngineFailed):
+            engine.generate("hello")
 
 
 def steps(engine: Engine, number: int) -> None:

@@ -1,7 +1,7 @@
 """An engine without a model: it says what its script says, so that the doors' tests need no torch and no luck.
 
-It offers the verbs of `EngineVerbs` with the real engine's manners: a FIFO, one token per running request and step,
-aborts in force at the next step. The prompt chooses the script:
+It offers the methods of `EngineProtocol` with the real engine's manners: a queue, one token per running request and
+step, aborts in force at the next step. The prompt chooses the script:
 
     "hello"             the tokens of HELLO
     "count 300"         300 tokens, "0 " to "299 "
@@ -14,26 +14,22 @@ aborts in force at the next step. The prompt chooses the script:
 `hold()` keeps every step from making tokens until `release(n)` lets n of them be made for each request.
 """
 
-import itertools
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from interface.request import (
-    Counters,
+from interface.engine import Counters, ModelInfo, Sink, Tokenized
+from interface.errors import EngineFailed, PromptTooLong, QueueFull
+from interface.events import Event, Failed, Finished, FinishReason, Token
+from interface.requests import (
+    DEFAULT_MAX_TOKENS,
     EncodedRequest,
-    EngineFailed,
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
     GenerationRequest,
-    PromptTooLong,
-    QueueFull,
-    RequestId,
-    Sink,
-    Token,
+    Prompt,
+    SequenceId,
+    TextPrompt,
+    TokenPrompt,
 )
 
 CONTEXT = 4096
@@ -57,39 +53,56 @@ def script(prompt: str) -> list[str]:
             return HELLO
 
 
+def text_of(prompt: Prompt) -> str:
+    """A prompt as the words that choose a script; of a conversation, the last message's content."""
+    match prompt:
+        case TextPrompt():
+            return prompt.text
+        case TokenPrompt():
+            return " ".join(map(str, prompt.token_ids))
+        case _:
+            return str(prompt.messages[-1]["content"])
+
+
 class Script:
     """One request of the scripted engine."""
 
-    def __init__(self, request_id: RequestId, encoded: EncodedRequest, sink: Sink) -> None:
-        self.request_id = request_id
+    def __init__(self, encoded: EncodedRequest, sink: Sink) -> None:
+        self.sequence_id = encoded.sequence_id
+        self.index = encoded.request.index
         self.sink = sink
-        self.prompt = encoded.request.prompt
+        self.prompt = text_of(encoded.request.prompt)
         self.prompt_tokens = len(encoded.prompt_ids)
         self.made = 0
         texts = script(self.prompt)
-        self.reason: FinishReason = "length" if len(texts) > encoded.request.max_tokens else "stop"
-        self.texts: Iterator[str] = iter(texts[: encoded.request.max_tokens])
-        self.length = min(len(texts), encoded.request.max_tokens)
+        max_tokens = encoded.params.max_tokens
+        assert max_tokens is not None
+        self.reason: FinishReason = "length" if len(texts) > max_tokens else "stop"
+        self.texts: Iterator[str] = iter(texts[:max_tokens])
+        self.length = min(len(texts), max_tokens)
 
     def finished(self, reason: FinishReason) -> Finished:
-        return Finished(reason, self.prompt_tokens, self.made, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
+        return Finished(
+            reason, self.prompt_tokens, self.made, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0, index=self.index
+        )
 
 
 class ScriptedEngine:
-    """See the module's docstring. `aborted` lists the requests whose abort was in force before their end."""
+    """See the module's docstring. `aborted` lists the numbers of the sequences whose abort was in force before
+    their end; `numbers` counts the sequences from 1, as they were submitted."""
 
     def __init__(self, slots: int = 16, max_waiting: int = 256) -> None:
         self.slots = slots
         self.capacity = slots + max_waiting
-        self.aborted: list[RequestId] = []
+        self.aborted: list[int] = []
+        self.numbers: dict[SequenceId, int] = {}
         self.prompts: list[str] = []
         self.generated_tokens = 0
         self.steps = 0
         self.stepping_threads: set[int] = set()
-        self._ids = itertools.count(1)
         self._lock = threading.Condition()
-        self._arrivals: deque[Script | RequestId] = deque()
-        self._scripts: dict[RequestId, Script] = {}
+        self._arrivals: deque[Script | SequenceId] = deque()
+        self._scripts: dict[SequenceId, Script] = {}
         self._failure: str | None = None
         self._allowance: int | None = None
 
@@ -105,34 +118,36 @@ class ScriptedEngine:
             self._allowance = None if steps is None else (self._allowance or 0) + steps
             self._lock.notify_all()
 
-    # --- The verbs ------------------------------------------------------------------------------------------------
+    # --- The engine's methods -------------------------------------------------------------------------------------
 
-    def encode(self, request: GenerationRequest) -> EncodedRequest:
-        prompt_ids = list(range(len(request.prompt.split())))
-        if len(prompt_ids) + request.max_tokens > CONTEXT:
-            raise PromptTooLong(len(prompt_ids), request.max_tokens, CONTEXT)
-        return EncodedRequest(request, prompt_ids)
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(CONTEXT, vocabulary=1000, tokenizer={"tokenizer_class": "Scripted"})
 
-    def submit(self, encoded: EncodedRequest, sink: Sink) -> RequestId:
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        return [self._encode(request) for request in requests]
+
+    def submit(self, requests: Sequence[EncodedRequest], sink: Sink) -> None:
         with self._lock:
             if self._failure is not None:
                 raise EngineFailed(self._failure)
-            if len(self._scripts) + len(self._arrivals) >= self.capacity:
+            if len(self._scripts) + len(self._arrivals) + len(requests) > self.capacity:
                 raise QueueFull("the script has no more room")
-            one = Script(next(self._ids), encoded, sink)
-            self.prompts.append(one.prompt)
-            self._arrivals.append(one)
+            scripts = [Script(encoded, sink) for encoded in requests]
+            self.prompts += [one.prompt for one in scripts]
+            self._arrivals += scripts
+            for one in scripts:
+                self.numbers[one.sequence_id] = len(self.numbers) + 1
             self._lock.notify_all()
-            return one.request_id
 
-    def abort(self, request_id: RequestId) -> None:
+    def abort(self, sequence_id: SequenceId) -> None:
         with self._lock:
-            self._arrivals.append(request_id)
+            self._arrivals.append(sequence_id)
             self._lock.notify_all()
 
     def step(self) -> bool:
         self.stepping_threads.add(threading.get_ident())
-        events: dict[Sink, list[tuple[RequestId, Event]]] = defaultdict(list)
+        events: dict[Sink, list[tuple[SequenceId, Event]]] = defaultdict(list)
         with self._lock:
             self._lock.wait_for(lambda: self._allowance != 0 or self._arrivals, timeout=0.5)
             self._take_arrivals(events)
@@ -153,33 +168,52 @@ class ScriptedEngine:
         running = min(in_flight, self.slots)
         return Counters(running, in_flight - running, self.generated_tokens)
 
-    def _take_arrivals(self, events: dict[Sink, list[tuple[RequestId, Event]]]) -> None:
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        words = text_of(prompt).split()
+        return Tokenized(list(range(len(words))), words)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return " ".join(map(str, token_ids))
+
+    def _encode(self, request: GenerationRequest) -> EncodedRequest:
+        prompt_ids = list(range(len(text_of(request.prompt).split())))
+        room = CONTEXT - len(prompt_ids)
+        max_tokens = request.params.max_tokens
+        if max_tokens is None:
+            max_tokens = min(room, room if request.fill_context else DEFAULT_MAX_TOKENS)
+        elif request.clamp_max_tokens:
+            max_tokens = min(room, max_tokens)
+        if room < 1 or max_tokens > room:
+            raise PromptTooLong(len(prompt_ids), max_tokens, CONTEXT)
+        return EncodedRequest(request, prompt_ids, request.params.model_copy(update={"max_tokens": max_tokens}))
+
+    def _take_arrivals(self, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
         while self._arrivals:
             arrival = self._arrivals.popleft()
             if isinstance(arrival, Script):
-                self._scripts[arrival.request_id] = arrival
+                self._scripts[arrival.sequence_id] = arrival
             elif arrival in self._scripts:
                 one = self._scripts.pop(arrival)
-                self.aborted.append(arrival)
+                self.aborted.append(self.numbers[arrival])
                 events[one.sink].append((arrival, one.finished("abort")))
 
-    def _make_token(self, one: Script, events: dict[Sink, list[tuple[RequestId, Event]]]) -> None:
+    def _make_token(self, one: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
         if one.prompt == "explode" and one.made == 1:
             self._explode()
         if one.prompt.startswith("drip"):
             time.sleep(DRIP)
-        token = Token(next(one.texts), one.made, ms=1.0, is_first=one.made == 0)
+        token = Token(next(one.texts), one.made, ms=1.0, is_first=one.made == 0, index=one.index)
         one.made += 1
         self.generated_tokens += 1
-        events[one.sink].append((one.request_id, token))
+        events[one.sink].append((one.sequence_id, token))
         if one.made == one.length:
-            del self._scripts[one.request_id]
-            events[one.sink].append((one.request_id, one.finished(one.reason)))
+            del self._scripts[one.sequence_id]
+            events[one.sink].append((one.sequence_id, one.finished(one.reason)))
 
     def _explode(self) -> None:
         with self._lock:
             self._failure = "RuntimeError: the script says so"
             scripts, self._scripts = self._scripts, {}
         for one in scripts.values():
-            one.sink([(one.request_id, Failed(self._failure, "engine_error"))])
+            one.sink([(one.sequence_id, Failed(self._failure, "engine_error", one.index))])
         raise EngineFailed(self._failure)

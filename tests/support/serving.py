@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from backends.stepped import SteppedService
 from config import Config
-from interface.request import EngineVerbs
+from interface.engine import EngineService
 from serving.driver import Driver
 from study.common.http_servers import serving_in_a_thread
 from study.common.launcher import running
@@ -44,11 +45,11 @@ def assemble(
     door: Door,
     engine: ScriptedEngine | None = None,
     config: Config | None = None,
-    load: Callable[[Config], EngineVerbs] | None = None,
+    load: Callable[[Config], EngineService] | None = None,
 ) -> Service:
     """The parts put together, not yet running."""
     engine = engine or ScriptedEngine()
-    driver = Driver(config or Config(), load or (lambda config: engine))
+    driver = Driver(config or Config(), load or (lambda config: SteppedService(engine)))
     return Service(door(driver), driver, engine)
 
 
@@ -90,9 +91,9 @@ def scripted_app() -> Any:
     Its engine takes LOAD_SECONDS to load.
     """
 
-    def load(config: Config) -> EngineVerbs:
+    def load(config: Config) -> EngineService:
         time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
-        return ScriptedEngine(config.max_streams, config.max_waiting)
+        return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting))
 
     door: Door = importlib.import_module(os.environ["DOOR"]).create_app
     return assemble(door, config=Config.from_environment_or_exit(), load=load).app

@@ -1,8 +1,9 @@
 """A scripted engine whose tokenizer waits, for what may happen to a request meanwhile."""
 
 import threading
+from collections.abc import Sequence
 
-from interface.request import EncodedRequest, GenerationRequest
+from interface.requests import EncodedRequest, GenerationRequest
 from tests.support.asgi_client import PATIENCE
 from tests.support.scripted_engine import ScriptedEngine
 
@@ -15,7 +16,7 @@ class SlowTokenizer(ScriptedEngine):
         self.is_encoding = threading.Event()
         self.may_encode = threading.Event()
 
-    def encode(self, request: GenerationRequest) -> EncodedRequest:
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         self.is_encoding.set()
         assert self.may_encode.wait(PATIENCE)
-        return super().encode(request)
+        return super().encode(requests)

@@ -38,7 +38,8 @@ from transformers import (
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint
-from interface.request import Event, Failed, Finished, GenerationRequest, RequestId, Token
+from interface.events import Event, Failed, Finished, Token
+from interface.requests import SequenceId, text_request
 
 torch.set_num_threads(1)  # a second thread costs these models more than it gives
 
@@ -244,39 +245,40 @@ class Inbox:
     """A sink that keeps the events of every request."""
 
     def __init__(self) -> None:
-        self.events: dict[RequestId, list[Event]] = defaultdict(list)
+        self.events: dict[SequenceId, list[Event]] = defaultdict(list)
 
-    def __call__(self, events: Sequence[tuple[RequestId, Event]]) -> None:
+    def __call__(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
         for request_id, event in events:
             self.events[request_id].append(event)
 
-    def tokens(self, request_id: RequestId) -> list[Token]:
+    def tokens(self, request_id: SequenceId) -> list[Token]:
         return [event for event in self.events[request_id] if isinstance(event, Token)]
 
-    def token_ids(self, request_id: RequestId) -> list[int]:
+    def token_ids(self, request_id: SequenceId) -> list[int]:
         return [token.token_id for token in self.tokens(request_id)]
 
-    def text(self, request_id: RequestId) -> str:
+    def text(self, request_id: SequenceId) -> str:
         return "".join(token.text for token in self.tokens(request_id))
 
-    def ends(self, request_id: RequestId) -> list[Finished | Failed]:
+    def ends(self, request_id: SequenceId) -> list[Finished | Failed]:
         return [event for event in self.events[request_id] if isinstance(event, (Finished, Failed))]
 
-    def end(self, request_id: RequestId) -> Finished | Failed:
+    def end(self, request_id: SequenceId) -> Finished | Failed:
         """The request's terminal event, after which nothing came and which there is one of."""
         [end] = self.ends(request_id)
         assert self.events[request_id][-1] is end
         return end
 
-    def finish_reason(self, request_id: RequestId) -> str:
+    def finish_reason(self, request_id: SequenceId) -> str:
         end = self.end(request_id)
         assert isinstance(end, Finished), end
         return end.finish_reason
 
 
-def submit(engine: Engine, inbox: Inbox, prompt: str, max_tokens: int = 50, **settings: Any) -> RequestId:
-    request = GenerationRequest(prompt=prompt, max_tokens=max_tokens, **settings)
-    return engine.submit(engine.encode(request), inbox)
+def submit(engine: Engine, inbox: Inbox, prompt: str, max_tokens: int = 50, **settings: Any) -> SequenceId:
+    request = text_request(prompt, max_tokens=max_tokens, **settings)
+    engine.submit(engine.encode([request]), inbox)
+    return request.sequence_id
 
 
 def run_until_idle(engine: Engine, most_steps: int = 2000) -> int:

@@ -36,8 +36,7 @@ def _all() -> Iterator[WrongBody]:
     for name in ("max_tokens", "top_k", "seed"):
         for json in ("true", "1.5", "1.0", '"1"', "[1]", "{}"):
             yield _field(name, json, "int_type")
-    for name in ("max_tokens", "top_k"):
-        yield _field(name, "null", "int_type")
+    yield _field("min_tokens", "null", "int_type")
     yield _field("max_tokens", "9" * 4300, "less_than_equal")
     yield _field("max_tokens", "0", "greater_than_equal")
     yield _field("max_tokens", "-1", "greater_than_equal")
@@ -47,7 +46,7 @@ def _all() -> Iterator[WrongBody]:
     yield _field("seed", str(-(2**63) - 1), "greater_than_equal")
 
     for name in ("temperature", "top_p"):
-        for json in ("true", '"1"', "null", "[1]"):
+        for json in ("true", '"1"', "[1]"):
             yield _field(name, json, "float_type")
         for json in ("NaN", "Infinity", "-Infinity", "1e999"):
             yield _field(name, json, "finite_number")
@@ -78,7 +77,6 @@ def _all() -> Iterator[WrongBody]:
         b'{"prompt": "", "max_tokens": 0, "temperature": 3, "top_p": 0, "top_k": -1, "seed": "1", "stop": 1, '
         b'"ignore_eos": 1, "stream": 1, "nonsense": 1}',
         (
-            ("string_too_short", ("prompt",)),
             ("greater_than_equal", ("max_tokens",)),
             ("less_than_equal", ("temperature",)),
             ("greater_than", ("top_p",)),
@@ -86,6 +84,7 @@ def _all() -> Iterator[WrongBody]:
             ("int_type", ("seed",)),
             ("list_type", ("stop",)),
             ("bool_type", ("ignore_eos",)),
+            ("string_too_short", ("prompt",)),
             ("bool_type", ("stream",)),
             ("extra_forbidden", ("nonsense",)),
         ),

@@ -1,0 +1,24 @@
+"""Loads our own engine, for a service or for callers that step it themselves. No event loop here."""
+
+import gc
+
+from config import Config
+from interface.engine import EngineProtocol
+
+
+def load_engine(config: Config) -> EngineProtocol:
+    """Load our own engine.
+
+    Importing it takes seconds, so that happens here, together with the model, and not at a door.
+
+    Raises:
+        LoadError: the model cannot be served; the message says why.
+    """
+    from engine import Engine
+
+    engine = Engine.load(config)
+    # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
+    # collector looks through, they would stop the whole process for a tenth of a second now and then.
+    gc.collect()
+    gc.freeze()
+    return engine

@@ -1,0 +1,125 @@
+"""An engine of this process as a service: one worker thread steps it, and its events are pushed to the event loop.
+
+The thread steps while there is work, and hands over the events of a step, for all the sequences, in one call. So a
+step costs one thread hop whatever the number of streams, the loop never waits for the model, and an idle engine costs
+nothing: no thread runs, no timer ticks. The next step lets the loop send first, and waits for no client.
+
+Invariant: everything here belongs to the event loop's thread, except `_work` and `_hand_over`.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import anyio
+from anyio import to_thread
+
+from interface.engine import Counters, EngineProtocol, Lexicon, Sink
+from interface.errors import EngineFailed, EngineUnavailable
+from interface.events import Event
+from interface.requests import GenerationRequest, SequenceId
+
+log = logging.getLogger("engine")
+
+ENCODERS = 2
+"""Threads that tokenize prompts. More would only take the cores from the model."""
+LONG_STEP, HEAD_START = 0.002, 0.01
+"""Seconds. After a step at least as long as the first, the next one waits until its events have been passed on, but
+no longer than the second. A step that computes keeps every core busy, so the loop would get one only milliseconds
+later."""
+
+Answer = TypeVar("Answer")
+
+
+class SteppedService:
+    """Carries the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
+
+    def __init__(self, engine: EngineProtocol) -> None:
+        self._engine = engine
+        self._failure: str | None = None
+        self._is_closed = False
+        self._has_sent = threading.Event()  # the loop has passed on all that it was handed
+        self._has_sent.set()
+
+    async def start(self, on_events: Sink, on_failure: Callable[[str], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_events = on_events
+        self._on_failure = on_failure
+        self._step_limiter = anyio.CapacityLimiter(1)
+        self._encode_limiter = anyio.CapacityLimiter(ENCODERS)
+        self._wakeup = anyio.Event()
+        self._driving = asyncio.create_task(self._drive(), name="drive the engine")
+
+    async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
+        self._check_available()
+        encoded = await to_thread.run_sync(self._engine.encode, requests, limiter=self._encode_limiter)
+        self._check_available()  # it may have failed or been closed during the tokenizing
+        self._engine.submit(encoded, self._hand_over)
+        self._wakeup.set()
+        return [len(one.prompt_ids) for one in encoded]
+
+    def abort(self, sequence_id: SequenceId) -> None:
+        self._engine.abort(sequence_id)
+        self._wakeup.set()
+
+    def counters(self) -> Counters:
+        return self._engine.counters()
+
+    async def ask(self, question: Callable[[Lexicon], Answer]) -> Answer:
+        self._check_available()
+        return await to_thread.run_sync(question, self._engine, limiter=self._encode_limiter)
+
+    async def close(self) -> None:
+        """Wait for the step that is running, if one is; no step begins after it."""
+        self._is_closed = True
+        self._wakeup.set()
+        await self._driving
+
+    def _check_available(self) -> None:
+        if self._failure is not None:
+            raise EngineFailed(self._failure)
+        if self._is_closed:
+            raise EngineUnavailable("The engine is closed")
+
+    async def _drive(self) -> None:
+        """Step whenever there is work, until the engine fails or is closed."""
+        while not self._is_closed:
+            await self._wakeup.wait()
+            self._wakeup = anyio.Event()
+            try:
+                await self._work_until_idle()
+            except Exception as error:
+                self._failure = str(error) if isinstance(error, EngineFailed) else f"{type(error).__name__}: {error}"
+                if not isinstance(error, EngineFailed):
+                    log.exception("The engine raised outside its own step")
+                self._on_failure(self._failure)
+                return
+
+    async def _work_until_idle(self) -> None:
+        """Hop to the worker thread once, for as long as there is work.
+
+        (With a hop per step, the engine would wait for the loop between steps; `make bench-transport` compares.)
+        """
+        await to_thread.run_sync(self._work, limiter=self._step_limiter)
+
+    def _work(self) -> None:
+        """Step while there is work; on the worker thread."""
+        has_work = True
+        while has_work and not self._is_closed:
+            began = time.perf_counter()
+            has_work = self._engine.step()
+            if time.perf_counter() - began > LONG_STEP:
+                self._has_sent.wait(HEAD_START)
+
+    def _hand_over(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        """Bring a step's events to the loop, without waiting for it; on the worker thread."""
+        if not self._loop.is_closed():
+            self._has_sent.clear()
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        self._on_events(events)
+        self._loop.call_soon(self._has_sent.set)  # after the streams that were just woken

@@ -1,0 +1,79 @@
+"""Reads the body of a request in the manner of the OpenAI and Anthropic APIs.
+
+There, `null` means absent, unknown fields are ignored, and what is wrong is told in one message that names the field.
+(`POST /generate` is stricter, and lists everything.)
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from contract.refusals import Refusal
+from contract.requests import shortened
+
+MAX_PROBLEMS = 3
+"""How many of the things that are wrong one message names."""
+
+
+class LenientBody(BaseModel):
+    """A body, or an object in one: `null` is absent, and unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, fields: Any) -> Any:
+        if isinstance(fields, dict):
+            return {name: value for name, value in fields.items() if value is not None}
+        return fields
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def read_body(type: type[Body], body: bytes) -> Body:
+    """Parse and check a body.
+
+    Raises:
+        Refusal: 400, with the first things that are wrong.
+    """
+    try:
+        return type.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> Refusal:
+    """Return the refusal of what pydantic found wrong."""
+    problems = error.errors(include_url=False, include_context=False)
+    told = [_told(problem["loc"], problem["msg"], problem["input"]) for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        told.append(f"{len(problems) - MAX_PROBLEMS} more problems")
+    return Refusal(400, "; ".join(told), param=_name(problems[0]["loc"]) or None)
+
+
+def check_model(model: str | None, served: Sequence[str]) -> str:
+    """Return the name of the model that a request gets, the default one if it names none.
+
+    Raises:
+        Refusal: 404, naming the models that are served.
+    """
+    if model is None:
+        return served[0]
+    if model not in served:
+        known = ", ".join(served)
+        message = f"The model {str(shortened(model))!r} does not exist here. Served: {known}."
+        raise Refusal(404, message, param="model", code="model_not_found")
+    return model
+
+
+def _told(location: tuple[int | str, ...], message: str, value: Any) -> str:
+    name = _name(location)
+    came = shortened(value)
+    shown = "" if isinstance(value, dict | list) else f", got {came!r}"
+    return f"{name}: {message}{shown}" if name else f"The body is not valid: {message}"
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(shortened(part)) for part in location)

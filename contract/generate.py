@@ -1,0 +1,156 @@
+"""`POST /generate`: the service's own, plain endpoint. A text in, a text out, whole or token by token.
+
+Its refusals have FastAPI's shape, `{"detail": [{"type", "loc", "msg", "input"}]}`, which clients already know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.answers import Answer, model_answer
+from contract.endpoints import Accepted, Endpoint, Incoming, Writer
+from contract.refusals import PLAIN, Refusal
+from contract.requests import shortened
+from contract.sse import DONE, HEARTBEAT, frame
+from interface.completion import Closing, Completion, FirstToken, NextToken, StreamError, completion, stream_event
+from interface.events import Event, Failed, PromptEcho
+from interface.requests import GenerationRequest, SamplingParams, TextPrompt
+
+MAX_PROBLEMS = 100
+
+
+class GenerateBody(SamplingParams):
+    """What to generate, and how to answer."""
+
+    prompt: str = Field(min_length=1, description="The text to continue.")
+    stream: bool = Field(default=False, description="Send each token as it is made, as server-sent events.")
+
+    def params(self) -> SamplingParams:
+        return SamplingParams.model_construct(**{name: getattr(self, name) for name in SamplingParams.model_fields})
+
+
+class GenerateWriter:
+    """A frame for each token, one to close, and `[DONE]`."""
+
+    def start(self) -> bytes:
+        return b""
+
+    def event(self, event: Event) -> bytes:
+        return b"" if isinstance(event, PromptEcho) else frame(stream_event(event))
+
+    def silence(self) -> bytes:
+        return HEARTBEAT
+
+    def end(self) -> bytes:
+        return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateCall:
+    """One sequence, answered plainly."""
+
+    requests: Sequence[GenerationRequest]
+    stream: bool
+
+    def writer(self, accepted: Accepted) -> Writer:
+        return GenerateWriter()
+
+    def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
+        end = events[-1]
+        if isinstance(end, Failed):
+            return PLAIN.failure(end)
+        return model_answer(completion([event for event in events if not isinstance(event, Failed)]))
+
+
+def parse(incoming: Incoming) -> GenerateCall:
+    """Parse and check a body.
+
+    Raises:
+        Refusal: 422, with every problem in it (at most `MAX_PROBLEMS`).
+    """
+    try:
+        body = GenerateBody.model_validate_json(incoming.body)
+    except ValidationError as error:
+        raise _unprocessable(error) from None
+    return GenerateCall([GenerationRequest(TextPrompt(body.prompt), body.params())], body.stream)
+
+
+def _unprocessable(error: ValidationError) -> Refusal:
+    found = error.errors(include_url=False, include_context=False)
+    problems: list[dict[str, Any]] = [
+        {
+            "type": one["type"],
+            "loc": ["body", *map(shortened, one["loc"])],
+            "msg": one["msg"],
+            "input": shortened(one["input"]),
+        }
+        for one in found[:MAX_PROBLEMS]
+    ]
+    if len(found) > MAX_PROBLEMS:
+        unlisted = len(found) - MAX_PROBLEMS
+        problems.append({"type": "too_many", "loc": ["body"], "msg": f"{unlisted} more problems", "input": None})
+    return Refusal(422, "The body is not valid", problems=problems)
+
+
+class Problem(BaseModel):
+    """One thing that is wrong with a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    loc: list[str | int]
+    msg: str
+    input: Any = Field(description="What came; cut if it is long.")
+
+
+class Problems(BaseModel):
+    """Everything that is wrong with a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    detail: list[Problem]
+
+
+class Detail(BaseModel):
+    """Why there is no other answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    detail: str
+
+
+STREAM_DESCRIPTION = (
+    "With `stream: true`: server-sent events. One `data:` line of JSON per token (FirstToken, then NextToken), then "
+    "one Closing, or one StreamError in its place, then `data: [DONE]`. Lines that begin with `:` are comments, sent "
+    "when nothing else has been for a while."
+)
+STREAM_EXAMPLE = (
+    'data: {"token": "The", "token_id": 311, "prefill_time_ms": 12.3}\n\n'
+    'data: {"token": " answer", "token_id": 1234, "step_ms": 4.5}\n\n'
+    'data: {"finish_reason": "stop", "prompt_tokens": 8, "cached_tokens": 0, "completion_tokens": 2, '
+    '"total_time_ms": 17.1}\n\n'
+    "data: [DONE]\n\n"
+)
+
+ENDPOINT = Endpoint(
+    path="/generate",
+    parse=parse,
+    summary="Continue a prompt",
+    request=GenerateBody,
+    answer=Completion,
+    stream=(FirstToken, NextToken, Closing, StreamError),
+    stream_description=STREAM_DESCRIPTION,
+    stream_example=STREAM_EXAMPLE,
+    example={"prompt": "What is 2 + 2?", "stream": True},
+    refusals={
+        413: "The body is too large.",
+        415: "The body does not call itself JSON.",
+        422: "The body is not valid, or the prompt does not fit the context.",
+        500: "The engine failed on the way.",
+        503: "No engine, or no place in its queue, just now.",
+    },
+    problems=Problems,
+    error=Detail,
+)

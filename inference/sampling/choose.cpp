@@ -1,0 +1,322 @@
+// Chooses a token for each row of logits: the largest, or a random one of those that top_k, top_p and min_p leave.
+//
+// A whole vocabulary is read a few times and is never sorted: at 16 streams, sorting takes longer than a layer of the
+// model. Rows share nothing, so a row's token is the same whatever the other rows ask for. choose.py compiles and calls
+// this; draw.py and adjustments.py say the same in torch, and the tests hold one against the other.
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "../decoders/native/numbers.hpp"
+
+namespace {
+
+constexpr int64_t BLOCK = 1024;  // numbers that are summed in float32 before they go into a sum in float64
+constexpr int64_t STEPS = 8;     // thresholds that are tried in one pass
+constexpr int64_t FEW = 64;      // so many numbers are sorted
+constexpr int64_t BROKEN = -1;   // instead of a token id
+constexpr float ABOVE_ALL = 2;   // no weight is more than 1
+
+struct Row {  // mirrored by choose.py
+    double temperature, top_p, min_p, uniform;  // temperature 0: take the largest; top_p 1: off
+    double repetition, presence, frequency;     // penalties
+    int64_t top_k;                              // 0: off
+    const int64_t *seen_ids, *seen_counts;      // what the penalties apply to
+    const int64_t *bias_ids;
+    const float *biases;
+    const int64_t *banned_ids;
+    const uint32_t *mask;  // a bit per token, the lowest first; null if every token is allowed
+    int64_t seen_size, bias_size, banned_size;
+    bool is_truncated() const { return top_k > 0 || top_p < 1; }
+    bool changes_logits() const { return seen_size || bias_size || banned_size || mask; }
+};
+
+constexpr float NEGATIVE_INFINITY = -std::numeric_limits<float>::infinity();
+
+// A thread's scratch, kept from step to step. The vectors are as long as the vocabulary, in whole blocks.
+struct Scratch {
+    std::vector<float> weights, candidates;
+    std::vector<double> masses;  // of each block of weights
+    std::vector<int64_t> ties;   // how many weights of each block are kept though they equal the cut
+    void resize(int64_t blocks) {
+        weights.resize(blocks * BLOCK);
+        candidates.resize(blocks * BLOCK + LANES);
+        masses.resize(blocks);
+        ties.resize(blocks);
+    }
+};
+
+// Which weights are kept: all above `least`, and the first `ties` of those that equal it.
+struct Cut {
+    float least;
+    int64_t ties;
+};
+
+// What the kept weights must reach: a number of weights, or a sum of them.
+enum class By { COUNT, MASS };
+
+struct Peak {
+    float value;
+    int64_t at;
+};
+
+// The largest logit and the first place where it is; at BROKEN if one is NaN, or if the largest is not finite.
+Peak find_peak(const float *logits, int64_t size) {
+    float largest = NEGATIVE_INFINITY;
+    int64_t block_of_largest = 0;
+    Ints is_nan = {};
+    for (int64_t begin = 0; begin < size; begin += BLOCK) {
+        const int64_t end = std::min(begin + BLOCK, size);
+        Floats most = Floats{} + NEGATIVE_INFINITY;
+        int64_t i = begin;
+        for (; i + LANES <= end; i += LANES) {
+            const Floats x = load(logits + i);
+            most = x > most ? x : most;
+            is_nan |= x != x;
+        }
+        float here = most[0];
+        for (int64_t lane = 1; lane < LANES; ++lane) here = std::max(here, most[lane]);
+        for (; i < end; ++i) {
+            here = std::max(here, logits[i]);
+            is_nan[0] |= logits[i] != logits[i];
+        }
+        if (here > largest) {
+            largest = here;
+            block_of_largest = begin;
+        }
+    }
+    for (int64_t lane = 1; lane < LANES; ++lane) is_nan[0] |= is_nan[lane];
+    if (is_nan[0] || !std::isfinite(largest)) return {largest, BROKEN};
+    int64_t at = block_of_largest;
+    while (logits[at] != largest) ++at;
+    return {largest, at};
+}
+
+// Mask, bans, biases, then penalties.
+void adjust(float *logits, int64_t size, const Row &row) {
+    if (row.mask)
+        for (int64_t i = 0; i < size; ++i)
+            logits[i] = row.mask[i / 32] >> (i % 32) & 1 ? logits[i] : NEGATIVE_INFINITY;
+    for (int64_t i = 0; i < row.banned_size; ++i) logits[row.banned_ids[i]] = NEGATIVE_INFINITY;
+    for (int64_t i = 0; i < row.bias_size; ++i) logits[row.bias_ids[i]] += row.biases[i];
+    const float repetition = row.repetition;
+    for (int64_t i = 0; i < row.seen_size; ++i) {
+        float &logit = logits[row.seen_ids[i]];
+        const float amount = row.frequency * row.seen_counts[i] + (row.seen_counts[i] > 0 ? row.presence : 0);
+        logit = (logit > 0 ? logit / repetition : logit * repetition) - amount;
+    }
+}
+
+// e^((logit - largest) / temperature) for every token, so the largest weight is 1; 0 for those below min_p. Fills the
+// last block up with zeros, and the masses of the blocks.
+void weigh(const float *logits, int64_t size, float largest, const Row &row, Scratch &scratch) {
+    const float factor = 1 / float(row.temperature), min_p = row.min_p;
+    const auto weights_of = [&](Floats x) {
+        const Floats scaled = (x - largest) * factor;
+        const Floats weights = exponential(scaled);
+        return scaled > -87.0f && weights >= min_p ? weights : Floats{};
+    };
+    for (int64_t begin = 0, block = 0; begin < size; begin += BLOCK, ++block) {
+        Floats mass = {};
+        for (int64_t i = begin; i < begin + BLOCK; i += LANES) {
+            Floats weights = {};
+            if (i + LANES <= size) {
+                weights = weights_of(load(logits + i));
+            } else if (i < size) {
+                float rest[LANES];
+                std::fill(rest, rest + LANES, NEGATIVE_INFINITY);
+                std::copy(logits + i, logits + size, rest);
+                weights = weights_of(load(rest));
+            }
+            store(scratch.weights.data() + i, weights);
+            mass += weights;
+        }
+        scratch.masses[block] = sum(mass);
+    }
+}
+
+// Copy those of `size` numbers, whole vectors, that are at least `from` and below `to`. `into` may be `numbers`.
+int64_t copy_between(const float *numbers, int64_t size, float from, float to, float *into) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < size; i += LANES) {
+#if defined(__AVX512F__)
+        const __m512 x = _mm512_loadu_ps(numbers + i);
+        const __mmask16 wanted = _mm512_cmp_ps_mask(x, _mm512_set1_ps(from), _CMP_GE_OQ) &
+                                 _mm512_cmp_ps_mask(x, _mm512_set1_ps(to), _CMP_LT_OQ);
+        if (!wanted) continue;
+        _mm512_storeu_ps(into + count, _mm512_maskz_compress_ps(wanted, x));
+        count += __builtin_popcount(wanted);
+#else
+        for (int64_t j = i; j < i + LANES; ++j) {
+            const float x = numbers[j];
+            into[count] = x;
+            count += x >= from && x < to;
+        }
+#endif
+    }
+    return count;
+}
+
+// How many of `size` numbers, whole vectors, are at least as large as each threshold, or what those add up to.
+template <By BY>
+void measure(const float *numbers, int64_t size, const float *thresholds, double *amounts) {
+    std::fill(amounts, amounts + STEPS, 0.0);
+    for (int64_t begin = 0; begin < size; begin += BLOCK) {
+        Floats amount[STEPS] = {};
+        for (int64_t i = begin; i < std::min(begin + BLOCK, size); i += LANES) {
+            const Floats x = load(numbers + i), counted = BY == By::MASS ? x : Floats{} + 1;
+            for (int64_t step = 0; step < STEPS; ++step) amount[step] += x >= thresholds[step] ? counted : Floats{};
+        }
+        for (int64_t step = 0; step < STEPS; ++step) amounts[step] += sum(amount[step]);
+    }
+}
+
+// The cut among a few positive numbers, if `amount` is kept already. Of them, one is kept at least.
+template <By BY>
+Cut cut_sorted(float *numbers, int64_t size, double amount, double goal) {
+    std::sort(numbers, numbers + size, std::greater<float>());
+    int64_t kept = 0;
+    do amount += BY == By::MASS ? numbers[kept] : 1;
+    while (++kept < size && amount < goal);
+    const float least = numbers[kept - 1];
+    const float *equals = std::lower_bound(numbers, numbers + kept, least, std::greater<float>());
+    return {least, numbers + kept - equals};
+}
+
+// Thresholds from `most` down to `least`, less and less apart: evenly by their bits. The first is more than `least`.
+void spread(float least, float most, float *thresholds) {
+    int32_t lower, upper;
+    memcpy(&lower, &least, sizeof lower);
+    memcpy(&upper, &most, sizeof upper);
+    for (int64_t step = 0; step < STEPS; ++step) {
+        const int32_t bits = upper - int32_t((upper - lower) * (step + 1) / (STEPS + 1));
+        memcpy(thresholds + step, &bits, sizeof bits);
+    }
+}
+
+// The smallest number of largest weights that reaches the goal. Thresholds that lie ever closer together are tried, and
+// the weights between the last that does not keep enough and the first that does are looked at again. `size` weights
+// from 0 to 1, whole vectors, not all 0; `candidates` has room for as many and a vector more.
+template <By BY>
+Cut find_cut(const float *weights, int64_t size, double goal, float *candidates) {
+    double amount = 0;  // of what is kept whatever the next pass says
+    float from = std::numeric_limits<float>::min(), to = ABOVE_ALL;
+    float thresholds[STEPS] = {0x1p-1f, 0x1p-2f, 0x1p-3f, 0x1p-4f, 0x1p-6f, 0x1p-8f, 0x1p-11f, 0x1p-15f};
+    while (true) {
+        double amounts[STEPS];
+        measure<BY>(weights, size, thresholds, amounts);
+        int64_t step = 0;
+        while (step < STEPS && amount + amounts[step] < goal) ++step;
+        const float lower = step < STEPS ? thresholds[step] : from, upper = step ? thresholds[step - 1] : to;
+        const int64_t found = copy_between(weights, size, lower, upper, candidates);
+        if (step) amount += amounts[step - 1];
+        if (found == 0) return {upper, std::numeric_limits<int64_t>::max()};  // short by rounding alone: keep all above
+        if (found <= FEW) return cut_sorted<BY>(candidates, found, amount, goal);
+        const auto [least, most] = std::minmax_element(candidates, candidates + found);
+        if (*least == *most) {  // equal weights: as many as are missing
+            const double missing = (goal - amount) / (BY == By::MASS ? *least : 1);
+            return {*least, int64_t(std::clamp(std::ceil(missing), 1.0, double(found)))};
+        }
+        from = *least, to = std::nextafter(*most, ABOVE_ALL);
+        spread(*least, *most, thresholds);
+        weights = candidates;
+        size = (found + LANES - 1) / LANES * LANES;
+        std::fill(candidates + found, candidates + size, 0.0f);
+    }
+}
+
+double total(const std::vector<double> &masses) {
+    double all = 0;
+    for (const double mass : masses) all += mass;
+    return all;
+}
+
+// What top_k and then top_p leave.
+Cut truncate(const Row &row, int64_t size, Scratch &scratch) {
+    const float *weights = scratch.weights.data();
+    float *candidates = scratch.candidates.data();
+    const int64_t whole = scratch.weights.size();
+    if (row.top_k == 0 || row.top_k >= size)
+        return find_cut<By::MASS>(weights, whole, row.top_p * total(scratch.masses), candidates);
+    const Cut by_count = find_cut<By::COUNT>(weights, whole, row.top_k, candidates);
+    if (row.top_p >= 1) return by_count;
+    const int64_t above = copy_between(weights, whole, std::nextafter(by_count.least, ABOVE_ALL), ABOVE_ALL, candidates);
+    std::vector<float> kept(candidates, candidates + above);
+    kept.resize(above + std::min(by_count.ties, row.top_k - above), by_count.least);
+    double mass = 0;
+    for (const float weight : kept) mass += weight;
+    kept.resize((kept.size() + LANES - 1) / LANES * LANES);  // with zeros
+    return find_cut<By::MASS>(kept.data(), kept.size(), row.top_p * mass, candidates);
+}
+
+// Take what is cut out of the blocks' masses.
+void apply(const Cut &cut, Scratch &scratch) {
+    int64_t ties = cut.ties;
+    for (size_t block = 0; block < scratch.masses.size(); ++block) {
+        const float *weights = scratch.weights.data() + block * BLOCK;
+        Floats above = {};
+        Ints equal = {};
+        for (int64_t i = 0; i < BLOCK; i += LANES) {
+            const Floats x = load(weights + i);
+            above += x > cut.least ? x : Floats{};
+            equal -= x == cut.least;
+        }
+        const int64_t equals = sum(__builtin_convertvector(equal, Floats));
+        scratch.ties[block] = std::min(equals, ties);
+        ties -= scratch.ties[block];
+        scratch.masses[block] = sum(above) + double(scratch.ties[block]) * cut.least;
+    }
+}
+
+// The token in whose share of all the mass `uniform` falls; tokens follow one another by their ids.
+int64_t draw(double uniform, const Cut &cut, const Scratch &scratch) {
+    double target = uniform * total(scratch.masses);
+    size_t block = 0, last = scratch.masses.size() - 1;
+    while (scratch.masses[last] == 0) --last;
+    while (block < last && target >= scratch.masses[block]) target -= scratch.masses[block++];
+    const float *weights = scratch.weights.data() + block * BLOCK;
+    int64_t ties = scratch.ties[block], token = 0;
+    double mass = 0;
+    for (int64_t i = 0; i < BLOCK && mass <= target; ++i) {
+        if (!(weights[i] > cut.least) && !(weights[i] == cut.least && ties-- > 0)) continue;
+        token = i;
+        mass += weights[i];
+    }
+    return block * BLOCK + token;
+}
+
+int64_t choose_token(float *logits, int64_t size, const Row &row, Scratch &scratch) {
+    Peak peak = find_peak(logits, size);
+    if (peak.at != BROKEN && row.changes_logits()) {
+        adjust(logits, size, row);
+        peak = find_peak(logits, size);
+    }
+    if (peak.at == BROKEN || row.temperature == 0) return peak.at;
+    weigh(logits, size, peak.value, row, scratch);
+    if (!row.is_truncated()) {
+        std::fill(scratch.ties.begin(), scratch.ties.end(), 0);
+        return draw(row.uniform, {0, 0}, scratch);
+    }
+    const Cut cut = truncate(row, size, scratch);
+    apply(cut, scratch);
+    return draw(row.uniform, cut, scratch);
+}
+
+}  // namespace
+
+// Writes a token id for each row of logits [row_count][vocabulary], or BROKEN where no token can be chosen. Logits are
+// changed as the rows say.
+extern "C" void choose(float *logits, const Row *rows, int64_t row_count, int64_t vocabulary, int64_t threads,
+                       int64_t *token_ids) {
+#pragma omp parallel num_threads(std::min(threads, row_count))
+    {
+        static thread_local Scratch scratch;
+        scratch.resize((vocabulary + BLOCK - 1) / BLOCK);
+#pragma omp for schedule(dynamic)
+        for (int64_t row = 0; row < row_count; ++row)
+            token_ids[row] = choose_token(logits + row * vocabulary, vocabulary, rows[row], scratch);
+    }
+}

@@ -1,0 +1,88 @@
+"""Compiles choose.cpp and calls it: changes of a step's logits and the choice of its tokens on a CPU, in one call."""
+
+import ctypes
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inference.decoders.native.build import CannotBuild, build
+from inference.sampling import draw
+from inference.scheduling.sample_args import SampleArgs
+
+log = logging.getLogger("engine")
+
+Chooser = Callable[[Tensor, Sequence[SampleArgs]], list[int | None]]
+"""Returns a token id for each row of logits, None where the row is broken: `draw.choose`, or a `NativeChooser`."""
+SOURCE = Path(__file__).with_name("choose.cpp")
+
+
+class _Row(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_double) for name in ("temperature", "top_p", "min_p", "uniform")),
+        *((name, ctypes.c_double) for name in ("repetition", "presence", "frequency")),
+        ("top_k", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("seen_ids", "seen_counts", "bias_ids", "biases", "banned_ids", "mask")),
+        *((name, ctypes.c_int64) for name in ("seen_size", "bias_size", "banned_size")),
+    )
+
+
+class NativeChooser:
+    """Chooses a token for each row of logits on a CPU.
+
+    Raises:
+        CannotBuild: there is no compiler, or it fails.
+    """
+
+    def __init__(self) -> None:
+        self._library = build(SOURCE, {"BF16": 0, "INT8": 0})
+        self._library.choose.restype = None
+        self._threads = torch.get_num_threads()
+
+    def __call__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
+        """Return a token id for each row of `logits` [rows, vocabulary], None where the row is broken."""
+        logits = logits.float().contiguous()
+        row_count, vocabulary = logits.shape
+        token_ids = (ctypes.c_int64 * row_count)()
+        self._library.choose(
+            ctypes.c_void_p(logits.data_ptr()),
+            (_Row * row_count)(*(_row(row, vocabulary) for row in rows)),
+            ctypes.c_int64(row_count),
+            ctypes.c_int64(vocabulary),
+            ctypes.c_int64(self._threads),
+            token_ids,
+        )
+        return [None if token_id < 0 else token_id for token_id in token_ids]
+
+
+def _row(args: SampleArgs, vocabulary: int) -> _Row:
+    """What choose.cpp is told; `args` keeps alive what it points to."""
+    row = _Row(args.temperature, args.top_p, args.min_p, args.uniform, top_k=min(args.top_k, vocabulary))
+    if args.is_greedy:
+        row.temperature = 0
+    if args.seen is not None:
+        row.repetition, row.presence = args.repetition_penalty, args.presence_penalty
+        row.frequency = args.frequency_penalty
+        row.seen_ids, row.seen_size = args.seen.ids.buffer_info()
+        row.seen_counts, _ = args.seen.counts.buffer_info()
+    if args.bias is not None:
+        row.bias_ids, row.bias_size = args.bias.ids.buffer_info()
+        row.biases, _ = args.bias.values.buffer_info()
+    if args.banned_ids is not None:
+        row.banned_ids, row.banned_size = args.banned_ids.buffer_info()
+    if args.mask is not None:
+        assert args.mask.size * 32 >= vocabulary
+        row.mask = args.mask.ctypes.data
+    return row
+
+
+def chooser_for(device: torch.device, is_compiled: bool) -> Chooser:
+    """The fastest chooser for logits on `device`: in C++ if there may be a compiler, else in torch."""
+    if is_compiled and device.type == "cpu":
+        try:
+            return NativeChooser()
+        except CannotBuild as reason:
+            log.warning("Tokens are chosen uncompiled: %s", reason)
+    return draw.choose

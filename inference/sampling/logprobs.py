@@ -1,0 +1,57 @@
+"""Log probabilities under the raw logits: before penalties, temperature and masks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from inference.scheduling.sample_args import RowLogprobs, SampleArgs
+from interface.requests import MAX_LOGPROBS
+
+ROWS_AT_ONCE = 16
+"""Prompt tokens whose log probabilities are held at the same time."""
+
+
+class RawLogits:
+    """A copy of the logits of those rows whose log probabilities are wanted, for when the tokens are chosen."""
+
+    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> None:
+        self._counts = {number: row.logprobs for number, row in enumerate(rows) if row.logprobs is not None}
+        self._logprobs = logits[list(self._counts)].log_softmax(-1, dtype=torch.float32) if self._counts else logits
+
+    def report(self, token_ids: Sequence[int]) -> dict[int, RowLogprobs]:
+        """The log probabilities of the rows that want them, by row."""
+        if not self._counts:
+            return {}
+        chosen = [token_ids[number] for number in self._counts]
+        # The same number of alternatives for any row: equal ones must come in the same order whatever others ask for.
+        reports = logprobs_of(self._logprobs, chosen, MAX_LOGPROBS if any(self._counts.values()) else 0)
+        return {
+            number: RowLogprobs(report.chosen, report.top[:count])
+            for (number, count), report in zip(self._counts.items(), reports, strict=True)
+        }
+
+
+def logprobs_of(logprobs: Tensor, token_ids: Sequence[int], count: int) -> list[RowLogprobs]:
+    """Pick the tokens' log probabilities, and the `count` largest, out of `logprobs` [tokens, vocabulary].
+
+    A token's number is the same in both, to the bit.
+    """
+    ids = torch.tensor(token_ids, device=logprobs.device)
+    chosen = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
+    values, places = logprobs.topk(min(count, logprobs.shape[-1]))
+    tops = [tuple(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)]
+    return [RowLogprobs(*pair) for pair in zip(chosen, tops, strict=True)]
+
+
+def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int) -> list[RowLogprobs]:
+    """The log probability of the token that follows each of some prompt tokens, and the `count` most likely ones.
+
+    Args:
+        logits: [tokens, vocabulary]. A few rows at a time are made log probabilities, so little memory is taken.
+    """
+    reports: list[RowLogprobs] = []
+    for first in range(0, len(next_ids), ROWS_AT_ONCE):
+        rows = logits[first : first + ROWS_AT_ONCE].log_softmax(-1, dtype=torch.float32)
+        reports += logprobs_of(rows, next_ids[first : first + ROWS_AT_ONCE], count)
+    return reports

