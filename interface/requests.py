@@ -153,10 +153,11 @@ Prompt = TextPrompt | TokenPrompt | ChatPrompt
 class Grammar:
     """What the text must match. Equal grammars compile once.
 
-    `source` is a JSON schema as text, a regular expression, a JSON list of choices, or a Lark grammar.
+    `source` is a JSON schema as text, a regular expression, a JSON list of choices, or a Lark grammar. The kind
+    `tools` is a Lark grammar too; the engine makes it from the tools of a `ChatPrompt`.
     """
 
-    kind: Literal["json_schema", "regex", "choice", "lark"]
+    kind: Literal["json_schema", "regex", "choice", "lark", "tools"]
     source: str
 
 
