@@ -100,8 +100,8 @@ class Config:
     )
     quantize: str | None = _setting(
         None,
-        _one_of("int8"),
-        "int8 compiles, with weights in eight bits: half the memory for them, and few streams much faster",
+        _one_of("int8", "int4"),
+        "int8 or int4 compiles, with weights of so many bits: less memory for them, and few streams much faster",
     )
     generation_config: str = _setting(
         "auto",

@@ -83,7 +83,7 @@ class Engine:
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
             lambda: ModelRunner(
-                checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize is not None
+                checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize
             )
         )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)

@@ -17,6 +17,7 @@ from inference.sampling.choose import chooser_for
 from inference.sampling.logprobs import prompt_logprobs
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
+from inference.weights.llama import Llama
 
 
 class ModelRunner:
@@ -29,19 +30,17 @@ class ModelRunner:
     @torch.inference_mode()
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | Llama,
         slots: int,
         context: int,
         is_compiled: bool = False,
-        is_quantized: bool = False,
+        quantize: str | None = None,
     ) -> None:
-        weight = model.get_input_embeddings().weight
-        assert isinstance(weight, Tensor)  # [vocabulary, hidden]
-        self.vocabulary = weight.shape[0]
         self._device = model.device
         self._cache = KVCache(slots, context)
-        self._decoder = select_decoder(model, self._cache, is_compiled, is_quantized)
-        self._choose = chooser_for(self._device, is_compiled or is_quantized)
+        self.vocabulary = _vocabulary(model)
+        self._decoder = select_decoder(model, self._cache, is_compiled, quantize)
+        self._choose = chooser_for(self._device, is_compiled or quantize is not None)
 
     @property
     def cache_bytes(self) -> int:
@@ -76,3 +75,12 @@ class ModelRunner:
         for chunk in schedule.chunks:
             chunk.sequence.cached_tokens = chunk.end
         return logits
+
+
+def _vocabulary(model: PreTrainedModel | Llama) -> int:
+    """Of how many tokens a model knows the embedding."""
+    if isinstance(model, Llama):
+        return model.embedding.shape[0]
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)  # [vocabulary, hidden]
+    return weight.shape[0]

@@ -3,7 +3,7 @@
 There are three decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
 go to one of our own, in C++ if compiling is asked for, else in operators of torch. Any other runs the code that
 transformers has for it, with our attention and matrix products; compiled, torch compiles its layers. On a GPU,
-compiling means CUDA graphs of the decode steps. Only the decoder in C++ reads matrices in eight bits.
+compiling means CUDA graphs of the decode steps. Only the decoder in C++ computes from quantized matrices as they are.
 """
 
 import logging
@@ -19,38 +19,49 @@ from inference.decoders.cuda_graphs import GraphedDecoder, captured, has_graphs
 from inference.decoders.decoder import Decoder
 from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
+from inference.decoders.native.trial import check_products
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.decoders.transformers_decoder import TransformersDecoder
 from inference.decoders.trial import Trial, first_line
 from inference.weights import llama
+from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel
 
 log = logging.getLogger("engine")
 
 
 def select_decoder(
-    model: PreTrainedModel, cache: KVCache, is_compiled: bool = False, is_quantized: bool = False
+    model: PreTrainedModel | Llama, cache: KVCache, is_compiled: bool = False, quantize: str | None = None
 ) -> Decoder:
     """The fastest decoder that computes a model on a cache; the model is then the decoder's, for good.
+
+    Args:
+        quantize: int8 or int4, to round the model's matrices to so many bits.
 
     Raises:
         UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
     """
+    is_compiled = is_compiled or quantize is not None
+    if isinstance(model, Llama):
+        return _for_llama(model, cache, is_compiled, quantize)
     check_rotations(model, cache.context)
     trial = Trial(model, cache, depends_on_length=_not_llama(model, cache.context) is not None)
     device = model.device
     try:
-        decoder = _build(model, cache, is_compiled or is_quantized, is_quantized)
-        trial.verify(decoder, is_quantized)
+        decoder = _build(model, cache, is_compiled, quantize)
+        if quantize:
+            trial.verify_quantized(decoder, quantize)
+        else:
+            trial.verify(decoder)
     except UnsupportedModel:
         raise
     except Exception as error:  # there is no end of ways in which a model's code may not fit
         raise UnsupportedModel(
             f"{type(model).__name__} cannot run on this engine's cache: {first_line(error)}"
         ) from error
-    if not is_quantized:
+    if not quantize:
         trial.verify_lengths(decoder)
-    if not (is_compiled or is_quantized):
+    if not is_compiled:
         return decoder
     return _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
 
@@ -96,33 +107,49 @@ def _not_llama(model: PreTrainedModel, context: int) -> llama.NotLlama | None:
     return None
 
 
-def _build(model: PreTrainedModel, cache: KVCache, is_compiled: bool, is_quantized: bool) -> Decoder:
-    reason: Exception | None = _not_llama(model, cache.context)
-    is_llama = reason is None
-    if is_llama and is_compiled:
+def _build(model: PreTrainedModel, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
+    if reason := _not_llama(model, cache.context):
+        _refuse_quantizing(quantize, reason)
+        if is_compiled:
+            log.info("No decoder in C++ for this model: %s", reason)
+        return TransformersDecoder(model)
+    return _for_llama(llama.take_apart(model, cache.row_length), cache, is_compiled, quantize)
+
+
+def _for_llama(model: Llama, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
+    """The decoder in C++ if compiling is asked for and works, else that of torch's operators."""
+    if is_compiled:
         try:
-            return _native(model, cache, is_quantized)
-        except (NotNative, CannotBuild) as cannot:
-            reason = cannot
-    if reason is not None and is_quantized:
-        raise UnsupportedModel(f"int8 needs the decoder in C++, and there is none here: {reason}") from reason
-    if isinstance(reason, CannotBuild):
-        log.warning("The model runs uncompiled: %s", reason)
-    elif reason is not None and is_compiled:
-        log.info("No decoder in C++ for this model: %s", reason)
-    return TorchDecoder(llama.take_apart(model, cache.row_length)) if is_llama else TransformersDecoder(model)
+            return _native(model, cache, quantize)
+        except (NotNative, CannotBuild) as reason:
+            _refuse_quantizing(quantize, reason)
+            if isinstance(reason, CannotBuild):
+                log.warning("The model runs uncompiled: %s", reason)
+            else:
+                log.info("No decoder in C++ for this model: %s", reason)
+    return TorchDecoder(model)
 
 
-def _native(model: PreTrainedModel, cache: KVCache, is_quantized: bool) -> NativeDecoder:
-    """The decoder in C++ for a model of the Llama type, which is left as it is if there can be none.
+def _native(model: Llama, cache: KVCache, quantize: str | None) -> NativeDecoder:
+    """The decoder in C++; the model is left as it is if there can be none.
 
     Raises:
         NotNative, CannotBuild: see `build_for`.
+        UnsupportedModel: what the compiler made of a quantized product is wrong.
     """
     began = time.perf_counter()
-    library = build_for(model, is_quantized)
+    library = build_for(model, model.formats | (llama.formats_of(quantize) if quantize else set()))
     log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
-    return NativeDecoder(library, llama.take_apart(model, cache.row_length), cache, is_quantized)
+    if quantize:
+        model = llama.quantized(model, quantize)
+    for matrix in model.of_each_format():
+        check_products(library, model.dtype, matrix)
+    return NativeDecoder(library, model, cache)
+
+
+def _refuse_quantizing(quantize: str | None, reason: Exception) -> None:
+    if quantize:
+        raise UnsupportedModel(f"{quantize} needs the decoder in C++, and there is none here: {reason}") from reason
 
 
 def _with_graphs(decoder: Decoder, cache: KVCache, device: torch.device, trial: Trial) -> Decoder:

@@ -14,6 +14,7 @@ from inference.cache.batch import Batch
 from inference.decoders.decoder import TryOut
 from inference.decoders.linear import Linear
 from inference.weights.llama import Layer, Llama, Sizes
+from inference.weights.quantized import Matrix, as_tensor
 
 ROW_STEP = 16
 """If matrices are packed, more tokens than this are filled up to a multiple of it: oneDNN makes a kernel for each new
@@ -30,11 +31,12 @@ class TorchDecoder:
         signs = torch.cat([-torch.ones(half), torch.ones(half)]).to(llama.sines.device)
         self._cosines = llama.cosines.to(llama.dtype)[:, None]  # [positions, 1, head_dim]
         self._sines = (llama.sines * signs).to(llama.dtype)[:, None]
-        self._layers = [_Layer(number, llama.layers.pop(0), sizes) for number in range(len(llama.layers))]
-        self._final_norm = _RMSNorm(llama.final_norm, sizes.epsilon)
-        self._head = Linear(llama.head, None)
+        self._layers = [_Layer(number, llama.layers.pop(0), sizes, llama.dtype) for number in range(len(llama.layers))]
+        self._final_norm = _RMSNorm(llama.final_norm.to(llama.dtype), sizes.epsilon)
+        self._head = _linear(llama.dtype, llama.head)
         # Where every matrix is packed, nothing else is left of the file that it was read from, and that can go.
-        self._embedding = llama.embedding.clone() if self._head.is_packed else llama.embedding
+        embedding = as_tensor(llama.embedding, llama.dtype)
+        self._embedding = embedding.clone() if self._head.is_packed else embedding
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
@@ -51,17 +53,19 @@ class TorchDecoder:
 
 
 class _Layer:
-    def __init__(self, number: int, layer: Layer, sizes: Sizes) -> None:
+    def __init__(self, number: int, layer: Layer, sizes: Sizes, dtype: torch.dtype) -> None:
         self._number = number
         self._sizes = sizes
-        self._input_norm, self._mlp_norm = (_RMSNorm(w, sizes.epsilon) for w in (layer.input_norm, layer.mlp_norm))
-        self._query_norm, self._key_norm = (
-            None if w is None else _RMSNorm(w, sizes.epsilon) for w in (layer.query_norm, layer.key_norm)
+        self._input_norm, self._mlp_norm = (
+            _RMSNorm(w.to(dtype), sizes.epsilon) for w in (layer.input_norm, layer.mlp_norm)
         )
-        self._qkv = Linear(layer.qkv, layer.qkv_bias)
-        self._output = Linear(layer.output, None)
-        self._gate_up = Linear(torch.cat([layer.gate, layer.up]), None)
-        self._down = Linear(layer.down, None)
+        self._query_norm, self._key_norm = (
+            None if w is None else _RMSNorm(w.to(dtype), sizes.epsilon) for w in (layer.query_norm, layer.key_norm)
+        )
+        self._qkv = _linear(dtype, layer.query, layer.key, layer.value, bias=layer.qkv_bias)
+        self._output = _linear(dtype, layer.output)
+        self._gate_up = _linear(dtype, layer.gate, layer.up)
+        self._down = _linear(dtype, layer.down)
 
     def forward(self, hidden: Tensor, batch: Batch, cosines: Tensor, sines: Tensor) -> Tensor:
         hidden = self._output(self._attend(self._input_norm(hidden), batch, cosines, sines), plus=hidden)
@@ -81,6 +85,12 @@ class _Layer:
         query, key = turned[:, : sizes.heads], turned[:, sizes.heads :]
         attended = attend_slots(batch, self._number, query, key, value, sizes.scale).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
+
+
+def _linear(dtype: torch.dtype, *matrices: Matrix, bias: Tensor | None = None) -> Linear:
+    """The product with matrices of the same inputs, one below the other."""
+    first, *others = [as_tensor(matrix, dtype) for matrix in matrices]
+    return Linear(torch.cat([first, *others]) if others else first, bias)
 
 
 class _RMSNorm:

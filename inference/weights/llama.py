@@ -5,12 +5,16 @@ for queries and keys. Their classes in transformers serve training, caches and m
 of that. What differs from the pattern is refused with a reason, and is served by the model's own code.
 """
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from inference.weights.quantized import QUANTIZERS, Matrix, QuantizedMatrix, quantize
 
 MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
@@ -25,16 +29,22 @@ class NotLlama(Exception):
 class Layer:
     """One layer's weights, [outputs, inputs] each; norms are [size]."""
 
-    qkv: Tensor  # queries of all heads, then keys, then values
-    qkv_bias: Tensor | None
-    output: Tensor
-    gate: Tensor
-    up: Tensor
-    down: Tensor
+    query: Matrix  # of all heads
+    key: Matrix
+    value: Matrix
+    qkv_bias: Tensor | None  # of all three, one after the other
+    output: Matrix
+    gate: Matrix
+    up: Matrix
+    down: Matrix
     input_norm: Tensor
     mlp_norm: Tensor
     query_norm: Tensor | None  # [head_dim]
     key_norm: Tensor | None
+
+    @property
+    def matrices(self) -> dict[str, Matrix]:
+        return {name: getattr(self, name) for name in ("query", "key", "value", "output", "gate", "up", "down")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +63,32 @@ class Llama:
     """A model, taken apart."""
 
     sizes: Sizes
-    embedding: Tensor  # [vocabulary, hidden]
+    dtype: torch.dtype  # to compute in
+    embedding: Matrix  # [vocabulary, hidden]
     layers: list[Layer]
     final_norm: Tensor
-    head: Tensor  # [vocabulary, hidden]
+    head: Matrix  # [vocabulary, hidden]
     cosines: Tensor  # [positions, head_dim], float32
     sines: Tensor
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.embedding.dtype
+    def device(self) -> torch.device:
+        return self.final_norm.device
+
+    @property
+    def formats(self) -> set[str]:
+        """The formats of its quantized matrices."""
+        return {matrix.format for matrix in self.of_each_format()}
+
+    def of_each_format(self) -> list[QuantizedMatrix]:
+        """A quantized matrix of each format that it has."""
+        quantized = (matrix for matrix in self._matrices() if isinstance(matrix, QuantizedMatrix))
+        return list({matrix.format: matrix for matrix in quantized}.values())
+
+    def _matrices(self) -> Iterator[Matrix]:
+        yield from (self.embedding, self.head)
+        for layer in self.layers:
+            yield from layer.matrices.values()
 
 
 def check(model: PreTrainedModel, context: int) -> None:
@@ -107,6 +133,7 @@ def take_apart(model: PreTrainedModel, positions: int) -> Llama:
             epsilon=model.config.rms_norm_eps,
             scale=attention.scaling,
         ),
+        dtype=decoder.embed_tokens.weight.dtype,
         embedding=decoder.embed_tokens.weight.detach(),
         layers=[_layer(layer) for layer in decoder.layers],
         final_norm=decoder.norm.weight.detach(),
@@ -118,11 +145,39 @@ def take_apart(model: PreTrainedModel, positions: int) -> Llama:
     return taken
 
 
+def formats_of(kind: str) -> set[str]:
+    """The formats of the matrices that `quantized` makes."""
+    return {QUANTIZERS[kind][0], QUANTIZERS["int8"][0]}
+
+
+def quantized(llama: Llama, kind: str) -> Llama:
+    """The model with every matrix that is multiplied in int8 or int4; the logits' is in int8 either way.
+
+    `llama` is left without its layers, so that one layer at a time exists twice.
+
+    Raises:
+        ValueError: a matrix has weights that no scale can hold.
+    """
+    layers = [_quantized_layer(llama.layers.pop(0), kind) for _ in range(len(llama.layers))]
+    return dataclasses.replace(llama, layers=layers, head=_quantized(llama.head, "int8"))
+
+
+def _quantized_layer(layer: Layer, kind: str) -> Layer:
+    matrices: dict[str, Any] = {name: _quantized(matrix, kind) for name, matrix in layer.matrices.items()}
+    return dataclasses.replace(layer, **matrices)
+
+
+def _quantized(matrix: Matrix, kind: str) -> QuantizedMatrix:
+    return matrix if isinstance(matrix, QuantizedMatrix) else quantize(matrix, kind)
+
+
 def _layer(layer: Any) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     parts = [attention.q_proj, attention.k_proj, attention.v_proj]
     return Layer(
-        qkv=torch.cat([part.weight.detach() for part in parts]),
+        query=attention.q_proj.weight.detach(),
+        key=attention.k_proj.weight.detach(),
+        value=attention.v_proj.weight.detach(),
         qkv_bias=None if parts[0].bias is None else torch.cat([part.bias.detach() for part in parts]),
         output=attention.o_proj.weight.detach(),
         gate=mlp.gate_proj.weight.detach(),

@@ -43,12 +43,13 @@ def perplexity(decoder: Decoder, cache: KVCache, documents: Sequence[Encoded]) -
 
 
 def decoders(dtype: torch.dtype, cache: KVCache) -> Iterator[tuple[str, Decoder]]:
-    """The bundled model as it comes, compiled, and with its matrices in eight bits."""
+    """The bundled model as it comes, compiled, and with its matrices in eight and in four bits."""
     yield "as it comes", TorchDecoder(llama.take_apart(_model(dtype), cache.row_length))
-    for name, is_quantized in (("compiled", False), ("compiled, matrices in eight bits", True)):
-        model = _model(dtype)
-        library = build_for(model, is_quantized)
-        yield name, NativeDecoder(library, llama.take_apart(model, cache.row_length), cache, is_quantized)
+    for kind in (None, "int8", "int4"):
+        taken = llama.take_apart(_model(dtype), cache.row_length)
+        if kind is not None:
+            taken = llama.quantized(taken, kind)
+        yield f"compiled, {kind or 'plain'}", NativeDecoder(build_for(taken, taken.formats), taken, cache)
 
 
 def _model(dtype: torch.dtype) -> PreTrainedModel:

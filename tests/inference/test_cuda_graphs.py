@@ -43,8 +43,10 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return replay
 
-    def select_graphed(model: PreTrainedModel, cache: KVCache, *how: bool) -> GraphedDecoder:
-        decoder = select_decoder(model, cache, *how)
+    def select_graphed(
+        model: PreTrainedModel, cache: KVCache, is_compiled: bool, quantize: str | None
+    ) -> GraphedDecoder:
+        decoder = select_decoder(model, cache, is_compiled, quantize)
         return GraphedDecoder(decoder, cache, torch.device("cpu"), call)
 
     works: list[Work] = []

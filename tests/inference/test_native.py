@@ -47,6 +47,8 @@ from tests.support.tiny_models import (
     tiny_engine,
 )
 
+Q4_1_AND_Q6_K = 1 << 3 | 1 << 14
+
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", MODELS)
@@ -109,7 +111,10 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these processors are x86-64")
 @pytest.mark.parametrize("processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "haswell"])
-@pytest.mark.parametrize("precision", [("-DBF16=1", "-DINT8=0"), ("-DBF16=1", "-DINT8=1"), ("-DBF16=0", "-DINT8=1")])
+@pytest.mark.parametrize(
+    "precision",
+    [("-DBF16=1", "-DFORMATS=0"), ("-DBF16=1", f"-DFORMATS={Q4_1_AND_Q6_K}"), ("-DBF16=0", "-DFORMATS=256")],
+)
 def test_it_compiles_for_processors_that_are_not_at_hand(processor: str, precision: Sequence[str]) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)))
     sizes = ["-DHEAD_DIM=64", "-DGROUP=3"]

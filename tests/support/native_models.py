@@ -11,6 +11,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTraine
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import Decoder
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
@@ -78,21 +79,27 @@ def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
     return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
 
 
-def native(model: PreTrainedModel, cache: KVCache, is_quantized: bool = False) -> NativeDecoder:
+def native(model: PreTrainedModel, cache: KVCache, quantize: str | None = None) -> NativeDecoder:
     """The decoder in C++ for a model, which is left as it is."""
     copied = copy.deepcopy(model)
     llama.check(copied, cache.context)
-    library = build_for(copied, is_quantized)
-    return NativeDecoder(library, llama.take_apart(copied, cache.row_length), cache, is_quantized)
+    taken = llama.take_apart(copied, cache.row_length)
+    if quantize:
+        taken = llama.quantized(taken, quantize)
+    return NativeDecoder(build_for(taken, taken.formats), taken, cache)
 
 
-@torch.inference_mode()
 def logits_in_steps(
-    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], is_quantized: bool = False
+    model: PreTrainedModel, token_ids: Sequence[int], steps: Sequence[int], quantize: str | None = None
 ) -> Tensor:
     """The native decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
     cache = KVCache(4, CONTEXT)
-    decoder = native(model, cache, is_quantized)
+    return decoded_in_steps(native(model, cache, quantize), cache, token_ids, steps)
+
+
+@torch.inference_mode()
+def decoded_in_steps(decoder: Decoder, cache: KVCache, token_ids: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """A decoder's logits [tokens, vocabulary] of a text that comes in steps of so many tokens, in slot 2."""
     found, first = [], 0
     for size in steps:
         piece = torch.tensor(token_ids[first : first + size])

@@ -35,7 +35,7 @@ struct Task {
     const float *query(int64_t query) const {
         return step.qkv + (first + query / GROUP) * stride + (query_heads + query % GROUP) * HEAD_DIM;
     }
-    Weight *answer(int64_t query, int64_t inputs) const {
+    Activation *answer(int64_t query, int64_t inputs) const {
         return step.attended + (first + query / GROUP) * inputs + (query_heads + query % GROUP) * HEAD_DIM;
     }
 };

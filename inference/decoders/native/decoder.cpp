@@ -32,6 +32,18 @@ void rms_norm(const float *x, const float *weights, int64_t size, double epsilon
     }
 }
 
+void embed(const Model &model, int64_t token_id, float *to) {
+#if FORMATS
+    if (!model.embedding) {
+        const uint8_t *from = model.embedding_rows + token_id * model.embedding_row_size;
+        return with_format(model.embedding_format,
+                           [&](auto format) { read_row<decltype(format)>(from, model.hidden, to); });
+    }
+#endif
+    const Weight *from = model.embedding + token_id * model.hidden;
+    for (int64_t i = 0; i < model.hidden; ++i) to[i] = to_float(from[i]);
+}
+
 // Turn a head's first and second halves against each other, by an angle that grows with the position.
 void rotate(float *head, const float *cosines, const float *sines) {
     constexpr int64_t HALF = HEAD_DIM / 2;
@@ -70,7 +82,7 @@ void place(const Model &model, const Layer &layer, const Step &step, int64_t tok
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(cache + i, load(vector + i));
 }
 
-void run_layer(const Model &model, const Layer &layer, const Step &step, Weight *wide_panel) {
+void run_layer(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
     const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
         for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
@@ -81,7 +93,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step, Weight 
         rms_norm(step.hidden + token * hidden, layer.input_norm, hidden, model.epsilon,
                  step.normed + token * layer.qkv.inputs);
 
-    product(layer.qkv, step.normed, tokens, wide_panel, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.qkv, step.normed, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
         for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
     });
@@ -97,19 +109,19 @@ void run_layer(const Model &model, const Layer &layer, const Step &step, Weight 
         attend(task, layer.output.inputs, step.scores + omp_get_thread_num() * model.context * LANES);
     }
 
-    product(layer.output, step.attended, tokens, wide_panel, add_to_hidden);
+    product(layer.output, step.attended, tokens, step, add_to_hidden);
 
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
         rms_norm(step.hidden + token * hidden, layer.mlp_norm, hidden, model.epsilon,
                  step.normed + token * layer.gate_up.inputs);
 
-    product(layer.gate_up, step.normed, tokens, wide_panel, [&](int64_t token, int64_t panel, const float *sums) {
+    product(layer.gate_up, step.normed, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
     });
 
-    product(layer.down, step.activated, tokens, wide_panel, add_to_hidden);
+    product(layer.down, step.activated, tokens, step, add_to_hidden);
 }
 
 }  // namespace
@@ -123,15 +135,11 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 #if TILES
         if (has_tiles) configure_tiles();
 #endif
-        Weight *wide_panel = step->wide_panel + omp_get_thread_num() * step->wide_panel_size;
 #pragma omp for schedule(static)
         for (int64_t token = 0; token < step->token_count; ++token)
-            for (int64_t i = 0; i < hidden; ++i) {
-                const Weight *from = model->embedding + step->token_ids[token] * hidden;
-                step->hidden[token * hidden + i] = to_float(from[i]);
-            }
+            embed(*model, step->token_ids[token], step->hidden + token * hidden);
 
-        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step, wide_panel);
+        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step);
 
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < step->sampled_count; ++row)
@@ -142,9 +150,41 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
             for (int64_t i = 0; i < PANEL && panel * PANEL + i < model->vocabulary; ++i)
                 step->logits[row * model->vocabulary + panel * PANEL + i] = sums[i];
         };
-        product(model->head, step->normed, step->sampled_count, wide_panel, to_logits);
+        product(model->head, step->normed, step->sampled_count, *step, to_logits);
 #if TILES
         if (has_tiles) _tile_release();
 #endif
     }
 }
+
+#if FORMATS
+extern "C" int64_t strip_size(int64_t format, int64_t inputs) {  // bytes, packed
+    int64_t size = 0;
+    with_format(format, [&](auto f) { size = Strips<decltype(f)>::size(inputs); });
+    return size;
+}
+
+extern "C" void pack_strips(const Strip *strips, int64_t count, int64_t inputs, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; ++i)
+        with_format(strips[i].format, [&](auto f) {
+            Strips<decltype(f)>::pack(strips[i].blocks, strips[i].rows, inputs, strips[i].packed);
+        });
+}
+
+// For what has to be seen without a step: a strip as floats [inputs][16], a row of blocks as floats.
+extern "C" void widen(const Strip *strip, int64_t inputs, float *to) {
+    with_format(strip->format, [&](auto f) { widen_strip<decltype(f)>(strip->packed, inputs, LANES, to); });
+}
+extern "C" void read_blocks(int64_t format, const uint8_t *from, int64_t inputs, float *to) {
+    with_format(format, [&](auto f) { read_row<decltype(f)>(from, inputs, to); });
+}
+
+// x [rows][inputs] times a matrix, as in a step: `to` [rows][32 * panel_count].
+extern "C" void multiply_rows_by(const Matrix *matrix, const Step *step, const float *x, int64_t rows, float *to) {
+#pragma omp parallel num_threads(step->threads)
+    product(*matrix, x, rows, *step, [&](int64_t row, int64_t panel, const float *sums) {
+        memcpy(to + (row * matrix->panel_count + panel) * PANEL, sums, PANEL * sizeof(float));
+    });
+}
+#endif

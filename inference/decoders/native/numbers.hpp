@@ -1,7 +1,7 @@
 // Numbers, sixteen at a time: vectors, which compilers put on whatever registers there are, and the precisions.
 //
 // Defined by the compiler's command line: BF16 (1: weights, cache and the inputs of products are bfloat16; 0: float32),
-// and INT8 (1: matrices are stored as whole numbers of eight bits, see structures.hpp). Sums are float32 either way.
+// and FORMATS (other than 0: some matrices are quantized, see blocks.hpp). Sums are float32 either way.
 
 #pragma once
 
@@ -27,8 +27,8 @@ typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
-typedef int16_t Shorts __attribute__((vector_size(32), aligned(1), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint8_t UnsignedBytes __attribute__((vector_size(16), aligned(1), may_alias));
 constexpr int64_t LANES = 16;
 
 #if BF16
@@ -39,10 +39,10 @@ using Weight = float;
 constexpr int64_t PAIR = 1;
 #endif
 
-#if INT8
-using Stored = int8_t;
+#if FORMATS
+using Activation = float;  // what a quantized matrix is multiplied with is rounded once, just before
 #else
-using Stored = Weight;
+using Activation = Weight;
 #endif
 
 inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
@@ -58,6 +58,36 @@ inline Floats load(const int8_t *from) {
     return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints), Floats);
 #endif
 }
+inline Floats load(const uint8_t *from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))));
+#else
+    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const UnsignedBytes *>(from), Ints), Floats);
+#endif
+}
+// Sixteen numbers of float16. All but the exponent's offset is where float32 has it, once it is moved.
+inline Floats load_halves(const uint8_t *from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
+#else
+    const Bits halves = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits);
+    return (Floats)((halves & 0x7fff) << 13 | (halves & 0x8000) << 16) * 0x1p112f;
+#endif
+}
+inline float half_to_float(uint16_t half) {
+    const uint32_t bits = uint32_t(half & 0x7fff) << 13 | uint32_t(half & 0x8000) << 16;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number * 0x1p112f;
+}
+// a * b + c, rounded once wherever the processor can: the compiler must not choose from one function to the next.
+inline Floats add_product(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+    return a * b + c;
+#endif
+}
 inline Bits rounded(Floats numbers) {  // to the nearest bfloat16; of two, to the even one
     const Bits bits = (Bits)numbers;
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -69,9 +99,6 @@ inline void store(uint16_t *to, Floats numbers) {
 // Sixteen pairs of numbers that lie side by side, as they are multiplied with a pair of inputs.
 #if PAIR_PRODUCTS
 inline __m512bh load_pairs(const uint16_t *from) { return (__m512bh)_mm512_loadu_si512(from); }
-inline __m512bh load_pairs(const int8_t *from) {  // bfloat16 has room for eight bits
-    return _mm512_cvtne2ps_pbh((__m512)load(from + LANES), (__m512)load(from));
-}
 #elif BF16
 struct Pairs {
     Floats first, second;
@@ -79,10 +106,6 @@ struct Pairs {
 inline Pairs load_pairs(const uint16_t *from) {
     const Bits both = *reinterpret_cast<const Bits *>(from);
     return {(Floats)(both << 16), (Floats)(both & 0xffff0000)};
-}
-inline Pairs load_pairs(const int8_t *from) {
-    const Ints both = __builtin_convertvector(*reinterpret_cast<const Shorts *>(from), Ints);
-    return {__builtin_convertvector(both << 24 >> 24, Floats), __builtin_convertvector(both >> 8, Floats)};
 }
 #endif
 

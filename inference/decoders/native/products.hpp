@@ -2,7 +2,12 @@
 
 #pragma once
 
+#include <omp.h>
+
 #include "numbers.hpp"
+#if FORMATS
+#include "quantized.hpp"
+#endif
 #include "structures.hpp"
 #if TILES
 #include <sys/syscall.h>
@@ -11,18 +16,15 @@
 
 namespace {
 
-constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
-constexpr int64_t PAGE = 4096;  // bytes: by itself, a processor asks for memory ahead to the end of a page at most
-
-// ROWS rows of x times one panel. The panel is read once, from front to back, as Weight or as it is Stored.
-template <int ROWS, class Number>
-void multiply_rows(const Number *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
+// ROWS rows of x times one panel. The panel is read once, from front to back.
+template <int ROWS>
+void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     Floats left[ROWS] = {}, right[ROWS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
         // Not in a function of its own: gcc 12 would then keep the sums in memory.
         const char *ahead = reinterpret_cast<const char *>(panel) + 2 * PAGE;
         __builtin_prefetch(ahead);
-        __builtin_prefetch(ahead + PANEL * PAIR * sizeof(Number) / 2);
+        __builtin_prefetch(ahead + PANEL * PAIR * sizeof(Weight) / 2);
 #if PAIR_PRODUCTS
         const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
@@ -110,19 +112,11 @@ constexpr int ROWS_AT_ONCE = 8;
 #endif
 
 // The same for a number of rows that is known only now: up to ROWS, or (below) any.
-template <int ROWS, class Number>
-void multiply_few_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
+template <int ROWS>
+void multiply_few_rows(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS) return multiply_rows<ROWS>(panel, x, inputs, sums);
         multiply_few_rows<ROWS - 1>(panel, x, inputs, rows, sums);
-    }
-}
-
-template <class Number>
-void multiply_any_rows(const Number *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
-    for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
-        const int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
-        multiply_few_rows<ROWS_AT_ONCE>(panel, x + row * inputs, inputs, count, sums + row);
     }
 }
 
@@ -133,49 +127,92 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     if (has_tiles && rows > FEW_ROWS)
         return rows > 16 ? multiply_tiles<2>(panel, x, inputs, sums) : multiply_tiles<1>(panel, x, inputs, sums);
 #endif
-    multiply_any_rows(panel, x, inputs, rows, sums);
+    for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
+        const int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
+        multiply_few_rows<ROWS_AT_ONCE>(panel, x + row * inputs, inputs, count, sums + row);
+    }
 }
 
-// A panel as `multiply` reads it. One of eight bits is widened once for many rows, into `to`, and not at all for few:
-// then this returns null, and it is widened at each reading.
-inline const Weight *as_weights(const Weight *panel, int64_t, int64_t, Weight *) { return panel; }
-const Weight *as_weights(const int8_t *panel, int64_t inputs, int64_t rows, Weight *to) {
-    if (rows <= (has_tiles ? FEW_ROWS : 2 * ROWS_AT_ONCE)) return nullptr;
-    for (int64_t i = 0; i < inputs * PANEL; i += PANEL) {
-        __builtin_prefetch(panel + i + 2 * PAGE);
-#if PAIR_PRODUCTS
-        _mm512_storeu_si512(to + i, (__m512i)load_pairs(panel + i));
-#else
-        store(to + i, load(panel + i));
-        store(to + i + LANES, load(panel + i + LANES));
-#endif
+// All rows times one panel, 32 at a time, so that what they need of the caches does not grow.
+template <class Take>
+void multiply_panel(const Weight *weights, const Weight *x, int64_t inputs, int64_t rows, int64_t panel, Take take) {
+    for (int64_t first = 0; first < rows; first += BLOCK) {
+        const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
+        alignas(64) float sums[BLOCK][PANEL];
+        multiply(weights, x + first * inputs, inputs, count, sums);
+        for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
     }
-    return to;
 }
 
 // x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
 // The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
-// `wide_panel` [inputs][32], if the matrix is of eight bits, is the calling thread's own to work in.
 template <class Take>
-void product(const Matrix &matrix, const Weight *x, int64_t rows, Weight *wide_panel, Take take) {
+void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, Take take) {
+#pragma omp for schedule(static)
+    for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
+        multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
+}
+
+#if FORMATS && BF16
+// The same with a quantized matrix. The inputs become integers first, in `room`.
+template <class Take>
+void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
+    const Tiling tiling(rows);
+    const int64_t row_size = Tile::row_size(matrix.inputs);
+    const auto tile_at = [&](int64_t tile) {
+        return Tile(step.inputs + tiling.first(tile) * row_size, tiling.count(tile), matrix.inputs);
+    };
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t tile = tiling.tile_of(row);
+        quantize_row(x + row * matrix.inputs, matrix.inputs, tile_at(tile), tiling.count(tile), row - tiling.first(tile));
+    }
+#pragma omp for schedule(static)
+    for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
+        for (int64_t tile = 0; tile < tiling.tiles; ++tile) {
+            alignas(64) float sums[ROWS_OF_TILE][PANEL];
+            for (int64_t half = 0; half < 2; ++half) {
+                const Strip &strip = matrix.strips[2 * panel + half];
+                float(*to)[PANEL] = reinterpret_cast<float(*)[PANEL]>(sums[0] + half * LANES);
+                with_format(strip.format, [&](auto format) {
+                    multiply_strip_by<decltype(format)>(tiling.count(tile), strip.packed, tile_at(tile), matrix.inputs, to);
+                });
+            }
+            for (int64_t row = 0; row < tiling.count(tile); ++row) take(tiling.first(tile) + row, panel, sums[row]);
+        }
+}
+
+// A quantized model may have matrices that are not. Their inputs become bfloat16 here.
+template <class Take>
+void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
+    if (matrix.strips) return quantized_product(matrix, x, rows, step, take);
+    Weight *inputs = reinterpret_cast<Weight *>(step.inputs);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < rows * matrix.inputs; i += LANES) store(inputs + i, load(x + i));
+    plain_product(matrix, inputs, rows, take);
+}
+#elif FORMATS
+// In float32 a quantized panel becomes floats, in the calling thread's own memory.
+template <class Take>
+void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
+    if (!matrix.strips) return plain_product(matrix, x, rows, take);
+    Weight *widened = step.widened + omp_get_thread_num() * step.widened_size;
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
-        const Stored *stored = matrix.panels + panel * matrix.inputs * PANEL;
-        const Weight *weights = as_weights(stored, matrix.inputs, rows, wide_panel);
-        for (int64_t first = 0; first < rows; first += BLOCK) {
-            const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
-            const Weight *inputs = x + first * matrix.inputs;
-            alignas(64) float sums[BLOCK][PANEL];
-            if (weights)
-                multiply(weights, inputs, matrix.inputs, count, sums);
-            else
-                multiply_any_rows(stored, inputs, matrix.inputs, count, sums);
-            for (int64_t row = 0; row < count; ++row) {
-                for (int64_t i = 0; matrix.scales && i < PANEL; ++i) sums[row][i] *= matrix.scales[panel * PANEL + i];
-                take(first + row, panel, sums[row]);
-            }
+        for (int64_t half = 0; half < 2; ++half) {
+            const Strip &strip = matrix.strips[2 * panel + half];
+            with_format(strip.format, [&](auto format) {
+                widen_strip<decltype(format)>(strip.packed, matrix.inputs, PANEL, widened + half * LANES);
+            });
         }
+        multiply_panel(widened, x, matrix.inputs, rows, panel, take);
     }
 }
+#else
+template <class Take>
+void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &, Take take) {
+    plain_product(matrix, x, rows, take);
+}
+#endif
 
 }  // namespace

@@ -6,9 +6,19 @@
 
 namespace {
 
+constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
+constexpr int64_t PAGE = 4096;  // bytes: by itself, a processor asks for memory ahead to the end of a page at most
+
+struct Strip {  // sixteen outputs of a quantized matrix
+    int64_t format;         // its number in GGML
+    const uint8_t *blocks;  // of the first output; the others follow
+    int64_t rows;           // outputs that there are blocks for; the rest is zeros
+    uint8_t *packed;        // see quantized.hpp
+};
+
 struct Matrix {
-    const Stored *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
-    const float *scales;   // [panel * 32], what an output's whole numbers are to be multiplied with; null unless INT8
+    const Weight *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
+    const Strip *strips;   // [2 * panel]; null unless the matrix is quantized, then there are no panels
     const float *bias;     // [panel * 32], or null
     int64_t inputs, panel_count;
 };
@@ -22,7 +32,9 @@ struct Layer {
 struct Model {
     const Layer *layers;
     Matrix head;
-    const Weight *embedding;  // [vocabulary][hidden]
+    const Weight *embedding;        // [vocabulary][hidden], or null if there are
+    const uint8_t *embedding_rows;  // rows of quantized blocks, of so many bytes and this format
+    int64_t embedding_row_size, embedding_format;
     const float *final_norm, *cosines, *sines;  // the latter two [context][HEAD_DIM]
     int64_t layer_count, hidden, vocabulary, kv_heads, context;
     double epsilon, scale;
@@ -31,14 +43,15 @@ struct Model {
 struct Step {
     const int64_t *token_ids, *positions, *slots;  // [tokens]
     const int64_t *sampled;                        // [sampled_count], the tokens whose logits are wanted
-    int64_t token_count, sampled_count, threads, wide_panel_size;
+    int64_t token_count, sampled_count, threads, widened_size;
     // Room to work in.
     int64_t *neighbours;                     // [tokens], how many attend together from this one on; 0: with another
     float *hidden;                           // [tokens][hidden]
     float *qkv;                              // [tokens][qkv.panel_count * 32]
-    Weight *normed, *attended, *activated;   // [tokens, in whole 32s][inputs of the product that reads it]
+    Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                           // [threads][context][16]
-    Weight *wide_panel;                      // [threads][wide_panel_size], to widen a panel in; empty unless INT8
+    uint8_t *inputs;                         // a product's inputs as its kernel reads them, if not as they are
+    Weight *widened;                         // [threads][widened_size], for a quantized panel as floats
     float *logits;                           // [sampled_count][vocabulary]
 };
 

@@ -1,0 +1,173 @@
+// The blocks of GGUF files: what a row of a quantized matrix consists of, and what each number in it means.
+//
+// A block holds SIZE inputs' weights as codes of BITS bits. Every GROUP_SIZE of them shares a scale, and in some formats a
+// minimum: weight = scale * (code - OFFSET) - minimum. The formats in "K" put the scales of 256 weights together: eight
+// or sixteen small integers, each to be multiplied with one scale of the block.
+//
+// Defined by the compiler's command line: FORMATS, the formats that the model has, a bit for each of GGML's numbers.
+
+#pragma once
+
+#include "numbers.hpp"
+
+namespace {
+
+// A block, opened: one code in each byte. (Aligned, since gcc 12 takes for granted that it is.)
+struct alignas(64) Opened {
+    uint8_t codes[256];
+    uint16_t scale, minimum;                         // float16; of the block
+    uint8_t group_scales[16] = {}, group_minimums[16] = {};  // in the formats in "K"
+};
+
+template <int NUMBER_, int BYTES_, int SIZE_, int BITS_, int GROUP_SIZE_, int OFFSET_BITS_, bool HAS_MINIMUM_>
+struct Format {
+    static constexpr int NUMBER = NUMBER_, BYTES = BYTES_, SIZE = SIZE_, BITS = BITS_, GROUP_SIZE = GROUP_SIZE_;
+    static constexpr int OFFSET_BITS = OFFSET_BITS_;  // the offset is a power of two; none: 0
+    static constexpr int OFFSET = OFFSET_BITS ? 1 << OFFSET_BITS : 0, GROUPS = SIZE / GROUP_SIZE;
+    static constexpr bool HAS_MINIMUM = HAS_MINIMUM_, HAS_GROUP_SCALES = SIZE > 32;
+    static constexpr bool IS_PRESENT = FORMATS >> NUMBER & 1;
+};
+
+inline uint16_t half_at(const uint8_t *from) { return uint16_t(from[0] | from[1] << 8); }
+
+// 32 codes of four bits: the first sixteen are the lower halves of the bytes, the others the upper ones.
+inline void open_nibbles(const uint8_t *from, uint8_t *codes) {
+    for (int i = 0; i < 16; ++i) codes[i] = from[i] & 15, codes[i + 16] = from[i] >> 4;
+}
+inline void add_fifth_bits(const uint8_t *from, uint8_t *codes) {
+    for (int i = 0; i < 32; ++i) codes[i] |= (from[i / 8] >> (i % 8) & 1) << 4;
+}
+
+struct Q4_0 : Format<2, 18, 32, 4, 32, 3, false> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        open_nibbles(from + 2, to.codes);
+    }
+};
+
+struct Q4_1 : Format<3, 20, 32, 4, 32, 0, true> {  // its minimum is added, not subtracted
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        to.minimum = half_at(from + 2) ^ 0x8000;
+        open_nibbles(from + 4, to.codes);
+    }
+};
+
+struct Q5_0 : Format<6, 22, 32, 5, 32, 4, false> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        open_nibbles(from + 6, to.codes);
+        add_fifth_bits(from + 2, to.codes);
+    }
+};
+
+struct Q5_1 : Format<7, 24, 32, 5, 32, 0, true> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        to.minimum = half_at(from + 2) ^ 0x8000;
+        open_nibbles(from + 8, to.codes);
+        add_fifth_bits(from + 4, to.codes);
+    }
+};
+
+struct Q8_0 : Format<8, 34, 32, 8, 32, 7, false> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        for (int i = 0; i < 32; ++i) to.codes[i] = from[i + 2] ^ 0x80;  // signed; with the offset, unsigned
+    }
+};
+
+// Eight scales and eight minimums of six bits in twelve bytes.
+inline void open_group_scales(const uint8_t *from, Opened &to) {
+    for (int i = 0; i < 4; ++i) {
+        to.group_scales[i] = from[i] & 63;
+        to.group_minimums[i] = from[i + 4] & 63;
+        to.group_scales[i + 4] = (from[i + 8] & 15) | (from[i] >> 2 & 48);
+        to.group_minimums[i + 4] = from[i + 8] >> 4 | (from[i + 4] >> 2 & 48);
+    }
+}
+
+// 64 codes of four bits: the lower halves of 32 bytes, then their upper halves.
+inline void open_wide_nibbles(const uint8_t *from, uint8_t *codes) {
+    for (int i = 0; i < 32; ++i) codes[i] = from[i] & 15, codes[i + 32] = from[i] >> 4;
+}
+
+struct Q4_K : Format<12, 144, 256, 4, 32, 0, true> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        to.minimum = half_at(from + 2);
+        open_group_scales(from + 4, to);
+        for (int i = 0; i < 4; ++i) open_wide_nibbles(from + 16 + 32 * i, to.codes + 64 * i);
+    }
+};
+
+struct Q5_K : Format<13, 176, 256, 5, 32, 0, true> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        to.minimum = half_at(from + 2);
+        open_group_scales(from + 4, to);
+        for (int i = 0; i < 4; ++i) open_wide_nibbles(from + 48 + 32 * i, to.codes + 64 * i);
+        for (int i = 0; i < 256; ++i) to.codes[i] |= (from[16 + i % 32] >> (i / 32) & 1) << 4;
+    }
+};
+
+struct Q6_K : Format<14, 210, 256, 6, 16, 5, false> {
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from + 208);
+        memcpy(to.group_scales, from + 192, 16);
+        for (int half = 0; half < 2; ++half)
+            for (int i = 0; i < 128; ++i) {
+                const int nibble = from[64 * half + i % 64] >> (i / 64 * 4) & 15;
+                const int upper = from[128 + 32 * half + i % 32] >> (i / 32 * 2) & 3;
+                to.codes[128 * half + i] = nibble | upper << 4;
+            }
+    }
+};
+
+// Call `use` with the format that has this number; one that the model does not have costs nothing.
+template <class Use>
+void with_format(int64_t number, Use use) {
+    const auto attempt = [&](auto format) {
+        if constexpr (decltype(format)::IS_PRESENT)
+            if (number == format.NUMBER) use(format);
+    };
+    attempt(Q4_0());
+    attempt(Q4_1());
+    attempt(Q5_0());
+    attempt(Q5_1());
+    attempt(Q8_0());
+    attempt(Q4_K());
+    attempt(Q5_K());
+    attempt(Q6_K());
+}
+
+// The scale and the minimum of a block's group: products of at most 18 bits, so exact.
+template <class F>
+float group_scale(const Opened &block, int group) {
+    const float scale = half_to_float(block.scale);
+    if (!F::HAS_GROUP_SCALES) return scale;
+    return scale * (F::HAS_MINIMUM ? float(block.group_scales[group]) : float(int8_t(block.group_scales[group])));
+}
+template <class F>
+float group_minimum(const Opened &block, int group) {
+    if (!F::HAS_MINIMUM) return 0;
+    return half_to_float(block.minimum) * (F::HAS_GROUP_SCALES ? block.group_minimums[group] : 1);
+}
+
+// A row's weights as floats.
+template <class F>
+void read_row(const uint8_t *from, int64_t inputs, float *to) {
+    for (int64_t first = 0; first < inputs; first += F::SIZE, from += F::BYTES) {
+        Opened block;
+        F::open(from, block);
+        for (int group = 0; group < F::GROUPS; ++group) {
+            const float scale = group_scale<F>(block, group), minimum = group_minimum<F>(block, group);
+            for (int i = group * F::GROUP_SIZE; i < (group + 1) * F::GROUP_SIZE; ++i) {
+                const float product = scale * float(int(block.codes[i]) - F::OFFSET);  // exact: at most 24 bits
+                to[first + i] = F::HAS_MINIMUM ? product - minimum : product;
+            }
+        }
+    }
+}
+
+}  // namespace

@@ -1,0 +1,127 @@
+"""Lays matrices out as decoder.cpp reads them, and keeps everything alive that its structures point to.
+
+A plain matrix becomes panels of 32 outputs. A quantized one becomes strips of sixteen, which the library itself packs
+from the blocks as they lie, in threads: the blocks may be a mapped file, and no other copy of them is made.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.decoders.native import structures
+from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix, as_tensor
+
+STRIP, PANEL = 16, 32
+"""Outputs that lie side by side, and outputs of a panel."""
+BLOCK = 32
+"""Inputs and rows are filled up to a multiple of this."""
+
+
+class Packer:
+    """Packs for one library. Everything that an address points to lives as long as this object."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self.held: list[Tensor | NDArray[np.generic]] = []
+        self._library = library
+        self._dtype = dtype
+        self._threads = torch.get_num_threads()
+
+    def matrix(
+        self, parts: Sequence[Matrix], is_interleaved: bool = False, bias: Tensor | None = None
+    ) -> structures.Matrix:
+        """Matrices of the same inputs as one: one below the other, or sixteen outputs of each in turn."""
+        quantized = [part for part in parts if isinstance(part, QuantizedMatrix)]
+        if len(quantized) == len(parts) and all(len(part.blocks) % STRIP == 0 for part in quantized[:-1]):
+            matrix = self._strips(quantized, is_interleaved)
+        else:
+            matrix = self._panels([as_tensor(part, self._dtype) for part in parts], is_interleaved)
+        if bias is not None:
+            matrix.bias = self.hold(F.pad(bias.float(), (0, matrix.panel_count * PANEL - len(bias))))
+        return matrix
+
+    def embedding(self, embedding: Matrix) -> dict[str, int]:
+        """The fields of a `structures.Model` that say where a token's row is."""
+        if isinstance(embedding, QuantizedMatrix):
+            return {
+                "embedding_rows": self.hold_array(embedding.blocks),
+                "embedding_row_size": embedding.blocks.shape[1],
+                "embedding_format": FORMATS[embedding.format].number,
+            }
+        return {"embedding": self.hold(embedding.to(self._dtype, copy=True))}  # see `hold_floats`
+
+    def hold_floats(self, weight: Tensor) -> int:
+        """A copy in any case: the model's own would keep the whole file mapped that it was read from."""
+        return self.hold(weight.to(torch.float32, copy=True))
+
+    def hold(self, tensor: Tensor) -> int:
+        """Keep a tensor where it is, and return its address."""
+        held = tensor.detach().contiguous()
+        self.held.append(held)
+        return int(held.data_ptr())
+
+    def hold_array(self, array: NDArray[np.generic]) -> int:
+        self.held.append(array)
+        return array.ctypes.data
+
+    def _panels(self, parts: Sequence[Tensor], is_interleaved: bool) -> structures.Matrix:
+        if is_interleaved:
+            weight = torch.stack([_in_rows_of(part, STRIP) for part in parts], dim=1).flatten(0, 2)
+        else:
+            weight = torch.cat(list(parts))
+        outputs, inputs = (padded(size, to) for size, to in zip(weight.shape, (PANEL, BLOCK), strict=True))
+        filled = F.pad(weight, (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
+        if self._dtype == torch.bfloat16:
+            # Two inputs' weights stay side by side: as one number, they move together.
+            filled = filled.view(torch.int32)
+        panels = filled.view(outputs // PANEL, PANEL, -1).transpose(1, 2)
+        return structures.Matrix(panels=self.hold(panels), inputs=inputs, panel_count=outputs // PANEL)
+
+    def _strips(self, parts: Sequence[QuantizedMatrix], is_interleaved: bool) -> structures.Matrix:
+        inputs = parts[0].padded_inputs
+        tables = [_strip_table(part) for part in parts]
+        strips = np.stack(tables, axis=1).reshape(-1, 4) if is_interleaved else np.concatenate(tables)
+        if len(strips) % 2:
+            strips = np.concatenate([strips, strips[-1:] * [1, 1, 0, 1]])  # a panel's other half, without rows
+        numbers = strips[:, 0].tolist()
+        sizes = {number: self._library.strip_size(*_int64(number, inputs)) for number in set(numbers)}
+        ends = np.cumsum([sizes[number] for number in numbers])
+        packed = torch.empty(int(ends[-1]), dtype=torch.uint8)
+        strips[:, 3] = self.hold(packed) + np.concatenate([[0], ends[:-1]])
+        address = self.hold_array(strips)
+        self._library.pack_strips(ctypes.c_void_p(address), *_int64(len(strips), inputs, self._threads))
+        return structures.Matrix(strips=address, inputs=inputs, panel_count=len(strips) // 2)
+
+
+def padded(size: int, to: int) -> int:
+    """The next multiple of `to`."""
+    return -(-size // to) * to
+
+
+def _int64(*numbers: int) -> tuple[ctypes.c_int64, ...]:
+    return tuple(ctypes.c_int64(number) for number in numbers)
+
+
+def _strip_table(matrix: QuantizedMatrix) -> NDArray[np.int64]:
+    """The strips of a matrix as structures.hpp has them: format, address of the blocks, rows, and no place yet."""
+    outputs, row_bytes = matrix.blocks.shape
+    first = np.arange(0, outputs, STRIP, dtype=np.int64)
+    return np.stack(
+        [
+            np.full_like(first, FORMATS[matrix.format].number),
+            matrix.blocks.ctypes.data + first * row_bytes,
+            np.minimum(STRIP, outputs - first),
+            np.zeros_like(first),
+        ],
+        axis=1,
+    )
+
+
+def _in_rows_of(weight: Tensor, size: int) -> Tensor:
+    """[outputs, inputs] as [outputs / size, size, inputs], filled up with zeros."""
+    outputs, inputs = weight.shape
+    return F.pad(weight, (0, 0, 0, padded(outputs, size) - outputs)).view(-1, size, inputs)

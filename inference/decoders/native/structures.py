@@ -1,0 +1,40 @@
+"""The structures of structures.hpp, field by field."""
+
+import ctypes
+
+
+class Matrix(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("panels", "strips", "bias")),
+        ("inputs", ctypes.c_int64),
+        ("panel_count", ctypes.c_int64),
+    )
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, Matrix) for name in ("qkv", "output", "gate_up", "down")),
+        *((name, ctypes.c_void_p) for name in ("input_norm", "mlp_norm", "query_norm", "key_norm", "keys", "values")),
+    )
+
+
+class Model(ctypes.Structure):
+    _fields_ = (
+        ("layers", ctypes.POINTER(Layer)),
+        ("head", Matrix),
+        *((name, ctypes.c_void_p) for name in ("embedding", "embedding_rows")),
+        *((name, ctypes.c_int64) for name in ("embedding_row_size", "embedding_format")),
+        *((name, ctypes.c_void_p) for name in ("final_norm", "cosines", "sines")),
+        *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context")),
+        ("epsilon", ctypes.c_double),
+        ("scale", ctypes.c_double),
+    )
+
+
+class Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
+        *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "widened_size")),
+        *((name, ctypes.c_void_p) for name in ("neighbours", "hidden", "qkv", "normed", "attended", "activated")),
+        *((name, ctypes.c_void_p) for name in ("scores", "inputs", "widened", "logits")),
+    )

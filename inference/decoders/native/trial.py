@@ -1,0 +1,59 @@
+"""Tries a library's quantized products out: by themselves, on rows that somebody names, as a step computes them."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from inference.decoders.native import structures
+from inference.decoders.native.packing import PANEL, Packer
+from inference.weights.quantized import QuantizedMatrix
+from interface.errors import UnsupportedModel
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+"""How far a product may be from the exact one, relative to the largest: inputs have eight bits in bfloat16 models."""
+ROWS = (1, 2, 7)
+
+
+def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix, x: Tensor) -> Tensor:
+    """x [rows, inputs] times a matrix [outputs, inputs], in float32: [rows, outputs]."""
+    packer = Packer(library, dtype)
+    packed = packer.matrix([matrix])
+    threads, rows = torch.get_num_threads(), len(x)
+    inputs = torch.zeros(rows, packed.inputs)
+    inputs[:, : matrix.inputs] = x
+    scratch = torch.zeros(rows * 2 * packed.inputs, dtype=torch.uint8)
+    widened = torch.zeros(threads, packed.inputs * PANEL, dtype=dtype)
+    step = structures.Step(
+        threads=threads, widened_size=widened.shape[1], inputs=scratch.data_ptr(), widened=widened.data_ptr()
+    )
+    outputs = torch.zeros(rows, packed.panel_count * PANEL)
+    library.multiply_rows_by(
+        ctypes.byref(packed),
+        ctypes.byref(step),
+        ctypes.c_void_p(inputs.data_ptr()),
+        ctypes.c_int64(rows),
+        ctypes.c_void_p(outputs.data_ptr()),
+    )
+    return outputs[:, : matrix.shape[0]]
+
+
+def check_products(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix) -> None:
+    """See that a few products with a panel of a matrix are right.
+
+    Raises:
+        UnsupportedModel: they are not; a compiler has done that.
+    """
+    some = QuantizedMatrix(matrix.format, matrix.blocks[:PANEL], matrix.inputs)
+    exact = some.dequantized().double()
+    generator = torch.Generator().manual_seed(0)
+    for rows in ROWS:
+        x = torch.randn(rows, matrix.inputs, generator=generator)
+        expected = x.double() @ exact.T
+        largest = expected.abs().max().clamp_min(1e-30)
+        error = ((multiply(library, dtype, some, x) - expected).abs().max() / largest).item()
+        if not error <= TOLERANCE[dtype]:
+            raise UnsupportedModel(
+                f"Compiled here, products with matrices in {matrix.format} are wrong (by {error:.1%} of the largest). "
+                f"Another compiler may help: CXX names one."
+            )

@@ -1,0 +1,125 @@
+"""Quantized matrices: their numbers are GGUF's own, and their products do not depend on who is computed with whom."""
+
+import ctypes
+import platform
+from functools import partial
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.decoders.native.packing import Packer
+from inference.decoders.native.trial import multiply
+from inference.tensor_thread import on_tensor_thread
+from inference.weights.quantized import FORMATS, QuantizedMatrix
+from tests.support.quantized_matrices import library_for, random_matrix
+
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+ERROR = {torch.bfloat16: 0.008, torch.float32: 1e-6}
+"""Of an output, relative to the lengths of its row of inputs and its row of weights: inputs have eight bits in
+bfloat16 models, so each is off by at most a 254th of the largest of its 32."""
+ROWS = [1, 2, 3, 5, 8, 11, 12, 13, 16, 24, 25, 40, 75]
+OUTPUTS = 83  # fills neither a strip nor a panel
+
+
+def own_numbers(matrix: QuantizedMatrix) -> NDArray[np.float32]:
+    numbers: NDArray[np.float32] = gguf.dequantize(matrix.blocks, gguf.GGMLQuantizationType[matrix.format])
+    return numbers
+
+
+def widened(matrix: QuantizedMatrix) -> NDArray[np.float32]:
+    """What the decoder in C++ has in memory, as floats [outputs, inputs]."""
+    library = library_for(torch.float32)
+    packer = Packer(library, torch.float32)
+    packed = packer.matrix([matrix])
+    strips = []
+    for strip in range(2 * packed.panel_count):
+        numbers = np.zeros((matrix.padded_inputs, 16), dtype=np.float32)
+        address = ctypes.c_void_p(packed.strips + strip * 32)
+        library.widen(address, ctypes.c_int64(matrix.padded_inputs), ctypes.c_void_p(numbers.ctypes.data))
+        strips.append(numbers.T)
+    return np.concatenate(strips)[: matrix.shape[0]]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_its_block_sizes_are_ggufs(format: str) -> None:
+    kind = FORMATS[format]
+    number = gguf.GGMLQuantizationType[format]
+    assert (kind.number, (kind.inputs, kind.bytes)) == (number.value, gguf.GGML_QUANT_SIZES[number])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_its_numbers_are_ggufs_bit_for_bit_dequantized_packed_and_looked_up(format: str) -> None:
+    matrix = random_matrix(format, OUTPUTS, 3)
+    expected = own_numbers(matrix)
+    assert np.array_equal(matrix.dequantized().numpy(), expected)
+    assert np.array_equal(widened(matrix), expected)
+    row = np.zeros(matrix.inputs, dtype=np.float32)
+    for output in (0, OUTPUTS - 1):
+        library_for(torch.float32).read_blocks(
+            ctypes.c_int64(FORMATS[format].number),
+            ctypes.c_void_p(matrix.blocks[output].ctypes.data),
+            ctypes.c_int64(matrix.inputs),
+            ctypes.c_void_p(row.ctypes.data),
+        )
+        assert np.array_equal(row, expected[output])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_product_is_exact_but_for_the_rounding_of_its_inputs(format: str, precision: str) -> None:
+    dtype = PRECISIONS[precision]
+    matrix = random_matrix(format, OUTPUTS, 6, seed=1)
+    x = torch.randn(75, matrix.inputs, generator=torch.Generator().manual_seed(2))
+    x[:, ::97] *= 30  # outliers
+    check_product(matrix, x, on_tensor_thread(lambda: multiply(library_for(dtype), dtype, matrix, x)), dtype)
+
+
+def check_product(matrix: QuantizedMatrix, x: Tensor, found: Tensor, dtype: torch.dtype) -> None:
+    exact = matrix.dequantized().double()
+    lengths = x.double().norm(dim=1)[:, None] * exact.norm(dim=1)
+    assert ((found - x.double() @ exact.T).abs() / lengths).max().item() < ERROR[dtype]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are those of x86-64")
+@pytest.mark.parametrize("flags", ["-mno-avx512vnni", "-march=x86-64-v3"])
+def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXXFLAGS", flags)
+    library = library_for(torch.bfloat16, ("Q4_1", "Q6_K"), flags)
+    for format in ("Q4_1", "Q6_K"):
+        matrix = random_matrix(format, OUTPUTS, 6, seed=1)
+        x = torch.randn(13, matrix.inputs, generator=torch.Generator().manual_seed(2))
+        found = on_tensor_thread(partial(multiply, library, torch.bfloat16, matrix, x))
+        check_product(matrix, x, found, torch.bfloat16)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precision: str) -> None:
+    dtype = PRECISIONS[precision]
+    library = library_for(dtype)
+    matrix = random_matrix(format, OUTPUTS, 6, seed=3)
+    x = torch.randn(max(ROWS), matrix.inputs, generator=torch.Generator().manual_seed(4))
+    alone = torch.cat([on_tensor_thread(partial(multiply, library, dtype, matrix, row[None])) for row in x])
+    for rows in ROWS:
+        together = on_tensor_thread(partial(multiply, library, dtype, matrix, x[:rows]))
+        assert torch.equal(together, alone[:rows]), rows
+        last = on_tensor_thread(partial(multiply, library, dtype, matrix, x[-rows:]))
+        assert torch.equal(last, alone[-rows:]), rows
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_row_that_is_not_numbers_spoils_itself_alone(wrong: float) -> None:
+    library = library_for(torch.bfloat16)
+    matrix = random_matrix("Q4_0", OUTPUTS, 6)
+    x = torch.randn(5, matrix.inputs, generator=torch.Generator().manual_seed(5))
+    expected = on_tensor_thread(lambda: multiply(library, torch.bfloat16, matrix, x))
+    x[2, 17] = wrong
+    found = on_tensor_thread(lambda: multiply(library, torch.bfloat16, matrix, x))
+    assert not found[2].isfinite().any()
+    assert torch.equal(found[[0, 1, 3, 4]], expected[[0, 1, 3, 4]])

@@ -1,0 +1,37 @@
+"""Quantized matrices with random blocks, and libraries that compute with their formats."""
+
+import ctypes
+import os
+from functools import cache
+
+import numpy as np
+import torch
+
+from inference.decoders.native.decoder import build_for
+from inference.weights.llama import Llama, Sizes
+from inference.weights.quantized import FORMATS, QuantizedMatrix
+
+HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2]}
+"""Where a block's float16 numbers are."""
+
+
+def random_matrix(format: str, outputs: int, blocks: int, seed: int = 0) -> QuantizedMatrix:
+    """Every bit of every code and of every small scale is drawn; scales in float16 are of either sign, or zero."""
+    draw, kind = np.random.default_rng(seed), FORMATS[format]
+    made = draw.integers(0, 256, (outputs, blocks, kind.bytes), dtype=np.uint8)
+    for at in HALVES.get(format, [kind.bytes - 2]):
+        numbers = draw.normal(0, 0.02, (outputs, blocks, 1)).astype(np.float16)
+        numbers[draw.random(numbers.shape) < 0.05] = 0
+        numbers[draw.random(numbers.shape) < 0.05] = 6e-8  # the smallest there is
+        made[:, :, at : at + 2] = numbers.view(np.uint8)
+    return QuantizedMatrix(format, made.reshape(outputs, -1), blocks * kind.inputs)
+
+
+@cache
+def library_for(dtype: torch.dtype, formats: tuple[str, ...] = tuple(FORMATS), flags: str = "") -> ctypes.CDLL:
+    """The decoder in C++ for models with matrices of these formats; CXXFLAGS must be `flags` the first time."""
+    assert os.environ.get("CXXFLAGS", "") == flags
+    nothing = torch.empty(0)
+    sizes = Sizes(heads=2, kv_heads=1, head_dim=32, epsilon=1e-5, scale=1.0)
+    model = Llama(sizes, dtype, nothing, [], nothing, nothing, nothing, nothing)
+    return build_for(model, formats)
