@@ -9,12 +9,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from contract.answers import Answer, json_answer
+from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
 from contract.health import Health
 from contract.sse import SSE_MEDIA_TYPE
+from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
 
-ENDPOINTS: tuple[Endpoint, ...] = (GENERATE,)
+ENDPOINTS: tuple[Endpoint, ...] = (GENERATE, MESSAGES, COUNT_TOKENS, TOKENIZE, DETOKENIZE, TOKENIZER_INFO)
 """Every endpoint that generates or looks something up: the one table that the doors and this document go through."""
 
 REQUEST_ID = {

@@ -27,7 +27,11 @@ _OTHER_LINE_ENDS = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x
 
 def frame(content: Any, event: str | None = None) -> bytes:
     """Return one event; fields of `content` that are None are left out."""
-    data = to_json(content)
+    return data_frame(to_json(content), event)
+
+
+def data_frame(data: bytes, event: str | None = None) -> bytes:
+    """Return one event whose data is JSON already."""
     for raw, escaped in _OTHER_LINE_ENDS:
         data = data.replace(raw, escaped)
     name = b"" if event is None else b"event: " + event.encode() + b"\n"

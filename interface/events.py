@@ -77,6 +77,12 @@ class Token:
     logprobs: Logprobs | None = None
     parts: tuple[Part, ...] | None = None
 
+    def as_parts(self) -> tuple[Part, ...]:
+        """Its parts; without parsing, all text is content."""
+        if self.parts is not None:
+            return self.parts
+        return (TextPart("content", self.text),) if self.text else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:

@@ -1,0 +1,79 @@
+"""The error shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}}`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from contract.answers import Answer, to_json
+from contract.refusals import RETRY, Refusal, overflow_message
+from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from interface.events import Failed
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+"""What a status is called; every other one is an `invalid_request_error`."""
+GIVE_UP = {"x-should-retry": "false"}
+"""Tells the SDKs that another try is useless."""
+
+
+class ErrorContent(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """Why there is no other answer, or the last event of a stream that the service could not finish."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["error"] = "error"
+    error: ErrorContent
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicDialect:
+    """The refusals of the Messages API."""
+
+    def refusal(self, error: Exception) -> Answer:
+        match error:
+            case Refusal():
+                where = f"{error.param}: " if error.param and not error.message.startswith(error.param) else ""
+                return error_answer(error.status, where + error.message, error.headers)
+            case PromptTooLong():
+                return error_answer(400, overflow_message(error))
+            case RequestError():
+                return error_answer(400, str(error))
+            case EngineFailed():
+                return error_answer(503, str(error), GIVE_UP)
+            case QueueFull() | EngineUnavailable():
+                return error_answer(503, str(error), RETRY)
+        raise TypeError(f"expected one of REFUSALS, got {error!r}")
+
+    def failure(self, failed: Failed) -> Answer:
+        if failed.kind == "shutdown":
+            return error_answer(503, failed.message, RETRY)
+        return error_answer(500, failed.message)
+
+    def internal_error(self) -> Answer:
+        return error_answer(500, "Internal server error")
+
+
+DIALECT = AnthropicDialect()
+
+
+def error_answer(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, to_json(error_body(status, message)), headers=headers or {})
+
+
+def error_body(status: int, message: str) -> ErrorBody:
+    return ErrorBody(error=ErrorContent(type=TYPES.get(status, "invalid_request_error"), message=message))

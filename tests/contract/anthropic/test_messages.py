@@ -1,0 +1,248 @@
+"""The Messages API, without a server: what its bodies mean, and what its answers and events look like."""
+
+import json
+from typing import Any
+
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+import contract
+from contract.anthropic.messages import parse_messages
+from interface.events import Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
+from interface.requests import ChatPrompt
+
+SERVED = ("a/model", "alias")
+FINISHED = Finished("stop", 9, 4, prefill_ms=1, decode_ms=1, total_ms=2, cached_tokens=5)
+ACCEPTED = contract.Accepted("an-id", [9])
+HELLO = {"max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {"a": {}}}}
+
+
+def parsed(**fields: Any) -> Any:
+    return parse_messages(contract.Incoming(json.dumps(HELLO | fields).encode(), models=SERVED))
+
+
+def prompt_of(**fields: Any) -> ChatPrompt:
+    prompt = parsed(**fields).requests[0].prompt
+    assert isinstance(prompt, ChatPrompt)
+    return prompt
+
+
+def refused(**fields: Any) -> tuple[int, dict[str, Any]]:
+    with pytest.raises(contract.Refusal) as caught:
+        parsed(**fields)
+    answer = contract.refusal("/v1/messages", caught.value)
+    body = json.loads(answer.body)
+    assert body["type"] == "error"
+    return answer.status, body["error"]
+
+
+def tokens_of(*parts: Part) -> list[Event]:
+    return [Token("", number, 1.0, number == 0, parts=(part,)) for number, part in enumerate(parts)]
+
+
+def streamed(events: list[Event]) -> list[dict[str, Any]]:
+    """The events that a stream sends, checked against the SDK's own types and their names."""
+    writer = parsed(stream=True).writer(ACCEPTED)
+    wire = writer.start() + b"".join(map(writer.event, events)) + writer.end()
+    found = []
+    for frame in wire.decode().split("\n\n")[:-1]:
+        name, data = frame.split("\n")
+        content = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {content['type']}"
+        if content["type"] not in ("ping", "error"):
+            TypeAdapter(RawMessageStreamEvent).validate_python(content)
+        found.append(content)
+    return found
+
+
+def whole(events: list[Event]) -> dict[str, Any]:
+    answer = parsed().answer(ACCEPTED, events)
+    assert answer.status == 200
+    content: dict[str, Any] = json.loads(answer.body)
+    Message.model_validate(content)
+    return content
+
+
+def put_together(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The message that a client has after a stream."""
+    message: dict[str, Any] = events[0]["message"]
+    arguments: dict[int, str] = {}
+    for event in events[1:]:
+        match event["type"]:
+            case "content_block_start":
+                assert event["index"] == len(message["content"])
+                message["content"].append(event["content_block"])
+            case "content_block_delta":
+                block, delta = message["content"][event["index"]], event["delta"]
+                if delta["type"] == "input_json_delta":
+                    arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
+                else:
+                    kind = delta["type"].removesuffix("_delta")
+                    block[kind] += delta[kind]
+            case "message_delta":
+                message |= event["delta"] | {"usage": event["usage"]}
+    for index, text in arguments.items():
+        message["content"][index]["input"] = json.loads(text)
+    return message
+
+
+def without_ids(message: dict[str, Any]) -> dict[str, Any]:
+    blocks = [{name: value for name, value in block.items() if name != "id"} for block in message["content"]]
+    return message | {"id": "", "content": blocks}
+
+
+def test_the_stream_of_a_text_has_the_documented_events() -> None:
+    events = streamed([Token("Hel", 1, 1.0, True), Token("lo", 2, 1.0, False), FINISHED])
+    assert [event["type"] for event in events] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[0]["message"]["stop_reason"] is None
+    assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+
+
+def test_the_tokens_that_were_in_the_cache_are_counted_apart() -> None:
+    usage = whole([*tokens_of(TextPart("content", "x")), FINISHED])["usage"]
+    assert (usage["input_tokens"], usage["cache_read_input_tokens"], usage["output_tokens"]) == (4, 5, 4)
+
+
+PARTS = st.lists(
+    st.one_of(
+        st.builds(TextPart, st.sampled_from(["content", "reasoning"]), st.text(max_size=5)),
+        st.builds(ToolCallPart, st.text(min_size=1, max_size=5), st.sampled_from(["{}", '{"a": 1}', '{"b": ["x"]}'])),
+    ),
+    max_size=8,
+)
+
+
+@given(parts=PARTS)
+def test_joining_the_deltas_gives_the_whole_message(parts: list[Part]) -> None:
+    events = [*tokens_of(*parts), FINISHED]
+    assert without_ids(put_together(streamed(events))) == without_ids(whole(events))
+
+
+def test_each_block_is_stopped_before_the_next_one_starts() -> None:
+    parts: list[Part] = [
+        TextPart("reasoning", "hm"),
+        TextPart("content", "a"),
+        ToolCallPart("f", "{}"),
+        TextPart("content", "b"),
+    ]
+    open_blocks = 0
+    for event in streamed([*tokens_of(*parts), FINISHED]):
+        open_blocks += {"content_block_start": 1, "content_block_stop": -1}.get(event["type"], 0)
+        assert open_blocks in (0, 1)
+    assert open_blocks == 0
+
+
+@pytest.mark.parametrize(
+    ("finished", "reason", "sequence"),
+    [
+        (Finished("stop", 1, 1, 1, 1, 2), "end_turn", None),
+        (Finished("length", 1, 1, 1, 1, 2), "max_tokens", None),
+        (Finished("stop", 1, 1, 1, 1, 2, stop_reason="END"), "stop_sequence", "END"),
+        (Finished("stop", 1, 1, 1, 1, 2, stop_reason=7), "end_turn", None),
+    ],
+)
+def test_each_end_has_its_stop_reason(finished: Finished, reason: str, sequence: str | None) -> None:
+    message = whole([*tokens_of(TextPart("content", "x")), finished])
+    assert (message["stop_reason"], message["stop_sequence"]) == (reason, sequence)
+
+
+def test_a_tool_call_is_the_reason_to_stop() -> None:
+    assert whole([*tokens_of(ToolCallPart("add", "{}")), FINISHED])["stop_reason"] == "tool_use"
+
+
+def test_a_stream_that_fails_says_so_and_nothing_follows() -> None:
+    *_, last = streamed([Token("Hel", 1, 1.0, True), Failed("out of memory", "engine_error")])
+    assert last == {"type": "error", "error": {"type": "api_error", "message": "out of memory"}}
+
+
+def test_blocks_become_the_messages_that_templates_know() -> None:
+    prompt = prompt_of(
+        system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        tools=[TOOL],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "1 + 2?"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": ""},
+                    {"type": "text", "text": "Let me see."},
+                    {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "3"}]},
+                    {"type": "text", "text": "Well?"},
+                ],
+            },
+        ],
+    )
+    assert [message["role"] for message in prompt.messages] == ["system", "user", "assistant", "tool", "user"]
+    assistant = prompt.messages[2]
+    assert assistant["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
+    assert assistant["reasoning_content"] == "hm"
+    assert prompt.messages[3]["content"] == "3"
+    assert prompt.tools is not None
+    assert prompt.tools[0]["function"]["name"] == "add"
+
+
+def test_what_one_role_says_in_turn_is_one_message() -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    assert prompt_of(messages=messages).messages == [{"role": "user", "content": "a\n\nb"}]
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"type": "auto"}, ("auto", None, True)),
+        ({"type": "any", "disable_parallel_tool_use": True}, ("required", None, False)),
+        ({"type": "tool", "name": "add"}, ("auto", "add", True)),
+        ({"type": "none"}, ("none", None, True)),
+        (None, ("auto", None, True)),
+    ],
+)
+def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, str | None, bool]) -> None:
+    prompt = prompt_of(tools=[TOOL], tool_choice=choice)
+    assert (prompt.tool_choice, prompt.named_tool, prompt.parallel_tool_calls) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "type", "told"),
+    [
+        ({"max_tokens": None}, 400, "invalid_request_error", "max_tokens"),
+        ({"messages": []}, 400, "invalid_request_error", "messages"),
+        ({"model": "other"}, 404, "not_found_error", "a/model, alias"),
+        ({"temperature": "hot"}, 400, "invalid_request_error", "temperature"),
+        ({"stop_sequences": list("abcdef")}, 400, "invalid_request_error", "stop_sequences"),
+        ({"tool_choice": {"type": "any"}}, 400, "invalid_request_error", "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, 400, "invalid_request_error", "add"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
+            400,
+            "invalid_request_error",
+            "messages.0.content.0",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(fields: Any, status: int, type: str, told: str) -> None:
+    got, error = refused(**fields)
+    assert (got, error["type"]) == (status, type)
+    assert told in error["message"]
+
+
+def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
+    call = parsed(temperature=None, stop_sequences=None, tools=None, metadata={"user_id": "x"}, beta_thing=1)
+    assert call.requests[0].params.temperature is None
