@@ -21,7 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from inference.weights.known import Loaded, reason, refuse_layers
+from inference.weights.config_numbers import check_numbers
+from inference.weights.known import Loaded, reason
 from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
 from interface.errors import LoadError
 
@@ -55,7 +56,8 @@ class Folder:
         return path, read_json(path) if path.is_file() else {}
 
     def config(self) -> PreTrainedConfig:
-        refuse_layers(self.config_path, self.settings, len(self._tensors) if self._tensors else None)
+        tensors = len(self._tensors) or None
+        check_numbers(self.config_path, self.settings, self.elements, tensors)
         try:
             config: PreTrainedConfig = CONFIG_MAPPING[self.settings["model_type"]].from_dict(self._numbered())
         except Exception as error:
@@ -137,7 +139,8 @@ class Folder:
             raise BadFile(path, f"model_type {kind!r} is no causal language model; expected one that continues a text")
         quantization = self.settings.get("quantization_config")
         if quantization is not None:
-            method = quantization.get("quant_method", "unnamed") if isinstance(quantization, dict) else "unnamed"
+            named = quantization.get("quant_method") if isinstance(quantization, dict) else None
+            method = named or "a method without a name"
             raise BadFile(
                 path,
                 f"the weights are quantized by {method}, which is not supported; serve the model that they were made "

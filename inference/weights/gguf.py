@@ -55,10 +55,6 @@ class Blocks:
     shape: tuple[int, ...]  # in torch's order: [outputs, inputs]
     data: NDArray[np.uint8]
 
-    @property
-    def row_bytes(self) -> int:
-        return int(self.data.shape[1])
-
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """Its numbers, in memory of their own."""
         if plain := PLAIN.get(self.kind.name):
@@ -103,6 +99,11 @@ class GGUFFile:
     @property
     def architecture(self) -> str:
         return str(self.get("general.architecture", str))
+
+    @property
+    def elements(self) -> int:
+        """How many numbers the tensors hold."""
+        return sum(math.prod(blocks.shape) for blocks in self.tensors.values())
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The metadata under `key`, which must be of this kind.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
+from inference.weights.config_numbers import check_numbers
 from inference.weights.gguf import BadGGUF, Blocks, GGUFFile
 
 LAYER = {
@@ -103,6 +104,7 @@ def model_config(file: GGUFFile) -> PreTrainedConfig:
     architecture = _architecture(file)
     common = _common(file)
     settings = common | architecture.settings(file, common)
+    check_numbers(file.path, settings, file.elements, len(file.tensors))
     config: PreTrainedConfig = AutoConfig.for_model(architecture.model_type, **settings)
     return config
 
@@ -162,7 +164,7 @@ def _common(file: GGUFFile) -> dict[str, Any]:
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
         "intermediate_size": _count(file, "feed_forward_length"),
-        "num_hidden_layers": _layers(file),
+        "num_hidden_layers": _count(file, "block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": _count(file, "attention.head_count_kv", heads),
         "head_dim": head_dim,
@@ -206,15 +208,6 @@ def _count(file: GGUFFile, key: str, default: int | None = None) -> int:
     if size < 1:
         raise BadGGUF(file.path, f"expected {full} to be at least 1, got {size}")
     return size
-
-
-def _layers(file: GGUFFile) -> int:
-    layers = _count(file, "block_count")
-    if layers > len(file.tensors):
-        raise BadGGUF(
-            file.path, f"{file.architecture}.block_count is {layers}, but there are {len(file.tensors)} tensors"
-        )
-    return layers
 
 
 def _rope(file: GGUFFile, head_dim: int) -> dict[str, Any]:
@@ -310,7 +303,10 @@ def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Five layers with a window, then one without; only that one's rotary embedding is scaled."""
-    layers, local = common["num_hidden_layers"], {"rope_type": "default", "rope_theta": 10_000.0}
+    layers, local = (
+        min(common["num_hidden_layers"], len(file.tensors)),
+        {"rope_type": "default", "rope_theta": 10_000.0},
+    )
     kinds = ["sliding_attention" if (layer + 1) % 6 else "full_attention" for layer in range(layers)]
     everywhere = common["rope_parameters"]
     if "gemma3.rope.freq_base" not in file.metadata:

@@ -12,6 +12,7 @@ from inference.weights.gguf import PLAIN, BadGGUF, GGUFFile
 from inference.weights.gguf_model import lazily, model_config, model_weights
 from inference.weights.gguf_tokenizer import make_tokenizer
 from inference.weights.known import Loaded, reason
+from interface.request import LoadError
 
 SAMPLING = {
     "temperature": "temp",
@@ -46,7 +47,7 @@ class GGUFSource:
     def config(self) -> PreTrainedConfig:
         try:
             return model_config(self.file)
-        except BadGGUF:
+        except LoadError:
             raise
         except Exception as error:  # sizes that do not fit each other
             kind = self.file.architecture
@@ -63,8 +64,7 @@ class GGUFSource:
 
     @property
     def elements(self) -> int:
-        tensors = self.file.tensors.values()
-        return sum(blocks.data.size // blocks.row_bytes * blocks.shape[-1] for blocks in tensors)
+        return self.file.elements
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
         weights = model_weights(self.file, config)

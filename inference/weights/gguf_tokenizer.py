@@ -43,6 +43,9 @@ def _vocabulary(file: GGUFFile) -> list[str]:
     if model not in MODELS:
         raise BadGGUF(file.path, f"its tokenizer is of the kind {model!r}; expected {' or '.join(MODELS)}")
     tokens: list[str] = file.get("tokenizer.ggml.tokens", list)
+    needed = "merges" if model == "gpt2" else "scores"
+    if not {"tokenizer.ggml.merges", f"tokenizer.ggml.{needed}"} & file.metadata.keys():
+        raise BadGGUF(file.path, f"expected tokenizer.ggml.{needed}, without which no text becomes tokens")
     rows = file.tensors["token_embd.weight"].shape[0]
     if len(tokens) > rows:
         raise BadGGUF(file.path, f"its tokenizer has {len(tokens)} tokens, but its embedding only {rows} rows")

@@ -28,7 +28,6 @@ LEFTOVERS = (
 )
 """Tensors that a model may have left over: a pattern of their names, and why nothing is lost without them."""
 SCALES = re.compile(r"(scale|scales|scale_inv|qzeros|qweight|g_idx|absmax|SCB|zero_point|quant_map|quant_state\S*)$")
-MOST_EXPERTS = 4096
 PIECE = 2**24
 """Elements that are looked at together in the search for NaN: few enough to stay in memory that is reused."""
 LONGEST_REASON = 600
@@ -47,21 +46,6 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no reason was given"
     text = re.sub(r"\b(\w+\.)*\w*(Error|Exception): ", "", text)
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
-
-
-def refuse_layers(path: Path, settings: Mapping[str, Any], tensors: int | None) -> None:
-    """See that no number in a config.json makes more parts than its weights could fill.
-
-    Raises:
-        BadFile: one does.
-    """
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            refuse_layers(path, value, tensors)
-        elif type(value) is int and re.search(r"layer", key) and tensors is not None and value > max(tensors, 100):
-            raise BadFile(path, f"{key} is {value}, but the files hold {tensors} tensors")
-        elif type(value) is int and re.search(r"^(num|n)_.*experts", key) and value > MOST_EXPERTS:
-            raise BadFile(path, f"{key} is {value}; expected at most {MOST_EXPERTS}")
 
 
 def refuse_missing(name: str, loaded: Loaded, is_known: Callable[[str], bool]) -> None:

@@ -96,10 +96,14 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
         (write("config.json", "{}"), "config.json", "expected a model_type, the name of an architecture, got None"),
         (edit(model_type="no-such"), "config.json", "model_type 'no-such' is none that transformers"),
         (edit(model_type="t5"), "config.json", "model_type 't5' is no causal language model; expected one that"),
-        (edit(hidden_size="many"), "config.json", "not a configuration that a llama can have: Validation error for"),
-        (edit(num_hidden_layers=10**9), "config.json", "num_hidden_layers is 1000000000, but the files hold"),
-        (edit(hidden_size=10**7), "config.json", "it describes a model of"),
-        (edit(vocab_size=10**12), "config.json", "it describes a model of"),
+        (edit(hidden_size="many"), "config.json", "hidden_size: expected a whole number of at least 1"),
+        (
+            edit(num_hidden_layers=10**9),
+            "config.json",
+            "num_hidden_layers: expected a whole number of at least 1 and, with files of 30 tensors",
+        ),
+        (edit(intermediate_size=10**4), "config.json", "it describes a model of"),
+        (edit(vocab_size=5000), "config.json", "it describes a model of"),
         (
             edit(quantization_config={"quant_method": "awq"}),
             "config.json",

@@ -1,0 +1,82 @@
+"""Checks the numbers of a configuration, so that an absurd one is told by its name and not by what it breaks.
+
+What is not in these tables is left to transformers, and to the comparison of sizes with the files.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from inference.weights.safetensors_header import BadFile
+
+SIZES = (
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_hidden_layers",
+    "intermediate_size",
+    "vocab_size",
+    "head_dim",
+    "n_embd",
+    "n_head",
+    "n_layer",
+)
+LENGTHS = ("max_position_embeddings", "n_positions", "original_max_position_embeddings")
+POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+MOST_EXPERTS = 4096
+
+
+def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensors: int | None = None) -> None:
+    """See that each number is one that a model with so many weights can have.
+
+    Args:
+        tensors: how many there are in the files, if that is known.
+
+    Raises:
+        BadFile: one is not; the message names it.
+    """
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            check_numbers(path, value, elements, tensors)
+        elif value is not None and (expected := _expected(key, value, elements, tensors)):
+            raise BadFile(path, f"{key}: expected {expected}, got {value!r}")
+
+
+def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str | None:
+    """What should be under a key, if it is not what is there."""
+    if key in SIZES and not isinstance(value, list):
+        most = tensors if tensors is not None and key.endswith(("layers", "n_layer")) else elements
+        most_is = f"{most} tensors" if most == tensors else f"{most} weights"
+        return None if _is_whole(value, most) else f"a whole number of at least 1 and, with files of {most_is}, no more"
+    if key in LENGTHS:
+        return None if _is_whole(value, 10**12) else "a whole number of tokens, at least 1"
+    if re.match(r"(num|n)_.*experts$", key) and not isinstance(value, list):
+        return None if _is_number(value) and value <= MOST_EXPERTS else f"at most {MOST_EXPERTS}"
+    if "eps" in key.split("_")[-1]:
+        return None if _is_number(value) and 0 <= value < 1 else "a number from 0 to 1"
+    if key in POSITIVE:
+        return None if _is_number(value) and 0 < value < 1e30 else "a number above 0"
+    if key in ACTIVATIONS:
+        return None if isinstance(value, str) and value in ACT2FN else "the name of an activation function"
+    if key in ("dtype", "torch_dtype"):
+        is_known = isinstance(value, str) and value.removeprefix("torch.") in DTYPES
+        return None if is_known else f"one of {', '.join(DTYPES)}"
+    if key == "rope_type":
+        known = {"default", *ROPE_INIT_FUNCTIONS}
+        return None if isinstance(value, str) and value in known else f"one of {', '.join(sorted(known))}"
+    return None
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
