@@ -36,12 +36,21 @@ from inference.scheduling.sample_args import RowLogprobs
 from inference.scheduling.scheduler import Schedule, Scheduler
 from inference.scheduling.sequence import Sequence
 from inference.tensor_thread import on_tensor_thread
+from inference.text.prompt_length import tokens_at_least
 from inference.text.token_bytes import TokenBytes
 from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from interface.completion import completion, stream_event
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
-from interface.errors import EngineFailed, PromptTooLong, QueueFull, RequestError, UnsupportedFeature, UnusablePrompt
+from interface.errors import (
+    EngineFailed,
+    PromptTooLong,
+    QueueFull,
+    RequestError,
+    UnsupportedFeature,
+    UnsupportedModel,
+    UnusablePrompt,
+)
 from interface.events import Event, Failed, Finished, PromptEcho, Token
 from interface.requests import (
     DEFAULT_MAX_TOKENS,
@@ -75,11 +84,16 @@ class Engine:
         Raises:
             LoadError, UnsupportedModel: it cannot be served; the message says why.
         """
-        return cls(on_tensor_thread(lambda: load_checkpoint(config)), config)
+        checkpoint = on_tensor_thread(lambda: load_checkpoint(config))
+        try:
+            return cls(checkpoint, config)
+        except UnsupportedModel as error:
+            raise UnsupportedModel(f"{config.model}: {error}") from error
 
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
         self._tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self._eos_ids = checkpoint.eos_ids
+        self._sampling_defaults = dict(checkpoint.sampling_defaults)
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
             lambda: ModelRunner(
@@ -321,18 +335,22 @@ class Engine:
             return prompt.token_ids
         if not isinstance(prompt, TextPrompt):
             raise UnsupportedFeature("This engine takes a text or token ids.", "messages")
+        if (tokens := tokens_at_least(prompt.text, self.info.context, self._tokenized)) is not None:
+            raise PromptTooLong(tokens, 1, self.info.context, is_counted=False)
+        return self._tokenized(prompt.text, prompt.add_special_tokens)
+
+    def _tokenized(self, text: str, add_special_tokens: bool = False) -> list[int]:
         # A list of one: tokenizers releases the interpreter's lock only for lists.
-        encoded = self._tokenizer([prompt.text], add_special_tokens=prompt.add_special_tokens)
-        token_ids: list[int] = encoded["input_ids"][0]
+        token_ids: list[int] = self._tokenizer([text], add_special_tokens=add_special_tokens)["input_ids"][0]
         return token_ids
 
     def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SamplingParams:
-        """The request's parameters with every default filled in."""
+        """The request's parameters, where it names none the model's own, and where that has none the documented."""
         params = request.params
         self._check_token_ids("logit_bias", params.logit_bias or ())
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
         defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        defaults |= {"repetition_penalty": 1.0}
+        defaults |= {"repetition_penalty": 1.0} | self._sampling_defaults
         chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
         return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
 

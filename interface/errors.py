@@ -12,12 +12,16 @@ class RequestError(ValueError):
 
 
 class PromptTooLong(RequestError):
-    """The prompt, or the prompt and its max_tokens, do not fit the context."""
+    """The prompt, or the prompt and its max_tokens, do not fit the context.
 
-    def __init__(self, prompt_tokens: int, max_tokens: int, context: int) -> None:
+    A prompt that is far too long is not counted to its end; `prompt_tokens` is then what it has at least.
+    """
+
+    def __init__(self, prompt_tokens: int, max_tokens: int, context: int, is_counted: bool = True) -> None:
         self.prompt_tokens, self.max_tokens, self.context = prompt_tokens, max_tokens, context
+        counted = prompt_tokens if is_counted else f"at least {prompt_tokens}"
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, together "
+            f"The prompt has {counted} tokens and max_tokens is {max_tokens}, together "
             f"{prompt_tokens + max_tokens}; the context holds {context}. Shorten one of them.",
             "prompt",
         )

@@ -12,7 +12,7 @@ from inference.weights.gguf import PLAIN, BadGGUF, GGUFFile
 from inference.weights.gguf_model import lazily, model_config, model_weights
 from inference.weights.gguf_tokenizer import make_tokenizer
 from inference.weights.known import Loaded, reason
-from interface.request import LoadError
+from interface.errors import LoadError
 
 SAMPLING = {
     "temperature": "temp",

@@ -23,7 +23,8 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from config import Config
 from engine import Engine
-from interface.request import LoadError
+from interface.errors import LoadError
+from interface.requests import TextPrompt
 from tests.support.checkpoint_folders import save
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output
@@ -255,9 +256,7 @@ def outcome_of(folder: Path) -> dict[str, object]:
     except Exception as error:
         return {"outcome": "raised", "said": f"{type(error).__name__}: {error}"}
     ids = engine.generate(PROMPT, max_tokens=5, temperature=0, ignore_eos=True)["token_ids"]
-    prompt_ids = (
-        list(engine.encode_ids(PROMPT)) if hasattr(engine, "encode_ids") else engine._tokenizer(PROMPT)["input_ids"]
-    )
+    prompt_ids = list(engine.tokenize(TextPrompt(PROMPT)).token_ids)
     expected = transformers_says(folder, prompt_ids)
     return {"outcome": "served" if ids == expected else "wrong", "said": f"{ids}, expected {expected}"}
 

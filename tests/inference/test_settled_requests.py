@@ -1,0 +1,96 @@
+"""What a request leaves to its model, and prompts that are far too long for it."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config import Config
+from engine import Engine
+from inference.text.prompt_length import tokens_at_least
+from inference.weights.checkpoint import Checkpoint
+from interface.errors import PromptTooLong
+from interface.requests import SamplingParams, TextPrompt, text_request
+from tests.support.tiny_models import (
+    CONTEXT,
+    bpe_tokenizer,
+    byte_tokenizer,
+    random_model,
+    tiny_engine,
+)
+
+# --- Parameters that a request leaves out -----------------------------------------------------------------------------
+
+
+def settled(request_settings: dict[str, Any], **defaults: float) -> SamplingParams:
+    checkpoint = Checkpoint(random_model("llama"), byte_tokenizer(), CONTEXT, (), defaults)
+    (encoded,) = Engine(checkpoint, Config()).encode([text_request("hello", **request_settings)])
+    return encoded.params
+
+
+def test_a_request_that_names_nothing_is_sampled_as_the_models_makers_would() -> None:
+    defaults = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1}
+    assert settled({}, **defaults).model_dump(include=set(defaults)) == defaults
+
+
+def test_what_a_request_names_comes_before_what_the_model_says() -> None:
+    params = settled({"temperature": 0.0, "top_k": 0}, temperature=0.6, top_k=20, top_p=0.9)
+    assert (params.temperature, params.top_k, params.top_p) == (0.0, 0, 0.9)
+
+
+def test_where_neither_says_anything_the_documented_defaults_apply() -> None:
+    params = settled({})
+    assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.7, 1.0, 0, 0.0)
+    assert params.repetition_penalty == 1.0
+
+
+# --- Prompts that are far too long ------------------------------------------------------------------------------------
+
+
+def test_a_prompt_of_a_megabyte_is_refused_without_being_tokenized_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = tiny_engine()
+    seen: list[int] = []
+    whole = engine._tokenized
+
+    def watched(text: str, add_special_tokens: bool = False) -> list[int]:
+        seen.append(len(text))
+        return whole(text, add_special_tokens)
+
+    monkeypatch.setattr(engine, "_tokenized", watched)
+    with pytest.raises(PromptTooLong, match=r"^The prompt has at least \d+ tokens .* the context holds 160\."):
+        engine.encode([text_request("word " * 200_000)])
+    assert sum(seen) < 2_000
+
+
+def test_a_long_prompt_of_few_tokens_is_taken() -> None:
+    tokens = {"a" * 2**power: power for power in range(12)}
+
+    def tokenize(text: str) -> list[int]:
+        sizes = sorted(map(len, tokens), reverse=True)
+        ids = []
+        for size in sizes:
+            count, text = len(text) // size, text[: len(text) % size]
+            ids += [size] * count
+        return ids
+
+    assert tokens_at_least("a" * 2**11 * 30, 40, tokenize) is None
+
+
+@given(
+    words=st.lists(st.sampled_from(["the ", "cat", "é", "😀", "   ", "x" * 40, "\n"]), max_size=400),
+    context=st.integers(1, 60),
+)
+def test_no_prompt_that_fits_is_refused_for_its_beginning(words: list[str], context: int) -> None:
+    text = "".join(itertools.islice(itertools.cycle(words or ["a"]), 300))
+    for tokenizer in (bpe_tokenizer(), byte_tokenizer()):
+        tokens = len(tokenizer(text)["input_ids"])
+        least = tokens_at_least(text, context, tokenizer.encode)
+        assert least is None or context < least <= tokens
+
+
+def test_a_prompt_that_is_a_little_too_long_is_counted() -> None:
+    with pytest.raises(PromptTooLong, match=r"^The prompt has 200 tokens "):
+        tiny_engine().encode([text_request("x" * 200)])
+    assert len(tiny_engine().tokenize(TextPrompt("x" * 200)).token_ids) == 200
