@@ -131,7 +131,8 @@ class ScriptedEngine:
         with self._lock:
             if self._failure is not None:
                 raise EngineFailed(self._failure)
-            if len(self._scripts) + len(self._arrivals) + len(requests) > self.capacity:
+            arriving = sum(isinstance(arrival, Script) for arrival in self._arrivals)  # the others are aborts
+            if len(self._scripts) + arriving + len(requests) > self.capacity:
                 raise QueueFull("the script has no more room")
             scripts = [Script(encoded, sink) for encoded in requests]
             self.prompts += [one.prompt for one in scripts]
