@@ -1,18 +1,23 @@
-"""How the families of models write tool calls, in one table: what the parser looks for and the grammar demands.
+"""How the families of models write tool calls and reasoning, in one table.
 
-A `ToolForm` is the shape of a call as text. Between the pieces stand the function's name and its arguments, as JSON.
+A `ToolForm` is the shape of a call as text; grammars demand it. A family's response template says how to find calls
+and reasoning in an answer, in the terms of transformers' `response_template`; it is used where a tokenizer brings none.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class ToolForm:
-    """The text around a call's name and arguments, and around and between several calls."""
+    """The text around a call's name and its arguments, which are JSON, and around and between several calls.
 
+    `trigger` is what `begin` and `before_name` together start with: where it appears, a call begins.
+    """
+
+    trigger: str
     before_name: str
     before_arguments: str
     after_arguments: str
@@ -23,11 +28,8 @@ class ToolForm:
 
     def before(self, name: str) -> str:
         """The text of one call up to its arguments."""
-        return (
-            self.before_name
-            + (json.dumps(name, ensure_ascii=False) if self.quotes_name else name)
-            + self.before_arguments
-        )
+        quoted = json.dumps(name, ensure_ascii=False) if self.quotes_name else name
+        return self.before_name + quoted + self.before_arguments
 
     def write(self, name: str, arguments: Mapping[str, Any]) -> str:
         """One call, as a model of the family would write it."""
@@ -36,13 +38,21 @@ class ToolForm:
 
 
 HERMES = ToolForm(
+    trigger="<tool_call>",
     before_name='<tool_call>\n{"name": ',
     before_arguments=', "arguments": ',
     after_arguments="}\n</tool_call>",
     separator="\n",
 )
-LLAMA3 = ToolForm(before_name='{"name": ', before_arguments=', "parameters": ', after_arguments="}", separator="; ")
+LLAMA3 = ToolForm(
+    trigger='{"name": ',
+    before_name='{"name": ',
+    before_arguments=', "parameters": ',
+    after_arguments="}",
+    separator="; ",
+)
 MISTRAL_LIST = ToolForm(
+    trigger="[TOOL_CALLS]",
     begin="[TOOL_CALLS][",
     before_name='{"name": ',
     before_arguments=', "arguments": ',
@@ -51,5 +61,87 @@ MISTRAL_LIST = ToolForm(
     end="]",
 )
 MISTRAL_NAMED = ToolForm(
-    before_name="[TOOL_CALLS]", before_arguments="[ARGS]", after_arguments="", separator="", quotes_name=False
+    trigger="[TOOL_CALLS]",
+    before_name="[TOOL_CALLS]",
+    before_arguments="[ARGS]",
+    after_arguments="",
+    separator="",
+    quotes_name=False,
 )
+FORMS = (HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED)
+
+# --- Response templates -----------------------------------------------------------------------------------------------
+
+Spec = dict[str, Any]
+
+ANSWER_BEGINS = "|".join(
+    [
+        r"<\|im_start\|>assistant\n",
+        r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n",
+        r"\[/INST\]",
+        r"\[/TOOL_RESULTS\]",
+        r"<｜Assistant｜>",
+        r"<\|assistant\|>",
+    ]
+)
+THINK: Spec = {"open_pattern": r"\s*<think>", "close": "</think>", "content": "text"}
+HERMES_CALLS: Spec = {
+    "open_pattern": r"\s*<tool_call>",
+    "close": "</tool_call>",
+    "repeats": True,
+    "content": "json",
+}
+XML_CALLS: Spec = {
+    "open_pattern": r"\s*<tool_call>\s*<function=(?P<name>[^>\n]+)>",
+    "close_pattern": r"</function>\s*</tool_call>",
+    "repeats": True,
+    "content": "xml-inline",
+    "content_args": {"tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>"},
+    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+}
+LLAMA3_CALLS: Spec = {
+    "open_pattern": r'(?:<\|python_tag\|>)?\s*(?=\{\s*"(?:name|type)")',
+    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|;\s*(?=\{)",
+    "repeats": True,
+    "content": "json",
+}
+MISTRAL_LIST_CALLS: Spec = {"open": "[TOOL_CALLS]", "close": "</s>", "content": "json"}
+MISTRAL_NAMED_CALLS: Spec = {
+    "open_pattern": r"\[TOOL_CALLS\](?P<name>[\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]",
+    "close_pattern": r"(?=\[TOOL_CALLS\])|</s>",
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of models: how to know it by its chat template, and how it writes calls."""
+
+    is_family: Callable[[str], bool]
+    calls: Spec
+    form: ToolForm | None
+    """None where a grammar cannot easily demand the form."""
+    has_bare_calls: bool = False
+    """Whether a call is plain JSON without a mark, so that only the tool's name tells it from an answer in JSON."""
+
+
+FAMILIES = (
+    Family(lambda text: "[TOOL_CALLS]" in text and "[ARGS]" in text, MISTRAL_NAMED_CALLS, MISTRAL_NAMED),
+    Family(lambda text: "[TOOL_CALLS]" in text, MISTRAL_LIST_CALLS, MISTRAL_LIST),
+    Family(lambda text: "<tool_call>" in text and "<function=" in text, XML_CALLS, None),
+    Family(lambda text: "<tool_call>" in text, HERMES_CALLS, HERMES),
+    Family(lambda text: "<|start_header_id|>" in text and "tools" in text, LLAMA3_CALLS, LLAMA3, has_bare_calls=True),
+)
+HERMES_FAMILY = FAMILIES[3]
+
+
+def response_template(family: Family | None, has_reasoning: bool) -> Spec:
+    """The response template of a family's models."""
+    fields: Spec = {"content": {"content": "text"}}
+    if family is not None:
+        fields["tool_calls"] = family.calls
+    if has_reasoning:
+        fields["reasoning_content"] = THINK
+    return {"start_anchor_pattern": ANSWER_BEGINS, "fields": fields}

@@ -1,0 +1,269 @@
+"""Splits an answer into content, reasoning and tool calls while it is generated.
+
+transformers finds the parts: its `ResponseParser` reads a declarative template, the tokenizer's own or that of its
+family. Here its events become the parts of an answer.
+
+Invariants:
+    1. However a text is cut into pieces, the joined parts are the same.
+    2. What is no tool call after all, because its JSON is broken or cut off, is content, letter for letter.
+    3. White space between the parts belongs to the template, not to them.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_parsing import ResponseParser, parse_response
+from transformers.utils.chat_parsing.response_templates import (
+    ResponseTemplate,
+    ResponseTemplateField,
+    load_response_template,
+)
+
+from inference.text.tool_forms import FAMILIES, FORMS, HERMES, HERMES_FAMILY, Spec, ToolForm, response_template
+from interface.events import Part, TextPart, ToolCallPart
+
+Tools = Sequence[Mapping[str, Any]]
+
+REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
+CALLS_FIELD = "tool_calls"
+
+
+class ResponseFormat:
+    """How the answers of one model are written. Any thread may ask for a parser."""
+
+    def __init__(self, spec: Spec, form: ToolForm | None = None, has_bare_calls: bool = False) -> None:
+        self._template = load_response_template(spec)
+        self._markers = json.dumps(spec, ensure_ascii=False).replace("\\", "")
+        self.has_bare_calls = has_bare_calls
+        self.form = form or next(filter(self._reads, FORMS), None)
+        """The form that a grammar makes calls take; None if the model's form is none of those known."""
+        self.reasoning = self._reasoning()
+        """What opens and closes reasoning, if the model's answers have it."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "ResponseFormat | None":
+        """The format of a model's answers: its tokenizer's own, or that of its family; None if they are plain text."""
+        spec = getattr(tokenizer, "response_template", None)
+        if spec is not None:
+            return cls(spec)
+        templates = tokenizer.chat_template or ""
+        text = templates if isinstance(templates, str) else "\n".join(templates.values())
+        family = next((family for family in FAMILIES if family.is_family(text)), None)
+        has_reasoning = "think>" in text or "reasoning_content" in text
+        if family is None and not has_reasoning:
+            return None
+        spec = response_template(family, has_reasoning)
+        return cls(spec) if family is None else cls(spec, family.form, family.has_bare_calls)
+
+    @classmethod
+    def hermes(cls) -> "ResponseFormat":
+        """The format that tool calls take for a model which knows none."""
+        return cls(response_template(HERMES_FAMILY, has_reasoning=False), HERMES)
+
+    def keeps(self, token: str) -> bool:
+        """Whether a special token's text is needed to find the parts."""
+        return token in self._markers
+
+    def begun(self, prompt_text: str) -> str:
+        """The part of a prompt that belongs to the answer: what the chat template begins it with, mostly nothing."""
+        if self._template.start_anchor_re.search(prompt_text) is None:
+            return ""
+        return self._template.truncate_past_last_anchor(prompt_text)
+
+    def is_plain(self, has_tools: bool) -> bool:
+        """Whether there is nothing to find, so that an answer needs no parser."""
+        return self.reasoning is None and not has_tools
+
+    def parser(self, begun: str, tools: Tools | None, parallel: bool = True) -> "Parser":
+        """A parser of one answer.
+
+        Args:
+            begun: the part of the answer that is in the prompt; see `begun`.
+            tools: without any, what looks like a tool call is content.
+            parallel: whether the answer may hold several calls; those after the first are left out if not.
+        """
+        fields = {name: field for name, field in self._template.fields.items() if tools or name != CALLS_FIELD}
+        return Parser(
+            dataclasses.replace(self._template, fields=fields, defaults={}), begun, tools, parallel, self.has_bare_calls
+        )
+
+    def _reads(self, form: ToolForm) -> bool:
+        """Whether a call in this form is understood."""
+        if CALLS_FIELD not in self._template.fields:
+            return False
+        parser = self.parser("", [{"function": {"name": "f"}}])
+        parts = [*parser.feed(form.write("f", {"a": 1})), *parser.finish()]
+        return parts == [ToolCallPart("f", '{"a": 1}')]
+
+    def _reasoning(self) -> tuple[str, str] | None:
+        for name, field in self._template.fields.items():
+            if name in REASONING_FIELDS:
+                return (field.open_literals or ["<think>"])[0], (field.close_literals or ["</think>"])[0]
+        return None
+
+
+class Parser:
+    """The parser of one answer."""
+
+    def __init__(
+        self, template: ResponseTemplate, begun: str, tools: Tools | None, parallel: bool, has_bare_calls: bool
+    ) -> None:
+        self._template = template
+        self._tools: list[Any] = [dict(tool) for tool in tools or ()]
+        self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
+        self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
+        self._stream = ResponseParser(_as_text(template), prefix=begun)
+        self._unread = begun  # text that was fed and has not come back in an event
+        self._skipped = 0  # how much of that is of the prompt
+        self._field: str | None = None
+        self._opening = ""
+        self._body = ""
+        self._space = ""  # white space that is shown only if text follows
+        self._is_after_part = False
+        self._parts_of(self._stream.initial_events)
+        self._space, self._body = "", self._body if self._field == CALLS_FIELD else ""
+        self._skipped = len(self._unread)
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the answer is in its reasoning now."""
+        return self._field in REASONING_FIELDS
+
+    def feed(self, text: str) -> tuple[Part, ...]:
+        """Take the next piece of the answer; return the parts that are certain now."""
+        self._unread += text
+        return tuple(_merged(self._parts_of(self._stream.feed(text))))
+
+    def finish(self) -> tuple[Part, ...]:
+        """Return what was held back, when no more text will come."""
+        _, events = self._stream.finalize()
+        parts = self._parts_of(events)
+        if self._field not in REASONING_FIELDS:
+            parts += self._content(self._space)
+        return tuple(_merged(parts))
+
+    def _parts_of(self, events: Iterable[Mapping[str, Any]]) -> list[Part]:
+        parts: list[Part] = []
+        for event in events:
+            field = self._template.fields[event["field"]]
+            match event["type"]:
+                case "region_open":
+                    self._open(field)
+                case "region_chunk":
+                    parts += self._text(field.name, self._read(event["text"]))
+                case "region_close":
+                    parts += self._close(field)
+        return parts
+
+    def _open(self, field: ResponseTemplateField) -> None:
+        self._field, self._body = field.name, ""
+        self._opening = self._read_delimiter(field.open_re)
+        if field.name in REASONING_FIELDS:
+            self._begin_part()
+
+    def _text(self, name: str, text: str) -> list[Part]:
+        if name == CALLS_FIELD:
+            self._body += text
+            return []
+        text = self._space + text
+        if self._is_after_part:
+            text = text.lstrip()
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        if not shown:
+            return []
+        self._is_after_part = False
+        return [TextPart("reasoning" if name in REASONING_FIELDS else "content", shown)]
+
+    def _close(self, field: ResponseTemplateField) -> list[Part]:
+        closing = self._read_delimiter(field.close_re)
+        self._field = None
+        if field.name in REASONING_FIELDS:
+            self._begin_part()
+        if field.name != CALLS_FIELD:
+            return []
+        try:
+            calls = self._calls(field)
+        except Exception:  # broken in any of the ways that a model can break it
+            return self._content(self._space + self._opening + self._body + closing)
+        self._begin_part()
+        shown, self._calls_left = calls[: self._calls_left], self._calls_left - len(calls[: self._calls_left])
+        return list(shown)
+
+    def _calls(self, field: ResponseTemplateField) -> list[ToolCallPart]:
+        """The calls in a region. Raises if it holds none."""
+        alone = dataclasses.replace(self._template, fields={field.name: field}, implicit=None)
+        found = parse_response(self._opening + self._body, alone, prefix="", tools=self._tools)[field.name]
+        calls = [_tool_call(value) for value in (found if isinstance(found, list) else [found])]
+        if not calls or (self._known is not None and any(call.name not in self._known for call in calls)):
+            raise ValueError("no call of a tool that was offered")
+        return calls
+
+    def _begin_part(self) -> None:
+        """Forget the white space before and after a part that is not content."""
+        self._space, self._is_after_part = "", True
+
+    def _content(self, text: str) -> list[Part]:
+        self._space, self._is_after_part = "", False
+        return [TextPart("content", text)] if text else []
+
+    def _read(self, text: str) -> str:
+        """Take text that came back in an event from what was fed; return it without the prompt's share."""
+        place = self._unread.find(text)
+        self._unread = self._unread[place + len(text) :]
+        shown = text[max(0, self._skipped - place) :]
+        self._skipped = max(0, self._skipped - place - len(text))
+        return shown
+
+    def _read_delimiter(self, pattern: Any) -> str:
+        """Take a delimiter, of which events say only that it was there, from what was fed."""
+        found = None if pattern is None else pattern.match(self._unread)
+        return self._read(found[0]) if found else ""
+
+
+def _as_text(template: ResponseTemplate) -> ResponseTemplate:
+    """The template with all fields read as they are, so that what is in them cannot fail."""
+    fields = {
+        name: dataclasses.replace(
+            field,
+            content="text",
+            content_args={"strip": False},
+            transform=None,
+            transform_each=False,
+            join=None,
+            optional=True,
+        )
+        for name, field in template.fields.items()
+    }
+    return dataclasses.replace(template, fields=fields)
+
+
+def _tool_call(value: Any) -> ToolCallPart:
+    """A call in any of the usual shapes. Raises if it is none."""
+    function = value.get("function", value)
+    name = function["name"]
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if arguments is None:
+        arguments = {}
+    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+        raise ValueError(f"Expected a name and an object of arguments, got {value!r}")
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    text.encode()  # raises for half a surrogate pair, which no answer can carry
+    return ToolCallPart(name, text)
+
+
+def _merged(parts: Iterable[Part]) -> list[Part]:
+    """The parts with neighbouring texts of one kind joined."""
+    merged: list[Part] = []
+    for part in parts:
+        last = merged[-1] if merged else None
+        if isinstance(part, TextPart) and isinstance(last, TextPart) and part.kind == last.kind:
+            merged[-1] = TextPart(part.kind, last.text + part.text)
+        else:
+            merged.append(part)
+    return merged
