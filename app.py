@@ -44,8 +44,8 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    driver = driver_of(request)
-    return respond(request, contract.health(driver.status, driver.models[0], driver.counters()))
+    report = contract.REPORTS[request.scope["route"].path]
+    return respond(request, report(driver_of(request).vitals()))
 
 
 async def openapi(request: Request) -> Response:
@@ -63,7 +63,7 @@ ROUTES = [
         )
         for endpoint in contract.ENDPOINTS
     ],
-    Route("/health", health),
+    *[Route(path, health) for path in contract.REPORTS],
     Route("/openapi.json", openapi),
     *[Route(path, page) for path in contract.PAGES],
 ]

@@ -111,6 +111,15 @@ class Config:
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
+    step_limit: float = _setting(
+        300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck"
+    )
+    on_failure: str = _setting(
+        "exit",
+        _one_of("exit", "stay"),
+        "exit ends the process with status 70 once the engine has failed for good, so that it is started again; "
+        "stay leaves it running, with /live and /health failing",
+    )
     transcript: bool = _setting(
         False, _switch, "show every message of each request, prompts and all: here, and at /transcript/{request_id}"
     )

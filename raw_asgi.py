@@ -53,7 +53,7 @@ async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, re
 
 
 async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(scope, send, contract.health(driver.status, driver.models[0], driver.counters()))
+    await respond(scope, send, contract.REPORTS[route_path(scope)](driver.vitals()))
 
 
 async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ def methods_of(endpoint: contract.Endpoint) -> dict[str, Handler]:
 
 ROUTES: dict[str, dict[str, Handler]] = {
     **{endpoint.path + "/" * endpoint.takes_rest: methods_of(endpoint) for endpoint in contract.ENDPOINTS},
-    "/health": {"GET": health, "HEAD": health},
+    **{path: {"GET": health, "HEAD": health} for path in contract.REPORTS},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
     **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
 }

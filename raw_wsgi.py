@@ -55,7 +55,7 @@ def generate(
 
 
 def health(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    return respond(environ, start_response, contract.health(driver.status, driver.models[0], driver.counters()))
+    return respond(environ, start_response, contract.REPORTS[route_path(environ)](driver.vitals()))
 
 
 def openapi(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -73,7 +73,7 @@ def methods_of(endpoint: contract.Endpoint) -> dict[str, Handler]:
 
 ROUTES: dict[str, dict[str, Handler]] = {
     **{endpoint.path + "/" * endpoint.takes_rest: methods_of(endpoint) for endpoint in contract.ENDPOINTS},
-    "/health": {"GET": health, "HEAD": health},
+    **{path: {"GET": health, "HEAD": health} for path in contract.REPORTS},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
     **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
 }

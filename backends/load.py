@@ -12,4 +12,4 @@ def load_service(config: Config) -> EngineService:
     Raises:
         LoadError: the model cannot be served; the message says why.
     """
-    return SteppedService(load_engine(config))
+    return SteppedService(load_engine(config), config.step_limit)

@@ -26,6 +26,8 @@ log = logging.getLogger("engine")
 
 ENCODERS = 2
 """Threads that tokenize prompts. More would only take the cores from the model."""
+WATCH_INTERVAL = 5.0
+"""Seconds between two looks at how long the present step has taken, while there is work."""
 LONG_STEP, HEAD_START = 0.002, 0.01
 """Seconds. After a step at least as long as the first, the next one waits until its events have been passed on, but
 no longer than the second. A step that computes keeps every core busy, so the loop would get one only milliseconds
@@ -37,8 +39,10 @@ Answer = TypeVar("Answer")
 class SteppedService:
     """Carries the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
 
-    def __init__(self, engine: EngineProtocol) -> None:
+    def __init__(self, engine: EngineProtocol, step_limit: float = float("inf")) -> None:
         self._engine = engine
+        self._step_limit = step_limit
+        self._step_began_at: float | None = None
         self._failure: str | None = None
         self._is_closed = False
         self._has_sent = threading.Event()  # the loop has passed on all that it was handed
@@ -52,6 +56,7 @@ class SteppedService:
         self._encode_limiter = anyio.CapacityLimiter(ENCODERS)
         self._wakeup = anyio.Event()
         self._driving = asyncio.create_task(self._drive(), name="drive the engine")
+        self._driving.add_done_callback(self._on_driving_done)
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()
@@ -73,10 +78,11 @@ class SteppedService:
         return await to_thread.run_sync(question, self._engine, limiter=self._encode_limiter)
 
     async def close(self) -> None:
-        """Wait for the step that is running, if one is; no step begins after it."""
+        """Wait for the step that is running, if one is and is not stuck; no step begins after it."""
         self._is_closed = True
         self._wakeup.set()
-        await self._driving
+        if self._failure is None:
+            await self._driving
 
     def _check_available(self) -> None:
         if self._failure is not None:
@@ -92,25 +98,52 @@ class SteppedService:
             try:
                 await self._work_until_idle()
             except Exception as error:
-                self._failure = str(error) if isinstance(error, EngineFailed) else f"{type(error).__name__}: {error}"
                 if not isinstance(error, EngineFailed):
                     log.exception("The engine raised outside its own step")
-                self._on_failure(self._failure)
+                self._fail(str(error) if isinstance(error, EngineFailed) else f"{type(error).__name__}: {error}")
                 return
+
+    def _fail(self, reason: str) -> None:
+        """Take no more requests, and tell the driver, once."""
+        if self._failure is None:
+            self._failure = reason
+            self._on_failure(reason)
+
+    def _on_driving_done(self, driving: "asyncio.Task[None]") -> None:
+        """However the task came to its end: without it, no step will be made."""
+        if not self._is_closed:
+            self._fail("the task that drives the engine has ended")
 
     async def _work_until_idle(self) -> None:
         """Hop to the worker thread once, for as long as there is work.
 
         (With a hop per step, the engine would wait for the loop between steps; `make bench-transport` compares.)
         """
-        await to_thread.run_sync(self._work, limiter=self._step_limiter)
+        watching = asyncio.create_task(self._watch_steps(), name="watch the steps")
+        try:
+            await to_thread.run_sync(self._work, limiter=self._step_limiter)
+        finally:
+            watching.cancel()
+
+    async def _watch_steps(self) -> None:
+        """Notice a step that does not return: a device that hangs raises nothing."""
+        while True:
+            await anyio.sleep(min(self._step_limit / 4, WATCH_INTERVAL))
+            began = self._step_began_at
+            if began is not None and time.perf_counter() - began > self._step_limit:
+                self._fail(f"a step has taken longer than {self._step_limit:g} s (ENGINE_STEP_LIMIT)")
 
     def _work(self) -> None:
         """Step while there is work; on the worker thread."""
         has_work = True
         while has_work and not self._is_closed:
-            began = time.perf_counter()
-            has_work = self._engine.step()
+            self._step_began_at = began = time.perf_counter()
+            try:
+                has_work = self._engine.step()
+            except (SystemExit, KeyboardInterrupt) as error:  # these would end the event loop, and not the engine
+                raise RuntimeError(f"a step raised {error!r}") from error
+            finally:
+                self._step_began_at = None
             if time.perf_counter() - began > LONG_STEP:
                 self._has_sent.wait(HEAD_START)
 

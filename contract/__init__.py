@@ -9,7 +9,7 @@ and give it a row; no door changes.
 
 from contract.answers import Answer, json_answer
 from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Writer
-from contract.health import health
+from contract.health import REPORTS
 from contract.openapi import ENDPOINTS, openapi_document
 from contract.pages import PAGES, page
 from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
@@ -21,6 +21,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "PAGES",
     "REFUSALS",
+    "REPORTS",
     "SSE_HEADERS",
     "SSE_MEDIA_TYPE",
     "Accepted",
@@ -35,7 +36,6 @@ __all__ = [
     "body_too_large",
     "check_media_type",
     "frames",
-    "health",
     "internal_error",
     "json_answer",
     "no_such_method",

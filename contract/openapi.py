@@ -12,7 +12,7 @@ from contract.answers import Answer, json_answer
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.health import Health
+from contract.health import METRICS_MEDIA_TYPE, Health, Live
 from contract.sse import SSE_MEDIA_TYPE
 from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
 
@@ -50,7 +50,7 @@ def _document() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    types = [Health]
+    types: list[Any] = [Health, Live]
     for endpoint in ENDPOINTS:
         types += [endpoint.request, endpoint.answer, *endpoint.stream, endpoint.problems, endpoint.error]
     adapters = [TypeAdapter(type) for type in dict.fromkeys(types) if type is not None]
@@ -116,6 +116,27 @@ def _other_paths() -> dict[str, Any]:
                 "responses": {
                     "200": _response("It takes requests.", Health),
                     "503": _response("It takes none; `status` says why.", Health),
+                },
+            }
+        },
+        "/live": {
+            "get": {
+                "operationId": "live",
+                "summary": "Whether the process is worth keeping",
+                "parameters": [REQUEST_ID],
+                "responses": {
+                    "200": _response("Nothing has failed for good.", Live),
+                    "503": _response("Something has, and only a restart can help; `status` says what.", Live),
+                },
+            }
+        },
+        "/metrics": {
+            "get": {
+                "operationId": "metrics",
+                "summary": "Counters and histograms, in the text format of Prometheus",
+                "responses": {
+                    "200": _response("The metrics.", None)
+                    | {"content": {METRICS_MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}}}}
                 },
             }
         },

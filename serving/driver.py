@@ -9,8 +9,9 @@ Invariants:
 """
 
 import asyncio
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -23,11 +24,16 @@ from interface.engine import Counters, EngineService, Lexicon
 from interface.errors import EngineUnavailable
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
+from interface.vitals import Vitals
+from serving import shutdown
 from serving.generation import Generation
-from serving.shutdown import signals_set
 from serving.status import EngineStatus
 
+log = logging.getLogger("engine")
+
 SHUTDOWN = Failed("The server is shutting down", "shutdown")
+END_SLACK = 3.0
+"""Seconds beyond `drain` after which a process whose engine has failed is ended, whatever its server still does."""
 
 Result = TypeVar("Result")
 
@@ -42,6 +48,8 @@ class Driver:
         self._engine: EngineService | None = None
         self._open: dict[SequenceId, Generation] = {}
         self._none_is_open = anyio.Event()
+        self._ends_on_failure = False
+        self._is_ending = False
 
     @property
     def status(self) -> str:
@@ -56,15 +64,19 @@ class Driver:
     def counters(self) -> Counters:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
+    def vitals(self) -> Vitals:
+        return Vitals(self.status, self._status.has_failed, self.models[0], self.counters())
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and carry its events until the context ends. Entering does not wait for the load."""
         signalled = asyncio.Event()
+        self._ends_on_failure = self.config.on_failure == "exit" and shutdown.owns_the_process()
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._load_and_start)
-                tasks.start_soon(self._drain_when, signalled)
-                with signals_set(signalled):
+                tasks.start_soon(self._watched, self._load_and_start)
+                tasks.start_soon(self._watched, self._drain_when, signalled)
+                with shutdown.signals_set(signalled):
                     yield
                 self._status.refuse("shutting down")
                 self._fail_all(SHUTDOWN)
@@ -73,6 +85,8 @@ class Driver:
             engine, self._engine = self._engine, None
             if engine is not None:
                 await engine.close()
+            if self._is_ending:
+                shutdown.end_now()
 
     async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
         """Queue an HTTP request's sequences. Call `run` on what this returns, with no await in between.
@@ -133,8 +147,22 @@ class Driver:
                 generation.put(sequence_id, event)
 
     def _on_failure(self, reason: str) -> None:
-        self._status.refuse(f"engine failed: {reason}")
+        """Tell every open request, and end the process if it is ours to end."""
+        log.critical("The engine has failed for good: %s", reason)
+        self._status.fail(f"engine failed: {reason}")
         self._fail_all(Failed(reason, "engine_error"))
+        if self._ends_on_failure:
+            log.critical("The process ends with status %d (ENGINE_ON_FAILURE=stay keeps it)", shutdown.FAILED)
+            self._is_ending = True
+            shutdown.begin_to_end(self.config.drain + END_SLACK)
+
+    async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run a background task; one that raises is a failure of the service, and not only a line in a log."""
+        try:
+            await work(*arguments)
+        except Exception as error:
+            log.exception("A background task has died")
+            self._on_failure(f"{type(error).__name__}: {error}")
 
     def _abort(self, generation: Generation) -> None:
         if self._engine is not None:

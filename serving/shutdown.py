@@ -2,18 +2,31 @@
 
 At a signal, uvicorn waits for open streams to end, and tells the application (lifespan.shutdown) only after that.
 So the application listens for the signals too, and passes each one on.
+
+A process whose engine has failed for good ends itself, with a status that is not 0: a supervisor that restarts what
+has failed must be able to tell. A server that is told to end by a signal ends with that signal, which systemd takes
+for a success; so the last word is not left to the server.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FAILED = 70
+"""The exit status of a process whose engine has failed for good: EX_SOFTWARE of sysexits.h."""
+
+
+def owns_the_process() -> bool:
+    """Whether the server is the program, and not a thread in one."""
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
@@ -22,7 +35,7 @@ def signals_set(event: asyncio.Event) -> Iterator[None]:
 
     Only the main thread may handle signals; on another one this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not owns_the_process():
         yield
         return
     loop = asyncio.get_running_loop()
@@ -44,3 +57,20 @@ def signals_set(event: asyncio.Event) -> Iterator[None]:
         for number, handler in of_server.items():
             if signal.getsignal(number) is on_signal:
                 signal.signal(number, handler)
+
+
+def begin_to_end(limit: float) -> None:
+    """Tell the server to end this process, and end it in any case after `limit` seconds."""
+
+    def end_after_limit() -> None:
+        time.sleep(limit)
+        end_now()
+
+    threading.Thread(target=end_after_limit, name="end", daemon=True).start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_now() -> None:
+    """End this process as one that has failed."""
+    logging.shutdown()
+    os._exit(FAILED)

@@ -16,16 +16,18 @@ Loaded = TypeVar("Loaded")
 
 
 class EngineStatus:
-    """`text` is "ok", or the reason why no requests are taken."""
+    """`text` is "ok", or the reason why no requests are taken; `has_failed` is whether only a restart can help."""
 
     def __init__(self, config: Config, text: str) -> None:
         self.text = text
+        self.has_failed = False
         self._config = config
 
     @property
     def models(self) -> tuple[str, ...]:
         """The names under which the model is served: its own, without the folders above it."""
-        return (Path(self._config.model).name if Path(self._config.model).is_dir() else self._config.model,)
+        path = Path(self._config.model)
+        return (path.name if path.is_absolute() or path.is_dir() else self._config.model,)
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
@@ -38,7 +40,7 @@ class EngineStatus:
         except Exception as error:
             is_users_mistake = isinstance(error, LoadError)
             log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
-            self.text = f"failed to load: {error}"
+            self.fail(f"failed to load: {self._without_folders(str(error))}")
             return None
         log.info("%s is ready after %.1f s", self.models[0], time.perf_counter() - began)
         return engine
@@ -52,3 +54,12 @@ class EngineStatus:
         """Take no more requests; the first reason stays."""
         if self.text in ("ok", "loading"):
             self.text = reason
+
+    def fail(self, reason: str) -> None:
+        """Take no more requests, for good."""
+        self.refuse(reason)
+        self.has_failed = True
+
+    def _without_folders(self, message: str) -> str:
+        """A message for clients, who have no business with the folders of this machine."""
+        return message.replace(self._config.model, self.models[0])

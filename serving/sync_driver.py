@@ -20,6 +20,7 @@ from interface.engine import Counters, EngineProtocol, Lexicon
 from interface.errors import EngineFailed, EngineUnavailable
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
+from interface.vitals import Vitals
 from serving.mailbox import Mailbox
 from serving.status import EngineStatus
 
@@ -106,6 +107,9 @@ class Driver:
     def counters(self) -> Counters:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
+    def vitals(self) -> Vitals:
+        return Vitals(self.status, self._status.has_failed, self.models[0], self.counters())
+
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""
         with self._lock:
@@ -171,6 +175,6 @@ class Driver:
     def _fail(self, reason: str) -> None:
         """Take no more requests, and tell every open generation."""
         with self._lock:
-            self._status.refuse(f"engine failed: {reason}")
+            self._status.fail(f"engine failed: {reason}")
             for generation in self._open:
                 generation.fail(Failed(reason, "engine_error"))

@@ -5,6 +5,7 @@ import importlib
 import pytest
 from hypothesis import HealthCheck, settings
 
+from serving import shutdown
 from tests.support.serving import DOORS, Door
 
 # The same examples each time, and no limit on the time that one takes: a test must not depend on a machine's mood.
@@ -17,6 +18,15 @@ def door(request: pytest.FixtureRequest) -> Door:
     """`create_app` of each door in turn: a test that asks for it runs against both."""
     create_app: Door = importlib.import_module(request.param).create_app
     return create_app
+
+
+@pytest.fixture(autouse=True)
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An engine that fails must not end the tests; what it would have done is listed here."""
+    calls: list[str] = []
+    monkeypatch.setattr(shutdown, "begin_to_end", lambda limit: calls.append("begin"))
+    monkeypatch.setattr(shutdown, "end_now", lambda: calls.append("now"))
+    return calls
 
 
 @pytest.fixture

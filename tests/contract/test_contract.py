@@ -18,6 +18,7 @@ from interface.completion import stream_event
 from interface.engine import Counters
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
 from interface.events import Event, Failed, Finished, Token
+from interface.vitals import Vitals
 from tests.support.asgi_client import event_of
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 
@@ -262,8 +263,8 @@ def test_a_failed_generation_that_was_not_streamed_is_an_error_status(kind: Any,
 
 
 def test_health_is_503_unless_it_is_ok() -> None:
-    assert contract.health("ok", "m", Counters(1, 2, 3)).status == 200
-    answer = contract.health("loading", "m", Counters(0, 0, 0))
+    assert contract.REPORTS["/health"](Vitals("ok", False, "m", Counters(1, 2, 3))).status == 200
+    answer = contract.REPORTS["/health"](Vitals("loading", False, "m", Counters(0, 0, 0)))
     assert answer.status == 503
     assert content(answer) == {"status": "loading", "model": "m", "running": 0, "waiting": 0, "generated_tokens": 0}
 

@@ -7,6 +7,7 @@ with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"]) as process: 
 
 import importlib
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -88,12 +89,14 @@ in_a_process = partial(running, end_limit=0)
 def scripted_app() -> Any:
     """For `uvicorn --factory tests.support.serving:scripted_app`: DOOR's door, configured by its environment.
 
-    Its engine takes LOAD_SECONDS to load.
+    Its engine takes LOAD_SECONDS to load. WITHOUT names a module that is not to be found.
     """
+    if "WITHOUT" in os.environ:
+        sys.modules[os.environ["WITHOUT"]] = None  # type: ignore[assignment]
 
     def load(config: Config) -> EngineService:
         time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
-        return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting))
+        return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
 
     door: Door = importlib.import_module(os.environ["DOOR"]).create_app
     return assemble(door, config=Config.from_environment_or_exit(), load=load).app

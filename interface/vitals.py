@@ -1,0 +1,24 @@
+"""What a server says of itself when it is asked how it is: for `/health`, `/live` and `/metrics`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from interface.engine import Counters
+
+
+def no_metrics() -> bytes:
+    return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """The state of a driver at one moment. Making it waits for nothing."""
+
+    status: str
+    """ "ok", or the reason why no requests are taken."""
+    has_failed: bool
+    """Whether only a restart can help."""
+    model: str
+    counters: Counters
+    metrics: Callable[[], bytes] = no_metrics
+    """Makes the text that Prometheus reads."""
