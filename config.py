@@ -48,6 +48,14 @@ def _text(text: str) -> str:
     return text
 
 
+def _names(text: str) -> str:
+    """Names separated by commas; spaces around them do not count."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise ConfigError(f"expected different names, separated by commas, got {text!r}")
+    return ",".join(names)
+
+
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise ConfigError(f"expected 1 (on) or 0 (off), got {text!r}")
@@ -79,6 +87,9 @@ class Config:
     """What the service runs with. Build it with `from_environment` or from the command line."""
 
     model: str = _setting(str(BUNDLED_MODEL), _text, "folder or hub name of a causal language model")
+    model_name: str | None = _setting(
+        None, _names, "names under which the model is served, separated by commas; by default its own"
+    )
     device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
     dtype: str = _setting(
         "auto",

@@ -10,11 +10,12 @@ and give it a row; no door changes.
 from contract.answers import Answer, json_answer
 from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Writer
 from contract.health import REPORTS
-from contract.openapi import ENDPOINTS, openapi_document
+from contract.openapi import openapi_document
 from contract.pages import PAGES, page
 from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
 from contract.requests import MAX_BODY_BYTES, body_too_large, check_media_type, request_id, route_path
 from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, blocks, frames
+from contract.table import ENDPOINTS
 
 __all__ = [
     "ENDPOINTS",

@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +20,34 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class Wire:
+    """A dataclass that is sent as it is: a field that is None is null on the wire, unless it is `Omittable`."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+Omittable = Annotated[T | None, Field(exclude_if=_is_none)]
+"""A field that is left out when it is None."""
+
+
 def json_answer(status: int, content: Any, headers: dict[str, str] | None = None) -> Answer:
     return Answer(status, json.dumps(content, ensure_ascii=False).encode(), headers=headers or {})
 
 
-def model_answer(content: Any) -> Answer:
-    """Answer 200 with a dataclass or a pydantic model, without the fields that are None."""
-    return Answer(200, to_json(content))
+def model_answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    """Answer with a dataclass or a pydantic model; see `to_json`."""
+    return Answer(status, to_json(content), headers=headers or {})
 
 
 def to_json(content: Any) -> bytes:
-    """Return a dataclass or a pydantic model as JSON, without the fields that are None."""
+    """Return a dataclass or a pydantic model as JSON. Fields that are None are left out, except those of a `Wire`."""
     kind: Any = type(content)
-    return _adapter(kind).dump_json(content, exclude_none=True)
+    return _adapter(kind).dump_json(content, exclude_none=not isinstance(content, Wire))
 
 
 @cache

@@ -1,13 +1,14 @@
 """Reads the body of a request in the manner of the OpenAI and Anthropic APIs.
 
 There, `null` means absent, unknown fields are ignored, and what is wrong is told in one message that names the field.
-(`POST /generate` is stricter, and lists everything.)
+A field that is known but cannot be honoured is refused by name (`refuse`): an answer that silently ignores it would be
+wrong. (`POST /generate` is stricter, and lists everything.)
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -16,10 +17,24 @@ MAX_PROBLEMS = 3
 """How many of the things that are wrong one message names."""
 
 
+def show_that_null_is_absent(schema: dict[str, Any]) -> None:
+    """Say in the OpenAPI document that every optional field may be null."""
+    for name, field in schema.get("properties", {}).items():
+        is_nullable = {"type": "null"} in field.get("anyOf", ()) or field.get("type") == "null"
+        if name in schema.get("required", ()) or is_nullable:
+            continue
+        described = {key: field.pop(key) for key in ("description", "title", "default") if key in field}
+        options = field.pop("anyOf") if set(field) == {"anyOf"} else [dict(field)]
+        field.clear()
+        field |= {"anyOf": [*options, {"type": "null"}], **described}
+
+
 class LenientBody(BaseModel):
     """A body, or an object in one: `null` is absent, and unknown fields are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, allow_inf_nan=False, json_schema_extra=show_that_null_is_absent
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -30,6 +45,19 @@ class LenientBody(BaseModel):
 
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def refuse(reason: str, *harmless: Any) -> BeforeValidator:
+    """Refuse a field that cannot be honoured, unless its value is one that changes nothing.
+
+    suffix: Annotated[None, refuse("this model cannot fill in the middle", "")] = None
+    """
+
+    def check(value: Any) -> None:
+        if value not in harmless:
+            raise ValueError(reason)
+
+    return BeforeValidator(check, json_schema_input_type=Literal[harmless] if harmless else None)
 
 
 def read_body(type: type[Body], body: bytes) -> Body:
@@ -69,7 +97,7 @@ def check_model(model: str | None, served: Sequence[str]) -> str:
 
 
 def _told(location: tuple[int | str, ...], message: str, value: Any) -> str:
-    name = _name(location)
+    name, message = _name(location), message.removeprefix("Value error, ")
     came = shortened(value)
     shown = "" if isinstance(value, dict | list) else f", got {came!r}"
     return f"{name}: {message}{shown}" if name else f"The body is not valid: {message}"

@@ -9,15 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from contract.answers import Answer, json_answer
-from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
-from contract.generate import ENDPOINT as GENERATE
 from contract.health import METRICS_MEDIA_TYPE, Health, Live
 from contract.sse import SSE_MEDIA_TYPE
-from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
-
-ENDPOINTS: tuple[Endpoint, ...] = (GENERATE, MESSAGES, COUNT_TOKENS, TOKENIZE, DETOKENIZE, TOKENIZER_INFO)
-"""Every endpoint that generates or looks something up: the one table that the doors and this document go through."""
+from contract.table import ENDPOINTS
 
 REQUEST_ID = {
     "name": "X-Request-Id",
@@ -75,7 +70,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.takes_rest:
         parameters.append({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}})
     operation: dict[str, Any] = {
-        "operationId": endpoint.path.strip("/").replace("/", "_"),
+        "operationId": endpoint.path.strip("/").replace("/", "_") + "_name" * endpoint.takes_rest,
         "summary": endpoint.summary,
         "parameters": parameters,
         "responses": {

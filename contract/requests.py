@@ -11,6 +11,8 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_ECHO = 200
 """Characters of a wrong input, or of the name of an unknown field, that a refusal repeats."""
 
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -32,7 +34,8 @@ def check_media_type(content_type: str | None) -> None:
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not re.fullmatch(r"application/[^/]+\+json", media_type):
         came = repr(content_type[:MAX_ECHO]) if content_type else "none"
-        raise Refusal(415, f"Expected Content-Type application/json, got {came}")
+        hint = "; curl needs -H 'content-type: application/json'" if media_type in FORMS else ""
+        raise Refusal(415, f"Expected Content-Type application/json, got {came}{hint}")
 
 
 def body_too_large() -> Refusal:

@@ -137,7 +137,7 @@ class Driver:
 
     def _available_engine(self) -> EngineService:
         if self._engine is None or self.status != "ok":
-            raise EngineUnavailable(f"The engine is not available: {self.status}")
+            raise self._status.unavailable()
         return self._engine
 
     def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from config import Config
-from interface.errors import LoadError
+from interface.errors import EngineFailed, EngineUnavailable, LoadError
 from serving.logs import set_up_logging
 
 log = logging.getLogger("engine")
@@ -25,9 +25,11 @@ class EngineStatus:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names under which the model is served: its own, without the folders above it."""
+        """The names under which the model is served: as the settings say, or its own without the folders above it."""
+        if self._config.model_name is not None:
+            return tuple(self._config.model_name.split(","))
         path = Path(self._config.model)
-        return (path.name if path.is_absolute() or path.is_dir() else self._config.model,)
+        return (path.name if path.is_absolute() or path.exists() else self._config.model,)
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
@@ -49,6 +51,10 @@ class EngineStatus:
         """Take requests from now on, unless there is a reason not to."""
         if self.text == "loading":
             self.text = "ok"
+
+    def unavailable(self) -> EngineUnavailable:
+        """Why no requests are taken, as an error to raise."""
+        return (EngineFailed if self.has_failed else EngineUnavailable)(f"The engine is not available: {self.text}")
 
     def refuse(self, reason: str) -> None:
         """Take no more requests; the first reason stays."""

@@ -17,7 +17,7 @@ from backends.own_engine import load_engine
 from config import Config
 from inference.turns import Turns
 from interface.engine import Counters, EngineProtocol, Lexicon
-from interface.errors import EngineFailed, EngineUnavailable
+from interface.errors import EngineFailed
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
@@ -159,7 +159,7 @@ class Driver:
 
     def _available_engine(self) -> EngineProtocol:
         if self._engine is None or self.status != "ok":
-            raise EngineUnavailable(f"The engine is not available: {self.status}")
+            raise self._status.unavailable()
         return self._engine
 
     def _step(self) -> None:

@@ -1,14 +1,17 @@
 """The settings: where they come from, and what is said about a wrong one."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config import PREFIX, Config, ConfigError
+from serving.status import EngineStatus
 
 TYPICAL: dict[str, tuple[str, Any]] = {
     "model": ("some/model", "some/model"),
+    "model_name": ("org/small", "org/small"),
     "device": ("cuda:1", "cuda:1"),
     "dtype": ("bfloat16", "bfloat16"),
     "max_streams": ("4", 4),
@@ -94,3 +97,18 @@ def test_a_config_does_not_change() -> None:
 def test_every_setting_says_what_it_is() -> None:
     for setting in dataclasses.fields(Config):
         assert setting.metadata["help"]
+
+
+def test_a_model_may_be_served_under_several_names() -> None:
+    config = Config.from_environment({"ENGINE_MODEL_NAME": " org/small , small "})
+    assert EngineStatus(config, "loading").models == ("org/small", "small")
+    for wrong in ("a,,b", "a,a", ","):
+        with pytest.raises(ConfigError):
+            Config.from_environment({"ENGINE_MODEL_NAME": wrong})
+
+
+def test_a_model_without_a_name_goes_by_its_folders_files_or_hubs_name(tmp_path: Path) -> None:
+    file = tmp_path / "small.gguf"
+    file.touch()
+    for model, name in ((tmp_path, tmp_path.name), (file, "small.gguf"), ("org/small", "org/small")):
+        assert EngineStatus(Config(model=str(model)), "loading").models == (name,)

@@ -1,0 +1,86 @@
+"""How the OpenAI API says that something went wrong, before a stream starts and in the middle of one.
+
+The statuses decide which exception openai-python raises, and whether it tries again by itself.
+"""
+
+from dataclasses import dataclass
+
+from contract.answers import Answer, Wire, model_answer
+from contract.refusals import RETRY, Refusal, overflow_message
+from contract.sse import DONE, frame
+from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from interface.events import Failed
+
+INVALID_REQUEST = "invalid_request_error"
+SERVER_ERROR = "server_error"
+DO_NOT_RETRY = {"x-should-retry": "false"}
+"""The official clients try again after a 500, unless this header tells them that it would be useless."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIErrorContent(Wire):
+    message: str
+    type: str
+    param: str | None
+    code: str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIError(Wire):
+    """Why there is no other answer, or, as the last event of a stream, why it ends here."""
+
+    error: OpenAIErrorContent
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIDialect:
+    """`prompt_field` is what the endpoint calls its prompt."""
+
+    prompt_field: str = "prompt"
+
+    def refusal(self, error: Exception) -> Answer:
+        match error:
+            case Refusal():
+                return _answer(error.status, error.message, INVALID_REQUEST, error.param, error.code, error.headers)
+            case PromptTooLong():
+                param, code = self.prompt_field, "context_length_exceeded"
+                return _answer(400, overflow_message(error), INVALID_REQUEST, param, code)
+            case RequestError():
+                return _answer(400, str(error), INVALID_REQUEST, self._param(error.param))
+            case QueueFull():
+                return _answer(503, str(error), "overloaded_error", headers=RETRY)
+            case EngineFailed():
+                return _answer(500, str(error), SERVER_ERROR, headers=DO_NOT_RETRY)
+            case EngineUnavailable():
+                return _answer(503, str(error), "service_unavailable_error", headers=RETRY)
+        raise TypeError(f"expected one of REFUSALS, got {error!r}")
+
+    def failure(self, failed: Failed) -> Answer:
+        if failed.kind == "shutdown":
+            return _answer(503, failed.message, "service_unavailable_error", headers=RETRY)
+        return _answer(500, failed.message, SERVER_ERROR)
+
+    def internal_error(self) -> Answer:
+        return _answer(500, "Internal Server Error", SERVER_ERROR)
+
+    def _param(self, param: str | None) -> str | None:
+        """The engine calls a prompt `prompt` or `messages`; a path below it stays."""
+        head, dot, rest = (param or "").partition(".")
+        return self.prompt_field + dot + rest if head in ("prompt", "messages") else param
+
+
+def failure_frames(failed: Failed) -> bytes:
+    """The last event of a stream that the service could not finish. Without it, clients would take it for complete."""
+    code = 503 if failed.kind == "shutdown" else 500
+    return frame(OpenAIError(OpenAIErrorContent(failed.message, SERVER_ERROR, None, code))) + DONE
+
+
+def _answer(
+    status: int,
+    message: str,
+    type: str,
+    param: str | None = None,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    return model_answer(OpenAIError(OpenAIErrorContent(message, type, param, code)), status, headers)

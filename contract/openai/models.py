@@ -1,0 +1,73 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`: under which names the model is served, and how long its context is."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from contract.answers import Answer, Wire, model_answer
+from contract.bodies import check_model
+from contract.endpoints import Endpoint, Incoming, Question
+from contract.openai.dialect import OpenAIError
+from interface.engine import Lexicon
+
+CREATED = int(time.time())
+OWNER = "token-by-token"
+REFUSALS = {500: "The engine has failed for good.", 503: "No engine just now."}
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Wire):
+    """A name under which the model is served."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList(Wire):
+    object: Literal["list"]
+    data: list[Model]
+
+
+def parse_list(incoming: Incoming) -> Question:
+    def answer(lexicon: Lexicon) -> Answer:
+        return model_answer(ModelList("list", [_model(name, lexicon) for name in incoming.models]))
+
+    return Question(answer)
+
+
+def parse_one(incoming: Incoming) -> Question:
+    return Question(partial(_answer_one, check_model(incoming.rest, incoming.models)))
+
+
+def _answer_one(name: str, lexicon: Lexicon) -> Answer:
+    return model_answer(_model(name, lexicon))
+
+
+def _model(name: str, lexicon: Lexicon) -> Model:
+    return Model(name, "model", CREATED, OWNER, lexicon.info.context)
+
+
+LIST = Endpoint(
+    path="/v1/models",
+    parse=parse_list,
+    summary="The names under which the model is served",
+    method="GET",
+    answer=ModelList,
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
+ONE = Endpoint(
+    path="/v1/models",
+    parse=parse_one,
+    summary="One of these names",
+    method="GET",
+    takes_rest=True,
+    answer=Model,
+    refusals={404: "No model is served under this name."} | REFUSALS,
+    error=OpenAIError,
+)

@@ -1,0 +1,30 @@
+"""The one table that the doors and the OpenAPI document go through, and which path speaks which dialect."""
+
+from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
+from contract.endpoints import Endpoint
+from contract.generate import ENDPOINT as GENERATE
+from contract.openai import models
+from contract.openai.dialect import OpenAIDialect
+from contract.refusals import DIALECTS
+from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    GENERATE,
+    models.LIST,
+    models.ONE,
+    MESSAGES,
+    COUNT_TOKENS,
+    TOKENIZE,
+    DETOKENIZE,
+    TOKENIZER_INFO,
+)
+"""Every endpoint that generates or looks something up."""
+
+DIALECTS.by_prefix |= {
+    "/v1": OpenAIDialect(),
+    "/v1/chat/completions": OpenAIDialect(prompt_field="messages"),
+    "/v1/responses": OpenAIDialect(prompt_field="input"),
+    "/tokenize": OpenAIDialect(),
+    "/detokenize": OpenAIDialect(),
+    "/tokenizer_info": OpenAIDialect(),
+}

@@ -1,0 +1,92 @@
+"""What the OpenAI API says when something is wrong: the status, and the four fields of its errors."""
+
+import json
+from typing import Any
+
+import pytest
+
+import contract
+from contract.openai.dialect import failure_frames
+from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from interface.events import Failed
+from tests.support.asgi_client import events_of
+
+CHAT = "/v1/chat/completions"
+INVALID = "invalid_request_error"
+
+
+def error_of(answer: contract.Answer) -> dict[str, Any]:
+    """The content of an error, which always has the same four fields."""
+    body = json.loads(answer.body)
+    assert list(body) == ["error"]
+    error: dict[str, Any] = body["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "type", "param", "code"),
+    [
+        (contract.Refusal(400, "wrong", param="n"), 400, INVALID, "n", None),
+        (contract.Refusal(404, "no", param="model", code="model_not_found"), 404, INVALID, "model", "model_not_found"),
+        (PromptTooLong(2900, 1, 2048), 400, INVALID, "messages", "context_length_exceeded"),
+        (RequestError("no", "messages.1.role"), 400, INVALID, "messages.1.role", None),
+        (RequestError("no", "tools"), 400, INVALID, "tools", None),
+        (RequestError("no"), 400, INVALID, None, None),
+        (QueueFull("full"), 503, "overloaded_error", None, None),
+        (EngineUnavailable("loading"), 503, "service_unavailable_error", None, None),
+        (EngineFailed("dead"), 500, "server_error", None, None),
+    ],
+)
+def test_each_error_has_its_status_and_its_type(
+    error: Exception, status: int, type: str, param: str | None, code: str | None
+) -> None:
+    answer = contract.refusal(CHAT, error)
+    assert answer.status == status
+    content = error_of(answer)
+    assert (content["type"], content["param"], content["code"]) == (type, param, code)
+
+
+@pytest.mark.parametrize(("path", "field"), [(CHAT, "messages"), ("/v1/responses", "input"), ("/v1/x", "prompt")])
+def test_a_prompt_has_the_name_that_its_endpoint_gives_it(path: str, field: str) -> None:
+    assert error_of(contract.refusal(path, PromptTooLong(9, 1, 8)))["param"] == field
+    assert error_of(contract.refusal(path, RequestError("no", "messages.0")))["param"] == f"{field}.0"
+
+
+def test_a_full_context_is_told_in_words_that_clients_recognise() -> None:
+    message = error_of(contract.refusal(CHAT, PromptTooLong(2900, 1, 2048)))["message"]
+    assert "prompt is too long: 2900 tokens" in message
+    assert "maximum context length is 2048 tokens" in message
+
+
+def test_a_client_is_told_when_to_try_again_and_when_never() -> None:
+    for passing in (QueueFull("full"), EngineUnavailable("loading")):
+        answer = contract.refusal(CHAT, passing)
+        assert "retry-after" in answer.headers
+        assert "x-should-retry" not in answer.headers
+    answer = contract.refusal(CHAT, EngineFailed("dead"))
+    assert answer.headers == {"x-should-retry": "false"}
+
+
+def test_an_unknown_path_and_method_are_told_in_the_same_shape() -> None:
+    assert error_of(contract.no_such_path("/v1/nothing"))["type"] == INVALID
+    answer = contract.no_such_method(CHAT, ["POST"])
+    assert (answer.status, answer.headers) == (405, {"allow": "POST"})
+    assert error_of(answer)["type"] == INVALID
+    assert error_of(contract.internal_error(CHAT))["type"] == "server_error"
+
+
+def test_other_paths_keep_their_own_shape() -> None:
+    for path in ("/generate", "/v1x", "/"):
+        assert "detail" in json.loads(contract.refusal(path, QueueFull("full")).body)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("engine_error", 500), ("shutdown", 503)])
+def test_a_stream_that_fails_ends_with_an_error_and_done(kind: Any, code: int) -> None:
+    (event,) = events_of(failure_frames(Failed("why", kind)))
+    assert event == {"error": {"message": "why", "type": "server_error", "param": None, "code": code}}
+
+
+def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
+    with pytest.raises(TypeError):
+        contract.refusal(CHAT, ValueError("x"))

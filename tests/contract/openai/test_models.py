@@ -1,0 +1,53 @@
+"""The names under which the model is served, from both doors."""
+
+import pytest
+
+from config import Config
+from contract.openai.models import CREATED
+from tests.support.asgi_client import until
+from tests.support.scripted_engine import CONTEXT
+from tests.support.serving import Door, by_hand
+
+pytestmark = pytest.mark.anyio
+
+TWO_NAMES = Config(model_name="org/small,small")
+
+
+def model(name: str) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "token-by-token",
+        "max_model_len": CONTEXT,
+    }
+
+
+async def test_every_name_is_listed(door: Door) -> None:
+    async with by_hand(door, config=TWO_NAMES) as service:
+        response = await service.client.request("GET", "/v1/models")
+    assert response.status == 200
+    assert response.json() == {"object": "list", "data": [model("org/small"), model("small")]}
+
+
+async def test_a_name_may_hold_a_slash(door: Door) -> None:
+    async with by_hand(door, config=TWO_NAMES) as service:
+        for name in ("org/small", "small"):
+            assert (await service.client.request("GET", f"/v1/models/{name}")).json() == model(name)
+
+
+@pytest.mark.parametrize("name", ["other", "org", "org/small/x", "", "small/"])
+async def test_an_unknown_name_is_404_and_the_known_ones_are_told(door: Door, name: str) -> None:
+    async with by_hand(door, config=TWO_NAMES) as service:
+        response = await service.client.request("GET", f"/v1/models/{name}")
+    error = response.json()["error"]
+    assert (response.status, error["param"], error["code"]) == (404, "model", "model_not_found")
+    assert "org/small, small" in error["message"]
+
+
+async def test_an_engine_that_failed_for_good_tells_clients_not_to_try_again(door: Door) -> None:
+    async with by_hand(door) as service:
+        await service.client.post(prompt="explode")
+        await until(lambda: service.driver.status != "ok", "the failure")
+        response = await service.client.request("GET", "/v1/models")
+    assert (response.status, response.headers["x-should-retry"]) == (500, "false")

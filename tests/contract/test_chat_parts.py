@@ -1,0 +1,145 @@
+"""What the chat endpoints share: contents, tools, grammars and the conversation as the engine takes it."""
+
+import json
+from typing import Any
+
+import pytest
+
+import contract
+from contract.bodies import LenientBody, read_body
+from contract.chat import (
+    Content,
+    Conversation,
+    StructuredOutputs,
+    ToolChoice,
+    arguments_of,
+    function_tool,
+    schema_grammar,
+    thinking_arguments,
+    tool_call,
+)
+from interface.requests import Grammar
+
+USER = [{"role": "user", "content": "hi"}]
+ADD = function_tool("add", "adds", {"type": "object", "properties": {"a": {"type": "number"}}})
+NOW = function_tool("now", None, None)
+
+
+class Said(LenientBody):
+    content: Content
+
+
+def said(content: Any) -> str:
+    return read_body(Said, json.dumps({"content": content}).encode()).content
+
+
+def refusal_of(*arguments: Any, **conversation: Any) -> contract.Refusal:
+    with pytest.raises(contract.Refusal) as caught:
+        Conversation(*arguments, **conversation).prompt()
+    return caught.value
+
+
+def test_text_parts_become_one_text() -> None:
+    assert said("plain") == "plain"
+    assert said([{"type": "text", "text": "one"}, {"type": "input_text", "text": "two"}]) == "one\ntwo"
+    assert said([{"type": "refusal", "refusal": "no"}]) == "no"
+    assert said([]) == ""
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+def test_a_part_that_is_not_text_is_refused_by_name(kind: str) -> None:
+    with pytest.raises(contract.Refusal) as caught:
+        said([{"type": "text", "text": "look"}, {"type": kind, kind: {}}])
+    assert caught.value.status == 400
+    assert caught.value.param == "content"
+    assert f"part 1 is of type '{kind}'" in caught.value.message
+
+
+@pytest.mark.parametrize("wrong", [1, {"type": "text"}, [1], [{"type": "text"}], [{"type": "text", "text": 1}], None])
+def test_what_is_no_content_is_refused(wrong: Any) -> None:
+    with pytest.raises(contract.Refusal) as caught:
+        said(wrong)
+    assert (caught.value.status, caught.value.param) == (400, "content")
+
+
+def test_a_tool_without_parameters_takes_an_empty_object() -> None:
+    assert NOW["function"] == {"name": "now", "parameters": {"type": "object", "properties": {}}}
+
+
+def test_arguments_are_an_object_as_text() -> None:
+    assert arguments_of('{"a": 1}', "x") == {"a": 1}
+    assert arguments_of("", "x") == {}
+    for wrong in ("[1]", "{", "1", "null", "[" * 100_000):
+        with pytest.raises(contract.Refusal) as caught:
+            arguments_of(wrong, "messages.1.tool_calls.0.function.arguments")
+        assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
+        assert len(caught.value.message) < 400
+
+
+def test_a_tool_call_has_its_arguments_as_an_object() -> None:
+    assert tool_call("call_1", "add", {"a": 1}) == {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "add", "arguments": {"a": 1}},
+    }
+    assert "id" not in tool_call(None, "add", {})
+
+
+def test_a_conversation_becomes_a_prompt() -> None:
+    prompt = Conversation(USER, [ADD, NOW], ToolChoice("required"), parallel_tool_calls=False).prompt()
+    assert prompt.tools == [ADD, NOW]
+    assert (prompt.tool_choice, prompt.named_tool, prompt.parallel_tool_calls) == ("required", None, False)
+    assert Conversation(USER).prompt().tools is None
+    assert Conversation(USER, [ADD, NOW], ToolChoice(name="now")).prompt().named_tool == "now"
+    assert Conversation(USER, [ADD, NOW], ToolChoice(allowed=["now"])).prompt().tools == [NOW]
+
+
+def test_a_tool_choice_that_does_not_fit_the_tools_is_refused() -> None:
+    for choice in (ToolChoice(name="sub"), ToolChoice(allowed=["add", "sub"])):
+        refused = refusal_of(USER, [ADD], choice)
+        assert refused.param == "tool_choice"
+        assert "'sub'" in refused.message
+        assert "'add'" in refused.message
+    assert refusal_of(USER, [], ToolChoice("required")).param == "tool_choice"
+
+
+def test_an_empty_conversation_is_refused_and_so_is_continuing_a_user() -> None:
+    assert refusal_of([]).param == "messages"
+    assert refusal_of(USER, continue_final_message=True).param == "messages"
+
+
+@pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True), ("high", True)])
+def test_an_effort_turns_thinking_on_or_off(effort: str, thinks: bool) -> None:
+    assert thinking_arguments(effort) == {"enable_thinking": thinks, "reasoning_effort": effort}
+    assert thinking_arguments(None) == {}
+
+
+def test_a_schema_keeps_the_order_of_its_properties() -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    grammar = schema_grammar(schema, "x")
+    assert grammar.kind == "json_schema"
+    assert list(json.loads(grammar.source)["properties"]) == ["b", "a"]
+    with pytest.raises(contract.Refusal):
+        schema_grammar({"minimum": float("nan")}, "x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "grammar"),
+    [
+        ({"json": {"type": "object"}}, Grammar("json_schema", '{"type": "object"}')),
+        ({"json": '{"type": "object"}'}, Grammar("json_schema", '{"type": "object"}')),
+        ({"json_object": True}, Grammar("json_schema", '{"type": "object"}')),
+        ({"regex": "[0-9]+"}, Grammar("regex", "[0-9]+")),
+        ({"choice": ["yes", "no"], "regex": None}, Grammar("choice", '["yes", "no"]')),
+        ({"grammar": 'start: "a"'}, Grammar("lark", 'start: "a"')),
+    ],
+)
+def test_each_kind_of_structured_output_is_a_grammar(fields: dict[str, Any], grammar: Grammar) -> None:
+    assert StructuredOutputs.model_validate(fields).as_grammar() == grammar
+
+
+@pytest.mark.parametrize("fields", [{}, {"json_object": False}, {"regex": "a", "choice": ["b"]}])
+def test_a_structured_output_is_exactly_one_kind(fields: dict[str, Any]) -> None:
+    with pytest.raises(contract.Refusal) as caught:
+        StructuredOutputs.model_validate(fields).as_grammar()
+    assert caught.value.param == "structured_outputs"
