@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
 from contract.endpoints import Endpoint, Incoming, Question
+from contract.openai.dialect import OpenAIError
 from contract.refusals import Refusal
 from interface.engine import Lexicon
 from interface.requests import ChatPrompt, Prompt, TextPrompt
@@ -19,6 +20,7 @@ REFUSALS = {
     404: "No such model.",
     413: "The body is too large.",
     415: "The body does not call itself JSON.",
+    500: "The engine has failed for good.",
     503: "No engine just now.",
 }
 
@@ -92,12 +94,6 @@ class TokenizerInfo(BaseModel):
     chat_template: str | None = None
 
 
-class TokensError(BaseModel):
-    """Why there is no other answer."""
-
-    error: dict[str, Any]
-
-
 def parse_tokenize(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(TokenizeBody, incoming.body)
@@ -141,7 +137,7 @@ TOKENIZE = Endpoint(
     answer=TokenizeAnswer,
     example={"prompt": "What is 2 + 2?"},
     refusals=REFUSALS,
-    error=TokensError,
+    error=OpenAIError,
 )
 DETOKENIZE = Endpoint(
     path="/detokenize",
@@ -151,7 +147,7 @@ DETOKENIZE = Endpoint(
     answer=DetokenizeAnswer,
     example={"tokens": [300, 321]},
     refusals=REFUSALS,
-    error=TokensError,
+    error=OpenAIError,
 )
 TOKENIZER_INFO = Endpoint(
     path="/tokenizer_info",
@@ -159,6 +155,6 @@ TOKENIZER_INFO = Endpoint(
     summary="What the tokenizer is",
     method="GET",
     answer=TokenizerInfo,
-    refusals={503: "No engine just now."},
-    error=TokensError,
+    refusals={status: REFUSALS[status] for status in (500, 503)},
+    error=OpenAIError,
 )
