@@ -63,5 +63,5 @@ async def test_an_unknown_model_is_404_and_the_served_ones_are_named(door: Door)
 
 
 def test_every_endpoint_has_a_path_of_its_own() -> None:
-    paths = [endpoint.path for endpoint in contract.ENDPOINTS]
+    paths = [(endpoint.path, endpoint.takes_rest) for endpoint in contract.ENDPOINTS]
     assert len(set(paths)) == len(paths)
