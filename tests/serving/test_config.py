@@ -62,7 +62,7 @@ def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(typo: str) ->
         ("ENGINE_DEVICE", "cuda:x"),
         ("ENGINE_DEVICE", "cpu:0"),
         ("ENGINE_DTYPE", "fp16"),
-        ("ENGINE_QUANTIZE", "int4"),
+        ("ENGINE_QUANTIZE", "int3"),
         ("ENGINE_DTYPE", "Float32"),
         ("ENGINE_MAX_STREAMS", "0"),
         ("ENGINE_MAX_STREAMS", "-1"),
