@@ -63,16 +63,22 @@ class SamplingParams(BaseModel):
         default=None,
         gt=0,
         le=1,
-        description="Sample from the smallest set of tokens whose probabilities add up to this. 1 is off.",
+        description="Sample from the smallest set of tokens whose probabilities add up to this. "
+        "The default is the model's own, or else 1, which is off.",
     )
     top_k: int | None = Field(
-        default=None, ge=0, le=MAX_INTEGER, description="Sample from this many of the most likely tokens. 0 is off."
+        default=None,
+        ge=0,
+        le=MAX_INTEGER,
+        description="Sample from this many of the most likely tokens. "
+        "The default is the model's own, or else 0, which is off.",
     )
     min_p: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Sample only tokens at least this fraction as probable as the most likely one. 0 is off.",
+        description="Sample only tokens at least this fraction as probable as the most likely one. "
+        "The default is the model's own, or else 0, which is off.",
     )
     presence_penalty: float = Field(
         default=0.0, ge=-2, le=2, description="Subtracted from the logit of every token generated so far."
@@ -84,7 +90,8 @@ class SamplingParams(BaseModel):
         default=None,
         gt=0,
         le=100,
-        description="Divides the logit of every token seen so far (multiplies it, if negative). 1 is off.",
+        description="Divides the logit of every token seen so far (multiplies it, if negative). "
+        "The default is the model's own, or else 1, which is off.",
     )
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         default=None, description="Added to the logits of these token ids. -100 bans a token, 100 forces it."

@@ -5,6 +5,7 @@ wrong with which file, and so that no absurd number in one becomes that much mem
 """
 
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,6 +172,7 @@ class Folder:
         for path in self._files:
             refuse_pointer(path)
             if path.suffix != ".safetensors":
+                _refuse_broken_pickle(path)
                 continue
             for name, info in read_header(path).items():
                 if name in tensors:
@@ -204,6 +206,14 @@ class Folder:
     def _tokenizer_path(self) -> Path:
         path = self._path / "tokenizer.json"
         return path if path.is_file() else self._path
+
+
+def _refuse_broken_pickle(path: Path) -> None:
+    """See that a file is one of torch.save: a ZIP archive, which is whole if its end is there, or an old pickle."""
+    with path.open("rb") as file:
+        is_pickle = file.read(1) == b"\x80"
+    if not is_pickle and not zipfile.is_zipfile(path):
+        raise BadFile(path, "expected a file of torch.save, got one that is cut short or another kind")
 
 
 def is_transformers_folder(path: Path) -> bool:

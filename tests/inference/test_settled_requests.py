@@ -11,6 +11,7 @@ from config import Config
 from engine import Engine
 from inference.text.prompt_length import tokens_at_least
 from inference.weights.checkpoint import Checkpoint
+from inference.weights.generation_settings import SAMPLING
 from interface.errors import PromptTooLong
 from interface.requests import SamplingParams, TextPrompt, text_request
 from tests.support.tiny_models import (
@@ -44,6 +45,12 @@ def test_where_neither_says_anything_the_documented_defaults_apply() -> None:
     params = settled({})
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0.7, 1.0, 0, 0.0)
     assert params.repetition_penalty == 1.0
+
+
+def test_the_api_says_of_each_of_them_that_the_default_is_the_models_own() -> None:
+    fields = SamplingParams.model_json_schema()["properties"]
+    for name in SAMPLING:
+        assert "The default is the model's own, or else " in fields[name]["description"], name
 
 
 # --- Prompts that are far too long ------------------------------------------------------------------------------------

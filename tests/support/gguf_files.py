@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,14 @@ def write_gguf(
     tokenizer: PreTrainedTokenizerFast,
     kind: str = "F32",
     tensors_per_file: int = 0,
+    extra: Mapping[str, Tensor] = MappingProxyType({}),
     **metadata: Any,
 ) -> Path:
     """Write `model`; return the file, or the first of its parts if it is to be split.
 
     Args:
         kind: the type of matrices; vectors are float32.
+        extra: more tensors, by their names in the file.
         metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
     """
     architecture = model.config.model_type.removesuffix("_text")
@@ -60,7 +63,7 @@ def write_gguf(
     entries |= {key.replace("__", "."): value for key, value in metadata.items()}
     for key, value in entries.items():
         _add(writer, key, value)
-    for name, weight in _tensors(architecture, model).items():
+    for name, weight in {**_tensors(architecture, model), **extra}.items():
         numbers = weight.detach().float().numpy()
         if numbers.ndim == 1 or kind == "F32":
             writer.add_tensor(name, numbers)

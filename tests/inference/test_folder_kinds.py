@@ -1,0 +1,73 @@
+"""Folders as they are found: in shards, in torch's own format, with a head that config.json calls tied."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from config import Config
+from engine import Engine
+from inference.weights.checkpoint import load_checkpoint
+from interface.errors import LoadError
+from tests.support.checkpoint_folders import edit_json, save
+from tests.support.gguf_files import same_weights
+from tests.support.tiny_models import byte_tokenizer, random_model, reference_output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(tmp_path, random_model("llama"))
+
+
+def load(folder: Path) -> PreTrainedModel:
+    return load_checkpoint(Config(model=str(folder), device="cpu")).model
+
+
+def test_a_model_in_shards_is_loaded(tmp_path: Path) -> None:
+    model = random_model("llama")
+    save(tmp_path, model)
+    (tmp_path / "model.safetensors").unlink()
+    model.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert same_weights(load(tmp_path), model)
+
+
+def test_a_model_in_torchs_own_format_is_loaded(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert same_weights(load(folder), random_model("llama"))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 50_000])
+def test_a_file_in_torchs_own_format_that_is_cut_short_is_refused(keep: int, folder: Path) -> None:
+    path = folder / "pytorch_model.bin"
+    torch.save(load_file(folder / "model.safetensors"), path)
+    os.truncate(path, keep)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(LoadError, match=rf"^{path}: expected a file of torch.save, got one that is cut short"):
+        load(folder)
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_a_tied_model_is_what_transformers_makes_of_it_with_a_head_in_the_file_or_without(
+    has_head: bool, folder: Path
+) -> None:
+    weights = load_file(folder / "model.safetensors")
+    if not has_head:
+        del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    edit_json(folder / "config.json", tie_word_embeddings=True)
+    prompt_ids = byte_tokenizer()("hello")["input_ids"]
+    expected = reference_output(AutoModelForCausalLM.from_pretrained(folder), prompt_ids, 8)
+    engine = Engine.load(Config(model=str(folder), device="cpu"))
+    assert engine.generate("hello", max_tokens=8, temperature=0)["token_ids"] == expected
+
+
+def test_a_model_that_cannot_run_here_is_refused_with_its_name(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("mamba"))
+    with pytest.raises(LoadError, match=rf"^{folder}: MambaForCausalLM cannot run on this engine's cache: "):
+        Engine.load(Config(model=str(folder), device="cpu"))
