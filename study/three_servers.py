@@ -34,7 +34,9 @@ from urllib.parse import urlencode
 from wsgiref.simple_server import WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from backends.stepped import SteppedService
 from config import Config
+from interface.engine import EngineProtocol, EngineService
 from serving import sync_driver
 from serving.driver import Driver
 from study.common.client import Target
@@ -76,7 +78,7 @@ def serve_asgi(door: str, sockets: Sequence[socket.socket], origin: str, loader:
 
     config = Config.from_environment_or_exit()
     create_app = importlib.import_module("app" if door == "starlette" else door).create_app
-    app = create_app(Driver(config, *loaders(loader)))
+    app = create_app(Driver(config) if loader is None else Driver(config, stepped(loader)))
     app = CORSMiddleware(app, [origin], allow_methods=ALLOWED_METHODS, allow_headers=ALLOWED_HEADERS)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(GOODBYE) - 1))
     server.run(list(sockets))
@@ -118,7 +120,8 @@ def wsgi_app(origin: str, loader: str | None = None) -> WSGIApplication:
     """The WSGI door, readable for the page at `origin`; its engine begins to load."""
     import raw_wsgi
 
-    driver = sync_driver.Driver(Config.from_environment_or_exit(), *loaders(loader))
+    config = Config.from_environment_or_exit()
+    driver = sync_driver.Driver(config) if loader is None else sync_driver.Driver(config, loader_named(loader))
     driver.start()
     return allow_origin(raw_wsgi.create_app(driver), origin)
 
@@ -153,12 +156,16 @@ def allow_origin(app: WSGIApplication, origin: str) -> WSGIApplication:
     return readable
 
 
-def loaders(loader: str | None) -> list[Callable[[Config], Any]]:
-    """The driver's `load` argument, if it is not to be the usual one: `module:function`."""
-    if loader is None:
-        return []
-    module, _, function = loader.partition(":")
-    return [getattr(importlib.import_module(module), function)]
+def loader_named(name: str) -> Callable[[Config], EngineProtocol]:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    load: Callable[[Config], EngineProtocol] = getattr(importlib.import_module(module), function)
+    return load
+
+
+def stepped(loader: str) -> Callable[[Config], EngineService]:
+    load = loader_named(loader)
+    return lambda config: SteppedService(load(config))
 
 
 def has_gunicorn() -> bool:

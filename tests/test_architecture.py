@@ -40,7 +40,7 @@ RULES: dict[str, set[str]] = {
     "engine.py": LOOPS | FRAMEWORKS | HTTP | all_rooms_but("inference", "interface"),
     "inference": LOOPS | FRAMEWORKS | HTTP | all_rooms_but("inference", "interface"),
     "config.py": MODELS | LOOPS | FRAMEWORKS | HTTP | all_rooms_but(),
-    "tests/support/scripted_engine.py": MODELS | LOOPS | FRAMEWORKS | HTTP | all_rooms_but("interface"),
+    "study/common/engine.py": MODELS | LOOPS | FRAMEWORKS | HTTP | all_rooms_but("interface"),
 }
 
 
@@ -101,7 +101,7 @@ def test_the_contract_loads_no_server_no_framework_and_no_loop_of_another_kind()
 
 
 def test_the_scripted_engine_loads_no_model_library() -> None:
-    assert modules_after("import tests.support.scripted_engine") & (MODELS | {"engine"}) == set()
+    assert modules_after("import study.common.engine") & (MODELS | {"engine"}) == set()
 
 
 def test_the_scheduling_loads_no_torch() -> None:

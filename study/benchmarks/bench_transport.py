@@ -37,7 +37,7 @@ def compare_transports() -> None:
         for _ in range(ROUNDS):
             for clients in (1, STREAMS):
                 for name in names:
-                    body = targets[name].body("-", EVENTS)
+                    body = targets[name].body("pace=0", EVENTS)
                     rate = asyncio.run(events_per_second(targets[name], clients, body))
                     rates.setdefault((name, clients), []).append(rate)
     print(f"\n{EVENTS} scripted events to each client; medians of {ROUNDS} alternating rounds")

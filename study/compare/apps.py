@@ -10,13 +10,12 @@ from wsgiref.types import WSGIApplication
 from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineProtocol, EngineService
+from study.common.engine import instant_engine
 
 
 def load(config: Config) -> EngineProtocol:
     if os.environ["COMPARE_ENGINE"] == "paced":
-        from study.compare.paced_engine import PacedEngine
-
-        return PacedEngine()
+        return instant_engine()
     from engine import Engine
 
     return Engine.load(config)
@@ -49,6 +48,6 @@ def raw_wsgi() -> WSGIApplication:
 
 def article() -> Any:
     from serving.sync_driver import Driver
-    from study.compare.article_server import create_app
+    from study.common.article import create_app, of_driver
 
-    return create_app(Driver(Config.from_environment_or_exit(), load))
+    return create_app(*of_driver(Driver(Config.from_environment_or_exit(), load)))

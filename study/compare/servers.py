@@ -45,7 +45,7 @@ KINDS = (
         f"raw_wsgi.py, gunicorn, one worker of {WSGI_THREADS} threads",
         (*GUNICORN, "--threads", str(WSGI_THREADS), "study.compare.apps:raw_wsgi()"),
     ),
-    Kind("article", "the article's", "article_server.py, uvicorn", (*UVICORN, "study.compare.apps:article")),
+    Kind("article", "the article's", "study/common/article.py, uvicorn", (*UVICORN, "study.compare.apps:article")),
     Kind("starlette", "Starlette", "app.py, uvicorn", (*UVICORN, "study.compare.apps:starlette")),
     Kind("raw_asgi", "raw ASGI", "raw_asgi.py, uvicorn", (*UVICORN, "study.compare.apps:raw_asgi")),
 )

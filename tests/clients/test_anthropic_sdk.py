@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import anthropic
 import pytest
 
-from tests.support.scripted_engine import HELLO
+from study.common.engine import HELLO
 from tests.support.serving import Door, Service, on_a_socket, wait_until
 
 MODEL = "bundled_model"

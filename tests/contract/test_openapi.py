@@ -14,8 +14,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import contract
 from config import Config
 from contract import generate
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, Response, events_of, lifespan, until
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, assemble, by_hand
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 

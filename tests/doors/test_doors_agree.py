@@ -12,9 +12,9 @@ from config import Config
 from interface.requests import EncodedRequest, GenerationRequest
 from serving.driver import Driver
 from serving.transcript.asgi import Transcript
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, SERVERS, Exchange, Response, Server, http_scope, until
 from tests.support.http_client import Connection
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import DOORS, Door, Service, by_hand, on_a_socket
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 

@@ -14,9 +14,9 @@ import pytest
 import contract
 from backends.stepped import ENCODERS
 from config import Config
+from study.common.engine import HELLO, ScriptedEngine
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
-from tests.support.scripted_engine import HELLO, ScriptedEngine
 from tests.support.serving import Door, on_a_socket, wait_until
 
 

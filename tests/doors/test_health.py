@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from config import Config
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import events_of, until
 from tests.support.by_message import expect_start, submitted
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio

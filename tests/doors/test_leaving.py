@@ -6,9 +6,9 @@ import pytest
 
 from config import Config
 from interface.engine import Counters
+from study.common.engine import HELLO, ScriptedEngine
 from tests.support.asgi_client import JSON, Server, events_of, until
 from tests.support.by_message import ANSWERS, any_server, expect_start, streaming_or_not, submitted
-from tests.support.scripted_engine import HELLO, ScriptedEngine
 from tests.support.serving import Door, by_hand
 from tests.support.slow_tokenizer import SlowTokenizer
 

@@ -12,9 +12,9 @@ from config import Config
 from interface.engine import EngineService
 from interface.errors import LoadError
 from serving.driver import Driver
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import events_of, lifespan, until
 from tests.support.by_message import streaming_or_not
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, assemble
 
 pytestmark = pytest.mark.anyio

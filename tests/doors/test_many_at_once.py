@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from backends.stepped import ENCODERS
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, UVICORN, Exchange, events_of, http_scope, until
 from tests.support.by_message import expect_start
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,8 @@ import pytest
 
 import contract
 from interface.requests import EncodedRequest, GenerationRequest
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import until
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio

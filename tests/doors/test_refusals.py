@@ -7,9 +7,9 @@ import pytest
 import contract
 from interface.errors import UnusablePrompt
 from interface.requests import EncodedRequest, GenerationRequest, TextPrompt
+from study.common.engine import CONTEXT, HELLO, ScriptedEngine
 from tests.support.asgi_client import JSON, events_of, until
 from tests.support.by_message import streaming_or_not, submitted
-from tests.support.scripted_engine import CONTEXT, HELLO, ScriptedEngine
 from tests.support.serving import Door, by_hand
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 

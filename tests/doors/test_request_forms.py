@@ -2,8 +2,8 @@
 
 import pytest
 
+from study.common.engine import HELLO
 from tests.support.asgi_client import JSON, Exchange, http_scope
-from tests.support.scripted_engine import HELLO
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio

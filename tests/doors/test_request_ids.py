@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from interface.requests import EncodedRequest, TextPrompt
+from study.common.engine import ScriptedEngine
 from tests.support.by_message import ANSWERS
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio

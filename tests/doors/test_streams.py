@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from config import Config
+from study.common.engine import HELLO
 from tests.support.asgi_client import events_of, until
 from tests.support.by_message import expect_start
-from tests.support.scripted_engine import HELLO
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio

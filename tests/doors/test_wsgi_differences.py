@@ -29,11 +29,11 @@ import raw_wsgi
 from config import Config
 from serving.command_line import ThreadingWSGIServer
 from serving.sync_driver import Driver
+from study.common.engine import ScriptedEngine
 from study.common.http_servers import QuietHandler, serving_wsgi
 from study.common.launcher import Process, running
 from tests.support.asgi_client import PATIENCE, Response, events_of
 from tests.support.http_client import Connection
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import in_a_process, on_a_socket, wait_until
 
 

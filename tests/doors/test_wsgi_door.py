@@ -19,8 +19,8 @@ import pytest
 
 import raw_asgi
 from config import Config
+from study.common.engine import CONTEXT, ScriptedEngine
 from tests.support.asgi_client import JSON, Response, events_of
-from tests.support.scripted_engine import CONTEXT, ScriptedEngine
 from tests.support.serving import by_hand, wait_until
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 from tests.support.wsgi_client import WsgiService, pulled_by_hand

@@ -18,7 +18,7 @@ from tests.support.serving import in_a_process, wait_until
 pytest_plugins = ["tests.support.browser"]
 
 COLUMNS = ("WSGI", "Starlette", "Raw ASGI")
-LAUNCH = ["-m", "study.three_servers", "--port", "0", "--load", "tests.support.paced_engine:load"]
+LAUNCH = ["-m", "study.three_servers", "--port", "0", "--load", "study.common.engine:load_paced"]
 
 
 def lesson_address(process: Process) -> str:
@@ -195,7 +195,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 def test_a_server_that_cannot_start_ends_the_others() -> None:
     with in_a_process(
-        ["-m", "study.three_servers", "--port", "0", "--load", "tests.support.paced_engine:no_such_function"]
+        ["-m", "study.three_servers", "--port", "0", "--load", "study.common.engine:no_such_function"]
     ) as process:
         assert process.wait() == 1
         assert "error: the wsgi server" in process.log

@@ -5,8 +5,8 @@ from typing import Any
 
 import raw_asgi
 from contract.generate import GenerateBody
+from study.common.engine import ScriptedEngine
 from tests.support.page_helpers import OpenPage, address, ask, expect
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Service, on_a_socket, wait_until
 
 pytest_plugins = ["tests.support.browser"]

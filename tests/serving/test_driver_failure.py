@@ -6,9 +6,9 @@ import pytest
 
 from interface.errors import EngineUnavailable
 from interface.events import Failed, Finished
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, submit, terminal
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio

@@ -7,9 +7,9 @@ import pytest
 from interface.engine import Counters
 from interface.errors import PromptTooLong, QueueFull
 from interface.events import Finished, Token
+from study.common.engine import CONTEXT, HELLO, ScriptedEngine
 from tests.support.asgi_client import until
 from tests.support.driving import all_events, driving, never, stuck, submit, terminal
-from tests.support.scripted_engine import CONTEXT, HELLO, ScriptedEngine
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,9 @@ from config import Config
 from interface.engine import Counters
 from interface.errors import EngineUnavailable
 from interface.events import Failed, Finished
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, stuck, submit, terminal
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio

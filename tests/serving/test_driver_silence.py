@@ -10,9 +10,9 @@ import contract
 from config import Config
 from contract.generate import GenerateWriter
 from interface.events import Event, Failed, Finished, Token
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, submit, terminal
-from tests.support.scripted_engine import ScriptedEngine
 
 pytestmark = pytest.mark.anyio
 

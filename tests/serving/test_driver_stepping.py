@@ -11,9 +11,9 @@ from backends.stepped import SteppedService
 from interface.engine import Sink
 from interface.events import Event, Finished, Token
 from interface.requests import EncodedRequest, SequenceId
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, submit, terminal
-from tests.support.scripted_engine import ScriptedEngine
 
 pytestmark = pytest.mark.anyio
 

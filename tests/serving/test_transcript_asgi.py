@@ -15,9 +15,9 @@ from serving.driver import Driver
 from serving.transcript.asgi import Transcript, with_transcript
 from serving.transcript.records import Note, Records, text_of
 from serving.transcript.terminal import printable, show
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, SERVERS, Client, Exchange, http_scope, lifespan, until
 from tests.support.http_client import Connection
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Service, assemble, in_a_process, on_a_socket, wait_until
 
 pytestmark = pytest.mark.anyio

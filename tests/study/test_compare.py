@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 
-from config import Config
-from interface.events import Finished, Token
-from interface.requests import text_request
-from serving.sync_driver import Driver
 from study.common.launcher import ROOT
-from study.compare.article_server import create_app
-from study.compare.paced_engine import PacedEngine
-from tests.support.asgi_client import Client, events_of
-from tests.support.serving import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -61,41 +53,3 @@ def test_one_worker_that_streams_leaves_health_waiting(quick: dict[str, Any]) ->
     pulled = quick["servers"]["wsgi_sync"]["figures"]
     assert pulled["stuck"]["longest_wait"] > 0.25
     assert pulled["stuck"]["freed_after"] is None
-
-
-@pytest.mark.anyio
-async def test_the_articles_server_is_made_to_end() -> None:
-    driver = Driver(Config(), lambda config: PacedEngine())
-    driver.start()
-    wait_until(lambda: driver.status == "ok")
-    client = Client(create_app(driver))
-    streamed = await client.post(prompt="pace=0", max_tokens=5, stream=True)
-    events = events_of(streamed.body)
-    assert [event.get("token_id") for event in events] == [0, 1, 2, 3, 4, None]
-    whole = await client.post(prompt="pace=0", max_tokens=5)
-    assert whole.json()["token_ids"] == [0, 1, 2, 3, 4]
-    assert (await client.request("GET", "/health")).json()["generated_tokens"] == 10
-
-
-def test_the_paced_engine_waits_its_prefill_out_and_ends_each_request_once() -> None:
-    engine = PacedEngine()
-    events: list[Any] = []
-
-    def submit(prompt: str, max_tokens: int) -> int:
-        encoded = engine.encode([text_request(prompt, max_tokens=max_tokens)])
-        engine.submit(encoded, lambda batch: events.extend(event for _, event in batch))
-        return encoded[0].sequence_id
-
-    submit("prefill=2 size=3", 2)
-    assert [engine.step() for _ in range(4)] == [True, True, True, False]
-    assert [type(event) for event in events] == [Token, Token, Finished]
-    assert events[0].text == "xxx"
-    events.clear()
-    number = submit("prefill=9", 2)
-    engine.step()
-    assert engine.counters().running == 1
-    engine.abort(number)
-    engine.abort(number)
-    assert not engine.step()
-    assert [event.finish_reason for event in events] == ["abort"]
-    assert engine.counters().running == 0

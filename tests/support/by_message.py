@@ -1,7 +1,7 @@
 """What the doors' tests by message share: each plays the server, with a receive and a send of its own.
 
 Every test runs against both doors, alone and with a transcript around them. The engine is a script (see
-scripted_engine.py), so that a test can hold it at a step and look at what has been sent by then.
+study/common/engine.py), so that a test can hold it at a step and look at what has been sent by then.
 """
 
 import contextlib

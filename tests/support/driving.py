@@ -10,8 +10,8 @@ from interface.events import Event, Failed, Finished, Token
 from interface.requests import text_request
 from serving.driver import Driver
 from serving.generation import Generation
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
-from tests.support.scripted_engine import ScriptedEngine
 
 
 @asynccontextmanager

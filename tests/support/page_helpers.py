@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from tests.support import scripted_engine
 from tests.support.serving import Service
 
 OpenPage = Callable[..., Any]
@@ -37,4 +36,4 @@ def ask(page: Any, prompt: str) -> None:
 
 def script(monkeypatch: pytest.MonkeyPatch, texts: list[str]) -> None:
     """Let the scripted engine answer every prompt with these tokens."""
-    monkeypatch.setattr(scripted_engine, "script", lambda prompt: texts)
+    monkeypatch.setattr("study.common.engine.script", lambda prompt, max_tokens: texts)

@@ -19,10 +19,10 @@ from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineService
 from serving.driver import Driver
+from study.common.engine import ScriptedEngine
 from study.common.http_servers import serving_in_a_thread
 from study.common.launcher import running
 from tests.support.asgi_client import PATIENCE, Client, lifespan, until
-from tests.support.scripted_engine import ScriptedEngine
 
 DOORS = ("app", "raw_asgi")
 Door = Callable[[Driver], Any]

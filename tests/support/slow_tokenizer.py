@@ -4,8 +4,8 @@ import threading
 from collections.abc import Sequence
 
 from interface.requests import EncodedRequest, GenerationRequest
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE
-from tests.support.scripted_engine import ScriptedEngine
 
 
 class SlowTokenizer(ScriptedEngine):

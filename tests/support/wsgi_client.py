@@ -5,7 +5,6 @@ The standard library's validator stands in between, so that whatever PEP 3333 fo
 
 import io
 import json
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from wsgiref.validate import validator
 import raw_wsgi
 from config import Config
 from serving.sync_driver import Driver
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import Response, event_of
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import wait_until
 
 
@@ -134,19 +133,7 @@ def wsgi_app(blocks: Iterable[bytes]) -> WSGIApplication:
     return app
 
 
-class SlowEngine(ScriptedEngine):
-    """A scripted engine that takes its time for a step."""
-
-    def __init__(self, seconds_per_step: float) -> None:
-        super().__init__()
-        self._seconds_per_step = seconds_per_step
-
-    def step(self) -> bool:
-        time.sleep(self._seconds_per_step)
-        return super().step()
-
-
 def scripted_wsgi_app(seconds_per_step: float) -> WSGIApplication:
     """`gunicorn "tests.support.wsgi_client:scripted_wsgi_app(0)"` serves the door with a scripted engine."""
     config = Config.from_environment_or_exit()
-    return raw_wsgi.create_app(Driver(config, lambda config: SlowEngine(seconds_per_step)))
+    return raw_wsgi.create_app(Driver(config, lambda config: ScriptedEngine(seconds_per_step=seconds_per_step)))

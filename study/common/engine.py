@@ -1,4 +1,5 @@
-"""An engine without a model: it says what its script says, so that the doors' tests need no torch and no luck.
+"""An engine without a model: it says what its script says. Tests need no torch and no luck, and what a benchmark
+measures is the way of a token and not its making.
 
 It offers the methods of `EngineProtocol` with the real engine's manners: a queue, one token per running request and
 step, aborts in force at the next step. The prompt chooses the script:
@@ -7,18 +8,25 @@ step, aborts in force at the next step. The prompt chooses the script:
     "count 300"         300 tokens, "0 " to "299 "
     "emoji"             tokens whose texts are empty, then a whole emoji
     "newlines"          a token that holds line breaks
-    "drip 300"          the same, with some milliseconds before each
+    "drip 300"          the same, with some milliseconds before each step
     "flood 300"         300 tokens of 64 KiB each, more than a socket holds
     "explode"           one token, then the step raises
+    "prefill=30 pace=10 size=4000"
+                        as many tokens as asked for, of 4000 characters each, after 30 steps without one, in steps of
+                        10 ms; what is left out is 0 steps, 0 ms and 5 characters
 
+A step lasts as long as the slowest request in it asks for, and at least `seconds_per_step`.
 `hold()` keeps every step from making tokens until `release(n)` lets n of them be made for each request.
 """
 
+import os
+import re
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
+from config import Config
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, PromptTooLong, QueueFull
 from interface.events import Event, Failed, Finished, FinishReason, Token
@@ -33,13 +41,17 @@ from interface.requests import (
 )
 
 CONTEXT = 4096
+UNBOUNDED = 1_000_000
+"""A context and a number of slots for measurements, which no request should notice."""
 DRIP = 0.005
-"""Seconds before each token of a "drip"."""
+"""Seconds of each step of a "drip"."""
 HELLO = ["Hello", ",", " world", "!"]
 
 
-def script(prompt: str) -> list[str]:
+def script(prompt: str, max_tokens: int) -> Sequence[str]:
     """The texts of the tokens that answer a prompt."""
+    if settings := settings_of(prompt):
+        return ["x" * int(settings.get("size", 5))] * max_tokens
     match prompt.split():
         case ["count" | "drip", number]:
             return [f"{n} " for n in range(int(number))]
@@ -51,6 +63,11 @@ def script(prompt: str) -> list[str]:
             return ["one\n\ntwo\r\nthree", "\u2028", "data: x\n\n"]
         case _:
             return HELLO
+
+
+def settings_of(prompt: str) -> dict[str, float]:
+    """The pace that a prompt asks for; empty if it chooses a script."""
+    return {name: float(number) for name, number in re.findall(r"\b(prefill|pace|size)=(\d+)", prompt)}
 
 
 def text_of(prompt: Prompt) -> str:
@@ -74,10 +91,13 @@ class Script:
         self.prompt = text_of(encoded.request.prompt)
         self.prompt_tokens = len(encoded.prompt_ids)
         self.made = 0
-        texts = script(self.prompt)
+        settings = settings_of(self.prompt)
+        self.prefill_steps = settings.get("prefill", 0)
+        self.seconds_per_step = DRIP if self.prompt.startswith("drip") else settings.get("pace", 0) / 1000
         max_tokens = encoded.params.max_tokens
         assert max_tokens is not None
-        self.reason: FinishReason = "length" if len(texts) > max_tokens else "stop"
+        texts = script(self.prompt, max_tokens)
+        self.reason: FinishReason = "length" if settings or len(texts) > max_tokens else "stop"
         self.texts: Iterator[str] = iter(texts[:max_tokens])
         self.length = min(len(texts), max_tokens)
 
@@ -91,9 +111,13 @@ class ScriptedEngine:
     """See the module's docstring. `aborted` lists the numbers of the sequences whose abort was in force before
     their end; `numbers` counts the sequences from 1, as they were submitted."""
 
-    def __init__(self, slots: int = 16, max_waiting: int = 256) -> None:
+    def __init__(
+        self, slots: int = 16, max_waiting: int = 256, context: int = CONTEXT, seconds_per_step: float = 0.0
+    ) -> None:
         self.slots = slots
         self.capacity = slots + max_waiting
+        self.context = context
+        self.seconds_per_step = seconds_per_step
         self.aborted: list[int] = []
         self.numbers: dict[SequenceId, int] = {}
         self.prompts: list[str] = []
@@ -122,7 +146,7 @@ class ScriptedEngine:
 
     @property
     def info(self) -> ModelInfo:
-        return ModelInfo(CONTEXT, vocabulary=1000, tokenizer={"tokenizer_class": "Scripted"})
+        return ModelInfo(self.context, vocabulary=1000, tokenizer={"tokenizer_class": "Scripted"})
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         return [self._encode(request) for request in requests]
@@ -157,8 +181,10 @@ class ScriptedEngine:
                 self._allowance -= 1
         if may_make_tokens:
             self.steps += 1
-            for one in list(self._scripts.values())[: self.slots]:
-                self._make_token(one, events)
+            running = list(self._scripts.values())[: self.slots]
+            self._take_time(running)
+            for one in running:
+                self._advance(one, events)
         for sink, its_events in events.items():
             sink(its_events)
         with self._lock:
@@ -178,14 +204,14 @@ class ScriptedEngine:
 
     def _encode(self, request: GenerationRequest) -> EncodedRequest:
         prompt_ids = list(range(len(text_of(request.prompt).split())))
-        room = CONTEXT - len(prompt_ids)
+        room = self.context - len(prompt_ids)
         max_tokens = request.params.max_tokens
         if max_tokens is None:
             max_tokens = min(room, room if request.fill_context else DEFAULT_MAX_TOKENS)
         elif request.clamp_max_tokens:
             max_tokens = min(room, max_tokens)
         if room < 1 or max_tokens > room:
-            raise PromptTooLong(len(prompt_ids), max_tokens, CONTEXT)
+            raise PromptTooLong(len(prompt_ids), max_tokens, self.context)
         return EncodedRequest(request, prompt_ids, request.params.model_copy(update={"max_tokens": max_tokens}))
 
     def _take_arrivals(self, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
@@ -198,11 +224,17 @@ class ScriptedEngine:
                 self.aborted.append(self.numbers[arrival])
                 events[one.sink].append((arrival, one.finished("abort")))
 
-    def _make_token(self, one: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
+    def _take_time(self, running: Sequence[Script]) -> None:
+        seconds = max((one.seconds_per_step for one in running), default=0.0)
+        if seconds := max(seconds, self.seconds_per_step):
+            time.sleep(seconds)
+
+    def _advance(self, one: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
+        if one.prefill_steps > 0:
+            one.prefill_steps -= 1
+            return
         if one.prompt == "explode" and one.made == 1:
             self._explode()
-        if one.prompt.startswith("drip"):
-            time.sleep(DRIP)
         token = Token(next(one.texts), one.made, ms=1.0, is_first=one.made == 0, index=one.index)
         one.made += 1
         self.generated_tokens += 1
@@ -218,3 +250,13 @@ class ScriptedEngine:
         for one in scripts.values():
             one.sink([(one.sequence_id, Failed(self._failure, "engine_error", one.index))])
         raise EngineFailed(self._failure)
+
+
+def instant_engine() -> ScriptedEngine:
+    """An engine for measurements: no request waits for a slot, and a step takes no time unless a prompt asks for it."""
+    return ScriptedEngine(slots=UNBOUNDED, context=UNBOUNDED)
+
+
+def load_paced(config: Config) -> ScriptedEngine:
+    """For `--load study.common.engine:load_paced`: a step takes PACE seconds."""
+    return ScriptedEngine(seconds_per_step=float(os.environ.get("PACE", "0.02")))

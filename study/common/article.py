@@ -4,13 +4,13 @@
         token = await loop.run_in_executor(None, next, tokens)
 
 Written like that it never ends: a StopIteration cannot pass through a future, so `except StopIteration` around that
-line catches nothing. Here `next` gets a value to return at the end; everything else is as it is taught. The engine is
-the one that the doors have, through the synchronous driver of the WSGI door.
+line catches nothing. Here `next` gets a value to return at the end; everything else is as it is taught.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,32 +27,25 @@ from serving.sync_driver import Driver
 END = object()
 
 
-def requests_of(body: GenerateBody) -> list[GenerationRequest]:
-    return [GenerationRequest(TextPrompt(body.prompt), body.params())]
+Events = Callable[[GenerateBody], Iterator[Event | None]]
+"""The engine's synchronous generator: each `next` blocks until there is a token."""
 
 
-def generate_stream(driver: Driver, body: GenerateBody) -> Iterator[Event | None]:
-    """The engine's synchronous generator: each `next` blocks until there is a token."""
-    with closing(driver.submit(requests_of(body), contract.request_id(None))) as generation:
-        yield from generation.events()
-
-
-def generate_whole(driver: Driver, body: GenerateBody) -> Completion:
-    events = list(generate_stream(driver, body))
-    return completion([event for event in events if isinstance(event, Token | Finished)])
-
-
-def create_app(driver: Driver) -> FastAPI:
+def create_app(events_of: Events, health_of: Callable[[], dict[str, Any]]) -> FastAPI:
+    """The server, on any generator."""
     app = FastAPI()
+
+    def whole(body: GenerateBody) -> Completion:
+        return completion([event for event in events_of(body) if isinstance(event, Token | Finished)])
 
     @app.post("/generate", response_model=None)
     async def generate(body: GenerateBody) -> StreamingResponse | Completion:
         loop = asyncio.get_running_loop()
         if not body.stream:
-            return await loop.run_in_executor(None, generate_whole, driver, body)
+            return await loop.run_in_executor(None, whole, body)
 
         async def events() -> AsyncIterator[bytes]:
-            tokens = generate_stream(driver, body)
+            tokens = events_of(body)
             while (event := await loop.run_in_executor(None, next, tokens, END)) is not END:
                 assert event is None or isinstance(event, Token | Finished | Failed)
                 yield HEARTBEAT if event is None else frame(stream_event(event))
@@ -62,13 +55,21 @@ def create_app(driver: Driver) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        driver.start()
-        counters = driver.counters()
-        return {
-            "status": driver.status,
-            "running": counters.running,
-            "waiting": counters.waiting,
-            "generated_tokens": counters.generated_tokens,
-        }
+        return health_of()
 
     return app
+
+
+def of_driver(driver: Driver) -> tuple[Events, Callable[[], dict[str, Any]]]:
+    """Events and health of the engine that the doors have, through the synchronous driver of the WSGI door."""
+
+    def events_of(body: GenerateBody) -> Iterator[Event | None]:
+        request = GenerationRequest(TextPrompt(body.prompt), body.params())
+        with closing(driver.submit([request], contract.request_id(None))) as generation:
+            yield from generation.events()
+
+    def health_of() -> dict[str, Any]:
+        driver.start()
+        return {"status": driver.status} | asdict(driver.counters())
+
+    return events_of, health_of
