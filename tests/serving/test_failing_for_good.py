@@ -14,10 +14,10 @@ from interface.engine import Sink
 from interface.events import Failed
 from serving.driver import Driver
 from serving.shutdown import FAILED
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, events_of, lifespan, until
 from tests.support.driving import all_events, driving, submit, terminal
 from tests.support.http_client import Connection
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import DOORS, Door, assemble, by_hand, in_a_process, wait_until
 
 both_doors = pytest.mark.parametrize("name", DOORS)

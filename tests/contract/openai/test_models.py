@@ -4,8 +4,8 @@ import pytest
 
 from config import Config
 from contract.openai.models import CREATED
+from study.common.engine import CONTEXT
 from tests.support.asgi_client import until
-from tests.support.scripted_engine import CONTEXT
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio
