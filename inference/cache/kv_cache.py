@@ -8,9 +8,11 @@ weights of zero. Zero times NaN is NaN, so what an earlier request has left ther
 request begins before the end of another's text, and the positions in between are cleared at the next write.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,11 +61,11 @@ class KVCache:
         if number not in self._layers:
             rows = (self.slots, self.row_length, kv_heads)
             if value_dim is None or value_dim == head_dim:
-                both = self._both[number] = torch.zeros((2, *rows, head_dim), dtype=dtype, device=device)
+                both = self._both[number] = _zeros((2, *rows, head_dim), dtype, device)
                 self._layers[number] = both[0], both[1]
             else:
-                keys = torch.zeros((*rows, head_dim), dtype=dtype, device=device)
-                self._layers[number] = keys, torch.zeros((*rows, value_dim), dtype=dtype, device=device)
+                keys = _zeros((*rows, head_dim), dtype, device)
+                self._layers[number] = keys, _zeros((*rows, value_dim), dtype, device)
         keys, values = self._layers[number]
         return keys.transpose(1, 2), values.transpose(1, 2)
 
@@ -104,3 +106,10 @@ class KVCache:
     @property
     def bytes(self) -> int:
         return sum(part.numel() * part.element_size() for layer in self._layers.values() for part in layer)
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take memory as they are written: on a CPU, torch's own are all written at the start."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(*shape)

@@ -18,10 +18,12 @@ from inference.weights.context import choose_context
 from inference.weights.folder import Folder, is_layer_of_mtp, is_transformers_folder
 from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
 from inference.weights.gguf import GGUFFile, is_gguf
+from inference.weights.gguf_llama import llama_from_gguf
 from inference.weights.gguf_names import models_in
 from inference.weights.gguf_source import GGUFSource
 from inference.weights.hub import bring
 from inference.weights.known import Loaded, is_leftover, refuse_larger, refuse_missing, refuse_nan
+from inference.weights.llama import Llama, NotLlama
 from inference.weights.quiet import quiet
 from interface.errors import LoadError
 
@@ -34,7 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Checkpoint:
     """A loaded model with what generation needs to know of it."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel | Llama
     tokenizer: PreTrainedTokenizerBase
     context: int
     eos_ids: Collection[int]
@@ -118,11 +120,13 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
     path, generation = source.generation_settings()
     defaults = find_sampling_defaults(path, generation) if config.generation_config == "auto" else {}
     refuse_larger(source.config_path, source.elements, lambda: _built(model_config))
-    loaded = source.load(model_config, _dtype(config.dtype, source, model_config, device))
-    refuse_missing(source.name, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, model_config))
-    model = loaded.model
-    refuse_nan(model.state_dict().items(), source.where)
-    nn.Module.to(model, device)
+    dtype = _dtype(config.dtype, source, model_config, device)
+    model: PreTrainedModel | Llama | None = None
+    if isinstance(source, GGUFSource) and config.compile and device.type == "cpu":
+        model = _quantized_llama(source.file, model_config, dtype, context)
+    if model is None:
+        model = _transformers_model(source, model_config, dtype)
+        nn.Module.to(model, device)
     if defaults:
         log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
     sources = [(source.config_path, source.settings), (path, generation)]
@@ -134,6 +138,22 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
         sampling_defaults=defaults,
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
+
+
+def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama | None:
+    """A GGUF file as it lies, for the decoder in C++; None if that cannot take it."""
+    try:
+        return llama_from_gguf(file, config, dtype, context)
+    except NotLlama as reason:
+        log.info("The weights are dequantized: %s", reason)
+        return None
+
+
+def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    loaded = source.load(config, dtype)
+    refuse_missing(source.name, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, config))
+    refuse_nan(loaded.model.state_dict().items(), source.where)
+    return loaded.model
 
 
 def _built(config: PreTrainedConfig) -> PreTrainedModel:

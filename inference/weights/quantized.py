@@ -28,17 +28,18 @@ class BlockFormat:
     number: int
     inputs: int
     bytes: int
+    halves: tuple[int, ...] = (0,)  # where in a block its float16 numbers are
 
 
 FORMATS: Mapping[str, BlockFormat] = {
     "Q4_0": BlockFormat(2, 32, 18),
-    "Q4_1": BlockFormat(3, 32, 20),
+    "Q4_1": BlockFormat(3, 32, 20, (0, 2)),
     "Q5_0": BlockFormat(6, 32, 22),
-    "Q5_1": BlockFormat(7, 32, 24),
+    "Q5_1": BlockFormat(7, 32, 24, (0, 2)),
     "Q8_0": BlockFormat(8, 32, 34),
-    "Q4_K": BlockFormat(12, 256, 144),
-    "Q5_K": BlockFormat(13, 256, 176),
-    "Q6_K": BlockFormat(14, 256, 210),
+    "Q4_K": BlockFormat(12, 256, 144, (0, 2)),
+    "Q5_K": BlockFormat(13, 256, 176, (0, 2)),
+    "Q6_K": BlockFormat(14, 256, 210, (208,)),
 }
 
 
@@ -66,6 +67,13 @@ class QuantizedMatrix:
     def padded_inputs(self) -> int:
         kind = FORMATS[self.format]
         return -(-self.inputs // kind.inputs) * kind.inputs
+
+    def is_finite(self) -> bool:
+        """Whether all of its scales are numbers."""
+        kind = FORMATS[self.format]
+        blocks = self.blocks.reshape(-1, kind.bytes)
+        exponents = (blocks[:, at + 1] & 0x7C for at in kind.halves)  # of float16; all ones: infinite, or no number
+        return not any((part == 0x7C).any() for part in exponents)
 
     def dequantized(self) -> Tensor:
         """The matrix as float32."""

@@ -16,7 +16,7 @@ from config import Config
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
-from tests.support.tiny_models import random_model
+from tests.support.tiny_models import random_model, transformers_model
 
 WEIGHTS = "model.safetensors"
 Damage = Callable[[Path], object]
@@ -144,7 +144,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
     edit_json(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
     assert refusal(folder, "config.json").endswith("Code that comes with a model is not run (trust_remote_code)")
     edit_json(folder / "config.json", model_type="llama", auto_map={"AutoModelForCausalLM": "own.Model"})
-    assert load(folder).model.config.model_type == "llama"
+    assert transformers_model(load(folder)).config.model_type == "llama"
 
 
 def test_a_sentencepiece_model_alone_is_no_tokenizer(folder: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_weight_that_is_no_number_is_refused_by_its_tensors_name(folder: Path,
 )
 def test_known_leftovers_are_no_reason_to_refuse(folder: Path, name: str, tensor: Tensor) -> None:
     change_weights(folder, **{name: tensor})
-    assert load(folder).model.config.model_type == "llama"
+    assert transformers_model(load(folder)).config.model_type == "llama"
 
 
 def test_masks_that_old_models_saved_are_no_reason_to_refuse(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_masks_that_old_models_saved_are_no_reason_to_refuse(tmp_path: Path) -> 
     change_weights(
         folder, **{"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
     )
-    assert load(folder).model.config.model_type == "gpt2"
+    assert transformers_model(load(folder)).config.model_type == "gpt2"
 
 
 # --- Precision --------------------------------------------------------------------------------------------------------

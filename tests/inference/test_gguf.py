@@ -30,7 +30,15 @@ from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.gguf import KINDS, Blocks, GGUFFile
 from interface.errors import LoadError
 from tests.support.gguf_files import random_blocks, same_weights, write_gguf
-from tests.support.tiny_models import CONTEXT, VOCABULARY, WINDOW, bpe_tokenizer, model_of, reference_output
+from tests.support.tiny_models import (
+    CONTEXT,
+    VOCABULARY,
+    WINDOW,
+    bpe_tokenizer,
+    model_of,
+    reference_output,
+    transformers_model,
+)
 
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -96,7 +104,7 @@ def test_an_architecture_says_what_the_model_that_was_written_says(architecture:
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_the_weights_are_those_that_were_written(architecture: str, tmp_path: Path) -> None:
     model = model_with_norms(CONFIGS[architecture])
-    loaded = load(write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())).model
+    loaded = transformers_model(load(write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())))
     if architecture.startswith("gemma"):  # adding 1 and taking it away again rounds
         for (name, one), other in zip(model.named_parameters(), loaded.parameters(), strict=True):
             torch.testing.assert_close(one, other, msg=name)
@@ -124,7 +132,7 @@ def test_a_model_of_a_type_says_what_its_dequantized_weights_say(kind: str, tmp_
     path = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), kind)
     checkpoint = load(path, dtype="float32")
     prompt_ids = bpe_tokenizer()("the cat")["input_ids"]
-    expected = reference_output(checkpoint.model, prompt_ids, 8)
+    expected = reference_output(transformers_model(checkpoint), prompt_ids, 8)
     assert Engine(checkpoint, Config()).generate("the cat", max_tokens=8, temperature=0)["token_ids"] == expected
     assert load(path).model.dtype == (torch.float32 if kind == "F16" else torch.bfloat16)
 
@@ -136,12 +144,12 @@ def test_a_model_in_several_files_is_loaded_by_the_name_of_any(tmp_path: Path) -
     assert first == parts[0]
     assert len(parts) == 3
     for name in (*parts, tmp_path):
-        assert same_weights(load(name).model, model)
+        assert same_weights(transformers_model(load(name)), model)
 
 
 def test_a_folder_with_one_gguf_file_is_that_file(tmp_path: Path) -> None:
     path = llama_file(tmp_path)
-    assert same_weights(load(tmp_path).model, load(path).model)
+    assert same_weights(transformers_model(load(tmp_path)), transformers_model(load(path)))
 
 
 def test_the_tokenizer_is_what_transformers_makes_of_the_file(tmp_path: Path) -> None:
@@ -170,7 +178,7 @@ def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
 def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:
     path = llama_file(tmp_path, llama__rope__freq_base=50_000.0)
     theirs = AutoConfig.from_pretrained(tmp_path, gguf_file=path.name)
-    ours = load(path).model.config
+    ours = transformers_model(load(path)).config
     for name in ("hidden_size", "num_key_value_heads", "head_dim", "rms_norm_eps", "vocab_size", "rope_parameters"):
         assert getattr(ours, name) == getattr(theirs, name), name
 
@@ -189,7 +197,7 @@ def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:
 def test_a_rotary_embedding_is_stretched_as_the_file_says(
     metadata: dict[str, Any], rope: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = load(llama_file(tmp_path, **metadata, llama__rope__scaling__factor=4.0)).model.config
+    config = transformers_model(load(llama_file(tmp_path, **metadata, llama__rope__scaling__factor=4.0))).config
     assert config.rope_parameters == rope | {"rope_theta": 10_000.0}
 
 

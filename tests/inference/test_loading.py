@@ -19,7 +19,7 @@ from inference.weights.context import choose_context
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.native_models import model_named
-from tests.support.tiny_models import CONTEXT, SPECIAL_TOKENS, random_model, reference
+from tests.support.tiny_models import CONTEXT, SPECIAL_TOKENS, random_model, reference, transformers_model
 
 EOS, MARK = SPECIAL_TOKENS.index("<eos>"), SPECIAL_TOKENS.index("<mark>")
 
@@ -83,7 +83,7 @@ def test_the_bundled_model_is_the_default() -> None:
     checkpoint = load_checkpoint(Config(device="cpu"))
     assert Path(Config().model) == BUNDLED_MODEL
     assert checkpoint.eos_ids
-    assert not checkpoint.model.training
+    assert not transformers_model(checkpoint).training
 
 
 @pytest.mark.parametrize(

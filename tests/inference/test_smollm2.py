@@ -16,7 +16,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
-from tests.support.tiny_models import Inbox, reference_output, run_until_idle, submit
+from tests.support.tiny_models import Inbox, reference_output, run_until_idle, submit, transformers_model
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -60,13 +60,13 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="module")
 def theirs(checkpoint: Checkpoint) -> PreTrainedModel:
     """The model as transformers alone reads its configuration and its weights."""
-    model: Any = AutoModelForCausalLM.from_config(checkpoint.model.config)  # type: ignore[no-untyped-call]
+    model: Any = AutoModelForCausalLM.from_config(transformers_model(checkpoint).config)  # type: ignore[no-untyped-call]
     read: Any = load_gguf_checkpoint(  # type: ignore[no-untyped-call]
         gguf_file(), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
     )
     left_out = model.load_state_dict(read["tensors"], strict=False, assign=True)
     assert (left_out.missing_keys, left_out.unexpected_keys) == (["lm_head.weight"], [])
-    ours = checkpoint.model.config.to_dict() | checkpoint.model.config.rope_parameters
+    ours = transformers_model(checkpoint).config.to_dict() | transformers_model(checkpoint).config.rope_parameters
     named = {name: value for name, value in read["config"].items() if name in ours and name != "_name_or_path"}
     assert {name: ours[name] for name in named} == named | {"pad_token_id": None}
     model.tie_weights()
@@ -83,11 +83,8 @@ def engine(checkpoint: Checkpoint, theirs: PreTrainedModel) -> Engine:
 def test_its_greedy_text_is_transformers_own_for_twenty_prompts(
     checkpoint: Checkpoint, theirs: PreTrainedModel, engine: Engine
 ) -> None:
-    inbox = Inbox()
-    requests = [submit(engine, inbox, prompt, max_tokens=MORE, temperature=0) for prompt in PROMPTS]
-    run_until_idle(engine)
     expected = [reference_output(theirs, checkpoint.tokenizer(prompt)["input_ids"], MORE, {2}) for prompt in PROMPTS]
-    assert [inbox.token_ids(request) for request in requests] == expected
+    assert texts_of(engine) == expected
 
 
 def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine: Engine) -> None:
@@ -99,5 +96,35 @@ def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine
 
 def test_what_generation_needs_is_read_from_the_file(checkpoint: Checkpoint) -> None:
     assert checkpoint.eos_ids == {2}
-    assert checkpoint.model.config.max_position_embeddings == 8192
-    assert checkpoint.model.config.tie_word_embeddings
+    assert transformers_model(checkpoint).config.max_position_embeddings == 8192
+    assert transformers_model(checkpoint).config.tie_word_embeddings
+
+
+def test_computed_from_its_blocks_its_greedy_text_is_the_same(engine: Engine) -> None:
+    expected = texts_of(engine)
+    config = Config(model=str(gguf_file()), device="cpu", dtype="float32", context=256, compile=True)
+    compiled = Engine.load(config)
+    assert compiled._runner.decoder_name.startswith("C++")
+    assert texts_of(compiled) == expected
+
+
+def texts_of(engine: Engine) -> list[list[int]]:
+    inbox = Inbox()
+    requests = [submit(engine, inbox, prompt, max_tokens=MORE, temperature=0) for prompt in PROMPTS]
+    run_until_idle(engine)
+    return [inbox.token_ids(request) for request in requests]
+
+
+@pytest.mark.parametrize(("kind", "most_percent"), [("int8", 10), ("int4", 60)])
+def test_rounded_to_few_bits_it_still_knows_the_capital_of_france(
+    kind: str, most_percent: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its matrices as a safetensors checkpoint would have them, in bfloat16."""
+    loaded = load_checkpoint(Config(model=str(gguf_file()), device="cpu", context=256))
+    with caplog.at_level("INFO", "engine"):
+        engine = Engine(loaded, Config(quantize=kind, max_streams=2))
+    [line] = [record.message for record in caplog.records if f"With weights in {kind}" in record.message]
+    assert float(line.split()[-1].rstrip("%")) < most_percent
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = loaded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert "Paris" in engine.generate(str(prompt), max_tokens=20, temperature=0)["text"]

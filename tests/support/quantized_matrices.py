@@ -11,15 +11,12 @@ from inference.decoders.native.decoder import build_for
 from inference.weights.llama import Llama, Sizes
 from inference.weights.quantized import FORMATS, QuantizedMatrix
 
-HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2]}
-"""Where a block's float16 numbers are."""
-
 
 def random_matrix(format: str, outputs: int, blocks: int, seed: int = 0) -> QuantizedMatrix:
     """Every bit of every code and of every small scale is drawn; scales in float16 are of either sign, or zero."""
     draw, kind = np.random.default_rng(seed), FORMATS[format]
     made = draw.integers(0, 256, (outputs, blocks, kind.bytes), dtype=np.uint8)
-    for at in HALVES.get(format, [kind.bytes - 2]):
+    for at in kind.halves:
         numbers = draw.normal(0, 0.02, (outputs, blocks, 1)).astype(np.float16)
         numbers[draw.random(numbers.shape) < 0.05] = 0
         numbers[draw.random(numbers.shape) < 0.05] = 6e-8  # the smallest there is

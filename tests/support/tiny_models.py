@@ -142,6 +142,12 @@ def reference(
     return reference_output(reference_model(architecture), prompt_ids, max_tokens)
 
 
+def transformers_model(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model of a checkpoint that was loaded as transformers has it."""
+    assert isinstance(checkpoint.model, PreTrainedModel)
+    return checkpoint.model
+
+
 def tiny_engine(
     architecture: str = "llama",
     tokenizer: PreTrainedTokenizerBase | None = None,

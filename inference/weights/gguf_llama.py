@@ -1,0 +1,119 @@
+"""A GGUF file as the neutral Llama structure: its quantized matrices stay as they lie in the file, which stays mapped.
+
+No model of transformers is built, and nothing is dequantized but what is not quantized anyway. What is not exactly a
+Llama-type model is refused with a reason; it is then loaded the general way, which also says what is wrong with it.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from inference.weights.gguf import PLAIN, GGUFFile
+from inference.weights.gguf_model import Weight, model_weights
+from inference.weights.llama import Layer, Llama, NotLlama, Sizes
+from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix
+from inference.weights.rotary import angles
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama:
+    """The model in a file, to be computed in `dtype`.
+
+    Raises:
+        NotLlama: it is none, or something about its weights is not as it should be.
+    """
+    if file.architecture not in ARCHITECTURES:
+        raise NotLlama(f"architecture {file.architecture} is none of {', '.join(ARCHITECTURES)}")
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window is not None and window < context:
+        raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
+    weights = _Weights(model_weights(file, config), dtype)
+    heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    hidden, mlp = config.hidden_size, config.intermediate_size
+    cosines, sines = angles(config, head_dim, context)
+    embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
+    head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
+
+    def layer(prefix: str) -> Layer:
+        attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
+        outputs = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * head_dim}
+        query, key, value = (weights.matrix(f"{attention}.{part}_proj", size, hidden) for part, size in outputs.items())
+        return Layer(
+            query=query,
+            key=key,
+            value=value,
+            qkv_bias=weights.biases([(f"{attention}.{part}_proj", size) for part, size in outputs.items()]),
+            output=weights.matrix(f"{attention}.o_proj", hidden, heads * head_dim),
+            gate=weights.matrix(f"{feed_forward}.gate_proj", mlp, hidden),
+            up=weights.matrix(f"{feed_forward}.up_proj", mlp, hidden),
+            down=weights.matrix(f"{feed_forward}.down_proj", hidden, mlp),
+            input_norm=weights.vector(f"{prefix}.input_layernorm.weight", hidden),
+            mlp_norm=weights.vector(f"{prefix}.post_attention_layernorm.weight", hidden),
+            query_norm=weights.vector(f"{attention}.q_norm.weight", head_dim) if file.architecture == "qwen3" else None,
+            key_norm=weights.vector(f"{attention}.k_norm.weight", head_dim) if file.architecture == "qwen3" else None,
+        )
+
+    llama = Llama(
+        sizes=Sizes(heads, kv_heads, head_dim, epsilon=config.rms_norm_eps, scale=head_dim**-0.5),
+        dtype=dtype,
+        embedding=embedding,
+        layers=[layer(f"model.layers.{number}") for number in range(config.num_hidden_layers)],
+        final_norm=weights.vector("model.norm.weight", hidden),
+        head=head,
+        cosines=cosines,
+        sines=sines,
+    )
+    weights.refuse_rest()
+    return llama
+
+
+class _Weights:
+    """A file's weights under transformers' names; each is taken once, and must have the shape that is expected."""
+
+    def __init__(self, weights: dict[str, Weight], dtype: torch.dtype) -> None:
+        self._weights = weights
+        self._dtype = dtype
+
+    def matrix(self, name: str, outputs: int, inputs: int) -> Matrix:
+        weight = self._take(f"{name}.weight", (outputs, inputs))
+        kind = weight.blocks.kind.name
+        if kind in PLAIN:
+            return _finite(name, weight.dequantized(self._dtype))
+        if kind not in FORMATS:
+            raise NotLlama(f"{name} is in the format {kind}; expected one of {', '.join(FORMATS)}")
+        matrix = QuantizedMatrix(kind, weight.blocks.data, inputs)
+        if not matrix.is_finite():
+            raise NotLlama(f"{name} has scales that are not finite")
+        return matrix
+
+    def vector(self, name: str, size: int) -> Tensor:
+        """In float32, as norms and biases are in files and in the decoder."""
+        return _finite(name, self._take(name, (size,)).dequantized(torch.float32))
+
+    def biases(self, names: Iterable[tuple[str, int]]) -> Tensor | None:
+        """The biases of several matrices together; none of them has one, or each has."""
+        wanted = [(f"{name}.bias", size) for name, size in names]
+        if not any(name in self._weights for name, _ in wanted):
+            return None
+        return torch.cat([self.vector(name, size) for name, size in wanted])
+
+    def refuse_rest(self) -> None:
+        if self._weights:
+            raise NotLlama(f"weights that a Llama has no place for: {next(iter(self._weights))}")
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> Weight:
+        if name not in self._weights:
+            raise NotLlama(f"there is no {name}")
+        weight = self._weights.pop(name)
+        if weight.blocks.shape != shape or weight.offset:
+            raise NotLlama(f"{name} has the shape {weight.blocks.shape}; expected {shape}")
+        return weight
+
+
+def _finite(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.isfinite().all():
+        raise NotLlama(f"{name} has numbers that are not finite")
+    return tensor

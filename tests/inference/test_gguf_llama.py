@@ -1,0 +1,179 @@
+"""ENGINE_MODEL=….gguf ENGINE_COMPILE=1: blocks are used as they lie, and say what the same weights as floats say."""
+
+import logging
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from config import Config
+from engine import Engine
+from inference.cache.kv_cache import KVCache
+from inference.decoders.native.decoder import NativeDecoder, build_for
+from inference.decoders.torch_decoder import TorchDecoder
+from inference.tensor_thread import on_tensor_thread
+from inference.weights import llama
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.llama import Llama
+from inference.weights.quantized import QuantizedMatrix
+from interface.errors import LoadError
+from tests.support.gguf_files import write_gguf
+from tests.support.native_models import LLAMA3_ROTATION, decoded_in_steps
+from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output, transformers_model
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "tie_word_embeddings": False,
+}
+QWEN2 = {name: size for name, size in SHAPE.items() if name != "head_dim"}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "llama, tied": LlamaConfig(**SHAPE | {"tie_word_embeddings": True}),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": Qwen2Config(**QWEN2),
+    "qwen3": Qwen3Config(**SHAPE),
+}
+PROMPTS = ["the cat", "naïve café, 你好", "the cat sat on the mat, the cat sat still " * 3]
+
+
+def load(path: Path, **settings: Any) -> Checkpoint:
+    return load_checkpoint(Config(model=str(path), device="cpu", **settings))
+
+
+def written(folder: Path, name: str, kind: str) -> Path:
+    model = model_of(CONFIGS[name])
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) / 4)
+    return write_gguf(folder / "model.gguf", model, bpe_tokenizer(), kind)
+
+
+def neutral(checkpoint: Checkpoint) -> Llama:
+    assert isinstance(checkpoint.model, Llama)
+    return checkpoint.model
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "Q4_0") for name in CONFIGS),
+        *(("llama", kind) for kind in ("Q4_1", "Q5_0", "Q5_1", "Q8_0")),
+        ("qwen3", "BF16"),
+    ],
+)
+def test_in_float32_it_says_what_its_dequantized_weights_say(name: str, kind: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name, kind)
+    dequantized = transformers_model(load(path, dtype="float32"))
+    checkpoint = load(path, dtype="float32", compile=True)
+    assert neutral(checkpoint).formats == (set() if kind == "BF16" else {kind})
+    engine = Engine(checkpoint, Config(compile=True))
+    assert isinstance(engine._runner._decoder, NativeDecoder)
+    for prompt in PROMPTS:
+        expected = reference_output(dequantized, bpe_tokenizer()(prompt)["input_ids"], 12)
+        assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == expected
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+def test_in_bfloat16_its_logits_are_about_as_near_as_the_models_own(kind: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "qwen3", kind)
+    token_ids = torch.randint(VOCABULARY, (60,), generator=torch.Generator().manual_seed(2)).tolist()
+    model, cache = neutral(load(path, compile=True)), KVCache(4, CONTEXT)
+    decoder = NativeDecoder(build_for(model, model.formats), model, cache)
+    found = on_tensor_thread(lambda: decoded_in_steps(decoder, cache, token_ids, [1, 30, 13, *[1] * 16]))
+    with torch.inference_mode():
+        exact_model = transformers_model(load(path, dtype="float32"))
+        exact = exact_model(torch.tensor([token_ids])).logits[0]
+        own = nn.Module.to(exact_model, torch.bfloat16)(torch.tensor([token_ids])).logits[0].float()
+    assert ((found - exact).norm() / (own - exact).norm()).item() < 2
+
+
+def test_blocks_stay_in_the_mapped_file(tmp_path: Path) -> None:
+    """Only queries and keys of Llama are copied, since llama.cpp has their rows in another order."""
+    model = neutral(load(written(tmp_path, "llama", "Q4_0"), compile=True))
+    for name, matrix in {"embedding": model.embedding, **model.layers[0].matrices}.items():
+        assert isinstance(matrix, QuantizedMatrix)
+        assert is_mapped(matrix.blocks) == (name not in ("query", "key")), name
+
+
+def is_mapped(array: Any) -> bool:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap)
+
+
+def test_rotary_embeddings_are_those_that_transformers_computes(tmp_path: Path) -> None:
+    config = LlamaConfig(**SHAPE, rope_parameters=LLAMA3_ROTATION | {"original_max_position_embeddings": 8192})
+    model = model_of(config)
+    factors: dict[str, Any] = {
+        "llama__rope__scaling__type": "yarn",
+        "llama__rope__scaling__factor": 4.0,
+        "llama__rope__scaling__original_context_length": 64,
+        "llama__context_length": 256,
+    }
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), "Q4_0", **factors)
+    expected = llama.take_apart(transformers_model(load(path)), 200)
+    found = neutral(load(path, compile=True, context=200))
+    torch.testing.assert_close(found.cosines, expected.cosines)
+    torch.testing.assert_close(found.sines, expected.sines)
+    assert found.sizes == expected.sizes
+
+
+def test_without_a_compiler_it_is_dequantized_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, "qwen3", "Q4_1")
+    expected = reference_output(transformers_model(load(path, dtype="float32")), [5, 6, 7], 8)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    engine = Engine(load(path, dtype="float32", compile=True), Config(compile=True))
+    assert isinstance(engine._runner._decoder, TorchDecoder)
+    assert "found no C++ compiler" in caplog.text
+    prompt = str(bpe_tokenizer().decode([5, 6, 7]))
+    assert engine.generate(prompt, max_tokens=8, temperature=0)["token_ids"] == expected
+
+
+def test_what_is_no_llama_is_loaded_as_transformers_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = GemmaConfig(**SHAPE | {"tie_word_embeddings": True})
+    path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), "Q4_0")
+    with caplog.at_level(logging.INFO, "engine"):
+        checkpoint = load(path, compile=True)
+    assert isinstance(checkpoint.model, PreTrainedModel)
+    assert "architecture gemma is none of llama, mistral, qwen2, qwen3" in caplog.text
+
+
+def test_scales_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "llama", "Q4_0")
+    model = neutral(load(path, compile=True))
+    down = model.layers[1].down
+    assert isinstance(down, QuantizedMatrix)
+    content = path.read_bytes()
+    at = content.index(down.blocks[3].tobytes())
+    path.write_bytes(content[:at] + b"\xff\x7f" + content[at + 2 :])
+    with pytest.raises(LoadError, match=r"model\.gguf.*down_proj.*NaN|down_proj.*not"):
+        load(path, compile=True)
