@@ -125,6 +125,4 @@ def test_rounded_to_few_bits_it_still_knows_the_capital_of_france(
         engine = Engine(loaded, Config(quantize=kind, max_streams=2))
     [line] = [record.message for record in caplog.records if f"With weights in {kind}" in record.message]
     assert float(line.split()[-1].rstrip("%")) < most_percent
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = loaded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert "Paris" in engine.generate(str(prompt), max_tokens=20, temperature=0)["text"]
+    assert "Paris" in engine.generate("The capital of France is", max_tokens=8, temperature=0)["text"]
