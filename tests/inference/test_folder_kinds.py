@@ -14,7 +14,7 @@ from inference.weights.checkpoint import load_checkpoint
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.gguf_files import same_weights
-from tests.support.tiny_models import byte_tokenizer, random_model, reference_output
+from tests.support.tiny_models import byte_tokenizer, random_model, reference_output, transformers_model
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> PreTrainedModel:
-    return load_checkpoint(Config(model=str(folder), device="cpu")).model
+    return transformers_model(load_checkpoint(Config(model=str(folder), device="cpu")))
 
 
 def test_a_model_in_shards_is_loaded(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from inference.weights.gguf import GGUFFile
 from inference.weights.gguf_tokenizer import make_tokenizer
 from interface.errors import LoadError
 from tests.support.gguf_files import write_gguf
-from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output
+from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output, transformers_model
 
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -65,7 +65,7 @@ def test_the_frequencies_of_llama_3_are_recognized_by_their_factors(tmp_path: Pa
     model = model_of(config)
     factors = {"rope_freqs.weight": factors_of(config)}
     path = write_gguf(tmp_path / "a.gguf", model, bpe_tokenizer(), extra=factors, llama__rope__freq_base=500_000.0)
-    loaded = load_checkpoint(Config(model=str(path), device="cpu")).model.config
+    loaded = transformers_model(load_checkpoint(Config(model=str(path), device="cpu"))).config
     assert loaded.rope_parameters == LLAMA3
     assert says_the_same(model, path)
 
@@ -106,7 +106,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(tmp_path: Path) ->
         phi3__rope__dimension_count=12,
         phi3__rope__scaling__original_context_length=CONTEXT // 2,
     )
-    loaded = load_checkpoint(Config(model=str(path), device="cpu")).model.config
+    loaded = transformers_model(load_checkpoint(Config(model=str(path), device="cpu"))).config
     assert loaded.rope_parameters["partial_rotary_factor"] == 0.75
     checkpoint = load_checkpoint(Config(model=str(path), device="cpu", context=CONTEXT // 2))
     answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0)
