@@ -1,15 +1,14 @@
-"""Fills the marked regions of docs/lesson.md from the files they are about, so that it cannot go stale.
+"""Makes docs/lesson.md: the introduction, and of each lesson its docstring, what it prints, and where to read on.
 
-    python docs/make_lesson.py           fill the regions
+    python docs/make_lesson.py           make it
     python docs/make_lesson.py --run     run every lesson first, and keep what it prints in lessons/printed/
 
-A region stands between `<!-- fill: … -->` and `<!-- end -->`; what is between them belongs to this program:
+A lesson's docstring is its text: the first line is the heading, the paragraphs are Markdown, and the end says
 
-    <!-- fill: code driver.py Generation.run -->                      the source of one function or class
-    <!-- fill: doors stream_events EventStream -->                    of raw_asgi.py and of app.py, side by side
-    <!-- fill: lesson 03_an_error_after_the_start -->                 how to run it, what it prints, where to read on
+    In the service: raw_asgi.py: stream_events; serving/generation.py: Generation.run.    names to link to
+    Side by side: listen_for_disconnect.                    optional; of both doors, where the difference is the point
 
-Several names from one file are joined by `+`. A test runs this program and compares.
+A test makes the text again and compares, so a name that is gone or a door that has changed is noticed.
 """
 
 import argparse
@@ -18,19 +17,58 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TEXT = ROOT / "docs" / "lesson.md"
 LESSONS = ROOT / "lessons"
 PRINTED = LESSONS / "printed"
+NOTE = "<!-- Made by docs/make_lesson.py from the docstrings in lessons/; change it there. -->"
 TIMEOUT = 60.0
 """Seconds that a lesson may take; on an idle machine each takes less than ten."""
 
-_REGION = re.compile(r"(<!-- fill: (\w+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-_REFERENCE = re.compile(r"([\w/]+\.py): (\w+(?:\.\w+)*)")
+_REFERENCE = re.compile(r"([\w/]+\.py):\s+(\w+(?:\.\w+)*)")
+_SIDE_BY_SIDE = re.compile(r"^Side by side: (\w+)\.$", re.MULTILINE)
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+
+
+def make() -> str:
+    """The whole text."""
+    introduction = _with_doors((LESSONS / "introduction.md").read_text(encoding="utf-8"))
+    return "\n\n".join([NOTE, introduction.strip(), *map(section, lessons())]) + "\n"
+
+
+def section(lesson: str) -> str:
+    """What the text says about one lesson."""
+    heading, paragraphs, places, doors = parts(lesson)
+    printed = (PRINTED / f"{lesson}.txt").read_text(encoding="utf-8")
+    blocks = [
+        f"## {int(lesson[:2])}. {heading.removesuffix('.')}",
+        paragraphs,
+        f"[`lessons/{lesson}.py`](../lessons/{lesson}.py) prints",
+        f"```text\n{printed}```",
+        *([doors] if doors else []),
+        f"In the service: {', '.join(_link(file, name) for file, name in places)}.",
+    ]
+    return "\n\n".join(blocks)
+
+
+def parts(lesson: str) -> tuple[str, str, list[tuple[str, str]], str]:
+    """Of a lesson's docstring: the heading, the paragraphs, the places in the service, and the doors side by side.
+
+    Raises:
+        ValueError: the docstring has no such parts, or names what is not there.
+    """
+    docstring = ast.get_docstring(ast.parse((LESSONS / f"{lesson}.py").read_text(encoding="utf-8"))) or ""
+    heading, _, rest = docstring.partition("\n\n")
+    paragraphs, found, end = rest.partition("\n\nIn the service: ")
+    end, _, doors = end.partition("\nSide by side: ")
+    places = _REFERENCE.findall(end)
+    if not found or not places or "\n" in heading:
+        raise ValueError(f'lessons/{lesson}.py: expected a heading, paragraphs and "In the service: file.py: name; …"')
+    for file, name in places:
+        source_of(file, name)
+    return heading, paragraphs, places, _doors(doors.removesuffix(".")) if doors else ""
 
 
 def source_of(file: str, name: str) -> str:
@@ -56,25 +94,6 @@ def source_of(file: str, name: str) -> str:
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : found.end_lineno]))
 
 
-def references(lesson: str) -> list[tuple[str, str]]:
-    """The places in the service that a lesson's docstring names, as file and name."""
-    docstring = ast.get_docstring(ast.parse((LESSONS / f"{lesson}.py").read_text(encoding="utf-8"))) or ""
-    found = _REFERENCE.findall(docstring.partition("In the service:")[2])
-    if not found:
-        raise ValueError(f'lessons/{lesson}.py: expected "In the service: file.py: name; …" in the docstring')
-    return found
-
-
-def fill(text: str) -> str:
-    """The text with every region made anew."""
-
-    def region(match: re.Match[str]) -> str:
-        opening, kind, arguments, closing = match.groups()
-        return f"{opening}\n{_KINDS[kind](*arguments.split())}\n\n{closing}"
-
-    return _REGION.sub(region, text)
-
-
 def run(lesson: str) -> "subprocess.CompletedProcess[str]":
     """Run a lesson by itself, as its reader would."""
     command = [sys.executable, "-X", "utf8", str(LESSONS / f"{lesson}.py")]
@@ -95,38 +114,21 @@ def _defines(statement: ast.stmt, name: str) -> bool:
     return False
 
 
-def _code(file: str, names: str) -> str:
-    listed = ", ".join(f"`{name}`" for name in names.split("+"))
-    return f"{listed} in [{file}](../{file}):\n\n{_fenced(file, names)}"
+def _with_doors(text: str) -> str:
+    return _SIDE_BY_SIDE.sub(lambda match: _doors(match[1]), text)
 
 
-def _doors(names_in_raw: str, names_in_app: str) -> str:
+def _doors(name: str) -> str:
+    """A function of both doors, in two columns."""
     cells = [
-        f'<td valign="top">\n\n{_fenced(file, names)}\n\n</td>'
-        for file, names in (("raw_asgi.py", names_in_raw), ("app.py", names_in_app))
+        f'<td valign="top">\n\n```python\n{source_of(file, name)}\n```\n\n</td>' for file in ("raw_asgi.py", "app.py")
     ]
     head = '<tr><th><a href="../raw_asgi.py">raw_asgi.py</a></th><th><a href="../app.py">app.py</a></th></tr>'
     return "\n".join(["<table>", head, "<tr>", *cells, "</tr>", "</table>"])
 
 
-def _lesson(name: str) -> str:
-    places: dict[str, list[str]] = {}
-    for file, defined in references(name):
-        source_of(file, defined)  # it exists
-        places.setdefault(file, []).append(f"`{defined}`")
-    in_the_service = "; ".join(f"[{file}](../{file}): {', '.join(names)}" for file, names in places.items())
-    printed = (PRINTED / f"{name}.txt").read_text(encoding="utf-8")
-    return (
-        f"[`python lessons/{name}.py`](../lessons/{name}.py) prints\n\n```text\n{printed}```\n\n"
-        f"In the service: {in_the_service}."
-    )
-
-
-def _fenced(file: str, names: str) -> str:
-    return "```python\n" + "\n\n\n".join(source_of(file, name) for name in names.split("+")) + "\n```"
-
-
-_KINDS: dict[str, Callable[..., str]] = {"code": _code, "doors": _doors, "lesson": _lesson}
+def _link(file: str, name: str) -> str:
+    return f"[`{name}` in {file}](../{file})"
 
 
 def main() -> None:
@@ -139,7 +141,7 @@ def main() -> None:
             if done.returncode or done.stderr:
                 raise SystemExit(f"error: {lesson} failed:\n{done.stdout}{done.stderr}")
             (PRINTED / f"{lesson}.txt").write_text(done.stdout, encoding="utf-8")
-    TEXT.write_text(fill(TEXT.read_text(encoding="utf-8")), encoding="utf-8")
+    TEXT.write_text(make(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""An answer is one start message, then body messages, and only the last one says more_body False.
+"""An answer is one start message and then body messages, and only the last one says more_body False.
 
-more_body is False when left out, so a stream that forgets it ends with its first token. A body before the start is an
-error, and so is anything after the end. And an application that returns without a last message leaves its client with
-half an answer: HTTP marks the end of a chunked body by a chunk of length 0, and that one never comes.
-The start message goes out at once, so the headers reach the client before there is a token; WSGI has to hold them
-until the first block (PEP 3333).
+Left out, `more_body` is False, so a stream that forgets it ends with its first token. A body before the start is an
+error, and so is anything after the end. An application that returns without a last message leaves its client with half
+an answer: HTTP marks the end of a chunked body with a chunk of length 0, and that one never comes.
+
+The start message goes out at once, so a client has the headers while its prompt is still being prefilled. WSGI has to
+hold them until the first block (PEP 3333).
 
 In the service: raw_asgi.py: start; raw_asgi.py: stream_events; raw_asgi.py: respond.
 """

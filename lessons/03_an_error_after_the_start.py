@@ -1,11 +1,15 @@
 """After the start message there is no 500 any more: an error in a stream has to be said in the stream.
 
 The status goes out with the headers, before the first token. If the application raises after that, the server can only
-cut the connection: the client has a 200, half an answer and no reason. If the application swallows the error it is
-worse: a 200, half an answer, and a proper end. So whatever can be known before the start is checked before it, and
-answered with a 4xx; what fails later becomes an event of its own, after which the stream ends as it should.
+cut the connection: the client has a 200, half an answer and no reason. To swallow the error is worse: a 200, half an
+answer, and a proper end. So check before the start whatever can be checked, and answer with a 4xx; send what fails
+later as an event, and end the stream properly after it.
 
-In the service: raw_asgi.py: generate; driver.py: Driver._fail_all; inference/request.py: payload.
+In this service, a step of the engine that raises, and a server that ends, reach each stream as a `Failed` event. An
+exception that was not expected is raised again for the server's log, and what has been sent stays as it is.
+
+In the service: raw_asgi.py: generate; raw_asgi.py: http; interface/events.py: Failed; contract/generate.py:
+GenerateWriter.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,15 @@
 """run_in_executor(None, next, tokens) never ends; next(tokens, END) does.
 
-A blocking generator may not run on the event loop, so its next() goes to a thread. But next() says "no more" by
-raising StopIteration, which means something else to a coroutine, and so asyncio refuses to put it into a Future.
-Python 3.11 only logs that, and the await waits for ever; since 3.13 it raises a RuntimeError, as anyio does. An
-`except StopIteration` is reached in none of them. The cure is to let next() say "no more" by a value.
-The service has no next(): a step of its engine returns whether there is more to do.
+A generator that blocks must not run on the event loop, so its `next` is handed to a thread. The loop that is often
+shown for it awaits `run_in_executor(None, next, tokens)` inside `try … except StopIteration`. It never ends. `next`
+says "no more" by raising StopIteration, which to a coroutine means "returned", so asyncio refuses to put it into a
+Future. Python 3.11 only logs that, and the await waits for ever. Since 3.13 it raises a RuntimeError, as anyio does,
+and `except StopIteration` catches none of these.
 
-In the service: driver.py: Driver._work.
+The cure is to let `next` say "no more" with a value. The service has no `next`: a step of its engine returns whether
+there is more to do.
+
+In the service: backends/stepped.py: SteppedService._work.
 """
 
 import asyncio

@@ -1,11 +1,14 @@
 """A thread for each stream's next() gives out at 40: the 41st stream waits, and so does every other use of a thread.
 
-anyio.to_thread.run_sync takes its threads from one limiter of 40, unless it is given another. Starlette uses the same
-one for plain `def` endpoints and for files. So 40 streams that wait for the model stop a /health written with `def`.
-A limiter of their own sets the others free, and still takes a thread for each stream. One thread that steps for all
-of them needs no more than one.
+`anyio.to_thread.run_sync` takes its threads from one limiter of 40 unless it is given another, and Starlette uses the
+same one for plain `def` endpoints and for files. So 40 streams that wait for the model keep a `/health` written with
+`def` from answering, and the 41st stream waits although the model might have room for it.
 
-In the service: driver.py: Driver.running; driver.py: Driver._step_until_idle; driver.py: Driver.submit.
+A limiter of their own frees the others, and still takes a thread for each stream. But an engine makes the tokens of all
+its streams in one step, so one thread that steps is enough. The service has one, and two that tokenize prompts, each
+kind with its own limiter.
+
+In the service: backends/stepped.py: SteppedService.start; backends/stepped.py: SteppedService.submit.
 """
 
 import asyncio

@@ -1,12 +1,16 @@
-"""An application that only sends does not learn that its client has left; it has to ask receive(), beside its stream.
+"""An application that only sends does not learn that its client has left; it has to await receive() meanwhile.
 
-Under servers of ASGI 2.3, uvicorn among them, send() after a disconnect returns as if nothing were wrong, so an
-application that only sends works on for nobody. Servers of ASGI 2.4 should raise OSError from it, but need not, and it
-comes with the next send: a stream that is silent in its prefill has none. What always comes is http.disconnect, to
-whoever awaits receive(). The OSError has to be expected all the same.
+The reader closes the tab after three tokens. `send` does not tell: under servers of ASGI 2.3, uvicorn among them, it
+returns after a disconnect as if nothing were wrong, and the model goes on for a reader who has left. Servers of ASGI
+2.4 may raise OSError from it, but only from the next `send`, and a stream that is silent in its prefill has none. What
+always comes is `http.disconnect`, to the task that awaits `receive`. The OSError has to be expected all the same.
 
-In the service: raw_asgi.py: wait_for_disconnect; raw_asgi.py: stream_events; app.py: wait_for_disconnect;
-driver.py: Generation.run.
+So one task awaits `receive` for as long as the stream lasts, once the whole body has been read, since a message has
+only one reader. Starlette's StreamingResponse does that below ASGI 2.4 and relies on OSError from there on. This
+service always listens, and for an answer that is not streamed, too.
+
+In the service: serving/generation.py: Generation.run; raw_asgi.py: stream_events.
+Side by side: listen_for_disconnect.
 """
 
 from contextlib import suppress

@@ -1,12 +1,14 @@
 """A generator's finally is no place to stop the engine: it may run too late, or never.
 
-finally belongs to a generator that has been entered. If its stream ends before the first token is asked for (the
-client left while the headers were sent), there is nothing to leave, and finally never runs. If the stream is cancelled
-while it waits in send(), the generator is suspended at its yield, and nobody closes it: neither `async for` nor
-Starlette's StreamingResponse does. Its finally runs when the garbage collector finds it. So whoever runs the stream
-owns the abort, in a finally of its own, with no await before it.
+A `finally` belongs to a generator that has been entered. If a stream ends before its first token is asked for (the
+client left while the headers were sent), the generator was never entered, and its `finally` never runs. If the stream
+is cancelled while it waits in `send`, the generator is suspended at its `yield`, and nothing closes it: neither
+`async for` nor Starlette's StreamingResponse does. Its `finally` runs when the garbage collector finds it.
 
-In the service: driver.py: Generation.run; driver.py: Generation._close; raw_wsgi.py: EventStream.
+So the code that runs the stream owns the abort, in a `finally` of its own, without an `await` before it.
+
+In the service: serving/generation.py: Generation.run; serving/generation.py: Generation.close; raw_wsgi.py:
+EventStream.
 """
 
 import asyncio

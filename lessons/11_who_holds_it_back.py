@@ -1,9 +1,10 @@
-"""Whatever stands between application and client may hold the tokens back: a middleware, a compressor, a proxy.
+"""A middleware, a compressor or a proxy between the application and its client may hold the tokens back.
 
-A middleware that collects the body before it passes anything on makes a wait of a stream; it has to pass each message
-on as it comes. A compressor keeps small pieces until they are worth a block, unless it is told to flush each. A proxy
-is not the application's to mend, but it can be asked: nginx heeds `X-Accel-Buffering: no` in the answer's headers, and
-`Cache-Control: no-transform` forbids compressing on the way (RFC 9111, 5.2.2.6).
+A middleware that collects the body before it passes anything on turns a stream into a wait; it has to pass each message
+on as it comes. A compressor keeps small pieces until they are worth a block, unless it is told to flush each one.
+(Starlette's GZipMiddleware leaves `text/event-stream` alone.) A proxy is not the application's to mend, but it can be
+asked: nginx obeys `X-Accel-Buffering: no` in the answer's headers, and `Cache-Control: no-transform` forbids
+compressing on the way (RFC 9111, 5.2.2.6).
 
 In the service: contract/sse.py: SSE_HEADERS; raw_asgi.py: stream_events.
 """

@@ -1,11 +1,14 @@
 """send() waits for a slow reader, but only after megabytes; and then it waits for ever.
 
-Between send() and the reader lie asyncio's buffer (64 KiB) and the kernel's two, which may hold megabytes together.
-An answer of 1,000 tokens fits in: to a client that reads nothing it is sent like to any other. Only far behind that
-does send() wait. This is back-pressure, and it is real. But nothing bounds the wait: a client that stops reading and
-does not leave keeps its stream, and whatever belongs to it, until somebody gives it up.
+Between `send` and the reader lie asyncio's buffer (64 KiB) and the kernel's two, which may hold megabytes together. An
+answer of 1,000 tokens fits in: it is sent to a client that reads nothing as to any other. Only long after that does
+`send` wait. This is back-pressure, and it works. But nothing bounds the wait: a client that stops reading and does not
+leave keeps its stream, and whatever belongs to it.
 
-In the service: driver.py: Generation._stall; config.py: Config.
+So a stream needs a bound of its own. The service looks once per `stall` seconds whether the stream has taken an event
+since the last look. A timer for each token would be exact, and cost more than it is worth.
+
+In the service: serving/generation.py: Generation._stall; config.py: Config.
 """
 
 import math

@@ -1,11 +1,11 @@
-"""await send() need not let anybody else run: a stream that has much to send has to step aside itself.
+"""await send() need not let anything else run: a stream that has much to send has to step aside itself.
 
-An await gives way only if what it awaits has to wait. uvicorn's send() writes to the socket and returns, as long as
-the buffers are not full. A loop around nothing but such sends keeps the event loop to itself: no other stream gets a
-token, no /health an answer, and no disconnect is heard, until it is through. A stream that has had its share calls
-anyio.lowlevel.checkpoint(), which gives everybody else a turn.
+An `await` gives way only if what it awaits has to wait. uvicorn's `send` writes to the socket and returns as long as
+the buffers are not full. A loop of nothing but such sends keeps the event loop to itself: until it is through, no other
+stream gets a token, `/health` gets no answer, and no disconnect is heard. A stream that has had its share calls
+`anyio.lowlevel.checkpoint()`, which gives the others a turn.
 
-In the service: driver.py: Generation.events; driver.py: BURST.
+In the service: serving/generation.py: Generation.events; serving/generation.py: BURST.
 """
 
 import anyio

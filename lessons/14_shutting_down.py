@@ -1,11 +1,11 @@
 """At a signal the server waits for open streams, and tells the application only after them.
 
 On SIGTERM or Ctrl-C uvicorn takes no more connections and waits for the open ones to end: for ever, or for as long as
---timeout-graceful-shutdown says, and then it cancels them. lifespan.shutdown comes last. So what ends the streams
-cannot wait for lifespan.shutdown: the application has to hear the signal itself. It puts a handler of its own before
-the server's, tells its streams, and passes the signal on.
+`--timeout-graceful-shutdown` says, after which it cancels them without a word to their clients. `lifespan.shutdown`
+comes last. So what ends the streams cannot wait for `lifespan.shutdown`: the application has to hear the signal itself.
+It puts a handler in front of the server's, tells its streams, and passes the signal on.
 
-In the service: driver.py: Driver._signals_heard; driver.py: Driver._drain; command_line.py: main.
+In the service: serving/shutdown.py: signals_set; serving/driver.py: Driver._drain_when; raw_asgi.py: lifespan.
 """
 
 import asyncio

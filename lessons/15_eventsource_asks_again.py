@@ -1,11 +1,13 @@
 """EventSource asks again whenever a stream ends, so an answer that has ended well is generated again.
 
-A browser's EventSource takes the end of a stream for a lost connection and opens another (HTML standard, 9.2.3); it
+A browser's EventSource takes the end of a stream for a lost connection and opens another (HTML standard, 9.2.3). It
 stops only when it is closed, or answered with a status other than 200; 204 is meant for that. So the client closes it
-at the event that says "done", or the server answers 204 to whom it has told all, known by the Last-Event-ID.
-The service needs neither: an answer is asked for with POST, so with fetch(), which does not ask again.
+at the event that says "done", or the server answers 204 to a client that has had it all, known by its Last-Event-ID.
 
-In the service: raw_asgi.py: ROUTES; contract/sse.py: sse_frames.
+The service needs neither. An EventSource can only GET, and has no body for a prompt; `/generate` takes only POST, so
+its clients use `fetch()`, which asks once. To abort it is the disconnect of lesson 7.
+
+In the service: contract/generate.py: ENDPOINT; contract/sse.py: frames.
 """
 
 import anyio
@@ -16,7 +18,7 @@ TOKENS = ("one", "two", "three")
 
 
 class Service:
-    """Generates for whoever asks; `says_204` to those who have had it all."""
+    """Generates for every client; with `says_204`, not again for one that has had it all."""
 
     def __init__(self, says_204: bool = False) -> None:
         self.says_204 = says_204

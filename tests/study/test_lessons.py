@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 AT_A_TIME = 4
-"""Most of a lesson's time is waiting for what does not come, so two cores can run a few of them beside each other."""
+"""Most of a lesson's time is waiting for what does not come, so two cores can run a few of them at the same time."""
 RUNTIME_PACKAGES = {"anyio", "starlette", "uvicorn"}
 MAX_LINES = 100
 
@@ -192,40 +192,64 @@ def test_a_lesson_is_short_and_needs_only_what_serving_needs(lesson: str) -> Non
 
 
 def test_the_text_is_what_its_program_makes_of_it() -> None:
-    text = make_lesson.TEXT.read_text(encoding="utf-8")
-    assert make_lesson.fill(text) == text, "run `python docs/make_lesson.py`"
+    assert make_lesson.TEXT.read_text(encoding="utf-8") == make_lesson.make(), "run `python docs/make_lesson.py`"
 
 
-def test_the_text_has_every_lesson_in_order() -> None:
-    text = make_lesson.TEXT.read_text(encoding="utf-8")
-    assert re.findall(r"<!-- fill: lesson (\w+) -->", text) == LESSONS
-    assert [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)] == [
-        int(lesson[:2]) for lesson in LESSONS
-    ]
+def test_the_text_has_every_lesson_in_order_and_is_short_enough_to_read() -> None:
+    text = make_lesson.make()
+    assert re.findall(r"^\[`lessons/(\w+)\.py`\]", text, re.MULTILINE) == LESSONS
+    assert re.findall(r"^## (\d+)\. ", text, re.MULTILINE) == [str(int(lesson[:2])) for lesson in LESSONS]
+    assert len(text.splitlines()) < 500
 
 
 def test_every_file_that_the_text_links_to_is_there() -> None:
-    text = make_lesson.TEXT.read_text(encoding="utf-8")
-    linked = set(re.findall(r'\]\(\.\./([^)]+)\)|href="\.\./([^"]+)"', text))
-    assert linked
-    for paths in linked:
-        assert (ROOT / "".join(paths)).is_file(), paths
+    linked = re.findall(r'(?:\]\(|href=")\.\./([^)"]+)', make_lesson.make())
+    assert len(linked) > 3 * len(LESSONS)
+    for path in linked:
+        assert (ROOT / path).is_file(), path
 
 
-def test_code_that_has_changed_changes_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of one lesson and two doors, for the program that makes the text."""
     monkeypatch.setattr(make_lesson, "ROOT", tmp_path)
-    code = tmp_path / "code.py"
-    code.write_text("class Door:\n    @property\n    def open(self) -> bool:\n        return True\n\n\nSIZE = 1\n")
-    text = "Before.\n\n<!-- fill: code code.py Door.open+SIZE -->\n<!-- end -->\n\nAfter.\n"
-    filled = make_lesson.fill(text)
-    assert "```python\n@property\ndef open(self) -> bool:\n    return True\n\n\nSIZE = 1\n```" in filled
-    assert filled.startswith("Before.")
-    assert filled.endswith("After.\n")
-    assert make_lesson.fill(filled) == filled
-    code.write_text(code.read_text().replace("True", "False"))
-    assert make_lesson.fill(filled) == filled.replace("True", "False")
+    monkeypatch.setattr(make_lesson, "LESSONS", tmp_path / "lessons")
+    monkeypatch.setattr(make_lesson, "PRINTED", tmp_path / "lessons" / "printed")
+    (tmp_path / "lessons" / "printed").mkdir(parents=True)
+    (tmp_path / "lessons" / "printed" / "01_doors.txt").write_text("they open\n")
+    (tmp_path / "lessons" / "introduction.md").write_text("# Doors\n\nSide by side: answer.\n")
+    (tmp_path / "lessons" / "01_doors.py").write_text(
+        '"""Doors open.\n\nThey do.\n\nIn the service: app.py:\nDoor.open; app.py: SIZE.\nSide by side: answer.\n"""\n'
+    )
+    door = "def answer() -> int:\n    return 1\n\n\nclass Door:\n    @property\n    def open(self) -> bool: ...\n\n\n"
+    for name in ("app.py", "raw_asgi.py"):
+        (tmp_path / name).write_text(f"{door}SIZE = 1\n")
+    return tmp_path
 
 
-def test_a_name_that_is_gone_is_an_error_that_says_which() -> None:
-    with pytest.raises(ValueError, match=r"raw_asgi\.py defines no Door\.open"):
-        make_lesson.source_of("raw_asgi.py", "Door.open")
+def test_a_section_is_the_docstring_what_is_printed_the_doors_and_links(small_house: Path) -> None:
+    text = make_lesson.make()
+    assert "## 1. Doors open\n\nThey do.\n\n[`lessons/01_doors.py`](../lessons/01_doors.py) prints\n\n" in text
+    assert "```text\nthey open\n```\n\n<table>" in text
+    assert text.endswith("In the service: [`Door.open` in app.py](../app.py), [`SIZE` in app.py](../app.py).\n")
+    assert text.count("```python\ndef answer() -> int:\n    return 1\n```") == 4
+
+
+def test_a_door_that_has_changed_changes_the_text(small_house: Path) -> None:
+    before = make_lesson.make()
+    door = small_house / "raw_asgi.py"
+    door.write_text(door.read_text().replace("return 1", "return 2"))
+    assert make_lesson.make() != before
+
+
+def test_a_name_that_is_gone_is_an_error_that_says_which(small_house: Path) -> None:
+    door = small_house / "app.py"
+    door.write_text(door.read_text().replace("def open", "def shut"))
+    with pytest.raises(ValueError, match=r"app\.py defines no Door\.open"):
+        make_lesson.make()
+
+
+def test_a_docstring_without_its_parts_is_an_error_that_says_what_was_expected(small_house: Path) -> None:
+    (small_house / "lessons" / "01_doors.py").write_text('"""Doors open."""\n')
+    with pytest.raises(ValueError, match=r"01_doors\.py: expected a heading, paragraphs and"):
+        make_lesson.make()
