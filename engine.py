@@ -36,7 +36,8 @@ from inference.scheduling.sample_args import RowLogprobs
 from inference.scheduling.scheduler import Schedule, Scheduler
 from inference.scheduling.sequence import Sequence
 from inference.tensor_thread import on_tensor_thread
-from inference.text.prompt_length import tokens_at_least
+from inference.text.prompts import PromptEncoder
+from inference.text.templates import Rendered
 from inference.text.token_bytes import TokenBytes
 from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
@@ -47,9 +48,7 @@ from interface.errors import (
     PromptTooLong,
     QueueFull,
     RequestError,
-    UnsupportedFeature,
     UnsupportedModel,
-    UnusablePrompt,
 )
 from interface.events import Event, Failed, Finished, PromptEcho, Token
 from interface.requests import (
@@ -59,8 +58,6 @@ from interface.requests import (
     Prompt,
     SamplingParams,
     SequenceId,
-    TextPrompt,
-    TokenPrompt,
     text_request,
 )
 
@@ -91,7 +88,6 @@ class Engine:
             raise UnsupportedModel(f"{config.model}: {error}") from error
 
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
-        self._tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self._eos_ids = checkpoint.eos_ids
         self._sampling_defaults = dict(checkpoint.sampling_defaults)
         self._capacity = config.max_streams + config.max_waiting
@@ -101,6 +97,9 @@ class Engine:
             )
         )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
+        self._prompts = PromptEncoder(
+            checkpoint.tokenizer, checkpoint.context, self._runner.vocabulary, checkpoint.eos_ids
+        )
         self._token_bytes = TokenBytes(checkpoint.tokenizer)
         self.turns = Turns(self.step)
         self.info = ModelInfo(checkpoint.context, self._runner.vocabulary, _tokenizer_info(checkpoint.tokenizer))
@@ -157,8 +156,9 @@ class Engine:
     def _append(self, sequences: Listed[Sequence], sampled: Sampled) -> None:
         for row, (sequence, token_id) in enumerate(zip(sequences, sampled.token_ids, strict=True)):
             if row in sampled.broken:
-                log.error("Sequence %d: %s", sequence.sequence_id, BROKEN)
-                self._end(sequence, sequence.fail(BROKEN))
+                reason = sequence.grammar_error or BROKEN
+                log.error("Sequence %d: %s", sequence.sequence_id, reason)
+                self._end(sequence, sequence.fail(reason))
                 continue
             try:
                 self._append_token(sequence, token_id, sampled.logprobs.get(row))
@@ -219,7 +219,7 @@ class Engine:
     # --- What any thread may ask ------------------------------------------------------------------------------------
 
     def encode(self, requests: Listed[GenerationRequest]) -> list[EncodedRequest]:
-        """Tokenize prompts and settle the sampling parameters; touches no engine state.
+        """Render and tokenize prompts, compile grammars, settle the sampling parameters; touches no engine state.
 
         Requests that share a prompt object share the work.
 
@@ -228,8 +228,8 @@ class Engine:
             RequestError: the model cannot take the prompt, or cannot do what the request asks for.
         """
         prompts = {id(request.prompt): request.prompt for request in requests}
-        token_ids = {key: self._checked_token_ids(prompt) for key, prompt in prompts.items()}
-        return [self._encoded(request, token_ids[id(request.prompt)]) for request in requests]
+        rendered = {key: self._prompts.render_checked(prompt) for key, prompt in prompts.items()}
+        return [self._encoded(request, rendered[id(request.prompt)]) for request in requests]
 
     def submit(self, requests: Listed[EncodedRequest], sink: Sink) -> None:
         """Queue all of these sequences, or none, without waiting. Their events go to `sink`, on the stepping thread.
@@ -257,16 +257,11 @@ class Engine:
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
         """Return a prompt's token ids, and the text of each."""
-        token_ids = self._token_ids(prompt)
-        return Tokenized(token_ids, self._tokenizer.convert_ids_to_tokens(list(token_ids)))
+        return self._prompts.tokenize(prompt)
 
     def detokenize(self, token_ids: Listed[int]) -> str:
         """Return the text of token ids, special tokens included."""
-        if token_ids and max(token_ids) >= self.info.vocabulary:
-            raise UnusablePrompt(f"Expected token ids below {self.info.vocabulary}, got {max(token_ids)}.", "tokens")
-        text = self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+        return self._prompts.detokenize(token_ids)
 
     # --- For synchronous callers ------------------------------------------------------------------------------------
 
@@ -316,33 +311,10 @@ class Engine:
 
     # --- Prompts and parameters -------------------------------------------------------------------------------------
 
-    def _encoded(self, request: GenerationRequest, prompt_ids: Listed[int]) -> EncodedRequest:
-        return EncodedRequest(request, prompt_ids, self._settled(request, len(prompt_ids)))
-
-    def _checked_token_ids(self, prompt: Prompt) -> Listed[int]:
-        """A prompt's token ids, all of which the model knows."""
-        prompt_ids = self._token_ids(prompt)
-        if not prompt_ids:
-            raise UnusablePrompt("The prompt has no tokens: the model's tokenizer knows none of its characters.")
-        if max(prompt_ids) >= self.info.vocabulary:
-            raise UnusablePrompt(
-                f"The prompt has token {max(prompt_ids)}; the model knows those below {self.info.vocabulary}."
-            )
-        return prompt_ids
-
-    def _token_ids(self, prompt: Prompt) -> Listed[int]:
-        if isinstance(prompt, TokenPrompt):
-            return prompt.token_ids
-        if not isinstance(prompt, TextPrompt):
-            raise UnsupportedFeature("This engine takes a text or token ids.", "messages")
-        if (tokens := tokens_at_least(prompt.text, self.info.context, self._tokenized)) is not None:
-            raise PromptTooLong(tokens, 1, self.info.context, is_counted=False)
-        return self._tokenized(prompt.text, prompt.add_special_tokens)
-
-    def _tokenized(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        # A list of one: tokenizers releases the interpreter's lock only for lists.
-        token_ids: list[int] = self._tokenizer([text], add_special_tokens=add_special_tokens)["input_ids"][0]
-        return token_ids
+    def _encoded(self, request: GenerationRequest, rendered: Rendered) -> EncodedRequest:
+        params = self._settled(request, len(rendered.token_ids))
+        reader = self._prompts.reader(request, rendered.text)
+        return EncodedRequest(request, rendered.token_ids, params, self._prompts.grammar(request, reader), reader)
 
     def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SamplingParams:
         """The request's parameters, where it names none the model's own, and where that has none the documented."""
@@ -372,7 +344,7 @@ class Engine:
 
     def _sequence(self, encoded: EncodedRequest, sink: Sink) -> Sequence:
         params = encoded.params
-        decode = self._decode if params.skip_special_tokens else self.detokenize
+        decode = self._prompts.decoder(encoded)
         return Sequence(encoded, sink, decode, self._ends(params), self._token_bytes)
 
     def _ends(self, params: SamplingParams) -> dict[int, str | int | None]:
@@ -382,11 +354,6 @@ class Engine:
         # Special tokens have no text in the answer where a stop string could be found.
         special = {token: token_id for token_id, token in self._token_bytes.special_tokens.items()}
         return eos | stops | {special[stop]: stop for stop in params.stop or () if stop in special}
-
-    def _decode(self, token_ids: Listed[int]) -> str:
-        text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)  # a list of texts comes only for a list of lists
-        return text
 
 
 def _as_dict(answer: Any) -> dict[str, Any]:

@@ -214,10 +214,10 @@ class EncodedRequest:
     request: GenerationRequest
     prompt_ids: Sequence[int]
     params: SamplingParams
-    prompt_text: str = ""
-    """The rendered prompt; set where the response parser needs it."""
     grammar: Any = None
     """The compiled grammar, if there is one; opaque outside the engine."""
+    reader: Any = None
+    """What reads the answer's parts, if the request wants them; opaque outside the engine."""
 
     @property
     def sequence_id(self) -> SequenceId:

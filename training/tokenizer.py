@@ -35,15 +35,27 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 {%- endmacro -%}
 {{- bos_token -}}
+{%- if tools -%}
+{{- '<|system|>You can call these tools:\\n' -}}
+{%- for tool in tools -%}{{- tool | tojson -}}{{- '\\n' -}}{%- endfor -%}
+{{- 'To call one, answer <tool_call>\\n{"name": its name, "arguments": an object}\\n</tool_call>' -}}
+{%- endif -%}
 {%- for message in messages -%}
 {%- if message.role in ('system', 'developer') -%}
 {{- '<|system|>' + text(message.content) -}}
 {%- elif message.role == 'user' -%}
 {{- '<|user|>' + text(message.content) -}}
 {%- elif message.role == 'assistant' -%}
-{{- '<|assistant|>' + text(message.content) + eos_token -}}
+{{- '<|assistant|>' + text(message.content) -}}
+{%- for call in message.tool_calls or [] -%}
+{{- '<tool_call>\\n{"name": ' + call.function.name | tojson + ', "arguments": ' -}}
+{{- call.function.arguments | tojson + '}\\n</tool_call>' -}}
+{%- endfor -%}
+{{- eos_token -}}
+{%- elif message.role == 'tool' -%}
+{{- '<|user|><tool_response>\\n' + text(message.content) + '\\n</tool_response>' -}}
 {%- else -%}
-{{- raise_exception('Expected the role system, user or assistant, but got ' + message.role) -}}
+{{- raise_exception('Expected the role system, user, assistant or tool, but got ' + message.role) -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}

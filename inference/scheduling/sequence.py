@@ -10,7 +10,7 @@ from inference.scheduling.sample_args import LogitBias, RowLogprobs, SampleArgs,
 from inference.text.output_text import OutputText
 from inference.text.token_bytes import TokenBytes
 from interface.engine import Sink
-from interface.events import Failed, Finished, FinishReason, Logprobs, PromptEcho, Token, TokenLogprob
+from interface.events import Failed, Finished, FinishReason, Logprobs, Part, PromptEcho, Token, TokenLogprob
 from interface.requests import EncodedRequest, TextPrompt
 
 
@@ -43,6 +43,9 @@ class Sequence:
         self._reused_tokens = 0  # how many of its tokens were in the cache when it was admitted
         self._decode = decode
         self._text = OutputText(decode, ends, encoded.params)
+        self._grammar = None if encoded.grammar is None else encoded.grammar.start()
+        self._parser = None if encoded.reader is None else encoded.reader.start()
+        self._reasoning_tokens = 0
         self._token_bytes = token_bytes
         self._prompt_logprobs: list[RowLogprobs] = []
         self._seen = _seen(encoded)
@@ -89,8 +92,14 @@ class Sequence:
             seen=self._seen,
             bias=self._bias,
             banned_ids=self._end_ids if len(self.output_ids) < params.min_tokens else None,
+            mask=None if self._grammar is None else self._grammar.mask(),
             logprobs=params.logprobs,
         )
+
+    @property
+    def grammar_error(self) -> str | None:
+        """Why the grammar cannot be followed further, if that is why no token could be chosen."""
+        return None if self._grammar is None else self._grammar.error
 
     @property
     def prompt_top_logprobs(self) -> int:
@@ -107,13 +116,35 @@ class Sequence:
         if self._seen is not None:
             self._seen.add(token_id)
         text = self._text.push(token_id)
-        is_last = len(self.output_ids) == self._params.max_tokens
-        if self._text.is_ended or is_last:
+        is_ended = self._text.is_ended
+        if self._grammar is not None and not is_ended:
+            self._grammar.advance(token_id)
+            is_ended = self._grammar.is_finished
+        is_last = is_ended or len(self.output_ids) == self._params.max_tokens
+        if is_last:
             text += self._text.flush()
-        finish_reason: FinishReason | None = "stop" if self._text.is_ended else "length" if is_last else None
+        finish_reason: FinishReason | None = (
+            "stop" if is_ended or self._text.is_ended else "length" if is_last else None
+        )
         report = None if logprobs is None else self._with_text(token_id, logprobs)
         ms, is_first = self._tick()
-        return Token(text, token_id, ms, is_first, self._request.index, report), finish_reason
+        parts = self._parts_of(text, is_last)
+        return Token(text, token_id, ms, is_first, self._request.index, report, parts), finish_reason
+
+    def _completes_grammar(self, token_id: int) -> bool:
+        """Take the token into the grammar, if there is one; return whether the grammar is complete with it."""
+        if self._grammar is None:
+            return False
+        self._grammar.advance(token_id)
+        return bool(self._grammar.is_finished)
+
+    def _parts_of(self, text: str, is_last: bool) -> tuple[Part, ...] | None:
+        """What the answer's text adds to its content, reasoning and tool calls; None if the request wants none."""
+        if self._parser is None:
+            return None
+        parts: tuple[Part, ...] = self._parser.feed(text)
+        self._reasoning_tokens += self._parser.is_reasoning
+        return (*parts, *self._parser.finish()) if is_last else parts
 
     def prompt_echo(self) -> PromptEcho | None:
         """Return the event that repeats the prompt, if the request asked for it."""
@@ -149,6 +180,7 @@ class Sequence:
             decode_ms=1e3 * (last - first),
             total_ms=1e3 * (now - self._submitted_at),
             cached_tokens=self._reused_tokens,
+            reasoning_tokens=self._reasoning_tokens,
             stop_reason=self._text.stop_reason,
             index=self._request.index,
         )

@@ -14,7 +14,8 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 MaskRow = NDArray[np.int32]
 """A bit for each token, the lowest bit first: [ceil(vocabulary / 32)]. A set bit allows its token."""
 
+SpecialTokens = Mapping[str, int]
+"""The ids of the tokens that are no text for a grammar, by their text."""
+
 WHITE_SPACE = r"[\x20\x0A]{1,16}"
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
@@ -46,29 +50,44 @@ NAMES = {
 """What an error calls each kind, and the request's field that it names."""
 
 
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """Reasoning that may come before what a grammar demands. `is_open` says that the prompt has begun it."""
+
+    opening: str
+    closing: str
+    is_open: bool
+
+
 class GrammarError(RuntimeError):
     """A grammar could not be followed further; its sequence ends."""
 
 
 class GrammarState:
-    """Where one sequence is in its grammar."""
+    """Where one sequence is in its grammar. `mask` is for one step, and then written over."""
 
-    def __init__(self, matcher: "LLMatcher") -> None:
+    def __init__(self, matcher: "LLMatcher", vocabulary: int) -> None:
         self._matcher = matcher
+        self._mask: MaskRow = np.zeros((vocabulary + 31) // 32, dtype=np.int32)
 
     @property
     def is_finished(self) -> bool:
         """Whether the grammar is complete, so that only an end-of-sequence token could follow."""
-        return self._matcher.is_stopped()
+        return self._matcher.is_stopped() and not self._matcher.is_error()
 
-    def fill_mask(self, row: MaskRow) -> None:
-        """Set the bits of the tokens that may come next, and clear all others.
+    @property
+    def error(self) -> str | None:
+        """Why the grammar cannot be followed further, if it cannot."""
+        if not self._matcher.is_error():
+            return None
+        return f"The grammar cannot be followed further: {_shortened(self._matcher.get_error())}"
 
-        Raises:
-            GrammarError: the step needs more than the limits allow.
-        """
-        self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-        self._check()
+    def mask(self) -> MaskRow:
+        """Return the tokens that may come next: none, if the step needs more than the limits allow."""
+        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        if self._matcher.is_error():
+            self._mask.fill(0)
+        return self._mask
 
     def advance(self, token_id: int) -> None:
         """Take the token that was chosen.
@@ -77,22 +96,23 @@ class GrammarState:
             GrammarError: the grammar does not allow it.
         """
         self._matcher.consume_token(token_id)
-        self._check()
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise GrammarError(f"The grammar cannot be followed further: {_shortened(self._matcher.get_error())}")
+        if (error := self.error) is not None:
+            raise GrammarError(error)
 
 
 class CompiledGrammar:
     """A grammar in the vocabulary of one tokenizer. Any thread may start a state."""
 
-    def __init__(self, matcher: "LLMatcher") -> None:
+    def __init__(self, matcher: "LLMatcher", vocabulary: int) -> None:
         self._matcher = matcher  # stays at the beginning
+        self._vocabulary = vocabulary
 
     def start(self) -> GrammarState:
         """A state at the beginning of the grammar, independent of all others."""
-        return GrammarState(self._matcher.deep_copy())
+        return GrammarState(self._matcher.deep_copy(), self._vocabulary)
+
+
+_Key = tuple[Grammar, Thought | None]
 
 
 class GrammarCompiler:
@@ -105,49 +125,67 @@ class GrammarCompiler:
         self._vocabulary = vocabulary
         self._eos_ids = sorted(eos_ids)
         self._capacity = capacity
-        self._compiled: OrderedDict[Grammar, CompiledGrammar] = OrderedDict()
+        self._compiled: OrderedDict[_Key, CompiledGrammar] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._compile_lock = threading.Lock()  # one at a time: several expensive grammars take no more than one core
+        self._compile_lock = threading.RLock()  # one at a time: several expensive grammars take no more than one core
         self._token_trie: LLTokenizer | None = None
 
-    def compile(self, grammar: Grammar) -> CompiledGrammar:
+    def compile(self, grammar: Grammar, thought: Thought | None = None) -> CompiledGrammar:
         """Return the compiled grammar, from the cache if it is there.
+
+        Args:
+            grammar: what the answer must match.
+            thought: the reasoning that may come before.
 
         Raises:
             UnsupportedFeature: the model's tokenizer cannot be used with grammars.
             RequestError: the grammar cannot be enforced, or is too large; the message names the keyword or the place.
         """
-        if (compiled := self._cached(grammar)) is not None:
+        key = (grammar, thought)
+        if (compiled := self._cached(key)) is not None:
             return compiled
         with self._compile_lock:
-            if (compiled := self._cached(grammar)) is None:
-                compiled = self._compile(grammar)
-                self._keep(grammar, compiled)
+            if (compiled := self._cached(key)) is None:
+                compiled = self._compile(grammar, thought)
+                self._keep(key, compiled)
         return compiled
 
-    def _cached(self, grammar: Grammar) -> CompiledGrammar | None:
+    def special_tokens(self) -> SpecialTokens:
+        """The tokens that a grammar must name by their ids. Raises UnsupportedFeature."""
+        with self._compile_lock:
+            trie = self._trie()
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {token.content: token_id for token_id, token in added if trie.is_special_token(token_id)}
+
+    def _cached(self, key: _Key) -> CompiledGrammar | None:
         with self._cache_lock:
-            if (compiled := self._compiled.get(grammar)) is not None:
-                self._compiled.move_to_end(grammar)
+            if (compiled := self._compiled.get(key)) is not None:
+                self._compiled.move_to_end(key)
         return compiled
 
-    def _keep(self, grammar: Grammar, compiled: CompiledGrammar) -> None:
+    def _keep(self, key: _Key, compiled: CompiledGrammar) -> None:
         with self._cache_lock:
-            self._compiled[grammar] = compiled
+            self._compiled[key] = compiled
             while len(self._compiled) > self._capacity:
                 self._compiled.popitem(last=False)
 
-    def _compile(self, grammar: Grammar) -> CompiledGrammar:
+    def _compile(self, grammar: Grammar, thought: Thought | None) -> CompiledGrammar:
         trie = self._trie()
         from llguidance import LLMatcher
 
         try:
-            matcher = LLMatcher(trie, _source(grammar), log_level=0, limits=_limits())
+            source = _source(grammar)
         except ValueError as error:
             raise _refusal(grammar, str(error)) from error
+        special = self.special_tokens()
+        if thought is not None:
+            source = _after_thought(source, thought, special)
+        if any(token in grammar.source for token in special):
+            source = _unforced(source)
+        matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refusal(grammar, matcher.get_error())
-        compiled = CompiledGrammar(matcher)
+        compiled = CompiledGrammar(matcher, self._vocabulary)
         self._probe(grammar, compiled)
         return compiled
 
@@ -168,18 +206,16 @@ class GrammarCompiler:
     def _probe(self, grammar: Grammar, compiled: CompiledGrammar) -> None:
         """Take a few steps, so that a grammar which is too much for one is refused rather than broken off."""
         state = compiled.start()
-        row = np.zeros((self._vocabulary + 31) // 32, dtype=np.int32)
-        try:
-            for _ in range(PROBED_TOKENS):
-                if state.is_finished:
-                    return
-                state.fill_mask(row)
-                allowed = np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))
-                if not allowed.size:
-                    raise GrammarError("no token of the vocabulary can continue it")
+        for _ in range(PROBED_TOKENS):
+            if state.is_finished:
+                return
+            allowed = np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))
+            if not allowed.size:
+                raise _refusal(grammar, state.error or "no token of the vocabulary can continue it")
+            try:
                 state.advance(int(allowed[-1]))
-        except GrammarError as error:
-            raise _refusal(grammar, str(error)) from error
+            except GrammarError as error:
+                raise _refusal(grammar, str(error)) from error
 
 
 def _limits() -> "LLParserLimits":
@@ -213,11 +249,53 @@ def _source(grammar: Grammar) -> str:
         case "lark":
             check_lark(grammar.source)
             try:
-                return LLMatcher.grammar_from_lark(any_to_lark(grammar.source))
+                return json.dumps({"grammars": [{"lark_grammar": any_to_lark(grammar.source)}]})
             except Exception as error:  # it is neither Lark nor llama.cpp's GBNF
                 raise ValueError(str(error)) from error
         case "tools":
-            return LLMatcher.grammar_from_lark(grammar.source)
+            return json.dumps({"grammars": [{"lark_grammar": grammar.source}]})
+
+
+def _after_thought(source: str, thought: Thought, special: SpecialTokens) -> str:
+    """A grammar in llguidance's form, with reasoning before it."""
+    closing = literal(thought.closing, special)
+    is_token = thought.closing in special
+    lark = [
+        "start: thought @body" if thought.is_open else f"start: ({literal(thought.opening, special)} thought)? @body",
+        "thought: until SPACE?",
+        f"until: TEXT {closing}" if is_token else f"until[lazy]: TEXT {closing}",
+        r"TEXT: /(.|\n)*/",
+        r"SPACE: /[ \n]{1,4}/",
+    ]
+    body, *others = json.loads(source)["grammars"]
+    begin = {"name": "answer", "lark_grammar": "\n".join(lark)}
+    return json.dumps({"grammars": [begin, {**body, "name": "body"}, *others]})
+
+
+def _unforced(source: str) -> str:
+    """A grammar in llguidance's form, for which it does not look ahead.
+
+    Where only one text can follow, llguidance lets the tokenizer say its tokens. It must not where that text looks
+    like a special token: the tokenizer would make it that token, which the grammar does not allow.
+    """
+    grammars = json.loads(source)["grammars"]
+    for grammar in grammars:
+        if schema := grammar.pop("json_schema", None):
+            grammar["lark_grammar"] = f"start: %json {json.dumps(schema)}"
+        if "%llguidance" not in grammar["lark_grammar"]:
+            grammar["lark_grammar"] = '%llguidance {"no_forcing": true}\n' + grammar["lark_grammar"]
+    return json.dumps({"grammars": grammars})
+
+
+def literal(text: str, special: SpecialTokens) -> str:
+    """A text for a Lark grammar, with its special tokens by their ids."""
+    tokens = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+    pieces = re.split(f"({tokens})", text) if special else [text]
+    return " ".join(
+        f"<[{special[piece]}]>" if piece in special else json.dumps(piece, ensure_ascii=False)
+        for piece in pieces
+        if piece
+    )
 
 
 def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ LONGEST_REASON = 300
 class Rendered:
     """A prompt as token ids, and as the text that the response parser wants to see."""
 
-    token_ids: list[int]
+    token_ids: Sequence[int]
     text: str
 
 
@@ -71,8 +71,12 @@ class ChatTemplate:
         self._own_tokenizer: PreTrainedTokenizerBase | None = None
         self._lock = threading.Lock()
 
-    def render(self, prompt: ChatPrompt) -> Rendered:
+    def render(self, prompt: ChatPrompt, check: Callable[[str], None] = lambda text: None) -> Rendered:
         """Return the prompt that the template makes of a conversation.
+
+        Args:
+            prompt: the conversation.
+            check: is shown the text before it is tokenized, and may raise.
 
         Raises:
             UnusablePrompt: the model has no chat template.
@@ -86,7 +90,7 @@ class ChatTemplate:
         _check_the_end(prompt)
         messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
         with self._lock:
-            return self._apply(prompt, messages, tools)
+            return self._apply(prompt, messages, tools, check)
 
     def _template(self, tools: list[dict[str, Any]] | None) -> str:
         """The template's text. Some models have one for conversations with tools and one for those without."""
@@ -99,25 +103,32 @@ class ChatTemplate:
                 "messages",
             ) from error
 
-    def _apply(self, prompt: ChatPrompt, messages: list[Message], tools: list[dict[str, Any]] | None) -> Rendered:
-        tokenizer = self._tokenizer()
+    def _apply(
+        self,
+        prompt: ChatPrompt,
+        messages: list[Message],
+        tools: list[dict[str, Any]] | None,
+        check: Callable[[str], None],
+    ) -> Rendered:
         arguments: dict[str, Any] = {
             **self._permitted(prompt.template_arguments),
             "tools": tools,
             "add_generation_prompt": prompt.add_generation_prompt,
             "continue_final_message": prompt.continue_final_message,
         }
+        text = self._applied(messages, tokenize=False, **arguments)
+        check(text)
+        token_ids = list(self._applied(messages, sanitize_control_tokens=True, **arguments)["input_ids"])
+        return Rendered(self._with_bos(token_ids) if prompt.add_special_tokens else token_ids, text)
+
+    def _applied(self, messages: list[Message], **arguments: Any) -> Any:
+        """What transformers makes of the messages: a text, or token ids with their kinds."""
         try:
-            encoded = tokenizer.apply_chat_template(messages, sanitize_control_tokens=True, **arguments)
-            text = tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
+            return self._tokenizer().apply_chat_template(messages, **arguments)
         except Exception as error:  # a template may fail in any way: its own exception, Undefined, a type, recursion
             raise RequestError(
                 f"The chat template cannot render these messages: {_reason(error)}", "messages"
             ) from error
-        assert isinstance(encoded, Mapping)  # as `return_dict` says by default
-        assert isinstance(text, str)  # a list of texts comes only for a list of conversations
-        token_ids = list(encoded["input_ids"])
-        return Rendered(self._with_bos(token_ids) if prompt.add_special_tokens else token_ids, text)
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         """A copy that no other thread uses: making control tokens harmless switches the tokenizer's mode meanwhile."""

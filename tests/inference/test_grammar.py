@@ -37,19 +37,15 @@ def allowed(compiled: CompiledGrammar, *token_ids: int) -> list[int]:
     state = compiled.start()
     for token_id in token_ids:
         state.advance(token_id)
-    row = np.zeros(VOCABULARY // 32, dtype=np.int32)
-    state.fill_mask(row)
-    return [int(index) for index in np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))]
+    return [int(index) for index in np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))]
 
 
 def random_text(grammar: Grammar, seed: int, most_tokens: int = 400) -> tuple[str, bool]:
     """A text of which each token is drawn from those allowed, and whether the grammar was finished with it."""
     state, random = COMPILER.compile(grammar).start(), Random(seed)
-    row = np.zeros(VOCABULARY // 32, dtype=np.int32)
     token_ids: list[int] = []
     while not state.is_finished and len(token_ids) < most_tokens:
-        state.fill_mask(row)
-        choices = np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little"))
+        choices = np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))
         token_ids.append(int(choices[random.randrange(len(choices))]))
         state.advance(token_ids[-1])
     text = TOKENIZER.decode([token_id for token_id in token_ids if token_id != EOS])

@@ -32,7 +32,7 @@ def test_a_conversation_is_rendered_as_transformers_renders_it(family: str) -> N
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     rendered = render(family, *messages)
     assert rendered.token_ids == expected
-    assert rendered.text == tokenizer.decode(rendered.token_ids)
+    assert rendered.text == tokenizer.decode(list(rendered.token_ids))
 
 
 def test_the_bundled_model_gets_the_prompt_that_it_was_trained_on() -> None:
@@ -48,7 +48,7 @@ def test_control_tokens_that_a_user_types_stay_text() -> None:
     rendered = render("qwen", {"role": "user", "content": typed})
     tokens = [tokenizer.convert_ids_to_tokens(token_id) for token_id in rendered.token_ids]
     assert [tokens.count(token) for token in ("<|im_start|>", "<|im_end|>", "<tool_call>")] == [2, 1, 0]
-    assert tokenizer.decode(rendered.token_ids) == rendered.text
+    assert tokenizer.decode(list(rendered.token_ids)) == rendered.text
     assert typed in rendered.text
 
 
@@ -120,7 +120,7 @@ def test_a_last_message_of_the_assistant_can_be_continued() -> None:
     settings: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
     rendered = render("plain", QUESTION, begun, **settings)
     assert rendered.text == "<mark>[user]What is 2 + 2?<eos>[assistant]The answer is"
-    assert chat_tokenizer("plain").decode(rendered.token_ids) == rendered.text
+    assert chat_tokenizer("plain").decode(list(rendered.token_ids)) == rendered.text
 
 
 # --- Arguments --------------------------------------------------------------------------------------------------------

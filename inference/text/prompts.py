@@ -1,0 +1,170 @@
+"""What a request becomes before the engine sees it: token ids, a grammar for its answer, and a reader of its answer.
+
+All of it happens on worker threads, before a request is submitted.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+from inference.text.grammar import CompiledGrammar, GrammarCompiler, Thought
+from inference.text.prompt_length import tokens_at_least
+from inference.text.response_parser import Parser, ResponseFormat, Tools
+from inference.text.templates import ChatTemplate, Rendered
+from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
+from interface.engine import Tokenized
+from interface.errors import PromptTooLong, UnusablePrompt
+from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, Grammar, Prompt, TokenPrompt
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseReader:
+    """How one answer is to be read. Each of the choices of a request starts a parser of its own."""
+
+    format: ResponseFormat
+    begun: str
+    tools: Tools | None
+    parallel: bool
+
+    def start(self) -> Parser:
+        return self.format.parser(self.begun, self.tools, self.parallel)
+
+
+class PromptEncoder:
+    """The text side of one model. Any thread may call any method."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, context: int, vocabulary: int, eos_ids: Iterable[int]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._context = context
+        self._vocabulary = vocabulary
+        self._template = ChatTemplate(tokenizer)
+        self._compiler = GrammarCompiler(tokenizer, vocabulary, eos_ids)
+        self._format = ResponseFormat.of(tokenizer)
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {token_id: token.content for token_id, token in added if token.special}
+
+    @cached_property
+    def _hermes(self) -> ResponseFormat:
+        """The format that forced calls take where the model's own is not known."""
+        return ResponseFormat.hermes()
+
+    def render(self, prompt: Prompt) -> Rendered:
+        """Return a prompt's token ids, and a conversation's text.
+
+        Raises:
+            PromptTooLong: it is so long that not even its tokens need to be counted.
+            RequestError: the chat template cannot render it, or there is none.
+        """
+        if isinstance(prompt, TokenPrompt):
+            return Rendered(prompt.token_ids, "")
+        if isinstance(prompt, ChatPrompt):
+            return self._template.render(prompt, self._check_length)
+        self._check_length(prompt.text)
+        return Rendered(self._tokenized(prompt.text, prompt.add_special_tokens), "")
+
+    def render_checked(self, prompt: Prompt) -> Rendered:
+        """Return a prompt's token ids, all of which the model knows, and a conversation's text.
+
+        Raises:
+            UnusablePrompt: the model cannot begin with this prompt.
+        """
+        rendered = self.render(prompt)
+        if not rendered.token_ids:
+            raise UnusablePrompt("The prompt has no tokens: the model's tokenizer knows none of its characters.")
+        if (largest := max(rendered.token_ids)) >= self._vocabulary:
+            raise UnusablePrompt(f"The prompt has token {largest}; the model knows those below {self._vocabulary}.")
+        return rendered
+
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Return a prompt's token ids, and the text of each."""
+        token_ids = self.render(prompt).token_ids
+        return Tokenized(token_ids, self._tokenizer.convert_ids_to_tokens(list(token_ids)))
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens included."""
+        if token_ids and max(token_ids) >= self._vocabulary:
+            raise UnusablePrompt(f"Expected token ids below {self._vocabulary}, got {max(token_ids)}.", "tokens")
+        return self._decode(token_ids, skip_special_tokens=False)
+
+    def reader(self, request: GenerationRequest, prompt_text: str) -> ResponseReader | None:
+        """Return the reader of the answer, if the request wants it read and there is something to find."""
+        prompt = request.prompt
+        if not request.parse_response or not isinstance(prompt, ChatPrompt):
+            return None
+        tools = _offered(prompt)
+        its_format = self._format_for(prompt)
+        if its_format is None or its_format.is_plain(has_tools=tools is not None):
+            return None
+        return ResponseReader(its_format, its_format.begun(prompt_text), tools, prompt.parallel_tool_calls)
+
+    def grammar(self, request: GenerationRequest, reader: ResponseReader | None) -> CompiledGrammar | None:
+        """Return the grammar of the answer, if the request or its tools ask for one.
+
+        Raises:
+            RequestError: it cannot be enforced.
+        """
+        calls = self._tool_grammar(request.prompt)
+        grammar = calls or request.grammar
+        if grammar is None:
+            return None
+        holds_anywhere = calls is None or (isinstance(request.prompt, ChatPrompt) and is_forced(request.prompt))
+        return self._compiler.compile(grammar, _thought(reader) if holds_anywhere else None)
+
+    def decoder(self, encoded: EncodedRequest) -> Decode:
+        """Return what makes text of the answer's token ids."""
+        reader: ResponseReader | None = encoded.reader
+        if not encoded.params.skip_special_tokens:
+            return self.detokenize
+        if reader is None:
+            return self._decode
+        hidden = {token_id for token_id, token in self._special.items() if not reader.format.keeps(token)}
+        return lambda token_ids: self.detokenize([token_id for token_id in token_ids if token_id not in hidden])
+
+    def _decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        text = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)  # a list of texts comes only for a list of lists
+        return text
+
+    def _check_length(self, text: str) -> None:
+        """Refuse a text that is far too long for the context."""
+        if (tokens := tokens_at_least(text, self._context, self._tokenized)) is not None:
+            raise PromptTooLong(tokens, 1, self._context, is_counted=False)
+
+    def _tokenized(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        # A list of one: tokenizers releases the interpreter's lock only for lists.
+        token_ids: list[int] = self._tokenizer([text], add_special_tokens=add_special_tokens)["input_ids"][0]
+        return token_ids
+
+    def _format_for(self, prompt: ChatPrompt) -> ResponseFormat | None:
+        """The model's own format, unless a call is forced and a grammar cannot demand it in that."""
+        if is_forced(prompt) and (self._format is None or self._format.form is None):
+            return self._hermes
+        return self._format
+
+    def _tool_grammar(self, prompt: Prompt) -> Grammar | None:
+        if not isinstance(prompt, ChatPrompt) or not wants_grammar(prompt):
+            return None
+        its_format = self._format_for(prompt)
+        if its_format is None or its_format.form is None:
+            return None
+        return tool_grammar(prompt, its_format.form, self._compiler.special_tokens())
+
+
+def _offered(prompt: ChatPrompt) -> Tools | None:
+    """The tools that the model may call."""
+    return prompt.tools or None if is_forced(prompt) or prompt.tool_choice == "auto" else None
+
+
+def _thought(reader: ResponseReader | None) -> Thought | None:
+    """The reasoning that may come before what a grammar demands."""
+    if reader is None or reader.format.reasoning is None:
+        return None
+    return Thought(*reader.format.reasoning, is_open=reader.start().is_reasoning)

@@ -1,0 +1,121 @@
+"""Grammars that make an answer call tools: `tool_choice` required or a tool by name, and strict tools.
+
+    calls: (first_0 | first_1) (separator (next_0 | next_1)){0,15} end
+
+Each tool is a rule of its own, so references within its schema stay within it. A special token stands in a Lark
+grammar by its id, not as text.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from inference.text.grammar import SpecialTokens, json_schema, literal
+from inference.text.tool_forms import ToolForm
+from interface.errors import RequestError
+from interface.requests import ChatPrompt, Grammar
+
+MOST_CALLS = 16
+"""In one answer: without a limit, a small model may go on calling for ever."""
+NAME = re.compile(r"[\w.-]{1,64}")
+
+
+def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens) -> Grammar | None:
+    """The grammar that a conversation's tools and tool choice ask for; None if they ask for none.
+
+    Args:
+        prompt: the conversation, with its tools.
+        form: how the model writes calls.
+        special: the tokens that are no text for the model.
+
+    Raises:
+        RequestError: the named tool is not among the tools, or a tool cannot be enforced.
+    """
+    if not wants_grammar(prompt):
+        return None
+    tools = list(_functions(prompt))
+    must_call = is_forced(prompt)
+    if prompt.named_tool is not None:
+        tools = [tool for tool in tools if tool["name"] == prompt.named_tool]
+    if must_call and not tools:
+        wanted = "any tool" if prompt.named_tool is None else f"the tool {prompt.named_tool!r}"
+        raise RequestError(f"tool_choice asks for {wanted}, which is not among the tools.", "tool_choice")
+    most_calls = MOST_CALLS if prompt.parallel_tool_calls else 1
+    rules = [*_answer(form, special, must_call, most_calls), *_calls(form, special, tools, most_calls)]
+    return Grammar("tools", "\n".join(rules))
+
+
+def is_forced(prompt: ChatPrompt) -> bool:
+    """Whether the model must call a tool, so that a grammar alone has to know the form of calls."""
+    return prompt.named_tool is not None or prompt.tool_choice == "required"
+
+
+def wants_grammar(prompt: ChatPrompt) -> bool:
+    """Whether the tools and the tool choice ask for a grammar: a call is forced, or a tool is strict."""
+    if is_forced(prompt):
+        return True
+    functions = [tool.get("function", tool) for tool in prompt.tools or ()]
+    return prompt.tool_choice == "auto" and any(
+        isinstance(function, Mapping) and function.get("strict") for function in functions
+    )
+
+
+def _functions(prompt: ChatPrompt) -> Iterator[Mapping[str, Any]]:
+    for index, tool in enumerate(prompt.tools or ()):
+        function = tool.get("function", tool)
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise RequestError(
+                f"Expected the name of a tool, at most 64 letters, digits, '_', '-' and '.', but got {name!r}.",
+                f"tools.{index}.function.name",
+            )
+        yield function
+
+
+def _answer(form: ToolForm, special: SpecialTokens, must_call: bool, most_calls: int) -> Iterator[str]:
+    """What an answer is: calls alone, or text in which every call has the form of its tool."""
+    if must_call:
+        yield f"start: {literal(form.trigger, special)} calls"
+        return
+    yield f"start: (until calls){{0,{most_calls}}} TEXT"
+    yield r"TEXT: /(.|\n)*/"
+    if form.trigger in special:
+        yield f"until: TEXT {literal(form.trigger, special)}"
+    else:
+        yield f"until[lazy]: TEXT {literal(form.trigger, special)}"
+
+
+def _calls(
+    form: ToolForm, special: SpecialTokens, tools: Sequence[Mapping[str, Any]], most_calls: int
+) -> Iterator[str]:
+    """The calls after the trigger that begins the first of them."""
+    numbers = range(len(tools))
+    first = " | ".join(f"first_{number}" for number in numbers)
+    following = " | ".join(f"next_{number}" for number in numbers)
+    more = f"({literal(form.separator, special)} ({following})){{0,{most_calls - 1}}}" if most_calls > 1 else ""
+    yield f"calls: ({first}) {more} {literal(form.end, special)}"
+    for number, tool in enumerate(tools):
+        name = tool["name"]
+        begin = (form.begin + form.before(name)).removeprefix(form.trigger)
+        yield f"first_{number}: {literal(begin, special)} rest_{number}"
+        if most_calls > 1:
+            yield f"next_{number}: {literal(form.before(name), special)} rest_{number}"
+        schema = json.dumps(_parameters(tool, number), ensure_ascii=False)
+        yield f"rest_{number}: %json {schema} {literal(form.after_arguments, special)}"
+
+
+def _parameters(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A tool's schema, closed: a small model would invent further parameters.
+
+    A tool that is not strict may have keywords that cannot be enforced.
+    """
+    parameters = tool.get("parameters") or {}
+    try:
+        schema = json_schema(parameters, lenient=not tool.get("strict"))
+    except ValueError as error:
+        message = f"The parameters of the tool {tool['name']!r} cannot be enforced: {error}"
+        raise RequestError(message, f"tools.{number}.function.parameters") from error
+    if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf"}:
+        return schema
+    return {"type": "object", "additionalProperties": False, **schema}
