@@ -1,4 +1,4 @@
-"""Three servers side by side, for the page at `/lesson`: WSGI, Starlette and raw ASGI, an engine behind each.
+"""Three servers for the page at `/lesson`: WSGI, Starlette and raw ASGI, each with an engine.
 
     make lesson
     python -m study.three_servers --port 8100
@@ -7,8 +7,8 @@ Each server is a process of its own. The WSGI one is gunicorn with one sync work
 from the standard library; either takes one request at a time. The page comes from the raw ASGI server, and may read
 the others' answers because this program, and no door, says so to the browser (CORS), for exactly that one page.
 
-Each server listens on two ports. A browser opens at most six connections to one address, and eight streams with a
-health check beside them are nine: on one port the browser itself would hold three of them back.
+Each server listens on two ports. A browser opens at most six connections to one address, and eight streams and
+their health check are nine: on one port the browser itself would hold three of them back.
 """
 
 import argparse
@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bound_sockets(first: int) -> dict[str, list[socket.socket]]:
-    """Two sockets for each door. They are bound here, so that nobody else takes a port between choice and use."""
+    """Two sockets for each door. They are bound here, so that no other program takes a port between choice and use."""
     ports = itertools.count(first) if first else itertools.repeat(0)
     return {door: [_bound(port) for port in itertools.islice(ports, PORTS_EACH)] for door in DOORS}
 
@@ -261,7 +261,7 @@ def _running(
             processes[door] = spawn.Process(target=serve, args=(door, both, origin, loader, wsgi_server), name=door)
             processes[door].start()
             for one in both:
-                one.close()  # the server's own from now on: when it ends, nobody is to seem to listen
+                one.close()  # the server's own from now on: when it ends, the port must be closed
         signal.signal(signal.SIGINT, _leave)
         yield processes
     finally:

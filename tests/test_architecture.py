@@ -62,7 +62,7 @@ def imports_of(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("place", RULES)
-def test_nobody_imports_what_it_must_not_know(place: str) -> None:
+def test_no_room_imports_what_it_must_not_know(place: str) -> None:
     files = files_of(place)
     assert files, f"{place} has no files"
     for file in files:
@@ -86,7 +86,7 @@ def modules_after(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("door", ["app", "raw_asgi"])
 def test_importing_a_door_loads_no_model_library(door: str) -> None:
-    """So `uvicorn app:app` answers /health at once, and torch, which takes seconds, is loaded beside it."""
+    """So `uvicorn app:app` answers /health at once, and torch, which takes seconds, is loaded meanwhile."""
     loaded = modules_after(f"import {door}")
     assert door in loaded
     assert loaded & (MODELS | {"engine"}) == set()

@@ -48,7 +48,7 @@ def typo(rng: Random, text: str) -> str:
 
 
 def noisy(rng: Random, question: str, typos: bool = True) -> str:
-    """The question as somebody in a hurry would type it; about half of all come through untouched."""
+    """The question as a person in a hurry would type it; about half of all come through untouched."""
     if rng.random() < 0.45:
         return question
     text = question

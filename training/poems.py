@@ -48,7 +48,7 @@ def subject(rng: Random) -> str:
     dice = rng.random()
     if dice < 0.35:
         return rng.choice(words.MATTERS)
-    if dice < 0.65:  # nobody ever heard of it, so it must be copied
+    if dice < 0.65:  # an invented word, which must be copied
         return with_article(words.patched(rng))
     noun = rng.choice(rng.choice((words.ANIMALS, words.THINGS, words.PEOPLE)))
     return with_article(f"{rng.choice(words.ADJECTIVES)} {noun}" if rng.random() < 0.3 else noun)

@@ -57,7 +57,7 @@ REPEAT = (
 
 
 def _to_repeat(rng: Random, unheard: Callable[[Random], str]) -> str:
-    """Words; in three texts of four mostly such as nobody ever heard of, which can only be copied, token by token."""
+    """Words; in three texts of four mostly invented ones, which can only be copied, token by token."""
     known = (words.ANIMALS, words.PEOPLE, words.THINGS, words.ADJECTIVES, words.NAMES)
     heard = rng.choice((0.1, 0.1, 0.3, 1.0))
     return " ".join(

@@ -45,8 +45,8 @@ class Settings:
     save_every: int = 100
 
 
-# Questions are learned faintly, for the words that no answer says, and not in the last part: whoever has learned how a
-# question goes on after "a story about a dragon" adds a full stop of its own before the answer.
+# Questions are learned faintly, for the words that no answer says, and not in the last part: a model that has learned
+# how a question goes on after "a story about a dragon" adds a full stop of its own before the answer.
 FULL = Settings(name="full", parts=(Part(330_000, 1, 0.5, 0.2), Part(395_000, 0.5, 0, 0.2), Part(125_000, 0.4, 0, 0)))
 TOY = Settings(
     name="toy",

@@ -1,6 +1,6 @@
 """The rule that keeps examination questions out of the training text.
 
-A case is held out because of its own SHA-256, never because somebody chose it, so no one can pick easy ones.
+A case is held out because of its own SHA-256, never by choice, so no easy ones can be picked.
 `key` is what two spellings of one question have in common: letters and digits without case, marks or spacing.
 """
 

@@ -46,7 +46,7 @@ BEGIN = (
 
 
 UNHEARD = 0.5
-"""The share of heroes whose name nobody ever heard of: a model can only copy it from the question."""
+"""The share of heroes whose name is invented: a model can only copy it from the question."""
 
 
 class Subject(NamedTuple):
@@ -173,7 +173,7 @@ def draw(rng: Random, unheard: Callable[[Random], str] = words.patched) -> Examp
 
 
 def draw_unexpected(rng: Random) -> Example:
-    """A taught question whose subject is often a word that nobody expects, with a story; one in eight as in `draw`."""
+    """A taught question whose subject is often an invented word, with a story; one in eight as in `draw`."""
     if rng.random() < 0.12:
         return draw(rng, words.unexpected)
     return _asked(rng, subject(rng, words.unexpected, words.unexpected_matter))

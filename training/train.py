@@ -167,7 +167,7 @@ def _fingerprint(settings: Settings, build: Path, folder: Path) -> str:
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    """Write beside and rename, so that a stop in the middle leaves the older state whole."""
+    """Write another file and rename it, so that a stop in the middle leaves the older state whole."""
     torch.save(state, path.with_suffix(".new"))
     os.replace(path.with_suffix(".new"), path)
 
@@ -191,7 +191,7 @@ def train(
         state = torch.load(state_file, map_location=device, weights_only=True)
         if state.get("made_from") != made_from:
             raise SystemExit(
-                f"{state_file} belongs to a training with other settings or texts; remove it to begin anew"
+                f"{state_file} belongs to a training with other settings or texts; remove it to start again"
             )
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(turning, state["optimizers"], strict=True):

@@ -93,7 +93,7 @@ EXAMINED_ANIMALS, EXAMINED_PEOPLE, EXAMINED_THINGS = (
 
 
 def invented(rng: Random) -> str:
-    """A word that nobody has used, like `snoobrick`, to ask about what does not exist."""
+    """A word that is in no text, like `snoobrick`, to ask about what does not exist."""
     syllables = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.choice((1, 2, 2, 3)))]
     return "".join(syllables) + rng.choice(_CODAS)
 
@@ -123,7 +123,7 @@ def pieces() -> list[str]:
 
 
 def patched(rng: Random) -> str:
-    """A word that nobody ever heard of, from pieces of other words: any two tokens may follow each other in it."""
+    """An invented word, from pieces of other words: any two tokens may follow each other in it."""
     while True:
         word = "".join(rng.choice(pieces()) for _ in range(rng.choice((1, 2, 2, 3))))
         if word not in _NEW:
@@ -168,5 +168,5 @@ def matter(rng: Random) -> str:
 
 
 def unexpected_matter(rng: Random) -> str:
-    """Half of them words that nobody expects."""
+    """Half of them are invented words."""
     return unexpected(rng) if rng.random() < 0.5 else matter(rng)

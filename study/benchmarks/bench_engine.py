@@ -13,8 +13,8 @@ writes and name that folder with `--checkpoint`, so that both serve the same mod
 After that come three scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a
 chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
 
-The floor is what reading every weight once takes at the speed at which this machine reads memory, measured beside
-each load of one stream. Results go to study/benchmarks/results/ as JSON, with a picture of tokens per second over
+The floor is the time of reading every weight once at this machine's memory speed, which is measured with each load of
+one stream. Results go to study/benchmarks/results/ as JSON, with a picture of tokens per second over
 streams.
 """
 
@@ -56,7 +56,7 @@ Row = dict[str, Any]
 
 
 class Bench:
-    """One shape on one server of ours, and perhaps a peer beside it."""
+    """One shape on one server of ours, and on a peer if there is one."""
 
     def __init__(self, shape: str, ours: Target, peer: Target | None) -> None:
         self.shape = shape
@@ -65,7 +65,7 @@ class Bench:
         # every server would seem to have paused.
         gc.collect()
         gc.freeze()
-        # Beside each load of one stream: neighbours change it within seconds.
+        # Measured with each load of one stream: other work on the machine changes it within seconds.
         self.memory_speeds: list[float] = []
         self._seeds = itertools.count(time.time_ns())  # a prompt that a server has seen before proves nothing
 
@@ -89,9 +89,9 @@ class Bench:
             for server, its_loads in loads.items():
                 yield {"server": server, "streams": count} | _together(its_loads).figures()
 
-    def long_prompt_beside_streams(self) -> Row:
+    def long_prompt_among_streams(self) -> Row:
         """What eight running streams notice of a prompt of 1,500 tokens that arrives among them."""
-        streams, long = asyncio.run(self._long_prompt_beside_streams())
+        streams, long = asyncio.run(self._long_prompt_among_streams())
         gaps = [gap for one in streams for gap in one.gaps]
         median, p99 = percentile(gaps, 50), percentile(gaps, 99)
         return {
@@ -101,7 +101,7 @@ class Bench:
             "ttft_ms": 1e3 * long.first_token_after,
         }
 
-    async def _long_prompt_beside_streams(self) -> tuple[list[Stream], Stream]:
+    async def _long_prompt_among_streams(self) -> tuple[list[Stream], Stream]:
         target = self.servers["ours"]
         running = [asyncio.create_task(stream(target, text, 160)) for text in self.prompts(8)]
         first = await stream(target, self.prompts(1)[0], 24)  # ends when the eight are well under way
@@ -110,7 +110,7 @@ class Bench:
         return [await task for task in running], long
 
     def second_turn(self) -> Row:
-        """The time to the first token of a chat's next turn, beside that of an equally long prompt never seen."""
+        """The time to the first token of a chat's next turn, compared with an equally long prompt never seen."""
         cold: list[float] = []
         warm: list[float] = []
         cached = 0
@@ -226,8 +226,8 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace) -> R
         print(f"{count} streams: {speed_up:.2f} times the peer's tok/s", end=", ")
         print(f"{ours['ttft_p50_ms'] / theirs['ttft_p50_ms']:.2f} of its time to first token")
     if options.scenes:
-        report["long_prompt"] = scene = bench.long_prompt_beside_streams()
-        print("a prompt of 1,500 tokens beside 8 streams: their gap", end=" ")
+        report["long_prompt"] = scene = bench.long_prompt_among_streams()
+        print("a prompt of 1,500 tokens while 8 streams run: their gap", end=" ")
         print(f"p50 {scene['gap_p50_ms']:.1f}, p99 {scene['gap_p99_ms']:.1f}: {scene['ratio']:.1f} times", end="; ")
         print(f"its own TTFT {scene['ttft_ms']:.0f}")
         report["second_turn"] = scene = bench.second_turn()
@@ -247,7 +247,7 @@ def _is_quantized(options: argparse.Namespace) -> bool:
 
 def _how(options: argparse.Namespace) -> str:
     """What is special about our server."""
-    return ", ".join([*(["compiled"] if options.compile else []), *options.set]) or "as it comes"
+    return ", ".join([*(["compiled"] if options.compile else []), *options.set]) or "default"
 
 
 def _together(loads: Sequence[Load]) -> Load:

@@ -1,4 +1,4 @@
-"""A checkpoint of `benchmarks.shapes` for llama.cpp, so that its server can be measured beside ours.
+"""A checkpoint of `study.benchmarks.shapes` for llama.cpp, so that its server can be compared with ours.
 
     pip install gguf
     python -m study.benchmarks.shapes 135M /tmp/135M

@@ -43,8 +43,8 @@ def perplexity(decoder: Decoder, cache: KVCache, documents: Sequence[Encoded]) -
 
 
 def decoders(dtype: torch.dtype, cache: KVCache) -> Iterator[tuple[str, Decoder]]:
-    """The bundled model as it comes, compiled, and with its matrices in eight and in four bits."""
-    yield "as it comes", TorchDecoder(llama.take_apart(_model(dtype), cache.row_length))
+    """The bundled model with torch, compiled, and with its matrices in eight and in four bits."""
+    yield "default", TorchDecoder(llama.take_apart(_model(dtype), cache.row_length))
     for kind in (None, "int8", "int4"):
         taken = llama.take_apart(_model(dtype), cache.row_length)
         if kind is not None:

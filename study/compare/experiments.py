@@ -89,10 +89,10 @@ class Departure:
 
 @dataclass(frozen=True)
 class Left:
-    """Clients that left, one after the other; `beside_another` is the tokens made for one that was not alone."""
+    """Clients that left, one after the other; `during_another` is the tokens made for one that was not alone."""
 
     after_tokens: Departure
-    beside_another: int
+    during_another: int
     in_prefill: Departure
     unstreamed: Departure
 
@@ -166,7 +166,7 @@ async def left(server: Server, sizes: Sizes) -> Left:
     prefilling = f"pace={sizes.pace} prefill={LEAVE_PREFILL_STEPS}"
     return Left(
         after_tokens=await left_after_tokens(server, paced, sizes.left),
-        beside_another=await _left_beside_another(server, paced, sizes.left),
+        during_another=await _left_during_another(server, paced, sizes.left),
         in_prefill=await _left_after_steps(server, prefilling, sizes, stream=True),
         unstreamed=await _left_after_steps(server, paced, sizes, stream=False),
     )
@@ -180,7 +180,7 @@ async def left_after_tokens(server: Server, prompt: str, tokens: int) -> Departu
     return await _departure(server, before)
 
 
-async def _left_beside_another(server: Server, prompt: str, tokens: int) -> int:
+async def _left_during_another(server: Server, prompt: str, tokens: int) -> int:
     """Leave after `LEAVE_AFTER` tokens, while another client reads on, for whom the engine goes on as well."""
     before = await until_idle(server)
     other = asyncio.create_task(streamed(server, prompt, tokens))

@@ -29,7 +29,7 @@ def article(run: Run) -> Iterator[str]:
         f"With {run.model}, the first of {run.sizes.article} tokens could be seen after {between(streamed)} ms where "
         f"they were streamed, and after {between(unstreamed)} ms where they were not."
     )
-    yield from _health_beside_a_stream(run, f"With {run.model}", lambda one: one.article.stream)
+    yield from _health_during_a_stream(run, f"With {run.model}", lambda one: one.article.stream)
     made = [(one.article.left.tokens_made, one) for one in run.results]
     yield f"With {run.model}, for a client that left after {LEAVE_AFTER} of {run.sizes.left} tokens: {tokens_on(made)}."
 
@@ -56,19 +56,19 @@ def headers(run: Run) -> Iterator[str]:
 
 
 def health(run: Run) -> Iterator[str]:
-    yield from _health_beside_a_stream(run, "With the paced engine", lambda one: one.figures.one)
+    yield from _health_during_a_stream(run, "With the paced engine", lambda one: one.figures.one)
 
 
-def _health_beside_a_stream(run: Run, where: str, stream: Callable[[Result], Together]) -> Iterator[str]:
+def _health_during_a_stream(run: Run, where: str, stream: Callable[[Result], Together]) -> Iterator[str]:
     blocked, free = split(run, lambda one: stream(one).longest_wait > BLOCKED * stream(one).end)
     for one in blocked:
         yield (
-            f"{where}, {one.kind.title} left /health unanswered for up to {ms(stream(one).longest_wait)} ms beside one "
+            f"{where}, {one.kind.title} left /health unanswered for up to {ms(stream(one).longest_wait)} ms during one "
             f"stream of {ms(stream(one).end)} ms."
         )
     if free:
         longest = max(stream(one).longest_wait for one in free)
-        yield f"{where}, /health took at most {ms(longest)} ms beside one stream on {names(free)}."
+        yield f"{where}, /health took at most {ms(longest)} ms during one stream on {names(free)}."
 
 
 def many(run: Run) -> Iterator[str]:
@@ -90,10 +90,10 @@ def _many(run: Run, count: int) -> str:
 
 
 def leaving(run: Run) -> Iterator[str]:
-    beside = [(one.figures.left.beside_another, one) for one in run.results]
+    during_another = [(one.figures.left.during_another, one) for one in run.results]
     yield (
         f"For a client that left after {LEAVE_AFTER} tokens while another stream ran, of {run.sizes.left} tokens: "
-        f"{tokens_on(beside)}."
+        f"{tokens_on(during_another)}."
     )
     for what, departures in (
         (f"after {LEAVE_AFTER} tokens of a stream", [one.figures.left.after_tokens for one in run.results]),

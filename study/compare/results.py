@@ -105,7 +105,7 @@ def sections(run: Run) -> list[Section]:
             (
                 row(f"after {LEAVE_AFTER} tokens", lambda one: str(one.figures.left.after_tokens.tokens_made)),
                 row("… ended after, ms", lambda one: ms(one.figures.left.after_tokens.freed_after)),
-                row(f"after {LEAVE_AFTER}, beside another stream", lambda one: str(one.figures.left.beside_another)),
+                row(f"after {LEAVE_AFTER}, during another stream", lambda one: str(one.figures.left.during_another)),
                 row("in the prefill", lambda one: str(one.figures.left.in_prefill.tokens_made)),
                 row("… ended after, ms", lambda one: ms(one.figures.left.in_prefill.freed_after)),
                 row("not streamed", lambda one: str(one.figures.left.unstreamed.tokens_made)),

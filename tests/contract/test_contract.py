@@ -279,7 +279,7 @@ def test_no_token_breaks_its_frame(text: str) -> None:
 
 
 @pytest.mark.parametrize("path", contract.PAGES)
-def test_a_page_asks_nobody_but_its_own_server(path: str) -> None:
+def test_a_page_asks_only_its_own_server(path: str) -> None:
     page = contract.page(path).body.decode()
     fetched = re.findall(r"""(?:src|srcset|action|data|poster)\s*=\s*["']?([^"'\s>]+)""", page)
     fetched += re.findall(r"""<link[^>]+href\s*=\s*["']?([^"'\s>]+)""", page)

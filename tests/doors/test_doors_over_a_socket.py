@@ -144,9 +144,7 @@ WAYS_TO_LEAVE = {
 @pytest.mark.parametrize("way", WAYS_TO_LEAVE)
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
-def test_a_client_that_leaves_stops_its_request_and_nobody_elses(
-    door: Door, phase: str, stream: bool, way: str
-) -> None:
+def test_a_client_that_leaves_stops_its_request_and_no_other(door: Door, phase: str, stream: bool, way: str) -> None:
     slots = 1 if phase == "queue" else 2
     with (
         on_a_socket(door, ScriptedEngine(slots=slots)) as service,
@@ -176,7 +174,7 @@ def test_a_client_that_leaves_stops_its_request_and_nobody_elses(
         assert health["generated_tokens"] == len(HELLO) + made
 
 
-def test_a_client_that_leaves_while_it_sends_its_body_disturbs_nobody(door: Door) -> None:
+def test_a_client_that_leaves_while_it_sends_its_body_disturbs_no_other(door: Door) -> None:
     with on_a_socket(door) as service:
         with Connection(service.port) as leaver:
             leaver.send(b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n")

@@ -154,7 +154,7 @@ async def test_head_never_starts_the_engine(door: Door, path: str) -> None:
         assert (service.engine.prompts, service.engine.steps) == ([], 0)
 
 
-async def test_a_prompt_that_the_model_cannot_use_is_422_and_harms_nobody(door: Door) -> None:
+async def test_a_prompt_that_the_model_cannot_use_is_422_and_harms_no_other(door: Door) -> None:
     class Choosy(ScriptedEngine):
         def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
             if requests[0].prompt == TextPrompt("☃"):

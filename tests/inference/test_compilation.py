@@ -41,7 +41,7 @@ def _forget_graphs() -> Any:
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("default")  # the compiler's own
 @pytest.mark.parametrize("architecture", ["gemma3", "gpt2"])
-def test_a_compiled_model_says_what_generate_says_alone_and_in_company(
+def test_a_compiled_model_says_what_generate_says_alone_and_in_a_batch(
     architecture: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "engine"):

@@ -65,7 +65,7 @@ def test_steps_with_a_row_for_every_slot_say_what_generate_says(architecture: st
     assert len(set(replays)) > 1, "texts of several lengths use graphs of several lengths"
 
 
-def test_a_row_that_nobody_uses_leaves_what_its_slot_holds_alone(replays: list[int]) -> None:
+def test_an_unused_row_leaves_what_its_slot_holds_alone(replays: list[int]) -> None:
     engine = tiny_engine("llama", max_streams=2)
     engine.generate("x" * 60, max_tokens=1, temperature=0)
     engine.generate("Hello, world", max_tokens=LENGTH, temperature=0)  # decodes in the other slot

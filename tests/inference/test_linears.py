@@ -113,7 +113,7 @@ def test_slots_that_are_neighbours_make_one_run_with_the_length_of_its_longest()
     assert _runs([0], [99], 100) == [Run(0, 0, 1, 100)], "never more than the context"
 
 
-def test_tensors_are_touched_on_one_thread_whoever_asks() -> None:
+def test_tensors_are_touched_on_one_thread_whichever_asks() -> None:
     threads: list[threading.Thread] = []
 
     def ask() -> None:
@@ -129,7 +129,7 @@ def test_tensors_are_touched_on_one_thread_whoever_asks() -> None:
     assert threads[0] not in askers
 
 
-def test_an_error_on_the_tensor_thread_reaches_whoever_asked() -> None:
+def test_an_error_on_the_tensor_thread_reaches_the_thread_that_asked() -> None:
     def fail() -> None:
         raise ValueError("as asked")
 

@@ -65,7 +65,7 @@ def test_uncompiled_it_says_what_generate_says_too(name: str) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", MODELS)
-def test_it_says_what_generate_says_alone_and_in_company(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_says_what_generate_says_alone_and_in_a_batch(name: str, caplog: pytest.LogCaptureFixture) -> None:
     expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
     with caplog.at_level(logging.INFO, "engine"):
         engine, inbox = engine_of(model_named(name), max_streams=3, prefill_chunk=40), Inbox()

@@ -170,7 +170,7 @@ def test_an_eos_token_at_the_very_end_is_a_stop() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
-def test_a_seed_says_the_same_alone_and_in_company(architecture: str) -> None:
+def test_a_seed_says_the_same_alone_and_in_a_batch(architecture: str) -> None:
     settings: dict[str, Any] = {"max_tokens": LENGTH, "temperature": 0.9, "seed": 42}
     alone = tiny_engine(architecture).generate(PROMPT, **settings)["token_ids"]
     for company in ({"temperature": 0}, {"top_p": 0.5}, {"top_k": 3, "seed": 42}, {"temperature": 2.0}):
@@ -230,7 +230,7 @@ def test_the_bundled_model_alone_says_what_generate_says(bundled_engine: Engine)
         assert answer["token_ids"] == bundled_reference(bundled_engine, prompt, 40), prompt
 
 
-def test_the_bundled_model_in_company_says_what_generate_says(bundled_engine: Engine) -> None:
+def test_the_bundled_model_in_a_batch_says_what_generate_says(bundled_engine: Engine) -> None:
     inbox = Inbox()
     probes: dict[SequenceId, str] = {}
     for number, prompt in enumerate(BUNDLED_PROMPTS):

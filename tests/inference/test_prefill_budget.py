@@ -19,7 +19,7 @@ def measured(usual: float, per_token: float, streams: int = 8) -> PrefillBudget:
 def test_before_anything_was_timed_a_prompt_gets_all_that_it_may() -> None:
     budget = PrefillBudget()
     assert budget.tokens(8, MOST) == MOST
-    budget.record_step(0, 512, 9.0)  # nobody waited
+    budget.record_step(0, 512, 9.0)  # no stream waited
     assert budget.tokens(8, MOST) == MOST
 
 

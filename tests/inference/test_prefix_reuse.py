@@ -72,7 +72,7 @@ def test_a_chat_that_rests_keeps_its_slot_while_another_one_goes_on() -> None:
 def test_a_short_common_beginning_does_not_take_the_slot_of_a_resting_chat() -> None:
     engine = tiny_engine(max_streams=2)
     said(engine, "You help. First chat")
-    assert said(engine, "You help. ?")["cached_tokens"] == 0, "an empty slot costs nobody anything"
+    assert said(engine, "You help. ?")["cached_tokens"] == 0, "an empty slot is taken before one with a prefix"
     assert said(engine, "You help. First chat, next turn")["cached_tokens"] == len("You help. First chat")
 
 

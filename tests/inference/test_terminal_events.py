@@ -185,11 +185,11 @@ def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
     assert submit(engine, inbox, "the engine goes on", max_tokens=1)
 
 
-def test_a_sink_that_raises_loses_its_requests_and_nobody_elses() -> None:
+def test_a_sink_that_raises_loses_its_own_requests_only() -> None:
     engine, inbox = tiny_engine(), Inbox()
 
     def broken_sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
-        raise RuntimeError("nobody is there")
+        raise RuntimeError("the reader has gone")
 
     engine.submit(engine.encode([text_request(prompt="hello", max_tokens=50)]), broken_sink)
     other = submit(engine, inbox, "hello", max_tokens=8, temperature=0)

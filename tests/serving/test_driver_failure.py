@@ -34,7 +34,7 @@ async def test_a_step_that_raises_gives_everyone_exactly_one_terminal_event() ->
 
 
 class Rude(ScriptedEngine):
-    """Raises from a step what nobody expects, and tells nobody."""
+    """Raises from a step what is not expected, without an event."""
 
     is_rude = False
 
@@ -44,7 +44,7 @@ class Rude(ScriptedEngine):
         return super().step()
 
 
-async def test_whatever_a_step_raises_nobody_waits_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+async def test_whatever_a_step_raises_no_request_waits_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     engine = Rude()
     async with driving(engine) as driver:
         engine.hold()

@@ -226,7 +226,7 @@ async def test_a_follower_that_leaves_ends_its_own_request_and_not_the_one_it_wa
 
 
 async def test_an_unknown_id_is_404_and_another_method_is_405(service: Service) -> None:
-    for path in ("/transcript/nobody", "/transcript/nobody.json", "/transcript/"):
+    for path in ("/transcript/unknown", "/transcript/unknown.json", "/transcript/"):
         response = await service.client.request("GET", path)
         assert (response.status, list(response.json())) == (404, ["detail"])
     response = await service.client.request("POST", "/transcript/abc")

@@ -134,7 +134,7 @@ def test_in_another_thread_it_can_be_followed_while_the_request_runs(service: Ws
 def test_an_eventsource_that_asks_again_gets_204_and_an_unknown_id_404(service: WsgiService) -> None:
     service.request("POST", "/generate", HELLO, ASKED)
     assert service.request("GET", "/transcript/abc", headers={"last-event-id": "4"}).status == 204
-    assert service.request("GET", "/transcript/nobody").status == 404
+    assert service.request("GET", "/transcript/unknown").status == 404
     assert service.request("POST", "/transcript/abc").status == 405
 
 

@@ -68,9 +68,9 @@ def test_servers_that_do_the_same_are_named_together() -> None:
                 f"No token came before most of the time was over from {FIRST}.",
                 f"The headers came only with the first token from {FIRST}.",
                 f"The headers came well before the first token from {OTHERS}.",
-                f"With the paced engine, {FIRST} left /health unanswered for up to 800 ms beside one stream of "
+                f"With the paced engine, {FIRST} left /health unanswered for up to 800 ms during one stream of "
                 "1,000 ms.",
-                f"With the paced engine, /health took at most 1.0 ms beside one stream on {OTHERS}.",
+                f"With the paced engine, /health took at most 1.0 ms during one stream on {OTHERS}.",
             ],
         ),
         (
@@ -119,7 +119,7 @@ def test_servers_that_do_the_same_are_named_together() -> None:
             [
                 "With a model, the first of 10 tokens could be seen after 100 to 200 ms where they were streamed, and "
                 "after 1,000 to 2,000 ms where they were not.",
-                f"With a model, {FIRST} left /health unanswered for up to 900 ms beside one stream of 1,000 ms.",
+                f"With a model, {FIRST} left /health unanswered for up to 900 ms during one stream of 1,000 ms.",
                 f"With a model, for a client that left after 5 of 100 tokens: 6 made on {OTHERS}, 100 made on {FIRST}.",
             ],
         ),

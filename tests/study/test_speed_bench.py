@@ -45,7 +45,7 @@ def test_the_picture_has_a_line_for_each_server() -> None:
         for server, speed in (("ours", 30.0), ("peer", 10.0))
         for streams in (1, 4, 16)
     ]
-    drawn = picture.tokens_over_streams({"shape": "135M", "how": "as it comes", "rows": rows})
+    drawn = picture.tokens_over_streams({"shape": "135M", "how": "default", "rows": rows})
     elements = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()]
     assert elements.count("polyline") == 2
     assert elements.count("circle") == 6

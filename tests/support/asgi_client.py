@@ -138,7 +138,7 @@ class Exchange:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.wait([self.task])
         if not self.task.cancelled():
-            self.task.exception()  # whoever wanted it has had it from end()
+            self.task.exception()  # a test that wanted it has had it from end()
 
     # --- The server's side ------------------------------------------------------------------------------------------
 
