@@ -3,7 +3,7 @@
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.openai import models
+from contract.openai import completions, models
 from contract.openai.dialect import OpenAIDialect
 from contract.refusals import DIALECTS
 from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
@@ -12,6 +12,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     GENERATE,
     models.LIST,
     models.ONE,
+    completions.ENDPOINT,
     MESSAGES,
     COUNT_TOKENS,
     TOKENIZE,

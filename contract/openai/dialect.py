@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
 from contract.refusals import RETRY, Refusal, overflow_message
-from contract.sse import DONE, frame
-from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from contract.sse import frame
+from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError, UnusablePrompt
 from interface.events import Failed
 
 INVALID_REQUEST = "invalid_request_error"
@@ -46,7 +46,8 @@ class OpenAIDialect:
                 param, code = self.prompt_field, "context_length_exceeded"
                 return _answer(400, overflow_message(error), INVALID_REQUEST, param, code)
             case RequestError():
-                return _answer(400, str(error), INVALID_REQUEST, self._param(error.param))
+                default = "prompt" if isinstance(error, UnusablePrompt) else None
+                return _answer(400, str(error), INVALID_REQUEST, self._param(error.param or default))
             case QueueFull():
                 return _answer(503, str(error), "overloaded_error", headers=RETRY)
             case EngineFailed():
@@ -69,10 +70,10 @@ class OpenAIDialect:
         return self.prompt_field + dot + rest if head in ("prompt", "messages") else param
 
 
-def failure_frames(failed: Failed) -> bytes:
+def failure_frame(failed: Failed) -> bytes:
     """The last event of a stream that the service could not finish. Without it, clients would take it for complete."""
     code = 503 if failed.kind == "shutdown" else 500
-    return frame(OpenAIError(OpenAIErrorContent(failed.message, SERVER_ERROR, None, code))) + DONE
+    return frame(OpenAIError(OpenAIErrorContent(failed.message, SERVER_ERROR, None, code)))
 
 
 def _answer(

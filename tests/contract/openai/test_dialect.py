@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 import contract
-from contract.openai.dialect import failure_frames
+from contract.openai.dialect import failure_frame
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
-from tests.support.asgi_client import events_of
+from tests.support.asgi_client import event_of
 
 CHAT = "/v1/chat/completions"
 INVALID = "invalid_request_error"
@@ -82,8 +82,8 @@ def test_other_paths_keep_their_own_shape() -> None:
 
 
 @pytest.mark.parametrize(("kind", "code"), [("engine_error", 500), ("shutdown", 503)])
-def test_a_stream_that_fails_ends_with_an_error_and_done(kind: Any, code: int) -> None:
-    (event,) = events_of(failure_frames(Failed("why", kind)))
+def test_a_stream_that_fails_ends_with_an_error(kind: Any, code: int) -> None:
+    event = event_of(failure_frame(Failed("why", kind)))
     assert event == {"error": {"message": "why", "type": "server_error", "param": None, "code": code}}
 
 

@@ -1,0 +1,121 @@
+"""`POST /v1/completions`: continue texts or token ids, whole or as a stream."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from contract.bodies import check_model, read_body, refuse
+from contract.endpoints import Accepted, Endpoint, Incoming
+from contract.openai.dialect import OpenAIDialect, OpenAIError
+from contract.openai.sampling import SamplingFields
+from contract.openai.stream import AssembledCall, Head
+from contract.openai.text_answer import TextAssembly, TextCompletion, TextPiece
+from contract.refusals import Refusal
+from interface.requests import MAX_INTEGER, Prompt, TextPrompt, TokenPrompt
+
+DEFAULT_MAX_TOKENS = 16
+DIALECT = OpenAIDialect()
+
+
+def _prompts_of(value: Any) -> Any:
+    """A prompt, or a list of prompts, as a list; each is a text or a list of token ids."""
+    prompts = value if isinstance(value, list) and not _is_token_ids(value) else [value]
+    if not all(isinstance(prompt, str) or _is_token_ids(prompt) for prompt in prompts) or not prompts:
+        raise ValueError("Expected a text, a list of token ids, or a list of either, none of them empty")
+    return prompts
+
+
+def _is_token_ids(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(one) is int and 0 <= one <= MAX_INTEGER for one in value)  # a bool is not a token
+    )
+
+
+class CompletionBody(SamplingFields):
+    """What to continue, and how to answer."""
+
+    prompt: Annotated[
+        list[Any], BeforeValidator(_prompts_of, json_schema_input_type=str | list[str] | list[int] | list[list[int]])
+    ] = Field(description="A text or a list of token ids, or a list of either.")
+    max_tokens: int | None = Field(
+        default=None, ge=0, le=MAX_INTEGER, description="Stop after this many tokens. The default is 16."
+    )
+    echo: bool = Field(default=False, description="Begin the text with the prompt.")
+    add_special_tokens: bool = Field(default=True, description="Let the tokenizer add its special tokens to a text.")
+    return_token_ids: bool = Field(default=False, description="Give the token ids, too.")
+    best_of: int | None = Field(default=None, description="Nothing but `n`.")
+    suffix: Annotated[None, refuse("this model cannot fill in the middle", "")] = None
+
+    def prompts(self) -> list[Prompt]:
+        return [
+            TextPrompt(one, self.add_special_tokens) if isinstance(one, str) else TokenPrompt(one)
+            for one in self.prompt
+        ]
+
+    def check(self) -> None:
+        """Raises Refusal."""
+        self.check_stream_options()
+        if self.max_tokens == 0 and not self.echo:
+            raise Refusal(400, "max_tokens: Expected at least 1 without echo, got 0.", param="max_tokens")
+        if self.best_of not in (None, self.n):
+            raise Refusal(400, f"best_of: Expected n, which is {self.n}, got {self.best_of}.", param="best_of")
+
+
+def parse(incoming: Incoming) -> AssembledCall[TextPiece]:
+    """Raises Refusal."""
+    body = read_body(CompletionBody, incoming.body)
+    model = check_model(body.model, incoming.models)
+    body.check()
+    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    requests = body.requests(
+        body.prompts(),
+        body.params(max_tokens=max(1, max_tokens)),  # with 0, the one token that is made is not shown
+        grammar=body.grammar(),
+        echo=body.echo or body.return_token_ids,
+        prompt_logprobs=body.echo and body.logprobs is not None,
+    )
+    return AssembledCall(requests, body.stream, partial(_assembly, body, model), DIALECT, body.n, body.include_usage)
+
+
+def _assembly(body: CompletionBody, model: str, accepted: Accepted) -> TextAssembly:
+    return TextAssembly(
+        Head(f"cmpl-{accepted.request_id}", model),
+        shows_prompt=body.echo,
+        shows_tokens=body.max_tokens != 0,
+        shows_logprobs=body.logprobs is not None,
+        shows_token_ids=body.return_token_ids,
+    )
+
+
+ENDPOINT = Endpoint(
+    path="/v1/completions",
+    parse=parse,
+    summary="Continue texts or token ids (OpenAI's API)",
+    request=CompletionBody,
+    answer=TextCompletion,
+    stream=(TextCompletion, OpenAIError),
+    stream_description=(
+        "With `stream: true`: server-sent events. One `data:` line of JSON for each piece of a choice; if "
+        "`stream_options.include_usage` is set, one without choices; then `data: [DONE]`."
+    ),
+    stream_example=(
+        'data: {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [{"index": 0, '
+        '"text": " 4", "logprobs": null, "finish_reason": null}]}\n\n'
+        'data: {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [{"index": 0, '
+        '"text": "", "logprobs": null, "finish_reason": "stop"}]}\n\n'
+        "data: [DONE]\n\n"
+    ),
+    example={"prompt": "What is 2 + 2?", "max_tokens": 20},
+    refusals={
+        400: "The body is not valid, or the prompt does not fit the context.",
+        404: "No such model.",
+        413: "The body is too large.",
+        415: "The body does not call itself JSON.",
+        500: "The engine failed on the way, or for good.",
+        503: "No engine, or no place in its queue, just now.",
+    },
+    error=OpenAIError,
+)

@@ -1,0 +1,103 @@
+"""Log probabilities as completions and chat completions show them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from contract.answers import Wire
+from interface.events import Logprobs, TokenLogprob
+
+LOWEST = -9999.0
+"""Shown for a probability of zero, whose logarithm JSON cannot say."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopLogprob(Wire):
+    """A token that could have been chosen. `bytes` are its own, so half a character survives."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokenLogprob(Wire):
+    """A token of the answer, and the most likely alternatives."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLogprobs(Wire):
+    content: list[ChatTokenLogprob]
+    refusal: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextLogprobs(Wire):
+    """Four lists of the same length, with an entry per token."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+def shown(logprob: float | None) -> float:
+    return LOWEST if logprob is None else max(logprob, LOWEST)
+
+
+def chat_logprob(logprobs: Logprobs) -> ChatTokenLogprob:
+    chosen = logprobs.chosen
+    return ChatTokenLogprob(chosen.token, shown(chosen.logprob), list(chosen.bytes), [*map(_top, logprobs.top)])
+
+
+def _top(token: TokenLogprob) -> TopLogprob:
+    return TopLogprob(token.token, shown(token.logprob), list(token.bytes))
+
+
+@dataclass(slots=True)
+class TextOffsets:
+    """Where in the text each token begins, in characters.
+
+    A token that begins in the middle of a character has the offset of that character.
+    """
+
+    _characters: int = 0
+
+    def of(self, token: TokenLogprob) -> int:
+        continued = [byte & 0xC0 == 0x80 for byte in token.bytes]
+        offset = self._characters - bool(continued and continued[0] and self._characters)
+        self._characters += continued.count(False)
+        return offset
+
+
+def text_logprobs(tokens: Iterable[Logprobs], offsets: TextOffsets) -> TextLogprobs:
+    tokens = list(tokens)
+    return TextLogprobs(
+        tokens=[one.chosen.token for one in tokens],
+        token_logprobs=[None if one.chosen.logprob is None else shown(one.chosen.logprob) for one in tokens],
+        top_logprobs=[None if one.chosen.logprob is None else _by_text(one) for one in tokens],
+        text_offset=[offsets.of(one.chosen) for one in tokens],
+    )
+
+
+def _by_text(logprobs: Logprobs) -> dict[str, float]:
+    """The alternatives and the chosen token by their texts; of several with one text, the most likely counts."""
+    found: dict[str, float] = {}
+    for token in (*logprobs.top, logprobs.chosen):
+        found[token.token] = max(found.get(token.token, LOWEST), shown(token.logprob))
+    return found
+
+
+def joined(pieces: Iterable[TextLogprobs]) -> TextLogprobs:
+    """The lists of several pieces as one."""
+    whole = TextLogprobs([], [], [], [])
+    for piece in pieces:
+        whole.tokens.extend(piece.tokens)
+        whole.token_logprobs.extend(piece.token_logprobs)
+        whole.top_logprobs.extend(piece.top_logprobs)
+        whole.text_offset.extend(piece.text_offset)
+    return whole

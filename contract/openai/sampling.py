@@ -1,0 +1,135 @@
+"""The fields that every OpenAI endpoint shares: how to sample, how many choices, whether to stream, what to match."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from contract.bodies import LenientBody, refuse, show_that_null_is_absent
+from contract.chat import JSON_OBJECT, StructuredOutputs, schema_grammar
+from contract.refusals import Refusal
+from interface.requests import MAX_INTEGER, GenerationRequest, Grammar, Prompt, SamplingParams
+
+DEFAULT_TEMPERATURE = 1.0
+MOST_CHOICES = 128
+USE_STRUCTURED_OUTPUTS = refuse("this field is out of use; use structured_outputs or response_format")
+
+
+def _top_k(value: Any) -> Any:
+    return 0 if value == -1 else value
+
+
+def _numbered(bias: Any) -> Any:
+    """JSON's keys are strings; those that are numbers become token ids."""
+    if not isinstance(bias, dict):
+        return bias
+    return {int(key) if isinstance(key, str) and key.isdecimal() else key: value for key, value in bias.items()}
+
+
+class StreamOptions(LenientBody):
+    """What a stream tells besides the answer."""
+
+    include_usage: bool = Field(default=False, description="Count the tokens in a last chunk that has no choices.")
+
+
+class JsonSchemaFormat(LenientBody):
+    """A JSON schema and its name."""
+
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(LenientBody):
+    """The form of the answer. llama.cpp's clients put the schema next to the type."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    def as_grammar(self) -> Grammar | None:
+        """Raises Refusal."""
+        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
+        if self.type == "text":
+            return None
+        if schema is not None:
+            return schema_grammar(schema, "response_format")
+        if self.type == "json_object":
+            return JSON_OBJECT
+        param = "response_format.json_schema.schema"
+        raise Refusal(400, f"{param}: Expected a JSON schema, got none.", param=param)
+
+
+class SamplingFields(LenientBody, SamplingParams):
+    """How to sample, how many choices to make, and whether to stream them."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra=show_that_null_is_absent,
+    )
+
+    model: str | None = Field(default=None, description="One of the names of GET /v1/models; the default is the first.")
+    n: int = Field(default=1, ge=1, le=MOST_CHOICES, description="How many choices to make of each prompt.")
+    stream: bool = Field(default=False, description="Send the answer as it is made, as server-sent events.")
+    stream_options: StreamOptions | None = None
+    top_k: Annotated[int | None, BeforeValidator(_top_k), Field(ge=0, le=MAX_INTEGER)] = Field(
+        default=None, description="Sample from this many of the most likely tokens. 0 and -1 are off."
+    )
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0, le=MAX_INTEGER)], Annotated[float, Field(ge=-100, le=100)]] | None,
+        BeforeValidator(_numbered, json_schema_input_type=dict[str, float] | None),
+    ] = Field(default=None, description="Added to the logits of these token ids. -100 bans a token, 100 forces it.")
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
+    guided_regex: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
+    guided_choice: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
+    guided_grammar: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def params(self, **changes: Any) -> SamplingParams:
+        """The sampling parameters alone; `changes` replace some of them."""
+        fields = {name: getattr(self, name) for name in SamplingParams.model_fields}
+        return SamplingParams.model_construct(**fields | changes)
+
+    def grammar(self) -> Grammar | None:
+        """What the answer must match. Raises Refusal."""
+        wanted = None if self.response_format is None else self.response_format.as_grammar()
+        if self.structured_outputs is None:
+            return wanted
+        if wanted is not None:
+            message = "structured_outputs: Expected only one of response_format and structured_outputs, got both."
+            raise Refusal(400, message, param="structured_outputs")
+        return self.structured_outputs.as_grammar()
+
+    def check_stream_options(self) -> None:
+        """Raises Refusal."""
+        if self.stream_options is not None and not self.stream:
+            raise Refusal(400, "stream_options: Expected stream: true with it.", param="stream_options")
+
+    def requests(self, prompts: Iterable[Prompt], params: SamplingParams, **settings: Any) -> list[GenerationRequest]:
+        """`n` sequences for each prompt. The choices of one prompt differ in their seeds, if one is given."""
+        return [
+            GenerationRequest(
+                prompt,
+                params if params.seed is None else params.model_copy(update={"seed": _next(params.seed, choice)}),
+                index=number * self.n + choice,
+                clamp_max_tokens=True,
+                default_temperature=DEFAULT_TEMPERATURE,
+                **settings,
+            )
+            for number, prompt in enumerate(prompts)
+            for choice in range(self.n)
+        ]
+
+
+def _next(seed: int, choice: int) -> int:
+    """The seed of a choice; after the largest integer comes the smallest."""
+    return (seed + choice + 2**63) % 2**64 - 2**63

@@ -1,0 +1,110 @@
+"""How completions and chat completions are put together: a whole answer is its stream's pieces, joined.
+
+An `Assembly` turns events into pieces, each of which belongs to one choice. The writer sends every piece in a chunk of
+its own; the whole answer joins them. So the two cannot say different things.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from contract.answers import Answer, Wire, model_answer
+from contract.endpoints import Accepted, Writer
+from contract.openai.dialect import OpenAIDialect, failure_frame
+from contract.openai.usage import CompletionUsage, usage
+from contract.sse import DONE, HEARTBEAT, frame
+from interface.events import Event, Failed, Finished, FinishReason
+from interface.requests import GenerationRequest
+
+Piece = TypeVar("Piece")
+
+FINISH_REASONS: dict[FinishReason, FinishReason] = {"stop": "stop", "length": "length", "abort": "stop"}
+"""An aborted sequence has no reader any more; the API has no word for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every chunk of an answer repeats."""
+
+    id: str
+    model: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+class Assembly(Protocol[Piece]):
+    """The state of one answer. `finished` holds the ends of its sequences, by their index."""
+
+    finished: dict[int, Finished]
+
+    def start(self) -> Iterable[Piece]:
+        """The pieces that come before the first event."""
+
+    def take(self, event: Event) -> Piece | None:
+        """The piece that an event adds; None if it adds none. Not called with `Failed`."""
+
+    def chunk(self, pieces: list[Piece], usage: CompletionUsage | None) -> Wire:
+        """An event of the stream."""
+
+    def whole(self, pieces: list[Piece], usage: CompletionUsage) -> Wire:
+        """The whole answer, of all the pieces."""
+
+
+class ChunkWriter(Generic[Piece]):
+    """A frame for each piece; if wanted, the usage after all of them; `[DONE]`."""
+
+    def __init__(self, assembly: Assembly[Piece], n: int, include_usage: bool) -> None:
+        self._assembly = assembly
+        self._n = n
+        self._include_usage = include_usage
+
+    def start(self) -> bytes:
+        return b"".join(map(self._frame, self._assembly.start()))
+
+    def event(self, event: Event) -> bytes:
+        if isinstance(event, Failed):
+            self._include_usage = False
+            return failure_frame(event)
+        piece = self._assembly.take(event)
+        return b"" if piece is None else self._frame(piece)
+
+    def silence(self) -> bytes:
+        return HEARTBEAT
+
+    def end(self) -> bytes:
+        """The usage comes last: clients keep what the latest chunk says, and this one has no choices to act on."""
+        if not self._include_usage:
+            return DONE
+        return frame(self._assembly.chunk([], usage(self._assembly.finished, self._n))) + DONE
+
+    def _frame(self, piece: Piece) -> bytes:
+        return frame(self._assembly.chunk([piece], None))
+
+
+@dataclass(frozen=True, slots=True)
+class AssembledCall(Generic[Piece]):
+    """Some sequences, answered as an assembly says; `assembly` makes a fresh one for a request's id."""
+
+    requests: Sequence[GenerationRequest]
+    stream: bool
+    assembly: "AssemblyMaker[Piece]"
+    dialect: OpenAIDialect
+    n: int = 1
+    include_usage: bool = False
+
+    def writer(self, accepted: Accepted) -> Writer:
+        return ChunkWriter(self.assembly(accepted), self.n, self.include_usage)
+
+    def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
+        assembly = self.assembly(accepted)
+        pieces = list(assembly.start())
+        for event in events:
+            if isinstance(event, Failed):
+                return self.dialect.failure(event)
+            if (piece := assembly.take(event)) is not None:
+                pieces.append(piece)
+        return model_answer(assembly.whole(pieces, usage(assembly.finished, self.n)))
+
+
+class AssemblyMaker(Protocol[Piece]):
+    def __call__(self, accepted: Accepted) -> Assembly[Piece]: ...

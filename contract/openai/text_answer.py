@@ -1,0 +1,122 @@
+"""What `POST /v1/completions` answers with, whole or in pieces: the same object either way."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Literal
+
+from contract.answers import Omittable, Wire
+from contract.openai.logprobs import TextLogprobs, TextOffsets, joined, text_logprobs
+from contract.openai.stream import FINISH_REASONS, Head
+from contract.openai.usage import CompletionUsage
+from interface.events import Event, Failed, Finished, FinishReason, Logprobs, PromptEcho, Token
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece(Wire):
+    """A choice, or a piece of one."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: Omittable[str | int] = None
+    prompt_token_ids: Omittable[list[int]] = None
+    token_ids: Omittable[list[int]] = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextCompletion(Wire):
+    """An answer, or an event of its stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextPiece]
+    usage: Omittable[CompletionUsage] = None
+
+
+@dataclass(slots=True)
+class TextAssembly:
+    """Turns events into pieces."""
+
+    head: Head
+    shows_prompt: bool = False
+    shows_tokens: bool = True
+    """False if the one token that the engine makes at least is more than was asked for."""
+    shows_logprobs: bool = False
+    shows_token_ids: bool = False
+    finished: dict[int, Finished] = field(default_factory=dict)
+    _offsets: dict[int, TextOffsets] = field(default_factory=dict)
+
+    def start(self) -> Iterable[TextPiece]:
+        return ()
+
+    def take(self, event: Event) -> TextPiece | None:
+        match event:
+            case PromptEcho():
+                return self._prompt(event)
+            case Token():
+                return self._token(event) if self.shows_tokens else None
+            case Finished():
+                return self._end(event)
+            case Failed():
+                raise TypeError("a failure is no piece of an answer")
+
+    def chunk(self, pieces: list[TextPiece], usage: CompletionUsage | None) -> TextCompletion:
+        return TextCompletion(self.head.id, "text_completion", self.head.created, self.head.model, pieces, usage)
+
+    def whole(self, pieces: list[TextPiece], usage: CompletionUsage) -> TextCompletion:
+        in_order = sorted(pieces, key=_index)  # a stable sort: the pieces of a choice stay in their order
+        return self.chunk([_joined(list(its_pieces)) for _, its_pieces in groupby(in_order, key=_index)], usage)
+
+    def _end(self, finished: Finished) -> TextPiece:
+        if not self.shows_tokens:
+            finished = replace(finished, finish_reason="length", stop_reason=None, completion_tokens=0)
+        self.finished[finished.index] = finished
+        reason = FINISH_REASONS[finished.finish_reason]
+        return TextPiece(finished.index, "", finish_reason=reason, stop_reason=finished.stop_reason)
+
+    def _prompt(self, echo: PromptEcho) -> TextPiece | None:
+        token_ids = [one.chosen.token_id for one in echo.tokens] if self.shows_token_ids else None
+        if not self.shows_prompt:
+            return TextPiece(echo.index, "", prompt_token_ids=token_ids)
+        logprobs = self._logprobs(echo.index, echo.tokens)
+        return TextPiece(echo.index, echo.text, logprobs, prompt_token_ids=token_ids)
+
+    def _token(self, token: Token) -> TextPiece | None:
+        logprobs = self._logprobs(token.index, () if token.logprobs is None else (token.logprobs,))
+        token_ids = [token.token_id] if self.shows_token_ids else None
+        if not token.text and logprobs is None and token_ids is None:
+            return None  # half a character, or what could become a stop string; it comes with a later token
+        return TextPiece(token.index, token.text, logprobs, token_ids=token_ids)
+
+    def _logprobs(self, index: int, tokens: Sequence[Logprobs]) -> TextLogprobs | None:
+        if not self.shows_logprobs or not tokens:
+            return None
+        return text_logprobs(tokens, self._offsets.setdefault(index, TextOffsets()))
+
+
+def _index(piece: TextPiece) -> int:
+    return piece.index
+
+
+def _joined(pieces: list[TextPiece]) -> TextPiece:
+    """A choice, of all its pieces; the last one has the reason why it ends."""
+    logprobs = [piece.logprobs for piece in pieces if piece.logprobs is not None]
+    return TextPiece(
+        pieces[-1].index,
+        "".join(piece.text for piece in pieces),
+        joined(logprobs) if logprobs else None,
+        pieces[-1].finish_reason,
+        pieces[-1].stop_reason,
+        _concatenated([piece.prompt_token_ids for piece in pieces]),
+        _concatenated([piece.token_ids for piece in pieces]),
+    )
+
+
+def _concatenated(lists: Iterable[list[int] | None]) -> list[int] | None:
+    """The lists as one; None if there is none."""
+    found = [one for one in lists if one is not None]
+    return [token_id for one in found for token_id in one] if found else None

@@ -1,0 +1,45 @@
+"""How many tokens an answer took: `usage`, in the form of completions and chat completions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from contract.answers import Wire
+from interface.events import Finished
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokensDetails(Wire):
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionTokensDetails(Wire):
+    reasoning_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionUsage(Wire):
+    """A prompt counts once, however many choices are made of it; all choices' tokens are added up."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+def usage(finished: Mapping[int, Finished], n: int) -> CompletionUsage:
+    """Count the tokens of finished sequences, by their index; `n` of them share a prompt.
+
+    What the second choice of a prompt found in the cache is what the first one put there, so only the first counts.
+    """
+    first = [one for index, one in finished.items() if index % n == 0]
+    prompt_tokens = sum(one.prompt_tokens for one in first)
+    completion_tokens = sum(one.completion_tokens for one in finished.values())
+    return CompletionUsage(
+        prompt_tokens,
+        completion_tokens,
+        prompt_tokens + completion_tokens,
+        PromptTokensDetails(sum(one.cached_tokens for one in first)),
+        CompletionTokensDetails(sum(one.reasoning_tokens for one in finished.values())),
+    )
