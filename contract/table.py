@@ -3,7 +3,7 @@
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.openai import completions, models
+from contract.openai import chat, completions, models
 from contract.openai.dialect import OpenAIDialect
 from contract.refusals import DIALECTS
 from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
@@ -13,6 +13,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     models.LIST,
     models.ONE,
     completions.ENDPOINT,
+    chat.ENDPOINT,
     MESSAGES,
     COUNT_TOKENS,
     TOKENIZE,
@@ -22,8 +23,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 """Every endpoint that generates or looks something up."""
 
 DIALECTS.by_prefix |= {
-    "/v1": OpenAIDialect(),
-    "/v1/chat/completions": OpenAIDialect(prompt_field="messages"),
+    "/v1": completions.DIALECT,
+    "/v1/chat/completions": chat.DIALECT,
     "/v1/responses": OpenAIDialect(prompt_field="input"),
     "/tokenize": OpenAIDialect(),
     "/detokenize": OpenAIDialect(),

@@ -16,6 +16,14 @@ from interface.requests import MAX_INTEGER, Prompt, TextPrompt, TokenPrompt
 
 DEFAULT_MAX_TOKENS = 16
 DIALECT = OpenAIDialect()
+REFUSALS = {
+    400: "The body is not valid, or the prompt does not fit the context.",
+    404: "No such model.",
+    413: "The body is too large.",
+    415: "The body does not call itself JSON.",
+    500: "The engine failed on the way, or for good.",
+    503: "No engine, or no place in its queue, just now.",
+}
 
 
 def _prompts_of(value: Any) -> Any:
@@ -109,13 +117,6 @@ ENDPOINT = Endpoint(
         "data: [DONE]\n\n"
     ),
     example={"prompt": "What is 2 + 2?", "max_tokens": 20},
-    refusals={
-        400: "The body is not valid, or the prompt does not fit the context.",
-        404: "No such model.",
-        413: "The body is too large.",
-        415: "The body does not call itself JSON.",
-        500: "The engine failed on the way, or for good.",
-        503: "No engine, or no place in its queue, just now.",
-    },
+    refusals=REFUSALS,
     error=OpenAIError,
 )

@@ -11,6 +11,9 @@ step, aborts in force at the next step. The prompt chooses the script:
     "drip 300"          the same, with some milliseconds before each step
     "flood 300"         300 tokens of 64 KiB each, more than a socket holds
     "explode"           one token, then the step raises
+    "say some words"    "some words", in tokens of three characters
+    "think 4"           three tokens of reasoning, then "4", if the response is parsed
+    "call add {…}"      a call of that tool, if the response is parsed; so does a prompt that has to call a tool
     "prefill=30 pace=10 size=4000"
                         as many tokens as asked for, of 4000 characters each, after 30 steps without one, in steps of
                         10 ms; what is left out is 0 steps, 0 ms and 5 characters
@@ -25,13 +28,27 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from config import Config
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, PromptTooLong, QueueFull
-from interface.events import Event, Failed, Finished, FinishReason, Token
+from interface.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprobs,
+    Part,
+    PromptEcho,
+    TextPart,
+    Token,
+    TokenLogprob,
+    ToolCallPart,
+)
 from interface.requests import (
     DEFAULT_MAX_TOKENS,
+    ChatPrompt,
     EncodedRequest,
     GenerationRequest,
     Prompt,
@@ -61,8 +78,49 @@ def script(prompt: str, max_tokens: int) -> Sequence[str]:
             return ["", "", "", "😀", " 你好"]
         case ["newlines"]:
             return ["one\n\ntwo\r\nthree", "\u2028", "data: x\n\n"]
+        case ["say", *_]:
+            text = prompt.removeprefix("say ")
+            return [text[start : start + 3] for start in range(0, len(text), 3)]
         case _:
             return HELLO
+
+
+def parsed_script(prompt: Prompt, max_tokens: int) -> list[tuple[Part, ...]]:
+    """The parts of the tokens that answer a prompt whose response is parsed."""
+    text = text_of(prompt)
+    forced = forced_tool(prompt)
+    match text.split():
+        case ["think", *words]:
+            thoughts = [(TextPart("reasoning", f"{word} "),) for word in ("Let", "me", "see")]
+            return [*thoughts, (TextPart("content", " ".join(words)),)]
+        case ["call", name, *_] if forced in (None, name):
+            return [(), (ToolCallPart(name, text.split(maxsplit=2)[2] if len(text.split()) > 2 else "{}"),)]
+        case _ if forced is not None:
+            return [(ToolCallPart(forced, "{}"),)]
+    return [(TextPart("content", one),) if one else () for one in script(text, max_tokens)]
+
+
+def forced_tool(prompt: Prompt) -> str | None:
+    """The tool that a prompt has to call, if it has to."""
+    if not isinstance(prompt, ChatPrompt) or not prompt.tools:
+        return None
+    return prompt.named_tool or (prompt.tools[0]["function"]["name"] if prompt.tool_choice == "required" else None)
+
+
+def logprobs_of(token_id: int, text: str, alternatives: int) -> Logprobs:
+    """A token's made-up log probability, and those of alternatives, itself among them."""
+    tokens = [TokenLogprob(token_id, text, text.encode(), -0.5)]
+    tokens += [TokenLogprob(900 + n, f"alt{n}", f"alt{n}".encode(), -1.0 - n) for n in range(alternatives)]
+    return Logprobs(tokens[0], tuple(tokens[:alternatives]))
+
+
+def echo_of(encoded: EncodedRequest, prompt: str) -> PromptEcho:
+    """The prompt, a token per word; the first one has no log probability."""
+    alternatives = encoded.params.logprobs or 0
+    words = re.findall(r"\S+\s*", prompt)
+    tokens = [logprobs_of(token_id, word, alternatives) for token_id, word in enumerate(words)]
+    first = Logprobs(replace(tokens[0].chosen, logprob=None))
+    return PromptEcho(prompt, (first, *tokens[1:]), encoded.request.index)
 
 
 def settings_of(prompt: str) -> dict[str, float]:
@@ -96,14 +154,38 @@ class Script:
         self.seconds_per_step = DRIP if self.prompt.startswith("drip") else settings.get("pace", 0) / 1000
         max_tokens = encoded.params.max_tokens
         assert max_tokens is not None
-        texts = script(self.prompt, max_tokens)
+        texts: Sequence[str | tuple[Part, ...]] = (
+            parsed_script(encoded.request.prompt, max_tokens)
+            if encoded.request.parse_response
+            else script(self.prompt, max_tokens)
+        )
         self.reason: FinishReason = "length" if settings or len(texts) > max_tokens else "stop"
-        self.texts: Iterator[str] = iter(texts[:max_tokens])
+        self.texts: Iterator[str | tuple[Part, ...]] = iter(texts[:max_tokens])
         self.length = min(len(texts), max_tokens)
+        self.alternatives = encoded.params.logprobs
+        self.echo = echo_of(encoded, self.prompt) if encoded.request.echo else None
+        self.reasoning_tokens = 0
+
+    def next_token(self) -> Token:
+        made = next(self.texts)
+        parts = None if isinstance(made, str) else made
+        text = made if isinstance(made, str) else "".join(part.text for part in made if isinstance(part, TextPart))
+        self.reasoning_tokens += any(isinstance(part, TextPart) and part.kind == "reasoning" for part in parts or ())
+        logprobs = None if self.alternatives is None else logprobs_of(self.made, text, self.alternatives)
+        token = Token(text, self.made, 1.0, self.made == 0, self.index, logprobs, parts)
+        self.made += 1
+        return token
 
     def finished(self, reason: FinishReason) -> Finished:
         return Finished(
-            reason, self.prompt_tokens, self.made, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0, index=self.index
+            reason,
+            self.prompt_tokens,
+            self.made,
+            prefill_ms=1.0,
+            decode_ms=1.0,
+            total_ms=2.0,
+            reasoning_tokens=self.reasoning_tokens,
+            index=self.index,
         )
 
 
@@ -235,8 +317,9 @@ class ScriptedEngine:
             return
         if one.prompt == "explode" and one.made == 1:
             self._explode()
-        token = Token(next(one.texts), one.made, ms=1.0, is_first=one.made == 0, index=one.index)
-        one.made += 1
+        if one.echo is not None and one.made == 0:
+            events[one.sink].append((one.sequence_id, one.echo))
+        token = one.next_token()
         self.generated_tokens += 1
         events[one.sink].append((one.sequence_id, token))
         if one.made == one.length:

@@ -1,0 +1,70 @@
+"""`POST /v1/chat/completions`: answer a conversation, whole or as a stream."""
+
+from functools import partial
+
+from contract.bodies import check_model, read_body
+from contract.endpoints import Accepted, Endpoint, Incoming
+from contract.openai.chat_answer import ChatAssembly, ChatCompletion, ChatCompletionChunk, ChunkChoice
+from contract.openai.chat_request import ChatBody
+from contract.openai.completions import REFUSALS
+from contract.openai.dialect import OpenAIDialect, OpenAIError
+from contract.openai.stream import AssembledCall, Head
+
+DIALECT = OpenAIDialect(prompt_field="messages")
+
+
+def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
+    """Raises Refusal."""
+    body = read_body(ChatBody, incoming.body)
+    model = check_model(body.model, incoming.models)
+    body.check()
+    grammar = None if body.forces_a_call else body.grammar()  # a forced call has a grammar of its own
+    requests = body.requests(
+        [body.conversation()],
+        body.params(
+            max_tokens=body.chosen_max_tokens,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        ),
+        grammar=grammar,
+        parse_response=grammar is None or bool(body.tools),
+        fill_context=True,
+    )
+    return AssembledCall(requests, body.stream, partial(_assembly, body, model), DIALECT, body.n, body.include_usage)
+
+
+def _assembly(body: ChatBody, model: str, accepted: Accepted) -> ChatAssembly:
+    return ChatAssembly(
+        Head(f"chatcmpl-{accepted.request_id}", model),
+        body.n,
+        body.prefix(),
+        body.logprobs,
+        body.return_token_ids,
+        body.parallel_tool_calls,
+    )
+
+
+ENDPOINT = Endpoint(
+    path="/v1/chat/completions",
+    parse=parse,
+    summary="Answer a conversation (OpenAI's API)",
+    request=ChatBody,
+    answer=ChatCompletion,
+    stream=(ChatCompletionChunk, OpenAIError),
+    stream_description=(
+        "With `stream: true`: server-sent events. One `data:` line of JSON with the role for each choice, then one "
+        "for each piece of a message; if `stream_options.include_usage` is set, one without choices; then "
+        "`data: [DONE]`. An error in place of a chunk ends the stream."
+    ),
+    stream_example=(
+        'data: {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": '
+        '[{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null}]}\n\n'
+        'data: {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": '
+        '[{"index": 0, "delta": {"content": "4"}, "logprobs": null, "finish_reason": null}]}\n\n'
+        'data: {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": '
+        '[{"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"}]}\n\n'
+        "data: [DONE]\n\n"
+    ),
+    example={"messages": [{"role": "user", "content": "What is 2 + 2?"}], "stream": True},
+    refusals=REFUSALS,
+    error=OpenAIError,
+)

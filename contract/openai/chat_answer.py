@@ -1,0 +1,207 @@
+"""What `POST /v1/chat/completions` answers with: deltas, and the message that they add up to."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+from contract.answers import Omittable, Wire
+from contract.openai.logprobs import ChatLogprobs, chat_logprob
+from contract.openai.stream import FINISH_REASONS, Head
+from contract.openai.usage import CompletionUsage
+from interface.events import Event, Finished, Part, TextPart, Token, ToolCallPart
+
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCall(Wire):
+    """`arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageToolCall(Wire):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaToolCall(Wire):
+    """A tool call, whole. Clients join the strings of one index, so no part of it comes twice."""
+
+    index: int
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+@dataclass(frozen=True, slots=True)
+class Delta(Wire):
+    """What a chunk adds to a message."""
+
+    role: Omittable[Literal["assistant"]] = None
+    content: Omittable[str] = None
+    reasoning_content: Omittable[str] = None
+    tool_calls: Omittable[list[DeltaToolCall]] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkChoice(Wire):
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: ChatFinishReason | None = None
+    stop_reason: Omittable[str | int] = None
+    token_ids: Omittable[list[int]] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCompletionChunk(Wire):
+    """An event of a stream; the one with the usage has no choices."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Omittable[CompletionUsage] = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantReply(Wire):
+    """The model's message. `content` is null if there are only tool calls."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None = None
+    reasoning_content: Omittable[str] = None
+    tool_calls: Omittable[list[MessageToolCall]] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatChoice(Wire):
+    index: int
+    message: AssistantReply
+    logprobs: ChatLogprobs | None
+    finish_reason: ChatFinishReason
+    stop_reason: Omittable[str | int] = None
+    token_ids: Omittable[list[int]] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCompletion(Wire):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: CompletionUsage
+
+
+@dataclass(slots=True)
+class ChatAssembly:
+    """Turns the events of `n` sequences into deltas."""
+
+    head: Head
+    n: int
+    prefix: str = ""
+    shows_logprobs: bool = False
+    shows_token_ids: bool = False
+    parallel_tool_calls: bool = True
+    finished: dict[int, Finished] = field(default_factory=dict)
+    _calls: dict[int, int] = field(default_factory=dict)
+    """How many tools each choice has called."""
+
+    def start(self) -> Iterable[ChunkChoice]:
+        """The role, once and in the order of the choices: some clients count on both."""
+        return [ChunkChoice(index, Delta("assistant", self.prefix)) for index in range(self.n)]
+
+    def take(self, event: Event) -> ChunkChoice | None:
+        match event:
+            case Token():
+                return self._token(event)
+            case Finished():
+                return self._end(event)
+        return None
+
+    def chunk(self, pieces: list[ChunkChoice], usage: CompletionUsage | None) -> ChatCompletionChunk:
+        head = self.head
+        return ChatCompletionChunk(head.id, "chat.completion.chunk", head.created, head.model, pieces, usage)
+
+    def whole(self, pieces: list[ChunkChoice], usage: CompletionUsage) -> ChatCompletion:
+        in_order = sorted(pieces, key=_index)  # a stable sort: the pieces of a choice stay in their order
+        choices = [_joined(list(its_pieces)) for _, its_pieces in groupby(in_order, key=_index)]
+        return ChatCompletion(self.head.id, "chat.completion", self.head.created, self.head.model, choices, usage)
+
+    def _token(self, token: Token) -> ChunkChoice | None:
+        parts = token.as_parts()
+        shows_logprobs = self.shows_logprobs and token.logprobs is not None
+        if not parts and not shows_logprobs and not self.shows_token_ids:
+            return None  # its text comes with a later token
+        return ChunkChoice(
+            token.index,
+            self._delta(token.index, parts),
+            ChatLogprobs([chat_logprob(token.logprobs)]) if shows_logprobs and token.logprobs else None,
+            token_ids=[token.token_id] if self.shows_token_ids else None,
+        )
+
+    def _delta(self, index: int, parts: Sequence[Part]) -> Delta:
+        calls = [self._call(index, part) for part in parts if isinstance(part, ToolCallPart)]
+        return Delta(
+            content=_text(parts, "content"),
+            reasoning_content=_text(parts, "reasoning"),
+            tool_calls=[call for call in calls if self.parallel_tool_calls or call.index == 0] or None,
+        )
+
+    def _call(self, index: int, part: ToolCallPart) -> DeltaToolCall:
+        number = self._calls.get(index, 0)
+        self._calls[index] = number + 1
+        function = FunctionCall(part.name, part.arguments or "{}")
+        return DeltaToolCall(number, f"call_{uuid.uuid4().hex}", "function", function)
+
+    def _end(self, finished: Finished) -> ChunkChoice:
+        self.finished[finished.index] = finished
+        reason: ChatFinishReason = "length" if FINISH_REASONS[finished.finish_reason] == "length" else "stop"
+        if reason == "stop" and self._calls.get(finished.index):
+            reason = "tool_calls"
+        return ChunkChoice(finished.index, Delta(), finish_reason=reason, stop_reason=finished.stop_reason)
+
+
+def _index(piece: ChunkChoice) -> int:
+    return piece.index
+
+
+def _text(parts: Iterable[Part], kind: str) -> str | None:
+    return "".join(part.text for part in parts if isinstance(part, TextPart) and part.kind == kind) or None
+
+
+def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
+    """A choice, of all its deltas; the last one has the reason why it ends."""
+    last = pieces[-1]
+    assert last.finish_reason is not None
+    deltas = [piece.delta for piece in pieces]
+    calls = [MessageToolCall(call.id, call.type, call.function) for delta in deltas for call in delta.tool_calls or ()]
+    content = "".join(delta.content or "" for delta in deltas)
+    message = AssistantReply(
+        "assistant",
+        content or (None if calls else ""),
+        reasoning_content="".join(delta.reasoning_content or "" for delta in deltas) or None,
+        tool_calls=calls or None,
+    )
+    logprobs = [entry for piece in pieces if piece.logprobs for entry in piece.logprobs.content]
+    token_ids = [token_id for piece in pieces for token_id in piece.token_ids or ()]
+    return ChatChoice(
+        last.index,
+        message,
+        ChatLogprobs(logprobs) if logprobs else None,
+        last.finish_reason,
+        last.stop_reason,
+        token_ids or None,
+    )

@@ -1,0 +1,174 @@
+"""Reads the body of `POST /v1/chat/completions`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from contract.bodies import LenientBody, refuse
+from contract.chat import Content, Conversation, ToolChoice, arguments_of, function_tool, thinking_arguments, tool_call
+from contract.openai.sampling import SamplingFields
+from contract.refusals import Refusal
+from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class CalledFunction(LenientBody):
+    """A function's name, and its arguments: a JSON object as text."""
+
+    name: Name
+    arguments: str = ""
+
+
+class ToolCall(LenientBody):
+    """A call that the assistant has made."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    def as_dict(self, where: str) -> dict[str, Any]:
+        """Raises Refusal."""
+        arguments = arguments_of(self.function.arguments, f"{where}.function.arguments")
+        return tool_call(self.id, self.function.name, arguments)
+
+
+class ChatMessage(LenientBody):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = Field(default=None, description="Also taken as `reasoning` and `thinking`.")
+    reasoning: str | None = None
+    thinking: str | None = None
+    function_call: Annotated[None, refuse("this field is out of use; use tool_calls")] = None
+
+    def as_dict(self, where: str) -> dict[str, Any]:
+        """The message in the form that chat templates expect. Raises Refusal."""
+        fields = {
+            "role": self.role,
+            "content": self.content,
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": self.reasoning_content or self.reasoning or self.thinking,
+            "tool_calls": [
+                call.as_dict(f"{where}.tool_calls.{number}") for number, call in enumerate(self.tool_calls or ())
+            ]
+            or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class Function(LenientBody):
+    """A function that the model may call. `parameters` is a JSON schema."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(LenientBody):
+    type: Literal["function"]
+    function: Function
+
+    def as_dict(self) -> dict[str, Any]:
+        one = self.function
+        return function_tool(one.name, one.description, one.parameters, one.strict)
+
+
+def tool_choice_of(value: Any) -> Any:
+    """A tool choice as chat completions write it, or as responses do, with fewer levels."""
+    match value:
+        case "none" | "auto" | "required":
+            return ToolChoice(value)
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
+            return ToolChoice(name=name)
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
+            return ToolChoice(mode, allowed=[_name_of(tool) for tool in tools])
+        case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(tools)}:
+            return ToolChoice(mode, allowed=[_name_of(tool) for tool in tools])
+    raise ValueError("Expected none, auto, required, a function's name or allowed tools")
+
+
+def _name_of(tool: Any) -> str:
+    match tool:
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+    raise ValueError("Expected allowed tools with a name each")
+
+
+Choice = Annotated[
+    ToolChoice,
+    BeforeValidator(tool_choice_of, json_schema_input_type=Literal["none", "auto", "required"] | dict[str, Any]),
+]
+
+
+class ChatBody(SamplingFields):
+    """A conversation to answer, and how to answer."""
+
+    messages: list[ChatMessage]
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER, description="An older max_completion_tokens.")
+    max_completion_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_INTEGER, description="Stop after this many tokens. The default is all the context."
+    )
+    logprobs: bool = Field(default=False, description="Report each token's log probability.")
+    top_logprobs: int | None = Field(
+        default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."
+    )
+    tools: list[FunctionTool] = Field(default_factory=list)
+    tool_choice: Choice = ToolChoice()
+    parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
+    reasoning_effort: str | None = Field(default=None, description="`none` turns reasoning off where a model can.")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model's chat template, `enable_thinking` for example."
+    )
+    add_generation_prompt: bool = True
+    continue_final_message: bool = Field(default=False, description="Continue the assistant's last message.")
+    add_special_tokens: bool = False
+    echo: bool = Field(default=False, description="Begin with the assistant's last message, if it is continued.")
+    return_token_ids: bool = Field(default=False, description="Give the answer's token ids, too.")
+    chat_template: Annotated[None, refuse("a request cannot bring a template; the model's own is used")] = None
+    functions: Annotated[None, refuse("this field is out of use; use tools", [])] = None
+    function_call: Annotated[None, refuse("this field is out of use; use tool_choice", "none")] = None
+    audio: Annotated[None, refuse("this model makes text only")] = None
+    modalities: Annotated[None, refuse("this model makes text only", ["text"], [])] = None
+    web_search_options: Annotated[None, refuse("this server searches nothing")] = None
+
+    @property
+    def chosen_max_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def forces_a_call(self) -> bool:
+        return self.tool_choice.mode == "required" or self.tool_choice.name is not None
+
+    def check(self) -> None:
+        """Raises Refusal."""
+        self.check_stream_options()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise Refusal(400, "top_logprobs: Expected logprobs: true with it.", param="top_logprobs")
+        begins_a_message = self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set
+        if self.continue_final_message and begins_a_message:
+            message = "continue_final_message: Expected only one of it and add_generation_prompt, got both."
+            raise Refusal(400, message, param="continue_final_message")
+
+    def conversation(self) -> ChatPrompt:
+        """Raises Refusal."""
+        return Conversation(
+            [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
+            [tool.as_dict() for tool in self.tools],
+            self.tool_choice,
+            self.parallel_tool_calls,
+            thinking_arguments(self.reasoning_effort) | self.chat_template_kwargs,
+            self.add_generation_prompt and not self.continue_final_message,
+            self.continue_final_message,
+            self.add_special_tokens,
+        ).prompt()
+
+    def prefix(self) -> str:
+        """What the answer begins with: the message that it continues, if that is wanted."""
+        return self.messages[-1].content or "" if self.echo and self.continue_final_message else ""

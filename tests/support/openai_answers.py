@@ -1,0 +1,97 @@
+"""Asks the OpenAI endpoints without a door, and joins their streams as a client does."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+import contract
+from interface.events import Event, Finished, Part, TextPart, Token, ToolCallPart
+from tests.support.asgi_client import events_of
+
+ACCEPTED = contract.Accepted("an-id", (3, 3, 3, 3))
+FINISHED = Finished("stop", 3, 2, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def parse(path: str, **body: Any) -> Any:
+    """The call that an endpoint makes of a body."""
+    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")
+    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("a-model",)))
+
+
+def refused(path: str, **body: Any) -> dict[str, Any]:
+    """The error that a body leads to; it must be a 400."""
+    with pytest.raises(contract.Refusal) as caught:
+        parse(path, **body)
+    answer = contract.refusal(path, caught.value)
+    assert answer.status == 400
+    error: dict[str, Any] = json.loads(answer.body)["error"]
+    return error
+
+
+def streamed(call: Any, events: Iterable[Event]) -> bytes:
+    """What the writer of a call makes of events."""
+    writer = call.writer(ACCEPTED)
+    return b"".join([writer.start(), *map(writer.event, events), writer.end()])
+
+
+def chunks(call: Any, events: Iterable[Event]) -> list[dict[str, Any]]:
+    return events_of(streamed(call, events))
+
+
+def whole(call: Any, events: Sequence[Event]) -> dict[str, Any]:
+    answer = call.answer(ACCEPTED, events)
+    assert answer.status == 200
+    content: dict[str, Any] = json.loads(answer.body)
+    return content
+
+
+def tokens(texts: Iterable[str], index: int = 0) -> list[Event]:
+    """Tokens with these texts, and the end."""
+    made = [Token(text, number, 1.0, number == 0, index) for number, text in enumerate(texts)]
+    return [*made, replace(FINISHED, index=index, completion_tokens=len(made))]
+
+
+def parsed_tokens(parts: Iterable[tuple[Part, ...]], index: int = 0) -> list[Event]:
+    """Tokens with these parts, and the end."""
+    made = [Token("", number, 1.0, number == 0, index, parts=one) for number, one in enumerate(parts)]
+    return [*made, replace(FINISHED, index=index, completion_tokens=len(made))]
+
+
+def joined_message(stream: Iterable[dict[str, Any]], index: int) -> dict[str, Any]:
+    """The message of one choice, as a client joins it: strings are concatenated, and tool calls by their index."""
+    message: dict[str, Any] = {}
+    calls: dict[int, dict[str, Any]] = {}
+    for choice in (choice for chunk in stream for choice in chunk["choices"] if choice["index"] == index):
+        for name, value in choice["delta"].items():
+            if name != "tool_calls":
+                message[name] = message.get(name, "") + value
+                continue
+            for call in value:
+                known = calls.setdefault(call["index"], {"id": "", "type": "function", "name": "", "arguments": ""})
+                known["id"] += call.get("id", "")
+                known["name"] += call["function"].get("name", "")
+                known["arguments"] += call["function"].get("arguments", "")
+    return message | {"tool_calls": [calls[number] for number in sorted(calls)]}
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
+PARTS: st.SearchStrategy[Part] = st.one_of(
+    st.builds(TextPart, st.sampled_from(["content", "reasoning"]), TEXTS),
+    st.builds(ToolCallPart, st.sampled_from(["add", "now"]), st.just('{"a": 1}') | st.just("{}")),
+)
+"""Random content, reasoning and tool calls."""
+CHOICES_OF_PARTS = st.lists(st.lists(st.lists(PARTS, max_size=3).map(tuple), max_size=6), min_size=1, max_size=3)
+"""For each of up to three choices, the parts of each token."""
+
+
+@st.composite
+def interleaved(draw: st.DrawFn, choices: Sequence[Sequence[Event]]) -> list[Event]:
+    """The events of several sequences, mixed, each sequence's own in their order."""
+    order = draw(st.permutations([index for index, events in enumerate(choices) for _ in events]))
+    iterators = [iter(events) for events in choices]
+    return [next(iterators[index]) for index in order]
