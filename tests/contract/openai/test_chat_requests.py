@@ -122,7 +122,8 @@ def test_tools_and_their_choice_reach_the_template() -> None:
 
 
 def test_no_tools_is_the_same_as_an_empty_list() -> None:
-    for body in ({}, {"tools": None}, {"tools": []}, {"tools": [], "tool_choice": "auto"}):
+    bodies: list[dict[str, Any]] = [{}, {"tools": None}, {"tools": []}, {"tools": [], "tool_choice": "auto"}]
+    for body in bodies:
         assert prompt_of(**body).tools is None
 
 
