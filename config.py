@@ -96,7 +96,7 @@ class Config:
         _one_of("auto", "float32", "bfloat16", "float16"),
         "auto, float32, bfloat16 or float16; auto is the checkpoint's own, but float32 for float16 on a CPU",
     )
-    max_streams: int = _setting(16, _whole(1), "slots: how many requests generate at once")
+    max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once")
     max_waiting: int = _setting(256, _whole(0), "how many more may wait for a slot; the next one gets a 503")
     context: int | None = _setting(
         None, _whole(2), "tokens of prompt and answer together; by default the model's own limit, at most 4096"
@@ -104,7 +104,7 @@ class Config:
     prefill_chunk: int = _setting(
         128,
         _whole(1),
-        "prompt tokens that a step takes at most beside running streams; four times as many if it delays none, or few",
+        "most prompt tokens prefilled per step while streams decode (up to 4x when few or none do)",
     )
     compile: bool = _setting(
         False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler"
@@ -112,12 +112,12 @@ class Config:
     quantize: str | None = _setting(
         None,
         _one_of("int8", "int4"),
-        "int8 or int4 compiles, with weights of so many bits: less memory for them, and few streams much faster",
+        "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few streams",
     )
     generation_config: str = _setting(
         "auto",
         _one_of("auto", "off"),
-        "auto samples as the model's generation config says where a request does not; off ignores it",
+        "auto uses the sampling defaults of the model's generation config; off ignores them",
     )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
@@ -132,7 +132,9 @@ class Config:
         "stay leaves it running, with /live and /health failing",
     )
     transcript: bool = _setting(
-        False, _switch, "show every message of each request, prompts and all: here, and at /transcript/{request_id}"
+        False,
+        _switch,
+        "show every message of each request, prompts too: in the terminal and at /transcript/{request_id}",
     )
 
     @classmethod

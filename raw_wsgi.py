@@ -8,7 +8,7 @@ it lacks shows next to `raw_asgi.py`, which has the same order and the same name
 
     receive    There is none. Nothing tells the application that the client has left; the server finds out when a
                write fails, and then calls `close`. So `listen_for_disconnect` is missing here, and an answer that is
-               not streamed is generated to its end whoever waits for it.
+               not streamed is generated to its end even if the client has left.
     await      There is none. Each open stream holds its worker, be it a thread or a process, from the first block to
                the last, also while it waits for a token.
     send       There is none. Headers leave with the first block that is not empty, not before.

@@ -1,9 +1,8 @@
 """The one thread that touches tensors, whichever thread steps the engine.
 
-OpenMP keeps a team of helper threads for each thread that ever computed. As soon as there are more of them than
-cores, no team waits actively for its next piece of work any more: every helper sleeps, and must be woken, in each of
-the hundreds of small parallel loops of a step. On two cores that made a step nearly half as slow again; a hop to this
-thread and back costs a ten-thousandth of a second.
+OpenMP keeps a team of helper threads for each thread that has ever computed. As soon as there are more helpers than
+cores, they stop spinning between pieces of work: every helper sleeps and must be woken in each of the hundreds of small
+parallel loops of a step. On two cores that made a step almost 50% slower; a hop to this thread and back costs 0.1 ms.
 """
 
 import threading
@@ -17,7 +16,7 @@ import torch
 Result = TypeVar("Result")
 
 LARGE_BLOCK = 31 * 2**20
-"""Bytes. What glibc goes by has an upper limit of 32 MiB."""
+"""Bytes; just below the 32 MiB cap that glibc puts on its M_MMAP_THRESHOLD."""
 
 _lock = threading.Lock()
 _work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -31,7 +30,7 @@ def on_tensor_thread(function: Callable[[], Result]) -> Result:
         return function()
     with _lock:
         if _thread is None or not _thread.is_alive():  # a fork leaves its threads behind
-            # A daemon: at exit, nobody waits for a download or for a long step.
+            # A daemon, so that the process can exit during a download or a long step.
             _thread = threading.Thread(target=_run, name="tensors", daemon=True)
             _thread.start()
     outcome: Future[Result] = Future()
@@ -47,14 +46,14 @@ def _run() -> None:
             outcome.set_result(function())
         except BaseException as error:
             outcome.set_exception(error)
-        del outcome, function  # and with them a model that nobody else holds any more
+        del outcome, function  # and with them the last reference to a model that is gone
 
 
 def _keep_freed_memory() -> None:
     """Have glibc keep what a layer frees for the next one.
 
     It gives memory back to the system as soon as more is free than twice the largest block that it ever mapped and
-    freed. A layer frees ten megabytes if the step has a large chunk; given back, they are mapped anew in every layer,
+    freed. A layer frees ten megabytes if the step has a large chunk; given back, they are mapped again in every layer,
     and the system zeroes them page by page.
     """
     torch.empty(LARGE_BLOCK, dtype=torch.uint8)

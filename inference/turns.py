@@ -1,11 +1,11 @@
-"""Taking turns: threads that wait for one engine's events, and step it themselves, one at a time.
+"""Takes turns among threads that wait for one engine's events and step it themselves, one at a time.
 
-Whoever waits either steps, or waits while another one steps; so there is no thread of the engine's own, and an engine
-that nobody waits for stands still.
+A waiting thread either steps, or waits while another one steps. So the engine needs no thread of its own, and an engine
+without waiting threads stands still.
 
 Invariants:
     - At most one step runs at a time.
-    - A thread never steps while it has news: 64 that wait share each step, they do not make 64.
+    - A thread never steps while it has news, so 64 waiting threads share each step.
 """
 
 import threading
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 
 class Turns:
-    """One step after the other, run by whichever thread's turn it is."""
+    """Runs one step after the other, each on the thread whose turn it is."""
 
     def __init__(self, step: Callable[[], object]) -> None:
         self._step = step
@@ -26,7 +26,7 @@ class Turns:
         """Step, or let others step, until there is news.
 
         Returns:
-            Whether there is; False at the end of the first step that `seconds` have passed with.
+            Whether there is news. False after the first step that ends past `seconds`.
         """
         deadline = time.monotonic() + seconds
         while not has_news():
@@ -43,7 +43,7 @@ class Turns:
         return True
 
     def step(self) -> None:
-        """Return when a step has begun since the call; run it if nobody else does."""
+        """Return when a step that began after the call has run; run it unless another thread does."""
         with self._turn:
             begun = self._begun
             self._turn.wait_for(lambda: self._begun > begun or not self._is_stepping)

@@ -1,6 +1,6 @@
 """The two protocols of an engine: the one that is stepped, and the service that a driver talks to.
 
-`EngineProtocol` is the synchronous face of an engine that computes in this process: somebody calls `step`.
+`EngineProtocol` is the synchronous face of an engine that computes in this process when its `step` is called.
 `EngineService` is what a driver talks to: events are pushed to it, and so is a failure, so an engine that dies while
 idle is noticed. `backends.stepped` makes the second out of the first.
 """
@@ -126,4 +126,4 @@ class EngineService(Protocol):
         """Answer a question about the model or its tokens, off the loop. Raises what the question raises."""
 
     async def close(self) -> None:
-        """Stop working and let go of everything; a second call does nothing."""
+        """Stop working and release everything; a second call does nothing."""

@@ -180,8 +180,8 @@ def next_sequence_id() -> SequenceId:
 class GenerationRequest:
     """One sequence to generate.
 
-    Whoever makes a request knows its `sequence_id` before the engine does, so no event can arrive for a number that
-    its receiver has not heard of.
+    A request has its `sequence_id` from the start, so no event can arrive for a number that its receiver does not
+    know yet.
     """
 
     prompt: Prompt

@@ -129,7 +129,7 @@ export class Column {
     const read = this.views.reduce((sum, view) => sum + view.count, 0);
     if (leaveAfter !== null && this.made !== null) {
       const extra = this.made - read;
-      words.push(`Left after ${counted(read, "token")}; the engine made ${this.made}, ${extra === 0 ? "none" : extra} of them for nobody.`);
+      words.push(`Left after ${counted(read, "token")}; the engine made ${this.made}, ${extra === 0 ? "none" : extra} of them for no reader.`);
     }
     if (count > 1 && this.firstTokens.length > 0) {
       words.push(`The last of ${this.firstTokens.length} first tokens came after ${milliseconds(this.firstTokens.at(-1))}.`);

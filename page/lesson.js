@@ -61,7 +61,7 @@ function bodyOf(lane) {
 function whoFroze() {
   if (columns.some((column) => column.problems.length > 0)) return "Something went wrong; the columns say what.";
   const frozen = columns.filter((column) => column.froze).map((column) => `${column.name} (${column.slowest})`);
-  if (frozen.length === 0) return "Nobody froze.";
+  if (frozen.length === 0) return "No server froze.";
   return `Froze: ${frozen.join(", ")}. ${frozen.length === columns.length ? "" : "The others answered all the time."}`;
 }
 

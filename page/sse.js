@@ -23,7 +23,7 @@ export async function* serverSentEvents(body) {
       }
     }
   } finally {
-    // Whoever stops listening early lets go of the connection too; a reader that has failed has nothing to let go of.
+    // A listener that stops early closes the connection too; a reader that has failed has nothing left to close.
     reader.cancel().catch(() => {});
   }
 }

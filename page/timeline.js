@@ -29,7 +29,7 @@ export class Timeline {
     this.pendingSince = null;
   }
 
-  /** A token arrived. Streams that run beside each other have a lane each. */
+  /** A token arrived. Streams that run at the same time have a lane each. */
   token(lane = 0, lanes = 1) {
     const now = this.axis.now();
     const top = lane / lanes + (lanes > 1 ? 0.02 : 0.1);

@@ -1,6 +1,6 @@
 // The messages of one request as they pass through the server, over EventSource.
 //
-// An EventSource asks again whenever its connection closes, for ever, unless somebody says that this was the end: the
+// An EventSource asks again whenever its connection closes, for ever, unless it is told that this was the end: the
 // server's `end` event says so here, and then it is closed. (A server that is asked again all the same answers 204,
 // which ends it too.) A refused one, such as a 404, closes itself and is not asked again by the browser.
 

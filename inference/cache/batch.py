@@ -61,7 +61,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `slot_attention` is told beside the queries, keys and values."""
+    """What `slot_attention` needs to know in addition to the queries, keys and values."""
 
     cache: KVCache
     token_ids: Tensor  # [1, tokens]

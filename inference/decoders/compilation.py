@@ -2,8 +2,9 @@
 
 One layer is compiled, not the model: all layers have the same code, and their weights are inputs to it, so one graph
 serves every layer. The number of tokens is an unknown of the graph, and attention and packed matrix products are
-operators that it does not look into. So two graphs of a layer serve every mix of prompts and streams, one for a single
-token and one for more, and both are made before the server is ready. Inductor keeps them on disk for the next start.
+operators that the compiler does not look into. So two graphs of a layer serve every mix of prompts and streams, one for
+a single token and one for more, and both are made before the server is ready. Inductor keeps them on disk for the next
+start.
 """
 
 from contextlib import AbstractContextManager
@@ -33,7 +34,7 @@ class MergeEqualProducts(CustomGraphPass):
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Let a model's layers be compiled at their next calls; on the tensor thread, whose setting inductor reads.
+    """Have a model's layers compiled at their next calls. Call it on the tensor thread, whose settings inductor reads.
 
     Raises:
         ValueError: the model does not say which of its modules are its layers.
@@ -52,7 +53,7 @@ def uncompile_layers(model: PreTrainedModel) -> None:
 
 
 def as_compiled() -> AbstractContextManager[Any]:
-    """Within this, a call that no graph fits runs uncompiled: nobody waits for a compiler any more."""
+    """Within this, a call that no graph fits runs uncompiled, so that no request waits for a compiler."""
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("eager_on_recompile")
     return stance
 

@@ -1,9 +1,9 @@
-"""Decode steps as CUDA graphs: a GPU is told of a step's thousand kernels in one call instead of one by one.
+"""Decode steps as CUDA graphs: one call launches a step's thousand kernels, instead of a call for each.
 
 A graph does the same work at the same addresses each time it is replayed. So a step is laid out with a row for every
-slot, in the slots' order, whether somebody decodes there or not, and reads the cache up to one of a few lengths: one
-graph for each length, all made before the server is ready. A row that nobody uses writes to a spare column behind the
-context. Steps with a prompt in them run as they are: they are long enough for their launches not to count.
+slot, in the slots' order, used or not, and reads the cache up to one of a few lengths: one graph for each length, all
+made before the server is ready. An unused row writes to a spare position behind the context. Steps with a prefill run
+as they are, because they are long enough for the launches not to matter.
 
 Source: "CUDA Graphs" in torch's CUDA semantics.
 """
@@ -26,7 +26,7 @@ Work = Callable[[], Tensor]
 class GraphedDecoder:
     """A decoder whose steps without prefill are replayed.
 
-    `capture` turns a piece of work into one that is replayed; it is `captured` but in tests without a GPU.
+    `capture` turns a function into its replay. It is `captured`, except in tests without a GPU.
     """
 
     def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]) -> None:
@@ -56,7 +56,7 @@ class GraphedDecoder:
         return logits[batch.slots[batch.sampled]]
 
     def compile(self, try_out: TryOut) -> None:
-        """The graphs are what compiling means here, and they are made."""
+        """Do nothing: the graphs, which are what compiling means here, exist already."""
 
     def _lengths(self) -> list[int]:
         """Powers of two, and the whole cache: no step reads more than twice what it needs."""
@@ -89,7 +89,7 @@ def has_graphs(device: torch.device) -> bool:
 
 
 def captured(work: Work) -> Work:
-    """The work as a CUDA graph. What it returns is written over by the next replay."""
+    """Return the work as a CUDA graph. The next replay overwrites what it returns."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # libraries set themselves up at their first calls, which must not be captured

@@ -1,8 +1,8 @@
 """Computes a batch for a Llama-type model in few operators of torch: what the engine runs by default.
 
 For one token, or sixteen, an operator costs more for being called than for what it computes. The model's own forward
-in transformers calls 42 in a layer, this one 18 (views not counted). It is also the plainest account of what a step is,
-beside `native/decoder.cpp`, which does the same in one call.
+in transformers calls 42 in a layer, this one 18 (views not counted). It is also the plainest account of what a step is;
+`native/decoder.cpp` does the same in one call.
 """
 
 import torch
@@ -76,13 +76,13 @@ class _Layer:
         sizes = self._sizes
         tokens = len(cosines)
         parts = self._qkv(normed)[:tokens].view(tokens, -1, sizes.head_dim)  # [tokens, heads + 2 kv_heads, head_dim]
-        turned, value = parts[:, : -sizes.kv_heads], parts[:, -sizes.kv_heads :]
+        rotated, value = parts[:, : -sizes.kv_heads], parts[:, -sizes.kv_heads :]
         if self._query_norm is not None and self._key_norm is not None:
-            query, key = turned[:, : sizes.heads], turned[:, sizes.heads :]
-            turned = torch.cat([self._query_norm(query), self._key_norm(key)], dim=1)
-        # A head's two halves change places; the sines of the first half have the other sign.
-        turned = torch.addcmul(turned * cosines, turned.roll(sizes.head_dim // 2, dims=-1), sines)
-        query, key = turned[:, : sizes.heads], turned[:, sizes.heads :]
+            query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
+            rotated = torch.cat([self._query_norm(query), self._key_norm(key)], dim=1)
+        # The two halves of a head change places; the sines of the first half have the opposite sign.
+        rotated = torch.addcmul(rotated * cosines, rotated.roll(sizes.head_dim // 2, dims=-1), sines)
+        query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
         attended = attend_slots(batch, self._number, query, key, value, sizes.scale).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
 

@@ -1,7 +1,7 @@
 """Turns a growing list of token ids into text, never splitting a character.
 
 A byte-level tokenizer may spread one character over several tokens; decoded too early, its first bytes show as
-U+FFFD. Tokens are also not decoded alone: a space may belong to the border between two of them.
+U+FFFD. Tokens are also not decoded alone: a space may belong to the boundary between two of them.
 
 Invariant: the joined results of `push` and `flush` are the decode of all the ids. (For tokenizers with byte fallback
 this holds for valid UTF-8; what they decode invalid bytes to depends on the bytes after them.)
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"
 CONTEXT = 8
-"""Tokens kept before the new ones, so that each is decoded in company."""
+"""Tokens kept before the new ones, so that none is decoded alone."""
 
 
 class Detokenizer:
@@ -20,34 +20,34 @@ class Detokenizer:
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
         self._window: list[int] = []
-        self._given = 0  # characters of the decoded window that have been returned
-        self._border: int | None = None  # a place in the window where a character ended
+        self._returned = 0  # characters of the decoded window that have been returned
+        self._boundary: int | None = None  # an index in the window at which a character ended
 
     def push(self, token_id: int) -> str:
         """Add a token; return the text that it completes, without a character's first half."""
         self._window.append(token_id)
         decoded = self._decode(self._window)
         complete = decoded.rstrip(REPLACEMENT)
-        text = complete[self._given :]
-        self._given += len(text)
+        text = complete[self._returned :]
+        self._returned += len(text)
         if len(complete) == len(decoded):
             self._forget()
         return text
 
     def flush(self) -> str:
-        """Return what is held back, at the end of the text: half a character stays one, as U+FFFD."""
-        text = self._decode(self._window)[self._given :]
-        self._given += len(text)
+        """Return what is held back at the end of the text; half a character becomes U+FFFD."""
+        text = self._decode(self._window)[self._returned :]
+        self._returned += len(text)
         return text
 
     def _forget(self) -> None:
         """Drop what is no longer needed as context; called where a character has just ended."""
-        if self._border is None:
-            self._border = len(self._window)
+        if self._boundary is None:
+            self._boundary = len(self._window)
             return
-        context = self._window[self._border :]
+        context = self._window[self._boundary :]
         # A context without text would not do: many tokenizers drop the space before a text's first word.
         if len(context) >= CONTEXT and (text := self._decode(context)):
             self._window = context
-            self._given = len(text)
-            self._border = len(context)
+            self._returned = len(text)
+            self._boundary = len(context)

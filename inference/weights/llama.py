@@ -106,7 +106,7 @@ def check(model: PreTrainedModel, context: int) -> None:
         raise NotLlama(f"activation {config.hidden_act}; expected silu")
     linear = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj, model.lm_head)
     if not all(isinstance(part, nn.Linear) and part.bias is None for part in linear):
-        raise NotLlama("biases beside those of queries, keys and values, or layers that are not linear")
+        raise NotLlama("biases other than those of queries, keys and values, or layers that are not linear")
     if decoder.rotary_emb.rope_type not in FIXED_ROTATIONS:
         raise NotLlama(f"rotary embedding {decoder.rotary_emb.rope_type}; expected {', '.join(FIXED_ROTATIONS)}")
     for layer in decoder.layers:
@@ -118,7 +118,7 @@ def check(model: PreTrainedModel, context: int) -> None:
 def take_apart(model: PreTrainedModel, positions: int) -> Llama:
     """The weights of a model that has passed `check`, and the angles of so many positions.
 
-    The model is left without its layers, so that nobody keeps a layer's weights while they are packed one by one.
+    The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
     """
     decoder: Any = model.model
     lm_head: Any = model.lm_head

@@ -139,7 +139,7 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
     [
         (LlamaConfig(**{**SHAPE, "head_dim": 24}), "heads of 24 numbers; expected a multiple of 16"),
         (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation gelu; expected silu"),
-        (LlamaConfig(**SHAPE, mlp_bias=True), "biases beside those of queries, keys and values"),
+        (LlamaConfig(**SHAPE, mlp_bias=True), "biases other than those of queries, keys and values"),
         (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
         (MistralConfig(**SHAPE, sliding_window=8), "look back 8 tokens only; expected the context's 250"),
     ],

@@ -84,7 +84,7 @@ def test_leaving_after_five_tokens_shows_what_each_engine_still_made(open_page: 
     for name in COLUMNS:
         verdict = column(page, name).locator(".verdict")
         expect(verdict).to_contain_text(
-            re.compile(r"Left after 5 tokens; the engine made \d+, (none|\d+) of them for nobody\.")
+            re.compile(r"Left after 5 tokens; the engine made \d+, (none|\d+) of them for no reader\.")
         )
         read, made = map(int, re.findall(r"after (\d+) tokens; the engine made (\d+)", verdict.text_content())[0])
         assert read == 5 <= made < 500

@@ -25,7 +25,7 @@ def build(source: Path, definitions: Mapping[str, int]) -> ctypes.CDLL:
 
     CXX in the environment names the compiler, and CXXFLAGS adds to its flags, as usual.
 
-    A call into the library lets go of the interpreter's lock. Its OpenMP is the one that torch has loaded, so both
+    A call into the library releases the interpreter's lock. Its OpenMP is the one that torch has loaded, so both
     share one team of threads.
 
     Raises:

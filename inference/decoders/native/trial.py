@@ -1,4 +1,4 @@
-"""Tries a library's quantized products out: by themselves, on rows that somebody names, as a step computes them."""
+"""Tries a library's quantized products out: by themselves, on given rows, as a step computes them."""
 
 import ctypes
 
