@@ -6,27 +6,32 @@
 
 The engine runs in this process, compiled, on random weights in the shape of a model of 135 million parameters, whose
 step is short, with the vocabulary of SmolLM2 or of Qwen. Random weights give nearly flat distributions, where top_p
-leaves half of the vocabulary: real ones cost less. Rounds of greedy steps and of others take turns, and what is shown
-is the median over the rounds of the ratio of their medians, so that a noisy machine slows both.
+leaves half of the vocabulary: real ones cost less.
+
+What is measured is processor time on one thread, and of that the steps that took the least: neighbours on the machine
+cannot make these longer. Batches of greedy rows and of others take turns.
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from config import Config
 from engine import Engine
 from interface.events import Event, Token
 from interface.requests import SequenceId, text_request
 from study.benchmarks.shapes import prompt, write_checkpoint
+from study.common.client import percentile
 
 SHAPES = {49_152: "135M", 151_936: "135M, wide"}
 PROMPT_TOKENS = 200
 STEPS = 24
+FAST = 10
 GREEDY: Mapping[str, Any] = {"temperature": 0.0}
 SAMPLED: Mapping[str, Any] = {"temperature": 0.7, "seed": 1}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -51,8 +56,8 @@ class Stopwatch:
         self._engine = engine
         self._shape = shape
 
-    def batch(self, rows: Sequence[Mapping[str, Any]]) -> float:
-        """Seconds of a median step of one batch, a row for each of these settings."""
+    def batch(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Processor seconds of each step of one batch, a row for each of these settings."""
         started: set[SequenceId] = set()
 
         def note(events: Sequence[tuple[SequenceId, Event]]) -> None:
@@ -68,24 +73,25 @@ class Stopwatch:
         times = []
         has_more = True
         while has_more:
-            began = time.perf_counter()
+            began = time.process_time()
             has_more = self._engine.step()
-            times.append(time.perf_counter() - began)
-        return statistics.median(times[:STEPS])
+            times.append(time.process_time() - began)
+        return times
 
     def ratio(self, rows: Sequence[Mapping[str, Any]], rounds: int) -> tuple[float, float]:
-        """How much longer a step takes than a greedy one, and how long in seconds a greedy one takes."""
-        pairs = []
-        for number in range(rounds):
-            order = [[GREEDY] * len(rows), rows]
-            times = [self.batch(one) for one in (order if number % 2 else order[::-1])]
-            greedy, other = times if number % 2 else times[::-1]
-            pairs.append((other / greedy, greedy))
-        return statistics.median(ratio for ratio, _ in pairs), statistics.median(greedy for _, greedy in pairs)
+        """How much longer a step takes than a greedy one, and how many seconds a greedy one takes."""
+        greedy: list[float] = []
+        other: list[float] = []
+        for _ in range(rounds):
+            greedy += self.batch([GREEDY] * len(rows))
+            other += self.batch(rows)
+        fast = percentile(greedy, FAST)
+        return percentile(other, FAST) / fast, fast
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    torch.set_num_threads(1)
     for vocabulary in options.vocabulary:
         shape = SHAPES[vocabulary]
         with tempfile.TemporaryDirectory(prefix="bench-sampling-") as scratch:
