@@ -8,6 +8,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "../decoders/native/numbers.hpp"
@@ -110,14 +111,33 @@ void adjust(float *logits, int64_t size, const Row &row) {
     }
 }
 
-// e^((logit - largest) / temperature) for every token, so the largest weight is 1; 0 for those below min_p. Fills the
-// last block up with zeros, and the masses of the blocks.
+// e^x for x from SMALLEST to 0, as numbers.hpp has it for any x.
+constexpr float SMALLEST = -87;  // e^-87 is about 1.6e-38
+inline Floats exponential_of_negative(Floats x) {
+#if defined(__AVX512F__)
+    const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
+#else
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
+    const Floats n = (x * 1.44269504f + ROUNDER) - ROUNDER;
+#endif
+    const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Floats p = 0.0416666667f + r * (0.00833333f + r * 0.00138889f);
+    p = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * p)));
+#if defined(__AVX512F__)
+    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (Floats)((__builtin_convertvector(n, Ints) + 127) << 23);
+#endif
+}
+
+// e^((logit - largest) / temperature) for every token, so the largest weight is 1; 0 for those below min_p and for the
+// very least. Fills the last block up with zeros, and the masses of the blocks.
 void weigh(const float *logits, int64_t size, float largest, const Row &row, Scratch &scratch) {
-    const float factor = 1 / float(row.temperature), min_p = row.min_p;
+    const float factor = 1 / float(row.temperature), least = std::max(float(row.min_p), 2e-38f);
     const auto weights_of = [&](Floats x) {
         const Floats scaled = (x - largest) * factor;
-        const Floats weights = exponential(scaled);
-        return scaled > -87.0f && weights >= min_p ? weights : Floats{};
+        const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : Floats{} + SMALLEST);
+        return weights >= least ? weights : Floats{};
     };
     for (int64_t begin = 0, block = 0; begin < size; begin += BLOCK, ++block) {
         Floats mass = {};
@@ -168,7 +188,8 @@ void measure(const float *numbers, int64_t size, const float *thresholds, double
         Floats amount[STEPS] = {};
         for (int64_t i = begin; i < std::min(begin + BLOCK, size); i += LANES) {
             const Floats x = load(numbers + i), counted = BY == By::MASS ? x : Floats{} + 1;
-            for (int64_t step = 0; step < STEPS; ++step) amount[step] += x >= thresholds[step] ? counted : Floats{};
+            for (int64_t step = 0; step < STEPS; ++step)
+                amount[step] = x >= thresholds[step] ? amount[step] + counted : amount[step];
         }
         for (int64_t step = 0; step < STEPS; ++step) amounts[step] += sum(amount[step]);
     }
@@ -184,6 +205,20 @@ Cut cut_sorted(float *numbers, int64_t size, double amount, double goal) {
     const float least = numbers[kept - 1];
     const float *equals = std::lower_bound(numbers, numbers + kept, least, std::greater<float>());
     return {least, numbers + kept - equals};
+}
+
+// The smallest and the largest of at least LANES numbers.
+std::pair<float, float> range_of(const float *numbers, int64_t size) {
+    Floats least = load(numbers), most = least;
+    for (int64_t i = 0; i < size; i += LANES) {
+        const Floats x = load(numbers + std::min(i, size - LANES));  // the last ones overlap
+        least = x < least ? x : least;
+        most = x > most ? x : most;
+    }
+    float lanes[2][LANES];
+    store(lanes[0], least);
+    store(lanes[1], most);
+    return {*std::min_element(lanes[0], lanes[0] + LANES), *std::max_element(lanes[1], lanes[1] + LANES)};
 }
 
 // Thresholds from `most` down to `least`, less and less apart: evenly by their bits. The first is more than `least`.
@@ -215,13 +250,13 @@ Cut find_cut(const float *weights, int64_t size, double goal, float *candidates)
         if (step) amount += amounts[step - 1];
         if (found == 0) return {upper, std::numeric_limits<int64_t>::max()};  // short by rounding alone: keep all above
         if (found <= FEW) return cut_sorted<BY>(candidates, found, amount, goal);
-        const auto [least, most] = std::minmax_element(candidates, candidates + found);
-        if (*least == *most) {  // equal weights: as many as are missing
-            const double missing = (goal - amount) / (BY == By::MASS ? *least : 1);
-            return {*least, int64_t(std::clamp(std::ceil(missing), 1.0, double(found)))};
+        const auto [least, most] = range_of(candidates, found);
+        if (least == most) {  // equal weights: as many as are missing
+            const double missing = (goal - amount) / (BY == By::MASS ? least : 1);
+            return {least, int64_t(std::clamp(std::ceil(missing), 1.0, double(found)))};
         }
-        from = *least, to = std::nextafter(*most, ABOVE_ALL);
-        spread(*least, *most, thresholds);
+        from = least, to = std::nextafter(most, ABOVE_ALL);
+        spread(least, most, thresholds);
         weights = candidates;
         size = (found + LANES - 1) / LANES * LANES;
         std::fill(candidates + found, candidates + size, 0.0f);

@@ -4,8 +4,8 @@
     python -m study.benchmarks.bench_sampling --one-row            # one row of sixteen uses it
     python -m study.benchmarks.bench_sampling --vocabulary 151936 --streams 16
 
-The engine runs in this process, compiled, on random weights in the shape of a model of 135 million parameters, whose
-step is short, with the vocabulary of SmolLM2 or of Qwen. Random weights give nearly flat distributions, where top_p
+The engine runs in this process, compiled, on random weights in the shapes of the smallest models of their families,
+whose steps are short: SmolLM2-135M has 49,152 tokens, Qwen2.5-0.5B 151,936. Random weights give nearly flat distributions, where top_p
 leaves half of the vocabulary: real ones cost less.
 
 What is measured is processor time on one thread, and of that the steps that took the least: neighbours on the machine
@@ -28,7 +28,7 @@ from interface.requests import SequenceId, text_request
 from study.benchmarks.shapes import prompt, write_checkpoint
 from study.common.client import percentile
 
-SHAPES = {49_152: "135M", 151_936: "135M, wide"}
+SHAPES = {49_152: "135M", 151_936: "0.5B"}
 PROMPT_TOKENS = 200
 STEPS = 24
 FAST = 10

@@ -40,7 +40,7 @@ def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int,
 
 SHAPES: dict[str, LlamaConfig] = {
     "135M": _llama(vocabulary=49152, hidden=576, layers=30, heads=9, kv_heads=3, mlp=1536, tied=True),
-    "135M, wide": _llama(vocabulary=151936, hidden=576, layers=30, heads=9, kv_heads=3, mlp=1536, tied=True),
+    "0.5B": _llama(vocabulary=151936, hidden=896, layers=24, heads=14, kv_heads=2, mlp=4864, tied=True),
     "1.1B": _llama(vocabulary=32000, hidden=2048, layers=22, heads=32, kv_heads=4, mlp=5632, tied=False),
     # For trying the benchmark itself; its figures say nothing.
     "tiny": _llama(vocabulary=512, hidden=64, layers=2, heads=4, kv_heads=2, mlp=128, tied=True),
