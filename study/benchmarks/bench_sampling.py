@@ -5,8 +5,8 @@
     python -m study.benchmarks.bench_sampling --vocabulary 151936 --streams 16
 
 The engine runs in this process, compiled, on random weights in the shapes of the smallest models of their families,
-whose steps are short: SmolLM2-135M has 49,152 tokens, Qwen2.5-0.5B 151,936. Random weights give nearly flat distributions, where top_p
-leaves half of the vocabulary: real ones cost less.
+whose steps are short: SmolLM2-135M has 49,152 tokens, Qwen2.5-0.5B 151,936. Random weights give nearly flat
+distributions, where top_p leaves half of the vocabulary: real ones cost less.
 
 What is measured is processor time on one thread, and of that the steps that took the least: neighbours on the machine
 cannot make these longer. Batches of greedy rows and of others take turns.
