@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import contract
 from config import Config
 from serving.driver import Driver
+from serving.gate import Gate
 from serving.generation import Generation
 from serving.transcript.asgi import with_transcript
 
@@ -191,7 +192,7 @@ def create_app(driver: Driver) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.driver = driver
-    return with_transcript(app, driver.config)
+    return Gate(with_transcript(app, driver.config), driver)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

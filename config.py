@@ -122,6 +122,9 @@ class Config:
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
+    head_limit: float = _setting(20.0, _seconds, "seconds that a request's head may take, from the connection on")
+    body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; then comes a 408")
+    max_connections: int = _setting(4096, _whole(1), "connections at once; a request on one more gets a 503")
     step_limit: float = _setting(
         300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck"
     )

@@ -17,6 +17,7 @@ from typing import Any
 import contract
 from config import Config
 from serving.driver import Driver
+from serving.gate import Gate
 from serving.generation import Generation
 from serving.transcript.asgi import with_transcript
 
@@ -201,7 +202,7 @@ def create_app(driver: Driver) -> ASGIApp:
         else:
             raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
 
-    return with_transcript(app, driver.config)
+    return Gate(with_transcript(app, driver.config), driver)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

@@ -111,7 +111,7 @@ class SteppedService:
 
     def _on_driving_done(self, driving: "asyncio.Task[None]") -> None:
         """However the task came to its end: without it, no step will be made."""
-        if not self._is_closed:
+        if not self._is_closed and not driving.cancelled():  # cancelled by a loop that ends
             self._fail("the task that drives the engine has ended")
 
     async def _work_until_idle(self) -> None:

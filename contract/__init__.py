@@ -13,7 +13,7 @@ from contract.health import REPORTS
 from contract.openapi import openapi_document
 from contract.pages import PAGES, page
 from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
-from contract.requests import MAX_BODY_BYTES, body_too_large, check_media_type, request_id, route_path
+from contract.requests import MAX_BODY_BYTES, body_too_large, body_too_slow, check_media_type, request_id, route_path
 from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, blocks, frames
 from contract.table import ENDPOINTS
 
@@ -35,6 +35,7 @@ __all__ = [
     "Writer",
     "blocks",
     "body_too_large",
+    "body_too_slow",
     "check_media_type",
     "frames",
     "internal_error",

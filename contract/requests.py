@@ -42,6 +42,10 @@ def body_too_large() -> Refusal:
     return Refusal(413, f"Expected a body of at most {MAX_BODY_BYTES} bytes, got more")
 
 
+def body_too_slow(seconds: float) -> Refusal:
+    return Refusal(408, f"Expected the whole body within {seconds:g} s")
+
+
 def shortened(value: Any) -> Any:
     """Return a wrong input as it came if it is short and JSON can say it, else the beginning of how it looks."""
     if isinstance(value, bytes):

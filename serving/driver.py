@@ -26,12 +26,15 @@ from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
 from serving import shutdown
+from serving.exchanges import Exchanges
 from serving.generation import Generation
 from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
 
 SHUTDOWN = Failed("The server is shutting down", "shutdown")
+CUT_OFF = 0.5
+"""Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
 END_SLACK = 3.0
 """Seconds beyond `drain` after which a process whose engine has failed is ended, whatever its server still does."""
 
@@ -44,6 +47,7 @@ class Driver:
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:
         self.config = config
         self._load = load
+        self.exchanges = Exchanges(config)
         self._status = EngineStatus(config, "stopped: the server has not run the lifespan protocol")
         self._engine: EngineService | None = None
         self._open: dict[SequenceId, Generation] = {}
@@ -70,13 +74,15 @@ class Driver:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and carry its events until the context ends. Entering does not wait for the load."""
-        signalled = asyncio.Event()
+        signalled, again = asyncio.Event(), asyncio.Event()
         self._ends_on_failure = self.config.on_failure == "exit" and shutdown.owns_the_process()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watched, self._load_and_start)
                 tasks.start_soon(self._watched, self._drain_when, signalled)
-                with shutdown.signals_set(signalled):
+                tasks.start_soon(self._watched, self._hurry_when, again)
+                tasks.start_soon(self._watched, self.exchanges.watch)
+                with shutdown.signals_set(signalled, again):
                     yield
                 self._status.refuse("shutting down")
                 self._fail_all(SHUTDOWN)
@@ -177,9 +183,19 @@ class Driver:
         self._status.refuse("shutting down")
         await self._wait_until_none_is_open(self.config.drain)
         self._fail_all(SHUTDOWN)
-        await self._wait_until_none_is_open(1)
+        await self._wait_until_none_is_open(CUT_OFF)
+        await self._cut_off_all()
+
+    async def _hurry_when(self, signalled_again: asyncio.Event) -> None:
+        """At a second signal, end whatever is open now."""
+        await signalled_again.wait()
+        self._fail_all(SHUTDOWN)
+        await self._cut_off_all()
+
+    async def _cut_off_all(self) -> None:
         for generation in self._generations():
             generation.cancel()
+        await self.exchanges.end_all()
 
     async def _wait_until_none_is_open(self, seconds: float) -> None:
         self._none_is_open = anyio.Event()

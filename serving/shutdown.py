@@ -30,8 +30,11 @@ def owns_the_process() -> bool:
 
 
 @contextmanager
-def signals_set(event: asyncio.Event) -> Iterator[None]:
-    """Within this, Ctrl-C and SIGTERM set `event`, on the running loop, and then reach the server's own handler.
+def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
+    """Within this, Ctrl-C and SIGTERM set an event, on the running loop, and then reach the server's own handler.
+
+    The second signal does not reach it: a server that is forced to end leaves its tasks to the loop, which cancels
+    them, and that shows as a traceback for each. A third one is passed on again.
 
     Only the main thread may handle signals; on another one this does nothing.
     """
@@ -42,7 +45,11 @@ def signals_set(event: asyncio.Event) -> Iterator[None]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         # Only an event is set here: starting a task from a loop callback depends on which async library is found.
+        event = first if not first.is_set() else second
+        is_second = event is second and not second.is_set()
         loop.call_soon_threadsafe(event.set)
+        if is_second:
+            return
         handler = of_server[number]
         if callable(handler):
             handler(number, frame)

@@ -17,6 +17,7 @@ step, aborts in force at the next step. The prompt chooses the script:
     "prefill=30 pace=10 size=4000"
                         as many tokens as asked for, of 4000 characters each, after 30 steps without one, in steps of
                         10 ms; what is left out is 0 steps, 0 ms and 5 characters
+    "sleep 0.4"         the tokens of HELLO, after tokenizing for so many seconds
 
 A step lasts as long as the slowest request in it asks for, and at least `seconds_per_step`.
 `hold()` keeps every step from making tokens until `release(n)` lets n of them be made for each request.
@@ -285,7 +286,10 @@ class ScriptedEngine:
         return " ".join(map(str, token_ids))
 
     def _encode(self, request: GenerationRequest) -> EncodedRequest:
-        prompt_ids = list(range(len(text_of(request.prompt).split())))
+        words = text_of(request.prompt).split()
+        prompt_ids = list(range(len(words)))
+        if words[:1] == ["sleep"]:
+            time.sleep(float(words[1]))
         room = self.context - len(prompt_ids)
         max_tokens = request.params.max_tokens
         if max_tokens is None:

@@ -74,6 +74,7 @@ def on_a_socket(
 ) -> Iterator[Service]:
     """Serve with a real uvicorn, on a free port, in a thread. `settings` are uvicorn's."""
     service = assemble(door, engine, config)
+    settings = {"http": "h11"} | settings
     with serving_in_a_thread(service.app, timeout_graceful_shutdown=int(PATIENCE), **settings) as service.port:
         wait_until(lambda: service.driver.status == "ok", "the engine's start")
         try:

@@ -1,0 +1,127 @@
+"""The outermost layer of both ASGI applications: what every request passes before a door sees it.
+
+    app = Gate(app, driver)
+
+It keeps the list of open requests, hands messages on, and sees to it that each one ends: with a whole answer, or with
+a connection that is gone. What it refuses, it refuses in the shape of the API that was asked.
+
+Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import contract
+from interface.errors import EngineUnavailable, QueueFull
+from serving.driver import Driver
+from serving.exchanges import Exchange, Message, Receive, Scope, Send
+
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LEFT = contract.Answer(499, b"", "text/plain")
+"""For a client that has left. It reaches nobody; but a middleware around the application may insist on an answer."""
+ENDING = EngineUnavailable("The server is shutting down")
+NOT_AWAITED = (408, 413)
+"""Statuses of answers to a body that is not waited for: the connection ends with the answer."""
+
+
+class Gate:
+    """The middleware."""
+
+    def __init__(self, app: ASGIApp, driver: Driver) -> None:
+        self.app = app
+        self._config = driver.config
+        self._exchanges = driver.exchanges
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = self._exchanges.begin(receive)
+        scope["request_id"] = contract.request_id(_header(scope, b"x-request-id"))
+        sending = self._sending(exchange, send)
+        try:
+            if self._exchanges.is_full:
+                await _respond(scope, sending, self._refusal(scope, self._too_many()))
+                return
+            with exchange.cancel_scope:
+                await self.app(scope, self._receiving(exchange, receive), sending)
+            await self._finish(exchange, scope, sending)
+        finally:
+            self._exchanges.end(exchange)
+
+    def _receiving(self, exchange: Exchange, receive: Receive) -> Receive:
+        """`receive` with an eye on the body: how long it takes, and when it has come."""
+
+        async def receiving() -> Message:
+            if exchange.has_body:
+                message = await receive()
+            else:
+                message = await self._piece(exchange, receive)
+            if message["type"] == "http.disconnect":
+                exchange.has_left = True
+            return message
+
+        return receiving
+
+    async def _piece(self, exchange: Exchange, receive: Receive) -> Message:
+        """The next piece of the body, within its time."""
+        try:
+            async with asyncio.timeout(self._config.body_limit - exchange.age):
+                message = await receive()
+        except TimeoutError:
+            raise contract.body_too_slow(self._config.body_limit) from None
+        exchange.body_bytes += len(message.get("body", b""))
+        exchange.has_body = not message.get("more_body", False)
+        return message
+
+    def _sending(self, exchange: Exchange, send: Send) -> Send:
+        """`send` with an eye on how far the answer has come."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                if message["status"] in NOT_AWAITED and exchange.connection is not None:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                await send(message)
+            else:
+                await send(message)
+                exchange.is_complete = not message.get("more_body", False)
+
+        return sending
+
+    async def _finish(self, exchange: Exchange, scope: Scope, send: Send) -> None:
+        """End an answer that the application has left unfinished."""
+        if exchange.is_complete:
+            return
+        if exchange.status is None:
+            await _respond(scope, send, LEFT if exchange.has_left else self._refusal(scope, ENDING))
+        elif exchange.connection is not None:
+            exchange.connection.abort()
+            await asyncio.sleep(0)  # the server hears of it, and has nothing to complain about
+            await asyncio.sleep(0)
+
+    def _too_many(self) -> Exception:
+        return QueueFull(
+            f"Expected at most {self._config.max_connections} connections at once (ENGINE_MAX_CONNECTIONS)"
+        )
+
+    def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
+        return contract.refusal(contract.route_path(scope["path"], scope.get("root_path", "")), error)
+
+
+async def _respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
+    headers = answer.headers | {
+        "content-type": answer.media_type,
+        "content-length": str(len(answer.body)),
+        "x-request-id": scope["request_id"],
+    }
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    with suppress(OSError):
+        await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
+        await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)

@@ -1,0 +1,154 @@
+"""Clients that leave unheard, send too slowly, or do not read, over a real uvicorn: their connections end."""
+
+import contextlib
+import json
+import time
+
+import pytest
+
+from config import Config
+from tests.support.asgi_client import JSON, PATIENCE
+from tests.support.http_client import Connection
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.serving import Door, by_hand, on_a_socket, wait_until
+
+PROTOCOLS = ["h11", "httptools"]
+both_protocols = pytest.mark.parametrize("http", PROTOCOLS)
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+STRAY = {"a line end": b"\r\n", "a second request": HEALTH, "many requests": HEALTH * 2000}
+HALF = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+
+
+@both_protocols
+@pytest.mark.parametrize("stray", STRAY)
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
+def test_a_client_is_heard_to_leave_whatever_it_sent_after_its_request(
+    door: Door, http: str, stray: str, stream: bool
+) -> None:
+    with on_a_socket(door, http=http) as service, Connection(service.port) as leaver:
+        service.engine.hold()
+        leaver.send_generate("count 300", stream, max_tokens=300)
+        wait_until(lambda: service.engine.counters().running == 1)
+        leaver.send(STRAY[stray])
+        time.sleep(0.05)  # so that the server has read it, and pauses
+        leaver.socket.close()
+        wait_until(lambda: service.engine.aborted == [1], "the abort")
+
+
+@both_protocols
+def test_a_client_that_sent_more_and_stays_gets_both_answers(door: Door, http: str) -> None:
+    with on_a_socket(door, http=http) as service, Connection(service.port) as connection:
+        connection.send_generate("hello", stream=False)
+        connection.send(HEALTH)
+        assert connection.read_response().json()["text"] == "Hello, world!"
+        assert connection.read_response().json()["status"] == "ok"
+
+
+def is_gone(connection: Connection) -> bool:
+    """Whether the server has no such connection any more: the kernel answers what is sent to it with a reset."""
+    try:
+        connection.socket.send(b"x")
+    except OSError:
+        return True
+    return False
+
+
+@both_protocols
+def test_a_client_that_is_cut_off_for_not_reading_loses_its_connection(
+    door: Door, http: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Config(stall=0.1)
+    with on_a_socket(door, config=config, http=http) as service, Connection(service.port, 4096) as stuck:
+        stuck.send_generate("flood 1000", max_tokens=1000)
+        wait_until(lambda: service.driver.exchanges.open)
+        wait_until(lambda: not service.driver.exchanges.open, "the end of the request")
+        wait_until(lambda: is_gone(stuck), "the end of the connection")
+        assert not service.driver.exchanges.protocols
+    assert [record for record in caplog.records if record.name == "uvicorn.error" and record.levelname == "ERROR"] == []
+
+
+@both_protocols
+@pytest.mark.parametrize("sent", [b"", b"POST /gen", HALF[:-1], HALF], ids=["nothing", "half a line", "a head", "half"])
+def test_a_request_that_does_not_come_is_given_up(door: Door, http: str, sent: bytes) -> None:
+    config = Config(head_limit=0.3, body_limit=0.3)
+    with on_a_socket(door, config=config, http=http) as service:
+        with Connection(service.port) as first:
+            first.request("GET", "/health")
+            with Connection(service.port) as slow:
+                slow.send(sent)
+                status, headers = slow.read_head()
+                assert (status, headers["connection"]) == (408, "close")
+                slow.socket.settimeout(PATIENCE)
+                while slow.socket.recv(4096):
+                    pass
+        wait_until(lambda: not service.driver.exchanges.protocols)
+
+
+def test_a_body_that_drips_is_given_up_too(door: Door) -> None:
+    with on_a_socket(door, config=Config(body_limit=0.3)) as service, Connection(service.port) as slow:
+        slow.send(HALF)
+        while not slow.has_more():
+            slow.send(b" ")
+            time.sleep(0.02)
+        answer = slow.read_response()
+    assert answer.status == 408
+    assert "within 0.3 s" in answer.json()["detail"]
+
+
+def test_a_request_on_a_connection_beyond_the_limit_is_told_to_come_back(door: Door) -> None:
+    with on_a_socket(door, config=Config(max_connections=3)) as service, contextlib.ExitStack() as stack:
+        service.engine.hold()
+        connections = [stack.enter_context(Connection(service.port)) for _ in range(3)]
+        for connection in connections:
+            connection.send_generate("hello", stream=False)
+        wait_until(lambda: service.engine.counters().running == 3)
+        with Connection(service.port) as another:
+            refused = another.request("GET", "/docs")
+        assert refused.status == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "3 connections" in refused.json()["detail"]
+        service.engine.release()
+        assert [connection.read_response().status for connection in connections] == [200] * 3
+
+
+def test_idle_connections_beyond_the_limit_make_room(door: Door) -> None:
+    with on_a_socket(door, config=Config(max_connections=3)) as service, contextlib.ExitStack() as stack:
+        for _ in range(6):
+            connection = stack.enter_context(Connection(service.port))
+            connection.send_request("GET", "/health")
+        wait_until(lambda: 0 < len(service.driver.exchanges.protocols) <= 3, "room for others")
+        wait_until(lambda: not service.driver.exchanges.is_full)
+
+
+def test_many_half_sent_requests_leave_room_for_others(door: Door) -> None:
+    with on_a_socket(door, config=Config(head_limit=0.5)) as service, contextlib.ExitStack() as stack:
+        for _ in range(300):
+            half = stack.enter_context(Connection(service.port))
+            half.send(b"GET /health HTT")
+        connection = stack.enter_context(Connection(service.port))
+        assert connection.request("GET", "/health").status == 200
+        wait_until(lambda: len(service.driver.exchanges.protocols) == 1, "the end of the half-sent ones")
+        assert connection.request("GET", "/health").status == 200
+
+
+@pytest.mark.anyio
+async def test_a_middleware_that_insists_on_an_answer_gets_one_for_a_client_that_left(door: Door) -> None:
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    async def pass_on(request: Request, call_next: object) -> Response:
+        response: Response = await call_next(request)  # type: ignore[operator]
+        return response
+
+    async with by_hand(door, ScriptedEngine()) as service:
+        service.client.app = BaseHTTPMiddleware(service.app, pass_on)
+        service.engine.hold()
+        for stream in (True, False):
+            async with service.client.open("POST", "/generate", JSON) as exchange:
+                exchange.send_body(json.dumps({"prompt": "hello", "stream": stream}).encode()[:10], more_body=True)
+                exchange.disconnect()
+                await exchange.end()
+            async with service.client.open_generate("hello", stream=stream) as exchange:
+                exchange.disconnect()
+                await exchange.end()
