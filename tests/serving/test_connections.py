@@ -7,9 +7,9 @@ import time
 import pytest
 
 from config import Config
+from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, PATIENCE
 from tests.support.http_client import Connection
-from tests.support.scripted_engine import ScriptedEngine
 from tests.support.serving import Door, by_hand, on_a_socket, wait_until
 
 PROTOCOLS = ["h11", "httptools"]
