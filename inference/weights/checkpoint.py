@@ -22,7 +22,7 @@ from inference.weights.gguf_llama import llama_from_gguf
 from inference.weights.gguf_names import models_in
 from inference.weights.gguf_source import GGUFSource
 from inference.weights.hub import bring
-from inference.weights.known import Loaded, is_leftover, refuse_larger, refuse_missing, refuse_nan
+from inference.weights.known import Loaded, is_leftover, reason, refuse_larger, refuse_missing, refuse_nan
 from inference.weights.llama import Llama, NotLlama
 from inference.weights.quiet import quiet
 from interface.errors import LoadError
@@ -85,9 +85,16 @@ def load_checkpoint(config: Config) -> Checkpoint:
         LoadError: there is no such model, device or context, or the checkpoint is broken.
     """
     device = _device(config.device)
-    source = find_source(config.model)
-    with quiet():
-        return _load(source, config, device)
+    try:
+        source = find_source(config.model)
+        with quiet():
+            return _load(source, config, device)
+    except OSError as error:
+        raise LoadError(
+            f"{error.filename or config.model}: cannot be read: {error.strerror or reason(error)}"
+        ) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise LoadError(f"{config.model}: its weights do not fit the memory of {device}") from error
 
 
 def find_source(name: str) -> Source:
@@ -134,7 +141,7 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
         model=model,
         tokenizer=tokenizer,
         context=context,
-        eos_ids=find_eos_ids(sources, tokenizer, model_config.get_text_config().eos_token_id),
+        eos_ids=find_eos_ids(sources, tokenizer, getattr(model_config.get_text_config(), "eos_token_id", None)),
         sampling_defaults=defaults,
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )

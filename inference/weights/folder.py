@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -60,18 +61,20 @@ class Folder:
         tensors = len(self._tensors) or None
         check_numbers(self.config_path, self.settings, self.elements, tensors)
         try:
-            config: PreTrainedConfig = CONFIG_MAPPING[self.settings["model_type"]].from_dict(self._numbered())
+            kind = CONFIG_MAPPING[self.settings["model_type"]]
+            settings, _ = kind.get_config_dict(str(self._path), local_files_only=True)
+            config: PreTrainedConfig = kind.from_dict(settings | self._ends())
         except Exception as error:
             raise BadFile(
                 self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"
             ) from error
         return config
 
-    def _numbered(self) -> dict[str, Any]:
-        """What config.json says, without tokens that are given as texts; see `find_eos_ids` for those."""
+    def _ends(self) -> dict[str, Any]:
+        """What to say instead of tokens that are given as texts, which configurations do not take."""
         ends = self.settings.get("eos_token_id")
         is_text = isinstance(ends, str) or (isinstance(ends, list) and any(isinstance(end, str) for end in ends))
-        return self.settings | {"eos_token_id": None} if is_text else self.settings
+        return {"eos_token_id": None} if is_text else {}
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         self._find_tokenizer()
@@ -82,11 +85,13 @@ class Folder:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 str(self._path), config=config, trust_remote_code=False, local_files_only=True
             )
-            tokens = tokenizer(["Hello"], add_special_tokens=False)["input_ids"][0]
-        except Exception as error:
-            raise BadFile(self._tokenizer_path(), f"no tokenizer can be made of it: {reason(error)}") from error
-        if not tokens and not len(tokenizer):
-            raise BadFile(self._tokenizer_path(), "the tokenizer has no tokens; expected a tokenizer.json with some")
+            tokenizer(["Hello"])
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic in tokenizers is no Exception
+            raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
+        if not tokenizer.vocab_size:
+            raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         return tokenizer
 
     def dtype(self) -> torch.dtype:
@@ -203,9 +208,16 @@ class Folder:
             )
         raise BadFile(self._path, f"expected a tokenizer.json next to config.json, found none; {made}")
 
-    def _tokenizer_path(self) -> Path:
-        path = self._path / "tokenizer.json"
-        return path if path.is_file() else self._path
+    def _broken_tokenizer(self) -> Path:
+        """The file that makes a tokenizer fail: the tokenizer itself, or the configuration of one that is sound."""
+        path, config = self._path / "tokenizer.json", self._path / "tokenizer_config.json"
+        if not path.is_file():
+            return self._path
+        try:
+            Tokenizer.from_file(str(path)).encode("Hello")
+        except BaseException:
+            return path
+        return config if config.is_file() else path
 
 
 def _refuse_broken_pickle(path: Path) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.weights.gguf_names import all_parts
+from inference.weights.safetensors_header import refuse_pointer
 from interface.errors import LoadError
 
 MAGIC = b"GGUF"
@@ -141,6 +142,7 @@ class _Header:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_pointer(path)
         if path.stat().st_size < 24:
             raise BadGGUF(path, f"expected a GGUF file, got one of {path.stat().st_size} bytes")
         self._bytes = np.memmap(path, np.uint8, "r")

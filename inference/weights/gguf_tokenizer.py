@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
 
 from inference.weights.gguf import BadGGUF, GGUFFile
+from inference.weights.known import reason
 
 MODELS = ("gpt2", "llama")
 """The kinds of vocabulary: byte-level BPE, and SentencePiece's."""
@@ -25,8 +26,10 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     described = _renamed(file, "tokenizer")
     try:
         backend, _ = convert_gguf_tokenizer(file.architecture, described)
-    except Exception as error:  # merges that name no token, and whatever else tokenizers does not take
-        raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary and merges ({error})") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
+        raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary: {reason(error)}") from error
     settings = _renamed(file, "tokenizer_config")
     if described["tokenizer_type"] == "llama":
         settings.setdefault("add_bos_token", True)  # as llama.cpp does for files that do not say

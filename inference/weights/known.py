@@ -31,6 +31,18 @@ SCALES = re.compile(r"(scale|scales|scale_inv|qzeros|qweight|g_idx|absmax|SCB|ze
 PIECE = 2**24
 """Elements that are looked at together in the search for NaN: few enough to stay in memory that is reused."""
 LONGEST_REASON = 600
+OF_PYTHON = (AttributeError, LookupError, ArithmeticError, AssertionError, NameError, NotImplementedError)
+IN_PYTHONS_WORDS = (
+    "not supported between",
+    "unsupported operand",
+    "invalid literal for",
+    "not subscriptable",
+    "not iterable",
+    "positional argument",
+    "object is not",
+    "object cannot be",
+    "must be real number",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +54,13 @@ class Loaded:
 
 
 def reason(error: BaseException) -> str:
-    """The whole of an exception's message in one line, without the names of Python's types."""
-    text = " ".join(str(error).split()) or "no reason was given"
+    """The whole of an exception's message in one line, without the names of Python's types.
+
+    What only says that Python code has met a value of another type is nothing for users, and is not repeated.
+    """
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, OF_PYTHON) or any(words in text for words in IN_PYTHONS_WORDS):
+        return "a value in it has another type, or is another one, than transformers can use"
     text = re.sub(r"\b(\w+\.)*\w*(Error|Exception): ", "", text)
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
 

@@ -1,6 +1,7 @@
 """Some two hundred ways to damage a folder or a GGUF file: each is served as transformers serves it, or refused."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     run = subprocess.run(
         [sys.executable, "-m", "tests.support.mutations", str(tmp_path_factory.mktemp("mutations"))],
         cwd=ROOT,
+        env=os.environ | {"RUST_BACKTRACE": "0"},  # reading its own symbols would count as the files' memory
         capture_output=True,
         text=True,
         timeout=150,
@@ -53,7 +55,16 @@ def test_a_refusal_is_one_line_that_names_the_file_first(told: list[dict[str, An
 
 def test_a_refusal_is_not_in_the_words_of_python_or_torch(told: list[dict[str, Any]]) -> None:
     for one in told:
-        for word in ("Traceback", "Error: ", "NoneType object", "torch.", "object has no attribute", "modulo by zero"):
+        for word in (
+            "Traceback",
+            "Error: ",
+            "NoneType object",
+            "torch.",
+            "object has no attribute",
+            "modulo by zero",
+            "' object",
+            "__",
+        ):
             assert word not in one["said"], one["name"]
 
 

@@ -23,6 +23,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from config import Config
 from engine import Engine
+from inference.weights.safetensors_header import LFS_POINTER
 from interface.errors import LoadError
 from interface.requests import TextPrompt
 from tests.support.checkpoint_folders import save
@@ -130,6 +131,45 @@ ABSURD: dict[str, list[object]] = {
 KEYS = ("model_type", "hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
 
 
+def in_tokenizer(place: str, value: object, file: str = "tokenizer.json") -> Mutation:
+    """Put a value at a place, with a slash between its keys."""
+
+    def mutate(folder: Path) -> None:
+        described = json.loads((folder / file).read_text())
+        *way, last = place.split("/")
+        inner = described
+        for key in way:
+            inner = inner[int(key) if isinstance(inner, list) else key]
+        inner[int(last) if isinstance(inner, list) else last] = value
+        (folder / file).write_text(json.dumps(described))
+
+    return mutate
+
+
+UNKNOWN_PIECE = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}
+TOKENIZERS: dict[str, list[object]] = {
+    "model": [None, [], {"type": "Nope"}, {"type": "Unigram", "unk_id": 99, "vocab": [["a", 0.0]]}],
+    "model/vocab": [{}, {"a": -1}, {"a": 2**40}, 7],
+    "model/merges": [[["x", "y"]], ["x"], 7],
+    "added_tokens": ["x", []],
+    "added_tokens/0/id": [-3, 2**40],
+    "added_tokens/0/content": [None, ""],
+    "normalizer": [{"type": "Nope"}],
+    "pre_tokenizer": [{"type": "Split", "pattern": {"Regex": "(((("}, "behavior": "Isolated", "invert": False}],
+    "post_processor": [
+        {"type": "TemplateProcessing", "single": [UNKNOWN_PIECE], "pair": [], "special_tokens": {}},
+    ],
+    "padding": [{"strategy": {"Fixed": 10**9}}],
+}
+TOKENIZER_CONFIGS: dict[str, list[object]] = {
+    "bos_token": [5, ["x"]],
+    "tokenizer_class": ["NoSuchTokenizer", 7],
+    "model_max_length": ["x", -1],
+    "auto_map": [{"AutoTokenizer": ["own.Tokenizer", None]}],
+    "added_tokens_decoder": [{"x": {}}],
+}
+
+
 def folder_mutations() -> Iterator[tuple[str, Mutation]]:
     for name in ("config.json", "tokenizer.json", WEIGHTS, "generation_config.json", "tokenizer_config.json"):
         for keep in (0, 0.01, 0.5, 0.999):
@@ -149,6 +189,10 @@ def folder_mutations() -> Iterator[tuple[str, Mutation]]:
             yield f"{key} is {value!r}", set_keys(**{key: value})
     for key in KEYS:
         yield f"{key} left out", without(key)
+    for file, changes in (("tokenizer.json", TOKENIZERS), ("tokenizer_config.json", TOKENIZER_CONFIGS)):
+        for place, values in changes.items():
+            for value in values:
+                yield f"{place} of {file} is {value!r}", in_tokenizer(place, value, file)
     yield "no tokenizer", lambda folder: (folder / "tokenizer.json").unlink()
     yield "no weights", lambda folder: (folder / WEIGHTS).unlink()
     yield "untouched", lambda folder: None
@@ -218,6 +262,8 @@ def gguf_mutations() -> Iterator[tuple[str, Mutation]]:
         yield f"{key} left out", misspelt(key)
     yield "no tokens", misspelt("tokenizer.ggml.tokens")
     yield "no merges", misspelt("tokenizer.ggml.merges")
+    yield "a merge of no known tokens", after("tokenizer.ggml.merges", 4 + 12 + 8, "<B", ord("!"))
+    yield "a pointer of Git LFS", lambda folder: (folder / GGUF).write_text(f"{LFS_POINTER.decode()}v1\noid sha256:1\n")
     yield "a norm left out", misspelt("blk.1.ffn_norm.weight")
     for dimensions in (0, 5, 2**32 - 1):
         yield f"{dimensions} dimensions", after("blk.0.attn_q.weight", 0, "<I", dimensions)
