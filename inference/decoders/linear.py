@@ -17,20 +17,25 @@ class Linear:
     """A product with a matrix [outputs, inputs], packed if that is faster here."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._bias = bias
+        self.bias = bias
         self.is_packed = is_packable(weight)
         # A plain matrix stays as it is, not copied.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS) if self.is_packed else weight
 
+    def plain_weight(self) -> Tensor:
+        """The matrix [outputs, inputs] as it was."""
+        plain: Tensor = self._weight.to_dense() if self.is_packed else self._weight
+        return plain
+
     def __call__(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
         """The product, and `plus` added to it."""
         if not self.is_packed:
-            output = F.linear(input, self._weight, self._bias)
+            output = F.linear(input, self._weight, self.bias)
             return output if plus is None else output + plus
         if plus is None:
-            packed: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._weight, self._bias, "none", [], "")
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._weight, self.bias, "none", [], "")
         else:
-            packed = torch.ops.mkldnn._linear_pointwise.binary(input, plus, self._weight, self._bias, "add")
+            packed = torch.ops.mkldnn._linear_pointwise.binary(input, plus, self._weight, self.bias, "add")
         return packed
 
 

@@ -64,6 +64,22 @@ class Outputs(nn.Module):
         self._packed = packed
         self._all_outputs = packed.outputs
         self._first, self._last = first, last
+        self._plain_weight: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight [outputs, inputs], for a model that reads it instead of calling the layer.
+
+        It is kept once it has been asked for. Few models do, and with small layers: routers, for one.
+        """
+        if self._plain_weight is None:
+            self._plain_weight = self._packed.product.plain_weight()[self._first : self._last].clone()
+        return self._plain_weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias = self._packed.product.bias
+        return None if bias is None else bias[self._first : self._last]
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.compiler.is_compiling():

@@ -8,7 +8,7 @@ compiling means CUDA graphs of the decode steps. Only the decoder in C++ compute
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from inference.decoders.native.decoder import NativeDecoder, NotNative, build_fo
 from inference.decoders.native.trial import check_products
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.decoders.transformers_decoder import TransformersDecoder
-from inference.decoders.trial import Trial, first_line
+from inference.decoders.trial import Finding, Trial, first_line
 from inference.weights import llama
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel
@@ -41,11 +41,26 @@ def select_decoder(
     Raises:
         UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
     """
+    return examine(model, cache, is_compiled, quantize)[0]
+
+
+def examine(
+    model: PreTrainedModel | Llama,
+    cache: KVCache,
+    is_compiled: bool = False,
+    quantize: str | None = None,
+    is_bounded: bool = True,
+) -> tuple[Decoder, Sequence[Finding]]:
+    """The same, and how far the decoder's logits were from the model's own; without bounds if it may take its time.
+
+    Raises:
+        UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
+    """
     is_compiled = is_compiled or quantize is not None
     if isinstance(model, Llama):
-        return _for_llama(model, cache, is_compiled, quantize)
+        return _for_llama(model, cache, is_compiled, quantize), ()
     check_rotations(model, cache.context)
-    trial = Trial(model, cache, depends_on_length=_not_llama(model, cache.context) is not None)
+    trial = Trial(model, cache, _not_llama(model, cache.context) is not None, is_bounded)
     device = model.device
     try:
         decoder = _build(model, cache, is_compiled, quantize)
@@ -55,15 +70,18 @@ def select_decoder(
             trial.verify(decoder)
     except UnsupportedModel:
         raise
+    except NotImplementedError as error:
+        raise UnsupportedModel(f"{type(model).__name__} cannot run on this engine's cache: {error}") from error
     except Exception as error:  # there is no end of ways in which a model's code may not fit
         raise UnsupportedModel(
-            f"{type(model).__name__} cannot run on this engine's cache: {first_line(error)}"
+            f"{type(model).__name__} cannot run on this engine's cache: its own code fails there "
+            f"({first_line(error)}). Expected a decoder that keeps only the keys and values of layers."
         ) from error
-    if not quantize:
+    if not quantize:  # what depends on length does not depend on how weights are rounded
         trial.verify_lengths(decoder)
-    if not is_compiled:
-        return decoder
-    return _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
+    if is_compiled:
+        decoder = _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
+    return decoder, trial.findings
 
 
 def check_rotations(model: PreTrainedModel, context: int) -> None:

@@ -24,7 +24,7 @@ number of rows, and that takes longer than the product."""
 class TorchDecoder:
     """A Llama-type model on any device. Its weights are packed where that is faster."""
 
-    name = "operators of torch, for models of the Llama type"
+    name = "operators of torch"
 
     def __init__(self, llama: Llama) -> None:
         sizes, half = llama.sizes, llama.sizes.head_dim // 2

@@ -33,7 +33,7 @@ class TransformersDecoder:
     @property
     def name(self) -> str:
         how = "" if self._run_as_compiled is nullcontext else ", its layers compiled by torch"
-        return f"transformers' {type(self._model).__name__} on the slot cache{how}"
+        return f"transformers' own forward{how}"
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache.
@@ -54,7 +54,7 @@ class TransformersDecoder:
         if not batch.used:
             raise NotImplementedError(
                 "its layers do not attend through transformers' AttentionInterface, which the cache is filled through. "
-                "Expected a decoder that keeps only the keys and values of layers"
+                "Expected a decoder that keeps only the keys and values of layers."
             )
         logits: Tensor = output.logits[0]
         return logits if wanted else logits[batch.sampled]

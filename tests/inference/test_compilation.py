@@ -6,27 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 from inference.tensor_thread import on_tensor_thread
+from tests.support.compilers import needs_compiler
 from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, tiny_engine
 
 PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox"]
 LENGTH = 24
-
-
-def has_compiler() -> bool:
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return True
-
-
-needs_compiler = pytest.mark.skipif(
-    not has_compiler(), reason="this machine has no C++ compiler to compile models with"
-)
 
 
 @pytest.fixture(autouse=True)

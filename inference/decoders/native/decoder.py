@@ -58,7 +58,7 @@ class NativeDecoder:
     `library` must have been built for the same.
     """
 
-    name = "C++, for models of the Llama type"
+    name = "C++"
 
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
         self._dtype = llama.dtype

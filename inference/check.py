@@ -1,0 +1,147 @@
+"""Says what the server would do with a checkpoint, and compares it with the model alone: attach it to a bug report.
+
+    python -m inference.check MODEL
+
+MODEL is what ENGINE_MODEL may be, and the other settings are read from the environment as the server reads them. The
+exit status is 0 if the model is served, 1 if it is refused, 2 if a setting is wrong. Unlike the server's own check at
+the start, this one takes as long as it takes: every length that the config names is tried with the whole model.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from config import Config, ConfigError
+from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import Decoder
+from inference.decoders.select import examine
+from inference.decoders.trial import Finding, Trial, first_line
+from inference.tensor_thread import on_tensor_thread
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.context import reach_of
+from inference.weights.llama import Llama
+from interface.errors import LoadError
+
+SLOTS = 2
+"""Enough for a neighbour; what more of them cost in memory is a product."""
+
+Line = tuple[str, str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check a checkpoint and print what was found; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m inference.check", description="What the server does with a model.")
+    parser.add_argument("model", nargs="?", help="folder, GGUF file or hub name; by default ENGINE_MODEL")
+    asked = parser.parse_args(arguments)
+    try:
+        config = Config.from_environment()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if asked.model is not None:
+        config = dataclasses.replace(config, model=asked.model)
+    return on_tensor_thread(lambda: _report(config))
+
+
+def _report(config: Config) -> int:
+    _print([("model", config.model)])
+    try:
+        checkpoint = load_checkpoint(config)
+        _print(described(checkpoint))
+        _print(examined(checkpoint, config))
+    except LoadError as error:
+        _print([("result", f"refused: {error}")])
+        return 1
+    except Exception as error:  # a bug report is not helped by a second fault
+        _print([("result", f"refused: {type(error).__name__}: {first_line(error)}")])
+        return 1
+    _print([("result", "served")])
+    return 0
+
+
+def described(checkpoint: Checkpoint) -> Iterator[Line]:
+    """What a checkpoint is, before anything computes with it."""
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    yield from _described_llama(model) if isinstance(model, Llama) else _described_model(model)
+    yield "precision", f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
+    reach = None if isinstance(model, Llama) else reach_of(model.config.get_text_config())
+    yield "context", f"{checkpoint.context} tokens" + (f"; the model reaches {reach}" if reach is not None else "")
+    ends = [f"{token_id} {tokenizer.convert_ids_to_tokens(token_id)!r}" for token_id in sorted(checkpoint.eos_ids)]
+    yield "ends", ", ".join(ends) or "no EOS token: a text ends at max_tokens or a stop string"
+    template = getattr(tokenizer, "chat_template", None)
+    yield "template", f"{len(template)} characters" if template else "none: the chat endpoints refuse"
+    defaults = ", ".join(f"{name} {value:g}" for name, value in checkpoint.sampling_defaults.items())
+    yield "sampling", f"where a request names none: {defaults}" if defaults else "the engine's own defaults"
+
+
+def _described_model(model: PreTrainedModel) -> Iterator[Line]:
+    parameters: list[Tensor] = list(model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    yield "architecture", f"{type(model).__name__} ({model.config.model_type}), {count:,} parameters"
+    yield "weights", _bytes(sum(parameter.numel() * parameter.element_size() for parameter in parameters))
+
+
+def _described_llama(model: Llama) -> Iterator[Line]:
+    """A model of the Llama type whose matrices stay as the file has them."""
+    matrices = [model.embedding, model.head, *(matrix for layer in model.layers for matrix in layer.matrices.values())]
+    distinct = {id(matrix): matrix for matrix in matrices}.values()
+    count = sum(matrix.shape[0] * matrix.shape[1] for matrix in distinct)
+    yield "architecture", f"Llama type, {count:,} parameters, in {', '.join(sorted(model.formats)) or 'the precision'}"
+    yield (
+        "weights",
+        _bytes(sum(matrix.nbytes if isinstance(matrix, Tensor) else matrix.blocks.nbytes for matrix in distinct)),
+    )
+
+
+@torch.inference_mode()
+def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
+    """Which decoder takes the model, what its cache costs, and how it compares with the model alone."""
+    cache = KVCache(SLOTS, checkpoint.context)
+    decoder, findings = (
+        _examined_llama(checkpoint.model, cache, config)
+        if isinstance(checkpoint.model, Llama)
+        else (examine(checkpoint.model, cache, config.compile, config.quantize, is_bounded=False))
+    )
+    yield "decoder", decoder.name
+    per_token = cache.bytes / (cache.slots * cache.row_length)
+    all_slots = per_token * cache.row_length * config.max_streams
+    yield "cache", f"{_bytes(per_token)} per token, {_bytes(all_slots)} for {config.max_streams} streams"
+    for finding in findings:
+        yield "compared", _told(finding)
+
+
+def _examined_llama(model: Llama, cache: KVCache, config: Config) -> tuple[Decoder, Sequence[Finding]]:
+    """Compare matrices in a file's own formats with what transformers makes of the file."""
+    decoder, _ = examine(model, cache, config.compile, config.quantize)
+    alone = load_checkpoint(dataclasses.replace(config, compile=False, quantize=None)).model
+    assert isinstance(alone, PreTrainedModel)
+    trial = Trial(alone, cache, depends_on_length=False)
+    trial.verify_quantized(decoder, "the file's own formats")
+    return decoder, trial.findings
+
+
+def _told(finding: Finding) -> str:
+    reached = f", beyond the config's {finding.setting}" if finding.setting else ""
+    return f"{finding.tokens} tokens in pieces, next to a neighbour{reached}: off by {finding.difference:.2g}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"
+
+
+def _print(lines: Iterator[Line] | Sequence[Line]) -> None:
+    for name, text in lines:
+        print(f"{name:<13}{text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""`python -m inference.check MODEL` says what the server would do with a checkpoint."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedModel
+
+from config import BUNDLED_MODEL
+from inference import check
+from study.architectures.checkpoints import small_model
+from tests.support.tiny_models import byte_tokenizer, random_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_DEVICE", "cpu")
+
+
+def checked(model: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
+    """The exit status, and what was said under each heading; what came under one again, in a line of its own."""
+    status = check.main([model])
+    said: dict[str, str] = {}
+    for line in capsys.readouterr().out.splitlines():
+        name, text = line[:13].strip(), line[13:]
+        said[name] = f"{said[name]}\n{text}" if name in said else text
+    return status, said
+
+
+def saved(model: PreTrainedModel, folder: Path) -> str:
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_bundled_model_is_described_and_served(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = checked(str(BUNDLED_MODEL), capsys)
+    assert status == 0
+    assert said["architecture"].startswith("LlamaForCausalLM (llama), ")
+    assert said["precision"] == "bfloat16 on cpu"
+    assert said["context"].startswith("2048 tokens")
+    assert "<|eos|>" in said["ends"]
+    assert said["template"].endswith(" characters")
+    assert said["decoder"] == "operators of torch"
+    assert " per token, " in said["cache"]
+    short, long = said["compared"].splitlines()
+    assert short.startswith("12 tokens in pieces, next to a neighbour: off by 0.0")
+    assert long.startswith("150 tokens in pieces, next to a neighbour: off by 0.0")
+    assert said["result"] == "served"
+
+
+def test_every_length_that_the_config_names_is_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, said = checked(saved(random_model("gemma3"), tmp_path), capsys)
+    assert status == 0
+    assert "20 tokens in pieces, next to a neighbour, beyond the config's sliding_window: off by " in said["compared"]
+    assert said["ends"].startswith("no EOS token") or "<eos>" in said["ends"]
+    assert said["template"].startswith("none")
+
+
+def test_the_settings_are_read_as_the_server_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_CONTEXT", "64")
+    monkeypatch.setenv("ENGINE_DTYPE", "float16")
+    monkeypatch.setenv("ENGINE_MAX_STREAMS", "3")
+    _, said = checked(saved(random_model("gpt2"), tmp_path), capsys)
+    assert said["context"].startswith("64 tokens")
+    assert said["precision"] == "float16 on cpu"
+    assert said["cache"].endswith(" for 3 streams")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("gptj", "do not attend through transformers' AttentionInterface"),
+        ("deepseek_v32", "beyond 16 tokens, the config's index_topk"),
+    ],
+)
+def test_a_model_that_is_refused_is_described_all_the_same(
+    model_type: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = checked(saved(small_model(model_type), tmp_path), capsys)
+    assert status == 1
+    assert model_type in said["architecture"]
+    assert said["result"].startswith("refused: ")
+    assert reason in said["result"]
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", str(ROOT / "README.md")])
+def test_what_is_no_model_is_refused_in_a_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = checked(name, capsys)
+    assert status == 1
+    assert said["result"].startswith(f"refused: {name}: expected a folder")
+
+
+def test_a_setting_that_is_wrong_is_told_apart_from_a_model_that_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_CONTEXT", "many")
+    assert check.main([]) == 2
+    assert capsys.readouterr().err.startswith("error: ENGINE_CONTEXT: expected a whole number")
+
+
+def test_it_is_a_command() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "inference.check", "/no/such"], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert (run.returncode, run.stderr) == (1, "")
+    assert "refused: /no/such: expected a folder" in run.stdout
