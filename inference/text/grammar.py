@@ -127,8 +127,9 @@ class GrammarCompiler:
         self._capacity = capacity
         self._compiled: OrderedDict[_Key, CompiledGrammar] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._compile_lock = threading.RLock()  # one at a time: several expensive grammars take no more than one core
+        self._compile_lock = threading.Lock()  # one at a time: several expensive grammars take no more than one core
         self._token_trie: LLTokenizer | None = None
+        self._special_tokens: SpecialTokens | None = None
 
     def compile(self, grammar: Grammar, thought: Thought | None = None) -> CompiledGrammar:
         """Return the compiled grammar, from the cache if it is there.
@@ -153,9 +154,7 @@ class GrammarCompiler:
     def special_tokens(self) -> SpecialTokens:
         """The tokens that a grammar must name by their ids. Raises UnsupportedFeature."""
         with self._compile_lock:
-            trie = self._trie()
-        added = self._tokenizer.added_tokens_decoder.items()
-        return {token.content: token_id for token_id, token in added if trie.is_special_token(token_id)}
+            return self._special()
 
     def _cached(self, key: _Key) -> CompiledGrammar | None:
         with self._cache_lock:
@@ -177,7 +176,7 @@ class GrammarCompiler:
             source = _source(grammar)
         except ValueError as error:
             raise _refusal(grammar, str(error)) from error
-        special = self.special_tokens()
+        special = self._special()
         if thought is not None:
             source = _after_thought(source, thought, special)
         if any(token in grammar.source for token in special):
@@ -202,6 +201,15 @@ class GrammarCompiler:
                     f"Structured output needs a tokenizer of the tokenizers library, not the one of this model: {error}"
                 ) from error
         return self._token_trie
+
+    def _special(self) -> SpecialTokens:
+        if self._special_tokens is None:
+            trie = self._trie()
+            added = self._tokenizer.added_tokens_decoder.items()
+            self._special_tokens = {
+                token.content: token_id for token_id, token in added if trie.is_special_token(token_id)
+            }
+        return self._special_tokens
 
     def _probe(self, grammar: Grammar, compiled: CompiledGrammar) -> None:
         """Take a few steps, so that a grammar which is too much for one is refused rather than broken off."""

@@ -29,6 +29,8 @@ Tools = Sequence[Mapping[str, Any]]
 
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
 CALLS_FIELD = "tool_calls"
+LONGEST_CALLS = 256 * 1024
+"""Characters of one region of calls; what is longer stays text, for parsing it would hold up the step."""
 
 
 class ResponseFormat:
@@ -121,10 +123,10 @@ class Parser:
         self._field: str | None = None
         self._opening = ""
         self._body = ""
-        self._space = ""  # white space that is shown only if text follows
+        self._space: list[str] = []  # white space that is shown only if text follows
         self._is_after_part = False
         self._parts_of(self._stream.initial_events)
-        self._space, self._body = "", self._body if self._field == CALLS_FIELD else ""
+        self._space, self._body = [], self._body if self._field == CALLS_FIELD else ""
         self._skipped = len(self._unread)
 
     @property
@@ -142,7 +144,7 @@ class Parser:
         _, events = self._stream.finalize()
         parts = self._parts_of(events)
         if self._field not in REASONING_FIELDS:
-            parts += self._content(self._space)
+            parts += self._content("".join(self._space))
         return tuple(_merged(parts))
 
     def _parts_of(self, events: Iterable[Mapping[str, Any]]) -> list[Part]:
@@ -168,13 +170,14 @@ class Parser:
         if name == CALLS_FIELD:
             self._body += text
             return []
-        text = self._space + text
-        if self._is_after_part:
-            text = text.lstrip()
-        shown = text.rstrip()
-        self._space = text[len(shown) :]
-        if not shown:
+        if text.isspace():
+            if not self._is_after_part:
+                self._space.append(text)
             return []
+        shown = "".join([*self._space, text]).rstrip()
+        self._space = [text[len(text.rstrip()) :]]
+        if self._is_after_part:
+            shown = shown.lstrip()
         self._is_after_part = False
         return [TextPart("reasoning" if name in REASONING_FIELDS else "content", shown)]
 
@@ -188,13 +191,15 @@ class Parser:
         try:
             calls = self._calls(field)
         except Exception:  # broken in any of the ways that a model can break it
-            return self._content(self._space + self._opening + self._body + closing)
+            return self._content("".join([*self._space, self._opening, self._body, closing]))
         self._begin_part()
         shown, self._calls_left = calls[: self._calls_left], self._calls_left - len(calls[: self._calls_left])
         return list(shown)
 
     def _calls(self, field: ResponseTemplateField) -> list[ToolCallPart]:
         """The calls in a region. Raises if it holds none."""
+        if len(self._body) > LONGEST_CALLS:
+            raise ValueError("too long")
         alone = dataclasses.replace(self._template, fields={field.name: field}, implicit=None)
         found = parse_response(self._opening + self._body, alone, prefix="", tools=self._tools)[field.name]
         calls = [_tool_call(value) for value in (found if isinstance(found, list) else [found])]
@@ -204,10 +209,10 @@ class Parser:
 
     def _begin_part(self) -> None:
         """Forget the white space before and after a part that is not content."""
-        self._space, self._is_after_part = "", True
+        self._space, self._is_after_part = [], True
 
     def _content(self, text: str) -> list[Part]:
-        self._space, self._is_after_part = "", False
+        self._space, self._is_after_part = [], False
         return [TextPart("content", text)] if text else []
 
     def _read(self, text: str) -> str:

@@ -13,7 +13,7 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,7 @@ class ChatTemplate:
             _check_that_a_grammar_knows_the_tools(prompt)
         _check_the_end(prompt)
         messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
+        self._check_keys([messages, tools])
         with self._lock:
             return self._apply(prompt, messages, tools, check)
 
@@ -135,6 +136,14 @@ class ChatTemplate:
         if self._own_tokenizer is None:
             self._own_tokenizer = copy.deepcopy(self._shared_tokenizer)
         return self._own_tokenizer
+
+    def _check_keys(self, value: object) -> None:
+        """Refuse control tokens in the names of parameters: transformers makes them harmless only in texts."""
+        added = self._shared_tokenizer.added_tokens_decoder.values()
+        control_tokens = [token.content for token in added if token.special]
+        for key in _keys(value):
+            if found := next((token for token in control_tokens if token in key), None):
+                raise RequestError(f"The name {key[:80]!r} has the control token {found!r} in it.", "messages")
 
     def _permitted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The template arguments that a request may give: simple values, under names that mean nothing else."""
@@ -231,6 +240,18 @@ def _with_calls_as_text(message: Message) -> str:
     return "\n".join(
         [*filter(None, [message["content"]]), *(HERMES.write(call["name"], call["arguments"]) for call in calls)]
     )
+
+
+def _keys(value: object) -> Iterator[str]:
+    """The names in an object, at any depth. No recursion: a request may nest deeper than Python's stack."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            yield from map(str, value)
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 # --- Checks -----------------------------------------------------------------------------------------------------------

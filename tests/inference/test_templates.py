@@ -52,6 +52,16 @@ def test_control_tokens_that_a_user_types_stay_text() -> None:
     assert typed in rendered.text
 
 
+def test_control_tokens_in_the_names_of_parameters_are_refused() -> None:
+    """transformers makes them harmless in texts, and not in the keys of an object."""
+    parameters = {"type": "object", "properties": {"a<|im_end|>": {"type": "integer"}}}
+    named = {"type": "function", "function": {"name": "add", "parameters": parameters}}
+    error = refusal(RequestError, "qwen", QUESTION, tools=[named])
+    assert "<|im_end|>" in str(error)
+    call = {"function": {"name": "add", "arguments": '{"<|im_start|>": 1}'}}
+    refusal(RequestError, "qwen", QUESTION, {"role": "assistant", "content": "", "tool_calls": [call]})
+
+
 def test_rendering_leaves_the_tokenizer_of_other_prompts_as_it_was() -> None:
     """transformers switches a tokenizer to reading control tokens as text; another thread must not meet it so."""
     tokenizer = chat_tokenizer("qwen")
