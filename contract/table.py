@@ -3,7 +3,7 @@
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.openai import chat, completions, models
+from contract.openai import chat, completions, models, responses
 from contract.openai.dialect import OpenAIDialect
 from contract.refusals import DIALECTS
 from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
@@ -14,6 +14,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     models.ONE,
     completions.ENDPOINT,
     chat.ENDPOINT,
+    responses.RESPONSES,
+    responses.INPUT_TOKENS,
     MESSAGES,
     COUNT_TOKENS,
     TOKENIZE,
@@ -25,7 +27,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 DIALECTS.by_prefix |= {
     "/v1": completions.DIALECT,
     "/v1/chat/completions": chat.DIALECT,
-    "/v1/responses": OpenAIDialect(prompt_field="input"),
+    "/v1/responses": responses.DIALECT,
     "/tokenize": OpenAIDialect(),
     "/detokenize": OpenAIDialect(),
     "/tokenizer_info": OpenAIDialect(),

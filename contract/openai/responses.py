@@ -1,0 +1,183 @@
+"""`POST /v1/responses`, without a memory, and `/v1/responses/input_tokens`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from contract.answers import Answer, Wire, model_answer
+from contract.bodies import check_model, read_body
+from contract.chat import ToolChoice
+from contract.endpoints import Accepted, Endpoint, Incoming, Question, Writer
+from contract.openai.completions import REFUSALS
+from contract.openai.dialect import OpenAIDialect, OpenAIError
+from contract.openai.response_builder import ResponseBuilder
+from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
+from contract.openai.responses_request import InputBody, ResponsesBody
+from contract.sse import HEARTBEAT, frame
+from interface.engine import Lexicon
+from interface.events import Event, Failed, Finished, Token
+from interface.requests import GenerationRequest
+
+DIALECT = OpenAIDialect(prompt_field="input")
+
+
+@dataclass(slots=True)
+class ResponsesWriter:
+    """Each event with its name and its number. There is no `[DONE]`."""
+
+    builder: ResponseBuilder
+
+    def start(self) -> bytes:
+        return b"".join(map(_frame, self.builder.start()))
+
+    def event(self, event: Event) -> bytes:
+        match event:
+            case Token():
+                return b"".join(map(_frame, self.builder.token(event)))
+            case Finished():
+                return b"".join(map(_frame, self.builder.finish(event)))
+            case Failed():
+                return b"".join(map(_frame, self.builder.fail(event)))
+        return b""
+
+    def silence(self) -> bytes:
+        return HEARTBEAT
+
+    def end(self) -> bytes:
+        return b""
+
+
+def _frame(event: ResponseStreamEvent) -> bytes:
+    return frame(event, event.type)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesCall:
+    """One sequence, answered as a response."""
+
+    requests: Sequence[GenerationRequest]
+    stream: bool
+    body: ResponsesBody
+    model: str
+
+    def writer(self, accepted: Accepted) -> Writer:
+        return ResponsesWriter(self._builder(accepted))
+
+    def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
+        writer = ResponsesWriter(self._builder(accepted))
+        for event in events:
+            if isinstance(event, Failed):
+                return DIALECT.failure(event)
+            writer.event(event)
+        return model_answer(writer.builder.response)
+
+    def _builder(self, accepted: Accepted) -> ResponseBuilder:
+        blank = _blank(self.body, self.model, f"resp_{accepted.request_id}")
+        return ResponseBuilder(blank, self.body.chosen_logprobs is not None, self.body.parallel_tool_calls)
+
+
+def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
+    """A response before anything has been generated."""
+    return ResponseObject(
+        id=id,
+        object="response",
+        created_at=int(time.time()),
+        status="in_progress",
+        error=None,
+        incomplete_details=None,
+        model=model,
+        output=[],
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        metadata=body.metadata,
+        parallel_tool_calls=body.parallel_tool_calls,
+        temperature=body.temperature,
+        text={"format": _shown_format(body)},
+        tool_choice=_shown_choice(body.tool_choice),
+        tools=[{"strict": None, "parameters": None} | tool.model_dump(exclude_none=True) for tool in body.tools],
+        top_p=body.top_p,
+        truncation="disabled",
+    )
+
+
+def _shown_format(body: ResponsesBody) -> dict[str, Any]:
+    if body.text is None or body.text.format is None:
+        return {"type": "text"}
+    return body.text.format.model_dump(by_alias=True, exclude_none=True)
+
+
+def _shown_choice(choice: ToolChoice) -> str | dict[str, Any]:
+    if choice.name is not None:
+        return {"type": "function", "name": choice.name}
+    if choice.allowed is None:
+        return choice.mode
+    tools = [{"type": "function", "name": name} for name in choice.allowed]
+    return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
+
+
+@dataclass(frozen=True, slots=True)
+class InputTokens(Wire):
+    """How many tokens a conversation has."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
+def parse(incoming: Incoming) -> ResponsesCall:
+    """Raises Refusal."""
+    body = read_body(ResponsesBody, incoming.body)
+    model = check_model(body.model, incoming.models)
+    grammar = body.text_grammar()
+    requests = body.requests(
+        [body.conversation_prompt()],
+        body.params(max_tokens=body.max_output_tokens, logprobs=body.chosen_logprobs),
+        grammar=grammar,
+        parse_response=grammar is None or bool(body.tools),
+        fill_context=True,
+    )
+    return ResponsesCall(requests, body.stream, body, model)
+
+
+def parse_input_tokens(incoming: Incoming) -> Question:
+    """Raises Refusal."""
+    body = read_body(InputBody, incoming.body)
+    check_model(body.model, incoming.models)
+    prompt = body.conversation_prompt()
+
+    def count(lexicon: Lexicon) -> Answer:
+        return model_answer(InputTokens("response.input_tokens", len(lexicon.tokenize(prompt).token_ids)))
+
+    return Question(count)
+
+
+RESPONSES = Endpoint(
+    path="/v1/responses",
+    parse=parse,
+    summary="Answer a conversation in items (OpenAI's newer API), without a memory",
+    request=ResponsesBody,
+    answer=ResponseObject,
+    stream=get_args(ResponseStreamEvent),
+    stream_description=(
+        "With `stream: true`: server-sent events, each with its `type` as the event's name and a number. The first is "
+        "`response.created`, the last `response.completed`, `response.incomplete` or `response.failed`."
+    ),
+    stream_example=(
+        "event: response.output_text.delta\n"
+        'data: {"type": "response.output_text.delta", "sequence_number": 4, "item_id": "msg_1", "output_index": 0, '
+        '"content_index": 0, "delta": "4", "logprobs": []}\n\n'
+    ),
+    example={"input": "What is 2 + 2?", "stream": True},
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
+INPUT_TOKENS = Endpoint(
+    path="/v1/responses/input_tokens",
+    parse=parse_input_tokens,
+    summary="Count a conversation's tokens (OpenAI's newer API)",
+    request=InputBody,
+    answer=InputTokens,
+    example={"input": "What is 2 + 2?"},
+    refusals=REFUSALS,
+    error=OpenAIError,
+)

@@ -1,0 +1,228 @@
+"""What `POST /v1/responses` answers with: a response of items, and the events that a stream of it consists of."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contract.answers import Omittable, Wire
+from contract.openai.logprobs import ChatTokenLogprob
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputText(Wire):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[str]
+    logprobs: list[ChatTokenLogprob]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMessage(Wire):
+    type: Literal["message"]
+    id: str
+    status: ItemStatus
+    role: Literal["assistant"]
+    content: list[OutputText]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFunctionCall(Wire):
+    """`call_id` is what the result of the call must name; `arguments` is a JSON object as text."""
+
+    type: Literal["function_call"]
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningText(Wire):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReasoning(Wire):
+    type: Literal["reasoning"]
+    id: str
+    status: ItemStatus
+    summary: list[str]
+    content: list[ReasoningText]
+
+
+OutputItem = OutputMessage | OutputFunctionCall | OutputReasoning
+
+
+@dataclass(frozen=True, slots=True)
+class InputTokensDetails(Wire):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTokensDetails(Wire):
+    reasoning_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseUsage(Wire):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFailure(Wire):
+    code: Literal["server_error"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncompleteDetails(Wire):
+    reason: Literal["max_output_tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseObject(Wire):
+    """A whole answer. What follows `output` repeats what was asked for."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: ResponseStatus
+    error: ResponseFailure | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[OutputItem]
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_p: float | None
+    truncation: Literal["disabled"]
+    usage: ResponseUsage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseEvent(Wire):
+    """The response at the beginning and at the end of a stream."""
+
+    type: Literal[
+        "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed"
+    ]
+    sequence_number: int
+    response: ResponseObject
+
+
+@dataclass(frozen=True, slots=True)
+class OutputItemEvent(Wire):
+    type: Literal["response.output_item.added", "response.output_item.done"]
+    sequence_number: int
+    output_index: int
+    item: OutputItem
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPartEvent(Wire):
+    type: Literal["response.content_part.added", "response.content_part.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    part: OutputText
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTextDelta(Wire):
+    type: Literal["response.output_text.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+    logprobs: list[ChatTokenLogprob]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTextDone(Wire):
+    type: Literal["response.output_text.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
+    logprobs: list[ChatTokenLogprob]
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTextDelta(Wire):
+    type: Literal["response.reasoning_text.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTextDone(Wire):
+    type: Literal["response.reasoning_text.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    content_index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta(Wire):
+    type: Literal["response.function_call_arguments.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDone(Wire):
+    type: Literal["response.function_call_arguments.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseErrorEvent(Wire):
+    """Sent before `response.failed`."""
+
+    type: Literal["error"]
+    sequence_number: int
+    code: str | None
+    message: str
+    param: Omittable[str] = None
+
+
+ResponseStreamEvent = (
+    ResponseEvent
+    | OutputItemEvent
+    | ContentPartEvent
+    | OutputTextDelta
+    | OutputTextDone
+    | ReasoningTextDelta
+    | ReasoningTextDone
+    | ArgumentsDelta
+    | ArgumentsDone
+    | ResponseErrorEvent
+)

@@ -1,0 +1,171 @@
+"""Reads the body of `POST /v1/responses`: a list of items becomes a conversation as chat templates know it."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from contract.bodies import LenientBody, refuse
+from contract.chat import Conversation, ToolChoice, arguments_of, function_tool, text_of, thinking_arguments, tool_call
+from contract.openai.chat_request import Choice, Name
+from contract.openai.sampling import ResponseFormat, SamplingFields
+from contract.refusals import Refusal
+from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
+
+STATELESS = "this server keeps no responses; send the whole conversation as input"
+LOGPROBS = "message.output_text.logprobs"
+
+Item = dict[str, Any]
+Message = dict[str, Any]
+
+
+class FlatTool(LenientBody):
+    """A function that the model may call."""
+
+    type: str
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+def _functions_only(tools: Any) -> Any:
+    """Leave out the tools that a server would have to bring, a web search for example: clients offer them unasked."""
+    if not isinstance(tools, list):
+        return tools
+    return [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") == "function"]
+
+
+class TextSettings(LenientBody):
+    """The form of the answer's text."""
+
+    format: ResponseFormat | None = None
+
+
+class ReasoningSettings(LenientBody):
+    """How much to reason. `none` turns it off where a model can."""
+
+    effort: str | None = None
+
+
+class InputBody(LenientBody):
+    """A conversation: an input, the tools for it, and what a response must look like."""
+
+    model: str | None = Field(default=None, description="One of the names of GET /v1/models; the default is the first.")
+    input: str | list[Item] = Field(description="A text of the user's, or a list of items.")
+    instructions: str | None = Field(default=None, description="A system message before the input.")
+    tools: Annotated[list[FlatTool], BeforeValidator(_functions_only, json_schema_input_type=list[dict[str, Any]])] = (
+        Field(default_factory=list)
+    )
+    tool_choice: Choice = ToolChoice()
+    parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
+    text: TextSettings | None = None
+    reasoning: ReasoningSettings | None = None
+    previous_response_id: Annotated[None, refuse(STATELESS)] = None
+    conversation: Annotated[None, refuse(STATELESS)] = None
+    prompt: Annotated[None, refuse("this server keeps no prompts")] = None
+
+    def conversation_prompt(self) -> ChatPrompt:
+        """Raises Refusal."""
+        messages: list[Message] = []
+        if self.instructions is not None:
+            messages.append({"role": "system", "content": self.instructions})
+        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+        for index, item in enumerate(items):
+            _add(messages, item, f"input.{index}")
+        effort = None if self.reasoning is None else self.reasoning.effort
+        return Conversation(
+            messages,
+            [function_tool(one.name, one.description, one.parameters, one.strict) for one in self.tools],
+            self.tool_choice,
+            self.parallel_tool_calls,
+            thinking_arguments(effort),
+        ).prompt()
+
+
+class ResponsesBody(InputBody, SamplingFields):
+    """A conversation to answer, and how to answer."""
+
+    model_config = SamplingFields.model_config
+
+    n: int = Field(default=1, ge=1, le=1, description="A response has one choice.")
+    max_output_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_INTEGER, description="Stop after this many tokens. The default is all the context."
+    )
+    top_logprobs: int | None = Field(
+        default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."
+    )
+    include: list[str] = Field(default_factory=list, description=f"`{LOGPROBS}` reports log probabilities.")
+    metadata: dict[str, str] = Field(default_factory=dict, description="Comes back with the response.")
+    background: Annotated[None, refuse(STATELESS, False)] = None
+
+    @property
+    def chosen_logprobs(self) -> int | None:
+        """How many alternatives to report; None if no log probabilities are wanted."""
+        return self.top_logprobs or 0 if LOGPROBS in self.include or self.top_logprobs else None
+
+    @property
+    def forces_a_call(self) -> bool:
+        return self.tool_choice.mode == "required" or self.tool_choice.name is not None
+
+    def text_grammar(self) -> Grammar | None:
+        """Raises Refusal."""
+        if self.forces_a_call:
+            return None  # a forced call has a grammar of its own
+        wanted = None if self.text is None or self.text.format is None else self.text.format.as_grammar()
+        return wanted or self.grammar()
+
+
+def _add(messages: list[Message], item: Item, where: str) -> None:
+    """Add an item to the conversation. What the assistant did in one turn becomes one message. Raises Refusal."""
+    match item:
+        case {"type": "function_call", "name": str(name), "call_id": str(call_id)}:
+            arguments = arguments_of(item.get("arguments") or "", f"{where}.arguments")
+            _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, arguments))
+        case {"type": "function_call_output", "call_id": str(call_id)}:
+            content = _text(item.get("output"), f"{where}.output")
+            messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        case {"type": "reasoning"}:
+            turn = _turn(messages, ("reasoning_content", "content", "tool_calls"))
+            turn["reasoning_content"] = _thoughts(item, where)
+        case {"role": "assistant"} if item.get("type", "message") == "message":
+            turn = _turn(messages, ("content", "tool_calls"))
+            turn["content"] = _text(item.get("content"), f"{where}.content")
+        case {"role": "user" | "system" | "developer" as role} if item.get("type", "message") == "message":
+            messages.append({"role": role, "content": _text(item.get("content"), f"{where}.content")})
+        case _:
+            raise Refusal(
+                400, f"{where}: Expected a message, a function call or its output, got {_kind(item)}.", param=where
+            )
+
+
+def _turn(messages: list[Message], unless: tuple[str, ...]) -> Message:
+    """The assistant's message that is being put together, or a new one if it has one of these fields already."""
+    if not messages or messages[-1]["role"] != "assistant" or any(name in messages[-1] for name in unless):
+        messages.append({"role": "assistant"})
+    return messages[-1]
+
+
+def _text(content: Any, where: str) -> str:
+    try:
+        text = text_of(content)
+    except ValueError as error:
+        raise Refusal(400, f"{where}: {error}.", param=where) from None
+    if not isinstance(text, str):
+        raise Refusal(400, f"{where}: Expected a text or a list of text parts.", param=where)
+    return text
+
+
+def _thoughts(item: Item, where: str) -> str:
+    """The text of a reasoning item; a summary stands in for a text that the client did not get."""
+    parts = item.get("content") or item.get("summary") or []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise Refusal(400, f"{where}.content: Expected a list of parts.", param=f"{where}.content")
+    return "\n".join(str(part.get("text", "")) for part in parts)
+
+
+def _kind(item: Item) -> str:
+    return (
+        f"an item of type {str(item['type'])[:200]!r}"
+        if "type" in item
+        else f"the role {str(item.get('role'))[:200]!r}"
+    )
