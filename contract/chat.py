@@ -112,6 +112,8 @@ class Conversation:
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
+    param: str = "messages"
+    """What the API calls the messages."""
 
     def prompt(self) -> ChatPrompt:
         """The conversation as the engine takes it.
@@ -120,10 +122,10 @@ class Conversation:
             Refusal: 400, the tool choice and the tools do not fit together, or there are no messages.
         """
         if not self.messages:
-            raise Refusal(400, "Expected at least one message, got none.", param="messages")
+            raise Refusal(400, "Expected at least one message, got none.", param=self.param)
         if self.continue_final_message and self.messages[-1]["role"] != "assistant":
             message = "continue_final_message continues a message of the assistant, but the last one is not one."
-            raise Refusal(400, message, param="messages")
+            raise Refusal(400, message, param=self.param)
         tools = self._offered_tools()
         return ChatPrompt(
             messages=self.messages,

@@ -110,7 +110,13 @@ class ResponseBuilder:
             return
         opened.logprobs += logprobs
         yield wire.OutputTextDelta(
-            "response.output_text.delta", self._next(), opened.id, opened.output_index, 0, part.text, logprobs
+            "response.output_text.delta",
+            self._next(),
+            opened.id,
+            opened.output_index,
+            0,
+            part.text,
+            wire.event_logprobs(logprobs),
         )
 
     def _begin(self, is_message: bool) -> Events:
@@ -129,7 +135,8 @@ class ResponseBuilder:
         text = "".join(opened.pieces)
         where = (opened.id, opened.output_index, 0)
         if opened.is_message:
-            yield wire.OutputTextDone("response.output_text.done", self._next(), *where, text, list(opened.logprobs))
+            logprobs = wire.event_logprobs(opened.logprobs)
+            yield wire.OutputTextDone("response.output_text.done", self._next(), *where, text, logprobs)
             yield wire.ContentPartEvent("response.content_part.done", self._next(), *where, opened.part())
         else:
             yield wire.ReasoningTextDone("response.reasoning_text.done", self._next(), *where, text)
@@ -147,9 +154,7 @@ class ResponseBuilder:
         announced = replace(item, arguments="", status="in_progress")
         yield wire.OutputItemEvent("response.output_item.added", self._next(), index, announced)
         yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), item_id, index, arguments)
-        yield wire.ArgumentsDone(
-            "response.function_call_arguments.done", self._next(), item_id, index, part.name, arguments
-        )
+        yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), item_id, index, arguments)
         yield self._done(item)
 
     def _done(self, item: wire.OutputItem) -> wire.OutputItemEvent:

@@ -1,9 +1,10 @@
 """What `POST /v1/responses` answers with: a response of items, and the events that a stream of it consists of."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from contract.answers import Omittable, Wire
+from contract.answers import Wire
 from contract.openai.logprobs import ChatTokenLogprob
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -143,6 +144,28 @@ class ContentPartEvent(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class EventAlternative(Wire):
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class EventLogprob(Wire):
+    """A log probability as events show it: without the bytes that items have."""
+
+    token: str
+    logprob: float
+    top_logprobs: list[EventAlternative]
+
+
+def event_logprobs(logprobs: Iterable[ChatTokenLogprob]) -> list[EventLogprob]:
+    return [
+        EventLogprob(one.token, one.logprob, [EventAlternative(top.token, top.logprob) for top in one.top_logprobs])
+        for one in logprobs
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class OutputTextDelta(Wire):
     type: Literal["response.output_text.delta"]
     sequence_number: int
@@ -150,7 +173,7 @@ class OutputTextDelta(Wire):
     output_index: int
     content_index: int
     delta: str
-    logprobs: list[ChatTokenLogprob]
+    logprobs: list[EventLogprob]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +184,7 @@ class OutputTextDone(Wire):
     output_index: int
     content_index: int
     text: str
-    logprobs: list[ChatTokenLogprob]
+    logprobs: list[EventLogprob]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +222,6 @@ class ArgumentsDone(Wire):
     sequence_number: int
     item_id: str
     output_index: int
-    name: str
     arguments: str
 
 
@@ -211,7 +233,7 @@ class ResponseErrorEvent(Wire):
     sequence_number: int
     code: str | None
     message: str
-    param: Omittable[str] = None
+    param: str | None = None
 
 
 ResponseStreamEvent = (

@@ -79,6 +79,7 @@ class InputBody(LenientBody):
             self.tool_choice,
             self.parallel_tool_calls,
             thinking_arguments(effort),
+            param="input",
         ).prompt()
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -15,36 +14,14 @@ import contract
 from config import Config
 from contract import generate
 from study.common.engine import ScriptedEngine
-from tests.support.asgi_client import JSON, Response, events_of, lifespan, until
+from tests.support.asgi_client import JSON, events_of, lifespan, until
+from tests.support.openapi import DOCUMENT, check, check_response
 from tests.support.serving import Door, assemble, by_hand
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 
 pytestmark = pytest.mark.anyio
 
-DOCUMENT: dict[str, Any] = json.loads(contract.openapi_document().body)
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
-
-
-def check(instance: Any, schema: dict[str, Any]) -> None:
-    """Raise if an instance is not what one of the document's schemas says."""
-    Draft202012Validator(schema | {"components": DOCUMENT["components"]}).validate(instance)
-
-
-def check_response(path: str, method: str, response: Response) -> None:
-    """Status, headers, media type and body of an answer, against the document."""
-    described = DOCUMENT["paths"][path][method]["responses"][str(response.status)]
-    for name, header in described.get("headers", {}).items():
-        if header["required"]:
-            assert name.lower() in response.headers, f"{name} of {path} {response.status}"
-    media_type = response.headers["content-type"].partition(";")[0]
-    content = described["content"][media_type]
-    if media_type == "application/json":
-        check(response.json(), content["schema"])
-    elif media_type == "text/event-stream":
-        for event in events_of(response.body):
-            check(event, content["x-event-schema"])
-    else:
-        check(response.body.decode(), content["schema"])
 
 
 def schemas_in(node: Any) -> Iterator[str]:

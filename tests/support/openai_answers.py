@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import contract
 from interface.events import Event, Finished, Part, TextPart, Token, ToolCallPart
-from tests.support.asgi_client import events_of
+from tests.support.asgi_client import event_of, events_of
 
 ACCEPTED = contract.Accepted("an-id", (3, 3, 3, 3))
 FINISHED = Finished("stop", 3, 2, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
@@ -95,3 +95,16 @@ def interleaved(draw: st.DrawFn, choices: Sequence[Sequence[Event]]) -> list[Eve
     order = draw(st.permutations([index for index, events in enumerate(choices) for _ in events]))
     iterators = [iter(events) for events in choices]
     return [next(iterators[index]) for index in order]
+
+
+def named_events(body: bytes) -> list[dict[str, Any]]:
+    """The events of a stream in which each has its type as its name, too."""
+    *blocks, after = body.split(b"\n\n")
+    assert after == b""
+    events = []
+    for block in (one for one in blocks if not one.startswith(b":")):
+        name, data = block.split(b"\n")
+        event: dict[str, Any] = event_of(data + b"\n\n")
+        assert name == f"event: {event['type']}".encode()
+        events.append(event)
+    return events

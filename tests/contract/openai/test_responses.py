@@ -1,0 +1,261 @@
+"""`POST /v1/responses`: what a body asks the engine for, and the items and events that it becomes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interface.events import Failed, Logprobs, Part, TextPart, Token, TokenLogprob, ToolCallPart
+from interface.requests import ChatPrompt, Grammar
+from tests.support.openai_answers import (
+    FINISHED,
+    PARTS,
+    named_events,
+    parse,
+    parsed_tokens,
+    refused,
+    streamed,
+    tokens,
+    whole,
+)
+
+PATH = "/v1/responses"
+ADD = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}
+CALL = ToolCallPart("add", '{"a": 1}')
+
+
+def call(**body: Any) -> Any:
+    return parse(PATH, **{"input": "hi"} | body)
+
+
+def prompt_of(**body: Any) -> ChatPrompt:
+    prompt = call(**body).requests[0].prompt
+    assert isinstance(prompt, ChatPrompt)
+    return prompt
+
+
+def without_ids(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name not in ("id", "call_id")}
+
+
+# --- What is asked ----------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_a_users_message_and_instructions_come_before_it() -> None:
+    assert prompt_of(instructions="Be brief.").messages == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hi"},
+    ]
+
+
+def test_what_the_assistant_did_in_one_turn_becomes_one_message() -> None:
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "1 + 2?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me add."}]},
+        {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "add", "arguments": '{"a": 1}'},
+        {"type": "function_call", "call_id": "call_2", "name": "now", "arguments": "", "status": "completed"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "3"},
+        {"type": "function_call_output", "call_id": "call_2", "output": [{"type": "input_text", "text": "noon"}]},
+        {"role": "assistant", "content": "3 at noon"},
+        {"role": "assistant", "content": "Anything else?"},
+    ]
+    calls = [
+        {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}},
+        {"id": "call_2", "type": "function", "function": {"name": "now", "arguments": {}}},
+    ]
+    assert prompt_of(input=items).messages == [
+        {"role": "user", "content": "1 + 2?"},
+        {"role": "assistant", "reasoning_content": "hm", "content": "Let me add.", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call_1", "content": "3"},
+        {"role": "tool", "tool_call_id": "call_2", "content": "noon"},
+        {"role": "assistant", "content": "3 at noon"},
+        {"role": "assistant", "content": "Anything else?"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"type": "item_reference", "id": "x"}, "input.0"),
+        ({"role": "king", "content": "x"}, "input.0"),
+        ({"role": "user", "content": [{"type": "input_image"}]}, "input.0.content"),
+        ({"role": "user"}, "input.0.content"),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": "["}, "input.0.arguments"),
+        ({"type": "function_call", "name": "f"}, "input.0"),
+        ({"type": "reasoning", "content": "x"}, "input.0.content"),
+    ],
+)
+def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -> None:
+    error = refused(PATH, input=[item])
+    assert error["param"] == param
+    assert error["message"].startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True}, "background"),
+        ({"input": []}, "input"),
+        ({"input": None}, "input"),
+        ({"n": 2}, "n"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    assert refused(PATH, **{"input": "hi"} | body)["param"] == param
+
+
+def test_fields_without_meaning_here_are_ignored() -> None:
+    call(store=True, truncation="auto", background=False, include=[], previous_response_id=None, nonsense=1, user="me")
+
+
+def test_a_tool_that_is_no_function_is_left_out() -> None:
+    prompt = prompt_of(tools=[ADD, {"type": "web_search"}, {"type": "custom", "name": "x"}])
+    assert prompt.tools is not None
+    (tool,) = prompt.tools
+    assert tool["function"] == {"name": "add", "parameters": {"type": "object"}, "strict": True}
+    assert prompt_of(tools=[{"type": "web_search"}]).tools is None
+
+
+def test_one_tool_can_be_named() -> None:
+    assert prompt_of(tools=[ADD], tool_choice={"type": "function", "name": "add"}).named_tool == "add"
+
+
+def test_the_form_of_the_text_becomes_a_grammar() -> None:
+    schema = {"type": "object"}
+    body = {"text": {"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}}}
+    assert call(**body).requests[0].grammar == Grammar("json_schema", '{"type": "object"}')
+    assert call(text={"format": {"type": "text"}}).requests[0].grammar is None
+
+
+def test_the_length_and_the_effort_reach_the_engine() -> None:
+    (request,) = call(max_output_tokens=7, reasoning={"effort": "none"}, temperature=0).requests
+    assert (request.params.max_tokens, request.params.temperature) == (7, 0)
+    assert request.prompt.template_arguments["enable_thinking"] is False
+    assert request.fill_context
+
+
+# --- What is answered -------------------------------------------------------------------------------------------------
+
+
+def test_a_response_repeats_what_was_asked_and_has_items_and_usage() -> None:
+    answer = whole(call(tools=[ADD], metadata={"a": "b"}, max_output_tokens=9), tokens(["Hi", " you"]))
+    assert (answer["id"], answer["object"], answer["status"]) == ("resp_an-id", "response", "completed")
+    assert (answer["tools"], answer["metadata"], answer["max_output_tokens"]) == ([ADD], {"a": "b"}, 9)
+    (item,) = answer["output"]
+    assert without_ids(item) == {
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Hi you", "annotations": [], "logprobs": []}],
+    }
+    assert answer["usage"] == {
+        "input_tokens": 3,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 5,
+    }
+
+
+def test_a_part_of_another_kind_begins_another_item() -> None:
+    parts: list[tuple[Part, ...]] = [
+        (TextPart("reasoning", "hm"),),
+        (TextPart("content", "a"),),
+        (TextPart("content", "b"), CALL),
+        (TextPart("content", "c"),),
+    ]
+    output = whole(call(), parsed_tokens(parts))["output"]
+    assert [item["type"] for item in output] == ["reasoning", "message", "function_call", "message"]
+    assert output[0]["content"] == [{"type": "reasoning_text", "text": "hm"}]
+    assert [item["content"][0]["text"] for item in output if item["type"] == "message"] == ["ab", "c"]
+    assert (output[2]["name"], output[2]["arguments"]) == ("add", '{"a": 1}')
+
+
+def test_a_cut_response_is_incomplete() -> None:
+    answer = whole(call(), [*tokens(["Hi"])[:-1], replace(FINISHED, finish_reason="length")])
+    assert answer["status"] == "incomplete"
+    assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert answer["output"][0]["status"] == "incomplete"
+
+
+def test_only_one_call_is_made_if_only_one_is_wanted() -> None:
+    assert len(whole(call(parallel_tool_calls=False), parsed_tokens([(CALL, CALL)]))["output"]) == 1
+
+
+def test_log_probabilities_come_if_they_are_included() -> None:
+    scored = Token("a", 1, 1.0, True, logprobs=Logprobs(TokenLogprob(1, "a", b"a", -0.5)))
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"include": ["message.output_text.logprobs"]}, 1),
+        ({"top_logprobs": 1}, 1),
+        ({}, 0),
+    ]
+    for body, expected in cases:
+        made = call(**body)
+        assert (made.requests[0].params.logprobs is not None) == bool(expected)
+        answer = whole(made, [scored, FINISHED])
+        assert len(answer["output"][0]["content"][0]["logprobs"]) == expected
+
+
+def test_a_stream_announces_each_item_before_its_deltas() -> None:
+    parts: list[tuple[Part, ...]] = [(TextPart("reasoning", "hm"),), (TextPart("content", "a"), CALL)]
+    events = named_events(streamed(call(), parsed_tokens(parts)))
+    assert [event["type"].removeprefix("response.") for event in events] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "reasoning_text.delta",
+        "reasoning_text.done",
+        "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+def test_a_failed_stream_says_so_twice() -> None:
+    events = named_events(streamed(call(), [Token("Hi", 1, 1.0, True), Failed("why", "engine_error")]))
+    error, failed = events[-2:]
+    assert (error["type"], error["message"], error["code"]) == ("error", "why", "server_error")
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["error"] == {"code": "server_error", "message": "why"}
+    assert failed["response"]["output"][0]["status"] == "incomplete"
+
+
+@given(st.lists(st.lists(PARTS, max_size=3).map(tuple), max_size=6))
+def test_the_events_of_a_stream_add_up_to_the_whole_response(parts: list[tuple[Part, ...]]) -> None:
+    made = parsed_tokens(parts)
+    answer = whole(call(), made)
+    events = named_events(streamed(call(), made))
+    final = events[-1]["response"]
+    joined: list[str] = []
+    done: list[dict[str, Any]] = []
+    for event in events:
+        if event["type"] == "response.output_item.added":
+            assert event["output_index"] == len(joined)
+            joined.append("")
+        elif event["type"].endswith(".delta"):
+            joined[event["output_index"]] += event["delta"]
+        elif event["type"] == "response.output_item.done":
+            done.append(event["item"])
+    assert done == final["output"]
+    assert [without_ids(item) for item in final["output"]] == [without_ids(item) for item in answer["output"]]
+    for text, item in zip(joined, final["output"], strict=True):
+        assert text == (item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"])
+    flat = [part for token in parts for part in token]
+    assert "".join(joined) == "".join(p.text if isinstance(p, TextPart) else p.arguments for p in flat)
