@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: help serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: help clients serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ bench-engine: .venv/dev  ## how fast the engine is through HTTP, on random weigh
 
 compare: .venv/dev  ## the doors and the article's server for real, experiment by experiment: a table and a report
 	$(BIN)/python -m study.compare
+
+clients: .venv/dev .venv-clients study/clients/node_modules  ## every client that people have, against both doors: docs/clients.md
+	$(BIN)/python -m study.clients
 
 pictures: .venv/dev  ## take the README's pictures again
 	$(BIN)/python -m docs.images.take
@@ -76,4 +79,15 @@ clean:  ## remove the virtual environment and all caches
 
 .venv/dev: .venv/serve requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv-clients: study/clients/requirements.txt study/clients/requirements-instructor.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r study/clients/requirements.txt
+	$(PYTHON) -m venv .venv-instructor
+	.venv-instructor/bin/python -m pip install --quiet --disable-pip-version-check -r study/clients/requirements-instructor.txt
+	@touch $@
+
+study/clients/node_modules: study/clients/package.json
+	cd study/clients && npm install --no-audit --no-fund --no-package-lock
 	@touch $@

@@ -10,7 +10,7 @@ _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-_FILES = {"/": "index.html", "/docs": "docs.html", "/lesson": "lesson.html"}
+_FILES = {"/": "chat.html", "/prompt": "prompt.html", "/docs": "docs.html", "/lesson": "lesson.html"}
 
 PAGES = tuple(_FILES) + tuple(
     f"/page/{file.name}" for file in sorted(_FOLDER.iterdir()) if file.suffix in (".css", ".js")

@@ -79,7 +79,7 @@ export class Column {
         if ("error" in event) this.problems.push(explainStreamError(event.error, view.count));
         if (!("token" in event)) continue;
         if (view.count === 0) this.firstTokens.push((beganAt = this.timeline.axis.now()));
-        view.add(event.token, event.token_id);
+        view.add(event.token, `token ${event.token_id}`);
         this.timeline.token(lane, lanes);
         if (view.count === leaveAfter) {
           connection.abort();

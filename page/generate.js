@@ -1,5 +1,6 @@
-// POST /generate, streamed: the one request that this page is about.
+// A streamed POST: to /generate, or to any other path whose stream is JSON events and a [DONE].
 
+import { keyHeaders } from "./key.js";
 import { serverSentEvents } from "./sse.js";
 
 /** The server answered, and the answer is no. `detail` is a sentence, or the list of problems of a 422. */
@@ -13,16 +14,21 @@ export class Refused extends Error {
 /** The stream ended before it said [DONE]. */
 export class BrokenOff extends Error {}
 
+/** The stream of POST /generate: tokens, then a closing event or an error. */
+export function generate(base, body, requestId, signal) {
+  return streamed(`${base}generate`, body, requestId, signal);
+}
+
 /**
- * The stream's events as objects: tokens, then a closing one or an error.
+ * A stream's events as objects.
  *
- * `base` is the server's address, ending in a slash; `body` is JSON text. Aborting `signal` closes the connection, and
+ * `address` is where to; `body` is JSON text. Aborting `signal` closes the connection, and
  * that is how the server learns that the client has left: there is no message for it.
  */
-export async function* generate(base, body, requestId, signal) {
-  const response = await fetch(`${base}generate`, {
+export async function* streamed(address, body, requestId, signal) {
+  const response = await fetch(address, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-Request-Id": requestId },
+    headers: { "Content-Type": "application/json", "X-Request-Id": requestId, ...keyHeaders() },
     body,
     signal,
     cache: "no-store",
@@ -30,7 +36,7 @@ export async function* generate(base, body, requestId, signal) {
   if (!response.ok) throw await refusal(response);
   for await (const data of serverSentEvents(response.body)) {
     if (data === "[DONE]") return;
-    signal.throwIfAborted(); // events that came in the same chunk are not told to somebody who has left
+    signal.throwIfAborted(); // events that came in the same chunk are not told to a reader who has left
     yield JSON.parse(data);
   }
   throw new BrokenOff();
@@ -38,5 +44,5 @@ export async function* generate(base, body, requestId, signal) {
 
 async function refusal(response) {
   const answer = await response.json().catch(() => ({}));
-  return new Refused(response.status, answer.detail, response.headers.get("Retry-After"));
+  return new Refused(response.status, answer.detail ?? answer.error?.message, response.headers.get("Retry-After"));
 }

@@ -22,7 +22,7 @@ export function numberOrText(text) {
 }
 
 /** A seed has 64 bits and a JavaScript number 53: its digits go into the JSON as they stand. */
-function withSeed(json, seed) {
+export function withSeed(json, seed) {
   if (seed === "") return json;
   const value = /^-?(0|[1-9]\d*)$/.test(seed) ? seed : JSON.stringify(seed);
   return `${json.slice(0, -1)},"seed":${value}}`;

@@ -20,14 +20,17 @@ export class TokenView {
     this.count = 0;
   }
 
-  add(text, id) {
+  /** Add a token; `title` is what is known of it besides its text. */
+  add(text, title) {
     this.count += 1;
-    this.text.append(text === "" ? held(id) : element("span", { class: "token", title: `token ${id}` }, ...pieces(text)));
+    const box = text === "" ? held(title) : element("span", { class: "token", title }, ...pieces(text));
+    this.text.append(box);
+    return box;
   }
 }
 
-function held(id) {
-  return element("span", { class: "token held", title: `token ${id}. ${HELD_BACK}` });
+function held(title) {
+  return element("span", { class: "token held", title: `${title}. ${HELD_BACK}` });
 }
 
 function pieces(text) {

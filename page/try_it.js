@@ -1,10 +1,16 @@
 // Sends a request as it stands in the form, and shows the answer as it comes: head first, then each event of a stream.
 
+import { curl, python } from "./commands.js";
 import { element } from "./dom.js";
+import { keyHeaders } from "./key.js";
 import { serverSentEvents } from "./sse.js";
+
+const NAME = "{name}";
 
 export function tryIt(path, method, example) {
   const body = example === undefined ? null : bodyField(path, example);
+  const rest = path.includes(NAME) ? element("input", { "aria-label": `name in ${path}`, placeholder: "name" }) : null;
+  const commands = element("div", { class: "commands" });
   const send = element("button", { class: "primary" }, "Send");
   const stop = element("button", { type: "button", "aria-disabled": "true" }, "Stop");
   const status = element("p", { role: "status" });
@@ -13,11 +19,24 @@ export function tryIt(path, method, example) {
     "form",
     { class: "try", "aria-label": `Try ${path}` },
     element("h3", {}, "Try it"),
+    ...(rest ? [rest] : []),
     ...(body ? [body] : []),
+    element("details", {}, element("summary", {}, "The same elsewhere"), commands),
     element("div", { class: "buttons" }, send, ...(body ? [stop] : []), status),
     output,
   );
+  const text = () => body?.querySelector("textarea").value;
+  const target = () => path.replace(NAME, rest?.value ?? "");
   let connection = null;
+
+  form.addEventListener("input", showCommands);
+  showCommands();
+
+  function showCommands() {
+    const base = new URL(".", location.href).href;
+    const lines = [curl(base, target(), method, text()), python(base, path, text())];
+    commands.replaceChildren(...lines.filter((line) => line !== null).map((line) => element("pre", { tabindex: "0" }, line)));
+  }
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -27,7 +46,7 @@ export function tryIt(path, method, example) {
     output.textContent = "";
     status.textContent = "Sent.";
     try {
-      const response = await fetch(path.slice(1), request(method, body?.querySelector("textarea").value, connection.signal));
+      const response = await fetch(target().slice(1), request(method, text(), connection.signal));
       status.textContent = `${response.status} ${response.statusText}`;
       await showAnswer(response, output);
     } catch (error) {
@@ -51,7 +70,7 @@ function bodyField(path, example) {
 }
 
 function request(method, body, signal) {
-  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  const headers = { ...keyHeaders(), ...(body === undefined ? {} : { "Content-Type": "application/json" }) };
   return { method: method.toUpperCase(), headers, body, signal, cache: "no-store" };
 }
 

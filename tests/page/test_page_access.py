@@ -62,10 +62,10 @@ def test_the_status_is_read_out_and_the_tokens_are_not(service: Service, open_pa
     assert page.evaluate(live) is None
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/lesson", "/lesson?wsgi=1&starlette=2&raw_asgi=3"])
+@pytest.mark.parametrize("path", ["/prompt", "/docs", "/lesson", "/lesson?wsgi=1&starlette=2&raw_asgi=3"])
 def test_no_page_is_wider_than_its_window(service: Service, open_page: OpenPage, path: str) -> None:
     page = open_page(address(service, path))
-    if path == "/":
+    if path == "/prompt":
         ask(page, "newlines")
         expect(page.locator("#answer .token")).to_have_count(3)
     if path == "/docs":
@@ -128,7 +128,7 @@ def test_the_page_works_under_a_prefix(browser: Any, open_page: OpenPage) -> Non
         return mounted
 
     with on_a_socket(under_a_prefix) as service:
-        page = open_page(address(service, "/llm/"))
+        page = open_page(address(service, "/llm/prompt"))
         ask(page, "hello")
         expect(page.locator("#answer")).to_have_text("Hello, world!")
         page.click("text=Docs")

@@ -51,11 +51,11 @@ def test_every_field_of_the_body_has_its_type_default_range_and_meaning(page: An
     properties = DOCUMENT["components"]["schemas"]["GenerateBody"]["properties"]
     for name, field in properties.items():
         words = row(page, "generate", name)
-        assert words[1] == ("required" if name == "prompt" else json.dumps(field["default"]).replace("1.0", "1"))
+        assert words[1] == ("required" if name == "prompt" else json.dumps(field["default"]).removesuffix(".0"))
         assert words[3] == field["description"].replace("`", "")
     assert row(page, "generate", "prompt")[:3] == ["string", "required", "at least 1 character"]
-    assert row(page, "generate", "temperature")[:3] == ["number", "0.7", "from 0 up to 2"]
-    assert row(page, "generate", "top_p")[:3] == ["number", "1", "above 0 up to 1"]
+    assert row(page, "generate", "temperature")[:3] == ["number or null", "null", "from 0 up to 2"]
+    assert row(page, "generate", "top_p")[:3] == ["number or null", "null", "above 0 up to 1"]
     assert row(page, "generate", "seed")[:3] == ["integer or null", "null", "from −2⁶³ up to 2⁶³ − 1"]
 
 
@@ -110,6 +110,19 @@ def test_trying_shows_whole_answers_and_refusals_too(page: Any) -> None:
     expect(page.locator("#generate .output")).to_contain_text("Input should be a valid string")
     page.click("#health button:text('Send')")
     expect(page.locator("#health .output")).to_contain_text('"generated_tokens": 4')
+
+
+def test_a_request_is_shown_as_curl_and_as_a_line_of_python(page: Any) -> None:
+    commands = page.locator("#v1_messages .commands pre")
+    page.locator("#v1_messages summary", has_text="The same elsewhere").click()
+    page.fill(
+        "#v1_messages textarea",
+        """{"max_tokens": 5, "stream": true, "messages": [{"role": "user", "content": "it's"}]}""",
+    )
+    expect(commands.first).to_contain_text("curl -N http://127.0.0.1:")
+    expect(commands.first).to_contain_text("""'\\''s""")
+    expect(commands.last).to_contain_text("from anthropic import Anthropic")
+    expect(commands.last).to_contain_text("max_tokens=5, stream=True, messages=[{")
 
 
 def test_a_long_answer_does_not_widen_a_phone(service: Service, open_page: OpenPage) -> None:

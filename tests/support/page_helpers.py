@@ -12,7 +12,7 @@ OpenPage = Callable[..., Any]
 PHONE = {"width": 390, "height": 844}
 
 
-def address(service: Service, path: str = "/") -> str:
+def address(service: Service, path: str = "/prompt") -> str:
     return f"http://127.0.0.1:{service.port}{path}"
 
 

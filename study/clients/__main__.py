@@ -1,0 +1,132 @@
+"""Runs every client against both doors, and writes what each did to docs/clients.md.
+
+make clients
+python -m study.clients [--model MODEL] [--python FOLDER] [--instructor FOLDER] [--node FOLDER]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.common.launcher import ROOT, launched, uvicorn
+
+HERE = Path(__file__).parent
+PAGE = ROOT / "docs" / "clients.md"
+DOORS = ("app", "raw_asgi")
+LIMIT = 300.0
+"""Seconds that one client may take."""
+MODEL = "bundled_model"
+
+NAMES = {
+    "try_openai.py": "openai-python",
+    "try_anthropic.py": "anthropic-python",
+    "try_langchain.py": "langchain-openai",
+    "try_litellm.py": "LiteLLM",
+    "try_llm.py": "llm",
+    "try_pydantic_ai.py": "pydantic-ai",
+    "try_agents.py": "openai-agents",
+    "try_instructor.py": "instructor",
+    "try_openai.mjs": "openai-node",
+    "try_anthropic.mjs": "@anthropic-ai/sdk",
+    "try_ai_sdk.mjs": "Vercel AI SDK",
+}
+
+HEAD = """\
+# Clients
+
+What each client did, unmodified, with both doors on a real uvicorn. `make clients` makes an environment for them, runs
+them all and writes this page. Their versions are those of
+[requirements.txt](../study/clients/requirements.txt),
+[requirements-instructor.txt](../study/clients/requirements-instructor.txt) and
+[package.json](../study/clients/package.json) in study/clients.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one client did with one door."""
+
+    client: str
+    door: str
+    what: str
+    passed: bool
+    note: str
+
+
+def main() -> None:
+    options = _arguments()
+    outcomes: list[Outcome] = []
+    for door in DOORS:
+        settings = {"ENGINE_MODEL_NAME": MODEL} | ({"ENGINE_MODEL": options.model} if options.model else {})
+        with launched(uvicorn(f"{door}:app"), settings) as server:
+            server.wait_until_ready()
+            base = f"http://127.0.0.1:{server.port}"
+            for program, name in NAMES.items():
+                outcomes += _tried(name, door, _command(program, options), base)
+    PAGE.write_text(_page(outcomes))
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} went through; see {PAGE.relative_to(ROOT)}")
+    sys.exit(bool(failed))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="what to serve (default: the bundled model)")
+    parser.add_argument("--python", type=Path, default=ROOT / ".venv-clients", help="environment of the Python clients")
+    parser.add_argument("--instructor", type=Path, default=ROOT / ".venv-instructor", help="environment of instructor")
+    parser.add_argument("--node", type=Path, default=HERE, help="folder with the programs and their node_modules")
+    return parser.parse_args()
+
+
+def _command(program: str, options: argparse.Namespace) -> list[str]:
+    """How to start a client's program."""
+    if program.endswith(".mjs"):
+        return ["node", str(options.node / program)]
+    environment = options.instructor if program == "try_instructor.py" else options.python
+    return [str(environment / "bin" / "python"), "-m", f"study.clients.{Path(program).stem}"]
+
+
+def _tried(client: str, door: str, start: Sequence[str], base: str) -> Iterator[Outcome]:
+    """Start a client, and yield what came of each thing that it tried."""
+    environ = os.environ | {"OPENAI_API_KEY": "any", "ANTHROPIC_API_KEY": "any"}
+    try:
+        done = subprocess.run(
+            [*start, base, MODEL], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield _reported(Outcome(client, door, "start", False, str(error)[:200]))
+        return
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"what"')]
+    if done.returncode != 0 or not lines:
+        lines.append({"what": "start", "passed": False, "note": done.stderr[-200:]})
+    for line in lines:
+        yield _reported(Outcome(client, door, **line))
+
+
+def _reported(outcome: Outcome) -> Outcome:
+    mark = "ok    " if outcome.passed else "FAILED"
+    print(f"{mark} {outcome.door:<9} {outcome.client:<18} {outcome.what:<45} {outcome.note[:60]!r}", flush=True)
+    return outcome
+
+
+def _page(outcomes: Sequence[Outcome]) -> str:
+    """The table, one row for each thing that a client tried."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for outcome in outcomes:
+        mark = "yes" if outcome.passed else f"no: {outcome.note}".replace("|", "\\|").replace("\n", " ")
+        rows.setdefault((outcome.client, outcome.what), {})[outcome.door] = mark
+    lines = [
+        f"| {client} | {what} | {' | '.join(row.get(door, '') for door in DOORS)} |"
+        for (client, what), row in rows.items()
+    ]
+    doors = " | ".join(f"`{door}.py`" for door in DOORS)
+    return "\n".join([HEAD, f"| client | what it tried | {doors} |", "|---|---|---|---|", *lines, ""])
+
+
+if __name__ == "__main__":
+    main()

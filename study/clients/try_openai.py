@@ -1,0 +1,77 @@
+"""openai-python."""
+
+import openai
+
+from study.clients.checks import ADDRESS, MODEL, QUESTION, V1, check, expect, expect_json
+
+client = openai.OpenAI(base_url=V1, api_key="any", max_retries=0)
+messages: list = [{"role": "user", "content": QUESTION}]
+TOOL: dict = {"type": "function", "function": {"name": "move", "description": "Moves.", "parameters": ADDRESS}}
+
+
+def chat() -> str:
+    answer = client.chat.completions.create(model=MODEL, messages=messages, temperature=0)
+    expect(bool(answer.choices[0].message.content), "a text")
+    expect(answer.usage is not None and answer.usage.total_tokens > 0, "usage")
+    return answer.choices[0].message.content or ""
+
+
+def stream() -> str:
+    whole = chat()
+    options: dict = {"include_usage": True}
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=messages, temperature=0, stream=True, stream_options=options
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    expect(text == whole, f"the whole answer's text, got {text!r}")
+    expect(chunks[-1].usage is not None, "usage in the last chunk")
+    return f"{len(chunks)} chunks"
+
+
+def structured() -> str:
+    schema: dict = {"type": "json_schema", "json_schema": {"name": "address", "schema": ADDRESS, "strict": True}}
+    answer = client.chat.completions.create(model=MODEL, messages=messages, response_format=schema, temperature=0)
+    return str(expect_json(answer.choices[0].message.content or ""))
+
+
+def tools() -> str:
+    choice: dict = {"type": "function", "function": {"name": "move"}}
+    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=[TOOL], tool_choice=choice)
+    (call,) = answer.choices[0].message.tool_calls or []
+    expect_json(call.function.arguments)
+    turns = [*messages, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+    second = client.chat.completions.create(model=MODEL, messages=turns, tools=[TOOL], tool_choice="none")
+    return f"{call.function.name}, then {second.choices[0].finish_reason}"
+
+
+def responses() -> str:
+    answer = client.responses.create(model=MODEL, input=QUESTION, temperature=0)
+    expect(bool(answer.output_text), "a text")
+    return answer.output_text
+
+
+def completions() -> str:
+    answer = client.completions.create(model=MODEL, prompt=["Once", "Twice"], max_tokens=4, logprobs=2, n=2)
+    expect(len(answer.choices) == 4, "four choices")
+    expect(answer.choices[0].logprobs is not None, "log probabilities")
+    return f"{len(answer.choices)} choices"
+
+
+def errors() -> str:
+    try:
+        client.chat.completions.create(model="no-such-model", messages=messages)
+    except openai.NotFoundError as error:
+        return str(error)
+    raise AssertionError("expected NotFoundError")
+
+
+check("models", lambda: [model.id for model in client.models.list()])
+check("chat", chat)
+check("stream equals whole", stream)
+check("json_schema", structured)
+check("named tool, then its result", tools)
+check("responses", responses)
+check("completions: prompts, n, logprobs", completions)
+check("an unknown model is NotFoundError", errors)
