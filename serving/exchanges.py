@@ -8,23 +8,19 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Collection
 from typing import Any
 
 import anyio
 
 from config import Config
+from serving.asgi import Receive
 from serving.connection import Connection, IdleConnections, abort_all
 
 TICK = 0.1
 """Seconds between two looks at the open requests' connections."""
 GRACE = 0.2
 """Seconds that answers get to be written once the server ends."""
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class Exchange:

@@ -9,15 +9,13 @@ Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import contract
 from interface.errors import EngineUnavailable, QueueFull
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from serving.driver import Driver
-from serving.exchanges import Exchange, Message, Receive, Scope, Send
-
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from serving.exchanges import Exchange
 
 LEFT = contract.Answer(499, b"", "text/plain")
 """For a client that has left. It reaches nobody; but a middleware around the application may insist on an answer."""

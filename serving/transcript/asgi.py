@@ -8,22 +8,16 @@ and the others as they pass, and `GET /transcript/{request_id}.json`, all of the
 Source: the ASGI specification, HTTP part, versions 2.3 and 2.4; HTML Living Standard, section 9.2.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 import anyio
 
 import contract
 from config import Config
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from serving.transcript.records import END, PREFIX, QUIET_PATHS, Record, Records, events, head_of
 from serving.transcript.terminal import show
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def with_transcript(app: ASGIApp, config: Config) -> ASGIApp:
