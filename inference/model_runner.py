@@ -69,6 +69,9 @@ class ModelRunner:
 
         After them come those of the prompt tokens that explain another: see `Chunk.explained_ids`.
         """
+        for copy in schedule.copies:
+            assert copy.sequence.slot is not None
+            self._cache.copy(copy.source, copy.sequence.slot, copy.end)
         logits = self._decoder.forward(pack(schedule, self._cache, self._device))
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1

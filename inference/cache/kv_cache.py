@@ -43,6 +43,8 @@ class KVCache:
         self.row_length = (context // BLOCK + 1) * BLOCK
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
         self._both: dict[int, Tensor] = {}  # keys and values, where they are of one width
+        self.is_head_major = False
+        """Set by a decoder that fills a slot head after head, each in blocks of BLOCK positions."""
         self._written = [0] * slots  # positions that have been written, from the first on
 
     def layer(
@@ -77,6 +79,18 @@ class KVCache:
         """
         written, self._written[slot] = self._written[slot], last
         return Stale(slot, first, written) if first < written else None
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a slot, in every layer; what lies behind them in `target` stays."""
+        for tensors in self._layers.values():
+            for tensor in tensors:
+                if self.is_head_major:
+                    slots, row_length, kv_heads, head_dim = tensor.shape
+                    tensor, ends = tensor.view(slots, kv_heads, row_length, head_dim), -(-length // BLOCK) * BLOCK
+                    tensor[target, :, :ends] = tensor[source, :, :ends]
+                else:
+                    tensor[target, :length] = tensor[source, :length]
+        self._written[target] = max(self._written[target], length)
 
     def slot_mapping(self, slots: Tensor, positions: Tensor) -> Tensor:
         """Where the keys, then the values, of `slots`, `positions` [tokens] lie in every layer: [2 * tokens]."""

@@ -1,11 +1,29 @@
-"""Owns the slots of the KV cache: which are free, and which tokens each free one still holds. No tensors.
+"""Owns the slots of the KV cache: which are free, and which tokens each one holds. No tensors.
 
 A free slot keeps the keys and values of its last sequence until another one overwrites them. That is the prefix
 cache: a new sequence takes the slot that holds the longest beginning of its prompt, and prefills only the rest, so a
-chat's next turn starts after all the turns before.
+chat's next turn starts after all the turns before. Where another slot, free or running, holds or is going to hold a
+longer beginning, that is copied: a copy costs a small part of what computing does.
+
+What is evicted when: a new sequence overwrites what its slot held beyond the common beginning. That is the free slot
+with the longest common beginning minus what is lost, and the least recently used one among equals. A running slot is
+never overwritten, and a copy leaves its source as it is.
 """
 
+import itertools
 from collections.abc import Sequence as TokenIds
+from dataclasses import dataclass
+
+LEAST_COPIED = 16
+"""Tokens that a copy must save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A slot that holds, or is going to hold, the first `length` tokens of a prompt."""
+
+    slot: int
+    length: int
 
 
 class CacheManager:
@@ -13,7 +31,8 @@ class CacheManager:
 
     def __init__(self, slots: int) -> None:
         # What each free slot holds; the least recently used one comes first.
-        self._free: dict[int, TokenIds[int]] = dict.fromkeys(range(slots), ())
+        self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
+        self._running: dict[int, list[int]] = {}  # the prompts of the others, in the order of their admission
 
     @property
     def can_allocate(self) -> bool:
@@ -22,24 +41,46 @@ class CacheManager:
     def allocate(self, prompt_ids: TokenIds[int], reuse: bool = True) -> tuple[int, int]:
         """Take a free slot for a prompt.
 
-        The slot is the one with the longest reusable prefix minus what taking it evicts; ties go to the least
-        recently used one.
-
         Returns:
             The slot, and how many of the prompt's first tokens it holds already; always fewer than all, because the
             last token's logits are needed.
         """
-        common = {slot: _common_prefix(held, prompt_ids) if reuse else 0 for slot, held in self._free.items()}
+        prompt = list(prompt_ids)
+        common = {slot: _common_prefix(held, prompt) if reuse else 0 for slot, held in self._free.items()}
         slot = max(common, key=lambda slot: 2 * common[slot] - len(self._free[slot]))
         del self._free[slot]
-        return slot, min(common[slot], len(prompt_ids) - 1)
+        self._running[slot] = prompt
+        return slot, min(common[slot], len(prompt) - 1)
+
+    def source_for(self, slot: int, cached_tokens: int) -> Source | None:
+        """Return the best other slot to copy the prompt's beginning from, if that saves enough.
+
+        It may be running, and then not hold all of it yet. Running slots are sources for those that were admitted after
+        them, never the other way round: so no two wait for each other.
+        """
+        prompt = self._running[slot]
+        earlier = itertools.takewhile(lambda item: item[0] != slot, self._running.items())
+        common = {other: _common_prefix(held, prompt) for other, held in (*self._free.items(), *earlier)}
+        if not common:
+            return None
+        best = max(common, key=lambda other: common[other])
+        length = min(common[best], len(prompt) - 1)
+        return Source(best, length) if length - cached_tokens >= LEAST_COPIED else None
 
     def free(self, slot: int, cached_ids: TokenIds[int]) -> None:
         """Give a slot back, with the tokens whose keys and values it holds."""
-        self._free[slot] = cached_ids
+        del self._running[slot]
+        self._free[slot] = list(cached_ids)
 
 
-def _common_prefix(held: TokenIds[int], prompt_ids: TokenIds[int]) -> int:
-    """Return how many tokens two texts have in common at their beginning."""
-    pairs = enumerate(zip(held, prompt_ids, strict=False))
-    return next((length for length, (one, other) in pairs if one != other), min(len(held), len(prompt_ids)))
+def _common_prefix(held: list[int], prompt: list[int]) -> int:
+    """Return how many tokens two texts have in common at their beginning; whole slices are compared at a time."""
+    equal, different = 0, min(len(held), len(prompt)) + 1
+    length = different - 1  # most texts have all in common, or little
+    while different - equal > 1:
+        if held[equal:length] == prompt[equal:length]:
+            equal = length
+        else:
+            different = length
+        length = (equal + different) // 2
+    return equal

@@ -5,11 +5,15 @@ most `prefill_chunk` prompt tokens along with them, fewer if those take too long
 prompt delays the running streams by a bounded time and never stops them. Where prefilling sequences outnumber the
 streams that they delay, a step takes up to four whole chunks: each step reads all the weights, so one large chunk
 costs less than several small ones.
+
+A prompt that begins like another one is computed from where they part: its beginning is copied from the other's slot.
+While the other is still being prefilled, it waits for that.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as TokenIds
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inference.scheduling.cache_manager import CacheManager
 from inference.scheduling.prefill_budget import PrefillBudget
@@ -20,6 +24,25 @@ MAX_CHUNKS = 4
 """How many times `prefill_chunk` a step may prefill when it delays few streams, or none."""
 MAX_EXPLAINED = 128
 """Prompt tokens in a chunk if all their logits are wanted: a vocabulary of 150,000 makes 77 MB of them."""
+LEAST_AWAITED = 64
+"""Prompt tokens that a sequence must save by waiting until another has computed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Positions up to `end` that a sequence takes over from another slot, before anything of the step is computed."""
+
+    source: int
+    sequence: Sequence
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Another sequence that is going to compute the first `length` tokens of a prompt."""
+
+    sequence: Sequence
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +69,7 @@ class Schedule:
 
     decoding: list[Sequence]
     chunks: list[Chunk]
+    copies: list[Copy] = field(default_factory=list)
 
     @property
     def has_work(self) -> bool:
@@ -63,7 +87,8 @@ class Schedule:
     @property
     def sequences(self) -> list[Sequence]:
         """Every sequence that takes part in the step."""
-        return self.decoding + [chunk.sequence for chunk in self.chunks]
+        prefilling = [*(chunk.sequence for chunk in self.chunks), *(copy.sequence for copy in self.copies)]
+        return list(dict.fromkeys([*self.decoding, *prefilling]))
 
 
 class Scheduler:
@@ -75,6 +100,7 @@ class Scheduler:
         self._cache = CacheManager(slots)
         self._waiting: deque[Sequence] = deque()
         self._running: dict[SequenceId, Sequence] = {}
+        self._awaited: dict[SequenceId, Awaited] = {}
 
     def add(self, sequence: Sequence) -> None:
         self._waiting.append(sequence)
@@ -90,24 +116,25 @@ class Scheduler:
             self._waiting.remove(sequence)
         else:
             del self._running[sequence.sequence_id]
+            self._awaited.pop(sequence.sequence_id, None)
             self._cache.free(sequence.slot, sequence.cached_ids if keep_cache else ())
 
     def schedule(self) -> Schedule:
         """Admit waiting sequences to free slots, and choose the next step's work."""
-        self._admit()
+        copies = [*self._copies_awaited(), *self._admit()]
         running = list(self._running.values())
         decoding = [sequence for sequence in running if sequence.is_prefilled]
         prefilling = [sequence for sequence in running if not sequence.is_prefilled]
         chunks: list[Chunk] = []
         budget = self._step_budget(len(decoding), len(prefilling))
         for sequence in prefilling:
-            if budget:
+            if budget and sequence.sequence_id not in self._awaited:
                 start = sequence.cached_tokens
                 most = min(budget, MAX_EXPLAINED) if sequence.wants_prompt_logprobs else budget
                 end = min(len(sequence.prompt_ids), start + most)
                 chunks.append(Chunk(sequence, start, end))
                 budget -= end - start
-        return Schedule(decoding, chunks)
+        return Schedule(decoding, chunks, copies)
 
     def record_step(self, schedule: Schedule, seconds: float) -> None:
         """Learn how long a schedule's step took."""
@@ -129,9 +156,33 @@ class Scheduler:
         chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)
 
-    def _admit(self) -> None:
+    def _admit(self) -> Iterator[Copy]:
+        """Give free slots to waiting sequences; yield what they take over from other slots."""
         while self._waiting and self._cache.can_allocate:
             sequence = self._waiting.popleft()
             reuse = not sequence.wants_prompt_logprobs  # the logits of cached tokens are not there
             sequence.admit(*self._cache.allocate(sequence.prompt_ids, reuse))
             self._running[sequence.sequence_id] = sequence
+            if reuse:
+                yield from self._share(sequence)
+
+    def _copies_awaited(self) -> Iterator[Copy]:
+        """Yield the copies of what has been computed by now; look again where the other sequence has ended."""
+        for sequence_id, awaited in list(self._awaited.items()):
+            is_running = awaited.sequence.sequence_id in self._running
+            if not is_running or awaited.sequence.cached_tokens >= awaited.length:
+                del self._awaited[sequence_id]
+                yield from self._share(self._running[sequence_id])
+
+    def _share(self, sequence: Sequence) -> Iterator[Copy]:
+        """Copy the beginning of a prompt from another slot, or wait for it, if either is worth it."""
+        assert sequence.slot is not None
+        source = self._cache.source_for(sequence.slot, sequence.cached_tokens)
+        if source is None:
+            return
+        owner = next((other for other in self._running.values() if other.slot == source.slot), None)
+        if owner is None or owner.cached_tokens >= source.length:
+            yield Copy(source.slot, sequence, source.length)
+            sequence.reuse(source.length)
+        elif source.length - sequence.cached_tokens >= LEAST_AWAITED:
+            self._awaited[sequence.sequence_id] = Awaited(owner, source.length)

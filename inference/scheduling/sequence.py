@@ -69,8 +69,12 @@ class Sequence:
     def admit(self, slot: int, reused_tokens: int = 0) -> None:
         """Take a slot, which holds the keys and values of the prompt's first `reused_tokens` already."""
         self.slot = slot
-        self.cached_tokens = self._reused_tokens = reused_tokens
+        self.reuse(reused_tokens)
         self._admitted_at = time.perf_counter()
+
+    def reuse(self, tokens: int) -> None:
+        """Note that the slot holds the keys and values of the prompt's first tokens, though they were not computed."""
+        self.cached_tokens = self._reused_tokens = tokens
 
     def sample_args(self) -> SampleArgs:
         """How to sample the next token, with a random number of its own."""

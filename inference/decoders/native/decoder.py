@@ -61,6 +61,7 @@ class NativeDecoder:
     name = "C++"
 
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
+        cache.is_head_major = True
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
         self._library = library
