@@ -8,6 +8,7 @@ the terminal show the progress. `HF_TOKEN` opens gated and private models, `HF_E
 import contextlib
 import logging
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -29,8 +30,11 @@ log = logging.getLogger("engine")
 SETTINGS = (".json", ".jinja", ".txt", "tokenizer.model")
 """How the names of the small files end that come with any weights."""
 
-WEIGHTS = (".safetensors", ".bin")
-"""The first of these that a repository has is what is taken."""
+WEIGHTS = (
+    ("model.safetensors", "model-*-of-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
+)
+"""The first of these that a repository has is what is taken; the same weights may be there in other files too."""
 
 
 def bring(name: str) -> Path:
@@ -98,19 +102,19 @@ def _snapshot(repository: str, revision: str | None, file: str | None) -> Path:
 def _on_disk(repository: str, revision: str | None, file: str | None, why: str) -> Path:
     """What an earlier download has left, if it was one of all the files that are needed."""
     small = [f"*{ending}" for ending in SETTINGS]
-    choices = [all_parts(file)] if file else [[*small, f"*{suffix}"] for suffix in (*WEIGHTS, ".gguf")]
-    for wanted in choices:
+    kinds = [all_parts(file)] if file else [*WEIGHTS, ("*.gguf",)]
+    for weights in kinds:
         with contextlib.suppress(LocalEntryNotFoundError):
             folder = Path(
                 snapshot_download(
                     repository,
                     revision=revision,
                     local_files_only=True,
-                    allow_patterns=wanted,
+                    allow_patterns=[*weights, *([] if file else small)],
                     ignore_patterns=None if file else ["*/*"],
                 )
             )
-            if any(folder.glob(wanted[-1])):
+            if any(any(folder.glob(pattern)) for pattern in weights):
                 return folder
     of = f"{repository}@{revision}" if revision else repository
     raise LoadError(
@@ -123,8 +127,8 @@ def _wanted(repository: str, files: Sequence[str]) -> list[str]:
     """Weights of one kind, safetensors if there are any, and the small files that come with them."""
     top = [file for file in files if "/" not in file]
     settings = [file for file in top if file.endswith(SETTINGS)]
-    for suffix in WEIGHTS:
-        if weights := [file for file in top if file.endswith(suffix)]:
+    for patterns in WEIGHTS:
+        if weights := [file for file in top if any(fnmatch(file, pattern) for pattern in patterns)]:
             return [*settings, *weights]
     models = models_among(files)
     if len(models) == 1:

@@ -31,7 +31,7 @@ from engine import Engine
 print(Engine.load(Config(model=sys.argv[1], device="cpu")).generate("hello", max_tokens=3)["completion_tokens"])
 """
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"weights" * 1000, "other/more.bin": b"no"}
-SHARED = {"README.md": b"#", "pytorch_model.bin": b"not this"}
+SHARED = {"README.md": b"#", "pytorch_model.bin": b"not this", "consolidated.safetensors": b"nor this"}
 QUANTS = {"a-Q4_0.gguf": b"GGUF4", "a-Q8_0-00001-of-00002.gguf": b"GGUF8", "a-Q8_0-00002-of-00002.gguf": b"more"}
 
 
