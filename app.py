@@ -30,9 +30,11 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     driver = driver_of(request)
     if endpoint.method == "POST":
+        contract.check_encoding(request.headers.get("content-encoding"))
         contract.check_media_type(request.headers.get("content-type"))
     rest = request.path_params.get("rest", "")
-    call = endpoint.parse(contract.Incoming(await read_body(request), rest, driver.models))
+    incoming = contract.Incoming(await read_body(request), rest, driver.models)
+    call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         return respond(request, await driver.ask(call.ask))
     generation = await driver.submit(call.requests, request_id(request))
@@ -50,7 +52,7 @@ async def health(request: Request) -> Response:
 
 
 async def openapi(request: Request) -> Response:
-    return respond(request, contract.openapi_document())
+    return respond(request, contract.openapi_document(request.scope.get("root_path", "")))
 
 
 async def page(request: Request) -> Response:
@@ -72,12 +74,12 @@ ROUTES = [
 
 async def read_body(request: Request) -> bytes:
     """Put the request's body together, but not more of it than is allowed."""
-    body = b""
+    body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > contract.MAX_BODY_BYTES:
             raise contract.body_too_large()
-    return body
+    return bytes(body)
 
 
 async def listen_for_disconnect(request: Request) -> None:

@@ -9,7 +9,9 @@ is no setting is an error: a misspelt limit must not pass for a limit.
 """
 
 import dataclasses
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,12 @@ from typing import Any
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
 PREFIX = "ENGINE_"
+SERVICE_LINK = re.compile(
+    r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes sets in every pod for a service that is called "engine", or "engine-" and more."""
+
+log = logging.getLogger("engine")
 
 
 class ConfigError(ValueError):
@@ -122,6 +130,9 @@ class Config:
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
+    keep_alive: float = _setting(
+        75.0, _seconds, "seconds that an idle connection is kept, longer than clients' pools keep theirs"
+    )
     head_limit: float = _setting(20.0, _seconds, "seconds that a request's head may take, from the connection on")
     body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; then comes a 408")
     max_connections: int = _setting(4096, _whole(1), "connections at once; a request on one more gets a 503")
@@ -149,8 +160,12 @@ class Config:
         """
         settings = {PREFIX + setting.name.upper(): setting for setting in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
+        links: list[str] = []
         for variable, text in environ.items():
             if not variable.startswith(PREFIX):
+                continue
+            if variable not in settings and SERVICE_LINK.fullmatch(variable):
+                links.append(variable)
                 continue
             if variable not in settings:
                 raise ConfigError(f"{variable}: no such setting; expected one of {', '.join(sorted(settings))}")
@@ -159,6 +174,8 @@ class Config:
                 values[setting.name] = setting.metadata["parse"](text)
             except ConfigError as error:
                 raise ConfigError(f"{variable}: {error}") from None
+        if links:
+            log.warning("Ignored %s: not a setting, but Kubernetes' link to a service", ", ".join(sorted(links)))
         return cls(**values)
 
     @classmethod

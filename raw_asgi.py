@@ -36,9 +36,11 @@ class ClientLeft(Exception):
 async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     if endpoint.method == "POST":
+        contract.check_encoding(header(scope, b"content-encoding"))
         contract.check_media_type(header(scope, b"content-type"))
     rest = route_path(scope).removeprefix(endpoint.path + "/")
-    call = endpoint.parse(contract.Incoming(await read_body(receive), rest, driver.models))
+    incoming = contract.Incoming(await read_body(receive), rest, driver.models)
+    call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         await respond(scope, send, await driver.ask(call.ask))
         return
@@ -58,7 +60,7 @@ async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> 
 
 
 async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(scope, send, contract.openapi_document())
+    await respond(scope, send, contract.openapi_document(scope.get("root_path", "")))
 
 
 async def page(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +82,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
 
 async def read_body(receive: Receive) -> bytes:
     """Put the request's body together; it comes in as many messages as the server likes."""
-    body = b""
+    body = bytearray()
     more_body = True
     while more_body:
         message = await receive()
@@ -90,7 +92,7 @@ async def read_body(receive: Receive) -> bytes:
         if len(body) > contract.MAX_BODY_BYTES:
             raise contract.body_too_large()
         more_body = message.get("more_body", False)
-    return body
+    return bytes(body)
 
 
 async def listen_for_disconnect(receive: Receive) -> None:

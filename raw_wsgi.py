@@ -41,9 +41,10 @@ def generate(
 ) -> Iterable[bytes]:
     """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
     if endpoint.method == "POST":
+        contract.check_encoding(environ.get("HTTP_CONTENT_ENCODING"))
         contract.check_media_type(environ.get("CONTENT_TYPE"))
     rest = route_path(environ).removeprefix(endpoint.path + "/")
-    call = endpoint.parse(contract.Incoming(read_body(environ), rest, driver.models))
+    call = contract.parse(endpoint, contract.Incoming(read_body(environ), rest, driver.models))
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))
     generation = driver.submit(call.requests, request_id(environ))
@@ -59,7 +60,7 @@ def health(driver: Driver, environ: WSGIEnvironment, start_response: StartRespon
 
 
 def openapi(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    return respond(environ, start_response, contract.openapi_document())
+    return respond(environ, start_response, contract.openapi_document(environ.get("SCRIPT_NAME", "")))
 
 
 def page(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -20,7 +20,7 @@ from anyio import to_thread
 from interface.engine import Counters, EngineProtocol, Lexicon, Sink
 from interface.errors import EngineFailed, EngineUnavailable
 from interface.events import Event
-from interface.requests import GenerationRequest, SequenceId
+from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
 
 log = logging.getLogger("engine")
 
@@ -28,6 +28,8 @@ ENCODERS = 2
 """Threads that tokenize prompts. More would only take the cores from the model."""
 WATCH_INTERVAL = 5.0
 """Seconds between two looks at how long the present step has taken, while there is work."""
+LARGE_PROMPT = 32 * 1024
+"""Characters. Such prompts are tokenized one at a time, on a thread of their own: the others do not wait for them."""
 LONG_STEP, HEAD_START = 0.002, 0.01
 """Seconds. After a step at least as long as the first, the next one waits until its events have been passed on, but
 no longer than the second. A step that computes keeps every core busy, so the loop would get one only milliseconds
@@ -54,13 +56,15 @@ class SteppedService:
         self._on_failure = on_failure
         self._step_limiter = anyio.CapacityLimiter(1)
         self._encode_limiter = anyio.CapacityLimiter(ENCODERS)
+        self._large_limiter = anyio.CapacityLimiter(1)
         self._wakeup = anyio.Event()
         self._driving = asyncio.create_task(self._drive(), name="drive the engine")
         self._driving.add_done_callback(self._on_driving_done)
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()
-        encoded = await to_thread.run_sync(self._engine.encode, requests, limiter=self._encode_limiter)
+        limiter = self._large_limiter if _size(requests) > LARGE_PROMPT else self._encode_limiter
+        encoded = await to_thread.run_sync(self._engine.encode, requests, limiter=limiter)
         self._check_available()  # it may have failed or been closed during the tokenizing
         self._engine.submit(encoded, self._hand_over)
         self._wakeup.set()
@@ -156,3 +160,19 @@ class SteppedService:
     def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
         self._on_events(events)
         self._loop.call_soon(self._has_sent.set)  # after the streams that were just woken
+
+
+def _size(requests: Sequence[GenerationRequest]) -> int:
+    """About how many characters of prompts there are to tokenize; the choices of one request share theirs."""
+    prompts = {id(request.prompt): request.prompt for request in requests}
+    return sum(_characters(prompt) for prompt in prompts.values())
+
+
+def _characters(prompt: Prompt) -> int:
+    match prompt:
+        case TextPrompt():
+            return len(prompt.text)
+        case TokenPrompt():
+            return 0
+        case ChatPrompt():
+            return sum(len(str(message)) for message in prompt.messages)

@@ -12,8 +12,17 @@ from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Wri
 from contract.health import REPORTS
 from contract.openapi import openapi_document
 from contract.pages import PAGES, page
+from contract.parsing import parse
 from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
-from contract.requests import MAX_BODY_BYTES, body_too_large, body_too_slow, check_media_type, request_id, route_path
+from contract.requests import (
+    MAX_BODY_BYTES,
+    body_too_large,
+    body_too_slow,
+    check_encoding,
+    check_media_type,
+    request_id,
+    route_path,
+)
 from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, blocks, frames
 from contract.table import ENDPOINTS
 
@@ -36,6 +45,7 @@ __all__ = [
     "blocks",
     "body_too_large",
     "body_too_slow",
+    "check_encoding",
     "check_media_type",
     "frames",
     "internal_error",
@@ -44,6 +54,7 @@ __all__ = [
     "no_such_path",
     "openapi_document",
     "page",
+    "parse",
     "refusal",
     "request_id",
     "route_path",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
 
 from contract.answers import Answer, model_answer
 from contract.endpoints import Accepted, Endpoint, Incoming, Writer
@@ -29,6 +30,9 @@ class GenerateBody(SamplingParams):
 
     def params(self) -> SamplingParams:
         return SamplingParams.model_construct(**{name: getattr(self, name) for name in SamplingParams.model_fields})
+
+
+OPTIONAL = {name for name, field in GenerateBody.model_fields.items() if not field.is_required()}
 
 
 class GenerateWriter:
@@ -71,10 +75,25 @@ def parse(incoming: Incoming) -> GenerateCall:
         Refusal: 422, with every problem in it (at most `MAX_PROBLEMS`).
     """
     try:
-        body = GenerateBody.model_validate_json(incoming.body)
+        body = _read(incoming.body)
     except ValidationError as error:
         raise _unprocessable(error) from None
     return GenerateCall([GenerationRequest(TextPrompt(body.prompt), body.params())], body.stream)
+
+
+def _read(body: bytes) -> GenerateBody:
+    """Parse a body; what is null in it counts as absent."""
+    try:
+        return GenerateBody.model_validate_json(body)
+    except ValidationError as found:
+        error = found
+    if b"null" not in body or any(problem["type"] == "json_invalid" for problem in error.errors(include_url=False)):
+        raise error
+    fields = from_json(body)
+    if not isinstance(fields, dict):
+        raise error
+    given = {name: value for name, value in fields.items() if value is not None or name not in OPTIONAL}
+    return GenerateBody.model_validate_json(to_json(given))
 
 
 def _unprocessable(error: ValidationError) -> Refusal:

@@ -1,6 +1,6 @@
 """The OpenAPI document, made from the table of endpoints and the types that their answers are built from.
 
-Source: OpenAPI Specification 3.1.1.
+Source: OpenAPI Specification 3.2.0, whose `itemSchema` describes one event of a stream.
 """
 
 import functools
@@ -26,14 +26,16 @@ RETRY_AFTER = {"Retry-After": "Seconds to wait before the next try."}
 JSON = "application/json"
 
 
-@functools.cache
-def openapi_document() -> Answer:
-    return json_answer(200, _document())
+@functools.lru_cache(maxsize=8)
+def openapi_document(root_path: str = "") -> Answer:
+    """The document for a service whose paths begin with `root_path` for its clients."""
+    servers = {"servers": [{"url": root_path}]} if root_path else {}
+    return json_answer(200, _document() | servers)
 
 
 def _document() -> dict[str, Any]:
     return {
-        "openapi": "3.1.1",
+        "openapi": "3.2.0",
         "info": {
             "title": "Token by token",
             "version": "1.0",
@@ -91,9 +93,16 @@ def _answer(endpoint: Endpoint) -> dict[str, Any]:
         answer["content"][SSE_MEDIA_TYPE.partition(";")[0]] = {
             "schema": {"type": "string", "description": endpoint.stream_description},
             "example": endpoint.stream_example,
-            "x-event-schema": {"anyOf": [_reference(event) for event in endpoint.stream]},
+            "itemSchema": _event_schema(endpoint),
         }
     return answer
+
+
+def _event_schema(endpoint: Endpoint) -> dict[str, Any]:
+    """One event as the specification sees it: an object of its fields, the data of which is JSON in a string."""
+    content = {"anyOf": [_reference(event) for event in endpoint.stream]}
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": content}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": data}, "required": ["data"]}
 
 
 def _refusal(endpoint: Endpoint, status: int) -> dict[str, Any]:

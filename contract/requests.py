@@ -29,6 +29,14 @@ def route_path(path: str, root_path: str) -> str:
     return path.removeprefix(root_path) if is_below else path
 
 
+def check_encoding(content_encoding: str | None) -> None:
+    """Refuse, with 415, a body that is compressed; RFC 9110 has the answer say what would be accepted."""
+    encoding = (content_encoding or "identity").strip().lower()
+    if encoding != "identity":
+        message = f"Expected a body without Content-Encoding, got {encoding[:MAX_ECHO]!r}"
+        raise Refusal(415, message, headers={"accept-encoding": "identity"})
+
+
 def check_media_type(content_type: str | None) -> None:
     """Refuse, with 415, a body that does not call itself JSON."""
     media_type = (content_type or "").partition(";")[0].strip().lower()

@@ -18,7 +18,8 @@ SSE_HEADERS = {
     "cache-control": "no-cache, no-transform",  # no cache in between keeps or rewrites it
     "x-accel-buffering": "no",  # nginx passes each event on as it comes
 }
-HEARTBEAT = b": heartbeat\n\n"
+HEARTBEAT = b": heartbeat\n"
+"""One line end: with a blank line after it, some clients take it for an event, and parse nothing as JSON."""
 DONE = b"data: [DONE]\n\n"
 
 _OTHER_LINE_ENDS = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029"]

@@ -58,7 +58,7 @@ function headers(described) {
 
 /** One form of an answer; a stream of events comes with its events and an example of the whole. */
 function media(type, content, document_) {
-  const events = content["x-event-schema"]?.anyOf ?? [];
+  const events = content.itemSchema?.properties.data.contentSchema.anyOf ?? [];
   const children = [element("h4", {}, type)];
   if (events.length > 0 || !content.schema) children.push(...paragraph(content.schema?.description));
   else children.push(fields(content.schema, document_));

@@ -5,6 +5,8 @@ Each setting of `Config` is a flag; a flag wins over the environment.
 
 import argparse
 import dataclasses
+import math
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +21,9 @@ from config import PREFIX, Config, ConfigError
 from serving import sync_driver
 from serving.demo import run_demo
 from serving.driver import Driver
+from serving.protocol import SlicedH11
 
+MAX_PORT = 65535
 SHUTDOWN_SLACK = 1.5
 """Seconds beyond `drain` after which the server itself ends what is still open."""
 
@@ -37,7 +41,9 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
             host=options.host,
             port=options.port,
             log_level="warning" if options.demo else "info",
-            timeout_graceful_shutdown=int(config.drain + SHUTDOWN_SLACK),
+            http=SlicedH11,  # httptools loses the body of a request that offers h2c, as Java's client does by default
+            timeout_keep_alive=math.ceil(config.keep_alive),
+            timeout_graceful_shutdown=math.ceil(config.drain + SHUTDOWN_SLACK),
         )
     )
     if options.demo:
@@ -63,16 +69,25 @@ def main_wsgi(
     parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
     options = parser.parse_args(arguments)
     driver = sync_driver.Driver(_config(options))
-    server_class = ThreadingWSGIServer if options.threads else WSGIServer
+    base = ThreadingWSGIServer if options.threads else WSGIServer
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})
     try:
         listening = make_server(options.host, options.port, create_app(driver), server_class)
     except OSError as error:
-        raise SystemExit(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}") from None
+        raise SystemExit(
+            f"error: cannot listen on {_shown(options.host)}:{options.port}: {error.strerror or error}"
+        ) from None
     with listening as server:
         driver.start()
-        print(f"Serving on http://{options.host}:{server.server_port}", file=sys.stderr)
+        print(f"Serving on http://{_shown(options.host)}:{server.server_port}", file=sys.stderr)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+def _shown(host: str) -> str:
+    """An address as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
@@ -80,7 +95,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
     for setting in dataclasses.fields(Config):
         flag = "--" + setting.name.replace("_", "-")
         help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()})"
@@ -89,6 +104,12 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         else:
             parser.add_argument(flag, type=_argument(setting.metadata["parse"]), help=help)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 (any free one) to {MAX_PORT}, got {text!r}")
+    return int(text)
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -39,6 +39,11 @@ class Connection:
         found: Collection[Any] | None = getattr(self._transport.get_protocol(), "connections", None)
         return found
 
+    @property
+    def loses_bodies(self) -> bool:
+        """Whether the body of a request that offers another protocol is lost: uvicorn's parser on httptools does."""
+        return "httptools" in type(self._cycle).__module__
+
     def has_left(self) -> bool:
         """Whether the client has closed its end, also while the server does not read. Costs nothing while it does."""
         if self._transport.is_closing():

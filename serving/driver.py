@@ -17,22 +17,26 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
+from anyio import to_thread
 
 from backends.load import load_service
 from config import Config
 from interface.engine import Counters, EngineService, Lexicon
-from interface.errors import EngineUnavailable
+from interface.errors import EngineUnavailable, QueueFull
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
 from serving import shutdown
 from serving.exchanges import Exchanges
+from serving.file_limit import raise_file_limit
 from serving.generation import Generation
 from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
 
 SHUTDOWN = Failed("The server is shutting down", "shutdown")
+SMALL_BODY = 16 * 1024
+"""Bytes of a body that is parsed on the loop: that takes less than a hop to a thread."""
 CUT_OFF = 0.5
 """Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
 END_SLACK = 3.0
@@ -74,6 +78,9 @@ class Driver:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and carry its events until the context ends. Entering does not wait for the load."""
+        _check_loop()
+        raise_file_limit(self.config.max_connections)
+        self._parsing = anyio.CapacityLimiter(1)
         signalled, again = asyncio.Event(), asyncio.Event()
         self._ends_on_failure = self.config.on_failure == "exit" and shutdown.owns_the_process()
         try:
@@ -94,6 +101,12 @@ class Driver:
             if self._is_ending:
                 shutdown.end_now()
 
+    async def parse(self, parse: Callable[[], Result], size: int) -> Result:
+        """Call `parse`, which takes longer the larger the body is: off the loop if it is not small."""
+        if size <= SMALL_BODY:
+            return parse()
+        return await to_thread.run_sync(parse, limiter=self._parsing)
+
     async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
         """Queue an HTTP request's sequences. Call `run` on what this returns, with no await in between.
 
@@ -103,6 +116,7 @@ class Driver:
             EngineUnavailable: the engine is loading, has failed, or is shutting down.
         """
         engine = self._available_engine()
+        self._check_room(len(requests))  # before the tokenizing, which takes long
         generation = Generation(self, requests, request_id)
         self._open |= dict.fromkeys(generation.sequence_ids, generation)
         try:
@@ -140,6 +154,11 @@ class Driver:
             await engine.start(self._deliver, self._on_failure)
             self._engine = engine
             self._status.accept()
+
+    def _check_room(self, sequences: int) -> None:
+        room = self.config.max_streams + self.config.max_waiting
+        if len(self._open) + sequences > room:
+            raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {room}")
 
     def _available_engine(self) -> EngineService:
         if self._engine is None or self.status != "ok":
@@ -210,6 +229,14 @@ class Driver:
 
     def _generations(self) -> list[Generation]:
         return list(dict.fromkeys(self._open.values()))
+
+
+def _check_loop() -> None:
+    """Refuse a loop of another kind: the engine's events come to this one by its own means."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError("Expected a server on asyncio, got another loop; start hypercorn with -k asyncio") from None
 
 
 async def _in_daemon_thread(function: Callable[[], Result]) -> Result:

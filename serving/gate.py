@@ -19,6 +19,13 @@ from serving.exchanges import Exchange
 
 LEFT = contract.Answer(499, b"", "text/plain")
 """For a client that has left. It reaches nobody; but a middleware around the application may insist on an answer."""
+BODY_LOST = contract.Refusal(
+    400,
+    "Expected a request without Upgrade, got one: uvicorn on httptools loses its body. Have the client speak HTTP/1.1, "
+    "or start the server with --http h11.",
+)
+MAX_BODIES_BYTES = 256 * 1024 * 1024
+"""What the bodies of all open requests may hold together."""
 ENDING = EngineUnavailable("The server is shutting down")
 NOT_AWAITED = (408, 413)
 """Statuses of answers to a body that is not waited for: the connection ends with the answer."""
@@ -37,11 +44,15 @@ class Gate:
             await self.app(scope, receive, send)
             return
         exchange = self._exchanges.begin(receive)
+        scope["path"] = target_path(scope["path"], scope.get("root_path", ""))
         scope["request_id"] = contract.request_id(_header(scope, b"x-request-id"))
         sending = self._sending(exchange, send)
         try:
             if self._exchanges.is_full:
                 await _respond(scope, sending, self._refusal(scope, self._too_many()))
+                return
+            if exchange.connection is not None and exchange.connection.loses_bodies and _header(scope, b"upgrade"):
+                await _respond(scope, sending, self._refusal(scope, BODY_LOST))
                 return
             with exchange.cancel_scope:
                 await self.app(scope, self._receiving(exchange, receive), sending)
@@ -72,6 +83,8 @@ class Gate:
             raise contract.body_too_slow(self._config.body_limit) from None
         exchange.body_bytes += len(message.get("body", b""))
         exchange.has_body = not message.get("more_body", False)
+        if self._exchanges.body_bytes > MAX_BODIES_BYTES:
+            raise QueueFull("The bodies of the open requests take all the room that there is for them")
         return message
 
     def _sending(self, exchange: Exchange, send: Send) -> Send:
@@ -80,7 +93,7 @@ class Gate:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                if message["status"] in NOT_AWAITED and exchange.connection is not None:
+                if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
                 await send(message)
             else:
@@ -119,6 +132,15 @@ async def _respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     with suppress(OSError):
         await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
         await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
+
+
+def target_path(path: str, root_path: str) -> str:
+    """The path of a request, also if its target is a whole URL, as a client writes it for a proxy."""
+    below = path.removeprefix(root_path)
+    if not below.startswith(("http://", "https://")):
+        return path
+    after_host = below.partition("://")[2].partition("/")[2]
+    return f"{root_path}/{after_host}"
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -65,7 +65,7 @@ def test_comments_come_while_the_engine_is_silent(door: Door) -> None:
         service.engine.hold()
         connection.send_generate("hello")
         connection.read_head()
-        assert [connection.read_chunk() for _ in range(3)] == [b": heartbeat\n\n"] * 3
+        assert [connection.read_chunk() for _ in range(3)] == [b": heartbeat\n"] * 3
 
 
 def test_a_connection_serves_one_request_after_the_other(door: Door) -> None:

@@ -78,7 +78,7 @@ async def test_silence_is_filled_with_comments(door: Door) -> None:
         async with service.client.open_generate("hello") as exchange:
             await expect_start(exchange)
             for _ in range(3):
-                assert (await exchange.next_message())["body"] == b": heartbeat\n\n"
+                assert (await exchange.next_message())["body"] == b": heartbeat\n"
             service.engine.release()
             *tokens, closing = events_of((await exchange.response()).body)
     assert [token["token"] for token in tokens] == HELLO

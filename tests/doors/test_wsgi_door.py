@@ -226,7 +226,7 @@ def test_a_silence_is_filled_with_a_comment() -> None:
     with pulled_by_hand(config=Config(heartbeat=0.01)) as service:
         service.engine.hold()
         with service.open_generate("hello") as stream:
-            assert stream.next_block() == b": heartbeat\n\n"
+            assert stream.next_block() == b": heartbeat\n"
             service.engine.release()
             assert events_of(stream.response().body)[-1]["finish_reason"] == "stop"
 

@@ -128,6 +128,6 @@ def test_a_request_is_shown_as_curl_and_as_a_line_of_python(page: Any) -> None:
 def test_a_long_answer_does_not_widen_a_phone(service: Service, open_page: OpenPage) -> None:
     page = open_page(address(service, "/docs"), viewport=PHONE, color_scheme="dark")
     page.click("#openapi button:text('Send')")
-    expect(page.locator("#openapi .output")).to_contain_text('"openapi": "3.1.1"')
+    expect(page.locator("#openapi .output")).to_contain_text('"openapi": "3.2.0"')
     page.evaluate("() => document.querySelectorAll('.answer').forEach((one) => (one.open = true))")
     assert overflow(page) <= 0

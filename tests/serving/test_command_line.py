@@ -84,6 +84,7 @@ def test_a_mistake_in_the_environment_ends_the_program_with_one_line(
         (["--device", "gpu"], "--device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
         (["--max-stream", "4"], "unrecognized arguments: --max-stream 4"),
         (["--port", "http"], "--port"),
+        (["--port", "99999"], "--port: expected a port from 0 (any free one) to 65535, got '99999'"),
         (["serve"], "unrecognized arguments: serve"),
     ],
 )
@@ -250,3 +251,18 @@ def test_ctrl_c_while_the_model_loads_ends_it_at_once(name: str) -> None:
             assert connection.request("GET", "/health").json()["status"] == "loading"
         process.interrupt()
         expect_clean_end(process)
+
+
+ADDRESSES = r"(?:running on|Serving on) (http://\[::1\]:\d+)"
+
+
+@pytest.mark.parametrize("name", [*DOORS, "raw_wsgi"])
+def test_every_door_listens_on_an_address_of_ipv6(name: str) -> None:
+    with in_a_process([f"{name}.py", "--host", "::1", "--port", "0"]) as process:
+        assert process.find(ADDRESSES)
+
+
+@both_doors
+def test_another_loop_than_asyncio_is_refused_in_a_sentence(name: str) -> None:
+    with in_a_process(["-m", "hypercorn", "-k", "trio", "-b", "127.0.0.1:0", f"{name}:app"]) as process:
+        process.find("(start hypercorn with -k asyncio)")

@@ -43,7 +43,9 @@ def test_all_settings_together() -> None:
     assert {name: getattr(config, name) for name in TYPICAL} == {name: value for name, (_, value) in TYPICAL.items()}
 
 
-@pytest.mark.parametrize("typo", ["ENGINE_MAX_STREAM", "ENGINE_", "ENGINE_max_streams", "ENGINE_PORT", "ENGINE_MODEL_"])
+@pytest.mark.parametrize(
+    "typo", ["ENGINE_MAX_STREAM", "ENGINE_", "ENGINE_max_streams", "ENGINE_PORTS", "ENGINE_MODEL_"]
+)
 def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(typo: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_environment({typo: "4"})
@@ -112,3 +114,16 @@ def test_a_model_without_a_name_goes_by_its_folders_files_or_hubs_name(tmp_path:
     file.touch()
     for model, name in ((tmp_path, tmp_path.name), (file, "small.gguf"), ("org/small", "org/small")):
         assert EngineStatus(Config(model=str(model)), "loading").models == (name,)
+
+
+LINKS = ["ENGINE_SERVICE_HOST", "ENGINE_SERVICE_PORT", "ENGINE_SERVICE_PORT_HTTP", "ENGINE_PORT", "ENGINE_PORT_80_TCP"]
+
+
+def test_what_kubernetes_sets_for_a_service_of_this_name_is_ignored_with_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    links = [*LINKS, "ENGINE_PORT_80_TCP_ADDR", "ENGINE_WEB_SERVICE_HOST", "ENGINE_WEB_PORT"]
+    environ = dict.fromkeys(links, "tcp://10.0.0.1:80")
+    assert Config.from_environment(environ | {"ENGINE_MAX_STREAMS": "4"}) == Config(max_streams=4)
+    (record,) = caplog.records
+    assert all(link in record.getMessage() for link in links)

@@ -3,16 +3,18 @@
 import contextlib
 import json
 import time
+from typing import Any
 
 import pytest
 
 from config import Config
+from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, PATIENCE
 from tests.support.http_client import Connection
 from tests.support.serving import Door, by_hand, on_a_socket, wait_until
 
-PROTOCOLS = ["h11", "httptools"]
+PROTOCOLS = ["h11", "httptools", SlicedH11]
 both_protocols = pytest.mark.parametrize("http", PROTOCOLS)
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 STRAY = {"a line end": b"\r\n", "a second request": HEALTH, "many requests": HEALTH * 2000}
@@ -23,7 +25,7 @@ HALF = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application
 @pytest.mark.parametrize("stray", STRAY)
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
 def test_a_client_is_heard_to_leave_whatever_it_sent_after_its_request(
-    door: Door, http: str, stray: str, stream: bool
+    door: Door, http: Any, stray: str, stream: bool
 ) -> None:
     with on_a_socket(door, http=http) as service, Connection(service.port) as leaver:
         service.engine.hold()
@@ -36,7 +38,7 @@ def test_a_client_is_heard_to_leave_whatever_it_sent_after_its_request(
 
 
 @both_protocols
-def test_a_client_that_sent_more_and_stays_gets_both_answers(door: Door, http: str) -> None:
+def test_a_client_that_sent_more_and_stays_gets_both_answers(door: Door, http: Any) -> None:
     with on_a_socket(door, http=http) as service, Connection(service.port) as connection:
         connection.send_generate("hello", stream=False)
         connection.send(HEALTH)
@@ -55,7 +57,7 @@ def is_gone(connection: Connection) -> bool:
 
 @both_protocols
 def test_a_client_that_is_cut_off_for_not_reading_loses_its_connection(
-    door: Door, http: str, caplog: pytest.LogCaptureFixture
+    door: Door, http: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = Config(stall=0.1)
     with on_a_socket(door, config=config, http=http) as service, Connection(service.port, 4096) as stuck:
@@ -69,7 +71,7 @@ def test_a_client_that_is_cut_off_for_not_reading_loses_its_connection(
 
 @both_protocols
 @pytest.mark.parametrize("sent", [b"", b"POST /gen", HALF[:-1], HALF], ids=["nothing", "half a line", "a head", "half"])
-def test_a_request_that_does_not_come_is_given_up(door: Door, http: str, sent: bytes) -> None:
+def test_a_request_that_does_not_come_is_given_up(door: Door, http: Any, sent: bytes) -> None:
     config = Config(head_limit=0.3, body_limit=0.3)
     with on_a_socket(door, config=config, http=http) as service:
         with Connection(service.port) as first:
@@ -152,3 +154,17 @@ async def test_a_middleware_that_insists_on_an_answer_gets_one_for_a_client_that
             async with service.client.open_generate("hello", stream=stream) as exchange:
                 exchange.disconnect()
                 await exchange.end()
+
+
+@both_protocols
+def test_a_client_that_offers_http2_is_answered_or_told_why_not(door: Door, http: Any) -> None:
+    """Java's own client offers h2c with every request, unless it is told to speak HTTP/1.1."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAEAAEAAAAIAAAAB"}
+    with on_a_socket(door, http=http) as service, Connection(service.port) as connection:
+        connection.send_request("POST", "/generate", b'{"prompt": "hello"}', Content_Type="application/json", **offer)
+        answer = connection.read_response()
+    if http == "httptools":
+        assert answer.status == 400
+        assert "--http h11" in answer.json()["detail"]
+    else:
+        assert answer.json()["text"] == "Hello, world!"

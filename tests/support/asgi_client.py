@@ -9,6 +9,7 @@ Source: the ASGI specification, HTTP connection scope, versions 2.3 and 2.4; lif
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -200,9 +201,10 @@ def event_of(frame: bytes) -> dict[str, Any]:
 
 def events_of(body: bytes) -> list[dict[str, Any]]:
     """All events of a stream that has ended as it should; comments are left out."""
+    body = re.sub(rb"(?m)^:.*\n", b"", body)
     *frames, done, after = body.split(b"\n\n")
     assert (done, after) == (b"data: [DONE]", b"")
-    return [event_of(frame + b"\n\n") for frame in frames if not frame.startswith(b":")]
+    return [event_of(frame + b"\n\n") for frame in frames]
 
 
 def http_scope(

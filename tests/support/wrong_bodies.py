@@ -36,7 +36,7 @@ def _all() -> Iterator[WrongBody]:
     for name in ("max_tokens", "top_k", "seed"):
         for json in ("true", "1.5", "1.0", '"1"', "[1]", "{}"):
             yield _field(name, json, "int_type")
-    yield _field("min_tokens", "null", "int_type")
+    yield _field("min_tokens", "1.5", "int_type")
     yield _field("max_tokens", "9" * 4300, "less_than_equal")
     yield _field("max_tokens", "0", "greater_than_equal")
     yield _field("max_tokens", "-1", "greater_than_equal")
@@ -64,7 +64,7 @@ def _all() -> Iterator[WrongBody]:
     yield _field("stop", '["a", "b", "c", "d", "e"]', "too_long")
 
     for name in ("stream", "ignore_eos"):
-        for json in ("1", "0", '"true"', "null", "[]"):
+        for json in ("1", "0", '"true"', "[]"):
             yield _field(name, json, "bool_type")
 
     for json in ("1", "null", '"x"', "[NaN]", '{"a": [Infinity]}', "1e999", "[" * 100 + "]" * 100):

@@ -19,7 +19,7 @@ from study.common.engine import ScriptedEngine
 from tests.support import asgi_client
 from tests.support.asgi_client import JSON, events_of, until
 from tests.support.openai_answers import named_events
-from tests.support.openapi import check, described
+from tests.support.openapi import check, described, event_schema
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +121,7 @@ async def test_every_event_of_a_stream_conforms(
     async with by_hand(door) as service:
         response = await post(service, path, body | extra | {"stream": True})
     assert response.headers["content-type"] == contract.SSE_MEDIA_TYPE
-    schema = described(path, "post", response)["text/event-stream"]["x-event-schema"]
+    schema = event_schema(described(path, "post", response)["text/event-stream"])
     for event in stream_events(path, response.body):
         check(event, schema)
         if "error" not in event:

@@ -1,0 +1,56 @@
+"""What is checked of every body, whatever its endpoint, before the endpoint parses it: is it text, is it small?"""
+
+import codecs
+
+from pydantic_core import from_json
+
+from contract.endpoints import Call, Endpoint, Incoming, Question
+from contract.refusals import Refusal
+
+MAX_FIELDS = 4096
+"""Members of one object in a body. What is wrong with a member costs more to tell than to send."""
+GZIP = b"\x1f\x8b"
+
+
+def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
+    """Parse and check a body.
+
+    Raises:
+        Refusal: it is no text, has too many fields, or is not what the endpoint expects.
+    """
+    if endpoint.method == "POST":
+        if (complaint := what_is_no_text(incoming.body)) is not None:
+            problem = {"type": "json_invalid", "loc": ["body"], "msg": complaint, "input": None}
+            raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
+        check_fields(incoming.body)
+    return endpoint.parse(incoming)
+
+
+def what_is_no_text(body: bytes) -> str | None:
+    """Say in a sentence that helps why a body is no UTF-8; a JSON parser would name a column at best."""
+    if body.startswith(GZIP):
+        return "Expected plain JSON, got a body that is compressed with gzip"
+    if body.startswith(codecs.BOM_UTF8):
+        return "Expected JSON without a byte order mark, got one; save the file as UTF-8 without BOM"
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "Expected JSON in UTF-8, got UTF-16"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        byte = body[error.start]
+        return f"Expected JSON in UTF-8, got the byte {byte:#04x} at {error.start}, which is none; is it latin-1?"
+    return None
+
+
+def check_fields(body: bytes) -> None:
+    """Refuse, with 413, a body whose objects have too many members."""
+    if body.count(b":") <= MAX_FIELDS:
+        return
+    try:
+        content = from_json(body)
+    except ValueError:
+        return  # the endpoint says what is wrong
+    objects = [content, *content.values()] if isinstance(content, dict) else [content]
+    most = max(len(one) if isinstance(one, dict) else 0 for one in objects)
+    if most > MAX_FIELDS:
+        raise Refusal(413, f"Expected at most {MAX_FIELDS} fields in an object of the body, got {most}")
