@@ -4,6 +4,7 @@
     python -m study.benchmarks.bench_engine --shape 135M --streams 1,4,16 --compile
     python -m study.benchmarks.bench_engine --shape 135M --peer http://127.0.0.1:8001/v1/completions
     python -m study.benchmarks.bench_engine --shape 135M --growth    # 1 to 64 streams, long prompts, long contexts
+    python -m study.benchmarks.bench_engine --shape 135M --compile --no-scenes --sampling --shared-prefix
 
 The server is the real one, a process of its own on a socket. Every request brings 75 random tokens of its own and
 takes 64 new ones, greedily. `--peer` sends the same load to another server in turn with ours, because figures of
@@ -29,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ COLUMNS = {
     "health_p50_ms": "/health p50",
     "health_p99_ms": "p99",
 }
+
+SAMPLED = {"temperature": 0.7, "top_p": 0.9}
 
 Row = dict[str, Any]
 
@@ -123,6 +127,32 @@ class Bench:
             cached = turn.closing.get("cached_tokens", 0)
         times = {"cold_ttft_ms": 1e3 * statistics.median(cold), "warm_ttft_ms": 1e3 * statistics.median(warm)}
         return times | {"cached_tokens": cached, "ratio": times["cold_ttft_ms"] / times["warm_ttft_ms"]}
+
+    def sampling(self, streams: int, rounds: int) -> Row:
+        """What temperature 0.7 with top_p 0.9 costs, against greedy; the loads take turns."""
+        targets = {"greedy": self.servers["ours"], "sampled": replace(self.servers["ours"], parameters=SAMPLED)}
+        loads: dict[str, list[Load]] = {name: [] for name in targets}
+        for _ in range(rounds):
+            for name, target in targets.items():
+                loads[name].append(asyncio.run(load(target, self.prompts(streams), NEW_TOKENS)))
+        gaps = {name: _together(its_loads).figures()["gap_p50_ms"] for name, its_loads in loads.items()}
+        return {"streams": streams, **gaps, "ratio": gaps["sampled"] / gaps["greedy"]}
+
+    def shared_prefix(self, rounds: int, streams: int = 16, tokens: int = 1000) -> Row:
+        """The time to the first token of many prompts with a common beginning, against that of one such prompt."""
+        one: list[float] = []
+        many: list[float] = []
+        for _ in range(rounds):
+            for count, times in ((1, one), (streams, many)):
+                prompts = self._with_common_beginning(count, tokens)
+                times += [each.first_token_after for each in self.load("ours", prompts, 8).streams]
+        medians = {"one_ttft_ms": 1e3 * statistics.median(one), "many_ttft_ms": 1e3 * statistics.median(many)}
+        ratio = medians["many_ttft_ms"] / medians["one_ttft_ms"]
+        return {"streams": streams, "tokens": tokens, **medians, "max_ttft_ms": 1e3 * max(many), "ratio": ratio}
+
+    def _with_common_beginning(self, streams: int, tokens: int) -> list[str]:
+        beginning = self.prompts(1, tokens)[0]
+        return [f"{beginning} {tail}" for tail in self.prompts(streams, 4)]
 
     def growth(self) -> dict[str, list[Row]]:
         """How cost grows with streams, with the prompt, and with the context that a step must read."""
@@ -233,6 +263,16 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace) -> R
         report["second_turn"] = scene = bench.second_turn()
         print(f"a second turn on {scene['cached_tokens']} cached tokens: TTFT {scene['warm_ttft_ms']:.0f}", end=", ")
         print(f"unseen {scene['cold_ttft_ms']:.0f}: {scene['ratio']:.1f} times sooner")
+    if options.sampling:
+        report["sampling"] = rows = [bench.sampling(count, options.rounds) for count in (1, 16)]
+        for row in rows:
+            print(f"temperature 0.7, top_p 0.9, {row['streams']} streams: a gap of {row['sampled']:.1f}", end=", ")
+            print(f"greedy {row['greedy']:.1f}: {row['ratio']:.3f} times", flush=True)
+    if options.shared_prefix:
+        report["shared_prefix"] = scene = bench.shared_prefix(options.rounds)
+        print(f"{scene['streams']} prompts with the same first {scene['tokens']:,} tokens: TTFT", end=" ")
+        print(f"p50 {scene['many_ttft_ms']:.0f}, max {scene['max_ttft_ms']:.0f}; one such prompt", end=" ")
+        print(f"{scene['one_ttft_ms']:.0f}: {scene['ratio']:.2f} times", flush=True)
     if options.growth:
         report["growth"] = bench.growth()
         _print_growth(report["growth"])
@@ -287,6 +327,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--scenes", action=argparse.BooleanOptionalAction, default=True, help="long prompt, second turn"
     )
+    parser.add_argument("--sampling", action="store_true", help="also what temperature and top_p cost")
+    parser.add_argument("--shared-prefix", action="store_true", help="also sixteen prompts with a common beginning")
     parser.add_argument("--growth", action="store_true", help="also how cost grows; takes minutes")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)

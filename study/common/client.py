@@ -12,7 +12,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -34,6 +34,8 @@ class Target:
 
     url: str
     model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Sampling parameters; without any, answers are greedy."""
 
     @classmethod
     def on_port(cls, port: int) -> "Target":
@@ -49,7 +51,7 @@ class Target:
         return urlsplit(self.url)._replace(path=path).geturl()
 
     def body(self, prompt: str, max_tokens: int, stream: bool = True) -> dict[str, Any]:
-        body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stream": stream}
+        body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stream": stream, **self.parameters}
         if urlsplit(self.url).path.endswith("/generate"):
             return body | {"ignore_eos": True}
         return body | {"model": self.model or "model"}

@@ -25,15 +25,16 @@ def test_a_step_reads_each_shape_s_weights_once() -> None:
 
 @pytest.mark.timeout(150)  # it starts a real server
 def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bench_engine.main(
-        ["--shape", "tiny", "--streams", "1,2", "--rounds", "1", "--no-scenes", "--results", str(tmp_path)]
-    )
+    scenes = ["--no-scenes", "--sampling", "--shared-prefix"]
+    bench_engine.main(["--shape", "tiny", "--streams", "1,2", "--rounds", "1", *scenes, "--results", str(tmp_path)])
     report = json.loads((tmp_path / "engine-tiny.json").read_text())
     assert [row["streams"] for row in report["rows"]] == [1, 2]
     assert all(row["tokens_per_second"] > 0 and row["health_p99_ms"] > 0 for row in report["rows"])
     assert report["start_up_s"] > 0
     assert report["peak_memory_bytes"] > 50e6
     assert 0 < report["share_of_floor"] < 1
+    assert [row["streams"] for row in report["sampling"]] == [1, 16]
+    assert report["shared_prefix"]["ratio"] > 0
     assert "tok/s" in capsys.readouterr().out
     drawn = ElementTree.fromstring((tmp_path / "engine-tiny.svg").read_text())
     assert drawn.tag.endswith("svg")
