@@ -234,6 +234,9 @@ def is_transformers_folder(path: Path) -> bool:
 
 def is_layer_of_mtp(name: str, config: PreTrainedConfig) -> bool:
     """Whether a weight belongs to layers after the last, which predict several tokens at once and are not served."""
-    extra = getattr(config, "num_nextn_predict_layers", 0) or 0
+    text = config.get_text_config()
+    extra = getattr(text, "num_nextn_predict_layers", None)
     found = re.search(r"\blayers\.(\d+)\.", name)
-    return found is not None and 0 <= int(found[1]) - config.num_hidden_layers < extra
+    if not extra or found is None:
+        return False
+    return 0 <= int(found[1]) - int(text.num_hidden_layers) < int(extra)

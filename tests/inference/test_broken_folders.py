@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import LlamaConfig
 
 from config import Config
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.folder import Folder, is_layer_of_mtp
+from inference.weights.known import reason
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.tiny_models import random_model, transformers_model
@@ -217,6 +220,14 @@ def test_known_leftovers_are_no_reason_to_refuse(folder: Path, name: str, tensor
     assert transformers_model(load(folder)).config.model_type == "llama"
 
 
+def test_layers_that_predict_more_tokens_at_once_are_no_reason_to_refuse() -> None:
+    settings: dict[str, Any] = {"num_hidden_layers": 3, "num_nextn_predict_layers": 1}
+    config = LlamaConfig(**settings)
+    assert is_layer_of_mtp("model.layers.3.mlp.up_proj.weight", config)
+    assert not is_layer_of_mtp("model.layers.4.mlp.up_proj.weight", config)
+    assert not is_layer_of_mtp("model.layers.3.mlp.up_proj.weight", LlamaConfig(num_hidden_layers=3))
+
+
 def test_masks_that_old_models_saved_are_no_reason_to_refuse(tmp_path: Path) -> None:
     folder = save(tmp_path, random_model("gpt2"))
     mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
@@ -250,3 +261,39 @@ def test_the_precision_is_that_of_the_weights_where_the_config_is_silent(
 def test_float64_in_the_config_is_computed_with_in_float32(folder: Path) -> None:
     edit_json(folder / "config.json", dtype="float64")
     assert load(folder).model.dtype == torch.float32
+
+
+# --- What is said -----------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_of_a_reason_is_told_not_its_first_line() -> None:
+    assert reason(ValueError("Sizes differ:\n  3 here,\n  4 there")) == "Sizes differ: 3 here, 4 there"
+    assert reason(ValueError("Field 'a':\n    TypeError: expected int")) == "Field 'a': expected int"
+    assert reason(ValueError("x" * 5000)) == "x" * 600 + " …"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AttributeError("'int' object has no attribute 'pop'"), KeyError("scores"), TypeError("object is not iterable")],
+)
+def test_what_is_said_in_pythons_words_is_said_otherwise(error: Exception) -> None:
+    assert reason(error) == "a value in it has another type, or is another one, than transformers can use"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/model/tokenizer.json"), "/model/tokenizer.json: cannot be read: "),
+        (MemoryError(), "{folder}: its weights do not fit the memory of cpu"),
+    ],
+)
+def test_what_the_machine_refuses_is_told_in_one_line(
+    folder: Path, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Folder, "tokenizer", fail)
+    with pytest.raises(LoadError) as refused:
+        load(folder)
+    assert str(refused.value).startswith(told.format(folder=folder))
