@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from inference.cache.batch import CAUSAL, Batch, causal_within
 
@@ -91,15 +91,6 @@ def forward_context(batch: Batch) -> Iterator[None]:
         yield
     finally:
         _batch = None
-
-
-def use_slot_attention(model: PreTrainedModel) -> None:
-    """Switch a model over, for good."""
-    model.set_attn_implementation(SLOT_ATTENTION)
-    for module in model.modules():
-        if isinstance(layer := getattr(module, "layer_idx", None), int):
-            # A tensor, so that compiled code may be the same for every layer.
-            module.register_buffer(LAYER, torch.tensor(layer), persistent=False)
 
 
 def _attend(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.cache.attention import forward_context, use_slot_attention
+from inference.cache.attention import forward_context
+from inference.cache.attention_modules import use_slot_attention
 from inference.cache.batch import Batch
 from inference.decoders.compilation import as_compiled, compile_layers, uncompile_layers
 from inference.decoders.decoder import TryOut

@@ -383,7 +383,7 @@ def _kind(layer: nn.Module) -> tuple[Any, ...]:
 
 def _settings(module: nn.Module) -> tuple[Any, ...]:
     plain = {name: value for name, value in vars(module).items() if isinstance(value, int | float | str | None)}
-    return tuple(sorted((name, value) for name, value in plain.items() if name != "layer_idx"))
+    return tuple(sorted((name, value) for name, value in plain.items() if name not in ("layer_idx", "layer_id")))
 
 
 def takes_logits_to_keep(model: PreTrainedModel) -> bool:

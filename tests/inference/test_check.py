@@ -77,7 +77,7 @@ def test_the_settings_are_read_as_the_server_reads_them(
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        ("gptj", "do not attend through transformers' AttentionInterface"),
+        ("falcon", "do not attend through transformers' AttentionInterface"),
         ("deepseek_v32", "beyond 16 tokens, the config's index_topk"),
     ],
 )

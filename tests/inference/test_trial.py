@@ -159,7 +159,6 @@ def test_a_shortened_model_is_whole_again_afterwards() -> None:
 @pytest.mark.parametrize(
     ("model_type", "reason"),
     [
-        ("gptj", "do not attend through transformers' AttentionInterface"),
         ("falcon", "do not attend through transformers' AttentionInterface"),
         ("bloom", "do not attend through transformers' AttentionInterface"),
         ("mpt", "do not attend through transformers' AttentionInterface"),
@@ -196,7 +195,15 @@ has_bfloat16 = pytest.mark.skipif(
 
 
 @has_bfloat16
-@pytest.mark.parametrize("model_type", ["hunyuan_v1_moe", "deepseek_v2", "gpt_oss", "mllama"])
+@pytest.mark.parametrize("model_type", ["deepseek_v2", "gpt_oss", "mllama", "gptj", "codegen", "gpt_neo"])
+def test_half_precision_is_served(model_type: str) -> None:
+    model = small_model(model_type)
+    nn.Module.bfloat16(model)
+    assert tried(model)
+
+
+@has_bfloat16
+@pytest.mark.parametrize("model_type", ["hunyuan_v1_moe", "longcat_flash"])
 def test_half_precision_is_served_also_where_a_model_reads_a_layers_weight_itself(model_type: str) -> None:
     model = small_model(model_type)
     nn.Module.bfloat16(model)

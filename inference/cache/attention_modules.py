@@ -1,0 +1,69 @@
+"""Switches a transformers model over to slot attention.
+
+Most architectures attend through `AttentionInterface` and need only its name. GPT-J, CodeGen and GPT-Neo are older: the
+products and the softmax are a method of the module, which takes the same tensors, and which ours stands in for.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from inference.cache.attention import LAYER, SLOT_ATTENTION, slot_attention
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """How a module's own `_attn` computes: what it multiplies the scores with, how far back it looks, its layer."""
+
+    scaling: Callable[[Any], float]
+    window: Callable[[Any], int | None]
+    layer: Callable[[Any], int]
+
+
+_METHODS: Mapping[str, _Method] = {
+    **dict.fromkeys(
+        ("GPTJAttention", "CodeGenAttention"),
+        _Method(lambda module: 1 / float(module.scale_attn), lambda module: None, lambda module: int(module.layer_idx)),
+    ),
+    "GPTNeoSelfAttention": _Method(
+        lambda module: 1.0,
+        lambda module: module.config.window_size if module.attention_type == "local" else None,
+        lambda module: int(module.layer_id),
+    ),
+}
+
+
+def use_slot_attention(model: PreTrainedModel) -> None:
+    """Switch a model over, for good."""
+    model.set_attn_implementation(SLOT_ATTENTION)
+    for module in list(model.modules()):
+        method = _METHODS.get(type(module).__name__)
+        layer = getattr(module, "layer_idx", None) if method is None else method.layer(module)
+        if isinstance(layer, int):
+            # A tensor, so that compiled code may be the same for every layer.
+            module.register_buffer(LAYER, torch.tensor(layer), persistent=False)
+        if method is not None:
+            object.__setattr__(module, "_attn", partial(_attend, module, method.scaling(module), method.window(module)))
+
+
+def _attend(
+    module: nn.Module,
+    scaling: float,
+    window: int | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+) -> tuple[Tensor, None]:
+    """What stands in for `_attn`: [1, heads, tokens, head_dim], and no weights.
+
+    These models' masks say nothing that the window does not.
+    """
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    output, _ = slot_attention(module, query, key, value, None, scaling=scaling, sliding_window=window)
+    return output.transpose(1, 2), None
