@@ -1,0 +1,49 @@
+"""One event on the wire in four dialects: the engine says it once, each API writes it in its own way.
+
+The engine makes a token and hands out one event for it. What a client reads is a matter of the API that it speaks:
+`/generate` names the token, OpenAI's chat sends what is new, and its Responses API and Anthropic's Messages send events
+with names, which are numbered or nested in blocks. An endpoint's writer turns events into bytes and does no I/O, so the
+same writer serves every door.
+
+Only two of the four say `[DONE]` at the end; the others end with an event that says so by its name.
+
+In the service: contract/endpoints.py: Writer; contract/generate.py: GenerateWriter; contract/sse.py: frames.
+"""
+
+import json
+import re
+
+import _show  # noqa: F401  (makes the rooms of the service importable)
+
+import contract
+from interface.events import Finished, Token
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+ASKED = {
+    "/generate": {"prompt": "Hi", "stream": True},
+    "/v1/chat/completions": {"messages": MESSAGES, "stream": True},
+    "/v1/responses": {"input": "Hi", "stream": True},
+    "/v1/messages": {"messages": MESSAGES, "stream": True, "max_tokens": 5},
+}
+TOKEN = Token(" Hello", 311, ms=2.5, is_first=False)
+FINISHED = Finished("stop", prompt_tokens=1, completion_tokens=1, prefill_ms=1, decode_ms=1, total_ms=2)
+ACCEPTED = contract.Accepted("an-id", [1])
+
+
+def shortened(wire: bytes) -> str:
+    """A frame without the ids and times that differ from run to run."""
+    text = re.sub(r'"(id|item_id|system_fingerprint)":"[^"]*"', r'"\1":"…"', wire.decode())
+    return re.sub(r'"created(_at)?":[\d.]+', r'"created\1":…', text)
+
+
+for path, body in ASKED.items():
+    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path)
+    call = endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("model",)))
+    assert not isinstance(call, contract.Question)
+    writer = call.writer(ACCEPTED)
+    before = writer.start()
+    written, end = writer.event(TOKEN), writer.event(FINISHED) + writer.end()
+    print(f"POST {path}: {before.count(b'data: ')} events before the token; for the token")
+    for line in filter(None, shortened(written).splitlines()):
+        print(f"    {line}")
+    print(f"  and at the end {end.count(b'data: ')}, the last of them {'[DONE]' if b'[DONE]' in end else 'named'}")
