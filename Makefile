@@ -22,9 +22,10 @@ demo: .venv/serve  ## watch a few answers in the terminal
 test: check  ## lint, types and all tests
 	$(BIN)/python -m pytest
 
-check: .venv/dev
+check: .venv/dev  ## lint, format and types, of Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp')
 	$(BIN)/mypy .
 
 bench-transport: .venv/dev  ## what a token's way to the client costs, compared with FastAPI and a thread hop per token

@@ -21,7 +21,7 @@ constexpr int64_t FEW = 64;      // so many numbers are sorted
 constexpr int64_t BROKEN = -1;   // instead of a token id
 constexpr float ABOVE_ALL = 2;   // no weight is more than 1
 
-struct Row {  // mirrored by choose.py
+struct Row {                                    // mirrored by choose.py
     double temperature, top_p, min_p, uniform;  // temperature 0: take the largest; top_p 1: off
     double repetition, presence, frequency;     // penalties
     int64_t top_k;                              // 0: off
@@ -99,8 +99,7 @@ Peak find_peak(const float *logits, int64_t size) {
 // Mask, bans, biases, then penalties.
 void adjust(float *logits, int64_t size, const Row &row) {
     if (row.mask)
-        for (int64_t i = 0; i < size; ++i)
-            logits[i] = row.mask[i / 32] >> (i % 32) & 1 ? logits[i] : NEGATIVE_INFINITY;
+        for (int64_t i = 0; i < size; ++i) logits[i] = row.mask[i / 32] >> (i % 32) & 1 ? logits[i] : NEGATIVE_INFINITY;
     for (int64_t i = 0; i < row.banned_size; ++i) logits[row.banned_ids[i]] = NEGATIVE_INFINITY;
     for (int64_t i = 0; i < row.bias_size; ++i) logits[row.bias_ids[i]] += row.biases[i];
     const float repetition = row.repetition;
@@ -278,7 +277,8 @@ Cut truncate(const Row &row, int64_t size, Scratch &scratch) {
         return find_cut<By::MASS>(weights, whole, row.top_p * total(scratch.masses), candidates);
     const Cut by_count = find_cut<By::COUNT>(weights, whole, row.top_k, candidates);
     if (row.top_p >= 1) return by_count;
-    const int64_t above = copy_between(weights, whole, std::nextafter(by_count.least, ABOVE_ALL), ABOVE_ALL, candidates);
+    const int64_t above =
+        copy_between(weights, whole, std::nextafter(by_count.least, ABOVE_ALL), ABOVE_ALL, candidates);
     std::vector<float> kept(candidates, candidates + above);
     kept.resize(above + std::min(by_count.ties, row.top_k - above), by_count.least);
     double mass = 0;

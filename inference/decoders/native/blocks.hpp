@@ -1,8 +1,8 @@
 // The blocks of GGUF files: what a row of a quantized matrix consists of, and what each number in it means.
 //
-// A block holds SIZE inputs' weights as codes of BITS bits. Every GROUP_SIZE of them shares a scale, and in some formats a
-// minimum: weight = scale * (code - OFFSET) - minimum. The formats in "K" put the scales of 256 weights together: eight
-// or sixteen small integers, each to be multiplied with one scale of the block.
+// A block holds SIZE inputs' weights as codes of BITS bits. Every GROUP_SIZE of them shares a scale, and in some
+// formats a minimum: weight = scale * (code - OFFSET) - minimum. The formats in "K" put the scales of 256 weights
+// together: eight or sixteen small integers, each to be multiplied with one scale of the block.
 //
 // Defined by the compiler's command line: FORMATS, the formats that the model has, a bit for each of GGML's numbers.
 
@@ -15,7 +15,7 @@ namespace {
 // A block, opened: one code in each byte. (Aligned, since gcc 12 takes for granted that it is.)
 struct alignas(64) Opened {
     uint8_t codes[256];
-    uint16_t scale, minimum;                         // float16; of the block
+    uint16_t scale, minimum;                                 // float16; of the block
     uint8_t group_scales[16] = {}, group_minimums[16] = {};  // in the formats in "K"
 };
 

@@ -62,7 +62,8 @@ inline Floats load(const uint8_t *from) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))));
 #else
-    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const UnsignedBytes *>(from), Ints), Floats);
+    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const UnsignedBytes *>(from), Ints),
+                                   Floats);
 #endif
 }
 // Sixteen numbers of float16. All but the exponent's offset is where float32 has it, once it is moved.

@@ -165,7 +165,8 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t tile = tiling.tile_of(row);
-        quantize_row(x + row * matrix.inputs, matrix.inputs, tile_at(tile), tiling.count(tile), row - tiling.first(tile));
+        quantize_row(x + row * matrix.inputs, matrix.inputs, tile_at(tile), tiling.count(tile),
+                     row - tiling.first(tile));
     }
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
@@ -173,9 +174,10 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
             alignas(64) float sums[ROWS_OF_TILE][PANEL];
             for (int64_t half = 0; half < 2; ++half) {
                 const Strip &strip = matrix.strips[2 * panel + half];
-                float(*to)[PANEL] = reinterpret_cast<float(*)[PANEL]>(sums[0] + half * LANES);
+                float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
                 with_format(strip.format, [&](auto format) {
-                    multiply_strip_by<decltype(format)>(tiling.count(tile), strip.packed, tile_at(tile), matrix.inputs, to);
+                    multiply_strip_by<decltype(format)>(tiling.count(tile), strip.packed, tile_at(tile), matrix.inputs,
+                                                        to);
                 });
             }
             for (int64_t row = 0; row < tiling.count(tile); ++row) take(tiling.first(tile) + row, panel, sums[row]);

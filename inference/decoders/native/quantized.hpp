@@ -1,12 +1,13 @@
 // Products with quantized matrices, computed from their codes.
 //
-// A strip is sixteen outputs of a matrix, one in each lane of a vector. Its blocks are laid out once, at the start: first
-// the scales of all blocks, then the codes in the order in which they are multiplied, as many bits each as in the file.
+// A strip is sixteen outputs of a matrix, one in each lane of a vector. Its blocks are laid out once, at the start:
+// first the scales of all blocks, then the codes in the order in which they are multiplied, as many bits each as in the
+// file.
 //
-// In bfloat16 models the inputs become integers of eight bits, with one scale for every 32 of them, so that four products
-// of a code and an input are one instruction (VNNI). Their sums are exact. What is rounded is the sum over blocks, and it
-// is added up in the order of the blocks, so an output does not depend on how many rows are computed with it.
-// In float32 models a strip is turned into floats, and nothing is rounded but sums.
+// In bfloat16 models the inputs become integers of eight bits, with one scale for every 32 of them, so that four
+// products of a code and an input are one instruction (VNNI). Their sums are exact. What is rounded is the sum over
+// blocks, and it is added up in the order of the blocks, so an output does not depend on how many rows are computed
+// with it. In float32 models a strip is turned into floats, and nothing is rounded but sums.
 
 #pragma once
 
@@ -18,7 +19,8 @@ namespace {
 
 constexpr int64_t GROUP_INPUTS = 32, CODES = 4;  // inputs that share a scale; codes that lie side by side in a lane
 
-// --- How a strip lies in memory ---------------------------------------------------------------------------------------
+// --- How a strip lies in memory
+// ---------------------------------------------------------------------------------------
 
 template <class F>
 struct Strips {
@@ -34,7 +36,8 @@ struct Strips {
         const int64_t row_bytes = inputs / F::SIZE * F::BYTES;
         memset(to, 0, size(inputs));
         uint8_t *codes = to + scales_size(inputs);
-        for (int64_t block = 0; block < inputs / F::SIZE; ++block, to += SCALE_BYTES, codes += F::SIZE / 32 * CODE_BYTES)
+        for (int64_t block = 0; block < inputs / F::SIZE;
+             ++block, to += SCALE_BYTES, codes += F::SIZE / 32 * CODE_BYTES)
             for (int64_t lane = 0; lane < rows; ++lane) {
                 Opened opened;
                 F::open(from + lane * row_bytes + block * F::BYTES, opened);
@@ -65,8 +68,10 @@ struct Strips {
         memcpy(from, codes, sizeof from);
         for (int i = 0; i < VECTORS; ++i) {
             const uint32_t lower = from[i] & 0x0f0f0f0f, upper = from[i] >> 4 & 0x0f0f0f0f;
-            if (F::BITS == 8) packed[i] = from[i];
-            else packed[i / 2] |= lower << (i % 2 * 4);
+            if (F::BITS == 8)
+                packed[i] = from[i];
+            else
+                packed[i / 2] |= lower << (i % 2 * 4);
             if (F::BITS == 5) packed[4] |= upper << i;
             if (F::BITS == 6) packed[4 + i / 4] |= upper << (i % 4 * 2);
         }
@@ -121,13 +126,15 @@ void widen_strip(const uint8_t *strip, int64_t inputs, int64_t step, To *to) {
             for (int64_t i = 0; i < GROUP_INPUTS; ++i, to += step) {
                 const int64_t group = (part * GROUP_INPUTS + i) / F::GROUP_SIZE;
                 const Ints code = (Ints)(vectors[i / CODES] >> uint32_t(i % CODES * 8) & 0xff) - F::OFFSET;
-                store(to, __builtin_convertvector(code, Floats) * scales.of_group(group) - scales.minimum_of_group(group));
+                store(to,
+                      __builtin_convertvector(code, Floats) * scales.of_group(group) - scales.minimum_of_group(group));
             }
         }
     }
 }
 
-// --- Inputs as integers of eight bits ----------------------------------------------------------------------------------
+// --- Inputs as integers of eight bits
+// ----------------------------------------------------------------------------------
 
 #if defined(__AVX512F__)
 constexpr int64_t ROWS_OF_TILE = 12;  // so many sums fit the registers
@@ -144,12 +151,12 @@ struct Tiling {
     int64_t tile_of(int64_t row) const { return ((row + 1) * tiles - 1) / rows; }
 };
 
-// A tile of `count` rows: four codes in each number, and for 32 inputs a scale, the sum of the codes, negative, also that
-// of either half, and the weighted sum: with its scale.
+// A tile of `count` rows: four codes in each number, and for 32 inputs a scale, the sum of the codes, negative, also
+// that of either half, and the weighted sum: with its scale.
 struct Tile {
-    int32_t *codes;  // [inputs / 4][count]
+    int32_t *codes;                 // [inputs / 4][count]
     float *scales, *weighted_sums;  // [inputs / 32][count]
-    int32_t *sums, *half_sums;  // [inputs / 32][count], [inputs / 16][count]
+    int32_t *sums, *half_sums;      // [inputs / 32][count], [inputs / 16][count]
 
     static int64_t row_size(int64_t inputs) { return inputs + inputs / GROUP_INPUTS * 20; }  // bytes
     Tile(uint8_t *at, int64_t count, int64_t inputs) {
@@ -203,7 +210,8 @@ void quantize_row(const float *x, int64_t inputs, const Tile &tile, int64_t coun
     }
 }
 
-// --- The product -------------------------------------------------------------------------------------------------------
+// --- The product
+// -------------------------------------------------------------------------------------------------------
 
 // To each lane's sum, four unsigned codes times four signed inputs, which are the same for all lanes.
 inline Ints add_products(Ints sums, Bits codes, int32_t inputs) {

@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
 constexpr int64_t PAGE = 4096;  // bytes: by itself, a processor asks for memory ahead to the end of a page at most
 
-struct Strip {  // sixteen outputs of a quantized matrix
+struct Strip {              // sixteen outputs of a quantized matrix
     int64_t format;         // its number in GGML
     const uint8_t *blocks;  // of the first output; the others follow
     int64_t rows;           // outputs that there are blocks for; the rest is zeros
@@ -45,14 +45,14 @@ struct Step {
     const int64_t *sampled;                        // [sampled_count], the tokens whose logits are wanted
     int64_t token_count, sampled_count, threads, widened_size;
     // Room to work in.
-    int64_t *neighbours;                     // [tokens], how many attend together from this one on; 0: with another
-    float *hidden;                           // [tokens][hidden]
-    float *qkv;                              // [tokens][qkv.panel_count * 32]
+    int64_t *neighbours;                        // [tokens], how many attend together from this one on; 0: with another
+    float *hidden;                              // [tokens][hidden]
+    float *qkv;                                 // [tokens][qkv.panel_count * 32]
     Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
-    float *scores;                           // [threads][context][16]
-    uint8_t *inputs;                         // a product's inputs as its kernel reads them, if not as they are
-    Weight *widened;                         // [threads][widened_size], for a quantized panel as floats
-    float *logits;                           // [sampled_count][vocabulary]
+    float *scores;                              // [threads][context][16]
+    uint8_t *inputs;                            // a product's inputs as its kernel reads them, if not as they are
+    Weight *widened;                            // [threads][widened_size], for a quantized panel as floats
+    float *logits;                              // [sampled_count][vocabulary]
 };
 
 }  // namespace
