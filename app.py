@@ -13,6 +13,7 @@ from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -20,10 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import contract
 from config import Config
+from serving.access import guarded
 from serving.driver import Driver
-from serving.gate import Gate
 from serving.generation import Generation
-from serving.transcript.asgi import with_transcript
 
 
 async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
@@ -130,7 +130,8 @@ class NoResponse(Response):
 
 def respond(request: Request, answer: contract.Answer) -> Response:
     body = b"" if request.method == "HEAD" else answer.body
-    headers = answer.headers | {"content-length": str(len(answer.body)), "x-request-id": request_id(request)}
+    headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
+    headers["x-request-id"] = request_id(request)
     return WholeResponse(body, answer.status, headers, answer.media_type)
 
 
@@ -194,7 +195,7 @@ def create_app(driver: Driver) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.driver = driver
-    return Gate(with_transcript(app, driver.config), driver)
+    return guarded(app, driver, CORSMiddleware)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

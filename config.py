@@ -64,6 +64,26 @@ def _names(text: str) -> str:
     return ",".join(names)
 
 
+def _list(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ConfigError("expected names, separated by commas, got none")
+    return names
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """API keys; what is wrong with them is told without them."""
+    if not text.startswith("@"):
+        return _list(text)
+    try:
+        lines = Path(text[1:]).read_text().split()
+    except OSError as error:
+        raise ConfigError(f"expected a file with a key on each line: {error.strerror}") from None
+    if not lines:
+        raise ConfigError("expected a file with a key on each line, got an empty one")
+    return tuple(lines)
+
+
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise ConfigError(f"expected 1 (on) or 0 (off), got {text!r}")
@@ -86,8 +106,8 @@ def _device(text: str) -> str:
     raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
 
 
-def _setting(default: Any, parse: Callable[[str], Any], help: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "help": help})
+def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse, "help": help})
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,23 @@ class Config:
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
     keep_alive: float = _setting(
         75.0, _seconds, "seconds that an idle connection is kept, longer than clients' pools keep theirs"
+    )
+    hosts: tuple[str, ...] = _setting(
+        (),
+        _names,
+        "names, with commas, by which clients may call it, besides localhost and addresses; * is all",
+    )
+    api_keys: tuple[str, ...] = _setting(
+        (), _keys, "keys, with commas or @FILE with one a line, of which a request must bring one", secret=True
+    )
+    allow_origins: tuple[str, ...] = _setting(
+        (), _list, "origins, with commas, whose pages may ask from a browser; * is all"
+    )
+    client_requests: int | None = _setting(
+        None, _whole(1), "requests at once from one key or address; one more is a 429"
+    )
+    client_tokens: int | None = _setting(
+        None, _whole(1), "tokens, of prompts and answers, per minute for one key or address; then comes a 429"
     )
     head_limit: float = _setting(20.0, _seconds, "seconds that a request's head may take, from the connection on")
     body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; then comes a 408")

@@ -16,10 +16,10 @@ from typing import Any
 
 import contract
 from config import Config
+from serving.access import guarded
+from serving.cors import Cors
 from serving.driver import Driver
-from serving.gate import Gate
 from serving.generation import Generation
-from serving.transcript.asgi import with_transcript
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -114,7 +114,7 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """One message for the headers, one for the whole body."""
-    headers = answer.headers | {"content-length": str(len(answer.body))}
+    headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if scope["method"] == "HEAD" else answer.body
     with suppress(OSError):
         await start(scope, send, answer.status, answer.media_type, headers)
@@ -204,7 +204,7 @@ def create_app(driver: Driver) -> ASGIApp:
         else:
             raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
 
-    return Gate(with_transcript(app, driver.config), driver)
+    return guarded(app, driver, Cors)
 
 
 app = create_app(Driver(Config.from_environment_or_exit()))

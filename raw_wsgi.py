@@ -132,7 +132,7 @@ class EventStream:
 
 def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: contract.Answer) -> Iterable[bytes]:
     """One block for the whole body."""
-    headers = answer.headers | {"content-length": str(len(answer.body))}
+    headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
     start(environ, start_response, answer.status, answer.media_type, headers)
     return [body]

@@ -7,7 +7,7 @@ Nothing here knows a server, a framework, a thread or an event loop.
 and give it a row; no door changes.
 """
 
-from contract.answers import Answer, json_answer
+from contract.answers import SAFE_HEADERS, Answer, json_answer
 from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Writer
 from contract.health import REPORTS
 from contract.openapi import openapi_document
@@ -32,6 +32,7 @@ __all__ = [
     "PAGES",
     "REFUSALS",
     "REPORTS",
+    "SAFE_HEADERS",
     "SSE_HEADERS",
     "SSE_MEDIA_TYPE",
     "Accepted",

@@ -10,6 +10,10 @@ from pydantic import ConfigDict, Field, TypeAdapter
 T = TypeVar("T")
 
 
+SAFE_HEADERS = {"x-content-type-options": "nosniff"}
+"""With every answer: a browser takes its media type for what it says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a door sends; it adds the request's id."""

@@ -12,6 +12,9 @@ _MEDIA_TYPES = {
 }
 _FILES = {"/": "chat.html", "/prompt": "prompt.html", "/docs": "docs.html", "/lesson": "lesson.html"}
 
+HEADERS = {"cache-control": "no-cache", "content-security-policy": "frame-ancestors 'self'"}
+"""No other site may show a page in a frame, and have its user click into it."""
+
 PAGES = tuple(_FILES) + tuple(
     f"/page/{file.name}" for file in sorted(_FOLDER.iterdir()) if file.suffix in (".css", ".js")
 )
@@ -21,4 +24,4 @@ PAGES = tuple(_FILES) + tuple(
 def page(path: str) -> Answer:
     """The file that belongs to one of `PAGES`."""
     file = _FOLDER / _FILES.get(path, path.rpartition("/")[2])
-    return Answer(200, file.read_bytes(), _MEDIA_TYPES[file.suffix], {"cache-control": "no-cache"})
+    return Answer(200, file.read_bytes(), _MEDIA_TYPES[file.suffix], HEADERS)

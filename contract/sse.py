@@ -9,12 +9,12 @@ Source: HTML Living Standard, section 9.2, "Server-sent events".
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from contract.answers import to_json
+from contract.answers import SAFE_HEADERS, to_json
 from contract.endpoints import Writer
 from interface.events import Event
 
 SSE_MEDIA_TYPE = "text/event-stream; charset=utf-8"
-SSE_HEADERS = {
+SSE_HEADERS = SAFE_HEADERS | {
     "cache-control": "no-cache, no-transform",  # no cache in between keeps or rewrites it
     "x-accel-buffering": "no",  # nginx passes each event on as it comes
 }

@@ -19,8 +19,10 @@ import uvicorn
 
 from config import PREFIX, Config, ConfigError
 from serving import sync_driver
+from serving.access import warn_if_open
 from serving.demo import run_demo
 from serving.driver import Driver
+from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
 
 MAX_PORT = 65535
@@ -34,6 +36,8 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     parser.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
     options = parser.parse_args(arguments)
     config = _config(options)
+    set_up_logging()
+    warn_if_open(options.host, config)
     app = create_app(Driver(config))
     server = uvicorn.Server(
         uvicorn.Config(

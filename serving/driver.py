@@ -27,7 +27,7 @@ from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
 from serving import shutdown
-from serving.exchanges import Exchanges
+from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
 from serving.status import EngineStatus
@@ -118,6 +118,8 @@ class Driver:
         engine = self._available_engine()
         self._check_room(len(requests))  # before the tokenizing, which takes long
         generation = Generation(self, requests, request_id)
+        if (exchange := CURRENT.get()) is not None:
+            exchange.log = generation.log
         self._open |= dict.fromkeys(generation.sequence_ids, generation)
         try:
             generation.prompt_tokens = await engine.submit(requests)

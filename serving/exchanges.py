@@ -9,6 +9,7 @@ Invariants:
 import asyncio
 import time
 from collections.abc import Collection
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ import anyio
 from config import Config
 from serving.asgi import Receive
 from serving.connection import Connection, IdleConnections, abort_all
+from serving.request_log import RequestLog
 
 TICK = 0.1
 """Seconds between two looks at the open requests' connections."""
@@ -37,6 +39,8 @@ class Exchange:
         self.status: int | None = None
         """Of the answer, once it has begun."""
         self.is_complete = False
+        self.log: RequestLog | None = None
+        """Of its generation, if it asks for one."""
 
     @property
     def age(self) -> float:
@@ -47,6 +51,9 @@ class Exchange:
         if self.connection is not None and self.has_body and self.connection.has_left():
             self.has_left = True
             self.cancel_scope.cancel()
+
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("the exchange that is being answered", default=None)
 
 
 class Exchanges:

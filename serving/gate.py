@@ -15,7 +15,7 @@ import contract
 from interface.errors import EngineUnavailable, QueueFull
 from serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from serving.driver import Driver
-from serving.exchanges import Exchange
+from serving.exchanges import CURRENT, Exchange
 
 LEFT = contract.Answer(499, b"", "text/plain")
 """For a client that has left. It reaches nobody; but a middleware around the application may insist on an answer."""
@@ -45,19 +45,21 @@ class Gate:
             return
         exchange = self._exchanges.begin(receive)
         scope["path"] = target_path(scope["path"], scope.get("root_path", ""))
-        scope["request_id"] = contract.request_id(_header(scope, b"x-request-id"))
+        scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
         sending = self._sending(exchange, send)
+        token = CURRENT.set(exchange)
         try:
             if self._exchanges.is_full:
-                await _respond(scope, sending, self._refusal(scope, self._too_many()))
+                await respond(scope, sending, self._refusal(scope, self._too_many()))
                 return
-            if exchange.connection is not None and exchange.connection.loses_bodies and _header(scope, b"upgrade"):
-                await _respond(scope, sending, self._refusal(scope, BODY_LOST))
+            if exchange.connection is not None and exchange.connection.loses_bodies and header(scope, b"upgrade"):
+                await respond(scope, sending, self._refusal(scope, BODY_LOST))
                 return
             with exchange.cancel_scope:
                 await self.app(scope, self._receiving(exchange, receive), sending)
             await self._finish(exchange, scope, sending)
         finally:
+            CURRENT.reset(token)
             self._exchanges.end(exchange)
 
     def _receiving(self, exchange: Exchange, receive: Receive) -> Receive:
@@ -107,7 +109,7 @@ class Gate:
         if exchange.is_complete:
             return
         if exchange.status is None:
-            await _respond(scope, send, LEFT if exchange.has_left else self._refusal(scope, ENDING))
+            await respond(scope, send, LEFT if exchange.has_left else self._refusal(scope, ENDING))
         elif exchange.connection is not None:
             exchange.connection.abort()
             await asyncio.sleep(0)  # the server hears of it, and has nothing to complain about
@@ -122,12 +124,17 @@ class Gate:
         return contract.refusal(contract.route_path(scope["path"], scope.get("root_path", "")), error)
 
 
-async def _respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
-    headers = answer.headers | {
-        "content-type": answer.media_type,
-        "content-length": str(len(answer.body)),
-        "x-request-id": scope["request_id"],
-    }
+async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
+    """Send a whole answer; a client that has left misses it without an error."""
+    headers = (
+        contract.SAFE_HEADERS
+        | answer.headers
+        | {
+            "content-type": answer.media_type,
+            "content-length": str(len(answer.body)),
+            "x-request-id": scope["request_id"],
+        }
+    )
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     with suppress(OSError):
         await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
@@ -143,5 +150,6 @@ def target_path(path: str, root_path: str) -> str:
     return f"{root_path}/{after_host}"
 
 
-def _header(scope: Scope, name: bytes) -> str | None:
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of a request's header."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)

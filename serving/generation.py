@@ -15,6 +15,7 @@ import anyio
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from serving.mailbox import Mailbox
+from serving.request_log import RequestLog
 
 if TYPE_CHECKING:
     from serving.driver import Driver
@@ -88,6 +89,10 @@ class Generation:
             # No await here: nothing may come between the end of the work and the abort.
             self.close()
         return result
+
+    @property
+    def log(self) -> RequestLog:
+        return self._mailbox.log
 
     @property
     def open_sequences(self) -> set[SequenceId]:

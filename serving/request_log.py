@@ -19,6 +19,11 @@ class RequestLog:
         self._opened_at = time.perf_counter()
         self._first_token_at: float | None = None
 
+    @property
+    def tokens(self) -> int:
+        """What the request has cost so far."""
+        return self.prompt_tokens + self._completion_tokens
+
     def record(self, event: Event) -> None:
         if isinstance(event, Token):
             self._completion_tokens += 1

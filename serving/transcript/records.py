@@ -141,8 +141,8 @@ class Records:
     def keep(self, record: Record) -> None:
         assert record.request_id is not None
         with self._lock:
-            self._by_id.pop(record.request_id, None)
-            self._by_id[record.request_id] = record
+            # The first one stays: who knows an id must not be able to put another record in its place.
+            self._by_id.setdefault(record.request_id, record)
             while len(self._by_id) > self._max_requests:
                 del self._by_id[next(iter(self._by_id))]
 
@@ -165,9 +165,14 @@ def text_of(content: bytes, limit: int) -> str:
     return decoder.decode(content[:limit], final=len(content) <= limit)
 
 
+SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key")
+MASK = "***"
+
+
 def head_of(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
     """A request's or an answer's head, as it would look on the wire."""
-    lines = [first_line, *(f"{name}: {value}" for name, value in headers)]
+    shown = ((name, MASK if name.lower() in SECRET else value) for name, value in headers)
+    lines = [first_line, *(f"{name}: {value}" for name, value in shown)]
     return "\n".join(lines).encode()
 
 

@@ -90,7 +90,7 @@ def test_a_request_may_come_in_chunks_and_byte_by_byte(door: Door) -> None:
     with on_a_socket(door) as service, Connection(service.port) as connection:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.send(
-            b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for byte in body:
@@ -177,7 +177,7 @@ def test_a_client_that_leaves_stops_its_request_and_no_other(door: Door, phase: 
 def test_a_client_that_leaves_while_it_sends_its_body_disturbs_no_other(door: Door) -> None:
     with on_a_socket(door) as service:
         with Connection(service.port) as leaver:
-            leaver.send(b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n")
+            leaver.send(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
             leaver.send(b'Content-Length: 100\r\n\r\n{"prompt": ')
         with Connection(service.port) as connection:
             connection.send_generate("hello", stream=False)

@@ -42,7 +42,7 @@ class Connection:
 
     def send_request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
         """Underscores in the names of `headers` stand for hyphens."""
-        fields = {"Host": "test"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        fields = {"Host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             fields.setdefault("Content-Length", str(len(body)))
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]

@@ -1,0 +1,119 @@
+"""Who may ask: the host that a request names, the key that it brings, and how much one client may ask for.
+
+`guarded` puts the layers around an ASGI application: the gate outermost, then cross-origin answers, then this.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+from collections.abc import Callable
+
+import contract
+from config import Config
+from serving.asgi import ASGIApp, Receive, Scope, Send
+from serving.driver import Driver
+from serving.exchanges import CURRENT
+from serving.gate import Gate, header, respond
+from serving.quotas import Quotas
+from serving.transcript.asgi import with_transcript
+
+log = logging.getLogger("engine")
+
+OPEN_PATHS = frozenset(("/health", "/live", *contract.PAGES))
+"""Answered without a key: a probe has none, and a page has nowhere to put one."""
+EXPOSED = ("x-request-id", "retry-after")
+ALLOWED_HEADERS = ("authorization", "x-api-key", "x-request-id", "anthropic-version", "anthropic-beta")
+LOCAL_NAMES = ("localhost", "")
+
+
+def guarded(app: ASGIApp, driver: Driver, cors: Callable[..., ASGIApp]) -> ASGIApp:
+    """An application with everything around it that its settings ask for. `cors` is the door's own middleware."""
+    app = Access(with_transcript(app, driver.config), driver.config)
+    if driver.config.allow_origins:
+        app = cors(
+            app,
+            allow_origins=driver.config.allow_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED,
+            max_age=600,
+        )
+    return Gate(app, driver)
+
+
+class Access:
+    """The middleware."""
+
+    def __init__(self, app: ASGIApp, config: Config) -> None:
+        self.app = app
+        self._hosts = config.hosts
+        self._digests = [_digest(key) for key in config.api_keys]
+        self._quotas = Quotas(config.client_requests, config.client_tokens)
+        self._may_warn = not config.api_keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = contract.route_path(scope["path"], scope.get("root_path", ""))
+        try:
+            self._check_host(header(scope, b"host"))
+            client = "" if path in OPEN_PATHS else self._client(scope)
+            with self._quotas.charged(client, CURRENT.get()):
+                await self.app(scope, receive, send)
+        except contract.Refusal as error:
+            await respond(scope, send, contract.refusal(path, error))
+
+    def _check_host(self, host: str | None) -> None:
+        """Refuse a name that is not this server's: by one that leads here, a web page could reach it as its own."""
+        name = (host or "").rpartition("]")[0].lstrip("[") or (host or "").partition(":")[0].lower()
+        if name in LOCAL_NAMES or name.endswith(".localhost") or _is_address(name):
+            return
+        if "*" in self._hosts or name in self._hosts:
+            return
+        raise contract.Refusal(421, f"Expected a host that ENGINE_HOSTS names, or an address; got {name[:100]!r}")
+
+    def _client(self, scope: Scope) -> str:
+        """Who is counted: the key, where there are keys, or else the address.
+
+        Raises:
+            Refusal: 401, no key or a wrong one.
+        """
+        address = str((scope.get("client") or ("",))[0])
+        if not self._digests:
+            self._warn_of(address)
+            return address
+        bearer = (header(scope, b"authorization") or "").partition(" ")
+        given = bearer[2].strip() if bearer[0].lower() == "bearer" else header(scope, b"x-api-key")
+        digest = _digest(given or "")
+        # Every key is compared, each in constant time: how long it takes says nothing about any of them.
+        if sum(hmac.compare_digest(digest, known) for known in self._digests) == 0:
+            came = "a wrong one" if given else "none"
+            message = f"Expected an API key in Authorization: Bearer or X-Api-Key, got {came}"
+            raise contract.Refusal(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+        return digest.hex()[:12]
+
+    def _warn_of(self, address: str) -> None:
+        if self._may_warn and address and _is_address(address) and not ipaddress.ip_address(address).is_loopback:
+            self._may_warn = False
+            log.warning("Asked from another machine, and no key is needed: anybody may. Set ENGINE_API_KEYS.")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def warn_if_open(host: str, config: Config) -> None:
+    """Warn at the start about a server that listens to others and asks for no key."""
+    is_local = host in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    if not is_local and not config.api_keys:
+        log.warning("Listening on %s without a key: whoever reaches it may ask. Set ENGINE_API_KEYS.", host)

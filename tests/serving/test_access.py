@@ -1,0 +1,230 @@
+"""Who may ask: hosts, keys, origins and quotas, the same from both doors."""
+
+import ast
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import app
+import contract
+import raw_asgi
+from config import Config, ConfigError
+from serving.access import OPEN_PATHS, warn_if_open
+from serving.driver import Driver
+from serving.transcript.asgi import Transcript
+from tests.support.asgi_client import JSON, Client, Response, until
+from tests.support.serving import Door, by_hand
+
+pytestmark = pytest.mark.anyio
+KEYS = Config(api_keys=("first-key", "second-key"))
+BODY = json.dumps({"prompt": "hello"}).encode()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.com"])
+async def test_a_foreign_host_is_refused(door: Door, host: str) -> None:
+    async with by_hand(door) as service:
+        for path in ("/", "/health", "/generate", "/v1/models"):
+            answer = await service.client.request("GET", path, headers={"host": host})
+            assert answer.status == 421
+            assert "ENGINE_HOSTS" in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "a.localhost"]
+)
+async def test_an_address_or_a_local_name_is_no_foreign_host(door: Door, host: str) -> None:
+    async with by_hand(door) as service:
+        assert (await service.client.request("GET", "/health", headers={"host": host})).status == 200
+
+
+@pytest.mark.parametrize("hosts", [("models.example",), ("*",)])
+async def test_a_host_that_is_named_is_served(door: Door, hosts: tuple[str, ...]) -> None:
+    async with by_hand(door, config=Config(hosts=hosts)) as service:
+        assert (await service.client.request("GET", "/health", headers={"host": "models.example:443"})).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic first-key"},
+        {"x-api-key": ""},
+        {"x-api-key": "é"},
+    ],
+    ids=str,
+)
+async def test_without_a_right_key_there_is_a_401_in_the_shape_of_the_api(door: Door, headers: dict[str, str]) -> None:
+    async with by_hand(door, config=KEYS) as service:
+        for path in ("/generate", "/v1/chat/completions", "/v1/messages", "/metrics", "/openapi.json", "/nothing"):
+            answer = await service.client.request("POST", path, BODY, JSON | headers)
+            assert answer.status == 401, path
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "X-Api-Key" in answer.body.decode()
+            assert "first-key" not in answer.body.decode()
+        assert ("error" in (await service.client.request("POST", "/v1/messages", BODY, JSON)).json()) is True
+        assert service.engine.prompts == []
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "bearer first-key"}, {"x-api-key": "second-key"}], ids=str)
+async def test_a_right_key_opens_the_door(door: Door, headers: dict[str, str]) -> None:
+    async with by_hand(door, config=KEYS) as service:
+        assert (await service.client.post(prompt="hello", headers=headers)).status == 200
+
+
+async def test_probes_and_pages_need_no_key(door: Door) -> None:
+    async with by_hand(door, config=KEYS) as service:
+        for path in sorted(OPEN_PATHS):
+            assert (await service.client.request("GET", path)).status == 200, path
+        assert {"/health", "/live", *contract.PAGES} == OPEN_PATHS
+
+
+def test_keys_come_from_a_file_or_a_list_and_are_never_shown(tmp_path: Any) -> None:
+    file = tmp_path / "keys"
+    file.write_text("one\ntwo\n")
+    assert Config.from_environment({"ENGINE_API_KEYS": f"@{file}"}).api_keys == ("one", "two")
+    config = Config.from_environment({"ENGINE_API_KEYS": "one, two"})
+    assert config.api_keys == ("one", "two")
+    assert "one" not in repr(config).replace("None", "")
+    with pytest.raises(ConfigError, match="a file with a key on each line"):
+        Config.from_environment({"ENGINE_API_KEYS": "@/no/such/file"})
+
+
+async def answers_to(config: Config, method: str, path: str, headers: dict[str, str]) -> list[Response]:
+    """What each door says, without what differs from one request to the next."""
+    found = []
+    for door in (app.create_app, raw_asgi.create_app):
+        async with by_hand(door, config=config) as service:
+            answer = await service.client.request(method, path, headers=headers)
+            found.append(Response(answer.status, answer.headers | {"x-request-id": ""}, answer.body))
+    return found
+
+
+PREFLIGHT = {"origin": "https://page.example", "access-control-request-method": "POST"}
+
+
+@pytest.mark.parametrize("allowed", [("https://page.example",), ("*",), ("https://other.example",)], ids=str)
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("OPTIONS", "/generate", PREFLIGHT),
+        ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-headers": "authorization, content-type"}),
+        ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-headers": "x-strange"}),
+        ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-method": "DELETE"}),
+        ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-private-network": "true"}),
+        ("OPTIONS", "/generate", {}),
+        ("GET", "/health", {"origin": "https://page.example"}),
+        ("GET", "/v1/models", {"origin": "https://page.example"}),
+        ("GET", "/health", {}),
+        ("POST", "/nothing", {"origin": "https://page.example"}),
+    ],
+)
+async def test_both_doors_answer_other_origins_alike(
+    allowed: tuple[str, ...], method: str, path: str, headers: dict[str, str]
+) -> None:
+    """`app.py` does it with Starlette's middleware, `raw_asgi.py` by hand. A preflight needs no key."""
+    by_starlette, by_ourselves = await answers_to(Config(allow_origins=allowed, api_keys=("k",)), method, path, headers)
+    assert by_starlette == by_ourselves
+    if "access-control-request-method" in headers:
+        assert by_starlette.status in (200, 400)
+    is_allowed = "https://other.example" not in allowed and "origin" in headers
+    assert ("access-control-allow-origin" in by_starlette.headers) == is_allowed
+
+
+async def test_without_origins_nothing_is_said_to_other_pages(door: Door) -> None:
+    async with by_hand(door) as service:
+        answer = await service.client.request("GET", "/health", headers={"origin": "https://page.example"})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert (await service.client.request("OPTIONS", "/generate", headers=PREFLIGHT)).status == 405
+
+
+async def test_every_answer_is_what_it_says_and_no_page_is_framed_by_another_site(door: Door) -> None:
+    async with by_hand(door) as service:
+        for path in ("/", "/health", "/generate", "/nothing", "/metrics"):
+            answer = await service.client.request("GET", path)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            is_page = answer.headers["content-type"].startswith("text/html")
+            assert ("frame-ancestors 'self'" in answer.headers.get("content-security-policy", "")) == is_page
+        stream = await service.client.post(prompt="hello", stream=True)
+        assert stream.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_transcript_shows_no_secret_and_nobody_can_put_another_in_its_place(door: Door) -> None:
+    async with by_hand(door) as service:
+        client = Client(Transcript(service.app))
+        secrets = {
+            "authorization": "Bearer s3cret",
+            "x-api-key": "s3cret",
+            "cookie": "a=s3cret",
+            "x-request-id": "mine",
+        }
+        await client.post(prompt="hello", headers=secrets)
+        await client.request("GET", "/docs", headers={"x-request-id": "mine"})
+        record = await client.request("GET", "/transcript/mine.json")
+    assert b"s3cret" not in record.body
+    assert b"authorization: ***" in record.body
+    assert b"/generate" in record.body
+
+
+async def test_one_client_may_have_so_many_requests_at_once(door: Door) -> None:
+    async with by_hand(door, config=Config(client_requests=1)) as service:
+        service.engine.hold()
+        async with service.client.open_generate("hello") as running:
+            await until(lambda: service.engine.counters().running == 1)
+            refused = await service.client.post(prompt="hello")
+            assert refused.status == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert (await service.client.request("GET", "/health")).status == 200
+            service.engine.release()
+            await running.end()
+        assert (await service.client.post(prompt="hello")).status == 200
+
+
+async def test_one_client_may_have_so_many_tokens_in_a_minute_and_keys_are_counted_apart(door: Door) -> None:
+    config = Config(client_tokens=100, api_keys=("first-key", "second-key"))
+    async with by_hand(door, config=config) as service:
+        first, second = {"x-api-key": "first-key"}, {"x-api-key": "second-key"}
+        assert (await service.client.post(prompt="count 300", max_tokens=150, headers=first)).status == 200
+        refused = await service.client.post(prompt="hello", headers=first)
+        assert refused.status == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert (await service.client.post(prompt="hello", headers=second)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "warns"), [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True)]
+)
+def test_listening_to_others_without_a_key_is_warned_of(
+    host: str, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_if_open(host, Config())
+    warn_if_open(host, KEYS)
+    assert len(caplog.records) == warns
+
+
+async def test_being_asked_by_another_machine_without_a_key_is_warned_of_once(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "engine")
+    application = door(Driver(Config()))
+    for _ in range(2):
+        exchange = Client(application).open("GET", "/v1/models")
+        exchange.scope["client"] = ("10.1.2.3", 5000)
+        exchange.send_body(b"")
+        await exchange.end()
+    assert len([record for record in caplog.records if "ENGINE_API_KEYS" in record.getMessage()]) == 1
+
+
+def test_no_code_of_a_model_is_ever_run() -> None:
+    """`trust_remote_code` is said to be off wherever a model's own files could bring code."""
+    calls = 0
+    for file in sorted((Path(__file__).parents[2] / "inference").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and re.fullmatch(r"Auto\w+\.from_pretrained", ast.unparse(node.func)):
+                calls += 1
+                assert "trust_remote_code=False" in ast.unparse(node), file
+    assert calls
