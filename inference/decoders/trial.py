@@ -46,6 +46,8 @@ COMPARED = 7
 """How many of a text's last tokens are compared: one ends the prompt, the others are decoded."""
 TOGETHER = 4
 """How many of them are computed next to the neighbour; the rest are decoded alone."""
+PACE = 64
+"""Tokens of the prompt that the model's pace is taken from."""
 PIECE = 512
 """Tokens of a long text that are prefilled at once."""
 BEYOND = 12
@@ -109,9 +111,7 @@ class Trial:
         self._tolerance = TOLERANCE.get(model.dtype, EXACT_TOLERANCE)
         self._cache = cache
         self._neighbour = self._text(NEIGHBOUR, TOGETHER)
-        began = time.perf_counter()
         self._short = [self._text(SHORT), self._neighbour]
-        self._seconds_per_token = (time.perf_counter() - began) / min(SHORT, cache.context)
         self._lengths = list(self._length_trials(depends_on_length, is_bounded))
 
     def verify_quantized(self, decoder: Decoder, kind: str) -> None:
@@ -166,11 +166,15 @@ class Trial:
 
     def _length_trials(self, depends_on_length: bool, is_bounded: bool) -> Iterator[LengthTrial]:
         few = layers_of_each_kind(self._model)
-        for setting, length in sorted(named_lengths(self._model.config).items(), key=lambda item: item[1]):
+        lengths = {
+            setting: length
+            for setting, length in named_lengths(self._model.config).items()
+            if length < self._cache.context
+        }
+        pace = self._seconds_per_token() if lengths else 0.0
+        for setting, length in sorted(lengths.items(), key=lambda item: item[1]):
             tokens = min(length + BEYOND, self._cache.context)
-            if length >= self._cache.context or tokens <= SHORT:
-                continue
-            seconds = self._seconds_per_token * tokens
+            seconds = pace * tokens
             if seconds <= WHOLE_MODEL_SECONDS or not is_bounded:
                 yield LengthTrial(setting, length, [self._text(tokens), self._neighbour], layers=None)
             elif not depends_on_length:
@@ -187,6 +191,12 @@ class Trial:
                 )
         if not is_bounded and self._cache.context > SHORT:
             yield LengthTrial("", 0, [self._text(LONG), self._neighbour], layers=None)
+
+    def _seconds_per_token(self) -> float:
+        """How long the model takes for a token of a prompt."""
+        began = time.perf_counter()
+        text = self._text(PACE, compared=1)
+        return (time.perf_counter() - began) / len(text.token_ids)
 
     def _text(self, tokens: int, compared: int = COMPARED) -> Text:
         tokens = min(tokens, self._cache.context)
