@@ -182,6 +182,7 @@ class Config:
         "exit ends the process with status 70 once the engine has failed for good, so that it is started again; "
         "stay leaves it running, with /live and /health failing",
     )
+    log_format: str = _setting("text", _one_of("text", "json"), "text for people, json for programs: an object a line")
     transcript: bool = _setting(
         False,
         _switch,

@@ -112,6 +112,7 @@ class Engine:
         self._events: dict[Sink, list[tuple[SequenceId, Event]]] = defaultdict(list)
         self._generated_tokens = 0
         self._failed_steps = 0
+        self._all_failed_steps = 0
 
     # --- The step ---------------------------------------------------------------------------------------------------
 
@@ -196,6 +197,7 @@ class Engine:
         """End the sequences of a step that raised; after several such steps in a row, fail for good."""
         reason = f"{type(error).__name__}: {error}"
         self._failed_steps += 1
+        self._all_failed_steps += 1
         log.error("A step raised (%d in a row): %s", self._failed_steps, reason, exc_info=error)
         for sequence in schedule.sequences:
             self._end(sequence, sequence.fail(reason))
@@ -253,7 +255,8 @@ class Engine:
 
     def counters(self) -> Counters:
         running = self._scheduler.running
-        return Counters(running, max(0, self._in_flight - running), self._generated_tokens)
+        waiting = max(0, self._in_flight - running)
+        return Counters(running, waiting, self._generated_tokens, failed_steps=self._all_failed_steps)
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
         """Return a prompt's token ids, and the text of each."""

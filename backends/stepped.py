@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
@@ -45,6 +46,8 @@ class SteppedService:
         self._engine = engine
         self._step_limit = step_limit
         self._step_began_at: float | None = None
+        self._steps = 0
+        self._step_seconds = 0.0
         self._failure: str | None = None
         self._is_closed = False
         self._has_sent = threading.Event()  # the loop has passed on all that it was handed
@@ -75,7 +78,7 @@ class SteppedService:
         self._wakeup.set()
 
     def counters(self) -> Counters:
-        return self._engine.counters()
+        return replace(self._engine.counters(), steps=self._steps, step_seconds=self._step_seconds)
 
     async def ask(self, question: Callable[[Lexicon], Answer]) -> Answer:
         self._check_available()
@@ -148,7 +151,10 @@ class SteppedService:
                 raise RuntimeError(f"a step raised {error!r}") from error
             finally:
                 self._step_began_at = None
-            if time.perf_counter() - began > LONG_STEP:
+            took = time.perf_counter() - began
+            self._steps += 1
+            self._step_seconds += took
+            if took > LONG_STEP:
                 self._has_sent.wait(HEAD_START)
 
     def _hand_over(self, events: Sequence[tuple[SequenceId, Event]]) -> None:

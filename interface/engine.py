@@ -25,6 +25,10 @@ class Counters:
     running: int
     waiting: int
     generated_tokens: int
+    steps: int = 0
+    step_seconds: float = 0.0
+    """What the steps have taken together."""
+    failed_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

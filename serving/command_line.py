@@ -36,7 +36,7 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     parser.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
     options = parser.parse_args(arguments)
     config = _config(options)
-    set_up_logging()
+    set_up_logging(config.log_format)
     warn_if_open(options.host, config)
     app = create_app(Driver(config))
     server = uvicorn.Server(

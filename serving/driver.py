@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -30,6 +31,7 @@ from serving import shutdown
 from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
+from serving.metrics import Metrics, State
 from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
@@ -52,6 +54,8 @@ class Driver:
         self.config = config
         self._load = load
         self.exchanges = Exchanges(config)
+        self.metrics = Metrics()
+        self._context = 0
         self._status = EngineStatus(config, "stopped: the server has not run the lifespan protocol")
         self._engine: EngineService | None = None
         self._open: dict[SequenceId, Generation] = {}
@@ -73,7 +77,17 @@ class Driver:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
     def vitals(self) -> Vitals:
-        return Vitals(self.status, self._status.has_failed, self.models[0], self.counters())
+        state = State(
+            counters=self.counters(),
+            is_ready=self.status == "ok",
+            has_failed=self._status.has_failed,
+            cache_tokens=sum(one.log.tokens for one in self._generations() if one.log.completion_tokens),
+            slots=self.config.max_streams,
+            context=self._context,
+            model=self.models[0],
+        )
+        metrics = partial(self.metrics.text, state)
+        return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -123,6 +137,7 @@ class Driver:
         self._open |= dict.fromkeys(generation.sequence_ids, generation)
         try:
             generation.prompt_tokens = await engine.submit(requests)
+            generation.log.prompt_tokens = sum(generation.prompt_tokens)
             self._available_engine()  # it may have failed, or the server begun to shut down, in between
         except BaseException as error:
             self.forget(generation)
@@ -155,6 +170,7 @@ class Driver:
         if engine is not None:
             await engine.start(self._deliver, self._on_failure)
             self._engine = engine
+            self._context = (await engine.ask(lambda lexicon: lexicon.info)).context
             self._status.accept()
 
     def _check_room(self, sequences: int) -> None:
@@ -171,6 +187,7 @@ class Driver:
         """Bring a step's events to their generations."""
         for sequence_id, event in events:
             if generation := self._open.get(sequence_id):
+                self.metrics.token(event)
                 generation.put(sequence_id, event)
 
     def _on_failure(self, reason: str) -> None:

@@ -9,6 +9,7 @@ Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 
 import contract
@@ -16,6 +17,9 @@ from interface.errors import EngineUnavailable, QueueFull
 from serving.asgi import ASGIApp, Message, Receive, Scope, Send
 from serving.driver import Driver
 from serving.exchanges import CURRENT, Exchange
+from serving.tracing import record_spans
+
+log = logging.getLogger("engine.requests")
 
 LEFT = contract.Answer(499, b"", "text/plain")
 """For a client that has left. It reaches nobody; but a middleware around the application may insist on an answer."""
@@ -38,6 +42,7 @@ class Gate:
         self.app = app
         self._config = driver.config
         self._exchanges = driver.exchanges
+        self._metrics = driver.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,6 +66,7 @@ class Gate:
         finally:
             CURRENT.reset(token)
             self._exchanges.end(exchange)
+            self._record(exchange, scope)
 
     def _receiving(self, exchange: Exchange, receive: Receive) -> Receive:
         """`receive` with an eye on the body: how long it takes, and when it has come."""
@@ -114,6 +120,16 @@ class Gate:
             exchange.connection.abort()
             await asyncio.sleep(0)  # the server hears of it, and has nothing to complain about
             await asyncio.sleep(0)
+
+    def _record(self, exchange: Exchange, scope: Scope) -> None:
+        """Count a request that is over; a refusal leaves a line in the log, as a generation has done already."""
+        if exchange.status is not None:
+            self._metrics.answer(exchange.status)
+            if exchange.status >= 400 and exchange.log is None and exchange.status != LEFT.status:
+                fields = {"request_id": scope["request_id"], "method": scope["method"], "status": exchange.status}
+                shown = " ".join(f"{name}={value}" for name, value in fields.items())
+                log.info("refused %s ms=%.1f", shown, 1e3 * exchange.age, extra={"fields": fields})
+        record_spans(scope, exchange)
 
     def _too_many(self) -> Exception:
         return QueueFull(

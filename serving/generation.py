@@ -121,6 +121,7 @@ class Generation:
         """Forget the request, abort what had not finished, and write its log line."""
         self._driver.forget(self)
         self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
+        self._driver.metrics.generation(self.log)
         self._mailbox.log.write()
 
     def _wake(self) -> None:

@@ -1,4 +1,4 @@
-"""The line that each generation leaves in the access log."""
+"""What became of one HTTP request's generation: for its line in the access log, and for the metrics."""
 
 import logging
 import time
@@ -12,37 +12,30 @@ class RequestLog:
     """What happened to one HTTP request's sequences: what came of them, and how it ended."""
 
     def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
         self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.cached_tokens = 0
         self.end: TerminalEvent | None = None
-        self._request_id = request_id
-        self._completion_tokens = 0
         self._opened_at = time.perf_counter()
         self._first_token_at: float | None = None
 
     @property
     def tokens(self) -> int:
         """What the request has cost so far."""
-        return self.prompt_tokens + self._completion_tokens
+        return self.prompt_tokens + self.completion_tokens
 
-    def record(self, event: Event) -> None:
-        if isinstance(event, Token):
-            self._completion_tokens += 1
-            if self._first_token_at is None:
-                self._first_token_at = time.perf_counter()
+    @property
+    def seconds(self) -> float:
+        """Since the request was opened."""
+        return time.perf_counter() - self._opened_at
 
-    def write(self) -> None:
-        """Write the line; called once, when the request is over, however it ended."""
-        first_token = self._first_token_at
-        access_log.info(
-            "generation request_id=%s prompt_tokens=%d completion_tokens=%d time_to_first_token_ms=%s finish_reason=%s",
-            self._request_id,
-            self.prompt_tokens,
-            self._completion_tokens,
-            "-" if first_token is None else f"{1e3 * (first_token - self._opened_at):.1f}",
-            self._finish_reason(),
-        )
+    @property
+    def seconds_to_first_token(self) -> float | None:
+        return None if self._first_token_at is None else self._first_token_at - self._opened_at
 
-    def _finish_reason(self) -> str:
+    @property
+    def finish_reason(self) -> str:
         match self.end:
             case Finished():
                 return self.end.finish_reason
@@ -50,3 +43,24 @@ class RequestLog:
                 return self.end.kind
             case None:
                 return "abort"
+
+    def record(self, event: Event) -> None:
+        if isinstance(event, Token):
+            self.completion_tokens += 1
+            if self._first_token_at is None:
+                self._first_token_at = time.perf_counter()
+        elif isinstance(event, Finished):
+            self.cached_tokens += event.cached_tokens
+
+    def write(self) -> None:
+        """Write the line; called once, when the request is over, however it ended."""
+        first_token = self.seconds_to_first_token
+        fields: dict[str, object] = {
+            "request_id": self.request_id,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "time_to_first_token_ms": None if first_token is None else round(1e3 * first_token, 1),
+            "finish_reason": self.finish_reason,
+        }
+        shown = " ".join(f"{name}={'-' if value is None else value}" for name, value in fields.items())
+        access_log.info("generation %s", shown, extra={"fields": fields})

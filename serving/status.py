@@ -33,7 +33,7 @@ class EngineStatus:
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
-        set_up_logging()
+        set_up_logging(self._config.log_format)
         self.text = "loading"
         log.info("Loading %s …", self.models[0])
         began = time.perf_counter()

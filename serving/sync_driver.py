@@ -11,6 +11,7 @@ Invariants:
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from backends.own_engine import load_engine
@@ -22,6 +23,7 @@ from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
 from serving.mailbox import Mailbox
+from serving.metrics import Metrics, State
 from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
@@ -88,6 +90,7 @@ class Driver:
         self.config = config
         self._load = load
         self._status = EngineStatus(config, "loading")
+        self._metrics = Metrics()
         self._engine: EngineProtocol | None = None
         self._turns = Turns(self._step)
         self._lock = threading.Lock()
@@ -108,7 +111,17 @@ class Driver:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
     def vitals(self) -> Vitals:
-        return Vitals(self.status, self._status.has_failed, self.models[0], self.counters())
+        state = State(
+            counters=self.counters(),
+            is_ready=self.status == "ok",
+            has_failed=self._status.has_failed,
+            cache_tokens=0,
+            slots=self.config.max_streams,
+            context=0,
+            model=self.models[0],
+        )
+        metrics = partial(self._metrics.text, state)
+        return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
 
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""

@@ -1,0 +1,160 @@
+"""What `/metrics` says: counters and histograms of the requests that a driver has carried, in Prometheus' text format.
+
+An event costs an addition to an integer; the text is made when it is asked for, through `prometheus_client`. What
+routers look for has vLLM's names as well: a router that knows vLLM needs no configuration.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from interface.engine import Counters
+from interface.events import Event, Token
+from serving.request_log import RequestLog
+
+SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Histogram:
+    """How many values were at most each bound."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def family(self, name: str, help: str) -> HistogramMetricFamily:
+        names = [*(str(bound) for bound in self.bounds), "+Inf"]
+        so_far = 0
+        buckets = []
+        for bound, count in zip(names, self.counts, strict=True):
+            so_far += count
+            buckets.append((bound, so_far))
+        return HistogramMetricFamily(name, help, buckets=buckets, sum_value=self.sum)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is so now, as opposed to what has been counted."""
+
+    counters: Counters
+    is_ready: bool
+    has_failed: bool
+    cache_tokens: int
+    """Of the sequences that hold a slot."""
+    slots: int
+    context: int
+    model: str
+
+
+class Metrics:
+    """Counts what happens; everything here belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.time_to_first_token = Histogram(LONG)
+        self.inter_token = Histogram(SHORT)
+        self.end_to_end = Histogram(LONG)
+        self.finished: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+
+    def token(self, event: Event) -> None:
+        """Count the time since the token before."""
+        if type(event) is Token and not event.is_first:
+            self.inter_token.observe(event.ms / 1e3)
+
+    def generation(self, log: RequestLog) -> None:
+        """Count a request that is over."""
+        self.finished[log.finish_reason] += 1
+        self.prompt_tokens += log.prompt_tokens
+        self.cached_tokens += log.cached_tokens
+        self.end_to_end.observe(log.seconds)
+        if (first := log.seconds_to_first_token) is not None:
+            self.time_to_first_token.observe(first)
+
+    def answer(self, status: int) -> None:
+        self.answers[str(status)] += 1
+
+    def text(self, state: State) -> bytes:
+        """Everything, as Prometheus reads it."""
+        registry = CollectorRegistry()
+        registry.register(_Collected([*self._counted(), *_present(state), *_for_routers(state)]))
+        return generate_latest(registry)
+
+    def _counted(self) -> Iterator[Metric]:
+        yield self.time_to_first_token.family(
+            "engine_time_to_first_token_seconds", "From a request's arrival to its first token."
+        )
+        yield self.inter_token.family("engine_inter_token_seconds", "From one token of a sequence to the next.")
+        yield self.end_to_end.family("engine_request_seconds", "From a request's arrival to its end.")
+        yield _by_label("engine_requests", "Generations that have ended.", "finish_reason", self.finished)
+        refused = {status: count for status, count in self.answers.items() if int(status) >= 400}
+        yield _by_label("engine_refusals", "Answers with a status of 400 or more.", "status", refused)
+        yield _counter("engine_prompt_tokens", "Tokens of prompts.", self.prompt_tokens)
+        yield _counter("engine_prefix_cache_hit_tokens", "Those that were in the prefix cache.", self.cached_tokens)
+
+
+class _Collected:
+    """A collector that has collected already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def _present(state: State) -> Iterator[Metric]:
+    counters = state.counters
+    yield GaugeMetricFamily("engine_running", "Sequences that hold a slot.", counters.running)
+    yield GaugeMetricFamily("engine_waiting", "Sequences that wait for one.", counters.waiting)
+    yield GaugeMetricFamily("engine_cache_usage", "Of the cache's tokens, from 0 to 1.", _usage(state))
+    yield GaugeMetricFamily("engine_ready", "1 if requests are taken.", float(state.is_ready))
+    yield GaugeMetricFamily("engine_failed", "1 if only a restart can help.", float(state.has_failed))
+    yield _counter("engine_generated_tokens", "Tokens made.", counters.generated_tokens)
+    yield _counter("engine_steps", "Steps of the engine.", counters.steps)
+    yield _counter("engine_step_seconds", "What they have taken together.", counters.step_seconds)
+    yield _counter("engine_failed_steps", "Steps that raised.", counters.failed_steps)
+
+
+def _for_routers(state: State) -> Iterator[Metric]:
+    """Under vLLM's names. What is a block there is a slot here: a whole context."""
+    labels = {"model_name": state.model}
+    for name, help, value in (
+        ("vllm:num_requests_running", "engine_running", state.counters.running),
+        ("vllm:num_requests_waiting", "engine_waiting", state.counters.waiting),
+        ("vllm:kv_cache_usage_perc", "engine_cache_usage", _usage(state)),
+    ):
+        gauge = GaugeMetricFamily(name, f"The same as {help}.", labels=list(labels))
+        gauge.add_metric(list(labels.values()), value)
+        yield gauge
+    info = GaugeMetricFamily(
+        "vllm:cache_config_info", "The cache: a block is a slot.", labels=["block_size", "num_gpu_blocks"]
+    )
+    info.add_metric([str(state.context), str(state.slots)], 1)
+    yield info
+
+
+def _usage(state: State) -> float:
+    return min(1.0, state.cache_tokens / (state.slots * state.context)) if state.context else 0.0
+
+
+def _counter(name: str, help: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help, value)
+
+
+def _by_label(name: str, help: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, help, labels=[label])
+    for value, count in sorted(counts.items()):
+        family.add_metric([value], count)
+    return family
