@@ -111,10 +111,10 @@ StreamEvent = FirstToken | NextToken | Closing | StreamError
 def stream_event(event: Token | Finished | Failed) -> StreamEvent:
     """Return an engine event as the stream shows it."""
     match event:
-        case Token(is_first=True):
-            return FirstToken(event.text, event.token_id, round(event.ms, 3), _logprobs(event.logprobs))
         case Token():
-            return NextToken(event.text, event.token_id, round(event.ms, 3), _logprobs(event.logprobs))
+            kind = FirstToken if event.is_first else NextToken
+            logprobs = None if event.logprobs is None else _logprobs(event.logprobs)
+            return kind(event.text, event.token_id, round(event.ms, 3), logprobs)
         case Finished():
             return Closing(
                 finish_reason=event.finish_reason,

@@ -169,9 +169,11 @@ class Script:
 
     def next_token(self) -> Token:
         made = next(self.texts)
-        parts = None if isinstance(made, str) else made
-        text = made if isinstance(made, str) else "".join(part.text for part in made if isinstance(part, TextPart))
-        self.reasoning_tokens += any(isinstance(part, TextPart) and part.kind == "reasoning" for part in parts or ())
+        if isinstance(made, str):
+            text, parts = made, None
+        else:
+            text, parts = "".join(part.text for part in made if isinstance(part, TextPart)), made
+            self.reasoning_tokens += any(isinstance(part, TextPart) and part.kind == "reasoning" for part in made)
         logprobs = None if self.alternatives is None else logprobs_of(self.made, text, self.alternatives)
         token = Token(text, self.made, 1.0, self.made == 0, self.index, logprobs, parts)
         self.made += 1
@@ -321,14 +323,14 @@ class ScriptedEngine:
             return
         if one.prompt == "explode" and one.made == 1:
             self._explode()
+        its_events = events[one.sink]
         if one.echo is not None and one.made == 0:
-            events[one.sink].append((one.sequence_id, one.echo))
-        token = one.next_token()
+            its_events.append((one.sequence_id, one.echo))
+        its_events.append((one.sequence_id, one.next_token()))
         self.generated_tokens += 1
-        events[one.sink].append((one.sequence_id, token))
         if one.made == one.length:
             del self._scripts[one.sequence_id]
-            events[one.sink].append((one.sequence_id, one.finished(one.reason)))
+            its_events.append((one.sequence_id, one.finished(one.reason)))
 
     def _explode(self) -> None:
         with self._lock:
