@@ -43,11 +43,28 @@ async def with_an_end() -> AsyncIterator[Any]:
         yield token
 
 
-async def show(name: str, stream: AsyncIterator[Any], logged: list[Any]) -> None:
+async def next_or_hang(stream: AsyncIterator[Any], complaint: asyncio.Event) -> Any:
+    """The next token. Raises TimeoutError: asyncio has complained, and half a second later there is still none."""
+    token = asyncio.ensure_future(anext(stream))
+    complained = asyncio.ensure_future(complaint.wait())
+    await asyncio.wait((token, complained), return_when=asyncio.FIRST_COMPLETED)
+    complained.cancel()
+    return await asyncio.wait_for(token, None if token.done() else 0.5)
+
+
+async def show(name: str, stream: AsyncIterator[Any]) -> None:
     received, end, here = 0, "no StopIteration", ""
+    logged: list[Any] = []
+    complaint = asyncio.Event()
+
+    def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        logged.append(context["exception"])
+        complaint.set()
+
+    asyncio.get_running_loop().set_exception_handler(note)
     try:
         while True:
-            await asyncio.wait_for(anext(stream), 2)
+            await next_or_hang(stream, complaint)
             received += 1
     except StopAsyncIteration:
         end = "the end"
@@ -63,11 +80,9 @@ async def show(name: str, stream: AsyncIterator[Any], logged: list[Any]) -> None
 
 
 async def main() -> None:
-    logged: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context["exception"]))
-    await show("run_in_executor(None, next, tokens)", run_in_executor(), logged)
-    await show("to_thread.run_sync(next, tokens)", anyio_to_thread(), logged)
-    await show("to_thread.run_sync(next, tokens, END)", with_an_end(), logged)
+    await show("run_in_executor(None, next, tokens)", run_in_executor())
+    await show("to_thread.run_sync(next, tokens)", anyio_to_thread())
+    await show("to_thread.run_sync(next, tokens, END)", with_an_end())
 
 
 asyncio.run(main())
