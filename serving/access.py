@@ -116,4 +116,4 @@ def warn_if_open(host: str, config: Config) -> None:
     """Warn at the start about a server that listens to others and asks for no key."""
     is_local = host in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
     if not is_local and not config.api_keys:
-        log.warning("Listening on %s without a key: whoever reaches it may ask. Set ENGINE_API_KEYS.", host)
+        log.warning("Listening on %s without a key: everyone who reaches it may ask. Set ENGINE_API_KEYS.", host)

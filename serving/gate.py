@@ -22,7 +22,7 @@ from serving.tracing import record_spans
 log = logging.getLogger("engine.requests")
 
 LEFT = contract.Answer(499, b"", "text/plain")
-"""For a client that has left. It reaches nobody; but a middleware around the application may insist on an answer."""
+"""For a client that has left. It reaches no client, but a middleware around the application may insist on an answer."""
 BODY_LOST = contract.Refusal(
     400,
     "Expected a request without Upgrade, got one: uvicorn on httptools loses its body. Have the client speak HTTP/1.1, "

@@ -1,7 +1,7 @@
 """OpenTelemetry, where it is installed and set up: a span for each request, with its queue, prefill and decode.
 
 The caller's `traceparent` is taken over. The spans are made when a request is over, out of times that are known then,
-so a request that nobody traces costs one comparison.
+so a request that is not traced costs one comparison.
 """
 
 import time

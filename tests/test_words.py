@@ -1,0 +1,39 @@
+"""The words of the project: those that its style bans are nowhere in its prose, comments and strings."""
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BANNED = re.compile(
+    r"\b(nobody|whoever|somebody|anew|of equals|the likeliest|goes by the clock|lets? go of|is to be had|in company)\b",
+    re.IGNORECASE,
+)
+EXCEPT = (
+    "tests/test_words.py",
+    "training/texts/",  # what the bundled model was trained on
+    "training/stories.py",
+    "lessons/printed/",
+)
+SUFFIXES = {".py", ".md", ".js", ".css", ".html", ".cpp", ".hpp", ".toml", ".yml", ".yaml", ""}
+
+
+def tracked_files() -> list[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True)
+    return listed.stdout.splitlines()
+
+
+def banned_in(text: str) -> list[str]:
+    return [f"{number}: {line.strip()}" for number, line in enumerate(text.splitlines(), 1) if BANNED.search(line)]
+
+
+def test_no_banned_word_is_used() -> None:
+    files = [name for name in tracked_files() if Path(name).suffix in SUFFIXES and not name.startswith(EXCEPT)]
+    assert len(files) > 200
+    found = {name: lines for name in files if (lines := banned_in((ROOT / name).read_text(errors="replace")))}
+    assert found == {}
+
+
+def test_the_rule_would_notice() -> None:
+    assert banned_in("one\nNobody knows.\n") == ["2: Nobody knows."]
+    assert banned_in("It lets go of the slot, besides.") == ["1: It lets go of the slot, besides."]
