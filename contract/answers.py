@@ -4,12 +4,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter
-
-T = TypeVar("T")
-
+from pydantic import ConfigDict, TypeAdapter
 
 SAFE_HEADERS = {"x-content-type-options": "nosniff"}
 """With every answer: a browser takes its media type for what it says."""
@@ -26,18 +23,13 @@ class Answer:
 
 
 class Wire:
-    """A dataclass that is sent as it is: a field that is None is null on the wire, unless it is `Omittable`."""
+    """A dataclass that is sent as it is: a field that is None is null on the wire.
+
+    Only a field that has its default is left out, so give a default to those fields alone that may be absent.
+    """
 
     __slots__ = ()
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-Omittable = Annotated[T | None, Field(exclude_if=_is_none)]
-"""A field that is left out when it is None."""
 
 
 def json_answer(status: int, content: Any, headers: dict[str, str] | None = None) -> Answer:
@@ -50,7 +42,7 @@ def model_answer(content: Any, status: int = 200, headers: dict[str, str] | None
 
 
 def to_json(content: Any) -> bytes:
-    """Return a dataclass or a pydantic model as JSON. Fields that are None are left out, except those of a `Wire`."""
+    """Return a dataclass or a model as JSON, without the fields that are None; a `Wire` says itself what it sends."""
     kind: Any = type(content)
     return _serializer_of(kind)(content)
 
@@ -58,4 +50,5 @@ def to_json(content: Any) -> bytes:
 @cache
 def _serializer_of(kind: type) -> Callable[[Any], bytes]:
     """What makes JSON of a type. (A stream calls it for each token, so it is not looked up through the adapter.)"""
-    return partial(TypeAdapter(kind).serializer.to_json, exclude_none=not issubclass(kind, Wire))
+    is_wire = issubclass(kind, Wire)
+    return partial(TypeAdapter(kind).serializer.to_json, exclude_none=not is_wire, exclude_defaults=is_wire)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
-from contract.answers import Omittable, Wire
+from contract.answers import Wire
 from contract.openai.logprobs import ChatLogprobs, chat_logprob
 from contract.openai.stream import FINISH_REASONS, Head
 from contract.openai.usage import CompletionUsage
@@ -44,20 +44,20 @@ class DeltaToolCall(Wire):
 class Delta(Wire):
     """What a chunk adds to a message."""
 
-    role: Omittable[Literal["assistant"]] = None
-    content: Omittable[str] = None
-    reasoning_content: Omittable[str] = None
-    tool_calls: Omittable[list[DeltaToolCall]] = None
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[DeltaToolCall] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkChoice(Wire):
     index: int
     delta: Delta
-    logprobs: ChatLogprobs | None = None
-    finish_reason: ChatFinishReason | None = None
-    stop_reason: Omittable[str | int] = None
-    token_ids: Omittable[list[int]] = None
+    logprobs: ChatLogprobs | None
+    finish_reason: ChatFinishReason | None
+    stop_reason: str | int | None = None
+    token_ids: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class ChatCompletionChunk(Wire):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Omittable[CompletionUsage] = None
+    usage: CompletionUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class AssistantReply(Wire):
 
     role: Literal["assistant"]
     content: str | None
-    refusal: None = None
-    reasoning_content: Omittable[str] = None
-    tool_calls: Omittable[list[MessageToolCall]] = None
+    refusal: None
+    reasoning_content: str | None = None
+    tool_calls: list[MessageToolCall] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class ChatChoice(Wire):
     message: AssistantReply
     logprobs: ChatLogprobs | None
     finish_reason: ChatFinishReason
-    stop_reason: Omittable[str | int] = None
-    token_ids: Omittable[list[int]] = None
+    stop_reason: str | int | None = None
+    token_ids: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class ChatAssembly:
 
     def start(self) -> Iterable[ChunkChoice]:
         """The role, once and in the order of the choices: some clients count on both."""
-        return [ChunkChoice(index, Delta("assistant", self.prefix)) for index in range(self.n)]
+        return [ChunkChoice(index, Delta("assistant", self.prefix), None, None) for index in range(self.n)]
 
     def take(self, event: Event) -> ChunkChoice | None:
         match event:
@@ -148,7 +148,8 @@ class ChatAssembly:
         return ChunkChoice(
             token.index,
             self._delta(token.index, parts),
-            ChatLogprobs([chat_logprob(token.logprobs)]) if shows_logprobs and token.logprobs else None,
+            ChatLogprobs([chat_logprob(token.logprobs)], None) if shows_logprobs and token.logprobs else None,
+            None,
             token_ids=[token.token_id] if self.shows_token_ids else None,
         )
 
@@ -171,7 +172,7 @@ class ChatAssembly:
         reason: ChatFinishReason = "length" if FINISH_REASONS[finished.finish_reason] == "length" else "stop"
         if reason == "stop" and self._calls.get(finished.index):
             reason = "tool_calls"
-        return ChunkChoice(finished.index, Delta(), finish_reason=reason, stop_reason=finished.stop_reason)
+        return ChunkChoice(finished.index, Delta(), None, reason, finished.stop_reason)
 
 
 def _index(piece: ChunkChoice) -> int:
@@ -192,6 +193,7 @@ def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
     message = AssistantReply(
         "assistant",
         content or (None if calls else ""),
+        None,
         reasoning_content="".join(delta.reasoning_content or "" for delta in deltas) or None,
         tool_calls=calls or None,
     )
@@ -200,7 +202,7 @@ def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
     return ChatChoice(
         last.index,
         message,
-        ChatLogprobs(logprobs) if logprobs else None,
+        ChatLogprobs(logprobs, None) if logprobs else None,
         last.finish_reason,
         last.stop_reason,
         token_ids or None,

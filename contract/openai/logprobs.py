@@ -32,7 +32,7 @@ class ChatTokenLogprob(Wire):
 @dataclass(frozen=True, slots=True)
 class ChatLogprobs(Wire):
     content: list[ChatTokenLogprob]
-    refusal: None = None
+    refusal: None
 
 
 @dataclass(frozen=True, slots=True)

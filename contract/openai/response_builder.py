@@ -88,7 +88,7 @@ class ResponseBuilder:
     def fail(self, failed: Failed) -> Events:
         """Take a failure. Clients are told twice: the first event stops some, the second one others."""
         yield from self._close("incomplete")
-        yield wire.ResponseErrorEvent("error", self._next(), "server_error", failed.message)
+        yield wire.ResponseErrorEvent("error", self._next(), "server_error", failed.message, None)
         failure = wire.ResponseFailure("server_error", failed.message)
         self.response = replace(self.response, status="failed", error=failure, output=list(self._output))
         yield wire.ResponseEvent("response.failed", self._next(), self.response)

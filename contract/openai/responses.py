@@ -98,6 +98,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         tools=[{"strict": None, "parameters": None} | tool.model_dump(exclude_none=True) for tool in body.tools],
         top_p=body.top_p,
         truncation="disabled",
+        usage=None,
     )
 
 

@@ -111,7 +111,7 @@ class ResponseObject(Wire):
     tools: list[dict[str, Any]]
     top_p: float | None
     truncation: Literal["disabled"]
-    usage: ResponseUsage | None = None
+    usage: ResponseUsage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class ResponseErrorEvent(Wire):
     sequence_number: int
     code: str | None
     message: str
-    param: str | None = None
+    param: str | None
 
 
 ResponseStreamEvent = (

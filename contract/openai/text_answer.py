@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
-from contract.answers import Omittable, Wire
+from contract.answers import Wire
 from contract.openai.logprobs import TextLogprobs, TextOffsets, joined, text_logprobs
 from contract.openai.stream import FINISH_REASONS, Head
 from contract.openai.usage import CompletionUsage
@@ -18,11 +18,11 @@ class TextPiece(Wire):
 
     index: int
     text: str
-    logprobs: TextLogprobs | None = None
-    finish_reason: FinishReason | None = None
-    stop_reason: Omittable[str | int] = None
-    prompt_token_ids: Omittable[list[int]] = None
-    token_ids: Omittable[list[int]] = None
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None = None
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TextCompletion(Wire):
     created: int
     model: str
     choices: list[TextPiece]
-    usage: Omittable[CompletionUsage] = None
+    usage: CompletionUsage | None = None
 
 
 @dataclass(slots=True)
@@ -76,21 +76,21 @@ class TextAssembly:
             finished = replace(finished, finish_reason="length", stop_reason=None, completion_tokens=0)
         self.finished[finished.index] = finished
         reason = FINISH_REASONS[finished.finish_reason]
-        return TextPiece(finished.index, "", finish_reason=reason, stop_reason=finished.stop_reason)
+        return TextPiece(finished.index, "", None, reason, finished.stop_reason)
 
     def _prompt(self, echo: PromptEcho) -> TextPiece | None:
         token_ids = [one.chosen.token_id for one in echo.tokens] if self.shows_token_ids else None
         if not self.shows_prompt:
-            return TextPiece(echo.index, "", prompt_token_ids=token_ids)
+            return TextPiece(echo.index, "", None, None, prompt_token_ids=token_ids)
         logprobs = self._logprobs(echo.index, echo.tokens)
-        return TextPiece(echo.index, echo.text, logprobs, prompt_token_ids=token_ids)
+        return TextPiece(echo.index, echo.text, logprobs, None, prompt_token_ids=token_ids)
 
     def _token(self, token: Token) -> TextPiece | None:
         logprobs = self._logprobs(token.index, () if token.logprobs is None else (token.logprobs,))
         token_ids = [token.token_id] if self.shows_token_ids else None
         if not token.text and logprobs is None and token_ids is None:
             return None  # half a character, or what could become a stop string; it comes with a later token
-        return TextPiece(token.index, token.text, logprobs, token_ids=token_ids)
+        return TextPiece(token.index, token.text, logprobs, None, token_ids=token_ids)
 
     def _logprobs(self, index: int, tokens: Sequence[Logprobs]) -> TextLogprobs | None:
         if not self.shows_logprobs or not tokens:
