@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine import Engine
+from inference.scheduling.scheduler import MAX_EXPLAINED, Schedule
 from interface.events import Finished, Logprobs, PromptEcho, Token
 from interface.requests import GenerationRequest, SequenceId, text_request
 from tests.support.tiny_models import (
@@ -130,3 +131,22 @@ def test_a_prompt_of_one_token_has_no_log_probability() -> None:
     (only,) = echo_of(inbox.events[asking]).tokens
     assert (only.chosen.token, only.chosen.logprob, only.top) == ("x", None, ())
     assert decode(byte_tokenizer(), [only.chosen.token_id]) == "x"
+
+
+def test_the_logits_of_a_long_prompt_are_never_held_all_at_once() -> None:
+    engine, inbox = tiny_engine(max_streams=1, prefill_chunk=512), Inbox()
+    rows: list[int] = []
+    forward = engine._runner.forward
+
+    def counting(schedule: Schedule) -> Tensor:
+        logits = forward(schedule)
+        rows.append(len(logits))
+        return logits
+
+    engine._runner.forward = counting  # type: ignore[method-assign]
+    prompt = "word " * 30
+    asking = submit_echo(engine, inbox, text_request(prompt, max_tokens=2, temperature=0, logprobs=0), True)
+    run_until_idle(engine)
+    assert len(echo_of(inbox.events[asking]).tokens) == len(prompt)
+    assert sum(rows) == len(prompt) - 1 + 2
+    assert max(rows) == MAX_EXPLAINED < len(prompt)
