@@ -154,6 +154,8 @@ class ChatAssembly:
         )
 
     def _delta(self, index: int, parts: Sequence[Part]) -> Delta:
+        if len(parts) == 1 and isinstance(parts[0], TextPart) and parts[0].kind == "content":
+            return Delta(content=parts[0].text or None)  # nearly every token; the rest would double its cost
         calls = [self._call(index, part) for part in parts if isinstance(part, ToolCallPart)]
         return Delta(
             content=_text(parts, "content"),
