@@ -1,8 +1,8 @@
 """A checkpoint of `study.benchmarks.shapes` for llama.cpp, so that its server can be compared with ours.
 
-    pip install gguf
     python -m study.benchmarks.shapes 135M /tmp/135M
-    python -m study.benchmarks.gguf_checkpoint /tmp/135M /tmp/135M.gguf
+    python -m study.benchmarks.gguf_checkpoint /tmp/135M /tmp/135M.gguf           # in bfloat16
+    python -m study.benchmarks.gguf_checkpoint /tmp/135M /tmp/135M-Q4_0.gguf Q4_0  # all matrices in four bits
     llama-server -m /tmp/135M.gguf --port 8002 --parallel 16 --ctx-size 8192 --threads 2 &
 
 The tokenizer's words become pieces as SentencePiece has them, with the pieces in between ("w1" on the way to "w12"),
@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
+from gguf import quantize
 from safetensors.torch import load_file
 from torch import Tensor, bfloat16, float32, uint8
 
@@ -33,7 +35,6 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 NORMAL, UNKNOWN, BYTE = 1, 2, 6
-BF16_FILE = 32
 
 
 def pieces(size: int) -> tuple[list[str], list[int]]:
@@ -54,12 +55,8 @@ def gguf_name(name: str) -> str:
     return f"{NAMES[stem]}.weight"
 
 
-def write(checkpoint: Path, path: Path) -> None:
-    """Write `checkpoint`, a Llama, as a GGUF file in bfloat16."""
-    try:
-        import gguf  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise SystemExit("error: this needs the package gguf: pip install gguf") from None
+def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
+    """Write `checkpoint`, a Llama, as a GGUF file, its matrices in a type that the package gguf can make."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(config["max_position_embeddings"])
@@ -72,7 +69,7 @@ def write(checkpoint: Path, path: Path) -> None:
     writer.add_rope_freq_base(10_000.0)
     writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_file_type(BF16_FILE)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind}"])
     tokens, kinds = pieces(config["vocab_size"])
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
@@ -81,20 +78,21 @@ def write(checkpoint: Path, path: Path) -> None:
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(False)
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
-        _add(writer, gguf, gguf_name(name), tensor)
+        _add(writer, gguf_name(name), tensor, gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _add(writer: Any, gguf: Any, name: str, tensor: Tensor) -> None:
+def _add(writer: Any, name: str, tensor: Tensor, kind: Any) -> None:
     if tensor.ndim == 1:
         writer.add_tensor(name, tensor.to(float32).numpy())
+    elif kind.name == "BF16":
+        writer.add_tensor(name, tensor.to(bfloat16).contiguous().view(uint8).numpy(), raw_dtype=kind)
     else:
-        numbers = tensor.to(bfloat16).contiguous().view(uint8).numpy()
-        writer.add_tensor(name, numbers, raw_dtype=gguf.GGMLQuantizationType.BF16)
+        writer.add_tensor(name, quantize(tensor.to(float32).numpy(), kind), raw_dtype=kind)
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]))
+    write(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -148,7 +148,6 @@ struct Tiling {
     explicit Tiling(int64_t rows) : rows(rows), tiles((rows + ROWS_OF_TILE - 1) / ROWS_OF_TILE) {}
     int64_t first(int64_t tile) const { return tile * rows / tiles; }
     int64_t count(int64_t tile) const { return first(tile + 1) - first(tile); }
-    int64_t tile_of(int64_t row) const { return ((row + 1) * tiles - 1) / rows; }
 };
 
 // A tile of `count` rows: four codes in each number, and for 32 inputs a scale, the sum of the codes, negative, also
@@ -169,45 +168,52 @@ struct Tile {
     }
 };
 
-// The largest magnitude; not a number if one is not.
-inline float largest_magnitude(Floats left, Floats right) {
-    const Ints a = (Ints)left & 0x7fffffff, b = (Ints)right & 0x7fffffff, most = a > b ? a : b;
-    int32_t bits[LANES], largest = 0;
-    memcpy(bits, &most, sizeof bits);
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < LANES; ++i) largest = bits[i] > largest ? bits[i] : largest;
-    float number;
-    memcpy(&number, &largest, sizeof number);
-    return number;
+// The largest magnitude, as the bits of a float: those that are no number are larger than all others.
+inline int32_t largest_magnitude(Floats left, Floats right) {
+    const Ints a = (Ints)left & 0x7fffffff, b = (Ints)right & 0x7fffffff;
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32(_mm512_max_epi32((__m512i)a, (__m512i)b));
+#else
+    const Ints most = a > b ? a : b;
+    int32_t largest = 0;
+    for (int64_t i = 0; i < LANES; ++i) largest = most[i] > largest ? most[i] : largest;
+    return largest;
+#endif
 }
 
 // Sixteen inputs to the nearest integers, into `codes`; returns their sum.
 inline int32_t round_inputs(Floats inputs, float factor, int8_t *codes) {
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)(inputs * factor)));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(codes), bytes);
+    const __m128i halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+    return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - LANES * 128;
+#else
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
     const Ints rounded = __builtin_convertvector((inputs * factor + ROUNDER) - ROUNDER, Ints);
-    int32_t sum = 0, numbers[LANES];
-    memcpy(numbers, &rounded, sizeof numbers);
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < LANES; ++i) codes[i] = int8_t(numbers[i]), sum += codes[i];
+    int32_t sum = 0;
+    for (int64_t i = 0; i < LANES; ++i) codes[i] = int8_t(rounded[i]), sum += codes[i];
     return sum;
+#endif
 }
 
-void quantize_row(const float *x, int64_t inputs, const Tile &tile, int64_t count, int64_t row) {
-    for (int64_t group = 0; group < inputs / GROUP_INPUTS; ++group, x += GROUP_INPUTS) {
-        const Floats left = load(x), right = load(x + LANES);
-        const float largest = largest_magnitude(left, right);
-        int8_t codes[GROUP_INPUTS];
-        const float factor = largest > 0 ? 127 / largest : 0;
-        const int32_t first = round_inputs(left, factor, codes), second = round_inputs(right, factor, codes + LANES);
-        const int64_t at = group * count + row;
-        tile.scales[at] = largest / 127;
-        tile.sums[at] = -(first + second);
-        tile.half_sums[2 * group * count + row] = -first;
-        tile.half_sums[(2 * group + 1) * count + row] = -second;
-        tile.weighted_sums[at] = -tile.scales[at] * (first + second);
-        for (int64_t i = 0; i < GROUP_INPUTS / CODES; ++i)
-            memcpy(tile.codes + (group * GROUP_INPUTS / CODES + i) * count + row, codes + i * CODES, CODES);
-    }
+// 32 inputs of one row of a tile; `x` is where they are.
+inline void quantize_group(const float *x, const Tile &tile, int64_t count, int64_t group, int64_t row) {
+    const Floats left = load(x), right = load(x + LANES);
+    const int32_t bits = largest_magnitude(left, right);
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    int8_t codes[GROUP_INPUTS];
+    const float factor = largest > 0 ? 127 / largest : 0;
+    const int32_t first = round_inputs(left, factor, codes), second = round_inputs(right, factor, codes + LANES);
+    const int64_t at = group * count + row;
+    tile.scales[at] = largest / 127;
+    tile.sums[at] = -(first + second);
+    tile.half_sums[at + group * count] = -first;
+    tile.half_sums[at + (group + 1) * count] = -second;
+    tile.weighted_sums[at] = -tile.scales[at] * (first + second);
+    for (int64_t i = 0; i < GROUP_INPUTS / CODES; ++i)
+        memcpy(tile.codes + (group * GROUP_INPUTS / CODES + i) * count + row, codes + i * CODES, CODES);
 }
 
 // --- The product
