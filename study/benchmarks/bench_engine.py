@@ -5,6 +5,7 @@
     python -m study.benchmarks.bench_engine --shape 135M --peer http://127.0.0.1:8001/v1/completions
     python -m study.benchmarks.bench_engine --shape 135M --growth    # 1 to 64 streams, long prompts, long contexts
     python -m study.benchmarks.bench_engine --shape 135M --compile --no-scenes --sampling --shared-prefix
+    python -m study.benchmarks.bench_engine --gguf FILE --peer-command 'llama-server …'    # see bench_gguf
 
 The server is the real one, a process of its own on a socket. Every request brings 75 random tokens of its own and
 takes 64 new ones, greedily. `--peer` sends the same load to another server in turn with ours, because figures of
@@ -36,7 +37,7 @@ from typing import Any
 
 import torch
 
-from study.benchmarks import picture
+from study.benchmarks import bench_gguf, picture
 from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
 from study.common.client import Load, Stream, Target, ask, load, percentile, stream
 from study.common.launcher import ROOT, Process, launched, uvicorn
@@ -331,6 +332,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shared-prefix", action="store_true", help="also sixteen prompts with a common beginning")
     parser.add_argument("--growth", action="store_true", help="also how cost grows; takes minutes")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    bench_gguf.add_options(parser)
     options = parser.parse_args(arguments)
     options.shape = options.shape or ["135M", "1.1B"]
     if options.peer and not options.checkpoint:
@@ -343,6 +345,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     options.results.mkdir(parents=True, exist_ok=True)
+    if options.gguf:
+        report = bench_gguf.bench(options, memory_speed)
+        path = options.results / f"gguf-{options.gguf.stem}.json"
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"written: {path}", flush=True)
+        return
     for shape in options.shape:
         report = bench_shape(shape, options)
         name = f"engine-{shape}{'-compiled' if options.compile else ''}{'-int8' if _is_quantized(options) else ''}"

@@ -299,7 +299,7 @@ async def ask_health(target: Target) -> Health:
         answer: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
     except ValueError:
         raise ConnectionError(f"expected JSON from {target.health}, got {body[:200]!r}") from None
-    return Health(answer["status"], answer.get("running", 0), answer.get("generated_tokens", 0))
+    return Health(answer.get("status", "loading"), answer.get("running", 0), answer.get("generated_tokens", 0))
 
 
 def _data_lines(received: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:

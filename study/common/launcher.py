@@ -148,9 +148,12 @@ def status_of(target: Target) -> str | None:
 
 @contextmanager
 def running(
-    arguments: Sequence[str], settings: Mapping[str, str] | None = None, end_limit: float = END_LIMIT
+    arguments: Sequence[str],
+    settings: Mapping[str, str] | None = None,
+    end_limit: float = END_LIMIT,
+    program: str = sys.executable,
 ) -> Iterator[Process]:
-    """Run `python` with `arguments` in the repository's root, its output in a file, until the block ends.
+    """Run a program with `arguments` in the repository's root, its output in a file, until the block ends.
 
     The process inherits the environment without the `ENGINE_` settings; `settings` are added to it. At the end it is
     told to end, and killed with all that it started if that takes longer than `end_limit`.
@@ -161,7 +164,7 @@ def running(
         log_file = Path(folder, "log")
         with log_file.open("wb") as log:
             popen = subprocess.Popen(
-                [sys.executable, *arguments], cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
+                [program, *arguments], cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
             )
         try:
             yield Process(popen, log_file, time.perf_counter())

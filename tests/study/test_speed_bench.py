@@ -1,13 +1,17 @@
 """The engine's benchmark: what it sends, what it counts, what it draws."""
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-from study.benchmarks import bench_engine, picture
-from study.benchmarks.shapes import _tokenizer, bytes_per_step, prompt
+from config import Config
+from inference.weights.checkpoint import load_checkpoint
+from inference.weights.gguf import GGUFFile
+from study.benchmarks import bench_engine, bench_gguf, gguf_checkpoint, picture
+from study.benchmarks.shapes import _tokenizer, bytes_per_step, prompt, write_checkpoint
 
 
 @pytest.mark.parametrize("tokens", [1, 75, 1500])
@@ -38,6 +42,37 @@ def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.Cap
     assert "tok/s" in capsys.readouterr().out
     drawn = ElementTree.fromstring((tmp_path / "engine-tiny.svg").read_text())
     assert drawn.tag.endswith("svg")
+
+
+@pytest.mark.timeout(200)  # it starts two real servers
+def test_a_gguf_file_is_measured_on_our_server_and_on_a_peer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny.gguf"
+    gguf_checkpoint.write(write_checkpoint("tiny", tmp_path / "tiny"), file, "Q4_0")
+    peer = f"env ENGINE_MODEL={{model}} {sys.executable} -m uvicorn raw_asgi:app --port {{port}}"
+    bench_engine.main(
+        ["--gguf", str(file), "--streams", "1,2", "--rounds", "1", "--results", str(tmp_path), "--peer-command", peer]
+    )
+    report = json.loads((tmp_path / "gguf-tiny.json").read_text())
+    assert [(row["streams"], row["server"]) for row in report["rows"]] == [
+        (count, server) for count in (1, 2) for server in ("ours", "peer")
+    ]
+    assert all(row["tok/s"] > 0 and row["ttft"] > 0 for row in report["rows"])
+    assert report["bytes_per_step"] == pytest.approx(18 / 32 * bytes_per_step("tiny") / 2, rel=0.02)
+    assert set(report["memory_bytes"]) == set(report["ready_s"]) == {"ours", "peer"}
+    printed = capsys.readouterr().out
+    assert "ENGINE_COMPILE=1" in printed
+    assert "raw_asgi:app" in printed
+
+
+def test_a_gguf_prompt_is_made_of_words_that_are_one_token_each(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.gguf"
+    gguf_checkpoint.write(write_checkpoint("tiny", tmp_path / "tiny"), file, "Q8_0")
+    words = bench_gguf.words_of(GGUFFile.open(file))
+    assert len(words) > 100
+    tokenizer = load_checkpoint(Config(model=str(file), device="cpu")).tokenizer
+    assert len(tokenizer(" " + " ".join(words[:75]), add_special_tokens=False)["input_ids"]) == 75
 
 
 def test_the_picture_has_a_line_for_each_server() -> None:

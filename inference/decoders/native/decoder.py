@@ -85,6 +85,7 @@ class NativeDecoder:
             epsilon=llama.sizes.epsilon,
             scale=llama.sizes.scale,
         )
+        packer.release_files()
         self._threads = torch.get_num_threads()
         self._room: dict[str, Tensor] = {}
         self._room_for = 0

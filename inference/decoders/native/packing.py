@@ -5,6 +5,7 @@ from the blocks as they lie, in threads: the blocks may be a mapped file, and no
 """
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ class Packer:
         self._library = library
         self._dtype = dtype
         self._threads = torch.get_num_threads()
+        self._files: set[mmap.mmap] = set()
 
     def matrix(
         self, parts: Sequence[Matrix], is_interleaved: bool = False, bias: Tensor | None = None
@@ -68,6 +70,11 @@ class Packer:
         self.held.append(array)
         return array.ctypes.data
 
+    def release_files(self) -> None:
+        """Let the system have the memory of mapped files whose blocks are packed; what is still read comes back."""
+        for file in self._files:
+            file.madvise(mmap.MADV_DONTNEED)
+
     def _panels(self, parts: Sequence[Tensor], is_interleaved: bool) -> structures.Matrix:
         if is_interleaved:
             weight = torch.stack([_in_rows_of(part, STRIP) for part in parts], dim=1).flatten(0, 2)
@@ -83,6 +90,7 @@ class Packer:
 
     def _strips(self, parts: Sequence[QuantizedMatrix], is_interleaved: bool) -> structures.Matrix:
         inputs = parts[0].padded_inputs
+        self._files.update(file for part in parts if (file := _file_of(part.blocks)) is not None)
         tables = [_strip_table(part) for part in parts]
         strips = np.stack(tables, axis=1).reshape(-1, 4) if is_interleaved else np.concatenate(tables)
         if len(strips) % 2:
@@ -104,6 +112,14 @@ def padded(size: int, to: int) -> int:
 
 def _int64(*numbers: int) -> tuple[ctypes.c_int64, ...]:
     return tuple(ctypes.c_int64(number) for number in numbers)
+
+
+def _file_of(array: NDArray[np.uint8]) -> mmap.mmap | None:
+    """The mapped file that an array is a part of, if it is."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def _strip_table(matrix: QuantizedMatrix) -> NDArray[np.int64]:

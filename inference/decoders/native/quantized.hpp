@@ -266,7 +266,8 @@ void multiply_strip(const uint8_t *strip, const Tile &tile, int64_t inputs, floa
     for (int64_t block = 0; block < inputs / F::SIZE; ++block, strip += Strips<F>::SCALE_BYTES) {
         const Scales<F> of_block(strip);
         for (int64_t part = 0; part < F::SIZE / GROUP_INPUTS; ++part) {
-            for (int64_t i = 0; i < Strips<F>::CODE_BYTES; i += 64) __builtin_prefetch(codes + i + 2 * PAGE);
+            // Into the second cache: asked for so far ahead, the first would not keep it.
+            for (int64_t i = 0; i < Strips<F>::CODE_BYTES; i += 64) __builtin_prefetch(codes + i + 4 * PAGE, 0, 2);
             if constexpr (F::GROUP_SIZE == 32) {
                 add_group<F, ROWS, 0>(outputs, codes, x, sums, scales, of_block.of_group(part));
             } else {

@@ -1,0 +1,152 @@
+"""A GGUF file on our server and on another one, both started here: `bench_engine --gguf` runs this.
+
+    python -m study.benchmarks.bench_engine --gguf model.gguf --peer-command \\
+        'llama-server -m {model} --port {port} --parallel {streams} --ctx-size {cache} --threads 2'
+
+Both get the same number of cache tokens: `--context` for each stream. A prompt's words are tokens of the file's own
+vocabulary, so it has 75 tokens on either side. The loads alternate; ratios are those of one run.
+"""
+
+import argparse
+import asyncio
+import itertools
+import random
+import shlex
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inference.weights.gguf import GGUFFile
+from study.common.client import Load, Target, load, percentile
+from study.common.launcher import ROOT, free_port, launched, running, uvicorn
+
+PROMPT_TOKENS, NEW_TOKENS = 75, 64
+WORD_MARKS = ("Ġ", "▁")
+"""What a vocabulary has for the space before a word."""
+
+Row = dict[str, Any]
+
+
+def words_of(file: GGUFFile) -> list[str]:
+    """Words that are one token each, wherever they stand among others."""
+    tokens = file.get("tokenizer.ggml.tokens", list)
+    found = [token[1:] for token in tokens if token[:1] in WORD_MARKS and token[1:].isalnum() and token.isprintable()]
+    return [word for word in found if word.isascii() and len(word) > 2]
+
+
+def bytes_per_step(file: GGUFFile) -> int:
+    """Bytes of weights that a decode step reads: all, but of an embedding that is not the head the rows looked up."""
+    sizes = {name: blocks.data.size for name, blocks in file.tensors.items()}
+    return sum(sizes.values()) - (sizes["token_embd.weight"] if "output.weight" in sizes else 0)
+
+
+def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row:
+    """Measure both servers on `options.gguf`, printing as it goes; return it all."""
+    file = GGUFFile.open(options.gguf)
+    vocabulary, draw = words_of(file), random.Random(time.time_ns())
+    most = max(options.streams)
+
+    def prompts(count: int) -> list[str]:
+        return [" " + " ".join(draw.choices(vocabulary, k=PROMPT_TOKENS)) for _ in range(count)]
+
+    with ExitStack() as stack:
+        settings = _settings(options, most)
+        processes = {"ours": stack.enter_context(launched(uvicorn("raw_asgi:app"), settings))}
+        ready = {"ours": processes["ours"].wait_until_ready()}
+        targets = {"ours": processes["ours"].target}
+        set_to = shlex.join(f"{name}={value}" for name, value in settings.items())
+        print(f"ours: {_version()}, torch {torch.__version__}: {set_to}")
+        if options.peer_command:
+            port = free_port()
+            command = _peer_command(options, port, most)
+            print(f"peer: {_said(command[0], '--version')}: {shlex.join(command)}")
+            processes["peer"] = stack.enter_context(running(command[1:], program=command[0]))
+            processes["peer"].given_port = port
+            ready["peer"] = processes["peer"].wait_until_ready()
+            targets["peer"] = Target(f"http://127.0.0.1:{port}/v1/completions", options.gguf.name, {"ignore_eos": True})
+        speeds: list[float] = []
+        rows = list(_rows(targets, prompts, options, lambda: speeds.append(memory_speed())))
+        memory = {name: process.memory for name, process in processes.items()}
+    step, speed = bytes_per_step(file), statistics.median(speeds or [memory_speed()])
+    report = {"gguf": options.gguf.name, "ready_s": ready, "memory_bytes": memory, "rows": rows}
+    report |= {"bytes_per_step": step, "memory_gb_per_s": speed / 1e9, "floor_ms": 1e3 * step / speed}
+    _print_end(report)
+    return report
+
+
+def _settings(options: argparse.Namespace, streams: int) -> dict[str, str]:
+    settings = {"ENGINE_MODEL": str(options.gguf), "ENGINE_COMPILE": "1", "ENGINE_MAX_STREAMS": str(streams)}
+    settings["ENGINE_CONTEXT"] = str(options.context)
+    return settings | dict(pair.split("=", 1) for pair in options.set)
+
+
+def _peer_command(options: argparse.Namespace, port: int, streams: int) -> list[str]:
+    values = {"model": options.gguf, "port": port, "streams": streams, "cache": streams * options.context}
+    return [part.format(**values) for part in shlex.split(options.peer_command)]
+
+
+def _version() -> str:
+    return _said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+
+
+def _said(*command: str) -> str:
+    """The first line that a program prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return next(iter((done.stdout + done.stderr).splitlines()), "")
+
+
+def _rows(
+    targets: dict[str, Target],
+    prompts: Callable[[int], list[str]],
+    options: argparse.Namespace,
+    measure_memory: Callable[[], object],
+) -> Iterator[Row]:
+    print(f"{'streams':>8}{'server':>7}{'tok/s':>9}{'ratio':>7}{'TTFT p50':>10}{'ratio':>7}{'gap p50':>9}{'p99':>8}")
+    for count in options.streams:
+        loads: dict[str, list[Load]] = {name: [] for name in targets}
+        for _, (name, target) in itertools.product(range(options.rounds + 1), targets.items()):
+            if count == 1:
+                measure_memory()
+            loads[name].append(asyncio.run(load(target, prompts(count), NEW_TOKENS)))
+        figures = {name: _figures(its[1:]) for name, its in loads.items()}  # the first round warms up
+        for name, row in figures.items():
+            peer = figures.get("peer", row)
+            speed_up, sooner = row["tok/s"] / peer["tok/s"], row["ttft"] / peer["ttft"]
+            print(f"{count:>8}{name:>7}{row['tok/s']:>9.1f}{speed_up:>7.2f}{row['ttft']:>10.0f}{sooner:>7.2f}", end="")
+            print(f"{row['gap_p50']:>9.1f}{row['gap_p99']:>8.1f}", flush=True)
+            yield {"streams": count, "server": name, "ratio": speed_up, "ttft_ratio": sooner} | row
+
+
+def _figures(loads: Sequence[Load]) -> dict[str, float]:
+    """Medians of the rounds; times in milliseconds, over all of their tokens."""
+    streams = [stream for one in loads for stream in one.streams]
+    gaps = [gap for stream in streams for gap in stream.gaps]
+    return {
+        "tok/s": statistics.median(sum(stream.tokens for stream in one.streams) / one.seconds for one in loads),
+        "ttft": 1e3 * percentile([stream.first_token_after for stream in streams], 50),
+        "gap_p50": 1e3 * percentile(gaps, 50),
+        "gap_p99": 1e3 * percentile(gaps, 99),
+    }
+
+
+def _print_end(report: Row) -> None:
+    for name, seconds in report["ready_s"].items():
+        print(f"{name}: ready after {seconds:.1f} s, then {report['memory_bytes'][name] / 1e9:.2f} GB", end="; ")
+    alone = [row["gap_p50"] for row in report["rows"] if (row["server"], row["streams"]) == ("ours", 1)]
+    print(f"floor of a step: {report['bytes_per_step'] / 1e9:.3f} GB", end=" ")
+    print(f"at {report['memory_gb_per_s']:.1f} GB/s = {report['floor_ms']:.1f} ms", end="")
+    print(f", of which ours reaches {report['floor_ms'] / alone[0]:.2f}" if alone else "", flush=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gguf", type=Path, metavar="FILE", help="measure this file, compiled, in place of a shape")
+    parser.add_argument(
+        "--peer-command", metavar="COMMAND", help="with --gguf: starts another server; {model} {port} {streams} {cache}"
+    )
+    parser.add_argument("--context", type=int, default=512, help="with --gguf: cache tokens for each stream")
