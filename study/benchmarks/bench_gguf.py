@@ -69,7 +69,9 @@ def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row
             processes["peer"] = stack.enter_context(running(command[1:], program=command[0]))
             processes["peer"].given_port = port
             ready["peer"] = processes["peer"].wait_until_ready()
-            targets["peer"] = Target(f"http://127.0.0.1:{port}/v1/completions", options.gguf.name, {"ignore_eos": True})
+            targets["peer"] = Target(
+                f"http://127.0.0.1:{port}{options.peer_path}", options.gguf.name, {"ignore_eos": True}
+            )
         speeds: list[float] = []
         rows = list(_rows(targets, prompts, options, lambda: speeds.append(memory_speed())))
         memory = {name: process.memory for name, process in processes.items()}
@@ -141,7 +143,7 @@ def _print_end(report: Row) -> None:
     alone = [row["gap_p50"] for row in report["rows"] if (row["server"], row["streams"]) == ("ours", 1)]
     print(f"floor of a step: {report['bytes_per_step'] / 1e9:.3f} GB", end=" ")
     print(f"at {report['memory_gb_per_s']:.1f} GB/s = {report['floor_ms']:.1f} ms", end="")
-    print(f", of which ours reaches {report['floor_ms'] / alone[0]:.2f}" if alone else "", flush=True)
+    print(f", of which ours reaches {report['floor_ms'] / alone[0]:.2f}" if any(alone) else "", flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -149,4 +151,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peer-command", metavar="COMMAND", help="with --gguf: starts another server; {model} {port} {streams} {cache}"
     )
+    parser.add_argument("--peer-path", default="/v1/completions", help="where it takes prompts (default: %(default)s)")
     parser.add_argument("--context", type=int, default=512, help="with --gguf: cache tokens for each stream")

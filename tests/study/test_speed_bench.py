@@ -52,7 +52,10 @@ def test_a_gguf_file_is_measured_on_our_server_and_on_a_peer(
     gguf_checkpoint.write(write_checkpoint("tiny", tmp_path / "tiny"), file, "Q4_0")
     peer = f"env ENGINE_MODEL={{model}} {sys.executable} -m uvicorn raw_asgi:app --port {{port}}"
     bench_engine.main(
-        ["--gguf", str(file), "--streams", "1,2", "--rounds", "1", "--results", str(tmp_path), "--peer-command", peer]
+        [
+            *("--gguf", str(file), "--streams", "1,2", "--rounds", "1", "--results", str(tmp_path)),
+            *("--peer-command", peer, "--peer-path", "/generate"),
+        ]
     )
     report = json.loads((tmp_path / "gguf-tiny.json").read_text())
     assert [(row["streams"], row["server"]) for row in report["rows"]] == [
