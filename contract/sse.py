@@ -33,8 +33,9 @@ def frame(content: Any, event: str | None = None) -> bytes:
 
 def data_frame(data: bytes, event: str | None = None) -> bytes:
     """Return one event whose data is JSON already."""
-    for raw, escaped in _OTHER_LINE_ENDS:
-        data = data.replace(raw, escaped)
+    if not data.isascii():
+        for raw, escaped in _OTHER_LINE_ENDS:
+            data = data.replace(raw, escaped)
     name = b"" if event is None else b"event: " + event.encode() + b"\n"
     return name + b"data: " + data + b"\n\n"
 

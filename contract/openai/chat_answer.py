@@ -40,7 +40,7 @@ class DeltaToolCall(Wire):
     function: FunctionCall
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each token, and that would take four times as long
 class Delta(Wire):
     """What a chunk adds to a message."""
 
@@ -50,7 +50,7 @@ class Delta(Wire):
     tool_calls: list[DeltaToolCall] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkChoice(Wire):
     index: int
     delta: Delta
@@ -60,7 +60,7 @@ class ChunkChoice(Wire):
     token_ids: list[int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatCompletionChunk(Wire):
     """An event of a stream; the one with the usage has no choices."""
 

@@ -12,7 +12,7 @@ from contract.openai.usage import CompletionUsage
 from interface.events import Event, Failed, Finished, FinishReason, Logprobs, PromptEcho, Token
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each token, and that would take four times as long
 class TextPiece(Wire):
     """A choice, or a piece of one."""
 
@@ -25,7 +25,7 @@ class TextPiece(Wire):
     token_ids: list[int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TextCompletion(Wire):
     """An answer, or an event of its stream."""
 
