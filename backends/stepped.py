@@ -46,6 +46,8 @@ class SteppedService:
         self._engine = engine
         self._step_limit = step_limit
         self._step_began_at: float | None = None
+        self._lost: Exception | None = None
+        """Why events did not reach the loop: their streams would wait for ever."""
         self._steps = 0
         self._step_seconds = 0.0
         self._failure: str | None = None
@@ -151,6 +153,8 @@ class SteppedService:
                 raise RuntimeError(f"a step raised {error!r}") from error
             finally:
                 self._step_began_at = None
+            if self._lost is not None:
+                raise RuntimeError(f"events did not reach the loop: {self._lost}") from self._lost
             took = time.perf_counter() - began
             self._steps += 1
             self._step_seconds += took
@@ -161,7 +165,11 @@ class SteppedService:
         """Bring a step's events to the loop, without waiting for it; on the worker thread."""
         if not self._loop.is_closed():
             self._has_sent.clear()
-            self._loop.call_soon_threadsafe(self._deliver, events)
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, events)
+            except Exception as error:
+                self._lost = error
+                raise
 
     def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
         self._on_events(events)

@@ -187,8 +187,13 @@ class Driver:
         """Bring a step's events to their generations."""
         for sequence_id, event in events:
             if generation := self._open.get(sequence_id):
-                self.metrics.token(event)
-                generation.put(sequence_id, event)
+                try:
+                    generation.put(sequence_id, event)
+                    self.metrics.token(event)
+                except Exception as error:  # this request's events cannot be told; the others' can
+                    log.exception("An event could not be delivered")
+                    self._abort(generation)
+                    generation.fail(Failed(f"{type(error).__name__}: {error}", "engine_error"))
 
     def _on_failure(self, reason: str) -> None:
         """Tell every open request, and end the process if it is ours to end."""

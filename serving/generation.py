@@ -6,6 +6,7 @@ Invariants:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,8 @@ from serving.request_log import RequestLog
 
 if TYPE_CHECKING:
     from serving.driver import Driver
+
+log = logging.getLogger("engine")
 
 BURST = 32
 """Events that one stream may take before the loop gets to do something else: `send` usually does not wait."""
@@ -121,7 +124,10 @@ class Generation:
         """Forget the request, abort what had not finished, and write its log line."""
         self._driver.forget(self)
         self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
-        self._driver.metrics.generation(self.log)
+        try:
+            self._driver.metrics.generation(self.log)
+        except Exception:  # what is counted must not end what is counted
+            log.exception("A request could not be counted")
         self._mailbox.log.write()
 
     def _wake(self) -> None:

@@ -8,6 +8,7 @@ Invariants:
 
 import codecs
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import contract
+
+log = logging.getLogger("engine")
 
 Direction = Literal["scope", "receive", "send"]
 """What the server says at first, what it hands in later, and what the application hands out."""
@@ -76,7 +79,16 @@ class Record:
     def write(
         self, direction: Direction, type: str, content: bytes = b"", size: int | None = None, more: bool | None = None
     ) -> None:
-        """Note a message, and call the listeners. `size` is for content that is only a part of the message."""
+        """Note a message, and call the listeners. `size` is for content that is only a part of the message.
+
+        A note that cannot be made is missing; the message passes.
+        """
+        try:
+            self._write(direction, type, content, size, more)
+        except Exception:
+            log.exception("A message could not be noted")
+
+    def _write(self, direction: Direction, type: str, content: bytes, size: int | None, more: bool | None) -> None:
         if len(self.notes) >= self._records.max_notes:
             self.dropped += 1
             return

@@ -1,0 +1,175 @@
+"""Every part raises, once and for good: what the client sees, what the probes say, and whether the next request works."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from backends.stepped import SteppedService
+from config import Config
+from engine import Engine
+from interface.engine import EngineService
+from serving.transcript.asgi import Transcript
+from serving.transcript.records import Record
+from tests.support.asgi_client import JSON, Client, Response, lifespan, until
+from tests.support.serving import Door, Service, assemble
+from tests.support.tiny_models import tiny_engine
+
+pytestmark = pytest.mark.anyio
+FOR_GOOD = 10**9
+ONE_REQUEST = {"prompt": "hello", "max_tokens": 5}
+
+
+class Fault:
+    """Stands in for a function: raises the first `times` times that it is called, and then does what it should."""
+
+    def __init__(self, function: Callable[..., Any], times: int) -> None:
+        self.function = function
+        self.left = times
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if self.left > 0:
+            self.left -= 1
+            raise ZeroDivisionError("injected")
+        return self.function(*arguments, **options)
+
+
+@dataclass
+class Parts:
+    """What there is to break."""
+
+    engine: Engine
+    carrier: SteppedService
+    service: Service
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fault is, and what it does: the client's status, and whether the service survives it for good."""
+
+    find: Callable[[Parts], tuple[Any, str]]
+    status: int
+    survives: bool = True
+    """Whether the service is still ready after it has raised again and again."""
+
+
+PLACES = {
+    "forward": Place(lambda parts: (parts.engine._runner, "forward"), 500, survives=False),
+    "step": Place(lambda parts: (parts.engine._runner, "step"), 500, survives=False),
+    "tokenizer": Place(lambda parts: (parts.engine._prompts, "render_checked"), 500),
+    "reader": Place(lambda parts: (parts.engine._prompts, "decoder"), 500),
+    "hop": Place(lambda parts: (parts.carrier._loop, "call_soon_threadsafe"), 500, survives=False),
+    "delivery": Place(lambda parts: (parts.service.driver.metrics, "token"), 500),
+    "count": Place(lambda parts: (parts.service.driver.metrics, "generation"), 200),
+    "counters": Place(lambda parts: (parts.service.driver.metrics, "answer"), 200),
+    "transcript": Place(lambda parts: (Record, "_write"), 200),
+}
+
+
+async def broken(door: Door, place: Place, times: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Parts, Client]:
+    engine = tiny_engine(max_streams=2)
+    carrier = SteppedService(engine)
+    service = assemble(door, load=lambda config: carrier, config=Config(max_streams=2))
+    return Parts(engine, carrier, service), Client(Transcript(service.app))
+
+
+async def ask(client: Client, stream: bool) -> Response:
+    return await client.post({**ONE_REQUEST, "stream": stream})
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "hop"])
+async def test_a_part_that_raises_once_ends_no_more_than_one_request(
+    door: Door, name: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = PLACES[name]
+    parts, client = await broken(door, place, 1, monkeypatch)
+    async with lifespan(parts.service.app):
+        await until(lambda: parts.service.driver.status == "ok")
+        owner, attribute = place.find(parts)
+        monkeypatch.setattr(owner, attribute, Fault(getattr(owner, attribute), 1))
+        first = await answered(client, stream)
+        assert says_failure(first) == (place.status == 500)
+        assert (await client.request("GET", "/health")).status == 200
+        assert (await client.request("GET", "/live")).status == 200
+        monkeypatch.undo()
+        assert not says_failure(await answered(client, stream))
+        assert parts.service.driver.exchanges.open == set()
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "hop"])
+async def test_a_part_that_raises_for_good_lets_nobody_wait(
+    door: Door, name: str, monkeypatch: pytest.MonkeyPatch, ends: list[str]
+) -> None:
+    place = PLACES[name]
+    parts, client = await broken(door, place, FOR_GOOD, monkeypatch)
+    async with lifespan(parts.service.app):
+        await until(lambda: parts.service.driver.status == "ok")
+        owner, attribute = place.find(parts)
+        monkeypatch.setattr(owner, attribute, Fault(getattr(owner, attribute), FOR_GOOD))
+        for _ in range(4):
+            assert says_failure(await answered(client, stream=True)) == (place.status == 500)
+        live = await client.request("GET", "/live")
+        assert (live.status == 200) == place.survives
+        assert ("begin" in ends) == (not place.survives)
+        monkeypatch.undo()
+
+
+async def test_events_that_cannot_reach_the_loop_are_a_failure_for_good(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, client = await broken(door, PLACES["hop"], 1, monkeypatch)
+    async with lifespan(parts.service.app):
+        await until(lambda: parts.service.driver.status == "ok")
+        hand_over = parts.carrier._hand_over
+
+        class Loop:
+            is_closed = staticmethod(lambda: False)
+            call_soon_threadsafe = Fault(parts.carrier._loop.call_soon_threadsafe, FOR_GOOD)
+
+        monkeypatch.setattr(parts.carrier, "_loop", Loop())
+        assert says_failure(await answered(client, stream=True))
+        assert "events did not reach the loop" in parts.service.driver.status
+        assert hand_over is not None
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_template_that_raises_is_the_requests_own_matter(door: Door, stream: bool) -> None:
+    """The tiny model has no template, so that a conversation cannot be rendered."""
+    parts, client = await broken(door, PLACES["forward"], 0, pytest.MonkeyPatch())
+    async with lifespan(parts.service.app):
+        await until(lambda: parts.service.driver.status == "ok")
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+        refused = await client.request("POST", "/v1/chat/completions", json.dumps(body).encode(), JSON)
+        assert refused.status == 400
+        assert not says_failure(await answered(client, stream))
+
+
+async def test_a_load_that_raises_is_told_by_both_probes(door: Door) -> None:
+    def load(config: Config) -> EngineService:
+        raise ZeroDivisionError("injected")
+
+    service = assemble(door, load=load)
+    async with lifespan(service.app):
+        await until(lambda: service.driver.vitals().has_failed)
+        for path in ("/health", "/live"):
+            assert (await service.client.request("GET", path)).status == 503
+        assert (await service.client.post(prompt="hello")).status == 503
+
+
+async def answered(client: Client, stream: bool) -> Response:
+    """The answer; an application that raises has answered before."""
+    exchange = client.open("POST", "/generate", JSON)
+    exchange.send_body(json.dumps({**ONE_REQUEST, "stream": stream}).encode())
+    try:
+        await exchange.end()
+    except ZeroDivisionError:
+        pass
+    return exchange.collected()
+
+
+def says_failure(answer: Response) -> bool:
+    return answer.status >= 500 or b'"error"' in answer.body
