@@ -66,7 +66,10 @@ class Gate:
         finally:
             CURRENT.reset(token)
             self._exchanges.end(exchange)
-            self._record(exchange, scope)
+            try:
+                self._record(exchange, scope)
+            except Exception:  # what is counted must not end what is counted
+                log.exception("A request could not be counted")
 
     def _receiving(self, exchange: Exchange, receive: Receive) -> Receive:
         """`receive` with an eye on the body: how long it takes, and when it has come."""
