@@ -22,8 +22,9 @@ from tests.support.tiny_models import (
     submit,
 )
 
-POISON = "^"
-"""The embedding of this character, which no healthy answer has, is NaN, and so is everything that looks at it."""
+POISON = "<pad>"
+"""The embedding of this token is NaN, and so is everything that looks at it. No healthy answer has it, nor has a text
+of the check at the start, which leaves out token 0."""
 HEALTHY = ["the cat sat on the mat", "a dog", "once upon a time there was a fox who could not sleep"]
 
 
