@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: help clients serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: soak help clients serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ model: .venv/dev  ## make the bundled model again: corpus, tokenizer, training, 
 
 eval-model: .venv/dev  ## examine the bundled model on cases that its training never saw
 	$(BIN)/python -m training.evaluate
+
+soak: .venv/dev  ## ten minutes of everything at once, above what the server can do: a report of what held
+	$(BIN)/python -m study.soak --door $(DOOR)
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
