@@ -203,12 +203,16 @@ class Pulse:
 
 
 class Pulses:
-    """Asks /health every `interval` seconds, whether or not the last question has been answered."""
+    """Asks /health every `interval` seconds: by default whether or not the last question has been answered.
 
-    def __init__(self, target: Target, interval: float = HEALTH_INTERVAL) -> None:
+    With `overlap` off, the next question waits for the last one's answer, so a slow server is not made slower.
+    """
+
+    def __init__(self, target: Target, interval: float = HEALTH_INTERVAL, overlap: bool = True) -> None:
         self.pulses: list[Pulse] = []
         self._target = target
         self._interval = interval
+        self._overlap = overlap
         self._questions: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -227,8 +231,11 @@ class Pulses:
 
     async def _ask(self) -> None:
         while True:
-            self._questions.add(asyncio.create_task(self._question()))
+            question = asyncio.create_task(self._question())
+            self._questions.add(question)
             await asyncio.sleep(self._interval)
+            if not self._overlap:
+                await asyncio.wait((question,))
 
     async def _question(self) -> None:
         asked_at = time.perf_counter()
@@ -266,7 +273,7 @@ async def load(target: Target, prompts: Sequence[str], max_tokens: int) -> Load:
     Raises:
         LoadFailed: a stream was refused, or broke off.
     """
-    async with Pulses(target) as pulses:
+    async with Pulses(target, overlap=False) as pulses:
         began = time.perf_counter()
         exchanges = await asyncio.gather(*(whole(target, target.body(prompt, max_tokens)) for prompt in prompts))
         seconds = time.perf_counter() - began

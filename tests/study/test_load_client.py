@@ -12,6 +12,7 @@ from study.common.client import (
     Health,
     Load,
     LoadFailed,
+    Pulses,
     Stream,
     Target,
     ask_health,
@@ -21,6 +22,7 @@ from study.common.client import (
     whole,
 )
 from study.common.http_servers import serving
+from tests.support.asgi_client import until
 
 pytestmark = pytest.mark.anyio
 
@@ -137,3 +139,25 @@ async def test_a_client_may_stop_reading_at_a_token() -> None:
         async with asking(target, target.body("x", 2)) as exchange:
             await exchange.read_tokens(1)
             assert exchange.events()[0][1] == OURS[0]
+
+
+@pytest.mark.parametrize(("overlap", "most_at_once"), [(True, 5), (False, 1)])
+async def test_questions_about_health_wait_for_each_other_only_if_they_are_told_to(
+    overlap: bool, most_at_once: int
+) -> None:
+    at_once, most, enough = 0, 0, asyncio.Event()
+
+    async def slow_health(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        if most_at_once in (at_once, 1):
+            enough.set()
+        await enough.wait()
+        at_once -= 1
+        await service(scope, receive, send)
+
+    async with serving(slow_health) as port, Pulses(Target.on_port(port), 0.001, overlap) as pulses:
+        await until(lambda: len(pulses.pulses) >= 5)
+    assert (most >= most_at_once) if overlap else (most == 1)
+    assert all(pulse.health.status == "ok" for pulse in pulses.pulses)
