@@ -120,7 +120,7 @@ def is_listening(port: int) -> bool:
 
 
 def connect(port: int) -> Connection:
-    """A connection to a proxy, over TLS with a certificate that nobody else knows."""
+    """A connection to a proxy, over TLS with a certificate of the test's own."""
     connection = Connection(port)
     context = ssl.create_default_context()
     context.check_hostname = False
