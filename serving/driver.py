@@ -189,11 +189,14 @@ class Driver:
             if generation := self._open.get(sequence_id):
                 try:
                     generation.put(sequence_id, event)
-                    self.metrics.token(event)
                 except Exception as error:  # this request's events cannot be told; the others' can
                     log.exception("An event could not be delivered")
                     self._abort(generation)
                     generation.fail(Failed(f"{type(error).__name__}: {error}", "engine_error"))
+        try:
+            self.metrics.step(events)
+        except Exception:  # what is counted must not end what is counted
+            log.exception("A step could not be counted")
 
     def _on_failure(self, reason: str) -> None:
         """Tell every open request, and end the process if it is ours to end."""

@@ -29,17 +29,23 @@ class Mailbox:
 
     def put(self, sequence_id: SequenceId, event: Event) -> bool:
         """Take an event; return False if it was dropped."""
-        if self.has_ended or sequence_id not in self.open_sequences:
+        log = self.log
+        if log.end is not None or sequence_id not in self.open_sequences:
             return False
-        self.log.record(event)
+        log.record(event)
         if isinstance(event, Finished):
             self.open_sequences.discard(sequence_id)
-        if isinstance(event, Failed) or not self.open_sequences:
-            assert isinstance(event, Failed | Finished)
-            self.log.end = event
+            if not self.open_sequences:
+                log.end = event
+        elif isinstance(event, Failed):
+            log.end = event
         self.events.append(event)
         return True
 
     def fail(self, failed: Failed) -> bool:
         """End the request for a reason of the service's own; return False if it had ended."""
-        return bool(self.open_sequences) and self.put(next(iter(self.open_sequences)), failed)
+        if self.has_ended:
+            return False
+        self.log.end = failed
+        self.events.append(failed)
+        return True

@@ -6,7 +6,7 @@ routers look for has vLLM's names as well: a router that knows vLLM needs no con
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from interface.engine import Counters
 from interface.events import Event, Token
+from interface.requests import SequenceId
 from serving.request_log import RequestLog
 
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -31,6 +32,13 @@ class Histogram:
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Observe many values in one call; the tokens of a step often share a bucket."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
 
     def family(self, name: str, help: str) -> HistogramMetricFamily:
         names = [*(str(bound) for bound in self.bounds), "+Inf"]
@@ -68,10 +76,11 @@ class Metrics:
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
-    def token(self, event: Event) -> None:
-        """Count the time since the token before."""
-        if type(event) is Token and not event.is_first:
-            self.inter_token.observe(event.ms / 1e3)
+    def step(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        """Count, for each of a step's tokens, the time since the token before."""
+        self.inter_token.observe_all(
+            [event.ms / 1e3 for _, event in events if type(event) is Token and not event.is_first]
+        )
 
     def generation(self, log: RequestLog) -> None:
         """Count a request that is over."""

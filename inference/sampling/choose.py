@@ -84,5 +84,5 @@ def chooser_for(device: torch.device, is_compiled: bool) -> Chooser:
         try:
             return NativeChooser()
         except CannotBuild as reason:
-            log.warning("Tokens are chosen uncompiled: %s", reason)
+            log.info("Tokens are chosen uncompiled: %s", reason)  # the model has warned of it already
     return draw.choose

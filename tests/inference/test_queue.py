@@ -4,6 +4,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
+from engine import MAX_FAILED_STEPS
 from interface.engine import Counters
 from interface.errors import EngineFailed, PromptTooLong, QueueFull, UnusablePrompt
 from interface.requests import SequenceId, text_request
@@ -68,7 +69,7 @@ def test_a_failed_engine_takes_no_more_requests_and_says_why() -> None:
         with pytest.raises(EngineFailed, match="RuntimeError: out of memory"):
             ask()
     engine.abort(1)
-    assert engine.counters() == Counters(0, 0, 0)
+    assert engine.counters() == Counters(0, 0, 0, failed_steps=MAX_FAILED_STEPS)
 
 
 @pytest.mark.parametrize(("length", "max_tokens"), [(CONTEXT, 1), (1, CONTEXT), (CONTEXT - 3, 4)])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from backends.stepped import SteppedService
 from config import Config
 from engine import Engine
 from interface.engine import EngineService
+from serving.request_log import RequestLog
 from serving.transcript.asgi import Transcript
 from serving.transcript.records import Record
 from tests.support.asgi_client import JSON, Client, Response, lifespan, until
@@ -35,6 +37,10 @@ class Fault:
             self.left -= 1
             raise ZeroDivisionError("injected")
         return self.function(*arguments, **options)
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        """Stand in for a method too, where it is a class that is broken."""
+        return partial(self, instance)
 
 
 @dataclass
@@ -61,7 +67,8 @@ PLACES = {
     "step": Place(lambda parts: (parts.engine._runner, "step"), 500, survives=False),
     "tokenizer": Place(lambda parts: (parts.engine._prompts, "render_checked"), 500),
     "reader": Place(lambda parts: (parts.engine._prompts, "decoder"), 500),
-    "delivery": Place(lambda parts: (parts.service.driver.metrics, "token"), 500),
+    "delivery": Place(lambda parts: (RequestLog, "record"), 500),
+    "step's count": Place(lambda parts: (parts.service.driver.metrics, "step"), 200),
     "count": Place(lambda parts: (parts.service.driver.metrics, "generation"), 200),
     "counters": Place(lambda parts: (parts.service.driver.metrics, "answer"), 200),
     "transcript": Place(lambda parts: (Record, "_write"), 200),

@@ -74,13 +74,13 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
             if (visible > columns) visible = columns;
             float *score = scores[q], now = largest[q];
             for (int64_t column = 0; column < visible; ++column) now = score[column] > now ? score[column] : now;
-            const float fading = std::exp(largest[q] - now);
+            const float rescale = std::exp(largest[q] - now);
             largest[q] = now;
             for (int64_t column = visible; column < KEYS; ++column) score[column] = now;  // computed, but never used
             for (int64_t column = 0; column < KEYS; column += LANES)
                 store(score + column, exponential(load(score + column) - now));
-            total[q] *= fading;
-            for (int64_t part = 0; part < PARTS; ++part) answer[q][part] *= fading;
+            total[q] *= rescale;
+            for (int64_t part = 0; part < PARTS; ++part) answer[q][part] *= rescale;
             for (int64_t column = 0; column < visible; ++column) {
                 total[q] += score[column];
                 for (int64_t part = 0; part < PARTS; ++part)
@@ -115,7 +115,7 @@ void multiply_lanes(const Weight *a, int64_t stride, int64_t step, const Weight 
 }
 
 // Sixteen keys, as they lie in the cache, times all queries: `scores` [16][16].
-void score(const Weight *keys, const Weight *queries, float *scores) {
+void query_key_products(const Weight *keys, const Weight *queries, float *scores) {
 #if TILES
     if (has_tiles) {
         _tile_zero(0);
@@ -131,8 +131,8 @@ void score(const Weight *keys, const Weight *queries, float *scores) {
     multiply_lanes(keys, HEAD_DIM, KEYS, queries, HEAD_DIM / KEYS, scores);
 }
 
-// 32 numbers of each value times the keys' weights, in blocks of 32 keys: `answers` [32][16].
-void weigh(const Weight *values, const Weight *weights, int64_t blocks, float *answers) {
+// 32 numbers of each value times the keys' weights, in blocks of 32 keys: `outputs` [32][16].
+void weighted_values(const Weight *values, const Weight *weights, int64_t blocks, float *outputs) {
 #if TILES
     if (has_tiles) {
         _tile_zero(0);
@@ -144,20 +144,20 @@ void weigh(const Weight *values, const Weight *weights, int64_t blocks, float *a
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 5, 6);
         }
-        _tile_stored(0, answers, LANES * sizeof(float));
-        _tile_stored(1, answers + LANES * LANES, LANES * sizeof(float));
+        _tile_stored(0, outputs, LANES * sizeof(float));
+        _tile_stored(1, outputs + LANES * LANES, LANES * sizeof(float));
         return;
     }
 #endif
     for (int64_t half = 0; half < 2; ++half)
         multiply_lanes(values + half * LANES * KEYS, KEYS, HEAD_DIM * KEYS, weights, blocks,
-                       answers + half * LANES * LANES);
+                       outputs + half * LANES * LANES);
 }
 
-// Scores are keys times queries, so the keys are read as they lie in the cache; answers are values times weights, with
-// values that lie turned in the cache, 32 keys side by side (see `place` in decoder.cpp). The scores of the whole text
-// are kept, in `room` [context][16], and become the weights in place.
-void attend_in_lanes(const Task &task, int64_t inputs, float *room) {
+// Scores are keys times queries, so the keys are read as they lie in the cache; outputs are values times weights, with
+// values that lie transposed in the cache, 32 keys side by side (see `rope_and_store` in decoder.cpp). The scores of
+// the whole text are kept, in `scratch` [context][16], and become the weights in place.
+void attend_in_lanes(const Task &task, int64_t inputs, float *scratch) {
     const int64_t length = task.length();
     Weight queries[HEAD_DIM / PAIR][LANES][PAIR] = {};
     Ints positions = Ints{} - 1;  // a lane without a query sees nothing
@@ -169,32 +169,32 @@ void attend_in_lanes(const Task &task, int64_t inputs, float *room) {
     }
     Floats largest = Floats{} - INFINITY;
     for (int64_t key = 0; key < length; key += LANES) {
-        score(task.keys + key * HEAD_DIM, queries[0][0], room + key * LANES);
+        query_key_products(task.keys + key * HEAD_DIM, queries[0][0], scratch + key * LANES);
         for (int64_t k = key; k < key + LANES; ++k) {
-            const Floats scores = load(room + k * LANES);
+            const Floats scores = load(scratch + k * LANES);
             largest = (Ints{} + int32_t(k) <= positions) & (Ints)(scores > largest) ? scores : largest;
         }
     }
     Floats total = {};
     const int64_t blocks = (length + KEYS - 1) / KEYS;
-    Bits *weights = reinterpret_cast<Bits *>(room);  // [key / 2][16], two keys' weights in one number
+    Bits *weights = reinterpret_cast<Bits *>(scratch);  // [key / 2][16], two keys' weights in one number
     for (int64_t key = 0; key < blocks * KEYS; key += 2) {
         Bits both[2];
         for (int64_t k = key; k < key + 2; ++k) {
-            Floats weight = exponential(load(room + k * LANES) - largest);
+            Floats weight = exponential(load(scratch + k * LANES) - largest);
             weight = Ints{} + int32_t(k) <= positions ? weight : Floats{};
             total += weight;
             both[k - key] = rounded(weight);
         }
         weights[key / 2] = both[0] | both[1] << 16;
     }
-    alignas(64) float answers[HEAD_DIM][LANES];
+    alignas(64) float outputs[HEAD_DIM][LANES];
     for (int64_t first = 0; first < HEAD_DIM; first += 2 * LANES)
-        weigh(task.values + first * KEYS, reinterpret_cast<Weight *>(room), blocks, answers[first]);
-    for (int64_t i = 0; i < HEAD_DIM; ++i) store(answers[i], load(answers[i]) / total);
+        weighted_values(task.values + first * KEYS, reinterpret_cast<Weight *>(scratch), blocks, outputs[first]);
+    for (int64_t i = 0; i < HEAD_DIM; ++i) store(outputs[i], load(outputs[i]) / total);
     for (int64_t q = 0; q < task.queries; ++q) {
         float row[HEAD_DIM];
-        for (int64_t i = 0; i < HEAD_DIM; ++i) row[i] = answers[i][q];
+        for (int64_t i = 0; i < HEAD_DIM; ++i) row[i] = outputs[i][q];
         for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(task.answer(q, inputs) + i, load(row + i));
     }
 }
@@ -236,9 +236,9 @@ Floats add_up(const Floats *sums) {
 
 const Ints FIRST_COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-// Scores, the largest of which is in some lane of `largest`, become weights in place, each half as long as a score:
-// 0 from `length` on. Returns their total.
-float become_weights(float *scores, int64_t columns, int64_t length, Floats largest) {
+// In-place softmax without its division: weights take half the room of scores, and are zero past `length`. The largest
+// score is in some lane of `largest`. Returns the sum of the weights.
+float softmax(float *scores, int64_t columns, int64_t length, Floats largest) {
     float most = largest[0];
     for (int64_t lane = 1; lane < LANES; ++lane) most = largest[lane] > most ? largest[lane] : most;
     Floats total = {};
@@ -251,8 +251,8 @@ float become_weights(float *scores, int64_t columns, int64_t length, Floats larg
     return sum(total);
 }
 
-// One token. The scores of the whole text are kept, in `room` [GROUP][columns], and become the weights in place.
-void attend_in_rows(const Task &task, int64_t inputs, float *room) {
+// One token. The scores of the whole text are kept, in `scratch` [GROUP][columns], and become the weights in place.
+void attend_in_rows(const Task &task, int64_t inputs, float *scratch) {
     constexpr int64_t PARTS = HEAD_DIM / LANES, AT_ONCE = 4;  // blocks of values, which the first cache holds
     const int64_t length = task.length(), blocks = (length + KEYS - 1) / KEYS, columns = blocks * KEYS;
     Weight queries[GROUP][HEAD_DIM];
@@ -267,19 +267,19 @@ void attend_in_rows(const Task &task, int64_t inputs, float *room) {
             Floats sums[LANES] = {};
             multiply_by_row(task.keys + key * HEAD_DIM, HEAD_DIM, KEYS, queries[q], HEAD_DIM / KEYS, sums);
             const Floats scores = add_up(sums);
-            store(room + q * columns + key, scores);
+            store(scratch + q * columns + key, scores);
             largest[q] = is_visible & (Ints)(scores > largest[q]) ? scores : largest[q];
         }
     }
     float total[GROUP];
-    for (int64_t q = 0; q < GROUP; ++q) total[q] = become_weights(room + q * columns, columns, length, largest[q]);
+    for (int64_t q = 0; q < GROUP; ++q) total[q] = softmax(scratch + q * columns, columns, length, largest[q]);
     Floats sums[PARTS][GROUP][LANES] = {};
     for (int64_t block = 0; block < blocks; block += AT_ONCE) {
         const int64_t count = blocks - block < AT_ONCE ? blocks - block : AT_ONCE;
         for (int64_t part = 0; part < PARTS; ++part) {
             const Weight *values = task.values + (block * HEAD_DIM + part * LANES) * KEYS;
             for (int64_t q = 0; q < GROUP; ++q) {
-                const Weight *weights = reinterpret_cast<Weight *>(room + q * columns) + block * KEYS;
+                const Weight *weights = reinterpret_cast<Weight *>(scratch + q * columns) + block * KEYS;
                 multiply_by_row(values, KEYS, HEAD_DIM * KEYS, weights, count, sums[part][q]);
             }
         }
@@ -292,12 +292,12 @@ void attend_in_rows(const Task &task, int64_t inputs, float *room) {
 
 // --- Which, and for whom ---------------------------------------------------------------------------------------------
 
-// `inputs` is the length of a row of answers, `room` [context][16] is to work in.
-void attend(const Task &task, int64_t inputs, float *room) {
+// `inputs` is the length of a row of outputs, `scratch` is [context][16].
+void attend(const Task &task, int64_t inputs, float *scratch) {
 #if PAIR_PRODUCTS
     if (ATTENDS_IN_LANES)
-        return ARE_FEW && task.tokens == 1 && !has_tiles ? attend_in_rows(task, inputs, room)
-                                                         : attend_in_lanes(task, inputs, room);
+        return ARE_FEW && task.tokens == 1 && !has_tiles ? attend_in_rows(task, inputs, scratch)
+                                                         : attend_in_lanes(task, inputs, scratch);
 #endif
     attend_with_vectors(task, inputs);
 }

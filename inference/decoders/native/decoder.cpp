@@ -55,7 +55,7 @@ void rotate(float *head, const float *cosines, const float *sines) {
 }
 
 // Queries, keys and values are there: turn them, and put the latter two into the cache.
-void place(const Model &model, const Layer &layer, const Step &step, int64_t token, int64_t head) {
+void rope_and_store(const Model &model, const Layer &layer, const Step &step, int64_t token, int64_t head) {
     const int64_t heads = model.kv_heads * GROUP, position = step.positions[token];
     const float *cosines = model.cosines + position * HEAD_DIM, *sines = model.sines + position * HEAD_DIM;
     float *vector = step.qkv + token * layer.qkv.panel_count * PANEL + head * HEAD_DIM;
@@ -99,7 +99,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
     });
 
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < tokens * all_heads; ++i) place(model, layer, step, i / all_heads, i % all_heads);
+    for (int64_t i = 0; i < tokens * all_heads; ++i) rope_and_store(model, layer, step, i / all_heads, i % all_heads);
 
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tokens * model.kv_heads; ++i) {

@@ -87,13 +87,13 @@ class NativeDecoder:
         )
         packer.release_files()
         self._threads = torch.get_num_threads()
-        self._room: dict[str, Tensor] = {}
-        self._room_for = 0
+        self._scratch: dict[str, Tensor] = {}
+        self._scratch_rows = 0
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], in float32, and write the new keys and values to the cache."""
         tokens, sampled = batch.token_ids.numel(), batch.sampled.numel()
-        self._make_room(tokens)
+        self._make_scratch(tokens)
         logits = torch.empty(sampled, self._model.vocabulary)
         step = structures.Step(
             token_ids=batch.token_ids.data_ptr(),
@@ -103,28 +103,28 @@ class NativeDecoder:
             token_count=tokens,
             sampled_count=sampled,
             threads=self._threads,
-            widened_size=self._room["widened"].shape[1],
+            widened_size=self._scratch["widened"].shape[1],
             logits=logits.data_ptr(),
-            **{name: tensor.data_ptr() for name, tensor in self._room.items()},
+            **{name: tensor.data_ptr() for name, tensor in self._scratch.items()},
         )
         self._library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
         return logits
 
     def compile(self, try_out: TryOut) -> None:
-        """It is compiled."""
+        """Do nothing: it is compiled already."""
 
-    def _make_room(self, tokens: int) -> None:
-        """Room for a step's intermediate values; it grows with the largest step so far and is then used again."""
-        if tokens <= self._room_for:
+    def _make_scratch(self, tokens: int) -> None:
+        """Make scratch tensors for a step; they grow with the largest step so far and are then reused."""
+        if tokens <= self._scratch_rows:
             return
-        rows = self._room_for = padded(tokens, BLOCK)
+        rows = self._scratch_rows = padded(tokens, BLOCK)
         layer, head = self._model.layers[0], self._model.head
         # What quantized matrices are multiplied with is rounded once, just before.
         activations = torch.float32 if self._is_quantized else self._dtype
         is_narrowed = self._is_quantized and self._dtype == torch.bfloat16
         is_widened = self._is_quantized and not is_narrowed
         most_inputs = max(matrix.inputs for matrix in (layer.qkv, layer.output, layer.down, head))
-        self._room = {
+        self._scratch = {
             "neighbours": torch.zeros(rows, dtype=torch.int64),
             "hidden": torch.zeros(rows, self._model.hidden),
             "qkv": torch.zeros(rows, layer.qkv.panel_count * PANEL),

@@ -154,7 +154,7 @@ void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, Take tak
 }
 
 #if FORMATS && BF16
-// The same with a quantized matrix. The inputs become integers first, in `room`.
+// The same with a quantized matrix. The inputs become integers first, in `step.inputs`.
 template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
     const Tiling tiling(rows);

@@ -7,7 +7,7 @@
 // In bfloat16 models the inputs become integers of eight bits, with one scale for every 32 of them, so that four
 // products of a code and an input are one instruction (VNNI). Their sums are exact. What is rounded is the sum over
 // blocks, and it is added up in the order of the blocks, so an output does not depend on how many rows are computed
-// with it. In float32 models a strip is turned into floats, and nothing is rounded but sums.
+// with it. In float32 models a strip is converted to floats, and nothing is rounded but sums.
 
 #pragma once
 

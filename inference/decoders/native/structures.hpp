@@ -26,7 +26,8 @@ struct Matrix {
 struct Layer {
     Matrix qkv, output, gate_up, down;  // a panel of gate_up: 16 outputs of the gate, the same 16 of up
     const float *input_norm, *mlp_norm, *query_norm, *key_norm;  // the last two are null in most models
-    Weight *keys, *values;  // [slot][kv_head][context][HEAD_DIM]; values may be turned, see `place` in decoder.cpp
+    Weight *keys,
+        *values;  // [slot][kv_head][context][HEAD_DIM]; values may be transposed, see `rope_and_store` in decoder.cpp
 };
 
 struct Model {
