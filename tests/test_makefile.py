@@ -63,7 +63,8 @@ def write_program(path: Path, text: str) -> None:
 
 def make(folder: Path, *arguments: str) -> str:
     environ = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "MAKEFLAGS": ""}
-    command = ["make", f"PYTHON={folder / 'python'}", *arguments]
+    # Within `make test`, this make would otherwise say which directory it enters and leaves.
+    command = ["make", "--no-print-directory", f"PYTHON={folder / 'python'}", *arguments]
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
