@@ -135,13 +135,6 @@ class Sequence:
         parts = self._parts_of(text, is_last)
         return Token(text, token_id, ms, is_first, self._request.index, report, parts), finish_reason
 
-    def _completes_grammar(self, token_id: int) -> bool:
-        """Take the token into the grammar, if there is one; return whether the grammar is complete with it."""
-        if self._grammar is None:
-            return False
-        self._grammar.advance(token_id)
-        return bool(self._grammar.is_finished)
-
     def _parts_of(self, text: str, is_last: bool) -> tuple[Part, ...] | None:
         """What the answer's text adds to its content, reasoning and tool calls; None if the request wants none."""
         if self._parser is None:
