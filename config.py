@@ -19,6 +19,8 @@ from typing import Any
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
 PREFIX = "ENGINE_"
+BACKENDS = ("own",)
+"""The engines there are to choose from; `backends/load.py` has a module for each."""
 SERVICE_LINK = re.compile(
     r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -106,46 +108,57 @@ def _device(text: str) -> str:
     raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
 
 
-def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"parse": parse, "help": help})
+def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False, engine: bool = False) -> Any:
+    """A field of `Config`. With `engine`, it is for the engine, and a backend may have no use for it."""
+    return field(default=default, repr=not secret, metadata={"parse": parse, "help": help, "engine": engine})
 
 
 @dataclass(frozen=True)
 class Config:
     """What the service runs with. Build it with `from_environment` or from the command line."""
 
-    model: str = _setting(str(BUNDLED_MODEL), _text, "folder or hub name of a causal language model")
+    model: str = _setting(str(BUNDLED_MODEL), _text, "folder or hub name of a causal language model", engine=True)
     model_name: str | None = _setting(
         None, _names, "names under which the model is served, separated by commas; by default its own"
     )
-    device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
+    backend: str = _setting("own", _one_of(*BACKENDS), "the engine: own computes in this process", engine=True)
+    device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", engine=True)
     dtype: str = _setting(
         "auto",
         _one_of("auto", "float32", "bfloat16", "float16"),
         "auto, float32, bfloat16 or float16; auto is the checkpoint's own, but float32 for float16 on a CPU",
+        engine=True,
     )
-    max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once")
-    max_waiting: int = _setting(256, _whole(0), "how many more may wait for a slot; the next one gets a 503")
+    max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once", engine=True)
+    max_waiting: int = _setting(
+        256, _whole(0), "how many more may wait for a slot; the next one gets a 503", engine=True
+    )
     context: int | None = _setting(
-        None, _whole(2), "tokens of prompt and answer together; by default the model's own limit, at most 4096"
+        None,
+        _whole(2),
+        "tokens of prompt and answer together; by default the model's own limit, at most 4096",
+        engine=True,
     )
     prefill_chunk: int = _setting(
         128,
         _whole(1),
         "most prompt tokens prefilled per step while streams decode (up to 4x when few or none do)",
+        engine=True,
     )
     compile: bool = _setting(
-        False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler"
+        False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler", engine=True
     )
     quantize: str | None = _setting(
         None,
         _one_of("int8", "int4"),
         "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few streams",
+        engine=True,
     )
     generation_config: str = _setting(
         "auto",
         _one_of("auto", "off"),
         "auto uses the sampling defaults of the model's generation config; off ignores them",
+        engine=True,
     )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
@@ -174,7 +187,7 @@ class Config:
     body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; then comes a 408")
     max_connections: int = _setting(4096, _whole(1), "connections at once; a request on one more gets a 503")
     step_limit: float = _setting(
-        300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck"
+        300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck", engine=True
     )
     on_failure: str = _setting(
         "exit",
@@ -188,6 +201,11 @@ class Config:
         _switch,
         "show every message of each request, prompts too: in the terminal and at /transcript/{request_id}",
     )
+
+    @property
+    def of_engine(self) -> dict[str, Any]:
+        """The settings that are for the engine, by name."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.metadata["engine"]}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Config":

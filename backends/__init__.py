@@ -1,5 +1,6 @@
 """Engine services: engines behind the protocol that the drivers know, `interface.engine.EngineService`.
 
-`stepped` carries an engine of this process, stepped on a worker thread; `own_engine` loads ours. `load` chooses which
-service the settings ask for. Neither a door nor a driver can tell which one it has.
+`load` chooses which one the settings ask for; each is a module that is imported only then. `own` is our engine: loaded
+by `own_engine`, and carried on a worker thread of this process by `stepped`. Neither a door nor a driver can tell
+which one it has.
 """

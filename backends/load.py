@@ -1,15 +1,35 @@
 """Chooses and loads the engine service that the settings ask for."""
 
-from backends.own_engine import load_engine
-from backends.stepped import SteppedService
-from config import Config
+import dataclasses
+import importlib
+from types import ModuleType
+from typing import cast
+
+from config import PREFIX, Config
 from interface.engine import EngineService
+from interface.errors import LoadError
+
+MODULES = {"own": "backends.own"}
+"""For each backend a module with two names. `HONOURS` are the engine's settings that mean something to it;
+`load(config)` returns an `EngineService` and may raise LoadError. It is imported only when it is chosen."""
 
 
 def load_service(config: Config) -> EngineService:
     """Load an engine, ready to be started on an event loop. Takes seconds; call it off the loop.
 
     Raises:
-        LoadError: the model cannot be served; the message says why.
+        LoadError: the model cannot be served, or a setting does not apply; the message says why.
     """
-    return SteppedService(load_engine(config), config.step_limit)
+    module = importlib.import_module(MODULES[config.backend])
+    check_settings(config, module)
+    return cast(EngineService, module.load(config))
+
+
+def check_settings(config: Config, module: ModuleType) -> None:
+    """Raise LoadError if a setting was made that the backend has no use for: it must not pass for one in force."""
+    defaults = {one.name: one.default for one in dataclasses.fields(config)}
+    for name, value in config.of_engine.items():
+        if name != "backend" and value != defaults[name] and name not in module.HONOURS:
+            raise LoadError(
+                f"{PREFIX}{name.upper()}={value} does not apply to {PREFIX}BACKEND={config.backend}; leave it out."
+            )

@@ -4,6 +4,7 @@ import gc
 
 from config import Config
 from interface.engine import EngineProtocol
+from interface.errors import LoadError
 
 
 def load_engine(config: Config) -> EngineProtocol:
@@ -14,6 +15,8 @@ def load_engine(config: Config) -> EngineProtocol:
     Raises:
         LoadError: the model cannot be served; the message says why.
     """
+    if config.backend != "own":  # for a driver that steps the engine itself
+        raise LoadError(f"Expected ENGINE_BACKEND=own, the only engine that can be stepped here, got {config.backend}.")
     from engine import Engine
 
     engine = Engine.load(config)

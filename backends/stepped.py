@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import anyio
 from anyio import to_thread
 
-from interface.engine import Counters, EngineProtocol, Lexicon, Sink
+from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, EngineUnavailable
 from interface.events import Event
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
@@ -35,8 +34,6 @@ LONG_STEP, HEAD_START = 0.002, 0.01
 """Seconds. After a step at least as long as the first, the next one waits until its events have been passed on, but
 no longer than the second. A step that computes keeps every core busy, so the loop would get one only milliseconds
 later."""
-
-Answer = TypeVar("Answer")
 
 
 class SteppedService:
@@ -55,7 +52,9 @@ class SteppedService:
         self._has_sent = threading.Event()  # the loop has passed on all that it was handed
         self._has_sent.set()
 
-    async def start(self, on_events: Sink, on_failure: Callable[[str], None]) -> None:
+    async def start(
+        self, on_events: Sink, on_failure: Callable[[str], None], on_outage: Callable[[str | None], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_events = on_events
         self._on_failure = on_failure
@@ -82,9 +81,17 @@ class SteppedService:
     def counters(self) -> Counters:
         return replace(self._engine.counters(), steps=self._steps, step_seconds=self._step_seconds)
 
-    async def ask(self, question: Callable[[Lexicon], Answer]) -> Answer:
+    @property
+    def info(self) -> ModelInfo:
+        return self._engine.info
+
+    async def tokenize(self, prompt: Prompt) -> Tokenized:
         self._check_available()
-        return await to_thread.run_sync(question, self._engine, limiter=self._encode_limiter)
+        return await to_thread.run_sync(self._engine.tokenize, prompt, limiter=self._encode_limiter)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        self._check_available()
+        return await to_thread.run_sync(self._engine.detokenize, token_ids, limiter=self._encode_limiter)
 
     async def close(self) -> None:
         """Wait for the step that is running, if one is and is not stuck; no step begins after it."""

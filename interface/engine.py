@@ -7,12 +7,10 @@ idle is noticed. `backends.stepped` makes the second out of the first.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from interface.events import Event
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SequenceId
-
-Answer = TypeVar("Answer")
 
 Sink = Callable[[Sequence[tuple[SequenceId, Event]]], object]
 """Takes the events of one step, for all the sequences submitted with it, in one call."""
@@ -98,16 +96,32 @@ class EngineProtocol(Lexicon, Protocol):
 
 
 class EngineService(Protocol):
-    """An engine as a driver sees it. Everything is called on the event loop's thread, and answers there."""
+    """An engine as a driver sees it. Everything is called on the event loop's thread, and answers there.
 
-    async def start(self, on_events: Sink, on_failure: Callable[[str], None]) -> None:
-        """Begin to work. Call once, before anything else.
+    Nothing that is passed here or returned is a function, so the engine may be in another process.
+    """
+
+    async def start(
+        self, on_events: Sink, on_failure: Callable[[str], None], on_outage: Callable[[str | None], None]
+    ) -> None:
+        """Begin to work, and return as soon as requests are taken. Call once, before anything else.
+
+        One that raises or is cancelled leaves nothing behind, and needs no `close`.
 
         Args:
             on_events: called on the loop with the events of a step, once for all the sequences.
             on_failure: called on the loop, at most once, when the engine has failed for good. The receiver ends the
                 sequences that are still open; no events follow.
+            on_outage: called on the loop with a reason when the engine cannot be reached for now: the receiver ends
+                the sequences that are open, and no events follow for them. Called with None when it is back.
+
+        Raises:
+            LoadError: the engine cannot be used; the message says why.
         """
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model; known once `start` has returned."""
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         """Queue all of these sequences, or none; return how many tokens each prompt has.
@@ -126,8 +140,11 @@ class EngineService(Protocol):
     def counters(self) -> Counters:
         """The last known counters. Does not wait."""
 
-    async def ask(self, question: Callable[[Lexicon], Answer]) -> Answer:
-        """Answer a question about the model or its tokens, off the loop. Raises what the question raises."""
+    async def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Return a prompt's token ids, and the text of each. Raises RequestError, EngineUnavailable."""
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids. Raises RequestError, EngineUnavailable."""
 
     async def close(self) -> None:
         """Stop working and release everything; a second call does nothing."""

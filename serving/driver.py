@@ -18,14 +18,14 @@ from functools import partial
 from typing import TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
 from backends.load import load_service
 from config import Config
-from interface.engine import Counters, EngineService, Lexicon
-from interface.errors import EngineUnavailable, QueueFull
+from interface.engine import Counters, EngineService, Lexicon, ModelInfo, Tokenized
+from interface.errors import EngineUnavailable, LoadError, QueueFull
 from interface.events import Event, Failed
-from interface.requests import GenerationRequest, SequenceId
+from interface.requests import GenerationRequest, Prompt, SequenceId
 from interface.vitals import Vitals
 from serving import shutdown
 from serving.exchanges import CURRENT, Exchanges
@@ -39,6 +39,8 @@ log = logging.getLogger("engine")
 SHUTDOWN = Failed("The server is shutting down", "shutdown")
 SMALL_BODY = 16 * 1024
 """Bytes of a body that is parsed on the loop: that takes less than a hop to a thread."""
+ASKERS = 4
+"""Threads for questions about the model; one is taken while the engine tokenizes for it."""
 CUT_OFF = 0.5
 """Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
 END_SLACK = 3.0
@@ -95,6 +97,7 @@ class Driver:
         _check_loop()
         raise_file_limit(self.config.max_connections)
         self._parsing = anyio.CapacityLimiter(1)
+        self._asking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
         self._ends_on_failure = self.config.on_failure == "exit" and shutdown.owns_the_process()
         try:
@@ -153,7 +156,8 @@ class Driver:
             RequestError: the question does not fit the model.
             EngineUnavailable: see `submit`.
         """
-        return await self._available_engine().ask(question)
+        lexicon = _BlockingLexicon(self._available_engine())
+        return await to_thread.run_sync(question, lexicon, limiter=self._asking)
 
     def forget(self, generation: Generation) -> None:
         """Take a generation off the list, and abort what it had open."""
@@ -168,9 +172,13 @@ class Driver:
     async def _load_and_start(self) -> None:
         engine = await _in_daemon_thread(lambda: self._status.load(self._load))
         if engine is not None:
-            await engine.start(self._deliver, self._on_failure)
+            try:
+                await engine.start(self._deliver, self._on_failure, self._on_outage)
+            except LoadError as error:
+                self._status.fail_to_load(error)
+                return
             self._engine = engine
-            self._context = (await engine.ask(lambda lexicon: lexicon.info)).context
+            self._context = engine.info.context
             self._status.accept()
 
     def _check_room(self, sequences: int) -> None:
@@ -207,6 +215,15 @@ class Driver:
             log.critical("The process ends with status %d (ENGINE_ON_FAILURE=stay keeps it)", shutdown.FAILED)
             self._is_ending = True
             shutdown.begin_to_end(self.config.drain + END_SLACK)
+
+    def _on_outage(self, reason: str | None) -> None:
+        """Tell every open request that the engine is gone for now; without a reason, take requests again."""
+        self._status.interrupt(reason)
+        if reason is None:
+            log.info("The engine is back")
+        else:
+            log.error("The engine cannot be reached: %s", reason)
+            self._fail_all(Failed(reason, "engine_error"))
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run a background task; one that raises is a failure of the service, and not only a line in a log."""
@@ -256,6 +273,23 @@ class Driver:
 
     def _generations(self) -> list[Generation]:
         return list(dict.fromkeys(self._open.values()))
+
+
+class _BlockingLexicon:
+    """What an engine service knows of its tokens, for a question on a thread of its own."""
+
+    def __init__(self, engine: EngineService) -> None:
+        self._engine = engine
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._engine.info
+
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        return from_thread.run(self._engine.tokenize, prompt)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return from_thread.run(self._engine.detokenize, token_ids)
 
 
 def _check_loop() -> None:

@@ -19,9 +19,14 @@ class EngineStatus:
     """`text` is "ok", or the reason why no requests are taken; `has_failed` is whether only a restart can help."""
 
     def __init__(self, config: Config, text: str) -> None:
-        self.text = text
         self.has_failed = False
         self._config = config
+        self._text = text
+        self._outage: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self._outage if self._text == "ok" and self._outage is not None else self._text
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -34,23 +39,31 @@ class EngineStatus:
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
         set_up_logging(self._config.log_format)
-        self.text = "loading"
+        self._text = "loading"
         log.info("Loading %s …", self.models[0])
         began = time.perf_counter()
         try:
             engine = load(self._config)
         except Exception as error:
-            is_users_mistake = isinstance(error, LoadError)
-            log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
-            self.fail(f"failed to load: {self._without_folders(str(error))}")
+            self.fail_to_load(error)
             return None
         log.info("%s is ready after %.1f s", self.models[0], time.perf_counter() - began)
         return engine
 
+    def fail_to_load(self, error: Exception) -> None:
+        """Say why there is no engine, with a traceback unless it is the user's mistake."""
+        is_users_mistake = isinstance(error, LoadError)
+        log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
+        self.fail(f"failed to load: {self._without_folders(str(error))}")
+
     def accept(self) -> None:
         """Take requests from now on, unless there is a reason not to."""
-        if self.text == "loading":
-            self.text = "ok"
+        if self._text == "loading":
+            self._text = "ok"
+
+    def interrupt(self, reason: str | None) -> None:
+        """Take no requests until this is called without a reason."""
+        self._outage = None if reason is None else f"engine lost: {reason}"
 
     def unavailable(self) -> EngineUnavailable:
         """Why no requests are taken, as an error to raise."""
@@ -58,8 +71,8 @@ class EngineStatus:
 
     def refuse(self, reason: str) -> None:
         """Take no more requests; the first reason stays."""
-        if self.text in ("ok", "loading"):
-            self.text = reason
+        if self._text in ("ok", "loading"):
+            self._text = reason
 
     def fail(self, reason: str) -> None:
         """Take no more requests, for good."""

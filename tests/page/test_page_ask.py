@@ -184,8 +184,8 @@ def test_the_pulse_beats_while_tokens_come_and_rests_afterwards(service: Service
 
 
 def test_a_server_that_is_loading_is_asked_until_it_is_ready(service: Service, open_page: OpenPage) -> None:
-    service.driver._status.text = "loading"
+    service.driver._status.interrupt("no engine yet")
     page = open_page(address(service))
-    expect(page.locator("#server")).to_have_text("loading")
-    service.driver._status.text = "ok"
+    expect(page.locator("#server")).to_have_text("engine lost: no engine yet")
+    service.driver._status.interrupt(None)
     expect(page.locator("#server")).to_have_text("bundled_model")

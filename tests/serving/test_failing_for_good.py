@@ -123,7 +123,9 @@ async def test_a_stepping_thread_that_dies_is_a_failure() -> None:
 
 
 class Unstartable(SteppedService):
-    async def start(self, on_events: Sink, on_failure: Callable[[str], None]) -> None:
+    async def start(
+        self, on_events: Sink, on_failure: Callable[[str], None], on_outage: Callable[[str | None], None]
+    ) -> None:
         raise OSError("no more threads")
 
 

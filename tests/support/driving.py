@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from backends.stepped import SteppedService
 from config import Config
+from interface.engine import EngineService
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import text_request
 from serving.driver import Driver
@@ -15,10 +16,14 @@ from tests.support.asgi_client import PATIENCE, until
 
 
 @asynccontextmanager
-async def driving(engine: ScriptedEngine, config: Config | None = None) -> AsyncIterator[Driver]:
-    driver = Driver(config or Config(), lambda config: SteppedService(engine))
+async def driving(
+    engine: ScriptedEngine,
+    config: Config | None = None,
+    service: Callable[[ScriptedEngine], EngineService] = SteppedService,
+) -> AsyncIterator[Driver]:
+    driver = Driver(config or Config(), lambda config: service(engine))
     async with driver.running():
-        await until(lambda: driver.status == "ok")
+        await until(lambda: driver.status != "loading" and not driver.status.startswith("stopped"))
         try:
             yield driver
         finally:

@@ -1,0 +1,26 @@
+"""Our own engine as a service: it computes in this process, on a worker thread."""
+
+from backends.own_engine import load_engine
+from backends.stepped import SteppedService
+from config import Config
+from interface.engine import EngineService
+
+HONOURS = frozenset(
+    (
+        "model",
+        "device",
+        "dtype",
+        "max_streams",
+        "max_waiting",
+        "context",
+        "prefill_chunk",
+        "compile",
+        "quantize",
+        "generation_config",
+        "step_limit",
+    )
+)
+
+
+def load(config: Config) -> EngineService:
+    return SteppedService(load_engine(config), config.step_limit)
