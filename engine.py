@@ -129,7 +129,7 @@ class Engine:
         except Exception as error:
             self._fail_step(schedule, error)
         else:
-            self._append(schedule.sampled, sampled)
+            self._append(schedule, sampled)
         self._emit()
         return bool(self._arrivals or self._scheduler.sequences)
 
@@ -154,12 +154,15 @@ class Engine:
         self._failed_steps = 0
         return sampled
 
-    def _append(self, sequences: Listed[Sequence], sampled: Sampled) -> None:
-        for row, (sequence, token_id) in enumerate(zip(sequences, sampled.token_ids, strict=True)):
-            if row in sampled.broken:
-                reason = sequence.grammar_error or BROKEN
-                log.error("Sequence %d: %s", sequence.sequence_id, reason)
-                self._end(sequence, sequence.fail(reason))
+    def _append(self, schedule: Schedule, sampled: Sampled) -> None:
+        broken = [schedule.sampled[row] for row in sorted(sampled.broken)]
+        broken += [schedule.chunks[number].sequence for number in sorted(sampled.broken_chunks)]
+        for sequence in dict.fromkeys(broken):
+            reason = sequence.grammar_error or BROKEN
+            log.error("Sequence %d: %s", sequence.sequence_id, reason)
+            self._end(sequence, sequence.fail(reason))
+        for row, (sequence, token_id) in enumerate(zip(schedule.sampled, sampled.token_ids, strict=True)):
+            if sequence in broken:
                 continue
             try:
                 self._append_token(sequence, token_id, sampled.logprobs.get(row))

@@ -3,6 +3,7 @@
 Which decoder that is, and whether it gives the model's own logits, is the business of `decoders.select`.
 """
 
+import dataclasses
 from collections.abc import Sequence as Rows
 
 import torch
@@ -17,6 +18,7 @@ from inference.sampling.choose import chooser_for
 from inference.sampling.logprobs import prompt_logprobs
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
+from inference.scheduling.sequence import Sequence
 from inference.weights.llama import Llama
 
 
@@ -61,7 +63,13 @@ class ModelRunner:
             row += len(explained)
             logprobs = prompt_logprobs(explained, chunk.explained_ids, chunk.sequence.prompt_top_logprobs)
             chunk.sequence.add_prompt_logprobs(logprobs)
-        return sample(logits[: len(rows)], rows, self._choose)
+        sampled = sample(logits[: len(rows)], rows, self._choose)
+        return dataclasses.replace(sampled, broken_chunks=self._broken_chunks(schedule))
+
+    def _broken_chunks(self, schedule: Schedule) -> frozenset[int]:
+        """A prompt may break at a token that its last one does not see, and be shared or left before it is complete."""
+        pieces = [(_slot(chunk.sequence), chunk.start, chunk.end) for chunk in schedule.chunks]
+        return frozenset(number for number, is_finite in enumerate(self._cache.are_finite(pieces)) if not is_finite)
 
     @torch.inference_mode()
     def forward(self, schedule: Schedule) -> Tensor:
@@ -70,14 +78,18 @@ class ModelRunner:
         After them come those of the prompt tokens that explain another: see `Chunk.explained_ids`.
         """
         for copy in schedule.copies:
-            assert copy.sequence.slot is not None
-            self._cache.copy(copy.source, copy.sequence.slot, copy.end)
+            self._cache.copy(copy.source, _slot(copy.sequence), copy.end)
         logits = self._decoder.forward(pack(schedule, self._cache, self._device))
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1
         for chunk in schedule.chunks:
             chunk.sequence.cached_tokens = chunk.end
         return logits
+
+
+def _slot(sequence: Sequence) -> int:
+    assert sequence.slot is not None
+    return sequence.slot
 
 
 def _vocabulary(model: PreTrainedModel | Llama) -> int:

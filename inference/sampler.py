@@ -27,6 +27,8 @@ class Sampled:
     """By row, for those that want them and are not broken."""
     broken: frozenset[int]
     """Rows whose logits are NaN, infinite, or all banned."""
+    broken_chunks: frozenset[int] = frozenset()
+    """Chunks of the schedule that have left something in the cache that is no number."""
 
 
 @torch.inference_mode()

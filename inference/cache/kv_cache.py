@@ -117,6 +117,20 @@ class KVCache:
                 tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, slot_mapping[:tokens], new)
         return cached
 
+    def are_finite(self, pieces: Sequence[tuple[int, int, int]]) -> list[bool]:
+        """Whether the last layer's keys are numbers, for each piece: positions `first` to `last` of `slot`.
+
+        Whatever becomes NaN or infinite on its way through the layers is so there. On a GPU this waits for it.
+        """
+        if not pieces or not self._layers:
+            return [True] * len(pieces)
+        keys = self._layers[max(self._layers)][0]
+        if self.is_head_major:
+            slots, row_length, kv_heads, head_dim = keys.shape
+            keys = keys.view(slots, kv_heads, row_length, head_dim).transpose(1, 2)
+        finite = [keys[slot, first:last].isfinite().all() for slot, first, last in pieces]
+        return [bool(is_finite) for is_finite in torch.stack(finite).tolist()]
+
     @property
     def bytes(self) -> int:
         return sum(part.numel() * part.element_size() for layer in self._layers.values() for part in layer)

@@ -11,7 +11,7 @@ from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint
 from interface.engine import Counters
-from interface.events import Failed
+from interface.events import Failed, Finished
 from tests.support.tiny_models import (
     CONTEXT,
     Inbox,
@@ -98,7 +98,7 @@ def test_the_next_sequences_in_its_slot_are_as_on_a_fresh_server(architecture: s
 def test_a_prompt_that_is_aborted_before_it_breaks_leaves_nothing_behind() -> None:
     engine, inbox = poisoned_engine("llama", max_streams=1, prefill_chunk=16), Inbox()
     for _ in range(2):
-        leaving = submit(engine, inbox, POISON + HEALTHY[2] * 2, 12, temperature=0)
+        leaving = submit(engine, inbox, HEALTHY[2] * 2 + POISON, 12, temperature=0)
         engine.step()
         engine.abort(leaving)
         run_until_idle(engine)
@@ -106,6 +106,31 @@ def test_a_prompt_that_is_aborted_before_it_breaks_leaves_nothing_behind() -> No
         staying = submit(engine, inbox, HEALTHY[1], 12, temperature=0)
         run_until_idle(engine)
         assert inbox.token_ids(staying) == reference("llama", HEALTHY[1], 12)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("architecture", "compiled"), [("llama", False), ("gpt2", False), ("mistral", False), ("llama", True)]
+)
+def test_a_prompt_fails_at_the_piece_that_breaks_and_is_offered_to_no_other(architecture: str, compiled: bool) -> None:
+    engine, inbox = poisoned_engine(architecture, max_streams=2, prefill_chunk=8, compile=compiled), Inbox()
+    begun = f"{HEALTHY[0]}, {POISON} and then "
+    neighbour = submit(engine, inbox, HEALTHY[1], 40, temperature=0)
+    engine.step()
+    leaving = submit(engine, inbox, begun + HEALTHY[2] * 2, 12, temperature=0)
+    for _ in range(20):
+        engine.step()
+    end = inbox.end(leaving)
+    assert isinstance(end, Failed)
+    assert "NaN" in end.message
+    assert engine.counters().running == 1, "it has not waited for the last piece of its prompt"
+    again = submit(engine, inbox, f"{HEALTHY[0]}, {HEALTHY[1]}", 12, temperature=0)
+    run_until_idle(engine)
+    second = inbox.end(again)
+    assert isinstance(second, Finished)
+    assert second.cached_tokens == 0, "not even what was computed before it broke"
+    assert inbox.token_ids(again) == reference(architecture, f"{HEALTHY[0]}, {HEALTHY[1]}", 12)
+    assert inbox.token_ids(neighbour) == reference(architecture, HEALTHY[1], 40)
 
 
 @pytest.mark.timeout(120)
