@@ -22,12 +22,10 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Listed
 from dataclasses import asdict
 from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from config import Config
 from inference.model_runner import ModelRunner
@@ -36,30 +34,14 @@ from inference.scheduling.sample_args import RowLogprobs
 from inference.scheduling.scheduler import Schedule, Scheduler
 from inference.scheduling.sequence import Sequence
 from inference.tensor_thread import on_tensor_thread
-from inference.text.prompts import PromptEncoder
-from inference.text.templates import Rendered
-from inference.text.token_bytes import TokenBytes
+from inference.text.text_side import TextSide
 from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from interface.completion import completion, stream_event
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
-from interface.errors import (
-    EngineFailed,
-    PromptTooLong,
-    QueueFull,
-    RequestError,
-    UnsupportedModel,
-)
+from interface.errors import EngineFailed, QueueFull, UnsupportedModel
 from interface.events import Event, Failed, Finished, PromptEcho, Token
-from interface.requests import (
-    DEFAULT_MAX_TOKENS,
-    EncodedRequest,
-    GenerationRequest,
-    Prompt,
-    SamplingParams,
-    SequenceId,
-    text_request,
-)
+from interface.requests import EncodedRequest, GenerationRequest, Prompt, SamplingParams, SequenceId, text_request
 
 log = logging.getLogger("engine")
 
@@ -88,8 +70,6 @@ class Engine:
             raise UnsupportedModel(f"{config.model}: {error}") from error
 
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
-        self._eos_ids = checkpoint.eos_ids
-        self._sampling_defaults = dict(checkpoint.sampling_defaults)
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
             lambda: ModelRunner(
@@ -97,12 +77,14 @@ class Engine:
             )
         )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
-        self._prompts = PromptEncoder(
-            checkpoint.tokenizer, checkpoint.context, self._runner.vocabulary, checkpoint.eos_ids
+        self._text = TextSide(
+            checkpoint.tokenizer,
+            checkpoint.context,
+            self._runner.vocabulary,
+            checkpoint.eos_ids,
+            checkpoint.sampling_defaults,
         )
-        self._token_bytes = TokenBytes(checkpoint.tokenizer)
         self.turns = Turns(self.step)
-        self.info = ModelInfo(checkpoint.context, self._runner.vocabulary, _tokenizer_info(checkpoint.tokenizer))
         # Other threads share these with the stepping one.
         self._lock = threading.Lock()
         self._arrivals: deque[Sequence | SequenceId] = deque()  # submits and aborts, in order
@@ -223,6 +205,10 @@ class Engine:
 
     # --- What any thread may ask ------------------------------------------------------------------------------------
 
+    @property
+    def info(self) -> ModelInfo:
+        return self._text.info
+
     def encode(self, requests: Listed[GenerationRequest]) -> list[EncodedRequest]:
         """Render and tokenize prompts, compile grammars, settle the sampling parameters; touches no engine state.
 
@@ -232,9 +218,7 @@ class Engine:
             PromptTooLong: it does not fit the context together with its max_tokens.
             RequestError: the model cannot take the prompt, or cannot do what the request asks for.
         """
-        prompts = {id(request.prompt): request.prompt for request in requests}
-        rendered = {key: self._prompts.render_checked(prompt) for key, prompt in prompts.items()}
-        return [self._encoded(request, rendered[id(request.prompt)]) for request in requests]
+        return self._text.encode(requests)
 
     def submit(self, requests: Listed[EncodedRequest], sink: Sink) -> None:
         """Queue all of these sequences, or none, without waiting. Their events go to `sink`, on the stepping thread.
@@ -263,11 +247,11 @@ class Engine:
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
         """Return a prompt's token ids, and the text of each."""
-        return self._prompts.tokenize(prompt)
+        return self._text.tokenize(prompt)
 
     def detokenize(self, token_ids: Listed[int]) -> str:
         """Return the text of token ids, special tokens included."""
-        return self._prompts.detokenize(token_ids)
+        return self._text.detokenize(token_ids)
 
     # --- For synchronous callers ------------------------------------------------------------------------------------
 
@@ -315,59 +299,10 @@ class Engine:
                 self.abort(encoded.sequence_id)
                 self.turns.step()
 
-    # --- Prompts and parameters -------------------------------------------------------------------------------------
-
-    def _encoded(self, request: GenerationRequest, rendered: Rendered) -> EncodedRequest:
-        params = self._settled(request, len(rendered.token_ids))
-        reader = self._prompts.reader(request, rendered.text)
-        return EncodedRequest(request, rendered.token_ids, params, self._prompts.grammar(request, reader), reader)
-
-    def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SamplingParams:
-        """The request's parameters, where it names none the model's own, and where that has none the documented."""
-        params = request.params
-        self._check_token_ids("logit_bias", params.logit_bias or ())
-        self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
-        defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        defaults |= {"repetition_penalty": 1.0} | self._sampling_defaults
-        chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
-        return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
-
-    def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
-        largest = max(token_ids, default=0)
-        if largest >= self.info.vocabulary:
-            message = f"{param}: expected token ids below {self.info.vocabulary}, got {largest}."
-            raise RequestError(message, param)
-
-    def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
-        """How many tokens the request may generate; raises PromptTooLong."""
-        room = self.info.context - prompt_tokens
-        wanted = request.params.max_tokens
-        if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
-            raise PromptTooLong(prompt_tokens, wanted or 1, self.info.context)
-        if wanted is None:
-            wanted = room if request.fill_context else DEFAULT_MAX_TOKENS
-        return min(wanted, room)
-
     def _sequence(self, encoded: EncodedRequest, sink: Sink) -> Sequence:
-        params = encoded.params
-        decode = self._prompts.decoder(encoded)
-        return Sequence(encoded, sink, decode, self._ends(params), self._token_bytes)
-
-    def _ends(self, params: SamplingParams) -> dict[int, str | int | None]:
-        """The tokens that end a text, each with what is said to be the reason then."""
-        eos: dict[int, str | int | None] = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
-        stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
-        # Special tokens have no text in the answer where a stop string could be found.
-        special = {token: token_id for token_id, token in self._token_bytes.special_tokens.items()}
-        return eos | stops | {special[stop]: stop for stop in params.stop or () if stop in special}
+        return Sequence(encoded, sink, self._text.answer(encoded), self._text.ends(encoded.params))
 
 
 def _as_dict(answer: Any) -> dict[str, Any]:
     """A dataclass as the JSON object that a client would get, without the fields that are None."""
     return {name: value for name, value in asdict(answer).items() if value is not None}
-
-
-def _tokenizer_info(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
-    info = {name: getattr(tokenizer, name, None) for name in names}
-    return {"tokenizer_class": type(tokenizer).__name__, **info}

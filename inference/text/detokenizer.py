@@ -9,6 +9,8 @@ this holds for valid UTF-8; what they decode invalid bytes to depends on the byt
 
 from collections.abc import Callable, Sequence
 
+Decode = Callable[[Sequence[int]], str]
+
 REPLACEMENT = "\ufffd"
 CONTEXT = 8
 """Tokens kept before the new ones, so that none is decoded alone."""
@@ -17,7 +19,7 @@ CONTEXT = 8
 class Detokenizer:
     """One request's text, piece by piece."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._window: list[int] = []
         self._returned = 0  # characters of the decoded window that have been returned

@@ -1,8 +1,8 @@
 """The text of one sequence's answer, token by token: detokenized, and ended by stop strings and stop tokens."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
-from inference.text.detokenizer import Detokenizer
+from inference.text.detokenizer import Decode, Detokenizer
 from inference.text.stop_strings import StopStrings
 from interface.requests import SamplingParams
 
@@ -16,9 +16,7 @@ class OutputText:
         params: the stop strings and what belongs to them.
     """
 
-    def __init__(
-        self, decode: Callable[[Sequence[int]], str], ends: Mapping[int, str | int | None], params: SamplingParams
-    ) -> None:
+    def __init__(self, decode: Decode, ends: Mapping[int, str | int | None], params: SamplingParams) -> None:
         self._detokenizer = Detokenizer(decode)
         self._stop_strings = StopStrings(params.stop or (), params.include_stop_str_in_output)
         self._ends = ends

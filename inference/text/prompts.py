@@ -3,12 +3,13 @@
 All of it happens on worker threads, before a request is submitted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
+from inference.text.detokenizer import Decode
 from inference.text.grammar import CompiledGrammar, GrammarCompiler, Thought
 from inference.text.prompt_length import tokens_at_least
 from inference.text.response_parser import Parser, ResponseFormat, Tools
@@ -17,8 +18,6 @@ from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
 from interface.engine import Tokenized
 from interface.errors import PromptTooLong, UnusablePrompt
 from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, Grammar, Prompt, TokenPrompt
-
-Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True, slots=True)

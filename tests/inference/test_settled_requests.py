@@ -59,13 +59,13 @@ def test_the_api_says_of_each_of_them_that_the_default_is_the_models_own() -> No
 def test_a_prompt_of_a_megabyte_is_refused_without_being_tokenized_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = tiny_engine()
     seen: list[int] = []
-    whole = engine._prompts._tokenized
+    whole = engine._text.prompts._tokenized
 
     def watched(text: str, add_special_tokens: bool = False) -> list[int]:
         seen.append(len(text))
         return whole(text, add_special_tokens)
 
-    monkeypatch.setattr(engine._prompts, "_tokenized", watched)
+    monkeypatch.setattr(engine._text.prompts, "_tokenized", watched)
     with pytest.raises(PromptTooLong, match=r"^The prompt has at least \d+ tokens .* the context holds 160\."):
         engine.encode([text_request("word " * 200_000)])
     assert sum(seen) < 2_000

@@ -168,14 +168,14 @@ def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
     engine, inbox = tiny_engine(), Inbox()
     unlucky_id = reference("llama", "unlucky", 3)[2]
     assert unlucky_id not in reference("llama", "lucky", 8)
-    decode_all = engine._prompts._decode
+    decode_all = engine._text.prompts._decode
 
     def brittle_decode(token_ids: Sequence[int]) -> str:
         if unlucky_id in token_ids:
             raise IndexError("piece id is out of range")
         return decode_all(token_ids)
 
-    engine._prompts._decode = brittle_decode  # type: ignore[method-assign, assignment]
+    engine._text.prompts._decode = brittle_decode  # type: ignore[method-assign, assignment]
     lucky = submit(engine, inbox, "lucky", max_tokens=8, temperature=0)
     unlucky = submit(engine, inbox, "unlucky", max_tokens=8, temperature=0)
     run_until_idle(engine)

@@ -65,8 +65,8 @@ class Place:
 PLACES = {
     "forward": Place(lambda parts: (parts.engine._runner, "forward"), 500, survives=False),
     "step": Place(lambda parts: (parts.engine._runner, "step"), 500, survives=False),
-    "tokenizer": Place(lambda parts: (parts.engine._prompts, "render_checked"), 500),
-    "reader": Place(lambda parts: (parts.engine._prompts, "decoder"), 500),
+    "tokenizer": Place(lambda parts: (parts.engine._text.prompts, "render_checked"), 500),
+    "reader": Place(lambda parts: (parts.engine._text.prompts, "decoder"), 500),
     "delivery": Place(lambda parts: (RequestLog, "record"), 500),
     "step's count": Place(lambda parts: (parts.service.driver.metrics, "step"), 200),
     "count": Place(lambda parts: (parts.service.driver.metrics, "generation"), 200),

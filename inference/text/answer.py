@@ -1,0 +1,127 @@
+"""One sequence's answer: what its tokens say, and when they came. Makes the events of the sequence.
+
+The same for every engine that makes token ids, wherever it computes them.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from inference.text.detokenizer import Decode
+from inference.text.output_text import OutputText
+from inference.text.token_bytes import TokenBytes
+from interface.events import Failed, Finished, FinishReason, Logprobs, Part, PromptEcho, Token, TokenLogprob
+from interface.requests import EncodedRequest, TextPrompt
+
+
+class Answer:
+    """Takes the tokens of one sequence in their order: `push` each, then `take` its event.
+
+    Args:
+        decode: makes text of token ids.
+        ends: the tokens that end the text, each with what `Finished.stop_reason` says then.
+        token_bytes: what each token is by itself.
+    """
+
+    def __init__(
+        self,
+        encoded: EncodedRequest,
+        decode: Decode,
+        ends: Mapping[int, str | int | None],
+        token_bytes: TokenBytes,
+    ) -> None:
+        self.tokens = 0
+        self._prompt_ids = encoded.prompt_ids
+        self._request = encoded.request
+        self._decode = decode
+        self._text = OutputText(decode, ends, encoded.params)
+        self._pushed = ""
+        self._parser = None if encoded.reader is None else encoded.reader.start()
+        self._reasoning_tokens = 0
+        self._token_bytes = token_bytes
+        self._submitted_at = time.perf_counter()
+        self._admitted_at: float | None = None
+        self._first_token_at: float | None = None
+        self._last_token_at: float | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the text has ended: by one of its `ends`, or by a stop string."""
+        return self._text.is_ended
+
+    def admit(self) -> None:
+        """Note that the engine begins with the prompt now."""
+        self._admitted_at = time.perf_counter()
+
+    def push(self, token_id: int) -> None:
+        """Add the next token; `is_ended` says then whether the text goes on."""
+        self.tokens += 1
+        self._pushed = self._text.push(token_id)
+
+    def take(self, token_id: int, is_last: bool, logprobs: Logprobs | None = None) -> Token:
+        """Return the event of the token that was pushed; with the last one comes all that was held back."""
+        text = self._pushed + self._text.flush() if is_last else self._pushed
+        ms, is_first = self._tick()
+        parts = self._parts_of(text, is_last)
+        return Token(text, token_id, ms, is_first, self._request.index, logprobs, parts)
+
+    def echo(self, logprobs: Sequence[Logprobs] = ()) -> PromptEcho | None:
+        """Return the event that repeats the prompt, if the request asked for it.
+
+        Args:
+            logprobs: those of the prompt's tokens, from the second one on, if they are known.
+        """
+        if not self._request.echo:
+            return None
+        prompt = self._request.prompt
+        text = prompt.text if isinstance(prompt, TextPrompt) else self._decode(self._prompt_ids)
+        tokens = [Logprobs(self.describe(token_id, None)) for token_id in self._prompt_ids]
+        tokens[1 : 1 + len(logprobs)] = logprobs
+        return PromptEcho(text, tuple(tokens), self._request.index)
+
+    def describe(self, token_id: int, logprob: float | None) -> TokenLogprob:
+        """Return a token as the log probabilities show it."""
+        return TokenLogprob(
+            token_id, self._token_bytes.text_of(token_id), self._token_bytes.bytes_of(token_id), logprob
+        )
+
+    def finish(self, reason: FinishReason, cached_tokens: int = 0) -> Finished:
+        """Return the terminal event, as of now."""
+        now = time.perf_counter()
+        admitted = now if self._admitted_at is None else self._admitted_at
+        first = now if self._first_token_at is None else self._first_token_at
+        last = first if self._last_token_at is None else self._last_token_at
+        return Finished(
+            finish_reason=reason,
+            prompt_tokens=len(self._prompt_ids),
+            completion_tokens=self.tokens,
+            prefill_ms=1e3 * (first - admitted),
+            decode_ms=1e3 * (last - first),
+            total_ms=1e3 * (now - self._submitted_at),
+            cached_tokens=cached_tokens,
+            reasoning_tokens=self._reasoning_tokens,
+            stop_reason=self._text.stop_reason,
+            index=self._request.index,
+        )
+
+    def fail(self, message: str) -> Failed:
+        """Return the terminal event of a sequence that the engine could not finish."""
+        return Failed(message, "engine_error", self._request.index)
+
+    def _parts_of(self, text: str, is_last: bool) -> tuple[Part, ...] | None:
+        """What the answer's text adds to its content, reasoning and tool calls; None if the request wants none."""
+        if self._parser is None:
+            return None
+        parts: tuple[Part, ...] = self._parser.feed(text)
+        self._reasoning_tokens += self._parser.is_reasoning
+        return (*parts, *self._parser.finish()) if is_last else parts
+
+    def _tick(self) -> tuple[float, bool]:
+        """Milliseconds since the token before (for the first: since admission), and whether it is the first."""
+        now = time.perf_counter()
+        is_first = self._first_token_at is None
+        before = self._admitted_at if is_first else self._last_token_at
+        assert before is not None
+        if is_first:
+            self._first_token_at = now
+        self._last_token_at = now
+        return 1e3 * (now - before), is_first

@@ -1,0 +1,114 @@
+"""Everything between a request and token ids, in both directions: what a model's tokenizer and settings decide.
+
+No tensors, and no idea of where the model is computed: our engine has it in this process, other services elsewhere.
+Any thread may call any method.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from inference.text.answer import Answer
+from inference.text.prompts import PromptEncoder
+from inference.text.templates import Rendered
+from inference.text.token_bytes import TokenBytes
+from interface.engine import ModelInfo, Tokenized
+from interface.errors import PromptTooLong, RequestError
+from interface.requests import DEFAULT_MAX_TOKENS, EncodedRequest, GenerationRequest, Prompt, SamplingParams
+
+Ends = Mapping[int, str | int | None]
+"""The tokens that end a text, each with what is said to be the reason then."""
+
+
+class TextSide:
+    """The text side of one model.
+
+    Args:
+        vocabulary: how many tokens the model has logits for.
+        eos_ids: the tokens with which the model ends its text.
+        sampling_defaults: the model's own, under the names of `SamplingParams`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        vocabulary: int,
+        eos_ids: Collection[int],
+        sampling_defaults: Mapping[str, float],
+    ) -> None:
+        self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer))
+        self.prompts = PromptEncoder(tokenizer, context, vocabulary, eos_ids)
+        self._eos_ids = eos_ids
+        self._sampling_defaults = dict(sampling_defaults)
+        self._token_bytes = TokenBytes(tokenizer)
+
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        """Render and tokenize prompts, compile grammars, settle the sampling parameters.
+
+        Requests that share a prompt object share the work.
+
+        Raises:
+            PromptTooLong: it does not fit the context together with its max_tokens.
+            RequestError: the model cannot take the prompt, or cannot do what the request asks for.
+        """
+        prompts = {id(request.prompt): request.prompt for request in requests}
+        rendered = {key: self.prompts.render_checked(prompt) for key, prompt in prompts.items()}
+        return [self._encoded(request, rendered[id(request.prompt)]) for request in requests]
+
+    def answer(self, encoded: EncodedRequest) -> Answer:
+        """Return what makes the events of a request, to which the engine shows its tokens."""
+        return Answer(encoded, self.prompts.decoder(encoded), self.ends(encoded.params), self._token_bytes)
+
+    def ends(self, params: SamplingParams) -> Ends:
+        """The tokens that end a text."""
+        eos: dict[int, str | int | None] = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
+        stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
+        # Special tokens have no text in the answer where a stop string could be found.
+        special = {token: token_id for token_id, token in self._token_bytes.special_tokens.items()}
+        return eos | stops | {special[stop]: stop for stop in params.stop or () if stop in special}
+
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        """Return a prompt's token ids, and the text of each."""
+        return self.prompts.tokenize(prompt)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens included."""
+        return self.prompts.detokenize(token_ids)
+
+    def _encoded(self, request: GenerationRequest, rendered: Rendered) -> EncodedRequest:
+        params = self._settled(request, len(rendered.token_ids))
+        reader = self.prompts.reader(request, rendered.text)
+        return EncodedRequest(request, rendered.token_ids, params, self.prompts.grammar(request, reader), reader)
+
+    def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SamplingParams:
+        """The request's parameters, where it names none the model's own, and where that has none the documented."""
+        params = request.params
+        self._check_token_ids("logit_bias", params.logit_bias or ())
+        self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
+        defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+        defaults |= {"repetition_penalty": 1.0} | self._sampling_defaults
+        chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
+        return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
+
+    def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
+        largest = max(token_ids, default=0)
+        if largest >= self.info.vocabulary:
+            message = f"{param}: expected token ids below {self.info.vocabulary}, got {largest}."
+            raise RequestError(message, param)
+
+    def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
+        """How many tokens the request may generate; raises PromptTooLong."""
+        room = self.info.context - prompt_tokens
+        wanted = request.params.max_tokens
+        if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
+            raise PromptTooLong(prompt_tokens, wanted or 1, self.info.context)
+        if wanted is None:
+            wanted = room if request.fill_context else DEFAULT_MAX_TOKENS
+        return min(wanted, room)
+
+
+def _tokenizer_info(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | None]:
+    names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
+    info = {name: getattr(tokenizer, name, None) for name in names}
+    return {"tokenizer_class": type(tokenizer).__name__, **info}
