@@ -274,7 +274,7 @@ class Engine:
         """
         for event in self._events_of(prompt, settings):
             if not isinstance(event, PromptEcho):
-                yield _as_dict(stream_event(event))
+                yield dict(stream_event(event))
 
     def _events_of(self, prompt: str | Prompt, settings: dict[str, Any]) -> Iterator[PromptEcho | Token | Finished]:
         """Submit a request and take turns stepping until it has ended."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import pydantic_core
 from pydantic import ConfigDict, TypeAdapter
 
 SAFE_HEADERS = {"x-content-type-options": "nosniff"}
@@ -42,7 +43,10 @@ def model_answer(content: Any, status: int = 200, headers: dict[str, str] | None
 
 
 def to_json(content: Any) -> bytes:
-    """Return a dataclass or a model as JSON, without the fields that are None; a `Wire` says itself what it sends."""
+    """Return content as JSON: a dict as it is, a dataclass or a model without the fields that are None.
+
+    A `Wire` says itself what it sends.
+    """
     kind: Any = type(content)
     return _serializer_of(kind)(content)
 
@@ -50,5 +54,7 @@ def to_json(content: Any) -> bytes:
 @cache
 def _serializer_of(kind: type) -> Callable[[Any], bytes]:
     """What makes JSON of a type. (A stream calls it for each token, so it is not looked up through the adapter.)"""
+    if kind is dict:
+        return pydantic_core.to_json
     is_wire = issubclass(kind, Wire)
     return partial(TypeAdapter(kind).serializer.to_json, exclude_none=not is_wire, exclude_defaults=is_wire)

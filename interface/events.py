@@ -61,7 +61,7 @@ class PromptEcho:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every token, and a frozen one takes five times as long
 class Token:
     """One token. `ms` is the prefill's time for the first one, else the time since the token before it.
 

@@ -10,6 +10,7 @@ Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 
 import contract
@@ -101,17 +102,23 @@ class Gate:
     def _sending(self, exchange: Exchange, send: Send) -> Send:
         """`send` with an eye on how far the answer has come."""
 
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
-                    message["headers"] = [*message["headers"], (b"connection", b"close")]
-                await send(message)
-            else:
-                await send(message)
-                exchange.is_complete = not message.get("more_body", False)
+        def sending(message: Message) -> Awaitable[None]:
+            if message.get("more_body", False):
+                return send(message)  # a coroutine of our own around each token's would cost as much as the rest
+            return self._send_start_or_end(exchange, send, message)
 
         return sending
+
+    async def _send_start_or_end(self, exchange: Exchange, send: Send, message: Message) -> None:
+        """Send the message that begins an answer, or the one that ends it."""
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+        else:
+            await send(message)
+            exchange.is_complete = True
 
     async def _finish(self, exchange: Exchange, scope: Scope, send: Send) -> None:
         """End an answer that the application has left unfinished."""

@@ -30,6 +30,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from config import Config
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
@@ -259,21 +260,21 @@ class ScriptedEngine:
         self.stepping_threads.add(threading.get_ident())
         events: dict[Sink, list[tuple[SequenceId, Event]]] = defaultdict(list)
         with self._lock:
-            self._lock.wait_for(lambda: self._allowance != 0 or self._arrivals, timeout=0.5)
+            if self._allowance == 0:
+                self._lock.wait_for(lambda: self._allowance != 0 or self._arrivals, timeout=0.5)
             self._take_arrivals(events)
             may_make_tokens = self._allowance != 0
             if self._allowance:
                 self._allowance -= 1
         if may_make_tokens:
             self.steps += 1
-            running = list(self._scripts.values())[: self.slots]
+            running = list(islice(self._scripts.values(), self.slots))
             self._take_time(running)
             for one in running:
                 self._advance(one, events)
         for sink, its_events in events.items():
             sink(its_events)
-        with self._lock:
-            return bool(self._arrivals or self._scripts)
+        return bool(self._arrivals or self._scripts)
 
     def counters(self) -> Counters:
         in_flight = len(self._scripts)
@@ -313,8 +314,7 @@ class ScriptedEngine:
                 events[one.sink].append((arrival, one.finished("abort")))
 
     def _take_time(self, running: Sequence[Script]) -> None:
-        seconds = max((one.seconds_per_step for one in running), default=0.0)
-        if seconds := max(seconds, self.seconds_per_step):
+        if seconds := max([self.seconds_per_step, *[one.seconds_per_step for one in running]]):
             time.sleep(seconds)
 
     def _advance(self, one: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
