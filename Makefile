@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: soak help clients serve demo test check bench-transport bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: soak help clients serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ check: .venv/dev  ## lint, format and types, of Python and C++
 
 bench-transport: .venv/dev  ## what a token's way to the client costs, compared with FastAPI and a thread hop per token
 	$(BIN)/python -m study.benchmarks.bench_transport
+
+bench-chat: .venv/dev  ## what a chat's stream costs, compared with /generate, through both doors
+	$(BIN)/python -m study.benchmarks.bench_chat
 
 lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
 	$(BIN)/python -m study.three_servers

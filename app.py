@@ -33,7 +33,7 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
         contract.check_encoding(request.headers.get("content-encoding"))
         contract.check_media_type(request.headers.get("content-type"))
     rest = request.path_params.get("rest", "")
-    incoming = contract.Incoming(await read_body(request), rest, driver.models)
+    incoming = contract.Incoming(await read_body(request), rest, driver.models, driver.config.fingerprint)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         return respond(request, await driver.ask(call.ask))

@@ -9,6 +9,7 @@ is no setting is an error: a misspelt limit must not pass for a limit.
 """
 
 import dataclasses
+import hashlib
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+VERSION = "2.0.dev0"
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
 PREFIX = "ENGINE_"
 BACKENDS = ("own",)
@@ -206,6 +208,12 @@ class Config:
     def of_engine(self) -> dict[str, Any]:
         """The settings that are for the engine, by name."""
         return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.metadata["engine"]}
+
+    @property
+    def fingerprint(self) -> str:
+        """Says which version with which weights has answered: as long as it stays, a seed gives the same tokens."""
+        weights = (self.model, self.device, self.dtype, self.quantize, self.compile, self.generation_config)
+        return f"token-by-token-{VERSION}-{hashlib.sha256(repr(weights).encode()).hexdigest()[:8]}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Config":

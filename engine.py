@@ -39,7 +39,7 @@ from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from interface.completion import completion, stream_event
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
-from interface.errors import EngineFailed, QueueFull, UnsupportedModel
+from interface.errors import EngineFailed, QueueFull, TooManySequences, UnsupportedModel
 from interface.events import Event, Failed, Finished, PromptEcho, Token
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SamplingParams, SequenceId, text_request
 
@@ -224,9 +224,12 @@ class Engine:
         """Queue all of these sequences, or none, without waiting. Their events go to `sink`, on the stepping thread.
 
         Raises:
-            QueueFull: `max_streams` and `max_waiting` leave no room for all of them.
+            TooManySequences: there never is room for all of them.
+            QueueFull: there is not enough room for all of them just now.
             EngineFailed: the engine has failed for good.
         """
+        if len(requests) > self._capacity:
+            raise TooManySequences(len(requests), self._capacity)
         sequences = [self._sequence(encoded, sink) for encoded in requests]
         with self._lock:
             if self._failure is not None:

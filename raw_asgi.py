@@ -39,7 +39,7 @@ async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, re
         contract.check_encoding(header(scope, b"content-encoding"))
         contract.check_media_type(header(scope, b"content-type"))
     rest = route_path(scope).removeprefix(endpoint.path + "/")
-    incoming = contract.Incoming(await read_body(receive), rest, driver.models)
+    incoming = contract.Incoming(await read_body(receive), rest, driver.models, driver.config.fingerprint)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         await respond(scope, send, await driver.ask(call.ask))

@@ -44,7 +44,9 @@ def generate(
         contract.check_encoding(environ.get("HTTP_CONTENT_ENCODING"))
         contract.check_media_type(environ.get("CONTENT_TYPE"))
     rest = route_path(environ).removeprefix(endpoint.path + "/")
-    call = contract.parse(endpoint, contract.Incoming(read_body(environ), rest, driver.models))
+    call = contract.parse(
+        endpoint, contract.Incoming(read_body(environ), rest, driver.models, driver.config.fingerprint)
+    )
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))
     generation = driver.submit(call.requests, request_id(environ))

@@ -40,6 +40,8 @@ class Incoming:
     """What follows the endpoint's path, for endpoints with `takes_rest`."""
     models: Sequence[str] = ()
     """The names under which the model is served; the first one is the default."""
+    fingerprint: str | None = None
+    """What version and weights answer."""
 
 
 @dataclass(frozen=True, slots=True)

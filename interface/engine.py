@@ -78,7 +78,8 @@ class EngineProtocol(Lexicon, Protocol):
         """Queue all of these sequences, or none, without waiting. Their events go to `sink`.
 
         Raises:
-            QueueFull: there is not enough room for all of them.
+            TooManySequences: there never is room for all of them.
+            QueueFull: there is not enough room for all of them just now.
             EngineFailed: the engine has failed for good.
         """
 

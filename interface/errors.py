@@ -35,6 +35,17 @@ class UnsupportedFeature(RequestError):
     """The request asks for something that this model or this engine cannot do."""
 
 
+class TooManySequences(RequestError):
+    """The request asks for more sequences than there is room for, even when nothing else runs."""
+
+    def __init__(self, sequences: int, capacity: int) -> None:
+        super().__init__(
+            f"The request asks for {sequences} sequences (its choices for each of its prompts), and this server holds "
+            f"{capacity} at once. Ask for fewer choices, or for fewer prompts at a time.",
+            "n",
+        )
+
+
 class QueueFull(RuntimeError):
     """Every slot and every place in the queue is taken."""
 

@@ -40,13 +40,25 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallPart:
-    """A whole tool call. `arguments` is a JSON object as text."""
+    """A tool call. `arguments` is a JSON object as text.
+
+    If the call is not whole, that is only its beginning, and the rest follows in `ArgumentsPart`s. An engine sends a
+    call in pieces only if a grammar holds the model to it, so that it cannot turn out to be none.
+    """
 
     name: str
     arguments: str
+    is_whole: bool = True
 
 
-Part = TextPart | ToolCallPart
+@dataclass(frozen=True, slots=True)
+class ArgumentsPart:
+    """More of the arguments of the call that began last."""
+
+    text: str
+
+
+Part = TextPart | ToolCallPart | ArgumentsPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +94,17 @@ class Token:
         if self.parts is not None:
             return self.parts
         return (TextPart("content", self.text),) if self.text else ()
+
+    @property
+    def only_content(self) -> str | None:
+        """Its text, if there is nothing to it but content: so it is with nearly every token."""
+        parts = self.parts
+        if parts is None:
+            return self.text
+        if not parts:
+            return ""
+        only = parts[0]
+        return only.text if len(parts) == 1 and isinstance(only, TextPart) and only.kind == "content" else None
 
 
 @dataclass(frozen=True, slots=True)

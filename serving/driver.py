@@ -23,7 +23,7 @@ from anyio import from_thread, to_thread
 from backends.load import load_service
 from config import Config
 from interface.engine import Counters, EngineService, Lexicon, ModelInfo, Tokenized
-from interface.errors import EngineUnavailable, LoadError, QueueFull
+from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, Prompt, SequenceId
 from interface.vitals import Vitals
@@ -183,6 +183,8 @@ class Driver:
 
     def _check_room(self, sequences: int) -> None:
         room = self.config.max_streams + self.config.max_waiting
+        if sequences > room:
+            raise TooManySequences(sequences, room)
         if len(self._open) + sequences > room:
             raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {room}")
 

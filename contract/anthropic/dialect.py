@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from contract.answers import Answer, to_json
+from contract.answers import Answer, Wire, model_answer
 from contract.refusals import RETRY, Refusal, overflow_message
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
@@ -24,19 +22,17 @@ GIVE_UP = {"x-should-retry": "false"}
 """Tells the SDKs that another try is useless."""
 
 
-class ErrorContent(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+@dataclass(frozen=True, slots=True)
+class ErrorContent(Wire):
     type: str
     message: str
 
 
-class ErrorBody(BaseModel):
+@dataclass(frozen=True, slots=True)
+class ErrorBody(Wire):
     """Why there is no other answer, or the last event of a stream that the service could not finish."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["error"] = "error"
+    type: Literal["error"]
     error: ErrorContent
 
 
@@ -54,7 +50,7 @@ class AnthropicDialect:
             case RequestError():
                 return error_answer(400, str(error))
             case EngineFailed():
-                return error_answer(503, str(error), GIVE_UP)
+                return error_answer(500, str(error), GIVE_UP)
             case QueueFull() | EngineUnavailable():
                 return error_answer(503, str(error), RETRY)
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
@@ -72,8 +68,8 @@ DIALECT = AnthropicDialect()
 
 
 def error_answer(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, to_json(error_body(status, message)), headers=headers or {})
+    return model_answer(error_body(status, message), status, headers)
 
 
 def error_body(status: int, message: str) -> ErrorBody:
-    return ErrorBody(error=ErrorContent(type=TYPES.get(status, "invalid_request_error"), message=message))
+    return ErrorBody("error", ErrorContent(TYPES.get(status, "invalid_request_error"), message))

@@ -1,17 +1,14 @@
 """`POST /v1/messages`, and `/v1/messages/count_tokens`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from pydantic import BaseModel, ConfigDict
-
-from contract.answers import Answer
+from contract.answers import Answer, Wire, model_answer
 from contract.anthropic.answer import (
     AssistantMessage,
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
-    MessageBuilder,
     MessageDelta,
     MessageStart,
     MessageStop,
@@ -19,13 +16,14 @@ from contract.anthropic.answer import (
     StreamEvent,
 )
 from contract.anthropic.dialect import DIALECT, ErrorBody, error_body
+from contract.anthropic.message_builder import MessageBuilder
 from contract.anthropic.request import CountTokensBody, MessagesBody
 from contract.bodies import check_model, read_body
-from contract.endpoints import Accepted, Endpoint, Incoming, Question, Writer
+from contract.endpoints import Accepted, Endpoint, Incoming, Question
 from contract.refusals import DIALECTS
-from contract.sse import data_frame
+from contract.sse import FrameTemplate, frame
 from interface.engine import Lexicon
-from interface.events import Event, Failed, Finished, PromptEcho, Token
+from interface.events import Event, Failed, Finished, Token
 from interface.requests import GenerationRequest
 
 DEFAULT_TEMPERATURE = 1.0
@@ -40,30 +38,42 @@ REFUSALS = {
 }
 
 
+@dataclass(slots=True)
 class MessagesWriter:
     """Each event with its name, which Anthropic's SDKs go by. There is no `[DONE]`."""
 
-    def __init__(self, model: str, prompt_tokens: int) -> None:
-        self.builder = MessageBuilder(model, prompt_tokens)
+    builder: MessageBuilder
+    _template: FrameTemplate | None = field(default=None, init=False)
+    """The frame of the open block's text, to be filled in."""
 
     def start(self) -> bytes:
         return _frame(self.builder.start())
 
     def event(self, event: Event) -> bytes:
         match event:
-            case PromptEcho():
-                return b""
-            case Failed():
-                return _frame(error_body(503 if event.kind == "shutdown" else 500, event.message))
+            case Token():
+                return self._token(event)
             case Finished():
                 return b"".join(map(_frame, self.builder.finish(event)))
-        return b"".join(map(_frame, self.builder.token(event)))
+            case Failed():
+                return _frame(error_body(503 if event.kind == "shutdown" else 500, event.message))
+        return b""
 
     def silence(self) -> bytes:
-        return _frame(Ping())
+        return _frame(Ping("ping"))
 
     def end(self) -> bytes:
         return b""
+
+    def _token(self, token: Token) -> bytes:
+        text = token.only_content
+        if text and self.builder.grow(text):
+            if self._template is None:
+                self._template = FrameTemplate(_frame(self.builder.text_delta(FrameTemplate.TEXT)))
+            return self._template.fill(text)
+        if frames := b"".join(map(_frame, self.builder.token(token))):
+            self._template = None  # another block may have begun
+        return frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +84,21 @@ class MessagesCall:
     stream: bool
     model: str
 
-    def writer(self, accepted: Accepted) -> Writer:
-        return MessagesWriter(self.model, accepted.prompt_tokens[0])
+    def writer(self, accepted: Accepted) -> MessagesWriter:
+        return MessagesWriter(MessageBuilder(self.model, accepted.prompt_tokens[0]))
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
-        builder = MessageBuilder(self.model, accepted.prompt_tokens[0])
+        writer = self.writer(accepted)
         for event in events:
-            match event:
-                case Failed():
-                    return DIALECT.failure(event)
-                case Finished():
-                    list(builder.finish(event))
-                case PromptEcho():
-                    pass
-                case _:
-                    list(builder.token(event))
-        return Answer(200, builder.message.model_dump_json().encode())
+            if isinstance(event, Failed):
+                return DIALECT.failure(event)
+            writer.event(event)
+        return model_answer(writer.builder.message)
 
 
-class TokenCount(BaseModel):
+@dataclass(frozen=True, slots=True)
+class TokenCount(Wire):
     """How many tokens a conversation has."""
-
-    model_config = ConfigDict(extra="forbid")
 
     input_tokens: int
 
@@ -122,20 +125,20 @@ def parse_count_tokens(incoming: Incoming) -> Question:
     prompt = body.prompt()
 
     def count(lexicon: Lexicon) -> Answer:
-        number = len(lexicon.tokenize(prompt).token_ids)
-        return Answer(200, TokenCount(input_tokens=number).model_dump_json().encode())
+        return model_answer(TokenCount(len(lexicon.tokenize(prompt).token_ids)))
 
     return Question(count)
 
 
 def _frame(event: StreamEvent) -> bytes:
-    return data_frame(event.model_dump_json().encode(), event.type)
+    return frame(event, event.type)
 
 
 def _example() -> str:
     """A short stream, as the writer writes it."""
-    writer = MessagesWriter("a-model", 8)
-    writer.builder.message.id = "msg_1"
+    builder = MessageBuilder("a-model", 8)
+    builder.message = replace(builder.message, id="msg_1")
+    writer = MessagesWriter(builder)
     token = Token("The answer is 4.", 311, ms=1.0, is_first=True)
     finished = Finished("stop", 8, 6, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
     return (writer.start() + writer.event(token) + writer.event(finished) + writer.end()).decode()

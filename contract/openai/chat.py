@@ -29,12 +29,13 @@ def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
         parse_response=grammar is None or bool(body.tools),
         fill_context=True,
     )
-    return AssembledCall(requests, body.stream, partial(_assembly, body, model), DIALECT, body.n, body.include_usage)
+    assembly = partial(_assembly, body, model, incoming.fingerprint)
+    return AssembledCall(requests, body.stream, assembly, DIALECT, body.n, body.usage_options)
 
 
-def _assembly(body: ChatBody, model: str, accepted: Accepted) -> ChatAssembly:
+def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Accepted) -> ChatAssembly:
     return ChatAssembly(
-        Head(f"chatcmpl-{accepted.request_id}", model),
+        Head(f"chatcmpl-{accepted.request_id}", model, fingerprint),
         body.n,
         body.prefix(),
         body.logprobs,

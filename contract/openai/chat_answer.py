@@ -10,7 +10,7 @@ from contract.answers import Wire
 from contract.openai.logprobs import ChatLogprobs, chat_logprob
 from contract.openai.stream import FINISH_REASONS, Head
 from contract.openai.usage import CompletionUsage
-from interface.events import Event, Finished, Part, TextPart, Token, ToolCallPart
+from interface.events import ArgumentsPart, Event, Finished, Part, TextPart, Token, ToolCallPart
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -31,13 +31,21 @@ class MessageToolCall(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaFunctionCall(Wire):
+    """A function's name, or a piece of its arguments, or both."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeltaToolCall(Wire):
-    """A tool call, whole. Clients join the strings of one index, so no part of it comes twice."""
+    """A tool call, or a piece of one. Clients join the strings of one index, so no part of it comes twice."""
 
     index: int
-    id: str
-    type: Literal["function"]
-    function: FunctionCall
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: DeltaFunctionCall | None = None
 
 
 @dataclass(slots=True)  # not frozen: one is made for each token, and that would take four times as long
@@ -70,6 +78,7 @@ class ChatCompletionChunk(Wire):
     model: str
     choices: list[ChunkChoice]
     usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ class ChatCompletion(Wire):
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    system_fingerprint: str | None = None
 
 
 @dataclass(slots=True)
@@ -131,14 +141,25 @@ class ChatAssembly:
                 return self._end(event)
         return None
 
+    def only_text(self, token: Token) -> str | None:
+        return None if self.shows_token_ids or (self.shows_logprobs and token.logprobs) else token.only_content
+
+    def text_piece(self, index: int, text: str) -> ChunkChoice:
+        return ChunkChoice(index, Delta(content=text), None, None)
+
     def chunk(self, pieces: list[ChunkChoice], usage: CompletionUsage | None) -> ChatCompletionChunk:
         head = self.head
-        return ChatCompletionChunk(head.id, "chat.completion.chunk", head.created, head.model, pieces, usage)
+        return ChatCompletionChunk(
+            head.id, "chat.completion.chunk", head.created, head.model, pieces, usage, head.system_fingerprint
+        )
 
     def whole(self, pieces: list[ChunkChoice], usage: CompletionUsage) -> ChatCompletion:
         in_order = sorted(pieces, key=_index)  # a stable sort: the pieces of a choice stay in their order
         choices = [_joined(list(its_pieces)) for _, its_pieces in groupby(in_order, key=_index)]
-        return ChatCompletion(self.head.id, "chat.completion", self.head.created, self.head.model, choices, usage)
+        head = self.head
+        return ChatCompletion(
+            head.id, "chat.completion", head.created, head.model, choices, usage, head.system_fingerprint
+        )
 
     def _token(self, token: Token) -> ChunkChoice | None:
         parts = token.as_parts()
@@ -154,20 +175,20 @@ class ChatAssembly:
         )
 
     def _delta(self, index: int, parts: Sequence[Part]) -> Delta:
-        if len(parts) == 1 and isinstance(parts[0], TextPart) and parts[0].kind == "content":
-            return Delta(content=parts[0].text or None)  # nearly every token; the rest would double its cost
-        calls = [self._call(index, part) for part in parts if isinstance(part, ToolCallPart)]
+        calls = [self._call(index, part) for part in parts if not isinstance(part, TextPart)]
         return Delta(
             content=_text(parts, "content"),
             reasoning_content=_text(parts, "reasoning"),
             tool_calls=[call for call in calls if self.parallel_tool_calls or call.index == 0] or None,
         )
 
-    def _call(self, index: int, part: ToolCallPart) -> DeltaToolCall:
+    def _call(self, index: int, part: ToolCallPart | ArgumentsPart) -> DeltaToolCall:
         number = self._calls.get(index, 0)
+        if isinstance(part, ArgumentsPart):
+            return DeltaToolCall(number - 1, function=DeltaFunctionCall(arguments=part.text))
         self._calls[index] = number + 1
-        function = FunctionCall(part.name, part.arguments or "{}")
-        return DeltaToolCall(number, f"call_{uuid.uuid4().hex}", "function", function)
+        arguments = part.arguments or "{}" if part.is_whole else part.arguments
+        return DeltaToolCall(number, f"call_{uuid.uuid4().hex}", "function", DeltaFunctionCall(part.name, arguments))
 
     def _end(self, finished: Finished) -> ChunkChoice:
         self.finished[finished.index] = finished
@@ -190,7 +211,7 @@ def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
     last = pieces[-1]
     assert last.finish_reason is not None
     deltas = [piece.delta for piece in pieces]
-    calls = [MessageToolCall(call.id, call.type, call.function) for delta in deltas for call in delta.tool_calls or ()]
+    calls = _joined_calls(call for delta in deltas for call in delta.tool_calls or ())
     content = "".join(delta.content or "" for delta in deltas)
     message = AssistantReply(
         "assistant",
@@ -209,3 +230,18 @@ def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
         last.stop_reason,
         token_ids or None,
     )
+
+
+def _joined_calls(pieces: Iterable[DeltaToolCall]) -> list[MessageToolCall]:
+    """The calls that all these pieces add up to; the pieces of a call come one after the other."""
+    calls = []
+    for _, group in groupby(pieces, key=lambda piece: piece.index):
+        functions = []
+        ids = []
+        for piece in group:
+            ids.append(piece.id or "")
+            functions.append(piece.function or DeltaFunctionCall())
+        name = "".join(one.name or "" for one in functions)
+        arguments = "".join(one.arguments or "" for one in functions)
+        calls.append(MessageToolCall("".join(ids), "function", FunctionCall(name, arguments)))
+    return calls

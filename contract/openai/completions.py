@@ -85,12 +85,13 @@ def parse(incoming: Incoming) -> AssembledCall[TextPiece]:
         echo=body.echo or body.return_token_ids,
         prompt_logprobs=body.echo and body.logprobs is not None,
     )
-    return AssembledCall(requests, body.stream, partial(_assembly, body, model), DIALECT, body.n, body.include_usage)
+    assembly = partial(_assembly, body, model, incoming.fingerprint)
+    return AssembledCall(requests, body.stream, assembly, DIALECT, body.n, body.usage_options)
 
 
-def _assembly(body: CompletionBody, model: str, accepted: Accepted) -> TextAssembly:
+def _assembly(body: CompletionBody, model: str, fingerprint: str | None, accepted: Accepted) -> TextAssembly:
     return TextAssembly(
-        Head(f"cmpl-{accepted.request_id}", model),
+        Head(f"cmpl-{accepted.request_id}", model, fingerprint),
         shows_prompt=body.echo,
         shows_tokens=body.max_tokens != 0,
         shows_logprobs=body.logprobs is not None,

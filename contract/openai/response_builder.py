@@ -7,39 +7,74 @@ another kind closes it and opens the next.
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from contract.openai import responses_answer as wire
 from contract.openai.logprobs import ChatTokenLogprob, chat_logprob
-from interface.events import Failed, Finished, TextPart, Token, ToolCallPart
+from interface.events import ArgumentsPart, Failed, Finished, TextPart, Token, ToolCallPart
 
 Events = Iterator[wire.ResponseStreamEvent]
 
 
-@dataclass(slots=True)
-class _OpenItem:
-    """A message, or a piece of reasoning, that may still grow."""
+class _OpenItem(Protocol):
+    """An item that may still grow."""
 
     id: str
     output_index: int
-    is_message: bool
+    pieces: list[str]
+
+    def announced(self) -> wire.OutputItem:
+        """The item before its first piece."""
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputItem:
+        """The item as it is now."""
+
+
+@dataclass(slots=True)
+class _OpenMessage:
+    id: str
+    output_index: int = 0
     pieces: list[str] = field(default_factory=list)
     logprobs: list[ChatTokenLogprob] = field(default_factory=list)
 
     def announced(self) -> wire.OutputItem:
-        """The item before its first piece."""
-        if self.is_message:
-            return wire.OutputMessage("message", self.id, "in_progress", "assistant", [])
-        return wire.OutputReasoning("reasoning", self.id, "in_progress", [], [])
+        return wire.OutputMessage("message", self.id, "in_progress", "assistant", [])
 
     def item(self, status: wire.ItemStatus) -> wire.OutputItem:
-        if self.is_message:
-            return wire.OutputMessage("message", self.id, status, "assistant", [self.part()])
-        text = wire.ReasoningText("reasoning_text", "".join(self.pieces))
-        return wire.OutputReasoning("reasoning", self.id, status, [], [text])
+        return wire.OutputMessage("message", self.id, status, "assistant", [self.part()])
 
     def part(self) -> wire.OutputText:
         return wire.OutputText("output_text", "".join(self.pieces), [], list(self.logprobs))
+
+
+@dataclass(slots=True)
+class _OpenReasoning:
+    id: str
+    output_index: int = 0
+    pieces: list[str] = field(default_factory=list)
+
+    def announced(self) -> wire.OutputItem:
+        return wire.OutputReasoning("reasoning", self.id, "in_progress", [], [])
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputItem:
+        text = wire.ReasoningText("reasoning_text", "".join(self.pieces))
+        return wire.OutputReasoning("reasoning", self.id, status, [], [text])
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    id: str
+    name: str
+    output_index: int = 0
+    call_id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex}")
+    pieces: list[str] = field(default_factory=list)
+
+    def announced(self) -> wire.OutputItem:
+        return wire.OutputFunctionCall("function_call", self.id, self.call_id, self.name, "", "in_progress")
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputItem:
+        arguments = "".join(self.pieces)
+        return wire.OutputFunctionCall("function_call", self.id, self.call_id, self.name, arguments, status)
 
 
 class ResponseBuilder:
@@ -53,21 +88,46 @@ class ResponseBuilder:
         self._open: _OpenItem | None = None
         self._held: list[ChatTokenLogprob] = []
         """Of tokens whose text is still to come."""
+        self._has_called = False
+        self._skips_call = False
+        """Whether the call that came last is one too many."""
         self._sequence_number = -1
 
     def start(self) -> Events:
         yield wire.ResponseEvent("response.created", self._next(), self.response)
         yield wire.ResponseEvent("response.in_progress", self._next(), self.response)
 
+    def grow(self, text: str) -> int | None:
+        """Let the open message grow by a text; return the number of the event that says so.
+
+        None if there is no such message, or if the event would say more than that.
+        """
+        if not isinstance(self._open, _OpenMessage) or self._shows_logprobs:
+            return None
+        self._open.pieces.append(text)
+        return self._next()
+
+    def text_delta(self, number: int, text: str, logprobs: list[ChatTokenLogprob]) -> wire.OutputTextDelta:
+        """The event of a text that the open message grows by."""
+        opened = self._open
+        assert opened is not None
+        where = (opened.id, opened.output_index, 0)
+        return wire.OutputTextDelta("response.output_text.delta", number, *where, text, wire.event_logprobs(logprobs))
+
     def token(self, token: Token) -> Events:
         """Take a token's parts."""
         if self._shows_logprobs and token.logprobs is not None:
             self._held.append(chat_logprob(token.logprobs))
         for part in token.as_parts():
-            if isinstance(part, ToolCallPart):
-                yield from self._call(part)
-            elif part.text:
-                yield from self._text(part)
+            match part:
+                case TextPart(text=""):
+                    pass
+                case TextPart():
+                    yield from self._text(part)
+                case ToolCallPart():
+                    yield from self._call(part)
+                case ArgumentsPart() if not self._skips_call:
+                    yield from self._grow(part.text)
 
     def finish(self, finished: Finished) -> Events:
         """Take the end of the sequence."""
@@ -95,67 +155,65 @@ class ResponseBuilder:
 
     def _text(self, part: TextPart) -> Events:
         """Let the open item grow if it is of the same kind, else begin a new one."""
-        is_message = part.kind == "content"
-        if self._open is None or self._open.is_message != is_message:
-            yield from self._close("completed")
-            yield from self._begin(is_message)
-        opened = self._open
-        assert opened is not None
-        logprobs, self._held = self._held, []
-        opened.pieces.append(part.text)
-        if not is_message:
-            yield wire.ReasoningTextDelta(
-                "response.reasoning_text.delta", self._next(), opened.id, opened.output_index, 0, part.text
-            )
-            return
-        opened.logprobs += logprobs
-        yield wire.OutputTextDelta(
-            "response.output_text.delta",
-            self._next(),
-            opened.id,
-            opened.output_index,
-            0,
-            part.text,
-            wire.event_logprobs(logprobs),
-        )
+        kind, name = (_OpenMessage, "msg") if part.kind == "content" else (_OpenReasoning, "rs")
+        if not isinstance(self._open, kind):
+            yield from self._begin(kind(f"{name}_{uuid.uuid4().hex}"))
+        yield from self._grow(part.text)
 
-    def _begin(self, is_message: bool) -> Events:
-        item_id = f"{'msg' if is_message else 'rs'}_{uuid.uuid4().hex}"
-        opened = self._open = _OpenItem(item_id, len(self._output), is_message)
+    def _call(self, part: ToolCallPart) -> Events:
+        self._held = []
+        self._skips_call = not self._parallel_tool_calls and self._has_called
+        if self._skips_call:
+            return
+        self._has_called = True
+        yield from self._begin(_OpenCall(f"fc_{uuid.uuid4().hex}", part.name))
+        yield from self._grow(part.arguments or "{}" if part.is_whole else part.arguments)
+        if part.is_whole:
+            yield from self._close("completed")
+
+    def _begin(self, opened: _OpenItem) -> Events:
+        yield from self._close("completed")
+        opened.output_index = len(self._output)
+        self._open = opened
         yield wire.OutputItemEvent("response.output_item.added", self._next(), opened.output_index, opened.announced())
-        if is_message:
+        if isinstance(opened, _OpenMessage):
             yield wire.ContentPartEvent(
                 "response.content_part.added", self._next(), opened.id, opened.output_index, 0, opened.part()
             )
+
+    def _grow(self, piece: str) -> Events:
+        opened = self._open
+        assert opened is not None
+        opened.pieces.append(piece)
+        where = (opened.id, opened.output_index)
+        match opened:
+            case _OpenMessage():
+                logprobs, self._held = self._held, []
+                opened.logprobs += logprobs
+                yield self.text_delta(self._next(), piece, logprobs)
+            case _OpenReasoning():
+                self._held = []
+                yield wire.ReasoningTextDelta("response.reasoning_text.delta", self._next(), *where, 0, piece)
+            case _OpenCall():
+                self._held = []
+                yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), *where, piece)
 
     def _close(self, status: wire.ItemStatus) -> Events:
         opened, self._open = self._open, None
         if opened is None:
             return
         text = "".join(opened.pieces)
-        where = (opened.id, opened.output_index, 0)
-        if opened.is_message:
-            logprobs = wire.event_logprobs(opened.logprobs)
-            yield wire.OutputTextDone("response.output_text.done", self._next(), *where, text, logprobs)
-            yield wire.ContentPartEvent("response.content_part.done", self._next(), *where, opened.part())
-        else:
-            yield wire.ReasoningTextDone("response.reasoning_text.done", self._next(), *where, text)
+        where = (opened.id, opened.output_index)
+        match opened:
+            case _OpenMessage():
+                logprobs = wire.event_logprobs(opened.logprobs)
+                yield wire.OutputTextDone("response.output_text.done", self._next(), *where, 0, text, logprobs)
+                yield wire.ContentPartEvent("response.content_part.done", self._next(), *where, 0, opened.part())
+            case _OpenReasoning():
+                yield wire.ReasoningTextDone("response.reasoning_text.done", self._next(), *where, 0, text)
+            case _OpenCall():
+                yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), *where, text)
         yield self._done(opened.item(status))
-
-    def _call(self, part: ToolCallPart) -> Events:
-        self._held = []
-        if not self._parallel_tool_calls and any(isinstance(one, wire.OutputFunctionCall) for one in self._output):
-            return
-        yield from self._close("completed")
-        index = len(self._output)
-        item_id, call_id = f"fc_{uuid.uuid4().hex}", f"call_{uuid.uuid4().hex}"
-        arguments = part.arguments or "{}"
-        item = wire.OutputFunctionCall("function_call", item_id, call_id, part.name, arguments, "completed")
-        announced = replace(item, arguments="", status="in_progress")
-        yield wire.OutputItemEvent("response.output_item.added", self._next(), index, announced)
-        yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), item_id, index, arguments)
-        yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), item_id, index, arguments)
-        yield self._done(item)
 
     def _done(self, item: wire.OutputItem) -> wire.OutputItemEvent:
         self._output.append(item)

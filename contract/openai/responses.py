@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from contract.answers import Answer, Wire, model_answer
@@ -14,7 +14,7 @@ from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
-from contract.sse import HEARTBEAT, frame
+from contract.sse import HEARTBEAT, FrameTemplate, frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import GenerationRequest
@@ -27,6 +27,8 @@ class ResponsesWriter:
     """Each event with its name and its number. There is no `[DONE]`."""
 
     builder: ResponseBuilder
+    _template: FrameTemplate | None = field(default=None, init=False)
+    """The frame of the open message's text, to be filled in."""
 
     def start(self) -> bytes:
         return b"".join(map(_frame, self.builder.start()))
@@ -34,12 +36,23 @@ class ResponsesWriter:
     def event(self, event: Event) -> bytes:
         match event:
             case Token():
-                return b"".join(map(_frame, self.builder.token(event)))
+                return self._token(event)
             case Finished():
                 return b"".join(map(_frame, self.builder.finish(event)))
             case Failed():
                 return b"".join(map(_frame, self.builder.fail(event)))
         return b""
+
+    def _token(self, token: Token) -> bytes:
+        text = token.only_content
+        if text and (number := self.builder.grow(text)) is not None:
+            if self._template is None:
+                blank = self.builder.text_delta(FrameTemplate.NUMBER, FrameTemplate.TEXT, [])
+                self._template = FrameTemplate(_frame(blank))
+            return self._template.fill_numbered(number, text)
+        if frames := b"".join(map(_frame, self.builder.token(token))):
+            self._template = None  # another item may have begun
+        return frames
 
     def silence(self) -> bytes:
         return HEARTBEAT

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from contract.bodies import LenientBody, refuse, show_that_null_is_absent
 from contract.chat import JSON_OBJECT, StructuredOutputs, schema_grammar
+from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
 from interface.requests import MAX_INTEGER, GenerationRequest, Grammar, Prompt, SamplingParams
 
@@ -30,6 +31,9 @@ class StreamOptions(LenientBody):
     """What a stream tells besides the answer."""
 
     include_usage: bool = Field(default=False, description="Count the tokens in a last chunk that has no choices.")
+    continuous_usage_stats: bool = Field(
+        default=False, description="With include_usage: count the tokens so far in every other chunk, too."
+    )
 
 
 class JsonSchemaFormat(LenientBody):
@@ -91,8 +95,9 @@ class SamplingFields(LenientBody, SamplingParams):
     guided_grammar: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
 
     @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+    def usage_options(self) -> UsageOptions:
+        options = self.stream_options or StreamOptions()
+        return UsageOptions(options.include_usage, options.include_usage and options.continuous_usage_stats)
 
     def params(self, **changes: Any) -> SamplingParams:
         """The sampling parameters alone; `changes` replace some of them."""

@@ -12,9 +12,9 @@ from typing import Generic, Protocol, TypeVar
 from contract.answers import Answer, Wire, model_answer
 from contract.endpoints import Accepted, Writer
 from contract.openai.dialect import OpenAIDialect, failure_frame
-from contract.openai.usage import CompletionUsage, usage
-from contract.sse import DONE, HEARTBEAT, frame
-from interface.events import Event, Failed, Finished, FinishReason
+from contract.openai.usage import CompletionUsage, usage, usage_so_far
+from contract.sse import DONE, HEARTBEAT, FrameTemplate, frame
+from interface.events import Event, Failed, Finished, FinishReason, Token
 from interface.requests import GenerationRequest
 
 Piece = TypeVar("Piece")
@@ -29,6 +29,7 @@ class Head:
 
     id: str
     model: str
+    system_fingerprint: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -43,6 +44,12 @@ class Assembly(Protocol[Piece]):
     def take(self, event: Event) -> Piece | None:
         """The piece that an event adds; None if it adds none. Not called with `Failed`."""
 
+    def only_text(self, token: Token) -> str | None:
+        """The text that a token adds; None if it adds anything else, so that `take` has to say it."""
+
+    def text_piece(self, index: int, text: str) -> Piece:
+        """The piece of a token that adds only text."""
+
     def chunk(self, pieces: list[Piece], usage: CompletionUsage | None) -> Wire:
         """An event of the stream."""
 
@@ -50,21 +57,39 @@ class Assembly(Protocol[Piece]):
         """The whole answer, of all the pieces."""
 
 
+@dataclass(frozen=True, slots=True)
+class UsageOptions:
+    """Where a stream tells its usage: in a chunk of its own at the end, and in all other chunks as well."""
+
+    at_the_end: bool = False
+    in_every_chunk: bool = False
+
+
 class ChunkWriter(Generic[Piece]):
     """A frame for each piece; if wanted, the usage after all of them; `[DONE]`."""
 
-    def __init__(self, assembly: Assembly[Piece], n: int, include_usage: bool) -> None:
+    def __init__(
+        self, assembly: Assembly[Piece], n: int, usage_options: UsageOptions, prompt_tokens: Sequence[int]
+    ) -> None:
         self._assembly = assembly
         self._n = n
-        self._include_usage = include_usage
+        self._usage_at_the_end = usage_options.at_the_end
+        self._usage_in_every_chunk = usage_options.in_every_chunk
+        self._prompt_tokens = prompt_tokens
+        self._completion_tokens = 0
+        self._templates: dict[int, FrameTemplate] = {}
 
     def start(self) -> bytes:
         return b"".join(map(self._frame, self._assembly.start()))
 
     def event(self, event: Event) -> bytes:
         if isinstance(event, Failed):
-            self._include_usage = False
+            self._usage_at_the_end = False
             return failure_frame(event)
+        if isinstance(event, Token):
+            self._completion_tokens += 1
+            if (text := self._assembly.only_text(event)) is not None and not self._usage_in_every_chunk:
+                return self._template(event.index).fill(text) if text else b""
         piece = self._assembly.take(event)
         return b"" if piece is None else self._frame(piece)
 
@@ -73,12 +98,22 @@ class ChunkWriter(Generic[Piece]):
 
     def end(self) -> bytes:
         """The usage comes last: clients keep what the latest chunk says, and this one has no choices to act on."""
-        if not self._include_usage:
+        if not self._usage_at_the_end:
             return DONE
         return frame(self._assembly.chunk([], usage(self._assembly.finished, self._n))) + DONE
 
+    def _template(self, index: int) -> FrameTemplate:
+        """The frame of a choice's text, to be filled in."""
+        if (template := self._templates.get(index)) is None:
+            piece = self._assembly.text_piece(index, FrameTemplate.TEXT)
+            template = self._templates[index] = FrameTemplate(self._frame(piece))
+        return template
+
     def _frame(self, piece: Piece) -> bytes:
-        return frame(self._assembly.chunk([piece], None))
+        so_far = None
+        if self._usage_in_every_chunk:
+            so_far = usage_so_far(self._prompt_tokens, self._n, self._completion_tokens)
+        return frame(self._assembly.chunk([piece], so_far))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +125,10 @@ class AssembledCall(Generic[Piece]):
     assembly: "AssemblyMaker[Piece]"
     dialect: OpenAIDialect
     n: int = 1
-    include_usage: bool = False
+    usage_options: UsageOptions = UsageOptions()
 
     def writer(self, accepted: Accepted) -> Writer:
-        return ChunkWriter(self.assembly(accepted), self.n, self.include_usage)
+        return ChunkWriter(self.assembly(accepted), self.n, self.usage_options, accepted.prompt_tokens)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         assembly = self.assembly(accepted)

@@ -35,6 +35,7 @@ class TextCompletion(Wire):
     model: str
     choices: list[TextPiece]
     usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
 
 
 @dataclass(slots=True)
@@ -64,8 +65,17 @@ class TextAssembly:
             case Failed():
                 raise TypeError("a failure is no piece of an answer")
 
+    def only_text(self, token: Token) -> str | None:
+        return None if self.shows_token_ids or self.shows_logprobs or not self.shows_tokens else token.text
+
+    def text_piece(self, index: int, text: str) -> TextPiece:
+        return TextPiece(index, text, None, None)
+
     def chunk(self, pieces: list[TextPiece], usage: CompletionUsage | None) -> TextCompletion:
-        return TextCompletion(self.head.id, "text_completion", self.head.created, self.head.model, pieces, usage)
+        head = self.head
+        return TextCompletion(
+            head.id, "text_completion", head.created, head.model, pieces, usage, head.system_fingerprint
+        )
 
     def whole(self, pieces: list[TextPiece], usage: CompletionUsage) -> TextCompletion:
         in_order = sorted(pieces, key=_index)  # a stable sort: the pieces of a choice stay in their order

@@ -1,6 +1,6 @@
 """How many tokens an answer took: `usage`, in the form of completions and chat completions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contract.answers import Wire
@@ -43,3 +43,10 @@ def usage(finished: Mapping[int, Finished], n: int) -> CompletionUsage:
         PromptTokensDetails(sum(one.cached_tokens for one in first)),
         CompletionTokensDetails(sum(one.reasoning_tokens for one in finished.values())),
     )
+
+
+def usage_so_far(prompt_tokens: Sequence[int], n: int, completion_tokens: int) -> CompletionUsage:
+    """The count in the middle of a stream. What was cached, and what was reasoning, is known only at the end."""
+    prompts = sum(prompt_tokens[::n])
+    details = PromptTokensDetails(0), CompletionTokensDetails(0)
+    return CompletionUsage(prompts, completion_tokens, prompts + completion_tokens, *details)

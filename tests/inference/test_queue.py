@@ -6,8 +6,8 @@ from tokenizers.models import BPE
 
 from engine import MAX_FAILED_STEPS
 from interface.engine import Counters
-from interface.errors import EngineFailed, PromptTooLong, QueueFull, UnusablePrompt
-from interface.requests import SequenceId, text_request
+from interface.errors import EngineFailed, PromptTooLong, QueueFull, TooManySequences, UnusablePrompt
+from interface.requests import GenerationRequest, SequenceId, TextPrompt, text_request
 from tests.support.probes import fail_for_good
 from tests.support.tiny_models import (
     CONTEXT,
@@ -100,3 +100,13 @@ def test_a_prompt_with_a_token_that_the_model_lacks_is_refused() -> None:
     assert engine.encode([text_request(prompt="<new 1>", max_tokens=1)])[0].prompt_ids[0] < VOCABULARY
     with pytest.raises(UnusablePrompt, match=f"the model knows those below {VOCABULARY}"):
         engine.encode([text_request(prompt="<new 299>", max_tokens=1)])
+
+
+def test_what_can_never_fit_is_told_apart_from_what_does_not_fit_now() -> None:
+    engine, inbox = tiny_engine(max_streams=1, max_waiting=1), Inbox()
+    encoded = engine.encode([GenerationRequest(TextPrompt("hello")) for _ in range(3)])
+    with pytest.raises(TooManySequences, match=r"asks for 3 sequences .* holds 2 at once"):
+        engine.submit(encoded, inbox)
+    engine.submit(encoded[:2], inbox)
+    with pytest.raises(QueueFull):
+        engine.submit(encoded[2:], inbox)

@@ -1,12 +1,13 @@
 """The settings: where they come from, and what is said about a wrong one."""
 
 import dataclasses
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from config import PREFIX, Config, ConfigError
+from config import PREFIX, VERSION, Config, ConfigError
 from serving.status import EngineStatus
 
 TYPICAL: dict[str, tuple[str, Any]] = {
@@ -127,3 +128,15 @@ def test_what_kubernetes_sets_for_a_service_of_this_name_is_ignored_with_one_lin
     assert Config.from_environment(environ | {"ENGINE_MAX_STREAMS": "4"}) == Config(max_streams=4)
     (record,) = caplog.records
     assert all(link in record.getMessage() for link in links)
+
+
+def test_the_fingerprint_changes_with_what_changes_the_answers() -> None:
+    plain = Config()
+    assert plain.fingerprint == Config(max_streams=2, model_name="other").fingerprint
+    others = [Config(dtype="float32"), Config(model="a/b"), Config(quantize="int8")]
+    assert len({one.fingerprint for one in (plain, *others)}) == 4
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
+    assert project["project"]["version"] == VERSION

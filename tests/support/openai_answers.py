@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 import contract
-from interface.events import Event, Finished, Part, TextPart, Token, ToolCallPart
+from interface.events import Event, Finished, Part, Token
 from tests.support.asgi_client import event_of, events_of
 
 ACCEPTED = contract.Accepted("an-id", (3, 3, 3, 3))
@@ -77,16 +77,6 @@ def joined_message(stream: Iterable[dict[str, Any]], index: int) -> dict[str, An
                 known["name"] += call["function"].get("name", "")
                 known["arguments"] += call["function"].get("arguments", "")
     return message | {"tool_calls": [calls[number] for number in sorted(calls)]}
-
-
-TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
-PARTS: st.SearchStrategy[Part] = st.one_of(
-    st.builds(TextPart, st.sampled_from(["content", "reasoning"]), TEXTS),
-    st.builds(ToolCallPart, st.sampled_from(["add", "now"]), st.just('{"a": 1}') | st.just("{}")),
-)
-"""Random content, reasoning and tool calls."""
-CHOICES_OF_PARTS = st.lists(st.lists(st.lists(PARTS, max_size=3).map(tuple), max_size=6), min_size=1, max_size=3)
-"""For each of up to three choices, the parts of each token."""
 
 
 @st.composite

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 import contract
 from contract.anthropic.messages import parse_messages
-from interface.events import Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
+from interface.events import ArgumentsPart, Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
 from interface.requests import ChatPrompt
+from tests.support.answer_parts import ANSWERS, Tokens
 
 SERVED = ("a/model", "alias")
 FINISHED = Finished("stop", 9, 4, prefill_ms=1, decode_ms=1, total_ms=2, cached_tokens=5)
@@ -115,19 +115,18 @@ def test_the_tokens_that_were_in_the_cache_are_counted_apart() -> None:
     assert (usage["input_tokens"], usage["cache_read_input_tokens"], usage["output_tokens"]) == (4, 5, 4)
 
 
-PARTS = st.lists(
-    st.one_of(
-        st.builds(TextPart, st.sampled_from(["content", "reasoning"]), st.text(max_size=5)),
-        st.builds(ToolCallPart, st.text(min_size=1, max_size=5), st.sampled_from(["{}", '{"a": 1}', '{"b": ["x"]}'])),
-    ),
-    max_size=8,
-)
-
-
-@given(parts=PARTS)
-def test_joining_the_deltas_gives_the_whole_message(parts: list[Part]) -> None:
-    events = [*tokens_of(*parts), FINISHED]
+@given(ANSWERS)
+def test_joining_the_deltas_gives_the_whole_message(answer: Tokens) -> None:
+    tokens = [Token("", number, 1.0, number == 0, parts=parts) for number, parts in enumerate(answer)]
+    events: list[Event] = [*tokens, FINISHED]
     assert without_ids(put_together(streamed(events))) == without_ids(whole(events))
+
+
+def test_a_call_that_is_cut_off_has_the_input_that_there_was() -> None:
+    cut = tokens_of(ToolCallPart("add", '{"a": 1, "b": ', is_whole=False), ArgumentsPart('"x'))
+    message = whole([*cut, Finished("length", 1, 1, 1, 1, 2)])
+    assert message["content"][0]["input"] == {"a": 1}
+    assert message["stop_reason"] == "max_tokens"
 
 
 def test_each_block_is_stopped_before_the_next_one_starts() -> None:

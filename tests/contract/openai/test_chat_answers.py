@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interface.events import Failed, Logprobs, Part, TextPart, Token, TokenLogprob, ToolCallPart
+from interface.events import ArgumentsPart, Failed, Logprobs, Part, TextPart, Token, TokenLogprob, ToolCallPart
+from tests.support.answer_parts import ANSWERS, Tokens, calls_of
 from tests.support.openai_answers import (
-    CHOICES_OF_PARTS,
     FINISHED,
     MESSAGES,
     chunks,
@@ -101,6 +101,30 @@ def test_arguments_are_never_an_empty_text() -> None:
     assert message["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
+def test_a_call_in_pieces_has_its_name_first_and_its_arguments_as_they_come() -> None:
+    parts: Tokens = [(ToolCallPart("add", '{"a', is_whole=False),), (ArgumentsPart('": '),), (ArgumentsPart("1}"),)]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(call(stream=True), parsed_tokens(parts))]
+    first, *rest = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert first["id"].startswith("call_")
+    assert first | {"id": ""} == {
+        "index": 0,
+        "id": "",
+        "type": "function",
+        "function": {"name": "add", "arguments": '{"a'},
+    }
+    assert rest == [
+        {"index": 0, "function": {"arguments": '": '}},
+        {"index": 0, "function": {"arguments": "1}"}},
+    ]
+
+
+def test_a_call_that_is_cut_off_has_what_there_was_of_it() -> None:
+    *made, _ = parsed_tokens([(ToolCallPart("add", '{"a', is_whole=False),)])
+    (choice,) = whole(call(), [*made, replace(FINISHED, finish_reason="length")])["choices"]
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a'}
+    assert choice["finish_reason"] == "length"
+
+
 def test_several_calls_have_ids_of_their_own_unless_only_one_is_wanted() -> None:
     made = message_of([(CALL, CALL), (CALL,)])["tool_calls"]
     assert len({one["id"] for one in made}) == 3
@@ -148,10 +172,17 @@ def test_a_stream_that_fails_says_so_and_tells_no_usage() -> None:
     assert last == {"error": {"message": "why", "type": "server_error", "param": None, "code": 503}}
 
 
-@given(st.data(), CHOICES_OF_PARTS)
-def test_the_deltas_of_each_choice_join_to_its_whole_message(
-    data: st.DataObject, choices: list[list[tuple[Part, ...]]]
-) -> None:
+def test_every_chunk_can_count_the_tokens_so_far() -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    stream = chunks(call(n=4, stream=True, stream_options=options), [*tokens(["a", "b"], 1), *tokens(["c"], 0)])
+    assert [chunk["usage"]["completion_tokens"] for chunk in stream] == [0, 0, 0, 0, 1, 2, 2, 3, 3, 3]
+    assert {chunk["usage"]["prompt_tokens"] for chunk in stream} == {3}
+    alone = chunks(call(stream=True, stream_options=options | {"include_usage": False}), tokens(["a"]))
+    assert not any("usage" in chunk for chunk in alone)
+
+
+@given(st.data(), st.lists(ANSWERS, min_size=1, max_size=3))
+def test_the_deltas_of_each_choice_join_to_its_whole_message(data: st.DataObject, choices: list[Tokens]) -> None:
     events = data.draw(interleaved([parsed_tokens(one, index) for index, one in enumerate(choices)]))
     body = call(n=len(choices))
     answers = whole(body, events)["choices"]
@@ -165,5 +196,5 @@ def test_the_deltas_of_each_choice_join_to_its_whole_message(
         assert message.get("reasoning_content", "") == joined.get("reasoning_content", "")
         made = [(one["function"]["name"], one["function"]["arguments"]) for one in message.get("tool_calls", ())]
         assert made == [(one["name"], one["arguments"]) for one in joined["tool_calls"]]
-        assert made == [(p.name, p.arguments) for p in flat if isinstance(p, ToolCallPart)]
+        assert made == calls_of(flat)
         assert message["role"] == joined["role"] == "assistant"

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from interface.events import Failed, Logprobs, PromptEcho, Token, TokenLogprob
 from interface.requests import Grammar, TextPrompt, TokenPrompt
+from tests.support.answer_parts import TEXTS
 from tests.support.asgi_client import events_of
 from tests.support.openai_answers import (
     ACCEPTED,
     FINISHED,
-    TEXTS,
     chunks,
     interleaved,
     parse,

@@ -64,8 +64,9 @@ def test_a_client_is_told_when_to_try_again_and_when_never() -> None:
         answer = contract.refusal(CHAT, passing)
         assert "retry-after" in answer.headers
         assert "x-should-retry" not in answer.headers
-    answer = contract.refusal(CHAT, EngineFailed("dead"))
-    assert answer.headers == {"x-should-retry": "false"}
+    for path in (CHAT, "/v1/messages"):
+        answer = contract.refusal(path, EngineFailed("dead"))
+        assert (answer.status, answer.headers) == (500, {"x-should-retry": "false"})
 
 
 def test_an_unknown_path_and_method_are_told_in_the_same_shape() -> None:

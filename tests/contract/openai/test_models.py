@@ -1,11 +1,14 @@
 """The names under which the model is served, from both doors."""
 
+import json
+
 import pytest
 
 from config import Config
 from contract.openai.models import CREATED
 from study.common.engine import CONTEXT
-from tests.support.asgi_client import until
+from tests.support.asgi_client import JSON, events_of, until
+from tests.support.openai_answers import MESSAGES
 from tests.support.serving import Door, by_hand
 
 pytestmark = pytest.mark.anyio
@@ -51,3 +54,25 @@ async def test_an_engine_that_failed_for_good_tells_clients_not_to_try_again(doo
         await until(lambda: service.driver.status != "ok", "the failure")
         response = await service.client.request("GET", "/v1/models")
     assert (response.status, response.headers["x-should-retry"]) == (500, "false")
+
+
+async def test_an_answer_says_what_version_and_weights_made_it(door: Door) -> None:
+    bodies: dict[str, dict[str, object]] = {
+        "/v1/completions": {"prompt": "hello"},
+        "/v1/chat/completions": {"messages": MESSAGES},
+    }
+    async with by_hand(door) as service:
+        for path, body in bodies.items():
+            whole = await service.client.request("POST", path, json.dumps(body).encode(), JSON)
+            stream = await service.client.request("POST", path, json.dumps(body | {"stream": True}).encode(), JSON)
+            answers = [whole.json(), *events_of(stream.body)]
+            assert {one["system_fingerprint"] for one in answers} == {Config().fingerprint}
+
+
+async def test_more_choices_than_there_ever_is_room_for_are_not_to_be_tried_again(door: Door) -> None:
+    body = json.dumps({"messages": MESSAGES, "n": 4}).encode()
+    async with by_hand(door, config=Config(max_streams=1, max_waiting=2)) as service:
+        response = await service.client.request("POST", "/v1/chat/completions", body, JSON)
+    assert response.status == 400
+    assert response.json()["error"]["param"] == "n"
+    assert "retry-after" not in response.headers

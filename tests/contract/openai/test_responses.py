@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from interface.events import Failed, Logprobs, Part, TextPart, Token, TokenLogprob, ToolCallPart
+from interface.events import ArgumentsPart, Failed, Logprobs, Part, TextPart, Token, TokenLogprob, ToolCallPart
 from interface.requests import ChatPrompt, Grammar
+from tests.support.answer_parts import ANSWERS, Tokens
 from tests.support.openai_answers import (
     FINISHED,
-    PARTS,
     named_events,
     parse,
     parsed_tokens,
@@ -189,6 +188,18 @@ def test_only_one_call_is_made_if_only_one_is_wanted() -> None:
     assert len(whole(call(parallel_tool_calls=False), parsed_tokens([(CALL, CALL)]))["output"]) == 1
 
 
+def test_what_comes_of_a_call_too_many_is_left_out() -> None:
+    too_many: Tokens = [(CALL, ToolCallPart("add", "{", is_whole=False)), (ArgumentsPart("}"),)]
+    (only,) = whole(call(parallel_tool_calls=False), parsed_tokens(too_many))["output"]
+    assert only["arguments"] == CALL.arguments
+
+
+def test_a_call_that_is_cut_off_is_incomplete() -> None:
+    *made, _ = parsed_tokens([(ToolCallPart("add", '{"a', is_whole=False),)])
+    (item,) = whole(call(), [*made, replace(FINISHED, finish_reason="length")])["output"]
+    assert (item["arguments"], item["status"]) == ('{"a', "incomplete")
+
+
 def test_log_probabilities_come_if_they_are_included() -> None:
     scored = Token("a", 1, 1.0, True, logprobs=Logprobs(TokenLogprob(1, "a", b"a", -0.5)))
     cases: list[tuple[dict[str, Any], int]] = [
@@ -237,8 +248,8 @@ def test_a_failed_stream_says_so_twice() -> None:
     assert failed["response"]["output"][0]["status"] == "incomplete"
 
 
-@given(st.lists(st.lists(PARTS, max_size=3).map(tuple), max_size=6))
-def test_the_events_of_a_stream_add_up_to_the_whole_response(parts: list[tuple[Part, ...]]) -> None:
+@given(ANSWERS)
+def test_the_events_of_a_stream_add_up_to_the_whole_response(parts: Tokens) -> None:
     made = parsed_tokens(parts)
     answer = whole(call(), made)
     events = named_events(streamed(call(), made))
@@ -258,4 +269,4 @@ def test_the_events_of_a_stream_add_up_to_the_whole_response(parts: list[tuple[P
     for text, item in zip(joined, final["output"], strict=True):
         assert text == (item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"])
     flat = [part for token in parts for part in token]
-    assert "".join(joined) == "".join(p.text if isinstance(p, TextPart) else p.arguments for p in flat)
+    assert "".join(joined) == "".join(p.arguments if isinstance(p, ToolCallPart) else p.text for p in flat)

@@ -1,0 +1,140 @@
+"""Builds a message out of events: the stream is what it says about each change, the whole answer what it has built.
+
+One block at a time is open; a part of another kind closes it and opens the next.
+"""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from pydantic_core import from_json
+
+from contract.anthropic import answer as wire
+from interface.events import ArgumentsPart, Finished, TextPart, Token, ToolCallPart
+
+Events = Iterator[wire.StreamEvent]
+
+
+@dataclass(slots=True)
+class _OpenBlock:
+    """A block that may still grow. `blank` is what it is before its first piece."""
+
+    blank: wire.Block
+    pieces: list[str] = field(default_factory=list)
+
+    def delta(self, piece: str) -> wire.TextDelta | wire.ThinkingDelta | wire.InputJsonDelta:
+        match self.blank:
+            case wire.TextBlock():
+                return wire.TextDelta("text_delta", piece)
+            case wire.ThinkingBlock():
+                return wire.ThinkingDelta("thinking_delta", piece)
+        return wire.InputJsonDelta("input_json_delta", piece)
+
+    def block(self) -> wire.Block:
+        text = "".join(self.pieces)
+        match self.blank:
+            case wire.TextBlock():
+                return replace(self.blank, text=text)
+            case wire.ThinkingBlock():
+                return replace(self.blank, thinking=text)
+        # A call that was cut off has what was there; clients read their stream in the same way.
+        return replace(self.blank, input=from_json(text or "{}", allow_partial=True))
+
+
+class MessageBuilder:
+    """The message so far: `message` is whole once `finish` has been iterated."""
+
+    def __init__(self, model: str, prompt_tokens: int) -> None:
+        usage = wire.Usage(prompt_tokens, 0, 0, 0)
+        message_id = f"msg_{uuid.uuid4().hex}"
+        self.message = wire.AssistantMessage(message_id, "message", "assistant", model, [], None, None, usage)
+        self._blocks: list[wire.Block] = []
+        self._open: _OpenBlock | None = None
+
+    def start(self) -> wire.MessageStart:
+        return wire.MessageStart("message_start", self.message)
+
+    def grow(self, text: str) -> bool:
+        """Let the last block grow by a text, if it is one of text; `text_delta` says so then."""
+        if self._open is None or not isinstance(self._open.blank, wire.TextBlock):
+            return False
+        self._open.pieces.append(text)
+        return True
+
+    def text_delta(self, text: str) -> wire.ContentBlockDelta:
+        return self._delta(wire.TextDelta("text_delta", text))
+
+    def token(self, token: Token) -> Events:
+        """Take a token's parts."""
+        for part in token.as_parts():
+            match part:
+                case TextPart(text=""):
+                    pass
+                case TextPart(kind="content"):
+                    yield from self._text(wire.TextBlock("text", ""), part.text)
+                case TextPart():
+                    yield from self._text(wire.ThinkingBlock("thinking", "", ""), part.text)
+                case ToolCallPart():
+                    yield from self._call(part)
+                case ArgumentsPart():
+                    yield from self._grow(part.text)
+
+    def finish(self, finished: Finished) -> Events:
+        """Take the end of the sequence."""
+        yield from self._close()
+        stop_sequence = finished.stop_reason if isinstance(finished.stop_reason, str) else None
+        delta = wire.StopDelta(self._stop_reason(finished, stop_sequence), stop_sequence)
+        uncached = finished.prompt_tokens - finished.cached_tokens
+        usage = wire.Usage(uncached, finished.cached_tokens, 0, finished.completion_tokens)
+        self.message = replace(
+            self.message,
+            content=list(self._blocks),
+            stop_reason=delta.stop_reason,
+            stop_sequence=stop_sequence,
+            usage=usage,
+        )
+        yield wire.MessageDelta("message_delta", delta, usage)
+        yield wire.MessageStop("message_stop")
+
+    def _text(self, blank: wire.Block, text: str) -> Events:
+        """Let the last block grow if it is of the same kind, else begin a new one."""
+        if self._open is None or type(self._open.blank) is not type(blank):
+            yield from self._begin(blank)
+        yield from self._grow(text)
+
+    def _call(self, call: ToolCallPart) -> Events:
+        yield from self._begin(wire.ToolUseBlock("tool_use", f"toolu_{uuid.uuid4().hex}", call.name, {}))
+        yield from self._grow(call.arguments)
+        if call.is_whole:
+            yield from self._close()
+
+    def _begin(self, blank: wire.Block) -> Events:
+        yield from self._close()
+        self._open = _OpenBlock(blank)
+        yield wire.ContentBlockStart("content_block_start", self._index, blank)
+
+    def _grow(self, piece: str) -> Events:
+        assert self._open is not None
+        self._open.pieces.append(piece)
+        yield self._delta(self._open.delta(piece))
+
+    def _close(self) -> Events:
+        if self._open is not None:
+            yield wire.ContentBlockStop("content_block_stop", self._index)
+            self._blocks.append(self._open.block())
+            self._open = None
+
+    def _delta(self, delta: wire.TextDelta | wire.ThinkingDelta | wire.InputJsonDelta) -> wire.ContentBlockDelta:
+        return wire.ContentBlockDelta("content_block_delta", self._index, delta)
+
+    @property
+    def _index(self) -> int:
+        """Of the open block, or of the next one."""
+        return len(self._blocks)
+
+    def _stop_reason(self, finished: Finished, stop_sequence: str | None) -> wire.StopReason:
+        if finished.finish_reason == "length":
+            return "max_tokens"
+        if any(isinstance(block, wire.ToolUseBlock) for block in self._blocks):
+            return "tool_use"
+        return "end_turn" if stop_sequence is None else "stop_sequence"
