@@ -76,7 +76,7 @@ class Engine:
                 checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize
             )
         )
-        self._scheduler = Scheduler(config.max_streams, config.prefill_chunk)
+        self._scheduler = Scheduler(config.max_streams, config.prefill_chunk, self._runner.retention)
         self._text = TextSide(
             checkpoint.tokenizer,
             checkpoint.context,

@@ -108,11 +108,21 @@ def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
         else (examine(checkpoint.model, cache, config.compile, config.quantize, is_bounded=False))
     )
     yield "decoder", decoder.name
-    per_token = cache.bytes / (cache.slots * cache.row_length)
-    all_slots = per_token * cache.row_length * config.max_streams
-    yield "cache", f"{_bytes(per_token)} per token, {_bytes(all_slots)} for {config.max_streams} streams"
+    yield "cache", _cached(cache, config.max_streams)
     for finding in findings:
         yield "compared", _told(finding)
+
+
+def _cached(cache: KVCache, streams: int) -> str:
+    """What the cache takes: for each token, and once for each stream where layers forget what is behind a window."""
+    rings = [layer for layer in cache.layers.values() if layer.window is not None]
+    in_rings = sum(layer.bytes for layer in rings)
+    per_token = (cache.bytes - in_rings) / (cache.slots * cache.row_length)
+    told = f"{_bytes(per_token)} per token"
+    if rings:
+        windows = " or ".join(str(window) for window in sorted({layer.window or 0 for layer in rings}))
+        told += f" and {_bytes(in_rings / cache.slots)} per stream for {len(rings)} layers that look back {windows}"
+    return f"{told}, {_bytes(cache.bytes / cache.slots * streams)} for {streams} streams"
 
 
 def _examined_llama(model: Llama, cache: KVCache, config: Config) -> tuple[Decoder, Sequence[Finding]]:

@@ -16,6 +16,7 @@ from inference.decoders.select import select_decoder
 from inference.sampler import Sampled, sample
 from inference.sampling.choose import chooser_for
 from inference.sampling.logprobs import prompt_logprobs
+from inference.scheduling.cache_manager import Retention
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
@@ -47,6 +48,11 @@ class ModelRunner:
     @property
     def cache_bytes(self) -> int:
         return self._cache.bytes
+
+    @property
+    def retention(self) -> Retention:
+        """How much of a text a slot still holds after it has been computed."""
+        return self._cache.retention
 
     @property
     def decoder_name(self) -> str:

@@ -6,7 +6,7 @@ slot only. What of its slot a token may see, a window or a chunk of the text, is
 for a mask (`AttentionMaskInterface`), and instead of one we give the layers the number of the function that makes it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from inference.cache.batch import CAUSAL, Batch, causal_within
+from inference.cache.batch import CAUSAL, Batch, Segment, causal_within
+from inference.cache.kv_cache import CachedLayer
 
 SLOT_ATTENTION = "slots"
 LAYER = "slot_layer"
@@ -141,32 +142,59 @@ def attend_slots(
         [tokens, heads, head_dim], as wide as the values.
     """
     batch.used.add(visible)
-    keys, values = batch.cache.write(layer, key, value, batch.slot_mapping(), batch.stale)
+    cached = batch.layer(layer, key, value, visible)
+    # Before anything is written: a long chunk goes over the end of what its own first tokens look at.
+    chunks = [_before(cached, segment) for segment in batch.segments]
+    for left in batch.stale:
+        cached.clear(left)
+    cached.write(key, value, batch.slot_mapping(cached))
     outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
     for run in batch.runs:
-        slots = slice(run.slot, run.slot + run.last - run.first)
+        slots, columns = slice(run.slot, run.slot + run.last - run.first), min(run.length, cached.kept)
         output = grouped_attention(
             query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
-            keys[slots, :, : run.length],
-            values[slots, :, : run.length],
-            batch.run_mask(run, visible, query.dtype),
+            cached.keys[slots, :, :columns],
+            cached.values[slots, :, :columns],
+            batch.run_mask(run, visible, query.dtype, cached.kept),
             scale,
             softcap,
             sinks,
         )
         outputs.append(output.squeeze(2))
-    for segment in batch.segments:
+    for segment, before in zip(batch.segments, chunks, strict=True):
+        keys, values = _of_segment(cached, segment, before, key, value)
         output = grouped_attention(
             query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
-            keys[segment.slot, None, :, : segment.end],
-            values[segment.slot, None, :, : segment.end],
-            batch.segment_mask(segment, visible, query.shape[1] // key.shape[1], query.dtype),
+            keys,
+            values,
+            batch.segment_mask(
+                segment, visible, query.shape[1] // key.shape[1], query.dtype, segment.end - keys.shape[2]
+            ),
             scale,
             softcap,
             sinks,
         )
         outputs.append(output[0].transpose(0, 1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _before(cached: CachedLayer, segment: Segment) -> list[Tensor]:
+    """What a chunk sees of the text before it, if a ring comes round: [1, kv_heads, length, head_dim] each."""
+    if segment.end <= cached.kept:
+        return []
+    assert cached.window is not None
+    columns = cached.columns(max(0, segment.start - cached.window + 1), segment.start)
+    return [tensor[segment.slot, columns].transpose(0, 1).unsqueeze(0) for tensor in cached.stored]
+
+
+def _of_segment(
+    cached: CachedLayer, segment: Segment, before: Sequence[Tensor], key: Tensor, value: Tensor
+) -> list[Tensor]:
+    """The keys and values that a chunk looks at, up to its own: [1, kv_heads, length, head_dim]."""
+    if not before:
+        return [tensor[segment.slot, None, :, : segment.end] for tensor in (cached.keys, cached.values)]
+    new = [tensor[segment.first : segment.last].transpose(0, 1).unsqueeze(0) for tensor in (key, value)]
+    return [torch.cat(parts, dim=2) for parts in zip(before, new, strict=True)]
 
 
 def _attend_shape(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inference.cache.kv_cache import KVCache, Stale
+from inference.cache.kv_cache import CachedLayer, KVCache, Stale
 from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
 
@@ -33,6 +33,18 @@ def causal_within(window: int) -> Visible:
     """A token looks at itself and at what is less than `window` positions before it."""
     return lambda positions, keys: (keys <= positions) & (keys > positions - window)
 
+
+def window_of(visible: Visible, context: int, device: torch.device) -> int | None:
+    """How far back tokens may look, if all of a text may look equally far and none to its beginning."""
+    rows = torch.cat([torch.arange(max(0, context - ROWS), context), torch.linspace(0, context - 1, ROWS).long()])
+    positions, keys = rows.to(device)[:, None], torch.arange(context, device=device)
+    seen = visible(positions, keys).expand(len(rows), context)
+    window = int(seen[rows == context - 1][0].sum())
+    return window if window < context and torch.equal(seen, causal_within(window)(positions, keys)) else None
+
+
+ROWS = 64
+"""How many tokens at the end of a text, and how many spread over it, tell how far back all of them look."""
 
 CAUSAL = 0
 """The number of `causal` among a batch's visibilities."""
@@ -75,34 +87,54 @@ class Batch:
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
     _masks: dict[object, Tensor] = field(default_factory=dict)
-    _slot_mapping: list[Tensor] = field(default_factory=list)  # made when first asked for
+    _slot_mappings: dict[int, Tensor] = field(default_factory=dict)  # made when first asked for
 
-    def slot_mapping(self) -> Tensor:
-        """Where the new keys and values go in every layer: [2 * tokens]."""
-        if not self._slot_mapping:
-            self._slot_mapping.append(self.cache.slot_mapping(self.slots, self.cache_positions))
-        return self._slot_mapping[0]
+    def layer(self, number: int, key: Tensor, value: Tensor, visible: int) -> CachedLayer:
+        """The cache of a layer, of which this batch has the new keys and values [tokens, kv_heads, head_dim]."""
+        if number in self.cache.layers:
+            return self.cache.layers[number]
+        window = window_of(self.visibilities[visible], self.cache.context, key.device)
+        _, kv_heads, head_dim = key.shape
+        return self.cache.layer(number, kv_heads, head_dim, key.dtype, key.device, value.shape[-1], window)
 
-    def run_mask(self, run: Run, visible: int, dtype: torch.dtype) -> Tensor:
-        """Added to a run's scores: [requests, 1, 1, length], 0 or -inf."""
-        key = (run, visible)
+    def slot_mapping(self, layer: CachedLayer) -> Tensor:
+        """Where the new keys and values go in a layer: [2 * tokens]."""
+        if layer.kept not in self._slot_mappings:
+            columns = self.cache_positions if layer.window is None else self._ring_columns(layer.kept)
+            row_length = layer.stored[0].shape[1]
+            self._slot_mappings[layer.kept] = self.cache.slot_mapping(self.slots, columns, row_length)
+        return self._slot_mappings[layer.kept]
+
+    def _ring_columns(self, kept: int) -> Tensor:
+        """Where in a ring each token goes: what the same step would write over goes to the column that is not read."""
+        columns = torch.where(self.cache_positions < self.cache.context, self.cache_positions % kept, kept)
+        for segment in self.segments:
+            columns[segment.first : max(segment.first, segment.last - kept)] = kept
+        return columns
+
+    def run_mask(self, run: Run, visible: int, dtype: torch.dtype, kept: int) -> Tensor:
+        """Added to a run's scores: [requests, 1, 1, length or kept], 0 or -inf."""
+        key = (run, visible, min(run.length, kept))
         if key not in self._masks:
             positions = self.positions[0, run.first : run.last, None, None, None]
-            self._masks[key] = self._mask(positions, run.length, visible, dtype)
+            keys = torch.arange(min(run.length, kept), device=positions.device)
+            if run.length > kept:
+                keys = positions - (positions - keys) % kept  # what each column of a ring holds for this token
+            self._masks[key] = self._mask(positions, keys, visible, dtype)
         return self._masks[key]
 
-    def segment_mask(self, segment: Segment, visible: int, group: int, dtype: torch.dtype) -> Tensor:
-        """Added to a chunk's scores, for each of a group of heads: [1, 1, group * tokens, end], 0 or -inf."""
-        key = (segment, visible, group)
+    def segment_mask(self, segment: Segment, visible: int, group: int, dtype: torch.dtype, first: int = 0) -> Tensor:
+        """Added to a chunk's scores, for each of a group of heads: [1, 1, group * tokens, end - first], 0 or -inf."""
+        key = (segment, visible, group, first)
         if key not in self._masks:
             positions = self.positions[:, None, segment.first : segment.last, None]
-            self._masks[key] = self._mask(positions, segment.end, visible, dtype).repeat(1, 1, group, 1)
+            keys = torch.arange(first, segment.end, device=positions.device)
+            self._masks[key] = self._mask(positions, keys, visible, dtype).repeat(1, 1, group, 1)
         return self._masks[key]
 
-    def _mask(self, positions: Tensor, length: int, visible: int, dtype: torch.dtype) -> Tensor:
-        """0 where a query at `positions` [..., 1] may look at one of the first `length` keys, -inf elsewhere."""
-        keys = torch.arange(length, device=positions.device)
-        seen = self.visibilities[visible](positions, keys)
+    def _mask(self, positions: Tensor, keys: Tensor, visible: int, dtype: torch.dtype) -> Tensor:
+        """0 where a query at `positions` [..., 1] may look at one of `keys`, -inf elsewhere; negative ones are none."""
+        seen = self.visibilities[visible](positions, keys) & (keys >= 0)
         return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill_(~seen, float("-inf"))
 
 

@@ -3,6 +3,10 @@
 The tensors never move and never grow, and a slot's row is simply written over by its next request. Which request
 holds which slot is the scheduler's business; this file owns the tensors alone.
 
+A layer whose tokens look back only so far, over a sliding window, forgets what no token may see any more: its row is a
+ring, a little longer than the window, in which position p lies in column p modulo the ring's length. A layer that
+sees everything is a ring that never comes round.
+
 Attention reads a slot up to the longest of its neighbours, and hides what lies behind the slot's own last token by
 weights of zero. Zero times NaN is NaN, so what an earlier request has left there must not stay: `take` notices when a
 request begins before the end of another's text, and the positions in between are cleared at the next write.
@@ -16,35 +20,81 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.scheduling.cache_manager import Retention
+
 BLOCK = 32
 """Kernels may read, though never use, the positions up to the next multiple of this."""
+SLACK = 256
+"""Positions that a ring keeps beyond its window: so much shorter may a beginning be that is taken up again, such as a
+conversation without its last answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Columns `first` to `last` of a slot, the latter not included, that belong to no running request."""
+    """Positions `first` to `last` of a slot, the latter not included, that belong to no running request."""
 
     slot: int
     first: int
     last: int
 
 
-class KVCache:
-    """Keys and values of every layer, in tensors [slots, row_length, kv_heads, head_dim].
+@dataclass(frozen=True, slots=True)
+class CachedLayer:
+    """One layer's tensors [slots, columns, kv_heads, head_dim]; a ring has a column more, which is never read."""
 
-    `row_length` is the context plus at least one, in whole blocks. A layer's tensors are made when it is first asked
-    for, in the shape that is asked for: any model's heads will do. Where values are as wide as keys, the two are halves
-    of one tensor, for one write.
+    stored: tuple[Tensor, Tensor]  # keys and values
+    both: Tensor | None  # [2, slots, columns, kv_heads, head_dim], what they are halves of if they are of one width
+    kept: int  # positions of a text, the last ones
+    window: int | None = None  # how far back a token looks, itself included, if older positions are forgotten
+
+    @property
+    def keys(self) -> Tensor:
+        """As attention reads them: [slots, kv_heads, columns, head_dim]."""
+        return self.stored[0].transpose(1, 2)
+
+    @property
+    def values(self) -> Tensor:
+        """As attention reads them: [slots, kv_heads, columns, head_dim]."""
+        return self.stored[1].transpose(1, 2)
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.stored)
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """Where positions `first` to `last` lie, without those that are forgotten."""
+        return torch.arange(max(first, last - self.kept), last, device=self.stored[0].device) % self.kept
+
+    def clear(self, stale: Stale) -> None:
+        columns = self.columns(stale.first, stale.last)
+        for tensor in self.stored:
+            tensor[stale.slot, columns] = 0
+
+    def write(self, keys: Tensor, values: Tensor, slot_mapping: Tensor) -> None:
+        """Store `keys` and `values` [tokens, kv_heads, head_dim] where `slot_mapping` [2 * tokens] says."""
+        tokens, kv_heads, head_dim = keys.shape
+        if self.both is not None:
+            self.both.view(-1, kv_heads, head_dim).index_copy_(0, slot_mapping, torch.cat([keys, values]))
+            return
+        for tensor, new in zip(self.stored, (keys, values), strict=True):
+            tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, slot_mapping[:tokens], new)
+
+
+class KVCache:
+    """Keys and values of every layer.
+
+    `row_length` is the context plus at least one, in whole blocks: as many columns as a layer has that sees everything.
+    A layer's tensors are made when it is first asked for, in the shape that is asked for: any model's heads will do.
     """
 
-    def __init__(self, slots: int, context: int) -> None:
+    def __init__(self, slots: int, context: int, slack: int = SLACK) -> None:
         self.slots = slots
         self.context = context
         self.row_length = (context // BLOCK + 1) * BLOCK
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._both: dict[int, Tensor] = {}  # keys and values, where they are of one width
+        self.layers: dict[int, CachedLayer] = {}
         self.is_head_major = False
         """Set by a decoder that fills a slot head after head, each in blocks of BLOCK positions."""
+        self._slack = slack
         self._written = [0] * slots  # positions that have been written, from the first on
 
     def layer(
@@ -55,21 +105,29 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         value_dim: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """All keys and values of a layer, as attention reads them: [slots, kv_heads, columns, head_dim].
+        window: int | None = None,
+    ) -> CachedLayer:
+        """A layer's keys and values. The first call makes them, empty.
 
-        The first call makes them, empty. `value_dim` is the values' width where it is not the keys'.
+        Args:
+            value_dim: the values' width where it is not the keys'.
+            window: how far back a token looks; None: to the text's beginning.
         """
-        if number not in self._layers:
-            rows = (self.slots, self.row_length, kv_heads)
+        if number not in self.layers:
+            kept = self.row_length
+            if window is not None:
+                kept = min(self.row_length, -(-(window + self._slack) // BLOCK) * BLOCK)
+            is_ring = kept < self.row_length
+            columns = kept + 1 if is_ring else kept
+            rows = (self.slots, columns, kv_heads)
+            both = None
             if value_dim is None or value_dim == head_dim:
-                both = self._both[number] = _zeros((2, *rows, head_dim), dtype, device)
-                self._layers[number] = both[0], both[1]
+                both = _zeros((2, *rows, head_dim), dtype, device)
+                stored = both[0], both[1]
             else:
-                keys = _zeros((*rows, head_dim), dtype, device)
-                self._layers[number] = keys, _zeros((*rows, value_dim), dtype, device)
-        keys, values = self._layers[number]
-        return keys.transpose(1, 2), values.transpose(1, 2)
+                stored = _zeros((*rows, head_dim), dtype, device), _zeros((*rows, value_dim), dtype, device)
+            self.layers[number] = CachedLayer(stored, both, kept, window if is_ring else None)
+        return self.layers[number]
 
     def take(self, slot: int, first: int, last: int) -> Stale | None:
         """Note that positions `first` to `last` of a slot are going to be written.
@@ -81,59 +139,66 @@ class KVCache:
         return Stale(slot, first, written) if first < written else None
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of a slot, in every layer; what lies behind them in `target` stays."""
-        for tensors in self._layers.values():
-            for tensor in tensors:
-                if self.is_head_major:
-                    slots, row_length, kv_heads, head_dim = tensor.shape
-                    tensor, ends = tensor.view(slots, kv_heads, row_length, head_dim), -(-length // BLOCK) * BLOCK
-                    tensor[target, :, :ends] = tensor[source, :, :ends]
-                else:
-                    tensor[target, :length] = tensor[source, :length]
-        self._written[target] = max(self._written[target], length)
+        """Make a slot hold the first `length` positions of another one, in every layer, and nothing else."""
+        for layer in self.layers.values():
+            if self.is_head_major:
+                self._copy_heads(layer, source, target, -(-length // BLOCK) * BLOCK)
+                continue
+            # A ring is copied as it lies, with what follows.
+            is_ring = layer.window is not None
+            columns = layer.kept if is_ring else length
+            for tensor in layer.stored:
+                tensor[target, :columns] = tensor[source, :columns]
+            if (written := self._written[source if is_ring else target]) > length:
+                layer.clear(Stale(target, length, written))
+        self._written[target] = length
 
-    def slot_mapping(self, slots: Tensor, positions: Tensor) -> Tensor:
-        """Where the keys, then the values, of `slots`, `positions` [tokens] lie in every layer: [2 * tokens]."""
-        keys = slots * self.row_length + positions
-        return torch.cat([keys, keys + self.slots * self.row_length])
+    def _copy_heads(self, layer: CachedLayer, source: int, target: int, columns: int) -> None:
+        for tensor in layer.stored:
+            slots, row_length, kv_heads, head_dim = tensor.shape
+            heads = tensor.view(slots, kv_heads, row_length, head_dim)
+            heads[target, :, :columns] = heads[source, :, :columns]
 
-    def write(
-        self, layer: int, keys: Tensor, values: Tensor, slot_mapping: Tensor, stale: Sequence[Stale] = ()
-    ) -> tuple[Tensor, Tensor]:
-        """Clear what is `stale`, and store `keys` and `values` [tokens, kv_heads, head_dim] as `slot_mapping` says.
-
-        Returns:
-            All the layer's keys and values.
-        """
-        tokens, kv_heads, head_dim = keys.shape
-        cached = self.layer(layer, kv_heads, head_dim, keys.dtype, keys.device, values.shape[-1])
-        for left in stale:
-            for tensor in self._layers[layer]:
-                tensor[left.slot, left.first : left.last] = 0
-        if layer in self._both:
-            self._both[layer].view(-1, kv_heads, head_dim).index_copy_(0, slot_mapping, torch.cat([keys, values]))
-        else:
-            for tensor, new in zip(self._layers[layer], (keys, values), strict=True):
-                tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, slot_mapping[:tokens], new)
-        return cached
+    def slot_mapping(self, slots: Tensor, columns: Tensor, row_length: int) -> Tensor:
+        """Where the keys, then the values, of `slots`, `columns` [tokens] lie in a layer: [2 * tokens]."""
+        keys = slots * row_length + columns
+        return torch.cat([keys, keys + self.slots * row_length])
 
     def are_finite(self, pieces: Sequence[tuple[int, int, int]]) -> list[bool]:
         """Whether the last layer's keys are numbers, for each piece: positions `first` to `last` of `slot`.
 
-        Whatever becomes NaN or infinite on its way through the layers is so there. On a GPU this waits for it.
+        Whatever becomes NaN or infinite on its way through the layers is so there, and in the last layer that forgets
+        nothing. On a GPU this waits for it.
         """
-        if not pieces or not self._layers:
+        if not pieces or not self.layers:
             return [True] * len(pieces)
-        keys = self._layers[max(self._layers)][0]
+        last = max(self.layers)
+        last_whole = max((number for number, layer in self.layers.items() if layer.window is None), default=last)
+        finite = [
+            torch.stack([self._keys(layer, *piece).isfinite().all() for layer in {last, last_whole}]).all()
+            for piece in pieces
+        ]
+        return [bool(is_finite) for is_finite in torch.stack(finite).tolist()]
+
+    def _keys(self, layer: int, slot: int, first: int, last: int) -> Tensor:
+        cached = self.layers[layer]
+        keys = cached.stored[0]
         if self.is_head_major:
             slots, row_length, kv_heads, head_dim = keys.shape
-            keys = keys.view(slots, kv_heads, row_length, head_dim).transpose(1, 2)
-        finite = [keys[slot, first:last].isfinite().all() for slot, first, last in pieces]
-        return [bool(is_finite) for is_finite in torch.stack(finite).tolist()]
+            return keys.view(slots, kv_heads, row_length, head_dim)[slot, :, first:last]
+        return keys[slot, cached.columns(first, last)]
 
     @property
     def bytes(self) -> int:
-        return sum(part.numel() * part.element_size() for layer in self._layers.values() for part in layer)
+        return sum(layer.bytes for layer in self.layers.values())
+
+    @property
+    def retention(self) -> Retention:
+        """How much of a text is still there after it has been computed."""
+        rings = [(layer.kept, layer.window) for layer in self.layers.values() if layer.window is not None]
+        if not rings:
+            return Retention()
+        return Retention(min(kept for kept, _ in rings), min(kept - window + 1 for kept, window in rings))
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -8,14 +8,33 @@ longer beginning, that is copied: a copy costs a small part of what computing do
 What is evicted when: a new sequence overwrites what its slot held beyond the common beginning. That is the free slot
 with the longest common beginning minus what is lost, and the least recently used one among equals. A running slot is
 never overwritten, and a copy leaves its source as it is.
+
+Layers that look back over a window forget what is older (see `Retention`), so of a long text not every beginning is
+there to be taken over.
 """
 
 import itertools
+import sys
 from collections.abc import Sequence as TokenIds
 from dataclasses import dataclass
 
 LEAST_COPIED = 16
 """Tokens that a copy must save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a slot still holds of a text: all of one of up to `whole` tokens.
+
+    Of a longer one it holds the last tokens: a beginning that is at most `behind` tokens shorter can be continued.
+    """
+
+    whole: int = sys.maxsize
+    behind: int = 0
+
+    def holds(self, beginning: int, tokens: int) -> bool:
+        """Whether the first `beginning` tokens of a text of `tokens` can be continued."""
+        return tokens <= self.whole or tokens - beginning <= self.behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +48,8 @@ class Source:
 class CacheManager:
     """Hands out slots. Query and change are separate: ask `can_allocate`, then `allocate`."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, retention: Retention | None = None) -> None:
+        self.retention = retention or Retention()
         # What each free slot holds; the least recently used one comes first.
         self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
         self._running: dict[int, list[int]] = {}  # the prompts of the others, in the order of their admission
@@ -46,11 +66,11 @@ class CacheManager:
             last token's logits are needed.
         """
         prompt = list(prompt_ids)
-        common = {slot: _common_prefix(held, prompt) if reuse else 0 for slot, held in self._free.items()}
+        common = {slot: self._reusable(held, prompt) if reuse else 0 for slot, held in self._free.items()}
         slot = max(common, key=lambda slot: 2 * common[slot] - len(self._free[slot]))
         del self._free[slot]
         self._running[slot] = prompt
-        return slot, min(common[slot], len(prompt) - 1)
+        return slot, common[slot]
 
     def source_for(self, slot: int, cached_tokens: int) -> Source | None:
         """Return the best other slot to copy the prompt's beginning from, if that saves enough.
@@ -60,17 +80,21 @@ class CacheManager:
         """
         prompt = self._running[slot]
         earlier = itertools.takewhile(lambda item: item[0] != slot, self._running.items())
-        common = {other: _common_prefix(held, prompt) for other, held in (*self._free.items(), *earlier)}
+        common = {other: self._reusable(held, prompt) for other, held in (*self._free.items(), *earlier)}
         if not common:
             return None
         best = max(common, key=lambda other: common[other])
-        length = min(common[best], len(prompt) - 1)
-        return Source(best, length) if length - cached_tokens >= LEAST_COPIED else None
+        return Source(best, common[best]) if common[best] - cached_tokens >= LEAST_COPIED else None
 
     def free(self, slot: int, cached_ids: TokenIds[int]) -> None:
         """Give a slot back, with the tokens whose keys and values it holds."""
         del self._running[slot]
         self._free[slot] = list(cached_ids)
+
+    def _reusable(self, held: list[int], prompt: list[int]) -> int:
+        """How many of a prompt's first tokens, always fewer than all, can be taken over from what a slot holds."""
+        common = min(_common_prefix(held, prompt), len(prompt) - 1)
+        return common if self.retention.holds(common, len(held)) else 0
 
 
 def _common_prefix(held: list[int], prompt: list[int]) -> int:

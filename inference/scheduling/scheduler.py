@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as TokenIds
 from dataclasses import dataclass, field
 
-from inference.scheduling.cache_manager import CacheManager
+from inference.scheduling.cache_manager import CacheManager, Retention
 from inference.scheduling.prefill_budget import PrefillBudget
 from inference.scheduling.sequence import Sequence
 from interface.requests import SequenceId
@@ -94,10 +94,10 @@ class Schedule:
 class Scheduler:
     """Owns the queue and the running sequences. A sequence is waiting, or running in a slot, or gone."""
 
-    def __init__(self, slots: int, prefill_chunk: int) -> None:
+    def __init__(self, slots: int, prefill_chunk: int, retention: Retention | None = None) -> None:
         self._prefill_chunk = prefill_chunk
         self._prefill_budget = PrefillBudget()
-        self._cache = CacheManager(slots)
+        self._cache = CacheManager(slots, retention)
         self._waiting: deque[Sequence] = deque()
         self._running: dict[SequenceId, Sequence] = {}
         self._awaited: dict[SequenceId, Awaited] = {}
@@ -181,6 +181,8 @@ class Scheduler:
         if source is None:
             return
         owner = next((other for other in self._running.values() if other.slot == source.slot), None)
+        if owner is not None and not self._cache.retention.holds(source.length, owner.cached_tokens):
+            return  # it has been generating for long
         if owner is None or owner.cached_tokens >= source.length:
             yield Copy(source.slot, sequence, source.length)
             sequence.reuse(source.length)

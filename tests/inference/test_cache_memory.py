@@ -15,10 +15,10 @@ def resident_bytes() -> int:
 def test_a_cache_takes_memory_where_it_is_written_and_nowhere_else() -> None:
     cache = KVCache(slots=64, context=4096)
     before = resident_bytes()
-    keys, values = cache.layer(0, 8, 128, torch.bfloat16, torch.device("cpu"))
+    layer = cache.layer(0, 8, 128, torch.bfloat16, torch.device("cpu"))
     assert cache.bytes > 1_000_000_000
     assert resident_bytes() - before < 50_000_000
-    keys[3, :, :100] = 1
-    values[3, :, :100] = 1
+    layer.keys[3, :, :100] = 1
+    layer.values[3, :, :100] = 1
     assert resident_bytes() - before < 60_000_000
-    assert not keys[4].any()
+    assert not layer.keys[4].any()

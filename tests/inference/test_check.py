@@ -62,6 +62,14 @@ def test_every_length_that_the_config_names_is_compared(
     assert said["template"].startswith("none")
 
 
+def test_what_a_window_saves_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model("gemma3")
+    model.config.max_position_embeddings = 1000
+    _, said = checked(saved(model, tmp_path), capsys)
+    # Two kv heads of 16 floats, keys and values; a ring of 288 positions, and one more, in two layers of three.
+    assert said["cache"].startswith("256 B per token and 144.5 KiB per stream for 2 layers that look back 8, ")
+
+
 def test_the_settings_are_read_as_the_server_reads_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,14 +67,15 @@ def test_a_slot_knows_what_lies_behind_a_new_beginning() -> None:
 
 
 @pytest.mark.parametrize("value_dim", [4, 6])
-def test_what_is_stale_is_cleared_at_the_next_write_and_nothing_else(value_dim: int) -> None:
+def test_what_is_stale_is_cleared_and_nothing_else(value_dim: int) -> None:
     cache, device = KVCache(slots=2, context=10), torch.device("cpu")
-    keys, values = cache.layer(0, 1, 4, torch.float32, device, value_dim)
-    keys.fill_(float("nan"))
-    values.fill_(float("nan"))
-    slot_mapping = cache.slot_mapping(torch.tensor([1]), torch.tensor([3]))
-    cache.write(0, torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), slot_mapping, [Stale(1, 3, 8)])
-    for tensor in (keys, values):  # [slots, kv_heads, row_length, width]
+    layer = cache.layer(0, 1, 4, torch.float32, device, value_dim)
+    layer.keys.fill_(float("nan"))
+    layer.values.fill_(float("nan"))
+    layer.clear(Stale(1, 3, 8))
+    slot_mapping = cache.slot_mapping(torch.tensor([1]), torch.tensor([3]), cache.row_length)
+    layer.write(torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), slot_mapping)
+    for tensor in (layer.keys, layer.values):  # [slots, kv_heads, row_length, width]
         assert tensor[1, 0, 3].eq(1).all()
         assert tensor[1, 0, 4:8].eq(0).all()
         assert tensor[0].isnan().all()

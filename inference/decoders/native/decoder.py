@@ -138,7 +138,7 @@ class NativeDecoder:
 
     def _layer(self, number: int, layer: Layer, cache: KVCache, llama: Llama) -> structures.Layer:
         sizes, packer = llama.sizes, self._packer
-        keys, values = cache.layer(number, sizes.kv_heads, sizes.head_dim, self._dtype, torch.device("cpu"))
+        cached = cache.layer(number, sizes.kv_heads, sizes.head_dim, self._dtype, torch.device("cpu"))
         return structures.Layer(
             qkv=packer.matrix([layer.query, layer.key, layer.value], bias=layer.qkv_bias),
             output=packer.matrix([layer.output]),
@@ -149,6 +149,6 @@ class NativeDecoder:
             query_norm=None if layer.query_norm is None else packer.hold_floats(layer.query_norm),
             key_norm=None if layer.key_norm is None else packer.hold_floats(layer.key_norm),
             # The memory is the cache's, as it lies; in which order it is filled is this decoder's own business.
-            keys=packer.hold(keys.transpose(1, 2)),
-            values=packer.hold(values.transpose(1, 2)),
+            keys=packer.hold(cached.stored[0]),
+            values=packer.hold(cached.stored[1]),
         )
