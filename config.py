@@ -21,7 +21,10 @@ from typing import Any
 VERSION = "2.0.dev0"
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
 PREFIX = "ENGINE_"
-BACKENDS = ("own",)
+BACKENDS = (
+    "own",
+    "sglang",
+)
 """The engines there are to choose from; `backends/load.py` has a module for each."""
 SERVICE_LINK = re.compile(
     r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -58,6 +61,12 @@ def _text(text: str) -> str:
     if not text.strip():
         raise ConfigError("expected a value, got an empty one; leave it out for the default")
     return text
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text.strip()):
+        raise ConfigError(f"expected a URL as in http://127.0.0.1:30000, got {text!r}")
+    return text.strip().rstrip("/")
 
 
 def _names(text: str) -> str:
@@ -123,7 +132,18 @@ class Config:
     model_name: str | None = _setting(
         None, _names, "names under which the model is served, separated by commas; by default its own"
     )
-    backend: str = _setting("own", _one_of(*BACKENDS), "the engine: own computes in this process", engine=True)
+    backend: str = _setting(
+        "own",
+        _one_of(*BACKENDS),
+        "the engine: own computes in this process; sglang is a server that is running already",
+        engine=True,
+    )
+    backend_url: str | None = _setting(
+        None, _url, "where the engine's server is, as in http://127.0.0.1:30000, if it is one", engine=True
+    )
+    backend_key: str | None = _setting(
+        None, _text, "the key that the engine's server wants, if it wants one", secret=True, engine=True
+    )
     device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", engine=True)
     dtype: str = _setting(
         "auto",

@@ -9,7 +9,7 @@ from config import PREFIX, Config
 from interface.engine import EngineService
 from interface.errors import LoadError
 
-MODULES = {"own": "backends.own"}
+MODULES = {"own": "backends.own", "sglang": "backends.sglang_server"}
 """For each backend a module with two names. `HONOURS` are the engine's settings that mean something to it;
 `load(config)` returns an `EngineService` and may raise LoadError. It is imported only when it is chosen."""
 
@@ -27,9 +27,10 @@ def load_service(config: Config) -> EngineService:
 
 def check_settings(config: Config, module: ModuleType) -> None:
     """Raise LoadError if a setting was made that the backend has no use for: it must not pass for one in force."""
-    defaults = {one.name: one.default for one in dataclasses.fields(config)}
+    fields = {one.name: one for one in dataclasses.fields(config)}
     for name, value in config.of_engine.items():
-        if name != "backend" and value != defaults[name] and name not in module.HONOURS:
+        if name != "backend" and value != fields[name].default and name not in module.HONOURS:
+            said = f"={value}" if fields[name].repr else ""  # not a secret
             raise LoadError(
-                f"{PREFIX}{name.upper()}={value} does not apply to {PREFIX}BACKEND={config.backend}; leave it out."
+                f"{PREFIX}{name.upper()}{said} does not apply to {PREFIX}BACKEND={config.backend}; leave it out."
             )

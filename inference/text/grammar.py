@@ -103,9 +103,19 @@ class GrammarState:
 class CompiledGrammar:
     """A grammar in the vocabulary of one tokenizer. Any thread may start a state."""
 
-    def __init__(self, matcher: "LLMatcher", vocabulary: int) -> None:
+    def __init__(self, matcher: "LLMatcher", vocabulary: int, source: str) -> None:
         self._matcher = matcher  # stays at the beginning
         self._vocabulary = vocabulary
+        self._source = source
+
+    @property
+    def lark(self) -> str:
+        """The grammar as one text in llguidance's Lark, for engines elsewhere that have llguidance."""
+        first, *others = [(grammar.get("name"), _as_lark(grammar)) for grammar in json.loads(self._source)["grammars"]]
+        text = first[1]
+        for name, lark in others:
+            text = text.replace(f"@{name}", f"{name}") + f"\n{name}: %lark {{\n{lark}\n}}"
+        return text
 
     def start(self) -> GrammarState:
         """A state at the beginning of the grammar, independent of all others."""
@@ -184,7 +194,7 @@ class GrammarCompiler:
         matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refusal(grammar, matcher.get_error())
-        compiled = CompiledGrammar(matcher, self._vocabulary)
+        compiled = CompiledGrammar(matcher, self._vocabulary, source)
         self._probe(grammar, compiled)
         return compiled
 
@@ -288,11 +298,17 @@ def _unforced(source: str) -> str:
     """
     grammars = json.loads(source)["grammars"]
     for grammar in grammars:
-        if schema := grammar.pop("json_schema", None):
-            grammar["lark_grammar"] = f"start: %json {json.dumps(schema)}"
+        grammar["lark_grammar"] = _as_lark(grammar)
+        grammar.pop("json_schema", None)
         if "%llguidance" not in grammar["lark_grammar"]:
             grammar["lark_grammar"] = '%llguidance {"no_forcing": true}\n' + grammar["lark_grammar"]
     return json.dumps({"grammars": grammars})
+
+
+def _as_lark(grammar: Mapping[str, Any]) -> str:
+    """One of the grammars in llguidance's form as a Lark text."""
+    schema = grammar.get("json_schema")
+    return grammar["lark_grammar"] if schema is None else f"start: %json {json.dumps(schema)}"
 
 
 def literal(text: str, special: SpecialTokens) -> str:

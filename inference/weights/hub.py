@@ -37,8 +37,11 @@ WEIGHTS = (
 """The first of these that a repository has is what is taken; the same weights may be there in other files too."""
 
 
-def bring(name: str) -> Path:
+def bring(name: str, weights: bool = True) -> Path:
     """The folder or GGUF file on the disk that holds the hub's checkpoint of this name.
+
+    Args:
+        weights: whether they are needed; without them, only the small files are downloaded.
 
     Raises:
         LoadError: there is no such checkpoint, or the hub cannot be reached or keeps it closed.
@@ -46,7 +49,7 @@ def bring(name: str) -> Path:
     model, _, revision = name.partition("@")
     repository, file = _split(name, model)
     try:
-        folder = _snapshot(repository, revision or None, file)
+        folder = _snapshot(repository, revision or None, file) if weights else _settings(repository, revision or None)
     except GatedRepoError:
         raise LoadError(
             f"{name}: the hub shows this model only to accounts that have accepted its terms; accept them on "
@@ -97,6 +100,18 @@ def _snapshot(repository: str, revision: str | None, file: str | None) -> Path:
         raise LoadError(f"{repository}/{file}: the hub's {repository} has no file {min(missing)}")
     log.info("Downloading %s (%d files), unless they are here …", repository, len(wanted))
     return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+
+
+def _settings(repository: str, revision: str | None) -> Path:
+    """The small files alone, from the disk where the hub cannot be reached."""
+    return Path(
+        snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=[f"*{ending}" for ending in SETTINGS],
+            ignore_patterns=["*/*"],
+        )
+    )
 
 
 def _on_disk(repository: str, revision: str | None, file: str | None, why: str) -> Path:

@@ -1,0 +1,264 @@
+"""What the services have in common whose engine is elsewhere: a task for each sequence, which passes its events on.
+
+Everything belongs to the event loop's thread. The events of one turn of the loop are handed over in one call.
+
+Invariants:
+    1. A sequence that was submitted ends in exactly one terminal event, or `on_failure` or `on_outage` ends it.
+    2. An abort cancels the task, and so closes what it reads from.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from config import Config
+from interface.engine import Counters, ModelInfo, Sink, Tokenized
+from interface.errors import EngineFailed, EngineUnavailable, QueueFull, RequestError
+from interface.events import Event, Failed, Finished, FinishReason, Token
+from interface.requests import GenerationRequest, Prompt, SequenceId
+
+log = logging.getLogger("engine")
+
+ADMISSION_LIMIT = 1.0
+"""Seconds that `submit` waits for the other side to refuse a request. What it refuses later ends a stream instead."""
+
+
+class EngineLost(Exception):
+    """The engine did not finish an answer; the message says what happened."""
+
+
+class Relay(Protocol):
+    """One sequence on its way."""
+
+    @property
+    def request(self) -> GenerationRequest: ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    def events(self) -> AsyncIterator[Event | None]:
+        """Ask the engine, and yield the events up to the terminal one. None says that the engine has taken it.
+
+        Raises:
+            RequestError, QueueFull, EngineUnavailable: the engine has refused it.
+            EngineLost: the engine is gone, or the connection to it.
+        """
+
+    def finish(self, reason: FinishReason) -> Finished:
+        """Return the terminal event, as of now."""
+
+
+@dataclass(eq=False)
+class _Open:
+    """A sequence that has not had its terminal event."""
+
+    relay: Relay
+    admission: "asyncio.Future[None]"
+    task: "asyncio.Task[None]" = field(init=False)
+    has_begun: bool = False
+
+
+class RelayedService(ABC):
+    """An engine service whose engine is elsewhere. A subclass says how it is reached."""
+
+    def __init__(self, config: Config) -> None:
+        self._capacity = config.max_streams + config.max_waiting
+        self._open: dict[SequenceId, _Open] = {}
+        self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not done yet
+        self._events: list[tuple[SequenceId, Event]] = []
+        self._generated_tokens = 0
+        self._failure: str | None = None
+        self._outage: str | None = None
+        self._is_closed = False
+
+    # --- What a subclass says -----------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo: ...
+
+    @abstractmethod
+    async def _connect(self) -> None:
+        """Wait until the engine takes requests. Raises LoadError."""
+
+    @abstractmethod
+    async def _watch(self) -> None:
+        """Look after the engine for as long as the service is open; calls `_fail`, or `_lose` and `_recover`."""
+
+    @abstractmethod
+    async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence[Relay]:
+        """Prepare these requests. Raises RequestError for what the engine cannot do."""
+
+    @abstractmethod
+    def _on_lost(self, reason: str) -> None:
+        """One answer broke off: see what has become of the engine."""
+
+    @abstractmethod
+    async def _release(self) -> None:
+        """Release everything; may be called at any time after the service was made."""
+
+    @abstractmethod
+    async def tokenize(self, prompt: Prompt) -> Tokenized: ...
+
+    @abstractmethod
+    async def detokenize(self, token_ids: Sequence[int]) -> str: ...
+
+    # --- The engine service -------------------------------------------------------------------------------------------
+
+    async def start(
+        self, on_events: Sink, on_failure: Callable[[str], None], on_outage: Callable[[str | None], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_events, self._on_failure, self._on_outage = on_events, on_failure, on_outage
+        try:
+            await self._connect()
+        except BaseException:
+            await self._release()
+            raise
+        self._watching = asyncio.create_task(self._watch(), name="watch the engine")
+        self._watching.add_done_callback(self._on_watching_done)
+
+    async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
+        self._check_available()
+        relays = await self._relays(requests)
+        self._check_available()  # it may have been lost during the tokenizing
+        if len(self._open) + len(relays) > self._capacity:
+            raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {self._capacity}")
+        opened = [self._carry(relay) for relay in relays]
+        try:
+            await asyncio.wait([one.admission for one in opened], timeout=ADMISSION_LIMIT)
+            for one in opened:
+                if one.admission.done():
+                    one.admission.result()  # raises what it was refused with
+        except BaseException:
+            for one in opened:
+                self._drop(one)
+            raise
+        finally:
+            for one in opened:
+                one.admission.cancel()  # from now on a refusal is an event
+        return [relay.prompt_tokens for relay in relays]
+
+    def abort(self, sequence_id: SequenceId) -> None:
+        if (one := self._open.get(sequence_id)) is not None:
+            self._put(one, one.relay.finish("abort"))
+            self._drop(one)
+
+    def counters(self) -> Counters:
+        running = sum(one.has_begun for one in self._open.values())
+        return Counters(running, len(self._open) - running, self._generated_tokens)
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._watching.cancel()
+        self._drop_all()
+        await asyncio.gather(self._watching, *self._ending, return_exceptions=True)
+        await self._release()
+
+    # --- For a subclass -----------------------------------------------------------------------------------------------
+
+    def _fail(self, reason: str) -> None:
+        """The engine is gone for good; only the first reason is told."""
+        if self._failure is None and not self._is_closed:
+            self._failure = reason
+            self._drop_all()
+            self._on_failure(reason)
+
+    def _lose(self, reason: str) -> None:
+        """The engine is gone for now."""
+        self._outage = reason
+        self._drop_all()
+        self._on_outage(reason)
+
+    def _recover(self) -> None:
+        """The engine is back."""
+        self._outage = None
+        self._on_outage(None)
+
+    # --- Sequences on their way ---------------------------------------------------------------------------------------
+
+    def _check_available(self) -> None:
+        if self._failure is not None:
+            raise EngineFailed(self._failure)
+        if self._is_closed or self._outage is not None:
+            raise EngineUnavailable(self._outage or "The engine is closed")
+
+    def _carry(self, relay: Relay) -> _Open:
+        one = _Open(relay, self._loop.create_future())
+        self._open[relay.request.sequence_id] = one
+        one.task = asyncio.create_task(self._pass_on(one), name=f"sequence {relay.request.sequence_id}")
+        return one
+
+    async def _pass_on(self, one: _Open) -> None:
+        try:
+            async with aclosing(one.relay.events()) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if not one.admission.done():
+                        one.admission.set_result(None)
+                    if event is not None:
+                        self._put(one, event)
+            if one.relay.request.sequence_id in self._open:
+                raise EngineLost("the answer broke off before its end")
+        except EngineLost as error:
+            self._refuse(one, EngineUnavailable(str(error)))
+            self._on_lost(str(error))
+        except (RequestError, QueueFull, EngineUnavailable) as error:
+            self._refuse(one, error)
+        except Exception as error:
+            log.exception("Sequence %d failed", one.relay.request.sequence_id)
+            self._refuse(one, EngineUnavailable(f"{type(error).__name__}: {error}"))
+
+    def _refuse(self, one: _Open, error: Exception) -> None:
+        """End a sequence with an error: for `submit` to raise if that is still waiting, or else as its last event."""
+        if one.admission.done():
+            self._put(one, Failed(str(error), "engine_error", one.relay.request.index))
+        else:
+            one.admission.set_exception(error)
+            self._forget(one)
+
+    def _put(self, one: _Open, event: Event) -> None:
+        """Add an event to those that are handed over in this turn of the loop."""
+        sequence_id = one.relay.request.sequence_id
+        if sequence_id not in self._open:
+            return
+        if isinstance(event, Token):
+            one.has_begun = True
+            self._generated_tokens += 1
+        elif isinstance(event, Finished | Failed):
+            self._forget(one)
+        if not self._events:
+            self._loop.call_soon(self._hand_over)
+        self._events.append((sequence_id, event))
+
+    def _hand_over(self) -> None:
+        events, self._events = self._events, []
+        if events:
+            self._on_events(events)
+
+    def _forget(self, one: _Open) -> None:
+        self._open.pop(one.relay.request.sequence_id, None)
+
+    def _drop(self, one: _Open) -> None:
+        """End a sequence without a word."""
+        self._forget(one)
+        if not one.task.done():
+            one.task.cancel()
+            self._ending.add(one.task)
+            one.task.add_done_callback(self._ending.discard)
+
+    def _drop_all(self) -> None:
+        self._hand_over()
+        for one in list(self._open.values()):
+            if not one.admission.done():
+                one.admission.set_exception(EngineUnavailable(self._failure or self._outage or "The engine is closed"))
+            self._drop(one)
+
+    def _on_watching_done(self, watching: "asyncio.Task[None]") -> None:
+        if not watching.cancelled() and (error := watching.exception()) is not None:
+            self._fail(f"{type(error).__name__}: {error}")

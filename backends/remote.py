@@ -1,0 +1,232 @@
+"""An engine reached over HTTP: the connection to its server, what is said when that refuses, and what when it is gone.
+
+The client is httpx2, which pools connections, does TLS and proxies, and reads server-sent events as they come; the
+hub's client brings it along. (`requirements-remote.txt` pins it.)
+"""
+
+import asyncio
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from backends.relayed import EngineLost, RelayedService
+from config import Config
+from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
+
+if TYPE_CHECKING:
+    import httpx2
+
+log = logging.getLogger("engine")
+
+PROBE_INTERVAL = 2.0
+"""Seconds between two looks at whether the server is there; one that is gone is looked for more often."""
+RETRY_INTERVAL = 0.5
+PROBE_LIMIT = 10.0
+"""Seconds that the answer to such a look may take."""
+TELL_LIMIT = 2.0
+"""Seconds that the server may take to hear of something that needs no answer."""
+PATIENCE = 3
+"""Looks in a row that may come to nothing, before a server that takes connections counts as lost."""
+WAITING_NOTICE = 10.0
+"""Seconds between two lines in the log that say that the server is not there yet."""
+LONGEST_REASON = 500
+"""Characters of the other side's own words that a client is shown."""
+
+
+class Server:
+    """The other side: one place, one key, a pool of connections."""
+
+    def __init__(self, config: Config) -> None:
+        assert config.backend_url is not None
+        self.url = config.backend_url
+        self._telling: set[asyncio.Task[None]] = set()
+        headers = {"authorization": f"Bearer {config.backend_key}"} if config.backend_key else {}
+        library = self._httpx2 = _import_httpx2(config.backend)
+        self._client: httpx2.AsyncClient = library.AsyncClient(
+            base_url=self.url,
+            headers=headers,
+            timeout=library.Timeout(None, connect=PROBE_LIMIT),  # an answer may be silent for as long as it likes
+            limits=library.Limits(max_connections=None, max_keepalive_connections=config.max_streams),
+        )
+
+    async def get(self, path: str) -> "httpx2.Response":
+        """Raises EngineLost if there is no answer."""
+        with self._reached():
+            return await self._client.get(path, timeout=PROBE_LIMIT)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What the server answers, from its JSON.
+
+        Raises:
+            RequestError, QueueFull, EngineUnavailable: it has refused.
+            EngineLost: there is no answer.
+        """
+        with self._reached():
+            response = await self._client.post(path, json=body)
+        if not response.is_success:
+            raise refusal(response.status_code, response.content)
+        return response.json() if response.content else None
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """The events of an answer, while the block lasts; leaving it before their end closes the connection.
+
+        Raises:
+            RequestError, QueueFull, EngineUnavailable: the server has refused.
+            EngineLost: there is no answer, or it broke off.
+        """
+        with self._reached():
+            async with self._client.stream("POST", path, json=body) as response:
+                if not response.is_success:
+                    raise refusal(response.status_code, await response.aread())
+                yield _objects(aiter(self._httpx2.EventSource(response, max_event_size=None)))
+
+    def tell(self, path: str, body: dict[str, Any]) -> None:
+        """Send something without waiting for an answer; what goes wrong with it is nothing to anyone."""
+        telling = asyncio.create_task(self._tell(path, body), name=f"tell {path}")
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _tell(self, path: str, body: dict[str, Any]) -> None:
+        with suppress(RequestError, QueueFull, EngineUnavailable, EngineLost), anyio.move_on_after(TELL_LIMIT):
+            await self.post(path, body)
+
+    async def close(self) -> None:
+        """Close the connections, when all that was to be told has been."""
+        await asyncio.gather(*self._telling)
+        await self._client.aclose()
+
+    def _reached(self) -> "_Reached":
+        return _Reached(self._httpx2, self.url)
+
+
+class _Reached:
+    """Turns what goes wrong with a connection into EngineLost."""
+
+    def __init__(self, httpx2: Any, url: str) -> None:
+        self._httpx2 = httpx2
+        self._url = url
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, self._httpx2.ConnectError):
+            raise NoServer(f"no server answers at {self._url}") from error
+        if isinstance(error, self._httpx2.TransportError):
+            raise EngineLost(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
+
+
+class NoServer(EngineLost):
+    """Not even a connection."""
+
+
+class RemoteService(RelayedService):
+    """An engine service in front of another server. A subclass speaks that server's language."""
+
+    HEALTH: str
+    """What answers with success when the server can generate."""
+    PROBE: str
+    """The same, but cheap enough to be asked every few seconds."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.server = Server(config)
+        self._look_now = asyncio.Event()
+        self._vain_looks = 0
+
+    @abstractmethod
+    async def _learn(self) -> None:
+        """Ask the server what it has; it has just become ready. Raises LoadError, EngineLost."""
+
+    async def _connect(self) -> None:
+        """Wait for the server for as long as it takes: it may load its model, or be started later."""
+        notice_at = 0.0
+        while (problem := await self._problem(self.HEALTH)) is not None:
+            if self._loop.time() >= notice_at:
+                log.info("Waiting for the engine: %s", problem)
+                notice_at = self._loop.time() + WAITING_NOTICE
+            await anyio.sleep(RETRY_INTERVAL)
+        try:
+            await self._learn()
+        except (EngineLost, EngineUnavailable, RequestError, QueueFull) as error:
+            raise LoadError(f"{self.server.url}: {error}") from error
+
+    async def _watch(self) -> None:
+        while True:
+            with anyio.move_on_after(PROBE_INTERVAL if self._outage is None else RETRY_INTERVAL):
+                await self._look_now.wait()
+            self._look_now.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        problem = await self._problem(self.PROBE if self._outage is None else self.HEALTH)
+        if problem is None:
+            self._vain_looks = 0
+            if self._outage is not None:
+                self._recover()
+            return
+        self._vain_looks += 1
+        is_gone = isinstance(problem, NoServer) or self._vain_looks >= PATIENCE
+        if is_gone and self._outage is None:
+            self._lose(str(problem))
+
+    async def _problem(self, path: str) -> Exception | None:
+        """Why the server does not answer well, if it does not."""
+        try:
+            response = await self.server.get(path)
+        except EngineLost as error:
+            return error
+        return None if response.is_success else refusal(response.status_code, response.content)
+
+    def _on_lost(self, reason: str) -> None:
+        self._look_now.set()
+
+    async def _release(self) -> None:
+        await self.server.close()
+
+
+async def _objects(events: AsyncIterator["httpx2.ServerSentEvent"]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a stream, up to [DONE] or the end."""
+    async for event in events:
+        if event.data == "[DONE]":
+            return
+        yield json.loads(event.data)
+
+
+def refusal(status: int, body: bytes) -> Exception:
+    """The error that another server's answer means, in its own words."""
+    message = words_of(body) or f"status {status}"
+    if status in (429, 503):
+        return QueueFull(f"The engine's server takes no more requests: {message}")
+    if status in (401, 403):
+        return EngineUnavailable(f"The engine's server wants another key (ENGINE_BACKEND_KEY): {message}")
+    if 400 <= status < 500:
+        return RequestError(f"The engine's server refuses this: {message}")
+    return EngineUnavailable(f"The engine's server has failed: {message}")
+
+
+def words_of(body: bytes) -> str:
+    """What an error's body says; servers have many shapes for it."""
+    try:
+        said: Any = json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace").strip()[:LONGEST_REASON]
+    for name in ("error", "message", "detail"):
+        while isinstance(said, dict) and name in said:
+            said = said[name]
+    return (said if isinstance(said, str) else json.dumps(said))[:LONGEST_REASON]
+
+
+def _import_httpx2(backend: str) -> Any:
+    try:
+        import httpx2
+    except ImportError:
+        raise LoadError(
+            f"ENGINE_BACKEND={backend} needs httpx2, which is not installed: pip install -r requirements-remote.txt"
+        ) from None
+    return httpx2

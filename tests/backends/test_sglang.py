@@ -1,0 +1,323 @@
+"""The service in front of SGLang, against a server that has its shapes."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from backends import remote
+from backends.sglang_server import SGLangService, load
+from config import Config
+from inference.text.text_side import TextSide
+from inference.weights.text_side import load_text_side
+from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError, UnsupportedFeature
+from interface.events import Failed, Finished, PromptEcho, Token
+from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams, TextPrompt, TokenPrompt
+from serving.driver import Driver
+from study.common.http_servers import serving
+from tests.support.asgi_client import until
+from tests.support.driving import all_events, terminal
+from tests.support.fake_sglang import FakeSGLang
+
+ANSWER = "The answer is 4, as é and 你好 say."
+EOS = 2
+PROMPT = TextPrompt("What is 2 + 2?")
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.02)
+
+
+@pytest.fixture(scope="module")
+def text() -> TextSide:
+    return load_text_side(Config())
+
+
+@pytest.fixture
+def fake(text: TextSide) -> FakeSGLang:
+    def tokenize(prompt: str) -> list[int]:
+        return list(text.tokenize(TextPrompt(prompt, add_special_tokens=False)).token_ids)
+
+    return FakeSGLang(tokenize, tokenize(ANSWER), EOS)
+
+
+def config_for(port: int, **settings: Any) -> Config:
+    return Config(backend="sglang", backend_url=f"http://127.0.0.1:{port}", **settings)
+
+
+@asynccontextmanager
+async def in_front_of(fake: FakeSGLang, text: TextSide, **settings: Any) -> AsyncIterator[Driver]:
+    """A driver whose engine is the fake server."""
+    async with serving(fake.app) as port, driving_at(port, text, **settings) as driver:
+        await until(lambda: driver.status == "ok" or driver.vitals().has_failed)
+        try:
+            yield driver
+        finally:
+            fake.release()
+
+
+@asynccontextmanager
+async def driving_at(port: int, text: TextSide, **settings: Any) -> AsyncIterator[Driver]:
+    driver = Driver(config_for(port, **settings), lambda config: SGLangService(config, text))
+    async with driver.running():
+        yield driver
+
+
+async def ask(driver: Driver, request: GenerationRequest) -> list[Any]:
+    return await all_events(await driver.submit([request], "an-id"))
+
+
+def joined(events: list[Any]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Token))
+
+
+def finished(events: list[Any]) -> Finished:
+    end = events[-1]
+    assert isinstance(end, Finished), end
+    return end
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_incremental", [False, True])
+@pytest.mark.parametrize("coalesces", [1, 3])
+async def test_an_answer_comes_through_token_by_token(
+    fake: FakeSGLang, text: TextSide, is_incremental: bool, coalesces: int
+) -> None:
+    fake.is_incremental, fake.coalesces = is_incremental, coalesces
+    async with in_front_of(fake, text) as driver:
+        events = await ask(driver, GenerationRequest(PROMPT))
+    tokens = [event for event in events if isinstance(event, Token)]
+    assert joined(events) == ANSWER
+    assert [token.token_id for token in tokens] == [*fake.answer, EOS]
+    end = finished(events)
+    assert (end.finish_reason, end.completion_tokens, end.cached_tokens) == ("stop", len(fake.answer) + 1, 2)
+    assert end.prompt_tokens == len(fake.requests[0]["input_ids"]) > 0
+    assert fake.aborted == []
+
+
+@pytest.mark.anyio
+async def test_a_conversation_is_rendered_here_with_the_models_template(fake: FakeSGLang, text: TextSide) -> None:
+    prompt = ChatPrompt([{"role": "user", "content": "What is 2 + 2?"}])
+    async with in_front_of(fake, text) as driver:
+        await ask(driver, GenerationRequest(prompt))
+    assert fake.requests[0]["input_ids"] == list(text.tokenize(prompt).token_ids)
+
+
+@pytest.mark.anyio
+async def test_a_stop_string_is_found_here_and_the_server_told_to_stop(fake: FakeSGLang, text: TextSide) -> None:
+    request = GenerationRequest(PROMPT, SamplingParams(stop=["4,"]))
+    async with in_front_of(fake, text) as driver:
+        events = await ask(driver, request)
+        await until(lambda: fake.aborted == [fake.requests[0]["rid"]])
+    assert joined(events) == "The answer is "
+    assert finished(events).stop_reason == "4,"
+
+
+@pytest.mark.anyio
+async def test_max_tokens_ends_with_the_reason_length(fake: FakeSGLang, text: TextSide) -> None:
+    async with in_front_of(fake, text) as driver:
+        events = await ask(driver, GenerationRequest(PROMPT, SamplingParams(max_tokens=2)))
+    assert (finished(events).finish_reason, finished(events).completion_tokens) == ("length", 2)
+
+
+@pytest.mark.anyio
+async def test_every_sampling_parameter_is_passed_on_under_sglangs_name(fake: FakeSGLang, text: TextSide) -> None:
+    params = SamplingParams(
+        max_tokens=5,
+        min_tokens=1,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=7,
+        min_p=0.1,
+        presence_penalty=0.2,
+        frequency_penalty=0.3,
+        repetition_penalty=1.1,
+        logit_bias={5: 1.5},
+        seed=3,
+        stop_token_ids=[9],
+        ignore_eos=True,
+    )
+    async with in_front_of(fake, text) as driver:
+        await ask(driver, GenerationRequest(PROMPT, params))
+    assert fake.requests[0]["sampling_params"] == {
+        "max_new_tokens": 5,
+        "min_new_tokens": 1,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 7,
+        "min_p": 0.1,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.3,
+        "repetition_penalty": 1.1,
+        "logit_bias": {"5": 1.5},
+        "sampling_seed": 3,
+        "stop_token_ids": [9],
+        "ignore_eos": True,
+    }
+
+
+@pytest.mark.anyio
+async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeSGLang, text: TextSide) -> None:
+    request = GenerationRequest(PROMPT, SamplingParams(logprobs=2), echo=True, prompt_logprobs=True)
+    async with in_front_of(fake, text) as driver:
+        echo, first, *_ = await ask(driver, request)
+    assert isinstance(echo, PromptEcho)
+    assert echo.text == PROMPT.text
+    assert [one.chosen.logprob for one in echo.tokens][:3] == [None, -1.5, -1.5]
+    assert [one.token_id for one in first.logprobs.top] == [7, 8]
+    assert (first.logprobs.chosen.token_id, first.logprobs.chosen.logprob) == (fake.answer[0], -0.5)
+
+
+@pytest.mark.anyio
+async def test_an_abort_closes_the_connection_and_says_so(fake: FakeSGLang, text: TextSide) -> None:
+    fake.hold()
+    async with in_front_of(fake, text) as driver:
+        generation = await driver.submit([GenerationRequest(PROMPT)], "an-id")
+        assert driver.counters().waiting == 1
+        driver.forget(generation)
+        await until(lambda: fake.aborted == fake.left == [fake.requests[0]["rid"]])
+        assert driver.counters().waiting == driver.counters().running == 0
+
+
+@pytest.mark.anyio
+async def test_several_choices_run_side_by_side(fake: FakeSGLang, text: TextSide) -> None:
+    requests = [GenerationRequest(PROMPT, index=index) for index in range(3)]
+    async with in_front_of(fake, text) as driver:
+        events = await all_events(await driver.submit(requests, "an-id"))
+    ends = [event for event in events if isinstance(event, Finished)]
+    assert sorted(end.index for end in ends) == [0, 1, 2]
+    assert len({asked["rid"] for asked in fake.requests}) == 3
+
+
+@pytest.mark.anyio
+async def test_what_the_server_refuses_is_refused_in_its_words(fake: FakeSGLang, text: TextSide) -> None:
+    async with in_front_of(fake, text) as driver:
+        with pytest.raises(RequestError, match="an unlucky number of tokens"):
+            await driver.submit([GenerationRequest(TokenPrompt([5] * 13))], "an-id")
+        fake.is_full = True
+        with pytest.raises(QueueFull, match="The request queue is full"):
+            await driver.submit([GenerationRequest(PROMPT)], "an-id")
+        fake.is_full = False
+        assert joined(await ask(driver, GenerationRequest(PROMPT))) == ANSWER
+
+
+@pytest.mark.anyio
+async def test_more_than_the_limit_are_refused_here(fake: FakeSGLang, text: TextSide) -> None:
+    fake.hold()
+    async with in_front_of(fake, text, max_streams=1, max_waiting=1) as driver:
+        await driver.submit([GenerationRequest(PROMPT), GenerationRequest(PROMPT)], "an-id")
+        with pytest.raises(QueueFull):
+            await driver.submit([GenerationRequest(PROMPT)], "an-id")
+        assert len(fake.requests) == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("grammar", "sampling"),
+    [
+        (Grammar("json_schema", '{"type": "object"}'), {"json_schema": '{"type": "object"}'}),
+        (Grammar("regex", "[0-9]+"), {"regex": "[0-9]+"}),
+    ],
+)
+async def test_a_grammar_that_sglang_knows_is_passed_on(
+    fake: FakeSGLang, text: TextSide, grammar: Grammar, sampling: dict[str, str]
+) -> None:
+    fake.answer = []
+    async with in_front_of(fake, text) as driver:
+        await ask(driver, GenerationRequest(PROMPT, SamplingParams(), grammar))
+    assert sampling.items() <= fake.requests[0]["sampling_params"].items()
+
+
+@pytest.mark.anyio
+async def test_a_lark_grammar_needs_a_server_with_llguidance(fake: FakeSGLang, text: TextSide) -> None:
+    request = GenerationRequest(PROMPT, SamplingParams(), Grammar("lark", 'start: "yes" | "no"'))
+    async with in_front_of(fake, text) as driver:
+        with pytest.raises(UnsupportedFeature, match="--grammar-backend llguidance"):
+            await driver.submit([request], "an-id")
+    fake.grammar_backend, fake.answer = "llguidance", list(fake.tokenize("yes"))
+    async with in_front_of(fake, text) as driver:
+        events = await ask(driver, request)
+    assert fake.requests[0]["sampling_params"]["ebnf"] == 'start: "yes" | "no"'
+    assert (joined(events), finished(events).finish_reason) == ("yes", "stop")
+    assert finished(events).completion_tokens == len(fake.answer)  # the grammar has ended; no end's token is awaited
+
+
+@pytest.mark.anyio
+async def test_a_penalty_beyond_sglangs_range_is_refused_by_name(fake: FakeSGLang, text: TextSide) -> None:
+    async with in_front_of(fake, text) as driver:
+        with pytest.raises(UnsupportedFeature, match="repetition_penalty: SGLang takes at most 2, got 3") as refused:
+            await driver.submit([GenerationRequest(PROMPT, SamplingParams(repetition_penalty=3.0))], "an-id")
+    assert refused.value.param == "repetition_penalty"
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_breaks_ends_its_own_stream_only(fake: FakeSGLang, text: TextSide) -> None:
+    fake.breaks_after = 2
+    async with in_front_of(fake, text) as driver:
+        end = terminal(await ask(driver, GenerationRequest(PROMPT)))
+        assert isinstance(end, Failed)
+        assert "broke" in end.message
+        fake.breaks_after = None
+        assert driver.status == "ok"
+        assert joined(await ask(driver, GenerationRequest(PROMPT))) == ANSWER
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_ill_ends_the_streams_and_is_waited_for(fake: FakeSGLang, text: TextSide) -> None:
+    fake.hold()
+    async with in_front_of(fake, text) as driver:
+        generation = await driver.submit([GenerationRequest(PROMPT)], "an-id")
+        fake.is_healthy = False
+        await until(lambda: driver.status.startswith("engine lost: "))
+        assert isinstance(terminal(await all_events(generation)), Failed)
+        with pytest.raises(EngineUnavailable, match="engine lost"):
+            await driver.submit([GenerationRequest(PROMPT)], "an-id")
+        fake.is_healthy = True
+        fake.release()
+        await until(lambda: driver.status == "ok")
+        assert joined(await ask(driver, GenerationRequest(PROMPT))) == ANSWER
+
+
+@pytest.mark.anyio
+async def test_a_server_that_is_not_ready_yet_is_waited_for(fake: FakeSGLang, text: TextSide) -> None:
+    fake.is_healthy = False
+    async with serving(fake.app) as port, driving_at(port, text) as driver:
+        await until(lambda: fake.looks > 2)
+        assert driver.status == "loading"
+        fake.is_healthy = True
+        await until(lambda: driver.status == "ok")
+
+
+@pytest.mark.anyio
+async def test_a_server_that_ends_is_noticed_while_idle(fake: FakeSGLang, text: TextSide) -> None:
+    async with AsyncExitStack() as server:
+        port = await server.enter_async_context(serving(fake.app))
+        async with driving_at(port, text) as driver:
+            await until(lambda: driver.status == "ok")
+            await server.aclose()
+            await until(lambda: driver.status != "ok")
+            assert driver.status == f"engine lost: no server answers at http://127.0.0.1:{port}"
+            assert not driver.vitals().has_failed
+
+
+@pytest.mark.anyio
+async def test_a_server_with_another_tokenizer_is_refused(fake: FakeSGLang, text: TextSide) -> None:
+    fake.tokenize = lambda prompt: list(prompt.encode())
+    async with in_front_of(fake, text) as driver:
+        assert "its tokenizer cuts a text into other tokens" in driver.status
+
+
+@pytest.mark.anyio
+async def test_a_server_with_a_smaller_context_is_refused(fake: FakeSGLang, text: TextSide) -> None:
+    fake.context = 64
+    async with in_front_of(fake, text) as driver:
+        assert "ENGINE_CONTEXT" in driver.status
+        assert "takes 64 tokens" in driver.status
+
+
+def test_without_a_url_it_says_what_to_set() -> None:
+    with pytest.raises(LoadError, match="expected ENGINE_BACKEND_URL"):
+        load(Config(backend="sglang"))
