@@ -1,7 +1,7 @@
 // Attention: queries look at the keys and values of their own slot.
 //
 // A task is one key/value head and up to TOKENS neighbouring tokens of one slot: QUERIES queries over the same keys.
-// There are three ways, by the instructions at hand and by how many queries there are; `attend` chooses.
+// There are two ways, by the instructions at hand; `attend` chooses.
 //
 // Defined by the compiler's command line: HEAD_DIM, and GROUP, the query heads that share one key/value head.
 
@@ -93,200 +93,147 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
             store(task.answer(q, inputs) + part * LANES, answer[q][part] / total[q]);
 }
 
-// --- With products of bfloat16 pairs, or tiles: a lane for each query ------------------------------------------------
+// --- With products of bfloat16 pairs, or tiles -----------------------------------------------------------------------
+//
+// Keys lie in the cache as [key / 16][HEAD_DIM / 2][16 keys][PAIR], values as [key / 2][HEAD_DIM][PAIR], so both are
+// read from front to back, and a lane is a key, then an output. A query's scores and outputs are added up in the order
+// of its inputs and of the keys, whichever queries are computed with it and wherever the task ends: what it may not see
+// adds zero. So a token has the same bits alone and in a chunk of any size.
 
-constexpr bool ATTENDS_IN_LANES = PAIR_PRODUCTS && HEAD_DIM % KEYS == 0 && GROUP <= LANES;
+constexpr bool ATTENDS_IN_PAIRS = PAIR_PRODUCTS && HEAD_DIM % KEYS == 0 && GROUP <= LANES;
 
 #if PAIR_PRODUCTS
-// Sixteen rows of `a` times pairs of numbers in `b` [16 * blocks][16][PAIR], in blocks of 32 inputs: `to` [16][16].
-// From one block to the next, the rows of `a` are `step` further.
-void multiply_lanes(const Weight *a, int64_t stride, int64_t step, const Weight *b, int64_t blocks, float *to) {
-    Floats sums[LANES] = {};
-    for (int64_t block = 0; block < blocks; ++block, a += step)
-        for (int64_t i = 0; i < KEYS; i += PAIR, b += LANES * PAIR) {
-            const __m512bh pairs = (__m512bh)_mm512_loadu_si512(b);
-            for (int64_t row = 0; row < LANES; ++row) {
+// ROWS rows of pairs times BLOCKS blocks of sixteen columns, added to `sums`. From one row, pair and block to the next
+// it is so many numbers.
+template <int ROWS, int BLOCKS>
+void multiply_pairs(const Weight *a, int64_t a_row, const Weight *b, int64_t b_pair, int64_t b_block, int64_t pairs,
+                    Floats (&sums)[BLOCKS][ROWS]) {
+    for (int64_t pair = 0; pair < pairs; ++pair, b += b_pair)
+        for (int block = 0; block < BLOCKS; ++block) {
+            const Weight *from = b + block * b_block;
+            __builtin_prefetch(reinterpret_cast<const char *>(from) + PAGE);
+            const __m512bh columns = load_pairs(from);
+            for (int row = 0; row < ROWS; ++row) {
                 int32_t both;
-                memcpy(&both, a + row * stride + i, sizeof both);
-                sums[row] = (Floats)_mm512_dpbf16_ps((__m512)sums[row], pairs, (__m512bh)_mm512_set1_epi32(both));
+                memcpy(&both, a + row * a_row + pair * PAIR, sizeof both);
+                sums[block][row] =
+                    (Floats)_mm512_dpbf16_ps((__m512)sums[block][row], columns, (__m512bh)_mm512_set1_epi32(both));
             }
         }
-    for (int64_t row = 0; row < LANES; ++row) store(to + row * LANES, sums[row]);
 }
 
-// Sixteen keys, as they lie in the cache, times all queries: `scores` [16][16].
-void query_key_products(const Weight *keys, const Weight *queries, float *scores) {
+// As many sums at once as fit the registers, and enough of them for the processor to overlap.
+constexpr int at_once(int rows, int most) {
+    int count = 1;
+    while (2 * count * rows <= 16 && 2 * count <= most) count *= 2;
+    return count;
+}
+
+// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys: `scores` [block][ROWS][16].
+template <int ROWS, int BLOCKS = at_once(ROWS, 8)>
+void query_key_products(const Weight *queries, const Weight *keys, int64_t blocks, float *scores) {
 #if TILES
     if (has_tiles) {
-        _tile_zero(0);
-        for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
-            _tile_loadd(4, keys + i, HEAD_DIM * sizeof(Weight));
-            _tile_loadd(6, queries + i * LANES, LANES * PAIR * sizeof(Weight));
-            _tile_dpbf16ps(0, 4, 6);
+        for (int64_t block = 0; block < blocks; ++block, keys += LANES * HEAD_DIM) {
+            _tile_zero(0);
+            for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
+                _tile_loadd(4, queries + i, HEAD_DIM * sizeof(Weight));
+                _tile_loadd(6, keys + i * LANES, LANES * PAIR * sizeof(Weight));
+                _tile_dpbf16ps(0, 4, 6);
+            }
+            _tile_stored(0, scores + block * ROWS * LANES, LANES * sizeof(float));
         }
-        _tile_stored(0, scores, LANES * sizeof(float));
         return;
     }
 #endif
-    multiply_lanes(keys, HEAD_DIM, KEYS, queries, HEAD_DIM / KEYS, scores);
-}
-
-// 32 numbers of each value times the keys' weights, in blocks of 32 keys: `outputs` [32][16].
-void weighted_values(const Weight *values, const Weight *weights, int64_t blocks, float *outputs) {
-#if TILES
-    if (has_tiles) {
-        _tile_zero(0);
-        _tile_zero(1);
-        for (int64_t block = 0; block < blocks; ++block, values += HEAD_DIM * KEYS) {
-            _tile_loadd(6, weights + block * KEYS * LANES, LANES * PAIR * sizeof(Weight));
-            _tile_loadd(4, values, KEYS * sizeof(Weight));
-            _tile_loadd(5, values + LANES * KEYS, KEYS * sizeof(Weight));
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 5, 6);
-        }
-        _tile_stored(0, outputs, LANES * sizeof(float));
-        _tile_stored(1, outputs + LANES * LANES, LANES * sizeof(float));
-        return;
+    int64_t block = 0;
+    for (; block + BLOCKS <= blocks; block += BLOCKS, keys += BLOCKS * LANES * HEAD_DIM) {
+        Floats sums[BLOCKS][ROWS] = {};
+        multiply_pairs<ROWS, BLOCKS>(queries, HEAD_DIM, keys, LANES * PAIR, LANES * HEAD_DIM, HEAD_DIM / PAIR, sums);
+        for (int i = 0; i < BLOCKS; ++i)
+            for (int row = 0; row < ROWS; ++row) store(scores + ((block + i) * ROWS + row) * LANES, sums[i][row]);
     }
-#endif
-    for (int64_t half = 0; half < 2; ++half)
-        multiply_lanes(values + half * LANES * KEYS, KEYS, HEAD_DIM * KEYS, weights, blocks,
-                       outputs + half * LANES * LANES);
-}
-
-// Scores are keys times queries, so the keys are read as they lie in the cache; outputs are values times weights, with
-// values that lie transposed in the cache, 32 keys side by side (see `rope_and_store` in decoder.cpp). The scores of
-// the whole text are kept, in `scratch` [context][16], and become the weights in place.
-void attend_in_lanes(const Task &task, int64_t inputs, float *scratch) {
-    const int64_t length = task.length();
-    Weight queries[HEAD_DIM / PAIR][LANES][PAIR] = {};
-    Ints positions = Ints{} - 1;  // a lane without a query sees nothing
-    for (int64_t q = 0; q < task.queries; ++q) {
-        positions[q] = task.position(q);
-        Weight row[HEAD_DIM];
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(row + i, load(task.query(q) + i));
-        for (int64_t i = 0; i < HEAD_DIM; ++i) queries[i / PAIR][q][i % PAIR] = row[i];
-    }
-    Floats largest = Floats{} - INFINITY;
-    for (int64_t key = 0; key < length; key += LANES) {
-        query_key_products(task.keys + key * HEAD_DIM, queries[0][0], scratch + key * LANES);
-        for (int64_t k = key; k < key + LANES; ++k) {
-            const Floats scores = load(scratch + k * LANES);
-            largest = (Ints{} + int32_t(k) <= positions) & (Ints)(scores > largest) ? scores : largest;
-        }
-    }
-    Floats total = {};
-    const int64_t blocks = (length + KEYS - 1) / KEYS;
-    Bits *weights = reinterpret_cast<Bits *>(scratch);  // [key / 2][16], two keys' weights in one number
-    for (int64_t key = 0; key < blocks * KEYS; key += 2) {
-        Bits both[2];
-        for (int64_t k = key; k < key + 2; ++k) {
-            Floats weight = exponential(load(scratch + k * LANES) - largest);
-            weight = Ints{} + int32_t(k) <= positions ? weight : Floats{};
-            total += weight;
-            both[k - key] = rounded(weight);
-        }
-        weights[key / 2] = both[0] | both[1] << 16;
-    }
-    alignas(64) float outputs[HEAD_DIM][LANES];
-    for (int64_t first = 0; first < HEAD_DIM; first += 2 * LANES)
-        weighted_values(task.values + first * KEYS, reinterpret_cast<Weight *>(scratch), blocks, outputs[first]);
-    for (int64_t i = 0; i < HEAD_DIM; ++i) store(outputs[i], load(outputs[i]) / total);
-    for (int64_t q = 0; q < task.queries; ++q) {
-        float row[HEAD_DIM];
-        for (int64_t i = 0; i < HEAD_DIM; ++i) row[i] = outputs[i][q];
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(task.answer(q, inputs) + i, load(row + i));
-    }
-}
-
-// --- With products of bfloat16 pairs: a lane for each input, where the lanes of so few queries would be mostly empty -
-
-constexpr bool ARE_FEW = GROUP <= 8;  // the queries of one token
-
-// Sixteen rows of `a`, in blocks of 32 inputs as above, times one row: added to `sums`, which are to be added up.
-void multiply_by_row(const Weight *a, int64_t stride, int64_t step, const Weight *row, int64_t blocks, Floats *sums) {
-    for (int64_t block = 0; block < blocks; ++block, a += step, row += KEYS) {
-        const __m512bh inputs = (__m512bh)_mm512_loadu_si512(row);
-        for (int64_t i = 0; i < LANES; ++i) {
-            const Weight *from = a + i * stride;
-            __builtin_prefetch(reinterpret_cast<const char *>(from) + PAGE);
-            sums[i] = (Floats)_mm512_dpbf16_ps((__m512)sums[i], inputs, (__m512bh)_mm512_loadu_si512(from));
-        }
-    }
-}
-
-// Sixteen vectors, each added up: lane i of what this returns is the sum of sums[i]. Two vectors become one four times
-// over: halves, then quarters, of both side by side.
-Floats add_up(const Floats *sums) {
-    const auto halves = [](Floats x, Floats y) {
-        const __m512 a = (__m512)x, b = (__m512)y;
-        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    };
-    const auto quarters = [](__m512 a, __m512 b) {
-        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    };
-    __m512 four[4];  // lanes 4 * j on of four[i]: what is left of sums[4 * j + i]
-    for (int i = 0; i < 4; ++i) four[i] = quarters(halves(sums[i], sums[4 + i]), halves(sums[8 + i], sums[12 + i]));
-    const auto eighths = [](__m512 a, __m512 b) {
-        return (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    };
-    const __m512d first = eighths(four[0], four[1]), second = eighths(four[2], four[3]);
-    return (Floats)_mm512_add_ps((__m512)_mm512_unpacklo_pd(first, second), (__m512)_mm512_unpackhi_pd(first, second));
+    if constexpr (BLOCKS > 1)
+        query_key_products<ROWS, BLOCKS / 2>(queries, keys, blocks - block, scores + block * ROWS * LANES);
 }
 
 const Ints FIRST_COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-// In-place softmax without its division: weights take half the room of scores, and are zero past `length`. The largest
-// score is in some lane of `largest`. Returns the sum of the weights.
-float softmax(float *scores, int64_t columns, int64_t length, Floats largest) {
-    float most = largest[0];
-    for (int64_t lane = 1; lane < LANES; ++lane) most = largest[lane] > most ? largest[lane] : most;
-    Floats total = {};
-    for (int64_t key = 0; key < columns; key += LANES) {
-        Floats weights = exponential(load(scores + key) - most);
-        weights = FIRST_COLUMNS + int32_t(key) < int32_t(length) ? weights : Floats{};
-        total += weights;
-        store(reinterpret_cast<Weight *>(scores) + key, weights);
-    }
-    return sum(total);
+// Softmax without its division, in place: scores [block of 16][ROWS][16] become weights [block of 32][ROWS][32], which
+// are zero where a query may not look. `totals` are the sums of each query's weights.
+template <int ROWS>
+void softmax(float *scores, int64_t blocks, const int32_t *positions, float *totals) {
+    Floats largest[ROWS], sums[ROWS] = {};
+    const auto is_visible = [&](int64_t key, int row) { return FIRST_COLUMNS + int32_t(key) <= positions[row]; };
+    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} - INFINITY;
+    for (int64_t key = 0; key < blocks * KEYS; key += LANES)
+        for (int row = 0; row < ROWS; ++row) {
+            const Floats score = load(scores + key * ROWS + row * LANES);
+            largest[row] = is_visible(key, row) & (Ints)(score > largest[row]) ? score : largest[row];
+        }
+    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} + most(largest[row]);
+    Weight *weights = reinterpret_cast<Weight *>(scores);
+    for (int64_t key = 0; key < blocks * KEYS; key += KEYS)
+        for (int row = 0; row < ROWS; ++row)
+            for (int64_t half = 0; half < KEYS; half += LANES) {
+                Floats weight = exponential(load(scores + (key + half) * ROWS + row * LANES) - largest[row]);
+                weight = is_visible(key + half, row) ? weight : Floats{};
+                sums[row] += weight;
+                store(weights + key * ROWS + row * KEYS + half, weight);
+            }
+    for (int row = 0; row < ROWS; ++row) totals[row] = sum(sums[row]);
 }
 
-// One token. The scores of the whole text are kept, in `scratch` [GROUP][columns], and become the weights in place.
-void attend_in_rows(const Task &task, int64_t inputs, float *scratch) {
-    constexpr int64_t PARTS = HEAD_DIM / LANES, AT_ONCE = 4;  // blocks of values, which the first cache holds
-    const int64_t length = task.length(), blocks = (length + KEYS - 1) / KEYS, columns = blocks * KEYS;
-    Weight queries[GROUP][HEAD_DIM];
-    Floats largest[GROUP];
-    for (int64_t q = 0; q < GROUP; ++q) {
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(queries[q] + i, load(task.query(q) + i));
-        largest[q] = Floats{} - INFINITY;
-    }
-    for (int64_t key = 0; key < length; key += LANES) {
-        const Ints is_visible = FIRST_COLUMNS + int32_t(key) < int32_t(length);
-        for (int64_t q = 0; q < GROUP; ++q) {
-            Floats sums[LANES] = {};
-            multiply_by_row(task.keys + key * HEAD_DIM, HEAD_DIM, KEYS, queries[q], HEAD_DIM / KEYS, sums);
-            const Floats scores = add_up(sums);
-            store(scratch + q * columns + key, scores);
-            largest[q] = is_visible & (Ints)(scores > largest[q]) ? scores : largest[q];
+// `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value: `outputs` [ROWS][HEAD_DIM].
+template <int ROWS, int PARTS>
+void weighted_values(const Weight *weights, const Weight *values, int64_t blocks, float *outputs) {
+#if TILES
+    if (has_tiles) {
+        static_assert(PARTS == 2, "one tile for each");
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int64_t block = 0; block < blocks; ++block, values += HEAD_DIM * KEYS) {
+            _tile_loadd(4, weights + block * ROWS * KEYS, KEYS * sizeof(Weight));
+            _tile_loadd(6, values, HEAD_DIM * PAIR * sizeof(Weight));
+            _tile_loadd(7, values + LANES * PAIR, HEAD_DIM * PAIR * sizeof(Weight));
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
         }
+        _tile_stored(0, outputs, HEAD_DIM * sizeof(float));
+        _tile_stored(1, outputs + LANES, HEAD_DIM * sizeof(float));
+        return;
     }
-    float total[GROUP];
-    for (int64_t q = 0; q < GROUP; ++q) total[q] = softmax(scratch + q * columns, columns, length, largest[q]);
-    Floats sums[PARTS][GROUP][LANES] = {};
-    for (int64_t block = 0; block < blocks; block += AT_ONCE) {
-        const int64_t count = blocks - block < AT_ONCE ? blocks - block : AT_ONCE;
-        for (int64_t part = 0; part < PARTS; ++part) {
-            const Weight *values = task.values + (block * HEAD_DIM + part * LANES) * KEYS;
-            for (int64_t q = 0; q < GROUP; ++q) {
-                const Weight *weights = reinterpret_cast<Weight *>(scratch + q * columns) + block * KEYS;
-                multiply_by_row(values, KEYS, HEAD_DIM * KEYS, weights, count, sums[part][q]);
-            }
-        }
+#endif
+    Floats sums[PARTS][ROWS] = {};
+    for (int64_t block = 0; block < blocks; ++block, values += HEAD_DIM * KEYS)
+        multiply_pairs<ROWS, PARTS>(weights + block * ROWS * KEYS, KEYS, values, HEAD_DIM * PAIR, LANES * PAIR,
+                                    KEYS / PAIR, sums);
+    for (int part = 0; part < PARTS; ++part)
+        for (int row = 0; row < ROWS; ++row) store(outputs + row * HEAD_DIM + part * LANES, sums[part][row]);
+}
+
+// ROWS queries, of which the task may fill only the first. `scratch` is [context][ROWS].
+template <int ROWS>
+void attend_in_pairs(const Task &task, int64_t inputs, float *scratch) {
+    constexpr int PARTS = TILES ? 2 : at_once(ROWS, HEAD_DIM / LANES % 4 ? 2 : 4);
+    const int64_t blocks = (task.length() + KEYS - 1) / KEYS;
+    alignas(64) Weight queries[ROWS][HEAD_DIM] = {};
+    alignas(64) float outputs[ROWS][HEAD_DIM];
+    int32_t positions[ROWS];
+    float totals[ROWS];
+    for (int64_t q = 0; q < ROWS; ++q) {
+        positions[q] = q < task.queries ? int32_t(task.position(q)) : -1;  // a row without a query sees nothing
+        for (int64_t i = 0; q < task.queries && i < HEAD_DIM; i += LANES)
+            store(queries[q] + i, load(task.query(q) + i));
     }
-    for (int64_t q = 0; q < GROUP; ++q)
-        for (int64_t part = 0; part < PARTS; ++part)
-            store(task.answer(q, inputs) + part * LANES, add_up(sums[part][q]) / total[q]);
+    query_key_products<ROWS>(queries[0], task.keys, 2 * blocks, scratch);
+    softmax<ROWS>(scratch, blocks, positions, totals);
+    for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
+        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values + i * PAIR, blocks,
+                                     outputs[0] + i);
+    for (int64_t q = 0; q < task.queries; ++q)
+        for (int64_t i = 0; i < HEAD_DIM; i += LANES)
+            store(task.answer(q, inputs) + i, load(outputs[q] + i) / totals[q]);
 }
 #endif
 
@@ -295,9 +242,9 @@ void attend_in_rows(const Task &task, int64_t inputs, float *scratch) {
 // `inputs` is the length of a row of outputs, `scratch` is [context][16].
 void attend(const Task &task, int64_t inputs, float *scratch) {
 #if PAIR_PRODUCTS
-    if (ATTENDS_IN_LANES)
-        return ARE_FEW && task.tokens == 1 && !has_tiles ? attend_in_rows(task, inputs, scratch)
-                                                         : attend_in_lanes(task, inputs, scratch);
+    if constexpr (ATTENDS_IN_PAIRS)
+        return task.tokens == 1 && !has_tiles ? attend_in_pairs<GROUP>(task, inputs, scratch)
+                                              : attend_in_pairs<LANES>(task, inputs, scratch);
 #endif
     attend_with_vectors(task, inputs);
 }

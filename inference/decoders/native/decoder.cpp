@@ -15,21 +15,20 @@
 
 namespace {
 
+// Squares are added up lane by lane, so in one order whatever the address of x is.
 template <class To>
 void rms_norm(const float *x, const float *weights, int64_t size, double epsilon, To *to) {
-    float squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < size; ++i) squares += x[i] * x[i];
-    const float factor = 1 / std::sqrt(squares / size + epsilon);
-    int64_t i = 0;
-    for (; i + LANES <= size; i += LANES) store(to + i, load(x + i) * factor * load(weights + i));
-    if (i < size) {
-        float rest[LANES] = {};
-        for (int64_t j = i; j < size; ++j) rest[j - i] = x[j] * factor * weights[j];
-        To last[LANES];
-        store(last, load(rest));
-        memcpy(to + i, last, (size - i) * sizeof(To));
-    }
+    const int64_t whole = size / LANES * LANES, rest = size - whole;
+    float last[LANES] = {}, last_weights[LANES] = {};
+    memcpy(last, x + whole, rest * sizeof(float));
+    memcpy(last_weights, weights + whole, rest * sizeof(float));
+    Floats squares = load(last) * load(last);
+    for (int64_t i = 0; i < whole; i += LANES) squares = add_product(load(x + i), load(x + i), squares);
+    const float factor = 1 / std::sqrt(sum(squares) / size + epsilon);
+    for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(x + i) * factor * load(weights + i));
+    To normed[LANES];
+    store(normed, load(last) * factor * load(last_weights));
+    memcpy(to + whole, normed, rest * sizeof(To));
 }
 
 void embed(const Model &model, int64_t token_id, float *to) {
@@ -71,15 +70,17 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
     }
     const int64_t kv_head = (head - heads) % model.kv_heads;
     const int64_t row = (step.slots[token] * model.kv_heads + kv_head) * model.context * HEAD_DIM;
-    if (!is_key && ATTENDS_IN_LANES) {  // values: [context / 32][HEAD_DIM][32]
-        Weight value[HEAD_DIM];
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(value + i, load(vector + i));
-        Weight *to = layer.values + row + position / KEYS * KEYS * HEAD_DIM + position % KEYS;
-        for (int64_t i = 0; i < HEAD_DIM; ++i) to[i * KEYS] = value[i];
-        return;
+    Weight numbers[HEAD_DIM];
+    for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(numbers + i, load(vector + i));
+    if (!ATTENDS_IN_PAIRS) {
+        memcpy((is_key ? layer.keys : layer.values) + row + position * HEAD_DIM, numbers, sizeof numbers);
+    } else if (is_key) {  // [context / 16][HEAD_DIM / 2][16][PAIR]
+        Weight *to = layer.keys + row + position / LANES * LANES * HEAD_DIM + position % LANES * PAIR;
+        for (int64_t i = 0; i < HEAD_DIM; i += PAIR) memcpy(to + i * LANES, numbers + i, PAIR * sizeof(Weight));
+    } else {  // [context / 2][HEAD_DIM][PAIR]
+        Weight *to = layer.values + row + position / PAIR * PAIR * HEAD_DIM + position % PAIR;
+        for (int64_t i = 0; i < HEAD_DIM; ++i) to[i * PAIR] = numbers[i];
     }
-    Weight *cache = (is_key ? layer.keys : layer.values) + row + position * HEAD_DIM;
-    for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(cache + i, load(vector + i));
 }
 
 void run_layer(const Model &model, const Layer &layer, const Step &step) {

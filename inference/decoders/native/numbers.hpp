@@ -125,15 +125,21 @@ inline float sum(Floats numbers) {
         for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
     return lanes[0];
 }
+inline float most(Floats numbers) {
+    float largest = numbers[0];
+    for (int64_t lane = 1; lane < LANES; ++lane) largest = numbers[lane] > largest ? numbers[lane] : largest;
+    return largest;
+}
 
 // e^x to float32's last digit but one: 2^n by its bits, the rest by a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline Floats exponential(Floats x) {
     x = x < -87.0f ? Floats{} - 87.0f : x > 88.0f ? Floats{} + 88.0f : x;
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
-    Floats n = (x * 1.44269504f + ROUNDER) - ROUNDER;
-    Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Floats p = 0.0416666667f + r * (0.00833333f + r * 0.00138889f);
-    p = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * p)));
+    const Floats n = add_product(x, Floats{} + 1.44269504f, Floats{} + ROUNDER) - ROUNDER;
+    const Floats r = add_product(n, Floats{} + 2.12194440e-4f, add_product(n, Floats{} - 0.693359375f, x));
+    Floats p = Floats{} + 0.00138889f;
+    constexpr float LAST[] = {0.00833333f, 0.0416666667f, 0.166666667f, 0.5f, 1.0f, 1.0f};
+    for (float next : LAST) p = add_product(p, r, Floats{} + next);
     Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
     return p * (Floats)power;
 }

@@ -16,7 +16,8 @@
 
 namespace {
 
-// ROWS rows of x times one panel. The panel is read once, from front to back.
+// ROWS rows of x times one panel, which is read once, from front to back. A row's sums are added up in the order of its
+// inputs, so they are the same with any number of other rows.
 template <int ROWS>
 void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
     Floats left[ROWS] = {}, right[ROWS] = {};
@@ -37,15 +38,16 @@ void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (
 #elif BF16
         const Pairs a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
-            const float x0 = to_float(x[row * inputs + i]), x1 = to_float(x[row * inputs + i + 1]);
-            left[row] += x0 * a.first + x1 * a.second;
-            right[row] += x0 * b.first + x1 * b.second;
+            const Floats x0 = Floats{} + to_float(x[row * inputs + i]),
+                         x1 = Floats{} + to_float(x[row * inputs + i + 1]);
+            left[row] = add_product(x1, a.second, add_product(x0, a.first, left[row]));
+            right[row] = add_product(x1, b.second, add_product(x0, b.first, right[row]));
         }
 #else
         const Floats a = load(panel), b = load(panel + LANES);
         for (int row = 0; row < ROWS; ++row) {
-            left[row] += x[row * inputs + i] * a;
-            right[row] += x[row * inputs + i] * b;
+            left[row] = add_product(Floats{} + x[row * inputs + i], a, left[row]);
+            right[row] = add_product(Floats{} + x[row * inputs + i], b, right[row]);
         }
 #endif
     }

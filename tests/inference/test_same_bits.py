@@ -1,0 +1,130 @@
+"""In the decoder in C++ a token has the same logits, to the bit, alone and among others, and in any chunks."""
+
+import copy
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from types import MappingProxyType
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from inference.cache.batch import Piece, lay_out
+from inference.cache.kv_cache import KVCache
+from inference.decoders.native.decoder import NativeDecoder
+from inference.tensor_thread import on_tensor_thread
+from tests.support.native_models import CONTEXT, INSTRUCTIONS, VOCABULARY, model_named, native
+
+SLOTS = 65  # the first holds the text whole; beginnings are copied from it
+TEXT = torch.randint(VOCABULARY, (110,), generator=torch.Generator().manual_seed(4)).tolist()
+NO_TILES = "AVX-512, no tiles"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model, its precision, and the instructions that the decoder may use."""
+
+    model: str
+    dtype: torch.dtype
+    quantize: str | None = None
+    instructions: str = NO_TILES  # with tiles, the products of a single row are computed without them
+
+
+KINDS = MappingProxyType(
+    {
+        "bfloat16": Kind("llama", torch.bfloat16),
+        "bfloat16, eight heads in a group": Kind("llama, long heads", torch.bfloat16),
+        "bfloat16, AVX2": Kind("qwen3", torch.bfloat16, instructions="AVX2 alone"),
+        "float32": Kind("llama", torch.float32),
+        "int8": Kind("qwen3", torch.bfloat16, "int8"),
+        "int4": Kind("llama, one group", torch.bfloat16, "int4"),
+    }
+)
+Chunks = Sequence[int]
+"""How many tokens of a text each step takes."""
+
+
+@dataclass(frozen=True)
+class Company:
+    """Another text, which begins with this token and takes so many tokens in each step."""
+
+    first_token: int
+    chunk: int
+
+
+@cache
+def decoder_of(name: str) -> tuple[NativeDecoder, KVCache]:
+    kind, cache = KINDS[name], KVCache(SLOTS, CONTEXT)
+    model = nn.Module.to(copy.deepcopy(model_named(kind.model)), kind.dtype)
+    return on_tensor_thread(lambda: native(model, cache, kind.quantize)), cache
+
+
+@cache
+def logits_alone(name: str) -> Tensor:
+    """The text's logits [tokens, vocabulary], prefilled whole, in slot 0."""
+    return logits_among(name, 0, 0, [len(TEXT)], [])
+
+
+@torch.inference_mode()
+def logits_among(name: str, slot: int, cached: int, chunks: Chunks, others: Sequence[Company]) -> Tensor:
+    """The text's logits from token `cached` on, in steps that other slots take part in."""
+    decoder, cache = decoder_of(name)
+    free = [number for number in range(1, SLOTS) if number != slot]
+    ends = [0] * len(others)
+    found, first = [], cached
+    for size in chunks:
+        mine = Piece(slot, first, TEXT[first : first + size], is_sampled=False, explained=size)
+        first += size
+        decoding: list[Piece] = []
+        prefilling: list[Piece] = []
+        for place, other in enumerate(others):
+            ids = [(other.first_token + i) % VOCABULARY for i in range(ends[place], ends[place] + other.chunk)]
+            start = ends[place] if ends[place] + other.chunk <= CONTEXT else 0
+            (decoding if other.chunk == 1 else prefilling).append(Piece(free[place], start, ids))
+            ends[place] = start + other.chunk
+        batch = lay_out(decoding, [*prefilling, mine], cache, torch.device("cpu"))
+        found.append(on_tensor_thread(partial(decoder.forward, batch))[-size:])
+    return torch.cat(found)
+
+
+def cut(total: int, sizes: Chunks) -> list[int]:
+    """`total` tokens in chunks of these sizes, the last of which is repeated."""
+    chunks: list[int] = []
+    rest = total
+    while rest:
+        size = min(rest, sizes[min(len(chunks), len(sizes) - 1)])
+        chunks.append(size)
+        rest -= size
+    return chunks
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", KINDS)
+def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform.machine() == "x86_64":
+        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+    expected = logits_alone(name)
+
+    @settings(max_examples=12, deadline=None)
+    @given(
+        slot=st.integers(1, SLOTS - 1),
+        cached=st.integers(0, len(TEXT) - 1),
+        sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+        others=st.lists(
+            st.builds(Company, st.integers(0, VOCABULARY - 1), st.sampled_from([1, 1, 1, 2, 5, 17])),
+            max_size=SLOTS - 2,
+        ),
+    )
+    def check(slot: int, cached: int, sizes: Chunks, others: Sequence[Company]) -> None:
+        _, cache = decoder_of(name)
+        cache.copy(0, slot, cached)
+        found = logits_among(name, slot, cached, cut(len(TEXT) - cached, sizes), others)
+        assert torch.equal(found, expected[cached:])
+
+    check()
