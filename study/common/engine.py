@@ -169,15 +169,16 @@ class Script:
         self.reasoning_tokens = 0
 
     def next_token(self) -> Token:
-        made = next(self.texts)
-        if isinstance(made, str):
-            text, parts = made, None
-        else:
-            text, parts = "".join(part.text for part in made if isinstance(part, TextPart)), made
-            self.reasoning_tokens += any(isinstance(part, TextPart) and part.kind == "reasoning" for part in made)
-        logprobs = None if self.alternatives is None else logprobs_of(self.made, text, self.alternatives)
-        token = Token(text, self.made, 1.0, self.made == 0, self.index, logprobs, parts)
+        text, number = next(self.texts), self.made
         self.made += 1
+        token = Token("", number, 1.0, number == 0, self.index)
+        if isinstance(text, str):
+            token.text = text
+        else:
+            token.text, token.parts = "".join(part.text for part in text if isinstance(part, TextPart)), text
+            self.reasoning_tokens += any(isinstance(part, TextPart) and part.kind == "reasoning" for part in text)
+        if self.alternatives is not None:
+            token.logprobs = logprobs_of(number, token.text, self.alternatives)
         return token
 
     def finished(self, reason: FinishReason) -> Finished:
@@ -318,14 +319,15 @@ class ScriptedEngine:
             time.sleep(seconds)
 
     def _advance(self, one: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
-        if one.prefill_steps > 0:
-            one.prefill_steps -= 1
-            return
-        if one.prompt == "explode" and one.made == 1:
-            self._explode()
         its_events = events[one.sink]
-        if one.echo is not None and one.made == 0:
-            its_events.append((one.sequence_id, one.echo))
+        if one.made < 2:  # measurements make thousands of tokens after these
+            if one.prefill_steps > 0:
+                one.prefill_steps -= 1
+                return
+            if one.prompt == "explode" and one.made == 1:
+                self._explode()
+            if one.echo is not None and one.made == 0:
+                its_events.append((one.sequence_id, one.echo))
         its_events.append((one.sequence_id, one.next_token()))
         self.generated_tokens += 1
         if one.made == one.length:
