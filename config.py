@@ -158,7 +158,7 @@ class Config:
     context: int | None = _setting(
         None,
         _whole(2),
-        "tokens of prompt and answer together; by default the model's own limit, at most 4096",
+        "tokens of prompt and answer together; by default as many as the model was made for, if memory allows",
         engine=True,
     )
     prefill_chunk: int = _setting(

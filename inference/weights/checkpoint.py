@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from config import Config
-from inference.weights.context import choose_context
+from inference.weights.context import CacheBudget, choose_context
 from inference.weights.folder import Folder, is_layer_of_mtp, is_transformers_folder
 from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
 from inference.weights.gguf import GGUFFile, is_gguf
@@ -122,12 +122,13 @@ def find_source(name: str) -> Source:
 
 def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
     model_config = source.config()
-    context = choose_context(config.context, model_config)
     tokenizer = source.tokenizer(model_config)
     path, generation = source.generation_settings()
     defaults = find_sampling_defaults(path, generation) if config.generation_config == "auto" else {}
     refuse_larger(source.config_path, source.elements, lambda: _built(model_config))
     dtype = _dtype(config.dtype, source, model_config, device)
+    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, source.elements)
+    context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
     if isinstance(source, GGUFSource) and config.compile and device.type == "cpu":
         model = _quantized_llama(source.file, model_config, dtype, context)

@@ -1,13 +1,25 @@
-"""How many tokens a model can see at once, and how many it gets to see here."""
+"""How many tokens a model can see at once, how many it gets to see here, and what memory that takes."""
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
+from inference.weights.memory import free_memory, gibibytes
 from interface.errors import LoadError
 
-LARGEST_DEFAULT_CONTEXT = 4096
-"""The cache has room for every slot's whole context, so a model's own 100,000 tokens are no default."""
+log = logging.getLogger("engine")
+
+DEFAULT_CONTEXT = 4096
+"""Of a model that does not say what it was trained at, or on a machine that does not say what memory is free."""
+LEAST_CONTEXT = 512
+"""Even where memory is short: less would be of no use."""
+CONTEXT_STEP = 256
+"""What memory allows is rounded down to a multiple of this."""
+SHARE = 0.5
+"""Of the memory that the weights leave free, for the cache."""
 STRETCHED = ("linear", "dynamic", "yarn")
 """Rotary schemes that reach beyond the length that a model was trained at by their factor.
 
@@ -15,19 +27,65 @@ Llama 3's and longrope's models name their whole reach in max_position_embedding
 """
 
 
-def choose_context(wanted: int | None, config: PreTrainedConfig) -> int:
-    """The context to serve: what was asked for, or else what the model was trained at, at most 4096.
+@dataclass(frozen=True, slots=True)
+class CacheBudget:
+    """What the keys and values of `slots` sequences may take."""
+
+    slots: int
+    bytes_per_token: int
+    free_bytes: int | None
+    """Memory that is free for it; None if that is not known."""
+
+    @classmethod
+    def of(
+        cls, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, elements: int
+    ) -> "CacheBudget":
+        """The budget of a model whose weights, `elements` of them, have not been loaded yet."""
+        free = free_memory(device)
+        if free is not None:
+            free = int(SHARE * max(0, free - elements * dtype.itemsize))
+        return cls(slots, numbers_per_token(config.get_text_config()) * dtype.itemsize, free)
+
+    @property
+    def affordable(self) -> int:
+        """The longest context that fits."""
+        if self.free_bytes is None or not self.bytes_per_token:
+            return DEFAULT_CONTEXT
+        tokens = self.free_bytes // (self.slots * self.bytes_per_token)
+        return max(LEAST_CONTEXT, tokens // CONTEXT_STEP * CONTEXT_STEP)
+
+
+def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBudget | None = None) -> int:
+    """The context to serve: what was asked for, or else what the model was trained at, as far as the budget allows.
 
     Raises:
         LoadError: the model does not reach that far.
     """
     text = config.get_text_config()
-    trained, reach = getattr(text, "max_position_embeddings", None), reach_of(text)
-    if wanted is None:
-        return min(trained or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT)
-    if reach is not None and wanted > reach:
+    reach = reach_of(text)
+    if wanted is not None and reach is not None and wanted > reach:
         raise LoadError(f"context {wanted}: the model was made for at most {reach} tokens")
-    return wanted
+    trained: int = getattr(text, "max_position_embeddings", None) or DEFAULT_CONTEXT
+    if budget is None:  # the cache is another program's
+        return wanted or trained
+    context = wanted or min(trained, budget.affordable)
+    _announce(context, trained, budget)
+    return context
+
+
+def _announce(context: int, trained: int, budget: CacheBudget) -> None:
+    """Say what the cache is going to take, before it does."""
+    bytes_per_stream = context * budget.bytes_per_token
+    log.info(
+        "Context of %d tokens: the cache takes up to %s, for %d streams",
+        *(context, gibibytes(budget.slots * bytes_per_stream), budget.slots),
+    )
+    if context < trained and context == budget.affordable:
+        log.warning(
+            "The model's own context is %d tokens, for which half of the free memory is too little. To choose, set "
+            "ENGINE_MAX_STREAMS or ENGINE_CONTEXT.",
+            trained,
+        )
 
 
 def reach_of(text: PreTrainedConfig) -> int | None:
@@ -41,3 +99,18 @@ def reach_of(text: PreTrainedConfig) -> int | None:
         return trained
     original = rope.get("original_max_position_embeddings") or trained
     return max(trained, int(original * factor))
+
+
+def numbers_per_token(text: PreTrainedConfig) -> int:
+    """How many numbers a token's keys and values are, in the layers that keep the whole text; 0 if it is not said."""
+    kinds = getattr(text, "layer_types", None) or ()
+    layers = sum(kind != "sliding_attention" for kind in kinds) or _number(text, "num_hidden_layers")
+    heads = _number(text, "num_attention_heads") or 1
+    head_dim = _number(text, "head_dim") or _number(text, "hidden_size") // heads
+    return 2 * layers * head_dim * (_number(text, "num_key_value_heads") or heads)
+
+
+def _number(text: PreTrainedConfig, name: str) -> int:
+    """One of the configuration's sizes; 0 if it says none, or one for each layer."""
+    value: Any = getattr(text, name, None)
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,7 +1,9 @@
 """Loading a checkpoint from a folder: what may be wrong with one is told in a line, without a traceback."""
 
+import dataclasses
 import gc
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from transformers import LlamaConfig
 from backends.own_engine import load_engine
 from config import BUNDLED_MODEL, Config
 from engine import Engine
+from inference.weights import context as context_module
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.context import choose_context
 from interface.errors import LoadError
@@ -111,12 +114,30 @@ def test_the_context_is_the_models_own_or_what_was_asked_for(sound_folder: Path)
     assert load(sound_folder, context=CONTEXT).info.context == CONTEXT
 
 
-def test_a_long_context_is_taken_only_when_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gibibytes", "context"),
+    [(100, 100_000), (1, 43_520), (0.001, 512), (None, 4096)],
+    ids=["much", "some", "none", "?"],
+)
+def test_a_long_context_is_served_as_far_as_half_of_the_free_memory_reaches(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    gibibytes: float | None,
+    context: int,
+) -> None:
+    """In this model's cache, a token of one of the 32 streams takes 384 bytes."""
+    free = None if gibibytes is None else int(gibibytes * 2**30)
+    monkeypatch.setattr(context_module, "free_memory", lambda device: free)
     model = random_model("llama")
     model.config.max_position_embeddings = 100_000
     long_folder = save(tmp_path, model)
-    assert load_checkpoint(Config(model=str(long_folder), device="cpu")).context == 4096
-    assert load_checkpoint(Config(model=str(long_folder), device="cpu", context=50_000)).context == 50_000
+    caplog.set_level(logging.INFO, logger="engine")
+    config = Config(model=str(long_folder), device="cpu", max_streams=32)
+    assert load_checkpoint(config).context == pytest.approx(context, rel=0.01)
+    assert f"Context of {load_checkpoint(config).context} tokens: the cache takes up to" in caplog.text
+    assert ("The model's own context is 100000 tokens" in caplog.text) == (context < 100_000)
+    assert load_checkpoint(dataclasses.replace(config, context=50_000)).context == 50_000
 
 
 @pytest.mark.parametrize(
@@ -161,9 +182,8 @@ def test_which_sampling_defaults_apply_is_said_in_one_line(folder: Path, caplog:
     edit_json(folder / "generation_config.json", temperature=0.6, top_k=20)
     with caplog.at_level("INFO", "engine"):
         load_checkpoint(Config(model=str(folder), device="cpu"))
-    assert [record.message for record in caplog.records] == [
-        "Sampling defaults of the model: temperature 0.6, top_k 20"
-    ]
+    said = [record.message for record in caplog.records if "Sampling" in record.message]
+    assert said == ["Sampling defaults of the model: temperature 0.6, top_k 20"]
 
 
 @pytest.mark.parametrize(
