@@ -20,9 +20,10 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
+from inference.decoders.start_check.model_alone import first_line
+from inference.decoders.start_check.trial import Finding, Trial
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.decoders.transformers_decoder import TransformersDecoder
-from inference.decoders.trial import Finding, Trial, first_line
 from inference.weights import llama
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel

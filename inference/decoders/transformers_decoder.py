@@ -16,7 +16,7 @@ from inference.cache.batch import Batch
 from inference.decoders.compilation import as_compiled, compile_layers, uncompile_layers
 from inference.decoders.decoder import TryOut
 from inference.decoders.packed_modules import pack_linears
-from inference.decoders.trial import takes_logits_to_keep
+from inference.decoders.start_check.model_alone import takes_logits_to_keep
 
 log = logging.getLogger("engine")
 

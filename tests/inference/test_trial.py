@@ -11,9 +11,12 @@ from torch import nn
 from transformers import LlamaConfig, PreTrainedModel
 
 from inference.cache.kv_cache import KVCache
-from inference.decoders import select, trial
+from inference.decoders import select
 from inference.decoders.select import examine, select_decoder
-from inference.decoders.trial import layers_of_each_kind, named_lengths, own_logits, shortened
+from inference.decoders.start_check import in_pieces, trial
+from inference.decoders.start_check.few_layers import layers_of_each_kind, shortened
+from inference.decoders.start_check.model_alone import own_logits
+from inference.decoders.start_check.named_lengths import named_lengths
 from interface.errors import UnsupportedModel
 from study.architectures.checkpoints import CHUNK, KEPT, WINDOW, small_model
 from tests.support.tiny_models import model_of, random_model
@@ -41,7 +44,7 @@ def test_lengths_are_found_by_name_wherever_the_config_has_them() -> None:
 def test_a_window_is_passed_by_the_prompt_and_by_the_decoded_tokens() -> None:
     lengths = tried(random_model("gemma3"))
     assert lengths == [(trial.SHORT, ""), (8 + trial.BEYOND, "sliding_window")]
-    assert trial.BEYOND > trial.COMPARED
+    assert trial.BEYOND > in_pieces.COMPARED
 
 
 def test_a_length_beyond_the_context_is_not_tried() -> None:
@@ -200,6 +203,28 @@ def test_half_precision_is_served(model_type: str) -> None:
     model = small_model(model_type)
     nn.Module.bfloat16(model)
     assert tried(model)
+
+
+@has_bfloat16
+@pytest.mark.parametrize(
+    ("model_type", "dtype", "context"),
+    [("granitemoe_swa", torch.bfloat16, CONTEXT), ("hy_v4", torch.float16, KEPT)],
+)
+def test_a_router_that_rounding_sends_to_another_expert_is_no_reason_to_refuse(
+    model_type: str, dtype: torch.dtype, context: int
+) -> None:
+    model = small_model(model_type)
+    nn.Module.to(model, dtype)
+    assert tried(model, context)
+
+
+@has_bfloat16
+@pytest.mark.parametrize("model_type", ["granitemoehybrid", "qwen3_5_moe_text", "deepseek_v32"])
+def test_what_is_wrong_with_a_model_of_experts_shows_in_half_precision_too(model_type: str) -> None:
+    model = small_model(model_type)
+    nn.Module.bfloat16(model)
+    with pytest.raises(UnsupportedModel, match="gives other logits"):
+        tried(model)
 
 
 @has_bfloat16

@@ -1,0 +1,59 @@
+"""What a model by itself says: the logits that a decoder has to give."""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from interface.errors import UnsupportedModel
+
+
+def own_logits(model: PreTrainedModel, token_ids: Sequence[int], wanted: int) -> Tensor:
+    """What a model by itself says: the logits [wanted, vocabulary] of the last tokens.
+
+    They are computed as transformers' `generate` does, the last ones one by one over a cache of its own: that cache may
+    forget what is outside a window.
+
+    Raises:
+        UnsupportedModel: it says nothing, or no numbers.
+    """
+    name = type(model).__name__
+    ids = torch.tensor([list(token_ids)], device=model.device)
+    try:
+        logits = _as_generate_computes(model, ids, wanted)
+    except Exception as error:
+        raise UnsupportedModel(
+            f"{name} cannot compute a text of {len(token_ids)} tokens by itself: {first_line(error)}"
+        ) from error
+    if not logits.isfinite().all():
+        raise UnsupportedModel(
+            f"{name} by itself gives logits that are not finite, in {str(model.dtype).removeprefix('torch.')}. Either "
+            f"its weights are damaged, or the precision is too narrow for them: try ENGINE_DTYPE=float32."
+        )
+    return logits
+
+
+def _as_generate_computes(model: PreTrainedModel, ids: Tensor, wanted: int) -> Tensor:
+    takes_keep = takes_logits_to_keep(model)
+    prompt = ids.shape[1] - wanted + 1
+    output = model(ids[:, :prompt], use_cache=True, **({"logits_to_keep": 1} if takes_keep else {}))
+    cache = getattr(output, "past_key_values", None)
+    if cache is None:  # a model without keys and values, or without a cache for them
+        output = model(ids, use_cache=False, **({"logits_to_keep": wanted} if takes_keep else {}))
+        logits: Tensor = output.logits[0, -wanted:]
+        return logits
+    rows = [output.logits[0, -1]]
+    for position in range(prompt, ids.shape[1]):
+        output = model(ids[:, position : position + 1], past_key_values=cache, use_cache=True)
+        rows.append(output.logits[0, -1])
+    return torch.stack(rows)
+
+
+def takes_logits_to_keep(model: PreTrainedModel) -> bool:
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
