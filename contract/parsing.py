@@ -9,6 +9,10 @@ from contract.refusals import Refusal
 
 MAX_FIELDS = 4096
 """Members of one object in a body. What is wrong with a member costs more to tell than to send."""
+MAX_STRINGS = 32_768
+"""Strings in a body, the names of fields among them. A megabyte has room for 250,000, each an object in the memory."""
+MAX_CONTAINERS = 16_384
+"""Lists and objects in a body."""
 GZIP = b"\x1f\x8b"
 
 
@@ -22,6 +26,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
         if (complaint := what_is_no_text(incoming.body)) is not None:
             problem = {"type": "json_invalid", "loc": ["body"], "msg": complaint, "input": None}
             raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
+        check_counts(incoming.body)
         check_fields(incoming.body)
     return endpoint.parse(incoming)
 
@@ -40,6 +45,23 @@ def what_is_no_text(body: bytes) -> str | None:
         byte = body[error.start]
         return f"Expected JSON in UTF-8, got the byte {byte:#04x} at {error.start}, which is none; is it latin-1?"
     return None
+
+
+def check_counts(body: bytes) -> None:
+    """Refuse, with 413, a body of so many parts that parsing it would keep the interpreter from everything else.
+
+    Nothing is parsed for that: without what is escaped, every second quote ends a string.
+    """
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+    strings = unescaped.count(b'"') // 2
+    if strings > MAX_STRINGS:
+        raise Refusal(413, f"Expected at most {MAX_STRINGS} strings in the body, got {strings}")
+    if unescaped.count(b"[") + unescaped.count(b"{") <= MAX_CONTAINERS:
+        return
+    outside = b"".join(unescaped.split(b'"')[::2])
+    containers = outside.count(b"[") + outside.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise Refusal(413, f"Expected at most {MAX_CONTAINERS} lists and objects in the body, got {containers}")
 
 
 def check_fields(body: bytes) -> None:

@@ -8,6 +8,7 @@ None, and its own limits must do (`docs/operations.md`).
 """
 
 import select
+import signal
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -107,3 +108,9 @@ def is_busy(protocol: Any) -> bool:
 def abort_all(protocols: Collection[Any]) -> None:
     for protocol in list(protocols):
         protocol.transport.abort()
+
+
+def running_server() -> Any:
+    """The uvicorn server that runs this application, known by its signal handler; None under any other server."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if hasattr(server, "server_state") and hasattr(server, "config") else None

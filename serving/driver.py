@@ -28,6 +28,7 @@ from interface.events import Event, Failed
 from interface.requests import GenerationRequest, Prompt, SequenceId
 from interface.vitals import Vitals
 from serving import shutdown
+from serving.connection import running_server
 from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
@@ -95,7 +96,7 @@ class Driver:
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and carry its events until the context ends. Entering does not wait for the load."""
         _check_loop()
-        raise_file_limit(self.config.max_connections)
+        self._set_up_server()
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
@@ -166,6 +167,15 @@ class Driver:
         if not self._open:
             self._none_is_open.set()
         self._abort(generation)
+
+    def _set_up_server(self) -> None:
+        """See to the server's connections from the first one on, as far as it can be reached."""
+        self.exchanges.most = raise_file_limit(self.config.max_connections)
+        if (server := running_server()) is not None:
+            from serving.protocol import set_up  # it imports uvicorn, which other servers have no use for
+
+            self.exchanges.protocols = server.server_state.connections
+            set_up(server, self.exchanges.on_connection)
 
     # --- The engine -------------------------------------------------------------------------------------------------
 

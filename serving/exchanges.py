@@ -62,14 +62,14 @@ class Exchanges:
     def __init__(self, config: Config) -> None:
         self.open: set[Exchange] = set()
         self.protocols: Collection[Any] = ()
-        """uvicorn's own set of connections, once the first request has shown it."""
-        self._most = config.max_connections
+        """uvicorn's own set of connections, from the start or once the first request has shown it."""
+        self.most = config.max_connections
         self._idle = IdleConnections(config.head_limit)
         self._is_needed = asyncio.Event()
 
     @property
     def is_full(self) -> bool:
-        return max(len(self.open), len(self.protocols)) > self._most
+        return max(len(self.open), len(self.protocols)) > self.most
 
     @property
     def body_bytes(self) -> int:
@@ -88,6 +88,12 @@ class Exchanges:
     def end(self, exchange: Exchange) -> None:
         self.open.discard(exchange)
 
+    def on_connection(self) -> None:
+        """Look after a connection that may never send a request; make room if it is one too many."""
+        self._is_needed.set()
+        if len(self.protocols) > self.most:
+            self._idle.close_overdue(self.protocols, self.most)
+
     async def watch(self) -> None:
         """Look at the connections again and again, as long as there are any."""
         next_sweep = time.monotonic()
@@ -97,7 +103,7 @@ class Exchanges:
                 exchange.look()
             if time.monotonic() >= next_sweep:
                 next_sweep = time.monotonic() + 1
-                self._idle.close_overdue(self.protocols, self._most)
+                self._idle.close_overdue(self.protocols, self.most)
             if not self.open and not self.protocols:
                 self._is_needed.clear()
             await anyio.sleep(TICK if self.open else 1)

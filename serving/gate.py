@@ -142,9 +142,7 @@ class Gate:
         record_spans(scope, exchange)
 
     def _too_many(self) -> Exception:
-        return QueueFull(
-            f"Expected at most {self._config.max_connections} connections at once (ENGINE_MAX_CONNECTIONS)"
-        )
+        return QueueFull(f"Expected at most {self._exchanges.most} connections at once (ENGINE_MAX_CONNECTIONS)")
 
     def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
         return contract.refusal(contract.route_path(scope["path"], scope.get("root_path", "")), error)

@@ -1,46 +1,139 @@
-"""uvicorn's own HTTP protocol, which takes turns: a client that sends much at once does not hold the loop.
-
-    uvicorn app:app --http serving.protocol:SlicedH11
+"""uvicorn's own HTTP protocols, which take turns: a client that sends much at once does not hold the loop.
 
 What the kernel has received comes in pieces of up to 256 KiB. If those are chunks of one byte each, parsing them takes
-more than a second. Here they are parsed a slice at a time, and the loop does something else in between.
+up to a second. Here they are parsed a slice at a time, those of all connections together for at most `TURN` seconds,
+and then the loop does something else.
+
+`python app.py` starts uvicorn with `SlicedH11`. A uvicorn that was started without, as by `uvicorn app:app`, is given
+the sliced form of the protocol that it has, when the application starts.
 """
 
+import asyncio
+import logging
+import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SLICE = 4096
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError:  # httptools is not installed
+    HttpToolsProtocol = None  # type: ignore[assignment, misc]
+
+log = logging.getLogger("engine")
+
+BACKLOG = 128
+"""Connections that wait to be accepted, and so the most that are accepted in one turn of the loop."""
+SLICE = 512
+"""Bytes that are parsed at once: 85 chunks of one byte, or two milliseconds."""
+SHARE, TURN = 0.0005, 0.002
+"""Seconds of parsing in one turn of the loop: of one connection, and of all."""
 
 
-class SlicedH11(H11Protocol):
-    """uvicorn's protocol on h11, with what has come parsed in slices."""
+class Slices:
+    """What the connections of one loop have received and not parsed yet; each gets its turn."""
 
-    _slices: deque[bytes] | None = None
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[Sliced, deque[bytes]] = {}
+
+    def put(self, protocol: "Sliced", data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._take_turns)
+        slices = self._waiting.setdefault(protocol, deque())
+        slices.extend(data[start : start + SLICE] for start in range(0, len(data), SLICE))
+
+    def drop(self, protocol: "Sliced") -> None:
+        self._waiting.pop(protocol, None)
+
+    def __contains__(self, protocol: "Sliced") -> bool:
+        return protocol in self._waiting
+
+    def _take_turns(self) -> None:
+        until = time.monotonic() + TURN
+        while self._waiting and time.monotonic() < until:
+            protocol = next(iter(self._waiting))
+            self._parse_share(protocol, self._waiting.pop(protocol))
+        if self._waiting:
+            self._loop.call_soon(self._take_turns)
+
+    def _parse_share(self, protocol: "Sliced", slices: deque[bytes]) -> None:
+        until = time.monotonic() + SHARE
+        try:
+            protocol.parse(slices.popleft())
+            while slices and not protocol.transport.is_closing() and time.monotonic() < until:
+                protocol.parse(slices.popleft())
+        except Exception:
+            log.exception("A request could not be parsed")
+            protocol.transport.abort()
+        if slices and not protocol.transport.is_closing():
+            self._waiting[protocol] = slices  # behind the others
+        else:
+            protocol.go_on_reading()
+
+
+_SLICES: WeakKeyDictionary[asyncio.AbstractEventLoop, Slices] = WeakKeyDictionary()
+
+if TYPE_CHECKING:
+    _Protocol = H11Protocol
+else:
+    _Protocol = object
+
+
+class Sliced(_Protocol):
+    """A protocol of uvicorn whose connections take turns in being parsed. `on_connection` hears of each new one."""
+
+    def __init__(self, *arguments: Any, on_connection: Callable[[], None] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._on_connection = on_connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._on_connection is not None:
+            self._on_connection()
 
     def data_received(self, data: bytes) -> None:
-        if self._slices is None and len(data) <= SLICE:
+        slices = _SLICES.get(self.loop) or _SLICES.setdefault(self.loop, Slices())
+        if self not in slices and len(data) <= SLICE:
             super().data_received(data)
             return
-        slices = [data[start : start + SLICE] for start in range(0, len(data), SLICE)]
         self.transport.pause_reading()
-        if self._slices is not None:
-            self._slices.extend(slices)
-            return
-        self._slices = deque(slices)
-        self._parse_one()
+        slices.put(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._slices = None
+        if slices := _SLICES.get(self.loop):
+            slices.drop(self)
         super().connection_lost(exc)
 
-    def _parse_one(self) -> None:
-        if self._slices is None or self.transport.is_closing():
-            return
-        super().data_received(self._slices.popleft())
-        if self._slices:
-            self.loop.call_soon(self._parse_one)
-            return
-        self._slices = None
-        if not self.flow.read_paused:
+    def parse(self, data: bytes) -> None:
+        super().data_received(data)
+
+    def go_on_reading(self) -> None:
+        """Read on, unless uvicorn waits for the application to take what has come."""
+        if not self.flow.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
+
+
+class SlicedH11(Sliced, H11Protocol):
+    """uvicorn's protocol on h11."""
+
+
+SLICED: dict[Any, type] = {H11Protocol: SlicedH11, SlicedH11: SlicedH11}
+
+if HttpToolsProtocol is not None:
+
+    class SlicedHttpTools(Sliced, HttpToolsProtocol):  # type: ignore[misc]
+        """uvicorn's protocol on httptools."""
+
+    SLICED |= {HttpToolsProtocol: SlicedHttpTools, SlicedHttpTools: SlicedHttpTools}
+
+
+def set_up(server: Any, on_connection: Callable[[], None]) -> None:
+    """Have a uvicorn server that is about to listen parse in slices, tell of connections, and accept few at once."""
+    if (kind := SLICED.get(server.config.http_protocol_class)) is not None:
+        server.config.http_protocol_class = partial(kind, on_connection=on_connection)
+    server.config.backlog = min(server.config.backlog, BACKLOG)

@@ -6,6 +6,7 @@ import logging
 import resource
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,39 @@ async def test_a_body_with_too_many_fields_is_refused_by_their_number(door: Door
             assert str(MAX_FIELDS) in answer.json()["detail"]
         colons = await service.client.post(prompt=":" * (2 * MAX_FIELDS), max_tokens=1)
         assert colons.status == 200
+
+
+MANY = 60_000
+CROWDED = {
+    "messages": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}] * (MANY // 3)}),
+    "parts": ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 25_000}]}),
+    "prompts": ("/v1/completions", {"prompt": ["a"] * MANY}),
+    "lists": ("/v1/completions", {"prompt": [[1]] * MANY}),
+    "tools": ("/v1/chat/completions", {"messages": [], "tools": [{"type": "function", "function": {}}] * 24_000}),
+    "empty lists": ("/generate", {"prompt": [[]] * MANY}),
+}
+ROOMY: dict[str, dict[str, Any]] = {
+    "a text of quotes": {"prompt": '"\\"[{' * 20_000},
+    "token ids": {"prompt": list(range(1, 4000))},
+}
+
+
+@pytest.mark.parametrize("kind", CROWDED)
+async def test_a_body_of_too_many_parts_is_refused_by_their_number(door: Door, kind: str) -> None:
+    path, content = CROWDED[kind]
+    body = json.dumps(content).encode()
+    assert len(body) < contract.MAX_BODY_BYTES
+    async with by_hand(door) as service:
+        answer = await service.client.request("POST", path, body, JSON)
+    assert answer.status == 413
+    assert "Expected at most" in answer.body.decode()
+
+
+@pytest.mark.parametrize("kind", ROOMY)
+async def test_what_only_looks_like_many_parts_is_accepted(door: Door, kind: str) -> None:
+    body = json.dumps({**ROOMY[kind], "max_tokens": 4}).encode()
+    async with by_hand(door) as service:
+        assert (await service.client.request("POST", "/v1/completions", body, JSON)).status == 200
 
 
 def test_health_is_answered_soon_while_bodies_are_large_or_in_tiny_pieces(door: Door) -> None:
