@@ -1,0 +1,31 @@
+"""The engines of the replicas that are tested and measured: scripted, so that what is measured is the way to them."""
+
+import importlib
+import os
+import time
+from typing import Any
+
+from backends.stepped import SteppedService
+from config import Config
+from interface.engine import EngineService
+from serving.driver import Driver
+from study.common.engine import ScriptedEngine
+
+LOAD_SECONDS = 3.0
+
+
+def scripted(config: Config) -> EngineService:
+    """For `load=study.scale.engine:scripted`."""
+    return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
+
+
+def slowly_loaded(config: Config) -> EngineService:
+    """The same after some seconds, as with a model."""
+    time.sleep(LOAD_SECONDS)
+    return scripted(config)
+
+
+def app() -> Any:
+    """For `uvicorn --factory study.scale.engine:app`: DOOR's door with the scripted engine, without Ray."""
+    create_app = importlib.import_module(os.environ["DOOR"]).create_app
+    return create_app(Driver(Config.from_environment(), scripted))
