@@ -18,6 +18,9 @@ from interface.requests import SequenceId
 from serving.request_log import RequestLog
 
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+ROUTERS_BLOCK = 16
+"""Tokens of a block, for routers. They compare prompts block by block to find who has a prefix; here it is found token
+by token, so any small number is right, and the whole slot, which no prompt fills, would never match."""
 LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
@@ -97,7 +100,7 @@ class Metrics:
     def text(self, state: State) -> bytes:
         """Everything, as Prometheus reads it."""
         registry = CollectorRegistry()
-        registry.register(_Collected([*self._counted(), *_present(state), *_for_routers(state)]))
+        registry.register(_Collected([*self._counted(), *_present(state), *self._for_routers(state)]))
         return generate_latest(registry)
 
     def _counted(self) -> Iterator[Metric]:
@@ -111,6 +114,26 @@ class Metrics:
         yield _by_label("engine_refusals", "Answers with a status of 400 or more.", "status", refused)
         yield _counter("engine_prompt_tokens", "Tokens of prompts.", self.prompt_tokens)
         yield _counter("engine_prefix_cache_hit_tokens", "Those that were in the prefix cache.", self.cached_tokens)
+
+    def _for_routers(self, state: State) -> Iterator[Metric]:
+        """Under vLLM's names, in the tokens and blocks that a router counts in; some know the older names only."""
+        labels = {"model_name": state.model}
+        usage = _usage(state)
+        for name, help, value in (
+            ("vllm:num_requests_running", "engine_running", state.counters.running),
+            ("vllm:num_requests_waiting", "engine_waiting", state.counters.waiting),
+            ("vllm:kv_cache_usage_perc", "engine_cache_usage", usage),
+            ("vllm:gpu_cache_usage_perc", "engine_cache_usage", usage),
+        ):
+            yield _labelled(GaugeMetricFamily, name, f"The same as {help}.", labels, value)
+        for name, help, value in (
+            ("prefix_cache_queries", "engine_prompt_tokens", self.prompt_tokens),
+            ("prefix_cache_hits", "engine_prefix_cache_hit_tokens", self.cached_tokens),
+        ):
+            for prefix in ("vllm:", "vllm:gpu_"):
+                yield _labelled(CounterMetricFamily, prefix + name, f"The same as {help}.", labels, value)
+        blocks = {"block_size": str(ROUTERS_BLOCK), "num_gpu_blocks": str(state.slots * state.context // ROUTERS_BLOCK)}
+        yield _labelled(GaugeMetricFamily, "vllm:cache_config_info", "The cache, as blocks of tokens.", blocks, 1)
 
 
 class _Collected:
@@ -136,26 +159,20 @@ def _present(state: State) -> Iterator[Metric]:
     yield _counter("engine_failed_steps", "Steps that raised.", counters.failed_steps)
 
 
-def _for_routers(state: State) -> Iterator[Metric]:
-    """Under vLLM's names. What is a block there is a slot here: a whole context."""
-    labels = {"model_name": state.model}
-    for name, help, value in (
-        ("vllm:num_requests_running", "engine_running", state.counters.running),
-        ("vllm:num_requests_waiting", "engine_waiting", state.counters.waiting),
-        ("vllm:kv_cache_usage_perc", "engine_cache_usage", _usage(state)),
-    ):
-        gauge = GaugeMetricFamily(name, f"The same as {help}.", labels=list(labels))
-        gauge.add_metric(list(labels.values()), value)
-        yield gauge
-    info = GaugeMetricFamily(
-        "vllm:cache_config_info", "The cache: a block is a slot.", labels=["block_size", "num_gpu_blocks"]
-    )
-    info.add_metric([str(state.context), str(state.slots)], 1)
-    yield info
-
-
 def _usage(state: State) -> float:
     return min(1.0, state.cache_tokens / (state.slots * state.context)) if state.context else 0.0
+
+
+def _labelled(
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    name: str,
+    help: str,
+    labels: Mapping[str, str],
+    value: float,
+) -> Metric:
+    made = family(name, help, labels=list(labels))
+    made.add_metric(list(labels.values()), value)
+    return made
 
 
 def _counter(name: str, help: str, value: float) -> CounterMetricFamily:

@@ -51,7 +51,7 @@ async def test_what_happened_is_counted(door: Door) -> None:
         after = await samples_of(service.client)
     assert during["engine_running{}"] == during["vllm:num_requests_running{model_name=a/model}"] == 1
     assert during["vllm:num_requests_waiting{model_name=a/model}"] == 0
-    assert during["vllm:cache_config_info{block_size=4096,num_gpu_blocks=4}"] == 1
+    assert during["vllm:cache_config_info{block_size=16,num_gpu_blocks=1024}"] == 1
     assert after["engine_requests_total{finish_reason=stop}"] == 1
     assert after["engine_requests_total{finish_reason=length}"] == 1
     assert after["engine_requests_total{finish_reason=abort}"] == 1
