@@ -1,0 +1,114 @@
+"""The ways to choose a replica for a request."""
+
+import heapq
+import random
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from study.routing.replicas import Replica, Request
+
+
+class Router:
+    """Chooses a replica for each request; knows what it has sent where, and how much of it is open."""
+
+    def __init__(self, replicas: Sequence[Replica], seed: int) -> None:
+        self.replicas = replicas
+        self.open = 0
+        self._random = random.Random(seed)
+        self._heap = [(0, self._random.random(), number) for number in range(len(replicas))]
+        heapq.heapify(self._heap)
+
+    def choose(self, request: Request) -> int:
+        raise NotImplementedError
+
+    def sent(self, number: int) -> None:
+        self.open += 1
+        self._note(number)
+
+    def ended(self, number: int) -> None:
+        self.open -= 1
+        self._note(number)
+
+    def least_loaded(self) -> int:
+        """One of those with the fewest open requests."""
+        while self.replicas[self._heap[0][2]].open != self._heap[0][0]:
+            heapq.heappop(self._heap)  # it was so once
+        return self._heap[0][2]
+
+    def _note(self, number: int) -> None:
+        heapq.heappush(self._heap, (self.replicas[number].open, self._random.random(), number))
+
+
+class RoundRobin(Router):
+    def __init__(self, replicas: Sequence[Replica], seed: int) -> None:
+        super().__init__(replicas, seed)
+        self._turn = count()
+
+    def choose(self, request: Request) -> int:
+        return next(self._turn) % len(self.replicas)
+
+
+class LeastLoaded(Router):
+    def choose(self, request: Request) -> int:
+        return self.least_loaded()
+
+
+class BySession(Router):
+    """By a hash of the session, as Ray's ConsistentHashRouter and HAProxy with `balance hdr(x-session-id)` do."""
+
+    def choose(self, request: Request) -> int:
+        return zlib.crc32(str(request.session).encode()) % len(self.replicas)
+
+
+class ByPrefix(Router):
+    """To where the longest beginning of the prompt has been sent, unless that replica has too much to do already.
+
+    It knows prompts and not caches, as the approximate prefix scorer of the inference gateway does.
+    """
+
+    KNOWN = 64
+    """Conversations that it remembers for each replica."""
+    TOO_MANY = 4
+    """Open requests above the mean that make a replica one that has too much to do."""
+
+    def __init__(self, replicas: Sequence[Replica], seed: int) -> None:
+        super().__init__(replicas, seed)
+        self._of_session: dict[int, int] = {}
+        self._of_system: dict[int, OrderedDict[int, None]] = {}
+        self._known: list[OrderedDict[int, int]] = [OrderedDict() for _ in replicas]
+        """For each replica, the conversations sent there, each with its system prompt; the oldest first."""
+
+    def choose(self, request: Request) -> int:
+        at_most = self.open / len(self.replicas) + self.TOO_MANY
+        number = self._of_session.get(request.session)
+        if number is None or self.replicas[number].open > at_most:
+            with_system = self._of_system.get(request.system, ())
+            able = [one for one in with_system if self.replicas[one].open <= at_most]
+            number = min(able, key=lambda one: self.replicas[one].open) if able else self.least_loaded()
+        self._remember(request, number)
+        return number
+
+    def _remember(self, request: Request, number: int) -> None:
+        self._of_session[request.session] = number
+        self._of_system.setdefault(request.system, OrderedDict())[number] = None
+        known = self._known[number]
+        known[request.session] = request.system
+        known.move_to_end(request.session)
+        if len(known) > self.KNOWN:
+            self._forget(*known.popitem(last=False), number)
+
+    def _forget(self, session: int, system: int, number: int) -> None:
+        if self._of_session.get(session) == number:
+            del self._of_session[session]
+        if system not in self._known[number].values():
+            self._of_system[system].pop(number, None)
+
+
+ROUTERS: dict[str, Callable[[Sequence[Replica], int], Router]] = {
+    "round robin": RoundRobin,
+    "least loaded": LeastLoaded,
+    "session": BySession,
+    "prefix": ByPrefix,
+}

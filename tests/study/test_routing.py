@@ -1,0 +1,93 @@
+"""The simulation of routers: its replicas are like ours, and nothing is lost or made up in it."""
+
+import pytest
+import simpy
+
+from study.routing.load import ANSWER, Outcome, conversations, simulate
+from study.routing.replicas import SLOTS, SYSTEM, Replica, Request, step_seconds
+from study.routing.routers import ROUTERS
+
+REPLICAS = 6
+LOAD = conversations(REPLICAS, per_replica=1.0, seconds=20, seed=3)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, Outcome]:
+    return {name: simulate(name, LOAD, REPLICAS) for name in ROUTERS}
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_every_request_ends_once(outcomes: dict[str, Outcome], router: str) -> None:
+    requests = outcomes[router].requests
+    assert len(requests) == sum(len(conversation.questions) for conversation in LOAD)
+    assert {request.ends for request in requests} == {1}
+    assert {request.to_prefill for request in requests} == {0}
+    assert {request.to_decode for request in requests} == {0}
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_a_turn_begins_after_the_answer_before_it(outcomes: dict[str, Outcome], router: str) -> None:
+    for request in outcomes[router].requests:
+        assert request.first_token_at is not None
+        assert request.asked_at < request.first_token_at
+        assert 0 <= request.cached < request.prompt
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_no_replica_has_more_streams_than_slots(outcomes: dict[str, Outcome], router: str) -> None:
+    assert 0 < max(replica.most_running for replica in outcomes[router].replicas) <= SLOTS
+    assert {replica.open for replica in outcomes[router].replicas} == {0}
+
+
+def test_all_routers_get_the_same_requests(outcomes: dict[str, Outcome]) -> None:
+    asked = {
+        name: sorted((one.session, one.prompt, one.answer) for one in outcome.requests)
+        for name, outcome in outcomes.items()
+    }
+    assert all(requests == asked["round robin"] for requests in asked.values())
+
+
+def test_the_more_a_router_knows_of_prefixes_the_more_of_them_are_in_the_cache(outcomes: dict[str, Outcome]) -> None:
+    rates = {name: outcome.hit_rate for name, outcome in outcomes.items()}
+    assert rates["round robin"] < rates["session"] < rates["prefix"]
+    assert outcomes["prefix"].cost < outcomes["round robin"].cost
+
+
+def test_one_replica_has_the_same_cache_whatever_the_router() -> None:
+    load = conversations(1, per_replica=0.5, seconds=20, seed=3)
+    assert len({simulate(name, load, 1).hit_rate for name in ROUTERS}) == 1
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_the_same_seed_gives_the_same_figures(outcomes: dict[str, Outcome], router: str) -> None:
+    assert simulate(router, LOAD, REPLICAS).row() == outcomes[router].row()
+
+
+def test_a_step_takes_what_was_measured() -> None:
+    assert step_seconds(8) == 7.3e-3
+    assert step_seconds(12) == pytest.approx((7.3e-3 + 12.3e-3) / 2)
+
+
+def test_a_replica_makes_about_as_many_tokens_as_the_measured_one() -> None:
+    """16 streams of 75 prompt tokens and 64 new ones each: 824 tokens per second, says docs/engine-speed.md."""
+    env = simpy.Environment()
+    replica = Replica(env)
+    requests = [Request(n, n, 75, 64, 0.0, env.event()) for n in range(16)]
+    for request in requests:
+        replica.submit(request)
+    env.run()
+    assert 16 * 64 / env.now == pytest.approx(824, rel=0.15)
+
+
+def test_a_conversation_finds_all_that_was_said_before_in_its_slot() -> None:
+    env = simpy.Environment()
+    replica = Replica(env)
+    first = Request(7, 1, SYSTEM + 60, ANSWER, 0.0, env.event())
+    replica.submit(first)
+    env.run()
+    other = Request(8, 1, SYSTEM + 60, ANSWER, env.now, env.event())
+    second = Request(7, 1, SYSTEM + 60 + ANSWER + 30, ANSWER, env.now, env.event())
+    replica.submit(other)
+    replica.submit(second)
+    env.run()
+    assert (first.cached, other.cached, second.cached) == (0, SYSTEM, SYSTEM + 60 + ANSWER)
