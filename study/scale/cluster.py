@@ -63,11 +63,13 @@ class Cluster:
     def deploy(self, door: str, replicas: int = 1, **arguments: object) -> None:
         """Deploy a door, or change what is deployed to it; return when all its replicas are ready."""
         given = {"door": door, "replicas": replicas, "cpus": 0.1, "load": SCRIPTED} | arguments
-        self._deploy(BUILD, *[f"{name}={one}" for name, one in given.items()])
+        said = self._run("run", "--non-blocking", BUILD, *[f"{name}={one}" for name, one in given.items()])
+        if "is ready" not in said:  # the status is 0 all the same
+            raise DeployFailed(f"expected the application to become ready, got:\n{said[-4000:]}")
 
     def deploy_file(self, file: str) -> None:
-        """Deploy what a configuration file says. The ports in it are not taken: the proxy runs already."""
-        self._deploy(file)
+        """Begin to deploy what a configuration file says. The port in it is not taken: the proxy runs already."""
+        self._run("run", "--non-blocking", file)
 
     def start_proxy(self) -> None:
         self._run("start", "--http-host", "127.0.0.1", "--http-port", str(self.port))
@@ -94,11 +96,6 @@ class Cluster:
         for pid in members(self.process.popen.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def _deploy(self, *arguments: str) -> None:
-        said = self._run("run", "--non-blocking", *arguments)
-        if "is ready" not in said:  # the status is 0 all the same
-            raise DeployFailed(f"expected the application to become ready, got:\n{said[-4000:]}")
 
     def _run(self, *arguments: str) -> str:
         """Run a command of Ray Serve's; what it says.
