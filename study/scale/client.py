@@ -7,9 +7,10 @@ outcome.kind                # "finished", "told of an error", "cut off", "refuse
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import h11
 
@@ -65,6 +66,10 @@ class Asking:
         parts = (request, h11.Data(data=body), h11.EndOfMessage())
         self._request = b"".join(self._connection.send(part) or b"" for part in parts)
 
+    @classmethod
+    def of_json(cls, port: int, path: str, content: Mapping[str, Any], session: str = "") -> Self:
+        return cls(port, "POST", path, json.dumps(content).encode(), session)
+
     async def run(self) -> Outcome:
         """Ask, and read to the end, whatever it is. Cancelling it is leaving early."""
         try:
@@ -103,8 +108,22 @@ class Asking:
 
 def generation(port: int, prompt: str, session: str = "", stream: bool = True, **fields: Any) -> Asking:
     """A request to /generate."""
-    body = json.dumps({"prompt": prompt, "stream": stream, **fields}).encode()
-    return Asking(port, "POST", "/generate", body, session)
+    return Asking.of_json(port, "/generate", {"prompt": prompt, "stream": stream, **fields}, session)
+
+
+@asynccontextmanager
+async def streams(asked: Sequence[Asking]) -> AsyncIterator[list["asyncio.Task[Outcome]"]]:
+    """Streams that have begun; whatever is left of them is left early at the end."""
+    tasks = [asyncio.create_task(one.run()) for one in asked]
+    try:
+        async with asyncio.timeout(ANSWER_LIMIT):
+            for one in asked:
+                await one.has_begun.wait()
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def health(port: int, session: str = "") -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Either door on Ray Serve, unchanged: streams, leaving, sessions, replicas that die, deployments, scaling."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from study.scale.client import Asking, Outcome, generation, health
+from study.scale.client import Outcome, generation, health, streams
 from study.scale.cluster import Cluster
 
 pytestmark = pytest.mark.anyio
@@ -47,20 +46,6 @@ async def until_answered(port: int, session: str = "") -> None:
         return (await generation(port, "hello", session).run()).kind == "finished"
 
     await until(is_answered)
-
-
-@asynccontextmanager
-async def streams(asked: list[Asking]) -> AsyncIterator[list["asyncio.Task[Outcome]"]]:
-    """Streams that have begun; whatever is left of them is left early at the end."""
-    tasks = [asyncio.create_task(one.run()) for one in asked]
-    try:
-        for one in asked:
-            await asyncio.wait_for(one.has_begun.wait(), PATIENCE)
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture(scope="module", params=["app", "raw_asgi"])
