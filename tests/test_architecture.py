@@ -14,6 +14,7 @@ HTTP = {"http", "wsgiref", "socketserver", "urllib", "httpx", "httpx2"}
 MODELS = {"torch", "transformers", "tokenizers", "safetensors", "numpy"}
 DOORS = {"app", "raw_asgi", "raw_wsgi"}
 ROOMS = {"backends", "contract", "engine", "inference", "interface", "serving", "study", "training", "lessons", "tests"}
+ROOMS |= {"deploy"}
 
 
 def all_rooms_but(*allowed: str) -> set[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else "|" + "---|" * len(line) for line in lines)
+    lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def write_part(page: Path, name: str, text: str) -> None:
@@ -25,7 +25,7 @@ def write_part(page: Path, name: str, text: str) -> None:
 
 def with_part(page: str, name: str, text: str) -> str:
     """A page's text with a part of it replaced; see `write_part`."""
-    place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if place.search(page) is None:
         raise ValueError(f"expected <!-- {name} --> and <!-- /{name} --> in the page, found neither or one")
-    return place.sub(lambda found: f"{found[1]}{text}{found[2]}", page)
+    return place.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)

@@ -1,0 +1,127 @@
+"""What Ray Serve costs compared with uvicorn alone, and how it grows with the replicas.
+
+All servers run at the same time and are asked in turn, round by round, so that they share the machine's moods.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+from study.common.client import Target, asking, percentile, whole
+from study.scale.client import Asking, generation
+from study.scale.cluster import Cluster
+
+ROUNDS = 5
+REQUESTS = 60
+"""Of each kind, in each round."""
+EVENTS = 3000
+CLIENTS = 16
+PACE_MS = 10
+SLOTS = 16
+"""Of each replica (ENGINE_MAX_STREAMS): 16 streams at 100 tokens a second are the most that it makes."""
+CLIENTS_PER_REPLICA = 24
+WARM_UP, WINDOW = 2.0, 6.0
+
+
+@dataclass
+class Costs:
+    """What one server did in all rounds; times in seconds."""
+
+    health: list[float] = field(default_factory=list)
+    generate: list[float] = field(default_factory=list)
+    one_client: list[float] = field(default_factory=list)
+    many_clients: list[float] = field(default_factory=list)
+
+    def row(self) -> list[str]:
+        return [
+            f"{1e3 * percentile(self.health, 50):.1f} / {1e3 * percentile(self.health, 99):.1f}",
+            f"{1e3 * percentile(self.generate, 50):.1f} / {1e3 * percentile(self.generate, 99):.1f}",
+            f"{median(self.one_client):,.0f}",
+            f"{median(self.many_clients):,.0f}",
+        ]
+
+
+async def costs(ports: Mapping[str, int]) -> dict[str, Costs]:
+    """Ask servers that run on these ports, in turn."""
+    found = {name: Costs() for name in ports}
+    for number in range(ROUNDS):
+        names = list(ports)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            await _round(found[name], ports[name])
+    return found
+
+
+async def _round(cost: Costs, port: int) -> None:
+    cost.health += [await _seconds(lambda: Asking(port, "GET", "/health")) for _ in range(REQUESTS)]
+    cost.generate += [await _seconds(lambda: generation(port, "hello", stream=False)) for _ in range(REQUESTS)]
+    cost.one_client.append(await _events_per_second(port, 1, EVENTS))
+    cost.many_clients.append(await _events_per_second(port, CLIENTS, EVENTS))
+
+
+async def _seconds(ask: Callable[[], Asking]) -> float:
+    outcome = await ask().run()
+    if outcome.status != 200:
+        raise RuntimeError(f"expected a status of 200, got {outcome.status}: {outcome.body[:200]!r}")
+    return outcome.ended_at - outcome.asked_at
+
+
+async def _events_per_second(port: int, clients: int, events: int) -> float:
+    target = Target.on_port(port)
+    began = time.perf_counter()
+    done = await asyncio.gather(*(whole(target, target.body(f"count {events}", events)) for _ in range(clients)))
+    seconds = time.perf_counter() - began
+    if {one.stream().tokens for one in done} != {events}:
+        raise RuntimeError("expected every stream to come whole")
+    return clients * events / seconds
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Events per second of so many replicas of a paced engine."""
+
+    replicas: int
+    events_per_second: float
+
+    @property
+    def floor(self) -> float:
+        """What the engines make together if all their slots are always taken."""
+        return self.replicas * SLOTS * 1000 / PACE_MS
+
+    def row(self) -> list[str]:
+        part = self.events_per_second / self.floor
+        return [str(self.replicas), f"{self.events_per_second:,.0f}", f"{self.floor:,.0f}", f"{part:.2f}"]
+
+
+async def growth(ray: Cluster, replicas: int) -> Growth:
+    """Keep more streams open than there are slots, and count what comes within a time."""
+    counts: list[tuple[float, int]] = []
+    async with _kept_asking(ray.port, replicas * CLIENTS_PER_REPLICA, counts):
+        await asyncio.sleep(WARM_UP + WINDOW)
+        until = time.perf_counter()
+    events = sum(count for at, count in counts if until - WINDOW <= at < until)
+    return Growth(replicas, events / WINDOW)
+
+
+@asynccontextmanager
+async def _kept_asking(port: int, clients: int, counts: list[tuple[float, int]]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(_ask_on(port, counts)) for _ in range(clients)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ask_on(port: int, counts: list[tuple[float, int]]) -> None:
+    """One client: it asks again when its answer has ended, and notes what came when."""
+    target = Target.on_port(port)
+    while True:
+        async with asking(target, target.body(f"pace={PACE_MS}", 100)) as exchange:
+            try:
+                await exchange.read_all()
+            finally:
+                counts += [(at, data.count(b'"token"')) for at, data in exchange.received]
