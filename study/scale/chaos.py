@@ -53,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Belongings:
-    """What a cluster holds while nobody asks it anything."""
+    """What a cluster holds while it has nothing to do."""
 
     processes: Counter[str]
     shared_memory: frozenset[str]
