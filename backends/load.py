@@ -9,7 +9,11 @@ from config import PREFIX, Config
 from interface.engine import EngineService
 from interface.errors import LoadError
 
-MODULES = {"own": "backends.own", "sglang": "backends.sglang_server"}
+MODULES = {
+    "own": "backends.own",
+    "vllm": "backends.vllm_engine",
+    "sglang": "backends.sglang_server",
+}
 """For each backend a module with two names. `HONOURS` are the engine's settings that mean something to it;
 `load(config)` returns an `EngineService` and may raise LoadError. It is imported only when it is chosen."""
 

@@ -113,7 +113,7 @@ class SGLangRelay(TokenRelay):
                 async for chunk in chunks:
                     for event in self._events_of_chunk(chunk):
                         yield event
-                    if self.is_finished:
+                    if self.is_finished and not self._has_ended_there:
                         break
         finally:
             if not self._has_ended_there:

@@ -9,20 +9,27 @@ import pytest
 from backends import remote
 from backends.sglang_server import SGLangService, load
 from config import Config
-from inference.text.text_side import TextSide
-from inference.weights.text_side import load_text_side
+from interface.engine import EngineService
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError, UnsupportedFeature
-from interface.events import Failed, Finished, PromptEcho, Token
-from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams, TextPrompt, TokenPrompt
+from interface.events import Failed, Finished, PromptEcho
+from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams, TokenPrompt
 from serving.driver import Driver
 from study.common.http_servers import serving
 from tests.support.asgi_client import until
 from tests.support.driving import all_events, terminal
 from tests.support.fake_sglang import FakeSGLang
-
-ANSWER = "The answer is 4, as é and 你好 say."
-EOS = 2
-PROMPT = TextPrompt("What is 2 + 2?")
+from tests.support.relaying import (
+    ANSWER,
+    EOS,
+    PROMPT,
+    ask,
+    bundled_text,
+    driving_service,
+    finished,
+    ids_of,
+    joined,
+    tokens_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,17 +38,13 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.02)
 
 
-@pytest.fixture(scope="module")
-def text() -> TextSide:
-    return load_text_side(Config())
-
-
 @pytest.fixture
-def fake(text: TextSide) -> FakeSGLang:
-    def tokenize(prompt: str) -> list[int]:
-        return list(text.tokenize(TextPrompt(prompt, add_special_tokens=False)).token_ids)
+def fake() -> FakeSGLang:
+    return FakeSGLang(ids_of, ids_of(ANSWER), EOS)
 
-    return FakeSGLang(tokenize, tokenize(ANSWER), EOS)
+
+def service_of(config: Config) -> EngineService:
+    return SGLangService(config, bundled_text())
 
 
 def config_for(port: int, **settings: Any) -> Config:
@@ -49,47 +52,23 @@ def config_for(port: int, **settings: Any) -> Config:
 
 
 @asynccontextmanager
-async def in_front_of(fake: FakeSGLang, text: TextSide, **settings: Any) -> AsyncIterator[Driver]:
+async def in_front_of(fake: FakeSGLang, **settings: Any) -> AsyncIterator[Driver]:
     """A driver whose engine is the fake server."""
-    async with serving(fake.app) as port, driving_at(port, text, **settings) as driver:
-        await until(lambda: driver.status == "ok" or driver.vitals().has_failed)
+    async with serving(fake.app) as port, driving_service(service_of, config_for(port, **settings)) as driver:
         try:
             yield driver
         finally:
             fake.release()
 
 
-@asynccontextmanager
-async def driving_at(port: int, text: TextSide, **settings: Any) -> AsyncIterator[Driver]:
-    driver = Driver(config_for(port, **settings), lambda config: SGLangService(config, text))
-    async with driver.running():
-        yield driver
-
-
-async def ask(driver: Driver, request: GenerationRequest) -> list[Any]:
-    return await all_events(await driver.submit([request], "an-id"))
-
-
-def joined(events: list[Any]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Token))
-
-
-def finished(events: list[Any]) -> Finished:
-    end = events[-1]
-    assert isinstance(end, Finished), end
-    return end
-
-
 @pytest.mark.anyio
 @pytest.mark.parametrize("is_incremental", [False, True])
 @pytest.mark.parametrize("coalesces", [1, 3])
-async def test_an_answer_comes_through_token_by_token(
-    fake: FakeSGLang, text: TextSide, is_incremental: bool, coalesces: int
-) -> None:
+async def test_an_answer_comes_through_token_by_token(fake: FakeSGLang, is_incremental: bool, coalesces: int) -> None:
     fake.is_incremental, fake.coalesces = is_incremental, coalesces
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         events = await ask(driver, GenerationRequest(PROMPT))
-    tokens = [event for event in events if isinstance(event, Token)]
+    tokens = tokens_of(events)
     assert joined(events) == ANSWER
     assert [token.token_id for token in tokens] == [*fake.answer, EOS]
     end = finished(events)
@@ -99,17 +78,17 @@ async def test_an_answer_comes_through_token_by_token(
 
 
 @pytest.mark.anyio
-async def test_a_conversation_is_rendered_here_with_the_models_template(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_conversation_is_rendered_here_with_the_models_template(fake: FakeSGLang) -> None:
     prompt = ChatPrompt([{"role": "user", "content": "What is 2 + 2?"}])
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         await ask(driver, GenerationRequest(prompt))
-    assert fake.requests[0]["input_ids"] == list(text.tokenize(prompt).token_ids)
+    assert fake.requests[0]["input_ids"] == list(bundled_text().tokenize(prompt).token_ids)
 
 
 @pytest.mark.anyio
-async def test_a_stop_string_is_found_here_and_the_server_told_to_stop(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_stop_string_is_found_here_and_the_server_told_to_stop(fake: FakeSGLang) -> None:
     request = GenerationRequest(PROMPT, SamplingParams(stop=["4,"]))
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         events = await ask(driver, request)
         await until(lambda: fake.aborted == [fake.requests[0]["rid"]])
     assert joined(events) == "The answer is "
@@ -117,14 +96,14 @@ async def test_a_stop_string_is_found_here_and_the_server_told_to_stop(fake: Fak
 
 
 @pytest.mark.anyio
-async def test_max_tokens_ends_with_the_reason_length(fake: FakeSGLang, text: TextSide) -> None:
-    async with in_front_of(fake, text) as driver:
+async def test_max_tokens_ends_with_the_reason_length(fake: FakeSGLang) -> None:
+    async with in_front_of(fake) as driver:
         events = await ask(driver, GenerationRequest(PROMPT, SamplingParams(max_tokens=2)))
     assert (finished(events).finish_reason, finished(events).completion_tokens) == ("length", 2)
 
 
 @pytest.mark.anyio
-async def test_every_sampling_parameter_is_passed_on_under_sglangs_name(fake: FakeSGLang, text: TextSide) -> None:
+async def test_every_sampling_parameter_is_passed_on_under_sglangs_name(fake: FakeSGLang) -> None:
     params = SamplingParams(
         max_tokens=5,
         min_tokens=1,
@@ -140,7 +119,7 @@ async def test_every_sampling_parameter_is_passed_on_under_sglangs_name(fake: Fa
         stop_token_ids=[9],
         ignore_eos=True,
     )
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         await ask(driver, GenerationRequest(PROMPT, params))
     assert fake.requests[0]["sampling_params"] == {
         "max_new_tokens": 5,
@@ -160,21 +139,23 @@ async def test_every_sampling_parameter_is_passed_on_under_sglangs_name(fake: Fa
 
 
 @pytest.mark.anyio
-async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeSGLang, text: TextSide) -> None:
+async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeSGLang) -> None:
     request = GenerationRequest(PROMPT, SamplingParams(logprobs=2), echo=True, prompt_logprobs=True)
-    async with in_front_of(fake, text) as driver:
-        echo, first, *_ = await ask(driver, request)
+    async with in_front_of(fake) as driver:
+        echo, *rest = await ask(driver, request)
     assert isinstance(echo, PromptEcho)
     assert echo.text == PROMPT.text
     assert [one.chosen.logprob for one in echo.tokens][:3] == [None, -1.5, -1.5]
-    assert [one.token_id for one in first.logprobs.top] == [7, 8]
-    assert (first.logprobs.chosen.token_id, first.logprobs.chosen.logprob) == (fake.answer[0], -0.5)
+    first = tokens_of(rest)[0].logprobs
+    assert first is not None
+    assert [one.token_id for one in first.top] == [7, 8]
+    assert (first.chosen.token_id, first.chosen.logprob) == (fake.answer[0], -0.5)
 
 
 @pytest.mark.anyio
-async def test_an_abort_closes_the_connection_and_says_so(fake: FakeSGLang, text: TextSide) -> None:
+async def test_an_abort_closes_the_connection_and_says_so(fake: FakeSGLang) -> None:
     fake.hold()
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         generation = await driver.submit([GenerationRequest(PROMPT)], "an-id")
         assert driver.counters().waiting == 1
         driver.forget(generation)
@@ -183,9 +164,9 @@ async def test_an_abort_closes_the_connection_and_says_so(fake: FakeSGLang, text
 
 
 @pytest.mark.anyio
-async def test_several_choices_run_side_by_side(fake: FakeSGLang, text: TextSide) -> None:
+async def test_several_choices_run_side_by_side(fake: FakeSGLang) -> None:
     requests = [GenerationRequest(PROMPT, index=index) for index in range(3)]
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         events = await all_events(await driver.submit(requests, "an-id"))
     ends = [event for event in events if isinstance(event, Finished)]
     assert sorted(end.index for end in ends) == [0, 1, 2]
@@ -193,8 +174,8 @@ async def test_several_choices_run_side_by_side(fake: FakeSGLang, text: TextSide
 
 
 @pytest.mark.anyio
-async def test_what_the_server_refuses_is_refused_in_its_words(fake: FakeSGLang, text: TextSide) -> None:
-    async with in_front_of(fake, text) as driver:
+async def test_what_the_server_refuses_is_refused_in_its_words(fake: FakeSGLang) -> None:
+    async with in_front_of(fake) as driver:
         with pytest.raises(RequestError, match="an unlucky number of tokens"):
             await driver.submit([GenerationRequest(TokenPrompt([5] * 13))], "an-id")
         fake.is_full = True
@@ -205,9 +186,9 @@ async def test_what_the_server_refuses_is_refused_in_its_words(fake: FakeSGLang,
 
 
 @pytest.mark.anyio
-async def test_more_than_the_limit_are_refused_here(fake: FakeSGLang, text: TextSide) -> None:
+async def test_more_than_the_limit_are_refused_here(fake: FakeSGLang) -> None:
     fake.hold()
-    async with in_front_of(fake, text, max_streams=1, max_waiting=1) as driver:
+    async with in_front_of(fake, max_streams=1, max_waiting=1) as driver:
         await driver.submit([GenerationRequest(PROMPT), GenerationRequest(PROMPT)], "an-id")
         with pytest.raises(QueueFull):
             await driver.submit([GenerationRequest(PROMPT)], "an-id")
@@ -223,22 +204,22 @@ async def test_more_than_the_limit_are_refused_here(fake: FakeSGLang, text: Text
     ],
 )
 async def test_a_grammar_that_sglang_knows_is_passed_on(
-    fake: FakeSGLang, text: TextSide, grammar: Grammar, sampling: dict[str, str]
+    fake: FakeSGLang, grammar: Grammar, sampling: dict[str, str]
 ) -> None:
     fake.answer = []
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         await ask(driver, GenerationRequest(PROMPT, SamplingParams(), grammar))
     assert sampling.items() <= fake.requests[0]["sampling_params"].items()
 
 
 @pytest.mark.anyio
-async def test_a_lark_grammar_needs_a_server_with_llguidance(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_lark_grammar_needs_a_server_with_llguidance(fake: FakeSGLang) -> None:
     request = GenerationRequest(PROMPT, SamplingParams(), Grammar("lark", 'start: "yes" | "no"'))
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         with pytest.raises(UnsupportedFeature, match="--grammar-backend llguidance"):
             await driver.submit([request], "an-id")
     fake.grammar_backend, fake.answer = "llguidance", list(fake.tokenize("yes"))
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         events = await ask(driver, request)
     assert fake.requests[0]["sampling_params"]["ebnf"] == 'start: "yes" | "no"'
     assert (joined(events), finished(events).finish_reason) == ("yes", "stop")
@@ -246,17 +227,17 @@ async def test_a_lark_grammar_needs_a_server_with_llguidance(fake: FakeSGLang, t
 
 
 @pytest.mark.anyio
-async def test_a_penalty_beyond_sglangs_range_is_refused_by_name(fake: FakeSGLang, text: TextSide) -> None:
-    async with in_front_of(fake, text) as driver:
+async def test_a_penalty_beyond_sglangs_range_is_refused_by_name(fake: FakeSGLang) -> None:
+    async with in_front_of(fake) as driver:
         with pytest.raises(UnsupportedFeature, match="repetition_penalty: SGLang takes at most 2, got 3") as refused:
             await driver.submit([GenerationRequest(PROMPT, SamplingParams(repetition_penalty=3.0))], "an-id")
     assert refused.value.param == "repetition_penalty"
 
 
 @pytest.mark.anyio
-async def test_a_connection_that_breaks_ends_its_own_stream_only(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_connection_that_breaks_ends_its_own_stream_only(fake: FakeSGLang) -> None:
     fake.breaks_after = 2
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         end = terminal(await ask(driver, GenerationRequest(PROMPT)))
         assert isinstance(end, Failed)
         assert "broke" in end.message
@@ -266,9 +247,9 @@ async def test_a_connection_that_breaks_ends_its_own_stream_only(fake: FakeSGLan
 
 
 @pytest.mark.anyio
-async def test_a_server_that_is_ill_ends_the_streams_and_is_waited_for(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_server_that_is_ill_ends_the_streams_and_is_waited_for(fake: FakeSGLang) -> None:
     fake.hold()
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         generation = await driver.submit([GenerationRequest(PROMPT)], "an-id")
         fake.is_healthy = False
         await until(lambda: driver.status.startswith("engine lost: "))
@@ -282,21 +263,22 @@ async def test_a_server_that_is_ill_ends_the_streams_and_is_waited_for(fake: Fak
 
 
 @pytest.mark.anyio
-async def test_a_server_that_is_not_ready_yet_is_waited_for(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_server_that_is_not_ready_yet_is_waited_for(fake: FakeSGLang) -> None:
     fake.is_healthy = False
-    async with serving(fake.app) as port, driving_at(port, text) as driver:
-        await until(lambda: fake.looks > 2)
-        assert driver.status == "loading"
-        fake.is_healthy = True
-        await until(lambda: driver.status == "ok")
+    async with serving(fake.app) as port:
+        driver = Driver(config_for(port), service_of)
+        async with driver.running():
+            await until(lambda: fake.looks > 2)
+            assert driver.status == "loading"
+            fake.is_healthy = True
+            await until(lambda: driver.status == "ok")
 
 
 @pytest.mark.anyio
-async def test_a_server_that_ends_is_noticed_while_idle(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_server_that_ends_is_noticed_while_idle(fake: FakeSGLang) -> None:
     async with AsyncExitStack() as server:
         port = await server.enter_async_context(serving(fake.app))
-        async with driving_at(port, text) as driver:
-            await until(lambda: driver.status == "ok")
+        async with driving_service(service_of, config_for(port)) as driver:
             await server.aclose()
             await until(lambda: driver.status != "ok")
             assert driver.status == f"engine lost: no server answers at http://127.0.0.1:{port}"
@@ -304,16 +286,16 @@ async def test_a_server_that_ends_is_noticed_while_idle(fake: FakeSGLang, text: 
 
 
 @pytest.mark.anyio
-async def test_a_server_with_another_tokenizer_is_refused(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_server_with_another_tokenizer_is_refused(fake: FakeSGLang) -> None:
     fake.tokenize = lambda prompt: list(prompt.encode())
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         assert "its tokenizer cuts a text into other tokens" in driver.status
 
 
 @pytest.mark.anyio
-async def test_a_server_with_a_smaller_context_is_refused(fake: FakeSGLang, text: TextSide) -> None:
+async def test_a_server_with_a_smaller_context_is_refused(fake: FakeSGLang) -> None:
     fake.context = 64
-    async with in_front_of(fake, text) as driver:
+    async with in_front_of(fake) as driver:
         assert "ENGINE_CONTEXT" in driver.status
         assert "takes 64 tokens" in driver.status
 
