@@ -20,6 +20,7 @@ class Answer:
         decode: makes text of token ids.
         ends: the tokens that end the text, each with what `Finished.stop_reason` says then.
         token_bytes: what each token is by itself.
+        hidden_tokens: the texts of the special tokens that `decode` leaves out.
     """
 
     def __init__(
@@ -28,12 +29,13 @@ class Answer:
         decode: Decode,
         ends: Mapping[int, str | int | None],
         token_bytes: TokenBytes,
+        hidden_tokens: Mapping[int, str],
     ) -> None:
         self.tokens = 0
         self._prompt_ids = encoded.prompt_ids
         self._request = encoded.request
         self._decode = decode
-        self._text = OutputText(decode, ends, encoded.params)
+        self._text = OutputText(decode, ends, encoded.params, hidden_tokens)
         self._pushed = ""
         self._parser = None if encoded.reader is None else encoded.reader.start()
         self._reasoning_tokens = 0

@@ -1,10 +1,18 @@
-"""The text of one sequence's answer, token by token: detokenized, and ended by stop strings and stop tokens."""
+"""The text of one sequence's answer, token by token: detokenized, and ended by stop strings and stop tokens.
 
-from collections.abc import Mapping
+A stop string may have the text of a special token in it, which has no text in the answer. Such a token leaves a mark in
+the text that is searched, and the mark is taken out of what is shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from inference.text.detokenizer import Decode, Detokenizer
 from inference.text.stop_strings import StopStrings
 from interface.requests import SamplingParams
+
+MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
+"""Code points that Unicode keeps for a program's own use, and that are no characters of any text."""
 
 
 class OutputText:
@@ -14,11 +22,21 @@ class OutputText:
         decode: makes text of token ids.
         ends: the tokens that end the text, each with what `stop_reason` says then. Their own text is not shown.
         params: the stop strings and what belongs to them.
+        hidden_tokens: the texts of the special tokens that `decode` leaves out.
     """
 
-    def __init__(self, decode: Decode, ends: Mapping[int, str | int | None], params: SamplingParams) -> None:
+    def __init__(
+        self,
+        decode: Decode,
+        ends: Mapping[int, str | int | None],
+        params: SamplingParams,
+        hidden_tokens: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self._detokenizer = Detokenizer(decode)
-        self._stop_strings = StopStrings(params.stop or (), params.include_stop_str_in_output)
+        self._marks = _marks(params.stop or (), hidden_tokens)
+        self._texts = {self._marks[token_id]: hidden_tokens[token_id] for token_id in self._marks}
+        self._stops = {self._marked(stop): stop for stop in params.stop or ()}
+        self._stop_strings = StopStrings(tuple(self._stops), params.include_stop_str_in_output)
         self._ends = ends
         self._shown_ends = (
             {token_id for token_id, reason in ends.items() if reason is not None}
@@ -36,16 +54,35 @@ class OutputText:
             self.is_ended, self.stop_reason = True, self._ends[token_id]
             if token_id not in self._shown_ends:
                 return ""
-        return self._searched(self._detokenizer.push(token_id))
+        return self._searched(self._detokenizer.push(token_id) + self._marks.get(token_id, ""))
 
     def flush(self) -> str:
         """Return what was held back, when no more tokens will come."""
-        return self._searched(self._detokenizer.flush()) + self._stop_strings.flush()
+        return self._searched(self._detokenizer.flush()) + self._shown(self._stop_strings.flush())
 
     def _searched(self, text: str) -> str:
         if self._unstoppable_tokens >= 0:
-            return text
+            return self._shown(text)
         text = self._stop_strings.push(text)
-        if self._stop_strings.found is not None:
-            self.is_ended, self.stop_reason = True, self._stop_strings.found
-        return text
+        found = self._stop_strings.found
+        if found is None:
+            return self._shown(text)
+        stop = self._stops[found]
+        self.is_ended, self.stop_reason = True, stop
+        return self._shown(text.removesuffix(found)) + stop if text.endswith(found) else self._shown(text)
+
+    def _marked(self, stop: str) -> str:
+        """A stop string with marks where special tokens are, the longest of which go first."""
+        for mark, text in sorted(self._texts.items(), key=lambda item: -len(item[1])):
+            stop = stop.replace(text, mark)
+        return stop
+
+    def _shown(self, text: str) -> str:
+        """What is shown of a text that may have marks."""
+        return text.translate(dict.fromkeys(map(ord, self._texts))) if self._texts else text
+
+
+def _marks(stops: Sequence[str], hidden_tokens: Mapping[int, str]) -> dict[int, str]:
+    """A mark for each hidden token whose text is a part of a stop string."""
+    parts = [token_id for token_id, text in hidden_tokens.items() if any(text in stop for stop in stops)]
+    return dict(zip(parts, MARKS, strict=False))

@@ -3,7 +3,7 @@
 All of it happens on worker threads, before a request is submitted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -115,14 +115,22 @@ class PromptEncoder:
         holds_anywhere = calls is None or (isinstance(request.prompt, ChatPrompt) and is_forced(request.prompt))
         return self._compiler.compile(grammar, _thought(reader) if holds_anywhere else None)
 
-    def decoder(self, encoded: EncodedRequest) -> Decode:
-        """Return what makes text of the answer's token ids."""
+    def hidden_tokens(self, encoded: EncodedRequest) -> Mapping[int, str]:
+        """The special tokens that have no text in the answer, with their texts."""
         reader: ResponseReader | None = encoded.reader
         if not encoded.params.skip_special_tokens:
-            return self.detokenize
+            return {}
         if reader is None:
+            return self._special
+        return {token_id: token for token_id, token in self._special.items() if not reader.format.keeps(token)}
+
+    def decoder(self, encoded: EncodedRequest) -> Decode:
+        """Return what makes text of the answer's token ids."""
+        hidden = self.hidden_tokens(encoded)
+        if not hidden:
+            return self.detokenize
+        if encoded.reader is None:
             return self._decode
-        hidden = {token_id for token_id, token in self._special.items() if not reader.format.keeps(token)}
         return lambda token_ids: self.detokenize([token_id for token_id in token_ids if token_id not in hidden])
 
     def _decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:

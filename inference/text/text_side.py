@@ -58,7 +58,8 @@ class TextSide:
 
     def answer(self, encoded: EncodedRequest) -> Answer:
         """Return what makes the events of a request, to which the engine shows its tokens."""
-        return Answer(encoded, self.prompts.decoder(encoded), self.ends(encoded.params), self._token_bytes)
+        decode, hidden = self.prompts.decoder(encoded), self.prompts.hidden_tokens(encoded)
+        return Answer(encoded, decode, self.ends(encoded.params), self._token_bytes, hidden)
 
     def ends(self, params: SamplingParams) -> Ends:
         """The tokens that end a text."""

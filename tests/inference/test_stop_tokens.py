@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from inference.text.output_text import OutputText
 from interface.errors import RequestError
 from interface.events import Finished
+from interface.requests import SamplingParams
 from tests.support.tiny_models import (
     SPECIAL_TOKENS,
     Inbox,
@@ -82,6 +84,35 @@ def test_a_stop_string_that_is_a_special_token_stops() -> None:
     assert token_ids == [MARK]
     assert text == ""
     assert (end.finish_reason, end.stop_reason) == ("stop", "<mark>")
+
+
+@pytest.mark.parametrize(
+    ("stop", "pushed", "shown"),
+    [
+        ("ab<mark>", ["a", "b", MARK], ""),
+        ("ab<mark>c", ["xa", "b", MARK, "cd"], "x"),
+        ("<mark>\n", ["x", MARK, "\n"], "x"),
+        ("<mark><mark>", ["x", MARK, "y", MARK, MARK], "xy"),
+        ("<mark>\n", [MARK, "x", "\n", MARK], None),
+        ("<eos>x<mark>", ["a", EOS, "x", MARK], "a"),
+    ],
+)
+@pytest.mark.parametrize("is_included", [False, True])
+def test_a_stop_string_may_have_special_tokens_in_it(
+    stop: str, pushed: list[str | int], shown: str | None, is_included: bool
+) -> None:
+    pieces = {number: piece if isinstance(piece, str) else "" for number, piece in enumerate(pushed, start=1000)}
+    ids = [piece if isinstance(piece, int) else number for number, piece in zip(pieces, pushed, strict=True)]
+    params = SamplingParams(stop=[stop], include_stop_str_in_output=is_included)
+    text = OutputText(
+        lambda ids: "".join(pieces.get(token_id, "") for token_id in ids), {}, params, {EOS: "<eos>", MARK: "<mark>"}
+    )
+    answer = "".join([text.push(token_id) for token_id in ids] + [text.flush()])
+    assert text.is_ended == (shown is not None)
+    if shown is None:
+        assert answer == "x\n", "all of the text, and nothing of the tokens"
+    else:
+        assert (answer, text.stop_reason) == (shown + stop * is_included, stop)
 
 
 @pytest.mark.parametrize("is_skipped", [True, False])
