@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: soak help clients test-scale bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: soak help clients conformance test-scale bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,9 @@ test-scale: .venv/dev .venv-ray  ## replicas on Ray Serve: streams, deployments,
 bench-scale: .venv/dev .venv-ray  ## what Ray Serve costs, how it grows, what a kill does, and routers simulated: docs/scale.md
 	$(BIN)/python -m study.scale
 	$(BIN)/python -m study.routing
+
+conformance: .venv/dev  ## ask both doors whatever their OpenAPI document allows, and check every answer against it
+	$(BIN)/python -m study.conformance
 
 pictures: .venv/dev  ## take the README's pictures again
 	$(BIN)/python -m docs.images.take

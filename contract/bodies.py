@@ -30,18 +30,23 @@ def show_that_null_is_absent(schema: dict[str, Any]) -> None:
 
 
 class LenientBody(BaseModel):
-    """A body, or an object in one: `null` is absent, and unknown fields are ignored."""
+    """A body, or an object in one: `null` is absent, unknown fields are ignored, and types are as JSON has them."""
 
     model_config = ConfigDict(
-        extra="ignore", frozen=True, allow_inf_nan=False, json_schema_extra=show_that_null_is_absent
+        extra="ignore", frozen=True, strict=True, allow_inf_nan=False, json_schema_extra=show_that_null_is_absent
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, fields: Any) -> Any:
+    def _read_as_json(cls, fields: Any) -> Any:
+        """Drop what is null; JSON has one kind of number, so 1.0 is an integer, too."""
         if isinstance(fields, dict):
-            return {name: value for name, value in fields.items() if value is not None}
+            return {name: _integer(value) for name, value in fields.items() if value is not None}
         return fields
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Body = TypeVar("Body", bound=BaseModel)

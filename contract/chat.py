@@ -36,6 +36,21 @@ def text_of(content: Any) -> Any:
     return "\n".join(_text_of_part(part, index) for index, part in enumerate(content))
 
 
+def text_at(content: Any, where: str) -> str:
+    """The same for content that no field checks; `where` is its place in the body.
+
+    Raises:
+        Refusal: 400, it is neither a text nor a list of text parts.
+    """
+    try:
+        text = text_of(content)
+    except ValueError as error:
+        raise Refusal(400, f"{where}: {error}.", param=where) from None
+    if not isinstance(text, str):
+        raise Refusal(400, f"{where}: Expected a text or a list of text parts.", param=where)
+    return text
+
+
 def _text_of_part(part: Any, index: int) -> str:
     if isinstance(part, str):
         return part
@@ -48,7 +63,7 @@ def _text_of_part(part: Any, index: int) -> str:
     return text
 
 
-Content = Annotated[str, BeforeValidator(text_of, json_schema_input_type=str | list[TextPart])]
+Content = Annotated[str, BeforeValidator(text_of, json_schema_input_type=str | list[TextPart | str])]
 """A text, or a list of text parts, as one text."""
 
 # --- Tools ------------------------------------------------------------------------------------------------------------

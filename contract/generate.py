@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from contract.answers import Answer, model_answer
+from contract.bodies import show_that_null_is_absent
 from contract.endpoints import Accepted, Endpoint, Incoming, Writer
 from contract.refusals import PLAIN, Refusal
 from contract.requests import shortened
@@ -24,6 +25,8 @@ MAX_PROBLEMS = 100
 
 class GenerateBody(SamplingParams):
     """What to generate, and how to answer."""
+
+    model_config = SamplingParams.model_config | ConfigDict(json_schema_extra=show_that_null_is_absent)
 
     prompt: str = Field(min_length=1, description="The text to continue.")
     stream: bool = Field(default=False, description="Send each token as it is made, as server-sent events.")

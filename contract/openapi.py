@@ -4,14 +4,16 @@ Source: OpenAPI Specification 3.2.0, whose `itemSchema` describes one event of a
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from contract.answers import Answer, json_answer
 from contract.endpoints import Endpoint
+from contract.generate import Detail
 from contract.health import METRICS_MEDIA_TYPE, Health, Live
-from contract.sse import SSE_MEDIA_TYPE
+from contract.sse import DONE, SSE_MEDIA_TYPE
 from contract.table import ENDPOINTS
 
 REQUEST_ID = {
@@ -23,7 +25,26 @@ REQUEST_ID = {
 }
 REQUEST_ID_ECHO = {"X-Request-Id": "Echoes the client's X-Request-Id if valid; otherwise generated."}
 RETRY_AFTER = {"Retry-After": "Seconds to wait before the next try."}
+HEADERS = {
+    401: {"WWW-Authenticate": "`Bearer`."},
+    405: {"Allow": "The methods that there are."},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+"""What comes with a refusal of this status."""
+GUARDED = {
+    401: "No API key, or a wrong one; only where the server has keys.",
+    429: "More at once, or more tokens a minute, than the server gives one client.",
+}
+"""Refusals of every path that asks for a key."""
+EVERYWHERE = {421: "The Host header has a name that is not the server's."}
+TOO_SLOW = {408: "The body took too long to come."}
 JSON = "application/json"
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+}
+"""Either will do, and neither is needed where the server has no keys."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -41,13 +62,14 @@ def _document() -> dict[str, Any]:
             "version": "1.0",
             "description": "A language model whose tokens reach the client as they are made.",
         },
-        "paths": _endpoint_paths() | _other_paths(),
-        "components": {"schemas": _schemas()},
+        "paths": _endpoint_paths() | _report_paths(),
+        "components": {"schemas": _schemas(), "securitySchemes": SECURITY_SCHEMES},
+        "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
     }
 
 
 def _schemas() -> dict[str, Any]:
-    types: list[Any] = [Health, Live]
+    types: list[Any] = [Health, Live, Detail]
     for endpoint in ENDPOINTS:
         types += [endpoint.request, endpoint.answer, *endpoint.stream, endpoint.problems, endpoint.error]
     adapters = [TypeAdapter(type) for type in dict.fromkeys(types) if type is not None]
@@ -77,7 +99,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "parameters": parameters,
         "responses": {
             "200": _answer(endpoint),
-            **{str(status): _refusal(endpoint, status) for status in endpoint.refusals},
+            **_refusals(endpoint),
         },
     }
     if endpoint.request is not None:
@@ -88,10 +110,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 def _answer(endpoint: Endpoint) -> dict[str, Any]:
     description = "The answer, whole or as a stream." if endpoint.stream else "The answer."
-    answer = _response(description, endpoint.answer)
+    answer = _response(description, _content(endpoint.answer))
     if endpoint.stream:
-        answer["content"][SSE_MEDIA_TYPE.partition(";")[0]] = {
-            "schema": {"type": "string", "description": endpoint.stream_description},
+        answer["content"][_bare(SSE_MEDIA_TYPE)] = {
             "example": endpoint.stream_example,
             "itemSchema": _event_schema(endpoint),
         }
@@ -101,82 +122,104 @@ def _answer(endpoint: Endpoint) -> dict[str, Any]:
 def _event_schema(endpoint: Endpoint) -> dict[str, Any]:
     """One event as the specification sees it: an object of its fields, the data of which is JSON in a string."""
     content = {"anyOf": [_reference(event) for event in endpoint.stream]}
-    data = {"type": "string", "contentMediaType": JSON, "contentSchema": content}
-    return {"type": "object", "properties": {"event": {"type": "string"}, "data": data}, "required": ["data"]}
-
-
-def _refusal(endpoint: Endpoint, status: int) -> dict[str, Any]:
-    type = endpoint.problems if status == 422 else endpoint.error
-    return _response(endpoint.refusals[status], type, RETRY_AFTER if status == 503 else None)
-
-
-def _other_paths() -> dict[str, Any]:
+    data = [{"contentMediaType": JSON, "contentSchema": content}]
+    if endpoint.stream_example.endswith(DONE.decode()):
+        data.append({"const": "[DONE]"})
     return {
-        "/health": {
-            "get": {
-                "operationId": "health",
-                "summary": "Whether the service takes requests",
-                "parameters": [REQUEST_ID],
-                "responses": {
-                    "200": _response("It takes requests.", Health),
-                    "503": _response("It takes none; `status` says why.", Health),
-                },
-            }
+        "type": "object",
+        "description": endpoint.stream_description,
+        "properties": {"event": {"type": "string"}, "data": {"type": "string", "anyOf": data}},
+        "required": ["data"],
+    }
+
+
+def _refusals(endpoint: Endpoint) -> dict[str, Any]:
+    meanings = endpoint.refusals | GUARDED | EVERYWHERE | (TOO_SLOW if endpoint.method == "POST" else {})
+    return {
+        str(status): _refusal(meanings[status], status, endpoint.problems if status == 422 else endpoint.error)
+        for status in sorted(meanings)
+    }
+
+
+def _refusal(meaning: str, status: int, type: Any) -> dict[str, Any]:
+    return _response(meaning, _content(type), HEADERS.get(status))
+
+
+# --- What is no endpoint ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """A path that only tells something: its answers by their statuses, what each one means, and what it is.
+
+    That is the type of its JSON, or else its media type.
+    """
+
+    summary: str
+    answers: dict[int, tuple[str, Any]]
+    is_guarded: bool = False
+
+
+REPORTS = {
+    "/health": _Report(
+        "Whether the service takes requests",
+        {200: ("It takes requests.", Health), 503: ("It takes none; `status` says why.", Health)},
+    ),
+    "/live": _Report(
+        "Whether the process is worth keeping",
+        {
+            200: ("Nothing has failed for good.", Live),
+            503: ("Something has, and only a restart can help; `status` says what.", Live),
         },
-        "/live": {
-            "get": {
-                "operationId": "live",
-                "summary": "Whether the process is worth keeping",
-                "parameters": [REQUEST_ID],
-                "responses": {
-                    "200": _response("Nothing has failed for good.", Live),
-                    "503": _response("Something has, and only a restart can help; `status` says what.", Live),
-                },
-            }
-        },
-        "/metrics": {
-            "get": {
-                "operationId": "metrics",
-                "summary": "Counters and histograms, in the text format of Prometheus",
-                "responses": {
-                    "200": _response("The metrics.", None)
-                    | {"content": {METRICS_MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}}}}
-                },
-            }
-        },
-        "/openapi.json": {
-            "get": {
-                "operationId": "openapi",
-                "summary": "This document",
-                "responses": {
-                    "200": _response("An OpenAPI document.", None) | {"content": {JSON: {"schema": {"type": "object"}}}}
-                },
-            }
-        },
-        "/docs": {
-            "get": {
-                "operationId": "docs",
-                "summary": "This document, as a page to read and try",
-                "responses": {
-                    "200": _response("A page.", None) | {"content": {"text/html": {"schema": {"type": "string"}}}}
-                },
-            }
+    ),
+    "/metrics": _Report(
+        "Counters and histograms, in the text format of Prometheus",
+        {200: ("The metrics.", METRICS_MEDIA_TYPE)},
+        is_guarded=True,
+    ),
+    "/openapi.json": _Report("This document", {200: ("An OpenAPI document.", dict)}, is_guarded=True),
+    "/docs": _Report("This document, as a page to read and try", {200: ("A page.", "text/html")}),
+}
+
+
+def _report_paths() -> dict[str, Any]:
+    return {path: {"get": _report(path, report)} for path, report in REPORTS.items()}
+
+
+def _report(path: str, report: _Report) -> dict[str, Any]:
+    refusals = EVERYWHERE | (GUARDED if report.is_guarded else {})
+    return {
+        "operationId": path.strip("/").partition(".")[0],
+        "summary": report.summary,
+        "parameters": [REQUEST_ID],
+        "responses": {
+            **{str(status): _response(meaning, _content(type)) for status, (meaning, type) in report.answers.items()},
+            **{str(status): _refusal(meaning, status, Detail) for status, meaning in sorted(refusals.items())},
         },
     }
 
 
-def _response(description: str, type: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    response: dict[str, Any] = {
+def _response(description: str, content: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
+    return {
         "description": description,
         "headers": {
             name: {"description": text, "required": True, "schema": {"type": "string"}}
             for name, text in (REQUEST_ID_ECHO | (headers or {})).items()
         },
+        "content": content,
     }
-    if type is not None:
-        response["content"] = {JSON: {"schema": _reference(type)}}
-    return response
+
+
+def _content(type: Any) -> dict[str, Any]:
+    """The content of an answer that is JSON of a type, or text of a media type."""
+    if isinstance(type, str):
+        return {_bare(type): {"schema": {"type": "string"}}}
+    return {JSON: {"schema": {"type": "object"} if type is dict else _reference(type)}}
 
 
 def _reference(type: Any) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{type.__name__}"}
+
+
+def _bare(media_type: str) -> str:
+    return media_type.partition(";")[0]

@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
+from contract.chat import Conversation
 from contract.endpoints import Endpoint, Incoming, Question
+from contract.openai.chat_request import ChatMessage, FunctionTool
 from contract.openai.dialect import OpenAIError
 from contract.refusals import Refusal
 from interface.engine import Lexicon
-from interface.requests import ChatPrompt, Prompt, TextPrompt
+from interface.requests import Prompt, TextPrompt
 
 REFUSALS = {
     400: "The body is not valid, or the model's tokenizer cannot take it.",
@@ -30,8 +32,8 @@ class TokenizeBody(LenientBody):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    tools: list[FunctionTool] | None = None
     add_special_tokens: bool | None = Field(
         default=None, description="Add the tokens that the tokenizer puts around a text. The default is true for texts."
     )
@@ -47,14 +49,14 @@ class TokenizeBody(LenientBody):
         if self.prompt is not None:
             return TextPrompt(self.prompt, add_special_tokens=self.add_special_tokens is not False)
         assert self.messages is not None
-        return ChatPrompt(
-            messages=self.messages,
-            tools=self.tools or None,
+        return Conversation(
+            [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
+            [tool.as_dict() for tool in self.tools or ()],
             template_arguments=self.chat_template_kwargs,
-            add_generation_prompt=self.add_generation_prompt,
+            add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
             continue_final_message=self.continue_final_message,
             add_special_tokens=bool(self.add_special_tokens),
-        )
+        ).prompt()
 
 
 class TokenizeAnswer(BaseModel):

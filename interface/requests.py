@@ -88,7 +88,7 @@ class SamplingParams(BaseModel):
     )
     repetition_penalty: float | None = Field(
         default=None,
-        gt=0,
+        ge=0.01,  # with much less, logits would be infinite
         le=100,
         description="Divides the logit of every token seen so far (multiplies it, if negative). "
         "The default is the model's own, or else 1, which is off.",

@@ -58,9 +58,9 @@ function headers(described) {
 
 /** One form of an answer; a stream of events comes with its events and an example of the whole. */
 function media(type, content, document_) {
-  const events = content.itemSchema?.properties.data.contentSchema.anyOf ?? [];
+  const events = content.itemSchema?.properties.data.anyOf[0].contentSchema.anyOf ?? [];
   const children = [element("h4", {}, type)];
-  if (events.length > 0 || !content.schema) children.push(...paragraph(content.schema?.description));
+  if (events.length > 0 || !content.schema) children.push(...paragraph(content.itemSchema?.description));
   else children.push(fields(content.schema, document_));
   for (const event of events) children.push(element("h5", {}, nameOf(event)), fields(event, document_));
   if (content.example !== undefined) children.push(element("h5", {}, "Example"), example(content.example));

@@ -1,12 +1,12 @@
 """Reads the body of a Messages request: a conversation in blocks becomes one as chat templates know it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from contract.bodies import LenientBody
+from contract.chat import Conversation, ToolChoice, function_tool, schema_grammar, text_at, tool_call
 from contract.refusals import Refusal
 from interface.requests import ChatPrompt, Grammar, SamplingParams
 
@@ -19,13 +19,26 @@ class Tool(LenientBody):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
     type: str | None = None
 
 
-class ToolChoice(LenientBody):
+class ToolChoiceSettings(LenientBody):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool = False
+
+    def as_choice(self) -> ToolChoice:
+        """Raises Refusal."""
+        match self.type:
+            case "tool" if self.name is None:
+                raise Refusal(400, "tool_choice: Expected the name of a tool.", param="tool_choice")
+            case "tool":
+                return ToolChoice(name=self.name)
+            case "any":
+                return ToolChoice("required")
+            case kind:
+                return ToolChoice(kind)
 
 
 class Thinking(LenientBody):
@@ -53,26 +66,27 @@ class CountTokensBody(LenientBody):
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
     tools: list[Tool] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: ToolChoiceSettings | None = None
     thinking: Thinking | None = None
 
     def prompt(self) -> ChatPrompt:
         """The conversation as chat templates know it. Raises Refusal."""
-        choice = self.tool_choice or ToolChoice(type="auto")
-        tools = [_function(tool) for tool in self.tools or () if tool.input_schema is not None]
-        thinking = {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"}
-        return ChatPrompt(
-            messages=list(_merged(self._messages())),
-            tools=tools or None,
-            template_arguments=thinking,
-            tool_choice={"any": "required", "none": "none"}.get(choice.type, "auto"),  # type: ignore[arg-type]
-            named_tool=_named(choice, tools),
-            parallel_tool_calls=not choice.disable_parallel_tool_use,
-        )
+        choice = self.tool_choice or ToolChoiceSettings(type="auto")
+        return Conversation(
+            list(_merged(self._messages())),
+            [
+                function_tool(one.name, one.description, one.input_schema, one.strict)
+                for one in self.tools or ()
+                if one.input_schema is not None
+            ],
+            choice.as_choice(),
+            not choice.disable_parallel_tool_use,
+            {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"},
+        ).prompt()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
         if self.system:
-            yield {"role": "system", "content": _text(self.system, "system")}
+            yield {"role": "system", "content": text_at(self.system, "system")}
         for number, message in enumerate(self.messages):
             where = f"messages.{number}.content"
             if isinstance(message.content, str):
@@ -113,25 +127,7 @@ class MessagesBody(CountTokensBody):
         """What the answer's text must match, if the request says so."""
         if self.output_config is None or self.output_config.format is None:
             return None
-        return Grammar("json_schema", json.dumps(self.output_config.format.schema_))
-
-
-def _function(tool: Tool) -> dict[str, Any]:
-    """A tool in OpenAI's form, which is what chat templates know."""
-    function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
-    return {"type": "function", "function": function}
-
-
-def _named(choice: ToolChoice, tools: Sequence[dict[str, Any]]) -> str | None:
-    """The one tool that has to be called. Raises Refusal."""
-    if choice.type in ("any", "tool") and not tools:
-        raise Refusal(400, f"tool_choice: {choice.type!r} needs tools, and there are none", param="tool_choice")
-    if choice.type != "tool":
-        return None
-    names = [tool["function"]["name"] for tool in tools]
-    if choice.name not in names:
-        raise Refusal(400, f"tool_choice.name: expected one of {', '.join(names)}, got {choice.name!r}")
-    return choice.name
+        return schema_grammar(self.output_config.format.schema_, "output_config.format.schema")
 
 
 def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
@@ -147,7 +143,7 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
             case {"type": "redacted_thinking"}:
                 pass
             case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict(arguments)}:
-                calls.append({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+                calls.append(tool_call(id, name, arguments))
             case _:
                 raise _unknown_block(block, f"{where}.{number}", "text, thinking or tool_use")
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
@@ -166,26 +162,12 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str) -> Iterator[d
             case {"type": "text", "text": str(text)}:
                 texts.append(text)
             case {"type": "tool_result", "tool_use_id": str(id)}:
-                content = _text(block.get("content") or "", f"{where}.{number}.content")
+                content = text_at(block.get("content") or "", f"{where}.{number}.content")
                 yield {"role": "tool", "tool_call_id": id, "content": content}
             case _:
                 raise _unknown_block(block, f"{where}.{number}", "text or tool_result")
     if texts:
         yield {"role": role, "content": "\n".join(texts)}
-
-
-def _text(content: str | Sequence[Any], where: str) -> str:
-    """The text of a content that may hold text blocks only. Raises Refusal."""
-    if isinstance(content, str):
-        return content
-    texts: list[str] = []
-    for number, block in enumerate(content):
-        match block:
-            case {"type": "text", "text": str(text)}:
-                texts.append(text)
-            case _:
-                raise _unknown_block(block, f"{where}.{number}", "text")
-    return "\n".join(texts)
 
 
 def _unknown_block(block: Any, where: str, expected: str) -> Refusal:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
-from contract.chat import Conversation, ToolChoice, arguments_of, function_tool, text_of, thinking_arguments, tool_call
+from contract.chat import Conversation, ToolChoice, arguments_of, function_tool, text_at, thinking_arguments, tool_call
 from contract.openai.chat_request import Choice, Name
 from contract.openai.sampling import ResponseFormat, SamplingFields
 from contract.refusals import Refusal
@@ -123,16 +123,16 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
             arguments = arguments_of(item.get("arguments") or "", f"{where}.arguments")
             _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, arguments))
         case {"type": "function_call_output", "call_id": str(call_id)}:
-            content = _text(item.get("output"), f"{where}.output")
+            content = text_at(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         case {"type": "reasoning"}:
             turn = _turn(messages, ("reasoning_content", "content", "tool_calls"))
             turn["reasoning_content"] = _thoughts(item, where)
         case {"role": "assistant"} if item.get("type", "message") == "message":
             turn = _turn(messages, ("content", "tool_calls"))
-            turn["content"] = _text(item.get("content"), f"{where}.content")
+            turn["content"] = text_at(item.get("content"), f"{where}.content")
         case {"role": "user" | "system" | "developer" as role} if item.get("type", "message") == "message":
-            messages.append({"role": role, "content": _text(item.get("content"), f"{where}.content")})
+            messages.append({"role": role, "content": text_at(item.get("content"), f"{where}.content")})
         case _:
             raise Refusal(
                 400, f"{where}: Expected a message, a function call or its output, got {_kind(item)}.", param=where
@@ -144,16 +144,6 @@ def _turn(messages: list[Message], unless: tuple[str, ...]) -> Message:
     if not messages or messages[-1]["role"] != "assistant" or any(name in messages[-1] for name in unless):
         messages.append({"role": "assistant"})
     return messages[-1]
-
-
-def _text(content: Any, where: str) -> str:
-    try:
-        text = text_of(content)
-    except ValueError as error:
-        raise Refusal(400, f"{where}: {error}.", param=where) from None
-    if not isinstance(text, str):
-        raise Refusal(400, f"{where}: Expected a text or a list of text parts.", param=where)
-    return text
 
 
 def _thoughts(item: Item, where: str) -> str:

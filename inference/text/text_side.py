@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from inference.scheduling.sample_args import BANNED
 from inference.text.answer import Answer
 from inference.text.prompts import PromptEncoder
 from inference.text.templates import Rendered
@@ -87,6 +88,7 @@ class TextSide:
         params = request.params
         self._check_token_ids("logit_bias", params.logit_bias or ())
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
+        self._check_bans(params.logit_bias or {})
         defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
         defaults |= {"repetition_penalty": 1.0} | self._sampling_defaults
         chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
@@ -97,6 +99,10 @@ class TextSide:
         if largest >= self.info.vocabulary:
             message = f"{param}: expected token ids below {self.info.vocabulary}, got {largest}."
             raise RequestError(message, param)
+
+    def _check_bans(self, bias: Mapping[int, float]) -> None:
+        if len(bias) >= self.info.vocabulary and all(value <= BANNED for value in bias.values()):
+            raise RequestError("logit_bias: it bans every token, so that none can be chosen.", "logit_bias")
 
     def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
         """How many tokens the request may generate; raises PromptTooLong."""

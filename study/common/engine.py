@@ -138,7 +138,7 @@ def text_of(prompt: Prompt) -> str:
         case TokenPrompt():
             return " ".join(map(str, prompt.token_ids))
         case _:
-            return str(prompt.messages[-1]["content"])
+            return str(prompt.messages[-1].get("content", ""))
 
 
 class Script:

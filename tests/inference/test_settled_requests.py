@@ -12,10 +12,11 @@ from engine import Engine
 from inference.text.prompt_length import tokens_at_least
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.generation_settings import SAMPLING
-from interface.errors import PromptTooLong
+from interface.errors import PromptTooLong, RequestError
 from interface.requests import SamplingParams, TextPrompt, text_request
 from tests.support.tiny_models import (
     CONTEXT,
+    VOCABULARY,
     bpe_tokenizer,
     byte_tokenizer,
     random_model,
@@ -51,6 +52,12 @@ def test_the_api_says_of_each_of_them_that_the_default_is_the_models_own() -> No
     fields = SamplingParams.model_json_schema()["properties"]
     for name in SAMPLING:
         assert "The default is the model's own, or else " in fields[name]["description"], name
+
+
+def test_a_request_that_bans_every_token_is_refused() -> None:
+    with pytest.raises(RequestError, match="bans every token"):
+        settled({"logit_bias": dict.fromkeys(range(VOCABULARY), -100.0)})
+    settled({"logit_bias": dict.fromkeys(range(1, VOCABULARY), -100.0)})
 
 
 # --- Prompts that are far too long ------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def described(path: str, method: str, response: Response) -> dict[str, Any]:
 
 def event_schema(content: dict[str, Any]) -> dict[str, Any]:
     """What the JSON of one event of a stream looks like."""
-    schema: dict[str, Any] = content["itemSchema"]["properties"]["data"]["contentSchema"]
+    schema: dict[str, Any] = content["itemSchema"]["properties"]["data"]["anyOf"][0]["contentSchema"]
     return schema
 
 

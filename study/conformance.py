@@ -1,0 +1,53 @@
+"""Asks both doors whatever their OpenAPI document allows, and much that it does not: `make conformance`.
+
+schemathesis makes the requests, on a real uvicorn with the bundled model, and checks every answer: no error of the
+server's, no status, header or content that the document does not describe, no request accepted whose types are wrong.
+
+One of its checks is left out (`positive_data_acceptance`): a request may be as described and still ask for what does
+not go together, or for more than the context holds.
+
+python -m study.conformance [--examples NUMBER]
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from study.common.launcher import launched, uvicorn
+
+DOORS = ("app", "raw_asgi")
+CONTEXT = "64"
+"""Tokens: the model soon comes to an end, whatever is asked of it."""
+LIMIT = 1200.0
+"""Seconds that one door may take."""
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", default="25", help="requests for each operation and kind (default: 25)")
+    options = parser.parse_args()
+    failed = [door for door in DOORS if not conforms(door, options.examples)]
+    print(f"not as described: {', '.join(failed)}" if failed else "Both doors are as described.")
+    sys.exit(bool(failed))
+
+
+def conforms(door: str, examples: str) -> bool:
+    """Whether a door answered as its document says; what it did not is printed."""
+    print(f"--- {door} ---", flush=True)
+    with launched(uvicorn(f"{door}:app", "--log-level", "warning"), {"ENGINE_CONTEXT": CONTEXT}) as server:
+        server.wait_until_ready()
+        options = [
+            *("--max-examples", examples),
+            *("--phases", "examples,coverage,fuzzing"),
+            *("--exclude-checks", "positive_data_acceptance"),
+            *("--request-timeout", "60"),
+            "--no-color",
+        ]
+        command = [str(SCHEMATHESIS), "run", f"http://127.0.0.1:{server.port}/openapi.json", *options]
+        return subprocess.run(command, timeout=LIMIT, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()
