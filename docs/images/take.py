@@ -32,7 +32,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"], {"ENGINE_TRANSCRIPT": "1"}) as process:
             wait_until_ready(process.port)
-            take_ask(browser, f"http://127.0.0.1:{process.port}/")
+            take_chat(browser, f"http://127.0.0.1:{process.port}/")
+            take_prompt(browser, f"http://127.0.0.1:{process.port}/prompt")
             take_docs(browser, f"http://127.0.0.1:{process.port}/docs")
         with in_a_process(["-m", "study.three_servers", "--port", "0"]) as process:
             take_lesson(browser, wait_for_address(process))
@@ -40,20 +41,35 @@ def main() -> None:
             process.wait()
 
 
-def take_ask(browser: Browser, url: str) -> None:
+def take_chat(browser: Browser, url: str) -> None:
     with opened(browser, url) as page:
-        ask(page)
-        page.screenshot(path=FOLDER / "ask.png")
+        say(page, "What is 17 + 25?")
+        say(page, "Tell me a story about a fox.")
+        page.locator("#tokens .token").nth(3).click()
+        expect(page.locator("#alternatives li").first).to_be_visible()
+        page.screenshot(path=FOLDER / "chat.png")
     with opened(browser, url, viewport=PHONE, color_scheme="dark") as page:
-        ask(page)
-        page.screenshot(path=FOLDER / "ask-phone-dark.png")
+        say(page, "What is 17 + 25?")
+        page.screenshot(path=FOLDER / "chat-phone-dark.png")
 
 
-def ask(page: Page) -> None:
-    page.click("summary")
-    page.fill("[name=seed]", "1")
-    page.click("summary")
-    page.click("#ask-button")
+def say(page: Page, text: str) -> None:
+    page.fill("#prompt", text)
+    page.press("#prompt", "Enter")
+    finished(page)
+
+
+def take_prompt(browser: Browser, url: str) -> None:
+    with opened(browser, url) as page:
+        page.click("summary")
+        page.fill("[name=seed]", "1")
+        page.click("summary")
+        page.click("#ask-button")
+        finished(page)
+        page.screenshot(path=FOLDER / "prompt.png")
+
+
+def finished(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("Done")
     expect(page.locator("#timeline")).to_have_attribute("aria-busy", "false")
     settle(page)
