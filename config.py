@@ -116,6 +116,16 @@ def _device(text: str) -> str:
     raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
 
 
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        if any("," in one for one in value):
+            raise ConfigError("expected values without commas")
+        return ",".join(value)
+    return str(value)
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False, engine: bool = False) -> Any:
     """A field of `Config`. With `engine`, it is for the engine, and a backend may have no use for it."""
     return field(default=default, repr=not secret, metadata={"parse": parse, "help": help, "engine": engine})
@@ -128,6 +138,11 @@ class Config:
     model: str = _setting(str(BUNDLED_MODEL), _text, "folder or hub name of a causal language model", engine=True)
     model_name: str | None = _setting(
         None, _names, "names under which the model is served, separated by commas; by default its own"
+    )
+    socket: str | None = _setting(
+        None,
+        _text,
+        "path of the Unix socket where an engine in a process of its own serves several workers",
     )
     backend: str = _setting(
         "own",
@@ -231,6 +246,11 @@ class Config:
         """Says which version with which weights has answered: as long as it stays, a seed gives the same tokens."""
         weights = (self.model, self.device, self.dtype, self.quantize, self.compile, self.generation_config)
         return f"token-by-token-{VERSION}-{hashlib.sha256(repr(weights).encode()).hexdigest()[:8]}"
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that `from_environment` makes these settings of."""
+        made = {PREFIX + one.name.upper(): (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
+        return {name: _as_text(value) for name, (value, default) in made.items() if value != default}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Config":

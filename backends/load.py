@@ -24,6 +24,16 @@ def load_service(config: Config) -> EngineService:
     Raises:
         LoadError: the model cannot be served, or a setting does not apply; the message says why.
     """
+    if config.socket is not None:
+        from backends.socket_service import SocketService
+        from backends.wire import common_settings
+
+        return SocketService(config.socket, common_settings(config))
+    return load_engine_service(config)
+
+
+def load_engine_service(config: Config) -> EngineService:
+    """Load the engine itself, also if it is for workers in other processes. See `load_service`."""
     module = importlib.import_module(MODULES[config.backend])
     check_settings(config, module)
     return cast(EngineService, module.load(config))

@@ -6,8 +6,8 @@ idle is noticed. `backends.stepped` makes the second out of the first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from interface.events import Event
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SequenceId
@@ -27,6 +27,24 @@ class Counters:
     step_seconds: float = 0.0
     """What the steps have taken together."""
     failed_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one process has counted, for its metrics. The tallies of several processes add up."""
+
+    counts: Mapping[str, float] = field(default_factory=dict)
+    """Since it started, by name."""
+    cache_tokens: int = 0
+    """Tokens that its sequences hold in the cache now."""
+
+    def __add__(self, other: "Tally") -> "Tally":
+        counts = {name: amount + other.counts.get(name, 0) for name, amount in self.counts.items()}
+        return Tally({**other.counts, **counts}, self.cache_tokens + other.cache_tokens)
+
+    def since(self, earlier: Mapping[str, float]) -> "Tally":
+        """Without what had been counted before."""
+        return Tally({name: amount - earlier.get(name, 0) for name, amount in self.counts.items()}, self.cache_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +167,14 @@ class EngineService(Protocol):
 
     async def close(self) -> None:
         """Stop working and release everything; a second call does nothing."""
+
+
+@runtime_checkable
+class SharedEngine(EngineService, Protocol):
+    """An engine that several processes ask, so that none of them has counted everything that its metrics tell."""
+
+    def share(self, own: Callable[[], Tally]) -> None:
+        """Ask `own` now and then for what this process has counted. Call once, after `start`."""
+
+    def others(self) -> Tally:
+        """What the other processes have counted, as far as it is known. Does not wait."""

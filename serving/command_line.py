@@ -4,12 +4,14 @@ Each setting of `Config` is a flag; a flag wins over the environment.
 """
 
 import argparse
-import dataclasses
+import inspect
 import math
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIServer, make_server
@@ -17,11 +19,12 @@ from wsgiref.types import WSGIApplication
 
 import uvicorn
 
-from config import PREFIX, Config, ConfigError
-from serving import sync_driver
+from config import ConfigError
+from serving import sync_driver, workers
 from serving.access import warn_if_open
 from serving.demo import run_demo
 from serving.driver import Driver
+from serving.flags import add_settings, chosen_config
 from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
 
@@ -33,28 +36,36 @@ SHUTDOWN_SLACK = 1.5
 def main(create_app: Callable[[Driver], Any], description: str | None, arguments: Sequence[str] | None = None) -> None:
     """Serve, or with `--demo` show what serving looks like."""
     parser = _parser(description)
-    parser.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
+    forms.add_argument(
+        "--workers", type=_count, help="serve with this many processes, over one engine in a process of its own"
+    )
     options = parser.parse_args(arguments)
-    config = _config(options)
+    config = chosen_config(options)
     set_up_logging(config.log_format)
     warn_if_open(options.host, config)
-    app = create_app(Driver(config))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=options.host,
-            port=options.port,
-            log_level="warning" if options.demo else "info",
-            http=SlicedH11,  # httptools loses the body of a request that offers h2c, as Java's client does by default
-            timeout_keep_alive=math.ceil(config.keep_alive),
-            timeout_graceful_shutdown=math.ceil(config.drain + SHUTDOWN_SLACK),
-        )
+    server = partial(
+        uvicorn.Config,
+        host=options.host,
+        port=options.port,
+        log_level="warning" if options.demo else "info",
+        http=SlicedH11,  # httptools loses the body of a request that offers h2c, as Java's client does by default
+        timeout_keep_alive=math.ceil(config.keep_alive),
+        timeout_graceful_shutdown=math.ceil(config.drain + SHUTDOWN_SLACK),
     )
+    if options.workers is not None:
+        door = Path(inspect.getfile(create_app)).stem
+        try:
+            raise SystemExit(workers.serve(server(f"{door}:app", workers=options.workers), config))
+        except ConfigError as error:
+            parser.error(str(error))
+    single = uvicorn.Server(server(create_app(Driver(config)), workers=1))
     if options.demo:
-        run_demo(server)
+        run_demo(single)
     else:
         with suppress(KeyboardInterrupt):  # uvicorn ends in good order at Ctrl-C, and then raises the signal again
-            server.run()
+            single.run()
 
 
 class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
@@ -72,7 +83,7 @@ def main_wsgi(
     parser = _parser(description)
     parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
     options = parser.parse_args(arguments)
-    driver = sync_driver.Driver(_config(options))
+    driver = sync_driver.Driver(chosen_config(options))
     base = ThreadingWSGIServer if options.threads else WSGIServer
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})
@@ -100,39 +111,17 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
-    for setting in dataclasses.fields(Config):
-        flag = "--" + setting.name.replace("_", "-")
-        help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()})"
-        if isinstance(setting.default, bool):
-            parser.add_argument(flag, action="store_true", default=None, help=help)
-        else:
-            parser.add_argument(flag, type=_argument(setting.metadata["parse"]), help=help)
+    add_settings(parser)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > MAX_PORT:
         raise argparse.ArgumentTypeError(f"expected a port from 0 (any free one) to {MAX_PORT}, got {text!r}")
     return int(text)
-
-
-def _config(options: argparse.Namespace) -> Config:
-    """The environment's settings, and the flags' in their place."""
-    settings = {
-        setting.name: value
-        for setting in dataclasses.fields(Config)
-        if (value := getattr(options, setting.name)) is not None
-    }
-    return dataclasses.replace(Config.from_environment_or_exit(), **settings)
-
-
-def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A setting's parser as argparse wants it: its message reaches the user, without a traceback."""
-
-    def convert(text: str) -> Any:
-        try:
-            return parse(text)
-        except ConfigError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert

@@ -10,9 +10,7 @@ Invariants:
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -22,7 +20,7 @@ from anyio import from_thread, to_thread
 
 from backends.load import load_service
 from config import Config
-from interface.engine import Counters, EngineService, Lexicon, ModelInfo, Tokenized
+from interface.engine import Counters, EngineService, Lexicon, ModelInfo, SharedEngine, Tally, Tokenized
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, Prompt, SequenceId
@@ -34,6 +32,8 @@ from serving.file_limit import raise_file_limit
 from serving.generation import Generation
 from serving.metrics import Metrics, State
 from serving.status import EngineStatus
+from serving.supervised import refuse_several_models
+from serving.threads import in_daemon_thread
 
 log = logging.getLogger("engine")
 
@@ -54,6 +54,8 @@ class Driver:
     """One engine and the generations that are open on it. `running()` is its lifespan; `status` is its health."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:
+        if load is load_service and config.socket is None:
+            refuse_several_models()
         self.config = config
         self._load = load
         self.exchanges = Exchanges(config)
@@ -61,6 +63,8 @@ class Driver:
         self._context = 0
         self._status = EngineStatus(config, "stopped: the server has not run the lifespan protocol")
         self._engine: EngineService | None = None
+        self._shared: SharedEngine | None = None
+        """The same one, if other processes ask it too."""
         self._open: dict[SequenceId, Generation] = {}
         self._none_is_open = anyio.Event()
         self._ends_on_failure = False
@@ -84,12 +88,13 @@ class Driver:
             counters=self.counters(),
             is_ready=self.status == "ok",
             has_failed=self._status.has_failed,
-            cache_tokens=sum(one.log.tokens for one in self._generations() if one.log.completion_tokens),
+            cache_tokens=self._cache_tokens(),
             slots=self.config.max_streams,
             context=self._context,
             model=self.models[0],
         )
-        metrics = partial(self.metrics.text, state)
+        others = None if self._shared is None else self._shared.others()
+        metrics = partial(self.metrics.text, state, others)
         return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
 
     @asynccontextmanager
@@ -100,6 +105,8 @@ class Driver:
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
+        if self.config.socket is not None:
+            shutdown.end_with_parent()
         self._ends_on_failure = self.config.on_failure == "exit" and shutdown.owns_the_process()
         try:
             async with anyio.create_task_group() as tasks:
@@ -180,7 +187,7 @@ class Driver:
     # --- The engine -------------------------------------------------------------------------------------------------
 
     async def _load_and_start(self) -> None:
-        engine = await _in_daemon_thread(lambda: self._status.load(self._load))
+        engine = await in_daemon_thread(lambda: self._status.load(self._load))
         if engine is not None:
             try:
                 await engine.start(self._deliver, self._on_failure, self._on_outage)
@@ -189,7 +196,13 @@ class Driver:
                 return
             self._engine = engine
             self._context = engine.info.context
+            if isinstance(engine, SharedEngine):
+                self._shared = engine
+                engine.share(lambda: Tally(self.metrics.counts(), self._cache_tokens()))
             self._status.accept()
+
+    def _cache_tokens(self) -> int:
+        return sum(one.log.tokens for one in self._generations() if one.log.completion_tokens)
 
     def _check_room(self, sequences: int) -> None:
         room = self.config.max_streams + self.config.max_waiting
@@ -310,18 +323,3 @@ def _check_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError("Expected a server on asyncio, got another loop; start hypercorn with -k asyncio") from None
-
-
-async def _in_daemon_thread(function: Callable[[], Result]) -> Result:
-    """Like `to_thread.run_sync`, but the process can end while it runs: Ctrl-C need not wait for a download."""
-    outcome: Future[Result] = Future()
-    outcome.set_running_or_notify_cancel()  # from here on a cancel stops only the waiting, not the thread
-
-    def run() -> None:
-        try:
-            outcome.set_result(function())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await asyncio.wrap_future(outcome)

@@ -7,12 +7,13 @@ routers look for has vLLM's names as well: a router that knows vLLM needs no con
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from interface.engine import Counters
+from interface.engine import Counters, Tally
 from interface.events import Event, Token
 from interface.requests import SequenceId
 from serving.request_log import RequestLog
@@ -43,6 +44,16 @@ class Histogram:
             counts[bisect_left(bounds, value)] += 1
         self.sum += sum(values)
 
+    def state(self) -> dict[str, float]:
+        """All that it holds, by names: one for each bucket, and `sum`."""
+        return {str(place): float(count) for place, count in enumerate(self.counts)} | {"sum": self.sum}
+
+    def add(self, place: str, amount: float) -> None:
+        if place == "sum":
+            self.sum += amount
+        else:
+            self.counts[int(place)] += int(amount)
+
     def family(self, name: str, help: str) -> HistogramMetricFamily:
         names = [*(str(bound) for bound in self.bounds), "+Inf"]
         so_far = 0
@@ -65,6 +76,10 @@ class State:
     slots: int
     context: int
     model: str
+
+
+HISTOGRAMS = ("time_to_first_token", "inter_token", "end_to_end")
+LABELLED = ("finished", "answers")
 
 
 class Metrics:
@@ -97,8 +112,33 @@ class Metrics:
     def answer(self, status: int) -> None:
         self.answers[str(status)] += 1
 
-    def text(self, state: State) -> bytes:
-        """Everything, as Prometheus reads it."""
+    def counts(self) -> dict[str, float]:
+        """Everything counted so far, by names that are the same in every process."""
+        found = {"prompt_tokens:": float(self.prompt_tokens), "cached_tokens:": float(self.cached_tokens)}
+        for name in HISTOGRAMS:
+            found |= {f"{name}:{place}": amount for place, amount in getattr(self, name).state().items()}
+        for name in LABELLED:
+            found |= {f"{name}:{label}": float(count) for label, count in getattr(self, name).items()}
+        return found
+
+    def plus(self, counts: Mapping[str, float]) -> "Metrics":
+        """Together with what other processes have counted."""
+        both = deepcopy(self)
+        for name, amount in counts.items():
+            field, _, place = name.partition(":")
+            if field in HISTOGRAMS:
+                getattr(both, field).add(place, amount)
+            elif field in LABELLED:
+                getattr(both, field)[place] += int(amount)
+            else:
+                setattr(both, field, getattr(both, field) + int(amount))
+        return both
+
+    def text(self, state: State, others: Tally | None = None) -> bytes:
+        """Everything, as Prometheus reads it; with what `others` who share the engine have counted."""
+        if others is not None:
+            state = replace(state, cache_tokens=state.cache_tokens + others.cache_tokens)
+            return self.plus(others.counts).text(state)
         registry = CollectorRegistry()
         registry.register(_Collected([*self._counted(), *_present(state), *self._for_routers(state)]))
         return generate_latest(registry)

@@ -10,6 +10,7 @@ for a success; so the last word is not left to the server.
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -64,6 +65,19 @@ def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
         for number, handler in of_server.items():
             if signal.getsignal(number) is on_signal:
                 signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """End this process, as at a signal, when the supervisor that started it has died: no other would end it."""
+    parent = multiprocessing.parent_process()
+    if parent is None or not owns_the_process():
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="wait for the supervisor", daemon=True).start()
 
 
 def begin_to_end(limit: float) -> None:

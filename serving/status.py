@@ -23,6 +23,7 @@ class EngineStatus:
         self._config = config
         self._text = text
         self._outage: str | None = None
+        self._began_at = 0.0
 
     @property
     def text(self) -> str:
@@ -41,14 +42,12 @@ class EngineStatus:
         set_up_logging(self._config.log_format)
         self._text = "loading"
         log.info("Loading %s …", self.models[0])
-        began = time.perf_counter()
+        self._began_at = time.perf_counter()
         try:
-            engine = load(self._config)
+            return load(self._config)
         except Exception as error:
             self.fail_to_load(error)
             return None
-        log.info("%s is ready after %.1f s", self.models[0], time.perf_counter() - began)
-        return engine
 
     def fail_to_load(self, error: Exception) -> None:
         """Say why there is no engine, with a traceback unless it is the user's mistake."""
@@ -60,6 +59,7 @@ class EngineStatus:
         """Take requests from now on, unless there is a reason not to."""
         if self._text == "loading":
             self._text = "ok"
+            log.info("%s is ready after %.1f s", self.models[0], time.perf_counter() - self._began_at)
 
     def interrupt(self, reason: str | None) -> None:
         """Take no requests until this is called without a reason."""

@@ -18,7 +18,7 @@ from backends.own_engine import load_engine
 from config import Config
 from inference.turns import Turns
 from interface.engine import Counters, EngineProtocol, Lexicon
-from interface.errors import EngineFailed
+from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
@@ -29,6 +29,12 @@ from serving.status import EngineStatus
 log = logging.getLogger("engine")
 
 Result = TypeVar("Result")
+
+
+def _load_here(config: Config) -> EngineProtocol:
+    if config.socket is not None:
+        raise LoadError("Expected no ENGINE_SOCKET: this door steps the engine itself, in its own process.")
+    return load_engine(config)
 
 
 class Generation:
@@ -86,9 +92,9 @@ class Generation:
 class Driver:
     """One engine and the generations that are open on it; any thread may call any method."""
 
-    def __init__(self, config: Config, load: Callable[[Config], EngineProtocol] = load_engine) -> None:
+    def __init__(self, config: Config, load: Callable[[Config], EngineProtocol] | None = None) -> None:
         self.config = config
-        self._load = load
+        self._load = load or _load_here
         self._status = EngineStatus(config, "loading")
         self._metrics = Metrics()
         self._engine: EngineProtocol | None = None

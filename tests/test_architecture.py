@@ -1,11 +1,11 @@
 """Who may know whom. The files are read, not run; and what must load quickly is started in a fresh interpreter."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.imports import modules_after
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"fastapi", "flask", "gunicorn", "h11", "starlette", "uvicorn"}
@@ -79,15 +79,6 @@ def test_the_rules_would_notice() -> None:
     assert "torch" in imports_of(ROOT / "engine.py") | imports_of(ROOT / "inference" / "model_runner.py")
     assert "starlette" in imports_of(ROOT / "app.py")
     assert "anyio" in imports_of(ROOT / "serving" / "driver.py")
-
-
-def modules_after(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has loaded after a statement."""
-    program = f"import sys; {statement}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
-    )
-    return set(run.stdout.split())
 
 
 @pytest.mark.parametrize("door", ["app", "raw_asgi"])

@@ -123,6 +123,10 @@ class Process:
         """The most bytes that the process has held at once."""
         return self._status_bytes("VmHWM")
 
+    def children(self, part: str = "") -> list[int]:
+        """The processes that it has started and that have this in their command line, the oldest first."""
+        return [pid for pid in children_of(self.popen.pid) if part in command_line_of(pid)]
+
     def cpu_seconds(self) -> float | None:
         """Processor time of the process and its children, user and system; None where there is no /proc."""
         ticks = 0
@@ -137,6 +141,24 @@ class Process:
     def _status_bytes(self, field: str) -> int:
         lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def children_of(parent: int) -> list[int]:
+    """The processes that a process has started, the oldest first; none where there is no /proc."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # a process that has ended meanwhile
+            state, its_parent, *_ = status.read_text().rpartition(") ")[2].split()
+            if int(its_parent) == parent and state != "Z":
+                found.append(int(status.parent.name))
+    return sorted(found)
+
+
+def command_line_of(pid: int) -> str:
+    """A process' command line; empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
 
 
 def status_of(target: Target) -> str | None:

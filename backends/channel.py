@@ -1,0 +1,90 @@
+"""One end of a connection between an engine process and a worker: messages go out at once, and come in whole."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from backends.wire import HEADER, Malformed, Message, pack, unpack
+
+MAX_BODY = 64 * 1024 * 1024
+MAX_UNREAD = 64 * 1024 * 1024
+"""Bytes that may wait for the other side to read them."""
+
+
+class Channel(asyncio.Protocol):
+    """Sends and receives messages, without ever waiting for the other side.
+
+    Args:
+        on_message: called with each message and its number.
+        on_malformed: called for a body that cannot be read; the connection goes on.
+        on_lost: called once, when the connection has ended, with the reason.
+    """
+
+    def __init__(
+        self,
+        on_message: Callable[[Message, int], None],
+        on_malformed: Callable[[Malformed], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._on_message = on_message
+        self._on_malformed = on_malformed
+        self._on_lost = on_lost
+        self._received = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._reason = "its process has ended"
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, message: Message, number: int = 0) -> None:
+        """Send without waiting. A connection that has ended takes nothing; one whose other side reads nothing ends."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(pack(message, number))
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self.cut(f"more than {MAX_UNREAD} bytes wait to be read")
+
+    def close(self) -> None:
+        """End the connection once all that was sent has been written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def cut(self, reason: str) -> None:
+        """End the connection at once."""
+        self._reason = reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio's side ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        at = 0
+        while self.is_open and len(received) - at >= HEADER.size:
+            length, kind, number = HEADER.unpack_from(received, at)
+            if length > MAX_BODY:
+                self.cut(f"expected a message of at most {MAX_BODY} bytes, got one of {length}")
+                return
+            begin = at + HEADER.size
+            if len(received) < begin + length:
+                break
+            at = begin + length
+            self._receive(kind, number, received[begin:at])
+        del received[:at]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._on_lost(self._reason)
+
+    def _receive(self, kind: int, number: int, body: bytearray) -> None:
+        try:
+            message = unpack(kind, number, body)
+        except Malformed as malformed:
+            self._on_malformed(malformed)
+            return
+        self._on_message(message, number)

@@ -1,0 +1,234 @@
+"""What an engine process and its workers say to each other, over a Unix stream socket.
+
+A frame is a header and a body. The header gives the body's length, the kind of message, and the number of the request
+that it belongs to, or 0; the body is JSON. pydantic writes and reads it, by the types that the messages have here, so
+what arrives has been checked. The number is outside the body: a body that cannot be read still says which request to
+refuse.
+
+A worker says `Hello` and gets `Welcome` or `Refused`. Then it may send requests, each answered by a message with its
+number: `Accepted`, `TokenIds`, `Text` or `Refused`. Events come in one `Events` for each step, and a `Pulse` at least
+once a second.
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from types import GenericAlias
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from config import Config
+from interface import errors
+from interface.engine import Counters, ModelInfo, Tally, Tokenized
+from interface.events import Event
+from interface.requests import GenerationRequest, Prompt, SequenceId, TokenPrompt
+
+PROTOCOL = 1
+"""Both sides must have the same."""
+HEADER = struct.Struct(">IBQ")
+
+# Bytes of half a character are no text, and the logarithm of 0 is no JSON number, but both are in log probabilities.
+_AS_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
+
+
+class Malformed(ValueError):
+    """A body that cannot be read. `number` is that of the request it belongs to."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+# --- From a worker ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Hello:
+    """The first message. `settings` are those for the engine, which must be what it runs with."""
+
+    protocol: int
+    settings: dict[str, Any]
+    departed: Tally
+    """What workers that have ended had counted: an engine that was started again does not know it."""
+
+
+@dataclass(slots=True)
+class Submit:
+    """Queue all of these sequences, or none. Sequences that share a prompt, as choices do, share it here."""
+
+    prompts: list[Prompt]
+    requests: list[tuple[int, GenerationRequest]]
+    """Each with the place of its prompt."""
+
+    @classmethod
+    def of(cls, requests: Sequence[GenerationRequest]) -> "Submit":
+        prompts = {id(request.prompt): request.prompt for request in requests}
+        places = {key: place for place, key in enumerate(prompts)}
+        return cls(list(prompts.values()), [(places[id(one.prompt)], replace(one, prompt=_ABSENT)) for one in requests])
+
+    def to_requests(self) -> list[GenerationRequest]:
+        return [replace(request, prompt=self.prompts[place]) for place, request in self.requests]
+
+
+_ABSENT = TokenPrompt(())
+
+
+@dataclass(slots=True)
+class Abort:
+    sequence_id: SequenceId
+
+
+@dataclass(slots=True)
+class Tokenize:
+    prompt: Prompt
+
+
+@dataclass(slots=True)
+class Detokenize:
+    token_ids: list[int]
+
+
+@dataclass(slots=True)
+class Counted:
+    """All that this worker has counted since it started."""
+
+    tally: Tally
+
+
+# --- From the engine ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Welcome:
+    info: ModelInfo
+    engine: str
+    """Another one for each process of the engine."""
+
+
+@dataclass(slots=True)
+class Refused:
+    """An error, to be raised at the other side. `error` is a class of `interface.errors`, or of Python."""
+
+    error: str
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: Exception) -> "Refused":
+        kind = type(error)
+        return cls(kind.__name__, str(error), vars(error) if kind.__module__ == errors.__name__ else {})
+
+    def to_error(self) -> Exception:
+        kind = getattr(errors, self.error, None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            return RuntimeError(f"{self.error} in the engine's process: {self.message}")
+        error = kind.__new__(kind, self.message)  # without __init__, which may make the message of other arguments
+        vars(error).update(self.details)
+        return error
+
+
+@dataclass(slots=True)
+class Accepted:
+    prompt_tokens: list[int]
+
+
+@dataclass(slots=True)
+class TokenIds:
+    tokenized: Tokenized
+
+
+@dataclass(slots=True)
+class Text:
+    text: str
+
+
+@dataclass(slots=True)
+class Events:
+    """The events of one step, for all the sequences of one worker."""
+
+    events: list[tuple[SequenceId, Annotated[Event, Field(union_mode="left_to_right")]]]
+
+
+@dataclass(slots=True)
+class Pulse:
+    """How busy the engine is."""
+
+    counters: Counters
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the other workers have counted; `departed` is the part of those that have ended."""
+
+    others: Tally
+    departed: Tally
+
+
+@dataclass(slots=True)
+class Outage:
+    """Why the engine cannot be reached from its own process; None once it can."""
+
+    reason: str | None
+
+
+@dataclass(slots=True)
+class Farewell:
+    """Why the engine ends: the last message."""
+
+    reason: str
+
+
+Message = (
+    Hello
+    | Submit
+    | Abort
+    | Tokenize
+    | Detokenize
+    | Counted
+    | Welcome
+    | Refused
+    | Accepted
+    | TokenIds
+    | Text
+    | Events
+    | Pulse
+    | Totals
+    | Outage
+    | Farewell
+)
+_KINDS: tuple[type[Message], ...] = Message.__args__
+
+
+def _adapter(kind: type[Message]) -> TypeAdapter[tuple[Message]]:
+    """Reads and writes a list of one: only a type without settings of its own hands these down to all that it holds."""
+    form: Any = GenericAlias(tuple, (kind,))
+    return TypeAdapter(form, config=_AS_JSON)
+
+
+_ADAPTERS = [_adapter(kind) for kind in _KINDS]
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+
+
+def common_settings(config: Config) -> dict[str, Any]:
+    """The settings that the engine's process and its workers must share. Secrets are the engine's own."""
+    secret = {one.name for one in fields(config) if not one.repr}
+    shared = {name: value for name, value in config.of_engine.items() if name not in secret}
+    settings: dict[str, Any] = json.loads(json.dumps(shared))
+    return settings
+
+
+def pack(message: Message, number: int = 0) -> bytes:
+    kind = _NUMBERS[type(message)]
+    body = _ADAPTERS[kind].dump_json((message,))
+    return HEADER.pack(len(body), kind, number) + body
+
+
+def unpack(kind: int, number: int, body: bytes | bytearray) -> Message:
+    """Raises Malformed."""
+    try:
+        return _ADAPTERS[kind].validate_json(body)[0]
+    except (ValueError, IndexError) as error:
+        reason = str(error).replace("\n", " ")
+        raise Malformed(f"a message of kind {kind} and {len(body)} bytes cannot be read: {reason}", number) from None

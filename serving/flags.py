@@ -1,0 +1,40 @@
+"""Each setting of `Config` as a flag; a flag wins over the environment."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from config import PREFIX, Config, ConfigError
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    for setting in dataclasses.fields(Config):
+        flag = "--" + setting.name.replace("_", "-")
+        help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()})"
+        if isinstance(setting.default, bool):
+            parser.add_argument(flag, action="store_true", default=None, help=help)
+        else:
+            parser.add_argument(flag, type=_argument(setting.metadata["parse"]), help=help)
+
+
+def chosen_config(options: argparse.Namespace) -> Config:
+    """The environment's settings, and the flags' in their place."""
+    settings = {
+        setting.name: value
+        for setting in dataclasses.fields(Config)
+        if (value := getattr(options, setting.name)) is not None
+    }
+    return dataclasses.replace(Config.from_environment_or_exit(), **settings)
+
+
+def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A setting's parser as argparse wants it: its message reaches the user, without a traceback."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert

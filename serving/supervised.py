@@ -1,0 +1,38 @@
+"""Whether the server that imports an application runs it in several processes, each of which would load a model."""
+
+import inspect
+import sys
+from typing import Any
+
+STARTUP_FAILURE = 3
+"""The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
+ADVICE = (
+    "error: {count} workers would load {count} models; run `python app.py --workers {count}`, "
+    "or start the engine with `python -m serving.engine_process` and set ENGINE_SOCKET for both"
+)
+
+
+def refuse_several_models() -> None:
+    """End a worker, and with it its server, that has brothers, each with an engine of its own."""
+    if (count := workers()) > 1:
+        print(ADVICE.format(count=count), file=sys.stderr)
+        raise SystemExit(STARTUP_FAILURE)
+
+
+def workers() -> int:
+    """How many processes the server around the present call runs, as far as its settings say.
+
+    A server tells its application nothing of them. But while it imports the application it is among the callers, with
+    its settings: uvicorn's `Server.config.workers`, gunicorn's `Arbiter.cfg.workers` and `Worker.cfg.workers`.
+    """
+    frame = inspect.currentframe()
+    found = 1
+    while frame is not None:
+        caller: Any = frame.f_locals.get("self")
+        module = type(caller).__module__.partition(".")[0]
+        if module in ("uvicorn", "uvicorn_worker", "gunicorn"):
+            settings = getattr(caller, "cfg", None) or getattr(caller, "config", None)
+            count = getattr(settings, "workers", 1)
+            found = max(found, count if isinstance(count, int) else 1)
+        frame = frame.f_back
+    return found

@@ -1,0 +1,43 @@
+"""A door in several processes over a scripted engine in another one.
+
+    python -m study.common.scripted_workers raw_asgi --workers 2
+    ENGINE_SOCKET=/tmp/engine.sock python -m study.common.scripted_workers engine
+
+Settings come from the environment.
+"""
+
+import argparse
+import sys
+
+import uvicorn
+
+from backends.stepped import SteppedService
+from config import Config
+from interface.engine import EngineService
+from serving import engine_process, workers
+from study.common.engine import ScriptedEngine
+
+NAME = "study.common.scripted_workers"
+
+
+def load(config: Config) -> EngineService:
+    return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["engine"]:
+        engine_process.main(load, sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("door")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    config = Config.from_environment_or_exit()
+    server = uvicorn.Config(
+        f"{options.door}:app", port=options.port, workers=options.workers, http="h11", access_log=False
+    )
+    raise SystemExit(workers.serve(server, config, ("-m", NAME, "engine")))
+
+
+if __name__ == "__main__":
+    main()

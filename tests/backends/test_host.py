@@ -1,0 +1,278 @@
+"""The engine's end of the socket: what workers send, what they should not send, and workers that die or do not read."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from backends import channel, wire
+from config import Config
+from interface.errors import LoadError
+from interface.events import Finished, Token
+from interface.requests import EncodedRequest, GenerationRequest
+from study.common.engine import HELLO, ScriptedEngine
+from tests.support.asgi_client import until
+from tests.support.sharing import RawWorker, hosting
+from tests.support.slow_tokenizer import SlowTokenizer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "engine.sock"
+
+
+def has_ended(worker: RawWorker, sequence_id: int) -> bool:
+    return any(isinstance(event, Finished) for event in worker.events(sequence_id))
+
+
+async def test_a_request_is_accepted_before_its_events_come(path: Path) -> None:
+    async with hosting(path):
+        worker = RawWorker()
+        await worker.greet(path)
+        for number in range(1, 20):
+            worker.submit(number, "hello", "count 3", first_id=2 * number)
+        await until(lambda: all(has_ended(worker, sequence_id) for sequence_id in range(2, 40)))
+    for number in range(1, 20):
+        accepted = worker.heard.index((worker.answer(number), number))
+        assert worker.answer(number) == wire.Accepted([1, 2])
+        its_events = [
+            place
+            for place, (message, _) in enumerate(worker.heard)
+            if isinstance(message, wire.Events) and any(owner // 2 == number for owner, _ in message.events)
+        ]
+        assert min(its_events) > accepted
+
+
+async def test_each_worker_gets_its_own_events_although_their_numbers_are_the_same(path: Path) -> None:
+    async with hosting(path):
+        one, other = RawWorker(), RawWorker()
+        for worker, prompt in ((one, "hello"), (other, "count 3")):
+            await worker.greet(path)
+            worker.submit(1, prompt, first_id=7)
+        await until(lambda: has_ended(one, 7) and has_ended(other, 7))
+    assert [event.text for event in one.events(7) if isinstance(event, Token)] == HELLO
+    assert [event.text for event in other.events(7) if isinstance(event, Token)] == ["0 ", "1 ", "2 "]
+
+
+async def test_a_step_is_one_message_whatever_the_number_of_streams(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine):
+        worker = RawWorker()
+        await worker.greet(path)
+        engine.hold()
+        worker.submit(1, *["count 5"] * 16)
+        await until(lambda: engine.counters().running == 16)
+        engine.release(1)
+        await until(lambda: worker.messages(wire.Events))
+        (message,) = worker.messages(wire.Events)
+        assert len(message.events) == 16
+
+
+async def test_there_is_room_for_as_many_as_the_engine_has_for_all_workers_together(path: Path) -> None:
+    engine, config = ScriptedEngine(slots=2, max_waiting=2), Config(max_streams=2, max_waiting=2)
+    async with hosting(path, engine, config):
+        one, other = RawWorker(), RawWorker()
+        engine.hold()
+        for worker in (one, other):
+            await worker.greet(path, config)
+        one.submit(1, "hello", "hello", "hello")
+        await until(lambda: one.answer(1))
+        other.submit(1, "hello", "hello", first_id=1)
+        other.submit(2, "hello", first_id=3)
+        other.submit(3, "hello", first_id=4)
+        await until(lambda: all(other.answer(number) for number in (1, 2, 3)))
+        assert isinstance(one.answer(1), wire.Accepted)
+        assert [type(other.answer(number)) for number in (1, 2, 3)] == [wire.Refused, wire.Accepted, wire.Refused]
+        assert other.answer(1).error == "QueueFull"
+        assert engine.prompts == ["hello"] * 4
+
+
+async def test_when_a_worker_dies_its_sequences_are_aborted_and_the_others_go_on(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        victim, other = RawWorker(), RawWorker()
+        engine.hold()
+        for worker in (victim, other):
+            await worker.greet(path)
+            worker.submit(1, "count 100", "hello")
+        await until(lambda: engine.counters().running == 4)
+        victim.channel.cut("killed")
+        await until(lambda: host.open_sequences == 2)
+        engine.release()
+        await until(lambda: has_ended(other, 1) and has_ended(other, 2))
+        assert len(engine.aborted) == 2
+        assert host.workers == 1
+
+
+async def test_a_worker_that_dies_while_its_prompt_is_tokenized_leaves_nothing(path: Path) -> None:
+    engine = SlowTokenizer()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "hello")
+        await until(engine.is_encoding.is_set)
+        worker.channel.cut("killed")
+        await until(lambda: host.workers == 0)
+        engine.may_encode.set()
+        assert host.open_sequences == 0
+    assert engine.prompts == []
+
+
+async def test_an_abort_that_comes_while_the_prompt_is_tokenized_is_in_force(path: Path) -> None:
+    engine = SlowTokenizer()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "hello", first_id=5)
+        await until(engine.is_encoding.is_set)
+        worker.channel.send(wire.Abort(5))
+        engine.may_encode.set()
+        await until(lambda: host.open_sequences == 0)
+    assert engine.prompts == []
+    assert worker.events(5) == []
+
+
+async def test_a_message_that_cannot_be_read_ends_its_request_and_nothing_else(path: Path) -> None:
+    async with hosting(path):
+        worker = RawWorker()
+        await worker.greet(path)
+        submit = wire.pack(wire.Submit([], []))[4]  # the kind
+        for number, body in enumerate((b"{", b'[{"prompts": []}]', b"\xff\x00"), 50):
+            worker.send_raw(wire.HEADER.pack(len(body), submit, number) + body)
+        worker.send_raw(wire.HEADER.pack(0, 200, 53))
+        worker.submit(1, "hello")
+        await until(lambda: has_ended(worker, 1))
+        assert [worker.answer(number).error for number in (50, 51, 52, 53)] == ["Malformed"] * 4
+        assert not worker.lost
+
+
+async def test_what_is_no_message_at_all_ends_its_connection_and_not_the_engine(path: Path) -> None:
+    async with hosting(path) as host:
+        stranger, worker = RawWorker(), RawWorker()
+        await stranger.greet(path)
+        stranger.send_raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: stranger.lost)
+        await worker.greet(path)
+        worker.submit(1, "hello")
+        await until(lambda: has_ended(worker, 1))
+        assert host.workers == 1
+
+
+async def test_requests_before_a_hello_are_not_taken(path: Path) -> None:
+    async with hosting(path):
+        worker = RawWorker()
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))
+        worker.submit(1, "hello")
+        await until(lambda: worker.lost)
+        assert worker.heard == []
+
+
+class Broken(ScriptedEngine):
+    """Raises what is not expected when it tokenizes a certain prompt."""
+
+    def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        if getattr(requests[0].prompt, "text", "") == "break":
+            raise ZeroDivisionError("not in the script")
+        return super().encode(requests)
+
+
+async def test_an_error_in_one_request_ends_that_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with hosting(path, Broken()) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "break", first_id=1)
+        worker.submit(2, "hello", first_id=2)
+        await until(lambda: has_ended(worker, 2) and worker.answer(1))
+        assert worker.answer(1).error == "ZeroDivisionError"
+        assert host.open_sequences == 0
+    assert any(record.exc_info for record in caplog.records)
+
+
+async def test_a_worker_that_does_not_read_never_holds_the_engine_and_is_dropped(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(channel, "MAX_UNREAD", 4 * 1024 * 1024)
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        sleeper, other = RawWorker(), RawWorker()
+        await sleeper.greet(path)
+        await other.greet(path)
+        assert sleeper.channel._transport is not None
+        sleeper.channel._transport.pause_reading()
+        sleeper.submit(1, "pace=5 size=100000", max_tokens=2000)
+        other.submit(1, "count 60")
+        await until(lambda: has_ended(other, 1))
+        await until(lambda: host.workers == 1)
+        await until(lambda: engine.aborted)
+
+    assert any("wait to be read" in record.getMessage() for record in caplog.records)
+
+
+async def test_counters_come_to_every_worker_also_to_those_without_a_stream(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine):
+        busy, idle = RawWorker(), RawWorker()
+        for worker in (busy, idle):
+            await worker.greet(path)
+        engine.hold()
+        busy.submit(1, "hello", "hello")
+        await until(lambda: idle.messages(wire.Pulse) and idle.messages(wire.Pulse)[-1].counters.running == 2)
+        late = RawWorker()
+        await late.greet(path)
+        await until(lambda: late.messages(wire.Pulse))
+        assert late.messages(wire.Pulse)[0].counters.running == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "protocol", "says"),
+    [
+        (Config(max_streams=3), wire.PROTOCOL, "ENGINE_MAX_STREAMS is 3 for a worker, and 16 for the engine"),
+        (Config(model="another/model"), wire.PROTOCOL, "ENGINE_MODEL is another/model for a worker"),
+        (Config(), wire.PROTOCOL + 1, "from the same code"),
+    ],
+)
+async def test_a_worker_that_differs_is_refused_with_what_differs(
+    path: Path, config: Config, protocol: int, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosting(path) as host:
+        worker = RawWorker()
+        await worker.greet(path, config, protocol)
+        await until(lambda: worker.lost)
+        (refused,) = worker.messages(wire.Refused)
+        error = refused.to_error()
+        assert isinstance(error, LoadError)
+        assert says in str(error)
+        assert host.workers == 0
+    assert any(record.levelno == logging.ERROR and says in record.getMessage() for record in caplog.records)
+
+
+async def test_open_sequences_get_time_to_end_when_the_engine_is_told_to(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        engine.hold()
+        worker.submit(1, "count 3")
+        await until(lambda: engine.counters().running == 1)
+        closing = asyncio.create_task(host.close("it is shutting down", drain=20))
+        await asyncio.sleep(0)
+        worker.submit(2, "hello", first_id=9)
+        await until(lambda: worker.answer(2))
+        engine.release()
+        await until(lambda: has_ended(worker, 1))
+        await closing
+        await until(lambda: worker.lost)
+    assert worker.answer(2).error == "EngineUnavailable"
+    assert worker.messages(wire.Farewell) == [wire.Farewell("it is shutting down")]
+
+
+async def test_a_secret_of_the_engine_is_no_business_of_its_workers(path: Path) -> None:
+    async with hosting(path, config=Config(backend_key="a secret")) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        assert host.workers == 1
+    assert "a secret" not in str(wire.common_settings(Config(backend_key="a secret")))

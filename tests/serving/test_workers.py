@@ -1,0 +1,170 @@
+"""Several workers over one engine, as processes: what clients see when one is killed, and what is left over."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from serving.engine_process import CANNOT_LOAD
+from serving.workers import EngineKeeper
+from study.common.engine import HELLO
+from study.common.launcher import Process, command_line_of, free_port, status_of
+from study.common.scripted_workers import NAME
+from tests.support.asgi_client import events_of
+from tests.support.http_client import Connection
+from tests.support.serving import DOORS, in_a_process, wait_until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the processes are found in /proc")
+ENGINE, WORKER = "engine --until", "spawn_main"
+
+
+@contextmanager
+def serving(door: str, tmp_path: Path, workers: int = 2) -> Iterator[Process]:
+    """A launcher whose folder for the socket is made in `tmp_path`."""
+    environ = {"TMPDIR": str(tmp_path), "ENGINE_DRAIN": "0.3"}
+    with in_a_process(["-m", NAME, door, "--workers", str(workers)], environ) as process:
+        wait_until(lambda: ready(process) == workers, "the start of all")
+        yield process
+
+
+def ready(process: Process) -> int:
+    """How many workers have said that they are; the engine says so with its folder."""
+    return len(re.findall(r" bundled_model is ready after", process.log))
+
+
+def answers(process: Process) -> bool:
+    """Whether a request works, on a connection of its own."""
+    with Connection(process.port) as connection:
+        connection.send_generate("hello", stream=False)
+        answer = connection.read_response()
+        return answer.status == 200 and answer.json()["text"] == "".join(HELLO)
+
+
+def last_event(connection: Connection) -> str:
+    *_, last = events_of(b"".join(connection.chunks()))
+    kind: str = last["error"]["type"]
+    return kind
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door: str, tmp_path: Path) -> None:
+    with serving(door, tmp_path) as process, Connection(process.port) as streaming:
+        assert answers(process)
+        streaming.send_generate("drip 4000", max_tokens=4000)
+        streaming.read_head()
+        streaming.read_event()
+        (engine,) = process.children(ENGINE)
+        os.kill(engine, signal.SIGKILL)
+        assert last_event(streaming) == "engine_error"
+        with Connection(process.port) as asking:
+            health = asking.request("GET", "/health")
+            assert (health.status, health.json()["running"]) == (503, 0)
+            assert health.json()["status"] == "engine lost: its process has ended"
+            assert asking.request("GET", "/live").status == 200
+            wait_until(lambda: asking.request("GET", "/health").status == 200, "another engine")
+        wait_until(lambda: process.log.count("The engine is back") == 2)
+        victim, survivor = process.children(WORKER)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: ready(process) == 3, "another worker")
+        assert survivor in process.children(WORKER)
+        assert answers(process)
+
+
+def test_at_a_signal_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -> None:
+    with serving("raw_asgi", tmp_path) as process, Connection(process.port) as streaming:
+        streaming.send_generate("drip 4000", max_tokens=4000)
+        streaming.read_head()
+        streaming.read_event()
+        family = process.children()
+        process.popen.terminate()
+        assert last_event(streaming) == "shutdown"
+        assert process.wait() == 0
+        wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
+    assert not list(tmp_path.iterdir())
+    assert "Traceback" not in process.log if process.log_file.exists() else True
+
+
+def test_when_the_launcher_is_killed_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -> None:
+    with serving("raw_asgi", tmp_path) as process, Connection(process.port) as streaming:
+        streaming.send_generate("drip 4000", max_tokens=4000)
+        streaming.read_head()
+        streaming.read_event()
+        family = process.children()
+        process.popen.kill()
+        assert last_event(streaming) in ("shutdown", "engine_error")
+        wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
+    assert not list(tmp_path.iterdir())
+
+
+def keeping(program: str, outcomes: list[int]) -> EngineKeeper:
+    return EngineKeeper(["-c", program], 0.1, outcomes.append)
+
+
+def test_an_engine_that_cannot_be_loaded_is_not_started_again() -> None:
+    outcomes: list[int] = []
+    keeper = keeping(f"raise SystemExit({CANNOT_LOAD})", outcomes)
+    keeper.start()
+    wait_until(lambda: outcomes == [CANNOT_LOAD])
+    keeper.close()
+
+
+def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serving.workers.FIRST_PAUSE", 0.01)
+    keeper = keeping("raise SystemExit(70)", [])
+    keeper.start()
+    wait_until(lambda: len(caplog.records) >= 4)
+    keeper.close()
+    said = [record.getMessage() for record in caplog.records[:4]]
+    assert [one.rpartition("starts in ")[2] for one in said] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
+    threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
+    for thread in threads:
+        thread.join(20)
+
+
+def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.workers.END_SLACK", 0.1)
+    program = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(100)"
+    keeper = keeping(program, [])
+    keeper.start()
+    wait_until(lambda: "SIG_IGN" in command_line_of(keeper._process.pid))
+    keeper.close()
+    assert keeper._process.poll() is not None
+
+
+GUNICORN = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--bind"]
+SERVERS = {
+    "uvicorn": ["-m", "uvicorn", "raw_asgi:app", "--workers", "2", "--port", "0"],
+    "gunicorn": [*GUNICORN, "127.0.0.1:0", "--workers", "2", "raw_asgi:app"],
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_would_load_a_model_in_each_worker_ends_with_a_sentence(server: str) -> None:
+    with in_a_process(SERVERS[server]) as process:
+        process.wait()
+        assert "error: 2 workers would load 2 models; run `python app.py --workers 2`" in process.log
+        assert "Loading" not in process.log
+
+
+def test_gunicorn_serves_with_workers_over_an_engine_that_was_started_separately(tmp_path: Path) -> None:
+    environ = {"ENGINE_SOCKET": str(tmp_path / "engine.sock"), "ENGINE_DRAIN": "0.3"}
+    port = free_port()
+    command = [*GUNICORN, f"127.0.0.1:{port}", "--workers", "2", "app:app"]
+    with in_a_process(["-m", NAME, "engine"], environ), in_a_process(command, environ) as process:
+        process.given_port = port
+        wait_until(lambda: status_of(process.target) == "ok")
+        assert answers(process)
+        with Connection(port) as streaming:
+            streaming.send_generate("drip 4000", max_tokens=4000)
+            streaming.read_head()
+            streaming.read_event()
+            process.popen.terminate()
+            assert last_event(streaming) == "shutdown"
+        process.wait()
