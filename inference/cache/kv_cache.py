@@ -24,6 +24,7 @@ from inference.scheduling.cache_manager import Retention
 
 BLOCK = 32
 """Kernels may read, though never use, the positions up to the next multiple of this."""
+PAIRED_KEYS = 16
 SLACK = 256
 """Positions that a ring keeps beyond its window: so much shorter may a beginning be that is taken up again, such as a
 conversation without its last answer."""
@@ -94,6 +95,8 @@ class KVCache:
         self.layers: dict[int, CachedLayer] = {}
         self.is_head_major = False
         """Set by a decoder that fills a slot head after head, each in blocks of BLOCK positions."""
+        self.keys_in_pairs = False
+        """Set by one whose keys lie there in blocks of `PAIRED_KEYS`: [head_dim / 2][PAIRED_KEYS][2]."""
         self._slack = slack
         self._written = [0] * slots  # positions that have been written, from the first on
 
@@ -185,7 +188,11 @@ class KVCache:
         keys = cached.stored[0]
         if self.is_head_major:
             slots, row_length, kv_heads, head_dim = keys.shape
-            return keys.view(slots, kv_heads, row_length, head_dim)[slot, :, first:last]
+            heads = keys.view(slots, kv_heads, row_length, head_dim)[slot]
+            if self.keys_in_pairs:
+                blocks = heads.view(kv_heads, -1, head_dim // 2, PAIRED_KEYS, 2)
+                heads = blocks.transpose(2, 3).reshape(kv_heads, row_length, head_dim)
+            return heads[:, first:last]
         return keys[slot, cached.columns(first, last)]
 
     @property

@@ -128,3 +128,19 @@ def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
         assert torch.equal(found, expected[cached:])
 
     check()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform.machine() == "x86_64":
+        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+    expected, (_, cache), slot = logits_alone(name), decoder_of(name), 3
+    for stored in (tensor for layer in cache.layers.values() for tensor in layer.stored):
+        stored[slot] = float("nan")
+    cache.take(slot, 0, CONTEXT)
+    assert cache.are_finite([(slot, 0, 1), (slot, 100, CONTEXT), (0, 0, len(TEXT))]) == [False, False, True]
+    assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [31, 1]), []), expected)
+    pieces = [(slot, 0, len(TEXT)), (slot, len(TEXT) - 1, len(TEXT)), (slot, len(TEXT), len(TEXT) + 1)]
+    assert cache.are_finite(pieces) == [True, True, False]

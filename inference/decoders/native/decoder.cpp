@@ -158,6 +158,12 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
     }
 }
 
+// How keys and values lie in the cache: see attention.hpp.
+extern "C" bool attends_in_pairs() { return ATTENDS_IN_PAIRS; }
+
+// Whether a single row is multiplied in another way than several, so that the last bits differ.
+extern "C" bool depends_on_rows() { return has_tiles; }
+
 #if FORMATS
 extern "C" int64_t strip_size(int64_t format, int64_t inputs) {  // bytes, packed
     int64_t size = 0;

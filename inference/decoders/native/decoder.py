@@ -5,14 +5,14 @@ tensors, by the call.
 """
 
 import ctypes
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.cache.kv_cache import KVCache
+from inference.cache.kv_cache import KVCache, Stale
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.build import build
@@ -47,6 +47,7 @@ def build_for(llama: Llama, formats: Collection[str]) -> ctypes.CDLL:
     }
     library = build(SOURCE, definitions)
     library.decoder_step.restype = None
+    library.attends_in_pairs.restype = library.depends_on_rows.restype = ctypes.c_bool
     if formats:
         library.strip_size.restype = ctypes.c_int64
     return library
@@ -62,6 +63,10 @@ class NativeDecoder:
 
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
         cache.is_head_major = True
+        cache.keys_in_pairs = self._attends_in_pairs = library.attends_in_pairs()
+        self.has_same_bits = not library.depends_on_rows()
+        """Whether a token's logits are the same to the bit, whatever else is computed with it."""
+        self._values: list[Tensor] = []
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
         self._library = library
@@ -93,6 +98,7 @@ class NativeDecoder:
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], in float32, and write the new keys and values to the cache."""
         tokens, sampled = batch.token_ids.numel(), batch.sampled.numel()
+        self._clear(batch.stale)
         self._make_scratch(tokens)
         logits = torch.empty(sampled, self._model.vocabulary)
         step = structures.Step(
@@ -109,6 +115,13 @@ class NativeDecoder:
         )
         self._library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
         return logits
+
+    def _clear(self, stale: Iterable[Stale]) -> None:
+        """Clear values that no running request wrote, and that attention multiplies with weights of zero."""
+        if self._attends_in_pairs:
+            for left in stale:
+                for values in self._values:  # a pair's other half is written by this step
+                    values[left.slot, :, (left.first + 1) // 2 : (left.last + 1) // 2] = 0
 
     def compile(self, try_out: TryOut) -> None:
         """Do nothing: it is compiled already."""
@@ -139,6 +152,7 @@ class NativeDecoder:
     def _layer(self, number: int, layer: Layer, cache: KVCache, llama: Llama) -> structures.Layer:
         sizes, packer = llama.sizes, self._packer
         cached = cache.layer(number, sizes.kv_heads, sizes.head_dim, self._dtype, torch.device("cpu"))
+        self._values.append(cached.stored[1].view(cache.slots, sizes.kv_heads, -1, 2 * sizes.head_dim))
         return structures.Layer(
             qkv=packer.matrix([layer.query, layer.key, layer.value], bias=layer.qkv_bias),
             output=packer.matrix([layer.output]),
