@@ -188,6 +188,12 @@ class Config:
         "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few streams",
         engine=True,
     )
+    speculate: str | None = _setting(
+        None,
+        _one_of("ngram"),
+        "ngram guesses what a text repeats, in few streams and with compile: several tokens a step, and the same text",
+        engine=True,
+    )
     generation_config: str = _setting(
         "auto",
         _one_of("auto", "off"),

@@ -76,6 +76,12 @@ class Engine:
                 checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize
             )
         )
+        self._speculates = config.speculate is not None and self._runner.has_same_bits
+        if config.speculate is not None and not self._speculates:
+            log.warning(
+                "No tokens are guessed: a step of several tokens may round differently here than steps of one. "
+                "Expected a Llama-type model with ENGINE_COMPILE=1, on a CPU without AMX."
+            )
         self._scheduler = Scheduler(config.max_streams, config.prefill_chunk, self._runner.retention)
         self._text = TextSide(
             checkpoint.tokenizer,
@@ -93,6 +99,7 @@ class Engine:
         # Only the stepping thread touches these.
         self._events: dict[Sink, list[tuple[SequenceId, Event]]] = defaultdict(list)
         self._generated_tokens = 0
+        self._guesses = self._true_guesses = 0
         self._failed_steps = 0
         self._all_failed_steps = 0
 
@@ -126,33 +133,52 @@ class Engine:
                 self._end(sequence, sequence.finish("abort"))
 
     def _run(self, schedule: Schedule) -> Sampled:
-        """Compute a step's logits and choose a token for each of `schedule.sampled`."""
+        """Compute a step's logits and choose the tokens of `schedule.sampled`."""
         if not schedule.has_work:
             return NOTHING
         began = time.perf_counter()
-        rows = [sequence.sample_args() for sequence in schedule.sampled]
+        rows = [args for sequence in schedule.sampled for args in sequence.sample_args()]
         sampled = on_tensor_thread(lambda: self._runner.step(schedule, rows))
         self._scheduler.record_step(schedule, time.perf_counter() - began)
         self._failed_steps = 0
         return sampled
 
     def _append(self, schedule: Schedule, sampled: Sampled) -> None:
-        broken = [schedule.sampled[row] for row in sorted(sampled.broken)]
-        broken += [schedule.chunks[number].sequence for number in sorted(sampled.broken_chunks)]
-        for sequence in dict.fromkeys(broken):
-            reason = sequence.grammar_error or BROKEN
-            log.error("Sequence %d: %s", sequence.sequence_id, reason)
-            self._end(sequence, sequence.fail(reason))
-        for row, (sequence, token_id) in enumerate(zip(schedule.sampled, sampled.token_ids, strict=True)):
-            if sequence in broken:
-                continue
-            try:
-                self._append_token(sequence, token_id, sampled.logprobs.get(row))
-            except Exception as error:  # this sequence's text cannot be made; the others' can
-                log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
-                self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))
+        """Give each sequence the token chosen for it and, as long as guesses come true, the next ones."""
+        broken = {schedule.chunks[number].sequence for number in sampled.broken_chunks}
+        for sequence in broken:
+            self._break(sequence)
+        first = 0
+        for sequence in schedule.sampled:
+            guesses = sequence.draft_ids
+            for row, guess in enumerate((*guesses, None), start=first):
+                goes_on = sequence not in broken and self._append_row(sequence, row, sampled)
+                if not goes_on or sampled.token_ids[row] != guess:
+                    break
+            self._guesses += len(guesses)
+            self._true_guesses += row - first
+            first += 1 + len(guesses)
 
-    def _append_token(self, sequence: Sequence, token_id: int, logprobs: RowLogprobs | None) -> None:
+    def _append_row(self, sequence: Sequence, row: int, sampled: Sampled) -> bool:
+        """Give a sequence the token chosen from a row of logits; return whether it goes on after it."""
+        if row in sampled.broken:
+            return self._break(sequence)
+        token_id = sampled.token_ids[row]
+        try:
+            return self._append_token(sequence, token_id, sampled.logprobs.get(row))
+        except Exception as error:  # this sequence's text cannot be made; the others' can
+            log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
+            self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))
+            return False
+
+    def _break(self, sequence: Sequence) -> bool:
+        """End a sequence for which no token can be chosen."""
+        reason = sequence.grammar_error or BROKEN
+        log.error("Sequence %d: %s", sequence.sequence_id, reason)
+        self._end(sequence, sequence.fail(reason))
+        return False
+
+    def _append_token(self, sequence: Sequence, token_id: int, logprobs: RowLogprobs | None) -> bool:
         token, finish_reason = sequence.append(token_id, logprobs)
         if token.is_first and (echo := sequence.prompt_echo()) is not None:
             self._events[sequence.sink].append((sequence.sequence_id, echo))
@@ -160,6 +186,7 @@ class Engine:
         self._generated_tokens += 1
         if finish_reason is not None:
             self._end(sequence, sequence.finish(finish_reason))
+        return finish_reason is None
 
     def _emit(self) -> None:
         """Hand each sink its events of this step."""
@@ -246,7 +273,14 @@ class Engine:
     def counters(self) -> Counters:
         running = self._scheduler.running
         waiting = max(0, self._in_flight - running)
-        return Counters(running, waiting, self._generated_tokens, failed_steps=self._all_failed_steps)
+        return Counters(
+            running,
+            waiting,
+            self._generated_tokens,
+            failed_steps=self._all_failed_steps,
+            guessed_tokens=self._guesses,
+            true_guesses=self._true_guesses,
+        )
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
         """Return a prompt's token ids, and the text of each."""
@@ -303,7 +337,8 @@ class Engine:
                 self.turns.step()
 
     def _sequence(self, encoded: EncodedRequest, sink: Sink) -> Sequence:
-        return Sequence(encoded, sink, self._text.answer(encoded), self._text.ends(encoded.params))
+        answer, ends = self._text.answer(encoded), self._text.ends(encoded.params)
+        return Sequence(encoded, sink, answer, ends, self._speculates)
 
 
 def _as_dict(answer: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ HONOURS = frozenset(
         "prefill_chunk",
         "compile",
         "quantize",
+        "speculate",
         "generation_config",
         "step_limit",
     )

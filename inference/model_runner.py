@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
+from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
 from inference.sampler import Sampled, sample
 from inference.sampling.choose import chooser_for
@@ -55,13 +56,18 @@ class ModelRunner:
         return self._cache.retention
 
     @property
+    def has_same_bits(self) -> bool:
+        """Whether a token's logits are the same to the bit, whatever else a step computes."""
+        return isinstance(self._decoder, NativeDecoder) and self._decoder.has_same_bits
+
+    @property
     def decoder_name(self) -> str:
         """What computes the steps, in a few words."""
         return self._decoder.name
 
     @torch.inference_mode()
     def step(self, schedule: Schedule, rows: Rows[SampleArgs]) -> Sampled:
-        """Compute a schedule, and choose a token for each of `schedule.sampled` as `rows` say."""
+        """Compute a schedule, and choose a token for each row of `schedule.sampled` as `rows` say."""
         logits = self.forward(schedule)
         row = len(rows)
         for chunk in schedule.chunks:

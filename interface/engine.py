@@ -27,6 +27,9 @@ class Counters:
     step_seconds: float = 0.0
     """What the steps have taken together."""
     failed_steps: int = 0
+    guessed_tokens: int = 0
+    """Computed before it was known that they would come, and (below) those that did."""
+    true_guesses: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,8 @@ def _present(state: State) -> Iterator[Metric]:
     yield _counter("engine_steps", "Steps of the engine.", counters.steps)
     yield _counter("engine_step_seconds", "What they have taken together.", counters.step_seconds)
     yield _counter("engine_failed_steps", "Steps that raised.", counters.failed_steps)
+    yield _counter("engine_guessed_tokens", "Tokens computed on a guess.", counters.guessed_tokens)
+    yield _counter("engine_true_guesses", "Those that came true.", counters.true_guesses)
 
 
 def _usage(state: State) -> float:

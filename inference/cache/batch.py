@@ -1,8 +1,8 @@
 """One forward's tokens as tensors: who they are, where their keys and values go, and what each may look at.
 
 All tokens lie in one row, without padding: first one token for each request that decodes, in the order of their
-slots, then each prefill chunk. The linear layers see one long row; only attention needs to know where a request begins
-and ends. Requests in neighbouring slots attend together, as one run.
+slots, then the tokens of each that decodes several, then each prefill chunk. The linear layers see one long row; only
+attention needs to know where a request begins and ends. Requests in neighbouring slots attend together, as one run.
 """
 
 import itertools
@@ -145,7 +145,7 @@ class Piece:
     slot: int
     start: int
     token_ids: Rows[int]
-    is_sampled: bool = True
+    sampled: int = 1  # a token is chosen after each of so many of its last ones
     explained: int = 0  # the logits of this many of its first tokens are wanted too
 
     @property
@@ -156,14 +156,20 @@ class Piece:
 def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
     """Lay a schedule out as tensors."""
     decoding = [
-        Piece(_slot(sequence), sequence.cached_tokens, sequence.output_ids[-1:]) for sequence in schedule.decoding
+        Piece(
+            _slot(sequence),
+            sequence.cached_tokens,
+            [*sequence.output_ids[-1:], *sequence.draft_ids],
+            sampled=1 + len(sequence.draft_ids),
+        )
+        for sequence in schedule.decoding
     ]
     chunks = [
         Piece(
             _slot(chunk.sequence),
             chunk.start,
             chunk.sequence.prompt_ids[chunk.start : chunk.end],
-            is_sampled=chunk.completes_prompt,
+            sampled=int(chunk.completes_prompt),
             explained=len(chunk.explained_ids),
         )
         for chunk in schedule.chunks
@@ -172,30 +178,31 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
 
 
 def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: torch.device) -> Batch:
-    """One token for each piece that is decoding, in the order of their slots, then the chunks.
+    """The decoding pieces of one token, in the order of their slots, then the longer ones, then the chunks.
 
     The logits' rows have the order in which the pieces were given. After those of the tokens that are sampled from come
     those that explain a prompt.
     """
-    rows = sorted(decoding, key=lambda piece: piece.slot)
-    token_ids = [piece.token_ids[0] for piece in rows]
-    positions = [piece.start for piece in rows]
-    slots = [piece.slot for piece in rows]
+    pieces = (*decoding, *chunks)
+    singles = sorted((piece for piece in decoding if len(piece.token_ids) == 1), key=lambda piece: piece.slot)
+    longer = [*(piece for piece in decoding if len(piece.token_ids) > 1), *chunks]
+    token_ids = [piece.token_ids[0] for piece in singles]
+    positions = [piece.start for piece in singles]
+    slots = [piece.slot for piece in singles]
     runs = _runs(slots, positions, cache.context)
-    row_of_slot = {slot: row for row, slot in enumerate(slots)}
-    sampled = [row_of_slot[piece.slot] for piece in decoding]
+    ends = {slot: row + 1 for row, slot in enumerate(slots)}  # where each slot's piece ends in the row of tokens
     explained: list[int] = []
     segments: list[Segment] = []
-    for chunk in chunks:
-        first, size = len(token_ids), len(chunk.token_ids)
-        segments.append(Segment(chunk.slot, first, first + size, chunk.start, chunk.end))
-        token_ids += chunk.token_ids
-        positions += range(chunk.start, chunk.end)
-        slots += [chunk.slot] * size
-        explained += range(first, first + chunk.explained)
-        if chunk.is_sampled:
-            sampled.append(len(token_ids) - 1)
-    stale = [cache.take(piece.slot, piece.start, piece.end) for piece in (*decoding, *chunks)]
+    for piece in longer:
+        first, size = len(token_ids), len(piece.token_ids)
+        segments.append(Segment(piece.slot, first, first + size, piece.start, piece.end))
+        token_ids += piece.token_ids
+        positions += range(piece.start, piece.end)
+        slots += [piece.slot] * size
+        ends[piece.slot] = first + size
+        explained += range(first, first + piece.explained)
+    sampled = [row for piece in pieces for row in range(ends[piece.slot] - piece.sampled, ends[piece.slot])]
+    stale = [cache.take(piece.slot, piece.start, piece.end) for piece in pieces]
 
     # One copy to the device for all of them, and the host does not wait for it.
     packed = torch.tensor([token_ids, positions, slots]).to(device, non_blocking=True)

@@ -8,6 +8,8 @@ costs less than several small ones.
 
 A prompt that begins like another one is computed from where they part: its beginning is copied from the other's slot.
 While the other is still being prefilled, it waits for that.
+
+A step with few sequences may compute guesses of their next tokens as well (see `speculation`).
 """
 
 from collections import deque
@@ -24,6 +26,9 @@ MAX_CHUNKS = 4
 """How many times `prefill_chunk` a step may prefill when it delays few streams, or none."""
 MAX_EXPLAINED = 128
 """Prompt tokens in a chunk if all their logits are wanted: a vocabulary of 150,000 makes 77 MB of them."""
+MOST_GUESSED = 8
+"""Tokens that all decoding sequences together may have in a step with guesses; more than half as many sequences leave
+no room for any."""
 LEAST_AWAITED = 64
 """Prompt tokens that a sequence must save by waiting until another has computed them."""
 
@@ -81,7 +86,7 @@ class Schedule:
 
     @property
     def sampled(self) -> list[Sequence]:
-        """The sequences that get a token, in the order of the logits' rows."""
+        """The sequences that get a token or, with guesses, several: in the order of the logits' rows."""
         return self.decoding + [chunk.sequence for chunk in self.chunks if chunk.completes_prompt]
 
     @property
@@ -125,6 +130,8 @@ class Scheduler:
         running = list(self._running.values())
         decoding = [sequence for sequence in running if sequence.is_prefilled]
         prefilling = [sequence for sequence in running if not sequence.is_prefilled]
+        for sequence in decoding:
+            sequence.draft(MOST_GUESSED // len(decoding) - 1)
         chunks: list[Chunk] = []
         budget = self._step_budget(len(decoding), len(prefilling))
         for sequence in prefilling:
@@ -138,7 +145,8 @@ class Scheduler:
 
     def record_step(self, schedule: Schedule, seconds: float) -> None:
         """Learn how long a schedule's step took."""
-        self._prefill_budget.record_step(len(schedule.decoding), schedule.prompt_tokens, seconds)
+        tokens = sum(1 + len(sequence.draft_ids) for sequence in schedule.decoding)
+        self._prefill_budget.record_step(tokens, schedule.prompt_tokens, seconds)
 
     @property
     def running(self) -> int:

@@ -2,10 +2,12 @@
 
 import random
 from array import array
+from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as TokenIds
 
 from inference.scheduling.sample_args import LogitBias, RowLogprobs, SampleArgs, TokenCounts
+from inference.scheduling.speculation import Drafter
 from inference.text.answer import Answer
 from interface.engine import Sink
 from interface.events import Failed, Finished, FinishReason, Logprobs, PromptEcho, Token
@@ -18,10 +20,16 @@ class Sequence:
     Args:
         answer: makes text and events of its tokens.
         ends: the tokens that end the text.
+        speculates: guess tokens of it, unless what may come depends on the ones before (a grammar, a penalty).
     """
 
     def __init__(
-        self, encoded: EncodedRequest, sink: Sink, answer: Answer, ends: Mapping[int, str | int | None]
+        self,
+        encoded: EncodedRequest,
+        sink: Sink,
+        answer: Answer,
+        ends: Mapping[int, str | int | None],
+        speculates: bool = False,
     ) -> None:
         self.sequence_id = encoded.sequence_id
         self.sink = sink
@@ -30,6 +38,7 @@ class Sequence:
         self.slot: int | None = None
         self.cached_tokens = 0  # how many of its tokens have their keys and values in the cache
         self.output_ids: list[int] = []
+        self.draft_ids: list[int] = []  # guesses of its next tokens, which a step computes after its newest one
         self._params = encoded.params
         self._reused_tokens = 0  # how many of its tokens were in the cache when it was admitted
         self._answer = answer
@@ -39,6 +48,9 @@ class Sequence:
         self._bias = LogitBias(encoded.params.logit_bias) if encoded.params.logit_bias else None
         self._end_ids = array("q", ends)
         self._random = random.Random(encoded.params.seed)
+        self._uniforms: deque[float] = deque()  # the random numbers of the next tokens, as far as they are drawn
+        is_free = self._grammar is None and self._seen is None
+        self._drafter = Drafter(encoded.prompt_ids) if speculates and is_free else None
 
     @property
     def is_prefilled(self) -> bool:
@@ -59,8 +71,17 @@ class Sequence:
         """Note that the slot holds the keys and values of the prompt's first tokens, though they were not computed."""
         self.cached_tokens = self._reused_tokens = tokens
 
-    def sample_args(self) -> SampleArgs:
-        """How to sample the next token, with a random number of its own."""
+    def draft(self, most: int) -> None:
+        """Guess at most so many of its next tokens."""
+        if self._drafter is not None:
+            assert self._params.max_tokens is not None
+            self.draft_ids = self._drafter.guess(min(most, self._params.max_tokens - len(self.output_ids) - 1))
+
+    def sample_args(self) -> list[SampleArgs]:
+        """How to sample the next token, and one after each guess; each has a random number of its own."""
+        return [self._sample_args(ahead) for ahead in range(1 + len(self.draft_ids))]
+
+    def _sample_args(self, ahead: int) -> SampleArgs:
         params = self._params
         assert params.temperature is not None
         assert params.top_p is not None
@@ -72,16 +93,22 @@ class Sequence:
             top_p=params.top_p,
             top_k=params.top_k,
             min_p=params.min_p,
-            uniform=self._random.random(),
+            uniform=self._uniform(ahead),
             repetition_penalty=params.repetition_penalty,
             presence_penalty=params.presence_penalty,
             frequency_penalty=params.frequency_penalty,
             seen=self._seen,
             bias=self._bias,
-            banned_ids=self._end_ids if len(self.output_ids) < params.min_tokens else None,
+            banned_ids=self._end_ids if len(self.output_ids) + ahead < params.min_tokens else None,
             mask=None if self._grammar is None else self._grammar.mask(),
             logprobs=params.logprobs,
         )
+
+    def _uniform(self, ahead: int) -> float:
+        """The random number of the token that is so many ahead of the next one."""
+        while len(self._uniforms) <= ahead:
+            self._uniforms.append(self._random.random())
+        return self._uniforms[ahead]
 
     @property
     def grammar_error(self) -> str | None:
@@ -100,6 +127,10 @@ class Sequence:
     def append(self, token_id: int, logprobs: RowLogprobs | None = None) -> tuple[Token, FinishReason | None]:
         """Take the next token; return its event, and why the sequence ends here if it does."""
         self.output_ids.append(token_id)
+        if self._uniforms:
+            self._uniforms.popleft()
+        if self._drafter is not None and self._drafter.add(token_id):
+            self.cached_tokens += 1  # a step has computed it already
         if self._seen is not None:
             self._seen.add(token_id)
         answer = self._answer

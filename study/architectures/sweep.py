@@ -116,7 +116,7 @@ class _Stream:
 
     def chunk(self) -> Piece:
         end = min(len(self.prompt), self.cached + CHUNK)
-        return Piece(self.slot, self.cached, self.prompt[self.cached : end], is_sampled=end == len(self.prompt))
+        return Piece(self.slot, self.cached, self.prompt[self.cached : end], sampled=int(end == len(self.prompt)))
 
 
 def greedy(decoder: Decoder, cache: KVCache, prompts: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -77,7 +77,7 @@ def logits_among(name: str, slot: int, cached: int, chunks: Chunks, others: Sequ
     ends = [0] * len(others)
     found, first = [], cached
     for size in chunks:
-        mine = Piece(slot, first, TEXT[first : first + size], is_sampled=False, explained=size)
+        mine = Piece(slot, first, TEXT[first : first + size], sampled=0, explained=size)
         first += size
         decoding: list[Piece] = []
         prefilling: list[Piece] = []

@@ -31,7 +31,7 @@ def in_pieces(decoder: Decoder, cache: KVCache, device: torch.device, texts: Seq
 
     def run(decoding: dict[int, Piece], chunks: dict[int, Piece]) -> None:
         logits = decoder.forward(lay_out(list(decoding.values()), list(chunks.values()), cache, device))
-        sampled = [number for pieces in (decoding, chunks) for number, piece in pieces.items() if piece.is_sampled]
+        sampled = [number for pieces in (decoding, chunks) for number, piece in pieces.items() if piece.sampled]
         for number, row in zip(sampled, logits, strict=True):
             found[number].append(row)
 
@@ -40,7 +40,7 @@ def in_pieces(decoder: Decoder, cache: KVCache, device: torch.device, texts: Seq
     starts = range(0, first, size)
     for start in starts:
         end = min(first, start + size)
-        chunks = {0: Piece(slots[0], start, texts[0][start:end], is_sampled=end == first)}
+        chunks = {0: Piece(slots[0], start, texts[0][start:end], sampled=int(end == first))}
         if end == first and len(texts) > 1:
             chunks[1] = Piece(slots[1], 0, texts[1][: prompts[1]])
         run({}, chunks)
