@@ -21,7 +21,7 @@ from typing import Any
 VERSION = "2.0.dev0"
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
 PREFIX = "ENGINE_"
-BACKENDS = ("own", "vllm", "sglang")
+BACKENDS = ("own", "vllm", "sglang", "openai")
 """The engines there are to choose from; `backends/load.py` has a module for each."""
 SERVICE_LINK = re.compile(
     r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -147,7 +147,7 @@ class Config:
     backend: str = _setting(
         "own",
         _one_of(*BACKENDS),
-        "the engine: own computes in this process, vllm in another; sglang is a server that is running already",
+        "the engine: own computes in this process, vllm in another; sglang and openai are servers that run already",
         engine=True,
     )
     backend_url: str | None = _setting(

@@ -13,6 +13,7 @@ MODULES = {
     "own": "backends.own",
     "vllm": "backends.vllm_engine",
     "sglang": "backends.sglang_server",
+    "openai": "backends.openai_server",
 }
 """For each backend a module with two names. `HONOURS` are the engine's settings that mean something to it;
 `load(config)` returns an `EngineService` and may raise LoadError. It is imported only when it is chosen."""

@@ -10,8 +10,8 @@ Invariants:
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -124,7 +124,8 @@ class RelayedService(ABC):
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()
-        relays = await self._relays(requests)
+        with self._asking():
+            relays = await self._relays(requests)
         self._check_available()  # it may have been lost during the tokenizing
         if len(self._open) + len(relays) > self._capacity:
             raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {self._capacity}")
@@ -180,6 +181,15 @@ class RelayedService(ABC):
         """The engine is back."""
         self._outage = None
         self._on_outage(None)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """What is asked of the engine in the block, and lost on the way, is unavailable."""
+        try:
+            yield
+        except EngineLost as error:
+            self._on_lost(str(error))
+            raise EngineUnavailable(str(error)) from error
 
     # --- Sequences on their way ---------------------------------------------------------------------------------------
 

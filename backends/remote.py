@@ -34,6 +34,8 @@ PATIENCE = 3
 """Looks in a row that may come to nothing, before a server that takes connections counts as lost."""
 WAITING_NOTICE = 10.0
 """Seconds between two lines in the log that say that the server is not there yet."""
+NO_SUCH_PATH = (404, 405)
+"""A server that answers so is there, and has no word for how it is."""
 LONGEST_REASON = 500
 """Characters of the other side's own words that a client is shown."""
 
@@ -68,9 +70,11 @@ class Server:
         """
         with self._reached():
             response = await self._client.post(path, json=body)
-        if not response.is_success:
-            raise refusal(response.status_code, response.content)
-        return response.json() if response.content else None
+        return _said(response)
+
+    async def ask(self, path: str) -> Any:
+        """The same, without a body."""
+        return _said(await self.get(path))
 
     @asynccontextmanager
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -181,7 +185,8 @@ class RemoteService(RelayedService):
             response = await self.server.get(path)
         except EngineLost as error:
             return error
-        return None if response.is_success else refusal(response.status_code, response.content)
+        is_well = response.is_success or response.status_code in NO_SUCH_PATH
+        return None if is_well else refusal(response.status_code, response.content)
 
     def _on_lost(self, reason: str) -> None:
         self._look_now.set()
@@ -196,6 +201,12 @@ async def _objects(events: AsyncIterator["httpx2.ServerSentEvent"]) -> AsyncIter
         if event.data == "[DONE]":
             return
         yield json.loads(event.data)
+
+
+def _said(response: "httpx2.Response") -> Any:
+    if not response.is_success:
+        raise refusal(response.status_code, response.content)
+    return response.json() if response.content else None
 
 
 def refusal(status: int, body: bytes) -> Exception:

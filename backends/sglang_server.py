@@ -68,7 +68,7 @@ class SGLangService(RemoteService):
         return await to_thread.run_sync(self._text.detokenize, token_ids, limiter=self._encoders)
 
     async def _learn(self) -> None:
-        server_info = (await self.server.get("/server_info")).json()
+        server_info = await self.server.ask("/server_info")
         self._has_lark = server_info.get("grammar_backend") == "llguidance"
         self._is_cumulative = not server_info.get("incremental_streaming_output")
         theirs = await self.server.post("/tokenize", {"prompt": SPECIMEN, "add_special_tokens": False})

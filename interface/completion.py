@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic cannot read Python's own bef
 
 from interface.events import Failed, Finished, FinishReason, Logprobs, PromptEcho, Token, TokenLogprob
 
+ToldTokenId = Annotated[int | None, Field(description="null where the engine is a server that tells only the text.")]
 CachedTokens = Annotated[int, Field(description="Tokens of the prompt that were in the prefix cache.")]
 
 
@@ -25,7 +26,7 @@ class Alternative(TypedDict):
     """A token that could have been chosen, and its log probability; null for the first token of a prompt."""
 
     token: str
-    token_id: int
+    token_id: ToldTokenId
     logprob: float | None
 
 
@@ -65,7 +66,7 @@ class FirstToken(TypedDict):
     """The first event of a stream."""
 
     token: Annotated[str, Field(description="May be empty: half a character is held back until it is complete.")]
-    token_id: int
+    token_id: ToldTokenId
     prefill_time_ms: float
     logprobs: NotRequired[AnswerLogprobs]
 
@@ -75,7 +76,7 @@ class NextToken(TypedDict):
     """Each further token of a stream."""
 
     token: str
-    token_id: int
+    token_id: ToldTokenId
     step_ms: Annotated[float, Field(description="Time since the previous token.")]
     logprobs: NotRequired[AnswerLogprobs]
 
@@ -142,7 +143,7 @@ def completion(events: Sequence[PromptEcho | Token | Finished]) -> Completion:
     logprobs = [_logprobs(token.logprobs) for token in tokens if token.logprobs is not None]
     return Completion(
         text="".join(token.text for token in tokens),
-        token_ids=[token.token_id for token in tokens],
+        token_ids=[token.token_id for token in tokens if token.token_id is not None],
         finish_reason=finished.finish_reason,
         prompt_tokens=finished.prompt_tokens,
         cached_tokens=finished.cached_tokens,

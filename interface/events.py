@@ -13,9 +13,12 @@ FailureKind = Literal["engine_error", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token that was, or could have been, chosen. `bytes` are its own, so half a character survives."""
+    """A token that was, or could have been, chosen. `bytes` are its own, so half a character survives.
 
-    token_id: int
+    `token_id` is None where an engine elsewhere tells only texts.
+    """
+
+    token_id: int | None
     token: str
     bytes: bytes
     logprob: float | None
@@ -79,15 +82,20 @@ class Token:
 
     `text` may be empty: half a character, or what could still become a stop string, is held back for a later token.
     `parts` is None unless the request asked for its response to be parsed; then it replaces `text`.
+    `token_id` is None where an engine elsewhere tells only the text; such a token may be several.
     """
 
     text: str
-    token_id: int
+    token_id: int | None
     ms: float
     is_first: bool
     index: int = 0
     logprobs: Logprobs | None = None
     parts: tuple[Part, ...] | None = None
+
+    def ids(self) -> list[int]:
+        """Its token id, if that is known."""
+        return [] if self.token_id is None else [self.token_id]
 
     def as_parts(self) -> tuple[Part, ...]:
         """Its parts; without parsing, all text is content."""

@@ -171,7 +171,7 @@ class ChatAssembly:
             self._delta(token.index, parts),
             ChatLogprobs([chat_logprob(token.logprobs)], None) if shows_logprobs and token.logprobs else None,
             None,
-            token_ids=[token.token_id] if self.shows_token_ids else None,
+            token_ids=token.ids() if self.shows_token_ids else None,
         )
 
     def _delta(self, index: int, parts: Sequence[Part]) -> Delta:

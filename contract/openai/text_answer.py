@@ -89,7 +89,11 @@ class TextAssembly:
         return TextPiece(finished.index, "", None, reason, finished.stop_reason)
 
     def _prompt(self, echo: PromptEcho) -> TextPiece | None:
-        token_ids = [one.chosen.token_id for one in echo.tokens] if self.shows_token_ids else None
+        token_ids = (
+            [token_id for one in echo.tokens if (token_id := one.chosen.token_id) is not None]
+            if self.shows_token_ids
+            else None
+        )
         if not self.shows_prompt:
             return TextPiece(echo.index, "", None, None, prompt_token_ids=token_ids)
         logprobs = self._logprobs(echo.index, echo.tokens)
@@ -97,7 +101,7 @@ class TextAssembly:
 
     def _token(self, token: Token) -> TextPiece | None:
         logprobs = self._logprobs(token.index, () if token.logprobs is None else (token.logprobs,))
-        token_ids = [token.token_id] if self.shows_token_ids else None
+        token_ids = token.ids() if self.shows_token_ids else None
         if not token.text and logprobs is None and token_ids is None:
             return None  # half a character, or what could become a stop string; it comes with a later token
         return TextPiece(token.index, token.text, logprobs, None, token_ids=token_ids)

@@ -130,6 +130,7 @@ def test_a_prompt_of_one_token_has_no_log_probability() -> None:
     run_until_idle(engine)
     (only,) = echo_of(inbox.events[asking]).tokens
     assert (only.chosen.token, only.chosen.logprob, only.top) == ("x", None, ())
+    assert only.chosen.token_id is not None
     assert decode(byte_tokenizer(), [only.chosen.token_id]) == "x"
 
 

@@ -261,7 +261,7 @@ class Inbox:
         return [event for event in self.events[request_id] if isinstance(event, Token)]
 
     def token_ids(self, request_id: SequenceId) -> list[int]:
-        return [token.token_id for token in self.tokens(request_id)]
+        return [token_id for token in self.tokens(request_id) for token_id in token.ids()]
 
     def text(self, request_id: SequenceId) -> str:
         return "".join(token.text for token in self.tokens(request_id))

@@ -1,0 +1,123 @@
+"""What servers with OpenAI's `/v1/completions` take beyond it.
+
+Most ignore a field that they do not know without a word, so each is sent only where it is known, and refused by name
+elsewhere. Read in the sources of llama.cpp (tools/server: `server-schema.cpp`, `server-task.cpp`), vLLM 0.32
+(`entrypoints/openai/completion/protocol.py`) and SGLang 0.5.23 (`entrypoints/openai/protocol.py`); tried on the first
+two.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from interface.errors import UnsupportedFeature
+from interface.requests import GenerationRequest, Grammar, SamplingParams
+
+OF_OPENAI = {
+    name: name
+    for name in (
+        "temperature",
+        "top_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "seed",
+        "stop",
+        "logprobs",
+    )
+}
+SHARED = {name: name for name in ("top_k", "min_p", "ignore_eos")}
+OF_PYTHON = {
+    name: name
+    for name in (
+        "min_tokens",
+        "repetition_penalty",
+        "stop_token_ids",
+        "include_stop_str_in_output",
+        "skip_special_tokens",
+    )
+}
+"""What vLLM, SGLang and our own doors call the same."""
+DEFAULTS = SamplingParams()
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One kind of server."""
+
+    name: str
+    fields: Mapping[str, str]
+    """Sampling parameters that it knows, and what it calls them."""
+    grammars: Mapping[str, Callable[[str], dict[str, Any]]]
+    """What its body says for each kind of grammar."""
+    extras: Mapping[str, Any]
+    """What every body says besides."""
+    tokenizer: str | None = None
+    """How its `/tokenize` is asked: "llama.cpp" or "vllm"; None if there is none."""
+
+    def body_of(self, request: GenerationRequest) -> dict[str, Any]:
+        """A request's parameters, without prompt, model and limit.
+
+        Raises:
+            UnsupportedFeature: the server cannot do what the request asks for; the message names it.
+        """
+        body = dict(self.extras)
+        for name in SamplingParams.model_fields:
+            value = getattr(request.params, name)
+            if name == "max_tokens" or value == getattr(DEFAULTS, name):
+                continue
+            if name not in self.fields:
+                raise UnsupportedFeature(f"{name}: the engine's server ({self.name}) does not have it.", name)
+            body[self.fields[name]] = _as_json(name, value)
+        return body | self._grammar_of(request.grammar)
+
+    def _grammar_of(self, grammar: Grammar | None) -> dict[str, Any]:
+        if grammar is None:
+            return {}
+        if grammar.kind not in self.grammars:
+            raise UnsupportedFeature(
+                f"The engine's server ({self.name}) cannot hold an answer to a grammar of the kind {grammar.kind}."
+            )
+        return self.grammars[grammar.kind](grammar.source)
+
+
+def _as_json(name: str, value: Any) -> Any:
+    return {str(token_id): bias for token_id, bias in value.items()} if name == "logit_bias" else value
+
+
+def _structured(kind: str, read: Callable[[str], Any] = str) -> Callable[[str], dict[str, Any]]:
+    return lambda source: {"structured_outputs": {kind: read(source)}}
+
+
+PLAIN = Dialect("of a kind that is not known here", OF_OPENAI, {}, {})
+LLAMA_CPP = Dialect(
+    "llama.cpp",
+    OF_OPENAI | SHARED | {"repetition_penalty": "repeat_penalty"},
+    {"json_schema": lambda source: {"json_schema": json.loads(source)}},
+    {"cache_prompt": True},
+    tokenizer="llama.cpp",
+)
+VLLM = Dialect(
+    "vLLM",
+    OF_OPENAI | SHARED | OF_PYTHON,
+    {
+        "json_schema": _structured("json", json.loads),
+        "regex": _structured("regex"),
+        "choice": _structured("choice", json.loads),
+        "lark": _structured("grammar"),
+    },
+    {"return_token_ids": True},
+    tokenizer="vllm",
+)
+SGLANG = Dialect(
+    "SGLang",
+    OF_OPENAI | SHARED | OF_PYTHON,
+    {
+        "json_schema": lambda source: {"json_schema": source},
+        "regex": lambda source: {"regex": source},
+    },
+    {},
+)
+DIALECTS = {"llamacpp": LLAMA_CPP, "vllm": VLLM, "token-by-token": VLLM, "sglang": SGLANG}
+"""By what a server says in `/v1/models` about who owns a model."""

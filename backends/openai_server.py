@@ -1,0 +1,266 @@
+"""`ENGINE_BACKEND=openai`: the doors in front of any server with OpenAI's `/v1/completions` (`ENGINE_BACKEND_URL`).
+
+The server renders and tokenizes, computes, and makes the text; its events are passed on as they come. `ENGINE_MODEL` is
+the name under which it offers the model. What it does not say stays unsaid: token ids, where it tells only text. What
+it cannot do is refused by name (`backends.openai_dialects`), and so is what `/v1/completions` does not have: tools, the
+echo of the prompt, and conversations, unless the server also renders and tokenizes them for others, as llama.cpp, vLLM
+and these doors themselves do.
+"""
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from backends.openai_dialects import DIALECTS, PLAIN
+from backends.remote import RemoteService, Server, refusal
+from config import Config
+from interface.engine import EngineService, ModelInfo, Tokenized
+from interface.errors import LoadError, PromptTooLong, UnsupportedFeature
+from interface.events import Event, Finished, FinishReason, Logprobs, Token, TokenLogprob
+from interface.requests import DEFAULT_MAX_TOKENS, ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
+
+HONOURS = frozenset(("model", "context", "max_streams", "max_waiting", "backend_url", "backend_key"))
+
+
+def load(config: Config) -> EngineService:
+    if config.backend_url is None:
+        raise LoadError("ENGINE_BACKEND=openai: expected ENGINE_BACKEND_URL, as in http://127.0.0.1:8080, got none")
+    return OpenAIService(config)
+
+
+class OpenAIService(RemoteService):
+    """A server with OpenAI's completions as an engine service."""
+
+    HEALTH = PROBE = "/health"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._config = config
+        self._dialect = PLAIN
+        self._info = ModelInfo(0, 0, {"tokenizer_class": "unknown"})
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    async def tokenize(self, prompt: Prompt) -> Tokenized:
+        self._check_available()
+        with self._asking():
+            return await self._tokenized(prompt)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        self._check_available()
+        with self._asking():
+            return await self._detokenized(token_ids)
+
+    async def _tokenized(self, prompt: Prompt) -> Tokenized:
+        match self._dialect.tokenizer, prompt:
+            case _, TokenPrompt():
+                return Tokenized(prompt.token_ids, [await self._detokenized([one]) for one in prompt.token_ids])
+            case "llama.cpp", _:
+                return await self._tokenize_with_llama_cpp(prompt)
+            case "vllm", _:
+                return await self._tokenize_with_vllm(prompt)
+        raise UnsupportedFeature(
+            f"The engine's server ({self._dialect.name}) does not tokenize for others, which this needs. "
+            f"POST /v1/completions and POST /generate take a text without it.",
+            "messages" if isinstance(prompt, ChatPrompt) else "prompt",
+        )
+
+    async def _detokenized(self, token_ids: Sequence[int]) -> str:
+        if self._dialect.tokenizer is None:
+            raise UnsupportedFeature(f"The engine's server ({self._dialect.name}) does not detokenize for others.")
+        said = await self.server.post("/detokenize", {"model": self._config.model, "tokens": list(token_ids)})
+        return str(said["content" if self._dialect.tokenizer == "llama.cpp" else "prompt"])
+
+    async def _learn(self) -> None:
+        models = (await self.server.ask("/v1/models"))["data"]
+        found = next((one for one in models if one["id"] == self._config.model), None)
+        if found is None:
+            names = ", ".join(one["id"] for one in models)
+            raise LoadError(
+                f"ENGINE_MODEL: expected a name under which {self.server.url} offers a model ({names}), "
+                f"got {self._config.model}"
+            )
+        self._dialect = DIALECTS.get(found.get("owned_by"), PLAIN)
+        meta = found.get("meta") or {}
+        theirs = found.get("max_model_len") or meta.get("n_ctx")
+        context = self._config.context or theirs
+        if context is None:
+            raise LoadError(f"ENGINE_CONTEXT: {self.server.url} does not say how many tokens it takes; set it")
+        if theirs is not None and context > theirs:
+            raise LoadError(f"ENGINE_CONTEXT: {self.server.url} takes {theirs} tokens together, fewer than {context}")
+        self._info = ModelInfo(context, meta.get("n_vocab", 0), self._info.tokenizer)
+
+    async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence["OpenAIRelay"]:
+        prompts = {id(request.prompt): request.prompt for request in requests}
+        rendered = {key: await self._rendered(prompt) for key, prompt in prompts.items()}
+        return [OpenAIRelay(one, self.server, *self._body_of(one, rendered[id(one.prompt)])) for one in requests]
+
+    async def _rendered(self, prompt: Prompt) -> str | list[int]:
+        """A prompt as token ids, where the server tells them, or else as text."""
+        if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice != "none":
+            raise UnsupportedFeature(
+                "tools: the engine's server is asked for plain completions, which have none.", "tools"
+            )
+        if isinstance(prompt, TokenPrompt):
+            return list(prompt.token_ids)
+        if self._dialect.tokenizer is None and isinstance(prompt, TextPrompt) and prompt.add_special_tokens:
+            return prompt.text
+        return list((await self._tokenized(prompt)).token_ids)
+
+    def _body_of(self, request: GenerationRequest, prompt: str | list[int]) -> tuple[dict[str, Any], int]:
+        """A request in OpenAI's words, and how many tokens its prompt has; 0 if that is not known yet."""
+        if request.echo or request.prompt_logprobs:
+            raise UnsupportedFeature("echo: the engine's server is not asked to repeat the prompt.", "echo")
+        prompt_tokens = 0 if isinstance(prompt, str) else len(prompt)
+        limits = {"model": self._config.model, "prompt": prompt, "max_tokens": self._max_tokens(request, prompt_tokens)}
+        streams = {"stream": True, "stream_options": {"include_usage": True}}
+        return self._dialect.body_of(request) | limits | streams, prompt_tokens
+
+    def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
+        """How many tokens the request may generate. Raises PromptTooLong."""
+        wanted, room = request.params.max_tokens, self._info.context - prompt_tokens
+        if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
+            raise PromptTooLong(prompt_tokens, wanted or 1, self._info.context)
+        fills = request.fill_context and prompt_tokens > 0
+        return min(wanted or (room if fills else DEFAULT_MAX_TOKENS), room)
+
+    async def _tokenize_with_llama_cpp(self, prompt: Prompt) -> Tokenized:
+        adds = prompt.add_special_tokens if isinstance(prompt, TextPrompt) else True
+        text = prompt.text if isinstance(prompt, TextPrompt) else await self._render_with_llama_cpp(prompt)
+        asked = {"content": text, "add_special": adds, "parse_special": True, "with_pieces": True}
+        tokens = (await self.server.post("/tokenize", asked))["tokens"]
+        return Tokenized([one["id"] for one in tokens], [_piece(one["piece"]) for one in tokens])
+
+    async def _render_with_llama_cpp(self, prompt: Prompt) -> str:
+        assert isinstance(prompt, ChatPrompt)
+        if prompt.continue_final_message:
+            raise UnsupportedFeature("continue_final_message: llama.cpp does not have it.", "continue_final_message")
+        asked = {
+            "messages": prompt.messages,
+            "add_generation_prompt": prompt.add_generation_prompt,
+            "chat_template_kwargs": prompt.template_arguments,
+        }
+        return str((await self.server.post("/apply-template", asked))["prompt"])
+
+    async def _tokenize_with_vllm(self, prompt: Prompt) -> Tokenized:
+        asked: dict[str, Any] = {"model": self._config.model, "return_token_strs": True}
+        if isinstance(prompt, ChatPrompt):
+            asked |= {
+                "messages": prompt.messages,
+                "add_generation_prompt": prompt.add_generation_prompt,
+                "continue_final_message": prompt.continue_final_message,
+                "add_special_tokens": prompt.add_special_tokens,
+                "chat_template_kwargs": prompt.template_arguments,
+            }
+        elif isinstance(prompt, TextPrompt):
+            asked |= {"prompt": prompt.text, "add_special_tokens": prompt.add_special_tokens}
+        said = await self.server.post("/tokenize", asked)
+        return Tokenized(said["tokens"], said["token_strs"])
+
+
+class OpenAIRelay:
+    """One sequence whose text another server makes."""
+
+    def __init__(self, request: GenerationRequest, server: Server, body: dict[str, Any], prompt_tokens: int) -> None:
+        self.request = request
+        self.prompt_tokens = prompt_tokens
+        self._server = server
+        self._body = body
+        self._tokens = 0
+        self._usage: Mapping[str, Any] = {}
+        self._stop_reason: str | int | None = None
+        self._began_at = self._last_at = time.perf_counter()
+        self._first_at: float | None = None
+
+    async def events(self) -> AsyncIterator[Event | None]:
+        reason: FinishReason | None = None
+        async with self._server.stream("/v1/completions", self._body) as chunks:
+            yield None
+            async for chunk in chunks:
+                if "error" in chunk:
+                    raise refusal(int(chunk["error"].get("code") or 500), chunk["error"]["message"].encode())
+                self._usage = chunk.get("usage") or self._usage
+                for choice in chunk["choices"]:
+                    reason = _finish_reason(choice) or reason
+                    self._stop_reason = choice.get("stop_reason") or self._stop_reason
+                    for token in self._tokens_of(choice):
+                        yield token
+        if reason is not None:  # without one, the answer has broken off
+            yield self.finish(reason)
+
+    def finish(self, reason: FinishReason) -> Finished:
+        now = time.perf_counter()
+        first = now if self._first_at is None else self._first_at
+        details = self._usage.get("prompt_tokens_details") or {}
+        return Finished(
+            finish_reason=reason,
+            prompt_tokens=self._usage.get("prompt_tokens", self.prompt_tokens),
+            completion_tokens=self._usage.get("completion_tokens", self._tokens),
+            prefill_ms=1e3 * (first - self._began_at),
+            decode_ms=1e3 * (self._last_at - first if self._tokens else 0.0),
+            total_ms=1e3 * (now - self._began_at),
+            cached_tokens=details.get("cached_tokens") or 0,
+            stop_reason=self._stop_reason,
+            index=self.request.index,
+        )
+
+    def _tokens_of(self, choice: Mapping[str, Any]) -> list[Token]:
+        """The tokens of a piece of text; the text is the last one's. A piece without any is one token without an id."""
+        text, logprobs = choice["text"], _logprobs_of(choice.get("logprobs"))
+        ids: Sequence[int | None] = choice.get("token_ids") or [one.chosen.token_id for one in logprobs]
+        if not ids and not text:
+            return []
+        ids = ids or [None]
+        found = logprobs if len(logprobs) == len(ids) else [None] * len(ids)
+        return [
+            self._token(text if place == len(ids) else "", token_id, its)
+            for place, (token_id, its) in enumerate(zip(ids, found, strict=True), start=1)
+        ]
+
+    def _token(self, text: str, token_id: int | None, logprobs: Logprobs | None) -> Token:
+        now = time.perf_counter()
+        is_first = self._first_at is None
+        if is_first:
+            self._first_at = now
+        token = Token(text, token_id, 1e3 * (now - self._last_at), is_first, self.request.index, logprobs)
+        self._tokens += 1
+        self._last_at = now
+        return token
+
+
+def _finish_reason(choice: Mapping[str, Any]) -> FinishReason | None:
+    said = choice.get("finish_reason")
+    if said is None:
+        return None
+    return "length" if said == "length" else "abort" if said == "abort" else "stop"
+
+
+def _logprobs_of(said: Mapping[str, Any] | None) -> list[Logprobs]:
+    """Log probabilities in llama.cpp's shape, which is that of OpenAI's chats, or in that of OpenAI's completions."""
+    if said is None:
+        return []
+    if "content" in said:
+        return [Logprobs(_described(one), tuple(map(_described, one["top_logprobs"]))) for one in said["content"]]
+    tops = said.get("top_logprobs") or [{}] * len(said["tokens"])
+    return [
+        Logprobs(_named(token, logprob), tuple(_named(*other) for other in top.items()))
+        for token, logprob, top in zip(said["tokens"], said["token_logprobs"], tops, strict=True)
+    ]
+
+
+def _described(token: Mapping[str, Any]) -> TokenLogprob:
+    own = token.get("bytes")
+    own_bytes = token["token"].encode() if own is None else bytes(own)
+    return TokenLogprob(token.get("id"), token["token"], own_bytes, token["logprob"])
+
+
+def _named(token: str, logprob: float | None) -> TokenLogprob:
+    """A token of which only the text is told."""
+    return TokenLogprob(None, token, token.encode(), logprob)
+
+
+def _piece(piece: str | list[int]) -> str:
+    """A token's text; llama.cpp tells bytes where they are no text."""
+    return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")
