@@ -1,123 +1,173 @@
-"""`python -m study.soak [--door raw_asgi] [--seconds 600] [--clients 48]`: the soak and its report."""
+"""Everything at once, above what the server can do: `make soak` runs this for each door.
+
+    python -m study.soak [--door raw_asgi] [--seconds 600] [--clients 48]
+    python -m study.soak --model model.gguf --peer-command \\
+        '/path/to/llama-server -m {model} --port {port} --parallel {streams} --ctx-size 16384 --metrics'
+
+With a peer, both servers get the same file and the same mix: what both understand. What each did is a table.
+"""
 
 import argparse
 import asyncio
-import math
+import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from statistics import mean
 
-from study.common.client import ask_health
-from study.common.launcher import Process, free_port, running
-from study.soak.clients import Tally, behave
+from study.common.client import ask
+from study.common.launcher import ROOT, Process, free_port, running
+from study.soak.clients import ALL_WAYS, SHARED_WAYS, Tally, Way, behave
+from study.soak.findings import Findings, report, table
+from study.soak.server import TASKS_PATH
 
+STREAMS = 4
 SETTINGS = {
-    "ENGINE_MAX_STREAMS": "4",
-    "ENGINE_MAX_WAITING": "12",
+    "ENGINE_MAX_STREAMS": str(STREAMS),
+    "ENGINE_MAX_WAITING": "8",
     "ENGINE_BODY_LIMIT": "10",
     "ENGINE_STALL": "5",
 }
 """Little room, so that the clients ask for more than there is."""
+PEER = "llama-server -m {model} --port {port} --parallel {streams} --ctx-size 16384 --metrics"
 SETTLE = 10.0
 """Seconds after the last client within which everything must be as before."""
+MADE = re.compile(r"^(?:engine_generated_tokens_total|llamacpp:tokens_predicted_total) (\S+)$", re.MULTILINE)
+RUNNING = re.compile(r"^(?:engine_running|llamacpp:requests_processing) (\S+)$", re.MULTILINE)
 
 
-@dataclass
-class Watch:
-    """What the server's process looked like, second by second."""
-
-    memory: list[int] = field(default_factory=list)
-    health: list[float] = field(default_factory=list)
-
-    async def look(self, process: Process, until: float) -> None:
-        while time.monotonic() < until:
-            began = time.monotonic()
-            await ask_health(process.target)
-            self.health.append(time.monotonic() - began)
-            self.memory.append(process.memory)
-            await asyncio.sleep(0.1)
-
-    @property
-    def growth(self) -> float:
-        """Of the memory in the second half: its last quarter's mean over the quarter before."""
-        quarter = max(1, len(self.memory) // 4)
-        return mean(self.memory[-quarter:]) / mean(self.memory[-2 * quarter : -quarter]) - 1
-
-    @property
-    def health_p99(self) -> float:
-        return sorted(self.health)[math.ceil(0.99 * len(self.health)) - 1]
+async def metric(process: Process, pattern: re.Pattern[str]) -> int | None:
+    _, body = await ask(process.target.at("/metrics"))
+    found = pattern.search(body.decode())
+    return None if found is None else int(float(found[1]))
 
 
-def files_of(process: Process) -> int:
-    return len(os.listdir(Path("/proc", str(process.popen.pid), "fd")))
+async def tasks_of(process: Process) -> int:
+    """How many tasks the server's loop has; 0 for one that does not tell."""
+    _, body = await ask(process.target.at(TASKS_PATH))
+    found = re.search(rb'"tasks": (\d+)', body)
+    return 0 if found is None else int(found[1])
 
 
-async def soak(process: Process, seconds: float, clients: int) -> tuple[Tally, Watch]:
-    tally, watch = Tally(), Watch()
+async def present(process: Process) -> dict[str, int]:
+    """What must be no more after the soak than before."""
+    return {
+        "sequences in slots": await metric(process, RUNNING) or 0,
+        "files": len(os.listdir(Path("/proc", str(process.popen.pid), "fd"))),
+        "tasks": await tasks_of(process),
+    }
+
+
+async def settled(process: Process, before: dict[str, int]) -> dict[str, int]:
+    """Wait until nothing is left; return what is."""
+    give_up_at = time.monotonic() + SETTLE
+    while True:
+        left = {what: count - before[what] for what, count in (await present(process)).items()}
+        if max(left.values()) <= 0 or time.monotonic() > give_up_at:
+            return left
+        await asyncio.sleep(0.2)
+
+
+async def load(process: Process, seconds: float, clients: int, ways: dict[str, Way]) -> tuple[Tally, list[int]]:
+    """Ask for so many seconds; return what became of it, and the memory meanwhile."""
+    tally = Tally()
+    memory: list[int] = []
     until = time.monotonic() + seconds
 
     async def go_on() -> None:
         while time.monotonic() < until:
-            await behave(process.port, tally)
+            await behave(process.port, tally, ways)
 
-    await asyncio.gather(watch.look(process, until), *[go_on() for _ in range(clients)])
-    return tally, watch
+    async def look() -> None:
+        while time.monotonic() < until:
+            memory.append(process.memory)
+            await asyncio.sleep(0.1)
 
-
-async def settled(process: Process, files_before: int) -> tuple[int, int, int]:
-    """Wait until nothing is left; return the sequences, the files more than before, and the tokens made."""
-    give_up_at = time.monotonic() + SETTLE
-    while True:
-        health = await ask_health(process.target)
-        left, files = health.running, files_of(process) - files_before
-        if (left == 0 and files <= 0) or time.monotonic() > give_up_at:
-            return left, files, health.generated_tokens
-        await asyncio.sleep(0.2)
+    await asyncio.gather(look(), *[go_on() for _ in range(clients)])
+    return tally, memory
 
 
-def report(door: str, seconds: float, tally: Tally, watch: Watch, left: tuple[int, int, int]) -> tuple[str, bool]:
-    """The report, and whether everything held."""
-    sequences, files, made = left
-    held = {
-        "no sequence left in a slot": sequences == 0,
-        "no file left open": files <= 0,
-        "every accepted stream has a terminal event": not tally.unended,
-        "every 503 has Retry-After": tally.without_retry_after == 0,
-        "memory of the second half flat within 2% (from 5 minutes on)": seconds < 300 or abs(watch.growth) < 0.02,
-    }
-    answers = ", ".join(f"{status}: {count}" for status, count in sorted(tally.statuses.items()))
-    lines = [
-        f"# Soak of {door}.py: {seconds:.0f} s, {sum(tally.statuses.values())} answers",
-        f"answers by status      {answers}",
-        f"/health                p99 {1e3 * watch.health_p99:.1f} ms over {len(watch.health)} questions",
-        f"memory                 {watch.memory[-1] / 2**20:.0f} MiB, second half {100 * watch.growth:+.2f}%",
-        f"tokens                 {made} made; {tally.tokens_received} of them told apart by clients of /generate",
-        *(f"{'held  ' if good else 'BROKEN'}  {what}" for what, good in held.items()),
-        *tally.unended[:10],
-    ]
-    return "\n".join(lines), all(held.values())
+@contextmanager
+def probing(port: int) -> Iterator[dict[str, list[float]]]:
+    """Ask /health from another process until the block ends; then there is what it took."""
+    took: dict[str, list[float]] = {}
+    command = [sys.executable, "-m", "study.soak.prober", str(port)]
+    prober = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield took
+        took |= json.loads(prober.communicate("", timeout=60)[0])
+    finally:
+        prober.kill()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def soak(name: str, process: Process, seconds: float, clients: int, ways: dict[str, Way]) -> Findings:
+    before = asyncio.run(present(process))
+    made_before = asyncio.run(metric(process, MADE)) or 0
+    with probing(process.port) as took:
+        tally, memory = asyncio.run(load(process, seconds, clients, ways))
+    left = asyncio.run(settled(process, before))
+    made = asyncio.run(metric(process, MADE))
+    made = None if made is None else made - made_before
+    return Findings(name, seconds, tally, memory, took["server"], took["idle"], made, left)
+
+
+@contextmanager
+def ours(door: str, settings: dict[str, str]) -> Iterator[Process]:
+    port = free_port()
+    arguments = ["-m", "uvicorn", "--factory", "study.soak.server:flawed_app", "--port", str(port), "--no-access-log"]
+    with running(arguments, SETTINGS | settings | {"DOOR": door}) as process:
+        process.given_port = port
+        process.wait_until_ready()
+        yield process
+
+
+@contextmanager
+def peer(command: str, model: Path) -> Iterator[Process]:
+    port = free_port()
+    program, *arguments = shlex.split(command.format(model=model, port=port, streams=STREAMS))
+    with running(arguments, program=program) as process:
+        process.given_port = port
+        process.wait_until_ready()
+        yield process
+
+
+def compare(options: argparse.Namespace) -> str:
+    """Soak both servers with the same file and what both understand."""
+    found = []
+    with ours(options.door, {"ENGINE_MODEL": str(options.model), "ENGINE_COMPILE": "1"}) as process:
+        found.append(soak(f"{options.door}.py", process, options.seconds, options.clients, SHARED_WAYS))
+    with peer(options.peer_command, options.model) as process:
+        name = Path(shlex.split(options.peer_command)[0]).name
+        found.append(soak(name, process, options.seconds, options.clients, SHARED_WAYS))
+    return table(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--door", default="app")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=48)
-    options = parser.parse_args()
-    port = free_port()
-    arguments = ["-m", "uvicorn", "--factory", "study.soak.server:flawed_app", "--port", str(port), "--no-access-log"]
-    with running(arguments, SETTINGS | {"DOOR": options.door}) as process:
-        process.given_port = port
-        process.wait_until_ready()
-        files_before = files_of(process)
-        tally, watch = asyncio.run(soak(process, options.seconds, options.clients))
-        left = asyncio.run(settled(process, files_before))
-    text, held = report(options.door, options.seconds, tally, watch, left)
-    print(text)
-    raise SystemExit(not held)
+    parser.add_argument("--health-limit", type=float, default=0.05, help="seconds, of the 99th percentile")
+    parser.add_argument("--model", type=lambda text: Path(text).resolve(), help="a GGUF file that the peer has too")
+    parser.add_argument("--peer-command", help=f"another server: {PEER}")
+    options = parser.parse_args(arguments)
+    if options.peer_command is not None:
+        if options.model is None:
+            parser.error("expected --model, a file for both servers, with --peer-command")
+        print(compare(options))
+        return
+    settings = {} if options.model is None else {"ENGINE_MODEL": str(options.model)}
+    with ours(options.door, settings) as process:
+        found = soak(f"{options.door}.py", process, options.seconds, options.clients, ALL_WAYS)
+    print(report(found, options.health_limit))
+    raise SystemExit(not all(found.held(options.health_limit).values()))
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

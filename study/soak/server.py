@@ -1,31 +1,48 @@
-"""The server that is soaked: a door on the bundled model, some of whose steps raise.
+"""The server that is soaked: a door on a model, some of whose steps raise.
 
 DOOR=raw_asgi python -m uvicorn --factory study.soak.server:flawed_app
 """
 
+import asyncio
 import importlib
+import json
 import os
 from typing import Any
 
+from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineService
+from serving.asgi import ASGIApp, Receive, Scope, Send
 from serving.driver import Driver
 
 RAISE_EVERY = 400
 """Steps from one that raises to the next."""
+TASKS_PATH = "/soak/tasks"
+"""Where the server tells how many tasks its loop has."""
 
 
-def flawed_app() -> Any:
+def flawed_app() -> ASGIApp:
     """DOOR's application, configured by the environment."""
-    return importlib.import_module(os.environ["DOOR"]).create_app(Driver(Config.from_environment_or_exit(), _load))
+    app = importlib.import_module(os.environ["DOOR"]).create_app(Driver(Config.from_environment_or_exit(), _load))
+    return _telling_tasks(app)
+
+
+def _telling_tasks(app: ASGIApp) -> ASGIApp:
+    async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != TASKS_PATH:
+            await app(scope, receive, send)
+            return
+        body = json.dumps({"tasks": len(asyncio.all_tasks())}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    return telling
 
 
 def _load(config: Config) -> EngineService:
-    from engine import Engine
-
-    engine = Engine.load(config)
-    runner: Any = engine._runner
+    engine = load_engine(config)
+    runner: Any = engine._runner  # type: ignore[attr-defined]
     step = runner.step
     steps = 0
 

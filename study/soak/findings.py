@@ -1,0 +1,94 @@
+"""What a soak has found out about a server, what must hold of it, and both as a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from study.common.client import percentile
+from study.soak.clients import Tally
+
+FLAT, FLAT_FROM = 0.02, 300.0
+"""How much the memory may grow in the second half of a soak that takes at least so many seconds."""
+
+
+@dataclass
+class Findings:
+    """One server's soak."""
+
+    name: str
+    seconds: float
+    tally: Tally
+    memory: Sequence[int]
+    """Bytes, again and again."""
+    health: Sequence[float]
+    """Seconds that each question to /health took."""
+    idle: Sequence[float]
+    """Seconds that a server with nothing to do took to answer, meanwhile."""
+    made: int | None
+    """Tokens; None where the server does not tell."""
+    left: dict[str, int] = field(default_factory=dict)
+    """What was more after the soak than before: sequences, files, tasks."""
+
+    @property
+    def growth(self) -> float:
+        """Of the memory in the second half: its last quarter's mean over the quarter before."""
+        quarter = max(1, len(self.memory) // 4)
+        last, before = self.memory[-quarter:], self.memory[-2 * quarter : -quarter] or self.memory
+        return sum(last) / len(last) / (sum(before) / len(before)) - 1
+
+    @property
+    def wasted(self) -> int | None:
+        """Tokens that were made and of which no client heard."""
+        return None if self.made is None else max(0, self.made - self.tally.tokens)
+
+    def held(self, health_limit: float) -> dict[str, bool]:
+        """What must hold, and whether it does. `health_limit` is in seconds."""
+        return {
+            **{f"nothing left: {what}": count <= 0 for what, count in self.left.items()},
+            "every accepted request has exactly one terminal event": not self.tally.unended,
+            "every 429 and 503 has Retry-After": self.tally.without_retry_after == 0,
+            f"p99 of /health under {1e3 * health_limit:.0f} ms": percentile(self.health, 99) < health_limit,
+            f"memory of the second half flat within 2% (from {FLAT_FROM / 60:.0f} minutes on)": (
+                self.seconds < FLAT_FROM or abs(self.growth) < FLAT
+            ),
+        }
+
+    def rows(self) -> dict[str, str]:
+        """The figures, each with its name."""
+        statuses = sorted(self.tally.statuses.items())
+        return {
+            "answers": f"{sum(self.tally.statuses.values())} in {self.seconds:.0f} s",
+            "by status": ", ".join(f"{status}: {count}" for status, count in statuses),
+            "accepted, but without exactly one end": str(len(self.tally.unended)),
+            "refused without Retry-After": str(self.tally.without_retry_after),
+            "/health, p50 and p99": _times(self.health),
+            "an idle server meanwhile": _times(self.idle),
+            "memory at the end": f"{self.memory[-1] / 2**20:.0f} MiB, second half {100 * self.growth:+.2f}%",
+            "more than before": ", ".join(f"{what}: {count}" for what, count in self.left.items()),
+            "tokens made": "not told" if self.made is None else str(self.made),
+            "of them wasted": "not told"
+            if self.wasted is None or self.made is None
+            else _share(self.wasted, self.made),
+        }
+
+
+def report(found: Findings, health_limit: float) -> str:
+    """One page: the figures, what held and what did not, and the first requests that did not end."""
+    figures = [f"{name:38}  {value}" for name, value in found.rows().items()]
+    held = [f"{'held  ' if good else 'BROKEN'}  {what}" for what, good in found.held(health_limit).items()]
+    return "\n".join([f"# Soak of {found.name}", *figures, *held, *found.tally.unended[:10]])
+
+
+def table(all_found: Sequence[Findings]) -> str:
+    """Several servers beside each other, in Markdown."""
+    names = [found.name for found in all_found]
+    rows = [[name, *(found.rows()[name] for found in all_found)] for name in all_found[0].rows()]
+    lines = [["", *names], ["---"] * (len(names) + 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _times(seconds: Sequence[float]) -> str:
+    return f"{1e3 * percentile(seconds, 50):.1f} and {1e3 * percentile(seconds, 99):.1f} ms"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({100 * part / max(1, whole):.1f}%)"
