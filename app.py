@@ -52,7 +52,8 @@ async def health(request: Request) -> Response:
 
 
 async def openapi(request: Request) -> Response:
-    return respond(request, contract.openapi_document(request.scope.get("root_path", "")))
+    root_path, defaults = request.scope.get("root_path", ""), driver_of(request).sampling_defaults
+    return respond(request, contract.openapi_document(root_path, defaults))
 
 
 async def page(request: Request) -> Response:

@@ -60,7 +60,8 @@ async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> 
 
 
 async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(scope, send, contract.openapi_document(scope.get("root_path", "")))
+    document = contract.openapi_document(scope.get("root_path", ""), driver.sampling_defaults)
+    await respond(scope, send, document)
 
 
 async def page(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:

@@ -62,7 +62,8 @@ def health(driver: Driver, environ: WSGIEnvironment, start_response: StartRespon
 
 
 def openapi(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    return respond(environ, start_response, contract.openapi_document(environ.get("SCRIPT_NAME", "")))
+    document = contract.openapi_document(environ.get("SCRIPT_NAME", ""), driver.sampling_defaults)
+    return respond(environ, start_response, document)
 
 
 def page(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -4,7 +4,9 @@ Source: OpenAPI Specification 3.2.0, whose `itemSchema` describes one event of a
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -47,14 +49,20 @@ SECURITY_SCHEMES = {
 """Either will do, and neither is needed where the server has no keys."""
 
 
+def openapi_document(root_path: str = "", sampling_defaults: Mapping[str, float] = MappingProxyType({})) -> Answer:
+    """The document for a service whose paths begin with `root_path` for its clients, and of whose model it is known
+    what applies where a request names nothing.
+    """
+    return _answer_for(root_path, tuple(sampling_defaults.items()))
+
+
 @functools.lru_cache(maxsize=8)
-def openapi_document(root_path: str = "") -> Answer:
-    """The document for a service whose paths begin with `root_path` for its clients."""
+def _answer_for(root_path: str, sampling_defaults: tuple[tuple[str, float], ...]) -> Answer:
     servers = {"servers": [{"url": root_path}]} if root_path else {}
-    return json_answer(200, _document() | servers)
+    return json_answer(200, _document(dict(sampling_defaults)) | servers)
 
 
-def _document() -> dict[str, Any]:
+def _document(sampling_defaults: Mapping[str, float]) -> dict[str, Any]:
     return {
         "openapi": "3.2.0",
         "info": {
@@ -63,12 +71,12 @@ def _document() -> dict[str, Any]:
             "description": "A language model whose tokens reach the client as they are made.",
         },
         "paths": _endpoint_paths() | _report_paths(),
-        "components": {"schemas": _schemas(), "securitySchemes": SECURITY_SCHEMES},
+        "components": {"schemas": _schemas(sampling_defaults), "securitySchemes": SECURITY_SCHEMES},
         "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
     }
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(sampling_defaults: Mapping[str, float]) -> dict[str, Any]:
     types: list[Any] = [Health, Live, Detail]
     for endpoint in ENDPOINTS:
         types += [endpoint.request, endpoint.answer, *endpoint.stream, endpoint.problems, endpoint.error]
@@ -78,6 +86,10 @@ def _schemas() -> dict[str, Any]:
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = definitions["$defs"]
+    for body in {endpoint.request.__name__ for endpoint in ENDPOINTS if endpoint.request is not None}:
+        fields = schemas[body]["properties"]
+        for name in fields.keys() & sampling_defaults.keys():
+            fields[name]["default"] = sampling_defaults[name]
     return schemas
 
 

@@ -57,6 +57,8 @@ class ModelInfo:
     context: int
     vocabulary: int
     tokenizer: Mapping[str, Any]
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """What applies where a request names nothing, if the model's makers have said so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Invariants:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -79,6 +79,11 @@ class Driver:
     def models(self) -> tuple[str, ...]:
         """The names under which the model is served; the first one is the default."""
         return self._status.models
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, float]:
+        """What the model's makers would have where a request names nothing; empty until the model is loaded."""
+        return {} if self._engine is None else self._engine.info.sampling_defaults
 
     def counters(self) -> Counters:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()

@@ -38,10 +38,9 @@ class TextSide:
         eos_ids: Collection[int],
         sampling_defaults: Mapping[str, float],
     ) -> None:
-        self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer))
+        self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer), dict(sampling_defaults))
         self.prompts = PromptEncoder(tokenizer, context, vocabulary, eos_ids)
         self._eos_ids = eos_ids
-        self._sampling_defaults = dict(sampling_defaults)
         self._token_bytes = TokenBytes(tokenizer)
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
@@ -90,7 +89,7 @@ class TextSide:
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
         self._check_bans(params.logit_bias or {})
         defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        defaults |= {"repetition_penalty": 1.0} | self._sampling_defaults
+        defaults |= {"repetition_penalty": 1.0} | dict(self.info.sampling_defaults)
         chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
         return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
 

@@ -13,11 +13,13 @@ from openapi_spec_validator import OpenAPIV32SpecValidator
 import contract
 from config import Config
 from contract import generate
+from interface.engine import ModelInfo
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, events_of, lifespan, until
 from tests.support.openapi import DOCUMENT, check, check_response, event_schema
 from tests.support.serving import Door, assemble, by_hand
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
+from tests.support.wsgi_client import pulled_by_hand
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +50,26 @@ async def test_both_doors_serve_the_document(door: Door) -> None:
         response = await service.client.request("GET", "/openapi.json")
     assert response.json() == DOCUMENT
     check_response("/openapi.json", "get", response)
+
+
+async def test_every_door_tells_the_sampling_defaults_of_the_model(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    its_own = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05}
+    monkeypatch.setattr(ScriptedEngine, "info", property(lambda self: ModelInfo(100, 1000, {}, its_own)))
+    async with by_hand(door) as service:
+        response = await service.client.request("GET", "/openapi.json")
+    with pulled_by_hand() as other:
+        assert other.request("GET", "/openapi.json").body == response.body
+    schemas, plain = response.json()["components"]["schemas"], DOCUMENT["components"]["schemas"]
+    for body in ("GenerateBody", "ChatBody", "CompletionBody", "ResponsesBody", "MessagesBody"):
+        found = {
+            name: schemas[body]["properties"][name]["default"]
+            for name in its_own
+            if name in schemas[body]["properties"]
+        }
+        assert found == {name: value for name, value in its_own.items() if name in schemas[body]["properties"]}
+        assert schemas[body]["properties"]["top_p"] == plain[body]["properties"]["top_p"]
+    assert schemas["ResponseObject"] == plain["ResponseObject"], "an answer has what was used"
+    OpenAPIV32SpecValidator(response.json()).validate()
 
 
 async def test_the_document_lists_the_paths_and_methods_that_the_doors_serve(door: Door) -> None:
