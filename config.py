@@ -9,6 +9,7 @@ is no setting is an error: a misspelt limit must not pass for a limit.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import logging
 import os
@@ -208,7 +209,7 @@ class Config:
     )
     hosts: tuple[str, ...] = _setting(
         (),
-        _names,
+        _list,
         "names, with commas, by which clients may call it, besides localhost and addresses; * is all",
     )
     api_keys: tuple[str, ...] = _setting(
@@ -275,7 +276,9 @@ class Config:
                 links.append(variable)
                 continue
             if variable not in settings:
-                raise ConfigError(f"{variable}: no such setting; expected one of {', '.join(sorted(settings))}")
+                near = difflib.get_close_matches(variable, settings, n=1)
+                hint = f". Did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"{variable}: no such setting; expected one of {', '.join(sorted(settings))}{hint}")
             setting = settings[variable]
             try:
                 values[setting.name] = setting.metadata["parse"](text)

@@ -1,5 +1,5 @@
 """The engine's parts: one noun, one file, one owner. `engine.py` puts them together.
 
-`request.py` is the only part that other rooms import: it holds what goes into an engine and what comes out, and
-needs no torch.
+`scheduling` needs no torch, and decides what a step works on; `cache`, `decoders` and `sampling` compute it. `weights`
+brings a model from its files, and `text` turns requests into token ids and token ids into answers.
 """

@@ -36,7 +36,9 @@ class Files:
         return path, read_json(path) if path.is_file() else {}
 
     def config(self) -> PreTrainedConfig:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(str(self._path), local_files_only=True)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(self._path), trust_remote_code=False, local_files_only=True
+        )
         return config
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

@@ -47,6 +47,13 @@ async def test_a_host_that_is_named_is_served(door: Door, hosts: tuple[str, ...]
         assert (await service.client.request("GET", "/health", headers={"host": "models.example:443"})).status == 200
 
 
+async def test_only_a_whole_name_is_a_host_that_is_named(door: Door) -> None:
+    config = Config.from_environment({"ENGINE_HOSTS": "chat.models.example"})
+    async with by_hand(door, config=config) as service:
+        for host, status in (("chat.models.example", 200), ("models.example", 421), ("e", 421)):
+            assert (await service.client.request("GET", "/health", headers={"host": host})).status == status
+
+
 @pytest.mark.parametrize(
     "headers",
     [

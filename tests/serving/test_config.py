@@ -24,6 +24,9 @@ TYPICAL: dict[str, tuple[str, Any]] = {
     "heartbeat": ("0.5", 0.5),
     "stall": ("10", 10.0),
     "drain": ("1.5", 1.5),
+    "hosts": ("models.example, other.example", ("models.example", "other.example")),
+    "api_keys": ("first-key", ("first-key",)),
+    "allow_origins": ("https://chat.example", ("https://chat.example",)),
 }
 
 
@@ -53,6 +56,11 @@ def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(typo: str) ->
     assert typo in str(caught.value)
     for setting in dataclasses.fields(Config):
         assert PREFIX + setting.name.upper() in str(caught.value)
+
+
+def test_a_misspelt_variable_is_told_the_nearest_setting() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean ENGINE_CONTEXT\?$"):
+        Config.from_environment({"ENGINE_CONTEX": "512"})
 
 
 @pytest.mark.parametrize(
