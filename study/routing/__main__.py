@@ -27,7 +27,7 @@ def main() -> None:
     for number in options.replicas:
         load = conversations(number, options.load, options.seconds, options.seed)
         for router in ROUTERS:
-            rows.append([f"{number:,}", router, *simulate(router, load, number, options.seed).row()])
+            rows.append([f"{number:,}", router, *simulate(router, load, number).row()])
             print(*rows[-1], sep="\t", flush=True)
     write_part(PAGE, "routing", table(HEAD, rows))
 

@@ -88,11 +88,11 @@ def conversations(replicas: int, per_replica: float, seconds: float, seed: int) 
     return found
 
 
-def simulate(router_name: str, load: Sequence[Conversation], number: int, seed: int = 1) -> Outcome:
+def simulate(router_name: str, load: Sequence[Conversation], number: int) -> Outcome:
     """Let a load's conversations run to their ends on so many replicas."""
     env = simpy.Environment()
     replicas = [Replica(env) for _ in range(number)]
-    router = ROUTERS[router_name](replicas, seed)
+    router = ROUTERS[router_name](replicas)
     requests: list[Request] = []
     for session, conversation in enumerate(load):
         env.process(_talk(env, session, conversation, router, requests))

@@ -1,7 +1,6 @@
 """The ways to choose a replica for a request."""
 
 import heapq
-import random
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,12 +12,11 @@ from study.routing.replicas import Replica, Request
 class Router:
     """Chooses a replica for each request; knows what it has sent where, and how much of it is open."""
 
-    def __init__(self, replicas: Sequence[Replica], seed: int) -> None:
+    def __init__(self, replicas: Sequence[Replica]) -> None:
         self.replicas = replicas
         self.open = 0
-        self._random = random.Random(seed)
-        self._heap = [(0, self._random.random(), number) for number in range(len(replicas))]
-        heapq.heapify(self._heap)
+        self._notes = count()
+        self._heap = [(0, next(self._notes), number) for number in range(len(replicas))]
 
     def choose(self, request: Request) -> int:
         raise NotImplementedError
@@ -32,18 +30,18 @@ class Router:
         self._note(number)
 
     def least_loaded(self) -> int:
-        """One of those with the fewest open requests."""
+        """Of those with the fewest open requests, the one that has had so few for longest."""
         while self.replicas[self._heap[0][2]].open != self._heap[0][0]:
             heapq.heappop(self._heap)  # it was so once
         return self._heap[0][2]
 
     def _note(self, number: int) -> None:
-        heapq.heappush(self._heap, (self.replicas[number].open, self._random.random(), number))
+        heapq.heappush(self._heap, (self.replicas[number].open, next(self._notes), number))
 
 
 class RoundRobin(Router):
-    def __init__(self, replicas: Sequence[Replica], seed: int) -> None:
-        super().__init__(replicas, seed)
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        super().__init__(replicas)
         self._turn = count()
 
     def choose(self, request: Request) -> int:
@@ -73,8 +71,8 @@ class ByPrefix(Router):
     TOO_MANY = 4
     """Open requests above the mean that make a replica one that has too much to do."""
 
-    def __init__(self, replicas: Sequence[Replica], seed: int) -> None:
-        super().__init__(replicas, seed)
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        super().__init__(replicas)
         self._of_session: dict[int, int] = {}
         self._of_system: dict[int, OrderedDict[int, None]] = {}
         self._known: list[OrderedDict[int, int]] = [OrderedDict() for _ in replicas]
@@ -106,7 +104,7 @@ class ByPrefix(Router):
             self._of_system[system].pop(number, None)
 
 
-ROUTERS: dict[str, Callable[[Sequence[Replica], int], Router]] = {
+ROUTERS: dict[str, Callable[[Sequence[Replica]], Router]] = {
     "round robin": RoundRobin,
     "least loaded": LeastLoaded,
     "session": BySession,
