@@ -25,7 +25,7 @@ class Outcome:
 
     asked_at: float
     status: int | None = None
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     events_at: list[float] = field(default_factory=list)
     ended_at: float = 0.0
     is_complete: bool = False
@@ -98,9 +98,9 @@ class Asking:
         if isinstance(event, h11.Response):
             self.outcome.status = event.status_code
         elif isinstance(event, h11.Data):
-            self.outcome.body += bytes(event.data)
-            now = time.perf_counter()
-            self.outcome.events_at += [now] * (bytes(event.data).count(b"\n\n"))
+            ends = (self.outcome.body[-1:] + event.data).count(b"\n\n")
+            self.outcome.events_at += [time.perf_counter()] * ends
+            self.outcome.body += event.data
             self.has_begun.set()
         elif isinstance(event, h11.EndOfMessage):
             self.outcome.is_complete = True

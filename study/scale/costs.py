@@ -5,13 +5,12 @@ All servers run at the same time and are asked in turn, round by round, so that 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from study.common.client import Target, asking, percentile, whole
-from study.scale.client import Asking, generation
+from study.common.client import Target, percentile, whole
+from study.scale.client import Asking, Outcome, generation
 from study.scale.cluster import Cluster
 
 ROUNDS = 5
@@ -20,6 +19,8 @@ REQUESTS = 60
 EVENTS = 3000
 CLIENTS = 16
 PACE_MS = 10
+TOKENS = 100
+"""Of an answer of the paced engine."""
 SLOTS = 16
 """Of each replica (ENGINE_MAX_STREAMS): 16 streams at 100 tokens a second are the most that it makes."""
 CLIENTS_PER_REPLICA = 24
@@ -73,9 +74,24 @@ async def _events_per_second(port: int, clients: int, events: int) -> float:
     began = time.perf_counter()
     done = await asyncio.gather(*(whole(target, target.body(f"count {events}", events)) for _ in range(clients)))
     seconds = time.perf_counter() - began
-    if {one.stream().tokens for one in done} != {events}:
+    if {events_in(unchunked(b"".join(data for _, data in one.received))) for one in done} != {events}:
         raise RuntimeError("expected every stream to come whole")
     return clients * events / seconds
+
+
+def unchunked(body: bytes) -> bytes:
+    """What is in the chunks of a body: a proxy cuts them where it likes, also within an event."""
+    pieces = []
+    at = 0
+    while (end := body.find(b"\r\n", at)) > at:
+        length = int(body[at:end], 16)
+        pieces.append(body[end + 2 : end + 2 + length])
+        at = end + 2 + length + 2
+    return b"".join(pieces)
+
+
+def events_in(stream: bytes) -> int:
+    return stream.count(b'data: {"token"')
 
 
 @dataclass(frozen=True)
@@ -97,31 +113,20 @@ class Growth:
 
 async def growth(ray: Cluster, replicas: int) -> Growth:
     """Keep more streams open than there are slots, and count what comes within a time."""
-    counts: list[tuple[float, int]] = []
-    async with _kept_asking(ray.port, replicas * CLIENTS_PER_REPLICA, counts):
-        await asyncio.sleep(WARM_UP + WINDOW)
-        until = time.perf_counter()
-    events = sum(count for at, count in counts if until - WINDOW <= at < until)
+    outcomes: list[Outcome] = []
+    tasks = [asyncio.create_task(_ask_on(ray.port, outcomes)) for _ in range(replicas * CLIENTS_PER_REPLICA)]
+    await asyncio.sleep(WARM_UP + WINDOW)
+    until = time.perf_counter()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    events = sum(until - WINDOW <= at < until for outcome in outcomes for at in outcome.events_at[:TOKENS])
     return Growth(replicas, events / WINDOW)
 
 
-@asynccontextmanager
-async def _kept_asking(port: int, clients: int, counts: list[tuple[float, int]]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(_ask_on(port, counts)) for _ in range(clients)]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _ask_on(port: int, counts: list[tuple[float, int]]) -> None:
-    """One client: it asks again when its answer has ended, and notes what came when."""
-    target = Target.on_port(port)
+async def _ask_on(port: int, outcomes: list[Outcome]) -> None:
+    """One client: it asks again when its answer has ended."""
     while True:
-        async with asking(target, target.body(f"pace={PACE_MS}", 100)) as exchange:
-            try:
-                await exchange.read_all()
-            finally:
-                counts += [(at, data.count(b'"token"')) for at, data in exchange.received]
+        asking = generation(port, f"pace={PACE_MS}", max_tokens=TOKENS)
+        outcomes.append(asking.outcome)
+        await asking.run()
