@@ -9,7 +9,7 @@ from study.common.document import table, write_part
 from study.common.launcher import ROOT, launched
 from study.scale.chaos import chaos
 from study.scale.cluster import ENGINE, cluster
-from study.scale.costs import costs, growth
+from study.scale.costs import Server, costs, growth
 
 PAGE = ROOT / "docs" / "scale.md"
 ALONE, PYTHON_PROXY, HA_PROXY = "uvicorn alone", "Ray's own proxy", "HAProxy"
@@ -21,12 +21,12 @@ def cost_rows() -> Iterator[list[str]]:
     with ExitStack() as stack:
         alone = stack.enter_context(launched(uvicorn_alone, ENGINE | {"DOOR": "app"}))
         alone.wait_until_ready()
-        ports = {ALONE: alone.port}
+        servers = {ALONE: Server(alone.port, [alone.popen.pid])}
         for name in (PYTHON_PROXY, HA_PROXY):
             ray = stack.enter_context(cluster(name == HA_PROXY))
             ray.deploy("app")
-            ports[name] = ray.port
-        for name, cost in asyncio.run(costs(ports)).items():
+            servers[name] = Server.of(ray)
+        for name, cost in asyncio.run(costs(servers)).items():
             yield [name, *cost.row()]
 
 
@@ -35,11 +35,14 @@ def uvicorn_alone(port: int) -> list[str]:
 
 
 def growth_rows() -> Iterator[list[str]]:
+    with launched(uvicorn_alone, ENGINE | {"DOOR": "app"}) as alone:
+        alone.wait_until_ready()
+        yield [ALONE, *asyncio.run(growth(alone.port, 1)).row()]
     for name in (PYTHON_PROXY, HA_PROXY):
         with cluster(name == HA_PROXY) as ray:
             for replicas in REPLICAS:
                 ray.deploy("app", replicas)
-                yield [name, *asyncio.run(growth(ray, replicas)).row()]
+                yield [name, *asyncio.run(growth(ray.port, replicas)).row()]
 
 
 def chaos_rows() -> Iterator[list[str]]:
@@ -49,7 +52,15 @@ def chaos_rows() -> Iterator[list[str]]:
 
 PARTS = {
     "costs": (
-        ("", "GET /health p50 / p99 ms", "POST /generate p50 / p99 ms", "events/s, 1 client", "events/s, 16 clients"),
+        (
+            "",
+            "GET /health p50 / p99 ms",
+            "POST /generate p50 / p99 ms",
+            "processor ms per GET",
+            "events/s, 1 client",
+            "events/s, 16 clients",
+            "processor µs per event",
+        ),
         cost_rows,
     ),
     "growth": (("proxy", "replicas", "events/s", "the engines' most", "ratio"), growth_rows),
