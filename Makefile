@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: soak help clients conformance test-scale bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: bench-workers chaos soak help clients conformance test-scale bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,12 @@ bench-chat: .venv/dev  ## what a chat's stream costs, compared with /generate, t
 
 lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
 	$(BIN)/python -m study.three_servers
+
+bench-workers: .venv/dev  ## one process, and an engine process with 1, 2 and 4 workers: events per second, and /health
+	$(BIN)/python -m study.benchmarks.bench_workers
+
+chaos: .venv/dev  ## kill each process of a server with workers: what clients saw, and what was left over
+	$(BIN)/python -m study.chaos
 
 bench-engine: .venv/dev  ## how fast the engine is through HTTP, on random weights in real shapes
 	$(BIN)/python -m study.benchmarks.bench_engine

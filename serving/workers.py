@@ -111,16 +111,28 @@ def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE
         statuses.append(status)
         supervisor.should_exit.set()
 
+    with engine_running(config, give_up, engine):
+        supervisor.run()
+    listener.close()
+    return statuses[0] if statuses else 0
+
+
+@contextmanager
+def engine_running(
+    config: Config, on_hopeless: Callable[[int], None], engine: Sequence[str] = ENGINE
+) -> Iterator[None]:
+    """Keep the engine's process running within this. Processes that are started meanwhile find it in the environment.
+
+    See `EngineKeeper` for `on_hopeless`.
+    """
     with _socket_of(config) as (config, engine_options):
         _set_environment(config)
-        keeper = EngineKeeper([*engine, UNTIL_STDIN_CLOSES, *engine_options], config.drain, give_up)
+        keeper = EngineKeeper([*engine, UNTIL_STDIN_CLOSES, *engine_options], config.drain, on_hopeless)
         keeper.start()
         try:
-            supervisor.run()
+            yield
         finally:
             keeper.close()
-            listener.close()
-    return statuses[0] if statuses else 0
 
 
 @contextmanager

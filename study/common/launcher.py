@@ -113,15 +113,23 @@ class Process:
             time.sleep(0.05)
         raise ServerFailed(f"the server was not ready after {START_LIMIT:.0f} s; its log:\n{self.log}")
 
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until this is so. Raises ServerFailed if the program ends before, or it takes too long."""
+        give_up_at = time.monotonic() + LISTEN_LIMIT
+        while not condition():
+            if self.popen.poll() is not None or time.monotonic() > give_up_at:
+                raise ServerFailed(f"what was waited for did not come about; the program's log:\n{self.log}")
+            time.sleep(0.02)
+
     @property
     def memory(self) -> int:
         """Bytes that the process holds (its resident set)."""
-        return self._status_bytes("VmRSS")
+        return memory_of(self.popen.pid)
 
     @property
     def peak_memory(self) -> int:
         """The most bytes that the process has held at once."""
-        return self._status_bytes("VmHWM")
+        return memory_of(self.popen.pid, "VmHWM")
 
     def children(self, part: str = "") -> list[int]:
         """The processes that it has started and that have this in their command line, the oldest first."""
@@ -138,9 +146,11 @@ class Process:
                     ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
 
-    def _status_bytes(self, field: str) -> int:
-        lines = Path(f"/proc/{self.popen.pid}/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+def memory_of(pid: int, field: str = "VmRSS") -> int:
+    """Bytes that a process holds (its resident set), or another size that the system knows of it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def children_of(parent: int) -> list[int]:

@@ -1,13 +1,16 @@
 """A door in several processes over a scripted engine in another one.
 
-    python -m study.common.scripted_workers raw_asgi --workers 2
+    python -m study.common.scripted_workers raw_asgi --workers 2        # 0: all in one process
     ENGINE_SOCKET=/tmp/engine.sock python -m study.common.scripted_workers engine
 
 Settings come from the environment.
 """
 
 import argparse
+import importlib
+import re
 import sys
+from typing import Any
 
 import uvicorn
 
@@ -15,6 +18,7 @@ from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineService
 from serving import engine_process, workers
+from serving.driver import Driver
 from study.common.engine import ScriptedEngine
 
 NAME = "study.common.scripted_workers"
@@ -33,10 +37,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     config = Config.from_environment_or_exit()
-    server = uvicorn.Config(
-        f"{options.door}:app", port=options.port, workers=options.workers, http="h11", access_log=False
-    )
-    raise SystemExit(workers.serve(server, config, ("-m", NAME, "engine")))
+    settings: dict[str, Any] = {"port": options.port, "http": "h11", "access_log": False}
+    if options.workers:
+        server = uvicorn.Config(f"{options.door}:app", workers=options.workers, **settings)
+        raise SystemExit(workers.serve(server, config, ("-m", NAME, "engine")))
+    uvicorn.run(importlib.import_module(options.door).create_app(Driver(config, load)), **settings)
+
+
+def ready(log: str) -> int:
+    """How many doors have said so in a log; the engine's process says so with its folder."""
+    return len(re.findall(r" bundled_model is ready after", log))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Several workers over one engine, as processes: what clients see when one is killed, and what is left over."""
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from serving.engine_process import CANNOT_LOAD
 from serving.workers import EngineKeeper
 from study.common.engine import HELLO
 from study.common.launcher import Process, command_line_of, free_port, status_of
-from study.common.scripted_workers import NAME
+from study.common.scripted_workers import NAME, ready
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
 from tests.support.serving import DOORS, in_a_process, wait_until
@@ -28,13 +27,8 @@ def serving(door: str, tmp_path: Path, workers: int = 2) -> Iterator[Process]:
     """A launcher whose folder for the socket is made in `tmp_path`."""
     environ = {"TMPDIR": str(tmp_path), "ENGINE_DRAIN": "0.3"}
     with in_a_process(["-m", NAME, door, "--workers", str(workers)], environ) as process:
-        wait_until(lambda: ready(process) == workers, "the start of all")
+        wait_until(lambda: ready(process.log) == workers, "the start of all")
         yield process
-
-
-def ready(process: Process) -> int:
-    """How many workers have said that they are; the engine says so with its folder."""
-    return len(re.findall(r" bundled_model is ready after", process.log))
 
 
 def answers(process: Process) -> bool:
@@ -70,7 +64,7 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
         wait_until(lambda: process.log.count("The engine is back") == 2)
         victim, survivor = process.children(WORKER)
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: ready(process) == 3, "another worker")
+        wait_until(lambda: ready(process.log) == 3, "another worker")
         assert survivor in process.children(WORKER)
         assert answers(process)
 

@@ -1,0 +1,98 @@
+"""One engine process and several workers, compared with everything in one process: events per second, and /health.
+
+    python -m study.benchmarks.bench_workers
+
+The engine is scripted: a step takes no time ("as fast as they go"), or 10 ms, as on a GPU. The client is a process of
+its own on the same machine, so on two cores it takes its share of them. All the layouts run in turn, several times; the
+table has the medians.
+"""
+
+import argparse
+import asyncio
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from study.common.client import load
+from study.common.launcher import Process, memory_of, running
+from study.common.scripted_workers import NAME, ready
+
+WORKERS = (0, 1, 2, 4)
+STREAMS = (64, 256)
+PACES = {"as fast as they go": ("size=5", 600), "10 ms a step": ("pace=10", 150)}
+"""What a prompt asks of the scripted engine, and how many tokens."""
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    events_per_second: float
+    health_p99_ms: float
+    cpu_per_event_us: float
+    """Of all of the server's processes."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    rounds = parser.parse_args().rounds
+    runs: dict[tuple[str, int, int], list[Run]] = defaultdict(list)
+    memory: dict[int, str] = {}
+    for _ in range(rounds):
+        for workers in WORKERS:
+            with serving(workers) as process:
+                memory[workers] = sizes(process, workers)
+                for pace, (prompt, tokens) in PACES.items():
+                    for streams in STREAMS:
+                        runs[pace, streams, workers].append(measure(process, prompt, streams, tokens))
+    print(table(runs))
+    print()
+    print("\n".join(f"{workers} workers: {said}" for workers, said in memory.items()))
+
+
+@contextmanager
+def serving(workers: int) -> Iterator[Process]:
+    environ = {"ENGINE_MAX_STREAMS": str(max(STREAMS))}
+    with running(["-m", NAME, "raw_asgi", "--workers", str(workers)], environ) as process:
+        process.wait_for(lambda: ready(process.log) == max(workers, 1))
+        yield process
+
+
+def measure(process: Process, prompt: str, streams: int, tokens: int) -> Run:
+    began = process.cpu_seconds() or 0.0
+    found = asyncio.run(load(process.target, [prompt] * streams, tokens)).figures()
+    spent = (process.cpu_seconds() or 0.0) - began
+    return Run(found["tokens_per_second"], found["health_p99_ms"], 1e6 * spent / (streams * tokens))
+
+
+def sizes(process: Process, workers: int) -> str:
+    """What the processes hold, in MB."""
+    if not workers:
+        return f"the process {process.memory >> 20} MB"
+    (engine,) = process.children("engine --until")
+    each = [memory_of(pid) >> 20 for pid in process.children("spawn_main")]
+    return f"launcher {process.memory >> 20}, engine {memory_of(engine) >> 20}, each worker {max(each)} MB"
+
+
+def table(runs: dict[tuple[str, int, int], list[Run]]) -> str:
+    """The medians; rates as multiples of those of one process."""
+    lines = [
+        "| engine | streams | workers | events/s | of one process | /health p99 ms | CPU per event µs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (pace, streams, workers), its_runs in sorted(runs.items(), key=lambda one: (one[0][0], *one[0][1:])):
+        rate = statistics.median(run.events_per_second for run in its_runs)
+        single = statistics.median(run.events_per_second for run in runs[pace, streams, 0])
+        health = statistics.median(run.health_p99_ms for run in its_runs)
+        cpu = statistics.median(run.cpu_per_event_us for run in its_runs)
+        layout = workers or "one process"
+        lines.append(
+            f"| {pace} | {streams} | {layout} | {rate:,.0f} | {rate / single:.2f} | {health:.1f} | {cpu:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
