@@ -292,8 +292,8 @@ class EngineHost:
             self._abort(worker, [sequence_id])
 
     def _abort(self, worker: Worker, ids: Sequence[SequenceId]) -> None:
-        assert self._service is not None
         for sequence_id in ids:
+            assert self._service is not None
             self._service.abort(sequence_id)
             self._end(worker, sequence_id)
 

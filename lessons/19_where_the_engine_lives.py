@@ -85,7 +85,7 @@ async def show(place: str) -> None:
             survives = await (await Client.ask(port, "/health")).sees("fine")
         print(f"{place}: during a step /health is {'answered' if answered else 'not answered'};", end=" ")
         print(f"at its death the stream {'is told' if told else 'is cut off'},", end=" ")
-        print(f"and the server {'answers' if survives else 'is gone'}")
+        print(f"the server {'answers' if survives else 'is gone'}")
         server.kill()
 
 

@@ -42,6 +42,8 @@ SMALL_BODY = 16 * 1024
 """Bytes of a body that is parsed on the loop: that takes less than a hop to a thread."""
 ASKERS = 4
 """Threads for questions about the model; one is taken while the engine tokenizes for it."""
+WELCOME_LIMIT = 1.0
+"""Seconds that a worker's start waits for an engine in another process. One that is still loading takes longer."""
 CUT_OFF = 0.5
 """Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
 END_SLACK = 3.0
@@ -67,6 +69,7 @@ class Driver:
         """The same one, if other processes ask it too."""
         self._open: dict[SequenceId, Generation] = {}
         self._none_is_open = anyio.Event()
+        self._is_loaded = anyio.Event()
         self._ends_on_failure = False
         self._is_ending = False
 
@@ -120,6 +123,8 @@ class Driver:
                 tasks.start_soon(self._watched, self._hurry_when, again)
                 tasks.start_soon(self._watched, self.exchanges.watch)
                 with shutdown.signals_set(signalled, again):
+                    if self.config.socket is not None:
+                        await self._wait_for_running_engine()
                     yield
                 self._status.refuse("shutting down")
                 self._fail_all(SHUTDOWN)
@@ -191,6 +196,11 @@ class Driver:
 
     # --- The engine -------------------------------------------------------------------------------------------------
 
+    async def _wait_for_running_engine(self) -> None:
+        """An engine that runs already welcomes a worker in a moment: so no request meets a worker without one."""
+        with anyio.move_on_after(WELCOME_LIMIT):
+            await self._is_loaded.wait()
+
     async def _load_and_start(self) -> None:
         engine = await in_daemon_thread(lambda: self._status.load(self._load))
         if engine is not None:
@@ -205,6 +215,7 @@ class Driver:
                 self._shared = engine
                 engine.share(lambda: Tally(self.metrics.counts(), self._cache_tokens()))
             self._status.accept()
+            self._is_loaded.set()
 
     def _cache_tokens(self) -> int:
         return sum(one.log.tokens for one in self._generations() if one.log.completion_tokens)

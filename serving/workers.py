@@ -30,6 +30,9 @@ ROOT = Path(__file__).parent.parent
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the engine's process is started again. Each pause is twice the one before, unless it has lived for
 longer than the longest."""
+WORKER_LIMIT = 60
+"""Seconds without a sign after which a worker is replaced. It gives none while it starts, which takes long when the
+engine, which starts at the same time, has all the cores."""
 END_SLACK = 3.0
 """Seconds beyond `drain` that the engine's process gets to end."""
 
@@ -65,7 +68,9 @@ class EngineKeeper:
     def _started(self) -> "subprocess.Popen[bytes]":
         # Its stdin stays open for as long as this process lives. In a group of its own, it hears no Ctrl-C: the
         # workers end first.
-        return subprocess.Popen(self._command, cwd=ROOT, stdin=subprocess.PIPE, process_group=0)
+        paths = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+        environ = os.environ | {"PYTHONPATH": paths.rstrip(os.pathsep)}
+        return subprocess.Popen(self._command, env=environ, stdin=subprocess.PIPE, process_group=0)
 
     def _keep(self) -> None:
         pause = FIRST_PAUSE
@@ -103,6 +108,7 @@ def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE
     """
     if config.transcript:
         raise ConfigError("--transcript needs a single process: the one that answers a request keeps its messages")
+    server.timeout_worker_healthcheck = WORKER_LIMIT
     listener = server.bind_socket()
     supervisor = Multiprocess(server, [listener])
     statuses: list[int] = []

@@ -9,12 +9,13 @@ import pytest
 
 from backends import channel, wire
 from config import Config
+from interface.engine import Tally
 from interface.errors import LoadError
 from interface.events import Finished, Token
 from interface.requests import EncodedRequest, GenerationRequest
 from study.common.engine import HELLO, ScriptedEngine
 from tests.support.asgi_client import until
-from tests.support.sharing import RawWorker, hosting
+from tests.support.sharing import HostedEngine, RawWorker, hosting
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio
@@ -276,3 +277,16 @@ async def test_a_secret_of_the_engine_is_no_business_of_its_workers(path: Path) 
         await worker.greet(path)
         assert host.workers == 1
     assert "a secret" not in str(wire.common_settings(Config(backend_key="a secret")))
+
+
+async def test_a_worker_may_leave_before_the_engine_has_loaded(path: Path) -> None:
+    host = HostedEngine(Config())
+    server = await asyncio.get_running_loop().create_unix_server(host.connect, str(path))
+    worker = RawWorker()
+    await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))
+    worker.channel.send(wire.Hello(wire.PROTOCOL, wire.common_settings(Config()), Tally()))
+    await until(lambda: host.workers == 1)
+    worker.channel.close()
+    await until(lambda: host.workers == 0)
+    server.close()
+    await host.close("it ends")

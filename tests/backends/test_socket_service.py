@@ -26,11 +26,15 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("serving.driver.WELCOME_LIMIT", 5.0)
     return tmp_path / "engine.sock"
 
 
-async def test_a_worker_waits_for_its_engine_and_says_meanwhile_that_it_loads(path: Path) -> None:
+async def test_a_worker_waits_for_its_engine_and_says_meanwhile_that_it_loads(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.driver.WELCOME_LIMIT", 0.01)
     waiting = asyncio.create_task(worker_that_says_when_it_is_ready(path))
     await asyncio.sleep(0.1)
     assert not waiting.done()
@@ -46,6 +50,13 @@ async def worker_that_says_when_it_is_ready(path: Path) -> str:
         before = driver.status
         await until(lambda: driver.status == "ok")
         return before
+
+
+async def test_a_worker_takes_no_connections_before_an_engine_that_is_there_has_welcomed_it(path: Path) -> None:
+    async with hosting(path):
+        driver = assemble(lambda driver: driver, load=load_service, config=Config(socket=str(path))).driver
+        async with driver.running():  # a server listens after this
+            assert driver.status == "ok"
 
 
 async def test_when_the_engine_dies_streams_are_told_and_requests_are_taken_again_from_the_next_one(path: Path) -> None:

@@ -142,9 +142,9 @@ CLAIMS = {
         "the stream says so: the client raises 'out of memory' after 'The answer is'",
     ],
     "19_where_the_engine_lives": [
-        "in the loop: during a step /health is not answered; at its death the stream is cut off, and the server is gone",
-        "on a thread: during a step /health is answered; at its death the stream is cut off, and the server is gone",
-        "in a process: during a step /health is answered; at its death the stream is told, and the server answers",
+        "in the loop: during a step /health is not answered; at its death the stream is cut off, the server is gone",
+        "on a thread: during a step /health is answered; at its death the stream is cut off, the server is gone",
+        "in a process: during a step /health is answered; at its death the stream is told, the server answers",
     ],
 }
 
