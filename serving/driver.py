@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -30,7 +29,7 @@ from serving.connection import running_server
 from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
-from serving.metrics import Metrics, State
+from serving.metrics import Metrics
 from serving.status import EngineStatus
 from serving.supervised import refuse_several_models
 from serving.threads import in_daemon_thread
@@ -92,18 +91,8 @@ class Driver:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
     def vitals(self) -> Vitals:
-        state = State(
-            counters=self.counters(),
-            is_ready=self.status == "ok",
-            has_failed=self._status.has_failed,
-            cache_tokens=self._cache_tokens(),
-            slots=self.config.max_streams,
-            context=self._context,
-            model=self.models[0],
-        )
         others = None if self._shared is None else self._shared.others()
-        metrics = partial(self.metrics.text, state, others)
-        return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
+        return self._status.vitals(self.counters(), self.metrics, self._cache_tokens(), self._context, others)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

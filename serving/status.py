@@ -3,12 +3,16 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from config import Config
+from interface.engine import Counters, Tally
 from interface.errors import EngineFailed, EngineUnavailable, LoadError
+from interface.vitals import Vitals
 from serving.logs import set_up_logging
+from serving.metrics import Metrics, State
 
 log = logging.getLogger("engine")
 
@@ -36,6 +40,21 @@ class EngineStatus:
             return tuple(self._config.model_name.split(","))
         path = Path(self._config.model)
         return (path.name if path.is_absolute() or path.exists() else self._config.model,)
+
+    def vitals(
+        self, counters: Counters, metrics: Metrics, cache_tokens: int, context: int, others: Tally | None = None
+    ) -> Vitals:
+        """What a driver says of itself: this, and what it counts. `others` share its engine."""
+        state = State(
+            counters=counters,
+            is_ready=self.text == "ok",
+            has_failed=self.has_failed,
+            cache_tokens=cache_tokens,
+            slots=self._config.max_streams,
+            context=context,
+            model=self.models[0],
+        )
+        return Vitals(self.text, self.has_failed, state.model, counters, partial(metrics.text, state, others))
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""

@@ -11,7 +11,6 @@ Invariants:
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 from backends.own_engine import load_engine
@@ -23,7 +22,8 @@ from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
 from serving.mailbox import Mailbox
-from serving.metrics import Metrics, State
+from serving.metrics import Metrics
+from serving.request_log import RequestLog
 from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
@@ -71,8 +71,13 @@ class Generation:
             return
         self._is_closed = True
         self._driver.forget(self)
-        self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
-        self._mailbox.log.write()
+        self.log.prompt_tokens = sum(self.prompt_tokens)
+        self._driver.count_generation(self.log)
+        self.log.write()
+
+    @property
+    def log(self) -> RequestLog:
+        return self._mailbox.log
 
     @property
     def open_sequences(self) -> set[SequenceId]:
@@ -80,6 +85,7 @@ class Generation:
 
     def take(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
         """The engine's sink; called on the stepping thread."""
+        self._driver.count_step(events)
         if not self._is_closed:
             for sequence_id, event in events:
                 self._mailbox.put(sequence_id, event)
@@ -100,6 +106,7 @@ class Driver:
         self._engine: EngineProtocol | None = None
         self._turns = Turns(self._step)
         self._lock = threading.Lock()
+        self._counting = threading.Lock()  # many threads count, and none of them knows what the others hold
         self._open: set[Generation] = set()
         self._is_started = False
 
@@ -122,17 +129,10 @@ class Driver:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
     def vitals(self) -> Vitals:
-        state = State(
-            counters=self.counters(),
-            is_ready=self.status == "ok",
-            has_failed=self._status.has_failed,
-            cache_tokens=0,
-            slots=self.config.max_streams,
-            context=0,
-            model=self.models[0],
-        )
-        metrics = partial(self._metrics.text, state)
-        return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
+        with self._lock:
+            cache_tokens = sum(one.log.tokens for one in self._open if one.log.completion_tokens)
+        context = 0 if self._engine is None else self._engine.info.context
+        return self._status.vitals(self.counters(), self._metrics, cache_tokens, context)
 
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""
@@ -175,6 +175,14 @@ class Driver:
             for sequence_id in generation.open_sequences:
                 self._engine.abort(sequence_id)
             self._turns.step()
+
+    def count_step(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        with self._counting:
+            self._metrics.step(events)
+
+    def count_generation(self, log: RequestLog) -> None:
+        with self._counting:
+            self._metrics.generation(log)
 
     def _load_engine(self) -> None:
         self._engine = self._status.load(self._load)

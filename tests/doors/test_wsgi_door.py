@@ -166,6 +166,16 @@ def test_close_in_the_middle_of_a_stream_stops_its_request(service: WsgiService)
     assert service.driver.counters().running == 0
 
 
+def test_the_metrics_count_what_this_door_has_answered(service: WsgiService) -> None:
+    with service.open_generate("count 5") as stream:
+        while stream.next_event().get("finish_reason") is None:
+            pass
+    metrics = service.request("GET", "/metrics").body.decode()
+    assert 'engine_requests_total{finish_reason="stop"} 1.0' in metrics
+    assert "engine_time_to_first_token_seconds_count 1.0" in metrics
+    assert "engine_inter_token_seconds_count 4.0" in metrics
+
+
 def test_close_before_the_first_block_was_asked_for_stops_the_request_too(service: WsgiService) -> None:
     service.open_generate("count 100").close()
     assert service.engine.aborted == [1]
