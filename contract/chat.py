@@ -111,6 +111,10 @@ class ToolChoice:
     name: str | None = None
     allowed: Sequence[str] | None = None
 
+    @property
+    def forces_a_call(self) -> bool:
+        return self.mode == "required" or self.name is not None
+
 
 # --- The prompt -------------------------------------------------------------------------------------------------------
 

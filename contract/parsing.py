@@ -1,4 +1,4 @@
-"""What is checked of every body, whatever its endpoint, before the endpoint parses it: is it text, is it small?"""
+"""Checks every body before its endpoint parses it: that it is text, and that it is not too large to parse."""
 
 import codecs
 
@@ -8,7 +8,7 @@ from contract.endpoints import Call, Endpoint, Incoming, Question
 from contract.refusals import Refusal
 
 MAX_FIELDS = 4096
-"""Members of one object in a body. What is wrong with a member costs more to tell than to send."""
+"""Members of a body, or of an object directly in it. To report an unknown member costs more than to send one."""
 MAX_STRINGS = 32_768
 """Strings in a body, the names of fields among them. A megabyte has room for 250,000, each an object in the memory."""
 MAX_CONTAINERS = 16_384
@@ -32,7 +32,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
 
 
 def what_is_no_text(body: bytes) -> str | None:
-    """Say in a sentence that helps why a body is no UTF-8; a JSON parser would name a column at best."""
+    """Return why a body is not UTF-8, in a sentence that helps; a JSON parser would name a column at best."""
     if body.startswith(GZIP):
         return "Expected plain JSON, got a body that is compressed with gzip"
     if body.startswith(codecs.BOM_UTF8):
@@ -65,7 +65,7 @@ def check_counts(body: bytes) -> None:
 
 
 def check_fields(body: bytes) -> None:
-    """Refuse, with 413, a body whose objects have too many members."""
+    """Refuse, with 413, a body that has too many members, or an object directly in it that has."""
     if body.count(b":") <= MAX_FIELDS:
         return
     try:

@@ -39,6 +39,8 @@ REFUSALS: tuple[type[Exception], ...] = (Refusal, RequestError, QueueFull, Engin
 """Everything that `refusal` has an answer to."""
 
 RETRY = {"retry-after": "1"}
+DO_NOT_RETRY = {"x-should-retry": "false"}
+"""The official clients try again after a 500, unless this header tells them that it would be useless."""
 
 
 class Dialect(Protocol):

@@ -1,5 +1,6 @@
 """The one table that the doors and the OpenAPI document go through, and which path speaks which dialect."""
 
+from contract.anthropic.dialect import DIALECT as ANTHROPIC
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
@@ -28,6 +29,7 @@ DIALECTS.by_prefix |= {
     "/v1": completions.DIALECT,
     "/v1/chat/completions": chat.DIALECT,
     "/v1/responses": responses.DIALECT,
+    "/v1/messages": ANTHROPIC,
     "/tokenize": OpenAIDialect(),
     "/detokenize": OpenAIDialect(),
     "/tokenizer_info": OpenAIDialect(),

@@ -122,7 +122,8 @@ class EngineProtocol(Lexicon, Protocol):
 class EngineService(Protocol):
     """An engine as a driver sees it. Everything is called on the event loop's thread, and answers there.
 
-    Nothing that is passed here or returned is a function, so the engine may be in another process.
+    Apart from the callbacks of `start`, nothing that is passed here or returned is a function, so the engine may be in
+    another process.
     """
 
     async def start(

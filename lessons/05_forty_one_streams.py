@@ -5,8 +5,8 @@ same one for plain `def` endpoints and for files. So 40 streams that wait for th
 `def` from answering, and the 41st stream waits although the model might have room for it.
 
 A limiter of their own frees the others, and still takes a thread for each stream. But an engine makes the tokens of all
-its streams in one step, so one thread that steps is enough. The service has one, and two that tokenize prompts, each
-kind with its own limiter.
+its streams in one step, so one thread that steps is enough. The service has one, and a few that parse bodies and
+tokenize prompts, each kind with its own limiter.
 
 In the service: backends/stepped.py: SteppedService.start; backends/stepped.py: SteppedService.submit.
 """

@@ -8,7 +8,7 @@ reason and is often tried again.
 What a client can tell apart is an event with the error in it, before the end. The SDKs of OpenAI and Anthropic raise an
 exception for it.
 
-In the service: contract/generate.py: GenerateWriter; contract/openai/dialect.py: OpenAIDialect.
+In the service: contract/generate.py: GenerateWriter; contract/openai/dialect.py: failure_frame.
 """
 
 import json

@@ -1,5 +1,10 @@
 """Carries generations between a door and an engine: drivers, streams, shutdown, and everything around a server.
 
-`driver` is for the two ASGI doors, `sync_driver` for callers that block. `generation` is the life of one stream,
-`shutdown` the end of all of them. `command_line`, `demo`, `logs` and `transcript` surround a server.
+The modules, by what they belong to:
+
+    generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`, `status`
+    requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
+    connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them
+    processes       `command_line`, `flags`, `demo`, `workers`, `engine_process`, `supervised`, `shutdown`, `threads`
+    records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -97,7 +97,7 @@ class Access:
     def _warn_of(self, address: str) -> None:
         if self._may_warn and address and _is_address(address) and not ipaddress.ip_address(address).is_loopback:
             self._may_warn = False
-            log.warning("Asked from another machine, and no key is needed: anybody may. Set ENGINE_API_KEYS.")
+            log.warning("A request has come from another machine, and no key is required. Set ENGINE_API_KEYS.")
 
 
 def _digest(key: str) -> bytes:

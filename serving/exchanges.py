@@ -53,7 +53,7 @@ class Exchange:
             self.cancel_scope.cancel()
 
 
-CURRENT: ContextVar[Exchange | None] = ContextVar("the exchange that is being answered", default=None)
+CURRENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 class Exchanges:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import RETRY, Refusal, overflow_message
+from contract.refusals import DO_NOT_RETRY, RETRY, Refusal, overflow_message
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
 
@@ -18,8 +18,6 @@ TYPES = {
     503: "overloaded_error",
 }
 """What a status is called; every other one is an `invalid_request_error`."""
-GIVE_UP = {"x-should-retry": "false"}
-"""Tells the SDKs that another try is useless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class AnthropicDialect:
             case RequestError():
                 return error_answer(400, str(error))
             case EngineFailed():
-                return error_answer(500, str(error), GIVE_UP)
+                return error_answer(500, str(error), DO_NOT_RETRY)
             case QueueFull() | EngineUnavailable():
                 return error_answer(503, str(error), RETRY)
         raise TypeError(f"expected one of REFUSALS, got {error!r}")

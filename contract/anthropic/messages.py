@@ -20,7 +20,6 @@ from contract.anthropic.message_builder import MessageBuilder
 from contract.anthropic.request import CountTokensBody, MessagesBody
 from contract.bodies import check_model, read_body
 from contract.endpoints import Accepted, Endpoint, Incoming, Question
-from contract.refusals import DIALECTS
 from contract.sse import FrameTemplate, frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
@@ -177,5 +176,3 @@ COUNT_TOKENS = Endpoint(
     refusals=REFUSALS,
     error=ErrorBody,
 )
-
-DIALECTS.by_prefix["/v1/messages"] = DIALECT

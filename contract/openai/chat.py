@@ -18,7 +18,7 @@ def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
     body = read_body(ChatBody, incoming.body)
     model = check_model(body.model, incoming.models)
     body.check()
-    grammar = None if body.forces_a_call else body.grammar()  # a forced call has a grammar of its own
+    grammar = None if body.tool_choice.forces_a_call else body.grammar()  # a forced call has a grammar of its own
     requests = body.requests(
         [body.conversation()],
         body.params(

@@ -142,10 +142,6 @@ class ChatBody(SamplingFields):
     def chosen_max_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
-    @property
-    def forces_a_call(self) -> bool:
-        return self.tool_choice.mode == "required" or self.tool_choice.name is not None
-
     def check(self) -> None:
         """Raises Refusal."""
         self.check_stream_options()

@@ -6,15 +6,13 @@ The statuses decide which exception openai-python raises, and whether it tries a
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import RETRY, Refusal, overflow_message
+from contract.refusals import DO_NOT_RETRY, RETRY, Refusal, overflow_message
 from contract.sse import frame
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError, UnusablePrompt
 from interface.events import Failed
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
-DO_NOT_RETRY = {"x-should-retry": "false"}
-"""The official clients try again after a 500, unless this header tells them that it would be useless."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,13 +104,9 @@ class ResponsesBody(InputBody, SamplingFields):
         """How many alternatives to report; None if no log probabilities are wanted."""
         return self.top_logprobs or 0 if LOGPROBS in self.include or self.top_logprobs else None
 
-    @property
-    def forces_a_call(self) -> bool:
-        return self.tool_choice.mode == "required" or self.tool_choice.name is not None
-
     def text_grammar(self) -> Grammar | None:
         """Raises Refusal."""
-        if self.forces_a_call:
+        if self.tool_choice.forces_a_call:
             return None  # a forced call has a grammar of its own
         wanted = None if self.text is None or self.text.format is None else self.text.format.as_grammar()
         return wanted or self.grammar()

@@ -37,7 +37,7 @@ class NativeChooser:
     """
 
     def __init__(self) -> None:
-        self._library = build(SOURCE, {"BF16": 0, "INT8": 0})
+        self._library = build(SOURCE, {"BF16": 0})
         self._library.choose.restype = None
         self._threads = torch.get_num_threads()
 

@@ -24,8 +24,8 @@ Direction = Literal["scope", "receive", "send"]
 
 PREFIX = "/transcript/"
 END = b"event: end\ndata: {}\n\n"
-QUIET_PATHS = ("/health",)
-"""Not written down: a pulse of health checks would soon push out everything else."""
+QUIET_PATHS = frozenset(contract.REPORTS)
+"""Not written down: probes and scrapes come every few seconds, and would soon push out everything else."""
 
 
 @dataclass(frozen=True, slots=True)
