@@ -40,6 +40,20 @@ FOUR_NORMS = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 """Gemma 2 and 3 have norms after attention and MLP too."""
+EXPERTS = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.gate",
+    "ffn_up_exps": "mlp.experts.up",
+    "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+"""The weights of Qwen's mixtures of experts."""
+GATES, UPS, GATES_AND_UPS = "mlp.experts.gate.weight", "mlp.experts.up.weight", "mlp.experts.gate_up_proj"
+DOWNS = "mlp.experts.down_proj.weight"
+ROWS = ("ffn_gate_inp_shexp",)
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that belong to the configuration: one factor for each frequency."""
@@ -77,11 +91,21 @@ class Weight:
 
     blocks: Blocks
     offset: float = 0.0
+    below: Blocks | None = None  # of the same experts, whose rows come after these
+    is_row: bool = False  # a vector in the file, a matrix of one row in the model
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = (1, *self.blocks.shape) if self.is_row else self.blocks.shape
+        return shape if self.below is None else (shape[0], shape[1] + self.below.shape[1], *shape[2:])
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
-        if not self.offset:
-            return self.blocks.dequantized(dtype)
-        return (self.blocks.dequantized(torch.float32) - self.offset).to(dtype)
+        if self.offset:
+            return (self.blocks.dequantized(torch.float32) - self.offset).to(dtype)
+        numbers = self.blocks.dequantized(dtype)
+        if self.below is not None:
+            numbers = torch.cat([numbers, self.below.dequantized(dtype)], dim=1)
+        return numbers.view(self.shape)
 
 
 class Lazy:
@@ -89,7 +113,7 @@ class Lazy:
 
     def __init__(self, weight: Weight, dtype: torch.dtype) -> None:
         self._weight, self._dtype = weight, dtype
-        self.shape = weight.blocks.shape
+        self.shape = weight.shape
 
     def __getitem__(self, _: object) -> Tensor:
         return self._weight.dequantized(self._dtype)
@@ -122,8 +146,20 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
         if architecture.has_paired_rows and own in heads:
             blocks = _unpaired(file, blocks, heads[own])
         offset = architecture.norm_offset if own.endswith("norm") else 0.0
-        weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(blocks, offset)
+        weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(blocks, offset, is_row=own in ROWS)
+    for name in [name for name in weights if name.endswith(DOWNS)]:
+        weights[name.removesuffix(".weight")] = weights.pop(name)
+    for name in [name for name in weights if name.endswith(GATES)]:
+        if (up := weights.pop(name.replace(GATES, UPS), None)) is not None:
+            weights[name.replace(GATES, GATES_AND_UPS)] = _joined(file, weights.pop(name).blocks, up.blocks)
     return weights
+
+
+def _joined(file: GGUFFile, gate: Blocks, up: Blocks) -> Weight:
+    """What llama.cpp has in two tensors [experts, rows, inputs], as transformers has it in one."""
+    if len(gate.shape) != 3 or gate.shape != up.shape:
+        raise BadGGUF(file.path, f"tensors {gate.name} and {up.name} are {gate.shape} and {up.shape}; expected experts")
+    return Weight(gate, below=up)
 
 
 def _name(stem: str, layer: Mapping[str, str]) -> str:
@@ -148,8 +184,11 @@ def _unpaired(file: GGUFFile, blocks: Blocks, heads: int) -> Blocks:
 def _common(file: GGUFFile) -> dict[str, Any]:
     """What every architecture here has under the same names."""
     prefix = file.architecture
-    if file.get(f"{prefix}.expert_count", int, 0):
-        raise BadGGUF(file.path, f"a mixture of experts of architecture {prefix} is not supported in GGUF")
+    if file.get(f"{prefix}.expert_count", int, 0) and prefix not in MIXTURES:
+        raise BadGGUF(
+            file.path,
+            f"a mixture of experts of architecture {prefix} is not supported in GGUF; expected {' or '.join(MIXTURES)}",
+        )
     for key in CHANGING:
         if (value := file.metadata.get(f"{prefix}.{key}")) is not None:
             raise BadGGUF(file.path, f"{prefix}.{key} is {value}, which is not supported")
@@ -287,6 +326,24 @@ def _qwen2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return {"use_sliding_window": False}
 
 
+def _qwen3_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_experts": _count(file, "expert_count"),
+        "num_experts_per_tok": _count(file, "expert_used_count"),
+        "moe_intermediate_size": _count(file, "expert_feed_forward_length"),
+        "norm_topk_prob": True,  # as llama.cpp computes it; no file says so
+    }
+
+
+def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    shared = _count(file, "expert_shared_feed_forward_length")
+    return _qwen3_moe(file, common) | {
+        "shared_expert_intermediate_size": shared,
+        "norm_topk_prob": False,
+        "use_sliding_window": False,
+    }
+
+
 def _gemma(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
 
@@ -347,11 +404,15 @@ ARCHITECTURES = {
     "mistral": Architecture("mistral", _mistral, LAYER, has_paired_rows=True),
     "qwen2": Architecture("qwen2", _qwen2, LAYER),
     "qwen3": Architecture("qwen3", lambda file, common: {}, LAYER),
+    "qwen2moe": Architecture("qwen2_moe", _qwen2_moe, LAYER | EXPERTS),
+    "qwen3moe": Architecture("qwen3_moe", _qwen3_moe, LAYER | EXPERTS),
     "gemma": Architecture("gemma", _gemma, LAYER, norm_offset=1.0),
     "gemma2": Architecture("gemma2", _gemma2, LAYER | FOUR_NORMS, norm_offset=1.0),
     "gemma3": Architecture("gemma3_text", _gemma3, LAYER | FOUR_NORMS, norm_offset=1.0),
     "phi3": Architecture("phi3", _phi3, LAYER | {"ffn_up": "mlp.gate_up_proj"}),
 }
+
+MIXTURES = ("qwen2moe", "qwen3moe")
 
 
 def _architecture(file: GGUFFile) -> Architecture:

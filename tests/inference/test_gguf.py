@@ -20,7 +20,9 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 from transformers.integrations.gguf.kernels import dequantize_blocks
 
@@ -55,11 +57,15 @@ SHAPE: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 TIED: dict[str, Any] = SHAPE | {"tie_word_embeddings": True, "head_dim": 16}
+WIDE: dict[str, Any] = {"head_dim": 16}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
     "mistral": MistralConfig(**SHAPE, head_dim=16, sliding_window=WINDOW),
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "qwen2moe": Qwen2MoeConfig(**SHAPE, **EXPERTS, shared_expert_intermediate_size=32),
+    "qwen3moe": Qwen3MoeConfig(**SHAPE, **EXPERTS, **WIDE, norm_topk_prob=True),
     "gemma": GemmaConfig(**TIED),
     "gemma2": Gemma2Config(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
     "gemma3": Gemma3TextConfig(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),

@@ -32,6 +32,11 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
     "mlp.gate_up_proj": "ffn_up",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
 GEMMA_NAMES = {
     "post_attention_layernorm": "post_attention_norm",
@@ -56,7 +61,7 @@ def write_gguf(
         extra: more tensors, by their names in the file.
         metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
     """
-    architecture = model.config.model_type.removesuffix("_text")
+    architecture = model.config.model_type.removesuffix("_text").replace("_moe", "moe")
     # Split by size: no other way starts a new file at a tensor of our choice in this version of gguf.
     writer = GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
     entries = _model_entries(architecture, model.config) | _tokenizer_entries(tokenizer)
@@ -78,21 +83,35 @@ def write_gguf(
 
 
 def _tensors(architecture: str, model: PreTrainedModel) -> dict[str, Tensor]:
-    config, tensors = model.config, {}
+    config = model.config
+    tensors: dict[str, Tensor] = {}
     names = NAMES | (GEMMA_NAMES if architecture in ("gemma2", "gemma3") else {})
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for name, weight in model.state_dict().items():
+        if ".experts." in name:
+            tensors |= _experts(name, weight)
+            continue
         stem, _, suffix = name.rpartition(".")
         if stem == "lm_head" and config.tie_word_embeddings:
             continue
         own = names[stem.split(".", 3)[3]] if stem.startswith("model.layers.") else names[stem]
         if architecture in PAIRED and own in heads:
             weight = paired(weight, heads[own])
+        if own == "ffn_gate_inp_shexp":
+            weight = weight[0]
         if architecture.startswith("gemma") and own.endswith("norm"):
             weight = weight + 1
         place = f"blk.{stem.split('.')[2]}." if stem.startswith("model.layers.") else ""
         tensors[f"{place}{own}.{suffix}"] = weight
     return tensors
+
+
+def _experts(name: str, weight: Tensor) -> dict[str, Tensor]:
+    place = f"blk.{name.split('.')[2]}"
+    if name.endswith("down_proj"):
+        return {f"{place}.ffn_down_exps.weight": weight}
+    gates, ups = weight.chunk(2, dim=1)
+    return {f"{place}.ffn_gate_exps.weight": gates, f"{place}.ffn_up_exps.weight": ups}
 
 
 def paired(weight: Tensor, heads: int) -> Tensor:
@@ -115,6 +134,10 @@ def _model_entries(architecture: str, config: PreTrainedConfig) -> dict[str, Any
         f"{architecture}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
         f"{architecture}.attention.sliding_window": getattr(config, "sliding_window", None),
         f"{architecture}.rope.dimension_count": head_dim,
+        f"{architecture}.expert_count": getattr(config, "num_experts", None),
+        f"{architecture}.expert_used_count": getattr(config, "num_experts_per_tok", None),
+        f"{architecture}.expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),
+        f"{architecture}.expert_shared_feed_forward_length": getattr(config, "shared_expert_intermediate_size", None),
     }
 
 
