@@ -14,6 +14,7 @@ from inference.text.grammar import CompiledGrammar, GrammarCompiler, Thought
 from inference.text.prompt_length import tokens_at_least
 from inference.text.response_parser import Parser, ResponseFormat, Tools
 from inference.text.templates import ChatTemplate, Rendered
+from inference.text.tool_forms import ToolForm
 from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
 from interface.engine import Tokenized
 from interface.errors import PromptTooLong, UnusablePrompt
@@ -28,9 +29,11 @@ class ResponseReader:
     begun: str
     tools: Tools | None
     parallel: bool
+    guaranteed: ToolForm | None
+    """The form that a grammar makes all calls take."""
 
     def start(self) -> Parser:
-        return self.format.parser(self.begun, self.tools, self.parallel)
+        return self.format.parser(self.begun, self.tools, self.parallel, self.guaranteed)
 
 
 class PromptEncoder:
@@ -100,7 +103,8 @@ class PromptEncoder:
         its_format = self._format_for(prompt)
         if its_format is None or its_format.is_plain(has_tools=tools is not None):
             return None
-        return ResponseReader(its_format, its_format.begun(prompt_text), tools, prompt.parallel_tool_calls)
+        guaranteed = its_format.form if wants_grammar(prompt) else None
+        return ResponseReader(its_format, its_format.begun(prompt_text), tools, prompt.parallel_tool_calls, guaranteed)
 
     def grammar(self, request: GenerationRequest, reader: ResponseReader | None) -> CompiledGrammar | None:
         """Return the grammar of the answer, if the request or its tools ask for one.

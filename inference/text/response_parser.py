@@ -7,6 +7,7 @@ Invariants:
     1. However a text is cut into pieces, the joined parts are the same.
     2. What is no tool call after all, because its JSON is broken or cut off, is content, letter for letter.
     3. White space between the parts belongs to the template, not to them.
+    4. Where a grammar guarantees the form of calls, each is told as it is made, and stays a call if it is cut off.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from transformers.utils.chat_parsing.response_templates import (
     load_response_template,
 )
 
+from inference.text.call_reader import CallReader
 from inference.text.tool_forms import FAMILIES, FORMS, HERMES, HERMES_FAMILY, Spec, ToolForm, response_template
 from interface.events import Part, TextPart, ToolCallPart
 
@@ -79,18 +81,21 @@ class ResponseFormat:
         """Whether there is nothing to find, so that an answer needs no parser."""
         return self.reasoning is None and not has_tools
 
-    def parser(self, begun: str, tools: Tools | None, parallel: bool = True) -> "Parser":
+    def parser(
+        self, begun: str, tools: Tools | None, parallel: bool = True, guaranteed: ToolForm | None = None
+    ) -> "Parser":
         """A parser of one answer.
 
         Args:
             begun: the part of the answer that is in the prompt; see `begun`.
             tools: without any, what looks like a tool call is content.
             parallel: whether the answer may hold several calls; those after the first are left out if not.
+            guaranteed: the form that all calls have, if a grammar guarantees it.
         """
         fields = {name: field for name, field in self._template.fields.items() if tools or name != CALLS_FIELD}
-        return Parser(
-            dataclasses.replace(self._template, fields=fields, defaults={}), begun, tools, parallel, self.has_bare_calls
-        )
+        template = dataclasses.replace(self._template, fields=fields, defaults={})
+        reader = None if guaranteed is None else CallReader(guaranteed)
+        return Parser(template, begun, tools, parallel, self.has_bare_calls, reader)
 
     def _reads(self, form: ToolForm) -> bool:
         """Whether a call in this form is understood."""
@@ -111,12 +116,20 @@ class Parser:
     """The parser of one answer."""
 
     def __init__(
-        self, template: ResponseTemplate, begun: str, tools: Tools | None, parallel: bool, has_bare_calls: bool
+        self,
+        template: ResponseTemplate,
+        begun: str,
+        tools: Tools | None,
+        parallel: bool,
+        has_bare_calls: bool,
+        reader: CallReader | None,
     ) -> None:
         self._template = template
         self._tools: list[Any] = [dict(tool) for tool in tools or ()]
         self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
         self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
+        self._reader = reader
+        self._is_read = False  # whether the open region holds calls that have been told already
         self._stream = ResponseParser(_as_text(template), prefix=begun)
         self._unread = begun  # text that was fed and has not come back in an event
         self._skipped = 0  # how much of that is of the prompt
@@ -153,24 +166,53 @@ class Parser:
             field = self._template.fields[event["field"]]
             match event["type"]:
                 case "region_open":
-                    self._open(field)
+                    parts += self._open(field)
                 case "region_chunk":
                     parts += self._text(field.name, self._read(event["text"]))
                 case "region_close":
                     parts += self._close(field)
         return parts
 
-    def _open(self, field: ResponseTemplateField) -> None:
-        self._field, self._body = field.name, ""
-        self._opening = self._read_delimiter(field.open_re)
+    def _open(self, field: ResponseTemplateField) -> list[Part]:
+        opening = self._read_delimiter(field.open_re)
+        self._field, self._body, self._opening, self._is_read = field.name, "", "", False
+        if self._is_in_call:
+            return self._text(field.name, opening)
+        self._opening = opening
         if field.name in REASONING_FIELDS:
             self._begin_part()
+        return self._begin_call() if field.name == CALLS_FIELD else []
+
+    @property
+    def _is_in_call(self) -> bool:
+        """Whether the text belongs to a call, even if it looks like something else: its arguments may hold anything."""
+        return self._reader is not None and self._reader.is_inside
+
+    def _in_call(self, name: str, text: str) -> list[Part]:
+        """Take a piece of a call that is told as it is made."""
+        assert self._reader is not None
+        parts, rest = self._reader.feed(text)
+        if not self._reader.is_inside:
+            self._begin_part()
+        return [*parts, *self._text(name, rest)] if rest else parts
+
+    def _begin_call(self) -> list[Part]:
+        """Tell a call whose form is guaranteed, as soon as its name is there."""
+        rest = None if self._reader is None else self._reader.begin(self._opening + self._body)
+        if rest is None:
+            return []
+        self._opening, self._body, self._is_read = "", "", True
+        return self._in_call(CALLS_FIELD, rest)
 
     def _text(self, name: str, text: str) -> list[Part]:
+        if self._is_in_call:
+            return self._in_call(name, text)
         if name == CALLS_FIELD:
             self._body += text
-            return []
-        if text.isspace():
+            return self._begin_call()
+        if self._reader is not None:
+            text = self._reader.without_border(text)
+        if not text or text.isspace():
             if not self._is_after_part:
                 self._space.append(text)
             return []
@@ -184,6 +226,10 @@ class Parser:
     def _close(self, field: ResponseTemplateField) -> list[Part]:
         closing = self._read_delimiter(field.close_re)
         self._field = None
+        if self._is_in_call:
+            return self._text(field.name, closing)
+        if self._is_read:
+            return []
         if field.name in REASONING_FIELDS:
             self._begin_part()
         if field.name != CALLS_FIELD:

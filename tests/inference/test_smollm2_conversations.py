@@ -8,8 +8,9 @@ import pytest
 from config import Config
 from engine import Engine
 from interface.errors import UnsupportedFeature
-from interface.events import Part, ToolCallPart
+from interface.events import Part
 from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams
+from tests.support.answer_parts import calls_of
 from tests.support.chat_tokenizers import tool
 from tests.support.smollm2 import smollm2_file
 from tests.support.tiny_models import Inbox, run_until_idle
@@ -51,7 +52,8 @@ def test_it_answers_in_text_in_json_and_with_tool_calls(engine: Engine) -> None:
     assert json.loads(texts[1]) == {"capital": "Paris"}
     assert texts[2] == " Paris."
     parts: list[Part] = [part for token in inbox.tokens(with_tools.sequence_id) for part in token.parts or ()]
-    assert parts == [ToolCallPart("get_weather", '{"city": "Paris"}')]
+    ((name, arguments),) = calls_of(parts)
+    assert (name, json.loads(arguments)) == ("get_weather", {"city": "Paris"})
     assert {inbox.finish_reason(request.sequence_id) for request in requests} == {"stop"}
 
 
