@@ -35,6 +35,8 @@ MaskRow = NDArray[np.int32]
 SpecialTokens = Mapping[str, int]
 """The ids of the tokens that are no text for a grammar, by their text."""
 
+OTHERWISE = "otherwise"
+"""What a grammar of tools calls the grammar of an answer without calls."""
 WHITE_SPACE = r"[\x20\x0A]{1,16}"
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
@@ -122,7 +124,7 @@ class CompiledGrammar:
         return GrammarState(self._matcher.deep_copy(), self._vocabulary)
 
 
-_Key = tuple[Grammar, Thought | None]
+_Key = tuple[Grammar, Thought | None, Grammar | None]
 
 
 class GrammarCompiler:
@@ -141,23 +143,26 @@ class GrammarCompiler:
         self._token_trie: LLTokenizer | None = None
         self._special_tokens: SpecialTokens | None = None
 
-    def compile(self, grammar: Grammar, thought: Thought | None = None) -> CompiledGrammar:
+    def compile(
+        self, grammar: Grammar, thought: Thought | None = None, otherwise: Grammar | None = None
+    ) -> CompiledGrammar:
         """Return the compiled grammar, from the cache if it is there.
 
         Args:
             grammar: what the answer must match.
             thought: the reasoning that may come before.
+            otherwise: what a grammar of tools calls by that name.
 
         Raises:
             UnsupportedFeature: the model's tokenizer cannot be used with grammars.
             RequestError: the grammar cannot be enforced, or is too large; the message names the keyword or the place.
         """
-        key = (grammar, thought)
+        key = (grammar, thought, otherwise)
         if (compiled := self._cached(key)) is not None:
             return compiled
         with self._compile_lock:
             if (compiled := self._cached(key)) is None:
-                compiled = self._compile(grammar, thought)
+                compiled = self._compile(grammar, thought, otherwise)
                 self._keep(key, compiled)
         return compiled
 
@@ -178,18 +183,17 @@ class GrammarCompiler:
             while len(self._compiled) > self._capacity:
                 self._compiled.popitem(last=False)
 
-    def _compile(self, grammar: Grammar, thought: Thought | None) -> CompiledGrammar:
+    def _compile(self, grammar: Grammar, thought: Thought | None, otherwise: Grammar | None) -> CompiledGrammar:
         trie = self._trie()
         from llguidance import LLMatcher
 
-        try:
-            source = _source(grammar)
-        except ValueError as error:
-            raise _refusal(grammar, str(error)) from error
+        source = _checked_source(grammar)
+        if otherwise is not None:
+            source = _with_otherwise(source, _checked_source(otherwise))
         special = self._special()
         if thought is not None:
             source = _after_thought(source, thought, special)
-        if any(token in grammar.source for token in special):
+        if any(token in one.source for one in (grammar, otherwise) if one for token in special):
             source = _unforced(source)
         matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
         if matcher.is_error():
@@ -249,6 +253,14 @@ def _limits() -> "LLParserLimits":
     )
 
 
+def _checked_source(grammar: Grammar) -> str:
+    """The grammar in the form that llguidance reads. Raises RequestError."""
+    try:
+        return _source(grammar)
+    except ValueError as error:
+        raise _refusal(grammar, str(error)) from error
+
+
 def _source(grammar: Grammar) -> str:
     """The grammar in the form that llguidance reads. Raises ValueError."""
     from llguidance import LLMatcher
@@ -272,6 +284,12 @@ def _source(grammar: Grammar) -> str:
                 raise ValueError(str(error)) from error
         case "tools":
             return json.dumps({"grammars": [{"lark_grammar": grammar.source}]})
+
+
+def _with_otherwise(source: str, otherwise: str) -> str:
+    """A grammar in llguidance's form, with another that it refers to."""
+    body, *others = json.loads(otherwise)["grammars"]
+    return json.dumps({"grammars": [*json.loads(source)["grammars"], {**body, "name": OTHERWISE}, *others]})
 
 
 def _after_thought(source: str, thought: Thought, special: SpecialTokens) -> str:

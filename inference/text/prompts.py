@@ -17,7 +17,7 @@ from inference.text.templates import ChatTemplate, Rendered
 from inference.text.tool_forms import ToolForm
 from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
 from interface.engine import Tokenized
-from interface.errors import PromptTooLong, UnusablePrompt
+from interface.errors import PromptTooLong, UnsupportedFeature, UnusablePrompt
 from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, Grammar, Prompt, TokenPrompt
 
 
@@ -103,7 +103,7 @@ class PromptEncoder:
         its_format = self._format_for(prompt)
         if its_format is None or its_format.is_plain(has_tools=tools is not None):
             return None
-        guaranteed = its_format.form if wants_grammar(prompt) else None
+        guaranteed = its_format.form if _calls_have_grammar(request) else None
         return ResponseReader(its_format, its_format.begun(prompt_text), tools, prompt.parallel_tool_calls, guaranteed)
 
     def grammar(self, request: GenerationRequest, reader: ResponseReader | None) -> CompiledGrammar | None:
@@ -112,12 +112,14 @@ class PromptEncoder:
         Raises:
             RequestError: it cannot be enforced.
         """
-        calls = self._tool_grammar(request.prompt)
-        grammar = calls or request.grammar
-        if grammar is None:
-            return None
-        holds_anywhere = calls is None or (isinstance(request.prompt, ChatPrompt) and is_forced(request.prompt))
-        return self._compiler.compile(grammar, _thought(reader) if holds_anywhere else None)
+        calls = self._tool_grammar(request) if _calls_have_grammar(request) else None
+        if calls is None:
+            return None if request.grammar is None else self._compiler.compile(request.grammar, _thought(reader))
+        if is_forced(request.prompt):
+            return self._compiler.compile(calls, _thought(reader))
+        if request.grammar is None:
+            return self._compiler.compile(calls)  # reasoning is text as any other
+        return self._compiler.compile(calls, _thought(reader), otherwise=request.grammar)
 
     def hidden_tokens(self, encoded: EncodedRequest) -> Mapping[int, str]:
         """The special tokens that have no text in the answer, with their texts."""
@@ -160,13 +162,27 @@ class PromptEncoder:
             return self._hermes
         return self._format
 
-    def _tool_grammar(self, prompt: Prompt) -> Grammar | None:
-        if not isinstance(prompt, ChatPrompt) or not wants_grammar(prompt):
-            return None
+    def _tool_grammar(self, request: GenerationRequest) -> Grammar:
+        """The grammar of the calls. Raises RequestError."""
+        prompt = request.prompt
+        assert isinstance(prompt, ChatPrompt)
         its_format = self._format_for(prompt)
         if its_format is None or its_format.form is None:
-            return None
-        return tool_grammar(prompt, its_format.form, self._compiler.special_tokens())
+            raise UnsupportedFeature(
+                "This model writes tool calls in a form for which there is no grammar, so tools cannot be strict, nor "
+                "come with a grammar of the answer. Leave that out, or demand a call with tool_choice.",
+                "tools",
+            )
+        special = self._compiler.special_tokens()
+        return tool_grammar(prompt, its_format.form, special, has_otherwise=request.grammar is not None)
+
+
+def _calls_have_grammar(request: GenerationRequest) -> bool:
+    """Whether calls follow a grammar: they are forced, or strict, or all of the answer follows one."""
+    prompt = request.prompt
+    if not isinstance(prompt, ChatPrompt):
+        return False
+    return wants_grammar(prompt) or (request.grammar is not None and _offered(prompt) is not None)
 
 
 def _offered(prompt: ChatPrompt) -> Tools | None:

@@ -2,6 +2,8 @@
 
     calls: (first_0 | first_1) (separator (next_0 | next_1)){0,15} end
 
+A tool that may be called leaves room for text; or, where the answer has a grammar of its own, for that.
+
 Each tool is a rule of its own, so references within its schema stay within it. A special token stands in a Lark
 grammar by its id, not as text.
 """
@@ -11,29 +13,28 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from inference.text.grammar import SpecialTokens, json_schema, literal
+from inference.text.grammar import OTHERWISE, SpecialTokens, json_schema, literal
 from inference.text.tool_forms import ToolForm
 from interface.errors import RequestError
-from interface.requests import ChatPrompt, Grammar
+from interface.requests import ChatPrompt, Grammar, Prompt
 
 MOST_CALLS = 16
 """In one answer: without a limit, a small model may go on calling for ever."""
 NAME = re.compile(r"[\w.-]{1,64}")
 
 
-def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens) -> Grammar | None:
-    """The grammar that a conversation's tools and tool choice ask for; None if they ask for none.
+def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens, has_otherwise: bool = False) -> Grammar:
+    """The grammar of a conversation's tools and tool choice.
 
     Args:
         prompt: the conversation, with its tools.
         form: how the model writes calls.
         special: the tokens that are no text for the model.
+        has_otherwise: an answer without calls has a grammar of its own, here called `otherwise`.
 
     Raises:
         RequestError: the named tool is not among the tools, or a tool cannot be enforced.
     """
-    if not wants_grammar(prompt):
-        return None
     tools = list(_functions(prompt))
     must_call = is_forced(prompt)
     if prompt.named_tool is not None:
@@ -42,12 +43,15 @@ def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens) -> 
         wanted = "any tool" if prompt.named_tool is None else f"the tool {prompt.named_tool!r}"
         raise RequestError(f"tool_choice asks for {wanted}, which is not among the tools.", "tool_choice")
     most_calls = MOST_CALLS if prompt.parallel_tool_calls else 1
-    rules = [*_answer(form, special, must_call, most_calls), *_calls(form, special, tools, most_calls)]
+    answer = _answer(form, special, must_call, most_calls) if must_call or not has_otherwise else _either(form, special)
+    rules = [*answer, *_calls(form, special, tools, most_calls)]
     return Grammar("tools", "\n".join(rules))
 
 
-def is_forced(prompt: ChatPrompt) -> bool:
+def is_forced(prompt: Prompt) -> bool:
     """Whether the model must call a tool, so that a grammar alone has to know the form of calls."""
+    if not isinstance(prompt, ChatPrompt):
+        return False
     return prompt.named_tool is not None or prompt.tool_choice == "required"
 
 
@@ -84,6 +88,11 @@ def _answer(form: ToolForm, special: SpecialTokens, must_call: bool, most_calls:
         yield f"until: TEXT {literal(form.trigger, special)}"
     else:
         yield f"until[lazy]: TEXT {literal(form.trigger, special)}"
+
+
+def _either(form: ToolForm, special: SpecialTokens) -> Iterator[str]:
+    """An answer that is calls, or something else with a grammar of its own."""
+    yield f"start: {literal(form.trigger, special)} calls | @{OTHERWISE}"
 
 
 def _calls(

@@ -14,6 +14,7 @@ from interface.events import Finished, Part, TextPart, Token
 from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams
 from tests.support.answer_parts import calls_of
 from tests.support.chat_tokenizers import chat_tokenizer, tool
+from tests.support.parsed_answers import FORMS
 from tests.support.tiny_models import Inbox, run_until_idle, tiny_engine
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
@@ -165,6 +166,42 @@ def test_a_strict_tool_is_called_as_its_schema_says_or_not_at_all() -> None:
         assert content_of(tokens).count("<tool_call>") <= 1  # the same, before it had a name
     assert len(found) > 3
     assert {json.loads(arguments)["text"] for arguments in found} <= {"yes", "no"}
+
+
+@pytest.mark.parametrize("family", FAMILIES[1:])
+@pytest.mark.parametrize("says", [SAY, tool("say", text={"enum": ["yes", "no"]})], ids=["strict", "not strict"])
+def test_an_answer_is_a_call_or_what_its_own_grammar_demands(family: str, says: dict[str, Any]) -> None:
+    """A grammar of the answer must not keep the model from calling the tools that it is offered."""
+    engine = family_engine(family)
+    schema = {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]}
+    grammar = Grammar("json_schema", json.dumps({**schema, "additionalProperties": False}))
+    prompt = ChatPrompt([QUESTION], [says], parallel_tool_calls=False)
+    called = 0
+    for seed in range(6):
+        wanted = chat_tokenizer(family).encode(FORMS[family].trigger if seed % 2 else '{"x"', add_special_tokens=False)
+        bias = dict.fromkeys(wanted, 9.0) | end_soon(family)
+        tokens, end = ask(engine, prompt, grammar, seed=seed, max_tokens=900, logit_bias=bias)
+        assert end.finish_reason == "stop"
+        calls = calls_of(parts_of(tokens))
+        called += len(calls)
+        if calls:
+            ((name, arguments),) = calls
+            assert (name, json.loads(arguments)["text"] in ("yes", "no")) == ("say", True)
+            assert content_of(tokens) == ""
+        else:
+            assert isinstance(json.loads(content_of(tokens))["x"], bool)
+    assert 0 < called < 6
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_tools_are_refused_where_calls_have_no_grammar(strict: bool) -> None:
+    tokenizer = chat_tokenizer("hermes")
+    tokenizer.chat_template += "{# <tool_call><function=name> #}"
+    engine = tiny_engine(tokenizer=tokenizer, eos_ids=[1], context=1000)
+    grammar = None if strict else Grammar("json_schema", '{"type": "boolean"}')
+    with pytest.raises(RequestError, match="no grammar") as refused:
+        ask(engine, ChatPrompt([QUESTION], [tool("say", strict=strict)]), grammar)
+    assert refused.value.param == "tools"
 
 
 @pytest.mark.parametrize(("thinks_already", "bias"), [(True, 3.0), (False, 5.0)])
