@@ -12,64 +12,70 @@ NAME = r"[\w.-]+"
 
 
 class CallReader:
-    """Reads the calls of one answer, one after the other: `begin` one with its head, and `feed` it the rest."""
+    """Reads calls that follow one another: `begin` with the head of the first, and `feed` it the rest."""
 
     def __init__(self, form: ToolForm) -> None:
+        self._form = form
         name = f'"({NAME})"' if form.quotes_name else f"({NAME})"
         self._head = re.compile(re.escape(form.before_name) + name + re.escape(form.before_arguments))
-        self._after_arguments = form.after_arguments
-        self._borders = (form.separator, form.end)
-        self._border = ""  # how much there is of what stands between calls
-        self._may_be_border = False
+        self._next_begins = form.separator + form.before_name
+        self._next_head = re.compile(re.escape(form.separator) + self._head.pattern)
+        self.is_inside = False
+        """Whether calls have begun and are not over, so that text belongs to them, whatever it looks like."""
         self._name: str | None = None  # of a call that has not been told yet
-        self._in_arguments = False
-        self._left = ""  # what is still to come after the arguments
         self._scanner = _ObjectScanner()
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether a call has begun and is not over, so that the text belongs to it whatever it looks like."""
-        return self._in_arguments or bool(self._left)
+        self._left = ""  # what is still to come after the arguments
+        self._held = ""  # what may be the head of the next call
 
     def begin(self, text: str) -> str | None:
-        """Begin a call if its head is in the text; return what follows the head then."""
+        """Begin if the head of a call is in the text; return what follows the head then."""
         head = self._head.search(text)
-        if head is None:
-            return None
-        self._name, self._in_arguments, self._left = head[1], True, self._after_arguments
-        self._scanner = _ObjectScanner()
-        return text[head.end() :]
+        return None if head is None else self._begin(head)
 
     def feed(self, text: str) -> tuple[list[Part], str]:
-        """Take the next piece of the call; return what it adds to the answer, and what follows the call."""
+        """Take the next piece; return what it adds to the answer, and what follows the last call."""
         parts: list[Part] = []
-        if self._in_arguments:
-            end = self._scanner.end_in(text)
-            arguments, text = text[:end], text[end:]
-            self._in_arguments = not self._scanner.is_over
-            if arguments:
+        while self.is_inside and text:
+            if not self._scanner.is_over:
+                arguments, text = self._scanner.split(text)
                 parts.append(self._part(arguments))
-        if self._in_arguments:
-            return parts, ""
-        skipped = min(len(text), len(self._left))
-        self._left = self._left[skipped:]
-        self._border, self._may_be_border = "", not self._left
-        return parts, text[skipped:]
+            elif self._left:
+                skipped = min(len(text), len(self._left))
+                self._left, text = self._left[skipped:], text[skipped:]
+            else:
+                text = self._between(self._held + text)
+        return parts, text
 
-    def without_border(self, text: str) -> str:
-        """Take what stands between two calls, or after the last of them, from a text that follows a call."""
-        place = 0
-        while self._may_be_border and place < len(text):
-            self._border += text[place]
-            self._may_be_border = any(border.startswith(self._border) for border in self._borders)
-            place += self._may_be_border
-        return text[place:]
+    def finish(self) -> str:
+        """Return what was held back, when no more text will come."""
+        held, self._held, self.is_inside = self._held, "", False
+        return held
+
+    def _begin(self, head: re.Match[str]) -> str:
+        self.is_inside, self._held = True, ""
+        self._name, self._scanner, self._left = head[1], _ObjectScanner(), self._form.after_arguments
+        return head.string[head.end() :]
+
+    def _between(self, text: str) -> str:
+        """Find the next call, or the end of the last one; return what follows that."""
+        self._held = ""
+        if (head := self._next_head.match(text)) is not None:
+            return self._begin(head)
+        end = self._form.end
+        if end and text.startswith(end):
+            self.is_inside = False
+            return text[len(end) :]
+        if text.startswith(self._next_begins) or any(one.startswith(text) for one in (self._next_begins, end)):
+            self._held = text
+            return ""
+        self.is_inside = False
+        return text
 
     def _part(self, arguments: str) -> Part:
         name, self._name = self._name, None
         if name is None:
             return ArgumentsPart(arguments)
-        return ToolCallPart(name, arguments, is_whole=not self._in_arguments)
+        return ToolCallPart(name, arguments, is_whole=self._scanner.is_over)
 
 
 class _ObjectScanner:
@@ -81,8 +87,12 @@ class _ObjectScanner:
         self._is_escaped = False
         self.is_over = False
 
-    def end_in(self, text: str) -> int:
-        """How much of the text belongs to the object."""
+    def split(self, text: str) -> tuple[str, str]:
+        """What of the text belongs to the object, and what follows it."""
+        end = self._end_in(text)
+        return text[:end], text[end:]
+
+    def _end_in(self, text: str) -> int:
         for place, character in enumerate(text):
             if self._in_string:
                 self._take_of_string(character)

@@ -128,9 +128,9 @@ class Parser:
         self._tools: list[Any] = [dict(tool) for tool in tools or ()]
         self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
         self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
-        self._reader = reader
-        self._is_read = False  # whether the open region holds calls that have been told already
-        self._stream = ResponseParser(_as_text(template), prefix=begun)
+        self._reader: CallReader | None = None
+        self._template_as_text = _as_text(template)
+        self._stream = ResponseParser(self._template_as_text, prefix=begun)
         self._unread = begun  # text that was fed and has not come back in an event
         self._skipped = 0  # how much of that is of the prompt
         self._field: str | None = None
@@ -141,6 +141,7 @@ class Parser:
         self._parts_of(self._stream.initial_events)
         self._space, self._body = [], self._body if self._field == CALLS_FIELD else ""
         self._skipped = len(self._unread)
+        self._reader = reader  # a call that the prompt has begun is none of the answer's own
 
     @property
     def is_reasoning(self) -> bool:
@@ -149,16 +150,23 @@ class Parser:
 
     def feed(self, text: str) -> tuple[Part, ...]:
         """Take the next piece of the answer; return the parts that are certain now."""
-        self._unread += text
-        return tuple(_merged(self._parts_of(self._stream.feed(text))))
+        return tuple(_merged(self._fed(text)))
 
     def finish(self) -> tuple[Part, ...]:
         """Return what was held back, when no more text will come."""
+        parts = self._fed(self._reader.finish()) if self._reader is not None else []
         _, events = self._stream.finalize()
-        parts = self._parts_of(events)
+        parts += self._parts_of(events)
         if self._field not in REASONING_FIELDS:
             parts += self._content("".join(self._space))
         return tuple(_merged(parts))
+
+    def _fed(self, text: str) -> list[Part]:
+        parts: list[Part] = []
+        if self._reader is not None and self._reader.is_inside:
+            parts, text = self._reader.feed(text)
+        self._unread += text
+        return [*parts, *self._parts_of(self._stream.feed(text))] if text else parts
 
     def _parts_of(self, events: Iterable[Mapping[str, Any]]) -> list[Part]:
         parts: list[Part] = []
@@ -166,53 +174,43 @@ class Parser:
             field = self._template.fields[event["field"]]
             match event["type"]:
                 case "region_open":
-                    parts += self._open(field)
+                    self._open(field)
                 case "region_chunk":
                     parts += self._text(field.name, self._read(event["text"]))
                 case "region_close":
                     parts += self._close(field)
+                    continue
+            if (rest := self._call_begun()) is not None:
+                return parts + self._fed(rest)
         return parts
 
-    def _open(self, field: ResponseTemplateField) -> list[Part]:
-        opening = self._read_delimiter(field.open_re)
-        self._field, self._body, self._opening, self._is_read = field.name, "", "", False
-        if self._is_in_call:
-            return self._text(field.name, opening)
-        self._opening = opening
+    def _open(self, field: ResponseTemplateField) -> None:
+        self._field, self._body = field.name, ""
+        self._opening = self._read_delimiter(field.open_re)
         if field.name in REASONING_FIELDS:
             self._begin_part()
-        return self._begin_call() if field.name == CALLS_FIELD else []
 
-    @property
-    def _is_in_call(self) -> bool:
-        """Whether the text belongs to a call, even if it looks like something else: its arguments may hold anything."""
-        return self._reader is not None and self._reader.is_inside
+    def _call_begun(self) -> str | None:
+        """Leave a region to the reader of calls if one has begun there; return what follows the call's head then.
 
-    def _in_call(self, name: str, text: str) -> list[Part]:
-        """Take a piece of a call that is told as it is made."""
-        assert self._reader is not None
-        parts, rest = self._reader.feed(text)
-        if not self._reader.is_inside:
-            self._begin_part()
-        return [*parts, *self._text(name, rest)] if rest else parts
-
-    def _begin_call(self) -> list[Part]:
-        """Tell a call whose form is guaranteed, as soon as its name is there."""
-        rest = None if self._reader is None else self._reader.begin(self._opening + self._body)
+        What comes after the calls is read from its beginning: calls may hold what looks like the end of a region.
+        """
+        if self._reader is None or self._field != CALLS_FIELD:
+            return None
+        rest = self._reader.begin(self._opening + self._body)
         if rest is None:
-            return []
-        self._opening, self._body, self._is_read = "", "", True
-        return self._in_call(CALLS_FIELD, rest)
+            return None
+        rest += self._unread
+        self._stream = ResponseParser(self._template_as_text, prefix="")
+        self._field, self._unread, self._skipped = None, "", 0
+        self._begin_part()
+        return rest
 
     def _text(self, name: str, text: str) -> list[Part]:
-        if self._is_in_call:
-            return self._in_call(name, text)
         if name == CALLS_FIELD:
             self._body += text
-            return self._begin_call()
-        if self._reader is not None:
-            text = self._reader.without_border(text)
-        if not text or text.isspace():
+            return []
+        if text.isspace():
             if not self._is_after_part:
                 self._space.append(text)
             return []
@@ -226,10 +224,6 @@ class Parser:
     def _close(self, field: ResponseTemplateField) -> list[Part]:
         closing = self._read_delimiter(field.close_re)
         self._field = None
-        if self._is_in_call:
-            return self._text(field.name, closing)
-        if self._is_read:
-            return []
         if field.name in REASONING_FIELDS:
             self._begin_part()
         if field.name != CALLS_FIELD:
