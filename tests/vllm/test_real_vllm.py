@@ -1,0 +1,217 @@
+"""What a door with the real vLLM behind it answers: what one with our own engine would."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from engine import Engine
+from interface.requests import ChatPrompt
+from study.common.launcher import Process, children_of, command_line_of
+from tests.vllm.conftest import started
+
+PROMPTS = ["The capital of France is", "def fibonacci(n):", "Once upon a time, é 你好"]
+CHAT: list[dict[str, Any]] = [{"role": "user", "content": "Name three colours."}]
+STREAMS = 32
+LIMIT = 120.0
+
+
+@pytest.fixture
+def http(server: Process) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=LIMIT) as client:
+        yield client
+
+
+def post(http: httpx2.Client, path: str, **body: Any) -> Any:
+    response = http.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def events(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
+    """The events of a stream of /generate."""
+    with http.stream("POST", "/generate", json={"stream": True, **body}) as response:
+        return [json.loads(event.data) for event in httpx2.EventSource(response) if event.data != "[DONE]"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_text_is_that_of_our_own_engine_whole_and_streamed(
+    http: httpx2.Client, ours: Engine, prompt: str
+) -> None:
+    expected = ours.generate(prompt, temperature=0, max_tokens=32)
+    whole = post(http, "/generate", prompt=prompt, temperature=0, max_tokens=32)
+    assert {name: whole[name] for name in ("text", "token_ids", "finish_reason", "prompt_tokens")} == {
+        name: expected[name] for name in ("text", "token_ids", "finish_reason", "prompt_tokens")
+    }
+    *tokens, end = events(http, prompt=prompt, temperature=0, max_tokens=32)
+    assert "".join(token["token"] for token in tokens) == expected["text"]
+    assert len(tokens) == end["completion_tokens"] == expected["completion_tokens"]
+
+
+def test_greedy_text_is_that_of_our_own_engine_through_every_api(http: httpx2.Client, ours: Engine) -> None:
+    expected = ours.generate(ChatPrompt(CHAT), temperature=0, max_tokens=24)["text"]
+    asked: dict[str, Any] = {"model": "SmolLM2", "temperature": 0}
+    chat = post(http, "/v1/chat/completions", messages=CHAT, max_tokens=24, **asked)
+    assert chat["choices"][0]["message"]["content"] == expected
+    response = post(http, "/v1/responses", input=CHAT[0]["content"], max_output_tokens=24, **asked)
+    assert response["output"][0]["content"][0]["text"] == expected
+    message = post(http, "/v1/messages", messages=CHAT, max_tokens=24, **asked)
+    assert message["content"][0]["text"] == expected
+    text = post(http, "/v1/completions", prompt=PROMPTS[0], max_tokens=24, **asked)["choices"][0]["text"]
+    assert text == ours.generate(PROMPTS[0], temperature=0, max_tokens=24)["text"]
+
+
+def test_log_probabilities_are_those_of_our_own_engine(http: httpx2.Client, ours: Engine) -> None:
+    expected = ours.generate(PROMPTS[0], temperature=0, max_tokens=4, logprobs=2)["logprobs"]
+    found = post(http, "/generate", prompt=PROMPTS[0], temperature=0, max_tokens=4, logprobs=2)["logprobs"]
+    for one, other in zip(found, expected, strict=True):
+        assert one["logprob"] == pytest.approx(other["logprob"], abs=1e-3)
+        assert [its["token_id"] for its in one["top"]] == [its["token_id"] for its in other["top"]]
+    echoed = post(http, "/v1/completions", prompt=PROMPTS[0], max_tokens=1, echo=True, logprobs=1)["choices"][0]
+    assert echoed["text"].startswith(PROMPTS[0])
+    assert echoed["logprobs"]["token_logprobs"][0] is None
+    assert all(logprob < 0 for logprob in echoed["logprobs"]["token_logprobs"][1:])
+
+
+def test_choices_seeds_penalties_and_limits(http: httpx2.Client) -> None:
+    asked: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 8}
+    choices = post(http, "/v1/completions", n=3, temperature=1, seed=7, **asked)["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1, 2]
+    again = post(http, "/v1/completions", n=3, temperature=1, seed=7, **asked)["choices"]
+    assert [one["text"] for one in again] == [one["text"] for one in choices]
+    greedy = post(http, "/generate", temperature=0, **asked)
+    banned = post(http, "/generate", temperature=0, logit_bias={greedy["token_ids"][0]: -100}, **asked)
+    assert banned["token_ids"][0] != greedy["token_ids"][0]
+    assert len(set(post(http, "/generate", temperature=0, frequency_penalty=2.0, **asked)["token_ids"])) == 8
+    stopped = post(http, "/generate", temperature=0, stop=" Paris", **asked)
+    assert (stopped["text"], stopped["finish_reason"]) == ("", "stop")
+    ended = post(http, "/generate", temperature=0, stop_token_ids=[greedy["token_ids"][1]], min_tokens=4, **asked)
+    assert ended["completion_tokens"] >= 4
+
+
+def test_answers_keep_to_grammars_and_forced_tools(http: httpx2.Client) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    chat = post(http, "/v1/chat/completions", messages=CHAT, response_format=wanted, max_tokens=200, temperature=0)
+    assert isinstance(json.loads(chat["choices"][0]["message"]["content"])["n"], int)
+    chosen = post(http, "/v1/chat/completions", messages=CHAT, structured_outputs={"choice": ["red", "blue"]})
+    assert chosen["choices"][0]["message"]["content"] in ("red", "blue")
+    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    tool = {"type": "function", "function": {"name": "light", "parameters": parameters}}
+    called = post(http, "/v1/chat/completions", messages=CHAT, tools=[tool], tool_choice="required", temperature=0)
+    [call] = called["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "light"
+    assert isinstance(json.loads(call["function"]["arguments"])["on"], bool)
+
+
+def test_a_prompt_seen_before_comes_from_vllms_cache(http: httpx2.Client) -> None:
+    prompt = "A long beginning, which repeats itself. " * 40
+    post(http, "/generate", prompt=prompt, max_tokens=1)
+    assert post(http, "/generate", prompt=prompt, max_tokens=1)["cached_tokens"] > 100
+
+
+def test_what_does_not_fit_is_refused(http: httpx2.Client) -> None:
+    too_long = http.post("/generate", json={"prompt": "word " * 2000})
+    assert too_long.status_code == 400
+    assert "the context holds 1024" in too_long.text
+    assert http.post("/generate", json={"prompt": "x", "logit_bias": {"99999999": 1}}).status_code == 400
+
+
+def test_a_client_that_leaves_ends_its_sequence(http: httpx2.Client) -> None:
+    with http.stream("POST", "/generate", json=endless("Tell me")) as response:
+        next(iter(httpx2.EventSource(response)))
+        assert http.get("/health").json()["running"] == 1
+    wait_for(lambda: http.get("/health").json()["running"] == 0)
+
+
+def test_killing_a_busy_engine_process_ends_every_stream_with_an_error(model: Path) -> None:
+    with started(model, ENGINE_ON_FAILURE="stay") as server:
+        asyncio.run(_kill_under_load(server))
+
+
+def test_killing_an_idle_engine_process_ends_the_server_which_leaves_nothing(model: Path) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    with started(model) as server:
+        family = family_of(server.popen.pid)
+        os.kill(engine_process(server), signal.SIGKILL)
+        assert server.wait() == 70
+        wait_for(lambda: not any(command_line_of(pid) for pid in family))
+        assert set(os.listdir("/dev/shm")) <= shared
+
+
+def test_ending_the_server_ends_vllm(model: Path) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    with started(model) as server:
+        family = family_of(server.popen.pid)
+        reader = threading.Thread(target=lambda: events_until_cut(server.port))
+        reader.start()
+        wait_for(lambda: health(server.port)["running"] == 1)
+        server.popen.send_signal(signal.SIGTERM)
+        server.wait()
+        reader.join(LIMIT)
+        wait_for(lambda: not any(command_line_of(pid) for pid in family))
+        assert set(os.listdir("/dev/shm")) <= shared
+
+
+async def _kill_under_load(server: Process) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    last: dict[int, str] = {}
+
+    async def read(client: httpx2.AsyncClient, number: int) -> None:
+        async with client.stream("POST", f"{url}/generate", json=endless(f"Story {number}")) as response:
+            async for event in httpx2.EventSource(response):
+                if event.data != "[DONE]":
+                    last[number] = event.data
+
+    async with httpx2.AsyncClient(timeout=LIMIT, limits=httpx2.Limits(max_connections=100)) as client:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(STREAMS):
+                tasks.create_task(read(client, number))
+            while len(last) < STREAMS:  # noqa: ASYNC110  (several tasks change it)
+                await asyncio.sleep(0.05)
+            os.kill(engine_process(server), signal.SIGKILL)
+        ends = [json.loads(event).get("error", {}).get("message") for event in last.values()]
+        assert ends == ["vLLM's engine process has ended"] * STREAMS
+        assert (await client.get(f"{url}/health")).status_code == 503
+        assert (await client.get(f"{url}/live")).status_code == 503
+        refused = await client.post(f"{url}/generate", json={"prompt": "x"})
+        assert refused.status_code in (500, 503)
+
+
+def endless(prompt: str) -> dict[str, Any]:
+    return {"prompt": prompt, "stream": True, "max_tokens": 900, "ignore_eos": True}
+
+
+def events_until_cut(port: int) -> None:
+    with httpx2.stream("POST", f"http://127.0.0.1:{port}/generate", json=endless("Tell"), timeout=LIMIT) as response:
+        for _ in httpx2.EventSource(response):
+            pass
+
+
+def health(port: int) -> Any:
+    return httpx2.get(f"http://127.0.0.1:{port}/health", timeout=LIMIT).json()
+
+
+def family_of(pid: int) -> list[int]:
+    """A process and all that it has started, directly or not."""
+    return [pid, *(one for child in children_of(pid) for one in family_of(child))]
+
+
+def engine_process(server: Process) -> int:
+    [pid] = [pid for pid in children_of(server.popen.pid) if "EngineCore" in command_line_of(pid)]
+    return pid
+
+
+def wait_for(condition: Any) -> None:
+    give_up_at = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come about"
+        time.sleep(0.1)
