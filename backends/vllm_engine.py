@@ -100,7 +100,7 @@ class VllmService(RelayedService):
         return await to_thread.run_sync(self._text.detokenize, token_ids, limiter=self._encoders)
 
     async def _connect(self) -> None:
-        """It has been loaded."""
+        """Return at once: `load` has started vLLM."""
 
     async def _watch(self) -> None:
         while not self._engine.errored:  # noqa: ASYNC110  (vLLM has no event for it)

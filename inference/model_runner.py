@@ -47,10 +47,6 @@ class ModelRunner:
         self._choose = chooser_for(self._device, is_compiled or quantize is not None)
 
     @property
-    def cache_bytes(self) -> int:
-        return self._cache.bytes
-
-    @property
     def retention(self) -> Retention:
         """How much of a text a slot still holds after it has been computed."""
         return self._cache.retention

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import contract
 from config import Config
-from serving.asgi import ASGIApp, Receive, Scope, Send
+from serving.asgi import ASGIApp, Receive, Scope, Send, header
 from serving.driver import Driver
 from serving.exchanges import CURRENT
-from serving.gate import Gate, header, respond
+from serving.gate import Gate, respond
 from serving.quotas import Quotas
 from serving.transcript.asgi import with_transcript
 
@@ -43,7 +43,7 @@ def guarded(app: ASGIApp, driver: Driver, cors: Callable[..., ASGIApp]) -> ASGIA
 
 
 class Access:
-    """The middleware."""
+    """The middleware: it lets a request pass, or refuses it with 401, 421 or 429."""
 
     def __init__(self, app: ASGIApp, config: Config) -> None:
         self.app = app

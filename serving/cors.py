@@ -9,10 +9,10 @@ Source: the Fetch standard, section "CORS protocol".
 
 from collections.abc import Collection
 
-from serving.asgi import ASGIApp, Message, Receive, Scope, Send
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send, encoded
 
 SAFE_HEADERS = ("Accept", "Accept-Language", "Content-Language", "Content-Type")
-"""A page may send these to anybody."""
+"""A page may send these to any origin."""
 VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network"
 
 
@@ -48,7 +48,7 @@ class Cors:
     def _sending(self, origin: str, send: Send) -> Send:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_encoded(self._headers_for(origin))]
+                message["headers"] = [*message["headers"], *encoded(self._headers_for(origin))]
             await send(message)
 
         return sending
@@ -74,7 +74,7 @@ class Cors:
         failures = self._failures(headers, origin)
         body = f"Disallowed CORS {', '.join(failures)}".encode() if failures else b"OK"
         answer |= {"content-length": str(len(body)), "content-type": "text/plain; charset=utf-8"}
-        await send({"type": "http.response.start", "status": 400 if failures else 200, "headers": _encoded(answer)})
+        await send({"type": "http.response.start", "status": 400 if failures else 200, "headers": encoded(answer)})
         await send({"type": "http.response.body", "body": body})
 
     def _failures(self, headers: dict[bytes, bytes], origin: str) -> list[str]:
@@ -93,7 +93,3 @@ class Cors:
 
     def _is_allowed(self, origin: str) -> bool:
         return bool(origin) and ("*" in self._origins or origin in self._origins)
-
-
-def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import contract
 from interface.errors import EngineUnavailable, QueueFull
-from serving.asgi import ASGIApp, Message, Receive, Scope, Send
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send, encoded, header
 from serving.driver import Driver
 from serving.exchanges import CURRENT, Exchange
 from serving.tracing import record_spans
@@ -37,7 +37,7 @@ NOT_AWAITED = (408, 413)
 
 
 class Gate:
-    """The middleware."""
+    """The middleware: it watches each request from its first message to its end."""
 
     def __init__(self, app: ASGIApp, driver: Driver) -> None:
         self.app = app
@@ -159,9 +159,8 @@ async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
             "x-request-id": scope["request_id"],
         }
     )
-    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     with suppress(OSError):
-        await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
+        await send({"type": "http.response.start", "status": answer.status, "headers": encoded(headers)})
         await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
 
 
@@ -172,8 +171,3 @@ def target_path(path: str, root_path: str) -> str:
         return path
     after_host = below.partition("://")[2].partition("/")[2]
     return f"{root_path}/{after_host}"
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a request's header."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)

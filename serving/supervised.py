@@ -13,7 +13,7 @@ ADVICE = (
 
 
 def refuse_several_models() -> None:
-    """End a worker, and with it its server, that has brothers, each with an engine of its own."""
+    """End a worker, and with it its server, if the server runs several, each of which would load a model."""
     if (count := workers()) > 1:
         print(ADVICE.format(count=count), file=sys.stderr)
         raise SystemExit(STARTUP_FAILURE)

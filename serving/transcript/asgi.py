@@ -15,7 +15,7 @@ import anyio
 
 import contract
 from config import Config
-from serving.asgi import ASGIApp, Message, Receive, Scope, Send
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send, encoded, header
 from serving.transcript.records import END, PREFIX, QUIET_PATHS, Record, Records, events, head_of
 from serving.transcript.terminal import show
 
@@ -42,7 +42,7 @@ class Transcript:
             await self.app(scope, receive, send)
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = self.records.open(_header(scope["headers"], b"x-request-id"))
+        record = self.records.open(header(scope, b"x-request-id"))
         line = f"{scope['method']} {scope['path']} HTTP/{scope['http_version']}"
         record.write("scope", scope["type"], head_of(line, _decoded(scope["headers"])))
 
@@ -53,7 +53,7 @@ class Transcript:
 
         async def noted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                record.name(_header(message.get("headers", ()), b"x-request-id") or f"#{record.number}")
+                record.name(header(message, b"x-request-id") or f"#{record.number}")
             record.write("send", message["type"], *_content(message))
             try:
                 await send(message)
@@ -67,8 +67,8 @@ class Transcript:
             record.end()
 
     async def _serve(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
-        found = self.records.answer(scope["method"], path, _header(scope["headers"], b"last-event-id"))
-        request_id = contract.request_id(_header(scope["headers"], b"x-request-id"))
+        found = self.records.answer(scope["method"], path, header(scope, b"last-event-id"))
+        request_id = contract.request_id(header(scope, b"x-request-id"))
         with suppress(OSError):
             if isinstance(found, contract.Answer):
                 await send(_start(found.status, found.media_type, found.headers, request_id, len(found.body)))
@@ -132,13 +132,8 @@ def _start(
     headers = headers | {"x-request-id": request_id}
     if status != 204:
         headers |= {"content-type": media_type} | ({} if length is None else {"content-length": str(length)})
-    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": status, "headers": pairs}
+    return {"type": "http.response.start", "status": status, "headers": encoded(headers)}
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-
-
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key.lower() == name), None)

@@ -34,7 +34,7 @@ def with_transcript(app: WSGIApplication, config: Config) -> WSGIApplication:
 
 
 class Transcript:
-    """The middleware."""
+    """The middleware: it writes down each call between a server and an application."""
 
     def __init__(self, app: WSGIApplication, records: Records | None = None) -> None:
         self.app = app
