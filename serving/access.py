@@ -47,7 +47,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, config: Config) -> None:
         self.app = app
-        self._hosts = config.hosts
+        self._hosts = frozenset(host.lower() for host in config.hosts)
         self._digests = [_digest(key) for key in config.api_keys]
         self._quotas = Quotas(config.client_requests, config.client_tokens)
         self._may_warn = not config.api_keys

@@ -2,8 +2,10 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -39,6 +41,27 @@ def test_with_nothing_set_every_setting_has_its_default() -> None:
 def test_each_setting_can_be_made_in_the_environment(name: str) -> None:
     text, value = TYPICAL[name]
     assert Config.from_environment({PREFIX + name.upper(): text}) == dataclasses.replace(Config(), **{name: value})
+
+
+TRIED = ("1", "2", "auto", "exit", "text", "own", "int8", "ngram", "float32", "http://127.0.0.1:30000", "a")
+"""Of these, every setting takes one at least."""
+
+
+@pytest.mark.parametrize("setting", dataclasses.fields(Config), ids=lambda setting: setting.name)
+def test_every_setting_has_the_type_that_it_declares(setting: "dataclasses.Field[Any]") -> None:
+    declared = get_type_hints(Config)[setting.name]
+    kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+
+    def taken() -> Iterator[Any]:
+        for text in TRIED:
+            try:
+                yield setting.metadata["parse"](text)
+            except ConfigError:
+                continue
+
+    values = list(taken())
+    assert values
+    assert all(isinstance(value, tuple(get_origin(kind) or kind for kind in kinds)) for value in values), values
 
 
 def test_all_settings_together() -> None:
