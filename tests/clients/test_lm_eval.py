@@ -1,6 +1,6 @@
 """lm-eval's way of reading log probabilities, on the scripted engine through both doors."""
 
-from tests.support.lm_eval import loglikelihoods
+from study.clients.lm_eval import loglikelihoods
 from tests.support.serving import Door, on_a_socket
 
 

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from backends.stepped import SteppedService
 from config import BUNDLED_MODEL, Config
 from engine import Engine
+from study.clients.lm_eval import loglikelihoods
 from study.common.http_servers import serving_in_a_thread
-from tests.support.lm_eval import loglikelihoods
 from tests.support.serving import Door, assemble, wait_until
 from tests.support.smollm2 import smollm2_file
 

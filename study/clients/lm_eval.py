@@ -8,7 +8,8 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from tests.support.asgi_client import PATIENCE
+LIMIT = 60.0
+"""Seconds that an answer may take."""
 
 
 def loglikelihoods(address: str, requests: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
@@ -24,7 +25,7 @@ def loglikelihoods(address: str, requests: Sequence[tuple[list[int], list[int]]]
     request = urllib.request.Request(
         f"{address}/v1/completions", json.dumps(payload).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+    with urllib.request.urlopen(request, timeout=LIMIT) as response:
         answer = json.load(response)
     choices = sorted(answer["choices"], key=lambda choice: choice["index"])
     return [_parsed(choice, len(context)) for choice, (context, _) in zip(choices, requests, strict=True)]
