@@ -250,9 +250,10 @@ class Config:
 
     @property
     def fingerprint(self) -> str:
-        """Says which version with which weights has answered: as long as it stays, a seed gives the same tokens."""
-        weights = (self.model, self.device, self.dtype, self.quantize, self.compile, self.generation_config)
-        return f"token-by-token-{VERSION}-{hashlib.sha256(repr(weights).encode()).hexdigest()[:8]}"
+        """Says which engine with which weights has answered: as long as it stays, a seed gives the same tokens."""
+        engine = (self.backend, self.backend_url, self.device, self.compile)
+        weights = (self.model, self.dtype, self.quantize, self.generation_config)
+        return f"token-by-token-{VERSION}-{hashlib.sha256(repr((engine, weights)).encode()).hexdigest()[:8]}"
 
     def to_environment(self) -> dict[str, str]:
         """The variables that `from_environment` makes these settings of."""

@@ -1,4 +1,4 @@
-"""The inference engine: any number of sequences, one batch, one token for each of them per step.
+"""The inference engine: any number of sequences, one batch, a token or more for each of them per step.
 
     engine = Engine.load(Config())
     engine.generate("What is 2 + 2?", temperature=0)["text"]
@@ -106,7 +106,7 @@ class Engine:
     # --- The step ---------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Bring every running sequence one token further; return whether there is more to do.
+        """Bring every running sequence at least one token further; return whether there is more to do.
 
         Raises:
             EngineFailed: the engine has failed for good. Every sequence has had its terminal event.

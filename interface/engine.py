@@ -110,7 +110,7 @@ class EngineProtocol(Lexicon, Protocol):
         """End a sequence at the next step, wherever it is; an unknown or ended one is left alone."""
 
     def step(self) -> bool:
-        """Bring every running sequence one token further; return whether there is more to do.
+        """Bring every running sequence at least one token further; return whether there is more to do.
 
         Raises:
             EngineFailed: the engine has failed for good. Every sequence has had its terminal event.
