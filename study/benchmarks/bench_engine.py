@@ -6,6 +6,7 @@
     python -m study.benchmarks.bench_engine --shape 135M --growth    # 1 to 64 streams, long prompts, long contexts
     python -m study.benchmarks.bench_engine --shape 135M --compile --no-scenes --sampling --shared-prefix
     python -m study.benchmarks.bench_engine --gguf FILE --peer-command 'llama-server …'    # see bench_gguf
+    python -m study.benchmarks.bench_engine --gguf FILE --streams 1 --speculate            # see bench_speculation
 
 The server is the real one, a process of its own on a socket. Every request brings 75 random tokens of its own and
 takes 64 new ones, greedily. `--peer` sends the same load to another server in turn with ours, because figures of
@@ -339,6 +340,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--peer needs --checkpoint: both must serve the same model")
     if options.checkpoint and len(options.shape) > 1:
         parser.error("--checkpoint is of one model: give one --shape with it")
+    if options.speculate and not options.gguf:
+        parser.error("--speculate needs --gguf: random weights repeat nothing")
     return options
 
 
