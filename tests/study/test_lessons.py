@@ -146,6 +146,10 @@ CLAIMS = {
         "on a thread: during a step /health is answered; at its death the stream is cut off, the server is gone",
         "in a process: during a step /health is answered; at its death the stream is told, the server answers",
     ],
+    "20_a_seed_is_a_seed": [
+        "an order for each number of rows: the same seed, and another text from token 28 on",
+        "one order: the same seed, and the same 200 tokens",
+    ],
 }
 
 Runs = dict[str, "Future[subprocess.CompletedProcess[str]]"]

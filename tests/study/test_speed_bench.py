@@ -10,7 +10,7 @@ import pytest
 from config import Config
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf import GGUFFile
-from study.benchmarks import bench_engine, bench_gguf, gguf_checkpoint, picture
+from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
 from study.benchmarks.shapes import _tokenizer, bytes_per_step, prompt, write_checkpoint
 
 
@@ -76,6 +76,14 @@ def test_a_gguf_prompt_is_made_of_words_that_are_one_token_each(tmp_path: Path) 
     assert len(words) > 100
     tokenizer = load_checkpoint(Config(model=str(file), device="cpu")).tokenizer
     assert len(tokenizer(" " + " ".join(words[:75]), add_special_tokens=False)["input_ids"]) == 75
+
+
+def test_half_of_the_texts_to_guess_from_repeat_their_prompt_and_need_a_model_that_can() -> None:
+    repeating, others = bench_speculation.texts().values()
+    assert all(prompt.count(prompt[-100:]) == 2 for prompt in repeating.prompts)
+    assert all(prompt.count(prompt[-10:]) == 1 for prompt in others.prompts)
+    with pytest.raises(SystemExit):
+        bench_engine.main(["--shape", "tiny", "--speculate"])
 
 
 def test_the_picture_has_a_line_for_each_server() -> None:
