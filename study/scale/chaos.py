@@ -17,6 +17,8 @@ from study.scale.cluster import Cluster, cluster
 REPLICAS = 2
 STREAMS = (0, 32)
 OF_SERVE = {False: ("replica", "proxy", "controller"), True: ("replica", "HAProxy", "HAProxy's manager", "controller")}
+SETTINGS = {"ENGINE_MAX_STREAMS": "32"}
+"""As many slots as streams, so that none waits for one wherever it is sent."""
 OF_THE_NODE = ("raylet", "GCS")
 """Without these there is no cluster, so each has one of its own."""
 LIMIT = 60.0
@@ -66,14 +68,14 @@ class Belongings:
 
 def chaos(ha_proxy: bool) -> Iterator[Result]:
     """Kill one process after another of a cluster, and of clusters made for that."""
-    with cluster(ha_proxy) as ray:
+    with cluster(ha_proxy, SETTINGS) as ray:
         ray.deploy("app", REPLICAS)
         for kind in OF_SERVE[ha_proxy]:
             for streams in STREAMS:
                 yield asyncio.run(killed(ray, kind, streams, ha_proxy))
     for kind in OF_THE_NODE:
         for streams in STREAMS:
-            with cluster(ha_proxy) as ray:
+            with cluster(ha_proxy, SETTINGS) as ray:
                 ray.deploy("app", REPLICAS)
                 yield asyncio.run(killed(ray, kind, streams, ha_proxy))
 
@@ -83,8 +85,9 @@ async def killed(ray: Cluster, kind: str, streams: int, ha_proxy: bool) -> Resul
     before = Belongings.of(ray)
     asked = [generation(ray.port, "pace=20", f"s{number}", max_tokens=TOKENS) for number in range(streams)]
     tasks = [asyncio.create_task(one.run()) for one in asked]
-    for one in asked:
-        await one.has_begun.wait()
+    async with asyncio.timeout(LIMIT):
+        for one in asked:
+            await one.has_begun.wait()
     pid = ray.kill(kind)
     began = time.monotonic()
 
