@@ -1,5 +1,6 @@
 """Which engine the settings choose, and what is said of settings that mean nothing to it."""
 
+import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,17 @@ def test_a_setting_that_means_nothing_to_the_backend_is_refused_by_name(chosen: 
 
 def test_every_backend_that_can_be_chosen_has_a_module() -> None:
     assert tuple(load.MODULES) == BACKENDS
+
+
+@pytest.mark.parametrize("module", load.MODULES.values())
+def test_what_a_backend_honours_are_settings_for_the_engine(module: str) -> None:
+    assert Config().of_engine.keys() >= importlib.import_module(module).HONOURS
+
+
+def test_a_key_that_does_not_apply_is_refused_without_being_shown(chosen: Config) -> None:
+    with pytest.raises(LoadError, match="ENGINE_BACKEND_KEY does not apply") as refused:
+        load.load_service(Config(backend="small", backend_key="secret"))
+    assert "secret" not in str(refused.value)
 
 
 def test_a_backend_that_there_is_not_is_refused_with_those_that_there_are() -> None:
