@@ -136,7 +136,9 @@ def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool 
 class Config:
     """What the service runs with. Build it with `from_environment` or from the command line."""
 
-    model: str = _setting(str(BUNDLED_MODEL), _text, "folder or hub name of a causal language model", engine=True)
+    model: str = _setting(
+        str(BUNDLED_MODEL), _text, "folder, GGUF file or hub name of a causal language model", engine=True
+    )
     model_name: str | None = _setting(
         None, _names, "names under which the model is served, separated by commas; by default its own"
     )

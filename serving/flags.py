@@ -11,11 +11,16 @@ from config import PREFIX, Config, ConfigError
 def add_settings(parser: argparse.ArgumentParser) -> None:
     for setting in dataclasses.fields(Config):
         flag = "--" + setting.name.replace("_", "-")
-        help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()})"
+        help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()}{_default(setting)})"
         if isinstance(setting.default, bool):
             parser.add_argument(flag, action="store_true", default=None, help=help)
         else:
             parser.add_argument(flag, type=_argument(setting.metadata["parse"]), help=help)
+
+
+def _default(setting: "dataclasses.Field[Any]") -> str:
+    """What the help says of a setting's default; nothing if it is off."""
+    return "" if setting.default in (None, (), False) else f"; default: {setting.default}".replace("%", "%%")
 
 
 def chosen_config(options: argparse.Namespace) -> Config:

@@ -133,6 +133,7 @@ def test_every_setting_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for name in Config.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in help_text
         assert f"ENGINE_{name.upper()}" in help_text
+    assert "(ENGINE_MAX_STREAMS; default: 16)" in help_text
     for flag in ("--host", "--port", "--demo"):
         assert flag in help_text
 
