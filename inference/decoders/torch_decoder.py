@@ -20,6 +20,11 @@ ROW_STEP = 16
 """If matrices are packed, more tokens than this are filled up to a multiple of it: oneDNN makes a kernel for each new
 number of rows, and that takes longer than the product."""
 
+NEAR = 1 / 64
+"""A logit is near the largest if it is less than this part of it away: twice as far as bfloat16's rounding reaches."""
+MOST_NEAR = 64
+"""If more tokens than this are near a row's largest, all are alike, and nothing is gained by computing them again."""
+
 
 class TorchDecoder:
     """A Llama-type model on any device. Its weights are packed where that is faster."""
@@ -37,6 +42,8 @@ class TorchDecoder:
         # Where every matrix is packed, nothing else is left of the file that it was read from, and that can go.
         embedding = as_tensor(llama.embedding, llama.dtype)
         self._embedding = embedding.clone() if self._head.is_packed else embedding
+        is_tied = _are_one(llama.head, llama.embedding)
+        self._has_exact_logits = is_tied and self._embedding.device.type == "cpu" and llama.dtype != torch.float32
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
@@ -46,10 +53,38 @@ class TorchDecoder:
         hidden = F.embedding(F.pad(token_ids, (0, filling)), self._embedding)  # [rows, hidden]
         for layer in self._layers:
             hidden = layer.forward(hidden, batch, cosines, sines)
-        return self._head(self._final_norm(hidden[batch.sampled]))
+        normed = self._final_norm(hidden[batch.sampled])
+        logits = self._head(normed)
+        return exact_near_largest(logits, normed, self._embedding) if self._has_exact_logits else logits
 
     def compile(self, try_out: TryOut) -> None:
         """There is nothing to compile: where that is possible, the decoder in C++ is chosen instead."""
+
+
+def exact_near_largest(logits: Tensor, normed: Tensor, rows: Tensor) -> Tensor:
+    """Logits [sampled, vocabulary] in float32, those near the largest as products in float32.
+
+    In bfloat16 logits around 20 lie an eighth apart, so that the most likely tokens often have the same one, and the
+    lowest token id would win.
+
+    Args:
+        normed: [sampled, hidden], what the logits are products of.
+        rows: [vocabulary, hidden], with these.
+    """
+    largest = logits.amax(-1, keepdim=True)
+    is_near = logits >= largest - largest.abs() * NEAR
+    is_near &= is_near.sum(-1, keepdim=True) <= MOST_NEAR
+    sampled, tokens = torch.where(is_near)
+    exact = logits.float()
+    exact[sampled, tokens] = (normed[sampled].float() * rows[tokens].float()).sum(-1)
+    return exact
+
+
+def _are_one(one: Matrix, other: Matrix) -> bool:
+    """Whether two matrices are the same memory."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.data_ptr() == other.data_ptr()
+    return one is other
 
 
 class _Layer:

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from inference.cache.batch import Run, _runs
 from inference.decoders.packed_modules import Outputs, pack_linears
+from inference.decoders.torch_decoder import exact_near_largest
 from inference.tensor_thread import on_tensor_thread
 from tests.support.tiny_models import random_model
 
@@ -20,6 +21,21 @@ HIDDEN, KEYS, MLP = 32, 16, 48
 has_bfloat16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU does not compute in bfloat16"
 )
+
+
+def test_logits_that_bfloat16_makes_equal_are_told_apart() -> None:
+    rows = (torch.eye(3, 8) * 20).bfloat16()
+    normed = torch.tensor([[1.0, 1.0039, 0.5, 0, 0, 0, 0, 0], [float("nan")] * 8, [0.0] * 8], dtype=torch.bfloat16)
+    normed[0, 3], rows[1, 3] = 0.03, 1.0  # together they are less than bfloat16 has next to 20
+    logits = normed @ rows.T
+    assert logits[0, 0] == logits[0, 1]
+    exact = exact_near_largest(logits, normed, rows)
+    torch.testing.assert_close(exact[0, :2], (normed.float() @ rows.float().T)[0, :2])
+    assert exact.argmax(-1)[0] == 1
+    assert exact[0, 2] == logits[0, 2], "the others are as they were"
+    assert exact[1].isnan().all()
+    alone = exact_near_largest(logits[:1], normed[:1], rows)
+    assert torch.equal(alone[0], exact[0])
 
 
 class Layers(nn.Module):

@@ -14,10 +14,14 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from interface.requests import ChatPrompt
 from tests.support.smollm2 import smollm2_file
 from tests.support.tiny_models import Inbox, reference_output, run_until_idle, submit, transformers_model
 
 pytestmark = pytest.mark.timeout(240)
+has_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU does not compute in bfloat16"
+)
 
 PROMPTS = [
     "The capital of France is",
@@ -84,6 +88,16 @@ def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine
     prompt = checkpoint.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     answer = engine.generate(str(prompt), max_tokens=20, temperature=0)
     assert (answer["text"], answer["finish_reason"]) == ("The capital of France is Paris.", "stop")
+
+
+@has_bfloat16
+def test_as_it_is_served_by_default_it_answers_too() -> None:
+    """In bfloat16 the first tokens of two answers would have the same logit: it is nearly as likely to say "L'"."""
+    engine = Engine.load(Config(model=str(smollm2_file()), device="cpu", context=256, max_streams=2))
+    question = ChatPrompt([{"role": "user", "content": "What is the capital of France?"}])
+    for _ in range(2):  # the second time from the prefix cache
+        answer = engine.generate(question, max_tokens=20, temperature=0)
+        assert answer["text"] == "The capital of France is Paris."
 
 
 def test_what_generation_needs_is_read_from_the_file(checkpoint: Checkpoint) -> None:
