@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any
 VERSION = "2.0.dev0"
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
 PREFIX = "ENGINE_"
+STARTUP_FAILURE = 3
+"""The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
 BACKENDS = ("own", "vllm", "sglang", "openai")
 """The engines there are to choose from; `backends/load.py` has a module for each."""
 SERVICE_LINK = re.compile(
@@ -297,4 +300,5 @@ class Config:
         try:
             return cls.from_environment()
         except ConfigError as error:
-            raise SystemExit(f"error: {error}") from None
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(STARTUP_FAILURE) from None

@@ -43,7 +43,7 @@ from interface.requests import GenerationRequest, Prompt, SequenceId
 
 log = logging.getLogger("engine")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds between two tries to connect; each pause is twice the one before."""
 REPORT_INTERVAL = 1.0
 """Seconds between two reports of what this process has counted."""

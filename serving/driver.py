@@ -55,7 +55,7 @@ class Driver:
     """One engine and the generations that are open on it. `running()` is its lifespan; `status` is its health."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:
-        if load is load_service and config.socket is None:
+        if load is load_service and config.socket is None and config.backend_url is None:
             refuse_several_models()
         self.config = config
         self._load = load

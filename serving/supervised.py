@@ -4,8 +4,8 @@ import inspect
 import sys
 from typing import Any
 
-STARTUP_FAILURE = 3
-"""The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
+from config import STARTUP_FAILURE
+
 ADVICE = (
     "error: {count} workers would load {count} models; run `python app.py --workers {count}`, "
     "or start the engine with `python -m serving.engine_process` and set ENGINE_SOCKET for both"

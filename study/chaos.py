@@ -8,6 +8,7 @@ The engine is scripted: a step takes 5 ms. The times count from the signal.
 import asyncio
 import json
 import os
+import re
 import signal
 import tempfile
 import time
@@ -39,16 +40,14 @@ class Seen:
     streams: Counter[str]
     refusals: Counter[str]
     answered_after: float | None
-    """Seconds until the next request that got an answer; None if none did."""
+    """Seconds until requests were answered again; None if they were not."""
     whole_after: float | None
     """Seconds until as many processes as before were ready."""
     left_over: list[str]
 
 
 def main() -> None:
-    print(
-        "| killed | with streams | what they saw | other requests | next answer after | whole again after | left over |"
-    )
+    print("| killed | with streams | what they saw | other requests | answers after | whole after | left over |")
     print("|---|---|---|---|---|---|---|")
     for victim, part in VICTIMS.items():
         for streams in (0, STREAMS):
@@ -75,15 +74,22 @@ def said(counts: Counter[str]) -> str:
 def kill(part: str, streams: int) -> Seen:
     with tempfile.TemporaryDirectory() as folder, serving(folder) as process:
         family = [process.popen.pid, *process.children()]
-        shared_memory = set(os.listdir("/dev/shm"))
+        shared_memory = set().union(*map(shared_memory_of, family))
         victim = process.children(part)[0] if part else process.popen.pid
         seen = asyncio.run(watch(process, victim, streams))
         alive = [command_line_of(pid) for pid in family if pid != victim and command_line_of(pid)]
         is_gone = process.popen.poll() is not None
         seen.left_over += [f"process {line[:40]}" for line in alive if is_gone]
         seen.left_over += [f"file {path.name}" for path in Path(folder).iterdir() if is_gone]
-        seen.left_over += [f"shared memory {name}" for name in set(os.listdir("/dev/shm")) - shared_memory]
+        seen.left_over += [f"shared memory {path}" for path in shared_memory if is_gone and os.path.exists(path)]
         return seen
+
+
+def shared_memory_of(pid: int) -> set[str]:
+    """The paths of the shared memory that a process holds."""
+    with suppress(OSError):
+        return set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{pid}/maps").read_text()))
+    return set()
 
 
 @contextmanager
@@ -110,6 +116,7 @@ async def watch(process: Process, victim: int, streams: int) -> Seen:
         now = time.perf_counter() - killed_at
         if outcome != "answered":
             refusals[outcome] += 1
+            answered_after = None
         elif answered_after is None:
             answered_after = now
         if whole_after is None and states(process) > before:

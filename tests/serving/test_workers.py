@@ -147,6 +147,13 @@ def test_a_server_that_would_load_a_model_in_each_worker_ends_with_a_sentence(se
         assert "Loading" not in process.log
 
 
+def test_a_mistake_in_the_environment_ends_a_server_with_workers_too() -> None:
+    """A worker that would fail again each time must not be started again for ever."""
+    with in_a_process(SERVERS["uvicorn"], {"ENGINE_MAX_STREAM": "4"}) as process:
+        process.wait()
+        assert "error: ENGINE_MAX_STREAM: no such setting" in process.log
+
+
 def test_gunicorn_serves_with_workers_over_an_engine_that_was_started_separately(tmp_path: Path) -> None:
     environ = {"ENGINE_SOCKET": str(tmp_path / "engine.sock"), "ENGINE_DRAIN": "0.3"}
     port = free_port()
