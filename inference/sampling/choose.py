@@ -30,16 +30,16 @@ class _Row(ctypes.Structure):
 
 
 class NativeChooser:
-    """Chooses a token for each row of logits on a CPU.
+    """Chooses a token for each row of logits on a CPU, in so many threads.
 
     Raises:
         CannotBuild: there is no compiler, or it fails.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._library = build(SOURCE, {"BF16": 0})
         self._library.choose.restype = None
-        self._threads = torch.get_num_threads()
+        self._threads = threads
 
     def __call__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
         """Return a token id for each row of `logits` [rows, vocabulary], None where the row is broken."""
@@ -78,11 +78,11 @@ def _row(args: SampleArgs, vocabulary: int) -> _Row:
     return row
 
 
-def chooser_for(device: torch.device, is_compiled: bool) -> Chooser:
+def chooser_for(device: torch.device, is_compiled: bool, threads: int) -> Chooser:
     """The fastest chooser for logits on `device`: in C++ if there may be a compiler, else in torch."""
     if is_compiled and device.type == "cpu":
         try:
-            return NativeChooser()
+            return NativeChooser(threads)
         except CannotBuild as reason:
             log.info("Tokens are chosen uncompiled: %s", reason)  # the model has warned of it already
     return draw.choose

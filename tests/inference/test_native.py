@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,9 @@ from engine import Engine
 from inference.cache.kv_cache import KVCache
 from inference.decoders.native.build import COMPILERS, FLAGS
 from inference.decoders.native.decoder import SOURCE, NativeDecoder, NotNative
+from inference.decoders.select import select_decoder
 from inference.decoders.torch_decoder import TorchDecoder
+from inference.sampling.choose import chooser_for
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
@@ -121,6 +124,22 @@ def test_it_compiles_for_processors_that_are_not_at_hand(processor: str, precisi
     command = [compiler, *FLAGS, f"-march={processor}", *precision, *sizes, str(SOURCE), "-o", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_chooses_tokens_is_compiled_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_building = threading.Event()
+
+    def noted(*arguments: Any) -> Any:
+        is_building.set()
+        return chooser_for(*arguments)
+
+    def awaited(*arguments: Any) -> Any:
+        assert is_building.wait(10)
+        return select_decoder(*arguments)
+
+    monkeypatch.setattr("inference.model_runner.chooser_for", noted)
+    monkeypatch.setattr("inference.model_runner.select_decoder", awaited)
+    assert engine_of(model_named("llama")).generate("a", max_tokens=2)["text"] is not None
 
 
 def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:

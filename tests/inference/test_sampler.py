@@ -28,7 +28,7 @@ DRAWS = 2000
 LOGITS = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
 
 
-NATIVE = NativeChooser()
+NATIVE = NativeChooser(threads=2)
 
 
 @pytest.fixture(params=[choose, NATIVE], ids=["torch", "native"])

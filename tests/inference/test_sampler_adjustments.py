@@ -19,7 +19,7 @@ from inference.scheduling.sample_args import LogitBias, SampleArgs, TokenCounts
 
 VOCABULARY = 70
 LOGITS = torch.randn(6, VOCABULARY, generator=torch.Generator().manual_seed(1)) * 3
-NATIVE = NativeChooser()
+NATIVE = NativeChooser(threads=2)
 
 
 @pytest.fixture(params=[choose, NATIVE], ids=["torch", "native"])
