@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, EngineUnavailable
-from interface.events import Event
+from interface.events import Event, Failed
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
 
 log = logging.getLogger("engine")
@@ -173,14 +173,35 @@ class SteppedService:
         if not self._loop.is_closed():
             self._has_sent.clear()
             try:
-                self._loop.call_soon_threadsafe(self._deliver, events)
+                self._hop(events)
             except Exception as error:
                 self._lost = error
                 raise
 
+    def _hop(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, events)
+        except Exception:
+            log.exception("A step's events did not reach the loop; trying once more")
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
     def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
-        self._on_events(events)
+        try:
+            self._on_events(events)
+        except Exception as error:
+            self._deliver_failure({sequence_id for sequence_id, _ in events}, error)
         self._loop.call_soon(self._has_sent.set)  # after the streams that were just woken
+
+    def _deliver_failure(self, sequence_ids: set[SequenceId], error: Exception) -> None:
+        """End sequences whose events could not be taken; fail for good if that cannot be told either."""
+        log.error("A step's events could not be taken", exc_info=error)
+        reason = f"{type(error).__name__}: {error}"
+        for sequence_id in sequence_ids:
+            self._engine.abort(sequence_id)
+        try:
+            self._on_events([(sequence_id, Failed(reason, "engine_error")) for sequence_id in sequence_ids])
+        except Exception:
+            self._fail(f"events could not be taken: {reason}")
 
 
 def _size(requests: Sequence[GenerationRequest]) -> int:

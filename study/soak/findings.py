@@ -79,7 +79,7 @@ def report(found: Findings, health_limit: float) -> str:
 
 
 def table(all_found: Sequence[Findings]) -> str:
-    """Several servers beside each other, in Markdown."""
+    """Several servers side by side, in Markdown."""
     names = [found.name for found in all_found]
     rows = [[name, *(found.rows()[name] for found in all_found)] for name in all_found[0].rows()]
     lines = [["", *names], ["---"] * (len(names) + 1), *rows]

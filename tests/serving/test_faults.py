@@ -1,78 +1,24 @@
 """Every part raises, once and for good: what the client sees, what the probes say, whether the next request works."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from backends.stepped import SteppedService
 from config import Config
-from engine import Engine
 from interface.engine import EngineService
-from serving.request_log import RequestLog
 from serving.transcript.asgi import Transcript
-from serving.transcript.records import Record
 from tests.support.asgi_client import JSON, Client, Response, lifespan, until
-from tests.support.serving import Door, Service, assemble
+from tests.support.faults import FOR_GOOD, PLACES, Fault, Parts, table
+from tests.support.serving import Door, assemble
 from tests.support.tiny_models import tiny_engine
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.anyio
-FOR_GOOD = 10**9
 ONE_REQUEST = {"prompt": "hello", "max_tokens": 5}
-
-
-class Fault:
-    """Stands in for a function: raises the first `times` times that it is called, and then does what it should."""
-
-    def __init__(self, function: Callable[..., Any], times: int) -> None:
-        self.function = function
-        self.left = times
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if self.left > 0:
-            self.left -= 1
-            raise ZeroDivisionError("injected")
-        return self.function(*arguments, **options)
-
-    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
-        """Stand in for a method too, where it is a class that is broken."""
-        return partial(self, instance)
-
-
-@dataclass
-class Parts:
-    """What there is to break."""
-
-    engine: Engine
-    carrier: SteppedService
-    service: Service
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a fault is, and what it does: the client's status, and whether the service survives it for good."""
-
-    find: Callable[[Parts], tuple[Any, str]]
-    status: int
-    survives: bool = True
-    """Whether the service is still ready after it has raised again and again."""
-
-
-PLACES = {
-    "forward": Place(lambda parts: (parts.engine._runner, "forward"), 500, survives=False),
-    "step": Place(lambda parts: (parts.engine._runner, "step"), 500, survives=False),
-    "tokenizer": Place(lambda parts: (parts.engine._text.prompts, "render_checked"), 500),
-    "reader": Place(lambda parts: (parts.engine._text.prompts, "decoder"), 500),
-    "delivery": Place(lambda parts: (RequestLog, "record"), 500),
-    "step's count": Place(lambda parts: (parts.service.driver.metrics, "step"), 200),
-    "count": Place(lambda parts: (parts.service.driver.metrics, "generation"), 200),
-    "counters": Place(lambda parts: (parts.service.driver.metrics, "answer"), 200),
-    "transcript": Place(lambda parts: (Record, "_write"), 200),
-}
+CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
 
 
 def assembled(door: Door) -> tuple[Parts, Client]:
@@ -93,8 +39,7 @@ async def test_a_part_that_raises_once_ends_no_more_than_one_request(
         await until(lambda: parts.service.driver.status == "ok")
         owner, attribute = place.find(parts)
         monkeypatch.setattr(owner, attribute, Fault(getattr(owner, attribute), 1))
-        first = await answered(client, stream)
-        assert says_failure(first) == (place.status == 500)
+        assert says_failure(await answered(client, stream, place.path)) == place.is_felt
         assert (await client.request("GET", "/health")).status == 200
         assert (await client.request("GET", "/live")).status == 200
         getattr(owner, attribute).left = 0
@@ -103,7 +48,7 @@ async def test_a_part_that_raises_once_ends_no_more_than_one_request(
 
 
 @pytest.mark.parametrize("name", PLACES)
-async def test_a_part_that_raises_for_good_lets_nobody_wait(
+async def test_a_part_that_raises_for_good_leaves_no_request_waiting(
     door: Door, name: str, monkeypatch: pytest.MonkeyPatch, ends: list[str]
 ) -> None:
     place = PLACES[name]
@@ -113,26 +58,16 @@ async def test_a_part_that_raises_for_good_lets_nobody_wait(
         owner, attribute = place.find(parts)
         monkeypatch.setattr(owner, attribute, Fault(getattr(owner, attribute), FOR_GOOD))
         for _ in range(4):
-            assert says_failure(await answered(client, stream=True)) == (place.status == 500)
+            assert says_failure(await answered(client, True, place.path)) == place.is_felt_for_good
+        if not place.survives:
+            await until(lambda: parts.service.driver.vitals().has_failed)
         live = await client.request("GET", "/live")
         assert (live.status == 200) == place.survives
         assert ("begin" in ends) == (not place.survives)
 
 
-async def test_events_that_cannot_reach_the_loop_are_a_failure_for_good(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts, client = assembled(door)
-    async with lifespan(parts.service.app):
-        await until(lambda: parts.service.driver.status == "ok")
-
-        class Loop:
-            is_closed = staticmethod(lambda: False)
-            call_soon_threadsafe = Fault(parts.carrier._loop.call_soon_threadsafe, FOR_GOOD)
-
-        monkeypatch.setattr(parts.carrier, "_loop", Loop())
-        assert says_failure(await answered(client, stream=True))
-        assert "events did not reach the loop" in parts.service.driver.status
+def test_the_operations_text_has_the_table_of_these_faults() -> None:
+    assert table() in (ROOT / "docs" / "operations.md").read_text()
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -159,10 +94,11 @@ async def test_a_load_that_raises_is_told_by_both_probes(door: Door) -> None:
         assert (await service.client.post(prompt="hello")).status == 503
 
 
-async def answered(client: Client, stream: bool) -> Response:
+async def answered(client: Client, stream: bool, path: str = "/generate") -> Response:
     """The answer; an application that raises has answered before."""
-    exchange = client.open("POST", "/generate", JSON)
-    exchange.send_body(json.dumps({**ONE_REQUEST, "stream": stream}).encode())
+    body = ONE_REQUEST if path == "/generate" else CHAT
+    exchange = client.open("POST", path, JSON)
+    exchange.send_body(json.dumps({**body, "stream": stream}).encode())
     with suppress(ZeroDivisionError):
         await exchange.end()
     return exchange.collected()

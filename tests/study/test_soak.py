@@ -60,7 +60,7 @@ def test_memory_that_grew_in_the_first_half_has_only_been_warming_up() -> None:
     assert all(replace(good(), memory=[50] * 50 + [100] * 50).held(LIMIT).values())
 
 
-def test_servers_are_shown_beside_each_other() -> None:
+def test_servers_are_shown_side_by_side() -> None:
     other = replace(good(), name="another", made=None)
     lines = table([good(), other]).splitlines()
     assert lines[0] == "|  | a server | another |"
