@@ -13,7 +13,8 @@ MAX_STRINGS = 32_768
 """Strings in a body, the names of fields among them. A megabyte has room for 250,000, each an object in the memory."""
 MAX_CONTAINERS = 16_384
 """Lists and objects in a body."""
-GZIP = b"\x1f\x8b"
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x78\x9c": "deflate"}
+"""How compressed bodies begin that were sent without Content-Encoding."""
 
 
 def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
@@ -33,12 +34,15 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
 
 def what_is_no_text(body: bytes) -> str | None:
     """Return why a body is not UTF-8, in a sentence that helps; a JSON parser would name a column at best."""
-    if body.startswith(GZIP):
-        return "Expected plain JSON, got a body that is compressed with gzip"
+    for magic, name in COMPRESSED.items():
+        if body.startswith(magic):
+            return f"Expected plain JSON, got a body that is compressed with {name}"
     if body.startswith(codecs.BOM_UTF8):
         return "Expected JSON without a byte order mark, got one; save the file as UTF-8 without BOM"
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "Expected JSON in UTF-8, got UTF-16"
+    if b"\0" in body:
+        return f"Expected JSON in UTF-8, got a byte that is zero at {body.index(0)}; is it UTF-16?"
     try:
         body.decode()
     except UnicodeDecodeError as error:

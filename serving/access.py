@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 from collections.abc import Callable
 
 import contract
@@ -24,6 +25,8 @@ OPEN_PATHS = frozenset(("/health", "/live", *contract.PAGES))
 """Answered without a key: a probe has none, and a page has nowhere to put one."""
 EXPOSED = ("x-request-id", "retry-after")
 ALLOWED_HEADERS = ("authorization", "x-api-key", "x-request-id", "anthropic-version", "anthropic-beta")
+HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:/@]*))(?::\d*)?")
+"""An address in brackets or a name, and perhaps a port."""
 LOCAL_NAMES = ("localhost", "")
 
 
@@ -47,7 +50,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, config: Config) -> None:
         self.app = app
-        self._hosts = frozenset(host.lower() for host in config.hosts)
+        self._hosts = {host.lower().removesuffix(".") for host in config.hosts}
         self._digests = [_digest(key) for key in config.api_keys]
         self._quotas = Quotas(config.client_requests, config.client_tokens)
         self._may_warn = not config.api_keys
@@ -58,21 +61,30 @@ class Access:
             return
         path = contract.route_path(scope["path"], scope.get("root_path", ""))
         try:
-            self._check_host(header(scope, b"host"))
+            self._check_hosts(scope)
             client = "" if path in OPEN_PATHS else self._client(scope)
             with self._quotas.charged(client, CURRENT.get()):
                 await self.app(scope, receive, send)
         except contract.Refusal as error:
             await respond(scope, send, contract.refusal(path, error))
 
-    def _check_host(self, host: str | None) -> None:
+    def _check_hosts(self, scope: Scope) -> None:
         """Refuse a name that is not this server's: by one that leads here, a web page could reach it as its own."""
-        name = (host or "").rpartition("]")[0].lstrip("[") or (host or "").partition(":")[0].lower()
+        for key, value in scope["headers"]:
+            if key == b"host" and not self._serves(host := value.decode("latin-1")):
+                raise contract.Refusal(
+                    421, f"Expected a host that ENGINE_HOSTS names, or an address; got {host[:100]!r}"
+                )
+
+    def _serves(self, host: str) -> bool:
+        if (found := HOST.fullmatch(host)) is None:
+            return False
+        if (address := found["address"]) is not None:
+            return _is_address(address)
+        name = found["name"].lower().removesuffix(".")
         if name in LOCAL_NAMES or name.endswith(".localhost") or _is_address(name):
-            return
-        if "*" in self._hosts or name in self._hosts:
-            return
-        raise contract.Refusal(421, f"Expected a host that ENGINE_HOSTS names, or an address; got {name[:100]!r}")
+            return True
+        return "*" in self._hosts or name in self._hosts
 
     def _client(self, scope: Scope) -> str:
         """Who is counted: the key, where there are keys, or else the address.

@@ -10,6 +10,7 @@ Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable
 from contextlib import suppress
 
@@ -29,6 +30,8 @@ BODY_LOST = contract.Refusal(
     "Expected a request without Upgrade, got one: uvicorn on httptools loses its body. Have the client speak HTTP/1.1, "
     "or start the server with --http h11.",
 )
+ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#]*)(?:/(?P<path>.*))?", re.IGNORECASE | re.DOTALL)
+"""A whole URL."""
 MAX_BODIES_BYTES = 256 * 1024 * 1024
 """What the bodies of all open requests may hold together."""
 ENDING = EngineUnavailable("The server is shutting down")
@@ -50,7 +53,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         exchange = self._exchanges.begin(receive)
-        scope["path"] = target_path(scope["path"], scope.get("root_path", ""))
+        take_target_apart(scope)
         scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
         sending = self._sending(exchange, send)
         token = CURRENT.set(exchange)
@@ -62,7 +65,7 @@ class Gate:
                 await respond(scope, sending, self._refusal(scope, BODY_LOST))
                 return
             with exchange.cancel_scope:
-                await self.app(scope, self._receiving(exchange, receive), sending)
+                await self.app(scope, self._receiving(exchange, scope, receive), sending)
             await self._finish(exchange, scope, sending)
         finally:
             CURRENT.reset(token)
@@ -72,13 +75,15 @@ class Gate:
             except Exception:  # what is counted must not end what is counted
                 log.exception("A request could not be counted")
 
-    def _receiving(self, exchange: Exchange, receive: Receive) -> Receive:
-        """`receive` with an eye on the body: how long it takes, and when it has come."""
+    def _receiving(self, exchange: Exchange, scope: Scope, receive: Receive) -> Receive:
+        """`receive` with an eye on the body: how large it is, how long it takes, and when it has come."""
 
         async def receiving() -> Message:
             if exchange.has_body:
                 message = await receive()
             else:
+                if exchange.body_bytes == 0 and declared_bytes(scope) > contract.MAX_BODY_BYTES:
+                    raise contract.body_too_large()  # what is announced need not be waited for
                 message = await self._piece(exchange, receive)
             if message["type"] == "http.disconnect":
                 exchange.has_left = True
@@ -164,10 +169,20 @@ async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
         await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
 
 
-def target_path(path: str, root_path: str) -> str:
-    """The path of a request, also if its target is a whole URL, as a client writes it for a proxy."""
-    below = path.removeprefix(root_path)
-    if not below.startswith(("http://", "https://")):
-        return path
-    after_host = below.partition("://")[2].partition("/")[2]
-    return f"{root_path}/{after_host}"
+def take_target_apart(scope: Scope) -> None:
+    """Find the path if a request's target is a whole URL, as a client writes it for a proxy; its host is the one meant.
+
+    Source: RFC 9112, section 3.2.2.
+    """
+    root_path = scope.get("root_path", "")
+    if (found := ABSOLUTE.match(scope["path"].removeprefix(root_path))) is None:
+        return
+    host = (b"host", found["host"].encode("latin-1", "replace"))
+    scope["headers"] = [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]
+    scope["path"] = f"{root_path}/{found['path'] or ''}"
+
+
+def declared_bytes(scope: Scope) -> int:
+    """The length of the body, as its header says; 0 if there is none, or none that is a number."""
+    length = header(scope, b"content-length") or ""
+    return int(length) if length.isdecimal() and len(length) < 20 else 0

@@ -30,6 +30,7 @@ BACKLOG = 128
 """Connections that wait to be accepted, and so the most that are accepted in one turn of the loop."""
 SLICE = 512
 """Bytes that are parsed at once: 85 chunks of one byte, or two milliseconds."""
+MAX_HEAD = 64 * 1024
 SHARE, TURN = 0.0005, 0.002
 """Seconds of parsing in one turn of the loop: of one connection, and of all."""
 
@@ -99,7 +100,7 @@ class Sliced(_Protocol):
     def data_received(self, data: bytes) -> None:
         slices = _SLICES.get(self.loop) or _SLICES.setdefault(self.loop, Slices())
         if self not in slices and len(data) <= SLICE:
-            super().data_received(data)
+            self.parse(data)
             return
         self.transport.pause_reading()
         slices.put(self, data)
@@ -127,7 +128,17 @@ SLICED: dict[Any, type] = {H11Protocol: SlicedH11, SlicedH11: SlicedH11}
 if HttpToolsProtocol is not None:
 
     class SlicedHttpTools(Sliced, HttpToolsProtocol):  # type: ignore[misc]
-        """uvicorn's protocol on httptools."""
+        """uvicorn's protocol on httptools, which knows no limit to the size of a head."""
+
+        _head_bytes = 0
+
+        def parse(self, data: bytes) -> None:
+            is_in_head = self.cycle is None or self.cycle.response_complete
+            self._head_bytes = self._head_bytes + len(data) if is_in_head else 0
+            if self._head_bytes > MAX_HEAD:
+                self.send_400_response(f"Expected a head of at most {MAX_HEAD} bytes.")
+            else:
+                super().parse(data)
 
     SLICED |= {HttpToolsProtocol: SlicedHttpTools, SlicedHttpTools: SlicedHttpTools}
 

@@ -16,15 +16,20 @@ from config import Config, ConfigError
 from serving.access import OPEN_PATHS, warn_if_open
 from serving.driver import Driver
 from serving.transcript.asgi import Transcript
-from tests.support.asgi_client import JSON, Client, Response, until
-from tests.support.serving import Door, by_hand
+from tests.support.asgi_client import JSON, Client, Exchange, Response, http_scope, until
+from tests.support.serving import Door, Service, by_hand
 
 pytestmark = pytest.mark.anyio
 KEYS = Config(api_keys=("first-key", "second-key"))
 BODY = json.dumps({"prompt": "hello"}).encode()
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.com"])
+DISGUISED = ["[::1].evil.example", "localhost@evil.example", "[evil.example]", "localhost:80:evil", "localhost/evil"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.com", *DISGUISED]
+)
 async def test_a_foreign_host_is_refused(door: Door, host: str) -> None:
     async with by_hand(door) as service:
         for path in ("/", "/health", "/generate", "/v1/models"):
@@ -34,14 +39,37 @@ async def test_a_foreign_host_is_refused(door: Door, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "a.localhost"]
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "a.localhost", "localhost."]
 )
 async def test_an_address_or_a_local_name_is_no_foreign_host(door: Door, host: str) -> None:
     async with by_hand(door) as service:
         assert (await service.client.request("GET", "/health", headers={"host": host})).status == 200
 
 
-@pytest.mark.parametrize("hosts", [("models.example",), ("*",)])
+async def test_every_host_that_a_request_names_must_be_served(door: Door) -> None:
+    """Servers differ in which of several they take for the one that is meant."""
+    async with by_hand(door) as service:
+        for hosts in ([b"localhost", b"evil.example"], [b"evil.example", b"localhost"]):
+            scope = http_scope("GET", "/health", {}) | {"headers": [(b"host", host) for host in hosts]}
+            assert (await status_of(service, scope)) == 421
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+async def test_a_target_that_is_a_whole_url_names_the_host(door: Door, scheme: str) -> None:
+    async with by_hand(door) as service:
+        for target, status in {"localhost": 200, "127.0.0.1:80": 200, "evil.example": 421}.items():
+            scope = http_scope("GET", f"{scheme}://{target}/health", {"host": "localhost"})
+            assert (await status_of(service, scope)) == status
+
+
+async def status_of(service: Service, scope: dict[str, Any]) -> int:
+    async with Exchange(service.app, scope) as exchange:
+        exchange.send_body(b"")
+        await exchange.end()
+    return exchange.collected().status
+
+
+@pytest.mark.parametrize("hosts", [("models.example",), ("Models.Example.",), ("*",)])
 async def test_a_host_that_is_named_is_served(door: Door, hosts: tuple[str, ...]) -> None:
     async with by_hand(door, config=Config(hosts=hosts)) as service:
         assert (await service.client.request("GET", "/health", headers={"host": "models.example:443"})).status == 200

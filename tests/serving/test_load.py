@@ -72,6 +72,15 @@ async def test_a_body_with_too_many_fields_is_refused_by_their_number(door: Door
         assert colons.status == 200
 
 
+def test_a_body_that_is_announced_as_too_large_is_not_waited_for(door: Door) -> None:
+    with on_a_socket(door) as service, Connection(service.port) as connection:
+        connection.send(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        connection.send(b"Content-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n")
+        answer = connection.read_response()
+        assert answer.status == 413
+        assert connection.is_closed()
+
+
 MANY = 60_000
 CROWDED = {
     "messages": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}] * (MANY // 3)}),
@@ -150,6 +159,8 @@ def test_the_limit_of_open_files_is_raised_and_what_is_missing_is_told(
 
 BODIES = {
     "latin-1": ('{"prompt": "né"}'.encode("latin-1"), "latin-1"),
+    "zstd": (b"\x28\xb5\x2f\xfdabc", "zstd"),
+    "UTF-16 without a mark": ('{"prompt": "hello"}'.encode("utf-16-le"), "UTF-16"),
     "a byte order mark": (b'\xef\xbb\xbf{"prompt": "hello"}', "byte order mark"),
     "UTF-16": ('{"prompt": "hello"}'.encode("utf-16"), "UTF-16"),
     "gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip"),

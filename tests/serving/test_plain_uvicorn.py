@@ -44,6 +44,13 @@ def test_half_a_request_is_given_up_even_if_no_request_ever_came(name: str, http
         assert half.is_closed()
 
 
+def test_a_head_without_an_end_is_refused(name: str, http: str) -> None:
+    with listening(name, http) as process, Connection(process.port) as endless:
+        with contextlib.suppress(OSError):
+            endless.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X-Name: value\r\n" * 20_000)
+        assert endless.read_head()[0] == 400
+
+
 def test_health_is_answered_soon_whatever_bodies_come(name: str, http: str) -> None:
     """The bar is 50 ms at the 99th percentile; a busy machine gets ten times as much."""
     assert len(MEGABYTE) < contract.MAX_BODY_BYTES
