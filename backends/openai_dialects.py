@@ -38,7 +38,7 @@ OF_PYTHON = {
         "skip_special_tokens",
     )
 }
-"""What vLLM, SGLang and our own doors call the same."""
+"""What vLLM, SGLang and our own doors have, and call the same but for one."""
 DEFAULTS = SamplingParams()
 
 
@@ -112,7 +112,7 @@ VLLM = Dialect(
 )
 SGLANG = Dialect(
     "SGLang",
-    OF_OPENAI | SHARED | OF_PYTHON,
+    OF_OPENAI | SHARED | OF_PYTHON | {"include_stop_str_in_output": "no_stop_trim"},
     {
         "json_schema": lambda source: {"json_schema": source},
         "regex": lambda source: {"regex": source},

@@ -9,6 +9,7 @@ import pytest
 
 import raw_asgi
 from backends import remote
+from backends.openai_dialects import SGLANG
 from backends.openai_server import OpenAIService, load
 from config import Config
 from interface.errors import EngineUnavailable, LoadError, PromptTooLong, QueueFull, RequestError, UnsupportedFeature
@@ -159,6 +160,11 @@ async def test_llama_cpps_names_are_used_where_it_has_its_own(llama: FakeComplet
         await ask(driver, GenerationRequest(PROMPT, params, Grammar("json_schema", '{"type": "object"}')))
     said = {"top_k": 3, "repeat_penalty": 1.5, "json_schema": {"type": "object"}}
     assert said.items() <= llama.requests[0].items()
+
+
+def test_sglang_has_a_name_of_its_own_for_keeping_the_stop_string() -> None:
+    body = SGLANG.body_of(GenerationRequest(PROMPT, SamplingParams(include_stop_str_in_output=True, min_tokens=2)))
+    assert body == {"no_stop_trim": True, "min_tokens": 2}
 
 
 @pytest.mark.anyio
