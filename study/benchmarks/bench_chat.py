@@ -8,11 +8,13 @@ import asyncio
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
-from study.benchmarks.bench_transport import servers
+from study.benchmarks.bench_transport import server_named
 from study.common.client import Target, whole
+from study.common.launcher import Process, launched
 
 EVENTS = 2_000
 STREAMS = 16
@@ -44,22 +46,41 @@ APIS = {
 }
 
 
+@dataclass(slots=True)
+class Cost:
+    """What an API took at a door, in all rounds so far."""
+
+    rates: list[float] = field(default_factory=list)
+    """Tokens per second, round by round."""
+    cpu_seconds: float = 0.0
+    """Processor time of the server."""
+
+
 def main() -> None:
-    rates: dict[tuple[str, int, str], list[float]] = {}
-    with servers(DOORS) as targets:
+    costs: dict[tuple[str, int, str], Cost] = {}
+    with ExitStack() as stack:
+        processes = {door: stack.enter_context(launched(server_named(door))) for door in DOORS}
+        for process in processes.values():
+            process.wait_until_ready()
         for _ in range(ROUNDS):
-            for door, target in targets.items():
+            for door, process in processes.items():
                 for clients in (1, STREAMS):
                     for name, asked in APIS.items():
-                        rate = asyncio.run(tokens_per_second(asked, target, clients))
-                        rates.setdefault((door, clients, name), []).append(rate)
+                        measure(costs.setdefault((door, clients, name), Cost()), process, asked, clients)
     print(f"\n{EVENTS} scripted tokens to each client; medians of {ROUNDS} alternating rounds; the bar is {BAR}")
-    print(f"{'door':<9} {'clients':>8}  {'API':<12} {'tokens/s':>10} {'ratio':>7}")
-    for (door, clients, name), its_rates in rates.items():
+    print(f"{'door':<9} {'clients':>8}  {'API':<12} {'tokens/s':>10} {'ratio':>7} {'CPU us/token':>13}")
+    for (door, clients, name), cost in costs.items():
         # Round by round, so that a slow moment of the machine falls on both sides.
-        plain = rates[door, clients, "generate"]
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(its_rates, plain, strict=True))
-        print(f"{door:<9} {clients:>8}  {name:<12} {statistics.median(its_rates):>10,.0f} {ratio:>7.2f}")
+        plain = costs[door, clients, "generate"].rates
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(cost.rates, plain, strict=True))
+        rate, cpu = statistics.median(cost.rates), 1e6 * cost.cpu_seconds / (EVENTS * clients * ROUNDS)
+        print(f"{door:<9} {clients:>8}  {name:<12} {rate:>10,.0f} {ratio:>7.2f} {cpu:>13.1f}")
+
+
+def measure(cost: Cost, process: Process, asked: Asked, clients: int) -> None:
+    before = process.cpu_seconds() or 0.0
+    cost.rates.append(asyncio.run(tokens_per_second(asked, process.target, clients)))
+    cost.cpu_seconds += (process.cpu_seconds() or 0.0) - before
 
 
 async def tokens_per_second(asked: Asked, target: Target, clients: int) -> float:
