@@ -102,6 +102,8 @@ async def killed(ray: Cluster, kind: str, streams: int, ha_proxy: bool) -> Resul
     answered = await _within(LIMIT, is_answered, began)
     whole = await _within(LIMIT, is_whole, began) if answered is not None else None
     outcomes = Counter([outcome.kind for outcome in await asyncio.gather(*tasks)])
+    if kind in OF_THE_NODE:
+        before = Belongings(Counter(), before.shared_memory)  # nothing should run any more
     return Result(ha_proxy, kind, streams, outcomes, answered, whole, await left_over(ray, before))
 
 
