@@ -3,12 +3,21 @@
 On a CPU a decode step is little else than reading every weight once. oneDNN reads a matrix nearly as fast as the
 memory delivers it if the matrix lies in blocks made for its kernels; given a plain one, it rearranges it at every
 call. So in half precision matrices are packed. In float32 plain matrices are as fast, and stay.
+
+For each number of tokens oneDNN makes a kernel, and keeps it with the scratch memory of such a product: 1,024 of them
+if it is not told otherwise, which are gigabytes once prompts of all lengths have come. `KERNELS` bounds them.
 """
+
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+KERNELS = 32
+"""Kernels that are kept: a step needs about five. To make one again takes a millisecond."""
+for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # read when the first kernel is made
+    os.environ.setdefault(variable, str(KERNELS))
 ROWS = 16
 """How many tokens oneDNN is told to expect; it lays the blocks out alike for one and for hundreds."""
 
