@@ -3,7 +3,7 @@
 Most ignore a field that they do not know without a word, so each is sent only where it is known, and refused by name
 elsewhere. Read in the sources of llama.cpp (tools/server: `server-schema.cpp`, `server-task.cpp`), vLLM 0.32
 (`entrypoints/openai/completion/protocol.py`) and SGLang 0.5.23 (`entrypoints/openai/protocol.py`); tried on
-llama.cpp.
+the first two.
 """
 
 import json
