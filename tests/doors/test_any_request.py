@@ -30,6 +30,8 @@ CHECKS = [
 ]
 EXAMPLES = 5
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.mark.parametrize("name", DOORS)
 def test_any_request_gets_an_answer_that_the_document_describes(name: str) -> None:
