@@ -5,6 +5,7 @@ DOOR ?= app
 TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
+TEST_PROCESSES ?= 2
 
 .PHONY: bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
@@ -20,7 +21,7 @@ demo: .venv/serve  ## watch a few answers in the terminal
 	$(BIN)/python $(DOOR).py --demo
 
 test: check  ## lint, types and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 check: .venv/dev  ## lint, format and types, of Python and C++
 	$(BIN)/ruff check .

@@ -45,9 +45,14 @@ class Connection:
         """Whether the body of a request that offers another protocol is lost: uvicorn's parser on httptools does."""
         return "httptools" in type(self._cycle).__module__
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return bool(self._transport.is_closing())
+
     def has_left(self) -> bool:
         """Whether the client has closed its end, also while the server does not read. Costs nothing while it does."""
-        if self._transport.is_closing():
+        if self.is_closed:
             return True
         return bool(self._flow.read_paused) and has_hung_up(self._transport)
 

@@ -26,27 +26,24 @@ from interface.requests import GenerationRequest, Prompt, SequenceId
 from interface.vitals import Vitals
 from serving import shutdown
 from serving.connection import running_server
+from serving.ending import Ending
 from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
 from serving.metrics import Metrics
+from serving.open_generations import OpenGenerations
 from serving.status import EngineStatus
 from serving.supervised import refuse_several_models
 from serving.threads import in_daemon_thread
 
 log = logging.getLogger("engine")
 
-SHUTDOWN = Failed("The server is shutting down", "shutdown")
 SMALL_BODY = 16 * 1024
 """Bytes of a body that is parsed on the loop: that takes less than a hop to a thread."""
 ASKERS = 4
 """Threads for questions about the model; one is taken while the engine tokenizes for it."""
 WELCOME_LIMIT = 1.0
 """Seconds that a worker's start waits for an engine in another process. One that is still loading takes longer."""
-CUT_OFF = 0.5
-"""Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
-END_SLACK = 3.0
-"""Seconds beyond `drain` after which a process whose engine has failed is ended, whatever its server still does."""
 
 Result = TypeVar("Result")
 
@@ -66,11 +63,9 @@ class Driver:
         self._engine: EngineService | None = None
         self._shared: SharedEngine | None = None
         """The same one, if other processes ask it too."""
-        self._open: dict[SequenceId, Generation] = {}
-        self._none_is_open = anyio.Event()
+        self._open = OpenGenerations()
+        self._ending = Ending(config, self._status, self._open, self.exchanges, self._fail_all)
         self._is_loaded = anyio.Event()
-        self._ends_on_failure = False
-        self._is_ending = False
 
     @property
     def status(self) -> str:
@@ -92,7 +87,7 @@ class Driver:
 
     def vitals(self) -> Vitals:
         others = None if self._shared is None else self._shared.others()
-        return self._status.vitals(self.counters(), self.metrics, self._cache_tokens(), self._context, others)
+        return self._status.vitals(self.counters(), self.metrics, self._open.cache_tokens, self._context, others)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -104,26 +99,24 @@ class Driver:
         signalled, again = asyncio.Event(), asyncio.Event()
         if self.config.socket is not None:
             shutdown.end_with_parent()
-        self._ends_on_failure = self.config.on_failure == "exit" and shutdown.owns_the_process()
+        self._ending.begin()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watched, self._load_and_start)
-                tasks.start_soon(self._watched, self._drain_when, signalled)
-                tasks.start_soon(self._watched, self._hurry_when, again)
+                tasks.start_soon(self._watched, self._ending.drain_when, signalled)
+                tasks.start_soon(self._watched, self._ending.hurry_when, again)
                 tasks.start_soon(self._watched, self.exchanges.watch)
                 with shutdown.signals_set(signalled, again):
                     if self.config.socket is not None:
                         await self._wait_for_running_engine()
                     yield
-                self._status.refuse("shutting down")
-                self._fail_all(SHUTDOWN)
+                self._ending.refuse_all()
                 tasks.cancel_scope.cancel()
         finally:
             engine, self._engine = self._engine, None
             if engine is not None:
                 await engine.close()
-            if self._is_ending:
-                shutdown.end_now()
+            self._ending.finish()
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
         """Call `parse`, which takes longer the larger the body is: off the loop if it is not small."""
@@ -144,7 +137,7 @@ class Driver:
         generation = Generation(self, requests, request_id)
         if (exchange := CURRENT.get()) is not None:
             exchange.log = generation.log
-        self._open |= dict.fromkeys(generation.sequence_ids, generation)
+        self._open.add(generation)
         try:
             generation.prompt_tokens = await engine.submit(requests)
             generation.log.prompt_tokens = sum(generation.prompt_tokens)
@@ -168,10 +161,7 @@ class Driver:
 
     def forget(self, generation: Generation) -> None:
         """Take a generation off the list, and abort what it had open."""
-        for sequence_id in generation.sequence_ids:
-            self._open.pop(sequence_id, None)
-        if not self._open:
-            self._none_is_open.set()
+        self._open.remove(generation)
         self._abort(generation)
 
     def _set_up_server(self) -> None:
@@ -192,22 +182,25 @@ class Driver:
 
     async def _load_and_start(self) -> None:
         engine = await in_daemon_thread(lambda: self._status.load(self._load))
-        if engine is not None:
-            try:
-                await engine.start(self._deliver, self._on_failure, self._on_outage)
-            except LoadError as error:
-                self._status.fail_to_load(error)
-                return
-            self._engine = engine
-            self._context = engine.info.context
-            if isinstance(engine, SharedEngine):
-                self._shared = engine
-                engine.share(lambda: Tally(self.metrics.counts(), self._cache_tokens()))
-            self._status.accept()
-            self._is_loaded.set()
+        if engine is None or not await self._start(engine):
+            self._ending.after_failed_load()
+            return
+        self._engine = engine
+        self._context = engine.info.context
+        if isinstance(engine, SharedEngine):
+            self._shared = engine
+            engine.share(lambda: Tally(self.metrics.counts(), self._open.cache_tokens))
+        self._status.accept()
+        self._is_loaded.set()
 
-    def _cache_tokens(self) -> int:
-        return sum(one.log.tokens for one in self._generations() if one.log.completion_tokens)
+    async def _start(self, engine: EngineService) -> bool:
+        """Start an engine; return whether there is one, which a service elsewhere knows only now."""
+        try:
+            await engine.start(self._deliver, self._on_failure, self._on_outage)
+        except LoadError as error:
+            self._status.fail_to_load(error)
+            return False
+        return True
 
     def _check_room(self, sequences: int) -> None:
         room = self.config.max_streams + self.config.max_waiting
@@ -224,7 +217,7 @@ class Driver:
     def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
         """Bring a step's events to their generations."""
         for sequence_id, event in events:
-            if generation := self._open.get(sequence_id):
+            if generation := self._open.of(sequence_id):
                 try:
                     generation.put(sequence_id, event)
                 except Exception as error:  # this request's events cannot be told; the others' can
@@ -241,10 +234,7 @@ class Driver:
         log.critical("The engine has failed for good: %s", reason)
         self._status.fail(f"engine failed: {reason}")
         self._fail_all(Failed(reason, "engine_error"))
-        if self._ends_on_failure:
-            log.critical("The process ends with status %d (ENGINE_ON_FAILURE=stay keeps it)", shutdown.FAILED)
-            self._is_ending = True
-            shutdown.begin_to_end(self.config.drain + END_SLACK)
+        self._ending.end_process(shutdown.FAILED)
 
     def _on_outage(self, reason: str | None) -> None:
         """Tell every open request that the engine is gone for now; without a reason, take requests again."""
@@ -268,41 +258,10 @@ class Driver:
             for sequence_id in generation.open_sequences:
                 self._engine.abort(sequence_id)
 
-    # --- The end ----------------------------------------------------------------------------------------------------
-
-    async def _drain_when(self, signalled: asyncio.Event) -> None:
-        """At a signal, give open streams `drain` seconds to finish, then tell them, then cut off the stuck ones."""
-        await signalled.wait()
-        self._status.refuse("shutting down")
-        await self._wait_until_none_is_open(self.config.drain)
-        self._fail_all(SHUTDOWN)
-        await self._wait_until_none_is_open(CUT_OFF)
-        await self._cut_off_all()
-
-    async def _hurry_when(self, signalled_again: asyncio.Event) -> None:
-        """At a second signal, end whatever is open now."""
-        await signalled_again.wait()
-        self._fail_all(SHUTDOWN)
-        await self._cut_off_all()
-
-    async def _cut_off_all(self) -> None:
-        for generation in self._generations():
-            generation.cancel()
-        await self.exchanges.end_all()
-
-    async def _wait_until_none_is_open(self, seconds: float) -> None:
-        self._none_is_open = anyio.Event()
-        with anyio.move_on_after(seconds):
-            if self._open:
-                await self._none_is_open.wait()
-
     def _fail_all(self, failed: Failed) -> None:
-        for generation in self._generations():
+        for generation in self._open:
             self._abort(generation)
             generation.fail(failed)
-
-    def _generations(self) -> list[Generation]:
-        return list(dict.fromkeys(self._open.values()))
 
 
 class _BlockingLexicon:

@@ -26,14 +26,11 @@ from interface.engine import EngineService
 from interface.errors import LoadError
 from serving.flags import add_settings, chosen_config
 from serving.logs import set_up_logging
-from serving.shutdown import FAILED
+from serving.shutdown import CANNOT_LOAD, FAILED
 from serving.threads import in_daemon_thread
 
 log = logging.getLogger("engine")
 
-CANNOT_LOAD = 78
-"""The exit status of a process that cannot serve what its settings name: EX_CONFIG of sysexits.h. Another start would
-not help."""
 BACKLOG = 128
 UNTIL_STDIN_CLOSES, REMOVE_FOLDER = "--until-stdin-closes", "--remove-folder"
 

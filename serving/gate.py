@@ -116,6 +116,8 @@ class Gate:
 
     async def _send_start_or_end(self, exchange: Exchange, send: Send, message: Message) -> None:
         """Send the message that begins an answer, or the one that ends it."""
+        if exchange.connection is not None and exchange.connection.is_closed:
+            exchange.connection.abort()  # so the server knows, and drops the message: uvloop would raise
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
             if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:

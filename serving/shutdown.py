@@ -1,4 +1,4 @@
-"""The end of a server with open streams: hear of the signal, let the streams finish, tell the rest, cut off the stuck.
+"""Signals and the end of a process; `ending.py` says what becomes of the open streams.
 
 At a signal, uvicorn waits for open streams to end, and tells the application (lifespan.shutdown) only after that.
 So the application listens for the signals too, and passes each one on.
@@ -23,6 +23,8 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FAILED = 70
 """The exit status of a process whose engine has failed for good: EX_SOFTWARE of sysexits.h."""
+CANNOT_LOAD = 78
+"""The exit status of a process whose engine cannot be loaded: EX_CONFIG. Another start would not help."""
 
 
 def owns_the_process() -> bool:
@@ -80,18 +82,18 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, name="wait for the supervisor", daemon=True).start()
 
 
-def begin_to_end(limit: float) -> None:
+def begin_to_end(limit: float, exit_status: int) -> None:
     """Tell the server to end this process, and end it in any case after `limit` seconds."""
 
     def end_after_limit() -> None:
         time.sleep(limit)
-        end_now()
+        end_now(exit_status)
 
     threading.Thread(target=end_after_limit, name="end", daemon=True).start()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def end_now() -> None:
+def end_now(exit_status: int) -> None:
     """End this process as one that has failed."""
     logging.shutdown()
-    os._exit(FAILED)
+    os._exit(exit_status)

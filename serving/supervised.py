@@ -1,6 +1,7 @@
 """Whether the server that imports an application runs it in several processes, each of which would load a model."""
 
 import inspect
+import multiprocessing
 import sys
 from typing import Any
 
@@ -17,6 +18,11 @@ def refuse_several_models() -> None:
     if (count := workers()) > 1:
         print(ADVICE.format(count=count), file=sys.stderr)
         raise SystemExit(STARTUP_FAILURE)
+
+
+def is_worker() -> bool:
+    """Whether another process of this server started this one, and would start it again."""
+    return multiprocessing.parent_process() is not None or "gunicorn" in sys.modules
 
 
 def workers() -> int:

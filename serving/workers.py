@@ -20,7 +20,8 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from config import PREFIX, Config, ConfigError
-from serving.engine_process import CANNOT_LOAD, REMOVE_FOLDER, UNTIL_STDIN_CLOSES
+from serving.engine_process import REMOVE_FOLDER, UNTIL_STDIN_CLOSES
+from serving.shutdown import CANNOT_LOAD
 
 log = logging.getLogger("engine")
 

@@ -24,8 +24,8 @@ def door(request: pytest.FixtureRequest) -> Door:
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An engine that fails must not end the tests; what it would have done is listed here."""
     calls: list[str] = []
-    monkeypatch.setattr(shutdown, "begin_to_end", lambda limit: calls.append("begin"))
-    monkeypatch.setattr(shutdown, "end_now", lambda: calls.append("now"))
+    monkeypatch.setattr(shutdown, "begin_to_end", lambda limit, exit_status: calls.append(f"begin {exit_status}"))
+    monkeypatch.setattr(shutdown, "end_now", lambda exit_status: calls.append(f"now {exit_status}"))
     return calls
 
 

@@ -85,7 +85,16 @@ async def test_only_a_driver_that_is_told_to_ends_its_process(on_failure: str, e
     async with driving(engine, Config(on_failure=on_failure)) as driver:
         await all_events(await submit(driver, "explode"))
         await until(lambda: driver.vitals().has_failed)
-    assert ends == (["begin", "now"] if on_failure == "exit" else [])
+    assert ends == (["begin 70", "now 70"] if on_failure == "exit" else [])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("on_failure", ["exit", "stay"])
+async def test_a_driver_whose_model_cannot_be_loaded_ends_its_process(on_failure: str, ends: list[str]) -> None:
+    driver = Driver(Config(model="/no/such/model", on_failure=on_failure))
+    async with driver.running():
+        await until(lambda: driver.vitals().has_failed)
+    assert ends == (["begin 78", "now 78"] if on_failure == "exit" else [])
 
 
 class Stuck(ScriptedEngine):

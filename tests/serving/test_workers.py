@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine_process import CANNOT_LOAD
+from serving.shutdown import CANNOT_LOAD
 from serving.workers import EngineKeeper
 from study.common.engine import HELLO
 from study.common.launcher import Process, command_line_of, free_port, status_of

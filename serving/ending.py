@@ -1,0 +1,94 @@
+"""How a server with open streams comes to its end: at a signal, at a second one, or because its engine has failed.
+
+At a signal the open streams get `drain` seconds to finish; the rest is told, and then cut off. A process whose engine
+cannot be loaded, or has failed for good, ends itself, unless ENGINE_ON_FAILURE=stay.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from config import STARTUP_FAILURE, Config
+from interface.events import Failed
+from serving import shutdown
+from serving.exchanges import Exchanges
+from serving.open_generations import OpenGenerations
+from serving.status import EngineStatus
+from serving.supervised import is_worker
+
+log = logging.getLogger("engine")
+
+SHUTDOWN = Failed("The server is shutting down", "shutdown")
+CUT_OFF = 0.5
+"""Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
+SLACK = 3.0
+"""Seconds beyond `drain` after which a process that ends itself is ended, whatever its server still does."""
+
+
+class Ending:
+    """The end of one driver. `fail_all` ends its open generations with an event."""
+
+    def __init__(
+        self,
+        config: Config,
+        status: EngineStatus,
+        generations: OpenGenerations,
+        exchanges: Exchanges,
+        fail_all: Callable[[Failed], None],
+    ) -> None:
+        self._config = config
+        self._status = status
+        self._generations = generations
+        self._exchanges = exchanges
+        self._fail_all = fail_all
+        self._may_end_process = False
+        self._exit_status: int | None = None
+
+    def begin(self) -> None:
+        """Find out, on the thread of the server, whether the process is ours to end."""
+        self._may_end_process = self._config.on_failure == "exit" and shutdown.owns_the_process()
+
+    async def drain_when(self, signalled: asyncio.Event) -> None:
+        """At a signal, give open streams `drain` seconds to finish, then tell them, then cut off the stuck ones."""
+        await signalled.wait()
+        self._status.refuse("shutting down")
+        await self._generations.wait_until_none(self._config.drain)
+        self._fail_all(SHUTDOWN)
+        await self._generations.wait_until_none(CUT_OFF)
+        await self._cut_off_all()
+
+    async def hurry_when(self, signalled_again: asyncio.Event) -> None:
+        """At a second signal, end whatever is open now."""
+        await signalled_again.wait()
+        self._fail_all(SHUTDOWN)
+        await self._cut_off_all()
+
+    def refuse_all(self) -> None:
+        """The server has ended: take no more requests, and tell those that are still open."""
+        self._status.refuse("shutting down")
+        self._fail_all(SHUTDOWN)
+
+    def end_process(self, exit_status: int) -> None:
+        """Begin to end the process, if it is ours to end."""
+        if self._may_end_process:
+            log.critical("The process ends with status %d (ENGINE_ON_FAILURE=stay keeps it)", exit_status)
+            self._exit_status = exit_status
+            shutdown.begin_to_end(self._config.drain + SLACK, exit_status)
+
+    def after_failed_load(self) -> None:
+        """Begin to end the process: another one would not load the engine either, and supervisors can tell.
+
+        A worker on a socket stays: its engine is another process.
+        """
+        if self._config.socket is None:
+            self.end_process(STARTUP_FAILURE if is_worker() else shutdown.CANNOT_LOAD)
+
+    def finish(self) -> None:
+        """Once everything is closed: the last word of a process that ends itself, which its server must not have."""
+        if self._exit_status is not None:
+            shutdown.end_now(self._exit_status)
+
+    async def _cut_off_all(self) -> None:
+        for generation in self._generations:
+            generation.cancel()
+        await self._exchanges.end_all()
