@@ -6,9 +6,11 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+import contract
 from study.common.engine import HELLO
 from study.common.launcher import Process, free_port, status_of
 from tests.support.asgi_client import events_of
@@ -59,6 +61,37 @@ def test_answers_are_the_same(server: str, name: str) -> None:
         assert wrong.status == 422
         large = json.dumps({"prompt": "hello " * 20_000}).encode()
         assert connection.request("POST", "/generate", large, Content_Type="application/json").status == 422
+
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+BODIES: dict[str, dict[str, Any]] = {
+    "/generate": {"prompt": "hello"},
+    "/tokenize": {"prompt": "hello"},
+    "/detokenize": {"tokens": [1]},
+    "/v1/completions": {"prompt": "hello"},
+    "/v1/chat/completions": CHAT,
+    "/v1/messages": CHAT,
+    "/v1/messages/count_tokens": CHAT,
+    "/v1/responses": {"input": "hello"},
+    "/v1/responses/input_tokens": {"input": "hello"},
+}
+
+
+@every_server
+def test_every_endpoint_answers(server: str, name: str) -> None:
+    asked = {endpoint.path for endpoint in contract.ENDPOINTS if endpoint.method == "POST"}
+    assert asked == set(BODIES)
+    gets = [endpoint.path for endpoint in contract.ENDPOINTS if endpoint.method == "GET" and not endpoint.takes_rest]
+    with serving(server, name) as process, Connection(process.port) as connection:
+        for path in [*gets, *contract.REPORTS, *contract.PAGES, "/openapi.json"]:
+            assert connection.request("GET", path).status == 200, path
+        for path, content in BODIES.items():
+            answer = connection.request("POST", path, json.dumps(content).encode(), Content_Type="application/json")
+            assert answer.status == 200, (path, answer.body)
+            if "tokens" not in path and "tokenize" not in path:
+                whole = json.dumps({**content, "stream": True}).encode()
+                streamed = connection.request("POST", path, whole, Content_Type="application/json")
+                assert streamed.headers["content-type"].startswith("text/event-stream"), path
 
 
 @every_server
