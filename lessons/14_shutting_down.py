@@ -5,7 +5,7 @@ On SIGTERM or Ctrl-C uvicorn takes no more connections and waits for the open on
 comes last. So what ends the streams cannot wait for `lifespan.shutdown`: the application has to hear the signal itself.
 It puts a handler in front of the server's, tells its streams, and passes the signal on.
 
-In the service: serving/shutdown.py: signals_set; serving/driver.py: Driver._drain_when; raw_asgi.py: lifespan.
+In the service: serving/shutdown.py: signals_set; serving/ending.py: Ending.drain_when; raw_asgi.py: lifespan.
 """
 
 import asyncio

@@ -36,11 +36,14 @@ def causal_within(window: int) -> Visible:
 
 def window_of(visible: Visible, context: int, device: torch.device) -> int | None:
     """How far back tokens may look, if all of a text may look equally far and none to its beginning."""
-    rows = torch.cat([torch.arange(max(0, context - ROWS), context), torch.linspace(0, context - 1, ROWS).long()])
-    positions, keys = rows.to(device)[:, None], torch.arange(context, device=device)
-    seen = visible(positions, keys).expand(len(rows), context)
-    window = int(seen[rows == context - 1][0].sum())
-    return window if window < context and torch.equal(seen, causal_within(window)(positions, keys)) else None
+    positions = torch.cat([torch.arange(max(0, context - ROWS), context), torch.linspace(0, context - 1, ROWS).long()])
+    rows = positions.to(device).view(-1, 1, 1)
+    keys = torch.arange(context, device=device)
+    window = int(visible(rows[min(context, ROWS) - 1], keys).expand(1, context).sum())
+    within = causal_within(window)
+    # Row by row: all of them at once would take a hundred times the memory of one.
+    is_window = all(torch.equal(visible(row, keys).expand(1, context), within(row, keys)) for row in rows)
+    return window if window < context and is_window else None
 
 
 ROWS = 64

@@ -16,6 +16,8 @@ DEFAULT_CONTEXT = 4096
 """Of a model that does not say what it was trained at, or on a machine that does not say what memory is free."""
 LEAST_CONTEXT = 512
 """Even where memory is short: less would be of no use."""
+MOST_CONTEXT = 2**20
+"""No model is served with more unless it is asked for: what is more is likely a mistake in its configuration."""
 CONTEXT_STEP = 256
 """What memory allows is rounded down to a multiple of this."""
 SHARE = 0.5
@@ -52,7 +54,7 @@ class CacheBudget:
         if self.free_bytes is None or not self.bytes_per_token:
             return DEFAULT_CONTEXT
         tokens = self.free_bytes // (self.slots * self.bytes_per_token)
-        return max(LEAST_CONTEXT, tokens // CONTEXT_STEP * CONTEXT_STEP)
+        return min(MOST_CONTEXT, max(LEAST_CONTEXT, tokens // CONTEXT_STEP * CONTEXT_STEP))
 
 
 def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBudget | None = None) -> int:

@@ -42,9 +42,8 @@ def test_every_operation_and_every_answer_is_there(page: Any) -> None:
         for method, operation in item.items():
             section = page.locator(f"#{operation['operationId']}")
             assert section.locator("h2").text_content() == method.upper() + path
-            assert section.locator(".answer summary code:first-child").all_text_contents() == list(
-                operation["responses"]
-            )
+            shown = section.locator(".answer summary code:first-child").all_text_contents()
+            assert shown == sorted(operation["responses"])
 
 
 def test_every_field_of_the_body_has_its_type_default_range_and_meaning(page: Any) -> None:
