@@ -29,9 +29,7 @@ from serving.generation import Generation
 async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     driver = driver_of(request)
-    if endpoint.method == "POST":
-        contract.check_encoding(request.headers.get("content-encoding"))
-        contract.check_media_type(request.headers.get("content-type"))
+    contract.check_head(endpoint, request.headers.get("content-encoding"), request.headers.get("content-type"))
     rest = request.path_params.get("rest", "")
     incoming = contract.Incoming(await read_body(request), rest, driver.models, driver.config.fingerprint)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))

@@ -35,9 +35,7 @@ class ClientLeft(Exception):
 
 async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
-    if endpoint.method == "POST":
-        contract.check_encoding(header(scope, b"content-encoding"))
-        contract.check_media_type(header(scope, b"content-type"))
+    contract.check_head(endpoint, header(scope, b"content-encoding"), header(scope, b"content-type"))
     rest = route_path(scope).removeprefix(endpoint.path + "/")
     incoming = contract.Incoming(await read_body(receive), rest, driver.models, driver.config.fingerprint)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))

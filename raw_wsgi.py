@@ -40,9 +40,7 @@ def generate(
     endpoint: contract.Endpoint, driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
-    if endpoint.method == "POST":
-        contract.check_encoding(environ.get("HTTP_CONTENT_ENCODING"))
-        contract.check_media_type(environ.get("CONTENT_TYPE"))
+    contract.check_head(endpoint, environ.get("HTTP_CONTENT_ENCODING"), environ.get("CONTENT_TYPE"))
     rest = route_path(environ).removeprefix(endpoint.path + "/")
     call = contract.parse(
         endpoint, contract.Incoming(read_body(environ), rest, driver.models, driver.config.fingerprint)

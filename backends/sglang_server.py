@@ -14,18 +14,15 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import anyio
-from anyio import to_thread
-
 from backends.remote import RemoteService, Server, refusal
-from backends.token_relay import Made, TokenRelay
+from backends.token_relay import Made, TokenRelay, TokenService
 from config import Config
 from inference.text.text_side import TextSide
 from inference.weights.text_side import load_text_side
-from interface.engine import EngineService, ModelInfo, Tokenized
+from interface.engine import EngineService
 from interface.errors import LoadError, UnsupportedFeature
 from interface.events import Event, FinishReason, Logprobs
-from interface.requests import EncodedRequest, GenerationRequest, Prompt, TextPrompt
+from interface.requests import EncodedRequest, GenerationRequest, TextPrompt
 
 HONOURS = frozenset(
     ("model", "context", "max_streams", "max_waiting", "generation_config", "backend_url", "backend_key")
@@ -44,28 +41,16 @@ def load(config: Config) -> EngineService:
     return SGLangService(config, load_text_side(config))
 
 
-class SGLangService(RemoteService):
+class SGLangService(TokenService, RemoteService):
     """An SGLang server as an engine service."""
 
     HEALTH = "/health"  # makes a token, if the server is idle
     PROBE = "/model_info"
 
     def __init__(self, config: Config, text: TextSide) -> None:
-        super().__init__(config)
-        self._text = text
-        self._encoders = anyio.CapacityLimiter(2)
+        super().__init__(config, text)
         self._has_lark = False
         self._is_cumulative = True
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._text.info
-
-    async def tokenize(self, prompt: Prompt) -> Tokenized:
-        return await to_thread.run_sync(self._text.tokenize, prompt, limiter=self._encoders)
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        return await to_thread.run_sync(self._text.detokenize, token_ids, limiter=self._encoders)
 
     async def _learn(self) -> None:
         server_info = await self.server.ask("/server_info")
@@ -85,7 +70,7 @@ class SGLangService(RemoteService):
             )
 
     async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence["SGLangRelay"]:
-        encoded = await to_thread.run_sync(self._text.encode, requests, limiter=self._encoders)
+        encoded = await self._encode(requests)
         bodies = [body_of(one, self._has_lark) for one in encoded]
         return [
             SGLangRelay(one, self._text, self.server, body, self._is_cumulative)

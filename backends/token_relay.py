@@ -6,9 +6,15 @@ So templates, stop strings, reasoning, tool calls and log probabilities are the 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import anyio
+from anyio import to_thread
+
+from backends.relayed import RelayedService
+from config import Config
 from inference.text.text_side import TextSide
+from interface.engine import ModelInfo, Tokenized
 from interface.events import Event, Finished, FinishReason, Logprobs, PromptEcho
-from interface.requests import EncodedRequest, GenerationRequest
+from interface.requests import EncodedRequest, GenerationRequest, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,29 @@ class Made:
     logprobs: Sequence[Logprobs] = ()
     """An entry per token, if the request wants them."""
     cached_tokens: int = 0
+
+
+class TokenService(RelayedService):
+    """A service whose engine takes and tells token ids: what concerns texts is answered here."""
+
+    def __init__(self, config: Config, text: TextSide) -> None:
+        super().__init__(config)
+        self._text = text
+        self._encoders = anyio.CapacityLimiter(2)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._text.info
+
+    async def tokenize(self, prompt: Prompt) -> Tokenized:
+        return await to_thread.run_sync(self._text.tokenize, prompt, limiter=self._encoders)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        return await to_thread.run_sync(self._text.detokenize, token_ids, limiter=self._encoders)
+
+    async def _encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
+        """Render and tokenize prompts, and compile grammars, on a thread of its own. Raises RequestError."""
+        return await to_thread.run_sync(self._text.encode, requests, limiter=self._encoders)
 
 
 class TokenRelay:

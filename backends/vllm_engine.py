@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import anyio
 from anyio import to_thread
 
-from backends.relayed import EngineLost, RelayedService
-from backends.token_relay import Made, TokenRelay
+from backends.relayed import EngineLost
+from backends.token_relay import Made, TokenRelay, TokenService
 from config import Config
 from inference.text.text_side import TextSide
 from inference.weights.text_side import load_text_side
-from interface.engine import EngineService, ModelInfo, Tokenized
+from interface.engine import EngineService
 from interface.errors import EngineUnavailable, LoadError, RequestError
 from interface.events import Event, FinishReason, Logprobs
-from interface.requests import EncodedRequest, GenerationRequest, Prompt
+from interface.requests import EncodedRequest, GenerationRequest
 
 HONOURS = frozenset(("model", "dtype", "context", "max_streams", "max_waiting", "generation_config"))
 WATCH_INTERVAL = 0.5
@@ -77,27 +77,15 @@ def engine_settings(config: Config, text: TextSide) -> dict[str, Any]:
     }
 
 
-class VllmService(RelayedService):
+class VllmService(TokenService):
     """A running AsyncLLM as an engine service. `make_params` makes vLLM's SamplingParams of their values."""
 
     def __init__(
         self, config: Config, text: TextSide, engine: AsyncEngine, make_params: Callable[[Mapping[str, Any]], Any]
     ) -> None:
-        super().__init__(config)
-        self._text = text
+        super().__init__(config, text)
         self._engine = engine
         self._make_params = make_params
-        self._encoders = anyio.CapacityLimiter(2)
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._text.info
-
-    async def tokenize(self, prompt: Prompt) -> Tokenized:
-        return await to_thread.run_sync(self._text.tokenize, prompt, limiter=self._encoders)
-
-    async def detokenize(self, token_ids: Sequence[int]) -> str:
-        return await to_thread.run_sync(self._text.detokenize, token_ids, limiter=self._encoders)
 
     async def _connect(self) -> None:
         """Return at once: `load` has started vLLM."""
@@ -108,7 +96,7 @@ class VllmService(RelayedService):
         self._fail(DEAD)
 
     async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence["VllmRelay"]:
-        encoded = await to_thread.run_sync(self._text.encode, requests, limiter=self._encoders)
+        encoded = await self._encode(requests)
         return [
             VllmRelay(one, self._text, self._engine, self._make_params(values_of(one, self._text))) for one in encoded
         ]

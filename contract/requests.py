@@ -5,6 +5,7 @@ import re
 import uuid
 from typing import Any
 
+from contract.endpoints import Endpoint
 from contract.refusals import Refusal
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -27,6 +28,13 @@ def route_path(path: str, root_path: str) -> str:
     """Return the path below `root_path`, under which a proxy may have mounted the application."""
     is_below = path == root_path or path.startswith(root_path + "/")
     return path.removeprefix(root_path) if is_below else path
+
+
+def check_head(endpoint: Endpoint, content_encoding: str | None, content_type: str | None) -> None:
+    """Refuse, before it is read, a body that no endpoint takes. Raises Refusal."""
+    if endpoint.method == "POST":
+        check_encoding(content_encoding)
+        check_media_type(content_type)
 
 
 def check_encoding(content_encoding: str | None) -> None:

@@ -58,7 +58,6 @@ class Driver:
         self._load = load
         self.exchanges = Exchanges(config)
         self.metrics = Metrics()
-        self._context = 0
         self._status = EngineStatus(config, "stopped: the server has not run the lifespan protocol")
         self._engine: EngineService | None = None
         self._shared: SharedEngine | None = None
@@ -87,7 +86,8 @@ class Driver:
 
     def vitals(self) -> Vitals:
         others = None if self._shared is None else self._shared.others()
-        return self._status.vitals(self.counters(), self.metrics, self._open.cache_tokens, self._context, others)
+        context = 0 if self._engine is None else self._engine.info.context
+        return self._status.vitals(self.counters(), self.metrics, self._open.cache_tokens, context, others)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -186,7 +186,6 @@ class Driver:
             self._ending.after_failed_load()
             return
         self._engine = engine
-        self._context = engine.info.context
         if isinstance(engine, SharedEngine):
             self._shared = engine
             engine.share(lambda: Tally(self.metrics.counts(), self._open.cache_tokens))

@@ -39,6 +39,13 @@ def answers(process: Process) -> bool:
         return answer.status == 200 and answer.json()["text"] == "".join(HELLO)
 
 
+def begin_to_stream(connection: Connection) -> None:
+    """Ask for a stream that goes on for longer than any test, and read its first event."""
+    connection.send_generate("drip 4000", max_tokens=4000)
+    connection.read_head()
+    connection.read_event()
+
+
 def last_event(connection: Connection) -> str:
     *_, last = events_of(b"".join(connection.chunks()))
     kind: str = last["error"]["type"]
@@ -49,9 +56,7 @@ def last_event(connection: Connection) -> str:
 def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door: str, tmp_path: Path) -> None:
     with serving(door, tmp_path) as process, Connection(process.port) as streaming:
         assert answers(process)
-        streaming.send_generate("drip 4000", max_tokens=4000)
-        streaming.read_head()
-        streaming.read_event()
+        begin_to_stream(streaming)
         (engine,) = process.children(ENGINE)
         os.kill(engine, signal.SIGKILL)
         assert last_event(streaming) == "engine_error"
@@ -71,9 +76,7 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
 
 def test_at_a_signal_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -> None:
     with serving("raw_asgi", tmp_path) as process, Connection(process.port) as streaming:
-        streaming.send_generate("drip 4000", max_tokens=4000)
-        streaming.read_head()
-        streaming.read_event()
+        begin_to_stream(streaming)
         family = process.children()
         process.popen.terminate()
         assert last_event(streaming) == "shutdown"
@@ -85,9 +88,7 @@ def test_at_a_signal_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -
 
 def test_when_the_launcher_is_killed_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -> None:
     with serving("raw_asgi", tmp_path) as process, Connection(process.port) as streaming:
-        streaming.send_generate("drip 4000", max_tokens=4000)
-        streaming.read_head()
-        streaming.read_event()
+        begin_to_stream(streaming)
         family = process.children()
         process.popen.kill()
         assert last_event(streaming) in ("shutdown", "engine_error")

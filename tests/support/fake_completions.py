@@ -1,14 +1,15 @@
 """A server with OpenAI's completions and no model, in llama.cpp's shapes or in those of a server that has no more."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.support.event_stream import event_stream
 
 
 class FakeCompletions:
@@ -61,16 +62,10 @@ class FakeCompletions:
             return JSONResponse({"error": {"message": "not this one", "code": 400}}, status_code=400)
         if asked["prompt"] == "crowded":
             return JSONResponse({"error": {"message": "come back later"}}, status_code=429)
-        return StreamingResponse(self._stream(asked), media_type="text/event-stream")
+        return event_stream(self._chunks(asked), self._note_leaving)
 
-    async def _stream(self, asked: dict[str, Any]) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._chunks(asked):
-                yield b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
-            yield b"data: [DONE]\n\n"
-        except asyncio.CancelledError:
-            self.left += 1
-            raise
+    def _note_leaving(self) -> None:
+        self.left += 1
 
     async def _chunks(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         for number, piece in enumerate(self.pieces[: asked["max_tokens"]]):

@@ -6,14 +6,15 @@ Written from its sources: `entrypoints/http_server.py` (paths, errors in a strea
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.support.event_stream import event_stream
 
 Tokenize = Callable[[str], Sequence[int]]
 
@@ -89,16 +90,7 @@ class FakeSGLang:
         self.requests.append(asked)
         if len(asked["input_ids"]) == 13:  # what it does not like
             return JSONResponse({"error": {"message": "an unlucky number of tokens"}}, status_code=400)
-        return StreamingResponse(self._stream(asked), media_type="text/event-stream")
-
-    async def _stream(self, asked: dict[str, Any]) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._chunks(asked):
-                yield b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
-            yield b"data: [DONE]\n\n"
-        except asyncio.CancelledError:
-            self.left.append(asked["rid"])
-            raise
+        return event_stream(self._chunks(asked), lambda: self.left.append(asked["rid"]))
 
     async def _chunks(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         if self.is_full:
