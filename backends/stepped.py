@@ -1,8 +1,9 @@
 """An engine of this process as a service: one worker thread steps it, and its events are pushed to the event loop.
 
-The thread steps while there is work, and hands over the events of a step, for all the sequences, in one call. So a
-step costs one thread hop whatever the number of streams, the loop never waits for the model, and an idle engine costs
-nothing: no thread runs, no timer ticks. The next step lets the loop send first, and waits for no client.
+The thread steps while there is work, and hands over the events of a step, for all the sequences, in one call; if the
+loop has not yet come to the last one, without a call. So a step costs at most one thread hop whatever the number of
+streams, the loop never waits for the model, and an idle engine costs nothing: no thread runs, no timer ticks. The next
+step lets the loop send first, and waits for no client.
 
 Invariant: everything here belongs to the event loop's thread, except `_work` and `_hand_over`.
 """
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -36,6 +38,9 @@ no longer than the second. A step that computes keeps every core busy, so the lo
 later."""
 
 
+Events = Sequence[tuple[SequenceId, Event]]
+
+
 class SteppedService:
     """Carries the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
 
@@ -43,6 +48,10 @@ class SteppedService:
         self._engine = engine
         self._step_limit = step_limit
         self._step_began_at: float | None = None
+        self._handed: deque[Events] = deque()
+        """The events of steps, on their way from the worker thread to the loop."""
+        self._is_called = False
+        """Whether the loop has been called, and will take what is there."""
         self._lost: Exception | None = None
         """Why events did not reach the loop: their streams would wait for ever."""
         self._steps = 0
@@ -168,29 +177,38 @@ class SteppedService:
             if took > LONG_STEP:
                 self._has_sent.wait(HEAD_START)
 
-    def _hand_over(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def _hand_over(self, events: Events) -> None:
         """Bring a step's events to the loop, without waiting for it; on the worker thread."""
-        if not self._loop.is_closed():
-            self._has_sent.clear()
-            try:
-                self._hop(events)
-            except Exception as error:
-                self._lost = error
-                raise
-
-    def _hop(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        self._handed.append(events)
+        if self._is_called or self._loop.is_closed():
+            return
+        self._is_called = True
+        self._has_sent.clear()
         try:
-            self._loop.call_soon_threadsafe(self._deliver, events)
+            self._call_loop()
+        except Exception as error:
+            self._lost = error
+            raise
+
+    def _call_loop(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._take_handed)
         except Exception:
             log.exception("A step's events did not reach the loop; trying once more")
-            self._loop.call_soon_threadsafe(self._deliver, events)
+            self._loop.call_soon_threadsafe(self._take_handed)
 
-    def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def _take_handed(self) -> None:
+        """Deliver the events that have come since the loop was called."""
+        self._is_called = False  # first: what comes from now on calls the loop again
+        for _ in range(len(self._handed)):
+            self._deliver(self._handed.popleft())
+        self._loop.call_soon(self._has_sent.set)  # after the streams that were just woken
+
+    def _deliver(self, events: Events) -> None:
         try:
             self._on_events(events)
         except Exception as error:
             self._deliver_failure({sequence_id for sequence_id, _ in events}, error)
-        self._loop.call_soon(self._has_sent.set)  # after the streams that were just woken
 
     def _deliver_failure(self, sequence_ids: set[SequenceId], error: Exception) -> None:
         """End sequences whose events could not be taken; fail for good if that cannot be told either."""

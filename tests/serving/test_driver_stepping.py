@@ -69,6 +69,33 @@ async def test_the_events_of_a_step_are_handed_over_in_one_call() -> None:
         assert [event.text for event in events if isinstance(event, Token)] == ["0 ", "1 ", "2 "]
 
 
+def keep_the_loop_busy_until_the_end(engine: ScriptedEngine) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while engine.counters().running and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+async def test_a_loop_that_is_busy_is_called_once_for_all_the_steps_it_misses() -> None:
+    calls = 0
+
+    class Counted(SteppedService):
+        def _call_loop(self) -> None:
+            nonlocal calls
+            calls += 1
+            super()._call_loop()
+
+    engine = ScriptedEngine()
+    async with driving(engine, service=Counted) as driver:
+        engine.hold()
+        generation = await submit(driver, "count 50")
+        await until(lambda: engine.counters().running == 1)
+        engine.release()
+        keep_the_loop_busy_until_the_end(engine)
+        assert calls == 1
+        events = await all_events(generation)
+    assert [event.text for event in events if isinstance(event, Token)] == [f"{n} " for n in range(50)]
+
+
 async def test_after_a_long_step_its_tokens_are_passed_on_before_the_next_one_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
