@@ -102,6 +102,17 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
     return status
 
 
+class _Supervisor(Multiprocess):
+    """uvicorn's supervisor of workers, which notices at once that one has died."""
+
+    def keep_subprocess_alive(self) -> None:
+        # This process has the workers' ends of their pipes too. As long as they are open, a worker that dies between a
+        # ping and its answer is waited for until WORKER_LIMIT.
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
+
 def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE) -> int:
     """Serve `server.app`, an import string, with `server.workers` processes; return the exit status.
 
@@ -111,7 +122,7 @@ def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE
         raise ConfigError("--transcript needs a single process: the one that answers a request keeps its messages")
     server.timeout_worker_healthcheck = WORKER_LIMIT
     listener = server.bind_socket()
-    supervisor = Multiprocess(server, [listener])
+    supervisor = _Supervisor(server, [listener])
     statuses: list[int] = []
 
     def give_up(status: int) -> None:

@@ -93,7 +93,7 @@ def test_a_prompt_without_tokens_is_refused() -> None:
 
 
 def test_a_prompt_with_a_token_that_the_model_lacks_is_refused() -> None:
-    tokenizer = byte_tokenizer.__wrapped__()
+    tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<new {number}>" for number in range(300)]})
     assert len(tokenizer) > VOCABULARY
     engine = tiny_engine(tokenizer=tokenizer)

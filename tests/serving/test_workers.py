@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,13 @@ def last_event(connection: Connection) -> str:
     return kind
 
 
+def kill_while_it_is_asked(worker: int) -> None:
+    """Kill a worker that has not answered the last ping of its supervisor, which pings twice a second."""
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(1)
+    os.kill(worker, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door: str, tmp_path: Path) -> None:
     with serving(door, tmp_path) as process, Connection(process.port) as streaming:
@@ -68,7 +76,7 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
             wait_until(lambda: asking.request("GET", "/health").status == 200, "another engine")
         wait_until(lambda: process.log.count("The engine is back") == 2)
         victim, survivor = process.children(WORKER)
-        os.kill(victim, signal.SIGKILL)
+        kill_while_it_is_asked(victim)
         wait_until(lambda: ready(process.log) == 3, "another worker")
         assert survivor in process.children(WORKER)
         assert answers(process)

@@ -4,12 +4,10 @@ The templates are written for the tests: as short as they can be and still place
 reasoning where the family's own templates place them.
 """
 
-import copy
-from functools import cache
-
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
+from tests.support.own_copy import own_copy
 from tests.support.tiny_models import byte_tokenizer
 
 PLAIN = """
@@ -107,10 +105,10 @@ ORDINARY_TOKENS = {"qwen": ["<tool_call>", "</tool_call>", "<think>", "</think>"
 """Added tokens that are not special, as Qwen's tokenizer has them."""
 
 
-@cache
+@own_copy
 def chat_tokenizer(family: str) -> PreTrainedTokenizerBase:
     """A tokenizer as a model of this family has it; its BOS token is <mark>, its EOS token <eos>."""
-    tokenizer = copy.deepcopy(byte_tokenizer())
+    tokenizer = byte_tokenizer()
     tokenizer.bos_token, tokenizer.eos_token = "<mark>", "<eos>"
     special = [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS[family]]
     tokenizer.add_special_tokens({"additional_special_tokens": special})

@@ -40,6 +40,7 @@ from engine import Engine
 from inference.weights.checkpoint import Checkpoint
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import SequenceId, text_request
+from tests.support.own_copy import own_copy
 
 torch.set_num_threads(1)  # a second thread costs these models more than it gives
 
@@ -165,13 +166,13 @@ def tiny_engine(
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<mark>"]
 
 
-@cache
+@own_copy
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """A token for each byte, after those of `SPECIAL_TOKENS`. Ids past the end of it decode to nothing."""
     return _byte_level(models.BPE(vocab=_ids(SPECIAL_TOKENS + sorted(pre_tokenizers.ByteLevel.alphabet())), merges=[]))
 
 
-@cache
+@own_copy
 def bpe_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE whose tokens are words, characters and parts of characters, trained on a few lines."""
     lines = ["the cat sat on the mat, the cat sat still", "你好，世界。你好！", "😀😁😂 emoji 😀😀", "naïve café"]
@@ -185,7 +186,7 @@ def bpe_tokenizer() -> PreTrainedTokenizerFast:
     return _byte_level(tokenizer.model)
 
 
-@cache
+@own_copy
 def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer as SentencePiece makes them: "▁" for a space, whole words, and bytes for what it has no token for."""
     words = ["▁", "▁the", "▁cat", "s", "at", "▁a", "é", "好", ".", "\n"]
@@ -204,7 +205,7 @@ def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
     return _fast(tokenizer)
 
 
-@cache
+@own_copy
 def syllable_tokenizer() -> PreTrainedTokenizerFast:
     """Every id is a text of one to three characters, so that whatever a random model says can be read."""
     letters = list("abcdefghijklmnopqrstuvwxyz .😀")
