@@ -39,7 +39,7 @@ from typing import Any
 import torch
 
 from study.benchmarks import bench_gguf, picture
-from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
+from study.benchmarks.shapes import SHAPES, bytes_per_cached_token, bytes_per_step, prompt, write_checkpoint
 from study.common.client import Load, Stream, Target, ask, load, percentile, stream
 from study.common.launcher import ROOT, Process, launched, uvicorn
 
@@ -57,6 +57,9 @@ COLUMNS = {
 }
 
 SAMPLED = {"temperature": 0.7, "top_p": 0.9}
+CONTEXTS = (128, 512, 2048, 4096, 8192, 16_000)
+LONG_CONTEXTS = {"ENGINE_CONTEXT": "16384", "ENGINE_MAX_STREAMS": "8"}
+"""What a server of long prompts and contexts is started with."""
 
 Row = dict[str, Any]
 
@@ -157,17 +160,31 @@ class Bench:
         return [f"{beginning} {tail}" for tail in self.prompts(streams, 4)]
 
     def growth(self) -> dict[str, list[Row]]:
-        """How cost grows with streams, with the prompt, and with the context that a step must read."""
+        """How cost grows with the prompt, and with the context that a step must read."""
         prompts = []
-        for tokens in (16, 64, 128, 256, 512, 1024, 1500):
+        for tokens in (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192):
             loads = [self.load("ours", self.prompts(1, tokens), 2) for _ in range(3)]
             first = percentile([one.streams[0].first_token_after for one in loads], 50)
             prompts.append({"prompt_tokens": tokens, "ttft_ms": 1e3 * first, "ms_per_token": 1e3 * first / tokens})
-        contexts = []
-        for tokens, streams in itertools.product((128, 256, 512, 1024, 2000), (1, 8)):
-            gaps = [gap for one in self.load("ours", self.prompts(streams, tokens), 40).streams for gap in one.gaps]
-            contexts.append({"context": tokens, "streams": streams, "gap_p50_ms": 1e3 * percentile(gaps, 50)})
-        return {"streams": list(self.throughput((1, 2, 4, 8, 16, 32, 64), 1)), "prompts": prompts, "contexts": contexts}
+        return {"prompts": prompts, "contexts": [self.context(tokens) for tokens in CONTEXTS]}
+
+    def context(self, tokens: int) -> Row:
+        """A step of one stream at this context, and of eight that share it, against reading all that it must read."""
+        [beginning] = self.prompts(1, tokens)
+        gaps: dict[int, float] = {}
+        for streams in (1, 8):  # the second time, the context is in the cache, so no step has a chunk of it
+            load = self.load("ours", [f"{beginning} {tail}" for tail in self.prompts(streams, 4)], 40)
+            gaps[streams] = 1e3 * percentile([gap for one in load.streams for gap in one.gaps], 50)
+        speed = memory_speed()
+        floors = {
+            streams: 1e3 * (bytes_per_step(self.shape) + streams * tokens * bytes_per_cached_token(self.shape)) / speed
+            for streams in gaps
+        }
+        return {"context": tokens} | {
+            f"{name}_{streams}_ms": values[streams]
+            for streams in gaps
+            for name, values in (("gap", gaps), ("floor", floors))
+        }
 
 
 def memory_speed() -> float:
@@ -187,11 +204,16 @@ def bench_shape(shape: str, options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory(prefix="bench-engine-") as scratch:
         checkpoint = write_checkpoint(shape, options.checkpoint or Path(scratch))
         most_streams = max(64 if options.growth else 16, *options.streams)
-        settings = {"ENGINE_MODEL": str(checkpoint), "ENGINE_MAX_STREAMS": str(most_streams)}
+        settings = {"ENGINE_MODEL": str(checkpoint), "ENGINE_MAX_STREAMS": str(most_streams), "ENGINE_CONTEXT": "4096"}
         settings |= {"ENGINE_COMPILE": "1"} if options.compile else {}
         settings |= dict(pair.split("=", 1) for pair in options.set)
         with launched(uvicorn("raw_asgi:app"), settings) as server:
             report = _bench_server(shape, server, options)
+        if options.growth:
+            with launched(uvicorn("raw_asgi:app"), settings | LONG_CONTEXTS) as server:
+                server.wait_until_ready()
+                report["growth"] |= Bench(shape, server.target, None).growth()
+            _print_growth(report["growth"])
         if options.scenes:
             report["token_delay"] = scene = token_delays(shape, settings)
             print(f"from a step's end to the send of its tokens, {scene['streams']} streams:", end=" ")
@@ -276,8 +298,7 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace) -> R
         print(f"p50 {scene['many_ttft_ms']:.0f}, max {scene['max_ttft_ms']:.0f}; one such prompt", end=" ")
         print(f"{scene['one_ttft_ms']:.0f}: {scene['ratio']:.2f} times", flush=True)
     if options.growth:
-        report["growth"] = bench.growth()
-        _print_growth(report["growth"])
+        report["growth"] = {"streams": list(bench.throughput((1, 2, 4, 8, 16, 32, 64), 1))}
     report |= {"memory_bytes": server.memory, "peak_memory_bytes": server.peak_memory}
     print(f"memory: {server.memory / 1e9:.2f} GB, at most {server.peak_memory / 1e9:.2f} GB", flush=True)
     return report

@@ -31,7 +31,7 @@ def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         intermediate_size=mlp,
-        max_position_embeddings=4096,
+        max_position_embeddings=32768,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=None,
@@ -85,6 +85,14 @@ def _model(config: LlamaConfig) -> PreTrainedModel:
     model.tie_weights()
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
     return model
+
+
+def bytes_per_cached_token(shape: str) -> int:
+    """Bytes of keys and values, in bfloat16, that a decode step reads for each token of a sequence's context."""
+    config = SHAPES[shape]
+    head_size: int = config.hidden_size // config.num_attention_heads
+    heads: int = config.num_key_value_heads  # type: ignore[assignment]  # a Llama has them
+    return 2 * 2 * config.num_hidden_layers * heads * head_size
 
 
 def _tokenizer(size: int) -> PreTrainedTokenizerFast:
