@@ -38,10 +38,16 @@ class Channel(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, message: Message, number: int = 0) -> None:
-        """Send without waiting. A connection that has ended takes nothing; one whose other side reads nothing ends."""
+        """Send without waiting. A connection that has ended takes nothing; one whose other side reads nothing ends.
+
+        Raises ValueError for a message that cannot be written, or that the other side would not take.
+        """
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(pack(message, number))
+        frame = pack(message, number)
+        if len(frame) > HEADER.size + MAX_BODY:
+            raise ValueError(f"expected a message of at most {MAX_BODY} bytes, got one of {len(frame) - HEADER.size}")
+        self._transport.write(frame)
         if self._transport.get_write_buffer_size() > MAX_UNREAD:
             self.cut(f"more than {MAX_UNREAD} bytes wait to be read")
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ from config import PREFIX, Config
 from interface.engine import Counters, EngineService, Tally
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
 from interface.events import Event, Failed, Finished
-from interface.requests import SequenceId
+from interface.requests import GenerationRequest, SequenceId
 
 log = logging.getLogger("engine")
 
@@ -70,8 +70,17 @@ class Worker:
         self.submitting: dict[SequenceId, asyncio.Task[None]] = {}
 
     def own(self, sequence_id: SequenceId) -> SequenceId:
-        """The number, here, of a sequence that has this one there."""
+        """The number, here, of a sequence that has this one there. Raises ValueError for one that is too large."""
+        if not 0 <= sequence_id <= OWN:
+            raise ValueError(f"expected a sequence's number from 0 to {OWN}, got {sequence_id}")
         return self.number << SHIFT | sequence_id
+
+    def own_of_new(self, requests: Iterable[GenerationRequest]) -> list[SequenceId]:
+        """The numbers, here, of sequences that begin. Raises ValueError for one that is too large, or in use."""
+        ids = [self.own(request.sequence_id) for request in requests]
+        if len({*ids, *self.open, *self.submitting}) < len(ids) + len(self.open | self.submitting.keys()):
+            raise ValueError("expected numbers that no other sequence has")
+        return ids
 
 
 class EngineHost:
@@ -227,6 +236,13 @@ class EngineHost:
     # --- Their requests -----------------------------------------------------------------------------------------------
 
     def _on_request(self, worker: Worker, message: Message, number: int) -> None:
+        try:
+            self._take(worker, message, number)
+        except ValueError as error:
+            log.error("From worker %d, %s", worker.number, error)
+            worker.channel.send(Refused.of(error), number)
+
+    def _take(self, worker: Worker, message: Message, number: int) -> None:
         match message:
             case Submit():
                 self._begin_submit(worker, message, number)
@@ -239,7 +255,7 @@ class EngineHost:
             case Counted():
                 worker.tally = message.tally
             case _:
-                worker.channel.send(Refused("ValueError", f"expected a request, got {type(message).__name__}"), number)
+                raise ValueError(f"expected a request, got {type(message).__name__}")
 
     def _begin(self, worker: Worker, number: int, answer: Coroutine[Any, Any, Message]) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._answer(worker, number, answer))
@@ -256,7 +272,7 @@ class EngineHost:
             worker.channel.send(Refused.of(error), number)
 
     def _begin_submit(self, worker: Worker, submit: Submit, number: int) -> None:
-        ids = [worker.own(request.sequence_id) for _, request in submit.requests]
+        ids = worker.own_of_new(request for _, request in submit.requests)
         task = self._begin(worker, number, self._submit(worker, submit, ids))
         worker.submitting |= dict.fromkeys(ids, task)
         task.add_done_callback(lambda _: [worker.submitting.pop(sequence_id, None) for sequence_id in ids])

@@ -9,17 +9,22 @@ and these doors themselves do.
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backends.openai_dialects import DIALECTS, PLAIN
-from backends.remote import RemoteService, Server, refusal
+from backends.remote import RemoteService, Server
+from backends.said import Said
 from config import Config
 from interface.engine import EngineService, ModelInfo, Tokenized
-from interface.errors import LoadError, PromptTooLong, UnsupportedFeature
+from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
 from interface.events import Event, Finished, FinishReason, Logprobs, Token, TokenLogprob
 from interface.requests import DEFAULT_MAX_TOKENS, ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 
 HONOURS = frozenset(("model", "context", "max_streams", "max_waiting", "backend_url", "backend_key"))
+COMPLETIONS = "/v1/completions"
+OF_CLIENTS = "/v1"
+"""What OpenAI's own clients want at the end of a server's URL; here the paths have it."""
 
 
 def load(config: Config) -> EngineService:
@@ -34,7 +39,8 @@ class OpenAIService(RemoteService):
     HEALTH = PROBE = "/health"
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config)
+        assert config.backend_url is not None
+        super().__init__(replace(config, backend_url=config.backend_url.removesuffix(OF_CLIENTS)))
         self._config = config
         self._dialect = PLAIN
         self._info = ModelInfo(0, 0, {"tokenizer_class": "unknown"})
@@ -70,6 +76,9 @@ class OpenAIService(RemoteService):
     async def _detokenized(self, token_ids: Sequence[int]) -> str:
         if self._dialect.tokenizer is None:
             raise UnsupportedFeature(f"The engine's server ({self._dialect.name}) does not detokenize for others.")
+        largest, vocabulary = max(token_ids, default=0), self._info.vocabulary
+        if 0 < vocabulary <= largest:  # llama.cpp's server takes these for a failure of its own
+            raise RequestError(f"tokens: expected token ids below {vocabulary}, got {largest}.", "tokens")
         said = await self.server.post("/detokenize", {"model": self._config.model, "tokens": list(token_ids)})
         return str(said["content" if self._dialect.tokenizer == "llama.cpp" else "prompt"])
 
@@ -176,13 +185,11 @@ class OpenAIRelay:
 
     async def events(self) -> AsyncIterator[Event | None]:
         reason: FinishReason | None = None
-        async with self._server.stream("/v1/completions", self._body) as chunks:
+        async with self._server.stream(COMPLETIONS, self._body) as chunks:
             yield None
             async for chunk in chunks:
-                if "error" in chunk:
-                    raise refusal(int(chunk["error"].get("code") or 500), chunk["error"]["message"].encode())
                 self._usage = chunk.get("usage") or self._usage
-                for choice in chunk["choices"]:
+                for choice in chunk.get("choices") or ():
                     reason = _finish_reason(choice) or reason
                     self._stop_reason = choice.get("stop_reason") or self._stop_reason
                     for token in self._tokens_of(choice):
@@ -196,8 +203,8 @@ class OpenAIRelay:
         details = self._usage.get("prompt_tokens_details") or {}
         return Finished(
             finish_reason=reason,
-            prompt_tokens=self._usage.get("prompt_tokens", self.prompt_tokens),
-            completion_tokens=self._usage.get("completion_tokens", self._tokens),
+            prompt_tokens=self._usage.get("prompt_tokens") or self.prompt_tokens,
+            completion_tokens=self._usage.get("completion_tokens") or self._tokens,
             prefill_ms=1e3 * (first - self._began_at),
             decode_ms=1e3 * (self._last_at - first if self._tokens else 0.0),
             total_ms=1e3 * (now - self._began_at),
@@ -208,7 +215,7 @@ class OpenAIRelay:
 
     def _tokens_of(self, choice: Mapping[str, Any]) -> list[Token]:
         """The tokens of a piece of text; the text is the last one's. A piece without any is one token without an id."""
-        text, logprobs = choice["text"], _logprobs_of(choice.get("logprobs"))
+        text, logprobs = Said(choice, COMPLETIONS)["text"] or "", _logprobs_of(choice.get("logprobs"))
         ids: Sequence[int | None] = choice.get("token_ids") or [one.chosen.token_id for one in logprobs]
         if not ids and not text:
             return []
@@ -245,7 +252,7 @@ def _logprobs_of(said: Mapping[str, Any] | None) -> list[Logprobs]:
         return [Logprobs(_described(one), tuple(map(_described, one["top_logprobs"]))) for one in said["content"]]
     tops = said.get("top_logprobs") or [{}] * len(said["tokens"])
     return [
-        Logprobs(_named(token, logprob), tuple(_named(*other) for other in top.items()))
+        Logprobs(_named(token, logprob), tuple(_named(*other) for other in (top or {}).items()))
         for token, logprob, top in zip(said["tokens"], said["token_logprobs"], tops, strict=True)
     ]
 

@@ -1,11 +1,10 @@
-"""An engine reached over HTTP: the connection to its server, what is said when that refuses, and what when it is gone.
+"""An engine reached over HTTP: the connection to its server, and what is done when that is gone.
 
 The client is httpx2, which pools connections, does TLS and proxies, and reads server-sent events as they come; the
 hub's client brings it along. (`requirements-remote.txt` pins it.)
 """
 
 import asyncio
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from backends.relayed import EngineLost, RelayedService
+from backends.said import Said, WrongSettings, object_of, objects, refusal
 from config import Config
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
 
@@ -36,8 +36,14 @@ WAITING_NOTICE = 10.0
 """Seconds between two lines in the log that say that the server is not there yet."""
 NO_SUCH_PATH = (404, 405)
 """A server that answers so is there, and has no word for how it is."""
-LONGEST_REASON = 500
-"""Characters of the other side's own words that a client is shown."""
+IDLE_LIMIT = 2.0
+"""Seconds that an unused connection is kept. Servers close theirs after five, and one that is being closed takes a
+request without an answer."""
+EVENT_STREAM = "text/event-stream"
+
+
+REFUSALS = (RequestError, QueueFull, EngineUnavailable, EngineLost)
+"""What a question to the server may end with."""
 
 
 class Server:
@@ -49,46 +55,57 @@ class Server:
         self._telling: set[asyncio.Task[None]] = set()
         headers = {"authorization": f"Bearer {config.backend_key}"} if config.backend_key else {}
         library = self._httpx2 = _import_httpx2(config.backend)
-        self._client: httpx2.AsyncClient = library.AsyncClient(
-            base_url=self.url,
-            headers=headers,
-            timeout=library.Timeout(None, connect=PROBE_LIMIT),  # an answer may be silent for as long as it likes
-            limits=library.Limits(max_connections=None, max_keepalive_connections=config.max_streams),
+        limits = library.Limits(
+            max_connections=None, max_keepalive_connections=config.max_streams, keepalive_expiry=IDLE_LIMIT
         )
+        timeout = library.Timeout(None, connect=PROBE_LIMIT)  # an answer may be silent for as long as it likes
+        try:
+            self._client: httpx2.AsyncClient = library.AsyncClient(
+                base_url=self.url, headers=headers, timeout=timeout, limits=limits
+            )
+        except library.InvalidURL as error:
+            raise LoadError(f"ENGINE_BACKEND_URL: expected a URL, got {self.url}: {error}") from None
 
     async def get(self, path: str) -> "httpx2.Response":
         """Raises EngineLost if there is no answer."""
         with self._reached():
             return await self._client.get(path, timeout=PROBE_LIMIT)
 
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
+    async def post(self, path: str, body: dict[str, Any]) -> Said:
         """What the server answers, from its JSON.
 
         Raises:
             RequestError, QueueFull, EngineUnavailable: it has refused.
-            EngineLost: there is no answer.
+            EngineLost: there is no answer, or none that is a JSON object.
         """
         with self._reached():
             response = await self._client.post(path, json=body)
-        return _said(response)
+        return _said_in(response)
 
-    async def ask(self, path: str) -> Any:
+    async def ask(self, path: str) -> Said:
         """The same, without a body."""
-        return _said(await self.get(path))
+        return _said_in(await self.get(path))
 
     @asynccontextmanager
-    async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    async def stream(
+        self, path: str, body: dict[str, Any], error_status: int = 500
+    ) -> AsyncIterator[AsyncIterator[Said]]:
         """The events of an answer, while the block lasts; leaving it before their end closes the connection.
 
+        `error_status` is what an error in the stream counts as if it does not say.
+
         Raises:
-            RequestError, QueueFull, EngineUnavailable: the server has refused.
-            EngineLost: there is no answer, or it broke off.
+            RequestError, QueueFull, EngineUnavailable: the server has refused, at once or in the stream.
+            EngineLost: there is no answer, or it broke off, or it is not a stream of JSON objects.
         """
         with self._reached():
             async with self._client.stream("POST", path, json=body) as response:
                 if not response.is_success:
-                    raise refusal(response.status_code, await response.aread())
-                yield _objects(aiter(self._httpx2.EventSource(response, max_event_size=None)))
+                    await response.aread()
+                    raise _refusal_of(response)
+                if EVENT_STREAM not in (kind := response.headers.get("content-type", "nothing")):
+                    raise EngineLost(f"{self.url} does not stream: expected {EVENT_STREAM}, got {kind}")
+                yield objects(aiter(self._httpx2.EventSource(response, max_event_size=None)), path, error_status)
 
     def tell(self, path: str, body: dict[str, Any]) -> None:
         """Send something without waiting for an answer; what goes wrong with it is nothing to anyone."""
@@ -97,8 +114,8 @@ class Server:
         telling.add_done_callback(self._telling.discard)
 
     async def _tell(self, path: str, body: dict[str, Any]) -> None:
-        with suppress(RequestError, QueueFull, EngineUnavailable, EngineLost), anyio.move_on_after(TELL_LIMIT):
-            await self.post(path, body)
+        with suppress(EngineLost), anyio.move_on_after(TELL_LIMIT), self._reached():
+            await self._client.post(path, json=body)
 
     async def close(self) -> None:
         """Close the connections, when all that was to be told has been."""
@@ -120,9 +137,10 @@ class _Reached:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, self._httpx2.ConnectError):
-            raise NoServer(f"no server answers at {self._url}") from error
-        if isinstance(error, self._httpx2.TransportError):
-            raise EngineLost(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
+            raise NoServer(f"no server answers at {self._url}: {error}") from error
+        if isinstance(error, self._httpx2.RequestError):
+            reason = str(error) or type(error).__name__
+            raise EngineLost(f"the connection to {self._url} broke: {reason}") from error
 
 
 class NoServer(EngineLost):
@@ -151,13 +169,15 @@ class RemoteService(RelayedService):
         """Wait for the server for as long as it takes: it may load its model, or be started later."""
         notice_at = 0.0
         while (problem := await self._problem(self.HEALTH)) is not None:
+            if isinstance(problem, WrongSettings):
+                raise LoadError(str(problem))
             if self._loop.time() >= notice_at:
                 log.info("Waiting for the engine: %s", problem)
                 notice_at = self._loop.time() + WAITING_NOTICE
             await anyio.sleep(RETRY_INTERVAL)
         try:
             await self._learn()
-        except (EngineLost, EngineUnavailable, RequestError, QueueFull) as error:
+        except REFUSALS as error:
             raise LoadError(f"{self.server.url}: {error}") from error
 
     async def _watch(self) -> None:
@@ -168,16 +188,27 @@ class RemoteService(RelayedService):
             await self._look()
 
     async def _look(self) -> None:
-        problem = await self._problem(self.PROBE if self._outage is None else self.HEALTH)
-        if problem is None:
-            self._vain_looks = 0
-            if self._outage is not None:
-                self._recover()
+        if self._outage is not None:
+            await self._look_for_another()
             return
-        self._vain_looks += 1
-        is_gone = isinstance(problem, NoServer) or self._vain_looks >= PATIENCE
-        if is_gone and self._outage is None:
+        problem = await self._problem(self.PROBE)
+        self._vain_looks = 0 if problem is None else self._vain_looks + 1
+        if isinstance(problem, NoServer) or self._vain_looks >= PATIENCE:
             self._lose(str(problem))
+
+    async def _look_for_another(self) -> None:
+        """See whether there is a server again: perhaps one that was started in another way."""
+        if await self._problem(self.HEALTH) is not None:
+            return
+        try:
+            await self._learn()
+        except (LoadError, *REFUSALS) as error:
+            if str(error) != self._outage:
+                log.error("The engine's server is back, but it cannot be used: %s", error)
+                self._lose(str(error))
+            return
+        self._vain_looks = 0
+        self._recover()
 
     async def _problem(self, path: str) -> Exception | None:
         """Why the server does not answer well, if it does not."""
@@ -186,7 +217,7 @@ class RemoteService(RelayedService):
         except EngineLost as error:
             return error
         is_well = response.is_success or response.status_code in NO_SUCH_PATH
-        return None if is_well else refusal(response.status_code, response.content)
+        return None if is_well else _refusal_of(response)
 
     def _on_lost(self, reason: str) -> None:
         self._look_now.set()
@@ -195,42 +226,20 @@ class RemoteService(RelayedService):
         await self.server.close()
 
 
-async def _objects(events: AsyncIterator["httpx2.ServerSentEvent"]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a stream, up to [DONE] or the end."""
-    async for event in events:
-        if event.data == "[DONE]":
-            return
-        yield json.loads(event.data)
-
-
-def _said(response: "httpx2.Response") -> Any:
+def _said_in(response: "httpx2.Response") -> Said:
     if not response.is_success:
-        raise refusal(response.status_code, response.content)
-    return response.json() if response.content else None
+        raise _refusal_of(response)
+    return object_of(response.text, response.url.path)
 
 
-def refusal(status: int, body: bytes) -> Exception:
+def _refusal_of(response: "httpx2.Response") -> Exception:
     """The error that another server's answer means, in its own words."""
-    message = words_of(body) or f"status {status}"
-    if status in (429, 503):
-        return QueueFull(f"The engine's server takes no more requests: {message}")
-    if status in (401, 403):
-        return EngineUnavailable(f"The engine's server wants another key (ENGINE_BACKEND_KEY): {message}")
-    if 400 <= status < 500:
-        return RequestError(f"The engine's server refuses this: {message}")
-    return EngineUnavailable(f"The engine's server has failed: {message}")
-
-
-def words_of(body: bytes) -> str:
-    """What an error's body says; servers have many shapes for it."""
-    try:
-        said: Any = json.loads(body)
-    except ValueError:
-        return body.decode(errors="replace").strip()[:LONGEST_REASON]
-    for name in ("error", "message", "detail"):
-        while isinstance(said, dict) and name in said:
-            said = said[name]
-    return (said if isinstance(said, str) else json.dumps(said))[:LONGEST_REASON]
+    if response.is_redirect:
+        return WrongSettings(
+            f"The engine's server is elsewhere (ENGINE_BACKEND_URL): {response.url} leads to "
+            f"{response.headers.get('location')}"
+        )
+    return refusal(response.status_code, response.content)
 
 
 def _import_httpx2(backend: str) -> Any:

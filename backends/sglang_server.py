@@ -9,18 +9,18 @@ The shapes are those of SGLang 0.5.23, read in its sources: `managers/io_struct.
 --incremental-streaming-output), `entrypoints/http_server.py` (the paths), `sampling/sampling_params.py`.
 """
 
-import json
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from backends.remote import RemoteService, Server, refusal
+from backends.remote import RemoteService, Server
+from backends.said import Said, refusal
 from backends.token_relay import Made, TokenRelay, TokenService
 from config import Config
 from inference.text.text_side import TextSide
 from inference.weights.text_side import load_text_side
 from interface.engine import EngineService
-from interface.errors import LoadError, UnsupportedFeature
+from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError, UnsupportedFeature
 from interface.events import Event, FinishReason, Logprobs
 from interface.requests import EncodedRequest, GenerationRequest, TextPrompt
 
@@ -28,6 +28,7 @@ HONOURS = frozenset(
     ("model", "context", "max_streams", "max_waiting", "generation_config", "backend_url", "backend_key")
 )
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
+GENERATE = "/generate"
 LARGEST_PENALTY = 2.0
 SPELLINGS: Mapping[str, str] = {"json_schema": "json_schema", "regex": "regex"}
 """The grammars that any of SGLang's grammar backends reads, and what it calls them."""
@@ -94,21 +95,21 @@ class SGLangRelay(TokenRelay):
 
     async def events(self) -> AsyncIterator[Event | None]:
         try:
-            async with self._server.stream("/generate", self._body) as chunks:
+            async with self._server.stream(GENERATE, self._body, error_status=400) as chunks:
                 async for chunk in chunks:
                     for event in self._events_of_chunk(chunk):
                         yield event
                     if self.is_finished and not self._has_ended_there:
                         break
+        except (RequestError, QueueFull, EngineUnavailable):
+            self._has_ended_there = True
+            raise
         finally:
             if not self._has_ended_there:
                 self._server.tell("/abort_request", {"rid": self._rid})
 
-    def _events_of_chunk(self, chunk: dict[str, Any]) -> list[Event]:
-        if "error" in chunk:
-            self._has_ended_there = True
-            raise refusal(chunk["error"].get("code", 400), json.dumps(chunk).encode())
-        meta = chunk["meta_info"]
+    def _events_of_chunk(self, chunk: Said) -> list[Event]:
+        meta = Said(chunk["meta_info"], GENERATE)
         reason = meta["finish_reason"]
         self._has_ended_there = reason is not None
         if reason is not None and reason["type"] == "abort" and reason.get("status_code"):
@@ -118,7 +119,7 @@ class SGLangRelay(TokenRelay):
         echo = list(self.echo(self._prompt_logprobs(meta))) if is_first else []
         return [*echo, *self.events_of(made)]
 
-    def _made(self, chunk: dict[str, Any], meta: dict[str, Any], reason: FinishReason | None) -> Made:
+    def _made(self, chunk: Said, meta: Said, reason: FinishReason | None) -> Made:
         """What a chunk has that those before had not."""
         begin = self._taken if self._is_cumulative else 0
         token_ids = chunk["output_ids"][begin:]
@@ -127,7 +128,7 @@ class SGLangRelay(TokenRelay):
         logprobs = self._logprobs(chosen, meta.get("output_top_logprobs", ())[begin:])
         return Made(token_ids, reason, logprobs, meta["cached_tokens"])
 
-    def _prompt_logprobs(self, meta: dict[str, Any]) -> Sequence[Logprobs]:
+    def _prompt_logprobs(self, meta: Said) -> Sequence[Logprobs]:
         """Those of the prompt's tokens from the second one on; the first has none."""
         return self._logprobs(meta.get("input_token_logprobs", [])[1:], meta.get("input_top_logprobs", [])[1:])
 

@@ -117,8 +117,8 @@ class Refused:
 
     @classmethod
     def of(cls, error: Exception) -> "Refused":
-        kind = type(error)
-        return cls(kind.__name__, str(error), vars(error) if kind.__module__ == errors.__name__ else {})
+        known = next((kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__), None)
+        return cls((known or type(error)).__name__, str(error), vars(error) if known else {})
 
     def to_error(self) -> Exception:
         kind = getattr(errors, self.error, None)

@@ -151,6 +151,43 @@ async def test_a_message_that_cannot_be_read_ends_its_request_and_nothing_else(p
         assert not worker.lost
 
 
+async def test_a_number_that_is_another_sequences_ends_its_request_and_nothing_else(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        one, other = RawWorker(), RawWorker()
+        engine.hold()
+        for worker in (one, other):
+            await worker.greet(path)
+            worker.submit(1, "hello")
+        await until(lambda: host.open_sequences == 2)
+        first, second = sorted(engine.numbers)
+        for number, sequence_id in enumerate((1, second - first + 1, -1, 2**63), 2):
+            one.submit(number, "hello", first_id=sequence_id)
+            one.channel.send(wire.Abort(sequence_id if sequence_id != 1 else 2**48))
+        one.submit(6, "hello", "hello", first_id=7)
+        await until(lambda: all(one.answer(number) for number in range(2, 7)))
+        engine.release()
+        await until(lambda: has_ended(one, 1) and has_ended(other, 1) and has_ended(one, 8))
+    assert [type(one.answer(number)) for number in range(2, 7)] == [wire.Refused] * 4 + [wire.Accepted]
+    assert engine.aborted == []
+
+
+async def test_a_message_that_is_too_long_for_the_other_side_is_not_sent(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(channel, "MAX_BODY", 20_000)
+    async with hosting(path):
+        worker = RawWorker()
+        await worker.greet(path)
+        with pytest.raises(ValueError, match="expected a message of at most 20000 bytes, got one of"):
+            worker.submit(1, "x" * 20_000)
+        worker.submit(2, "size=30000", "hello", first_id=2, max_tokens=2)
+        await until(lambda: has_ended(worker, 3) and worker.failures(2))
+        assert "expected a message of at most 20000 bytes" in worker.failures(2)[0].message
+        assert not worker.lost
+    assert "An event could not be sent" in caplog.text
+
+
 async def test_what_is_no_message_at_all_ends_its_connection_and_not_the_engine(path: Path) -> None:
     async with hosting(path) as host:
         stranger, worker = RawWorker(), RawWorker()

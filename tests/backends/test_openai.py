@@ -149,6 +149,8 @@ async def test_llama_cpp_renders_conversations_and_tokenizes(llama: FakeCompleti
         tokenized = await driver._engine.tokenize(TextPrompt("né"))  # type: ignore[union-attr]
         assert await driver._engine.detokenize([72, 105]) == "Hi"  # type: ignore[union-attr]
         assert driver._engine.info.vocabulary == 300  # type: ignore[union-attr]
+        with pytest.raises(RequestError, match="expected token ids below 300, got 300"):
+            await driver._engine.detokenize([72, 300])  # type: ignore[union-attr]
     assert bytes(llama.requests[0]["prompt"]) == b"<user>Hi"
     assert (tokenized.token_ids, tokenized.tokens) == ([110, 0xC3, 0xA9], ["n", "\ufffd", "\ufffd"])
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import wire
+from backends.said import WrongSettings
 from contract.generate import GenerateBody
 from interface import errors
 from interface.engine import Counters, ModelInfo, Tally, Tokenized
@@ -120,6 +121,12 @@ def test_an_error_is_raised_at_the_other_side_as_it_was_here(error: Exception) -
     assert type(there) is type(error)
     assert str(there) == str(error)
     assert vars(there) == vars(error)
+
+
+def test_an_error_of_a_kind_that_only_a_backend_knows_is_raised_as_the_kind_that_it_is_one_of() -> None:
+    there = arrived(wire.Refused.of(WrongSettings("another key"))).to_error()
+    assert type(there) is errors.EngineUnavailable
+    assert str(there) == "another key"
 
 
 def test_an_error_that_is_not_for_clients_is_a_mistake_of_the_service() -> None:

@@ -15,7 +15,7 @@ from backends.host import EngineHost
 from backends.stepped import SteppedService
 from config import Config
 from interface.engine import Tally
-from interface.events import Event
+from interface.events import Event, Failed
 from interface.requests import text_request
 from serving.driver import Driver
 from study.common.engine import ScriptedEngine
@@ -113,6 +113,9 @@ class RawWorker:
 
     def events(self, sequence_id: int) -> list[Event]:
         return [event for one in self.messages(wire.Events) for number, event in one.events if number == sequence_id]
+
+    def failures(self, sequence_id: int) -> list[Failed]:
+        return [event for event in self.events(sequence_id) if isinstance(event, Failed)]
 
     def answer(self, number: int) -> Any:
         """What came for a request; None if nothing has."""
