@@ -31,6 +31,8 @@ POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 MOST_EXPERTS = 4096
+MOST_TOKENS = 2**31 - 1
+"""Of a text. A model that is said to reach further is damaged, and its table of angles alone would take the memory."""
 
 
 def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensors: int | None = None) -> None:
@@ -56,7 +58,7 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
         most_is = f"{most} tensors" if most == tensors else f"{most} weights"
         return None if _is_whole(value, most) else f"a whole number of at least 1 and, with files of {most_is}, no more"
     if key in LENGTHS:
-        return None if _is_whole(value, 10**12) else "a whole number of tokens, at least 1"
+        return None if _is_whole(value, MOST_TOKENS) else f"a whole number of tokens from 1 to {MOST_TOKENS}"
     if re.match(r"(num|n)_.*experts$", key) and not isinstance(value, list):
         return None if _is_number(value) and value <= MOST_EXPERTS else f"at most {MOST_EXPERTS}"
     if "eps" in key.split("_")[-1]:

@@ -10,7 +10,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 
 from inference.weights.gguf import PLAIN, BadGGUF, GGUFFile
 from inference.weights.gguf_model import lazily, model_config, model_weights
-from inference.weights.gguf_tokenizer import make_tokenizer
+from inference.weights.gguf_tokenizer import ends_of_turns, make_tokenizer
 from inference.weights.known import Loaded, reason
 from interface.errors import LoadError
 
@@ -38,7 +38,8 @@ class GGUFSource:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {"eos_token_id": [self.file.get(key, int) for key in ENDS if key in self.file.metadata]}
+        named = [self.file.get(key, int) for key in ENDS if key in self.file.metadata]
+        return {"eos_token_id": [*named, *ends_of_turns(self.file)]}
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
         said = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}

@@ -1,19 +1,33 @@
-"""Makes the tokenizer that a GGUF file describes, by transformers' own rules for it.
+"""Makes the tokenizer that a GGUF file describes, from metadata that `GGUFFile` has checked.
 
-transformers reads the file itself for that, and believes what it reads; here it gets what `GGUFFile` has checked.
+A file has the vocabulary, its merges or scores, and a few flags. How texts are cut before that has only a name, see
+`gguf_splits`. Vocabularies of SentencePiece are built as transformers builds them for the architecture.
+
+Invariant: no token has an id that the vocabulary in the file does not have.
 """
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, select_tokenizer_builder
 
+from inference.text.token_bytes import BYTE_OF_CHARACTER
 from inference.weights.gguf import BadGGUF, GGUFFile
+from inference.weights.gguf_splits import GPT2, SPLITS, Split
 from inference.weights.known import reason
+
+log = logging.getLogger("engine")
 
 MODELS = ("gpt2", "llama")
 """The kinds of vocabulary: byte-level BPE, and SentencePiece's."""
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+CONTROL, USER_DEFINED = 3, 4
+"""Types of tokens that are found in a text as they are written, before anything is cut or merged."""
+ENDS_OF_TURNS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>")
+"""Tokens that end an answer wherever they are: many files name the end of a text only, and chats have another."""
 
 
 def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
@@ -24,21 +38,103 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     """
     tokens = _vocabulary(file)
     described = _renamed(file, "tokenizer")
+    settings = _renamed(file, "tokenizer_config")
+    is_byte_level = described["tokenizer_type"] == "gpt2"
+    split = _split(file) if is_byte_level else GPT2
     try:
-        backend, _ = convert_gguf_tokenizer(file.architecture, described)
+        backend = _byte_level(described, split) if is_byte_level else _sentencepiece(file.architecture, described)
+        backend.add_special_tokens(_of_type(described, CONTROL))
+        backend.add_tokens(_of_type(described, USER_DEFINED))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
         raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary: {reason(error)}") from error
-    settings = _renamed(file, "tokenizer_config")
-    if described["tokenizer_type"] == "llama":
-        settings.setdefault("add_bos_token", True)  # as llama.cpp does for files that do not say
+    settings.setdefault("add_bos_token", split.begins_with_bos or not is_byte_level)  # as llama.cpp does
     for name, key in SPECIAL_TOKENS.items():
         settings[name] = _special_token(file, tokens, f"tokenizer.ggml.{key}_token_id")
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, clean_up_tokenization_spaces=False, **settings
     )
     return tokenizer
+
+
+def ends_of_turns(file: GGUFFile) -> list[int]:
+    """The ids of tokens that end an answer by their texts, whatever else the file says."""
+    tokens, types = file.metadata.get("tokenizer.ggml.tokens"), file.metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(tokens, list) or types is None or len(types) != len(tokens):
+        return []
+    return [token_id for token_id, token in enumerate(tokens) if token in ENDS_OF_TURNS and types[token_id] == CONTROL]
+
+
+# --- The two kinds of vocabulary --------------------------------------------------------------------------------------
+
+
+def _split(file: GGUFFile) -> Split:
+    name = file.get("tokenizer.ggml.pre", str, "default")
+    if name == "default":
+        log.warning("%s does not say how its tokenizer cuts texts; they are cut as for GPT-2", file.path)
+        return GPT2
+    if name not in SPLITS:
+        raise BadGGUF(
+            file.path,
+            f"its tokenizer cuts texts by a rule that this server does not know, tokenizer.ggml.pre {name!r}; expected "
+            f"one of {', '.join(sorted(SPLITS))}",
+        )
+    return SPLITS[name]
+
+
+def _byte_level(described: dict[str, Any], split: Split) -> Tokenizer:
+    # Special tokens keep their spelling, whatever characters they have; all other tokens are spelled in bytes.
+    spelled = [
+        token if type in (CONTROL, USER_DEFINED) or set(token) <= BYTE_OF_CHARACTER.keys() else _in_bytes(token)
+        for token, type in zip(described["tokens"], _types(described), strict=True)
+    ]
+    vocabulary = {token: token_id for token_id, token in enumerate(spelled)}
+    merges = [_pair(merge) for merge in described["merges"]]
+    backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=split.takes_whole_words))
+    backend.pre_tokenizer = split.pre_tokenizer()
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(architecture: str, described: dict[str, Any]) -> Tokenizer:
+    """As transformers has it, but without tokens of its own; a space before the text as the file says."""
+    built = select_tokenizer_builder(architecture, "llama")(described).backend_tokenizer
+    backend = Tokenizer(built.model)
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = built.normalizer, built.pre_tokenizer, built.decoder
+    if architecture.startswith("gemma"):
+        return backend
+    # Each text between special tokens begins with a space: what llama.cpp does, and what these models were trained on.
+    begins = [normalizers.Prepend("▁")] if described.get("add_prefix_space", True) else []
+    backend.normalizer = normalizers.Sequence([*begins, normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    ends = [decoders.Strip(" ", left=1)] if begins else []
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *ends])
+    return backend
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    first, _, second = merge.partition(" ")
+    return first, second
+
+
+def _in_bytes(token: str) -> str:
+    return "".join(CHARACTER_OF_BYTE[byte] for byte in token.encode())
+
+
+def _of_type(described: dict[str, Any], wanted: int) -> list[AddedToken]:
+    types = zip(described["tokens"], _types(described), strict=True)
+    return [AddedToken(token, normalized=False, special=wanted == CONTROL) for token, type in types if type == wanted]
+
+
+def _types(described: dict[str, Any]) -> Sequence[int]:
+    return described.get("token_type") or [1] * len(described["tokens"])
+
+
+CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
+
+
+# --- What the file says -----------------------------------------------------------------------------------------------
 
 
 def _vocabulary(file: GGUFFile) -> list[str]:

@@ -82,6 +82,19 @@ def write_gguf(
     return path if path.is_file() else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
 
 
+def write_vocabulary(path: Path, tokens: int, entries: Mapping[str, Any]) -> Path:
+    """Write a file of an embedding of so many tokens, and of what `entries` say of them."""
+    writer = GGUFWriter(path, "llama")
+    for key, value in entries.items():
+        _add(writer, key, value)
+    writer.add_tensor("token_embd.weight", np.zeros((tokens, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def _tensors(architecture: str, model: PreTrainedModel) -> dict[str, Tensor]:
     config = model.config
     tensors: dict[str, Tensor] = {}
@@ -148,7 +161,7 @@ def _tokenizer_entries(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     special = {token["content"] for token in described["added_tokens"] if token["special"]}
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [3 if token in special else 1 for token in tokens],
         "tokenizer.ggml.merges": [" ".join(merge) for merge in described["model"]["merges"]],

@@ -1,0 +1,68 @@
+"""How byte-level vocabularies cut a text into words before they merge bytes: `tokenizer.ggml.pre` of a GGUF file.
+
+The file has the rule's name only. Merges that were learned with other words give other tokens, and nothing shows it but
+worse answers; so an unknown name is refused. The rules are those of the models' own tokenizer.json, and of the function
+`llm_tokenizer_bpe` in llama.cpp.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tokenizers import Regex, pre_tokenizers
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Patterns that cut a text one after the other, and then perhaps GPT-2's own."""
+
+    patterns: tuple[str, ...] = ()
+    then_as_gpt2: bool = False
+    takes_whole_words: bool = False
+    """A word that is a token is that token, whatever the merges say."""
+    begins_with_bos: bool = False
+    """A text begins with the token for that unless the file says otherwise."""
+
+    def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer:
+        steps = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in self.patterns]
+        return pre_tokenizers.Sequence(
+            [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.then_as_gpt2)]
+        )
+
+
+GPT2 = Split(then_as_gpt2=True)
+DIGITS = Split((r"\p{N}",), then_as_gpt2=True)
+_LLAMA3, _QWEN2 = GGUF_PRE_TOKENIZER_SPLITS["llama-bpe"], GGUF_PRE_TOKENIZER_SPLITS["qwen2"]
+_WORDS = r" ?[^(\s|.,!?…。，、।۔،)]+"
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+
+
+def _all(names: Iterable[str], split: Split) -> dict[str, Split]:
+    return dict.fromkeys(names, split)
+
+
+SPLITS: dict[str, Split] = {
+    **{name: Split((pattern,)) for name, pattern in GGUF_PRE_TOKENIZER_SPLITS.items()},
+    **_all(("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "exaone4"), GPT2),
+    **_all(("a.x-4.0", "mellum"), GPT2),
+    **_all(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), DIGITS),
+    **_all(
+        ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+        Split((_LLAMA3,), takes_whole_words=True, begins_with_bos=True),
+    ),
+    "tekken": Split((GGUF_PRE_TOKENIZER_SPLITS["tekken"],), takes_whole_words=True, begins_with_bos=True),
+    **_all(("glm4", "glm5"), Split((_LLAMA3,), takes_whole_words=True)),
+    "chatglm-bpe": Split((_LLAMA3,)),
+    "minicpm5": Split((r"\p{N}{1,3}", _LLAMA3), takes_whole_words=True),
+    **_all(("stablelm2", "hunyuan", "solar-open", "grok-2"), Split((_QWEN2,))),
+    **_all(("deepseek-v3", "hunyuan-dense", "joyai-llm"), Split(_DEEPSEEK3)),
+    "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
+    **_all(("poro-chat", "bloom", "gpt3-finnish"), Split((_WORDS,))),
+    "viking": Split((_WORDS, r"\p{N}")),
+}
+"""The rules by their names."""

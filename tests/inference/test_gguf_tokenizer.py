@@ -1,0 +1,134 @@
+"""The tokenizer of a GGUF file gives the tokens that the model was trained on, or the file is refused."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from inference.weights.gguf_source import GGUFSource
+from inference.weights.gguf_splits import SPLITS
+from inference.weights.gguf_tokenizer import CHARACTER_OF_BYTE, CONTROL, USER_DEFINED, make_tokenizer
+from interface.errors import LoadError
+from tests.support.gguf_files import write_vocabulary
+
+BYTES = list(CHARACTER_OF_BYTE.values())
+PIECES = ["▁", "▁a", "▁▁", "a", "b", "▁ab", "ab", "<0x20>"]
+
+
+def source(folder: Path, tokens: list[str], types: dict[str, int] | None = None, **metadata: Any) -> GGUFSource:
+    kinds = [(types or {}).get(token, 1) for token in tokens]
+    entries = {"tokens": tokens, "token_type": kinds} | metadata
+    settings = {f"tokenizer.ggml.{key}": value for key, value in entries.items()}
+    return GGUFSource(write_vocabulary(folder / "model.gguf", len(tokens), settings), "model.gguf")
+
+
+def byte_level(folder: Path, *merged: str, types: dict[str, int] | None = None, **metadata: Any) -> GGUFSource:
+    """A vocabulary of all bytes, of what `merged` makes of them (`a+b`), and of the special tokens in `types`."""
+    merged = merged or ("q+z",)
+    tokens = BYTES + [pair.replace("+", "") for pair in merged] + list(types or {})
+    merges = [pair.replace("+", " ") for pair in merged]
+    return source(folder, tokens, types, model="gpt2", merges=merges, **{"pre": "gpt-2"} | metadata)
+
+
+def sentencepiece(folder: Path, **metadata: Any) -> GGUFSource:
+    tokens = ["<unk>", "<s>", "</s>", *PIECES]
+    types = dict.fromkeys(["<s>", "</s>"], CONTROL) | {"<unk>": 2, "<0x20>": 6}
+    scores = [-float(number) for number in range(len(tokens))]
+    special = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}
+    return source(folder, tokens, types, model="llama", pre="default", scores=scores, **special | metadata)
+
+
+def made(source: GGUFSource) -> PreTrainedTokenizerFast:
+    return make_tokenizer(source.file)
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerFast, text: str, special: bool = False) -> list[str]:
+    token_ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    return [str(tokenizer.convert_ids_to_tokens(token_id)) for token_id in token_ids]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["gpt-2", "olmo"], ["I", "'", "LL", "Ġpay", "Ġ", "Ġ12345", "Ġ((", "ĊĊ"]),
+        (["smollm", "starcoder"], ["I", "'", "LL", "Ġpay", "ĠĠ", "1", "2", "3", "4", "5", "Ġ((", "ĊĊ"]),
+        (["llama-bpe", "glm4", "dbrx"], ["I", "'LL", "Ġpay", "Ġ", "Ġ", "123", "45", "Ġ((ĊĊ"]),
+        (["qwen2", "stablelm2"], ["I", "'LL", "Ġpay", "Ġ", "Ġ", "1", "2", "3", "4", "5", "Ġ((ĊĊ"]),
+        (["deepseek-coder"], ["I", "'", "LL", "Ġpay", "ĠĠ", "1", "2", "3", "4", "5", "Ġ((", "Ċ", "Ċ"]),
+    ],
+)
+def test_a_text_is_cut_as_the_file_names_it(names: list[str], words: list[str]) -> None:
+    text = "I'LL pay  12345 ((\n\n"
+    for name in names:
+        cut = [word for word, _ in SPLITS[name].pre_tokenizer().pre_tokenize_str(text)]
+        assert (name, cut) == (name, words)
+
+
+def test_every_rule_loses_nothing_of_a_text() -> None:
+    text = "Naïve  12345 (x) 你好！\r\n\n\t😀 don't  "
+    for name, split in SPLITS.items():
+        cut = split.pre_tokenizer().pre_tokenize_str(text)
+        places = [place for _, place in cut]
+        assert (places[0][0], places[-1][1]) == (0, len(text)), name
+        assert all(end >= begin for (_, end), (begin, _) in pairwise(places)), name
+
+
+def test_a_rule_that_is_not_known_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"by a rule that this server does not know, tokenizer.ggml.pre 'from-mars'"):
+        made(byte_level(tmp_path, pre="from-mars"))
+
+
+def test_a_word_that_is_a_token_is_that_token_where_the_model_was_trained_so(tmp_path: Path) -> None:
+    merged = ["a+b", "c+d"]
+    for pre, expected in (("llama-bpe", ["abcd"]), ("gpt-2", ["ab", "cd"])):
+        file = byte_level(tmp_path, *merged, types={"abcd": 1}, pre=pre)
+        assert tokens_of(made(file), "abcd") == expected
+
+
+def test_a_special_token_is_one_token_whatever_its_characters(tmp_path: Path) -> None:
+    types = {"<｜User｜>": CONTROL, "  ": USER_DEFINED, "<｜end▁of▁sentence｜>": CONTROL}
+    tokenizer = made(byte_level(tmp_path, types=types, eos_token_id=259))
+    assert tokens_of(tokenizer, "<｜User｜>a  b") == ["<｜User｜>", "a", "  ", "b"]
+    assert tokenizer.eos_token == "<｜end▁of▁sentence｜>"
+    assert tokenizer.decode(tokenizer("a<｜User｜>  b")["input_ids"], skip_special_tokens=True) == "a  b"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_no_token_has_an_id_beyond_the_vocabulary(kind: str, tmp_path: Path) -> None:
+    tokenizer = made(byte_level(tmp_path) if kind == "gpt2" else sentencepiece(tmp_path))
+    assert len(tokenizer) == (len(BYTES) + 1 if kind == "gpt2" else 3 + len(PIECES))
+    text = "<|endoftext|><s></s><pad><mask><bos>"
+    assert max(tokenizer(text)["input_ids"]) < len(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("pre", "flag", "begins"), [("llama-bpe", None, 1), ("llama-bpe", False, 0), ("gpt-2", None, 0)]
+)
+def test_a_text_begins_with_bos_where_the_model_expects_it(
+    pre: str, flag: bool | None, begins: int, tmp_path: Path
+) -> None:
+    flags = {} if flag is None else {"add_bos_token": flag}
+    file = byte_level(tmp_path, types={"<begin>": CONTROL}, pre=pre, bos_token_id=257, **flags)
+    assert tokens_of(made(file), "ab", special=True) == ["<begin>"] * begins + ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("ab", ["▁ab"]), (" ", ["▁▁"]), (" ab", ["▁", "▁ab"]), ("a<s>b", ["▁a", "<s>", "▁", "b"])],
+)
+def test_a_text_of_sentencepiece_begins_with_a_space_of_its_own(text: str, expected: list[str], tmp_path: Path) -> None:
+    assert tokens_of(made(sentencepiece(tmp_path)), text) == expected
+
+
+def test_a_text_of_sentencepiece_begins_as_it_is_where_the_file_says_so(tmp_path: Path) -> None:
+    tokenizer = made(sentencepiece(tmp_path, add_space_prefix=False))
+    assert tokens_of(tokenizer, "ab a") == ["ab", "▁a"]
+    assert tokenizer.decode(tokenizer(" ab")["input_ids"], skip_special_tokens=True) == " ab"
+
+
+def test_what_ends_a_turn_ends_a_text_also_if_the_file_names_another_end(tmp_path: Path) -> None:
+    types = {"<|endoftext|>": CONTROL, "<|end|>": CONTROL, "<|user|>": CONTROL, "<|im_end|>": 1}
+    file = byte_level(tmp_path, types=types, eos_token_id=257)
+    assert set(file.settings["eos_token_id"]) == {257, 258}
