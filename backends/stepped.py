@@ -15,10 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio import to_thread
 
+from backends.threads import in_daemon_thread
 from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, EngineUnavailable
 from interface.events import Event, Failed
@@ -77,7 +79,7 @@ class SteppedService:
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()
         limiter = self._large_limiter if _size(requests) > LARGE_PROMPT else self._encode_limiter
-        encoded = await to_thread.run_sync(self._engine.encode, requests, limiter=limiter)
+        encoded = await in_daemon_thread(partial(self._engine.encode, requests), limiter)
         self._check_available()  # it may have failed or been closed during the tokenizing
         self._engine.submit(encoded, self._hand_over)
         self._wakeup.set()
@@ -96,11 +98,11 @@ class SteppedService:
 
     async def tokenize(self, prompt: Prompt) -> Tokenized:
         self._check_available()
-        return await to_thread.run_sync(self._engine.tokenize, prompt, limiter=self._encode_limiter)
+        return await in_daemon_thread(partial(self._engine.tokenize, prompt), self._encode_limiter)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         self._check_available()
-        return await to_thread.run_sync(self._engine.detokenize, token_ids, limiter=self._encode_limiter)
+        return await in_daemon_thread(partial(self._engine.detokenize, token_ids), self._encode_limiter)
 
     async def close(self) -> None:
         """Wait for the step that is running, if one is and is not stuck; no step begins after it."""

@@ -5,11 +5,12 @@ So templates, stop strings, reasoning, tool calls and log probabilities are the 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
-from anyio import to_thread
 
 from backends.relayed import RelayedService
+from backends.threads import in_daemon_thread
 from config import Config
 from inference.text.text_side import TextSide
 from interface.engine import ModelInfo, Tokenized
@@ -41,14 +42,14 @@ class TokenService(RelayedService):
         return self._text.info
 
     async def tokenize(self, prompt: Prompt) -> Tokenized:
-        return await to_thread.run_sync(self._text.tokenize, prompt, limiter=self._encoders)
+        return await in_daemon_thread(partial(self._text.tokenize, prompt), self._encoders)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
-        return await to_thread.run_sync(self._text.detokenize, token_ids, limiter=self._encoders)
+        return await in_daemon_thread(partial(self._text.detokenize, token_ids), self._encoders)
 
     async def _encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         """Render and tokenize prompts, and compile grammars, on a thread of its own. Raises RequestError."""
-        return await to_thread.run_sync(self._text.encode, requests, limiter=self._encoders)
+        return await in_daemon_thread(partial(self._text.encode, requests), self._encoders)
 
 
 class TokenRelay:

@@ -10,14 +10,15 @@ Invariants:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
-from anyio import from_thread, to_thread
 
 from backends.load import load_service
+from backends.threads import in_daemon_thread
 from config import Config
 from interface.engine import Counters, EngineService, Lexicon, ModelInfo, SharedEngine, Tally, Tokenized
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
@@ -34,7 +35,6 @@ from serving.metrics import Metrics
 from serving.open_generations import OpenGenerations
 from serving.status import EngineStatus
 from serving.supervised import refuse_several_models
-from serving.threads import in_daemon_thread
 
 log = logging.getLogger("engine")
 
@@ -122,7 +122,7 @@ class Driver:
         """Call `parse`, which takes longer the larger the body is: off the loop if it is not small."""
         if size <= SMALL_BODY:
             return parse()
-        return await to_thread.run_sync(parse, limiter=self._parsing)
+        return await in_daemon_thread(parse, self._parsing)
 
     async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
         """Queue an HTTP request's sequences. Call `run` on what this returns, with no await in between.
@@ -156,8 +156,8 @@ class Driver:
             RequestError: the question does not fit the model.
             EngineUnavailable: see `submit`.
         """
-        lexicon = _BlockingLexicon(self._available_engine())
-        return await to_thread.run_sync(question, lexicon, limiter=self._asking)
+        lexicon = _BlockingLexicon(self._available_engine(), asyncio.get_running_loop())
+        return await in_daemon_thread(partial(question, lexicon), self._asking)
 
     def forget(self, generation: Generation) -> None:
         """Take a generation off the list, and abort what it had open."""
@@ -266,18 +266,22 @@ class Driver:
 class _BlockingLexicon:
     """What an engine service knows of its tokens, for a question on a thread of its own."""
 
-    def __init__(self, engine: EngineService) -> None:
+    def __init__(self, engine: EngineService, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
+        self._loop = loop
 
     @property
     def info(self) -> ModelInfo:
         return self._engine.info
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
-        return from_thread.run(self._engine.tokenize, prompt)
+        return self._wait_for(self._engine.tokenize(prompt))
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
-        return from_thread.run(self._engine.detokenize, token_ids)
+        return self._wait_for(self._engine.detokenize(token_ids))
+
+    def _wait_for(self, answer: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
 
 
 def _check_loop() -> None:

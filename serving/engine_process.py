@@ -21,13 +21,13 @@ from contextlib import contextmanager, suppress
 
 from backends.host import EngineHost
 from backends.load import load_engine_service
+from backends.threads import in_daemon_thread
 from config import Config
 from interface.engine import EngineService
 from interface.errors import LoadError
 from serving.flags import add_settings, chosen_config
 from serving.logs import set_up_logging
 from serving.shutdown import CANNOT_LOAD, FAILED
-from serving.threads import in_daemon_thread
 
 log = logging.getLogger("engine")
 

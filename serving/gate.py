@@ -139,8 +139,12 @@ class Gate:
             await asyncio.sleep(0)
 
     def _record(self, exchange: Exchange, scope: Scope) -> None:
-        """Count a request that is over; a refusal leaves a line in the log, as a generation has done already."""
-        if exchange.status is not None:
+        """Count a request that is over; a refusal leaves a line in the log, as a generation has done already.
+
+        A probe that hears that the server is not ready has been answered, and not refused.
+        """
+        is_probe = contract.route_path(scope["path"], scope.get("root_path", "")) in contract.REPORTS
+        if exchange.status is not None and not (is_probe and exchange.status == 503):
             self._metrics.answer(exchange.status)
             if exchange.status >= 400 and exchange.log is None and exchange.status != LEFT.status:
                 fields = {"request_id": scope["request_id"], "method": scope["method"], "status": exchange.status}

@@ -141,6 +141,14 @@ def text_of(prompt: Prompt) -> str:
             return str(prompt.messages[-1].get("content", ""))
 
 
+def words_of(prompt: Prompt) -> list[str]:
+    """A prompt's tokens, which some take their time to find."""
+    words = text_of(prompt).split()
+    if words[:1] == ["sleep"]:
+        time.sleep(float(words[1]))
+    return words
+
+
 class Script:
     """One request of the scripted engine."""
 
@@ -283,17 +291,14 @@ class ScriptedEngine:
         return Counters(running, in_flight - running, self.generated_tokens)
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
-        words = text_of(prompt).split()
+        words = words_of(prompt)
         return Tokenized(list(range(len(words))), words)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         return " ".join(map(str, token_ids))
 
     def _encode(self, request: GenerationRequest) -> EncodedRequest:
-        words = text_of(request.prompt).split()
-        prompt_ids = list(range(len(words)))
-        if words[:1] == ["sleep"]:
-            time.sleep(float(words[1]))
+        prompt_ids = list(range(len(words_of(request.prompt))))
         room = self.context - len(prompt_ids)
         max_tokens = request.params.max_tokens
         if max_tokens is None:

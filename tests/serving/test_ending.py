@@ -4,9 +4,11 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 
+from backends.stepped import LARGE_PROMPT
 from study.common.launcher import Process
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
@@ -19,6 +21,9 @@ PROMISED = DRAIN + 1.0
 BUSY_MACHINE = 8
 """How many times slower than promised a busy machine may be; without an end of our own, it would take for ever."""
 HALF = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+TOKENIZED = cycle(
+    [("/generate", "sleep 60"), ("/generate", "sleep 60 " + "x" * LARGE_PROMPT), ("/tokenize", "sleep 60")]
+)
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -45,7 +50,10 @@ def unread_and_pipelined(connection: Connection) -> None:
 
 
 def tokenized(connection: Connection) -> None:
-    connection.send_generate("sleep 0.4", stream=False)
+    """A thread cannot be stopped, so the end must not wait for those that tokenize."""
+    path, prompt = next(TOKENIZED)
+    body = json.dumps({"prompt": prompt}).encode()
+    connection.send_request("POST", path, body, Content_Type="application/json")
 
 
 WAYS: list[Callable[[Connection], None]] = [

@@ -102,6 +102,23 @@ async def test_a_refusal_leaves_a_line_with_its_id(door: Door, caplog: pytest.Lo
     assert record.getMessage().startswith("refused request_id=mine-1 method=POST status=422 ms=")
 
 
+async def test_a_probe_that_hears_that_the_server_is_not_ready_is_no_refusal(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "engine.requests")
+    async with by_hand(door) as service:
+        await service.client.post(prompt="explode")
+        await until(lambda: service.driver.status != "ok", "the end of the engine")
+        for path in ("/health", "/live"):
+            assert (await service.client.request("GET", path)).status == 503
+        refused = await service.client.post(prompt="hello", headers={"x-request-id": "mine-1"})
+        assert refused.status == 503
+        after = await samples_of(service.client)
+    (record,) = [record for record in caplog.records if record.name == "engine.requests"]
+    assert "request_id=mine-1" in record.getMessage()
+    assert after["engine_refusals_total{status=503}"] == 1
+
+
 def test_a_line_of_json_says_the_same_in_fields() -> None:
     record = logging.LogRecord("engine.access", logging.INFO, "", 0, "generation %s", ("a=1",), None)
     record.fields = {"request_id": "mine", "prompt_tokens": 3}

@@ -1,0 +1,51 @@
+"""Threads that neither a cancelled task nor a process that ends has to wait for.
+
+`anyio.to_thread.run_sync` waits for its thread even when its task is cancelled, and so does the interpreter at its end.
+That is right for a step, which is short; but tokenizing a megabyte takes a second and more, and a download minutes.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TypeVar
+
+import anyio
+
+Result = TypeVar("Result")
+
+
+async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
+    """Call a function on a thread of its own; a cancel stops the waiting, not the thread.
+
+    `limiter` counts the threads that run, those that are no longer waited for too.
+    """
+    loop, context = asyncio.get_running_loop(), copy_context()
+    outcome: Future[Result] = Future()
+    has_ended = asyncio.Event()
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(function))
+        except BaseException as error:
+            outcome.set_exception(error)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(end)
+
+    def end() -> None:
+        if limiter is not None:
+            limiter.release_on_behalf_of(outcome)
+        has_ended.set()
+
+    thread = threading.Thread(target=run, name="work", daemon=True)
+    if limiter is not None:
+        await limiter.acquire_on_behalf_of(outcome)
+    try:
+        thread.start()
+    except RuntimeError:  # the system gives no more threads
+        end()
+        raise
+    await has_ended.wait()
+    return outcome.result()
