@@ -15,15 +15,14 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from config import Config
 from inference.weights.context import CacheBudget, choose_context
-from inference.weights.folder import Folder, is_layer_of_mtp, is_transformers_folder
+from inference.weights.folder import Folder, is_layer_of_mtp
 from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
-from inference.weights.gguf import GGUFFile, is_gguf
-from inference.weights.gguf_llama import llama_from_gguf
-from inference.weights.gguf_names import models_in
-from inference.weights.gguf_source import GGUFSource
-from inference.weights.hub import bring
+from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.llama import llama_from_gguf
+from inference.weights.gguf.source import GGUFSource
 from inference.weights.known import Loaded, is_leftover, reason, refuse_larger, refuse_missing, refuse_nan
 from inference.weights.llama import Llama, NotLlama
+from inference.weights.locate import locate
 from inference.weights.quiet import quiet
 from interface.errors import LoadError
 
@@ -103,21 +102,8 @@ def find_source(name: str) -> Source:
     Raises:
         LoadError: there is none.
     """
-    path = Path(name)
-    if not path.exists():
-        if path.is_absolute() or name.startswith("."):
-            raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")
-        path = bring(name)
-    if path.is_file():
-        if is_gguf(path) or path.suffix == ".gguf":
-            return GGUFSource(path, name)
-        raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
-    if not is_transformers_folder(path) and (files := models_in(path)):
-        if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            raise LoadError(f"{name}: expected one GGUF file in the folder, found {names}; name one of them")
-        return GGUFSource(files[0], name)
-    return Folder(path, name)
+    path = locate(name)
+    return GGUFSource(path, name) if path.is_file() else Folder(path, name)
 
 
 def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -35,8 +36,11 @@ TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """What a tokenizer is made of without any other package."""
 
 
-class Folder:
-    """A checkpoint of transformers' kind. `name` is what the user called it."""
+class TextFiles:
+    """The small files of a checkpoint of transformers' kind, which may be of a model that only others can serve.
+
+    `name` is what the user called it.
+    """
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
@@ -44,9 +48,6 @@ class Folder:
         if not (path / "config.json").is_file():
             raise LoadError(f"{name}: expected a folder with a config.json, found none")
         self.settings = read_json(path / "config.json")
-        self._refuse_unsupported()
-        self._files = self._weight_files()
-        self._tensors = self._headers()
 
     @property
     def config_path(self) -> Path:
@@ -56,6 +57,28 @@ class Folder:
         """What generation_config.json says, if there is one."""
         path = self._path / "generation_config.json"
         return path, read_json(path) if path.is_file() else {}
+
+    def config(self) -> PreTrainedConfig:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(self._path), trust_remote_code=False, local_files_only=True
+        )
+        return config
+
+    def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(self._path), config=config, trust_remote_code=False, local_files_only=True
+        )
+        return tokenizer
+
+
+class Folder(TextFiles):
+    """A whole checkpoint of transformers' kind, whose every file is checked."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(path, name)
+        self._refuse_unsupported()
+        self._files = self._weight_files()
+        self._tensors = self._headers()
 
     def config(self) -> PreTrainedConfig:
         tensors = len(self._tensors) or None
@@ -82,9 +105,7 @@ class Folder:
             if (self._path / name).is_file():
                 read_json(self._path / name)
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                str(self._path), config=config, trust_remote_code=False, local_files_only=True
-            )
+            tokenizer = super().tokenizer(config)
             tokenizer(["Hello"])
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -228,8 +249,10 @@ def _refuse_broken_pickle(path: Path) -> None:
         raise BadFile(path, "expected a file of torch.save, got one that is cut short or another kind")
 
 
-def is_transformers_folder(path: Path) -> bool:
-    return (path / "config.json").is_file() and any((path / name).is_file() for name in WEIGHTS)
+def is_transformers_folder(path: Path, weights: bool = True) -> bool:
+    """Whether there is a checkpoint of transformers' kind in a folder, with its weights if those are needed."""
+    has_weights = any((path / name).is_file() for name in WEIGHTS)
+    return (path / "config.json").is_file() and (has_weights or not weights)
 
 
 def is_layer_of_mtp(name: str, config: PreTrainedConfig) -> bool:

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils._validators import validate_repo_id
 
-from inference.weights.gguf_names import all_parts, models_among
+from inference.weights.gguf.parts import all_parts, models_among
 from interface.errors import LoadError
 
 log = logging.getLogger("engine")

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from inference.weights.gguf import GGUFFile
+from inference.weights.gguf.file import GGUFFile
 from study.benchmarks import bench_speculation
 from study.common.client import Load, Target, load, percentile
 from study.common.launcher import ROOT, free_port, launched, running, uvicorn

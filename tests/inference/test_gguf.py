@@ -29,7 +29,7 @@ from transformers.integrations.gguf.kernels import dequantize_blocks
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
-from inference.weights.gguf import KINDS, Blocks, GGUFFile
+from inference.weights.gguf.file import KINDS, Blocks, GGUFFile
 from interface.errors import LoadError
 from tests.support.gguf_files import random_blocks, same_weights, write_gguf
 from tests.support.tiny_models import (

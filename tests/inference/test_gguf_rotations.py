@@ -12,8 +12,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
-from inference.weights.gguf import GGUFFile
-from inference.weights.gguf_tokenizer import make_tokenizer
+from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.tokenizer import make_tokenizer
 from interface.errors import LoadError
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output, transformers_model

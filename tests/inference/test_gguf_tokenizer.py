@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from inference.weights.gguf_source import GGUFSource
-from inference.weights.gguf_splits import SPLITS
-from inference.weights.gguf_tokenizer import CHARACTER_OF_BYTE, CONTROL, USER_DEFINED, make_tokenizer
+from inference.weights.gguf.source import GGUFSource
+from inference.weights.gguf.splits import SPLITS
+from inference.weights.gguf.tokenizer import CHARACTER_OF_BYTE, CONTROL, USER_DEFINED, make_tokenizer
 from interface.errors import LoadError
 from tests.support.gguf_files import write_vocabulary
 

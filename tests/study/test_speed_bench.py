@@ -9,7 +9,7 @@ import pytest
 
 from config import Config
 from inference.weights.checkpoint import load_checkpoint
-from inference.weights.gguf import GGUFFile
+from inference.weights.gguf.file import GGUFFile
 from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
 from study.benchmarks.shapes import _tokenizer, bytes_per_step, prompt, write_checkpoint
 

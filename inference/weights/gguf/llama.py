@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from inference.weights.gguf import PLAIN, GGUFFile
-from inference.weights.gguf_model import Weight, model_weights
+from inference.weights.gguf.file import PLAIN, GGUFFile
+from inference.weights.gguf.weights import Weight, model_weights
 from inference.weights.llama import Layer, Llama, NotLlama, Sizes
 from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix
 from inference.weights.rotary import angles
@@ -25,42 +25,23 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     Raises:
         NotLlama: it is none, or something about its weights is not as it should be.
     """
-    if file.architecture not in ARCHITECTURES:
-        raise NotLlama(f"architecture {file.architecture} is none of {', '.join(ARCHITECTURES)}")
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if window is not None and window < context:
-        raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
+    _refuse_unsuitable(file, config, context)
     weights = _Weights(model_weights(file, config), dtype)
-    heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    hidden, mlp = config.hidden_size, config.intermediate_size
+    hidden, head_dim = config.hidden_size, config.head_dim
     cosines, sines = angles(config, head_dim, context)
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
-
-    def layer(prefix: str) -> Layer:
-        attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
-        outputs = {"q": heads * head_dim, "k": kv_heads * head_dim, "v": kv_heads * head_dim}
-        query, key, value = (weights.matrix(f"{attention}.{part}_proj", size, hidden) for part, size in outputs.items())
-        return Layer(
-            query=query,
-            key=key,
-            value=value,
-            qkv_bias=weights.biases([(f"{attention}.{part}_proj", size) for part, size in outputs.items()]),
-            output=weights.matrix(f"{attention}.o_proj", hidden, heads * head_dim),
-            gate=weights.matrix(f"{feed_forward}.gate_proj", mlp, hidden),
-            up=weights.matrix(f"{feed_forward}.up_proj", mlp, hidden),
-            down=weights.matrix(f"{feed_forward}.down_proj", hidden, mlp),
-            input_norm=weights.vector(f"{prefix}.input_layernorm.weight", hidden),
-            mlp_norm=weights.vector(f"{prefix}.post_attention_layernorm.weight", hidden),
-            query_norm=weights.vector(f"{attention}.q_norm.weight", head_dim) if file.architecture == "qwen3" else None,
-            key_norm=weights.vector(f"{attention}.k_norm.weight", head_dim) if file.architecture == "qwen3" else None,
-        )
-
     llama = Llama(
-        sizes=Sizes(heads, kv_heads, head_dim, epsilon=config.rms_norm_eps, scale=head_dim**-0.5),
+        sizes=Sizes(
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            head_dim,
+            epsilon=config.rms_norm_eps,
+            scale=head_dim**-0.5,
+        ),
         dtype=dtype,
         embedding=embedding,
-        layers=[layer(f"model.layers.{number}") for number in range(config.num_hidden_layers)],
+        layers=[_layer(weights, f"model.layers.{number}", config) for number in range(config.num_hidden_layers)],
         final_norm=weights.vector("model.norm.weight", hidden),
         head=head,
         cosines=cosines,
@@ -68,6 +49,37 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     )
     weights.refuse_rest()
     return llama
+
+
+def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -> None:
+    if file.architecture not in ARCHITECTURES:
+        raise NotLlama(f"architecture {file.architecture} is none of {', '.join(ARCHITECTURES)}")
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window is not None and window < context:
+        raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
+
+
+def _layer(weights: "_Weights", prefix: str, config: PreTrainedConfig) -> Layer:
+    attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
+    hidden, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    outputs = {f"{attention}.q_proj": queries, f"{attention}.k_proj": keys, f"{attention}.v_proj": keys}
+    query, key, value = (weights.matrix(name, size, hidden) for name, size in outputs.items())
+    has_norms = config.model_type == "qwen3"  # of each head's queries and keys
+    return Layer(
+        query=query,
+        key=key,
+        value=value,
+        qkv_bias=weights.biases(outputs.items()),
+        output=weights.matrix(f"{attention}.o_proj", hidden, queries),
+        gate=weights.matrix(f"{feed_forward}.gate_proj", mlp, hidden),
+        up=weights.matrix(f"{feed_forward}.up_proj", mlp, hidden),
+        down=weights.matrix(f"{feed_forward}.down_proj", hidden, mlp),
+        input_norm=weights.vector(f"{prefix}.input_layernorm.weight", hidden),
+        mlp_norm=weights.vector(f"{prefix}.post_attention_layernorm.weight", hidden),
+        query_norm=weights.vector(f"{attention}.q_norm.weight", head_dim) if has_norms else None,
+        key_norm=weights.vector(f"{attention}.k_norm.weight", head_dim) if has_norms else None,
+    )
 
 
 class _Weights:

@@ -24,7 +24,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.weights.gguf_names import all_parts
+from inference.weights.gguf.parts import all_parts
 from inference.weights.safetensors_header import refuse_pointer
 from interface.errors import LoadError
 
@@ -119,6 +119,22 @@ class GGUFFile:
             came = "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
             raise BadGGUF(self.path, f"expected {key} to be of type {kind.__name__}, got {came}")
         return value
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A size among the architecture's own metadata. A list of one for each layer must be all the same.
+
+        Raises:
+            BadGGUF: it is missing and without a default, or no size.
+        """
+        full = f"{self.architecture}.{key}"
+        value = self.metadata.get(full)
+        sizes = {int(size) for size in value} if isinstance(value, np.ndarray) else {self.get(full, int, default)}
+        if len(sizes) != 1:
+            raise BadGGUF(self.path, f"{full} differs from layer to layer, which is not supported")
+        size: int = sizes.pop()
+        if size < 1:
+            raise BadGGUF(self.path, f"expected {full} to be at least 1, got {size}")
+        return size
 
 
 def is_gguf(path: Path) -> bool:

@@ -8,9 +8,10 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedTokenizerBase
 
-from inference.weights.gguf import PLAIN, BadGGUF, GGUFFile
-from inference.weights.gguf_model import lazily, model_config, model_weights
-from inference.weights.gguf_tokenizer import ends_of_turns, make_tokenizer
+from inference.weights.gguf.configuration import model_config
+from inference.weights.gguf.file import PLAIN, BadGGUF, GGUFFile
+from inference.weights.gguf.tokenizer import ends_of_turns, make_tokenizer
+from inference.weights.gguf.weights import lazily, model_weights
 from inference.weights.known import Loaded, reason
 from interface.errors import LoadError
 

@@ -1,7 +1,7 @@
 """Makes the tokenizer that a GGUF file describes, from metadata that `GGUFFile` has checked.
 
 A file has the vocabulary, its merges or scores, and a few flags. How texts are cut before that has only a name, see
-`gguf_splits`. Vocabularies of SentencePiece are built as transformers builds them for the architecture.
+`splits`. Vocabularies of SentencePiece are built as transformers builds them for the architecture.
 
 Invariant: no token has an id that the vocabulary in the file does not have.
 """
@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, select_tokenizer_builder
 
 from inference.text.token_bytes import BYTE_OF_CHARACTER
-from inference.weights.gguf import BadGGUF, GGUFFile
-from inference.weights.gguf_splits import GPT2, SPLITS, Split
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.splits import GPT2, SPLITS, Split
 from inference.weights.known import reason
 
 log = logging.getLogger("engine")

@@ -1,0 +1,158 @@
+"""The architectures that are served from GGUF files: what their weights are called, and what is special in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+
+LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""What llama.cpp calls a layer's weights, and what transformers does."""
+FOUR_NORMS = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+"""Gemma 2 and 3 have norms after attention and MLP too."""
+EXPERTS = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.gate",
+    "ffn_up_exps": "mlp.experts.up",
+    "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+"""The weights of Qwen's mixtures of experts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How models of one kind are written: `settings` makes what is special in their configuration."""
+
+    model_type: str
+    settings: Callable[[GGUFFile, dict[str, Any]], dict[str, Any]]
+    layer: Mapping[str, str]
+    has_paired_rows: bool = False  # of queries and keys
+    norm_offset: float = 0.0
+
+
+def _llama(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"attention_bias": "blk.0.attn_q.bias" in file.tensors, "mlp_bias": "blk.0.ffn_up.bias" in file.tensors}
+
+
+def _mistral(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"sliding_window": _window(file)}
+
+
+def _qwen2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"use_sliding_window": False}
+
+
+def _qwen3_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "moe_intermediate_size": file.count("expert_feed_forward_length"),
+        "norm_topk_prob": True,  # as llama.cpp computes it; no file says so
+    }
+
+
+def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    shared = file.count("expert_shared_feed_forward_length")
+    return _qwen3_moe(file, common) | {
+        "shared_expert_intermediate_size": shared,
+        "norm_topk_prob": False,
+        "use_sliding_window": False,
+    }
+
+
+def _gemma(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
+
+
+def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": _window(file) or 4096,
+        "attn_logit_softcapping": file.get("gemma2.attn_logit_softcapping", float, 50.0),
+        "final_logit_softcapping": file.get("gemma2.final_logit_softcapping", float, 30.0),
+        "query_pre_attn_scalar": _query_scale(common, layers_of_largest=46),
+    }
+
+
+def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Five layers with a window, then one without; only that one's rotary embedding is scaled."""
+    layers, local = (
+        min(common["num_hidden_layers"], len(file.tensors)),
+        {"rope_type": "default", "rope_theta": 10_000.0},
+    )
+    kinds = ["sliding_attention" if (layer + 1) % 6 else "full_attention" for layer in range(layers)]
+    everywhere = common["rope_parameters"]
+    if "gemma3.rope.freq_base" not in file.metadata:
+        everywhere |= {"rope_theta": 1e6}
+    return {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": _window(file) or 1024,
+        "layer_types": kinds,
+        "rope_parameters": {"full_attention": everywhere, "sliding_attention": local},
+        "query_pre_attn_scalar": _query_scale(common, layers_of_largest=62),
+    }
+
+
+def _query_scale(common: dict[str, Any], layers_of_largest: int) -> int:
+    """Files do not say it; llama.cpp knows that the model of 27B divides otherwise."""
+    if common["num_hidden_layers"] == layers_of_largest:
+        return int(common["hidden_size"] // common["num_attention_heads"])
+    return int(common["head_dim"])
+
+
+def _phi3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    head_dim = common["hidden_size"] // common["num_attention_heads"]
+    rotated = file.count("rope.dimension_count", head_dim)
+    rope = common["rope_parameters"] | {"partial_rotary_factor": rotated / head_dim}
+    settings = {"rope_parameters": rope, "sliding_window": _window(file), "pad_token_id": None}
+    if original := rope.get("original_max_position_embeddings"):
+        settings["original_max_position_embeddings"] = original
+    return settings
+
+
+def _window(file: GGUFFile) -> int | None:
+    window: int = file.get(f"{file.architecture}.attention.sliding_window", int, -1)
+    return window if 0 < window < 2**31 else None
+
+
+ARCHITECTURES = {
+    "llama": Architecture("llama", _llama, LAYER, has_paired_rows=True),
+    "mistral": Architecture("mistral", _mistral, LAYER, has_paired_rows=True),
+    "qwen2": Architecture("qwen2", _qwen2, LAYER),
+    "qwen3": Architecture("qwen3", lambda file, common: {}, LAYER),
+    "qwen2moe": Architecture("qwen2_moe", _qwen2_moe, LAYER | EXPERTS),
+    "qwen3moe": Architecture("qwen3_moe", _qwen3_moe, LAYER | EXPERTS),
+    "gemma": Architecture("gemma", _gemma, LAYER, norm_offset=1.0),
+    "gemma2": Architecture("gemma2", _gemma2, LAYER | FOUR_NORMS, norm_offset=1.0),
+    "gemma3": Architecture("gemma3_text", _gemma3, LAYER | FOUR_NORMS, norm_offset=1.0),
+    "phi3": Architecture("phi3", _phi3, LAYER | {"ffn_up": "mlp.gate_up_proj"}),
+}
+
+MIXTURES = ("qwen2moe", "qwen3moe")
+
+
+def architecture_of(file: GGUFFile) -> Architecture:
+    if file.architecture not in ARCHITECTURES:
+        raise BadGGUF(file.path, f"its architecture is {file.architecture}; expected one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[file.architecture]

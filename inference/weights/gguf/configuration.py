@@ -1,0 +1,93 @@
+"""The configuration that transformers would have for the model in a GGUF file, made of the file's metadata.
+
+What a file says about the model and nothing here understands is refused by name.
+"""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from inference.weights.config_numbers import check_numbers
+from inference.weights.gguf.architectures import MIXTURES, architecture_of
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.rope import rope_parameters
+
+CHANGING = (
+    "attention.scale",
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attention.temperature_scale",
+    "logit_scale",
+    "embedding_scale",
+    "residual_scale",
+    "rope.scaling.yarn_log_multiplier",
+    "rope.scaling.yarn_ext_factor",
+    "rope.scaling.yarn_attn_factor",
+)
+"""What would change the numbers, and no model of these architectures should have."""
+
+
+def model_config(file: GGUFFile) -> PreTrainedConfig:
+    """The configuration that transformers would have for this model.
+
+    Raises:
+        BadGGUF: the architecture or something in its metadata is not supported.
+    """
+    architecture = architecture_of(file)
+    common = _common(file)
+    settings = common | architecture.settings(file, common)
+    check_numbers(file.path, settings, file.elements, len(file.tensors))
+    config: PreTrainedConfig = AutoConfig.for_model(architecture.model_type, **settings)
+    return config
+
+
+def _common(file: GGUFFile) -> dict[str, Any]:
+    """What every architecture here has under the same names."""
+    prefix = file.architecture
+    if file.get(f"{prefix}.expert_count", int, 0) and prefix not in MIXTURES:
+        raise BadGGUF(
+            file.path,
+            f"a mixture of experts of architecture {prefix} is not supported in GGUF; expected {' or '.join(MIXTURES)}",
+        )
+    for key in CHANGING:
+        if (value := file.metadata.get(f"{prefix}.{key}")) is not None:
+            raise BadGGUF(file.path, f"{prefix}.{key} is {value}, which is not supported")
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise BadGGUF(file.path, "expected a tensor token_embd.weight of two dimensions")
+    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
+    head_dim = _head_dim(file, hidden, heads)
+    if file.count("attention.value_length", head_dim) != head_dim:
+        raise BadGGUF(file.path, "keys and values of different widths are not supported in GGUF")
+    return {
+        "vocab_size": embedding.shape[0],
+        "hidden_size": hidden,
+        "intermediate_size": file.count("feed_forward_length"),
+        "num_hidden_layers": file.count("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": file.count("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "rms_norm_eps": file.get(f"{prefix}.attention.layer_norm_rms_epsilon", float),
+        "max_position_embeddings": file.count("context_length"),
+        "rope_parameters": rope_parameters(file, head_dim),
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        "bos_token_id": file.get("tokenizer.ggml.bos_token_id", int, -1) if _has(file, "bos") else None,
+        "eos_token_id": file.get("tokenizer.ggml.eos_token_id", int, -1) if _has(file, "eos") else None,
+        "pad_token_id": None,  # it would make a row of the embedding special, and serving pads nothing
+    }
+
+
+def _head_dim(file: GGUFFile, hidden: int, heads: int) -> int:
+    """Files of Llama and Mistral whose heads are not hidden / heads wide may say so as the rotated width alone."""
+    default = max(1, hidden // heads)
+    rotated = file.count("rope.dimension_count", default)
+    if file.architecture == "phi3":
+        return file.count("attention.key_length", default)
+    head_dim = file.count("attention.key_length", rotated)
+    if rotated != head_dim and "rope.dimension_count" in " ".join(file.metadata):
+        raise BadGGUF(file.path, f"heads of {head_dim} of which {rotated} are rotated are not supported in GGUF")
+    return head_dim
+
+
+def _has(file: GGUFFile, token: str) -> bool:
+    return f"tokenizer.ggml.{token}_token_id" in file.metadata

@@ -1,0 +1,82 @@
+"""The rotary embedding of the model in a GGUF file, in the words of transformers.
+
+A scheme such as Llama 3's is stored as one factor for each frequency; here it gets its name back.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+
+ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors that belong to the configuration: one factor for each frequency."""
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+"""What all of Meta's models have; their factors differ."""
+
+
+def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
+    prefix = f"{file.architecture}.rope"
+    theta = file.get(f"{prefix}.freq_base", float, 10_000.0)
+    kind = file.get(f"{prefix}.scaling.type", str, "none")
+    factor = file.get(f"{prefix}.scaling.factor", float, file.get(f"{prefix}.scale_linear", float, 1.0))
+    if kind == "none" and factor != 1.0:
+        kind = "linear"
+    if "rope_freqs.weight" in file.tensors:
+        return _factored(file, theta, head_dim)
+    if kind == "longrope" or ROPE_FACTORS[1] in file.tensors:
+        return _long_rope(file, theta)
+    if kind == "none":
+        return {"rope_type": "default", "rope_theta": theta}
+    if kind == "linear":
+        return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+    if kind != "yarn":
+        raise BadGGUF(file.path, f"{prefix}.scaling.type is {kind}; expected none, linear, yarn or longrope")
+    original = file.count("rope.scaling.original_context_length")
+    yarn = {"rope_type": "yarn", "rope_theta": theta, "factor": factor, "original_max_position_embeddings": original}
+    for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):
+        if f"{prefix}.scaling.{key}" in file.metadata:
+            yarn[name] = file.get(f"{prefix}.scaling.{key}", float)
+    return yarn
+
+
+def _factored(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
+    """A factor for each frequency: Llama 3's if they are those, else as transformers takes a list of them."""
+    factors = file.tensors["rope_freqs.weight"].dequantized(torch.float32)
+    frequencies = theta ** -(torch.arange(0, 2 * len(factors), 2, dtype=torch.float32) / (2 * len(factors)))
+    largest = factors.max().item()
+    if 2 * len(factors) == head_dim and torch.allclose(factors, _llama3_factors(frequencies, largest), rtol=1e-3):
+        return {"rope_type": "llama3", "rope_theta": theta, "factor": largest, **LLAMA3}
+    return {
+        "rope_type": "longrope",
+        "rope_theta": theta,
+        "long_factor": factors.tolist(),
+        "short_factor": factors.tolist(),
+        "factor": 1.0,
+        "attention_factor": 1.0,
+        "original_max_position_embeddings": file.count("context_length"),
+    }
+
+
+def _llama3_factors(frequencies: Tensor, factor: float) -> Tensor:
+    """How much Llama 3 slows each frequency down: slow ones by `factor`, fast ones not, with a ramp between."""
+    low, high, original = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"], 8192
+    turns = original * frequencies / (2 * math.pi)  # within the original context
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return 1 / ((1 - smooth) / factor + smooth)
+
+
+def _long_rope(file: GGUFFile, theta: float) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "longrope", "rope_theta": theta}
+    for name, key in (("rope_factors_long.weight", "long_factor"), ("rope_factors_short.weight", "short_factor")):
+        if name not in file.tensors:
+            raise BadGGUF(file.path, f"expected a tensor {name}, as its rotary embedding is longrope")
+        rope[key] = file.tensors[name].dequantized(torch.float32).tolist()
+    rope["original_max_position_embeddings"] = file.count("rope.scaling.original_context_length")
+    rope["factor"] = file.count("context_length") / rope["original_max_position_embeddings"]
+    key = f"{file.architecture}.rope.scaling.attn_factor"
+    if key in file.metadata:
+        rope["attention_factor"] = file.get(key, float)
+    return rope

@@ -1,0 +1,35 @@
+"""Finds where a checkpoint is: a folder or a GGUF file on the disk, or a name on the hub, from which it is brought."""
+
+from pathlib import Path
+
+from inference.weights.folder import is_transformers_folder
+from inference.weights.gguf.file import is_gguf
+from inference.weights.gguf.parts import models_in
+from inference.weights.hub import bring
+from interface.errors import LoadError
+
+
+def locate(name: str, weights: bool = True) -> Path:
+    """Return the folder or the GGUF file that a name stands for; a folder may hold a single GGUF model.
+
+    Args:
+        weights: whether they are needed; without them, only the small files are downloaded.
+
+    Raises:
+        LoadError: there is none.
+    """
+    path = Path(name)
+    if not path.exists():
+        if path.is_absolute() or name.startswith("."):
+            raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")
+        path = bring(name, weights)
+    if path.is_file():
+        if is_gguf(path) or path.suffix == ".gguf":
+            return path
+        raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
+    if not is_transformers_folder(path, weights) and (files := models_in(path)):
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise LoadError(f"{name}: expected one GGUF file in the folder, found {names}; name one of them")
+        return files[0]
+    return path
