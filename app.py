@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import contract
-from config import Config
+from config import VERSION, Config
 from serving.access import guarded
 from serving.driver import Driver
 from serving.generation import Generation
@@ -51,7 +51,7 @@ async def health(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     root_path, defaults = request.scope.get("root_path", ""), driver_of(request).sampling_defaults
-    return respond(request, contract.openapi_document(root_path, defaults))
+    return respond(request, contract.openapi_document(VERSION, root_path, defaults))
 
 
 async def page(request: Request) -> Response:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import contract
-from config import Config
+from config import VERSION, Config
 from serving.access import guarded
 from serving.cors import Cors
 from serving.driver import Driver
@@ -58,7 +58,7 @@ async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> 
 
 
 async def openapi(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    document = contract.openapi_document(scope.get("root_path", ""), driver.sampling_defaults)
+    document = contract.openapi_document(VERSION, scope.get("root_path", ""), driver.sampling_defaults)
     await respond(scope, send, document)
 
 

@@ -25,7 +25,7 @@ from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import contract
-from config import Config
+from config import VERSION, Config
 from serving.sync_driver import Driver, Generation
 from serving.transcript.wsgi import with_transcript
 
@@ -60,7 +60,7 @@ def health(driver: Driver, environ: WSGIEnvironment, start_response: StartRespon
 
 
 def openapi(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    document = contract.openapi_document(environ.get("SCRIPT_NAME", ""), driver.sampling_defaults)
+    document = contract.openapi_document(VERSION, environ.get("SCRIPT_NAME", ""), driver.sampling_defaults)
     return respond(environ, start_response, document)
 
 

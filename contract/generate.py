@@ -5,15 +5,15 @@ Its refusals have FastAPI's shape, `{"detail": [{"type", "loc", "msg", "input"}]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from contract.answers import Answer, model_answer
 from contract.bodies import show_that_null_is_absent
 from contract.endpoints import Accepted, Endpoint, Incoming, Writer
-from contract.refusals import PLAIN, Refusal
+from contract.plain import DIALECT, Detail, Problems
+from contract.refusals import Problem, Refusal
 from contract.requests import shortened
 from contract.sse import DONE, HEARTBEAT, frame
 from interface.completion import Closing, Completion, FirstToken, NextToken, StreamError, completion, stream_event
@@ -67,7 +67,7 @@ class GenerateCall:
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         end = events[-1]
         if isinstance(end, Failed):
-            return PLAIN.failure(end)
+            return DIALECT.failure(end)
         return model_answer(completion([event for event in events if not isinstance(event, Failed)]))
 
 
@@ -101,46 +101,13 @@ def _read(body: bytes) -> GenerateBody:
 
 def _unprocessable(error: ValidationError) -> Refusal:
     found = error.errors(include_url=False, include_context=False)
-    problems: list[dict[str, Any]] = [
-        {
-            "type": one["type"],
-            "loc": ["body", *map(shortened, one["loc"])],
-            "msg": one["msg"],
-            "input": shortened(one["input"]),
-        }
+    problems = [
+        Problem(one["type"], ["body", *map(shortened, one["loc"])], one["msg"], shortened(one["input"]))
         for one in found[:MAX_PROBLEMS]
     ]
     if len(found) > MAX_PROBLEMS:
-        unlisted = len(found) - MAX_PROBLEMS
-        problems.append({"type": "too_many", "loc": ["body"], "msg": f"{unlisted} more problems", "input": None})
+        problems.append(Problem("too_many", ["body"], f"{len(found) - MAX_PROBLEMS} more problems", None))
     return Refusal(422, "The body is not valid", problems=problems)
-
-
-class Problem(BaseModel):
-    """One thing that is wrong with a request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: str
-    loc: list[str | int]
-    msg: str
-    input: Any = Field(description="What came; cut if it is long.")
-
-
-class Problems(BaseModel):
-    """Everything that is wrong with a request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    detail: list[Problem]
-
-
-class Detail(BaseModel):
-    """Why there is no other answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    detail: str
 
 
 STREAM_DESCRIPTION = (

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from contract.answers import Answer, json_answer
 from contract.endpoints import Endpoint
-from contract.generate import Detail
 from contract.health import METRICS_MEDIA_TYPE, Health, Live
+from contract.plain import Detail
 from contract.sse import DONE, SSE_MEDIA_TYPE
 from contract.table import ENDPOINTS
 
@@ -49,25 +49,31 @@ SECURITY_SCHEMES = {
 """Either will do, and neither is needed where the server has no keys."""
 
 
-def openapi_document(root_path: str = "", sampling_defaults: Mapping[str, float] = MappingProxyType({})) -> Answer:
-    """The document for a service whose paths begin with `root_path` for its clients, and of whose model it is known
-    what applies where a request names nothing.
+def openapi_document(
+    version: str, root_path: str = "", sampling_defaults: Mapping[str, float] = MappingProxyType({})
+) -> Answer:
+    """Return the document.
+
+    Args:
+        version: the service's own.
+        root_path: what its paths begin with for its clients.
+        sampling_defaults: what the model's makers would have where a request names nothing.
     """
-    return _answer_for(root_path, tuple(sampling_defaults.items()))
+    return _answer_for(version, root_path, tuple(sampling_defaults.items()))
 
 
 @functools.lru_cache(maxsize=8)
-def _answer_for(root_path: str, sampling_defaults: tuple[tuple[str, float], ...]) -> Answer:
+def _answer_for(version: str, root_path: str, sampling_defaults: tuple[tuple[str, float], ...]) -> Answer:
     servers = {"servers": [{"url": root_path}]} if root_path else {}
-    return json_answer(200, _document(dict(sampling_defaults)) | servers)
+    return json_answer(200, _document(version, dict(sampling_defaults)) | servers)
 
 
-def _document(sampling_defaults: Mapping[str, float]) -> dict[str, Any]:
+def _document(version: str, sampling_defaults: Mapping[str, float]) -> dict[str, Any]:
     return {
         "openapi": "3.2.0",
         "info": {
             "title": "Token by token",
-            "version": "1.0",
+            "version": version,
             "description": "A language model whose tokens reach the client as they are made.",
         },
         "paths": _endpoint_paths() | _report_paths(),

@@ -5,7 +5,7 @@ import codecs
 from pydantic_core import from_json
 
 from contract.endpoints import Call, Endpoint, Incoming, Question
-from contract.refusals import Refusal
+from contract.refusals import Problem, Refusal
 
 MAX_FIELDS = 4096
 """Members of a body, or of an object directly in it. To report an unknown member costs more than to send one."""
@@ -25,7 +25,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     """
     if endpoint.method == "POST":
         if (complaint := what_is_no_text(incoming.body)) is not None:
-            problem = {"type": "json_invalid", "loc": ["body"], "msg": complaint, "input": None}
+            problem = Problem("json_invalid", ["body"], complaint, None)
             raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
         check_counts(incoming.body)
         check_fields(incoming.body)

@@ -3,13 +3,25 @@
 Each API has an error shape of its own, its dialect; the path decides which one a client gets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from contract.answers import Answer, json_answer
+from pydantic import Field
+
+from contract.answers import Answer, Wire
 from interface.errors import EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(Wire):
+    """One thing that is wrong with a request."""
+
+    type: str
+    loc: Sequence[str | int]
+    msg: str
+    input: Annotated[Any, Field(description="What came; cut if it is long.")]
 
 
 class Refusal(Exception):
@@ -26,7 +38,7 @@ class Refusal(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        problems: list[dict[str, Any]] | None = None,
+        problems: Sequence[Problem] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
@@ -56,46 +68,22 @@ class Dialect(Protocol):
         """Answer after a mistake of the service's own; what it was is in its log."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlainDialect:
-    """FastAPI's shape, `{"detail": …}`, which many clients know: for `/generate` and everything without a dialect."""
-
-    def refusal(self, error: Exception) -> Answer:
-        match error:
-            case Refusal():
-                return json_answer(error.status, {"detail": error.problems or error.message}, error.headers)
-            case PromptTooLong():
-                return _unfit("context_length", str(error), error.prompt_tokens + error.max_tokens)
-            case RequestError():
-                return _unfit("unusable_prompt", str(error), None)
-            case QueueFull() | EngineUnavailable():
-                return json_answer(503, {"detail": str(error)}, RETRY)
-        raise TypeError(f"expected one of REFUSALS, got {error!r}")
-
-    def failure(self, failed: Failed) -> Answer:
-        if failed.kind == "shutdown":
-            return json_answer(503, {"detail": failed.message}, RETRY)
-        return json_answer(500, {"detail": failed.message})
-
-    def internal_error(self) -> Answer:
-        return json_answer(500, {"detail": "Internal Server Error"})
-
-
-PLAIN = PlainDialect()
-
-
 @dataclass(slots=True)
 class _Dialects:
-    """Which paths speak which dialect; the longest matching beginning of a path wins."""
+    """Which paths speak which dialect; the longest matching beginning of a path wins, and the empty one matches all."""
 
     by_prefix: dict[str, Dialect] = field(default_factory=dict)
 
     def of(self, path: str) -> Dialect:
-        found = [prefix for prefix in self.by_prefix if path == prefix or path.startswith(prefix + "/")]
-        return self.by_prefix[max(found, key=len)] if found else PLAIN
+        return self.by_prefix[max((prefix for prefix in self.by_prefix if _begins(path, prefix)), key=len)]
+
+
+def _begins(path: str, prefix: str) -> bool:
+    return not prefix or path == prefix or path.startswith(prefix + "/")
 
 
 DIALECTS = _Dialects()
+"""Filled by `contract.table`."""
 
 
 def refusal(path: str, error: Exception) -> Answer:
@@ -122,7 +110,3 @@ def overflow_message(error: PromptTooLong) -> str:
         f"prompt is too long: {error.prompt_tokens} tokens{asked}. "
         f"This model's maximum context length is {error.context} tokens. Shorten the prompt."
     )
-
-
-def _unfit(type: str, message: str, input: object) -> Answer:
-    return json_answer(422, {"detail": [{"type": type, "loc": ["body", "prompt"], "msg": message, "input": input}]})

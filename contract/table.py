@@ -6,6 +6,7 @@ from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
 from contract.openai import chat, completions, models, responses
 from contract.openai.dialect import OpenAIDialect
+from contract.plain import DIALECT as PLAIN
 from contract.refusals import DIALECTS
 from contract.tokens import DETOKENIZE, TOKENIZE, TOKENIZER_INFO
 
@@ -26,6 +27,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 """Every endpoint that generates or looks something up."""
 
 DIALECTS.by_prefix |= {
+    "": PLAIN,
     "/v1": completions.DIALECT,
     "/v1/chat/completions": chat.DIALECT,
     "/v1/responses": responses.DIALECT,

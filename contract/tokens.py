@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
-from contract.chat import Conversation
+from contract.conversation import Conversation
 from contract.endpoints import Endpoint, Incoming, Question
 from contract.openai.chat_request import ChatMessage, FunctionTool
 from contract.openai.dialect import OpenAIError

@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from contract.bodies import LenientBody
-from contract.chat import Conversation, ToolChoice, function_tool, schema_grammar, text_at, tool_call
+from contract.content import text_at
+from contract.conversation import Conversation
+from contract.grammars import schema_grammar
 from contract.refusals import Refusal
+from contract.tools import ToolChoice, function_tool, tool_call
 from interface.requests import ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2

@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
-from contract.chat import Content, Conversation, ToolChoice, arguments_of, function_tool, thinking_arguments, tool_call
+from contract.content import Content
+from contract.conversation import Conversation, thinking_arguments
 from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
+from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
 
 Name = Annotated[str, Field(min_length=1)]

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 from contract.answers import Answer, Wire, model_answer
 from contract.bodies import check_model, read_body
-from contract.chat import ToolChoice
 from contract.endpoints import Accepted, Endpoint, Incoming, Question, Writer
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
@@ -15,6 +14,7 @@ from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
 from contract.sse import HEARTBEAT, FrameTemplate, frame
+from contract.tools import ToolChoice
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import GenerationRequest

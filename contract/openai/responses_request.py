@@ -5,10 +5,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
-from contract.chat import Conversation, ToolChoice, arguments_of, function_tool, text_at, thinking_arguments, tool_call
+from contract.content import text_at
+from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
 from contract.openai.sampling import ResponseFormat, SamplingFields
 from contract.refusals import Refusal
+from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
 STATELESS = "this server keeps no responses; send the whole conversation as input"

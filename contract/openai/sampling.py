@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from contract.bodies import LenientBody, refuse, show_that_null_is_absent
-from contract.chat import JSON_OBJECT, StructuredOutputs, schema_grammar
+from contract.grammars import JSON_OBJECT, StructuredOutputs, schema_grammar
 from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
 from interface.requests import MAX_INTEGER, GenerationRequest, Grammar, Prompt, SamplingParams

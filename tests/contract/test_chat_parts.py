@@ -7,17 +7,10 @@ import pytest
 
 import contract
 from contract.bodies import LenientBody, read_body
-from contract.chat import (
-    Content,
-    Conversation,
-    StructuredOutputs,
-    ToolChoice,
-    arguments_of,
-    function_tool,
-    schema_grammar,
-    thinking_arguments,
-    tool_call,
-)
+from contract.content import Content
+from contract.conversation import Conversation, thinking_arguments
+from contract.grammars import StructuredOutputs, schema_grammar
+from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import Grammar
 
 USER = [{"role": "user", "content": "hi"}]

@@ -8,12 +8,13 @@ import pytest
 
 import contract
 import raw_asgi
+from config import VERSION
 from tests.support.page_helpers import PHONE, OpenPage, address, expect, overflow
 from tests.support.serving import Service, on_a_socket, wait_until
 
 pytest_plugins = ["tests.support.browser"]
 
-DOCUMENT = json.loads(contract.openapi_document().body)
+DOCUMENT = json.loads(contract.openapi_document(VERSION).body)
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ from typing import Any
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 import contract
+from config import VERSION
 from tests.support.asgi_client import Response, events_of
 
-DOCUMENT: dict[str, Any] = json.loads(contract.openapi_document().body)
+DOCUMENT: dict[str, Any] = json.loads(contract.openapi_document(VERSION).body)
 
 
 def check(instance: Any, schema: dict[str, Any]) -> None:

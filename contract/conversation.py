@@ -1,0 +1,72 @@
+"""A conversation, as the OpenAI and Anthropic APIs send it, becomes a `ChatPrompt`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from contract.refusals import Refusal
+from contract.tools import FREE_CHOICE, ToolChoice
+from interface.requests import ChatPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Everything that the chat template and the response parser get to see."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: ToolChoice = FREE_CHOICE
+    parallel_tool_calls: bool = True
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    param: str = "messages"
+    """What the API calls the messages."""
+
+    def prompt(self) -> ChatPrompt:
+        """The conversation as the engine takes it.
+
+        Raises:
+            Refusal: 400, the tool choice and the tools do not fit together, or there are no messages.
+        """
+        if not self.messages:
+            raise Refusal(400, "Expected at least one message, got none.", param=self.param)
+        if self.continue_final_message and self.messages[-1]["role"] != "assistant":
+            message = "continue_final_message continues a message of the assistant, but the last one is not one."
+            raise Refusal(400, message, param=self.param)
+        tools = self._offered_tools()
+        return ChatPrompt(
+            messages=self.messages,
+            tools=tools or None,
+            template_arguments=self.template_arguments,
+            add_generation_prompt=self.add_generation_prompt,
+            continue_final_message=self.continue_final_message,
+            add_special_tokens=self.add_special_tokens,
+            tool_choice=self.tool_choice.mode if tools else "none",
+            named_tool=self.tool_choice.name,
+            parallel_tool_calls=self.parallel_tool_calls,
+        )
+
+    def _offered_tools(self) -> list[Mapping[str, Any]]:
+        choice = self.tool_choice
+        names = [str(tool["function"]["name"]) for tool in self.tools]
+        if unknown := set(filter(None, [choice.name, *(choice.allowed or ())])) - set(names):
+            raise Refusal(
+                400, f"tool_choice names {_listed(unknown)}; the tools are {_listed(names)}.", param="tool_choice"
+            )
+        if not names and choice.mode == "required":
+            raise Refusal(400, "tool_choice demands a call, but there are no tools.", param="tool_choice")
+        is_offered = [choice.allowed is None or name in choice.allowed for name in names]
+        return [tool for tool, offered in zip(self.tools, is_offered, strict=True) if offered]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none"
+
+
+def thinking_arguments(effort: str | None) -> dict[str, Any]:
+    """Template arguments that turn reasoning on or off, for templates that know one of them."""
+    if effort is None:
+        return {}
+    return {"enable_thinking": effort != "none", "reasoning_effort": effort}

@@ -1,0 +1,57 @@
+"""What the text of an answer must match, as requests say it: a JSON schema, or vLLM's structured outputs."""
+
+import json
+from typing import Any
+
+from pydantic import Field
+
+from contract.bodies import LenientBody
+from contract.refusals import Refusal
+from contract.tools import arguments_of
+from interface.requests import Grammar
+
+JSON_OBJECT = Grammar("json_schema", '{"type": "object"}')
+
+
+def schema_grammar(schema: Any, param: str) -> Grammar:
+    """The grammar that enforces a JSON schema.
+
+    Raises:
+        Refusal: 400, the schema is not JSON.
+    """
+    try:
+        return Grammar("json_schema", json.dumps(schema, allow_nan=False))
+    except ValueError:
+        raise Refusal(400, f"{param}: Expected a JSON schema; this one holds a number that JSON has not.") from None
+
+
+class StructuredOutputs(LenientBody):
+    """vLLM's name for a grammar. Exactly one of the fields."""
+
+    json_schema: dict[str, Any] | str | None = Field(default=None, alias="json", description="A JSON schema.")
+    regex: str | None = None
+    choice: list[str] | None = Field(default=None, min_length=1)
+    grammar: str | None = Field(default=None, description="A grammar in Lark's form, as llguidance reads it.")
+    json_object: bool | None = None
+
+    def as_grammar(self) -> Grammar:
+        param = "structured_outputs"
+        found: list[Grammar] = []
+        if self.json_schema is not None:
+            found.append(schema_grammar(_parsed(self.json_schema, param), f"{param}.json"))
+        if self.regex is not None:
+            found.append(Grammar("regex", self.regex))
+        if self.choice is not None:
+            found.append(Grammar("choice", json.dumps(self.choice)))
+        if self.grammar is not None:
+            found.append(Grammar("lark", self.grammar))
+        if self.json_object:
+            found.append(JSON_OBJECT)
+        if len(found) != 1:
+            message = f"{param}: Expected one of json, regex, choice, grammar and json_object; got {len(found)}."
+            raise Refusal(400, message, param=param)
+        return found[0]
+
+
+def _parsed(schema: dict[str, Any] | str, param: str) -> Any:
+    return arguments_of(schema, f"{param}.json") if isinstance(schema, str) else schema

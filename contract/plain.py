@@ -1,0 +1,59 @@
+"""How `/generate`, and every path without a dialect of its own, says that something went wrong.
+
+It is FastAPI's shape, `{"detail": …}`, which many clients know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contract.answers import Answer, Wire, model_answer
+from contract.refusals import RETRY, Problem, Refusal
+from interface.errors import EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from interface.events import Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Problems(Wire):
+    """Everything that is wrong with a request."""
+
+    detail: Sequence[Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail(Wire):
+    """Why there is no other answer."""
+
+    detail: str
+
+
+class PlainDialect:
+    """The dialect of `POST /generate`."""
+
+    def refusal(self, error: Exception) -> Answer:
+        match error:
+            case Refusal() if error.problems:
+                return model_answer(Problems(error.problems), error.status, error.headers)
+            case Refusal():
+                return model_answer(Detail(error.message), error.status, error.headers)
+            case PromptTooLong():
+                return _unfit("context_length", str(error), error.prompt_tokens + error.max_tokens)
+            case RequestError():
+                return _unfit("unusable_prompt", str(error), None)
+            case QueueFull() | EngineUnavailable():
+                return model_answer(Detail(str(error)), 503, RETRY)
+        raise TypeError(f"expected one of REFUSALS, got {error!r}")
+
+    def failure(self, failed: Failed) -> Answer:
+        if failed.kind == "shutdown":
+            return model_answer(Detail(failed.message), 503, RETRY)
+        return model_answer(Detail(failed.message), 500)
+
+    def internal_error(self) -> Answer:
+        return model_answer(Detail("Internal Server Error"), 500)
+
+
+DIALECT = PlainDialect()
+
+
+def _unfit(type: str, message: str, input: int | None) -> Answer:
+    return model_answer(Problems([Problem(type, ["body", "prompt"], message, input)]), 422)

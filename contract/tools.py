@@ -1,0 +1,61 @@
+"""Tools, their calls and the choice among them, in the form that chat templates expect."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contract.refusals import Refusal
+
+NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+
+def function_tool(
+    name: str, description: str | None, parameters: Mapping[str, Any] | None, strict: bool | None = None
+) -> dict[str, Any]:
+    """A tool in the form that chat templates expect. `parameters` is a JSON schema."""
+    function: dict[str, Any] = {"name": name}
+    if description is not None:
+        function["description"] = description
+    function["parameters"] = dict(parameters or NO_PARAMETERS)
+    if strict is not None:
+        function["strict"] = strict
+    return {"type": "function", "function": function}
+
+
+def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A call that the assistant has made, in the form that chat templates expect."""
+    call = {"type": "function", "function": {"name": name, "arguments": dict(arguments)}}
+    return call if call_id is None else {"id": call_id, **call}
+
+
+def arguments_of(text: str, param: str) -> dict[str, Any]:
+    """A call's arguments, which are a JSON object as text on the wire; an empty text means none.
+
+    Raises:
+        Refusal: 400, the text is something else.
+    """
+    try:
+        arguments = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        arguments = text
+    if not isinstance(arguments, dict):
+        raise Refusal(400, f"{param}: Expected a JSON object as text; got {text[:200]!r}.", param=param)
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Which tools the model may or must call. `name` makes it call that one; `allowed` hides all others from it."""
+
+    mode: Literal["none", "auto", "required"] = "auto"
+    name: str | None = None
+    allowed: Sequence[str] | None = None
+
+    @property
+    def forces_a_call(self) -> bool:
+        return self.mode == "required" or self.name is not None
+
+
+FREE_CHOICE = ToolChoice()
+"""The model decides."""
