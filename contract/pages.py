@@ -1,5 +1,6 @@
-"""The pages for people: files of the repo, served as they are, working without a network."""
+"""The pages for people: files of the repo, which work without a network. Pages may include what they share."""
 
+import re
 from pathlib import Path
 
 from contract.answers import Answer
@@ -11,6 +12,8 @@ _MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
 }
 _FILES = {"/": "chat.html", "/prompt": "prompt.html", "/docs": "docs.html", "/lesson": "lesson.html"}
+
+_INCLUDE = re.compile(rb" *<!-- include: (\S+) -->\n")
 
 HEADERS = {"cache-control": "no-cache", "content-security-policy": "frame-ancestors 'self'"}
 """No other site may show a page in a frame, and have its user click into it."""
@@ -24,4 +27,5 @@ PAGES = tuple(_FILES) + tuple(
 def page(path: str) -> Answer:
     """The file that belongs to one of `PAGES`."""
     file = _FOLDER / _FILES.get(path, path.rpartition("/")[2])
-    return Answer(200, file.read_bytes(), _MEDIA_TYPES[file.suffix], HEADERS)
+    body = _INCLUDE.sub(lambda found: (_FOLDER / found[1].decode()).read_bytes(), file.read_bytes())
+    return Answer(200, body, _MEDIA_TYPES[file.suffix], HEADERS)
