@@ -25,8 +25,9 @@ ASKED = {
     "/v1/responses": {"input": "Hi", "stream": True},
     "/v1/messages": {"messages": MESSAGES, "stream": True, "max_tokens": 5},
 }
-TOKEN = Token(" Hello", 311, ms=2.5, is_first=False)
-FINISHED = Finished("stop", prompt_tokens=1, completion_tokens=1, prefill_ms=1, decode_ms=1, total_ms=2)
+FIRST = Token("Hello", 310, ms=8.5, is_first=True)
+TOKEN = Token(" there", 311, ms=2.5, is_first=False)
+FINISHED = Finished("stop", prompt_tokens=1, completion_tokens=2, prefill_ms=1, decode_ms=1, total_ms=2)
 ACCEPTED = contract.Accepted("an-id", [1])
 
 
@@ -41,9 +42,9 @@ for path, body in ASKED.items():
     call = endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("model",)))
     assert not isinstance(call, contract.Question)
     writer = call.writer(ACCEPTED)
-    before = writer.start()
+    before = writer.start() + writer.event(FIRST)
     written, end = writer.event(TOKEN), writer.event(FINISHED) + writer.end()
-    print(f"POST {path}: {before.count(b'data: ')} events before the token; for the token")
+    print(f"POST {path}: events for the first token: {before.count(b'data: ')}; for the next one")
     for line in filter(None, shortened(written).splitlines()):
         print(f"    {line}")
     print(f"  and at the end {end.count(b'data: ')}, the last of them {'[DONE]' if b'[DONE]' in end else 'named'}")
