@@ -68,7 +68,7 @@ def _qwen3_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         "num_experts": file.count("expert_count"),
         "num_experts_per_tok": file.count("expert_used_count"),
         "moe_intermediate_size": file.count("expert_feed_forward_length"),
-        "norm_topk_prob": True,  # as llama.cpp computes it; no file says so
+        "norm_topk_prob": file.get("qwen3moe.expert_weights_norm", bool, True),  # few files say so
     }
 
 
@@ -76,13 +76,13 @@ def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     shared = file.count("expert_shared_feed_forward_length")
     return _qwen3_moe(file, common) | {
         "shared_expert_intermediate_size": shared,
-        "norm_topk_prob": False,
+        "norm_topk_prob": file.get("qwen2moe.expert_weights_norm", bool, False),
         "use_sliding_window": False,
     }
 
 
 def _gemma(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    return {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
+    return {"hidden_activation": "gelu_pytorch_tanh"}
 
 
 def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -96,21 +96,22 @@ def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    """Five layers with a window, then one without; only that one's rotary embedding is scaled."""
-    layers, local = (
-        min(common["num_hidden_layers"], len(file.tensors)),
-        {"rope_type": "default", "rope_theta": 10_000.0},
-    )
-    kinds = ["sliding_attention" if (layer + 1) % 6 else "full_attention" for layer in range(layers)]
+    """Five layers with a window, then one without; only that one's rotary embedding is scaled. Or none has a window."""
+    layers = min(common["num_hidden_layers"], len(file.tensors))
+    window = _window(file)
+    kinds = ["sliding_attention" if window and (layer + 1) % 6 else "full_attention" for layer in range(layers)]
+    local = {"rope_type": "default", "rope_theta": file.get("gemma3.rope.freq_base_swa", float, 10_000.0)}
     everywhere = common["rope_parameters"]
     if "gemma3.rope.freq_base" not in file.metadata:
         everywhere |= {"rope_theta": 1e6}
+    softcap = file.get("gemma3.final_logit_softcapping", float, 0.0)
     return {
         "hidden_activation": "gelu_pytorch_tanh",
-        "sliding_window": _window(file) or 1024,
+        "sliding_window": window or common["max_position_embeddings"],
         "layer_types": kinds,
         "rope_parameters": {"full_attention": everywhere, "sliding_attention": local},
         "query_pre_attn_scalar": _query_scale(common, layers_of_largest=62),
+        "final_logit_softcapping": softcap or None,
     }
 
 
@@ -122,7 +123,7 @@ def _query_scale(common: dict[str, Any], layers_of_largest: int) -> int:
 
 
 def _phi3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    head_dim = common["hidden_size"] // common["num_attention_heads"]
+    head_dim = common["head_dim"]
     rotated = file.count("rope.dimension_count", head_dim)
     rope = common["rope_parameters"] | {"partial_rotary_factor": rotated / head_dim}
     settings = {"rope_parameters": rope, "sliding_window": _window(file), "pad_token_id": None}

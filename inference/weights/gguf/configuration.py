@@ -10,21 +10,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from inference.weights.config_numbers import check_numbers
 from inference.weights.gguf.architectures import MIXTURES, architecture_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
-
-CHANGING = (
-    "attention.scale",
-    "attention.clamp_kqv",
-    "attention.max_alibi_bias",
-    "attention.temperature_scale",
-    "logit_scale",
-    "embedding_scale",
-    "residual_scale",
-    "rope.scaling.yarn_log_multiplier",
-    "rope.scaling.yarn_ext_factor",
-    "rope.scaling.yarn_attn_factor",
-)
-"""What would change the numbers, and no model of these architectures should have."""
 
 
 def model_config(file: GGUFFile) -> PreTrainedConfig:
@@ -49,9 +36,7 @@ def _common(file: GGUFFile) -> dict[str, Any]:
             file.path,
             f"a mixture of experts of architecture {prefix} is not supported in GGUF; expected {' or '.join(MIXTURES)}",
         )
-    for key in CHANGING:
-        if (value := file.metadata.get(f"{prefix}.{key}")) is not None:
-            raise BadGGUF(file.path, f"{prefix}.{key} is {value}, which is not supported")
+    refuse_unread(file)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise BadGGUF(file.path, "expected a tensor token_embd.weight of two dimensions")
@@ -84,7 +69,7 @@ def _head_dim(file: GGUFFile, hidden: int, heads: int) -> int:
     if file.architecture == "phi3":
         return file.count("attention.key_length", default)
     head_dim = file.count("attention.key_length", rotated)
-    if rotated != head_dim and "rope.dimension_count" in " ".join(file.metadata):
+    if rotated != head_dim and f"{file.architecture}.rope.dimension_count" in file.metadata:
         raise BadGGUF(file.path, f"heads of {head_dim} of which {rotated} are rotated are not supported in GGUF")
     return head_dim
 

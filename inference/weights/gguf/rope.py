@@ -25,6 +25,8 @@ def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     if kind == "none" and factor != 1.0:
         kind = "linear"
     if "rope_freqs.weight" in file.tensors:
+        if kind != "none":
+            raise BadGGUF(file.path, f"{prefix}.scaling.type is {kind}, which is not supported with rope_freqs.weight")
         return _factored(file, theta, head_dim)
     if kind == "longrope" or ROPE_FACTORS[1] in file.tensors:
         return _long_rope(file, theta)

@@ -1,0 +1,74 @@
+"""Sees that a GGUF file says nothing about its model that is not understood: the numbers would be others.
+
+The package `gguf` lists the keys that a model may have. One of them that the architecture does not read here is refused
+by its name, unless its value changes nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gguf.constants import Keys
+
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+
+READ = frozenset(
+    (
+        *("context_length", "embedding_length", "block_count", "feed_forward_length", "rope.dimension_count"),
+        *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
+        *("attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor"),
+        *("rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
+    )
+)
+"""What every architecture reads."""
+OF_EXPERTS = {"expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"}
+OWN: Mapping[str, set[str]] = {
+    "mistral": {"attention.sliding_window"},
+    "phi3": {"attention.sliding_window", "rope.scaling.attn_factor"},
+    "gemma2": {"attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"},
+    "gemma3": {"attention.sliding_window", "final_logit_softcapping", "rope.freq_base_swa"},
+    "qwen2moe": {*OF_EXPERTS, "expert_shared_feed_forward_length"},
+    "qwen3moe": OF_EXPERTS,
+}
+"""What one architecture reads in addition."""
+UNUSED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "attention.layer_norm_epsilon"})
+"""What these architectures do not compute with, whatever it says."""
+NEUTRAL: Mapping[str, Any] = {
+    "attention.causal": True,
+    "expert_gating_func": 1,  # softmax
+    "logit_scale": 1,
+    "residual_scale": 1,
+    "embedding_scale": 1,
+    "expert_weights_scale": 1,
+    "rope.scaling.attn_factor": 1,
+}
+"""The values that change nothing; of any other key it is 0."""
+
+
+def refuse_unread(file: GGUFFile) -> None:
+    """See that the file says nothing that no code here reads.
+
+    Raises:
+        BadGGUF: it does; the message names it.
+    """
+    prefix = f"{file.architecture}."
+    own = OWN.get(file.architecture, set())
+    for key in sorted(KNOWN - READ - UNUSED - own):
+        value = file.metadata.get(prefix + key)
+        if value is not None and not _is_neutral(key, value):
+            raise BadGGUF(file.path, f"{prefix}{key} is {value}, which is not supported")
+
+
+def _is_neutral(key: str, value: Any) -> bool:
+    return isinstance(value, bool | int | float) and value == NEUTRAL.get(key, 0)
+
+
+def _known_keys(group: type) -> Iterator[str]:
+    """All keys of a model, without its architecture."""
+    for template in vars(group).values():
+        if isinstance(template, type):
+            yield from _known_keys(template)
+        elif isinstance(template, str) and template.startswith("{arch}.") and template.count("{") == 1:
+            yield template.removeprefix("{arch}.")
+
+
+KNOWN = frozenset(_known_keys(Keys))

@@ -1,0 +1,114 @@
+"""What the metadata of a GGUF file says about its model is computed with, or the file is refused by the key's name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma3TextConfig, GemmaConfig, LlamaConfig, PreTrainedConfig, Qwen3MoeConfig
+
+from config import Config
+from engine import Engine
+from inference.weights.checkpoint import load_checkpoint
+from inference.weights.gguf.keys import KNOWN
+from interface.errors import LoadError
+from tests.support.gguf_files import write_gguf
+from tests.support.tiny_models import CONTEXT, VOCABULARY, WINDOW, bpe_tokenizer, model_of, reference_output
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 64,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+LOCAL, EVERYWHERE = ({"rope_type": "default", "rope_theta": theta} for theta in (200.0, 1_000_000.0))
+GEMMA3: dict[str, Any] = SHAPE | {"query_pre_attn_scalar": 16, "sliding_window": WINDOW}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+PROMPT = "the cat sat on the mat, the cat sat still"
+
+
+@pytest.mark.parametrize(
+    ("config", "metadata"),
+    [
+        (
+            Gemma3TextConfig(**GEMMA3, rope_parameters={"full_attention": EVERYWHERE, "sliding_attention": LOCAL}),
+            {"gemma3__rope__freq_base_swa": 200.0},
+        ),
+        (Gemma3TextConfig(**GEMMA3, final_logit_softcapping=2.0), {"gemma3__final_logit_softcapping": 2.0}),
+        (
+            Gemma3TextConfig(**GEMMA3, layer_types=["full_attention"] * 2),
+            {"gemma3__attention__sliding_window": None},
+        ),
+        (GemmaConfig(**SHAPE, tie_word_embeddings=False), {}),
+        (
+            Qwen3MoeConfig(**SHAPE, **EXPERTS, norm_topk_prob=False),
+            {"qwen3moe__expert_weights_norm": False},
+        ),
+    ],
+    ids=["local rotation", "capped logits", "no windows", "a head of its own", "experts' weights"],
+)
+def test_what_few_files_say_is_computed_with(
+    config: PreTrainedConfig, metadata: dict[str, Any], tmp_path: Path
+) -> None:
+    model = model_of(config)
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), **metadata)
+    engine = Engine(load_checkpoint(Config(model=str(path), device="cpu")), Config())
+    answer = engine.generate(PROMPT, max_tokens=12, temperature=0)
+    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention.sliding_window", 8),
+        ("attention.causal", False),
+        ("attention.scale", 0.5),
+        ("final_logit_softcapping", 30.0),
+        ("attention.temperature_length", 8192),
+        ("rope.scaling.attn_factor", 1.5),
+        ("rope.dimension_sections", [2, 3, 3, 0]),
+        ("nextn_predict_layers", 1),
+        ("pooling_type", 1),
+    ],
+)
+def test_what_is_not_computed_with_is_refused_by_its_name(key: str, value: Any, tmp_path: Path) -> None:
+    assert key in KNOWN
+    metadata = {f"llama.{key}".replace(".", "__"): value}
+    path = write_gguf(tmp_path / "model.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), **metadata)
+    with pytest.raises(LoadError) as refused:
+        load_checkpoint(Config(model=str(path), device="cpu"))
+    assert str(refused.value).startswith(f"{path}: llama.{key} is ")
+
+
+def test_a_value_that_changes_nothing_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    neutral: dict[str, Any] = {
+        "attention__causal": True,
+        "expert_count": 0,
+        "logit_scale": 1.0,
+        "rope__scaling__attn_factor": 1.0,
+    }
+    neutral |= {"tensor_data_layout": "Meta AI original pth", "rope__scaling__finetuned": True}
+    metadata = {f"llama__{key}": value for key, value in neutral.items()}
+    path = write_gguf(tmp_path / "model.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), **metadata)
+    assert load_checkpoint(Config(model=str(path), device="cpu")).context == CONTEXT
+
+
+def test_factors_of_frequencies_next_to_another_scheme_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(
+        tmp_path / "model.gguf",
+        model_of(LlamaConfig(**SHAPE)),
+        bpe_tokenizer(),
+        extra={"rope_freqs.weight": torch.linspace(1, 2, 8)},
+        llama__rope__scaling__type="linear",
+        llama__rope__scaling__factor=2.0,
+    )
+    with pytest.raises(LoadError, match=r"llama.rope.scaling.type is linear, which is not supported with rope_freqs"):
+        load_checkpoint(Config(model=str(path), device="cpu"))
