@@ -37,11 +37,20 @@ async def serving(app: Callable[..., Any], **settings: Any) -> AsyncIterator[int
 
 
 @contextmanager
-def serving_in_a_thread(app: Callable[..., Any], **settings: Any) -> Iterator[int]:
+def serving_in_a_thread(
+    app: Callable[..., Any],
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    **settings: Any,
+) -> Iterator[int]:
     """Serve an ASGI application with uvicorn in a thread; the port. `settings` are uvicorn's."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", **settings))
-    # The loop that uvicorn would take for itself depends on what else is installed.
-    thread = threading.Thread(target=asyncio.run, args=(server.serve(),), name="uvicorn", daemon=True)
+
+    def run() -> None:
+        # The loop that uvicorn would take for itself depends on what else is installed.
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(server.serve())
+
+    thread = threading.Thread(target=run, name="uvicorn", daemon=True)
     thread.start()
     give_up_at = time.monotonic() + PATIENCE
     while not server.started:

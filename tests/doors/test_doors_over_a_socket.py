@@ -1,7 +1,7 @@
-"""The service as its users meet it: over a real uvicorn on a socket of this machine, read byte by byte.
+"""The service as its users meet it: over a real server on a socket of this machine, read byte by byte.
 
-Every test runs against both doors. What only shows here is the framing, when bytes leave, and how a server tells its
-application that a client has gone.
+Every test runs against both doors, on each server that people have. What only shows here is the framing, when bytes
+leave, and how a server tells its application that a client has gone.
 """
 
 import contextlib
@@ -17,11 +17,21 @@ from config import Config
 from study.common.engine import HELLO, ScriptedEngine
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
-from tests.support.serving import Door, on_a_socket, wait_until
+from tests.support.servers import SERVERS
+from tests.support.serving import DOORS, Door, on_a_socket, wait_until
+
+pytestmark = pytest.mark.parametrize(
+    ("door", "server"),
+    [
+        *[pytest.param((door, "with transcript"), "uvicorn", id=f"{door}-with transcript") for door in DOORS],
+        *[pytest.param((door, "alone"), server, id=f"{door}-{server}") for door in DOORS for server in SERVERS],
+    ],
+    indirect=["door"],
+)
 
 
-def test_each_event_of_a_stream_is_one_chunk(door: Door) -> None:
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+def test_each_event_of_a_stream_is_one_chunk(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         connection.send_generate("hello")
         status, headers = connection.read_head()
         chunks = list(connection.chunks())
@@ -36,8 +46,8 @@ def test_each_event_of_a_stream_is_one_chunk(door: Door) -> None:
     assert [event.get("token") for event in events_of(b"".join(chunks))] == [*HELLO, None]
 
 
-def test_the_headers_of_a_stream_come_before_its_first_token(door: Door) -> None:
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+def test_the_headers_of_a_stream_come_before_its_first_token(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         service.engine.hold()
         connection.send_generate("hello")
         assert connection.read_head()[0] == 200
@@ -45,8 +55,8 @@ def test_the_headers_of_a_stream_come_before_its_first_token(door: Door) -> None
         assert service.engine.generated_tokens == 0
 
 
-def test_events_come_one_by_one(door: Door) -> None:
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+def test_events_come_one_by_one(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         service.engine.hold()
         connection.send_generate("hello")
         connection.read_head()
@@ -60,16 +70,19 @@ def test_events_come_one_by_one(door: Door) -> None:
         assert connection.read_chunk() == b""
 
 
-def test_comments_come_while_the_engine_is_silent(door: Door) -> None:
-    with on_a_socket(door, config=Config(heartbeat=0.02)) as service, Connection(service.port) as connection:
+def test_comments_come_while_the_engine_is_silent(door: Door, server: str) -> None:
+    with (
+        on_a_socket(door, config=Config(heartbeat=0.02), server=server) as service,
+        Connection(service.port) as connection,
+    ):
         service.engine.hold()
         connection.send_generate("hello")
         connection.read_head()
         assert [connection.read_chunk() for _ in range(3)] == [b": heartbeat\n"] * 3
 
 
-def test_a_connection_serves_one_request_after_the_other(door: Door) -> None:
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+def test_a_connection_serves_one_request_after_the_other(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         for _ in range(2):
             assert connection.request("GET", "/health").json()["status"] == "ok"
             connection.send_generate("hello")
@@ -85,9 +98,9 @@ def test_a_connection_serves_one_request_after_the_other(door: Door) -> None:
             assert connection.request("POST", "/generate", b"x", Content_Type="application/json").status == 422
 
 
-def test_a_request_may_come_in_chunks_and_byte_by_byte(door: Door) -> None:
+def test_a_request_may_come_in_chunks_and_byte_by_byte(door: Door, server: str) -> None:
     body = json.dumps({"prompt": "hello"}).encode()
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.send(
             b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -99,8 +112,8 @@ def test_a_request_may_come_in_chunks_and_byte_by_byte(door: Door) -> None:
         assert connection.read_response().json()["text"] == "".join(HELLO)
 
 
-def test_a_body_over_the_limit_is_413_before_all_of_it_has_come(door: Door) -> None:
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+def test_a_body_over_the_limit_is_413_before_all_of_it_has_come(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         connection.send_request(
             "POST",
             "/generate",
@@ -114,8 +127,8 @@ def test_a_body_over_the_limit_is_413_before_all_of_it_has_come(door: Door) -> N
         assert service.engine.prompts == []
 
 
-def test_the_request_id_is_the_clients_own(door: Door) -> None:
-    with on_a_socket(door) as service, Connection(service.port) as connection:
+def test_the_request_id_is_the_clients_own(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         assert connection.request("GET", "/health", X_Request_ID="mine-1").headers["x-request-id"] == "mine-1"
         connection.send_request(
             "POST",
@@ -127,8 +140,8 @@ def test_the_request_id_is_the_clients_own(door: Door) -> None:
         assert connection.read_response().headers["x-request-id"] == "mine-2"
 
 
-def test_a_prefix_that_a_proxy_has_taken_off_is_no_obstacle(door: Door) -> None:
-    with on_a_socket(door, root_path="/api") as service, Connection(service.port) as connection:
+def test_a_prefix_that_a_proxy_has_taken_off_is_no_obstacle(door: Door, server: str) -> None:
+    with on_a_socket(door, root_path="/api", server=server) as service, Connection(service.port) as connection:
         assert connection.request("GET", "/health").status == 200
         connection.send_generate("hello", stream=False)
         assert connection.read_response().status == 200
@@ -144,10 +157,12 @@ WAYS_TO_LEAVE = {
 @pytest.mark.parametrize("way", WAYS_TO_LEAVE)
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
-def test_a_client_that_leaves_stops_its_request_and_no_other(door: Door, phase: str, stream: bool, way: str) -> None:
+def test_a_client_that_leaves_stops_its_request_and_no_other(
+    door: Door, server: str, phase: str, stream: bool, way: str
+) -> None:
     slots = 1 if phase == "queue" else 2
     with (
-        on_a_socket(door, ScriptedEngine(slots=slots)) as service,
+        on_a_socket(door, ScriptedEngine(slots=slots), server=server) as service,
         Connection(service.port) as neighbour,
         Connection(service.port) as leaver,
         Connection(service.port) as observer,
@@ -174,8 +189,8 @@ def test_a_client_that_leaves_stops_its_request_and_no_other(door: Door, phase: 
         assert health["generated_tokens"] == len(HELLO) + made
 
 
-def test_a_client_that_leaves_while_it_sends_its_body_disturbs_no_other(door: Door) -> None:
-    with on_a_socket(door) as service:
+def test_a_client_that_leaves_while_it_sends_its_body_disturbs_no_other(door: Door, server: str) -> None:
+    with on_a_socket(door, server=server) as service:
         with Connection(service.port) as leaver:
             leaver.send(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
             leaver.send(b'Content-Length: 100\r\n\r\n{"prompt": ')
@@ -185,9 +200,9 @@ def test_a_client_that_leaves_while_it_sends_its_body_disturbs_no_other(door: Do
             assert service.engine.prompts == ["hello"]
 
 
-def test_a_client_that_never_reads_is_cut_off(door: Door) -> None:
+def test_a_client_that_never_reads_is_cut_off(door: Door, server: str) -> None:
     with (
-        on_a_socket(door, config=Config(stall=0.1)) as service,
+        on_a_socket(door, config=Config(stall=0.1), server=server) as service,
         Connection(service.port, receive_buffer=4096) as stuck,
         Connection(service.port) as reader,
     ):
@@ -202,9 +217,9 @@ def test_a_client_that_never_reads_is_cut_off(door: Door) -> None:
         assert len(events_of(reader.read_response().body)) == 301
 
 
-def test_health_is_answered_while_a_step_takes_long(door: Door) -> None:
+def test_health_is_answered_while_a_step_takes_long(door: Door, server: str) -> None:
     with (
-        on_a_socket(door) as service,
+        on_a_socket(door, server=server) as service,
         Connection(service.port) as connection,
         Connection(service.port) as observer,
     ):
@@ -216,8 +231,8 @@ def test_health_is_answered_while_a_step_takes_long(door: Door) -> None:
         assert service.engine.steps == 0
 
 
-def test_sixty_clients_stream_at_once_without_a_thread_for_each(door: Door) -> None:
-    with on_a_socket(door, ScriptedEngine(slots=64)) as service, contextlib.ExitStack() as stack:
+def test_sixty_clients_stream_at_once_without_a_thread_for_each(door: Door, server: str) -> None:
+    with on_a_socket(door, ScriptedEngine(slots=64), server=server) as service, contextlib.ExitStack() as stack:
         service.engine.hold()
         threads_before = threading.active_count()
         connections = [stack.enter_context(Connection(service.port)) for _ in range(60)]
@@ -235,9 +250,9 @@ def test_sixty_clients_stream_at_once_without_a_thread_for_each(door: Door) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
-def test_an_engine_that_dies_is_told_to_everyone_and_the_server_lives_on(door: Door, stream: bool) -> None:
+def test_an_engine_that_dies_is_told_to_everyone_and_the_server_lives_on(door: Door, server: str, stream: bool) -> None:
     with (
-        on_a_socket(door) as service,
+        on_a_socket(door, server=server) as service,
         Connection(service.port) as culprit,
         Connection(service.port) as bystander,
     ):

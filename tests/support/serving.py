@@ -1,7 +1,7 @@
 """Three ways to serve a door with a scripted engine behind it: by hand, on a socket, and in a process of its own.
 
 async with by_hand(door) as service:            # messages; see asgi_client.py
-with on_a_socket(door) as service:              # uvicorn in a thread; see http_client.py
+with on_a_socket(door) as service:              # a real server in a thread; see servers.py and http_client.py
 with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"]) as process:  # as a user starts it, for signals
 """
 
@@ -20,9 +20,9 @@ from config import Config
 from interface.engine import EngineService
 from serving.driver import Driver
 from study.common.engine import ScriptedEngine
-from study.common.http_servers import serving_in_a_thread
 from study.common.launcher import running
 from tests.support.asgi_client import PATIENCE, Client, lifespan, until
+from tests.support.servers import SERVERS
 
 DOORS = ("app", "raw_asgi")
 Door = Callable[[Driver], Any]
@@ -70,12 +70,15 @@ async def by_hand(
 
 @contextmanager
 def on_a_socket(
-    door: Door, engine: ScriptedEngine | None = None, config: Config | None = None, **settings: Any
+    door: Door,
+    engine: ScriptedEngine | None = None,
+    config: Config | None = None,
+    server: str = "uvicorn",
+    **settings: Any,
 ) -> Iterator[Service]:
-    """Serve with a real uvicorn, on a free port, in a thread. `settings` are uvicorn's."""
+    """Serve with a real server, one of `SERVERS`, on a free port, in a thread. `settings` are uvicorn's."""
     service = assemble(door, engine, config)
-    settings = {"http": "h11"} | settings
-    with serving_in_a_thread(service.app, timeout_graceful_shutdown=int(PATIENCE), **settings) as service.port:
+    with SERVERS[server](service.app, **settings) as service.port:
         wait_until(lambda: service.driver.status == "ok", "the engine's start")
         try:
             yield service
