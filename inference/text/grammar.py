@@ -7,7 +7,8 @@ llguidance is imported, and learns the tokenizer's vocabulary, only when the fir
 Invariants:
     1. A row's mask allows at least one token while its grammar is unfinished, and no token that the grammar forbids.
     2. Compiling and every step are bounded in time and memory, whatever the grammar.
-    3. JSON has at most 16 characters of white space in one place: unbounded, some models write nothing else.
+    3. White space in JSON is one space, or one line break with an indentation: unbounded, some models write nothing
+       else. What a schema leaves open is narrowed for the same reason.
 """
 
 import json
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from inference.text.grammar_limits import check_lark, check_length, check_pattern, check_schema
+from inference.text.narrowed_schemas import narrowed
 from interface.errors import RequestError, UnsupportedFeature
 from interface.requests import Grammar
 
@@ -37,7 +39,8 @@ SpecialTokens = Mapping[str, int]
 
 OTHERWISE = "otherwise"
 """What a grammar of tools calls the grammar of an answer without calls."""
-WHITE_SPACE = r"[\x20\x0A]{1,16}"
+WHITE_SPACE = r"\x20|\n(\x20\x20){0,8}"
+"""What may stand between two parts of JSON, at most once."""
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
 PROBED_TOKENS = 4
@@ -355,7 +358,7 @@ def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ValueError(f"expected a JSON schema as an object, but got {schema!r}")
     check_schema(schema)
-    return {**schema, "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient}}
+    return {**narrowed(schema), "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient}}
 
 
 def _choices(source: str) -> list[str]:

@@ -2,6 +2,7 @@
 
     calls: (first_0 | first_1) (separator (next_0 | next_1)){0,15} end
 
+A tool that is named is called exactly once, as OpenAI's API has it.
 A tool that may be called leaves room for text; or, where the answer has a grammar of its own, for that.
 
 Each tool is a rule of its own, so references within its schema stay within it. A special token stands in a Lark
@@ -42,7 +43,7 @@ def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens, has
     if must_call and not tools:
         wanted = "any tool" if prompt.named_tool is None else f"the tool {prompt.named_tool!r}"
         raise RequestError(f"tool_choice asks for {wanted}, which is not among the tools.", "tool_choice")
-    most_calls = MOST_CALLS if prompt.parallel_tool_calls else 1
+    most_calls = MOST_CALLS if prompt.parallel_tool_calls and prompt.named_tool is None else 1
     answer = _answer(form, special, must_call, most_calls) if must_call or not has_otherwise else _either(form, special)
     rules = [*answer, *_calls(form, special, tools, most_calls)]
     return Grammar("tools", "\n".join(rules))
@@ -115,7 +116,7 @@ def _calls(
 
 
 def _parameters(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A tool's schema, closed: a small model would invent further parameters.
+    """A tool's schema; one that lists no parameters has none.
 
     A tool that is not strict may have keywords that cannot be enforced.
     """
@@ -125,6 +126,6 @@ def _parameters(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
     except ValueError as error:
         message = f"The parameters of the tool {tool['name']!r} cannot be enforced: {error}"
         raise RequestError(message, f"tools.{number}.function.parameters") from error
-    if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf"}:
-        return schema
+    if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "properties", "required"}:
+        return {"type": "object", **schema}
     return {"type": "object", "additionalProperties": False, **schema}

@@ -86,9 +86,18 @@ def test_a_grammar_may_be_lark_or_gbnf() -> None:
 
 def test_white_space_in_json_is_bounded() -> None:
     compiled = COMPILER.compile(schema({"type": "array", "items": {"type": "integer"}}))
-    bracket, blank = token("["), token(" ")
-    assert blank in allowed(compiled, bracket, *[blank] * 15)
-    assert blank not in allowed(compiled, bracket, *[blank] * 16)
+    bracket, blank, line = token("["), token(" "), token("\n")
+    assert {blank, line} <= set(allowed(compiled, bracket))
+    assert not {blank, line} & set(allowed(compiled, bracket, blank))
+    assert blank in allowed(compiled, bracket, line, *[blank] * 15)
+    assert not {blank, line} & set(allowed(compiled, bracket, line, *[blank] * 16))
+
+
+def test_an_integer_without_bounds_has_at_most_16_digits() -> None:
+    for value in ({"type": "integer"}, {"anyOf": [{"type": ["integer", "null"]}]}, {"type": "integer", "minimum": 1}):
+        compiled, digit = COMPILER.compile(schema(value)), token("3")
+        assert digit in allowed(compiled, *[digit] * 15)
+        assert digit not in allowed(compiled, *[digit] * 16)
 
 
 def test_only_the_end_of_the_text_may_follow_a_finished_grammar() -> None:

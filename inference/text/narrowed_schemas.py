@@ -1,0 +1,83 @@
+"""Narrows a JSON schema to what a model should write: every answer is valid for the schema as it came, too.
+
+What a schema leaves open, some models, small ones above all, fill for ever. So an object has the properties that are
+listed and no others, unless the schema says that it may; and an integer has the bounds of RFC 8259, section 6: beyond
+them, not every reader of JSON finds the number that was written.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+LARGEST = 2**53 - 1
+SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+DATA = frozenset({"enum", "const", "default", "examples", "required"})
+"""Keywords whose values are no schemas, whatever they look like."""
+CONDITIONS = frozenset({"allOf", "not", "if", "dependentSchemas"})
+"""Keywords of schemas that hold together, or of which one depends on the other."""
+ALTERNATIVES = frozenset({"$ref", "anyOf", "oneOf"})
+"""Keywords of schemas that hold together with what stands next to them."""
+SAYS_WHAT_ELSE = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties"})
+
+
+def narrowed(schema: Mapping[str, Any]) -> Schema:
+    """A copy of a schema that allows nothing but what is to be expected."""
+    copy: Schema = json.loads(json.dumps(schema))
+    schemas = list(_subschemas(copy))
+    for one in schemas:
+        if _is_integer(one):
+            _bound(one)
+    if not any(map(_joins_objects, schemas)):
+        for one in schemas:
+            _close(one)
+    return copy
+
+
+def _subschemas(schema: Schema) -> Iterator[Schema]:
+    """A schema and all in it. No recursion: a schema may nest deeper than Python's stack."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            yield one
+            for keyword, value in one.items():
+                if keyword in SCHEMAS_BY_NAME and isinstance(value, dict):
+                    waiting += value.values()
+                elif keyword not in DATA:
+                    waiting.append(value)
+
+
+def _is_integer(schema: Schema) -> bool:
+    types = schema.get("type")
+    types = types if isinstance(types, list) else [types]
+    return "integer" in types and "number" not in types and not schema.keys() & {"enum", "const", "multipleOf"}
+
+
+def _bound(schema: Schema) -> None:
+    lows, highs = _numbers(schema, "minimum", "exclusiveMinimum"), _numbers(schema, "maximum", "exclusiveMaximum")
+    if not lows and min(highs, default=0) > -LARGEST:
+        schema["minimum"] = -LARGEST
+    if not highs and max(lows, default=0) < LARGEST:
+        schema["maximum"] = LARGEST
+
+
+def _numbers(schema: Schema, *keywords: str) -> list[float]:
+    return [schema[keyword] for keyword in keywords if isinstance(schema.get(keyword), int | float)]
+
+
+def _joins_objects(schema: Schema) -> bool:
+    """Whether an object may have to satisfy several schemas, each of which lists some of its properties."""
+    return bool(schema.keys() & CONDITIONS) or ("properties" in schema and bool(schema.keys() & ALTERNATIVES))
+
+
+def _close(schema: Schema) -> None:
+    """Let an object have the properties that are listed, and no others."""
+    properties, required = schema.get("properties"), schema.get("required", [])
+    if not isinstance(properties, dict) or not isinstance(required, list) or schema.keys() & SAYS_WHAT_ELSE:
+        return
+    if all(isinstance(name, str) and name in properties for name in required):
+        schema["additionalProperties"] = False

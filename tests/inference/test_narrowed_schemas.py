@@ -1,0 +1,88 @@
+"""What a schema leaves open is narrowed, and what it says is kept."""
+
+from typing import Any
+
+import pytest
+
+from inference.text.narrowed_schemas import LARGEST, narrowed
+from tests.support.json_schemas import random_schema
+
+INTEGER = {"type": "integer"}
+BOUNDED = {"type": "integer", "minimum": -LARGEST, "maximum": LARGEST}
+
+
+def test_an_object_has_the_properties_that_are_listed_and_no_others() -> None:
+    inner = {"type": "object", "properties": {"b": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"a": inner}, "$defs": {"c": inner}}
+    closed = inner | {"additionalProperties": False}
+    assert narrowed(schema) == {
+        "type": "object",
+        "properties": {"a": closed},
+        "$defs": {"c": closed},
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"properties": {"a": {}}, "additionalProperties": True},
+        {"properties": {"a": {}}, "patternProperties": {"^b": {}}},
+        {"properties": {"a": {}}, "required": ["b"]},
+        {"properties": {"a": {}}, "minProperties": 2},
+        {"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"properties": {"b": {}}}]},
+        {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
+        {"$defs": {"c": {"properties": {"a": {}}}}, "$ref": "#/$defs/c", "properties": {"b": {}}},
+    ],
+)
+def test_an_object_that_may_have_more_stays_open(schema: dict[str, Any]) -> None:
+    assert narrowed(schema) == schema
+
+
+def test_alternatives_are_closed_each_for_itself() -> None:
+    alternatives: list[dict[str, Any]] = [{"properties": {name: {}}} for name in "ab"]
+    closed = [one | {"additionalProperties": False} for one in alternatives]
+    assert narrowed({"anyOf": alternatives}) == {"anyOf": closed}
+
+
+@pytest.mark.parametrize(
+    ("schema", "bounded"),
+    [
+        (INTEGER, BOUNDED),
+        ({"type": ["null", "integer"]}, BOUNDED | {"type": ["null", "integer"]}),
+        ({"items": INTEGER}, {"items": BOUNDED}),
+        ({"anyOf": [INTEGER, {"type": "null"}]}, {"anyOf": [BOUNDED, {"type": "null"}]}),
+        ({"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 0, "maximum": LARGEST}),
+        ({"type": "integer", "exclusiveMaximum": 9}, {"type": "integer", "exclusiveMaximum": 9, "minimum": -LARGEST}),
+    ],
+)
+def test_an_integer_has_bounds(schema: dict[str, Any], bounded: dict[str, Any]) -> None:
+    assert narrowed(schema) == bounded
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number"},
+        {"type": ["integer", "number"]},
+        {"type": "integer", "minimum": 2**60},
+        {"type": "integer", "multipleOf": 5},
+        {"type": "integer", "enum": [2**60]},
+        {"const": {"type": "integer", "properties": {}}},
+        {"enum": [{"type": "integer"}], "default": {"type": "integer"}},
+    ],
+)
+def test_what_has_bounds_or_is_no_integer_stays_as_it_is(schema: dict[str, Any]) -> None:
+    assert narrowed(schema) == schema
+
+
+def test_properties_may_have_the_names_of_keywords() -> None:
+    schema = {"properties": {"enum": INTEGER, "properties": INTEGER, "type": {"type": "string"}}}
+    properties = {"enum": BOUNDED, "properties": BOUNDED, "type": {"type": "string"}}
+    assert narrowed(schema) == {"properties": properties, "additionalProperties": False}
+
+
+def test_a_schema_that_leaves_nothing_open_stays_as_it_is() -> None:
+    for seed in range(100):
+        assert narrowed(random_schema(seed)) == random_schema(seed)
