@@ -9,6 +9,7 @@ from contract.bodies import LenientBody, refuse, show_that_null_is_absent
 from contract.grammars import JSON_OBJECT, StructuredOutputs, schema_grammar
 from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
+from contract.requests import shortened
 from interface.requests import MAX_INTEGER, GenerationRequest, Grammar, Prompt, SamplingParams
 
 DEFAULT_TEMPERATURE = 1.0
@@ -24,7 +25,9 @@ def _numbered(bias: Any) -> Any:
     """JSON's keys are strings; those that are numbers become token ids."""
     if not isinstance(bias, dict):
         return bias
-    return {int(key) if isinstance(key, str) and key.isdecimal() else key: value for key, value in bias.items()}
+    if wrong := [key for key in bias if not (isinstance(key, str) and key.isascii() and key.isdigit())]:
+        raise ValueError(f"expected token ids as keys, got {str(shortened(wrong[0]))!r}")
+    return {int(key): value for key, value in bias.items()}
 
 
 class StreamOptions(LenientBody):

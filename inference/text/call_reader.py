@@ -47,9 +47,9 @@ class CallReader:
         return parts, text
 
     def finish(self) -> str:
-        """Return what was held back, when no more text will come."""
+        """Return what was held back, when no more text will come: nothing if it is the beginning of a call."""
         held, self._held, self.is_inside = self._held, "", False
-        return held
+        return held if len(held) <= len(self._form.separator) else ""
 
     def _begin(self, head: re.Match[str]) -> str:
         self.is_inside, self._held = True, ""

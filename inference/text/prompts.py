@@ -31,9 +31,11 @@ class ResponseReader:
     parallel: bool
     guaranteed: ToolForm | None
     """The form that a grammar makes all calls take."""
+    has_content: bool
+    """Whether the answer may be anything but calls."""
 
     def start(self) -> Parser:
-        return self.format.parser(self.begun, self.tools, self.parallel, self.guaranteed)
+        return self.format.parser(self.begun, self.tools, self.parallel, self.guaranteed, self.has_content)
 
 
 class PromptEncoder:
@@ -104,7 +106,8 @@ class PromptEncoder:
         if its_format is None or its_format.is_plain(has_tools=tools is not None):
             return None
         guaranteed = its_format.form if _calls_have_grammar(request) else None
-        return ResponseReader(its_format, its_format.begun(prompt_text), tools, prompt.parallel_tool_calls, guaranteed)
+        begun, parallel = its_format.begun(prompt_text), prompt.parallel_tool_calls
+        return ResponseReader(its_format, begun, tools, parallel, guaranteed, has_content=not is_forced(prompt))
 
     def grammar(self, request: GenerationRequest, reader: ResponseReader | None) -> CompiledGrammar | None:
         """Return the grammar of the answer, if the request or its tools ask for one.

@@ -7,7 +7,8 @@ Invariants:
     1. However a text is cut into pieces, the joined parts are the same.
     2. What is no tool call after all, because its JSON is broken or cut off, is content, letter for letter.
     3. White space between the parts belongs to the template, not to them.
-    4. Where a grammar guarantees the form of calls, each is told as it is made, and stays a call if it is cut off.
+    4. Where a grammar guarantees the form of calls, each is told as it is made, and stays a call if it is cut off; of
+       one that is cut off before its arguments, nothing is told.
 """
 
 import dataclasses
@@ -82,7 +83,12 @@ class ResponseFormat:
         return self.reasoning is None and not has_tools
 
     def parser(
-        self, begun: str, tools: Tools | None, parallel: bool = True, guaranteed: ToolForm | None = None
+        self,
+        begun: str,
+        tools: Tools | None,
+        parallel: bool = True,
+        guaranteed: ToolForm | None = None,
+        has_content: bool = True,
     ) -> "Parser":
         """A parser of one answer.
 
@@ -91,11 +97,12 @@ class ResponseFormat:
             tools: without any, what looks like a tool call is content.
             parallel: whether the answer may hold several calls; those after the first are left out if not.
             guaranteed: the form that all calls have, if a grammar guarantees it.
+            has_content: False if it also guarantees that there is nothing but calls, and reasoning before them.
         """
         fields = {name: field for name, field in self._template.fields.items() if tools or name != CALLS_FIELD}
         template = dataclasses.replace(self._template, fields=fields, defaults={})
         reader = None if guaranteed is None else CallReader(guaranteed)
-        return Parser(template, begun, tools, parallel, self.has_bare_calls, reader)
+        return Parser(template, begun, tools, parallel, self.has_bare_calls, reader, has_content)
 
     def _reads(self, form: ToolForm) -> bool:
         """Whether a call in this form is understood."""
@@ -123,8 +130,10 @@ class Parser:
         parallel: bool,
         has_bare_calls: bool,
         reader: CallReader | None,
+        has_content: bool,
     ) -> None:
         self._template = template
+        self._has_content = has_content
         self._tools: list[Any] = [dict(tool) for tool in tools or ()]
         self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
         self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
@@ -150,7 +159,7 @@ class Parser:
 
     def feed(self, text: str) -> tuple[Part, ...]:
         """Take the next piece of the answer; return the parts that are certain now."""
-        return tuple(_merged(self._fed(text)))
+        return self._told(self._fed(text))
 
     def finish(self) -> tuple[Part, ...]:
         """Return what was held back, when no more text will come."""
@@ -159,7 +168,12 @@ class Parser:
         parts += self._parts_of(events)
         if self._field not in REASONING_FIELDS:
             parts += self._content("".join(self._space))
-        return tuple(_merged(parts))
+        return self._told(parts)
+
+    def _told(self, parts: Iterable[Part]) -> tuple[Part, ...]:
+        """The parts as they go out. Where all is calls, what looks like content is the beginning of one."""
+        told = parts if self._has_content else (part for part in parts if not _is_content(part))
+        return tuple(_merged(told))
 
     def _fed(self, text: str) -> list[Part]:
         parts: list[Part] = []
@@ -231,6 +245,8 @@ class Parser:
         try:
             calls = self._calls(field)
         except Exception:  # broken in any of the ways that a model can break it
+            if self._reader is not None:
+                return []  # only the end of the answer can break what a grammar guarantees
             return self._content("".join([*self._space, self._opening, self._body, closing]))
         self._begin_part()
         shown, self._calls_left = calls[: self._calls_left], self._calls_left - len(calls[: self._calls_left])
@@ -300,6 +316,10 @@ def _tool_call(value: Any) -> ToolCallPart:
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
     text.encode()  # raises for half a surrogate pair, which no answer can carry
     return ToolCallPart(name, text)
+
+
+def _is_content(part: Part) -> bool:
+    return isinstance(part, TextPart) and part.kind == "content"
 
 
 def _merged(parts: Iterable[Part]) -> list[Part]:

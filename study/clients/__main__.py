@@ -65,7 +65,8 @@ def main() -> None:
     options = _arguments()
     outcomes: list[Outcome] = []
     for door in DOORS:
-        settings = {"ENGINE_MODEL_NAME": MODEL, "ENGINE_COMPILE": "1"} | ({"ENGINE_MODEL": options.model} if options.model else {})
+        settings = {"ENGINE_MODEL_NAME": MODEL, "ENGINE_COMPILE": "1"}
+        settings |= {"ENGINE_MODEL": options.model} if options.model else {}
         with launched(uvicorn(f"{door}:app"), settings) as server:
             server.wait_until_ready()
             base = f"http://127.0.0.1:{server.port}"

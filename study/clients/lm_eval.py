@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-LIMIT = 60.0
+LIMIT = 600.0
 """Seconds that an answer may take."""
 
 

@@ -20,7 +20,7 @@ folder = Path(tempfile.mkdtemp())
 def llm(*arguments: str) -> str:
     command = [str(Path(sys.executable).with_name("llm")), *arguments]
     environ = os.environ | {"LLM_USER_PATH": str(folder)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
     expect(done.returncode == 0, f"a success, got {done.stderr}")
     return done.stdout.strip()
 

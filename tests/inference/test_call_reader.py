@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from interface.events import ArgumentsPart, Part, TextPart, ToolCallPart
 from tests.support.answer_parts import calls_of
-from tests.support.parsed_answers import FORMS, cut, joined, parser, several
+from tests.support.parsed_answers import FORMS, cut, parser, several
 
 NASTY = ["</tool_call>", "<tool_call>", '"', "\\", "}", "{", "]", "; {", "</s>", "[TOOL_CALLS]", "<think>", "é😀", "\n"]
 """What marks a call's borders where it is not in a text."""
@@ -70,7 +70,15 @@ def test_the_name_comes_first_and_the_arguments_as_they_are_made(family: str) ->
 
 
 @pytest.mark.parametrize("family", FORMS)
-def test_what_is_cut_off_before_its_arguments_is_text(family: str) -> None:
-    form = FORMS[family]
-    begun = (form.begin + form.before("add"))[:-1]
-    assert joined(read(family, list(begun))) == [TextPart("content", begun)]
+@pytest.mark.parametrize("calls", [(), (("say", {"text": "yes"}),)])
+def test_of_a_call_that_is_cut_off_before_its_arguments_nothing_is_told(
+    family: str, calls: tuple[tuple[str, dict[str, Any]], ...]
+) -> None:
+    text = several(FORMS[family], *calls, ("add", {"a": 1}))
+    begun = text[: text.rindex("add") + 3]
+    first_whole = text.index('"yes"}') + len('"yes"}') if calls else 1
+    for place in range(first_whole, len(begun)):
+        its_parser = parser(family, guaranteed=FORMS[family], has_content=False)
+        parts = [*(part for piece in begun[:place] for part in its_parser.feed(piece)), *its_parser.finish()]
+        assert not [part for part in parts if isinstance(part, TextPart)]
+        assert calls_of(parts) == [(name, json.dumps(arguments)) for name, arguments in calls]
