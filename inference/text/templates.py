@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from inference.text.tool_forms import HERMES
 from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
@@ -61,6 +63,17 @@ class Rendered:
 
     token_ids: Sequence[int]
     text: str
+
+
+def template_error(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What is wrong with the text of a tokenizer's chat template, or of one of several; None if nothing is."""
+    template = tokenizer.chat_template
+    for text in (template or {}).values() if not isinstance(template, str) else [template]:
+        try:
+            _compile_jinja_template(text)
+        except TemplateSyntaxError as error:
+            return f"{error.message} in line {error.lineno}"
+    return None
 
 
 class ChatTemplate:

@@ -14,9 +14,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from config import Config
+from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.folder import Folder, is_layer_of_mtp
-from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
+from inference.weights.generation_settings import find_eos_ids, find_not_applied, find_sampling_defaults
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
@@ -111,6 +112,10 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
     tokenizer = source.tokenizer(model_config)
     path, generation = source.generation_settings()
     defaults = find_sampling_defaults(path, generation) if config.generation_config == "auto" else {}
+    if config.generation_config == "auto" and (names := find_not_applied(generation)):
+        log.warning("%s: not applied here: %s. A request may name what it wants.", path, ", ".join(names))
+    if (error := template_error(tokenizer)) is not None:
+        log.warning("%s: the chat template cannot be read, so no messages can be taken: %s", source.name, error)
     refuse_larger(source.config_path, source.elements, lambda: _built(model_config))
     dtype = _dtype(config.dtype, source, model_config, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, source.elements)

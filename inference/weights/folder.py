@@ -32,6 +32,8 @@ from interface.errors import LoadError
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers looks for them."""
+NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
+"""What a configuration may say about how it is computed; that is this server's own business."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """What a tokenizer is made of without any other package."""
 
@@ -86,18 +88,23 @@ class Folder(TextFiles):
         try:
             kind = CONFIG_MAPPING[self.settings["model_type"]]
             settings, _ = kind.get_config_dict(str(self._path), local_files_only=True)
-            config: PreTrainedConfig = kind.from_dict(settings | self._ends())
+            settings = {name: value for name, value in settings.items() if name not in NOT_TAKEN}
+            config: PreTrainedConfig = kind.from_dict(settings | self._instead())
         except Exception as error:
             raise BadFile(
                 self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"
             ) from error
         return config
 
-    def _ends(self) -> dict[str, Any]:
-        """What to say instead of tokens that are given as texts, which configurations do not take."""
-        ends = self.settings.get("eos_token_id")
+    def _instead(self) -> dict[str, Any]:
+        """What to say instead of tokens that are given as texts, or that padding is and the model does not have."""
+        ends, padding = self.settings.get("eos_token_id"), self.settings.get("pad_token_id")
+        vocabulary = self.settings.get("vocab_size")
         is_text = isinstance(ends, str) or (isinstance(ends, list) and any(isinstance(end, str) for end in ends))
-        return {"eos_token_id": None} if is_text else {}
+        instead: dict[str, Any] = {"eos_token_id": None} if is_text else {}
+        if isinstance(padding, int) and isinstance(vocabulary, int) and padding >= vocabulary:
+            instead["pad_token_id"] = None  # serving pads nothing
+        return instead
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         self._find_tokenizer()
@@ -111,6 +118,11 @@ class Folder(TextFiles):
             raise
         except BaseException as error:  # a panic in tokenizers is no Exception
             raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
+        if not isinstance(template := tokenizer.chat_template, str | dict | None):
+            raise BadFile(
+                self._path / "tokenizer_config.json",
+                f"chat_template: expected a text, or a list of them with their names, got {template!r}",
+            )
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         return tokenizer

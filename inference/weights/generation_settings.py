@@ -13,6 +13,30 @@ from interface.requests import SamplingParams
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """What a generation config may say that a request may say too."""
 
+NOT_APPLIED: Mapping[str, Any] = {
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "guidance_scale": 1.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings")),
+    **dict.fromkeys(
+        ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "penalty_alpha")
+    ),
+    **dict.fromkeys(("dola_layers", "watermarking_config", "top_h")),
+}
+"""What `generate` does as a generation config says and this server does not, with the value that changes nothing."""
+
+
+def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a generation config that would change what is said, and are not applied here."""
+    said = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}
+    return [name for name, value in said.items() if value != NOT_APPLIED[name]]
+
 
 def find_eos_ids(
     sources: Sequence[tuple[Path, Mapping[str, Any]]],

@@ -1,5 +1,6 @@
 """Folders as they are found: in shards, in torch's own format, with a head that config.json calls tied."""
 
+import json
 import os
 from pathlib import Path
 
@@ -71,3 +72,38 @@ def test_a_model_that_cannot_run_here_is_refused_with_its_name(tmp_path: Path) -
     folder = save(tmp_path, random_model("mamba"))
     with pytest.raises(LoadError, match=rf"^{folder}: MambaForCausalLM cannot run on this engine's cache: "):
         Engine.load(Config(model=str(folder), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "said", [{"pad_token_id": 5000}, {"_attn_implementation": "flash_attention_2"}, {"return_dict": False}], ids=str
+)
+def test_what_a_config_says_about_computing_is_this_servers_own_business(said: dict[str, object], folder: Path) -> None:
+    edit_json(folder / "config.json", **said)
+    engine = Engine.load(Config(model=str(folder), device="cpu"))
+    prompt_ids = byte_tokenizer()("hello")["input_ids"]
+    answer = engine.generate("hello", max_tokens=8, temperature=0)
+    assert answer["token_ids"] == reference_output(random_model("llama"), prompt_ids, 8)
+
+
+def test_a_chat_template_that_is_no_text_is_refused(folder: Path) -> None:
+    edit_json(folder / "tokenizer_config.json", chat_template=5)
+    with pytest.raises(LoadError, match=r"tokenizer_config.json: chat_template: expected a text, or a list .*, got 5$"):
+        load(folder)
+
+
+def test_a_chat_template_that_cannot_be_read_is_told_at_the_start(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_json(folder / "tokenizer_config.json", chat_template="a\n{% for %}")
+    load(folder)
+    assert "the chat template cannot be read, so no messages can be taken: Expected an expression" in caplog.text
+    assert "in line 2" in caplog.text
+
+
+def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_start(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({"num_beams": 4, "suppress_tokens": [3], "no_repeat_ngram_size": 0, "top_k": 5}))
+    load(folder)
+    assert f"{path}: not applied here: num_beams, suppress_tokens. A request may name what it wants." in caplog.text
