@@ -45,13 +45,16 @@ def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
+    has_supervisor = multiprocessing.parent_process() is not None
+    heard: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if heard and has_supervisor and number == signal.SIGTERM:
+            return  # a supervisor sends one to its workers also when they have heard the signal that it has heard
+        heard.append(number)
         # Only an event is set here: starting a task from a loop callback depends on which async library is found.
-        event = first if not first.is_set() else second
-        is_second = event is second and not second.is_set()
-        loop.call_soon_threadsafe(event.set)
-        if is_second:
+        loop.call_soon_threadsafe((first if len(heard) == 1 else second).set)
+        if len(heard) == 2:
             return
         handler = of_server[number]
         if callable(handler):

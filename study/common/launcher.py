@@ -81,8 +81,12 @@ class Process:
         return self.popen.wait(END_LIMIT)
 
     def interrupt(self) -> None:
-        """Do what Ctrl-C does."""
+        """Do what Ctrl-C does to a single process."""
         self.popen.send_signal(signal.SIGINT)
+
+    def interrupt_all(self) -> None:
+        """Do what Ctrl-C in a terminal does: all that it has started hears it as well."""
+        os.killpg(self.popen.pid, signal.SIGINT)
 
     def find(self, pattern: str) -> str:
         """Wait until it has printed this; return the first group.
