@@ -6,10 +6,12 @@ and log probabilities are made here, so they are the same as with our own engine
 It needs an environment of its own (`make .venv-vllm`; docs/scale.md). The calls are those of vLLM 0.32.
 """
 
+import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from importlib import import_module
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +60,8 @@ def load(config: Config) -> EngineService:
         raise LoadError(f"{config.model}: ENGINE_BACKEND=vllm takes a folder or a hub name, got a file")
     text = load_text_side(config)
     try:
-        engine = vllm.AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**engine_settings(config, text)))
+        with _deaf_to_ctrl_c():
+            engine = vllm.AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**engine_settings(config, text)))
     except Exception as error:
         raise LoadError(f"{config.model}: vLLM cannot serve it: {error}") from error
     return VllmService(config, text, engine, vllm.sampling_params)
@@ -75,6 +78,20 @@ def engine_settings(config: Config, text: TextSide) -> dict[str, Any]:
         "structured_outputs_config": {"backend": "guidance"},  # reads the same grammars as our own engine
         "disable_log_stats": True,
     }
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started within this do not hear Ctrl-C, which a terminal sends to all: streams may end first.
+
+    What signals a thread blocks, the processes that it starts block as well. vLLM's end at SIGTERM, by its `shutdown`.
+    """
+    resource_tracker.ensure_running()  # its start would end the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class VllmService(TokenService):

@@ -80,6 +80,10 @@ class Process:
         """The status with which it ends."""
         return self.popen.wait(END_LIMIT)
 
+    def terminate(self) -> None:
+        """Tell the process to end, as a supervisor does."""
+        self.popen.terminate()
+
     def interrupt(self) -> None:
         """Do what Ctrl-C does to a single process."""
         self.popen.send_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 """The service with vLLM behind it, against a fake of the few calls that it makes; `make test-vllm` has the real one."""
 
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -219,6 +220,29 @@ def test_our_settings_are_given_to_vllm_under_its_names() -> None:
     assert settings["max_num_seqs"] == 3
     assert settings["max_model_len"] == bundled_text().info.context == 2048
     assert settings["dtype"] == "float32"
+
+
+class StandInForVllm:
+    """The names of vLLM that `load` uses. `is_deaf` is whether what it starts would not hear Ctrl-C."""
+
+    AsyncEngineArgs = dict
+    is_deaf = False
+
+    def __init__(self) -> None:
+        self.AsyncLLM = self
+        self.sampling_params = dict
+
+    def from_engine_args(self, settings: Any) -> FakeAsyncLLM:
+        type(self).is_deaf = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return FakeAsyncLLM([])
+
+
+def test_the_processes_of_vllm_do_not_hear_ctrl_c_and_this_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sends it to all; the streams may come to their ends before vLLM does."""
+    monkeypatch.setattr(vllm_engine, "_import_vllm", StandInForVllm)
+    load(Config(backend="vllm"))
+    assert StandInForVllm.is_deaf
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_without_vllm_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

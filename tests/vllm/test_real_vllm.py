@@ -4,9 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from tests.vllm.conftest import started
 PROMPTS = ["The capital of France is", "def fibonacci(n):", "Once upon a time, é 你好"]
 CHAT: list[dict[str, Any]] = [{"role": "user", "content": "Name three colours."}]
 STREAMS = 32
-LIMIT = 120.0
+LIMIT = 300.0
+"""Seconds that anything may take: on busy cores vLLM makes a token in seconds."""
 
 
 @pytest.fixture
@@ -98,10 +99,10 @@ def test_choices_seeds_penalties_and_limits(http: httpx2.Client) -> None:
 
 
 def test_answers_keep_to_grammars_and_forced_tools(http: httpx2.Client) -> None:
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2, 3]}}, "required": ["n"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
-    chat = post(http, "/v1/chat/completions", messages=CHAT, response_format=wanted, max_tokens=200, temperature=0)
-    assert isinstance(json.loads(chat["choices"][0]["message"]["content"])["n"], int)
+    chat = post(http, "/v1/chat/completions", messages=CHAT, response_format=wanted, temperature=0)
+    assert json.loads(chat["choices"][0]["message"]["content"])["n"] in (1, 2, 3)
     chosen = post(http, "/v1/chat/completions", messages=CHAT, structured_outputs={"choice": ["red", "blue"]})
     assert chosen["choices"][0]["message"]["content"] in ("red", "blue")
     parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
@@ -120,9 +121,9 @@ def test_a_prompt_seen_before_comes_from_vllms_cache(http: httpx2.Client) -> Non
 
 def test_what_does_not_fit_is_refused(http: httpx2.Client) -> None:
     too_long = http.post("/generate", json={"prompt": "word " * 2000})
-    assert too_long.status_code == 400
+    assert too_long.status_code == 422
     assert "the context holds 1024" in too_long.text
-    assert http.post("/generate", json={"prompt": "x", "logit_bias": {"99999999": 1}}).status_code == 400
+    assert http.post("/generate", json={"prompt": "x", "logit_bias": {"99999999": 1}}).status_code == 422
 
 
 def test_a_client_that_leaves_ends_its_sequence(http: httpx2.Client) -> None:
@@ -147,18 +148,19 @@ def test_killing_an_idle_engine_process_ends_the_server_which_leaves_nothing(mod
         assert set(os.listdir("/dev/shm")) <= shared
 
 
-def test_ending_the_server_ends_vllm(model: Path) -> None:
+@pytest.mark.parametrize("end", [Process.terminate, Process.interrupt_all], ids=["SIGTERM", "Ctrl-C"])
+def test_ending_the_server_lets_streams_end_and_then_ends_vllm(model: Path, end: Callable[[Process], None]) -> None:
     shared = set(os.listdir("/dev/shm"))
-    with started(model) as server:
+    with started(model, ENGINE_DRAIN=str(LIMIT)) as server, ThreadPoolExecutor() as threads:
         family = family_of(server.popen.pid)
-        reader = threading.Thread(target=lambda: events_until_cut(server.port))
-        reader.start()
+        reading = threads.submit(last_event, server.port, endless("Tell") | {"max_tokens": 60})
         wait_for(lambda: health(server.port)["running"] == 1)
-        server.popen.send_signal(signal.SIGTERM)
+        end(server)
+        assert reading.result(LIMIT)["completion_tokens"] == 60
         server.wait()
-        reader.join(LIMIT)
         wait_for(lambda: not any(command_line_of(pid) for pid in family))
         assert set(os.listdir("/dev/shm")) <= shared
+        assert "Traceback" not in server.log
 
 
 async def _kill_under_load(server: Process) -> None:
@@ -190,10 +192,10 @@ def endless(prompt: str) -> dict[str, Any]:
     return {"prompt": prompt, "stream": True, "max_tokens": 900, "ignore_eos": True}
 
 
-def events_until_cut(port: int) -> None:
-    with httpx2.stream("POST", f"http://127.0.0.1:{port}/generate", json=endless("Tell"), timeout=LIMIT) as response:
-        for _ in httpx2.EventSource(response):
-            pass
+def last_event(port: int, body: dict[str, Any]) -> Any:
+    with httpx2.stream("POST", f"http://127.0.0.1:{port}/generate", json=body, timeout=LIMIT) as response:
+        *_, last = [event.data for event in httpx2.EventSource(response) if event.data != "[DONE]"]
+    return json.loads(last)
 
 
 def health(port: int) -> Any:
