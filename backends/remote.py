@@ -1,7 +1,7 @@
 """An engine reached over HTTP: the connection to its server, and what is done when that is gone.
 
 The client is httpx2, which pools connections, does TLS and proxies, and reads server-sent events as they come; the
-hub's client brings it along. (`requirements-remote.txt` pins it.)
+hub's client brings it along. (`requirements/remote.txt` pins it.)
 """
 
 import asyncio
@@ -247,6 +247,6 @@ def _import_httpx2(backend: str) -> Any:
         import httpx2
     except ImportError:
         raise LoadError(
-            f"ENGINE_BACKEND={backend} needs httpx2, which is not installed: pip install -r requirements-remote.txt"
+            f"ENGINE_BACKEND={backend} needs httpx2, which is not installed: pip install -r requirements/remote.txt"
         ) from None
     return httpx2

@@ -21,7 +21,7 @@ try:
     from ray import serve
     from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 except ModuleNotFoundError as error:
-    raise SystemExit(f"error: expected Ray Serve, got: {error}; see requirements-ray.txt") from None
+    raise SystemExit(f"error: expected Ray Serve, got: {error}; see requirements/ray.txt") from None
 
 SESSIONS = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 """Requests with the same `x-session-id` go to the same replica, where the conversation is in the cache. HAProxy does so

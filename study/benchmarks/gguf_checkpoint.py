@@ -20,20 +20,10 @@ from gguf import quantize
 from safetensors.torch import load_file
 from torch import Tensor, bfloat16, float32, uint8
 
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
+from inference.weights.gguf.architectures import LAYER
+from inference.weights.gguf.weights import TOP
+
+NAMES = {theirs: ours for ours, theirs in (TOP | LAYER).items()}
 NORMAL, UNKNOWN, BYTE = 1, 2, 6
 
 

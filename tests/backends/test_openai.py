@@ -261,5 +261,5 @@ def test_without_a_url_it_says_what_to_set() -> None:
 
 def test_without_the_client_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(LoadError, match=r"needs httpx2, .* pip install -r requirements-remote\.txt"):
+    with pytest.raises(LoadError, match=r"needs httpx2, .* pip install -r requirements/remote\.txt"):
         load(config_for(1))

@@ -61,7 +61,7 @@ def test_without_ray_one_line_says_what_to_do() -> None:
     )
     assert run.returncode == 1
     assert run.stderr.startswith("error: expected Ray Serve, got: ")
-    assert "requirements-ray.txt" in run.stderr
+    assert "requirements/ray.txt" in run.stderr
     assert len(run.stderr.splitlines()) == 1
 
 

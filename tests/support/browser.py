@@ -42,7 +42,7 @@ def chromium() -> str | None:
 def missing() -> str | None:
     """What there is no browser for want of, and how to get it."""
     if importlib.util.find_spec("playwright") is None:
-        return "no playwright; pip install -r requirements-dev.txt"
+        return "no playwright; pip install -r requirements/dev.txt"
     if chromium() is None:
         return "no chromium; apt-get install chromium"
     return None
