@@ -8,6 +8,7 @@ for a mask (`AttentionMaskInterface`), and instead of one we give the layers the
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from inference.cache.batch import CAUSAL, Batch, Segment, causal_within
+from inference.cache.batch import CAUSAL, Batch, Run, Segment, causal_within
 from inference.cache.kv_cache import CachedLayer
 
 SLOT_ATTENTION = "slots"
@@ -148,34 +149,44 @@ def attend_slots(
     for left in batch.stale:
         cached.clear(left)
     cached.write(key, value, batch.slot_mapping(cached))
-    outputs: list[Tensor] = []  # of [tokens, heads, head_dim]
-    for run in batch.runs:
-        slots, columns = slice(run.slot, run.slot + run.last - run.first), min(run.length, cached.kept)
-        output = grouped_attention(
-            query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
-            cached.keys[slots, :, :columns],
-            cached.values[slots, :, :columns],
-            batch.run_mask(run, visible, query.dtype, cached.kept),
-            scale,
-            softcap,
-            sinks,
-        )
-        outputs.append(output.squeeze(2))
+    attention = partial(grouped_attention, scale=scale, softcap=softcap, sinks=sinks)
+    outputs = [_attend_run(batch, run, cached, visible, query, attention) for run in batch.runs]
     for segment, before in zip(batch.segments, chunks, strict=True):
         keys, values = _of_segment(cached, segment, before, key, value)
-        output = grouped_attention(
-            query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
-            keys,
-            values,
-            batch.segment_mask(
-                segment, visible, query.shape[1] // key.shape[1], query.dtype, segment.end - keys.shape[2]
-            ),
-            scale,
-            softcap,
-            sinks,
-        )
-        outputs.append(output[0].transpose(0, 1))
+        outputs.append(_attend_segment(batch, segment, keys, values, visible, query, attention))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend_run(
+    batch: Batch, run: Run, cached: CachedLayer, visible: int, query: Tensor, attention: Callable[..., Tensor]
+) -> Tensor:
+    """Decoding sequences in neighbouring slots, a token each: [tokens, heads, head_dim]."""
+    slots, columns = slice(run.slot, run.slot + run.last - run.first), min(run.length, cached.kept)
+    return attention(
+        query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
+        cached.keys[slots, :, :columns],
+        cached.values[slots, :, :columns],
+        batch.run_mask(run, visible, query.dtype, cached.kept),
+    ).squeeze(2)
+
+
+def _attend_segment(
+    batch: Batch,
+    segment: Segment,
+    keys: Tensor,
+    values: Tensor,
+    visible: int,
+    query: Tensor,
+    attention: Callable[..., Tensor],
+) -> Tensor:
+    """Several tokens of one sequence: [tokens, heads, head_dim]."""
+    group = query.shape[1] // keys.shape[1]
+    return attention(
+        query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
+        keys,
+        values,
+        batch.segment_mask(segment, visible, group, query.dtype, segment.end - keys.shape[2]),
+    )[0].transpose(0, 1)
 
 
 def _before(cached: CachedLayer, segment: Segment) -> list[Tensor]:
