@@ -16,6 +16,10 @@ writes and name that folder with `--checkpoint`, so that both serve the same mod
 After that come three scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a
 chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
 
+All streams of a round ask at once, so the time to their first tokens is one sample a round, however many there are: it
+depends on how many of them arrive before the first step begins. With two or three instead of one, the median of 16 is a
+sixth shorter. To compare two versions by it takes `--rounds 10`.
+
 The floor is the time of reading every weight once at this machine's memory speed, which is measured with each load of
 one stream. Results go to study/benchmarks/results/ as JSON, with a picture of tokens per second over
 streams.
