@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.decoders.native import structures
+from inference.decoders.native.large_pages import LargePages
 from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix, as_tensor
 
 STRIP, PANEL = 16, 32
@@ -31,6 +32,7 @@ class Packer:
         self._library = library
         self._dtype = dtype
         self._threads = torch.get_num_threads()
+        self._pages = LargePages()
         self._files: set[mmap.mmap] = set()
 
     def matrix(
@@ -98,8 +100,8 @@ class Packer:
         numbers = strips[:, 0].tolist()
         sizes = {number: self._library.strip_size(*_int64(number, inputs)) for number in set(numbers)}
         ends = np.cumsum([sizes[number] for number in numbers])
-        packed = torch.empty(int(ends[-1]), dtype=torch.uint8)
-        strips[:, 3] = self.hold(packed) + np.concatenate([[0], ends[:-1]])
+        packed = self._pages.take(int(ends[-1]))
+        strips[:, 3] = self.hold_array(packed) + np.concatenate([[0], ends[:-1]])
         address = self.hold_array(strips)
         self._library.pack_strips(ctypes.c_void_p(address), *_int64(len(strips), inputs, self._threads))
         return structures.Matrix(strips=address, inputs=inputs, panel_count=len(strips) // 2)

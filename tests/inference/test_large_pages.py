@@ -1,0 +1,28 @@
+"""Memory for packed weights comes in pieces that begin at cache lines and share nothing."""
+
+from inference.decoders.native.large_pages import ALIGNMENT, REGION, LargePages
+
+
+def test_pieces_begin_at_cache_lines_and_share_nothing() -> None:
+    pages = LargePages()
+    pieces = [pages.take(size) for size in (1, 64, 100, 4096)]
+    for number, piece in enumerate(pieces):
+        assert piece.ctypes.data % ALIGNMENT == 0
+        assert not piece.any()
+        piece[:] = number + 1
+    assert [set(piece.tolist()) for piece in pieces] == [{1}, {2}, {3}, {4}]
+
+
+def test_a_matrix_larger_than_a_region_is_one_piece() -> None:
+    pages = LargePages()
+    small, large, after = pages.take(10), pages.take(REGION + 1), pages.take(10)
+    large[-1] = 1
+    assert len(large) == REGION + 1
+    assert not small.any()
+    assert not after.any()
+
+
+def test_a_piece_outlives_what_handed_it_out() -> None:
+    piece = LargePages().take(10)
+    piece[:] = 7
+    assert piece.sum() == 70
