@@ -157,5 +157,8 @@ class Generation:
 
     async def _stall(self) -> None:
         """Return when the client has not taken an event for `stall` seconds: a full socket has no timeout."""
-        while self._is_waiting or time.perf_counter() - self._last_taken_at < self._config.stall:  # noqa: ASYNC110
-            await anyio.sleep(self._config.stall)
+        while (left := self._config.stall - self._seconds_unread()) > 0:  # noqa: ASYNC110
+            await anyio.sleep(max(left, MIN_SLEEP))
+
+    def _seconds_unread(self) -> float:
+        return 0.0 if self._is_waiting else time.perf_counter() - self._last_taken_at

@@ -6,6 +6,7 @@ leave, and how a server tells its application that a client has gone.
 
 import contextlib
 import json
+import re
 import socket
 import threading
 
@@ -142,7 +143,11 @@ def test_the_request_id_is_the_clients_own(door: Door, server: str) -> None:
 
 def test_a_prefix_that_a_proxy_has_taken_off_is_no_obstacle(door: Door, server: str) -> None:
     with on_a_socket(door, root_path="/api", server=server) as service, Connection(service.port) as connection:
-        assert connection.request("GET", "/health").status == 200
+        for path in (*contract.REPORTS, *contract.PAGES):
+            answer = connection.request("GET", path)
+            assert answer.status == 200, path
+            assert not re.search(rb"""(?:href|src|fetch\(|import\(|from )=?["'`]/""", answer.body), path
+        assert connection.request("GET", "/openapi.json").json()["servers"] == [{"url": "/api"}]
         connection.send_generate("hello", stream=False)
         assert connection.read_response().status == 200
 

@@ -72,6 +72,32 @@ async def test_a_reader_that_has_waited_longer_than_a_stall_is_not_cut_off_at_th
         assert isinstance(terminal(await reading), Finished)
 
 
+async def test_a_reader_that_is_stuck_is_looked_at_again_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine()
+    async with driving(engine, Config(stall=60, heartbeat=1000)) as driver:
+        engine.hold()
+        generation = await submit(driver)
+        reading = asyncio.create_task(all_events(generation))
+        await until(lambda: generation._is_waiting)
+        generation.put(generation.sequence_ids[0], Token("unread", 0, 1.0, is_first=True))
+        generation._last_taken_at -= 45
+        asked: list[float] = []
+
+        async def end(seconds: float) -> None:
+            asked.append(seconds)
+            generation._last_taken_at -= seconds
+
+        with monkeypatch.context() as patched:
+            patched.setattr("serving.generation.anyio.sleep", end)
+            watching = generation._stall()
+            with pytest.raises(StopIteration):
+                watching.send(None)
+        engine.release()
+        assert isinstance(terminal(await reading), Finished)
+    (seconds,) = asked
+    assert 0 < seconds <= 15
+
+
 async def test_a_stream_with_much_to_say_lets_the_loop_do_something_else() -> None:
     """Its reader never waits, as a send usually does not."""
     engine = ScriptedEngine()
