@@ -2,9 +2,10 @@
 
 The modules, by what they belong to:
 
-    generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`, `status`
+    generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`,
+                    `open_generations`, `status`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
     connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them
-    processes       `command_line`, `flags`, `demo`, `workers`, `engine_process`, `supervised`, `shutdown`, `threads`
+    processes       `command_line`, `flags`, `demo`, `workers`, `engine_process`, `supervised`, `shutdown`, `ending`
     records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`
 """
