@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from contract.bodies import LenientBody
+from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
 from contract.tools import ToolChoice, function_tool, tool_call
-from interface.requests import ChatPrompt, Grammar, SamplingParams
+from interface.requests import MAX_INTEGER, ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2
+MOST_STOP_SEQUENCES = 64
 
 
 class Tool(LenientBody):
@@ -75,8 +76,10 @@ class CountTokensBody(LenientBody):
     def prompt(self) -> ChatPrompt:
         """The conversation as chat templates know it. Raises Refusal."""
         choice = self.tool_choice or ToolChoiceSettings(type="auto")
+        messages = list(_merged(self._messages()))
+        is_begun = _is_begun(messages)
         return Conversation(
-            list(_merged(self._messages())),
+            messages,
             [
                 function_tool(one.name, one.description, one.input_schema, one.strict)
                 for one in self.tools or ()
@@ -85,6 +88,8 @@ class CountTokensBody(LenientBody):
             choice.as_choice(),
             not choice.disable_parallel_tool_use,
             {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"},
+            add_generation_prompt=not is_begun,
+            continue_final_message=is_begun,
         ).prompt()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
@@ -103,34 +108,37 @@ class CountTokensBody(LenientBody):
 class MessagesBody(CountTokensBody):
     """What to generate, and how to answer."""
 
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     stream: bool = False
-    stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
+    stop_sequences: Annotated[
+        list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MOST_STOP_SEQUENCES)
+    ] = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = Field(default=None, description="An older output_config.format.")
+    mcp_servers: Annotated[None, refuse("this server calls no MCP servers; offer their tools as tools", [])] = None
+    container: Annotated[None, refuse("this server runs no containers")] = None
 
     def params(self) -> SamplingParams:
-        """The sampling parameters. Raises Refusal."""
-        try:
-            return SamplingParams(
-                max_tokens=self.max_tokens,
-                stop=self.stop_sequences,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=self.top_k,
-            )
-        except ValidationError as error:
-            (problem, *_) = error.errors(include_url=False)
-            name = "stop_sequences" if problem["loc"][0] == "stop" else str(problem["loc"][0])
-            raise Refusal(400, f"{name}: {problem['msg']}", param=name) from None
+        """The sampling parameters, which are checked already."""
+        return SamplingParams.model_construct(
+            max_tokens=self.max_tokens,
+            stop=self.stop_sequences,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+        )
 
     def grammar(self) -> Grammar | None:
-        """What the answer's text must match, if the request says so."""
-        if self.output_config is None or self.output_config.format is None:
-            return None
-        return schema_grammar(self.output_config.format.schema_, "output_config.format.schema")
+        """What the answer's text must match, if the request says so. Raises Refusal."""
+        config = self.output_config or OutputConfig()
+        if config.format is not None:
+            return schema_grammar(config.format.schema_, "output_config.format.schema")
+        if self.output_format is not None:
+            return schema_grammar(self.output_format.schema_, "output_format.schema")
+        return None
 
 
 def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
@@ -178,6 +186,12 @@ def _unknown_block(block: Any, where: str, expected: str) -> Refusal:
     if came in ("image", "document"):
         return Refusal(400, f"{where}: this model reads text only, and this is a block of type {came!r}", param=where)
     return Refusal(400, f"{where}: expected a complete block of type {expected}, got type {came!r}", param=where)
+
+
+def _is_begun(messages: Sequence[dict[str, Any]]) -> bool:
+    """Whether the client has written the beginning of the answer, as the last message."""
+    last = messages[-1] if messages else {"role": "user"}
+    return last["role"] == "assistant" and bool(last["content"]) and "tool_calls" not in last
 
 
 def _merged(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

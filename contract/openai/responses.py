@@ -118,7 +118,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
 def _shown_format(body: ResponsesBody) -> dict[str, Any]:
     if body.text is None or body.text.format is None:
         return {"type": "text"}
-    return body.text.format.model_dump(by_alias=True, exclude_none=True)
+    return body.text.format.shown()
 
 
 def _shown_choice(choice: ToolChoice) -> str | dict[str, Any]:

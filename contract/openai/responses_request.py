@@ -1,6 +1,6 @@
 """Reads the body of `POST /v1/responses`: a list of items becomes a conversation as chat templates know it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -8,7 +8,7 @@ from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
-from contract.openai.sampling import ResponseFormat, SamplingFields
+from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
 from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
@@ -37,10 +37,30 @@ def _functions_only(tools: Any) -> Any:
     return [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") == "function"]
 
 
+class TextFormat(LenientBody):
+    """The form of the answer's text, with fewer levels than a `response_format` has."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+    def as_grammar(self) -> Grammar | None:
+        """Raises Refusal."""
+        return format_grammar(self.type, self.schema_, "text.format.schema")
+
+    def shown(self) -> dict[str, Any]:
+        """The format as a response repeats it."""
+        if self.type != "json_schema":
+            return {"type": self.type}
+        return {"name": "answer", **self.model_dump(by_alias=True, exclude_none=True)}
+
+
 class TextSettings(LenientBody):
     """The form of the answer's text."""
 
-    format: ResponseFormat | None = None
+    format: TextFormat | None = None
 
 
 class ReasoningSettings(LenientBody):

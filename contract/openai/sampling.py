@@ -58,14 +58,18 @@ class ResponseFormat(LenientBody):
     def as_grammar(self) -> Grammar | None:
         """Raises Refusal."""
         schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
-        if self.type == "text":
-            return None
-        if schema is not None:
-            return schema_grammar(schema, "response_format")
-        if self.type == "json_object":
-            return JSON_OBJECT
-        param = "response_format.json_schema.schema"
-        raise Refusal(400, f"{param}: Expected a JSON schema, got none.", param=param)
+        return format_grammar(self.type, schema, "response_format.json_schema.schema")
+
+
+def format_grammar(type: str, schema: dict[str, Any] | None, param: str) -> Grammar | None:
+    """What an answer of this type must match; `param` is where its schema is in the body. Raises Refusal."""
+    if type == "text":
+        return None
+    if schema is not None:
+        return schema_grammar(schema, param)
+    if type == "json_object":
+        return JSON_OBJECT
+    raise Refusal(400, f"{param}: Expected a JSON schema, got none.", param=param)
 
 
 class SamplingFields(LenientBody, SamplingParams):

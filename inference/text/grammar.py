@@ -41,6 +41,8 @@ OTHERWISE = "otherwise"
 """What a grammar of tools calls the grammar of an answer without calls."""
 WHITE_SPACE = r"\x20|\n(\x20\x20){0,8}"
 """What may stand between two parts of JSON, at most once."""
+IN_GRAMMAR = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
+"""How llguidance's message about a place in a grammar begins; the lines after the first show the grammar."""
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
 PROBED_TOKENS = 4
@@ -386,6 +388,8 @@ def _json(source: str) -> Any:
 
 def _refusal(grammar: Grammar, reason: str) -> RequestError:
     name, field = NAMES[grammar.kind]
+    if grammar.kind == "tools":
+        reason = IN_GRAMMAR.sub("", reason.partition("\n")[0])  # the client has not written the grammar around it
     return RequestError(f"This {name} cannot be enforced: {_shortened(reason)}", field)
 
 

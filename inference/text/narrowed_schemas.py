@@ -1,8 +1,8 @@
 """Narrows a JSON schema to what a model should write: every answer is valid for the schema as it came, too.
 
 What a schema leaves open, some models, small ones above all, fill for ever. So an object has the properties that are
-listed and no others, unless the schema says that it may; and an integer has the bounds of RFC 8259, section 6: beyond
-them, not every reader of JSON finds the number that was written.
+listed and no others, unless the schema says that it may; an integer has the bounds of RFC 8259, section 6: beyond
+them, not every reader of JSON finds the number that was written; and a second has at most nine digits after its point.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Any
 Schema = dict[str, Any]
 
 LARGEST = 2**53 - 1
+LENGTHS = {"date-time": len("2026-01-31T12:34:56.123456789+00:00"), "time": len("12:34:56.123456789+00:00")}
+"""The longest text of formats that have fractions of a second."""
 SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 DATA = frozenset({"enum", "const", "default", "examples", "required"})
 """Keywords whose values are no schemas, whatever they look like."""
@@ -29,6 +31,8 @@ def narrowed(schema: Mapping[str, Any]) -> Schema:
     for one in schemas:
         if _is_integer(one):
             _bound(one)
+        if isinstance(one.get("format"), str) and one["format"] in LENGTHS:
+            one.setdefault("maxLength", LENGTHS[one["format"]])
     if not any(map(_joins_objects, schemas)):
         for one in schemas:
             _close(one)

@@ -225,6 +225,13 @@ def test_a_grammar_with_a_fault_is_refused(grammar: Grammar) -> None:
         COMPILER.compile(grammar)
 
 
+def test_a_tool_that_cannot_be_enforced_is_refused_with_what_it_has_and_nothing_else() -> None:
+    grammar = Grammar("tools", 'start: "a" rest\nrest: %json {"uniqueItems": true, "type": "array"}')
+    expected = r'This grammar of the tools cannot be enforced: Unimplemented keys: \["uniqueItems"\]$'
+    with pytest.raises(RequestError, match=expected):
+        COMPILER.compile(grammar)
+
+
 def chain(length: int) -> dict[str, object]:
     definitions: dict[str, object] = {
         f"d{i}": {"type": "object", "properties": {"next": {"$ref": f"#/$defs/d{i + 1}"}}} for i in range(length)

@@ -77,6 +77,12 @@ def test_what_has_bounds_or_is_no_integer_stays_as_it_is(schema: dict[str, Any])
     assert narrowed(schema) == schema
 
 
+def test_a_second_has_at_most_nine_digits_after_its_point() -> None:
+    assert narrowed({"type": "string", "format": "date-time"})["maxLength"] == 35
+    assert narrowed({"items": {"format": "time", "maxLength": 8}}) == {"items": {"format": "time", "maxLength": 8}}
+    assert "maxLength" not in narrowed({"type": "string", "format": "date"})
+
+
 def test_properties_may_have_the_names_of_keywords() -> None:
     schema = {"properties": {"enum": INTEGER, "properties": INTEGER, "type": {"type": "string"}}}
     properties = {"enum": BOUNDED, "properties": BOUNDED, "type": {"type": "string"}}

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 import contract
 from contract.anthropic.messages import parse_messages
 from interface.events import ArgumentsPart, Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
-from interface.requests import ChatPrompt
+from interface.requests import ChatPrompt, Grammar
 from tests.support.answer_parts import ANSWERS, Tokens
 
 SDK_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
@@ -205,6 +205,27 @@ def test_what_one_role_says_in_turn_is_one_message() -> None:
     assert prompt_of(messages=messages).messages == [{"role": "user", "content": "a\n\nb"}]
 
 
+def test_a_last_message_of_the_assistant_is_the_beginning_of_the_answer() -> None:
+    user = {"role": "user", "content": "a"}
+    begun = prompt_of(messages=[user, {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}])
+    assert (begun.continue_final_message, begun.add_generation_prompt) == (True, False)
+    called = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "add", "input": {}}]}
+    for messages in ([user], [user, called], [user, {"role": "assistant", "content": ""}]):
+        prompt = prompt_of(messages=messages)
+        assert (prompt.continue_final_message, prompt.add_generation_prompt) == (False, True)
+
+
+def test_the_form_of_the_answer_may_be_asked_for_in_two_places() -> None:
+    form = {"type": "json_schema", "schema": {"type": "integer"}}
+    for fields in ({"output_config": {"format": form}}, {"output_format": form}):
+        assert parsed(**fields).requests[0].grammar == Grammar("json_schema", '{"type": "integer"}')
+    assert parsed(output_config={"effort": "low"}).requests[0].grammar is None
+
+
+def test_there_may_be_more_stop_sequences_than_openai_has() -> None:
+    assert parsed(stop_sequences=list("abcdef")).requests[0].params.stop == list("abcdef")
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
@@ -227,7 +248,9 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
         ({"messages": []}, 400, "invalid_request_error", "messages"),
         ({"model": "other"}, 404, "not_found_error", "a/model, alias"),
         ({"temperature": "hot"}, 400, "invalid_request_error", "temperature"),
-        ({"stop_sequences": list("abcdef")}, 400, "invalid_request_error", "stop_sequences"),
+        ({"stop_sequences": list("abcdef" * 11)}, 400, "invalid_request_error", "stop_sequences"),
+        ({"mcp_servers": [{"type": "url"}]}, 400, "invalid_request_error", "mcp_servers"),
+        ({"container": "c"}, 400, "invalid_request_error", "container"),
         ({"tool_choice": {"type": "any"}}, 400, "invalid_request_error", "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, 400, "invalid_request_error", "add"),
         (

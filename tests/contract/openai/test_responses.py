@@ -131,6 +131,29 @@ def test_the_form_of_the_text_becomes_a_grammar() -> None:
     body = {"text": {"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}}}
     assert call(**body).requests[0].grammar == Grammar("json_schema", '{"type": "object"}')
     assert call(text={"format": {"type": "text"}}).requests[0].grammar is None
+    assert (
+        refused(PATH, input="hi", text={"format": {"type": "json_schema", "name": "x"}})["param"]
+        == "text.format.schema"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (None, {"type": "text"}),
+        ({"format": {"type": "json_object"}}, {"type": "json_object"}),
+        (
+            {"format": {"type": "json_schema", "name": "x", "schema": {}, "strict": True}},
+            {"type": "json_schema", "name": "x", "schema": {}, "strict": True},
+        ),
+        (
+            {"format": {"type": "json_schema", "schema": {}}},
+            {"type": "json_schema", "name": "answer", "schema": {}},
+        ),
+    ],
+)
+def test_a_response_repeats_the_form_of_its_text(asked: Any, shown: Any) -> None:
+    assert whole(call(text=asked), tokens(["a"]))["text"] == {"format": shown}
 
 
 def test_the_length_and_the_effort_reach_the_engine() -> None:
