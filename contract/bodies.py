@@ -5,6 +5,7 @@ A field that is known but cannot be honoured is refused by name (`refuse`): an a
 wrong. (`POST /generate` is stricter, and lists everything.)
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 from contract.refusals import Refusal
 from contract.requests import shortened
 
+IN_UNION = re.compile(r"(str|list)(\[.*\])?")
+"""What pydantic calls one of the types that a field may have, in the place of what is wrong with it."""
 MAX_PROBLEMS = 3
 """How many of the things that are wrong one message names."""
 
@@ -109,4 +112,4 @@ def _told(location: tuple[int | str, ...], message: str, value: Any) -> str:
 
 
 def _name(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(shortened(part)) for part in location)
+    return ".".join(part for one in location if not IN_UNION.fullmatch(part := str(shortened(one))))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract.refusals import Refusal
-from contract.tools import FREE_CHOICE, ToolChoice
+from contract.tools import FREE_CHOICE, ToolChoice, check_parameters
 from interface.requests import ChatPrompt
 
 
@@ -57,6 +57,8 @@ class Conversation:
             )
         if not names and choice.mode == "required":
             raise Refusal(400, "tool_choice demands a call, but there are no tools.", param="tool_choice")
+        for number, tool in enumerate(self.tools):
+            check_parameters(tool["function"]["parameters"], f"tools.{number}")
         is_offered = [choice.allowed is None or name in choice.allowed for name in names]
         return [tool for tool, offered in zip(self.tools, is_offered, strict=True) if offered]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.refusals import Refusal
+from contract.requests import shortened
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
@@ -23,24 +24,32 @@ def function_tool(
     return {"type": "function", "function": function}
 
 
+def check_parameters(schema: Mapping[str, Any], where: str) -> None:
+    """Arguments have names, so no other type than an object will do. Raises Refusal."""
+    types = schema.get("type", "object")
+    if "object" not in (types if isinstance(types, list) else [types]):
+        message = f"{where}: Expected a schema of type 'object' for the parameters, got {shortened(types)!r}."
+        raise Refusal(400, message, param=where)
+
+
 def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A call that the assistant has made, in the form that chat templates expect."""
     call = {"type": "function", "function": {"name": name, "arguments": dict(arguments)}}
     return call if call_id is None else {"id": call_id, **call}
 
 
-def arguments_of(text: str, param: str) -> dict[str, Any]:
+def arguments_of(text: Any, param: str) -> dict[str, Any]:
     """A call's arguments, which are a JSON object as text on the wire; an empty text means none.
 
     Raises:
-        Refusal: 400, the text is something else.
+        Refusal: 400, it is something else.
     """
     try:
-        arguments = json.loads(text or "{}")
+        arguments = json.loads(text or "{}") if isinstance(text, str) else None
     except (ValueError, RecursionError):
-        arguments = text
+        arguments = None
     if not isinstance(arguments, dict):
-        raise Refusal(400, f"{param}: Expected a JSON object as text; got {text[:200]!r}.", param=param)
+        raise Refusal(400, f"{param}: Expected a JSON object as text; got {shortened(text)!r}.", param=param)
     return arguments
 
 

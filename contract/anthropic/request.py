@@ -80,17 +80,22 @@ class CountTokensBody(LenientBody):
         is_begun = _is_begun(messages)
         return Conversation(
             messages,
-            [
-                function_tool(one.name, one.description, one.input_schema, one.strict)
-                for one in self.tools or ()
-                if one.input_schema is not None
-            ],
+            list(self._functions()),
             choice.as_choice(),
             not choice.disable_parallel_tool_use,
             {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"},
             add_generation_prompt=not is_begun,
             continue_final_message=is_begun,
         ).prompt()
+
+    def _functions(self) -> Iterator[dict[str, Any]]:
+        """The tools that the client has; a server would have to bring the others itself."""
+        for number, tool in enumerate(self.tools or ()):
+            if tool.input_schema is not None:
+                yield function_tool(tool.name, tool.description, tool.input_schema, tool.strict)
+            elif tool.type in (None, "custom"):
+                param = f"tools.{number}.input_schema"
+                raise Refusal(400, f"{param}: Expected a JSON schema, got none.", param=param)
 
     def _messages(self) -> Iterator[dict[str, Any]]:
         if self.system:

@@ -93,7 +93,8 @@ class InputBody(LenientBody):
             messages.append({"role": "system", "content": self.instructions})
         items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         for index, item in enumerate(items):
-            _add(messages, item, f"input.{index}")
+            present = {name: value for name, value in item.items() if value is not None}
+            _add(messages, present, f"input.{index}")
         effort = None if self.reasoning is None else self.reasoning.effort
         return Conversation(
             messages,
@@ -138,7 +139,7 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
     """Add an item to the conversation. What the assistant did in one turn becomes one message. Raises Refusal."""
     match item:
         case {"type": "function_call", "name": str(name), "call_id": str(call_id)}:
-            arguments = arguments_of(item.get("arguments") or "", f"{where}.arguments")
+            arguments = arguments_of(item.get("arguments", ""), f"{where}.arguments")
             _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, arguments))
         case {"type": "function_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output")

@@ -83,6 +83,8 @@ def test_what_the_assistant_did_in_one_turn_becomes_one_message() -> None:
         ({"role": "user", "content": [{"type": "input_image"}]}, "input.0.content"),
         ({"role": "user"}, "input.0.content"),
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": "["}, "input.0.arguments"),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}, "input.0.arguments"),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": 5}, "input.0.arguments"),
         ({"type": "function_call", "name": "f"}, "input.0"),
         ({"type": "reasoning", "content": "x"}, "input.0.content"),
     ],
@@ -103,6 +105,8 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"input": None}, "input"),
         ({"n": 2}, "n"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"input": 5}, "input"),
+        ({"input": ["a"]}, "input"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
     ],
 )
@@ -120,6 +124,16 @@ def test_a_tool_that_is_no_function_is_left_out() -> None:
     (tool,) = prompt.tools
     assert tool["function"] == {"name": "add", "parameters": {"type": "object"}, "strict": True}
     assert prompt_of(tools=[{"type": "web_search"}]).tools is None
+
+
+def test_what_is_null_in_an_item_is_absent() -> None:
+    items = [
+        {"type": None, "role": "user", "content": "hi", "id": None},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": None},
+    ]
+    user, assistant = prompt_of(input=items).messages
+    assert user == {"role": "user", "content": "hi"}
+    assert assistant["tool_calls"][0]["function"] == {"name": "f", "arguments": {}}
 
 
 def test_one_tool_can_be_named() -> None:
