@@ -39,7 +39,7 @@ SpecialTokens = Mapping[str, int]
 
 OTHERWISE = "otherwise"
 """What a grammar of tools calls the grammar of an answer without calls."""
-WHITE_SPACE = r"\x20|\n(\x20\x20){0,8}"
+WHITE_SPACE = r"\x20|\n(\x20\x20){0,7}"
 """What may stand between two parts of JSON, at most once."""
 IN_GRAMMAR = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """How llguidance's message about a place in a grammar begins; the lines after the first show the grammar."""
