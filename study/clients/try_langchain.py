@@ -1,5 +1,7 @@
 """langchain-openai."""
 
+from typing import Literal
+
 from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import BaseModel
 
@@ -11,7 +13,7 @@ chat = ChatOpenAI(base_url=V1, api_key="any", model=MODEL, max_retries=0, temper
 class Address(BaseModel):
     """A place to live."""
 
-    street: str
+    street: Literal["Elm Street", "Main Street"]  # a small model may never end a string
     number: int
 
 

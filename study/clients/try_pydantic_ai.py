@@ -1,5 +1,7 @@
 """pydantic-ai."""
 
+from typing import Literal
+
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -11,7 +13,7 @@ model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=V1, api_key="any
 
 
 class Address(BaseModel):
-    street: str
+    street: Literal["Elm Street", "Main Street"]  # a small model may never end a string
     number: int
 
 
