@@ -138,9 +138,10 @@ class _Reached:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, self._httpx2.ConnectError):
             raise NoServer(f"no server answers at {self._url}: {error}") from error
+        if isinstance(error, self._httpx2.TimeoutException):
+            raise EngineLost(f"the server at {self._url} takes too long to answer") from error
         if isinstance(error, self._httpx2.RequestError):
-            reason = str(error) or type(error).__name__
-            raise EngineLost(f"the connection to {self._url} broke: {reason}") from error
+            raise EngineLost(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
 
 
 class NoServer(EngineLost):

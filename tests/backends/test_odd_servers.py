@@ -219,6 +219,17 @@ async def test_a_server_that_comes_back_with_another_model_is_not_asked() -> Non
             assert joined(await ask(driver, GenerationRequest(PROMPT))) == "a"
 
 
+async def test_a_server_that_freezes_is_gone_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = odd(STREAM + piece("a") + END)
+    async with in_front_of(server) as driver:
+        monkeypatch.setattr(remote, "PROBE_LIMIT", 0.02)
+        well, server.answers["/health"] = server.answers["/health"], [b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"]
+        await until(lambda: "takes too long to answer" in driver.status)
+        monkeypatch.setattr(remote, "PROBE_LIMIT", 10)
+        server.answers["/health"] = well
+        await until(lambda: driver.status == "ok")
+
+
 async def test_a_certificate_that_is_not_known_is_named_and_one_that_is_known_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -33,10 +33,10 @@ class OddServer:
     @asynccontextmanager
     async def serving(self, **settings: Any) -> AsyncIterator[int]:
         """Serve on a free port; `settings` are those of `asyncio.start_server`."""
-        connections: set[asyncio.StreamWriter] = set()
+        connections: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connections.add(writer)
+            connections[writer] = asyncio.current_task()
             with suppress(OSError, asyncio.IncompleteReadError):
                 while await self._answer(reader, writer):
                     pass
@@ -49,6 +49,7 @@ class OddServer:
             server.close()
             for writer in connections:
                 writer.close()
+            await asyncio.gather(*filter(None, connections.values()))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; return whether another may follow on its connection."""
