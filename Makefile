@@ -6,8 +6,14 @@ TORCH ?= auto
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 TEST_PROCESSES ?= 2
+CUDA_TESTS := $(addprefix tests/inference/test_,$(addsuffix .py,parity steps prefix_reuse shared_prefix sliding_windows \
+  left_in_slots logprobs structured_output broken_sequence stop_tokens terminal_events settled_requests synchronous \
+  conversations queue))
+# These two count what a CPU does: tokens of the smallest chunk, forwards of the decoder.
+CPU_ONLY := $(addprefix --deselect tests/inference/test_steps.py::test_,\
+  a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces a_step_is_one_forward_whatever_it_works_on)
 
-.PHONY: bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: bench-cuda test-cuda bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +61,14 @@ clients: .venv/dev .venv-clients study/clients/node_modules  ## every client tha
 
 test-scale: .venv/dev .venv-ray  ## replicas on Ray Serve: streams, deployments, kills, behind both of its proxies (10 minutes)
 	$(BIN)/python -m pytest -m scale tests/scale
+
+test-cuda: .venv/dev  ## the engine on a GPU: its own tests there, and the engine's others, compiled and not (5 minutes)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m gpu tests/inference
+	TEST_DEVICE=cuda TEST_COMPILE=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(CUDA_TESTS) $(CPU_ONLY)
+	TEST_DEVICE=cuda $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(CUDA_TESTS) $(CPU_ONLY)
+
+bench-cuda: .venv/dev  ## how fast the engine is on a GPU, compared with transformers' generate
+	$(BIN)/python -m study.benchmarks.bench_cuda --sampling --variants torch graphs kernels ahead
 
 test-vllm: .venv/dev .venv-vllm  ## the doors with the real vLLM behind them: same texts as our engine, aborts, kills (15 minutes)
 	$(BIN)/python -m pytest -m vllm tests/vllm

@@ -179,10 +179,11 @@ class Config:
         "tokens of prompt and answer together; by default as many as the model was made for, if memory allows",
         engine=True,
     )
-    prefill_chunk: int = _setting(
-        128,
+    prefill_chunk: int | None = _setting(
+        None,
         _whole(1),
-        "most prompt tokens prefilled per step while streams decode (up to 4x when few or none do)",
+        "most prompt tokens prefilled per step while streams decode (up to 4x when few or none do); by default 128, "
+        "on a GPU 2048",
         engine=True,
     )
     compile: bool = _setting(

@@ -22,8 +22,9 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from collections.abc import Sequence as Listed
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -82,7 +83,9 @@ class Engine:
                 "No tokens are guessed: a step of several tokens may round differently here than steps of one. "
                 "Expected a Llama-type model with ENGINE_COMPILE=1, on a CPU without AMX."
             )
-        self._scheduler = Scheduler(config.max_streams, config.prefill_chunk, self._runner.retention)
+        self._scheduler = Scheduler(
+            config.max_streams, config.prefill_chunk, self._runner.retention, self._runner.is_on_gpu
+        )
         self._text = TextSide(
             checkpoint.tokenizer,
             checkpoint.context,
@@ -309,11 +312,15 @@ class Engine:
 
         Closing the iterator early aborts the request.
         """
-        for event in self._events_of(prompt, settings):
-            if not isinstance(event, PromptEcho):
-                yield dict(stream_event(event))
+        # Closed by name: since Python 3.12 closing a generator does not end those that it iterates over.
+        with closing(self._events_of(prompt, settings)) as events:
+            for event in events:
+                if not isinstance(event, PromptEcho):
+                    yield dict(stream_event(event))
 
-    def _events_of(self, prompt: str | Prompt, settings: dict[str, Any]) -> Iterator[PromptEcho | Token | Finished]:
+    def _events_of(
+        self, prompt: str | Prompt, settings: dict[str, Any]
+    ) -> Generator[PromptEcho | Token | Finished, None, None]:
         """Submit a request and take turns stepping until it has ended."""
         if isinstance(prompt, str):
             request = text_request(prompt, **settings)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
+from inference.decoders.ahead import Ahead, GoesOn
 from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
 from inference.sampler import Sampled, sample
@@ -49,6 +50,13 @@ class ModelRunner:
             chooser = pool.submit(chooser_for, self._device, is_compiled, torch.get_num_threads())
             self._decoder = select_decoder(model, self._cache, is_compiled, quantize)
             self._choose = chooser.result()
+        self._ahead = Ahead(self._decoder, self._cache) if isinstance(self._decoder, GoesOn) else None
+        if self._ahead is not None:
+            self._choose = self._ahead.choose
+
+    @property
+    def is_on_gpu(self) -> bool:
+        return self._device.type == "cuda"
 
     @property
     def retention(self) -> Retention:
@@ -89,14 +97,21 @@ class ModelRunner:
 
         After them come those of the prompt tokens that explain another: see `Chunk.explained_ids`.
         """
-        for copy in schedule.copies:
-            self._cache.copy(copy.source, _slot(copy.sequence), copy.end)
-        logits = self._decoder.forward(pack(schedule, self._cache, self._device))
+        logits = None if self._ahead is None else self._ahead.take(schedule)
+        if logits is None:
+            logits = self._compute(schedule)
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1
         for chunk in schedule.chunks:
             chunk.sequence.cached_tokens = chunk.end
         return logits
+
+    def _compute(self, schedule: Schedule) -> Tensor:
+        for copy in schedule.copies:
+            self._cache.copy(copy.source, _slot(copy.sequence), copy.end)
+        if self._ahead is not None:
+            self._ahead.note(schedule)
+        return self._decoder.forward(pack(schedule, self._cache, self._device))
 
 
 def _slot(sequence: Sequence) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from inference.cache.kv_cache import CachedLayer, KVCache, Stale
 from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
+from inference.transfer import to_device
 
 LENGTH_STEP = 16
 """A run reads the cache up to its longest request's length, rounded up to this: whole vectors, and not every shape."""
@@ -86,6 +87,7 @@ class Batch:
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
+    starts: Rows[int] = ()  # of `positions`, those of the runs' tokens
     stale: list[Stale] = field(default_factory=list)  # what earlier requests left where new ones begin
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
@@ -192,7 +194,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
     token_ids = [piece.token_ids[0] for piece in singles]
     positions = [piece.start for piece in singles]
     slots = [piece.slot for piece in singles]
-    runs = _runs(slots, positions, cache.context)
+    runs, starts = _runs(slots, positions, cache.context), tuple(positions)
     ends = {slot: row + 1 for row, slot in enumerate(slots)}  # where each slot's piece ends in the row of tokens
     explained: list[int] = []
     segments: list[Segment] = []
@@ -208,7 +210,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
     stale = [cache.take(piece.slot, piece.start, piece.end) for piece in pieces]
 
     # One copy to the device for all of them, and the host does not wait for it.
-    packed = torch.tensor([token_ids, positions, slots]).to(device, non_blocking=True)
+    packed = to_device(torch.tensor([token_ids, positions, slots]), device)
     return Batch(
         cache=cache,
         token_ids=packed[0:1],
@@ -217,7 +219,8 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
         cache_positions=packed[1],
         runs=runs,
         segments=segments,
-        sampled=torch.tensor(sampled + explained, dtype=torch.int64).to(device, non_blocking=True),
+        starts=starts,
+        sampled=to_device(torch.tensor(sampled + explained, dtype=torch.int64), device),
         stale=[left for left in stale if left is not None],
     )
 

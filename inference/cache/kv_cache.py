@@ -15,12 +15,14 @@ request begins before the end of another's text, and the positions in between ar
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inference.scheduling.cache_manager import Retention
+from inference.transfer import to_device
 
 BLOCK = 32
 """Kernels may read, though never use, the positions up to the next multiple of this."""
@@ -177,23 +179,34 @@ class KVCache:
             return [True] * len(pieces)
         last = max(self.layers)
         last_whole = max((number for number, layer in self.layers.items() if layer.window is None), default=last)
-        finite = [
-            torch.stack([self._keys(layer, *piece).isfinite().all() for layer in {last, last_whole}]).all()
+        if not self.is_head_major:
+            finite = [self._are_finite(self.layers[layer], pieces) for layer in {last, last_whole}]
+            return [all(of_piece) for of_piece in zip(*finite, strict=True)]
+        heads = [
+            torch.stack([self._heads(layer, *piece).isfinite().all() for layer in {last, last_whole}]).all()
             for piece in pieces
         ]
-        return [bool(is_finite) for is_finite in torch.stack(finite).tolist()]
+        return [bool(is_finite) for is_finite in torch.stack(heads).tolist()]
 
-    def _keys(self, layer: int, slot: int, first: int, last: int) -> Tensor:
-        cached = self.layers[layer]
-        keys = cached.stored[0]
-        if self.is_head_major:
-            slots, row_length, kv_heads, head_dim = keys.shape
-            heads = keys.view(slots, kv_heads, row_length, head_dim)[slot]
-            if self.keys_in_pairs:
-                blocks = heads.view(kv_heads, -1, head_dim // 2, PAIRED_KEYS, 2)
-                heads = blocks.transpose(2, 3).reshape(kv_heads, row_length, head_dim)
-            return heads[:, first:last]
-        return keys[slot, cached.columns(first, last)]
+    def _are_finite(self, layer: CachedLayer, pieces: Sequence[tuple[int, int, int]]) -> list[bool]:
+        """The same for one layer, whose columns are read all at once."""
+        keys = layer.stored[0]
+        slots, row_length = keys.shape[:2]
+        kept = [(slot, max(first, last - layer.kept), last) for slot, first, last in pieces]
+        rows = [slot * row_length + position % layer.kept for slot, *span in kept for position in range(*span)]
+        of_rows = keys.view(slots * row_length, -1)[to_device(torch.tensor(rows), keys.device)]
+        tokens = iter(of_rows.isfinite().all(-1).tolist())
+        return [all(list(islice(tokens, last - first))) for _, first, last in kept]
+
+    def _heads(self, layer: int, slot: int, first: int, last: int) -> Tensor:
+        """Keys where slots are filled head after head: [kv_heads, last - first, head_dim]."""
+        keys = self.layers[layer].stored[0]
+        slots, row_length, kv_heads, head_dim = keys.shape
+        heads = keys.view(slots, kv_heads, row_length, head_dim)[slot]
+        if self.keys_in_pairs:
+            blocks = heads.view(kv_heads, -1, head_dim // 2, PAIRED_KEYS, 2)
+            heads = blocks.transpose(2, 3).reshape(kv_heads, row_length, head_dim)
+        return heads[:, first:last]
 
     @property
     def bytes(self) -> int:

@@ -9,6 +9,7 @@ Source: "CUDA Graphs" in torch's CUDA semantics.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ Work = Callable[[], Tensor]
 class GraphedDecoder:
     """A decoder whose steps without prefill are replayed.
 
-    `capture` turns a function into its replay. It is `captured`, except in tests without a GPU.
+    `capture` turns a function into its replay. It is a `Capture`, except in tests without a GPU.
     """
 
     def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]) -> None:
@@ -88,7 +89,17 @@ def has_graphs(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def captured(work: Work) -> Work:
+class Capture:
+    """Makes CUDA graphs that use the same memory: what a replay returns must be copied before the next one of any."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Work:
+        return captured(work, self._pool)
+
+
+def captured(work: Work, pool: Any = None) -> Work:
     """Return the work as a CUDA graph. The next replay overwrites what it returns."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -97,7 +108,7 @@ def captured(work: Work) -> Work:
             work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         result = work()
 
     def replay() -> Tensor:

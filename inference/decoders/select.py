@@ -1,11 +1,13 @@
 """Chooses the decoder for a model, builds it, and sees that it gives the model's own logits.
 
-There are three decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
-go to one of our own, in C++ if compiling is asked for, else in operators of torch. Any other runs the code that
-transformers has for it, with our attention and matrix products; compiled, torch compiles its layers. On a GPU,
-compiling means CUDA graphs of the decode steps. Only the decoder in C++ computes from quantized matrices as they are.
+There are four decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
+go to one of our own, in operators of torch or, if compiling is asked for, in C++ on a CPU and in kernels of Triton on a
+GPU. Any other runs the code that transformers has for it, with our attention and matrix products; compiled, torch
+compiles its layers. On a GPU, decode steps become CUDA graphs instead. Only the decoder in C++ computes from quantized
+matrices as they are.
 """
 
+import importlib.util
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +17,9 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from inference.cache.kv_cache import KVCache
-from inference.decoders.cuda_graphs import GraphedDecoder, captured, has_graphs
+from inference.decoders.cuda_graphs import Capture, GraphedDecoder, has_graphs
 from inference.decoders.decoder import Decoder
+from inference.decoders.gpu.graphs import GraphedSteps, Steps
 from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
@@ -136,8 +139,14 @@ def _build(model: PreTrainedModel, cache: KVCache, is_compiled: bool, quantize: 
 
 
 def _for_llama(model: Llama, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
-    """The decoder in C++ if compiling is asked for and works, else that of torch's operators."""
-    if is_compiled:
+    """The decoder in C++, or in Triton, if compiling is asked for and works, else that of torch's operators."""
+    if is_compiled and has_kernels(model.device):
+        _refuse_quantizing(quantize, NotNative(f"the weights are on {model.device}; expected them on the CPU"))
+        try:
+            return kernel_decoder(model, cache)
+        except Exception as error:  # no Triton, no compiler for it, a GPU that it does not know
+            log.warning("The model runs without kernels of its own: %s", first_line(error))
+    elif is_compiled:
         try:
             return _native(model, cache, quantize)
         except (NotNative, CannotBuild) as reason:
@@ -171,15 +180,39 @@ def _refuse_quantizing(quantize: str | None, reason: Exception) -> None:
         raise UnsupportedModel(f"{quantize} needs the decoder in C++, and there is none here: {reason}") from reason
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether this is a GPU, and torch came with Triton."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def kernel_decoder(model: Llama, cache: KVCache) -> Decoder:
+    """The decoder whose kernels are of Triton.
+
+    Raises:
+        Exception: there is no Triton, or it does not work here; the model is left as it is.
+    """
+    from inference.decoders.gpu import decoder, kernels
+
+    kernels.gate(torch.zeros(1, 2, device=model.device))
+    return decoder.KernelDecoder(model, cache)
+
+
+def graphed(decoder: Decoder, cache: KVCache, device: torch.device) -> Decoder:
+    """The decoder with its decode steps as CUDA graphs."""
+    if isinstance(decoder, Steps):
+        return GraphedSteps(decoder, cache.slots, device, Capture())
+    return GraphedDecoder(decoder, cache, device, Capture())
+
+
 def _with_graphs(decoder: Decoder, cache: KVCache, device: torch.device, trial: Trial) -> Decoder:
     try:
         log.info("Making CUDA graphs of the decode steps …")
-        graphed = GraphedDecoder(decoder, cache, device, captured)
-        trial.verify(graphed)
+        with_graphs = graphed(decoder, cache, device)
+        trial.verify(with_graphs)
     except Exception as error:  # an operator that cannot be captured
         log.warning("The model runs without CUDA graphs: %s", first_line(error))
         return decoder
-    return graphed
+    return with_graphs
 
 
 def _compiled(decoder: Decoder, trial: Trial) -> Decoder:

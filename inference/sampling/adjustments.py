@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.scheduling.sample_args import SampleArgs
+from inference.transfer import to_device
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -71,4 +72,4 @@ def _places(entries: Sequence[Entry], logits: Tensor) -> Tensor:
 
 
 def _on_device(values: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", logits: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(logits.device, non_blocking=True)
+    return to_device(torch.from_numpy(values), logits.device)

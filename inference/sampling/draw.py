@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference.sampling.adjustments import adjust
 from inference.scheduling.sample_args import SampleArgs
+from inference.transfer import to_device
 
 LOOKS = (256, 4096)
 """How many of the most likely tokens are looked at first: nearly always enough, and sorting a whole vocabulary takes a
@@ -25,6 +26,13 @@ def choose(logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
 
     Logits may be overwritten.
     """
+    # The step's one wait for the device.
+    tokens = choose_there(logits, rows).tolist()
+    return [None if token_id < 0 else int(token_id) for token_id in tokens]
+
+
+def choose_there(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
+    """The same as a tensor where the logits are, [rows]: -1 where the row is broken. Nothing waits for it."""
     largest, greedy = logits.max(-1)  # for half precision on a CPU several times faster than argmax; NaN if one is
     usable = largest.isfinite()
     if any(row.changes_logits for row in rows):
@@ -34,12 +42,10 @@ def choose(logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
         usable &= largest.isfinite()  # both: a mask hides what is wrong with the model's own
     chosen = greedy
     if drawing := [number for number, row in enumerate(rows) if not row.is_greedy]:
-        numbers = torch.tensor(drawing).to(logits.device, non_blocking=True)
+        numbers = to_device(torch.tensor(drawing), logits.device)
         drawn = _draw(logits[numbers].float(), [rows[number] for number in drawing])
         chosen = greedy.index_copy(0, numbers, drawn)
-    # The step's one wait for the device.
-    tokens = torch.where(usable, chosen, -1).tolist()
-    return [None if token_id < 0 else int(token_id) for token_id in tokens]
+    return torch.where(usable, chosen, -1)
 
 
 def _draw(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
@@ -47,14 +53,14 @@ def _draw(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
     vocabulary = logits.shape[-1]
 
     def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype).to(logits.device, non_blocking=True)[:, None]
+        return to_device(torch.tensor(values, dtype=dtype), logits.device)[:, None]
 
     probabilities = (logits / column([row.temperature for row in rows], torch.float32)).softmax(-1)
     if any(row.min_p for row in rows):
         least = column([row.min_p for row in rows], torch.float32) * probabilities.amax(-1, keepdim=True)
         probabilities.masked_fill_(probabilities < least, 0.0)
     if truncated := [number for number, row in enumerate(rows) if row.is_truncated]:
-        numbers = torch.tensor(truncated).to(logits.device, non_blocking=True)
+        numbers = to_device(torch.tensor(truncated), logits.device)
         probabilities[numbers] = _truncate(
             probabilities[numbers],
             column([min(rows[number].top_k or vocabulary, vocabulary) for number in truncated], torch.int64),

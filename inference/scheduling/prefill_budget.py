@@ -17,9 +17,10 @@ REFRESH_AFTER = 32
 
 
 class PrefillBudget:
-    """Running means of step times. Times are in seconds."""
+    """Running means of step times. Times are in seconds. A step with a prefill gets `least` prompt tokens or more."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = MIN_TOKENS) -> None:
+        self._least = least
         self._baseline: float | None = None  # a step without prompt tokens
         self._baseline_streams = 0.0  # the mean number of streams in such a step
         self._cost_per_token: float | None = None  # what each extra token added
@@ -52,7 +53,7 @@ class PrefillBudget:
             return most
         extra_streams = streams - self._baseline_streams
         without = max(self._baseline, self._baseline + extra_streams * self._cost_per_token)
-        return min(most, max(MIN_TOKENS, int((MAX_SLOWDOWN - 1) * without / self._cost_per_token)))
+        return min(most, max(self._least, int((MAX_SLOWDOWN - 1) * without / self._cost_per_token)))
 
 
 def _running_mean(mean: float | None, value: float, weight: float) -> float:

@@ -22,6 +22,10 @@ from inference.scheduling.prefill_budget import PrefillBudget
 from inference.scheduling.sequence import Sequence
 from interface.requests import SequenceId
 
+PREFILL_CHUNK, PREFILL_CHUNK_ON_GPU = 128, 2048
+"""The default of `prefill_chunk`."""
+LEAST_ON_GPU = 512
+"""Prompt tokens that a step with a prefill takes on a GPU: up to here it lasts as long as its kernels' launches."""
 MAX_CHUNKS = 4
 """How many times `prefill_chunk` a step may prefill when it delays few streams, or none."""
 MAX_EXPLAINED = 128
@@ -99,9 +103,11 @@ class Schedule:
 class Scheduler:
     """Owns the queue and the running sequences. A sequence is waiting, or running in a slot, or gone."""
 
-    def __init__(self, slots: int, prefill_chunk: int, retention: Retention | None = None) -> None:
-        self._prefill_chunk = prefill_chunk
-        self._prefill_budget = PrefillBudget()
+    def __init__(
+        self, slots: int, prefill_chunk: int | None, retention: Retention | None = None, is_on_gpu: bool = False
+    ) -> None:
+        self._prefill_chunk = prefill_chunk or (PREFILL_CHUNK_ON_GPU if is_on_gpu else PREFILL_CHUNK)
+        self._prefill_budget = PrefillBudget(LEAST_ON_GPU) if is_on_gpu else PrefillBudget()
         self._cache = CacheManager(slots, retention)
         self._waiting: deque[Sequence] = deque()
         self._running: dict[SequenceId, Sequence] = {}

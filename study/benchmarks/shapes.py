@@ -51,7 +51,7 @@ def write_checkpoint(shape: str, folder: Path) -> Path:
     """Write a model of this shape, in bfloat16, with its tokenizer; a folder that has one already is left alone."""
     if not (folder / "model.safetensors").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _tokenizer(SHAPES[shape].vocab_size).save_pretrained(folder)
+        tokenizer(shape).save_pretrained(folder)
         _model(SHAPES[shape]).save_pretrained(folder, max_shard_size="100GB")
     return folder
 
@@ -95,11 +95,13 @@ def bytes_per_cached_token(shape: str) -> int:
     return 2 * 2 * config.num_hidden_layers * heads * head_size
 
 
-def _tokenizer(size: int) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(size)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+def tokenizer(shape: str) -> PreTrainedTokenizerFast:
+    """A token for each word "w0", "w1", … of a shape's vocabulary."""
+    words = {f"w{number}": number for number in range(SHAPES[shape].vocab_size)}
+    level = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=level, chat_template=template)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

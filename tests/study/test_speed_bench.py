@@ -11,13 +11,13 @@ from config import Config
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
-from study.benchmarks.shapes import _tokenizer, bytes_per_step, prompt, write_checkpoint
+from study.benchmarks.shapes import bytes_per_step, prompt, tokenizer, write_checkpoint
 
 
 @pytest.mark.parametrize("tokens", [1, 75, 1500])
 def test_a_prompt_has_as_many_tokens_as_asked_for_and_begins_like_no_other(tokens: int) -> None:
-    tokenizer = _tokenizer(512)
-    made = [tokenizer(prompt("tiny", tokens, seed))["input_ids"] for seed in range(50)]
+    made_for = tokenizer("tiny")
+    made = [made_for(prompt("tiny", tokens, seed))["input_ids"] for seed in range(50)]
     assert {len(ids) for ids in made} == {tokens}
     assert len({tuple(ids[:3]) for ids in made}) > 40 or tokens == 1
 

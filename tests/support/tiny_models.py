@@ -10,6 +10,7 @@ The weights are large enough for attention to matter, so that a token read from 
 """
 
 import copy
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
@@ -44,6 +45,9 @@ from tests.support.own_copy import own_copy
 
 torch.set_num_threads(1)  # a second thread costs these models more than it gives
 
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
+"""Where `tiny_engine` computes: TEST_DEVICE=cuda runs the engine's tests on a GPU, with TEST_COMPILE=1 its kernels."""
+COMPILE = os.environ.get("TEST_COMPILE") == "1"
 VOCABULARY = 320
 CONTEXT = 160
 WINDOW = 8
@@ -157,8 +161,10 @@ def tiny_engine(
     **settings: Any,
 ) -> Engine:
     """An engine over a model of its own; `settings` are those of `Config`."""
-    checkpoint = Checkpoint(random_model(architecture), tokenizer or byte_tokenizer(), context, frozenset(eos_ids))
-    return Engine(checkpoint, Config(**settings))
+    model = random_model(architecture)
+    nn.Module.to(model, DEVICE)
+    checkpoint = Checkpoint(model, tokenizer or byte_tokenizer(), context, frozenset(eos_ids))
+    return Engine(checkpoint, Config(**{"compile": COMPILE, **settings}))
 
 
 # --- Tokenizers -------------------------------------------------------------------------------------------------------

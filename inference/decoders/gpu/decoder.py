@@ -1,0 +1,138 @@
+"""Computes a batch for a Llama-type model on a GPU, in few kernels (see `kernels`)."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inference.cache.batch import Batch
+from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import TryOut
+from inference.decoders.gpu import kernels
+from inference.transfer import to_device
+from inference.weights.llama import Layer, Llama, Sizes
+from inference.weights.quantized import Matrix, as_tensor
+
+
+class KernelDecoder:
+    """A Llama-type model and the cache of its keys and values, which nothing else writes."""
+
+    name = "kernels of Triton"
+
+    def __init__(self, llama: Llama, cache: KVCache) -> None:
+        self._sizes = sizes = llama.sizes
+        half = sizes.head_dim // 2
+        self._cosines = llama.cosines[:, :half].contiguous()  # [positions, head_dim / 2]: both halves have the same
+        self._sines = llama.sines[:, :half].contiguous()
+        self._layers = [
+            _Layer(llama.layers.pop(0), sizes, llama.dtype, self._cosines, self._sines)
+            for _ in range(len(llama.layers))
+        ]
+        self._caches = [
+            cache.layer(number, sizes.kv_heads, sizes.head_dim, llama.dtype, llama.device).stored
+            for number in range(len(self._layers))
+        ]
+        self._final_norm = llama.final_norm.to(llama.dtype)
+        self._head = as_tensor(llama.head, llama.dtype)
+        self._embedding = as_tensor(llama.embedding, llama.dtype)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
+        token_ids, positions = batch.token_ids[0], batch.positions[0]
+        blocks = self._blocks(batch) if batch.segments else None
+        return self._logits(self._hidden(token_ids, positions, batch.slots, blocks)[batch.sampled])
+
+    def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
+        """The logits [rows, vocabulary] of one token for each row; a row whose slot is -1 is none."""
+        return self._logits(self._hidden(token_ids, positions, slots, None))
+
+    def most_likely(self, logits: Tensor) -> Tensor:
+        """The token of each row's largest logit, -1 where the row is broken: a greedy choice."""
+        return kernels.most_likely(logits)
+
+    def compile(self, try_out: TryOut) -> None:
+        """There is nothing to compile: Triton does so at a kernel's first call."""
+
+    def _hidden(self, token_ids: Tensor, positions: Tensor, slots: Tensor, blocks: Tensor | None) -> Tensor:
+        hidden = kernels.embed(token_ids, self._embedding)  # [tokens, hidden]
+        for layer, cached in zip(self._layers, self._caches, strict=True):
+            layer.forward(hidden, cached, positions, slots, blocks)
+        return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if len(hidden) == 1:
+            return kernels.multiply(hidden, self._head, norm=self._final_norm, epsilon=self._sizes.epsilon)
+        return F.linear(kernels.rms_norm(hidden, self._final_norm, self._sizes.epsilon), self._head)
+
+    def _blocks(self, batch: Batch) -> Tensor:
+        """What `attend_chunks` takes at once, [blocks, 4]: tokens of one slot each."""
+        sizes = self._sizes
+        size = kernels.tokens_per_block(sizes.heads, sizes.kv_heads, sizes.head_dim, self._head.dtype)
+        return to_device(torch.tensor(list(_cut(batch, size)), dtype=torch.int64), batch.slots.device)
+
+
+def _cut(batch: Batch, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Blocks of at most `size` tokens: the first one's row, their number, their slot, the first one's position."""
+    for run in batch.runs:
+        for row in range(run.first, run.last):
+            yield row, 1, run.slot + row - run.first, batch.starts[row]
+    for segment in batch.segments:
+        for first in range(0, segment.last - segment.first, size):
+            count = min(size, segment.last - segment.first - first)
+            yield segment.first + first, count, segment.slot, segment.start + first
+
+
+class _Layer:
+    def __init__(self, layer: Layer, sizes: Sizes, dtype: torch.dtype, cosines: Tensor, sines: Tensor) -> None:
+        self._sizes = sizes
+        self._cosines, self._sines = cosines, sines
+        self._input_norm, self._mlp_norm = layer.input_norm.to(dtype), layer.mlp_norm.to(dtype)
+        has_norms = layer.query_norm is not None and layer.key_norm is not None
+        self._norms = (layer.query_norm.to(dtype), layer.key_norm.to(dtype)) if has_norms else None  # type: ignore[union-attr]
+        self._qkv = _stacked(dtype, layer.query, layer.key, layer.value)
+        self._bias = None if layer.qkv_bias is None else layer.qkv_bias.to(dtype)
+        self._output = _stacked(dtype, layer.output)
+        self._gate_up = _stacked(dtype, layer.gate, layer.up)
+        self._down = _stacked(dtype, layer.down)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        cached: tuple[Tensor, Tensor],
+        positions: Tensor,
+        slots: Tensor,
+        blocks: Tensor | None,
+    ) -> None:
+        """Compute the layer in place of `hidden` [tokens, hidden]."""
+        epsilon = self._sizes.epsilon
+        if len(hidden) == 1:
+            qkv = kernels.multiply(hidden, self._qkv, norm=self._input_norm, epsilon=epsilon, bias=self._bias)
+            attended = self._attend(qkv, cached, positions, slots, blocks)
+            kernels.multiply(attended, self._output, add_to=hidden)
+            gated = kernels.multiply(hidden, self._gate_up, norm=self._mlp_norm, epsilon=epsilon, is_gated=True)
+            kernels.multiply(gated, self._down, add_to=hidden)
+            return
+        qkv = F.linear(kernels.rms_norm(hidden, self._input_norm, epsilon), self._qkv, self._bias)
+        hidden.addmm_(self._attend(qkv, cached, positions, slots, blocks), self._output.t())
+        gate_up = F.linear(kernels.rms_norm(hidden, self._mlp_norm, epsilon), self._gate_up)
+        hidden.addmm_(kernels.gate(gate_up), self._down.t())
+
+    def _attend(
+        self, qkv: Tensor, cached: tuple[Tensor, Tensor], positions: Tensor, slots: Tensor, blocks: Tensor | None
+    ) -> Tensor:
+        sizes, norms = self._sizes, self._norms
+        angles = (self._cosines, self._sines)
+        if blocks is None:
+            return kernels.attend_rows(
+                qkv, *cached, positions, slots, *angles, sizes.heads, sizes.scale, norms, sizes.epsilon
+            )
+        return kernels.attend_chunks(
+            qkv, *cached, positions, slots, blocks, *angles, sizes.heads, sizes.scale, norms, sizes.epsilon
+        )
+
+
+def _stacked(dtype: torch.dtype, *matrices: Matrix) -> Tensor:
+    """Matrices of the same inputs, one below the other."""
+    first, *others = [as_tensor(matrix, dtype) for matrix in matrices]
+    return torch.cat([first, *others]) if others else first.contiguous()
