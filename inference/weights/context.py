@@ -67,7 +67,7 @@ def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBu
     reach = reach_of(text)
     if wanted is not None and reach is not None and wanted > reach:
         raise LoadError(f"context {wanted}: the model was made for at most {reach} tokens")
-    trained: int = getattr(text, "max_position_embeddings", None) or DEFAULT_CONTEXT
+    trained = _number(text, "max_position_embeddings") or DEFAULT_CONTEXT
     if budget is None:  # the cache is another program's
         return wanted or trained
     context = wanted or min(trained, budget.affordable)
@@ -92,7 +92,7 @@ def _announce(context: int, trained: int, budget: CacheBudget) -> None:
 
 def reach_of(text: PreTrainedConfig) -> int | None:
     """The most tokens that the configuration of a model of texts provides for; None if it does not say."""
-    trained: int | None = getattr(text, "max_position_embeddings", None)
+    trained = _number(text, "max_position_embeddings") or None
     rope: Any = getattr(text, "rope_parameters", None)
     if trained is None or not isinstance(rope, dict) or text.model_type.startswith("gemma3"):
         return trained
@@ -105,11 +105,18 @@ def reach_of(text: PreTrainedConfig) -> int | None:
 
 def numbers_per_token(text: PreTrainedConfig) -> int:
     """How many numbers a token's keys and values are, in the layers that keep the whole text; 0 if it is not said."""
-    kinds = getattr(text, "layer_types", None) or ()
-    layers = sum(kind != "sliding_attention" for kind in kinds) or _number(text, "num_hidden_layers")
-    heads = _number(text, "num_attention_heads") or 1
-    head_dim = _number(text, "head_dim") or _number(text, "hidden_size") // heads
-    return 2 * layers * head_dim * (_number(text, "num_key_value_heads") or heads)
+    count = _number(text, "num_hidden_layers")
+    layers = [text.per_layer_config[number] if text.is_heterogeneous else text for number in range(count)]
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * count
+    whole = [layer for layer, kind in zip(layers, kinds, strict=False) if kind != "sliding_attention"]
+    return sum(_numbers_of(layer) for layer in whole or layers)
+
+
+def _numbers_of(layer: PreTrainedConfig) -> int:
+    """The same of one layer."""
+    heads = _number(layer, "num_attention_heads") or 1
+    head_dim = _number(layer, "head_dim") or _number(layer, "hidden_size") // heads
+    return 2 * head_dim * (_number(layer, "num_key_value_heads") or heads)
 
 
 def _number(text: PreTrainedConfig, name: str) -> int:

@@ -90,6 +90,7 @@ class Folder(TextFiles):
             settings, _ = kind.get_config_dict(str(self._path), local_files_only=True)
             settings = {name: value for name, value in settings.items() if name not in NOT_TAKEN}
             config: PreTrainedConfig = kind.from_dict(settings | self._instead())
+            config.get_text_config()  # a model of several parts may have none, or two
         except Exception as error:
             raise BadFile(
                 self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"

@@ -131,12 +131,12 @@ def small_model(model_type: str, seed: int = 0, **settings: Any) -> PreTrainedMo
     Raises:
         NotTried: it cannot be made.
     """
+    config = small_config(model_type, **settings)
     try:
-        config = _small_config(CONFIG_MAPPING[model_type], settings)
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in _model(config).parameters())
-    except Exception as error:  # each architecture has rules of its own
-        raise NotTried((str(error).strip() or type(error).__name__).splitlines()[-1].strip()) from error
+    except Exception as error:
+        raise NotTried(_last_line(error)) from error
     if parameters > LARGEST:
         raise NotTried(f"its config cannot be made smaller than {parameters // 1_000_000} million parameters")
     with torch.random.fork_rng(devices=[]):
@@ -146,6 +146,22 @@ def small_model(model_type: str, seed: int = 0, **settings: Any) -> PreTrainedMo
         nn.Module.eval(model)
         _stir(model)
     return model
+
+
+def small_config(model_type: str, **settings: Any) -> PreTrainedConfig:
+    """The config of such a model.
+
+    Raises:
+        NotTried: it cannot be made.
+    """
+    try:
+        return _small_config(CONFIG_MAPPING[model_type], settings)
+    except Exception as error:  # each architecture has rules of its own
+        raise NotTried(_last_line(error)) from error
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _model(config: PreTrainedConfig) -> PreTrainedModel:
