@@ -40,7 +40,7 @@ from backends.wire import (
     common_settings,
 )
 from config import PREFIX, Config
-from interface.engine import Counters, EngineService, Tally
+from interface.engine import Counters, EngineService, StepEvents, Tally
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
 from interface.events import Event, Failed, Finished
 from interface.requests import GenerationRequest, SequenceId
@@ -326,7 +326,7 @@ class EngineHost:
 
     # --- What the engine says -----------------------------------------------------------------------------------------
 
-    def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def _deliver(self, events: StepEvents) -> None:
         """Send each worker its events of a step, in one message."""
         by_worker: dict[int, list[tuple[SequenceId, Event]]] = defaultdict(list)
         for sequence_id, event in events:

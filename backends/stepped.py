@@ -21,9 +21,9 @@ import anyio
 from anyio import to_thread
 
 from backends.threads import in_daemon_thread
-from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, Tokenized
+from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, StepEvents, Tokenized
 from interface.errors import EngineFailed, EngineUnavailable
-from interface.events import Event, Failed
+from interface.events import Failed
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
 
 log = logging.getLogger("engine")
@@ -40,9 +40,6 @@ no longer than the second. A step that computes keeps every core busy, so the lo
 later."""
 
 
-Events = Sequence[tuple[SequenceId, Event]]
-
-
 class SteppedService:
     """Carries the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
 
@@ -50,7 +47,7 @@ class SteppedService:
         self._engine = engine
         self._step_limit = step_limit
         self._step_began_at: float | None = None
-        self._handed: deque[Events] = deque()
+        self._handed: deque[StepEvents] = deque()
         """The events of steps, on their way from the worker thread to the loop."""
         self._is_called = False
         """Whether the loop has been called, and will take what is there."""
@@ -179,7 +176,7 @@ class SteppedService:
             if took > LONG_STEP:
                 self._has_sent.wait(HEAD_START)
 
-    def _hand_over(self, events: Events) -> None:
+    def _hand_over(self, events: StepEvents) -> None:
         """Bring a step's events to the loop, without waiting for it; on the worker thread."""
         self._handed.append(events)
         if self._is_called or self._loop.is_closed():
@@ -206,7 +203,7 @@ class SteppedService:
             self._deliver(self._handed.popleft())
         self._loop.call_soon(self._has_sent.set)  # after the streams that were just woken
 
-    def _deliver(self, events: Events) -> None:
+    def _deliver(self, events: StepEvents) -> None:
         try:
             self._on_events(events)
         except Exception as error:

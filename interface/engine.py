@@ -12,7 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 from interface.events import Event
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SequenceId
 
-Sink = Callable[[Sequence[tuple[SequenceId, Event]]], object]
+StepEvents = Sequence[tuple[SequenceId, Event]]
+"""What one step has made: of each sequence, one event or several in their order."""
+Sink = Callable[[StepEvents], object]
 """Takes the events of one step, for all the sequences submitted with it, in one call."""
 
 

@@ -20,10 +20,10 @@ import anyio
 from backends.load import load_service
 from backends.threads import in_daemon_thread
 from config import Config
-from interface.engine import Counters, EngineService, Lexicon, ModelInfo, SharedEngine, Tally, Tokenized
+from interface.engine import Counters, EngineService, Lexicon, ModelInfo, SharedEngine, StepEvents, Tally, Tokenized
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
-from interface.events import Event, Failed
-from interface.requests import GenerationRequest, Prompt, SequenceId
+from interface.events import Failed
+from interface.requests import GenerationRequest, Prompt
 from interface.vitals import Vitals
 from serving import shutdown
 from serving.connection import running_server
@@ -213,7 +213,7 @@ class Driver:
             raise self._status.unavailable()
         return self._engine
 
-    def _deliver(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def _deliver(self, events: StepEvents) -> None:
         """Bring a step's events to their generations."""
         for sequence_id, event in events:
             if generation := self._open.of(sequence_id):

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from interface.engine import Counters, Tally
-from interface.events import Event, Token
-from interface.requests import SequenceId
+from interface.engine import Counters, StepEvents, Tally
+from interface.events import Token
 from serving.request_log import RequestLog
 
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -94,7 +93,7 @@ class Metrics:
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
-    def step(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def step(self, events: StepEvents) -> None:
         """Count, for each of a step's tokens, the time since the token before."""
         self.inter_token.observe_all(
             [event.ms / 1e3 for _, event in events if type(event) is Token and not event.is_first]

@@ -16,7 +16,7 @@ from typing import TypeVar
 from backends.own_engine import load_engine
 from config import Config
 from inference.turns import Turns
-from interface.engine import Counters, EngineProtocol, Lexicon
+from interface.engine import Counters, EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
@@ -83,7 +83,7 @@ class Generation:
     def open_sequences(self) -> set[SequenceId]:
         return self._mailbox.open_sequences
 
-    def take(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def take(self, events: StepEvents) -> None:
         """The engine's sink; called on the stepping thread."""
         self._driver.count_step(events)
         if not self._is_closed:
@@ -176,7 +176,7 @@ class Driver:
                 self._engine.abort(sequence_id)
             self._turns.step()
 
-    def count_step(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def count_step(self, events: StepEvents) -> None:
         with self._counting:
             self._metrics.step(events)
 

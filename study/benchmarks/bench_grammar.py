@@ -16,7 +16,8 @@ import torch
 
 from config import BUNDLED_MODEL, Config
 from engine import Engine
-from interface.events import Event, Token
+from interface.engine import StepEvents
+from interface.events import Token
 from interface.requests import GenerationRequest, Grammar, SamplingParams, SequenceId, TextPrompt
 from study.common.client import percentile
 
@@ -33,7 +34,7 @@ def batch(engine: Engine, constrained: int) -> list[float]:
     """Processor seconds of each step of one batch, of which so many rows have a grammar."""
     started: set[SequenceId] = set()
 
-    def note(events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def note(events: StepEvents) -> None:
         started.update(number for number, event in events if isinstance(event, Token))
 
     params = SamplingParams(max_tokens=STEPS, temperature=0.7, seed=1, ignore_eos=True)

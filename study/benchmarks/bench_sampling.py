@@ -26,7 +26,8 @@ import torch
 
 from config import Config
 from engine import Engine
-from interface.events import Event, Token
+from interface.engine import StepEvents
+from interface.events import Token
 from interface.requests import GenerationRequest, Grammar, SequenceId, text_request
 from study.benchmarks.shapes import prompt, write_checkpoint
 from study.common.client import percentile
@@ -65,7 +66,7 @@ class Stopwatch:
         """Processor seconds of each step of one batch, a row for each of these settings."""
         started: set[SequenceId] = set()
 
-        def note(events: Sequence[tuple[SequenceId, Event]]) -> None:
+        def note(events: StepEvents) -> None:
             started.update(number for number, event in events if isinstance(event, Token))
 
         requests = [self._request(number, settings) for number, settings in enumerate(rows)]

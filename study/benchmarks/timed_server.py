@@ -16,8 +16,8 @@ from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
 from contract.answers import json_answer
-from interface.engine import EngineProtocol, EngineService
-from interface.events import Event, Token
+from interface.engine import EngineProtocol, EngineService, StepEvents
+from interface.events import Token
 from interface.requests import GenerationRequest, SequenceId
 from raw_asgi import create_app, respond
 from serving.driver import Driver
@@ -31,7 +31,7 @@ class TimedService(SteppedService):
         super().__init__(engine)
         self.step_ends: dict[SequenceId, deque[tuple[float, int]]] = defaultdict(deque)
 
-    def _hand_over(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def _hand_over(self, events: StepEvents) -> None:
         now = time.perf_counter()  # the step's last act is to hand its events over
         sequences = [sequence_id for sequence_id, event in events if isinstance(event, Token)]
         for sequence_id in sequences:

@@ -1,13 +1,12 @@
 """Steps are bounded, one forward each, and bring every running sequence one token further."""
 
-from collections.abc import Sequence
-
 import pytest
 from torch import Tensor
 
 from inference.cache.batch import Batch
 from inference.scheduling.prefill_budget import MIN_TOKENS
 from inference.scheduling.scheduler import Schedule
+from interface.engine import StepEvents
 from interface.events import Event, Finished, Token
 from interface.requests import SequenceId, text_request
 from tests.support.probes import LONG_PROMPT, spy_on_schedules, steps
@@ -113,7 +112,7 @@ def test_requests_are_admitted_first_come_first_served() -> None:
     engine, inbox = tiny_engine(max_streams=2, prefill_chunk=8), Inbox()
     order: list[SequenceId] = []
 
-    def sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def sink(events: StepEvents) -> None:
         order.extend(request_id for request_id, event in events if isinstance(event, Token) and event.is_first)
         inbox(events)
 
@@ -129,7 +128,7 @@ def test_a_sink_is_called_once_per_step_for_all_its_requests() -> None:
     calls: list[list[tuple[SequenceId, Event]]] = []
 
     class Sink:
-        def take(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+        def take(self, events: StepEvents) -> None:
             calls.append(list(events))
 
     sink = Sink()  # each `sink.take` is an object of its own, and yet they are one sink

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from engine import MAX_FAILED_STEPS, Engine
 from inference.scheduling.scheduler import Schedule
-from interface.engine import Counters
+from interface.engine import Counters, StepEvents
 from interface.errors import EngineFailed, PromptTooLong, QueueFull
-from interface.events import Event
-from interface.requests import SequenceId, text_request
+from interface.requests import text_request
 from tests.support.tiny_models import Inbox, byte_tokenizer, decode, reference, submit, tiny_engine
 
 PROMPTS = [f"prompt number {number}" + "!" * number for number in range(20)]
@@ -300,7 +299,7 @@ def test_the_sinks_of_others_are_called_on_the_thread_that_steps() -> None:
     engine = tiny_engine()
     threads: set[int] = set()
 
-    def sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def sink(events: StepEvents) -> None:
         threads.add(threading.get_ident())
 
     engine.submit(engine.encode([text_request(prompt="hello", max_tokens=3)]), sink)

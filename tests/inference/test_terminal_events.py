@@ -6,9 +6,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from engine import MAX_FAILED_STEPS, Engine
-from interface.engine import Counters
+from interface.engine import Counters, StepEvents
 from interface.errors import EngineFailed
-from interface.events import Event, Failed, Finished
+from interface.events import Failed, Finished
 from interface.requests import SequenceId, text_request
 from tests.support.probes import LONG_PROMPT, break_the_model, steps
 from tests.support.tiny_models import (
@@ -188,7 +188,7 @@ def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
 def test_a_sink_that_raises_loses_its_own_requests_only() -> None:
     engine, inbox = tiny_engine(), Inbox()
 
-    def broken_sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def broken_sink(events: StepEvents) -> None:
         raise RuntimeError("the reader has gone")
 
     engine.submit(engine.encode([text_request(prompt="hello", max_tokens=50)]), broken_sink)

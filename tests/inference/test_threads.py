@@ -1,14 +1,13 @@
 """Several threads use one engine at the same time."""
 
 import threading
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from inference.scheduling.scheduler import Schedule
-from interface.events import Event
-from interface.requests import SequenceId, text_request
+from interface.engine import StepEvents
+from interface.requests import text_request
 from tests.support.probes import spy_on_schedules
 from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, tiny_engine
 
@@ -73,7 +72,7 @@ def test_a_sink_may_wait_for_a_thread_that_uses_the_engine() -> None:
     engine = tiny_engine()
     answered: list[bool] = []
 
-    def sink(events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def sink(events: StepEvents) -> None:
         other = threading.Thread(target=engine.abort, args=(0,))
         other.start()
         other.join(20)

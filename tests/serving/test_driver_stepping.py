@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from backends.stepped import SteppedService
-from interface.engine import Sink
-from interface.events import Event, Finished, Token
+from interface.engine import Sink, StepEvents
+from interface.events import Finished, Token
 from interface.requests import EncodedRequest, SequenceId
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
@@ -30,7 +30,7 @@ class Watched(ScriptedEngine):
         self.wrapped: dict[Sink, Sink] = {}
 
     def submit(self, requests: Sequence[EncodedRequest], sink: Sink) -> None:
-        def watched(events: Sequence[tuple[SequenceId, Event]]) -> object:
+        def watched(events: StepEvents) -> object:
             self.handed_over.append([number for number, _ in events])
             return sink(events)
 

@@ -39,6 +39,7 @@ from transformers import (
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint
+from interface.engine import StepEvents
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import SequenceId, text_request
 from tests.support.own_copy import own_copy
@@ -260,7 +261,7 @@ class Inbox:
     def __init__(self) -> None:
         self.events: dict[SequenceId, list[Event]] = defaultdict(list)
 
-    def __call__(self, events: Sequence[tuple[SequenceId, Event]]) -> None:
+    def __call__(self, events: StepEvents) -> None:
         for request_id, event in events:
             self.events[request_id].append(event)
 
