@@ -17,7 +17,9 @@ import anyio
 Result = TypeVar("Result")
 
 
-async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
+async def in_daemon_thread(
+    function: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None, name: str = "work"
+) -> Result:
     """Call a function on a thread of its own; a cancel stops the waiting, not the thread.
 
     `limiter` counts the threads that run, those that are no longer waited for too.
@@ -39,7 +41,7 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
             limiter.release_on_behalf_of(outcome)
         has_ended.set()
 
-    thread = threading.Thread(target=run, name="work", daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=True)
     if limiter is not None:
         await limiter.acquire_on_behalf_of(outcome)
     try:
