@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,6 +287,12 @@ def test_a_page_asks_only_its_own_server(path: str) -> None:
     fetched += re.findall(r"""(?:fetch|import|url|EventSource|WebSocket|open)\(\s*["'`]?([^"'`)\s]+)""", page)
     fetched += re.findall(r"""(?:@import|from)\s+["']([^"']+)""", page)
     assert [url for url in fetched if re.match(r"(https?:|wss?:)?//", url)] == []
+
+
+def test_the_pages_with_one_request_at_a_time_have_the_same_instruments_in_them() -> None:
+    instruments = (Path(contract.__file__).parents[1] / "page" / "instruments.html").read_bytes()
+    assert [path for path in contract.PAGES if instruments in contract.page(path).body] == ["/", "/prompt"]
+    assert not any(b"<!-- include" in contract.page(path).body for path in contract.PAGES)
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
