@@ -55,6 +55,8 @@ class Dialect:
     """What every body says besides."""
     tokenizer: str | None = None
     """How its `/tokenize` is asked: "llama.cpp" or "vllm"; None if there is none."""
+    no_top_k: int = 0
+    """The `top_k` that is off."""
 
     def body_of(self, request: GenerationRequest) -> dict[str, Any]:
         """A request's parameters, without prompt, model and limit.
@@ -69,7 +71,7 @@ class Dialect:
                 continue
             if name not in self.fields:
                 raise UnsupportedFeature(f"{name}: the engine's server ({self.name}) does not have it.", name)
-            body[self.fields[name]] = _as_json(name, value)
+            body[self.fields[name]] = self._as_json(name, value)
         return body | self._grammar_of(request.grammar)
 
     def _grammar_of(self, grammar: Grammar | None) -> dict[str, Any]:
@@ -81,9 +83,10 @@ class Dialect:
             )
         return self.grammars[grammar.kind](grammar.source)
 
-
-def _as_json(name: str, value: Any) -> Any:
-    return {str(token_id): bias for token_id, bias in value.items()} if name == "logit_bias" else value
+    def _as_json(self, name: str, value: Any) -> Any:
+        if name == "logit_bias":
+            return {str(token_id): bias for token_id, bias in value.items()}
+        return self.no_top_k if name == "top_k" and value == 0 else value
 
 
 def _structured(kind: str, read: Callable[[str], Any] = str) -> Callable[[str], dict[str, Any]]:
@@ -118,6 +121,7 @@ SGLANG = Dialect(
         "regex": lambda source: {"regex": source},
     },
     {},
+    no_top_k=-1,
 )
 DIALECTS = {"llamacpp": LLAMA_CPP, "vllm": VLLM, "token-by-token": VLLM, "sglang": SGLANG}
 """By what a server says in `/v1/models` about who owns a model."""

@@ -164,9 +164,9 @@ async def test_llama_cpps_names_are_used_where_it_has_its_own(llama: FakeComplet
     assert said.items() <= llama.requests[0].items()
 
 
-def test_sglang_has_a_name_of_its_own_for_keeping_the_stop_string() -> None:
-    body = SGLANG.body_of(GenerationRequest(PROMPT, SamplingParams(include_stop_str_in_output=True, min_tokens=2)))
-    assert body == {"no_stop_trim": True, "min_tokens": 2}
+def test_sglang_has_words_of_its_own() -> None:
+    params = SamplingParams(include_stop_str_in_output=True, min_tokens=2, top_k=0)
+    assert SGLANG.body_of(GenerationRequest(PROMPT, params)) == {"no_stop_trim": True, "min_tokens": 2, "top_k": -1}
 
 
 @pytest.mark.anyio

@@ -15,6 +15,7 @@ import pytest
 
 from engine import Engine
 from interface.requests import ChatPrompt
+from study.chaos import shared_memory_of
 from study.common.launcher import Process, children_of, command_line_of
 from tests.vllm.conftest import started
 
@@ -139,27 +140,27 @@ def test_killing_a_busy_engine_process_ends_every_stream_with_an_error(model: Pa
 
 
 def test_killing_an_idle_engine_process_ends_the_server_which_leaves_nothing(model: Path) -> None:
-    shared = set(os.listdir("/dev/shm"))
     with started(model) as server:
         family = family_of(server.popen.pid)
+        shared = shared_memory_of_all(family)
         os.kill(engine_process(server), signal.SIGKILL)
         assert server.wait() == 70
         wait_for(lambda: not any(command_line_of(pid) for pid in family))
-        assert set(os.listdir("/dev/shm")) <= shared
+        assert not any(map(os.path.exists, shared))
 
 
 @pytest.mark.parametrize("end", [Process.terminate, Process.interrupt_all], ids=["SIGTERM", "Ctrl-C"])
 def test_ending_the_server_lets_streams_end_and_then_ends_vllm(model: Path, end: Callable[[Process], None]) -> None:
-    shared = set(os.listdir("/dev/shm"))
     with started(model, ENGINE_DRAIN=str(LIMIT)) as server, ThreadPoolExecutor() as threads:
         family = family_of(server.popen.pid)
+        shared = shared_memory_of_all(family)
         reading = threads.submit(last_event, server.port, endless("Tell") | {"max_tokens": 60})
         wait_for(lambda: health(server.port)["running"] == 1)
         end(server)
         assert reading.result(LIMIT)["completion_tokens"] == 60
         server.wait()
         wait_for(lambda: not any(command_line_of(pid) for pid in family))
-        assert set(os.listdir("/dev/shm")) <= shared
+        assert not any(map(os.path.exists, shared))
         assert "Traceback" not in server.log
 
 
@@ -205,6 +206,13 @@ def health(port: int) -> Any:
 def family_of(pid: int) -> list[int]:
     """A process and all that it has started, directly or not."""
     return [pid, *(one for child in children_of(pid) for one in family_of(child))]
+
+
+def shared_memory_of_all(family: list[int]) -> set[str]:
+    """The files in /dev/shm that these processes hold; there is some, or else this test would show nothing."""
+    found = set().union(*map(shared_memory_of, family))
+    assert found
+    return found
 
 
 def engine_process(server: Process) -> int:
