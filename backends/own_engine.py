@@ -1,6 +1,8 @@
 """Loads our own engine, for a service or for callers that step it themselves. No event loop here."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from config import Config
 from interface.engine import EngineProtocol
@@ -17,11 +19,27 @@ def load_engine(config: Config) -> EngineProtocol:
     """
     if config.backend != "own":  # for a driver that steps the engine itself
         raise LoadError(f"Expected ENGINE_BACKEND=own, the only engine that can be stepped here, got {config.backend}.")
-    from engine import Engine
+    with _without_collector():
+        from inference.early_compilers import compile_ahead
 
-    engine = Engine.load(config)
+        compile_ahead(config)
+        from engine import Engine
+
+        engine = Engine.load(config)
     # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
     # collector looks through, they would stop the whole process for a tenth of a second now and then.
     gc.collect()
     gc.freeze()
     return engine
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Loading makes hundreds of thousands of objects that stay; looking through them again and again takes a second."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -3,12 +3,12 @@
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from inference.decoders.native.build import CannotBuild, build
+from inference.decoders.native.sources import CHOOSER, CHOOSER_DEFINITIONS
 from inference.sampling import draw
 from inference.scheduling.sample_args import SampleArgs
 
@@ -16,7 +16,6 @@ log = logging.getLogger("engine")
 
 Chooser = Callable[[Tensor, Sequence[SampleArgs]], list[int | None]]
 """Returns a token id for each row of logits, None where the row is broken: `draw.choose`, or a `NativeChooser`."""
-SOURCE = Path(__file__).with_name("choose.cpp")
 
 
 class _Row(ctypes.Structure):
@@ -37,7 +36,7 @@ class NativeChooser:
     """
 
     def __init__(self, threads: int) -> None:
-        self._library = build(SOURCE, {"BF16": 0})
+        self._library = build(CHOOSER, CHOOSER_DEFINITIONS)
         self._library.choose.restype = None
         self._threads = threads
 

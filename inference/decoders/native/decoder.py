@@ -6,7 +6,6 @@ tensors, by the call.
 
 import ctypes
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,10 +16,9 @@ from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.build import build
 from inference.decoders.native.packing import BLOCK, PANEL, STRIP, Packer, padded
+from inference.decoders.native.sources import DECODER, decoder_definitions
 from inference.weights.llama import Layer, Llama
 from inference.weights.quantized import FORMATS
-
-SOURCE = Path(__file__).with_name("decoder.cpp")
 
 
 class NotNative(Exception):
@@ -39,13 +37,11 @@ def build_for(llama: Llama, formats: Collection[str]) -> ctypes.CDLL:
     sizes = llama.sizes
     if sizes.head_dim % STRIP:
         raise NotNative(f"heads of {sizes.head_dim} numbers; expected a multiple of {STRIP}")
-    definitions = {
-        "BF16": int(llama.dtype == torch.bfloat16),
-        "FORMATS": sum(1 << FORMATS[name].number for name in formats),
-        "HEAD_DIM": sizes.head_dim,
-        "GROUP": sizes.heads // sizes.kv_heads,
-    }
-    library = build(SOURCE, definitions)
+    numbers = [FORMATS[name].number for name in formats]
+    definitions = decoder_definitions(
+        llama.dtype == torch.bfloat16, numbers, sizes.head_dim, sizes.heads // sizes.kv_heads
+    )
+    library = build(DECODER, definitions)
     library.decoder_step.restype = None
     library.attends_in_pairs.restype = library.depends_on_rows.restype = ctypes.c_bool
     if formats:

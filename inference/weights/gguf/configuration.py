@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from inference.weights.config_numbers import check_numbers
 from inference.weights.gguf.architectures import MIXTURES, architecture_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.heads import head_sizes
 from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
 
@@ -40,17 +41,14 @@ def _common(file: GGUFFile) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise BadGGUF(file.path, "expected a tensor token_embd.weight of two dimensions")
-    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
-    head_dim = _head_dim(file, hidden, heads)
-    if file.count("attention.value_length", head_dim) != head_dim:
-        raise BadGGUF(file.path, "keys and values of different widths are not supported in GGUF")
+    heads, kv_heads, head_dim = head_sizes(file)
     return {
         "vocab_size": embedding.shape[0],
-        "hidden_size": hidden,
+        "hidden_size": file.count("embedding_length"),
         "intermediate_size": file.count("feed_forward_length"),
         "num_hidden_layers": file.count("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": file.count("attention.head_count_kv", heads),
+        "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
         "rms_norm_eps": file.get(f"{prefix}.attention.layer_norm_rms_epsilon", float),
         "max_position_embeddings": file.count("context_length"),
@@ -60,18 +58,6 @@ def _common(file: GGUFFile) -> dict[str, Any]:
         "eos_token_id": file.get("tokenizer.ggml.eos_token_id", int, -1) if _has(file, "eos") else None,
         "pad_token_id": None,  # it would make a row of the embedding special, and serving pads nothing
     }
-
-
-def _head_dim(file: GGUFFile, hidden: int, heads: int) -> int:
-    """Files of Llama and Mistral whose heads are not hidden / heads wide may say so as the rotated width alone."""
-    default = max(1, hidden // heads)
-    rotated = file.count("rope.dimension_count", default)
-    if file.architecture == "phi3":
-        return file.count("attention.key_length", default)
-    head_dim = file.count("attention.key_length", rotated)
-    if rotated != head_dim and f"{file.architecture}.rope.dimension_count" in file.metadata:
-        raise BadGGUF(file.path, f"heads of {head_dim} of which {rotated} are rotated are not supported in GGUF")
-    return head_dim
 
 
 def _has(file: GGUFFile, token: str) -> bool:

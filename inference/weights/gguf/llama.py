@@ -11,12 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from inference.weights.gguf.file import PLAIN, GGUFFile
+from inference.weights.gguf.heads import LLAMAS
 from inference.weights.gguf.weights import Weight, model_weights
 from inference.weights.llama import Layer, Llama, NotLlama, Sizes
 from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix
 from inference.weights.rotary import angles
-
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama:
@@ -52,8 +51,8 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
 
 
 def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -> None:
-    if file.architecture not in ARCHITECTURES:
-        raise NotLlama(f"architecture {file.architecture} is none of {', '.join(ARCHITECTURES)}")
+    if file.architecture not in LLAMAS:
+        raise NotLlama(f"architecture {file.architecture} is none of {', '.join(LLAMAS)}")
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if window is not None and window < context:
         raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")

@@ -1,0 +1,42 @@
+"""Starts a model's compilers before the libraries are imported, so that both take their time at once.
+
+What to compile is read from a GGUF file's header. It is a guess: the decoder compiles what it needs itself if it needs
+something else, and what is wrong with a file is said when it is loaded.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+from config import Config
+from inference.decoders.native import sources
+from inference.decoders.native.build import begin
+from interface.errors import LoadError
+
+
+def compile_ahead(config: Config) -> None:
+    """Start what compiling the model that `config` names will take, and do not wait for it."""
+    if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
+        return
+    begin(sources.CHOOSER, sources.CHOOSER_DEFINITIONS)
+    path = Path(config.model)
+    if path.is_file() and config.quantize is None:
+        with suppress(LoadError, OSError):
+            if (definitions := _definitions(path, config.dtype)) is not None:
+                begin(sources.DECODER, definitions)
+
+
+def _definitions(path: Path, dtype: str) -> dict[str, int] | None:
+    """The decoder's macros for a GGUF file; None where there will be no such decoder."""
+    from inference.weights.gguf.file import GGUFFile, is_gguf
+    from inference.weights.gguf.heads import LLAMAS, head_sizes
+    from inference.weights.quantized import FORMATS
+
+    if not is_gguf(path):
+        return None
+    file = GGUFFile.open(path)
+    kinds = {blocks.kind.name for blocks in file.tensors.values()}
+    formats = [FORMATS[kind].number for kind in kinds if kind in FORMATS]
+    if file.architecture not in LLAMAS or not formats or dtype not in ("auto", "bfloat16", "float32"):
+        return None
+    heads, kv_heads, head_dim = head_sizes(file)
+    return sources.decoder_definitions(dtype != "float32", formats, head_dim, heads // kv_heads)

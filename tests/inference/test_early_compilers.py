@@ -1,0 +1,95 @@
+"""What a GGUF model needs compiled is known before the libraries are there, and compiled once."""
+
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from config import Config
+from inference import early_compilers
+from inference.decoders.native import build, decoder, sources
+from inference.early_compilers import compile_ahead
+from inference.weights.checkpoint import load_checkpoint
+from inference.weights.llama import Llama
+from tests.support.compilers import needs_compiler
+from tests.support.smollm2 import smollm2_file
+
+Wanted = tuple[Path, Mapping[str, int]]
+
+
+class Asked(Exception):
+    """In place of a compiler: what it was asked for."""
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
+    wanted: list[Wanted] = []
+    monkeypatch.setattr(early_compilers, "begin", lambda source, definitions: wanted.append((source, definitions)))
+    return wanted
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
+    dtype: str, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(model=str(smollm2_file()), compile=True, dtype=dtype, context=64, device="cpu")
+    compile_ahead(config)
+
+    def ask(source: Path, definitions: Mapping[str, int]) -> None:
+        begun.append((source, definitions))
+        raise Asked
+
+    monkeypatch.setattr(decoder, "build", ask)
+    model = load_checkpoint(config).model
+    assert isinstance(model, Llama)
+    with pytest.raises(Asked):
+        decoder.build_for(model, model.formats)
+    assert begun == [(sources.CHOOSER, sources.CHOOSER_DEFINITIONS), begun[2], begun[2]]
+
+
+@pytest.mark.parametrize("settings", [{"compile": False}, {"device": "cuda"}])
+def test_nothing_is_compiled_for_a_model_that_will_not_need_it(
+    settings: dict[str, bool | str], begun: list[Wanted]
+) -> None:
+    compile_ahead(Config(**{"model": str(smollm2_file()), "compile": True, **settings}))  # type: ignore[arg-type]
+    assert begun == []
+
+
+def test_what_is_wrong_with_a_file_is_left_to_its_loading(begun: list[Wanted], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(smollm2_file().read_bytes()[:2000])
+    compile_ahead(Config(model=str(broken), compile=True, device="cpu"))
+    assert [source for source, _ in begun] == [sources.CHOOSER]
+
+
+@needs_compiler
+def test_a_library_that_has_begun_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "answer.cpp"
+    source.write_text('extern "C" int answer() { return ANSWER; }')
+    compilers: list[str] = []
+    compile = subprocess.run
+    lock = threading.Lock()
+
+    def run(command: list[str], **settings: object) -> object:
+        with lock:
+            compilers.append(command[0])
+        return compile(command, **settings)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for _ in range(2):
+        build.begin(source, {"ANSWER": 42})
+    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    assert len(compilers) == 1
+    assert build.build(source, {"ANSWER": 7}).answer() == 7
+    assert len(compilers) == 2
+
+
+def test_what_went_wrong_ahead_is_said_when_the_library_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.begin(tmp_path / "answer.cpp", {})
+    with pytest.raises(build.CannotBuild, match="no-such-compiler"):
+        build.build(tmp_path / "answer.cpp", {})
