@@ -11,7 +11,7 @@ from config import Config
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
-from study.benchmarks.shapes import bytes_per_step, prompt, tokenizer, write_checkpoint
+from study.benchmarks.shapes import bytes_per_cached_token, bytes_per_step, prompt, tokenizer, write_checkpoint
 
 
 @pytest.mark.parametrize("tokens", [1, 75, 1500])
@@ -27,7 +27,11 @@ def test_a_step_reads_each_shape_s_weights_once() -> None:
     assert bytes_per_step("1.1B") == pytest.approx(2.07e9, rel=0.01)
 
 
-@pytest.mark.timeout(150)  # it starts a real server
+def test_a_step_reads_the_keys_and_values_of_each_layer() -> None:
+    assert bytes_per_cached_token("135M") == 30 * 3 * 64 * 2 * 2
+
+
+@pytest.mark.timeout(400)  # it starts a real server
 def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = ["--no-scenes", "--sampling", "--shared-prefix"]
     bench_engine.main(["--shape", "tiny", "--streams", "1,2", "--rounds", "1", *scenes, "--results", str(tmp_path)])
@@ -44,7 +48,7 @@ def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.Cap
     assert drawn.tag.endswith("svg")
 
 
-@pytest.mark.timeout(200)  # it starts two real servers
+@pytest.mark.timeout(400)  # it starts two real servers
 def test_a_gguf_file_is_measured_on_our_server_and_on_a_peer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
