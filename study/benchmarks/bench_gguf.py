@@ -41,6 +41,12 @@ def words_of(file: GGUFFile) -> list[str]:
     return [word for word in found if word.isascii() and len(word) > 2]
 
 
+def prompt_of(words: Sequence[str], file: GGUFFile) -> str:
+    """A text with a token for each word. Vocabularies of SentencePiece put a space before the first themselves."""
+    begins_with_space = file.get("tokenizer.ggml.model", str) == "llama"
+    return " " * (not begins_with_space) + " ".join(words)
+
+
 def bytes_per_step(file: GGUFFile) -> int:
     """Bytes of weights that a decode step reads: all, but of an embedding that is not the head the rows looked up."""
     sizes = {name: blocks.data.size for name, blocks in file.tensors.items()}
@@ -54,7 +60,7 @@ def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row
     most = max(options.streams)
 
     def prompts(count: int) -> list[str]:
-        return [" " + " ".join(draw.choices(vocabulary, k=PROMPT_TOKENS)) for _ in range(count)]
+        return [prompt_of(draw.choices(vocabulary, k=PROMPT_TOKENS), file) for _ in range(count)]
 
     with ExitStack() as stack:
         settings = _settings(options, most)

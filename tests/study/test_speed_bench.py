@@ -76,10 +76,11 @@ def test_a_gguf_file_is_measured_on_our_server_and_on_a_peer(
 def test_a_gguf_prompt_is_made_of_words_that_are_one_token_each(tmp_path: Path) -> None:
     file = tmp_path / "tiny.gguf"
     gguf_checkpoint.write(write_checkpoint("tiny", tmp_path / "tiny"), file, "Q8_0")
-    words = bench_gguf.words_of(GGUFFile.open(file))
+    opened = GGUFFile.open(file)
+    words = bench_gguf.words_of(opened)
     assert len(words) > 100
     tokenizer = load_checkpoint(Config(model=str(file), device="cpu")).tokenizer
-    assert len(tokenizer(" " + " ".join(words[:75]), add_special_tokens=False)["input_ids"]) == 75
+    assert len(tokenizer(bench_gguf.prompt_of(words[:75], opened), add_special_tokens=False)["input_ids"]) == 75
 
 
 def test_half_of_the_texts_to_guess_from_repeat_their_prompt_and_need_a_model_that_can() -> None:
