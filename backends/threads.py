@@ -6,21 +6,35 @@ That is right for a step, which is short; but tokenizing a megabyte takes a seco
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import ClassVar, TypeVar
 
 import anyio
 
 Result = TypeVar("Result")
 
 
-async def in_daemon_thread(
-    function: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None, name: str = "work"
-) -> Result:
-    """Call a function on a thread of its own; a cancel stops the waiting, not the thread.
+class Worker:
+    """A thread that waits for the next thing to do: to start one would hold the loop up until it runs."""
+
+    idle: ClassVar["deque[Worker]"] = deque()
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._work, name="work", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            self.queue.get()()
+
+
+async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
+    """Call a function on a daemon thread; a cancel stops the waiting, not the thread.
 
     `limiter` counts the threads that run, those that are no longer waited for too.
     """
@@ -33,6 +47,7 @@ async def in_daemon_thread(
             outcome.set_result(context.run(function))
         except BaseException as error:
             outcome.set_exception(error)
+        Worker.idle.append(worker)  # before the loop hears of it, and has something else to do
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(end)
 
@@ -41,13 +56,13 @@ async def in_daemon_thread(
             limiter.release_on_behalf_of(outcome)
         has_ended.set()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
     if limiter is not None:
         await limiter.acquire_on_behalf_of(outcome)
     try:
-        thread.start()
+        worker = Worker.idle.pop() if Worker.idle else Worker()
     except RuntimeError:  # the system gives no more threads
         end()
         raise
+    worker.queue.put(run)
     await has_ended.wait()
     return outcome.result()

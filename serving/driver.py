@@ -181,7 +181,7 @@ class Driver:
             await self._is_loaded.wait()
 
     async def _load_and_start(self) -> None:
-        engine = await in_daemon_thread(lambda: self._status.load(self._load), name="load")
+        engine = await in_daemon_thread(lambda: self._status.load(self._load))
         if engine is None or not await self._start(engine):
             self._ending.after_failed_load()
             return

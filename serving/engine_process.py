@@ -135,7 +135,7 @@ async def _load_and_start(host: EngineHost, config: Config, load: Callable[[Conf
     log.info("Loading %s …", config.model)
     began = time.perf_counter()
     try:
-        await host.start(await in_daemon_thread(lambda: load(config), name="load"))
+        await host.start(await in_daemon_thread(lambda: load(config)))
     except LoadError as error:
         log.error("The model could not be loaded: %s", error)
         return CANNOT_LOAD

@@ -7,8 +7,9 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from backends.threads import in_daemon_thread
+from backends.threads import Worker, in_daemon_thread
 from tests.support.asgi_client import PATIENCE, until
+from tests.support.serving import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -75,19 +76,14 @@ async def test_a_task_that_is_cancelled_before_its_turn_leaves_nothing_behind() 
 
 def test_a_thread_that_outlives_its_loop_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
     held = Held()
-    threads: list[threading.Thread] = []
-
-    def work() -> str:
-        threads.append(threading.current_thread())
-        return held()
+    before = len(Worker.idle)
 
     async def leave_it() -> None:
         with anyio.move_on_after(0.01):
-            await in_daemon_thread(work)
+            await in_daemon_thread(held)
         await until(held.began.is_set)
 
     asyncio.run(leave_it())
     held.may_return.set()
-    threads[0].join(PATIENCE)
-    assert not threads[0].is_alive()
+    wait_until(lambda: len(Worker.idle) >= max(before, 1))
     assert capfd.readouterr().err == ""
