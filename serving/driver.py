@@ -100,6 +100,7 @@ class Driver:
         if self.config.socket is not None:
             shutdown.end_with_parent()
         self._ending.begin()
+        self._status.begin()  # here and not on the thread that loads, which may begin later than the first request
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watched, self._load_and_start)

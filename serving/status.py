@@ -56,10 +56,13 @@ class EngineStatus:
         )
         return Vitals(self.text, self.has_failed, state.model, counters, partial(metrics.text, state, others))
 
+    def begin(self) -> None:
+        """An engine is about to be loaded."""
+        self._text = "loading"
+
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
         set_up_logging(self._config.log_format)
-        self._text = "loading"
         log.info("Loading %s …", self.models[0])
         self._began_at = time.perf_counter()
         try:

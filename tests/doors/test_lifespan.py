@@ -36,6 +36,16 @@ class Loading:
         return self.outcome
 
 
+async def test_the_status_is_loading_before_the_thread_that_loads_has_begun() -> None:
+    loading = Loading(SteppedService(ScriptedEngine()))
+    driver = Driver(Config(), loading)
+    async with driver.running():
+        assert not loading.has_begun.is_set()
+        assert driver.status == "loading"
+        loading.may_end.set()
+        await until(lambda: driver.status == "ok")
+
+
 async def test_startup_is_complete_while_the_engine_still_loads(door: Door) -> None:
     engine = ScriptedEngine()
     loading = Loading(SteppedService(engine))
