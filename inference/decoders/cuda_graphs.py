@@ -24,14 +24,36 @@ WARM_UPS = 3
 Work = Callable[[], Tensor]
 
 
-class GraphedDecoder:
-    """A decoder whose steps without prefill are replayed.
+class Replaying:
+    """A decoder whose steps without prefill are replayed."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    @property
+    def name(self) -> str:
+        return f"{self._decoder.name}, decode steps as CUDA graphs"
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
+        return self._decoder.forward(batch) if batch.segments else self._replay(batch)
+
+    def compile(self, try_out: TryOut) -> None:
+        """Do nothing: the graphs, which are what compiling means here, exist already."""
+
+    def _replay(self, batch: Batch) -> Tensor:
+        """The logits of a batch without prefill."""
+        raise NotImplementedError
+
+
+class GraphedDecoder(Replaying):
+    """Steps laid out with a row for every slot; see above.
 
     `capture` turns a function into its replay. It is a `Capture`, except in tests without a GPU.
     """
 
     def __init__(self, decoder: Decoder, cache: KVCache, device: torch.device, capture: Callable[[Work], Work]) -> None:
-        self._decoder = decoder
+        super().__init__(decoder)
         self._cache = cache
         self._spare = cache.row_length - 1
         self._token_ids = torch.zeros(1, cache.slots, dtype=torch.int64, device=device)
@@ -40,14 +62,7 @@ class GraphedDecoder:
         self._slots = torch.arange(cache.slots, device=device)
         self._replays = {length: capture(self._work(length)) for length in self._lengths()}
 
-    @property
-    def name(self) -> str:
-        return f"{self._decoder.name}, decode steps as CUDA graphs"
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
-        if batch.segments:
-            return self._decoder.forward(batch)
+    def _replay(self, batch: Batch) -> Tensor:
         longest = max(run.length for run in batch.runs)
         self._token_ids[0].index_copy_(0, batch.slots, batch.token_ids[0])
         self._positions[0].index_copy_(0, batch.slots, batch.positions[0])
@@ -55,9 +70,6 @@ class GraphedDecoder:
         self._cache_positions.index_copy_(0, batch.slots, batch.cache_positions)
         logits = self._replays[min(length for length in self._replays if length >= longest)]()
         return logits[batch.slots[batch.sampled]]
-
-    def compile(self, try_out: TryOut) -> None:
-        """Do nothing: the graphs, which are what compiling means here, exist already."""
 
     def _lengths(self) -> list[int]:
         """Powers of two, and the whole cache: no step reads more than twice what it needs."""

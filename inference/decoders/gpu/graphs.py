@@ -12,46 +12,34 @@ import torch
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.decoders.decoder import TryOut
-
-Work = Callable[[], Tensor]
+from inference.decoders.cuda_graphs import Replaying, Work
+from inference.decoders.decoder import Decoder
 
 NO_SLOT = -1
 
 
 @runtime_checkable
-class Steps(Protocol):
+class Steps(Decoder, Protocol):
     """What `GraphedSteps` replays: `KernelDecoder`."""
-
-    @property
-    def name(self) -> str: ...
-
-    def forward(self, batch: Batch) -> Tensor: ...
 
     def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor: ...
 
     def most_likely(self, logits: Tensor) -> Tensor: ...
 
 
-class GraphedSteps:
-    """A decoder whose steps without prefill are replayed. `capture` turns a function into its replay."""
+class GraphedSteps(Replaying):
+    """Steps of as many rows as there are, or a few more. `capture` turns a function into its replay."""
 
     def __init__(self, decoder: Steps, slots: int, device: torch.device, capture: Callable[[Work], Work]) -> None:
-        self._decoder = decoder
+        super().__init__(decoder)
+        self._steps = decoder
         self._inputs = torch.zeros(3, slots, dtype=torch.int64, device=device)  # tokens, positions, slots
         self._inputs[2] = NO_SLOT
         self._order = self._inputs[2, :0]  # the last step's rows in the order of its logits
         self._rows = 0
         self._replays = {rows: capture(self._work(rows)) for rows in reversed(row_counts(slots))}
 
-    @property
-    def name(self) -> str:
-        return f"{self._decoder.name}, decode steps as CUDA graphs"
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
-        if batch.segments:
-            return self._decoder.forward(batch)
+    def _replay(self, batch: Batch) -> Tensor:
         count = len(batch.slots)
         self._rows = min(rows for rows in self._replays if rows >= count)
         self._inputs[0, :count] = batch.token_ids[0]
@@ -74,16 +62,13 @@ class GraphedSteps:
 
     def most_likely(self, logits: Tensor) -> Tensor:
         """The token of each row's largest logit, -1 where the row is broken: a greedy choice."""
-        return self._decoder.most_likely(logits)
-
-    def compile(self, try_out: TryOut) -> None:
-        """Do nothing: the graphs, which are what compiling means here, exist already."""
+        return self._steps.most_likely(logits)
 
     def _work(self, rows: int) -> Work:
         token_ids, positions, slots = self._inputs[:, :rows]
 
         def work() -> Tensor:
-            logits = self._decoder.step(token_ids, positions, slots)
+            logits = self._steps.step(token_ids, positions, slots)
             positions.add_(1)
             return logits
 

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.weights.gguf.parts import all_parts
-from inference.weights.safetensors_header import refuse_pointer
-from interface.errors import LoadError
+from inference.weights.safetensors_header import BadFile, refuse_pointer
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -40,11 +39,8 @@ STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
 
-class BadGGUF(LoadError):
-    """The file is damaged, or holds something that this reader does not know. The message begins with its path."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+class BadGGUF(BadFile):
+    """The file is damaged, or holds something that this reader does not know."""
 
 
 @dataclass(frozen=True, slots=True)
