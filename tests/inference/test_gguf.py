@@ -31,10 +31,10 @@ from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.gguf.file import KINDS, Blocks, GGUFFile
 from interface.errors import LoadError
+from tests.support import tiny_models
 from tests.support.gguf_files import random_blocks, same_weights, write_gguf
 from tests.support.tiny_models import (
-    CONTEXT,
-    VOCABULARY,
+    NO_ENDS,
     WINDOW,
     bpe_tokenizer,
     model_of,
@@ -42,20 +42,8 @@ from tests.support.tiny_models import (
     transformers_model,
 )
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-    "tie_word_embeddings": False,
-}
+SIZES = {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": False}
+SHAPE: dict[str, Any] = tiny_models.SHAPE | NO_ENDS | SIZES
 TIED: dict[str, Any] = SHAPE | {"tie_word_embeddings": True, "head_dim": 16}
 WIDE: dict[str, Any] = {"head_dim": 16}
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}

@@ -12,23 +12,12 @@ from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.keys import KNOWN
 from interface.errors import LoadError
+from tests.support import tiny_models
 from tests.support.gguf_files import write_gguf
-from tests.support.tiny_models import CONTEXT, VOCABULARY, WINDOW, bpe_tokenizer, model_of, reference_output
+from tests.support.tiny_models import CONTEXT, NO_ENDS, WINDOW, bpe_tokenizer, model_of, reference_output
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 64,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
+SIZES = {"num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64}
+SHAPE: dict[str, Any] = tiny_models.SHAPE | NO_ENDS | SIZES
 LOCAL, EVERYWHERE = ({"rope_type": "default", "rope_theta": theta} for theta in (200.0, 1_000_000.0))
 GEMMA3: dict[str, Any] = SHAPE | {"query_pre_attn_scalar": 16, "sliding_window": WINDOW}
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}

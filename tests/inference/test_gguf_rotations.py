@@ -15,23 +15,12 @@ from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.tokenizer import make_tokenizer
 from interface.errors import LoadError
+from tests.support import tiny_models
 from tests.support.gguf_files import write_gguf
-from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output, transformers_model
+from tests.support.tiny_models import CONTEXT, NO_ENDS, bpe_tokenizer, model_of, reference_output, transformers_model
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-    "tie_word_embeddings": False,
-}
+SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2, "intermediate_size": 64}
+SHAPE: dict[str, Any] = tiny_models.SHAPE | NO_ENDS | SIZES | {"tie_word_embeddings": False}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500_000.0,

@@ -54,7 +54,7 @@ CONTEXT = 160
 WINDOW = 8
 """The sliding windows' length, shorter than the prompts that are to notice it."""
 
-_SHAPE: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -64,25 +64,22 @@ _SHAPE: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 _EVERY_OTHER = ["sliding_attention", "full_attention", "sliding_attention"]
-_PLAIN: dict[str, Any] = {
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-    "tie_word_embeddings": False,  # a random model that has them tied repeats its last token for ever
-}
+NO_ENDS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+# A random model whose embeddings are tied repeats its last token for ever.
+_PLAIN: dict[str, Any] = NO_ENDS | {"tie_word_embeddings": False}
 _GPT2_SHAPE: dict[str, Any] = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4}
-_GEMMA_SHAPE: dict[str, Any] = {**_SHAPE, "num_key_value_heads": 2, "head_dim": 16}
+_GEMMA_SHAPE: dict[str, Any] = {**SHAPE, "num_key_value_heads": 2, "head_dim": 16}
 
 CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "gpt2": lambda: GPT2Config(**_GPT2_SHAPE, **_PLAIN, n_positions=CONTEXT, initializer_range=0.2),
-    "qwen3": lambda: Qwen3Config(**_SHAPE, **_PLAIN, num_key_value_heads=2, head_dim=16),
-    "gemma": lambda: GemmaConfig(**_SHAPE, **_PLAIN, num_key_value_heads=1, head_dim=16),
-    "llama": lambda: LlamaConfig(**_SHAPE, **_PLAIN, num_key_value_heads=2),
+    "qwen3": lambda: Qwen3Config(**SHAPE, **_PLAIN, num_key_value_heads=2, head_dim=16),
+    "gemma": lambda: GemmaConfig(**SHAPE, **_PLAIN, num_key_value_heads=1, head_dim=16),
+    "llama": lambda: LlamaConfig(**SHAPE, **_PLAIN, num_key_value_heads=2),
     "gemma2": lambda: Gemma2Config(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW),
     "gemma3": lambda: Gemma3TextConfig(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW, layer_types=_EVERY_OTHER),
-    "mistral": lambda: MistralConfig(**_SHAPE, **_PLAIN, num_key_value_heads=2, sliding_window=WINDOW),
+    "mistral": lambda: MistralConfig(**SHAPE, **_PLAIN, num_key_value_heads=2, sliding_window=WINDOW),
     "qwen2_moe": lambda: Qwen2MoeConfig(
-        **_SHAPE,
+        **SHAPE,
         **_PLAIN,
         num_key_value_heads=2,
         moe_intermediate_size=16,
