@@ -12,7 +12,7 @@ from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, PATIENCE
 from tests.support.http_client import Connection
-from tests.support.serving import Door, by_hand, on_a_socket, wait_until
+from tests.support.serving import Door, by_hand, kept_busy, on_a_socket, wait_until
 
 PROTOCOLS = ["h11", "httptools", SlicedH11]
 both_protocols = pytest.mark.parametrize("http", PROTOCOLS)
@@ -99,11 +99,7 @@ def test_a_body_that_drips_is_given_up_too(door: Door) -> None:
 
 def test_a_request_on_a_connection_beyond_the_limit_is_told_to_come_back(door: Door) -> None:
     with on_a_socket(door, config=Config(max_connections=3)) as service, contextlib.ExitStack() as stack:
-        service.engine.hold()
-        connections = [stack.enter_context(Connection(service.port)) for _ in range(3)]
-        for connection in connections:
-            connection.send_generate("hello", stream=False)
-        wait_until(lambda: service.engine.counters().running == 3)
+        connections = kept_busy(service, stack, 3)
         with Connection(service.port) as another:
             refused = another.request("GET", "/docs")
         assert refused.status == 503

@@ -10,7 +10,7 @@ import pytest
 
 from config import Config
 from tests.support.http_client import Connection
-from tests.support.serving import Door, on_a_socket, wait_until
+from tests.support.serving import Door, kept_busy, on_a_socket, wait_until
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
@@ -65,11 +65,7 @@ def test_half_a_head_is_waited_for(door: Door, server: str) -> None:
 def test_requests_beyond_the_limit_of_connections_are_told_to_come_back(door: Door, server: str) -> None:
     config = Config(max_connections=3)
     with on_a_socket(door, config=config, server=server) as service, contextlib.ExitStack() as stack:
-        service.engine.hold()
-        connections = [stack.enter_context(Connection(service.port)) for _ in range(3)]
-        for connection in connections:
-            connection.send_generate("hello", stream=False)
-        wait_until(lambda: service.engine.counters().running == 3)
+        connections = kept_busy(service, stack, 3)
         with Connection(service.port) as another:
             refused = another.request("GET", "/docs")
         assert (refused.status, "retry-after" in refused.headers) == (503, True)

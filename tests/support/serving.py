@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from serving.driver import Driver
 from study.common.engine import ScriptedEngine
 from study.common.launcher import running
 from tests.support.asgi_client import PATIENCE, Client, lifespan, until
+from tests.support.http_client import Connection
 from tests.support.servers import SERVERS
 
 DOORS = ("app", "raw_asgi")
@@ -84,6 +85,16 @@ def on_a_socket(
             yield service
         finally:
             service.engine.release()  # a step that is held would hold up the end
+
+
+def kept_busy(service: Service, stack: ExitStack, count: int) -> list[Connection]:
+    """So many connections, each with a request that runs until the engine is released."""
+    service.engine.hold()
+    connections = [stack.enter_context(Connection(service.port)) for _ in range(count)]
+    for connection in connections:
+        connection.send_generate("hello", stream=False)
+    wait_until(lambda: service.engine.counters().running == count)
+    return connections
 
 
 in_a_process = partial(running, end_limit=0)
