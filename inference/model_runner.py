@@ -99,7 +99,12 @@ class ModelRunner:
         """
         logits = None if self._ahead is None else self._ahead.take(schedule)
         if logits is None:
-            logits = self._compute(schedule)
+            try:
+                logits = self._compute(schedule)
+            except Exception:
+                for sequence in schedule.sequences:
+                    self._cache.distrust(_slot(sequence))
+                raise
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1
         for chunk in schedule.chunks:

@@ -143,12 +143,23 @@ class KVCache:
         written, self._written[slot] = self._written[slot], last
         return Stale(slot, first, written) if first < written else None
 
+    def distrust(self, slot: int) -> None:
+        """Note that a step has failed that was to write to a slot: anything may lie there."""
+        self._written[slot] = self.row_length
+
     def copy(self, source: int, target: int, length: int) -> None:
-        """Make a slot hold the first `length` positions of another one, in every layer, and nothing else."""
+        """Make a slot hold the first `length` positions of another one, in every layer.
+
+        What lies behind them is cleared: now, or, where slots are filled head after head, by the next step.
+        """
+        if self.is_head_major:
+            columns = -(-length // BLOCK) * BLOCK
+            for layer in self.layers.values():
+                self._copy_heads(layer, source, target, columns)
+            copied = min(columns, self._written[source])
+            self._written[target] = max(length, copied, self._written[target])
+            return
         for layer in self.layers.values():
-            if self.is_head_major:
-                self._copy_heads(layer, source, target, -(-length // BLOCK) * BLOCK)
-                continue
             # A ring is copied as it lies, with what follows.
             is_ring = layer.window is not None
             columns = layer.kept if is_ring else length

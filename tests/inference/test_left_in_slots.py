@@ -57,6 +57,26 @@ def test_nan_in_a_slot_does_not_reach_the_neighbours(architecture: str) -> None:
         assert inbox.token_ids(request_id) == reference(architecture, prompt, LENGTH), prompt
 
 
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_what_a_failed_step_left_uncleared_does_not_reach_the_slots_next_request(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, inbox = poisonable_engine(architecture, max_streams=1), Inbox()
+    submit(engine, inbox, "n" * 20 + POISON * 60, max_tokens=20, temperature=0)
+    run_until_idle(engine)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._runner._decoder, "forward", _raise)
+        submit(engine, inbox, "ab?", max_tokens=LENGTH, temperature=0)
+        run_until_idle(engine)
+    probe = submit(engine, inbox, "xx?", max_tokens=LENGTH, temperature=0)
+    run_until_idle(engine)
+    assert inbox.token_ids(probe) == reference(architecture, "xx?", LENGTH)
+
+
+def _raise(batch: object) -> None:
+    raise RuntimeError("the step is to fail")
+
+
 def test_a_slot_knows_what_lies_behind_a_new_beginning() -> None:
     cache = KVCache(slots=2, context=100)
     assert cache.take(0, 0, 40) is None, "nothing was there"

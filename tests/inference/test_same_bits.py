@@ -144,3 +144,22 @@ def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
     assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [31, 1]), []), expected)
     pieces = [(slot, 0, len(TEXT)), (slot, len(TEXT) - 1, len(TEXT)), (slot, len(TEXT), len(TEXT) + 1)]
     assert cache.are_finite(pieces) == [True, True, False]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_number(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform.machine() == "x86_64":
+        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+    expected, (_, cache) = logits_alone(name), decoder_of(name)
+    source, target, length = 5, 6, 34
+    logits_among(name, source, 0, [length], [])
+    for slot, first in ((source, length), (target, 0)):
+        for layer in cache.layers.values():
+            kv_heads, head_dim = layer.stored[1].shape[2:]
+            values = layer.stored[1][slot].view(kv_heads, -1, 2 * head_dim)  # in pairs of positions
+            values[:, first // 2 :] = float("nan")
+        cache.take(slot, first, CONTEXT)
+    cache.copy(source, target, length)
+    assert torch.equal(logits_among(name, target, length, cut(len(TEXT) - length, [1, 1, 9]), []), expected[length:])
