@@ -1,23 +1,27 @@
 """What quantized products cost in quality on a real model: perplexity, and how far the predictions are from exact ones.
 
     python -m study.benchmarks.loss model.gguf
-    python -m study.benchmarks.loss model.gguf --text README.md --chunks 8
+    python -m study.benchmarks.loss model.gguf --peer-perplexity PATH/llama-perplexity
+    python -m study.benchmarks.loss model.gguf --peer-perplexity PATH/llama-perplexity --kinds Q4_0,Q4_K,Q5_K,Q6_K,Q8_0
 
-The text is cut into chunks of 512 tokens; as in llama.cpp's `llama-perplexity`, the second half of each is scored, so
-the figures can be compared with those of
-
-    llama-quantize --allow-requantize model.gguf exact.gguf F32
-    llama-perplexity -m exact.gguf -f TEXT -c 512 --chunks 8 --kl-divergence-base base
-    llama-perplexity -m model.gguf -f TEXT -c 512 --chunks 8 --kl-divergence-base base --kl-divergence
-
+The text is cut into chunks of 512 tokens; as in llama.cpp's `llama-perplexity`, the second half of each is scored.
 Exact is float32 with the file's numbers as they are. Compared with it are the file's blocks in the decoder in C++, with
-inputs of eight bits; its numbers in bfloat16; and those rounded once more, to int8 and int4, as a checkpoint in
-bfloat16 would be. At last, greedy text: for how many prompts, lines of the text, all of it is as in float32.
+inputs of eight bits, and with inputs as they are (ENGINE_DTYPE=float32); its numbers in bfloat16; and those rounded
+once more, to int8 and int4, as a checkpoint in bfloat16 would be. At last, greedy text: for how many prompts, lines of
+the text, all of it is as in float32.
+
+With `--peer-perplexity`, llama.cpp computes the same tokens from the same file, and its predictions are compared with
+the same exact ones, whatever it has computed itself. `--kinds` does that for other formats too: `llama-quantize`, which
+is expected in the same folder, writes the file's numbers in each of them. A matrix whose inputs are no multiple of 256
+has none of the K formats; what it gets in their place is printed.
 """
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,12 +36,23 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import load_checkpoint
+from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
+from study.benchmarks.saved_log_probs import PeerFailed, SavedLogProbs, as_saved, computed_by, requantized
 from study.common.launcher import ROOT
 from study.common.text import piece_of_text
 
 CHUNK = 512
 PROMPTS, PROMPT_WORDS, NEW_TOKENS = 50, 12, 24
+TEXT = ROOT / "study" / "benchmarks" / "running_text.txt"
+PEERS: Mapping[str, Sequence[str]] = {
+    "llama.cpp": (),
+    "llama.cpp, cache in float32": ("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"),
+}
+"""How llama.cpp computes: as it comes, with keys and values in float16, and without rounding those."""
+
+Scored = Callable[[int], Tensor]
+"""Log probabilities [scored, vocabulary] after each token of a chunk's second half but the last one."""
 
 
 def load(path: Path, dtype: str, compile: bool) -> Llama:
@@ -47,10 +62,13 @@ def load(path: Path, dtype: str, compile: bool) -> Llama:
     return model if isinstance(model, Llama) else llama.take_apart(model, CHUNK)
 
 
-def decoders(path: Path, cache: KVCache) -> Iterator[tuple[str, Decoder]]:
+def decoders(path: Path, cache: KVCache, only_blocks: bool) -> Iterator[tuple[str, Decoder]]:
     """Each way to compute the model; the exact one comes first."""
     yield "float32", TorchDecoder(load(path, "float32", compile=False))
     yield "blocks, compiled", _native(load(path, "bfloat16", compile=True), cache)
+    if only_blocks:
+        return
+    yield "blocks, compiled, float32", _native(load(path, "float32", compile=True), cache)
     yield "bfloat16, compiled", _native(load(path, "bfloat16", compile=False), cache)
     for kind in ("int8", "int4"):
         yield f"{kind}, compiled", _native(llama.quantized(load(path, "bfloat16", compile=False), kind), cache)
@@ -60,30 +78,89 @@ def _native(model: Llama, cache: KVCache) -> NativeDecoder:
     return NativeDecoder(build_for(model, model.formats), model, cache)
 
 
-def scored(decoder: Decoder, cache: KVCache, chunks: Sequence[Tensor]) -> Tensor:
-    """Log probabilities [scored, vocabulary] after each token of every chunk's second half but the last token."""
-    half = CHUNK // 2
-    logits = [decoder.forward(piece_of_text(chunk, cache))[half:-1] for chunk in chunks]
-    return torch.cat(logits).float().log_softmax(-1)
+def scored(decoder: Decoder, cache: KVCache, chunk: Tensor) -> Tensor:
+    """Log probabilities [scored, vocabulary] after each token of the chunk's second half but the last token."""
+    logits = decoder.forward(piece_of_text(chunk, cache))[CHUNK // 2 : -1]
+    return as_saved(logits.float().log_softmax(-1))
+
+
+class Comparison:
+    """Prints how well each way predicts the chunks; the first one is what the others are compared with."""
+
+    def __init__(self, chunks: Sequence[Tensor]) -> None:
+        self._following = [chunk[CHUNK // 2 + 1 :] for chunk in chunks]
+        self._exact: list[Tensor] = []
+        print(f"{len(chunks)} chunks, {sum(map(len, self._following))} tokens scored")
+        print(f"{'':28}{'perplexity':>11}{'KL divergence':>22}{'median':>10}{'same best token':>17}")
+
+    def add(self, name: str, scored: Scored) -> None:
+        """Compare a way to compute the log probabilities of chunk 0, 1 and so on."""
+        losses, divergences, same = [], [], []
+        is_exact = not self._exact
+        for number, following in enumerate(self._following):
+            found = scored(number)
+            if is_exact:
+                self._exact.append(found)
+            exact = self._exact[number]
+            losses.append(-found.gather(-1, following[:, None]).flatten())
+            divergences.append((exact.exp() * (exact - found)).sum(-1))
+            same.append(exact.argmax(-1) == found.argmax(-1))
+        divergence = torch.cat(divergences)
+        error = divergence.std().item() / math.sqrt(len(divergence))
+        print(f"{name:28}{math.exp(torch.cat(losses).mean().item()):>11.4f}", end="")
+        print(f"{divergence.mean().item():>11.6f} ± {error:.6f}{divergence.median().item():>10.6f}", end="")
+        print(f"{torch.cat(same).float().mean().item():>17.2%}", flush=True)
 
 
 @torch.inference_mode()
-def predictions(path: Path, text: str, count: int) -> None:
+def predictions(path: Path, chunks: Sequence[Tensor], peers: Mapping[str, SavedLogProbs], only_blocks: bool) -> None:
+    comparison = Comparison(chunks)
+    cache = KVCache(1, CHUNK)
+    for name, decoder in decoders(path, cache, only_blocks):
+        comparison.add(name, lambda number: scored(decoder, cache, chunks[number]))  # noqa: B023
+        cache = KVCache(1, CHUNK)
+    for name, saved in peers.items():
+        comparison.add(name, saved.chunk)
+
+
+def chunks_of(path: Path, text: str, count: int) -> list[Tensor]:
+    """The text's tokens, in as many whole chunks as there are, or `count`."""
     tokenizer = load_checkpoint(Config(model=str(path), compile=True, context=CHUNK, device="cpu")).tokenizer
     ids = torch.tensor(tokenizer(text)["input_ids"])
-    chunks = list(ids[: len(ids) // CHUNK * CHUNK].view(-1, CHUNK))[:count]
-    following = torch.cat([chunk[CHUNK // 2 + 1 :] for chunk in chunks])
-    print(f"{len(chunks)} chunks, {len(following)} tokens scored")
-    exact: Tensor | None = None
-    cache = KVCache(1, CHUNK)
-    for name, decoder in decoders(path, cache):
-        found = scored(decoder, cache, chunks)
-        perplexity = math.exp(-found.gather(-1, following[:, None]).mean().item())
-        exact = found if exact is None else exact
-        divergence = (exact.exp() * (exact - found)).sum(-1).mean().item()
-        same = (exact.argmax(-1) == found.argmax(-1)).float().mean().item()
-        print(f"{name:20} perplexity {perplexity:9.4f}  KL {divergence:.6f}  same best token {same:.2%}", flush=True)
-        cache = KVCache(1, CHUNK)
+    return list(ids[: len(ids) // CHUNK * CHUNK].view(-1, CHUNK))[:count]
+
+
+def compare_file(path: Path, options: argparse.Namespace, scratch: Path, only_blocks: bool = False) -> None:
+    """A table for one file: our ways, and llama.cpp's on the same tokens if its program is given."""
+    file = GGUFFile.open(path)
+    kinds = Counter(blocks.kind.name for blocks in file.tensors.values() if len(blocks.shape) > 1)
+    print(f"\n{path.name}: matrices in {', '.join(f'{kind} ({number})' for kind, number in kinds.items())}")
+    chunks = chunks_of(path, options.text.read_text(), options.chunks)
+    names = [] if options.peer_perplexity is None else list(PEERS)[:1] if only_blocks else list(PEERS)
+    peers = {name: _peer(name, path, chunks, options, scratch) for name in names}
+    on_tensor_thread(lambda: predictions(path, chunks, peers, only_blocks))
+
+
+def _peer(name: str, path: Path, chunks: Sequence[Tensor], options: argparse.Namespace, scratch: Path) -> SavedLogProbs:
+    settings = [*PEERS[name], "--threads", str(torch.get_num_threads()), "--chunks", str(len(chunks))]
+    saved = computed_by(options.peer_perplexity, path, options.text, scratch / f"{name}.logits", CHUNK, settings)
+    if not torch.equal(saved.tokens, torch.stack(list(chunks))):
+        raise PeerFailed("expected both to cut the text into the same tokens; llama.cpp has others")
+    return saved
+
+
+def compare(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="loss-") as folder:
+        scratch = Path(folder)
+        compare_file(options.gguf, options, scratch)
+        if not options.kinds:
+            return
+        quantizer = options.peer_perplexity.with_name("llama-quantize")
+        exact = requantized(quantizer, options.gguf, "F32", scratch / "F32.gguf")
+        for kind in options.kinds:
+            path = requantized(quantizer, exact, kind, scratch / f"{kind}.gguf")
+            compare_file(path, options, scratch, only_blocks=True)
+            path.unlink()
 
 
 def greedy_texts(path: Path, prompts: Sequence[str], dtype: str, compile: bool) -> list[list[int]]:
@@ -111,15 +188,27 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gguf", type=Path)
-    parser.add_argument("--text", type=Path, default=ROOT / "docs" / "engine-speed.md")
-    parser.add_argument("--chunks", type=int, default=8)
-    options = parser.parse_args()
-    text = options.text.read_text()
-    on_tensor_thread(lambda: predictions(options.gguf, text, options.chunks))
-    texts(options.gguf, text)
+    parser.add_argument("--text", type=Path, default=TEXT)
+    parser.add_argument("--chunks", type=int, default=8, help="the most chunks of the text (default: %(default)s)")
+    parser.add_argument("--peer-perplexity", type=Path, metavar="PROGRAM", help="llama.cpp's llama-perplexity")
+    parser.add_argument(
+        "--kinds", type=lambda text: text.split(","), default=[], help="also the same numbers in Q4_0,Q4_K,…"
+    )
+    parser.add_argument(
+        "--greedy", action=argparse.BooleanOptionalAction, default=True, help="compare greedy texts at the end"
+    )
+    options = parser.parse_args(arguments)
+    if options.kinds and not options.peer_perplexity:
+        parser.error("--kinds needs --peer-perplexity: llama-quantize, in the same folder, writes these files")
+    try:
+        compare(options)
+    except PeerFailed as error:
+        sys.exit(str(error))
+    if options.greedy:
+        texts(options.gguf, options.text.read_text())
 
 
 if __name__ == "__main__":
