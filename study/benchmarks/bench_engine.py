@@ -27,6 +27,7 @@ streams.
 
 import argparse
 import asyncio
+import functools
 import gc
 import itertools
 import json
@@ -35,15 +36,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from study.benchmarks import bench_gguf, picture
-from study.benchmarks.shapes import SHAPES, bytes_per_cached_token, bytes_per_step, prompt, write_checkpoint
+from study.benchmarks import bench_gguf, bench_growth, picture
+from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
 from study.common.client import Load, Stream, Target, ask, load, percentile, stream
 from study.common.launcher import ROOT, Process, launched, uvicorn
 
@@ -61,11 +62,10 @@ COLUMNS = {
 }
 
 SAMPLED = {"temperature": 0.7, "top_p": 0.9}
-CONTEXTS = (128, 512, 2048, 4096, 8192, 16_000)
-LONG_CONTEXTS = {"ENGINE_CONTEXT": "16384", "ENGINE_MAX_STREAMS": "8"}
-"""What a server of long prompts and contexts is started with."""
 
 Row = dict[str, Any]
+Save = Callable[[Row], None]
+"""Writes what there is of a report; called again whenever there is more."""
 
 
 class Bench:
@@ -163,33 +163,6 @@ class Bench:
         beginning = self.prompts(1, tokens)[0]
         return [f"{beginning} {tail}" for tail in self.prompts(streams, 4)]
 
-    def growth(self) -> dict[str, list[Row]]:
-        """How cost grows with the prompt, and with the context that a step must read."""
-        prompts = []
-        for tokens in (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192):
-            loads = [self.load("ours", self.prompts(1, tokens), 2) for _ in range(3)]
-            first = percentile([one.streams[0].first_token_after for one in loads], 50)
-            prompts.append({"prompt_tokens": tokens, "ttft_ms": 1e3 * first, "ms_per_token": 1e3 * first / tokens})
-        return {"prompts": prompts, "contexts": [self.context(tokens) for tokens in CONTEXTS]}
-
-    def context(self, tokens: int) -> Row:
-        """A step of one stream at this context, and of eight that share it, against reading all that it must read."""
-        [beginning] = self.prompts(1, tokens)
-        gaps: dict[int, float] = {}
-        for streams in (1, 8):  # the second time, the context is in the cache, so no step has a chunk of it
-            load = self.load("ours", [f"{beginning} {tail}" for tail in self.prompts(streams, 4)], 40)
-            gaps[streams] = 1e3 * percentile([gap for one in load.streams for gap in one.gaps], 50)
-        speed = memory_speed()
-        floors = {
-            streams: 1e3 * (bytes_per_step(self.shape) + streams * tokens * bytes_per_cached_token(self.shape)) / speed
-            for streams in gaps
-        }
-        return {"context": tokens} | {
-            f"{name}_{streams}_ms": values[streams]
-            for streams in gaps
-            for name, values in (("gap", gaps), ("floor", floors))
-        }
-
 
 def memory_speed() -> float:
     """Bytes per second at which this machine reads memory: the best of a few sums over 512 MB."""
@@ -203,8 +176,8 @@ def memory_speed() -> float:
     return ones.numel() * ones.element_size() / min(seconds)
 
 
-def bench_shape(shape: str, options: argparse.Namespace) -> Row:
-    """Run everything for one shape, printing as it goes; return it all."""
+def bench_shape(shape: str, options: argparse.Namespace, save: Save) -> None:
+    """Run everything for one shape; print and save it as it comes."""
     with tempfile.TemporaryDirectory(prefix="bench-engine-") as scratch:
         checkpoint = write_checkpoint(shape, options.checkpoint or Path(scratch))
         most_streams = max(64 if options.growth else 16, *options.streams)
@@ -212,18 +185,24 @@ def bench_shape(shape: str, options: argparse.Namespace) -> Row:
         settings |= {"ENGINE_COMPILE": "1"} if options.compile else {}
         settings |= dict(pair.split("=", 1) for pair in options.set)
         with launched(uvicorn("raw_asgi:app"), settings) as server:
-            report = _bench_server(shape, server, options)
+            report = _bench_server(shape, server, options, save)
         if options.growth:
-            with launched(uvicorn("raw_asgi:app"), settings | LONG_CONTEXTS) as server:
+            with launched(uvicorn("raw_asgi:app"), settings | bench_growth.LONG_CONTEXTS) as server:
                 server.wait_until_ready()
-                report["growth"] |= Bench(shape, server.target, None).growth()
-            _print_growth(report["growth"])
+                bench = Bench(shape, server.target, None)
+                _growth("prompts", bench_growth.with_prompts(bench), report, save)
+                _growth("contexts", bench_growth.with_contexts(bench, memory_speed), report, save)
         if options.scenes:
             report["token_delay"] = scene = token_delays(shape, settings)
             print(f"from a step's end to the send of its tokens, {scene['streams']} streams:", end=" ")
             print(f"p50 {scene['p50_ms']:.2f}, p99 {scene['p99_ms']:.2f} ms;", end=" ")
             print(f"p99 {scene['running_p99_ms']:.2f} ms once all are running", flush=True)
-        return report
+            save(report)
+
+
+def _growth(name: str, rows: Iterator[Row], report: Row, save: Save) -> None:
+    kept = report.setdefault("growth", {}).setdefault(name, [])
+    bench_growth.measure(name, rows, kept, lambda: save(report))
 
 
 def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> Row:
@@ -249,7 +228,7 @@ def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> 
     }
 
 
-def _bench_server(shape: str, server: Process, options: argparse.Namespace) -> Row:
+def _bench_server(shape: str, server: Process, options: argparse.Namespace, save: Save) -> Row:
     start_up = server.wait_until_ready()
     peer = Target(options.peer, str(options.checkpoint)) if options.peer else None
     bench = Bench(shape, server.target, peer)
@@ -302,9 +281,10 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace) -> R
         print(f"p50 {scene['many_ttft_ms']:.0f}, max {scene['max_ttft_ms']:.0f}; one such prompt", end=" ")
         print(f"{scene['one_ttft_ms']:.0f}: {scene['ratio']:.2f} times", flush=True)
     if options.growth:
-        report["growth"] = {"streams": list(bench.throughput((1, 2, 4, 8, 16, 32, 64), 1))}
+        _growth("streams", bench.throughput(bench_growth.STREAMS, 1), report, save)
     report |= {"memory_bytes": server.memory, "peak_memory_bytes": server.peak_memory}
     print(f"memory: {server.memory / 1e9:.2f} GB, at most {server.peak_memory / 1e9:.2f} GB", flush=True)
+    save(report)
     return report
 
 
@@ -331,15 +311,6 @@ def _pairs(rows: Sequence[Row]) -> Iterator[tuple[int, Row, Row]]:
     for row in rows:
         if row["server"] == "ours" and row["streams"] in peers:
             yield row["streams"], row, peers[row["streams"]]
-
-
-def _print_growth(growth: dict[str, list[Row]]) -> None:
-    for name, rows in growth.items():
-        print(f"\ngrowth with {name}")
-        columns = [column for column in rows[0] if isinstance(rows[0][column], int | float)]
-        print("".join(f"{column:>18}" for column in columns))
-        for row in rows:
-            print("".join(f"{row[column]:>18.2f}" for column in columns))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -380,11 +351,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"written: {path}", flush=True)
         return
     for shape in options.shape:
-        report = bench_shape(shape, options)
         name = f"engine-{shape}{'-compiled' if options.compile else ''}{'-int8' if _is_quantized(options) else ''}"
-        (options.results / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
-        (options.results / f"{name}.svg").write_text(picture.tokens_over_streams(report))
+        bench_shape(shape, options, functools.partial(_write, options.results / name))
         print(f"written: {options.results / name}.json and .svg", flush=True)
+
+
+def _write(path: Path, report: Row) -> None:
+    path.with_name(f"{path.name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    path.with_name(f"{path.name}.svg").write_text(picture.tokens_over_streams(report))
 
 
 if __name__ == "__main__":
