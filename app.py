@@ -97,7 +97,7 @@ class EventStream(StreamingResponse):
         writer: contract.Writer,
         disconnected: Callable[[], Awaitable[None]],
     ) -> None:
-        headers = contract.SSE_HEADERS | {"x-request-id": request_id(request)}
+        headers = contract.SSE_HEADERS | contract.id_headers(request_id(request))
         super().__init__(contract.frames(writer, generation.events()), 200, headers, contract.SSE_MEDIA_TYPE)
         self.generation = generation
         self.disconnected = disconnected
@@ -128,9 +128,9 @@ class NoResponse(Response):
 
 
 def respond(request: Request, answer: contract.Answer) -> Response:
+    answer = answer.named(request_id(request))
     body = b"" if request.method == "HEAD" else answer.body
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
-    headers["x-request-id"] = request_id(request)
     return WholeResponse(body, answer.status, headers, answer.media_type)
 
 

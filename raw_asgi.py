@@ -105,7 +105,8 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
     # A client that has left shows itself here or in listen_for_disconnect: servers of spec 2.4 may raise
     # OSError from send, others drop the message silently.
     with suppress(OSError):
-        await start(scope, send, 200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS)
+        headers = contract.SSE_HEADERS | contract.id_headers(request_id(scope))
+        await start(scope, send, 200, contract.SSE_MEDIA_TYPE, headers)
         async for frame in contract.frames(writer, generation.events()):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -113,6 +114,7 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """One message for the headers, one for the whole body."""
+    answer = answer.named(request_id(scope))
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if scope["method"] == "HEAD" else answer.body
     with suppress(OSError):
@@ -122,8 +124,8 @@ async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
 
 async def start(scope: Scope, send: Send, status: int, media_type: str, headers: dict[str, str]) -> None:
     scope["response_started"] = True
-    headers = headers | {"content-type": media_type, "x-request-id": request_id(scope)}
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    pairs.append((b"content-type", media_type.encode("latin-1")))
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 

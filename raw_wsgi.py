@@ -103,7 +103,8 @@ def stream_events(
     generation: Generation, writer: contract.Writer, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterator[bytes]:
     """A block for each event, as it comes; the headers leave with the first."""
-    start(environ, start_response, 200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS)
+    headers = contract.SSE_HEADERS | contract.id_headers(request_id(environ))
+    start(environ, start_response, 200, contract.SSE_MEDIA_TYPE, headers)
     yield from contract.blocks(writer, generation.events())
 
 
@@ -133,6 +134,7 @@ class EventStream:
 
 def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: contract.Answer) -> Iterable[bytes]:
     """One block for the whole body."""
+    answer = answer.named(request_id(environ))
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
     start(environ, start_response, answer.status, answer.media_type, headers)
@@ -142,8 +144,7 @@ def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: con
 def start(
     environ: WSGIEnvironment, start_response: StartResponse, status: int, media_type: str, headers: dict[str, str]
 ) -> None:
-    headers = headers | {"content-type": media_type, "x-request-id": request_id(environ)}
-    start_response(f"{status} {HTTPStatus(status).phrase}", list(headers.items()))
+    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers.items(), ("content-type", media_type)])
 
 
 def request_id(environ: WSGIEnvironment) -> str:

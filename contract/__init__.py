@@ -7,7 +7,7 @@ Nothing here knows a server, a framework, a thread or an event loop.
 and give it a row; no door changes.
 """
 
-from contract.answers import SAFE_HEADERS, Answer, json_answer
+from contract.answers import SAFE_HEADERS, Answer, id_headers, json_answer
 from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Writer
 from contract.health import REPORTS
 from contract.openapi import openapi_document
@@ -49,6 +49,7 @@ __all__ = [
     "check_head",
     "check_media_type",
     "frames",
+    "id_headers",
     "internal_error",
     "json_answer",
     "no_such_method",

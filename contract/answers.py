@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -13,14 +13,26 @@ SAFE_HEADERS = {"x-content-type-options": "nosniff"}
 """With every answer: a browser takes its media type for what it says."""
 
 
+def id_headers(request_id: str) -> dict[str, str]:
+    """The request's id where each client looks for it: OpenAI's in the first header, Anthropic's in the second."""
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a door sends; it adds the request's id."""
+    """What a door sends, once it has `named` the request."""
 
     status: int
     body: bytes
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    body_naming: Callable[[str], bytes] | None = None
+    """Makes the body with the request's id in it, in an API that has it there."""
+
+    def named(self, request_id: str) -> "Answer":
+        """Return the answer to the request of this id."""
+        body = self.body if self.body_naming is None else self.body_naming(request_id)
+        return replace(self, body=body, headers=self.headers | id_headers(request_id))
 
 
 class Wire:

@@ -25,7 +25,10 @@ REQUEST_ID = {
     "description": "Comes back in the answer and stands in the log. Letters, digits and ._:- only, at most 128.",
     "schema": {"type": "string"},
 }
-REQUEST_ID_ECHO = {"X-Request-Id": "Echoes the client's X-Request-Id if valid; otherwise generated."}
+REQUEST_ID_ECHO = {
+    "X-Request-Id": "Echoes the client's X-Request-Id if valid; otherwise generated.",
+    "Request-Id": "The same, where Anthropic's clients look for it.",
+}
 RETRY_AFTER = {"Retry-After": "Seconds to wait before the next try."}
 HEADERS = {
     401: {"WWW-Authenticate": "`Bearer`."},

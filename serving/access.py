@@ -23,7 +23,7 @@ log = logging.getLogger("engine")
 
 OPEN_PATHS = frozenset(("/health", "/live", *contract.PAGES))
 """Answered without a key: a probe has none, and a page has nowhere to put one."""
-EXPOSED = ("x-request-id", "retry-after")
+EXPOSED = ("x-request-id", "request-id", "retry-after")
 ALLOWED_HEADERS = ("authorization", "x-api-key", "x-request-id", "anthropic-version", "anthropic-beta")
 HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:/@]*))(?::\d*)?")
 """An address in brackets or a name, and perhaps a port."""

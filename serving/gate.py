@@ -161,15 +161,9 @@ class Gate:
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """Send a whole answer; a client that has left misses it without an error."""
-    headers = (
-        contract.SAFE_HEADERS
-        | answer.headers
-        | {
-            "content-type": answer.media_type,
-            "content-length": str(len(answer.body)),
-            "x-request-id": scope["request_id"],
-        }
-    )
+    answer = answer.named(scope["request_id"])
+    own = {"content-type": answer.media_type, "content-length": str(len(answer.body))}
+    headers = contract.SAFE_HEADERS | answer.headers | own
     with suppress(OSError):
         await send({"type": "http.response.start", "status": answer.status, "headers": encoded(headers)})
         await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})

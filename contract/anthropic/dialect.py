@@ -1,9 +1,9 @@
-"""The error shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}}`."""
+"""The error shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from contract.answers import Answer, Wire, model_answer
+from contract.answers import Answer, Wire, to_json
 from contract.refusals import DO_NOT_RETRY, RETRY, Refusal, overflow_message
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
@@ -32,6 +32,7 @@ class ErrorBody(Wire):
 
     type: Literal["error"]
     error: ErrorContent
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,11 @@ DIALECT = AnthropicDialect()
 
 
 def error_answer(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
-    return model_answer(error_body(status, message), status, headers)
+    def body(request_id: str | None = None) -> bytes:
+        return to_json(error_body(status, message, request_id))
+
+    return Answer(status, body(), headers=headers or {}, body_naming=body)
 
 
-def error_body(status: int, message: str) -> ErrorBody:
-    return ErrorBody("error", ErrorContent(TYPES.get(status, "invalid_request_error"), message))
+def error_body(status: int, message: str, request_id: str | None) -> ErrorBody:
+    return ErrorBody("error", ErrorContent(TYPES.get(status, "invalid_request_error"), message), request_id)

@@ -42,6 +42,7 @@ class MessagesWriter:
     """Each event with its name, which Anthropic's SDKs go by. There is no `[DONE]`."""
 
     builder: MessageBuilder
+    request_id: str
     _template: FrameTemplate | None = field(default=None, init=False)
     """The frame of the open block's text, to be filled in."""
 
@@ -55,7 +56,7 @@ class MessagesWriter:
             case Finished():
                 return b"".join(map(_frame, self.builder.finish(event)))
             case Failed():
-                return _frame(error_body(503 if event.kind == "shutdown" else 500, event.message))
+                return _frame(error_body(503 if event.kind == "shutdown" else 500, event.message, self.request_id))
         return b""
 
     def silence(self) -> bytes:
@@ -84,7 +85,7 @@ class MessagesCall:
     model: str
 
     def writer(self, accepted: Accepted) -> MessagesWriter:
-        return MessagesWriter(MessageBuilder(self.model, accepted.prompt_tokens[0]))
+        return MessagesWriter(MessageBuilder(self.model, accepted.prompt_tokens[0]), accepted.request_id)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         writer = self.writer(accepted)
@@ -137,7 +138,7 @@ def _example() -> str:
     """A short stream, as the writer writes it."""
     builder = MessageBuilder("a-model", 8)
     builder.message = replace(builder.message, id="msg_1")
-    writer = MessagesWriter(builder)
+    writer = MessagesWriter(builder, "a-request")
     token = Token("The answer is 4.", 311, ms=1.0, is_first=True)
     finished = Finished("stop", 8, 6, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
     return (writer.start() + writer.event(token) + writer.event(finished) + writer.end()).decode()

@@ -1,7 +1,11 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`: under which names the model is served, and how long its context is."""
+"""`GET /v1/models` and `GET /v1/models/{id}`: under which names the model is served, and how long its context is.
+
+OpenAI's clients and Anthropic's ask at the same path, so an answer has the fields of both APIs.
+"""
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
@@ -12,30 +16,43 @@ from contract.openai.dialect import OpenAIError
 from interface.engine import Lexicon
 
 CREATED = int(time.time())
+CREATED_AT = datetime.fromtimestamp(CREATED, UTC).isoformat().replace("+00:00", "Z")
 OWNER = "token-by-token"
 REFUSALS = {500: "The engine has failed for good.", 503: "No engine just now."}
 
 
 @dataclass(frozen=True, slots=True)
 class Model(Wire):
-    """A name under which the model is served."""
+    """A name under which the model is served. The fields from `type` on are Anthropic's."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     max_model_len: int
+    type: Literal["model"]
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+    max_input_tokens: int
+    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList(Wire):
+    """All names at once: `limit` and the other parameters with which Anthropic's clients ask for a page are ignored."""
+
     object: Literal["list"]
     data: list[Model]
+    has_more: Literal[False]
+    first_id: str
+    last_id: str
 
 
 def parse_list(incoming: Incoming) -> Question:
     def answer(lexicon: Lexicon) -> Answer:
-        return model_answer(ModelList("list", [_model(name, lexicon) for name in incoming.models]))
+        models = [_model(name, lexicon) for name in incoming.models]
+        return model_answer(ModelList("list", models, False, models[0].id, models[-1].id))
 
     return Question(answer)
 
@@ -49,7 +66,8 @@ def _answer_one(name: str, lexicon: Lexicon) -> Answer:
 
 
 def _model(name: str, lexicon: Lexicon) -> Model:
-    return Model(name, "model", CREATED, OWNER, lexicon.info.context)
+    context = lexicon.info.context
+    return Model(name, "model", CREATED, OWNER, context, "model", name, CREATED_AT, "active", context, context)
 
 
 LIST = Endpoint(

@@ -129,7 +129,7 @@ def _content(message: Message) -> tuple[bytes, int | None, bool | None]:
 def _start(
     status: int, media_type: str, headers: dict[str, str], request_id: str, length: int | None = None
 ) -> Message:
-    headers = headers | {"x-request-id": request_id}
+    headers = headers | contract.id_headers(request_id)
     if status != 204:
         headers |= {"content-type": media_type} | ({} if length is None else {"content-length": str(length)})
     return {"type": "http.response.start", "status": status, "headers": encoded(headers)}

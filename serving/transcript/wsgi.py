@@ -76,7 +76,7 @@ class Transcript:
 
     def _serve(self, environ: WSGIEnvironment, path: str, start_response: StartResponse) -> Iterable[bytes]:
         found = self.records.answer(environ["REQUEST_METHOD"], path, environ.get("HTTP_LAST_EVENT_ID"))
-        headers = {"x-request-id": contract.request_id(environ.get("HTTP_X_REQUEST_ID"))}
+        headers = contract.id_headers(contract.request_id(environ.get("HTTP_X_REQUEST_ID")))
         if isinstance(found, Record):
             headers |= contract.SSE_HEADERS | {"content-type": contract.SSE_MEDIA_TYPE}
             start_response("200 OK", list(headers.items()))

@@ -1,6 +1,7 @@
 """Anthropic's own Python client against a real uvicorn, through both doors, on the scripted engine."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import pytest
@@ -53,6 +54,41 @@ def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
 def test_an_unknown_model_is_not_found(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match=MODEL):
         client.messages.create(model="other", max_tokens=5, messages=[{"role": "user", "content": "hello"}])
+
+
+def test_the_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
+    page = client.models.list(limit=1)
+    (model,) = page
+    assert (page.has_more, page.first_id, page.last_id) == (False, MODEL, MODEL)
+    assert model == client.models.retrieve(MODEL)
+    assert (model.id, model.type, model.display_name, model.lifecycle) == (MODEL, "model", MODEL, "active")
+    assert model.created_at.tzinfo is not None
+    with pytest.raises(anthropic.NotFoundError, match="other"):
+        client.models.retrieve("other")
+
+
+def test_the_client_knows_the_id_of_its_request(client: anthropic.Anthropic, service: Service) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+    named = {"x-request-id": "mine-1"}
+    assert client.messages.create(**asked, extra_headers=named)._request_id == "mine-1"
+    with client.messages.stream(**asked, extra_headers=named) as stream:
+        assert stream.request_id == "mine-1"
+        stream.until_done()
+    exploding = asked | {"messages": [{"role": "user", "content": "explode"}]}
+    for wrong in (asked | {"model": "other"}, exploding):
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            client.messages.create(**wrong, extra_headers=named)
+        assert caught.value.request_id == "mine-1"
+        assert isinstance(caught.value.body, dict)
+        assert caught.value.body["request_id"] == "mine-1"
+    with (
+        pytest.raises(anthropic.APIStatusError) as caught,
+        client.messages.stream(**exploding, extra_headers=named) as stream,
+    ):
+        stream.until_done()
+    assert caught.value.request_id == "mine-1"
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["request_id"] == "mine-1"
 
 
 def test_a_wrong_value_is_a_bad_request(client: anthropic.Anthropic) -> None:

@@ -13,7 +13,7 @@ from interface.requests import EncodedRequest, GenerationRequest
 from serving.driver import Driver
 from serving.transcript.asgi import Transcript
 from study.common.engine import ScriptedEngine
-from tests.support.asgi_client import JSON, SERVERS, Exchange, Response, Server, http_scope, until
+from tests.support.asgi_client import JSON, SERVERS, Exchange, Response, Server, http_scope, until, with_settled_id
 from tests.support.http_client import Connection
 from tests.support.serving import DOORS, Door, Service, by_hand, on_a_socket
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
@@ -65,9 +65,7 @@ REQUESTS: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
 def comparable(response: Response) -> Response:
     """The answer without what differs from one request to the next: a new id, the server's clock."""
     headers = {name: value for name, value in response.headers.items() if name != "date"}
-    if headers["x-request-id"] != "mine":
-        headers["x-request-id"] = "new"
-    return Response(response.status, headers, response.body)
+    return Response(response.status, with_settled_id(headers), response.body)
 
 
 async def messages_of(service: Service, method: str, path: str, body: bytes, headers: dict[str, str]) -> list[Any]:
@@ -78,10 +76,8 @@ async def messages_of(service: Service, method: str, path: str, body: bytes, hea
         exchange.send_body(body)
         await exchange.end()
     start, *bodies = [dict(message) for message in exchange.sent]
-    names = dict(start["headers"])
-    if names[b"x-request-id"] != b"mine":
-        names[b"x-request-id"] = b"new"
-    return [start | {"headers": sorted(names.items())}] + [
+    headers = with_settled_id({name.decode(): value.decode() for name, value in start["headers"]})
+    return [start | {"headers": sorted(headers.items())}] + [
         (message["type"], message.get("body", b""), message.get("more_body", False)) for message in bodies
     ]
 

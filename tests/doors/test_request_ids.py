@@ -8,6 +8,7 @@ import pytest
 
 from interface.requests import EncodedRequest, TextPrompt
 from study.common.engine import ScriptedEngine
+from tests.support.asgi_client import JSON
 from tests.support.by_message import ANSWERS
 from tests.support.serving import Door, by_hand
 
@@ -33,7 +34,8 @@ async def test_every_answer_has_the_clients_own_request_id(
 ) -> None:
     async with by_hand(door) as service:
         response = await service.client.request(method, path, body, headers | {"x-request-id": "mine-1"})
-    assert (response.status, response.headers["x-request-id"]) == (status, "mine-1")
+    headers = response.headers
+    assert (response.status, headers["x-request-id"], headers["request-id"]) == (status, "mine-1", "mine-1")
 
 
 @pytest.mark.usefixtures("full_for_one_prompt")
@@ -44,6 +46,7 @@ async def test_every_answer_has_a_new_request_id_if_the_client_sent_none(
     async with by_hand(door) as service:
         responses = [await service.client.request(method, path, body, headers) for _ in range(2)]
     ids = {response.headers["x-request-id"] for response in responses}
+    assert {response.headers["request-id"] for response in responses} == ids
     assert len(ids) == 2
     assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
 
@@ -53,3 +56,11 @@ async def test_an_insane_request_id_is_replaced(door: Door, insane: str) -> None
     async with by_hand(door) as service:
         response = await service.client.request("GET", "/health", headers={"x-request-id": insane})
     assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"max_tokens": 9, "messages": [{"role": "user", "content": "explode"}]}'])
+async def test_an_error_of_the_messages_api_has_the_request_id_in_its_body_too(door: Door, body: bytes) -> None:
+    async with by_hand(door) as service:
+        response = await service.client.request("POST", "/v1/messages", body, JSON | {"x-request-id": "mine-1"})
+    assert response.json()["request_id"] == "mine-1"
+    assert response.headers["content-length"] == str(len(response.body))

@@ -20,7 +20,7 @@ import pytest
 import raw_asgi
 from config import Config
 from study.common.engine import CONTEXT, ScriptedEngine
-from tests.support.asgi_client import JSON, Response, events_of
+from tests.support.asgi_client import JSON, Response, events_of, with_settled_id
 from tests.support.serving import by_hand, wait_until
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 from tests.support.wsgi_client import WsgiService, pulled_by_hand
@@ -35,10 +35,8 @@ def service() -> Iterator[WsgiService]:
         yield service
 
 
-def without_id(response: Response) -> Response:
-    headers = response.headers | {"x-request-id": "any"}
-    assert response.headers["x-request-id"]
-    return Response(response.status, headers, response.body)
+def with_settled_ids(response: Response) -> Response:
+    return Response(response.status, with_settled_id(response.headers), response.body)
 
 
 async def asgi_answer(method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
@@ -86,7 +84,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_it_answers_as_the_asgi_door_does(service: WsgiService, name: str) -> None:
-    assert without_id(service.request(*REQUESTS[name])) == without_id(await asgi_answer(*REQUESTS[name]))
+    assert with_settled_ids(service.request(*REQUESTS[name])) == with_settled_ids(await asgi_answer(*REQUESTS[name]))
 
 
 async def test_it_refuses_each_wrong_body_as_the_asgi_door_does(service: WsgiService) -> None:
@@ -96,12 +94,13 @@ async def test_it_refuses_each_wrong_body_as_the_asgi_door_does(service: WsgiSer
             assert isinstance(wrong, WrongBody)
             ours, theirs = service.post(wrong.body), await asgi.client.post(wrong.body)
             assert ours.status == 422, wrong.name
-            assert without_id(ours) == without_id(theirs), wrong.name
+            assert with_settled_ids(ours) == with_settled_ids(theirs), wrong.name
     assert service.engine.prompts == []
 
 
 def test_a_sane_request_id_of_the_clients_comes_back_and_another_does_not(service: WsgiService) -> None:
-    assert service.request("GET", "/health", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    sane = service.request("GET", "/health", headers={"x-request-id": "abc-1"}).headers
+    assert (sane["x-request-id"], sane["request-id"]) == ("abc-1", "abc-1")
     made_up = service.request("GET", "/health", headers={"x-request-id": "a b"}).headers["x-request-id"]
     assert made_up != "a b"
     assert len(made_up) == 32

@@ -16,7 +16,7 @@ from config import Config, ConfigError
 from serving.access import OPEN_PATHS, warn_if_open
 from serving.driver import Driver
 from serving.transcript.asgi import Transcript
-from tests.support.asgi_client import JSON, Client, Exchange, Response, http_scope, until
+from tests.support.asgi_client import JSON, Client, Exchange, Response, http_scope, until, with_settled_id
 from tests.support.serving import Door, Service, by_hand
 
 pytestmark = pytest.mark.anyio
@@ -135,7 +135,7 @@ async def answers_to(config: Config, method: str, path: str, headers: dict[str, 
     for door in (app.create_app, raw_asgi.create_app):
         async with by_hand(door, config=config) as service:
             answer = await service.client.request(method, path, headers=headers)
-            found.append(Response(answer.status, answer.headers | {"x-request-id": ""}, answer.body))
+            found.append(Response(answer.status, with_settled_id(answer.headers), answer.body))
     return found
 
 

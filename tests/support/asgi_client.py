@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -57,6 +57,13 @@ class Response:
         assert self.status == 422, (self.status, self.body[:200])
         detail: list[dict[str, Any]] = self.json()["detail"]
         return detail
+
+
+def with_settled_id(headers: Mapping[str, str]) -> dict[str, str]:
+    """An answer's headers with "new" for an id that the server has made; "mine", the client's own, stays."""
+    request_id = headers.get("x-request-id")  # a preflight's answer has none
+    assert headers.get("request-id") == request_id
+    return {**headers} if request_id in (None, "mine") else {**headers, "x-request-id": "new", "request-id": "new"}
 
 
 def _not_json(constant: str) -> Any:

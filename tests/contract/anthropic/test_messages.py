@@ -165,7 +165,7 @@ def test_a_tool_call_is_the_reason_to_stop() -> None:
 
 def test_a_stream_that_fails_says_so_and_nothing_follows() -> None:
     *_, last = streamed([Token("Hel", 1, 1.0, True), Failed("out of memory", "engine_error")])
-    assert last == {"type": "error", "error": {"type": "api_error", "message": "out of memory"}}
+    assert last == {"type": "error", "error": {"type": "api_error", "message": "out of memory"}, "request_id": "an-id"}
 
 
 def test_blocks_become_the_messages_that_templates_know() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from config import Config
-from contract.openai.models import CREATED
+from contract.openai.models import CREATED, CREATED_AT
 from study.common.engine import CONTEXT
 from tests.support.asgi_client import JSON, events_of, until
 from tests.support.openai_answers import MESSAGES
@@ -23,6 +23,12 @@ def model(name: str) -> dict[str, object]:
         "created": CREATED,
         "owned_by": "token-by-token",
         "max_model_len": CONTEXT,
+        "type": "model",
+        "display_name": name,
+        "created_at": CREATED_AT,
+        "lifecycle": "active",
+        "max_input_tokens": CONTEXT,
+        "max_tokens": CONTEXT,
     }
 
 
@@ -30,7 +36,13 @@ async def test_every_name_is_listed(door: Door) -> None:
     async with by_hand(door, config=TWO_NAMES) as service:
         response = await service.client.request("GET", "/v1/models")
     assert response.status == 200
-    assert response.json() == {"object": "list", "data": [model("org/small"), model("small")]}
+    assert response.json() == {
+        "object": "list",
+        "data": [model("org/small"), model("small")],
+        "has_more": False,
+        "first_id": "org/small",
+        "last_id": "small",
+    }
 
 
 async def test_a_name_may_hold_a_slash(door: Door) -> None:
