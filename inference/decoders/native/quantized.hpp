@@ -1,8 +1,9 @@
 // Products with quantized matrices, computed from their codes.
 //
-// A strip is sixteen outputs of a matrix, one in each lane of a vector. Its blocks are laid out once, at the start:
-// first the scales of all blocks, then the codes in the order in which they are multiplied, as many bits each as in the
-// file.
+// A strip is sixteen outputs of a matrix, one in each lane of a vector. Its blocks are laid out once, at the start, in
+// the order in which they are read: for every one or two blocks their scales, which fill whole cache lines, then their
+// codes in the order in which they are multiplied, as many bits each as in the file. So a strip is one stream of
+// memory, from front to back.
 //
 // In bfloat16 models the inputs become integers of eight bits, with one scale for every 32 of them, so that four
 // products of a code and an input are one instruction (VNNI). Their sums are exact. What is rounded is the sum over
@@ -27,23 +28,32 @@ struct Strips {
     static constexpr int64_t SCALE_BYTES = LANES * (2 + (F::HAS_MINIMUM ? 2 : 0)) +
                                            (F::HAS_GROUP_SCALES ? LANES * F::GROUPS * (F::HAS_MINIMUM ? 2 : 1) : 0);
     static constexpr int64_t CODE_BYTES = LANES * GROUP_INPUTS * F::BITS / 8;  // of 32 inputs
+    static constexpr int64_t PARTS = F::SIZE / GROUP_INPUTS;                   // of a block
+    static constexpr int64_t TOGETHER = SCALE_BYTES % 64 ? 2 : 1;  // blocks whose scales come before their codes
+    static constexpr int64_t BYTES_TOGETHER = TOGETHER * (SCALE_BYTES + PARTS * CODE_BYTES);
 
-    static int64_t scales_size(int64_t inputs) { return (inputs / F::SIZE * SCALE_BYTES + 63) / 64 * 64; }
-    static int64_t size(int64_t inputs) { return scales_size(inputs) + inputs / GROUP_INPUTS * CODE_BYTES; }
+    static int64_t size(int64_t inputs) {
+        const int64_t blocks = inputs / F::SIZE;
+        return (blocks + blocks % TOGETHER) * SCALE_BYTES + blocks * PARTS * CODE_BYTES;
+    }
+    static int64_t scales_at(int64_t block) {
+        return block / TOGETHER * BYTES_TOGETHER + block % TOGETHER * SCALE_BYTES;
+    }
+    static int64_t codes_at(int64_t block) {
+        return block / TOGETHER * BYTES_TOGETHER + TOGETHER * SCALE_BYTES + block % TOGETHER * PARTS * CODE_BYTES;
+    }
 
     // Lay out `rows` rows of blocks, `row_bytes` from one to the next; lanes without a row have scales of zero.
     static void pack(const uint8_t *from, int64_t rows, int64_t inputs, uint8_t *to) {
         const int64_t row_bytes = inputs / F::SIZE * F::BYTES;
         memset(to, 0, size(inputs));
-        uint8_t *codes = to + scales_size(inputs);
-        for (int64_t block = 0; block < inputs / F::SIZE;
-             ++block, to += SCALE_BYTES, codes += F::SIZE / 32 * CODE_BYTES)
+        for (int64_t block = 0; block < inputs / F::SIZE; ++block)
             for (int64_t lane = 0; lane < rows; ++lane) {
                 Opened opened;
                 F::open(from + lane * row_bytes + block * F::BYTES, opened);
-                pack_scales(opened, lane, to);
-                for (int64_t part = 0; part < F::SIZE / GROUP_INPUTS; ++part)
-                    pack_codes(opened.codes + part * GROUP_INPUTS, lane, codes + part * CODE_BYTES);
+                pack_scales(opened, lane, to + scales_at(block));
+                for (int64_t part = 0; part < PARTS; ++part)
+                    pack_codes(opened.codes + part * GROUP_INPUTS, lane, to + codes_at(block) + part * CODE_BYTES);
             }
     }
 
@@ -116,10 +126,10 @@ struct Scales {
 // A strip as floats, `step` floats from one input's sixteen weights to the next one's.
 template <class F, class To>
 void widen_strip(const uint8_t *strip, int64_t inputs, int64_t step, To *to) {
-    const uint8_t *codes = strip + Strips<F>::scales_size(inputs);
-    for (int64_t block = 0; block < inputs / F::SIZE; ++block, strip += Strips<F>::SCALE_BYTES) {
-        const Scales<F> scales(strip);
-        for (int64_t part = 0; part < F::SIZE / GROUP_INPUTS; ++part, codes += Strips<F>::CODE_BYTES) {
+    for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
+        const Scales<F> scales(strip + Strips<F>::scales_at(block));
+        const uint8_t *codes = strip + Strips<F>::codes_at(block);
+        for (int64_t part = 0; part < Strips<F>::PARTS; ++part, codes += Strips<F>::CODE_BYTES) {
             const Bits vectors[] = {codes_at<F, 0>(codes), codes_at<F, 1>(codes), codes_at<F, 2>(codes),
                                     codes_at<F, 3>(codes), codes_at<F, 4>(codes), codes_at<F, 5>(codes),
                                     codes_at<F, 6>(codes), codes_at<F, 7>(codes)};
@@ -256,30 +266,29 @@ inline void add_group(Floats (&outputs)[ROWS], const uint8_t *codes, const int32
         outputs[row] = add_product(__builtin_convertvector(sums[row], Floats), scale * input_scales[row], outputs[row]);
 }
 
-// Ask for `bytes` bytes of what will be read soon. A row by itself reads so fast that one request in time is best; with
-// more rows there is time to bring memory to the second cache first, and from there to the first.
+// Ask for `bytes` bytes of what will be read soon. A row by itself reads so fast that one request, in time, is best;
+// with more rows there is time to bring memory to the second cache first, and from there to the first.
 template <int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) {
         if (ROWS > 1) __builtin_prefetch(from + i + 4 * PAGE, 0, 2);
-        __builtin_prefetch(from + i + PAGE * 3 / 2, 0, 3);
+        __builtin_prefetch(from + i + (ROWS > 1 ? PAGE * 3 / 2 : PAGE), 0, 3);
     }
 }
 
 // ROWS rows times one strip. `to` has PANEL floats for each row, of which this fills sixteen.
 template <class F, int ROWS>
 void multiply_strip(const uint8_t *strip, const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
-    // Scales and codes are read from two places, and strips follow one another: what is asked for ahead is one stream.
-    constexpr int64_t ALL_BYTES = Strips<F>::CODE_BYTES + Strips<F>::SCALE_BYTES * GROUP_INPUTS / F::SIZE;
+    constexpr int64_t PART_BYTES = Strips<F>::CODE_BYTES + Strips<F>::SCALE_BYTES / Strips<F>::PARTS;
     const uint8_t *read = strip;
-    const uint8_t *codes = strip + Strips<F>::scales_size(inputs);
     Floats outputs[ROWS] = {};
     const int32_t *x = tile.codes, *sums = tile.sums, *halves = tile.half_sums;
     const float *scales = tile.scales, *weighted_sums = tile.weighted_sums;
-    for (int64_t block = 0; block < inputs / F::SIZE; ++block, strip += Strips<F>::SCALE_BYTES) {
-        const Scales<F> of_block(strip);
-        for (int64_t part = 0; part < F::SIZE / GROUP_INPUTS; ++part, read += ALL_BYTES) {
-            prefetch<ROWS>(read, ALL_BYTES);
+    for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
+        const Scales<F> of_block(strip + Strips<F>::scales_at(block));
+        const uint8_t *codes = strip + Strips<F>::codes_at(block);
+        for (int64_t part = 0; part < Strips<F>::PARTS; ++part, codes += Strips<F>::CODE_BYTES, read += PART_BYTES) {
+            prefetch<ROWS>(read, PART_BYTES);
             if constexpr (F::GROUP_SIZE == 32) {
                 add_group<F, ROWS, 0>(outputs, codes, x, sums, scales, of_block.of_group(part));
             } else {
@@ -291,7 +300,6 @@ void multiply_strip(const uint8_t *strip, const Tile &tile, int64_t inputs, floa
                 for (int row = 0; row < ROWS; ++row)
                     outputs[row] = add_product(minimum, Floats{} + weighted_sums[row], outputs[row]);
             }
-            codes += Strips<F>::CODE_BYTES;
             x += GROUP_INPUTS / CODES * ROWS;
             sums += ROWS, halves += 2 * ROWS, scales += ROWS, weighted_sums += ROWS;
         }
