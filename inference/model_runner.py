@@ -6,10 +6,10 @@ Which decoder that is, and whether it gives the model's own logits, is the busin
 import dataclasses
 from collections.abc import Sequence as Rows
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
@@ -25,6 +25,9 @@ from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
 from inference.weights.llama import Llama
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class ModelRunner:
     """A causal language model over a cache of slots.
@@ -36,7 +39,7 @@ class ModelRunner:
     @torch.inference_mode()
     def __init__(
         self,
-        model: PreTrainedModel | Llama,
+        model: "PreTrainedModel | Llama",
         slots: int,
         context: int,
         is_compiled: bool = False,
@@ -124,7 +127,7 @@ def _slot(sequence: Sequence) -> int:
     return sequence.slot
 
 
-def _vocabulary(model: PreTrainedModel | Llama) -> int:
+def _vocabulary(model: "PreTrainedModel | Llama") -> int:
     """Of how many tokens a model knows the embedding."""
     if isinstance(model, Llama):
         return model.embedding.shape[0]

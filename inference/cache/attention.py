@@ -14,12 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from inference.cache.batch import CAUSAL, Batch, Run, Segment, causal_within
 from inference.cache.kv_cache import CachedLayer
 
-SLOT_ATTENTION = "slots"
 LAYER = "slot_layer"
 """The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""
 
@@ -285,9 +283,6 @@ def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
         and rows * heads * tokens * key.shape[2] >= FEW_SCORES
     )
 
-
-AttentionInterface.register(SLOT_ATTENTION, slot_attention)
-AttentionMaskInterface.register(SLOT_ATTENTION, slot_mask)
 
 # To the compiler, attention is one operator that it need not look into: it depends on the tokens, never on the batch.
 _library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]

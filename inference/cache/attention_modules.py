@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from inference.cache.attention import LAYER, SLOT_ATTENTION, slot_attention
+from inference.cache.attention import LAYER, slot_attention, slot_mask
+
+SLOT_ATTENTION = "slots"
+AttentionInterface.register(SLOT_ATTENTION, slot_attention)
+AttentionMaskInterface.register(SLOT_ATTENTION, slot_mask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import importlib.util
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from inference.cache.kv_cache import KVCache
 from inference.decoders.cuda_graphs import Capture, GraphedDecoder, has_graphs
@@ -26,16 +26,18 @@ from inference.decoders.native.trial import check_products
 from inference.decoders.start_check.model_alone import first_line
 from inference.decoders.start_check.trial import Finding, Trial
 from inference.decoders.torch_decoder import TorchDecoder
-from inference.decoders.transformers_decoder import TransformersDecoder
 from inference.weights import llama
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("engine")
 
 
 def select_decoder(
-    model: PreTrainedModel | Llama, cache: KVCache, is_compiled: bool = False, quantize: str | None = None
+    model: "PreTrainedModel | Llama", cache: KVCache, is_compiled: bool = False, quantize: str | None = None
 ) -> Decoder:
     """The fastest decoder that computes a model on a cache; the model is then the decoder's, for good.
 
@@ -49,7 +51,7 @@ def select_decoder(
 
 
 def examine(
-    model: PreTrainedModel | Llama,
+    model: "PreTrainedModel | Llama",
     cache: KVCache,
     is_compiled: bool = False,
     quantize: str | None = None,
@@ -88,7 +90,7 @@ def examine(
     return decoder, trial.findings
 
 
-def check_rotations(model: PreTrainedModel, context: int) -> None:
+def check_rotations(model: "PreTrainedModel", context: int) -> None:
     """Refuse rotary embeddings whose angles change for a whole text when it grows beyond some length.
 
     Then the keys in the cache have the wrong angles. transformers computes such a text again from its start.
@@ -120,7 +122,7 @@ def _rotations(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
     yield from (settings for settings in parameters.values() if isinstance(settings, dict))
 
 
-def _not_llama(model: PreTrainedModel, context: int) -> llama.NotLlama | None:
+def _not_llama(model: "PreTrainedModel", context: int) -> llama.NotLlama | None:
     """Why a model is not of the Llama type; None if it is."""
     try:
         llama.check(model, context)
@@ -129,11 +131,14 @@ def _not_llama(model: PreTrainedModel, context: int) -> llama.NotLlama | None:
     return None
 
 
-def _build(model: PreTrainedModel, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
+def _build(model: "PreTrainedModel", cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
     if reason := _not_llama(model, cache.context):
         _refuse_quantizing(quantize, reason)
         if is_compiled:
             log.info("No decoder in C++ for this model: %s", reason)
+        # Not at the top: its libraries take a second to import, and no model of the Llama type needs them.
+        from inference.decoders.transformers_decoder import TransformersDecoder
+
         return TransformersDecoder(model)
     return _for_llama(llama.take_apart(model, cache.row_length), cache, is_compiled, quantize)
 

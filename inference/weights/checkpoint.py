@@ -7,25 +7,35 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from config import Config
 from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
-from inference.weights.folder import Folder, is_layer_of_mtp
 from inference.weights.generation_settings import find_eos_ids, find_not_applied, find_sampling_defaults
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
-from inference.weights.known import Loaded, is_leftover, reason, refuse_larger, refuse_missing, refuse_nan
+from inference.weights.known import (
+    Loaded,
+    is_layer_of_mtp,
+    is_leftover,
+    reason,
+    refuse_larger,
+    refuse_missing,
+    refuse_nan,
+)
 from inference.weights.llama import Llama, NotLlama
 from inference.weights.locate import locate
 from inference.weights.quiet import quiet
 from interface.errors import LoadError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("engine")
 
@@ -36,7 +46,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Checkpoint:
     """A loaded model with what generation needs to know of it."""
 
-    model: PreTrainedModel | Llama
+    model: "PreTrainedModel | Llama"
     tokenizer: PreTrainedTokenizerBase
     context: int
     eos_ids: Collection[int]
@@ -104,11 +114,17 @@ def find_source(name: str) -> Source:
         LoadError: there is none.
     """
     path = locate(name)
-    return GGUFSource(path, name) if path.is_file() else Folder(path, name)
+    if path.is_file():
+        return GGUFSource(path, name)
+    from inference.weights.folder import Folder  # not at the top: with it come all of transformers' models
+
+    return Folder(path, name)
 
 
 def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
-    model_config = source.config()
+    blocks = source if isinstance(source, GGUFSource) and config.compile and device.type == "cpu" else None
+    plain = None if blocks is None else blocks.plain_config()
+    model_config = plain or _config_of(source)
     tokenizer = source.tokenizer(model_config)
     path, generation = source.generation_settings()
     defaults = find_sampling_defaults(path, generation) if config.generation_config == "auto" else {}
@@ -116,15 +132,14 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
         log.warning("%s: not applied here: %s. A request may name what it wants.", path, ", ".join(names))
     if (error := template_error(tokenizer)) is not None:
         log.warning("%s: the chat template cannot be read, so no messages can be taken: %s", source.name, error)
-    refuse_larger(source.config_path, source.elements, lambda: _built(model_config))
     dtype = _dtype(config.dtype, source, model_config, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, source.elements)
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
-    if isinstance(source, GGUFSource) and config.compile and device.type == "cpu":
-        model = _quantized_llama(source.file, model_config, dtype, context)
+    if blocks is not None:
+        model = _quantized_llama(blocks.file, model_config, dtype, context)
     if model is None:
-        model = _transformers_model(source, model_config, dtype)
+        model = _transformers_model(source, model_config if plain is None else _config_of(source), dtype)
         nn.Module.to(model, device)
     if defaults:
         log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
@@ -148,7 +163,14 @@ def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtyp
         return None
 
 
-def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _config_of(source: Source) -> PreTrainedConfig:
+    """What transformers has for a model that is no larger than its files."""
+    config = source.config()
+    refuse_larger(source.config_path, source.elements, lambda: _built(config))
+    return config
+
+
+def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.dtype) -> "PreTrainedModel":
     loaded = source.load(config, dtype)
     refuse_missing(source.name, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, config))
     # What a model sees and hears with may have bounds that are infinite; no text goes through it.
@@ -157,7 +179,9 @@ def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.d
     return loaded.model
 
 
-def _built(config: PreTrainedConfig) -> PreTrainedModel:
+def _built(config: PreTrainedConfig) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     return model
 

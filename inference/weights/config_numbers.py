@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from inference.weights.safetensors_header import BadFile
@@ -70,7 +69,7 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
     if key in POSITIVE:
         return None if _is_number(value) and 0 < value < 1e30 else "a number above 0"
     if key in ACTIVATIONS:
-        return None if isinstance(value, str) and value in ACT2FN else "the name of an activation function"
+        return None if isinstance(value, str) and _is_activation(value) else "the name of an activation function"
     if key in ("dtype", "torch_dtype"):
         is_known = isinstance(value, str) and value.removeprefix("torch.") in DTYPES
         return None if is_known else f"one of {', '.join(DTYPES)}"
@@ -82,6 +81,12 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
 
 def _is_whole(value: Any, most: int) -> bool:
     return type(value) is int and 1 <= value <= most
+
+
+def _is_activation(name: str) -> bool:
+    from transformers.activations import ACT2FN  # not at the top: torch's compiler comes with it
+
+    return name in ACT2FN
 
 
 def _is_number(value: Any) -> bool:

@@ -4,7 +4,6 @@ Whatever can be told from the files alone is checked before transformers sees th
 wrong with which file, and so that no absurd number in one becomes that much memory.
 """
 
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -16,9 +15,7 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
@@ -26,12 +23,11 @@ from transformers import (
 
 from inference.weights.config_numbers import check_numbers
 from inference.weights.known import Loaded, reason
+from inference.weights.locate import WEIGHTS
 from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""In the order in which transformers looks for them."""
 NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
 """What a configuration may say about how it is computed; that is this server's own business."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -144,6 +140,8 @@ class Folder(TextFiles):
         return sum(path.stat().st_size // 2 for path in self._files)
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
+        from transformers import AutoModelForCausalLM
+
         self._refuse_quantized_weights()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -166,6 +164,8 @@ class Folder(TextFiles):
     # --- What the files alone tell ------------------------------------------------------------------------------------
 
     def _refuse_unsupported(self) -> None:
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
         path, kind = self.config_path, self.settings.get("model_type")
         if not isinstance(kind, str):
             raise BadFile(path, f"expected a model_type, the name of an architecture, got {kind!r}")
@@ -260,19 +260,3 @@ def _refuse_broken_pickle(path: Path) -> None:
         is_pickle = file.read(1) == b"\x80"
     if not is_pickle and not zipfile.is_zipfile(path):
         raise BadFile(path, "expected a file of torch.save, got one that is cut short or another kind")
-
-
-def is_transformers_folder(path: Path, weights: bool = True) -> bool:
-    """Whether there is a checkpoint of transformers' kind in a folder, with its weights if those are needed."""
-    has_weights = any((path / name).is_file() for name in WEIGHTS)
-    return (path / "config.json").is_file() and (has_weights or not weights)
-
-
-def is_layer_of_mtp(name: str, config: PreTrainedConfig) -> bool:
-    """Whether a weight belongs to layers after the last, which predict several tokens at once and are not served."""
-    text = config.get_text_config()
-    extra = getattr(text, "num_nextn_predict_layers", None)
-    found = re.search(r"\blayers\.(\d+)\.", name)
-    if not extra or found is None:
-        return False
-    return 0 <= int(found[1]) - int(text.num_hidden_layers) < int(extra)

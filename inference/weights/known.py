@@ -8,14 +8,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from inference.weights.safetensors_header import BadFile
 from interface.errors import LoadError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 LEFTOVERS = (
     (r"\.rotary_emb\.inv_freq$", "the angles of a rotary embedding, which are computed from config.json"),
@@ -49,7 +51,7 @@ IN_PYTHONS_WORDS = (
 class Loaded:
     """A model, and what transformers' loader says about missing, mismatched and unexpected weights."""
 
-    model: PreTrainedModel
+    model: "PreTrainedModel"
     info: Mapping[str, Any]
 
 
@@ -100,6 +102,16 @@ def is_leftover(name: str) -> bool:
     return any(re.search(pattern, name) for pattern, _ in LEFTOVERS)
 
 
+def is_layer_of_mtp(name: str, config: "PreTrainedConfig") -> bool:
+    """Whether a weight belongs to layers after the last, which predict several tokens at once and are not served."""
+    text = config.get_text_config()
+    extra = getattr(text, "num_nextn_predict_layers", None)
+    found = re.search(r"\blayers\.(\d+)\.", name)
+    if not extra or found is None:
+        return False
+    return 0 <= int(found[1]) - int(text.num_hidden_layers) < int(extra)
+
+
 def refuse_nan(weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path]) -> None:
     """See that every weight is a finite number; their pages are read here for the first time anyway.
 
@@ -119,7 +131,7 @@ def _is_finite(weight: Tensor) -> bool:
     return True
 
 
-def refuse_larger(path: Path, elements: int, build: Callable[[], PreTrainedModel]) -> None:
+def refuse_larger(path: Path, elements: int, build: "Callable[[], PreTrainedModel]") -> None:
     """See that a model is no larger than its files, before memory is taken for it.
 
     Raises:

@@ -8,13 +8,15 @@ of that. What differs from the pattern is refused with a reason, and is served b
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from inference.weights.quantized import QUANTIZERS, Matrix, QuantizedMatrix, quantize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
@@ -91,7 +93,7 @@ class Llama:
             yield from layer.matrices.values()
 
 
-def check(model: PreTrainedModel, context: int) -> None:
+def check(model: "PreTrainedModel", context: int) -> None:
     """See that a model of so much context is of this type.
 
     Raises:
@@ -115,7 +117,7 @@ def check(model: PreTrainedModel, context: int) -> None:
             raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
 
 
-def take_apart(model: PreTrainedModel, positions: int) -> Llama:
+def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
     """The weights of a model that has passed `check`, and the angles of so many positions.
 
     The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.

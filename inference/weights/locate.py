@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from inference.weights.folder import is_transformers_folder
 from inference.weights.gguf.file import is_gguf
 from inference.weights.gguf.parts import models_in
 from inference.weights.hub import bring
 from interface.errors import LoadError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""What transformers calls them, in the order in which it looks for them."""
 
 
 def locate(name: str, weights: bool = True) -> Path:
@@ -27,9 +29,15 @@ def locate(name: str, weights: bool = True) -> Path:
         if is_gguf(path) or path.suffix == ".gguf":
             return path
         raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
-    if not is_transformers_folder(path, weights) and (files := models_in(path)):
+    if not _is_transformers_folder(path, weights) and (files := models_in(path)):
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
             raise LoadError(f"{name}: expected one GGUF file in the folder, found {names}; name one of them")
         return files[0]
     return path
+
+
+def _is_transformers_folder(path: Path, weights: bool) -> bool:
+    """Whether there is a checkpoint of transformers' kind in a folder, with its weights if those are needed."""
+    has_weights = any((path / name).is_file() for name in WEIGHTS)
+    return (path / "config.json").is_file() and (has_weights or not weights)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class FewLayers:
     share: float
 
 
-def layers_of_each_kind(model: PreTrainedModel) -> FewLayers | None:
+def layers_of_each_kind(model: "PreTrainedModel") -> FewLayers | None:
     """None if it cannot be told which modules are the layers."""
     layers = _layer_list(model)
     if layers is None:
@@ -29,7 +31,7 @@ def layers_of_each_kind(model: PreTrainedModel) -> FewLayers | None:
 
 
 @contextmanager
-def shortened(model: PreTrainedModel, count: int | None) -> Iterator[None]:
+def shortened(model: "PreTrainedModel", count: int | None) -> Iterator[None]:
     """Within this, a model has its first `count` layers only; None: all of them."""
     found = None if count is None else _layer_list(model)
     if found is None:
@@ -43,7 +45,7 @@ def shortened(model: PreTrainedModel, count: int | None) -> Iterator[None]:
         setattr(parent, name, layers)
 
 
-def _layer_list(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList] | None:
+def _layer_list(model: "PreTrainedModel") -> tuple[nn.Module, str, nn.ModuleList] | None:
     """Where a model keeps its layers, if there is one list of as many modules as the config says."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [

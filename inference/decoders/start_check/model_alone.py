@@ -2,15 +2,18 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from interface.errors import UnsupportedModel
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def own_logits(model: PreTrainedModel, token_ids: Sequence[int], wanted: int) -> Tensor:
+
+def own_logits(model: "PreTrainedModel", token_ids: Sequence[int], wanted: int) -> Tensor:
     """What a model by itself says: the logits [wanted, vocabulary] of the last tokens.
 
     They are computed as transformers' `generate` does, the last ones one by one over a cache of its own: that cache may
@@ -35,7 +38,7 @@ def own_logits(model: PreTrainedModel, token_ids: Sequence[int], wanted: int) ->
     return logits
 
 
-def _as_generate_computes(model: PreTrainedModel, ids: Tensor, wanted: int) -> Tensor:
+def _as_generate_computes(model: "PreTrainedModel", ids: Tensor, wanted: int) -> Tensor:
     takes_keep = takes_logits_to_keep(model)
     prompt = ids.shape[1] - wanted + 1
     output = model(ids[:, :prompt], use_cache=True, **({"logits_to_keep": 1} if takes_keep else {}))
@@ -51,7 +54,7 @@ def _as_generate_computes(model: PreTrainedModel, ids: Tensor, wanted: int) -> T
     return torch.stack(rows)
 
 
-def takes_logits_to_keep(model: PreTrainedModel) -> bool:
+def takes_logits_to_keep(model: "PreTrainedModel") -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 

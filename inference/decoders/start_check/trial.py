@@ -15,10 +15,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import Decoder
@@ -27,6 +27,9 @@ from inference.decoders.start_check.in_pieces import COMPARED, TOGETHER, in_piec
 from inference.decoders.start_check.model_alone import first_line, own_logits
 from inference.decoders.start_check.named_lengths import named_lengths
 from interface.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("engine")
 
@@ -94,7 +97,7 @@ class Trial:
     """
 
     def __init__(
-        self, model: PreTrainedModel, cache: KVCache, depends_on_length: bool = True, is_bounded: bool = True
+        self, model: "PreTrainedModel", cache: KVCache, depends_on_length: bool = True, is_bounded: bool = True
     ) -> None:
         self.findings: list[Finding] = []
         self._model = model
@@ -240,7 +243,7 @@ class Trial:
         return float(torch.stack([rows.median() for rows in torch.split(differences, TOGETHER)]).max().item())
 
 
-def _has_experts(model: PreTrainedModel) -> bool:
+def _has_experts(model: "PreTrainedModel") -> bool:
     settings = model.config.get_text_config().to_dict()
     return any(EXPERTS.match(name) and isinstance(value, int) and value > 1 for name, value in settings.items())
 

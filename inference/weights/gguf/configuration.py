@@ -5,12 +5,12 @@ What a file says about the model and nothing here understands is refused by name
 
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from inference.weights.config_numbers import check_numbers
 from inference.weights.gguf.architectures import MIXTURES, architecture_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
-from inference.weights.gguf.heads import head_sizes
+from inference.weights.gguf.heads import LLAMAS, head_sizes
 from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
 
@@ -21,12 +21,32 @@ def model_config(file: GGUFFile) -> PreTrainedConfig:
     Raises:
         BadGGUF: the architecture or something in its metadata is not supported.
     """
+    from transformers import AutoConfig  # not at the top: with it come all of transformers' architectures
+
+    config: PreTrainedConfig = AutoConfig.for_model(architecture_of(file).model_type, **_settings(file))
+    return config
+
+
+def plain_config(file: GGUFFile) -> PreTrainedConfig | None:
+    """The same settings for a decoder of our own; None if the model is not of the Llama type.
+
+    What transformers knows of an architecture is left out: to import it takes more than a second, with torch's compiler
+    and a package for algebra. Sizes that do not fit each other are found out by the weights.
+
+    Raises:
+        BadGGUF: something in the metadata is not supported.
+    """
+    if file.architecture not in LLAMAS:
+        return None
+    return PreTrainedConfig(**_settings(file))
+
+
+def _settings(file: GGUFFile) -> dict[str, Any]:
     architecture = architecture_of(file)
     common = _common(file)
     settings = common | architecture.settings(file, common)
     check_numbers(file.path, settings, file.elements, len(file.tensors))
-    config: PreTrainedConfig = AutoConfig.for_model(architecture.model_type, **settings)
-    return config
+    return settings
 
 
 def _common(file: GGUFFile) -> dict[str, Any]:

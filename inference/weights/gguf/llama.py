@@ -28,6 +28,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     weights = _Weights(model_weights(file, config), dtype)
     hidden, head_dim = config.hidden_size, config.head_dim
     cosines, sines = angles(config, head_dim, context)
+    has_norms = file.architecture == "qwen3"  # of each head's queries and keys
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
     llama = Llama(
@@ -40,7 +41,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
         ),
         dtype=dtype,
         embedding=embedding,
-        layers=[_layer(weights, f"model.layers.{number}", config) for number in range(config.num_hidden_layers)],
+        layers=[_layer(weights, number, config, has_norms) for number in range(config.num_hidden_layers)],
         final_norm=weights.vector("model.norm.weight", hidden),
         head=head,
         cosines=cosines,
@@ -53,18 +54,20 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
 def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -> None:
     if file.architecture not in LLAMAS:
         raise NotLlama(f"architecture {file.architecture} is none of {', '.join(LLAMAS)}")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise NotLlama(f"{config.num_attention_heads} heads cannot share {config.num_key_value_heads} keys and values")
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if window is not None and window < context:
         raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
 
 
-def _layer(weights: "_Weights", prefix: str, config: PreTrainedConfig) -> Layer:
+def _layer(weights: "_Weights", number: int, config: PreTrainedConfig, has_norms: bool) -> Layer:
+    prefix = f"model.layers.{number}"
     attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
     hidden, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     outputs = {f"{attention}.q_proj": queries, f"{attention}.k_proj": keys, f"{attention}.v_proj": keys}
     query, key, value = (weights.matrix(name, size, hidden) for name, size in outputs.items())
-    has_norms = config.model_type == "qwen3"  # of each head's queries and keys
     return Layer(
         query=query,
         key=key,

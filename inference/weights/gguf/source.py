@@ -1,19 +1,21 @@
 """A checkpoint in a GGUF file, with the same questions to it as a folder of transformers' kind answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from gguf import GGMLQuantizationType
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from inference.weights.gguf.configuration import model_config
+from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import PLAIN, BadGGUF, GGUFFile
 from inference.weights.gguf.tokenizer import ends_of_turns, make_tokenizer
 from inference.weights.gguf.weights import lazily, model_weights
 from inference.weights.known import Loaded, reason
 from interface.errors import LoadError
+
+Config = TypeVar("Config")
 
 SAMPLING = {
     "temperature": "temp",
@@ -47,8 +49,15 @@ class GGUFSource:
         return self.file.path, said
 
     def config(self) -> PreTrainedConfig:
+        return self._made(model_config)
+
+    def plain_config(self) -> PreTrainedConfig | None:
+        """What a decoder of our own has to know; None if the model is not of the Llama type."""
+        return self._made(plain_config)
+
+    def _made(self, make: Callable[[GGUFFile], Config]) -> Config:
         try:
-            return model_config(self.file)
+            return make(self.file)
         except LoadError:
             raise
         except Exception as error:  # sizes that do not fit each other
@@ -69,6 +78,8 @@ class GGUFSource:
         return self.file.elements
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
         weights = model_weights(self.file, config)
         try:
             model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]

@@ -1,0 +1,30 @@
+"""What a start imports: for the blocks of a GGUF file neither transformers' models nor torch's compiler.
+
+They are more than a second of a start that takes three.
+"""
+
+from pathlib import Path
+
+from transformers import LlamaConfig
+
+from tests.support.gguf_files import write_gguf
+from tests.support.imports import all_modules_after
+from tests.support.tiny_models import NO_ENDS, SHAPE, bpe_tokenizer, model_of
+
+SIZES = SHAPE | NO_ENDS | {"intermediate_size": 64}  # whole blocks
+HEAVY = {"sympy", "torch._dynamo", "torch._inductor", "transformers.activations", "transformers.modeling_utils"}
+
+
+def loading(path: Path, is_compiled: bool) -> str:
+    """Python that imports the engine and loads a file's weights."""
+    return (
+        "import engine; from config import Config; from inference.weights.checkpoint import load_checkpoint; "
+        f"load_checkpoint(Config(model={str(path)!r}, compile={is_compiled}, device='cpu', context=64))"
+    )
+
+
+def test_the_blocks_of_a_file_are_loaded_without_models_and_compilers(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", model_of(LlamaConfig(**SIZES)), bpe_tokenizer(), "Q4_0")
+    loaded = all_modules_after(loading(path, is_compiled=True))
+    assert {"engine", "inference.decoders.native.decoder", "torch", "transformers"} <= loaded
+    assert loaded & HEAVY == set()
