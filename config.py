@@ -189,6 +189,12 @@ class Config:
     compile: bool = _setting(
         False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler", engine=True
     )
+    compile_cache: str = _setting(
+        "auto",
+        _text,
+        "folder that keeps compiled C++ for the next start; auto is token-by-token in the user's cache, off keeps none",
+        engine=True,
+    )
     quantize: str | None = _setting(
         None,
         _one_of("int8", "int4"),

@@ -15,6 +15,7 @@ HONOURS = frozenset(
         "context",
         "prefill_chunk",
         "compile",
+        "compile_cache",
         "quantize",
         "speculate",
         "generation_config",

@@ -25,9 +25,11 @@ def load_engine(config: Config) -> EngineProtocol:
         compile_ahead(config)
         from engine import Engine
 
+        # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
+        # collector looks through, they would stop the whole process for a tenth of a second now and then. The imports'
+        # own garbage is little, and to find it takes longer than to load the model: it stays too.
+        gc.freeze()
         engine = Engine.load(config)
-    # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
-    # collector looks through, they would stop the whole process for a tenth of a second now and then.
     gc.collect()
     gc.freeze()
     return engine

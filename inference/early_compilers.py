@@ -1,7 +1,7 @@
 """Starts a model's compilers before the libraries are imported, so that both take their time at once.
 
-What to compile is read from a GGUF file's header. It is a guess: the decoder compiles what it needs itself if it needs
-something else, and what is wrong with a file is said when it is loaded.
+What to compile is read from a GGUF file's header, without torch. It is a guess: the decoder compiles what it needs
+itself if it needs something else, and what is wrong with a file is said when it is loaded.
 """
 
 from contextlib import suppress
@@ -9,7 +9,11 @@ from pathlib import Path
 
 from config import Config
 from inference.decoders.native import sources
-from inference.decoders.native.build import begin
+from inference.decoders.native.build import begin, keep_in
+from inference.decoders.native.kept import folder_of
+from inference.weights.formats import FORMATS
+from inference.weights.gguf.file import GGUFFile, is_gguf
+from inference.weights.gguf.heads import LLAMAS, head_sizes
 from interface.errors import LoadError
 
 
@@ -17,6 +21,7 @@ def compile_ahead(config: Config) -> None:
     """Start what compiling the model that `config` names will take, and do not wait for it."""
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return
+    keep_in(folder_of(config.compile_cache))
     begin(sources.CHOOSER, sources.CHOOSER_DEFINITIONS)
     path = Path(config.model)
     if path.is_file() and config.quantize is None:
@@ -27,10 +32,6 @@ def compile_ahead(config: Config) -> None:
 
 def _definitions(path: Path, dtype: str) -> dict[str, int] | None:
     """The decoder's macros for a GGUF file; None where there will be no such decoder."""
-    from inference.weights.gguf.file import GGUFFile, is_gguf
-    from inference.weights.gguf.heads import LLAMAS, head_sizes
-    from inference.weights.quantized import FORMATS
-
     if not is_gguf(path):
         return None
     file = GGUFFile.open(path)

@@ -5,6 +5,7 @@ import importlib
 import pytest
 from hypothesis import HealthCheck, settings
 
+from inference.decoders.native import build
 from serving import shutdown
 from tests.support.serving import DOORS, Door
 
@@ -27,6 +28,12 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(shutdown, "begin_to_end", lambda limit, exit_status: calls.append(f"begin {exit_status}"))
     monkeypatch.setattr(shutdown, "end_now", lambda exit_status: calls.append(f"now {exit_status}"))
     return calls
+
+
+@pytest.fixture(autouse=True)
+def compiled_for_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test asks to be kept compiled must not be found by the next."""
+    monkeypatch.setattr(build, "_kept", None)
 
 
 @pytest.fixture

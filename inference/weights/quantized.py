@@ -13,34 +13,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.weights.formats import FORMATS
+
 GROUP = 32
 """Inputs that share a scale in the formats that `quantize` makes."""
 ROWS_AT_ONCE = 512
 """So many are quantized together: it takes several times their memory."""
 LARGEST_SCALE = 65504.0
 """Scales are float16."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockFormat:
-    """A block holds this many inputs' weights in this many bytes; `number` is what GGML calls the format."""
-
-    number: int
-    inputs: int
-    bytes: int
-    halves: tuple[int, ...] = (0,)  # where in a block its float16 numbers are
-
-
-FORMATS: Mapping[str, BlockFormat] = {
-    "Q4_0": BlockFormat(2, 32, 18),
-    "Q4_1": BlockFormat(3, 32, 20, (0, 2)),
-    "Q5_0": BlockFormat(6, 32, 22),
-    "Q5_1": BlockFormat(7, 32, 24, (0, 2)),
-    "Q8_0": BlockFormat(8, 32, 34),
-    "Q4_K": BlockFormat(12, 256, 144, (0, 2)),
-    "Q5_K": BlockFormat(13, 256, 176, (0, 2)),
-    "Q6_K": BlockFormat(14, 256, 210, (208,)),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from config import Config
 from engine import Engine
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.gguf.file import KINDS, Blocks, GGUFFile
+from inference.weights.gguf.numbers import dequantized
 from interface.errors import LoadError
 from tests.support import tiny_models
 from tests.support.gguf_files import random_blocks, same_weights, write_gguf
@@ -113,7 +114,7 @@ def test_a_type_means_the_numbers_that_the_package_gguf_and_transformers_take_it
     block, block_bytes = GGML_QUANT_SIZES[of]
     columns = 512
     data = random_blocks(of, 40, columns // block * block_bytes)
-    numbers = Blocks("weight", of, (40, columns), data).dequantized(torch.float32)
+    numbers = dequantized(Blocks("weight", of, (40, columns), data), torch.float32)
     with np.errstate(all="ignore"):  # some random blocks are NaN
         np.testing.assert_array_equal(numbers.numpy(), dequantize(data, of).astype(np.float32))
     if kind not in ("F32", "F16", "BF16", "Q5_0", "Q5_1"):  # those are not among transformers' blocks

@@ -9,6 +9,7 @@ from transformers import LlamaConfig
 
 from tests.support.gguf_files import write_gguf
 from tests.support.imports import all_modules_after
+from tests.support.smollm2 import smollm2_file
 from tests.support.tiny_models import NO_ENDS, SHAPE, bpe_tokenizer, model_of
 
 SIZES = SHAPE | NO_ENDS | {"intermediate_size": 64}  # whole blocks
@@ -28,3 +29,14 @@ def test_the_blocks_of_a_file_are_loaded_without_models_and_compilers(tmp_path: 
     loaded = all_modules_after(loading(path, is_compiled=True))
     assert {"engine", "inference.decoders.native.decoder", "torch", "transformers"} <= loaded
     assert loaded & HEAVY == set()
+
+
+def test_the_compilers_begin_before_torch_is_there() -> None:
+    config = f"Config(model={str(smollm2_file())!r}, compile=True, device='cpu')"
+    begin = "early_compilers.begin = lambda source, definitions: print(source.stem)"
+    loaded = all_modules_after(
+        f"from config import Config; from inference import early_compilers; {begin}; "
+        f"early_compilers.compile_ahead({config})"
+    )
+    assert {"choose", "decoder", "gguf"} <= loaded
+    assert loaded & {"torch", "transformers"} == set()

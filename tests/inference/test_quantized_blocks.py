@@ -14,7 +14,8 @@ from torch import Tensor
 from inference.decoders.native.packing import Packer
 from inference.decoders.native.trial import multiply
 from inference.tensor_thread import on_tensor_thread
-from inference.weights.quantized import FORMATS, QuantizedMatrix
+from inference.weights.formats import FORMATS
+from inference.weights.quantized import QuantizedMatrix
 from tests.support.quantized_matrices import library_for, random_matrix
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}

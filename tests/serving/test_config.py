@@ -22,6 +22,7 @@ TYPICAL: dict[str, tuple[str, Any]] = {
     "context": ("512", 512),
     "prefill_chunk": ("64", 64),
     "compile": ("1", True),
+    "compile_cache": ("/tmp/compiled", "/tmp/compiled"),
     "quantize": ("int8", "int8"),
     "heartbeat": ("0.5", 0.5),
     "stall": ("10", 10.0),

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from inference.decoders.native.decoder import build_for
+from inference.weights.formats import FORMATS
 from inference.weights.llama import Llama, Sizes
-from inference.weights.quantized import FORMATS, QuantizedMatrix
+from inference.weights.quantized import QuantizedMatrix
 
 
 def random_matrix(format: str, outputs: int, blocks: int, seed: int = 0) -> QuantizedMatrix:

@@ -1,5 +1,5 @@
-"""Compiles C++ for the processor at hand and loads it. It takes a second or two, so nothing is kept for the next start:
-no cache that could be stale, or come from another machine.
+"""Compiles C++ for the processor at hand and loads it. It takes a second or two; what comes of it can be kept for the
+next start (see `kept`).
 """
 
 import ctypes
@@ -8,11 +8,15 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+from inference.decoders.native.kept import Kept, name_of
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
@@ -25,15 +29,23 @@ class CannotBuild(Exception):
 
 @dataclass(frozen=True)
 class Compiled:
-    """A library on the disk, until it is loaded or no longer wanted."""
+    """A library on the disk. Within `folder` it is there; a temporary folder then goes."""
 
-    folder: TemporaryDirectory[str]
+    folder: AbstractContextManager[Any]
     path: Path
+    is_kept: bool = False
 
 
 Wanted = tuple[Path, frozenset[tuple[str, int]], str, str]
 _begun: dict[Wanted, Future[Compiled]] = {}
 _lock = threading.Lock()
+_kept: Kept | None = None
+
+
+def keep_in(folder: Path | None) -> None:
+    """From now on, look for libraries in a folder, and put them there. None: compile all of them, and keep none."""
+    global _kept
+    _kept = None if folder is None else Kept(folder)
 
 
 def begin(source: Path, definitions: Mapping[str, int]) -> None:
@@ -45,7 +57,7 @@ def begin(source: Path, definitions: Mapping[str, int]) -> None:
 
     def run() -> None:
         try:
-            outcome.set_result(_compile(source, definitions))
+            outcome.set_result(_compile(source, definitions, _kept))
         except BaseException as error:
             outcome.set_exception(error)
 
@@ -65,7 +77,16 @@ def build(source: Path, definitions: Mapping[str, int]) -> ctypes.CDLL:
     """
     with _lock:
         begun = _begun.pop(_wanted(source, definitions), None)
-    compiled = _compile(source, definitions) if begun is None else begun.result()
+    compiled = _compile(source, definitions, _kept) if begun is None else begun.result()
+    try:
+        return _loaded(compiled)
+    except OSError:
+        if not compiled.is_kept:
+            raise
+    return _loaded(_compile(source, definitions, None))  # it is kept where no code may be run
+
+
+def _loaded(compiled: Compiled) -> ctypes.CDLL:
     with compiled.folder:
         return ctypes.CDLL(str(compiled.path))
 
@@ -75,24 +96,36 @@ def _wanted(source: Path, definitions: Mapping[str, int]) -> Wanted:
     return (source, frozenset(definitions.items()), *environment)
 
 
-def _compile(source: Path, definitions: Mapping[str, int]) -> Compiled:
+def _compile(source: Path, definitions: Mapping[str, int], kept: Kept | None) -> Compiled:
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
     compiler = next(filter(None, map(shutil.which, wanted)), None)
     if compiler is None:
         raise CannotBuild(f"found no C++ compiler (looked for {', '.join(wanted)}; CXX names another)")
+    macros = [f"-D{name}={value}" for name, value in definitions.items()]
+    arguments = [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")), *macros]
+    name = None if kept is None else name_of(source, compiler, arguments)
+    if kept is None or name is None:
+        return _compiled(compiler, arguments, source)
+    if (found := kept.find(name)) is not None:
+        return Compiled(nullcontext(), found, is_kept=True)
+    compiled = _compiled(compiler, arguments, source)
+    kept.put(name, compiled.path)
+    return compiled
+
+
+def _compiled(compiler: str, arguments: Sequence[str], source: Path) -> Compiled:
     folder = TemporaryDirectory()
+    library = Path(folder.name, f"{source.stem}.so")
     try:
-        return Compiled(folder, _compiled_in(Path(folder.name), compiler, source, definitions))
+        _run([compiler, *arguments, str(source), "-o", str(library)])
     except CannotBuild:
         folder.cleanup()
         raise
+    return Compiled(folder, library)
 
 
-def _compiled_in(folder: Path, compiler: str, source: Path, definitions: Mapping[str, int]) -> Path:
-    library = folder / f"{source.stem}.so"
-    macros = [f"-D{name}={value}" for name, value in definitions.items()]
-    flags = [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
-    command = [compiler, *flags, *macros, str(source), "-o", str(library)]
+def _run(command: Sequence[str]) -> None:
+    compiler = command[0]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -100,4 +133,3 @@ def _compiled_in(folder: Path, compiler: str, source: Path, definitions: Mapping
     if done.returncode:
         complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
         raise CannotBuild(f"{compiler} failed: {complaint}")
-    return library

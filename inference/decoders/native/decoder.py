@@ -17,8 +17,8 @@ from inference.decoders.native import structures
 from inference.decoders.native.build import build
 from inference.decoders.native.packing import BLOCK, PANEL, STRIP, Packer, padded
 from inference.decoders.native.sources import DECODER, decoder_definitions
+from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
-from inference.weights.quantized import FORMATS
 
 
 class NotNative(Exception):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from inference.decoders.native import structures
 from inference.decoders.native.large_pages import LargePages
-from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix, as_tensor
+from inference.weights.formats import FORMATS
+from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor
 
 STRIP, PANEL = 16, 32
 """Outputs that lie side by side, and outputs of a panel."""

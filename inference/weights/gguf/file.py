@@ -2,9 +2,10 @@
 
     file = GGUFFile.open(Path("model.gguf"))
     file.metadata["general.architecture"]
-    file.tensors["blk.0.attn_q.weight"].dequantized(torch.bfloat16)
+    file.tensors["blk.0.attn_q.weight"].shape
 
-The package `gguf` knows the types and how to dequantize them. Its reader is not used: it makes several numpy views for
+What is in the blocks is the business of `numbers`. Nothing here needs torch, so that a header can be read before it is
+there. The package `gguf` knows the types of tensors; its reader is not used: it makes several numpy views for
 each of a vocabulary's entries, which takes seconds, and believes every count in a damaged file. Here everything is
 checked against the file's size before anything is made of it, and tensors stay mapped until they are asked for.
 
@@ -19,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
-from torch import Tensor
 
 from inference.weights.gguf.parts import all_parts
 from inference.weights.safetensors_header import BadFile, refuse_pointer
@@ -33,7 +32,6 @@ DEFAULT_ALIGNMENT = 32
 MOST_DIMENSIONS = 4
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 """The types of tensors that are served; those of many more parts than these are rarely seen."""
-PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -51,19 +49,6 @@ class Blocks:
     kind: GGMLQuantizationType
     shape: tuple[int, ...]  # in torch's order: [outputs, inputs]
     data: NDArray[np.uint8]
-
-    def dequantized(self, dtype: torch.dtype) -> Tensor:
-        """Its numbers, in memory of their own."""
-        if plain := PLAIN.get(self.kind.name):
-            return torch.from_numpy(self.data.copy()).view(plain).reshape(self.shape).to(dtype)
-        numbers = torch.empty(self.shape, dtype=dtype)
-        rows = numbers.view(-1, self.shape[-1])
-        step = max(1, 2**22 // self.shape[-1])  # dequantizing needs several times a piece's memory
-        for begin in range(0, len(rows), step):
-            with np.errstate(all="ignore"):  # a NaN in a file is found later, with its tensor's name
-                piece = dequantize(self.data[begin : begin + step], self.kind)
-            rows[begin : begin + step] = torch.from_numpy(piece)
-        return numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Which models are of the Llama type, and how wide their attention is: what a decoder is compiled for.
 
-Without transformers, which takes seconds to import: the compiler starts before.
+Without torch and transformers, which take seconds to import: the compiler starts before.
 """
 
 from inference.weights.gguf.file import BadGGUF, GGUFFile

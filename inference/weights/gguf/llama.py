@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from inference.weights.gguf.file import PLAIN, GGUFFile
+from inference.weights.formats import FORMATS
+from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import LLAMAS
+from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.weights import Weight, model_weights
 from inference.weights.llama import Layer, Llama, NotLlama, Sizes
-from inference.weights.quantized import FORMATS, Matrix, QuantizedMatrix
+from inference.weights.quantized import Matrix, QuantizedMatrix
 from inference.weights.rotary import angles
 
 

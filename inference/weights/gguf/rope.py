@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.numbers import dequantized
 
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that belong to the configuration: one factor for each frequency."""
@@ -46,7 +47,7 @@ def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
 
 def _factored(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
     """A factor for each frequency: Llama 3's if they are those, else as transformers takes a list of them."""
-    factors = file.tensors["rope_freqs.weight"].dequantized(torch.float32)
+    factors = dequantized(file.tensors["rope_freqs.weight"], torch.float32)
     frequencies = theta ** -(torch.arange(0, 2 * len(factors), 2, dtype=torch.float32) / (2 * len(factors)))
     largest = factors.max().item()
     if 2 * len(factors) == head_dim and torch.allclose(factors, _llama3_factors(frequencies, largest), rtol=1e-3):
@@ -75,7 +76,7 @@ def _long_rope(file: GGUFFile, theta: float) -> dict[str, Any]:
     for name, key in (("rope_factors_long.weight", "long_factor"), ("rope_factors_short.weight", "short_factor")):
         if name not in file.tensors:
             raise BadGGUF(file.path, f"expected a tensor {name}, as its rotary embedding is longrope")
-        rope[key] = file.tensors[name].dequantized(torch.float32).tolist()
+        rope[key] = dequantized(file.tensors[name], torch.float32).tolist()
     rope["original_max_position_embeddings"] = file.count("rope.scaling.original_context_length")
     rope["factor"] = file.count("context_length") / rope["original_max_position_embeddings"]
     key = f"{file.architecture}.rope.scaling.attn_factor"

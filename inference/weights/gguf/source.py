@@ -9,7 +9,8 @@ from gguf import GGMLQuantizationType
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from inference.weights.gguf.configuration import model_config, plain_config
-from inference.weights.gguf.file import PLAIN, BadGGUF, GGUFFile
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.tokenizer import ends_of_turns, make_tokenizer
 from inference.weights.gguf.weights import lazily, model_weights
 from inference.weights.known import Loaded, reason

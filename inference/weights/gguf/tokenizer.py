@@ -1,28 +1,48 @@
 """Makes the tokenizer that a GGUF file describes, from metadata that `GGUFFile` has checked.
 
 A file has the vocabulary, its merges or scores, and a few flags. How texts are cut before that has only a name, see
-`splits`. Vocabularies of SentencePiece are built as transformers builds them for the architecture.
+`splits`. Vocabularies of SentencePiece are built as transformers builds them for Llama, or for Gemma.
+
+Byte-level vocabularies and Gemma's need transformers' own tokenizers, which are imported where they are used: to import
+them takes a quarter of a second, and Llama's is only a model with its merges.
 
 Invariant: no token has an id that the vocabulary in the file does not have.
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, select_tokenizer_builder
+from transformers.tokenization_utils_base import generate_merges
 
 from inference.text.token_bytes import BYTE_OF_CHARACTER
 from inference.weights.gguf.file import BadGGUF, GGUFFile
-from inference.weights.gguf.splits import GPT2, SPLITS, Split
 from inference.weights.known import reason
+
+if TYPE_CHECKING:
+    from inference.weights.gguf.splits import Split
 
 log = logging.getLogger("engine")
 
 MODELS = ("gpt2", "llama")
 """The kinds of vocabulary: byte-level BPE, and SentencePiece's."""
+DESCRIBED = {
+    "ggml.model": "tokenizer_type",
+    "ggml.tokens": "tokens",
+    "ggml.scores": "scores",
+    "ggml.token_type": "token_type",
+    "ggml.merges": "merges",
+    "ggml.add_space_prefix": "add_prefix_space",
+}
+"""What a file says about a tokenizer, and what transformers' builders call it."""
+SETTINGS = {
+    "chat_template": "chat_template",
+    "ggml.add_bos_token": "add_bos_token",
+    "ggml.add_eos_token": "add_eos_token",
+}
+"""The same of what a text begins and ends with."""
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 CONTROL, USER_DEFINED = 3, 4
 """Types of tokens that are found in a text as they are written, before anything is cut or merged."""
@@ -37,19 +57,19 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         BadGGUF: the file has no vocabulary, or one of a kind that is not supported.
     """
     tokens = _vocabulary(file)
-    described = _renamed(file, "tokenizer")
-    settings = _renamed(file, "tokenizer_config")
+    described = _renamed(file, DESCRIBED)
+    settings = _renamed(file, SETTINGS)
     is_byte_level = described["tokenizer_type"] == "gpt2"
-    split = _split(file) if is_byte_level else GPT2
+    split = _split(file) if is_byte_level else None
     try:
-        backend = _byte_level(described, split) if is_byte_level else _sentencepiece(file.architecture, described)
+        backend = _sentencepiece(file.architecture, described) if split is None else _byte_level(described, split)
         backend.add_special_tokens(_of_type(described, CONTROL))
         backend.add_tokens(_of_type(described, USER_DEFINED))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
         raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary: {reason(error)}") from error
-    settings.setdefault("add_bos_token", split.begins_with_bos or not is_byte_level)  # as llama.cpp does
+    settings.setdefault("add_bos_token", split is None or split.begins_with_bos)  # as llama.cpp does
     for name, key in SPECIAL_TOKENS.items():
         settings[name] = _special_token(file, tokens, f"tokenizer.ggml.{key}_token_id")
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -69,7 +89,9 @@ def ends_of_turns(file: GGUFFile) -> list[int]:
 # --- The two kinds of vocabulary --------------------------------------------------------------------------------------
 
 
-def _split(file: GGUFFile) -> Split:
+def _split(file: GGUFFile) -> "Split":
+    from inference.weights.gguf.splits import GPT2, SPLITS
+
     name = file.get("tokenizer.ggml.pre", str, "default")
     if name == "default":
         log.warning("%s does not say how its tokenizer cuts texts; they are cut as for GPT-2", file.path)
@@ -83,15 +105,14 @@ def _split(file: GGUFFile) -> Split:
     return SPLITS[name]
 
 
-def _byte_level(described: dict[str, Any], split: Split) -> Tokenizer:
+def _byte_level(described: dict[str, Any], split: "Split") -> Tokenizer:
     # Special tokens keep their spelling, whatever characters they have; all other tokens are spelled in bytes.
     spelled = [
         token if type in (CONTROL, USER_DEFINED) or set(token) <= BYTE_OF_CHARACTER.keys() else _in_bytes(token)
         for token, type in zip(described["tokens"], _types(described), strict=True)
     ]
     vocabulary = {token: token_id for token_id, token in enumerate(spelled)}
-    merges = [_pair(merge) for merge in described["merges"]]
-    backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=split.takes_whole_words))
+    backend = Tokenizer(models.BPE(vocabulary, _merges(described), ignore_merges=split.takes_whole_words))
     backend.pre_tokenizer = split.pre_tokenizer()
     backend.decoder = decoders.ByteLevel()
     return backend
@@ -99,18 +120,37 @@ def _byte_level(described: dict[str, Any], split: Split) -> Tokenizer:
 
 def _sentencepiece(architecture: str, described: dict[str, Any]) -> Tokenizer:
     """As transformers has it, but without tokens of its own; a space before the text as the file says."""
-    built = select_tokenizer_builder(architecture, "llama")(described).backend_tokenizer
-    backend = Tokenizer(built.model)
-    backend.normalizer, backend.pre_tokenizer, backend.decoder = built.normalizer, built.pre_tokenizer, built.decoder
     if architecture.startswith("gemma"):
-        return backend
+        return _gemmas(architecture, described)
+    backend = Tokenizer(models.BPE(_numbered(described), _merges(described), fuse_unk=True, byte_fallback=True))
     # Each text between special tokens begins with a space: what llama.cpp does, and what these models were trained on.
     begins = [normalizers.Prepend("▁")] if described.get("add_prefix_space", True) else []
     backend.normalizer = normalizers.Sequence([*begins, normalizers.Replace(" ", "▁")])
-    backend.pre_tokenizer = None
     ends = [decoders.Strip(" ", left=1)] if begins else []
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *ends])
     return backend
+
+
+def _gemmas(architecture: str, described: dict[str, Any]) -> Tokenizer:
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import select_tokenizer_builder
+
+    built = select_tokenizer_builder(architecture, "llama")(described).backend_tokenizer
+    backend = Tokenizer(built.model)
+    backend.normalizer, backend.pre_tokenizer, backend.decoder = built.normalizer, built.pre_tokenizer, built.decoder
+    return backend
+
+
+def _numbered(described: dict[str, Any]) -> dict[str, int]:
+    return {token: token_id for token_id, token in enumerate(described["tokens"])}
+
+
+def _merges(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """The merges in the file, or those that the scores of its tokens say."""
+    if "merges" in described:
+        return [_pair(merge) for merge in described["merges"]]
+    scores = dict(zip(described["tokens"], described["scores"], strict=True))
+    made: list[tuple[str, str]] = generate_merges(_numbered(described), scores)
+    return made
 
 
 def _pair(merge: str) -> tuple[str, str]:
@@ -157,10 +197,10 @@ def _vocabulary(file: GGUFFile) -> list[str]:
     return tokens
 
 
-def _renamed(file: GGUFFile, group: str) -> dict[str, Any]:
-    """Metadata under the names that transformers' builders know, numbers as plain Python ones."""
-    names = {f"tokenizer.{key}": name for key, name in GGUF_TOKENIZER_MAPPING[group].items()}
-    found = {name: file.metadata[key] for key, name in names.items() if key in file.metadata}
+def _renamed(file: GGUFFile, names: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata under other names, numbers as plain Python ones."""
+    keys = {f"tokenizer.{key}": name for key, name in names.items()}
+    found = {name: file.metadata[key] for key, name in keys.items() if key in file.metadata}
     return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in found.items()}
 
 

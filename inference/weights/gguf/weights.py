@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import BadGGUF, Blocks, GGUFFile
+from inference.weights.gguf.numbers import dequantized
 from inference.weights.gguf.rope import ROPE_FACTORS
 
 GATES, UPS, GATES_AND_UPS = "mlp.experts.gate.weight", "mlp.experts.up.weight", "mlp.experts.gate_up_proj"
@@ -38,10 +39,10 @@ class Weight:
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         if self.offset:
-            return (self.blocks.dequantized(torch.float32) - self.offset).to(dtype)
-        numbers = self.blocks.dequantized(dtype)
+            return (dequantized(self.blocks, torch.float32) - self.offset).to(dtype)
+        numbers = dequantized(self.blocks, dtype)
         if self.below is not None:
-            numbers = torch.cat([numbers, self.below.dequantized(dtype)], dim=1)
+            numbers = torch.cat([numbers, dequantized(self.below, dtype)], dim=1)
         return numbers.view(self.shape)
 
 

@@ -1,0 +1,199 @@
+"""What was compiled once is found by the next start, if it is the same in everything, whole, and this user's own."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference.decoders.native import build, kept
+from inference.decoders.native.kept import KEPT, Kept, folder_of
+from tests.support.compilers import needs_compiler
+
+COMPILER = """#!/bin/sh
+if [ "$1" = --version ]; then echo {version}; exit; fi
+echo "$@" >> {log}
+for argument; do last=$argument; done
+echo "library $$" > "$last"
+"""
+"""A compiler in little: it notes what it is asked for, and what it makes is never the same twice."""
+
+Compile = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def known_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nflags\t\t: fpu avx2\n")
+    monkeypatch.setattr(kept, "CPUINFO", cpuinfo)
+    return cpuinfo
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "number.hpp").write_text('#include "../number.hpp"\n')
+    (tmp_path / "number.hpp").write_text("#pragma once\n")
+    source = tmp_path / "answer.cpp"
+    source.write_text('#include <cmath>\n#include "parts/number.hpp"\n')
+    return source
+
+
+@pytest.fixture
+def compile(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+    """Compile as one start does; what is not kept is gone then."""
+
+    def compile(version: str = "1.0", folder: Path = tmp_path / "kept", **definitions: int) -> Path:
+        compiler = tmp_path / "compiler"
+        compiler.write_text(COMPILER.format(version=version, log=tmp_path / "log"))
+        compiler.chmod(0o700)
+        monkeypatch.setenv("CXX", str(compiler))
+        compiled = build._compile(source, definitions, Kept(folder))
+        with compiled.folder:
+            return compiled.path
+
+    return compile
+
+
+def times_compiled(folder: Path) -> int:
+    log = folder / "log"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def test_the_second_start_compiles_nothing(compile: Compile, tmp_path: Path) -> None:
+    assert not compile(ANSWER=42).exists()
+    found = compile(ANSWER=42)
+    assert found.read_text().startswith("library")
+    assert compile(ANSWER=42) == found
+    assert times_compiled(tmp_path) == 1
+
+
+def test_whatever_is_different_is_compiled(
+    compile: Compile, source: Path, tmp_path: Path, known_processor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile()
+    compile(ANSWER=42)
+    compile(version="1.1")
+    source.write_text(source.read_text() + "// changed\n")
+    compile()
+    (tmp_path / "number.hpp").write_text("// changed, and included by what is included\n")
+    compile()
+    known_processor.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n")
+    compile()
+    monkeypatch.setenv("CXXFLAGS", "-O0")
+    compile()
+    assert times_compiled(tmp_path) == 7
+    compile()
+    assert times_compiled(tmp_path) == 7
+
+
+def test_what_is_damaged_is_compiled_again(compile: Compile, tmp_path: Path) -> None:
+    compile()
+    (damaged,) = (tmp_path / "kept").iterdir()
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    compile()
+    assert times_compiled(tmp_path) == 2
+    assert compile() != damaged
+    assert times_compiled(tmp_path) == 2
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720])
+def test_a_folder_that_others_can_write_to_is_not_used(
+    mode: int, compile: Compile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compile()
+    (tmp_path / "kept").chmod(mode)
+    compile()
+    assert times_compiled(tmp_path) == 2
+    assert "no other can write to" in caplog.text
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_a_file_that_others_can_write_to_is_not_loaded(compile: Compile, tmp_path: Path) -> None:
+    compile()
+    (library,) = (tmp_path / "kept").iterdir()
+    library.chmod(0o666)
+    assert compile() != library
+    assert times_compiled(tmp_path) == 2
+
+
+def test_another_users_folder_is_not_used(compile: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile()
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    compile()
+    assert times_compiled(tmp_path) == 2
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(compile: Compile, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        compile(folder=tmp_path / "file" / "kept")
+    assert times_compiled(tmp_path) == 2
+
+
+def test_where_the_processor_is_not_known_nothing_is_kept(
+    compile: Compile, tmp_path: Path, known_processor: Path
+) -> None:
+    known_processor.write_text("processor\t: 0\n")
+    for _ in range(2):
+        compile()
+    assert times_compiled(tmp_path) == 2
+    assert not (tmp_path / "kept").exists()
+
+
+def test_the_folder_is_the_users_own_and_does_not_grow_for_ever(tmp_path: Path) -> None:
+    library, libraries = tmp_path / "library.so", Kept(tmp_path / "new" / "kept")
+    for number in range(KEPT + 3):
+        library.write_text(str(number))
+        libraries.put(f"library-{number}", library)
+        if found := libraries.find(f"library-{number}"):
+            os.utime(found, (number, number))
+        libraries.find("library-0")  # it is in use
+    assert (tmp_path / "new" / "kept").stat().st_mode & 0o777 == 0o700
+    assert len(list((tmp_path / "new" / "kept").iterdir())) == KEPT
+    assert libraries.find("library-0") is not None
+    assert libraries.find("library-1") is None
+
+
+def test_the_setting_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/user")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert folder_of("auto") == Path("/home/user/.cache/token-by-token")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert folder_of("auto") == Path("/caches/token-by-token")
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    assert folder_of("auto") is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    assert folder_of("auto") is None
+    assert folder_of("off") is None
+    assert folder_of("/srv/compiled") == Path("/srv/compiled")
+
+
+@needs_compiler
+def test_a_kept_library_is_loaded_and_one_that_cannot_be_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "answer.cpp"
+    source.write_text('extern "C" int answer() { return ANSWER; }')
+    build.keep_in(tmp_path / "kept")
+    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    loaded: list[str] = []
+    refused: list[str] = []
+    load = ctypes.CDLL
+
+    def load_if_allowed(path: str) -> ctypes.CDLL:
+        loaded.append(path)
+        if path in refused:
+            raise OSError("failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", load_if_allowed)
+    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    (library,) = (tmp_path / "kept").iterdir()
+    assert loaded == [str(library)]
+    refused.append(str(library))
+    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    assert len(set(loaded)) == 2
