@@ -30,12 +30,24 @@ struct Format {
 
 inline uint16_t half_at(const uint8_t *from) { return uint16_t(from[0] | from[1] << 8); }
 
+// Sixteen bytes at once. Byte by byte, compilers would have to fear that codes and blocks are the same memory.
+inline UnsignedBytes sixteen(const uint8_t *from) { return *reinterpret_cast<const UnsignedBytes *>(from); }
+inline void put(uint8_t *to, UnsignedBytes bytes) { *reinterpret_cast<UnsignedBytes *>(to) = bytes; }
+
 // 32 codes of four bits: the first sixteen are the lower halves of the bytes, the others the upper ones.
 inline void open_nibbles(const uint8_t *from, uint8_t *codes) {
-    for (int i = 0; i < 16; ++i) codes[i] = from[i] & 15, codes[i + 16] = from[i] >> 4;
+    const UnsignedBytes both = sixteen(from);
+    put(codes, both & 15);
+    put(codes + 16, both >> 4);
 }
 inline void add_fifth_bits(const uint8_t *from, uint8_t *codes) {
-    for (int i = 0; i < 32; ++i) codes[i] |= (from[i / 8] >> (i % 8) & 1) << 4;
+    const UnsignedBytes BIT = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    for (int i = 0; i < 32; i += 16) {
+        const uint8_t first = from[i / 8], second = from[i / 8 + 1];
+        const UnsignedBytes bits = {first,  first,  first,  first,  first,  first,  first,  first,
+                                    second, second, second, second, second, second, second, second};
+        put(codes + i, sixteen(codes + i) | ((UnsignedBytes)((bits & BIT) != 0) & 16));
+    }
 }
 
 struct Q4_0 : Format<2, 18, 32, 4, 32, 3, false> {
@@ -89,7 +101,10 @@ inline void open_group_scales(const uint8_t *from, Opened &to) {
 
 // 64 codes of four bits: the lower halves of 32 bytes, then their upper halves.
 inline void open_wide_nibbles(const uint8_t *from, uint8_t *codes) {
-    for (int i = 0; i < 32; ++i) codes[i] = from[i] & 15, codes[i + 32] = from[i] >> 4;
+    for (int i = 0; i < 32; i += 16) {
+        put(codes + i, sixteen(from + i) & 15);
+        put(codes + i + 32, sixteen(from + i) >> 4);
+    }
 }
 
 struct Q4_K : Format<12, 144, 256, 4, 32, 0, true> {
@@ -107,7 +122,10 @@ struct Q5_K : Format<13, 176, 256, 5, 32, 0, true> {
         to.minimum = half_at(from + 2);
         open_group_scales(from + 4, to);
         for (int i = 0; i < 4; ++i) open_wide_nibbles(from + 48 + 32 * i, to.codes + 64 * i);
-        for (int i = 0; i < 256; ++i) to.codes[i] |= (from[16 + i % 32] >> (i / 32) & 1) << 4;
+        for (int i = 0; i < 256; i += 16) {
+            const UnsignedBytes fifth = sixteen(from + 16 + i % 32) >> uint8_t(i / 32) & 1;
+            put(to.codes + i, sixteen(to.codes + i) | fifth << 4);
+        }
     }
 };
 
@@ -116,10 +134,10 @@ struct Q6_K : Format<14, 210, 256, 6, 16, 5, false> {
         to.scale = half_at(from + 208);
         memcpy(to.group_scales, from + 192, 16);
         for (int half = 0; half < 2; ++half)
-            for (int i = 0; i < 128; ++i) {
-                const int nibble = from[64 * half + i % 64] >> (i / 64 * 4) & 15;
-                const int upper = from[128 + 32 * half + i % 32] >> (i / 32 * 2) & 3;
-                to.codes[128 * half + i] = nibble | upper << 4;
+            for (int i = 0; i < 128; i += 16) {
+                const UnsignedBytes nibbles = sixteen(from + 64 * half + i % 64) >> uint8_t(i / 64 * 4) & 15;
+                const UnsignedBytes upper = sixteen(from + 128 + 32 * half + i % 32) >> uint8_t(i / 32 * 2) & 3;
+                put(to.codes + 128 * half + i, nibbles | upper << 4);
             }
     }
 };

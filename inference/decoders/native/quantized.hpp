@@ -46,7 +46,7 @@ struct Strips {
     // Lay out `rows` rows of blocks, `row_bytes` from one to the next; lanes without a row have scales of zero.
     static void pack(const uint8_t *from, int64_t rows, int64_t inputs, uint8_t *to) {
         const int64_t row_bytes = inputs / F::SIZE * F::BYTES;
-        memset(to, 0, size(inputs));
+        if (rows < LANES) memset(to, 0, size(inputs));
         for (int64_t block = 0; block < inputs / F::SIZE; ++block)
             for (int64_t lane = 0; lane < rows; ++lane) {
                 Opened opened;
