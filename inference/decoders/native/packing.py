@@ -89,7 +89,8 @@ class Packer:
             # Two inputs' weights stay side by side: as one number, they move together.
             filled = filled.view(torch.int32)
         panels = filled.view(outputs // PANEL, PANEL, -1).transpose(1, 2)
-        return structures.Matrix(panels=self.hold(panels), inputs=inputs, panel_count=outputs // PANEL)
+        place = torch.from_numpy(self._pages.take(panels.nbytes)).view(panels.dtype).view(panels.shape)
+        return structures.Matrix(panels=self.hold(place.copy_(panels)), inputs=inputs, panel_count=outputs // PANEL)
 
     def _strips(self, parts: Sequence[QuantizedMatrix], is_interleaved: bool) -> structures.Matrix:
         inputs = parts[0].padded_inputs

@@ -23,7 +23,7 @@ void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (
     Floats left[ROWS] = {}, right[ROWS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
         // Not in a function of its own: gcc 12 would then keep the sums in memory.
-        const char *ahead = reinterpret_cast<const char *>(panel) + 2 * PAGE;
+        const char *ahead = reinterpret_cast<const char *>(panel) + (ROWS > 1 ? 2 * PAGE : PAGE);
         __builtin_prefetch(ahead);
         __builtin_prefetch(ahead + PANEL * PAIR * sizeof(Weight) / 2);
 #if PAIR_PRODUCTS
