@@ -9,7 +9,7 @@ The price is that each token crosses a process, and that the model is loaded aga
 A cluster does the same with whole servers, on many machines: `deploy/ray_serve.py` runs the doors like that.
 
 In the service: backends/stepped.py: SteppedService; backends/socket_service.py: SocketService._lose;
-backends/host.py: EngineHost; serving/workers.py: EngineKeeper.
+backends/host.py: EngineHost; serving/engine_keeper.py: EngineKeeper.
 """
 
 import os

@@ -6,6 +6,7 @@ The modules, by what they belong to:
                     `open_generations`, `status`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
     connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them
-    processes       `command_line`, `flags`, `demo`, `workers`, `engine_process`, `supervised`, `shutdown`, `ending`
+    processes       `command_line`, `flags`, `demo`, `supervised`, `shutdown`, `ending`
+    workers         `workers`, `engine_process`, `engine_keeper`, `heartbeat`: several processes over one engine
     records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -243,7 +243,7 @@ class Driver:
             log.info("The engine is back")
         else:
             log.error("The engine cannot be reached: %s", reason)
-            self._fail_all(Failed(reason, "engine_error"))
+            self._fail_all(Failed(f"engine lost: {reason}", "engine_error"))
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run a background task; one that raises is a failure of the service, and not only a line in a log."""

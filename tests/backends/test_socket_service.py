@@ -67,7 +67,7 @@ async def test_when_the_engine_dies_streams_are_told_and_requests_are_taken_agai
         await until(lambda: driver.counters().running == 3)
         host.die()
         for events in await asyncio.gather(*[all_events(stream) for stream in streams]):
-            assert terminal(events) == Failed("its process has ended", "engine_error")
+            assert terminal(events) == Failed("engine lost: its process has ended", "engine_error")
         assert driver.status == "engine lost: its process has ended"
         assert not driver.vitals().has_failed
         assert driver.counters() == Counters(0, 0, 0)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from serving.shutdown import CANNOT_LOAD
-from serving.workers import EngineKeeper
 from study.common.engine import HELLO
 from study.common.launcher import Process, command_line_of, free_port, status_of
 from study.common.scripted_workers import NAME, ready
@@ -102,43 +99,6 @@ def test_when_the_launcher_is_killed_streams_are_told_and_nothing_is_left_over(t
         assert last_event(streaming) in ("shutdown", "engine_error")
         wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
     assert not list(tmp_path.iterdir())
-
-
-def keeping(program: str, outcomes: list[int]) -> EngineKeeper:
-    return EngineKeeper(["-c", program], 0.1, outcomes.append)
-
-
-def test_an_engine_that_cannot_be_loaded_is_not_started_again() -> None:
-    outcomes: list[int] = []
-    keeper = keeping(f"raise SystemExit({CANNOT_LOAD})", outcomes)
-    keeper.start()
-    wait_until(lambda: outcomes == [CANNOT_LOAD])
-    keeper.close()
-
-
-def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("serving.workers.FIRST_PAUSE", 0.01)
-    keeper = keeping("raise SystemExit(70)", [])
-    keeper.start()
-    wait_until(lambda: len(caplog.records) >= 4)
-    keeper.close()
-    said = [record.getMessage() for record in caplog.records[:4]]
-    assert [one.rpartition("starts in ")[2] for one in said] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
-    threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
-    for thread in threads:
-        thread.join(20)
-
-
-def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.workers.END_SLACK", 0.1)
-    program = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(100)"
-    keeper = keeping(program, [])
-    keeper.start()
-    wait_until(lambda: "SIG_IGN" in command_line_of(keeper._process.pid))
-    keeper.close()
-    assert keeper._process.poll() is not None
 
 
 GUNICORN = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--bind"]

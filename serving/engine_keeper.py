@@ -1,0 +1,132 @@
+"""The engine's process, kept running: started again when it dies, and ended and started again when it hangs."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from serving.engine_process import HEARTBEAT_TO
+from serving.heartbeat import Heartbeat
+from serving.shutdown import CANNOT_LOAD
+
+log = logging.getLogger("engine")
+
+ROOT = Path(__file__).parent.parent
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before the engine's process is started again. Each pause is twice the one before, unless it has lived for
+longer than the longest."""
+SILENCE_LIMIT = 120.0
+"""Seconds without a sign of life after which an engine's process that is loaded is killed. Its event loop gives one
+each second, also during a step. Its workers have ended their requests by then (`backends.socket_service.SILENCE`)."""
+END_SLACK = 3.0
+"""Seconds beyond `drain` that the engine's process gets to end."""
+
+
+class EngineKeeper:
+    """Keeps the engine's process running. `on_hopeless` is called if no start can help, with the exit status."""
+
+    def __init__(self, arguments: Sequence[str], drain: float, on_hopeless: Callable[[int], None]) -> None:
+        self._command = [sys.executable, *arguments]
+        self._end_limit = drain + END_SLACK
+        self._on_hopeless = on_hopeless
+        self._is_closing = threading.Event()
+        self._lock = threading.Lock()
+        """Held while a process is started: none may be after `close`."""
+
+    def start(self) -> None:
+        self._process = _Process(self._command)
+        threading.Thread(target=self._keep, name="keep the engine", daemon=True).start()
+
+    def close(self) -> None:
+        """End the process, and wait until it has ended."""
+        self._is_closing.set()
+        with self._lock:
+            process = self._process
+        process.end(self._end_limit)
+
+    def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            how, status = self._process.watch()
+            if self._is_closing.is_set():
+                return
+            if status == CANNOT_LOAD:
+                self._on_hopeless(status)
+                return
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            log.error("The engine's process %s; the next starts in %g s", how, pause)
+            self._is_closing.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            with self._lock:
+                if self._is_closing.is_set():
+                    return
+                self._process = _Process(self._command)
+
+
+class _Process:
+    """One process of the engine, from its start to its end."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._heartbeat = Heartbeat()
+        writer = self._heartbeat.writer
+        paths = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+        # Its stdin stays open for as long as this process lives. In a group of its own, it hears no Ctrl-C: the
+        # workers end first.
+        self._popen = subprocess.Popen(
+            [*command, HEARTBEAT_TO, str(writer)],
+            env=os.environ | {"PYTHONPATH": paths.rstrip(os.pathsep)},
+            stdin=subprocess.PIPE,
+            pass_fds=[writer],
+            process_group=0,
+        )
+        os.close(writer)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
+    def watch(self) -> tuple[str, int]:
+        """Wait for the end, and kill what hangs; return how it ended, for people, and its status. Call once."""
+        killed = False
+        while not killed and self._heartbeat.listen() and not self.has_ended:
+            if self._heartbeat.silence >= SILENCE_LIMIT:
+                self._kill()
+                killed = True
+        status = self._wait()
+        self._heartbeat.close()
+        if killed:
+            return f"has shown no sign of life for {SILENCE_LIMIT:g} s and is killed", status
+        return f"has ended with status {status}", status
+
+    def end(self, limit: float) -> None:
+        """Have it end within so many seconds, and wait for that."""
+        self._popen.terminate()
+        try:
+            self._popen.wait(limit)
+        except subprocess.TimeoutExpired:
+            log.warning("The engine's process does not end; it is killed")
+            self._popen.kill()
+        self._wait()
+
+    def _kill(self) -> None:
+        """With what it has started itself, vLLM's engine for example: it can no longer end that."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def _wait(self) -> int:
+        assert self._popen.stdin is not None
+        status = self._popen.wait()
+        self._popen.stdin.close()
+        return status

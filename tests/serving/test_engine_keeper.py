@@ -1,0 +1,113 @@
+"""The engine's process is started again when it dies or hangs, and not when it only takes long."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config import Config
+from interface.events import Failed
+from serving import engine_keeper, heartbeat
+from serving.engine_keeper import EngineKeeper
+from serving.heartbeat import Heartbeat
+from serving.shutdown import CANNOT_LOAD
+from study.common.launcher import command_line_of
+from study.common.scripted_workers import NAME
+from tests.support.asgi_client import until
+from tests.support.driving import all_events, submit, terminal
+from tests.support.serving import wait_until
+from tests.support.sharing import working
+
+
+def keeping(program: str, outcomes: list[int]) -> EngineKeeper:
+    return EngineKeeper(["-c", program], 0.1, outcomes.append)
+
+
+def test_an_engine_that_cannot_be_loaded_is_not_started_again() -> None:
+    outcomes: list[int] = []
+    keeper = keeping(f"raise SystemExit({CANNOT_LOAD})", outcomes)
+    keeper.start()
+    wait_until(lambda: outcomes == [CANNOT_LOAD])
+    keeper.close()
+
+
+def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serving.engine_keeper.FIRST_PAUSE", 0.01)
+    keeper = keeping("raise SystemExit(70)", [])
+    keeper.start()
+    wait_until(lambda: len(caplog.records) >= 4)
+    keeper.close()
+    said = [record.getMessage() for record in caplog.records[:4]]
+    assert [one.rpartition("starts in ")[2] for one in said] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
+    threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
+    for thread in threads:
+        thread.join(20)
+
+
+def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.engine_keeper.END_SLACK", 0.1)
+    program = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(100)"
+    keeper = keeping(program, [])
+    keeper.start()
+    wait_until(lambda: "SIG_IGN" in command_line_of(keeper._process.pid))
+    keeper.close()
+    assert keeper._process.has_ended
+
+
+def test_silence_counts_from_the_first_sign_of_life_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an engine may take as long as it needs to load."""
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    heart = Heartbeat()
+    silences = []
+    for written in (b"", b"", b".", b"", b"", b"..", b""):
+        os.write(heart.writer, written)
+        assert heart.listen()
+        silences.append(heart.silence)
+    assert silences == [0, 0, 0, 0.01, 0.02, 0, 0.01]
+    os.close(heart.writer)
+    assert not heart.listen()
+    heart.close()
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineKeeper]:
+    """Keeps a scripted engine, whose steps may take a second."""
+    monkeypatch.setattr("serving.engine_keeper.FIRST_PAUSE", 0.01)
+    monkeypatch.setenv("ENGINE_SOCKET", str(tmp_path / "engine.sock"))
+    monkeypatch.setenv("ENGINE_STEP_LIMIT", "1")
+    keeper = EngineKeeper(["-m", NAME, "engine"], 0.1, lambda status: None)
+    keeper.start()
+    yield keeper
+    keeper.close()
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_hangs_is_replaced_and_its_requests_are_told(
+    keeper: EngineKeeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(tmp_path / "engine.sock", Config(step_limit=1.0)) as driver:
+        stream = await submit(driver, "drip 4000", max_tokens=4000)
+        await until(lambda: driver.counters().running == 1)
+        os.kill(keeper._process.pid, signal.SIGSTOP)
+        monkeypatch.setattr(engine_keeper, "SILENCE_LIMIT", 1.0)
+        await until(lambda: "shown no sign of life for 1 s and is killed; the next starts in 0.01 s" in caplog.text)
+        monkeypatch.setattr(engine_keeper, "SILENCE_LIMIT", 120.0)
+        assert terminal(await all_events(stream)) == Failed("engine lost: its process has ended", "engine_error")
+        await until(lambda: driver.status == "ok", "another engine")
+
+
+@pytest.mark.anyio
+async def test_an_engine_whose_step_never_ends_is_replaced_and_its_requests_are_told(
+    keeper: EngineKeeper, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(tmp_path / "engine.sock", Config(step_limit=1.0)) as driver:
+        end = terminal(await all_events(await submit(driver, "pace=100000")))
+        assert isinstance(end, Failed)
+        assert "a step has taken longer than 1 s (ENGINE_STEP_LIMIT)" in end.message
+        await until(lambda: driver.status == "ok", "another engine")
+    assert "has ended with status 70" in caplog.text
