@@ -1,7 +1,6 @@
 """The kernels of Triton compute what operators of torch compute in float32."""
 
 import importlib
-import os
 from typing import Any
 
 import pytest
@@ -9,19 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.support.triton_interpreter import DEVICE, DTYPES, IS_INTERPRETED, mend_interpreter
+
 pytestmark = pytest.mark.gpu
 
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Triton can also run its kernels in numpy, without a GPU; products of bfloat16 are wrong there."""
-DEVICE = torch.device("cpu" if IS_INTERPRETED else "cuda")
-DTYPES = [torch.float32] if IS_INTERPRETED else [torch.float32, torch.bfloat16, torch.float16]
 EPSILON = 1e-5
-HEADS = [(4, 2, 8), (4, 4, 16), (8, 1, 80), (32, 4, 64), (32, 8, 128)]
+HEADS = [(4, 2, 8), (4, 4, 16), (8, 1, 80), *([(8, 2, 64)] if IS_INTERPRETED else [(32, 4, 64), (32, 8, 128)])]
 
 
 @pytest.fixture
-def kernels() -> Any:
-    """The module, imported where there is Triton only."""
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package, imported where there is Triton only."""
+    mend_interpreter(monkeypatch)
     return importlib.import_module("inference.decoders.gpu.kernels")
 
 
@@ -75,10 +73,9 @@ def test_single_tokens_attend_to_their_slots(
     norms = (1 + randn(head_dim, dtype=dtype) / 4, 1 + randn(head_dim, dtype=dtype, seed=1) / 4) if has_norms else None
     old_keys, old_values = keys.clone(), values.clone()
     positions = torch.tensor(lengths, device=DEVICE)
-    found = kernels.attend_rows(
-        *(qkv, keys, values, positions, torch.tensor(slots, device=DEVICE), cosines, sines, heads, head_dim**-0.5),
-        *(norms, EPSILON, parts),
-    ).view(4, heads, head_dim)
+    of_layer = kernels.Heads(heads, head_dim**-0.5, cosines, sines, *(norms or (None, None)), EPSILON)
+    placed = (positions, torch.tensor(slots, device=DEVICE))
+    found = kernels.attend_rows(qkv, (keys, values), *placed, of_layer, parts).view(4, heads, head_dim)
     every = qkv.float().view(4, -1, head_dim)
     query, key, value = every[:, :heads], every[:, heads:-kv_heads], every[:, -kv_heads:]
     if norms is not None:
@@ -118,17 +115,13 @@ def test_chunks_attend_as_single_tokens_do(
         for first in range(0, count, size)
     ]
     one_by_one, at_once = cache.clone(), cache.clone()
-    angles = (cosines, sines, heads, head_dim**-0.5)
+    of_layer = kernels.Heads(heads, head_dim**-0.5, cosines, sines)
+    each = zip(qkv[:, None], positions[:, None], slots[:, None], strict=True)  # rows of one token
     expected = torch.cat(
-        [
-            kernels.attend_rows(
-                qkv[row : row + 1], *one_by_one, positions[row : row + 1], slots[row : row + 1], *angles
-            )
-            for row in range(tokens)
-        ]
+        [kernels.attend_rows(one, tuple(one_by_one), position, slot, of_layer, parts=1) for one, position, slot in each]
     )
     placed = (positions, slots, torch.tensor(blocks, device=DEVICE))
-    assert_near(kernels.attend_chunks(qkv.clone(), *at_once, *placed, *angles), expected)
+    assert_near(kernels.attend_chunks(qkv.clone(), tuple(at_once), *placed, of_layer), expected)
     assert_near(at_once, one_by_one)
 
 

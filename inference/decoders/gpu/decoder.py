@@ -23,11 +23,10 @@ class KernelDecoder:
     def __init__(self, llama: Llama, cache: KVCache) -> None:
         self._sizes = sizes = llama.sizes
         half = sizes.head_dim // 2
-        self._cosines = llama.cosines[:, :half].contiguous()  # [positions, head_dim / 2]: both halves have the same
-        self._sines = llama.sines[:, :half].contiguous()
+        cosines = llama.cosines[:, :half].contiguous()  # [positions, head_dim / 2]: both halves have the same
+        sines = llama.sines[:, :half].contiguous()
         self._layers = [
-            _Layer(llama.layers.pop(0), sizes, llama.dtype, self._cosines, self._sines)
-            for _ in range(len(llama.layers))
+            _Layer(llama.layers.pop(0), sizes, llama.dtype, cosines, sines) for _ in range(len(llama.layers))
         ]
         self._caches = [
             cache.layer(number, sizes.kv_heads, sizes.head_dim, llama.dtype, llama.device).stored
@@ -85,13 +84,12 @@ def _cut(batch: Batch, size: int) -> Iterator[tuple[int, int, int, int]]:
 
 class _Layer:
     def __init__(self, layer: Layer, sizes: Sizes, dtype: torch.dtype, cosines: Tensor, sines: Tensor) -> None:
-        self._sizes = sizes
-        self._cosines, self._sines = cosines, sines
+        self._epsilon = sizes.epsilon
         self._input_norm, self._mlp_norm = layer.input_norm.to(dtype), layer.mlp_norm.to(dtype)
-        has_norms = layer.query_norm is not None and layer.key_norm is not None
-        self._norms = (layer.query_norm.to(dtype), layer.key_norm.to(dtype)) if has_norms else None  # type: ignore[union-attr]
+        query_norm, key_norm = _in(dtype, layer.query_norm), _in(dtype, layer.key_norm)
+        self._heads = kernels.Heads(sizes.heads, sizes.scale, cosines, sines, query_norm, key_norm, sizes.epsilon)
         self._qkv = _stacked(dtype, layer.query, layer.key, layer.value)
-        self._bias = None if layer.qkv_bias is None else layer.qkv_bias.to(dtype)
+        self._bias = _in(dtype, layer.qkv_bias)
         self._output = _stacked(dtype, layer.output)
         self._gate_up = _stacked(dtype, layer.gate, layer.up)
         self._down = _stacked(dtype, layer.down)
@@ -99,13 +97,13 @@ class _Layer:
     def forward(
         self,
         hidden: Tensor,
-        cached: tuple[Tensor, Tensor],
+        cached: kernels.Cached,
         positions: Tensor,
         slots: Tensor,
         blocks: Tensor | None,
     ) -> None:
         """Compute the layer in place of `hidden` [tokens, hidden]."""
-        epsilon = self._sizes.epsilon
+        epsilon = self._epsilon
         if len(hidden) == 1:
             qkv = kernels.multiply(hidden, self._qkv, norm=self._input_norm, epsilon=epsilon, bias=self._bias)
             attended = self._attend(qkv, cached, positions, slots, blocks)
@@ -119,17 +117,15 @@ class _Layer:
         hidden.addmm_(kernels.gate(gate_up), self._down.t())
 
     def _attend(
-        self, qkv: Tensor, cached: tuple[Tensor, Tensor], positions: Tensor, slots: Tensor, blocks: Tensor | None
+        self, qkv: Tensor, cached: kernels.Cached, positions: Tensor, slots: Tensor, blocks: Tensor | None
     ) -> Tensor:
-        sizes, norms = self._sizes, self._norms
-        angles = (self._cosines, self._sines)
         if blocks is None:
-            return kernels.attend_rows(
-                qkv, *cached, positions, slots, *angles, sizes.heads, sizes.scale, norms, sizes.epsilon
-            )
-        return kernels.attend_chunks(
-            qkv, *cached, positions, slots, blocks, *angles, sizes.heads, sizes.scale, norms, sizes.epsilon
-        )
+            return kernels.attend_rows(qkv, cached, positions, slots, self._heads)
+        return kernels.attend_chunks(qkv, cached, positions, slots, blocks, self._heads)
+
+
+def _in(dtype: torch.dtype, vector: Tensor | None) -> Tensor | None:
+    return None if vector is None else vector.to(dtype)
 
 
 def _stacked(dtype: torch.dtype, *matrices: Matrix) -> Tensor:
