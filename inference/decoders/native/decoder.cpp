@@ -5,6 +5,7 @@
 // which they are read. Compiled when the server starts (build.py), for the machine it runs on; decoder.py packs the
 // weights and calls `decoder_step`. What differs from processor to processor is in products.hpp and attention.hpp.
 
+#include <algorithm>
 #include <cmath>
 #include <omp.h>
 
@@ -86,8 +87,10 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
 void run_layer(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
     const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
-        for (int64_t i = 0; i < PANEL && panel * PANEL + i < hidden; ++i)
-            step.hidden[token * hidden + panel * PANEL + i] += sums[i];
+        float *to = step.hidden + token * hidden + panel * PANEL;
+        const int64_t count = std::min(PANEL, hidden - panel * PANEL), whole = count / LANES * LANES;
+        for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(to + i) + load(sums + i));
+        for (int64_t i = whole; i < count; ++i) to[i] += sums[i];
     };
 #pragma omp for schedule(static)
     for (int64_t token = 0; token < tokens; ++token)
@@ -148,8 +151,8 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
                      step->normed + row * model->head.inputs);
 
         const auto to_logits = [&](int64_t row, int64_t panel, const float *sums) {
-            for (int64_t i = 0; i < PANEL && panel * PANEL + i < model->vocabulary; ++i)
-                step->logits[row * model->vocabulary + panel * PANEL + i] = sums[i];
+            const int64_t first = panel * PANEL, count = std::min(PANEL, model->vocabulary - first);
+            memcpy(step->logits + row * model->vocabulary + first, sums, count * sizeof(float));
         };
         product(model->head, step->normed, step->sampled_count, *step, to_logits);
 #if TILES
