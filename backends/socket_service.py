@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from backends.channel import Channel
 from backends.shares import Shares
+from backends.sparing import SparingLog
 from backends.wire import (
     PROTOCOL,
     Abort,
@@ -159,14 +160,14 @@ class SocketService:
 
     async def _keep_connected(self) -> None:
         pause = FIRST_PAUSE
-        is_told = False
+        obstacles = SparingLog(log.warning)
         while True:
             obstacle = await self._connect()
             if obstacle is None:
-                pause, is_told = FIRST_PAUSE, False
-            elif not is_told:
-                is_told = True
-                log.warning("Waiting for an engine at %s: %s", self._path, obstacle)
+                pause = FIRST_PAUSE
+                obstacles.forget()
+            else:
+                obstacles.say(f"Waiting for an engine at {self._path}: {obstacle}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -244,10 +245,13 @@ class SocketService:
             self._welcomed.set_result(None)
 
     def _on_refused(self, refused: Refused) -> None:
-        """The engine does not take this worker."""
+        """The engine does not take this worker; another one, which is there now, may have other settings."""
         self._farewell = refused.message
         if not self._welcomed.done():
             self._welcomed.set_exception(refused.to_error())
+        elif refused.message != self._reason:
+            self._reason = refused.message
+            self._on_outage(refused.message)
 
     def _on_answer(self, number: int, answer: Message | Exception) -> None:
         answered = self._asked.get(number)

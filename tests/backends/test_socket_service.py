@@ -101,6 +101,23 @@ async def test_why_the_engine_ended_is_told(path: Path) -> None:
         await until(lambda: driver.status == "engine lost: RuntimeError: the script says so")
 
 
+async def test_a_worker_that_the_next_engine_refuses_says_so_once_and_is_taken_by_the_one_after(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(socket_service, "LONGEST_PAUSE", 0.05)
+    difference = "ENGINE_MAX_STREAMS is 16 for a worker, and 3 for the engine's process"
+    async with hosting(path) as host, working(path) as driver:
+        host.die()
+        async with hosting(path, config=Config(max_streams=3)) as other:
+            await until(lambda: other.connections >= 4, "some tries")
+            assert f"engine lost: {difference}" in driver.status
+            other.die()
+        async with hosting(path):
+            await until(lambda: driver.status == "ok")
+    for line in ("A worker is refused: ", "The engine cannot be reached: ", f"Waiting for an engine at {path}: "):
+        assert caplog.text.count(line + difference) == 1
+
+
 async def test_an_engine_that_says_nothing_for_long_counts_as_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket_service, "SILENCE", 0.3)
     monkeypatch.setattr(socket_service, "REPORT_INTERVAL", 0.1)

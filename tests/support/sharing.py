@@ -35,11 +35,16 @@ class HostedEngine(EngineHost):
 
     @property
     def open_sequences(self) -> int:
-        return sum(len(worker.open) for worker in self._workers.values())
+        return len(self._requests.open)
 
     @property
     def workers(self) -> int:
         return len(self._workers)
+
+    @property
+    def connections(self) -> int:
+        """Of all that there have been."""
+        return self._last_number
 
 
 @asynccontextmanager

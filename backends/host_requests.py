@@ -1,0 +1,171 @@
+"""What workers ask of an engine, and the sequences that are open because of it.
+
+Invariants:
+    - Every request gets one answer; an error in one ends that request and nothing else.
+    - A sequence is in `open` from before its events may come until it has ended or has been aborted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from backends.host_worker import Worker
+from backends.wire import (
+    Abort,
+    Accepted,
+    Counted,
+    Detokenize,
+    Message,
+    Refused,
+    Submit,
+    Text,
+    TokenIds,
+    Tokenize,
+)
+from interface.engine import EngineService
+from interface.errors import EngineUnavailable, QueueFull, RequestError
+from interface.requests import GenerationRequest, SequenceId
+
+log = logging.getLogger("engine")
+
+ORDINARY = (RequestError, QueueFull, EngineUnavailable)
+"""What a request may be refused for without a line in the log."""
+
+
+class Requests:
+    """Answers what workers ask, as long as there is a `service` to ask and no `outage`."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self.service: EngineService | None = None
+        self.outage: str | None = None
+        """Why no requests are taken, when none are."""
+        self.open: dict[SequenceId, Worker] = {}
+        """The sequences that have not ended, by the numbers that they have here, and whose they are."""
+        self._submitting: dict[SequenceId, asyncio.Task[None]] = {}
+        self._has_ended = asyncio.Event()
+        """Set when a sequence has."""
+        self.news = asyncio.Event()
+        """Set when the engine may be more or less busy than before."""
+
+    def take(self, worker: Worker, message: Message, number: int) -> None:
+        """Answer a request of a worker's, now or later."""
+        try:
+            self._take(worker, message, number)
+        except ValueError as error:
+            log.error("From worker %d, %s", worker.number, error)
+            worker.channel.send(Refused.of(error), number)
+
+    def of(self, worker: Worker) -> list[SequenceId]:
+        """A worker's open sequences."""
+        return [sequence_id for sequence_id, owner in self.open.items() if owner is worker]
+
+    def leave(self, worker: Worker) -> None:
+        """Give up all that a worker has asked for."""
+        for task in worker.tasks:
+            task.cancel()
+        self.abort(self.of(worker))
+
+    def abort(self, ids: Iterable[SequenceId]) -> None:
+        for sequence_id in ids:
+            assert self.service is not None
+            self.service.abort(sequence_id)
+            self.end(sequence_id)
+
+    def end(self, sequence_id: SequenceId) -> None:
+        """A sequence has had its last event, or will get none."""
+        self.open.pop(sequence_id, None)
+        self._has_ended.set()
+        self.news.set()
+
+    def interrupt(self, reason: str | None) -> None:
+        """The engine is gone, and with it all that was open; or it is back."""
+        self.outage = reason
+        self.open.clear()
+        self._has_ended.set()
+
+    async def until_none_is_open(self) -> None:
+        while self.open:
+            self._has_ended.clear()
+            await self._has_ended.wait()
+
+    # --- Each kind ----------------------------------------------------------------------------------------------------
+
+    def _take(self, worker: Worker, message: Message, number: int) -> None:
+        match message:
+            case Submit():
+                self._begin_submit(worker, message, number)
+            case Abort():
+                self._on_abort(worker.here(message.sequence_id))
+            case Tokenize():
+                self._begin(worker, number, self._tokenize(message))
+            case Detokenize():
+                self._begin(worker, number, self._detokenize(message))
+            case Counted():
+                worker.tally = message.tally
+            case _:
+                raise ValueError(f"expected a request, got {type(message).__name__}")
+
+    def _begin(self, worker: Worker, number: int, answer: Coroutine[Any, Any, Message]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._answer(worker, number, answer))
+        worker.tasks.add(task)
+        task.add_done_callback(worker.tasks.discard)
+        return task
+
+    async def _answer(self, worker: Worker, number: int, answer: Coroutine[Any, Any, Message]) -> None:
+        try:
+            worker.channel.send(await answer, number)
+        except Exception as error:
+            if not isinstance(error, ORDINARY):
+                log.exception("A request of worker %d failed", worker.number)
+            worker.channel.send(Refused.of(error), number)
+
+    def _begin_submit(self, worker: Worker, submit: Submit, number: int) -> None:
+        ids = self._new_ids(worker, [request for _, request in submit.requests])
+        task = self._begin(worker, number, self._submit(worker, submit, ids))
+        self._submitting |= dict.fromkeys(ids, task)
+        task.add_done_callback(lambda _: [self._submitting.pop(sequence_id, None) for sequence_id in ids])
+
+    def _new_ids(self, worker: Worker, requests: Sequence[GenerationRequest]) -> list[SequenceId]:
+        """The numbers, here, of sequences that begin. Raises ValueError for one that is too large, or in use."""
+        ids = [worker.here(request.sequence_id) for request in requests]
+        if len(set(ids)) < len(ids) or any(one in self.open or one in self._submitting for one in ids):
+            raise ValueError("expected numbers that no other sequence has")
+        return ids
+
+    async def _submit(self, worker: Worker, submit: Submit, ids: Sequence[SequenceId]) -> Accepted:
+        service = self._available_service()
+        self._check_room(len(ids))
+        requests = [replace(one, sequence_id=new) for one, new in zip(submit.to_requests(), ids, strict=True)]
+        self.open |= dict.fromkeys(ids, worker)
+        try:
+            return Accepted(list(await service.submit(requests)))
+        except BaseException:
+            self.abort(ids)
+            raise
+        finally:
+            self.news.set()
+
+    def _available_service(self) -> EngineService:
+        if self.outage is not None or self.service is None:
+            raise EngineUnavailable(f"The engine is not available: {self.outage}")
+        return self.service
+
+    def _check_room(self, sequences: int) -> None:
+        if len(self.open) + sequences > self._room:
+            raise QueueFull(f"{len(self.open)} requests are running or waiting, and the limit is {self._room}")
+
+    def _on_abort(self, sequence_id: SequenceId) -> None:
+        submitting = self._submitting.get(sequence_id)
+        if submitting is not None:
+            submitting.cancel()
+        elif sequence_id in self.open:
+            self.abort([sequence_id])
+
+    async def _tokenize(self, question: Tokenize) -> TokenIds:
+        return TokenIds(await self._available_service().tokenize(question.prompt))
+
+    async def _detokenize(self, question: Detokenize) -> Text:
+        return Text(await self._available_service().detokenize(question.token_ids))
