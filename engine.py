@@ -155,20 +155,20 @@ class Engine:
         for sequence in schedule.sampled:
             guesses = sequence.draft_ids
             for row, guess in enumerate((*guesses, None), start=first):
-                goes_on = sequence not in broken and self._append_row(sequence, row, sampled)
-                if not goes_on or sampled.token_ids[row] != guess:
+                if sequence in broken or not self._append_row(sequence, row, sampled, guess):
                     break
             self._guesses += len(guesses)
-            self._true_guesses += row - first
             first += 1 + len(guesses)
 
-    def _append_row(self, sequence: Sequence, row: int, sampled: Sampled) -> bool:
-        """Give a sequence the token chosen from a row of logits; return whether it goes on after it."""
+    def _append_row(self, sequence: Sequence, row: int, sampled: Sampled, guess: int | None) -> bool:
+        """Give a sequence the token chosen from a row of logits; return whether the next row goes on from it."""
         if row in sampled.broken:
             return self._break(sequence)
         token_id = sampled.token_ids[row]
+        is_true = token_id == guess
+        self._true_guesses += is_true
         try:
-            return self._append_token(sequence, token_id, sampled.logprobs.get(row))
+            return self._append_token(sequence, token_id, sampled.logprobs.get(row)) and is_true
         except Exception as error:  # this sequence's text cannot be made; the others' can
             log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
             self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))

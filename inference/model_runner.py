@@ -24,6 +24,7 @@ from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
 from inference.weights.llama import Llama
+from interface.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,12 +47,18 @@ class ModelRunner:
         quantize: str | None = None,
     ) -> None:
         self._device = model.device
-        self._cache = KVCache(slots, context)
         self.vocabulary = _vocabulary(model)
         is_compiled = is_compiled or quantize is not None
         with ThreadPoolExecutor(1) as pool:  # two compilers at once: a start is a second shorter
             chooser = pool.submit(chooser_for, self._device, is_compiled, torch.get_num_threads())
-            self._decoder = select_decoder(model, self._cache, is_compiled, quantize)
+            try:
+                self._cache = KVCache(slots, context)
+                self._decoder = select_decoder(model, self._cache, is_compiled, quantize)
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                raise UnsupportedModel(
+                    f"The cache for {slots} streams of {context} tokens does not fit the memory. Choose less with "
+                    f"ENGINE_MAX_STREAMS or ENGINE_CONTEXT."
+                ) from error
             self._choose = chooser.result()
         self._ahead = Ahead(self._decoder, self._cache) if isinstance(self._decoder, GoesOn) else None
         if self._ahead is not None:

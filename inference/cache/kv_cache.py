@@ -21,15 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.cache.sizes import BLOCK, SLACK, column_count, kept_positions, row_length
 from inference.scheduling.cache_manager import Retention
 from inference.transfer import to_device
 
-BLOCK = 32
-"""Kernels may read, though never use, the positions up to the next multiple of this."""
 PAIRED_KEYS = 16
-SLACK = 256
-"""Positions that a ring keeps beyond its window: so much shorter may a beginning be that is taken up again, such as a
-conversation without its last answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class KVCache:
     def __init__(self, slots: int, context: int, slack: int = SLACK) -> None:
         self.slots = slots
         self.context = context
-        self.row_length = (context // BLOCK + 1) * BLOCK
+        self.row_length = row_length(context)
         self.layers: dict[int, CachedLayer] = {}
         self.is_head_major = False
         """Set by a decoder that fills a slot head after head, each in blocks of BLOCK positions."""
@@ -119,12 +115,9 @@ class KVCache:
             window: how far back a token looks; None: to the text's beginning.
         """
         if number not in self.layers:
-            kept = self.row_length
-            if window is not None:
-                kept = min(self.row_length, -(-(window + self._slack) // BLOCK) * BLOCK)
+            kept = kept_positions(self.context, window, self._slack)
             is_ring = kept < self.row_length
-            columns = kept + 1 if is_ring else kept
-            rows = (self.slots, columns, kv_heads)
+            rows = (self.slots, column_count(self.context, window, self._slack), kv_heads)
             both = None
             if value_dim is None or value_dim == head_dim:
                 both = _zeros((2, *rows, head_dim), dtype, device)

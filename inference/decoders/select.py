@@ -74,7 +74,7 @@ def examine(
             trial.verify_quantized(decoder, quantize)
         else:
             trial.verify(decoder)
-    except UnsupportedModel:
+    except (UnsupportedModel, MemoryError, torch.OutOfMemoryError):
         raise
     except NotImplementedError as error:
         raise UnsupportedModel(f"{type(model).__name__} cannot run on this engine's cache: {error}") from error
@@ -174,10 +174,17 @@ def _native(model: Llama, cache: KVCache, quantize: str | None) -> NativeDecoder
     library = build_for(model, model.formats | (llama.formats_of(quantize) if quantize else set()))
     log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
     if quantize:
-        model = llama.quantized(model, quantize)
+        model = _quantized(model, quantize)
     for matrix in model.of_each_format():
         check_products(library, model.dtype, matrix)
     return NativeDecoder(library, model, cache)
+
+
+def _quantized(model: Llama, kind: str) -> Llama:
+    try:
+        return llama.quantized(model, kind)
+    except ValueError as error:
+        raise UnsupportedModel(f"No weights in {kind}: {error}. Serve it without ENGINE_QUANTIZE.") from error
 
 
 def _refuse_quantizing(quantize: str | None, reason: Exception) -> None:

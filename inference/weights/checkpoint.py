@@ -18,6 +18,7 @@ from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import find_eos_ids, find_not_applied, find_sampling_defaults
 from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.heads import LLAMAS
 from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
 from inference.weights.known import (
@@ -133,7 +134,9 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
     if (error := template_error(tokenizer)) is not None:
         log.warning("%s: the chat template cannot be read, so no messages can be taken: %s", source.name, error)
     dtype = _dtype(config.dtype, source, model_config, device)
-    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, source.elements)
+    budget = CacheBudget.of(
+        model_config, dtype, device, config.max_streams, _weight_bytes(source, config, dtype, device)
+    )
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
     if blocks is not None:
@@ -152,6 +155,14 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
         sampling_defaults=defaults,
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
+
+
+def _weight_bytes(source: Source, config: Config, dtype: torch.dtype, device: torch.device) -> int:
+    """What the weights are going to take: those of a GGUF file stay as they are for the decoder in C++."""
+    is_for_blocks = config.compile and device.type == "cpu"
+    if is_for_blocks and isinstance(source, GGUFSource) and source.file.architecture in LLAMAS:
+        return source.file.bytes
+    return source.elements * dtype.itemsize
 
 
 def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama | None:

@@ -1,12 +1,15 @@
 """How many tokens a model can see at once, how many it gets to see here, and what memory that takes."""
 
 import logging
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
+from inference.cache.sizes import column_count
 from inference.weights.memory import free_memory, gibibytes
 from interface.errors import LoadError
 
@@ -30,31 +33,45 @@ Llama 3's and longrope's models name their whole reach in max_position_embedding
 
 
 @dataclass(frozen=True, slots=True)
+class LayerCost:
+    """What a layer's keys and values of one token take, and how far back it looks; None: to the text's beginning."""
+
+    bytes_per_token: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CacheBudget:
     """What the keys and values of `slots` sequences may take."""
 
     slots: int
-    bytes_per_token: int
+    layers: Sequence[LayerCost]
     free_bytes: int | None
     """Memory that is free for it; None if that is not known."""
 
     @classmethod
     def of(
-        cls, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, elements: int
+        cls, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, weight_bytes: int
     ) -> "CacheBudget":
-        """The budget of a model whose weights, `elements` of them, have not been loaded yet."""
+        """The budget of a model whose weights, of so many bytes, have not been loaded yet."""
         free = free_memory(device)
         if free is not None:
-            free = int(SHARE * max(0, free - elements * dtype.itemsize))
-        return cls(slots, numbers_per_token(config.get_text_config()) * dtype.itemsize, free)
+            free = int(SHARE * max(0, free - weight_bytes))
+        return cls(slots, _layer_costs(config.get_text_config(), dtype.itemsize), free)
+
+    def bytes_for(self, context: int) -> int:
+        """What the cache takes when every slot is full."""
+        costs = (layer.bytes_per_token * column_count(context, layer.window) for layer in self.layers)
+        return self.slots * sum(costs)
 
     @property
     def affordable(self) -> int:
         """The longest context that fits."""
-        if self.free_bytes is None or not self.bytes_per_token:
+        if self.free_bytes is None or not self.bytes_for(1):
             return DEFAULT_CONTEXT
-        tokens = self.free_bytes // (self.slots * self.bytes_per_token)
-        return min(MOST_CONTEXT, max(LEAST_CONTEXT, tokens // CONTEXT_STEP * CONTEXT_STEP))
+        lengths = range(LEAST_CONTEXT, MOST_CONTEXT + 1, CONTEXT_STEP)
+        fitting = bisect_right(lengths, self.free_bytes, key=self.bytes_for)
+        return lengths[max(0, fitting - 1)]
 
 
 def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBudget | None = None) -> int:
@@ -77,10 +94,9 @@ def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBu
 
 def _announce(context: int, trained: int, budget: CacheBudget) -> None:
     """Say what the cache is going to take, before it does."""
-    bytes_per_stream = context * budget.bytes_per_token
     log.info(
         "Context of %d tokens: the cache takes up to %s, for %d streams",
-        *(context, gibibytes(budget.slots * bytes_per_stream), budget.slots),
+        *(context, gibibytes(budget.bytes_for(context)), budget.slots),
     )
     if context < trained and context == budget.affordable:
         log.warning(
@@ -103,17 +119,20 @@ def reach_of(text: PreTrainedConfig) -> int | None:
     return max(trained, int(original * factor))
 
 
-def numbers_per_token(text: PreTrainedConfig) -> int:
-    """How many numbers a token's keys and values are, in the layers that keep the whole text; 0 if it is not said."""
+def _layer_costs(text: PreTrainedConfig, number_size: int) -> list[LayerCost]:
+    """Each layer's, in numbers of so many bytes."""
     count = _number(text, "num_hidden_layers")
+    window = _number(text, "sliding_window") if getattr(text, "use_sliding_window", True) else 0
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * count
     layers = [text.per_layer_config[number] if text.is_heterogeneous else text for number in range(count)]
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * count
-    whole = [layer for layer, kind in zip(layers, kinds, strict=False) if kind != "sliding_attention"]
-    return sum(_numbers_of(layer) for layer in whole or layers)
+    return [
+        LayerCost(_numbers_of(layer) * number_size, window or None if kind == "sliding_attention" else None)
+        for layer, kind in zip(layers, kinds, strict=False)
+    ]
 
 
 def _numbers_of(layer: PreTrainedConfig) -> int:
-    """The same of one layer."""
+    """How many numbers a token's keys and values are in a layer."""
     heads = _number(layer, "num_attention_heads") or 1
     head_dim = _number(layer, "head_dim") or _number(layer, "hidden_size") // heads
     return 2 * head_dim * (_number(layer, "num_key_value_heads") or heads)

@@ -1,9 +1,13 @@
 """How much memory is free, on a device or for this process."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux has the control groups, and which of them this process is in."""
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -36,9 +40,39 @@ def _half_of_the_machine() -> int | None:
 
 
 def _left_to_the_container() -> int | None:
-    """What the container that this process runs in may still take (cgroup v2)."""
-    folder = Path("/sys/fs/cgroup")
+    """What the control groups that this process is in may still take: each limits those below it."""
+    lefts = [left for folder in _control_groups() if (left := _left_in(folder)) is not None]
+    return min(lefts, default=None)
+
+
+def _control_groups() -> Iterator[Path]:
+    """Their folders, of cgroup v1 and v2. What a container sees may begin anywhere between its own and the root."""
     try:
-        return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ("0::/", *lines):
+        _, kinds, path = line.split(":", 2)
+        if kinds in ("", "memory"):
+            own = CGROUPS / kinds / path.strip("/")
+            yield from (own, *(folder for folder in own.parents if folder.is_relative_to(CGROUPS)))
+
+
+def _left_in(group: Path) -> int | None:
+    for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        try:
+            return int((group / limit).read_text()) - int((group / used).read_text()) + _of_files(group)
+        except (OSError, ValueError):  # another version's, or there is no limit
+            continue
+    return None
+
+
+def _of_files(group: Path) -> int:
+    """How much of what a group uses are pages of files, which it gives back when it needs memory."""
+    try:
+        lines = (group / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    numbers = dict(line.split(" ", 1) for line in lines if " " in line)
+    prefix = "total_" if "total_inactive_file" in numbers else ""  # v1: of the groups below as well
+    return sum(int(numbers.get(f"{prefix}{name}", 0)) for name in ("active_file", "inactive_file"))

@@ -27,7 +27,7 @@ def test_every_architectures_config_says_how_long_its_texts_are_and_what_they_ta
                 text = config.get_text_config()
             except (NotTried, ValueError):
                 continue
-        budget = CacheBudget.of(config, torch.float32, torch.device("cpu"), slots=4, elements=1)
+        budget = CacheBudget.of(config, torch.float32, torch.device("cpu"), slots=4, weight_bytes=1)
         assert choose_context(None, config, budget) > 0, model_type
         assert (reach_of(text) or 1) > 0, model_type
         settings = json.loads(config.to_json_string(use_diff=False))

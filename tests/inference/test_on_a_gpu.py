@@ -209,8 +209,8 @@ def test_the_context_is_what_the_gpu_s_memory_allows() -> None:
     config = LlamaConfig(num_hidden_layers=32, num_attention_heads=32, hidden_size=4096, max_position_embeddings=10**6)
     free = free_memory(device)
     assert free is not None
-    budget = CacheBudget.of(config, torch.bfloat16, device, slots=16, elements=10**9)
-    assert budget.affordable * 16 * budget.bytes_per_token <= free / 2
+    budget = CacheBudget.of(config, torch.bfloat16, device, slots=16, weight_bytes=2 * 10**9)
+    assert budget.bytes_for(budget.affordable) <= free / 2
     checkpoint = load_checkpoint(Config(device="cuda"))
     assert checkpoint.model.device.type == "cuda"
     before = torch.cuda.memory_allocated()

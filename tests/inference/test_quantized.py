@@ -179,3 +179,15 @@ def test_a_model_that_few_bits_spoil_is_refused_with_that_reason(monkeypatch: py
     monkeypatch.setattr(NativeDecoder, "forward", lambda self, batch: forward(self, batch) * 2.5)
     with pytest.raises(UnsupportedModel, match=r"int8 LlamaForCausalLM gives .*without ENGINE_QUANTIZE"):
         engine_of(model_named("llama"), quantize="int8")
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"),
+    [(1e6, "No weights in int8: expected weights below 65504"), (1e-9, "With weights in int8 .* other logits")],
+)
+def test_weights_beyond_what_scales_can_say_are_refused_with_that_reason(factor: float, reason: str) -> None:
+    model = model_named("llama")
+    with torch.no_grad():
+        model.lm_head.weight *= factor
+    with pytest.raises(UnsupportedModel, match=reason):
+        engine_of(model, quantize="int8")

@@ -11,7 +11,8 @@ from transformers import Gemma3TextConfig, GptOssConfig, LlamaConfig, MistralCon
 from config import Config
 from engine import Engine
 from inference.cache.batch import causal, causal_within, window_of
-from inference.cache.kv_cache import SLACK, KVCache, Stale
+from inference.cache.kv_cache import KVCache, Stale
+from inference.cache.sizes import SLACK
 from inference.decoders import cuda_graphs
 from inference.decoders.select import select_decoder
 from inference.scheduling.cache_manager import CacheManager, Retention

@@ -178,6 +178,25 @@ def test_a_repeating_text_takes_fewer_steps() -> None:
     assert steps["ngram"] <= 20
 
 
+def test_a_guess_that_ends_the_text_has_come_true_and_those_behind_it_have_not() -> None:
+    its_engine, inbox = engine("ngram"), Inbox()
+    letter = byte_tokenizer().decode([45])
+    for length in (9, 10, 11):
+        submit(its_engine, inbox, "z", 60, temperature=0, logit_bias={45: 100.0}, stop=letter * length)
+        is_going_on, true, start = True, 0, its_engine.counters()
+        while is_going_on:
+            before = its_engine.counters()
+            is_going_on = its_engine.step()
+            after = its_engine.counters()
+            made, guessed = (
+                after.generated_tokens - before.generated_tokens,
+                after.guessed_tokens - before.guessed_tokens,
+            )
+            true += min(made, guessed)
+        assert after.generated_tokens - start.generated_tokens == length
+        assert after.true_guesses - start.true_guesses == true
+
+
 def test_the_next_turn_finds_guessed_tokens_in_the_cache() -> None:
     first = engine("ngram").generate("q", max_tokens=50, temperature=0, logit_bias={45: 100.0}, ignore_eos=True)
     prompt = "q" + first["text"] + "?"

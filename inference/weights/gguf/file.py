@@ -87,6 +87,11 @@ class GGUFFile:
         """How many numbers the tensors hold."""
         return sum(math.prod(blocks.shape) for blocks in self.tensors.values())
 
+    @property
+    def bytes(self) -> int:
+        """What the tensors take in the file."""
+        return sum(blocks.data.nbytes for blocks in self.tensors.values())
+
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The metadata under `key`, which must be of this kind.
 
