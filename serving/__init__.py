@@ -3,7 +3,7 @@
 The modules, by what they belong to:
 
     generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`,
-                    `open_generations`, `status`
+                    `engine_holder`, `open_generations`, `status`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
     connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them
     processes       `command_line`, `flags`, `demo`, `supervised`, `shutdown`, `ending`

@@ -10,7 +10,7 @@ Invariants:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import anyio
 from backends.load import load_service
 from backends.threads import in_daemon_thread
 from config import Config
-from interface.engine import Counters, EngineService, Lexicon, ModelInfo, SharedEngine, StepEvents, Tally, Tokenized
+from interface.engine import EngineService, Lexicon, ModelInfo, SharedEngine, StepEvents, Tally, Tokenized
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Failed
 from interface.requests import GenerationRequest, Prompt
@@ -28,6 +28,7 @@ from interface.vitals import Vitals
 from serving import shutdown
 from serving.connection import running_server
 from serving.ending import Ending
+from serving.engine_holder import EngineHolder
 from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
@@ -48,46 +49,26 @@ WELCOME_LIMIT = 1.0
 Result = TypeVar("Result")
 
 
-class Driver:
+class Driver(EngineHolder[EngineService]):
     """One engine and the generations that are open on it. `running()` is its lifespan; `status` is its health."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:
         if load is load_service and config.socket is None and config.backend_url is None:
             refuse_several_models()
+        super().__init__(EngineStatus(config, "stopped: the server has not run the lifespan protocol"))
         self.config = config
         self._load = load
         self.exchanges = Exchanges(config)
         self.metrics = Metrics()
-        self._status = EngineStatus(config, "stopped: the server has not run the lifespan protocol")
-        self._engine: EngineService | None = None
         self._shared: SharedEngine | None = None
-        """The same one, if other processes ask it too."""
+        """The engine, if other processes ask it too."""
         self._open = OpenGenerations()
         self._ending = Ending(config, self._status, self._open, self.exchanges, self._fail_all)
         self._is_loaded = anyio.Event()
 
-    @property
-    def status(self) -> str:
-        """ "ok", or the reason why no requests are taken."""
-        return self._status.text
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The names under which the model is served; the first one is the default."""
-        return self._status.models
-
-    @property
-    def sampling_defaults(self) -> Mapping[str, float]:
-        """What the model's makers would have where a request names nothing; empty until the model is loaded."""
-        return {} if self._engine is None else self._engine.info.sampling_defaults
-
-    def counters(self) -> Counters:
-        return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
-
     def vitals(self) -> Vitals:
         others = None if self._shared is None else self._shared.others()
-        context = 0 if self._engine is None else self._engine.info.context
-        return self._status.vitals(self.counters(), self.metrics, self._open.cache_tokens, context, others)
+        return self._status.vitals(self.counters(), self.metrics, self._open.cache_tokens, self._context, others)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -208,11 +189,6 @@ class Driver:
             raise TooManySequences(sequences, room)
         if len(self._open) + sequences > room:
             raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {room}")
-
-    def _available_engine(self) -> EngineService:
-        if self._engine is None or self.status != "ok":
-            raise self._status.unavailable()
-        return self._engine
 
     def _deliver(self, events: StepEvents) -> None:
         """Bring a step's events to their generations."""

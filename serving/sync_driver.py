@@ -10,17 +10,18 @@ Invariants:
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from backends.own_engine import load_engine
 from config import Config
 from inference.turns import Turns
-from interface.engine import Counters, EngineProtocol, Lexicon, StepEvents
+from interface.engine import EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from interface.vitals import Vitals
+from serving.engine_holder import EngineHolder
 from serving.mailbox import Mailbox
 from serving.metrics import Metrics
 from serving.request_log import RequestLog
@@ -95,44 +96,24 @@ class Generation:
             self._mailbox.fail(failed)
 
 
-class Driver:
+class Driver(EngineHolder[EngineProtocol]):
     """One engine and the generations that are open on it; any thread may call any method."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineProtocol] | None = None) -> None:
+        super().__init__(EngineStatus(config, "loading"))
         self.config = config
         self._load = load or _load_here
-        self._status = EngineStatus(config, "loading")
         self._metrics = Metrics()
-        self._engine: EngineProtocol | None = None
         self._turns = Turns(self._step)
         self._lock = threading.Lock()
         self._counting = threading.Lock()  # many threads count, and none of them knows what the others hold
         self._open: set[Generation] = set()
         self._is_started = False
 
-    @property
-    def status(self) -> str:
-        """ "ok", or the reason why no requests are taken."""
-        return self._status.text
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The names under which the model is served; the first one is the default."""
-        return self._status.models
-
-    @property
-    def sampling_defaults(self) -> Mapping[str, float]:
-        """What the model's makers would have where a request names nothing; empty until the model is loaded."""
-        return {} if self._engine is None else self._engine.info.sampling_defaults
-
-    def counters(self) -> Counters:
-        return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
-
     def vitals(self) -> Vitals:
         with self._lock:
             cache_tokens = sum(one.log.tokens for one in self._open if one.log.completion_tokens)
-        context = 0 if self._engine is None else self._engine.info.context
-        return self._status.vitals(self.counters(), self._metrics, cache_tokens, context)
+        return self._status.vitals(self.counters(), self._metrics, cache_tokens, self._context)
 
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""
@@ -188,11 +169,6 @@ class Driver:
         self._engine = self._status.load(self._load)
         if self._engine is not None:
             self._status.accept()
-
-    def _available_engine(self) -> EngineProtocol:
-        if self._engine is None or self.status != "ok":
-            raise self._status.unavailable()
-        return self._engine
 
     def _step(self) -> None:
         assert self._engine is not None
