@@ -7,11 +7,12 @@ streams that they delay, a step takes up to four whole chunks: each step reads a
 costs less than several small ones.
 
 A prompt that begins like another one is computed from where they part: its beginning is copied from the other's slot.
-While the other is still being prefilled, it waits for that.
+While the other is still being prefilled, it waits for that. A step copies a bounded number of tokens too.
 
 A step with few sequences may compute guesses of their next tokens as well (see `speculation`).
 """
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as TokenIds
@@ -35,6 +36,9 @@ MOST_GUESSED = 8
 no room for any."""
 LEAST_AWAITED = 64
 """Prompt tokens that a sequence must save by waiting until another has computed them."""
+MOST_COPIED = 4096
+"""Tokens after which a step copies no more: the first time, a slot's memory must come from the system, which takes
+longer than the copy, and all other sequences wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Scheduler:
 
     def schedule(self) -> Schedule:
         """Admit waiting sequences to free slots, and choose the next step's work."""
-        copies = [*self._copies_awaited(), *self._admit()]
+        copies = list(self._copies())
         running = list(self._running.values())
         decoding = [sequence for sequence in running if sequence.is_prefilled]
         prefilling = [sequence for sequence in running if not sequence.is_prefilled]
@@ -170,6 +174,15 @@ class Scheduler:
         chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)
 
+    def _copies(self) -> Iterator[Copy]:
+        """Admit sequences, and yield what is copied to them and to those that waited, as much as a step may copy."""
+        tokens = 0
+        for copy in itertools.chain(self._copies_awaited(), self._admit()):
+            yield copy
+            tokens += copy.end
+            if tokens >= MOST_COPIED:
+                return  # the others are still waiting at the next step
+
     def _admit(self) -> Iterator[Copy]:
         """Give free slots to waiting sequences; yield what they take over from other slots."""
         while self._waiting and self._cache.can_allocate:
@@ -198,7 +211,7 @@ class Scheduler:
         if owner is not None and not self._cache.retention.holds(source.length, owner.cached_tokens):
             return  # it has been generating for long
         if owner is None or owner.cached_tokens >= source.length:
-            yield Copy(source.slot, sequence, source.length)
             sequence.reuse(source.length)
+            yield Copy(source.slot, sequence, source.length)
         elif source.length - sequence.cached_tokens >= LEAST_AWAITED:
             self._awaited[sequence.sequence_id] = Awaited(owner, source.length)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine import Engine
+from inference.scheduling import scheduler
 from inference.scheduling.scheduler import Schedule
 from interface.events import Failed, Finished
 from interface.requests import SequenceId
@@ -66,6 +67,21 @@ def test_prompts_that_arrive_together_compute_their_beginning_once(architecture:
     first, *others = prompts
     assert cached_tokens(inbox, first) == 0
     assert all(cached_tokens(inbox, sequence_id) >= len(SHARED) for sequence_id in others)
+
+
+@pytest.mark.parametrize("most", [1, 2 * len(SHARED)])
+def test_a_step_copies_so_much_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(scheduler, "MOST_COPIED", most)
+    engine, inbox = tiny_engine(max_streams=4), Inbox()
+    submit(engine, inbox, SHARED + "first", max_tokens=1)
+    run_until_idle(engine)  # of those that come now, the first takes its slot
+    with schedules(engine) as seen:
+        prompts = submit_all(engine, inbox)
+        run_until_idle(engine)
+    assert_answers(inbox, prompts)
+    copies = [len(schedule.copies) for schedule in seen if schedule.copies]
+    assert copies == ([1, 1, 1] if most == 1 else [2, 1])
+    assert all(cached_tokens(inbox, sequence_id) >= len(SHARED) for sequence_id in prompts)
 
 
 @pytest.mark.timeout(120)
