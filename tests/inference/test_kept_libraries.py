@@ -157,6 +157,22 @@ def test_the_folder_is_the_users_own_and_does_not_grow_for_ever(tmp_path: Path) 
     assert libraries.find("library-1") is None
 
 
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    (folder / "folder").mkdir(parents=True)
+    folder.chmod(0o700)
+    others = [folder / name for name in ("thesis.txt", "libanswer.so")]
+    for path in others:
+        path.write_text("irreplaceable")
+        os.utime(path, (0, 0))
+    library = tmp_path / "library.so"
+    for number in range(KEPT + 3):
+        library.write_text(str(number))
+        Kept(folder).put(f"library-{number}", library)
+    assert all(path.exists() for path in others)
+    assert len(list(folder.glob("library-*"))) == KEPT
+
+
 def test_the_setting_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/user")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -19,7 +19,8 @@ from pathlib import Path
 log = logging.getLogger("engine")
 
 KEPT = 32
-"""Files in the folder; the oldest go when there are more."""
+"""Libraries in the folder; the oldest go when there are more."""
+NAME = re.compile(r".+-[0-9a-f]{32}\.so")
 INCLUDED = re.compile(rb'^#include "([^"]+)"', re.MULTILINE)
 CPUINFO = Path("/proc/cpuinfo")
 OF_PROCESSOR = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
@@ -92,8 +93,9 @@ class Kept:
         return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
     def _forget_oldest(self) -> None:
-        files = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in files[:-KEPT]:
+        own = [path for path in self._folder.iterdir() if NAME.fullmatch(path.name)]  # a user may have named any folder
+        own.sort(key=lambda path: path.stat().st_mtime)
+        for path in own[:-KEPT]:
             path.unlink(missing_ok=True)
 
 
