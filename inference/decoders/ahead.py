@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import Decoder
-from inference.sampling import draw
+from inference.sampling.draw import ChooserThere
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
 
@@ -34,15 +34,17 @@ class GoesOn(Decoder, Protocol):
     def go_on(self, tokens: Tensor) -> Tensor:
         """The logits of the step after the last one, in the same order. A token may be -1, in a row that has ended."""
 
-    def most_likely(self, logits: Tensor) -> Tensor:
-        """What `draw.choose_there` chooses if every row is greedy."""
-
 
 class Ahead:
-    """One step that may have been begun."""
+    """One step that may have been begun.
 
-    def __init__(self, decoder: GoesOn, cache: KVCache) -> None:
+    Args:
+        choose_there: chooses tokens without waiting for them.
+    """
+
+    def __init__(self, decoder: GoesOn, cache: KVCache, choose_there: ChooserThere) -> None:
         self._decoder = decoder
+        self._choose_there = choose_there
         self._cache = cache
         self._places: list[Place] = []  # of the step that is running, if the one after it can be foreseen
         self._begun: tuple[list[Row], Tensor] | None = None  # what has been begun, and its logits
@@ -62,8 +64,7 @@ class Ahead:
 
     def choose(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
         """Choose a token for each row, as `draw.choose` does, and begin the next step before they are read."""
-        is_greedy = all(row.is_greedy and not row.changes_logits for row in rows)
-        tokens = self._decoder.most_likely(logits) if is_greedy else draw.choose_there(logits, rows)
+        tokens = self._choose_there(logits, rows)
         fetched = _Fetched(tokens)
         places = [(slot, position + 1) for slot, position in self._places]
         is_foreseen = bool(places) and all(position < self._cache.context for _, position in places)

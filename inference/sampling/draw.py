@@ -4,7 +4,7 @@ The C++ in choose.cpp does the same several times faster on a CPU. What goes to 
 wait of a step is for its tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +20,15 @@ CPU longer than the rest of a step."""
 BLOCK = 256
 """Tokens whose probabilities are added up in float32 before they go into a sum in float64."""
 
-
-def choose(logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
-    """Return a token id for each row of `logits` [rows, vocabulary], None where the row is broken.
-
-    Logits may be overwritten.
-    """
-    # The step's one wait for the device.
-    tokens = choose_there(logits, rows).tolist()
-    return [None if token_id < 0 else int(token_id) for token_id in tokens]
+ChooserThere = Callable[[Tensor, Sequence[SampleArgs]], Tensor]
+"""`choose_there`, or what does the same in one kernel of Triton."""
 
 
 def choose_there(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
-    """The same as a tensor where the logits are, [rows]: -1 where the row is broken. Nothing waits for it."""
+    """Return a token id for each row as a tensor where the logits are, [rows]: -1 where the row is broken.
+
+    Nothing waits for it. Logits may be overwritten.
+    """
     largest, greedy = logits.max(-1)  # for half precision on a CPU several times faster than argmax; NaN if one is
     usable = largest.isfinite()
     if any(row.changes_logits for row in rows):
@@ -46,6 +42,16 @@ def choose_there(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
         drawn = _draw(logits[numbers].float(), [rows[number] for number in drawing])
         chosen = greedy.index_copy(0, numbers, drawn)
     return torch.where(usable, chosen, -1)
+
+
+def choose(logits: Tensor, rows: Sequence[SampleArgs], choose_there: ChooserThere = choose_there) -> list[int | None]:
+    """Return a token id for each row of `logits` [rows, vocabulary], None where the row is broken.
+
+    Logits may be overwritten.
+    """
+    # The step's one wait for the device.
+    tokens = choose_there(logits, rows).tolist()
+    return [None if token_id < 0 else int(token_id) for token_id in tokens]
 
 
 def _draw(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:

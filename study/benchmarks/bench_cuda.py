@@ -6,8 +6,8 @@
 
 The engine runs in this process, so that a step is what is measured and not a socket. The variants build on each other:
 "torch" is the engine uncompiled; "graphs" replays the decode steps of the same operators; "kernels" has kernels of its
-own (ENGINE_COMPILE=1, but for the last); "ahead" begins a step before the host has the last one's tokens, and is what
-ENGINE_COMPILE=1 does.
+own (ENGINE_COMPILE=1, but for the last); "ahead" begins a step before the host has the last one's tokens, draws them
+in one kernel, and is what ENGINE_COMPILE=1 does. With --sampling, it also runs with the draw in operators of torch.
 
 The floor of a step is the time of reading every weight once, as fast as this GPU copies memory, bytes read and written
 counted: measured in the same run. Every prompt is of 75 random tokens. Whether the tokens are right is the business of
@@ -19,7 +19,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,23 @@ def _print(what: str, row: Row, floor: float) -> Row:
     return {"what": what, **row}
 
 
+def _measured(engine: Engine, what: str, streams: int, options: argparse.Namespace, settings: Row, floor: float) -> Row:
+    """A load, after a short one of its kind."""
+    Load(engine, options.shape, streams, 12, PROMPT_TOKENS, settings).run()
+    load = Load(engine, options.shape, streams, options.tokens, PROMPT_TOKENS, settings)
+    return _print(what, load.run(), floor)
+
+
+def _sampled(engine: Engine, variant: str, streams: int, options: argparse.Namespace, floor: float) -> Iterator[Row]:
+    """A load with temperature and top_p, drawn in one kernel if the variant has it; then in torch's operators too."""
+    yield _measured(engine, f"{variant}, top_p", streams, options, SAMPLED, floor)
+    ahead = engine._runner._ahead
+    if ahead is not None:
+        with_kernel, ahead._choose_there = ahead._choose_there, draw.choose_there
+        yield _measured(engine, f"{variant}, top_p in torch", streams, options, SAMPLED, floor)
+        ahead._choose_there = with_kernel
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     shape = options.shape
@@ -209,13 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         engine = new_engine(shape, variant, max(options.streams), options.chunk)
         print(f"{variant}: {engine._runner.decoder_name}; ready after {time.perf_counter() - began:.1f} s", flush=True)
         for streams in options.streams:
-            Load(engine, shape, streams, 12, PROMPT_TOKENS, {"temperature": 0}).run()
-            load = Load(engine, shape, streams, options.tokens, PROMPT_TOKENS, {"temperature": 0})
-            rows.append(_print(variant, load.run(), floor))
+            rows.append(_measured(engine, variant, streams, options, {"temperature": 0}, floor))
             if options.sampling:
-                Load(engine, shape, streams, 12, PROMPT_TOKENS, SAMPLED).run()
-                load = Load(engine, shape, streams, options.tokens, PROMPT_TOKENS, SAMPLED)
-                rows.append(_print(f"{variant}, top_p", load.run(), floor))
+                rows += _sampled(engine, variant, streams, options, floor)
         if options.long:
             load = Load(engine, shape, 1, 64, options.long, {"temperature": 0})
             rows.append(_print(f"{variant}, {options.long} tokens", load.run(), floor))

@@ -16,8 +16,7 @@ from inference.decoders.ahead import Ahead
 from inference.decoders.decoder import TryOut
 from inference.decoders.gpu.graphs import GraphedSteps, row_counts
 from inference.decoders.torch_decoder import TorchDecoder
-from inference.sampling import draw
-from inference.scheduling.sample_args import SampleArgs
+from inference.sampling import choose, draw
 from inference.weights import llama
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel
@@ -63,9 +62,6 @@ class StepsOfTorch:
         if self.broken_after is not None and len(self.rows) > self.broken_after:
             logits[0] = float("nan")
         return logits
-
-    def most_likely(self, logits: Tensor) -> Tensor:
-        return draw.choose_there(logits, [SampleArgs()] * len(logits))
 
 
 @pytest.fixture
@@ -213,6 +209,18 @@ def test_without_kernels_the_operators_of_torch_become_graphs(
     assert engine.generate("Hello", max_tokens=LENGTH, temperature=0)["token_ids"] == reference(
         "llama", "Hello", LENGTH
     )
+
+
+def test_without_kernels_tokens_are_chosen_by_operators_of_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*settings: Any) -> draw.ChooserThere:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(choose, "_with_kernels", fails)
+    chosen = choose.chooser_there_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16)
+    assert chosen is draw.choose_there
+    assert "Tokens are chosen without kernels of their own: Failed to find C compiler" in caplog.text
 
 
 def test_few_bits_are_refused_on_a_gpu(on_a_gpu: None) -> None:

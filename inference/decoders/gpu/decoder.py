@@ -46,10 +46,6 @@ class KernelDecoder:
         """The logits [rows, vocabulary] of one token for each row; a row whose slot is -1 is none."""
         return self._logits(self._hidden(token_ids, positions, slots, None))
 
-    def most_likely(self, logits: Tensor) -> Tensor:
-        """The token of each row's largest logit, -1 where the row is broken: a greedy choice."""
-        return kernels.most_likely(logits)
-
     def compile(self, try_out: TryOut) -> None:
         """There is nothing to compile: Triton does so at a kernel's first call."""
 

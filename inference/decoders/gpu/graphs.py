@@ -24,8 +24,6 @@ class Steps(Decoder, Protocol):
 
     def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor: ...
 
-    def most_likely(self, logits: Tensor) -> Tensor: ...
-
 
 class GraphedSteps(Replaying):
     """Steps of as many rows as there are, or a few more. `capture` turns a function into its replay."""
@@ -59,10 +57,6 @@ class GraphedSteps(Replaying):
         self._inputs[0].index_copy_(0, self._order, tokens)
         logits = self._replays[self._rows]()
         return logits if self._rows == 1 else logits[self._order]
-
-    def most_likely(self, logits: Tensor) -> Tensor:
-        """The token of each row's largest logit, -1 where the row is broken: a greedy choice."""
-        return self._steps.most_likely(logits)
 
     def _work(self, rows: int) -> Work:
         token_ids, positions, slots = self._inputs[:, :rows]

@@ -8,6 +8,7 @@ small operators between them takes another 2 to 5. So here a kernel does all tha
     rows.py         attend_rows: rotates a token's query and key, stores the key and value, and attends to its slot
     prompts.py      attend_chunks: the same for prompts, whose tokens must all be stored before the first one attends
     choice.py       most_likely: the last kernel of a greedy step
+    draw.py         draw: the last kernel of a step with rows that are sampled
 
 `attention.py` is what the two kinds of attention share, `overlap.py` what all kernels do when they begin.
 
@@ -17,6 +18,7 @@ is -1 is none: it stores nothing, and what it computes is not used.
 
 from inference.decoders.gpu.kernels.attention import Cached, Heads
 from inference.decoders.gpu.kernels.choice import most_likely
+from inference.decoders.gpu.kernels.draw import draw
 from inference.decoders.gpu.kernels.elementwise import embed, gate, rms_norm
 from inference.decoders.gpu.kernels.products import multiply
 from inference.decoders.gpu.kernels.prompts import attend_chunks, tokens_per_block
@@ -27,6 +29,7 @@ __all__ = [
     "Heads",
     "attend_chunks",
     "attend_rows",
+    "draw",
     "embed",
     "gate",
     "most_likely",
