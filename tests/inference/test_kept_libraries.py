@@ -173,7 +173,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     assert len(list(folder.glob("library-*"))) == KEPT
 
 
-def test_the_setting_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/user")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert folder_of("auto") == Path("/home/user/.cache/token-by-token")
@@ -185,7 +185,8 @@ def test_the_setting_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     assert folder_of("auto") is None
     assert folder_of("off") is None
-    assert folder_of("/srv/compiled") == Path("/srv/compiled")
+    (tmp_path / "link").symlink_to(tmp_path / "compiled")
+    assert folder_of(str(tmp_path / "link")) == (tmp_path / "compiled").resolve()
 
 
 @needs_compiler

@@ -38,7 +38,7 @@ def folder_of(setting: str) -> Path | None:
     if setting == "off":
         return None
     if setting != "auto":
-        return Path(setting)
+        return Path(setting).resolve()
     home = os.environ.get("HOME")
     caches = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
     return Path(caches, "token-by-token") if os.path.isabs(caches) else None
