@@ -87,7 +87,7 @@ def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row
     report |= {"bytes_per_step": step, "memory_gb_per_s": speed / 1e9, "floor_ms": 1e3 * step / speed}
     _print_end(report)
     if options.speculate:
-        report["speculation"] = bench_speculation.bench(str(options.gguf))
+        report["speculation"] = bench_speculation.bench_http(str(options.gguf), options.rounds)
     return report
 
 
@@ -160,6 +160,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peer-command", metavar="COMMAND", help="with --gguf: starts another server; {model} {port} {streams} {cache}"
     )
-    parser.add_argument("--speculate", action="store_true", help="with --gguf: what guessing gains, at one stream")
+    parser.add_argument("--speculate", action="store_true", help="with --gguf: what guessing gains and costs")
     parser.add_argument("--peer-path", default="/v1/completions", help="where it takes prompts (default: %(default)s)")
     parser.add_argument("--context", type=int, default=512, help="with --gguf: cache tokens for each stream")

@@ -1,17 +1,26 @@
-"""What guessing gains and costs at one stream, on texts that repeat their prompt and on others.
+"""What guessing gains and costs, on texts that repeat their prompt and on others.
 
-    python -m study.benchmarks.bench_speculation model.gguf        # or bench_engine --gguf model.gguf --speculate
+    python -m study.benchmarks.bench_speculation model.gguf             # in this process: processor time
+    python -m study.benchmarks.bench_speculation model.gguf --http      # through HTTP; bench_engine --speculate too
 
-An engine in this process continues the same prompts in turn with guesses (ENGINE_SPECULATE=ngram) and without: each
-paragraph of a document followed by its own first words, greedily, and beginnings of stories at temperature 1. What is
-measured is processor time on one thread, the least of the rounds, so that neighbours on the machine count little. With
-more threads a guess costs less, since memory is the limit.
+The same prompts are continued in turn with guesses (ENGINE_SPECULATE=ngram) and without: each paragraph of a document
+followed by its own first words, and each beginning of a program by its first lines, greedily; and beginnings of stories
+at temperature 1.
+
+In this process an engine runs on one thread; the processor time of the best round is measured, so that neighbours
+on the machine count little. With more threads a guess costs less, since memory is the limit. Through HTTP there are two
+servers, with as many threads as they like; what counts is the time from a stream's first token to its last, and the
+servers' processor time. With sixteen streams there is no room for guesses, so both should do the same.
 """
 
-import sys
+import argparse
+import asyncio
+import re
+import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +28,12 @@ import torch
 
 from config import Config
 from engine import Engine
-from study.common.launcher import ROOT
+from study.common.client import Load, ask, load
+from study.common.launcher import ROOT, Process, launched, uvicorn
 
 NEW_TOKENS = 100
 DOCUMENT = ROOT / "docs" / "structure.md"
+PROGRAMS = ROOT / "lessons"
 PLACES = ("forest", "city", "castle", "desert", "ship", "garden")
 WAYS = (False, True)
 
@@ -37,7 +48,11 @@ class Texts:
 
 def texts() -> dict[str, Texts]:
     paragraphs = [part for part in DOCUMENT.read_text().split("\n\n") if len(part) > 500][: len(PLACES)]
+    programs = [path.read_text()[:1200] for path in sorted(PROGRAMS.glob("0*.py"))][: len(PLACES)]
     return {
+        "edit a program": Texts(
+            [f"{part}\n\n# Now better:\n\n{part[:150]}" for part in programs], {"temperature": 0.0}
+        ),
         "repeat their prompt": Texts([f"{part}\n\n{part[:150]}" for part in paragraphs], {"temperature": 0.0}),
         "do not": Texts([f"Once upon a time in a {place}" for place in PLACES], {"temperature": 1.0, "seed": 1}),
     }
@@ -78,5 +93,87 @@ def _row(engine: Engine, kind: str, its: Texts, rounds: int) -> dict[str, Any]:
     return row
 
 
+STREAMS = (1, 16)
+SERVERS = {"without": {}, "with": {"ENGINE_SPECULATE": "ngram"}}
+
+
+def bench_http(model: str, rounds: int = 3) -> list[dict[str, Any]]:
+    """A row for each kind of text and number of streams, printed as it comes."""
+    settings = {"ENGINE_MODEL": model, "ENGINE_COMPILE": "1", "ENGINE_MAX_STREAMS": "16", "ENGINE_CONTEXT": "1024"}
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(launched(uvicorn("raw_asgi:app"), settings | more))
+            for name, more in SERVERS.items()
+        }
+        for server in servers.values():
+            server.wait_until_ready()
+        kinds = texts().items()
+        return [_http_row(servers, kind, its, streams, rounds) for streams in STREAMS for kind, its in kinds]
+
+
+@dataclass
+class Turns:
+    """What one server did: each batch of prompts several times, after once to bring them into the cache."""
+
+    server: Process
+    spans: list[float] = field(default_factory=list)
+    """For each batch, the seconds from a stream's first token to its last."""
+    cpu: float = 0.0
+    """The server's processor time for all of them, once."""
+
+    def add(self, its: Sequence[tuple[Load, float]]) -> None:
+        """Count a batch's loads, each with the processor time that it took."""
+        spans = [statistics.median(one.tokens_at[-1] - one.tokens_at[0] for one in load.streams) for load, _ in its[1:]]
+        self.spans.append(statistics.median(spans))
+        self.cpu += statistics.median(seconds for _, seconds in its[1:])
+
+    def load(self, prompts: Sequence[str], parameters: Mapping[str, Any]) -> tuple[Load, float]:
+        began = self.server.cpu_seconds() or 0.0
+        target = replace(self.server.target, parameters=parameters)
+        return asyncio.run(load(target, prompts, NEW_TOKENS)), (self.server.cpu_seconds() or 0.0) - began
+
+
+def _http_row(servers: Mapping[str, Process], kind: str, its: Texts, streams: int, rounds: int) -> dict[str, Any]:
+    batches = [[prompt] for prompt in its.prompts] if streams == 1 else [(list(its.prompts) * streams)[:streams]]
+    turns = {name: Turns(server) for name, server in servers.items()}
+    before = _guesses(servers["with"])
+    for prompts in batches:
+        loads: dict[str, list[tuple[Load, float]]] = {name: [] for name in turns}
+        for name in list(turns) * (rounds + 1):
+            loads[name].append(turns[name].load(prompts, its.parameters))
+        for name, of_batch in loads.items():
+            turns[name].add(of_batch)
+    guessed, true = (after - its_before for after, its_before in zip(_guesses(servers["with"]), before, strict=True))
+    row = {
+        "texts": kind,
+        "streams": streams,
+        "ratio": sum(turns["without"].spans) / sum(turns["with"].spans),
+        "cpu_ratio": turns["without"].cpu / max(turns["with"].cpu, 1e-9),
+        "guessed": guessed // (rounds + 1),
+        "true": true // (rounds + 1),
+        "tokens": NEW_TOKENS * sum(map(len, batches)),
+    }
+    print(f"{streams} streams, texts that {kind}: {row['ratio']:.2f} times as fast with guesses", end=", ")
+    print(f"{row['cpu_ratio']:.2f} by processor time; {row['guessed']} guesses, {row['true']} true", end=", ")
+    print(f"in {row['tokens']} tokens", flush=True)
+    return row
+
+
+def _guesses(server: Process) -> tuple[int, int]:
+    """How many tokens a server has guessed, and how many of them came true."""
+    _, body = asyncio.run(ask(server.target.at("/metrics")))
+    found = dict(re.findall(r"^engine_(guessed_tokens|true_guesses)_total (\S+)", body.decode(), re.MULTILINE))
+    return int(float(found["guessed_tokens"])), int(float(found["true_guesses"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--http", action="store_true", help="two servers, at one stream and at sixteen")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    (bench_http if options.http else bench)(str(options.model), options.rounds)
+
+
 if __name__ == "__main__":
-    bench(str(Path(sys.argv[1])))
+    main()

@@ -12,6 +12,8 @@ from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
 from study.benchmarks.shapes import bytes_per_cached_token, bytes_per_step, prompt, tokenizer, write_checkpoint
+from study.common.client import Load, Stream
+from study.common.launcher import running
 
 
 @pytest.mark.parametrize("tokens", [1, 75, 1500])
@@ -83,12 +85,23 @@ def test_a_gguf_prompt_is_made_of_words_that_are_one_token_each(tmp_path: Path) 
     assert len(tokenizer(bench_gguf.prompt_of(words[:75], opened), add_special_tokens=False)["input_ids"]) == 75
 
 
-def test_half_of_the_texts_to_guess_from_repeat_their_prompt_and_need_a_model_that_can() -> None:
-    repeating, others = bench_speculation.texts().values()
-    assert all(prompt.count(prompt[-100:]) == 2 for prompt in repeating.prompts)
+def test_two_kinds_of_texts_to_guess_from_repeat_their_prompt_and_need_a_model_that_can() -> None:
+    *repeating, others = bench_speculation.texts().values()
+    assert len(repeating) == 2
+    assert all(prompt.count(prompt[-100:]) == 2 for kind in repeating for prompt in kind.prompts)
     assert all(prompt.count(prompt[-10:]) == 1 for prompt in others.prompts)
     with pytest.raises(SystemExit):
         bench_engine.main(["--shape", "tiny", "--speculate"])
+
+
+def test_what_guessing_gains_is_measured_without_the_round_that_fills_the_cache() -> None:
+    with running(["-c", "pass"]) as process:
+        turns = bench_speculation.Turns(process)
+    for seconds in ((9.0, 2.0, 4.0, 3.0), (9.0, 1.0, 1.0, 1.0)):
+        streams = [Stream(0.0, 0.0, [5.0, 5.1, 5.0 + span], 0.0, 3) for span in seconds]
+        turns.add([(Load([stream], 1.0, []), 0.5) for stream in streams])
+    assert turns.spans == pytest.approx([3.0, 1.0])
+    assert turns.cpu == pytest.approx(1.0)
 
 
 def test_the_picture_has_a_line_for_each_server() -> None:
