@@ -278,7 +278,7 @@ def _check_that_a_grammar_knows_the_tools(prompt: ChatPrompt) -> None:
     if prompt.tool_choice == "auto" and prompt.named_tool is None:
         raise UnsupportedFeature(
             "This model's chat template knows no tools, so the model cannot choose among them. Force a call with "
-            "tool_choice 'required' or a named tool, or leave the tools out.",
+            "tool_choice 'required' ('any' in Anthropic's API) or a named tool, or leave the tools out.",
             "tools",
         )
 
