@@ -33,7 +33,7 @@ class Retention:
     behind: int = 0
 
     def holds(self, beginning: int, tokens: int) -> bool:
-        """Whether the first `beginning` tokens of a text of `tokens` can be continued."""
+        """Whether the first `beginning` tokens can be continued in a slot that so many were written to."""
         return tokens <= self.whole or tokens - beginning <= self.behind
 
 
@@ -53,6 +53,9 @@ class CacheManager:
         # What each free slot holds; the least recently used one comes first.
         self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
         self._running: dict[int, list[int]] = {}  # the prompts of the others, in the order of their admission
+        # How far each slot was ever written since a text began there. When a shorter text has taken up its beginning,
+        # what the longer one had pushed out is gone all the same.
+        self._reaches = [0] * slots
 
     @property
     def can_allocate(self) -> bool:
@@ -66,10 +69,12 @@ class CacheManager:
             last token's logits are needed.
         """
         prompt = list(prompt_ids)
-        common = {slot: self._reusable(held, prompt) if reuse else 0 for slot, held in self._free.items()}
+        common = {slot: self._reusable(slot, held, prompt) if reuse else 0 for slot, held in self._free.items()}
         slot = max(common, key=lambda slot: 2 * common[slot] - len(self._free[slot]))
         del self._free[slot]
         self._running[slot] = prompt
+        if common[slot] == 0:
+            self._reaches[slot] = 0
         return slot, common[slot]
 
     def source_for(self, slot: int, cached_tokens: int) -> Source | None:
@@ -80,21 +85,30 @@ class CacheManager:
         """
         prompt = self._running[slot]
         earlier = itertools.takewhile(lambda item: item[0] != slot, self._running.items())
-        common = {other: self._reusable(held, prompt) for other, held in (*self._free.items(), *earlier)}
+        common = {other: self._reusable(other, held, prompt) for other, held in (*self._free.items(), *earlier)}
         if not common:
             return None
         best = max(common, key=lambda other: common[other])
         return Source(best, common[best]) if common[best] - cached_tokens >= LEAST_COPIED else None
 
+    def holds(self, slot: int, beginning: int, cached_tokens: int) -> bool:
+        """Whether a running slot, which holds so many tokens by now, still holds the first `beginning`."""
+        return self.retention.holds(beginning, max(self._reaches[slot], cached_tokens))
+
+    def copy(self, source: int, slot: int, cached_tokens: int) -> None:
+        """Note that a slot becomes a copy of another, which holds so many tokens if it is running."""
+        self._reaches[slot] = max(self._reaches[source], cached_tokens)
+
     def free(self, slot: int, cached_ids: TokenIds[int]) -> None:
         """Give a slot back, with the tokens whose keys and values it holds."""
         del self._running[slot]
+        self._reaches[slot] = max(self._reaches[slot], len(cached_ids))
         self._free[slot] = list(cached_ids)
 
-    def _reusable(self, held: list[int], prompt: list[int]) -> int:
+    def _reusable(self, slot: int, held: list[int], prompt: list[int]) -> int:
         """How many of a prompt's first tokens, always fewer than all, can be taken over from what a slot holds."""
         common = min(_common_prefix(held, prompt), len(prompt) - 1)
-        return common if self.retention.holds(common, len(held)) else 0
+        return common if self.holds(slot, common, len(held)) else 0
 
 
 def _common_prefix(held: list[int], prompt: list[int]) -> int:

@@ -208,10 +208,11 @@ class Scheduler:
         if source is None:
             return
         owner = next((other for other in self._running.values() if other.slot == source.slot), None)
-        if owner is not None and not self._cache.retention.holds(source.length, owner.cached_tokens):
+        if owner is not None and not self._cache.holds(source.slot, source.length, owner.cached_tokens):
             return  # it has been generating for long
         if owner is None or owner.cached_tokens >= source.length:
             sequence.reuse(source.length)
+            self._cache.copy(source.slot, sequence.slot, 0 if owner is None else owner.cached_tokens)
             yield Copy(source.slot, sequence, source.length)
         elif source.length - sequence.cached_tokens >= LEAST_AWAITED:
             self._awaited[sequence.sequence_id] = Awaited(owner, source.length)

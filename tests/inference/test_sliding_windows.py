@@ -110,6 +110,24 @@ def test_decode_steps_laid_out_for_graphs_write_nothing_over(monkeypatch: pytest
 # --- What has been forgotten is not offered ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["mistral", "gemma3"])
+def test_what_a_longer_text_has_pushed_out_stays_forgotten_when_shorter_ones_take_up_its_beginning(name: str) -> None:
+    engine = engine_for(name, max_streams=1)
+    for length in (KEPT + 112, KEPT + 12, KEPT - 13):
+        assert asked(engine, TEXT[:length] + "!", 1)["cached_tokens"] == (0 if length == KEPT + 112 else length)
+    assert asked(engine, TEXT[:40] + "?")["token_ids"] == expected(name, TEXT[:40] + "?")
+
+
+def test_a_copy_has_forgotten_what_its_source_has() -> None:
+    engine, inbox = engine_for("gemma3", max_streams=2), Inbox()
+    asked(engine, TEXT[: KEPT + 112], 1)
+    running = submit(engine, inbox, TEXT[: KEPT + 12] + "!", 60, temperature=0)  # in the slot of the one before
+    engine.step()
+    assert asked(engine, TEXT[: KEPT - 13] + "!", 1)["cached_tokens"] == KEPT - 13
+    engine.abort(running)
+    assert asked(engine, TEXT[:40] + "?")["token_ids"] == expected("gemma3", TEXT[:40] + "?")
+
+
 def test_a_conversation_goes_on_where_it_ended() -> None:
     engine = engine_for("gemma3")
     prompt = byte_tokenizer()(TEXT[:600])["input_ids"]
