@@ -28,7 +28,7 @@ class H100:
         return importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        return 90  # Triton keeps what it has compiled by this number: that of no GPU which other tests run on
 
     def get_current_stream(self, device: int) -> int:
         return 0
