@@ -306,6 +306,15 @@ void apply(const Cut &cut, Scratch &scratch) {
     }
 }
 
+// Call `take` with the place of each weight of a block that is kept, in turn, until it returns false.
+template <class Take>
+void for_kept(const float *weights, const Cut &cut, int64_t ties, Take take) {
+    for (int64_t i = 0; i < BLOCK; ++i) {
+        const bool is_kept = weights[i] > cut.least || (weights[i] == cut.least && ties-- > 0);
+        if (is_kept && !take(i)) return;
+    }
+}
+
 // The token in whose share of all the mass `uniform` falls; tokens follow one another by their ids.
 int64_t draw(double uniform, const Cut &cut, const Scratch &scratch) {
     double target = uniform * total(scratch.masses);
@@ -313,13 +322,13 @@ int64_t draw(double uniform, const Cut &cut, const Scratch &scratch) {
     while (scratch.masses[last] == 0) --last;
     while (block < last && target >= scratch.masses[block]) target -= scratch.masses[block++];
     const float *weights = scratch.weights.data() + block * BLOCK;
-    int64_t ties = scratch.ties[block], token = 0;
+    // Token by token, the block's mass is rounded otherwise: what lay within it must not lie behind it now.
+    double whole = 0;
+    for_kept(weights, cut, scratch.ties[block], [&](int64_t i) { return whole += weights[i], true; });
+    target = std::min(target * whole / scratch.masses[block], std::nextafter(whole, 0));
     double mass = 0;
-    for (int64_t i = 0; i < BLOCK && mass <= target; ++i) {
-        if (!(weights[i] > cut.least) && !(weights[i] == cut.least && ties-- > 0)) continue;
-        token = i;
-        mass += weights[i];
-    }
+    int64_t token = 0;
+    for_kept(weights, cut, scratch.ties[block], [&](int64_t i) { return mass += weights[token = i], mass <= target; });
     return block * BLOCK + token;
 }
 

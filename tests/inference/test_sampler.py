@@ -150,6 +150,18 @@ def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(uniform: f
         assert tokens(logits, [args(uniform=uniform, **truncation)], chooser) == [7 if uniform == 0 else 9]
 
 
+@pytest.mark.parametrize("truncation", [{}, {"top_p": 0.9999}], ids=str)
+def test_a_sum_that_is_rounded_otherwise_draws_no_token_of_next_to_no_probability(
+    truncation: dict[str, float], chooser: Chooser
+) -> None:
+    logits = torch.randn(1, 5120, generator=torch.Generator().manual_seed(5)).clamp(-3)
+    logits[0].view(5, 1024)[:, -40:] = -60.0  # the last of every thousand
+    ends = torch.softmax(logits[0].double(), 0).cumsum(0)[1023::1024].clamp(max=1 - 2**-53)
+    rows = [args(uniform=float(end) * (1 - step * 2e-9), **truncation) for end in ends for step in range(40)]
+    drawn = tokens(logits.expand(len(rows), -1), rows, chooser)
+    assert not [token for token in drawn if logits[0, token] == -60.0]
+
+
 def test_of_equal_logits_the_lower_ids_are_kept(chooser: Chooser) -> None:
     assert Counter(tokens(torch.zeros(VOCABULARY), evenly_spread(args(top_k=3), 30), chooser)) == {0: 10, 1: 10, 2: 10}
     halves = Counter(tokens(torch.zeros(VOCABULARY), evenly_spread(args(top_p=0.5), VOCABULARY), chooser))
