@@ -196,8 +196,10 @@ def running(
     """Run a program with `arguments` in the repository's root, its output in a file, until the block ends.
 
     The process inherits the environment without the `ENGINE_` settings; `settings` are added to it. At the end it is
-    told to end, and killed with all that it started if that takes longer than `end_limit`.
+    told to end, and killed with all that it started if that takes longer than `end_limit`. It is told too when this
+    program is (SIGTERM).
     """
+    _exit_on_sigterm()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
     environ |= {"NO_COLOR": "1", **(settings or {})}
     with tempfile.TemporaryDirectory() as folder:
@@ -219,6 +221,13 @@ def launched(command: Command, settings: Mapping[str, str] | None = None) -> Ite
     with running(command(port), settings) as process:
         process.given_port = port
         yield process
+
+
+def _exit_on_sigterm() -> None:
+    """Leave the blocks that are open, where the signal would end the program at once."""
+    with suppress(ValueError):  # only the main thread may ask for that
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _end(popen: subprocess.Popen[bytes], limit: float) -> None:
