@@ -45,7 +45,7 @@ import torch
 
 from study.benchmarks import bench_gguf, bench_growth, picture
 from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
-from study.common.client import Load, Stream, Target, ask, load, percentile, stream
+from study.common.client import Load, Stream, Target, ask, load, percentile, quotient, stream
 from study.common.launcher import ROOT, Process, launched, uvicorn
 
 PROMPT_TOKENS = 75
@@ -110,7 +110,7 @@ class Bench:
         return {
             "gap_p50_ms": 1e3 * median,
             "gap_p99_ms": 1e3 * p99,
-            "ratio": p99 / max(median, 1e-6),  # a tiny model's tokens may arrive together
+            "ratio": quotient(p99, median),
             "ttft_ms": 1e3 * long.first_token_after,
         }
 
@@ -145,7 +145,7 @@ class Bench:
             for name, target in targets.items():
                 loads[name].append(asyncio.run(load(target, self.prompts(streams), NEW_TOKENS)))
         gaps = {name: _together(its_loads).figures()["gap_p50_ms"] for name, its_loads in loads.items()}
-        return {"streams": streams, **gaps, "ratio": gaps["sampled"] / gaps["greedy"]}
+        return {"streams": streams, **gaps, "ratio": quotient(gaps["sampled"], gaps["greedy"])}
 
     def shared_prefix(self, rounds: int, streams: int = 16, tokens: int = 1000) -> Row:
         """The time to the first token of many prompts with a common beginning, against that of one such prompt.
@@ -262,7 +262,7 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace, save
     alone = [row["gap_p50_ms"] for row in rows if row["server"] == "ours" and row["streams"] == 1]
     print(f"floor: {weights / 1e9:.2f} GB of weights at {speed / 1e9:.1f} GB/s = {floor:.1f} ms a step")
     if alone:
-        report["share_of_floor"] = floor / alone[0]
+        report["share_of_floor"] = quotient(floor, alone[0])
         print(f"a step of one stream reaches {report['share_of_floor']:.2f} of the floor")
     for count, ours, theirs in _pairs(rows):
         speed_up = ours["tokens_per_second"] / theirs["tokens_per_second"]

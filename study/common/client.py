@@ -10,6 +10,7 @@ little time from the server it measures. Times are seconds of `time.perf_counter
 
 import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -284,6 +285,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that `percent` of all do not exceed; not a number if there is none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))] if ordered else float("nan")
+
+
+def quotient(one: float, other: float) -> float:
+    """How many times the other it is; infinitely many times nothing, as the gap of tokens that arrive together is."""
+    return one / other if other else math.inf
 
 
 async def ask(url: str) -> tuple[int, bytes]:
