@@ -153,13 +153,13 @@ async def test_a_message_that_cannot_be_read_ends_its_request_and_nothing_else(p
 
 async def test_a_number_that_is_another_sequences_ends_its_request_and_nothing_else(path: Path) -> None:
     engine = ScriptedEngine()
-    async with hosting(path, engine) as host:
+    async with hosting(path, engine):
         one, other = RawWorker(), RawWorker()
         engine.hold()
         for worker in (one, other):
             await worker.greet(path)
             worker.submit(1, "hello")
-        await until(lambda: host.open_sequences == 2)
+        await until(lambda: len(engine.numbers) == 2)
         first, second = sorted(engine.numbers)
         for number, sequence_id in enumerate((1, second - first + 1, -1, 2**63), 2):
             one.submit(number, "hello", first_id=sequence_id)
