@@ -288,6 +288,7 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace, save
         print(f"{scene['one_ttft_ms']:.0f}: {scene['ratio']:.2f} times", end="; ")
         print(f"the first time {scene['first_ttft_ms']:.0f}: {scene['first_ratio']:.2f} times", flush=True)
     if options.growth:
+        bench.load("ours", bench.prompts(max(bench_growth.STREAMS)), 4)  # a slot's memory comes with its first request
         _growth("streams", bench.throughput(bench_growth.STREAMS, 1), report, save)
     report |= {"memory_bytes": server.memory, "peak_memory_bytes": server.peak_memory}
     print(f"memory: {server.memory / 1e9:.2f} GB, at most {server.peak_memory / 1e9:.2f} GB", flush=True)
