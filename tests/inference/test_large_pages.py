@@ -1,5 +1,11 @@
 """Memory for packed weights comes in pieces that begin at cache lines and share nothing."""
 
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
 from inference.decoders.native.large_pages import ALIGNMENT, REGION, LargePages
 
 
@@ -26,3 +32,18 @@ def test_a_piece_outlives_what_handed_it_out() -> None:
     piece = LargePages().take(10)
     piece[:] = 7
     assert piece.sum() == 70
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what pages a mapping may have")
+def test_pieces_lie_where_the_system_gives_large_pages() -> None:
+    piece = LargePages().take(10)
+    address = piece.ctypes.data
+    mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    for mapping, flags in itertools.pairwise(mappings):
+        lines = mapping.splitlines()
+        first, last = next(line for line in lines if " kB" not in line and "-" in line).split()[0].split("-")
+        if int(first, 16) <= address < int(last, 16):
+            assert "hg" in flags.splitlines()[0].split()  # large pages are asked for
+            assert "sh" not in flags.splitlines()[0].split()  # and it is not shared memory, which has none by default
+            return
+    pytest.fail("no mapping holds the piece")

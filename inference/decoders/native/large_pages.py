@@ -31,8 +31,10 @@ class LargePages:
 
 
 def _region(size: int) -> NDArray[np.uint8]:
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # on Linux
-        with suppress(OSError):  # a kernel without large pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # not Linux
+        return np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+    # Private: memory that is shared, which is Python's default, has small pages whatever it asks for.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without large pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=np.uint8)
