@@ -1,11 +1,14 @@
 """What the tests share: the doors, and one event loop."""
 
 import importlib
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from inference.decoders.native import build
+from inference.decoders.native.kept import Kept
 from serving import shutdown
 from tests.support.serving import DOORS, Door
 
@@ -30,10 +33,17 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
+@pytest.fixture(scope="session")
+def compiled_by_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes of a test run keep what they compile, for one another and for no other run."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
+
+
 @pytest.fixture(autouse=True)
-def compiled_for_each_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test asks to be kept compiled must not be found by the next."""
-    monkeypatch.setattr(build, "_kept", None)
+def compiled_once(compiled_by_this_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same source is compiled once in a run; what a test says of where to keep it does not outlast the test."""
+    monkeypatch.setattr(build, "_kept", Kept(compiled_by_this_run))
 
 
 @pytest.fixture
