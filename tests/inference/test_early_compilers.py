@@ -64,6 +64,12 @@ def test_what_is_wrong_with_a_file_is_left_to_its_loading(begun: list[Wanted], t
     assert [source for source, _ in begun] == [sources.CHOOSER]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every compiler that these tests count has begun for them."""
+    monkeypatch.setattr(build, "_kept", None)
+
+
 @needs_compiler
 def test_a_library_that_has_begun_is_not_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "answer.cpp"
