@@ -8,7 +8,7 @@ can only make a start longer. "first" compiles, "next" finds what the one before
 """
 
 import argparse
-import os
+import math
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -64,17 +64,7 @@ def _round(options: argparse.Namespace) -> Iterator[tuple[str, Start]]:
 
 def _until_ready(process: Process) -> Start:
     wall = process.wait_until_ready()
-    return Start(wall, _processor_time(process.popen.pid))
-
-
-def _processor_time(pid: int) -> float:
-    """Of a process and of the children that have ended, in seconds; where there is no /proc, it is not known."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return float("nan")
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return Start(wall, process.cpu_seconds() or math.nan)
 
 
 if __name__ == "__main__":

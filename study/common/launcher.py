@@ -144,14 +144,14 @@ class Process:
         return [pid for pid in children_of(self.popen.pid) if part in command_line_of(pid)]
 
     def cpu_seconds(self) -> float | None:
-        """Processor time of the process and its children, user and system; None where there is no /proc."""
+        """Processor time of the process and its children, ended ones too, user and system; None without a /proc."""
         ticks = 0
         for status in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # a process that has ended meanwhile
                 # The name, in parentheses, may hold anything; what follows has no surprises.
                 fields = status.read_text().rpartition(") ")[2].split()
                 if str(self.popen.pid) in (status.parent.name, fields[1]):
-                    ticks += int(fields[11]) + int(fields[12])
+                    ticks += sum(map(int, fields[11:15]))
         return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
 
 

@@ -23,6 +23,12 @@ class Asked(Exception):
     """In place of a compiler: what it was asked for."""
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every compiler that these tests count has begun for them."""
+    monkeypatch.setattr(build, "_kept", None)
+
+
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     wanted: list[Wanted] = []
@@ -62,12 +68,6 @@ def test_what_is_wrong_with_a_file_is_left_to_its_loading(begun: list[Wanted], t
     broken.write_bytes(smollm2_file().read_bytes()[:2000])
     compile_ahead(Config(model=str(broken), compile=True, device="cpu"))
     assert [source for source, _ in begun] == [sources.CHOOSER]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every compiler that these tests count has begun for them."""
-    monkeypatch.setattr(build, "_kept", None)
 
 
 @needs_compiler

@@ -102,13 +102,18 @@ def cut(total: int, sizes: Chunks) -> list[int]:
     return chunks
 
 
+def compile_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the compiler use a kind's instructions, where processors differ in that."""
+    if platform.machine() == "x86_64":
+        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if platform.machine() == "x86_64":
-        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+    compile_for(name, monkeypatch)
     expected = logits_alone(name)
 
     @settings(max_examples=12, deadline=None)
@@ -134,8 +139,7 @@ def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
 def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if platform.machine() == "x86_64":
-        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+    compile_for(name, monkeypatch)
     expected, (_, cache), slot = logits_alone(name), decoder_of(name), 3
     for stored in (tensor for layer in cache.layers.values() for tensor in layer.stored):
         stored[slot] = float("nan")
@@ -150,8 +154,7 @@ def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
 def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_number(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if platform.machine() == "x86_64":
-        monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
+    compile_for(name, monkeypatch)
     expected, (_, cache) = logits_alone(name), decoder_of(name)
     source, target, length = 5, 6, 34
     logits_among(name, source, 0, [length], [])

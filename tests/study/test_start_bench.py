@@ -19,10 +19,9 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
     def launched(command: object, settings: Mapping[str, str]) -> Iterator[SimpleNamespace]:
         started.append(settings)
         seconds = float(len(started))
-        yield SimpleNamespace(wait_until_ready=lambda: seconds, popen=SimpleNamespace(pid=0))
+        yield SimpleNamespace(wait_until_ready=lambda: seconds, cpu_seconds=lambda: 1.5)
 
     monkeypatch.setattr(bench_start, "launched", launched)
-    monkeypatch.setattr(bench_start, "_processor_time", lambda pid: 1.5)
     return started
 
 
