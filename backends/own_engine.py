@@ -21,8 +21,10 @@ def load_engine(config: Config) -> EngineProtocol:
         raise LoadError(f"Expected ENGINE_BACKEND=own, the only engine that can be stepped here, got {config.backend}.")
     with _without_collector():
         from inference.early_compilers import compile_ahead
+        from inference.weights.lean_transformers import defer_model_classes
 
         compile_ahead(config)
+        defer_model_classes()
         from engine import Engine
 
         # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from inference.weights.gguf.source import GGUFSource
 from inference.weights.gguf.splits import SPLITS
@@ -64,6 +65,11 @@ def test_a_text_is_cut_as_the_file_names_it(names: list[str], words: list[str]) 
     for name in names:
         cut = [word for word, _ in SPLITS[name].pre_tokenizer().pre_tokenize_str(text)]
         assert (name, cut) == (name, words)
+
+
+def test_the_rules_that_transformers_knows_are_the_same_here() -> None:
+    theirs = {name: (pattern,) for name, pattern in GGUF_PRE_TOKENIZER_SPLITS.items()}
+    assert {name: SPLITS[name].patterns for name in theirs} == theirs
 
 
 def test_every_rule_loses_nothing_of_a_text() -> None:

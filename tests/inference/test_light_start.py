@@ -3,10 +3,13 @@
 They are more than a second of a start that takes three.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 from transformers import LlamaConfig
 
+from study.common.launcher import ROOT
 from tests.support.gguf_files import write_gguf
 from tests.support.imports import all_modules_after
 from tests.support.smollm2 import smollm2_file
@@ -16,10 +19,14 @@ SIZES = SHAPE | NO_ENDS | {"intermediate_size": 64}  # whole blocks
 HEAVY = {"sympy", "torch._dynamo", "torch._inductor", "transformers.activations", "transformers.modeling_utils"}
 
 
+DEFER = "from inference.weights.lean_transformers import defer_model_classes; defer_model_classes()"
+STRUCTURE = "from transformers.utils.import_utils import define_import_structure"
+
+
 def loading(path: Path, is_compiled: bool) -> str:
-    """Python that imports the engine and loads a file's weights."""
+    """Python that imports the engine and loads a file's weights, as a server does."""
     return (
-        "import engine; from config import Config; from inference.weights.checkpoint import load_checkpoint; "
+        f"{DEFER}; import engine; from config import Config; from inference.weights.checkpoint import load_checkpoint; "
         f"load_checkpoint(Config(model={str(path)!r}, compile={is_compiled}, device='cpu', context=64))"
     )
 
@@ -40,3 +47,32 @@ def test_the_compilers_begin_before_torch_is_there() -> None:
     )
     assert {"choose", "decoder", "gguf"} <= loaded
     assert loaded & {"torch", "transformers"} == set()
+
+
+def test_a_start_does_not_look_through_all_of_transformers_models() -> None:
+    program = f"""
+{loading(smollm2_file(), is_compiled=True)}
+{STRUCTURE}
+assert define_import_structure.cache_info().misses == 0
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=50, check=True)
+
+
+def test_the_package_becomes_whole_for_what_needs_a_model() -> None:
+    program = f"""
+{DEFER}
+from transformers import PreTrainedTokenizerFast as before
+from transformers import LlamaConfig, PreTrainedTokenizerFast, __version__
+{STRUCTURE}
+assert PreTrainedTokenizerFast is before
+assert define_import_structure.cache_info().misses > 0
+import transformers
+assert transformers.LlamaConfig is LlamaConfig and transformers.utils is not None
+try:
+    from transformers import NoSuchModel
+except ImportError as error:
+    assert "NoSuchModel" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=50, check=True)

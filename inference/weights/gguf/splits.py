@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tokenizers import Regex, pre_tokenizers
-from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,28 @@ class Split:
 
 GPT2 = Split(then_as_gpt2=True)
 DIGITS = Split((r"\p{N}",), then_as_gpt2=True)
-_LLAMA3, _QWEN2 = GGUF_PRE_TOKENIZER_SPLITS["llama-bpe"], GGUF_PRE_TOKENIZER_SPLITS["qwen2"]
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_GPT4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _WORDS = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _DEEPSEEK3 = (
     r"\p{N}{1,3}",
@@ -47,7 +67,13 @@ def _all(names: Iterable[str], split: Split) -> dict[str, Split]:
 
 
 SPLITS: dict[str, Split] = {
-    **{name: Split((pattern,)) for name, pattern in GGUF_PRE_TOKENIZER_SPLITS.items()},
+    **_all(("jina-v5-nano", "dbrx", "smaug-bpe", "chatglm-bpe"), Split((_LLAMA3,))),
+    **_all(
+        ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"),
+        Split((_QWEN2,)),
+    ),
+    "qwen35": Split((_QWEN35,)),
+    **_all(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), Split((_GPT4O,))),
     **_all(("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "exaone4"), GPT2),
     **_all(("a.x-4.0", "mellum"), GPT2),
     **_all(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), DIGITS),
@@ -55,11 +81,9 @@ SPLITS: dict[str, Split] = {
         ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
         Split((_LLAMA3,), takes_whole_words=True, begins_with_bos=True),
     ),
-    "tekken": Split((GGUF_PRE_TOKENIZER_SPLITS["tekken"],), takes_whole_words=True, begins_with_bos=True),
+    "tekken": Split((_TEKKEN,), takes_whole_words=True, begins_with_bos=True),
     **_all(("glm4", "glm5"), Split((_LLAMA3,), takes_whole_words=True)),
-    "chatglm-bpe": Split((_LLAMA3,)),
     "minicpm5": Split((r"\p{N}{1,3}", _LLAMA3), takes_whole_words=True),
-    **_all(("stablelm2", "hunyuan", "solar-open", "grok-2"), Split((_QWEN2,))),
     **_all(("deepseek-v3", "hunyuan-dense", "joyai-llm"), Split(_DEEPSEEK3)),
     "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
     **_all(("poro-chat", "bloom", "gpt3-finnish"), Split((_WORDS,))),

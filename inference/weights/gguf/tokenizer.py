@@ -3,15 +3,14 @@
 A file has the vocabulary, its merges or scores, and a few flags. How texts are cut before that has only a name, see
 `splits`. Vocabularies of SentencePiece are built as transformers builds them for Llama, or for Gemma.
 
-Byte-level vocabularies and Gemma's need transformers' own tokenizers, which are imported where they are used: to import
-them takes a quarter of a second, and Llama's is only a model with its merges.
+Gemma's needs transformers' own tokenizer, which is imported where it is used: to import it takes a quarter of a second.
 
 Invariant: no token has an id that the vocabulary in the file does not have.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -19,10 +18,8 @@ from transformers.tokenization_utils_base import generate_merges
 
 from inference.text.token_bytes import BYTE_OF_CHARACTER
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.splits import GPT2, SPLITS, Split
 from inference.weights.known import reason
-
-if TYPE_CHECKING:
-    from inference.weights.gguf.splits import Split
 
 log = logging.getLogger("engine")
 
@@ -89,9 +86,7 @@ def ends_of_turns(file: GGUFFile) -> list[int]:
 # --- The two kinds of vocabulary --------------------------------------------------------------------------------------
 
 
-def _split(file: GGUFFile) -> "Split":
-    from inference.weights.gguf.splits import GPT2, SPLITS
-
+def _split(file: GGUFFile) -> Split:
     name = file.get("tokenizer.ggml.pre", str, "default")
     if name == "default":
         log.warning("%s does not say how its tokenizer cuts texts; they are cut as for GPT-2", file.path)
@@ -105,7 +100,7 @@ def _split(file: GGUFFile) -> "Split":
     return SPLITS[name]
 
 
-def _byte_level(described: dict[str, Any], split: "Split") -> Tokenizer:
+def _byte_level(described: dict[str, Any], split: Split) -> Tokenizer:
     # Special tokens keep their spelling, whatever characters they have; all other tokens are spelled in bytes.
     spelled = [
         token if type in (CONTROL, USER_DEFINED) or set(token) <= BYTE_OF_CHARACTER.keys() else _in_bytes(token)
