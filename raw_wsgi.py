@@ -31,6 +31,9 @@ from serving.transcript.wsgi import with_transcript
 
 Handler = Callable[[Driver, WSGIEnvironment, StartResponse], Iterable[bytes]]
 
+MOST_DIGITS = 18
+"""Of a Content-Length: Python makes no number of some thousands."""
+
 
 class ClientLeft(Exception):
     """The client left before it had sent its whole request."""
@@ -85,16 +88,19 @@ def read_body(environ: WSGIEnvironment) -> bytes:
     """Read the request's body, but not more of it than is allowed; this blocks until it has come."""
     most = contract.MAX_BODY_BYTES + 1
     announced = environ.get("CONTENT_LENGTH", "")
+    is_announced = announced.isdecimal()
+    if is_announced and (len(announced) > MOST_DIGITS or int(announced) > contract.MAX_BODY_BYTES):
+        raise contract.body_too_large()
     # Without a length, only a server that marks the body's end in the stream can be read from: with any other, a read
     # would wait for bytes that never come.
-    length = int(announced) if announced.isdecimal() else most if environ.get("wsgi.input_terminated") else 0
+    length = int(announced) if is_announced else most if environ.get("wsgi.input_terminated") else 0
     try:
-        body: bytes = environ["wsgi.input"].read(min(length, most))
+        body: bytes = environ["wsgi.input"].read(length)
     except OSError:
         raise ClientLeft from None
     if len(body) > contract.MAX_BODY_BYTES:
         raise contract.body_too_large()
-    if announced.isdecimal() and len(body) < length:
+    if is_announced and len(body) < length:
         raise ClientLeft
     return body
 
@@ -156,9 +162,12 @@ def request_id(environ: WSGIEnvironment) -> str:
 
 
 def route_path(environ: WSGIEnvironment) -> str:
-    """The path below the application; the server keeps where it is mounted apart, in SCRIPT_NAME."""
+    """The path below the application; the server keeps where it is mounted apart, in SCRIPT_NAME.
+
+    WSGI has its bytes as the characters of latin-1, whatever they mean.
+    """
     path: str = environ.get("PATH_INFO", "")
-    return path
+    return path.encode("latin-1").decode(errors="replace")
 
 
 def find_methods(path: str) -> dict[str, Handler]:

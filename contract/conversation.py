@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract.refusals import Refusal
+from contract.requests import shortened
 from contract.tools import FREE_CHOICE, ToolChoice, check_parameters
 from interface.requests import ChatPrompt
 
@@ -55,16 +56,17 @@ class Conversation:
             raise Refusal(
                 400, f"tool_choice names {_listed(unknown)}; the tools are {_listed(names)}.", param="tool_choice"
             )
-        if not names and choice.mode == "required":
-            raise Refusal(400, "tool_choice demands a call, but there are no tools.", param="tool_choice")
+        offered = [choice.allowed is None or name in choice.allowed for name in names]
+        if not any(offered) and choice.mode == "required":
+            which = "it allows no tools" if names else "there are no tools"
+            raise Refusal(400, f"tool_choice demands a call, but {which}.", param="tool_choice")
         for number, tool in enumerate(self.tools):
             check_parameters(tool["function"]["parameters"], f"tools.{number}")
-        is_offered = [choice.allowed is None or name in choice.allowed for name in names]
-        return [tool for tool, offered in zip(self.tools, is_offered, strict=True) if offered]
+        return [tool for tool, is_offered in zip(self.tools, offered, strict=True) if is_offered]
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names))) or "none"
+    return str(shortened(", ".join(map(repr, sorted(names))))) or "none"
 
 
 def thinking_arguments(effort: str | None) -> dict[str, Any]:

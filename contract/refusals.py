@@ -107,6 +107,6 @@ def overflow_message(error: PromptTooLong) -> str:
     """What clients recognise as a context overflow: LiteLLM, LangChain and pydantic-ai look for these words."""
     asked = f" and max_tokens is {error.max_tokens}" if error.max_tokens > 1 else ""
     return (
-        f"prompt is too long: {error.prompt_tokens} tokens{asked}. "
+        f"prompt is too long: {error.length} tokens{asked}. "
         f"This model's maximum context length is {error.context} tokens. Shorten the prompt."
     )

@@ -1,9 +1,10 @@
 """Tools, their calls and the choice among them, in the form that chat templates expect."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from pydantic_core import from_json
 
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -41,15 +42,18 @@ def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> d
 def arguments_of(text: Any, param: str) -> dict[str, Any]:
     """A call's arguments, which are a JSON object as text on the wire; an empty text means none.
 
+    They are read as strictly as the body itself: without NaN, and without halves of surrogate pairs.
+
     Raises:
         Refusal: 400, it is something else.
     """
     try:
-        arguments = json.loads(text or "{}") if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        arguments = None
+        arguments = from_json(text or "{}", allow_inf_nan=False) if isinstance(text, str) else None
+        reason = ""
+    except ValueError as error:
+        arguments, reason = None, f" ({error})"
     if not isinstance(arguments, dict):
-        raise Refusal(400, f"{param}: Expected a JSON object as text; got {shortened(text)!r}.", param=param)
+        raise Refusal(400, f"{param}: Expected a JSON object as text; got {shortened(text)!r}{reason}.", param=param)
     return arguments
 
 

@@ -19,12 +19,17 @@ class PromptTooLong(RequestError):
 
     def __init__(self, prompt_tokens: int, max_tokens: int, context: int, is_counted: bool = True) -> None:
         self.prompt_tokens, self.max_tokens, self.context = prompt_tokens, max_tokens, context
-        counted = prompt_tokens if is_counted else f"at least {prompt_tokens}"
+        self.is_counted = is_counted
         super().__init__(
-            f"The prompt has {counted} tokens and max_tokens is {max_tokens}, together "
+            f"The prompt has {self.length} tokens and max_tokens is {max_tokens}, together "
             f"{prompt_tokens + max_tokens}; the context holds {context}. Shorten one of them.",
             "prompt",
         )
+
+    @property
+    def length(self) -> str:
+        """How many tokens the prompt has, in words."""
+        return str(self.prompt_tokens) if self.is_counted else f"at least {self.prompt_tokens}"
 
 
 class UnusablePrompt(RequestError):

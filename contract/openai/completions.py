@@ -55,6 +55,7 @@ class CompletionBody(SamplingFields):
     add_special_tokens: bool = Field(default=True, description="Let the tokenizer add its special tokens to a text.")
     return_token_ids: bool = Field(default=False, description="Give the token ids, too.")
     best_of: int | None = Field(default=None, description="Nothing but `n`.")
+    prompt_embeds: Annotated[None, refuse("this server takes texts and token ids only")] = None
     suffix: Annotated[None, refuse("this model cannot fill in the middle", "")] = None
 
     def prompts(self) -> list[Prompt]:

@@ -10,6 +10,7 @@ from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
+from contract.requests import shortened
 from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
@@ -170,12 +171,14 @@ def _thoughts(item: Item, where: str) -> str:
     parts = item.get("content") or item.get("summary") or []
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise Refusal(400, f"{where}.content: Expected a list of parts.", param=f"{where}.content")
-    return "\n".join(str(part.get("text", "")) for part in parts)
+    texts = [part.get("text") or "" for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise Refusal(400, f"{where}.content: Expected parts with a text each.", param=f"{where}.content")
+    return "\n".join(texts)
 
 
 def _kind(item: Item) -> str:
-    return (
-        f"an item of type {str(item['type'])[:200]!r}"
-        if "type" in item
-        else f"the role {str(item.get('role'))[:200]!r}"
-    )
+    for what in ("type", "role"):
+        if what in item:
+            return f"an item of {what} {str(shortened(item[what]))!r}"
+    return "an item without type and role"

@@ -100,6 +100,12 @@ class SamplingFields(LenientBody, SamplingParams):
     guided_regex: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
     guided_choice: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
     guided_grammar: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
+    grammar_: Annotated[None, USE_STRUCTURED_OUTPUTS] = Field(default=None, alias="grammar")
+    bad_words: Annotated[None, refuse("this server bans tokens, not words; use logit_bias", [])] = None
+    allowed_token_ids: Annotated[None, refuse("use structured_outputs, or logit_bias", [])] = None
+    use_beam_search: Annotated[None, refuse("this server samples, and searches no beams", False)] = None
+    truncate_prompt_tokens: Annotated[None, refuse("this server cuts no prompts; shorten it")] = None
+    prompt_logprobs: Annotated[None, refuse("use echo and logprobs of /v1/completions")] = None
 
     @property
     def usage_options(self) -> UsageOptions:

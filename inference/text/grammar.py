@@ -42,7 +42,13 @@ OTHERWISE = "otherwise"
 WHITE_SPACE = r"\x20|\n(\x20\x20){0,7}"
 """What may stand between two parts of JSON, at most once."""
 IN_GRAMMAR = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
-"""How llguidance's message about a place in a grammar begins; the lines after the first show the grammar."""
+"""How llguidance's message about a place in a grammar begins."""
+SHOWN_LINES = re.compile(r"(\n *\d+ \| .*)+", re.DOTALL)
+"""The lines of the grammar around that place, which follow the reason; the last one has the place in it."""
+TOOL = re.compile(r"^// (.+)$", re.MULTILINE)
+"""The comment before a tool's rules in a grammar of tools: its name."""
+NOTHING_MATCHES = ("NoExtensionBias", "no text matches it")
+"""What llguidance says of a grammar that leads nowhere, and what it means."""
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
 PROBED_TOKENS = 4
@@ -389,10 +395,20 @@ def _json(source: str) -> Any:
 def _refusal(grammar: Grammar, reason: str) -> RequestError:
     name, field = NAMES[grammar.kind]
     if grammar.kind == "tools":
-        reason = IN_GRAMMAR.sub("", reason.partition("\n")[0])  # the client has not written the grammar around it
+        reason = _without_grammar(grammar.source, reason)
     return RequestError(f"This {name} cannot be enforced: {_shortened(reason)}", field)
 
 
+def _without_grammar(source: str, reason: str) -> str:
+    """A reason without the grammar around a tool, which the client has not written, but with the tool's name."""
+    shown = SHOWN_LINES.search(reason)
+    place = re.search(r"^at (\d+)\(", reason)
+    rule = re.search(rf"^ *{place[1]} \| rest_(\d+):", shown[0], re.MULTILINE) if shown and place else None
+    name = dict(enumerate(TOOL.findall(source))).get(int(rule[1])) if rule else None
+    which = "" if name is None else f"the parameters of the tool {name!r}: "
+    return which + IN_GRAMMAR.sub("", SHOWN_LINES.sub("", reason))
+
+
 def _shortened(text: str) -> str:
-    text = " ".join(text.replace("<non-verbose/>", "").split())
+    text = " ".join(text.replace("<non-verbose/>", "").replace(*NOTHING_MATCHES).split())
     return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " …"

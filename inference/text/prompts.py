@@ -80,7 +80,10 @@ class PromptEncoder:
         """
         rendered = self.render(prompt)
         if not rendered.token_ids:
-            raise UnusablePrompt("The prompt has no tokens: the model's tokenizer knows none of its characters.")
+            raise UnusablePrompt(
+                "Expected a prompt of at least one token, got none: it is empty, or has no character that the model's "
+                "tokenizer knows."
+            )
         if (largest := max(rendered.token_ids)) >= self._vocabulary:
             raise UnusablePrompt(f"The prompt has token {largest}; the model knows those below {self._vocabulary}.")
         return rendered

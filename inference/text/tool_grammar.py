@@ -5,8 +5,8 @@
 A tool that is named is called exactly once, as OpenAI's API has it.
 A tool that may be called leaves room for text; or, where the answer has a grammar of its own, for that.
 
-Each tool is a rule of its own, so references within its schema stay within it. A special token stands in a Lark
-grammar by its id, not as text.
+Each tool is a rule of its own, so references within its schema stay within it; a comment before its rules names it, so
+that an error can. A special token stands in a Lark grammar by its id, not as text.
 """
 
 import json
@@ -21,6 +21,8 @@ from interface.requests import ChatPrompt, Grammar, Prompt
 
 MOST_CALLS = 16
 """In one answer: without a limit, a small model may go on calling for ever."""
+MOST_SHOWN = 100
+"""Characters of a wrong name that an error repeats."""
 NAME = re.compile(r"[\w.-]{1,64}")
 
 
@@ -71,8 +73,9 @@ def _functions(prompt: ChatPrompt) -> Iterator[Mapping[str, Any]]:
         function = tool.get("function", tool)
         name = function.get("name") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not NAME.fullmatch(name):
+            came = name[:MOST_SHOWN] if isinstance(name, str) else name
             raise RequestError(
-                f"Expected the name of a tool, at most 64 letters, digits, '_', '-' and '.', but got {name!r}.",
+                f"Expected the name of a tool, at most 64 letters, digits, '_', '-' and '.', but got {came!r}.",
                 f"tools.{index}.function.name",
             )
         yield function
@@ -107,6 +110,7 @@ def _calls(
     yield f"calls: ({first}) {more} {literal(form.end, special)}"
     for number, tool in enumerate(tools):
         name = tool["name"]
+        yield f"// {name}"
         begin = (form.begin + form.before(name)).removeprefix(form.trigger)
         yield f"first_{number}: {literal(begin, special)} rest_{number}"
         if most_calls > 1:

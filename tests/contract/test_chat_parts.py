@@ -62,11 +62,12 @@ def test_a_tool_without_parameters_takes_an_empty_object() -> None:
 def test_arguments_are_an_object_as_text() -> None:
     assert arguments_of('{"a": 1}', "x") == {"a": 1}
     assert arguments_of("", "x") == {}
-    for wrong in ("[1]", "{", "1", "null", "[" * 100_000):
+    not_json = ['{"a": NaN}', '{"a": -Infinity}', '{"a": "\\ud800"}', '{"\\udc00": 1}', '{"a": 1' + "0" * 5000 + "}"]
+    for wrong in ("[1]", "{", "1", "null", "[" * 100_000, *not_json):
         with pytest.raises(contract.Refusal) as caught:
             arguments_of(wrong, "messages.1.tool_calls.0.function.arguments")
         assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
-        assert len(caught.value.message) < 400
+        assert len(caught.value.message) < 500
 
 
 def test_a_tool_call_has_its_arguments_as_an_object() -> None:
@@ -94,6 +95,14 @@ def test_a_tool_choice_that_does_not_fit_the_tools_is_refused() -> None:
         assert "'sub'" in refused.message
         assert "'add'" in refused.message
     assert refusal_of(USER, [], ToolChoice("required")).param == "tool_choice"
+    assert "allows no tools" in refusal_of(USER, [ADD], ToolChoice("required", allowed=[])).message
+    assert Conversation(USER, [ADD], ToolChoice("auto", allowed=[])).prompt().tools is None
+
+
+def test_a_refusal_does_not_repeat_a_thousand_names() -> None:
+    tools = [function_tool(f"tool_{number}" * 10, None, {}) for number in range(1000)]
+    for choice in (ToolChoice(name="x" * 100_000), ToolChoice(allowed=[f"y{number}" for number in range(1000)])):
+        assert len(refusal_of(USER, tools, choice).message) < 500
 
 
 def test_an_empty_conversation_is_refused_and_so_is_continuing_a_user() -> None:

@@ -267,6 +267,28 @@ def test_a_length_that_is_no_number_is_no_reason_to_wait(service: WsgiService) -
     assert heads == ["422 Unprocessable Entity"]
 
 
+@pytest.mark.parametrize("length", [str(2**20 + 1), "9" * 30, "9" * 5000])
+def test_a_body_that_is_announced_as_too_large_is_413_and_is_not_waited_for(service: WsgiService, length: str) -> None:
+    class Silent(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise AssertionError("a read would wait")
+
+    headers = {"content-type": "application/json", "content-length": length}
+    environ = service.environ("POST", "/generate", b"", headers)
+    environ["wsgi.input"] = Silent()
+    heads: list[str] = []
+    list(service.app(environ, lambda status, *rest: heads.append(status)))  # type: ignore[arg-type]
+    assert heads == ["413 Request Entity Too Large"]
+    assert service.errors.getvalue() == ""
+
+
+@pytest.mark.parametrize("name", ["modèle", "模型", "a/b 😀"])
+def test_a_models_name_may_have_any_characters(name: str) -> None:
+    with pulled_by_hand(config=Config(model_name=name)) as service:
+        answer = service.request("GET", f"/v1/models/{name}")
+    assert (answer.status, answer.json()["id"]) == (200, name)
+
+
 def test_a_body_without_a_length_is_read_to_its_end_where_the_server_marks_it(service: WsgiService) -> None:
     body = b'{"prompt": "hello"}'
     environ = service.environ("POST", "/generate", body, {"content-type": "application/json"})

@@ -5,14 +5,18 @@ import subprocess
 import sys
 import threading
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from contract.tools import function_tool
 from inference.text.grammar import CompiledGrammar, GrammarCompiler, GrammarError
+from inference.text.tool_forms import HERMES
+from inference.text.tool_grammar import tool_grammar
 from interface.errors import RequestError, UnsupportedFeature
-from interface.requests import Grammar
+from interface.requests import ChatPrompt, Grammar
 from tests.support.json_schemas import is_valid, random_schema
 from tests.support.tiny_models import byte_tokenizer
 
@@ -229,6 +233,30 @@ def test_a_tool_that_cannot_be_enforced_is_refused_with_what_it_has_and_nothing_
     grammar = Grammar("tools", 'start: "a" rest\nrest: %json {"uniqueItems": true, "type": "array"}')
     expected = r'This grammar of the tools cannot be enforced: Unimplemented keys: \["uniqueItems"\]$'
     with pytest.raises(RequestError, match=expected):
+        COMPILER.compile(grammar)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"properties": {"a": {"pattern": "("}}}, r"regex parse error: \( \^ error: unclosed group"),
+        ({"properties": {"a": {"type": "strin"}}}, "Invalid type: strin"),
+        ({"properties": {"a": {"pattern": "(\n12 | rest_99: x"}}}, "regex parse error: .*"),
+    ],
+)
+def test_of_several_tools_the_one_that_cannot_be_enforced_is_named(parameters: dict[str, Any], reason: str) -> None:
+    tools = [function_tool(name, None, schema) for name, schema in (("one", {}), ("two", parameters), ("three", {}))]
+    prompt = ChatPrompt([], tools, tool_choice="required")
+    grammar = tool_grammar(prompt, HERMES, COMPILER.special_tokens())
+    with pytest.raises(RequestError, match=rf"cannot be enforced: the parameters of the tool 'two': {reason}$"):
+        COMPILER.compile(grammar)
+
+
+@pytest.mark.parametrize(
+    "grammar", [schema({"$ref": "#"}), Grammar("lark", "start: start"), Grammar("regex", r"[^\s\S]")]
+)
+def test_a_grammar_that_no_text_matches_is_refused_in_those_words(grammar: Grammar) -> None:
+    with pytest.raises(RequestError, match="no text matches it"):
         COMPILER.compile(grammar)
 
 

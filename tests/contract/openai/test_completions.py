@@ -110,6 +110,7 @@ def test_every_sampling_parameter_reaches_the_engine() -> None:
 
 def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
     parse(PATH, prompt="x", nonsense=1, user="me", metadata={}, store=True, best_of=1, suffix="", service_tier="auto")
+    parse(PATH, prompt="x", bad_words=[], use_beam_search=False, prompt_logprobs=None, truncate_prompt_tokens=None)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,13 @@ def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
         ("suffix", "end"),
         ("best_of", 2),
         ("guided_json", {}),
+        ("grammar", 'root ::= "a"'),
+        ("bad_words", ["a"]),
+        ("allowed_token_ids", [1]),
+        ("use_beam_search", True),
+        ("truncate_prompt_tokens", 5),
+        ("prompt_logprobs", 1),
+        ("prompt_embeds", "AAAA"),
         ("n", 0),
         ("n", 129),
         ("temperature", 2.1),

@@ -59,6 +59,12 @@ def test_a_full_context_is_told_in_words_that_clients_recognise() -> None:
     assert "maximum context length is 2048 tokens" in message
 
 
+def test_the_length_of_a_prompt_that_was_not_counted_to_its_end_is_not_told_as_if_it_were() -> None:
+    for path in (CHAT, "/v1/messages", "/generate"):
+        answer = contract.refusal(path, PromptTooLong(3286, 1, 2048, is_counted=False))
+        assert b"at least 3286 tokens" in answer.body
+
+
 def test_a_client_is_told_when_to_try_again_and_when_never() -> None:
     for passing in (QueueFull("full"), EngineUnavailable("loading")):
         answer = contract.refusal(CHAT, passing)

@@ -87,6 +87,8 @@ def test_what_the_assistant_did_in_one_turn_becomes_one_message() -> None:
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": 5}, "input.0.arguments"),
         ({"type": "function_call", "name": "f"}, "input.0"),
         ({"type": "reasoning", "content": "x"}, "input.0.content"),
+        ({"type": "reasoning", "summary": [{"type": "summary_text", "text": 5}]}, "input.0.content"),
+        ({}, "input.0"),
     ],
 )
 def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -> None:
@@ -129,11 +131,13 @@ def test_a_tool_that_is_no_function_is_left_out() -> None:
 def test_what_is_null_in_an_item_is_absent() -> None:
     items = [
         {"type": None, "role": "user", "content": "hi", "id": None},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": None}]},
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": None},
     ]
     user, assistant = prompt_of(input=items).messages
     assert user == {"role": "user", "content": "hi"}
     assert assistant["tool_calls"][0]["function"] == {"name": "f", "arguments": {}}
+    assert assistant["reasoning_content"] == ""
 
 
 def test_one_tool_can_be_named() -> None:
