@@ -164,15 +164,14 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
     const auto tile_at = [&](int64_t tile) {
         return Tile(step.inputs + tiling.first(tile) * row_size, tiling.count(tile), matrix.inputs);
     };
-    // Rows of a tile share cache lines, groups of inputs do not: so a thread gets groups.
-    const int64_t groups = matrix.inputs / GROUP_INPUTS;
+    // Rows of a tile share cache lines, groups of inputs do not: so a thread gets groups, of all rows, since what it
+    // computed before are its outputs of all rows.
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < tiling.tiles * groups; ++i) {
-        const int64_t tile = i / groups, group = i % groups, count = tiling.count(tile);
-        for (int64_t row = 0; row < count; ++row)
-            quantize_group(x + (tiling.first(tile) + row) * matrix.inputs + group * GROUP_INPUTS, tile_at(tile), count,
-                           group, row);
-    }
+    for (int64_t group = 0; group < matrix.inputs / GROUP_INPUTS; ++group)
+        for (int64_t tile = 0; tile < tiling.tiles; ++tile)
+            for (int64_t row = 0; row < tiling.count(tile); ++row)
+                quantize_group(x + (tiling.first(tile) + row) * matrix.inputs + group * GROUP_INPUTS, tile_at(tile),
+                               tiling.count(tile), group, row);
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
         for (int64_t tile = 0; tile < tiling.tiles; ++tile) {

@@ -160,9 +160,11 @@ struct Tiling {
     int64_t count(int64_t tile) const { return first(tile + 1) - first(tile); }
 };
 
-// A tile of `count` rows: four codes in each number, and for 32 inputs a scale, the sum of the codes, negative, also
-// that of either half, and the weighted sum: with its scale.
+// A tile of `count` rows: four codes in each number, and for 32 inputs a scale, the sum of the codes, also that of
+// either half, and the weighted sum: with its scale. All sums are negative. Those of codes are for the formats' offsets
+// and multiplied with what all of these have in common, so a row of Q4_0 begins with its sum as it is.
 struct Tile {
+    static constexpr int32_t OFFSET_UNIT = 8;
     int32_t *codes;                 // [inputs / 4][count]
     float *scales, *weighted_sums;  // [inputs / 32][count]
     int32_t *sums, *half_sums;      // [inputs / 32][count], [inputs / 16][count]
@@ -218,9 +220,9 @@ inline void quantize_group(const float *x, const Tile &tile, int64_t count, int6
     const int32_t first = round_inputs(left, factor, codes), second = round_inputs(right, factor, codes + LANES);
     const int64_t at = group * count + row;
     tile.scales[at] = largest / 127;
-    tile.sums[at] = -(first + second);
-    tile.half_sums[at + group * count] = -first;
-    tile.half_sums[at + (group + 1) * count] = -second;
+    tile.sums[at] = -Tile::OFFSET_UNIT * (first + second);
+    tile.half_sums[at + group * count] = -Tile::OFFSET_UNIT * first;
+    tile.half_sums[at + (group + 1) * count] = -Tile::OFFSET_UNIT * second;
     tile.weighted_sums[at] = -tile.scales[at] * (first + second);
     for (int64_t i = 0; i < GROUP_INPUTS / CODES; ++i)
         memcpy(tile.codes + (group * GROUP_INPUTS / CODES + i) * count + row, codes + i * CODES, CODES);
@@ -251,7 +253,7 @@ template <class F, int ROWS, int FIRST>
 inline void add_group(Floats (&outputs)[ROWS], const uint8_t *codes, const int32_t *inputs, const int32_t *offsets,
                       const float *input_scales, Floats scale) {
     Ints sums[ROWS];
-    for (int row = 0; row < ROWS; ++row) sums[row] = F::OFFSET ? (Ints{} + offsets[row]) << F::OFFSET_BITS : Ints{};
+    for (int row = 0; row < ROWS; ++row) sums[row] = (Ints{} + offsets[row]) * (F::OFFSET / Tile::OFFSET_UNIT);
     add_vector<F, ROWS, FIRST>(sums, codes, inputs);
     add_vector<F, ROWS, FIRST + 1>(sums, codes, inputs);
     add_vector<F, ROWS, FIRST + 2>(sums, codes, inputs);
