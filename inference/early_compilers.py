@@ -11,9 +11,6 @@ from config import Config
 from inference.decoders.native import sources
 from inference.decoders.native.build import begin, keep_in
 from inference.decoders.native.kept import folder_of
-from inference.weights.formats import FORMATS
-from inference.weights.gguf.file import GGUFFile, is_gguf
-from inference.weights.gguf.heads import LLAMAS, head_sizes
 from interface.errors import LoadError
 
 
@@ -32,6 +29,11 @@ def compile_ahead(config: Config) -> None:
 
 def _definitions(path: Path, dtype: str) -> dict[str, int] | None:
     """The decoder's macros for a GGUF file; None where there will be no such decoder."""
+    # Not at the top: the first compiler has a tenth of a second of its own while numpy is imported.
+    from inference.weights.formats import FORMATS
+    from inference.weights.gguf.file import GGUFFile, is_gguf
+    from inference.weights.gguf.heads import LLAMAS, head_sizes
+
     if not is_gguf(path):
         return None
     file = GGUFFile.open(path)

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -49,6 +48,9 @@ struct Scratch {
         ties.resize(blocks);
     }
 };
+
+// Not std::greater: its header takes a compiler as long as a quarter of this file.
+constexpr auto is_greater = [](float first, float second) { return first > second; };
 
 // Which weights are kept: all above `least`, and the first `ties` of those that equal it.
 struct Cut {
@@ -197,12 +199,12 @@ void measure(const float *numbers, int64_t size, const float *thresholds, double
 // The cut among a few positive numbers, if `amount` is kept already. Of them, one is kept at least.
 template <By BY>
 Cut cut_sorted(float *numbers, int64_t size, double amount, double goal) {
-    std::sort(numbers, numbers + size, std::greater<float>());
+    std::sort(numbers, numbers + size, is_greater);
     int64_t kept = 0;
     do amount += BY == By::MASS ? numbers[kept] : 1;
     while (++kept < size && amount < goal);
     const float least = numbers[kept - 1];
-    const float *equals = std::lower_bound(numbers, numbers + kept, least, std::greater<float>());
+    const float *equals = std::lower_bound(numbers, numbers + kept, least, is_greater);
     return {least, numbers + kept - equals};
 }
 
