@@ -13,10 +13,12 @@ from transformers import LlamaConfig, PreTrainedModel
 from inference.cache.kv_cache import KVCache
 from inference.decoders import select
 from inference.decoders.select import examine, select_decoder
-from inference.decoders.start_check import in_pieces, trial
+from inference.decoders.start_check import in_pieces, length_trials, trial
 from inference.decoders.start_check.few_layers import layers_of_each_kind, shortened
 from inference.decoders.start_check.model_alone import own_logits
 from inference.decoders.start_check.named_lengths import named_lengths
+from inference.decoders.start_check.texts import SHORT
+from inference.decoders.start_check.tolerance import Tolerance
 from interface.errors import UnsupportedModel
 from study.architectures.checkpoints import CHUNK, KEPT, WINDOW, small_model
 from tests.support.tiny_models import model_of, random_model
@@ -43,18 +45,18 @@ def test_lengths_are_found_by_name_wherever_the_config_has_them() -> None:
 
 def test_a_window_is_passed_by_the_prompt_and_by_the_decoded_tokens() -> None:
     lengths = tried(random_model("gemma3"))
-    assert lengths == [(trial.SHORT, ""), (8 + trial.BEYOND, "sliding_window")]
-    assert trial.BEYOND > in_pieces.COMPARED
+    assert lengths == [(SHORT, ""), (8 + length_trials.BEYOND, "sliding_window")]
+    assert length_trials.BEYOND > in_pieces.COMPARED
 
 
 def test_a_length_beyond_the_context_is_not_tried() -> None:
-    assert tried(small_model("gemma2"), context=WINDOW) == [(trial.SHORT, "")]
+    assert tried(small_model("gemma2"), context=WINDOW) == [(SHORT, "")]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("context", [2, 3, 7, CONTEXT])
 def test_any_number_of_slots_and_any_context_will_do(slots: int, context: int) -> None:
-    assert tried(random_model("llama"), context, slots)[0] == (min(trial.SHORT, context), "")
+    assert tried(random_model("llama"), context, slots)[0] == (min(SHORT, context), "")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_angles_that_depend_on_the_position_alone_are_served_beyond_the_original
     rotation = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 40}
     rotation |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if kind == "llama3" else {}
     model = model_of(_llama_config(rope_parameters=rotation, max_position_embeddings=160))
-    assert (40 + trial.BEYOND, "original_max_position_embeddings") in tried(model)
+    assert (40 + length_trials.BEYOND, "original_max_position_embeddings") in tried(model)
 
 
 def _llama_config(**settings: Any) -> LlamaConfig:
@@ -111,15 +113,16 @@ def _llama_config(**settings: Any) -> LlamaConfig:
 
 
 def test_a_long_text_goes_through_one_layer_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "WHOLE_MODEL_SECONDS", 0.0)
+    monkeypatch.setattr(length_trials, "WHOLE_MODEL_SECONDS", 0.0)
     computed: list[int | None] = []
 
     def counted(model: PreTrainedModel, count: int | None) -> AbstractContextManager[None]:
         computed.append(count)
         return shortened(model, count)
 
-    monkeypatch.setattr(trial, "shortened", counted)
-    assert (8 + trial.BEYOND, "sliding_window") in tried(random_model("gemma3"))
+    for module in (length_trials, trial):
+        monkeypatch.setattr(module, "shortened", counted)
+    assert (8 + length_trials.BEYOND, "sliding_window") in tried(random_model("gemma3"))
     assert computed == [2, 2], "a sliding layer and one that sees all, alone and on the cache"
     with pytest.raises(UnsupportedModel, match=f"beyond {KEPT} tokens, the config's index_topk"):
         tried(small_model("deepseek_v32"))
@@ -128,19 +131,19 @@ def test_a_long_text_goes_through_one_layer_of_each_kind(monkeypatch: pytest.Mon
 def test_a_text_that_would_take_too_long_is_not_tried_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(trial, "WHOLE_MODEL_SECONDS", 0.0)
-    monkeypatch.setattr(trial, "FEW_LAYERS_SECONDS", 0.0)
-    assert tried(random_model("gemma3")) == [(trial.SHORT, "")]
+    monkeypatch.setattr(length_trials, "WHOLE_MODEL_SECONDS", 0.0)
+    monkeypatch.setattr(length_trials, "FEW_LAYERS_SECONDS", 0.0)
+    assert tried(random_model("gemma3")) == [(SHORT, "")]
     [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith("Not checked beyond 8 tokens, the config's sliding_window: that would take about ")
     assert warning.endswith(" To stay below, set ENGINE_CONTEXT=8.")
 
 
 def test_a_check_without_bounds_tries_a_long_text_with_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "WHOLE_MODEL_SECONDS", 0.0)
-    monkeypatch.setattr(trial, "FEW_LAYERS_SECONDS", 0.0)
+    monkeypatch.setattr(length_trials, "WHOLE_MODEL_SECONDS", 0.0)
+    monkeypatch.setattr(length_trials, "FEW_LAYERS_SECONDS", 0.0)
     lengths = tried(random_model("gemma3"), is_bounded=False)
-    assert lengths == [(trial.SHORT, ""), (8 + trial.BEYOND, "sliding_window"), (trial.LONG, "")]
+    assert lengths == [(SHORT, ""), (8 + length_trials.BEYOND, "sliding_window"), (length_trials.LONG, "")]
 
 
 def test_a_shortened_model_is_whole_again_afterwards() -> None:
@@ -236,13 +239,17 @@ def test_half_precision_is_served_also_where_a_model_reads_a_layers_weight_itsel
 
 
 def test_one_token_that_another_expert_has_computed_does_not_count_in_half_precision() -> None:
-    model = random_model("llama")
     expected = torch.eye(7)
     logits = expected + torch.tensor([0.01, 0.5, 0.02, 0.03, 0.01, 0.01, 0.4])[:, None]
-    with torch.inference_mode():
-        assert trial.Trial(model, KVCache(2, 50))._largest_difference(logits, expected) == pytest.approx(0.5)
-        nn.Module.bfloat16(model)
-        assert trial.Trial(model, KVCache(2, 50))._largest_difference(logits, expected) == pytest.approx(0.02)
+    assert Tolerance.of(torch.float32).difference(logits, expected) == pytest.approx(0.5)
+    assert Tolerance.of(torch.bfloat16).difference(logits, expected) == pytest.approx(0.02)
+
+
+def test_a_difference_that_is_no_number_is_never_near_enough() -> None:
+    logits = torch.full((7, 3), float("nan"))
+    for dtype in (torch.float32, torch.bfloat16):
+        tolerance = Tolerance.of(dtype)
+        assert not tolerance.admits(tolerance.difference(logits, torch.eye(7)[:, :3]))
 
 
 @torch.inference_mode()
