@@ -116,7 +116,7 @@ def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
 
 def _cached(cache: KVCache, streams: int) -> str:
     """What the cache takes: for each token, and once for each stream where layers forget what is behind a window."""
-    rings = [layer for layer in cache.layers.values() if layer.window is not None]
+    rings = [layer for layer in cache.rows.layers.values() if layer.window is not None]
     in_rings = sum(layer.bytes for layer in rings)
     per_token = (cache.bytes - in_rings) / (cache.slots * cache.row_length)
     told = f"{_bytes(per_token)} per token"

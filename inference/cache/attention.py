@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.cache.batch import CAUSAL, Batch, Run, Segment, causal_within
-from inference.cache.kv_cache import CachedLayer
+from inference.cache.rows import CachedLayer
 
 LAYER = "slot_layer"
 """The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""

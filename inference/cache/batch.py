@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inference.cache.kv_cache import CachedLayer, KVCache, Stale
+from inference.cache.kv_cache import KVCache
+from inference.cache.rows import CachedLayer
+from inference.cache.storage import Stale
 from inference.scheduling.scheduler import Schedule
 from inference.scheduling.sequence import Sequence
 from inference.transfer import to_device
@@ -96,18 +98,18 @@ class Batch:
 
     def layer(self, number: int, key: Tensor, value: Tensor, visible: int) -> CachedLayer:
         """The cache of a layer, of which this batch has the new keys and values [tokens, kv_heads, head_dim]."""
-        if number in self.cache.layers:
-            return self.cache.layers[number]
+        if number in self.cache.rows.layers:
+            return self.cache.rows.layers[number]
         window = window_of(self.visibilities[visible], self.cache.context, key.device)
         _, kv_heads, head_dim = key.shape
-        return self.cache.layer(number, kv_heads, head_dim, key.dtype, key.device, value.shape[-1], window)
+        return self.cache.rows.layer(number, kv_heads, head_dim, key.dtype, key.device, value.shape[-1], window)
 
     def slot_mapping(self, layer: CachedLayer) -> Tensor:
         """Where the new keys and values go in a layer: [2 * tokens]."""
         if layer.kept not in self._slot_mappings:
             columns = self.cache_positions if layer.window is None else self._ring_columns(layer.kept)
             row_length = layer.stored[0].shape[1]
-            self._slot_mappings[layer.kept] = self.cache.slot_mapping(self.slots, columns, row_length)
+            self._slot_mappings[layer.kept] = self.cache.rows.slot_mapping(self.slots, columns, row_length)
         return self._slot_mappings[layer.kept]
 
     def _ring_columns(self, kept: int) -> Tensor:

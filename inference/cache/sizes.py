@@ -1,15 +1,18 @@
 """How many columns a slot has in a layer of the cache. No tensors: memory is planned before there is any."""
 
+CHUNK = 128
+"""Tokens that lie together in `Chunks`, in all layers. Any layer that sees everything has whole chunks, so what a cache
+takes is known before there is a decoder."""
 BLOCK = 32
-"""Kernels may read, though never use, the positions up to the next multiple of this."""
+"""A ring's length is a multiple of this."""
 SLACK = 256
 """Positions that a ring keeps beyond its window: so much shorter may a beginning be that is taken up again, such as a
 conversation without its last answer."""
 
 
 def row_length(context: int) -> int:
-    """The context plus at least one, in whole blocks: the columns of a layer that sees everything."""
-    return (context // BLOCK + 1) * BLOCK
+    """The context plus at least one, in whole chunks: the columns of a layer that sees everything."""
+    return (context // CHUNK + 1) * CHUNK
 
 
 def kept_positions(context: int, window: int | None, slack: int = SLACK) -> int:

@@ -26,7 +26,7 @@ def resident_bytes() -> int:
 def test_a_cache_takes_memory_where_it_is_written_and_nowhere_else() -> None:
     cache = KVCache(slots=64, context=4096)
     before = resident_bytes()
-    layer = cache.layer(0, 8, 128, torch.bfloat16, torch.device("cpu"))
+    layer = cache.rows.layer(0, 8, 128, torch.bfloat16, torch.device("cpu"))
     assert cache.bytes > 1_000_000_000
     assert resident_bytes() - before < 50_000_000
     layer.keys[3, :, :100] = 1
@@ -56,7 +56,7 @@ def test_a_cache_that_does_not_fit_the_memory_is_refused_with_what_to_do(monkeyp
     def too_large(*_: object) -> torch.Tensor:
         raise MemoryError("Unable to allocate 22.4 TiB")
 
-    monkeypatch.setattr("inference.cache.kv_cache._zeros", too_large)
+    monkeypatch.setattr("inference.cache.rows.zeros", too_large)
     with pytest.raises(UnsupportedModel, match=r"3 streams of 100 tokens does not fit .*ENGINE_MAX_STREAMS"):
         tiny_engine("llama", context=100, max_streams=3)
 

@@ -5,7 +5,8 @@ import torch
 
 from config import Config
 from engine import Engine
-from inference.cache.kv_cache import KVCache, Stale
+from inference.cache.kv_cache import KVCache
+from inference.cache.storage import Stale
 from inference.weights.checkpoint import Checkpoint
 from tests.support.tiny_models import (
     CONTEXT,
@@ -89,11 +90,11 @@ def test_a_slot_knows_what_lies_behind_a_new_beginning() -> None:
 @pytest.mark.parametrize("value_dim", [4, 6])
 def test_what_is_stale_is_cleared_and_nothing_else(value_dim: int) -> None:
     cache, device = KVCache(slots=2, context=10), torch.device("cpu")
-    layer = cache.layer(0, 1, 4, torch.float32, device, value_dim)
+    layer = cache.rows.layer(0, 1, 4, torch.float32, device, value_dim)
     layer.keys.fill_(float("nan"))
     layer.values.fill_(float("nan"))
     layer.clear(Stale(1, 3, 8))
-    slot_mapping = cache.slot_mapping(torch.tensor([1]), torch.tensor([3]), cache.row_length)
+    slot_mapping = cache.rows.slot_mapping(torch.tensor([1]), torch.tensor([3]), cache.row_length)
     layer.write(torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), slot_mapping)
     for tensor in (layer.keys, layer.values):  # [slots, kv_heads, row_length, width]
         assert tensor[1, 0, 3].eq(1).all()

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
+from inference.cache.sizes import CHUNK
 from inference.decoders.native.build import COMPILERS, FLAGS
 from inference.decoders.native.decoder import NativeDecoder, NotNative
 from inference.decoders.native.sources import DECODER
@@ -121,7 +122,7 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
 )
 def test_it_compiles_for_processors_that_are_not_at_hand(processor: str, precision: Sequence[str]) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)))
-    sizes = ["-DHEAD_DIM=64", "-DGROUP=3"]
+    sizes = ["-DHEAD_DIM=64", "-DGROUP=3", f"-DCHUNK={CHUNK}"]
     command = [compiler, *FLAGS, f"-march={processor}", *precision, *sizes, str(DECODER), "-o", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")

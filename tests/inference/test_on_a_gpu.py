@@ -179,7 +179,7 @@ def test_what_a_broken_neighbour_leaves_behind_reaches_no_one(compile: bool) -> 
     cache = engine._runner._cache
     engine.generate("y" * 120, **GREEDY)
     with torch.inference_mode():
-        for layer in cache.layers.values():
+        for layer in cache.rows.layers.values():
             for tensor in layer.stored:
                 tensor[:, 2:] = float("nan")
     assert engine.generate("Hello, world", **GREEDY)["token_ids"] == expected("llama", "Hello, world")

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from inference.cache.batch import Piece, lay_out
+from inference.cache.chunks import VALUES, Chunks
 from inference.cache.kv_cache import KVCache
+from inference.cache.sizes import CHUNK
 from inference.decoders.native.decoder import NativeDecoder
 from inference.tensor_thread import on_tensor_thread
 from tests.support.native_models import CONTEXT, INSTRUCTIONS, VOCABULARY, model_named, native
 
 SLOTS = 65  # the first holds the text whole; beginnings are copied from it
-TEXT = torch.randint(VOCABULARY, (110,), generator=torch.Generator().manual_seed(4)).tolist()
+TEXT = torch.randint(VOCABULARY, (CHUNK + 12,), generator=torch.Generator().manual_seed(4)).tolist()
 NO_TILES = "AVX-512, no tiles"
 
 
@@ -44,7 +46,7 @@ KINDS = MappingProxyType(
         "int4": Kind("llama, one group", torch.bfloat16, "int4"),
     }
 )
-Chunks = Sequence[int]
+Steps = Sequence[int]
 """How many tokens of a text each step takes."""
 
 
@@ -70,7 +72,7 @@ def logits_alone(name: str) -> Tensor:
 
 
 @torch.inference_mode()
-def logits_among(name: str, slot: int, cached: int, chunks: Chunks, others: Sequence[Company]) -> Tensor:
+def logits_among(name: str, slot: int, cached: int, chunks: Steps, others: Sequence[Company]) -> Tensor:
     """The text's logits from token `cached` on, in steps that other slots take part in."""
     decoder, cache = decoder_of(name)
     free = [number for number in range(1, SLOTS) if number != slot]
@@ -91,7 +93,7 @@ def logits_among(name: str, slot: int, cached: int, chunks: Chunks, others: Sequ
     return torch.cat(found)
 
 
-def cut(total: int, sizes: Chunks) -> list[int]:
+def cut(total: int, sizes: Steps) -> list[int]:
     """`total` tokens in chunks of these sizes, the last of which is repeated."""
     chunks: list[int] = []
     rest = total
@@ -100,6 +102,11 @@ def cut(total: int, sizes: Chunks) -> list[int]:
         chunks.append(size)
         rest -= size
     return chunks
+
+
+def chunks_of(cache: KVCache) -> Chunks:
+    assert isinstance(cache.storage, Chunks)
+    return cache.storage
 
 
 def compile_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +133,7 @@ def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
             max_size=SLOTS - 2,
         ),
     )
-    def check(slot: int, cached: int, sizes: Chunks, others: Sequence[Company]) -> None:
+    def check(slot: int, cached: int, sizes: Steps, others: Sequence[Company]) -> None:
         _, cache = decoder_of(name)
         cache.copy(0, slot, cached)
         found = logits_among(name, slot, cached, cut(len(TEXT) - cached, sizes), others)
@@ -141,10 +148,9 @@ def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
 ) -> None:
     compile_for(name, monkeypatch)
     expected, (_, cache), slot = logits_alone(name), decoder_of(name), 3
-    for stored in (tensor for layer in cache.layers.values() for tensor in layer.stored):
-        stored[slot] = float("nan")
+    chunks_of(cache).numbers[slot] = float("nan")
     cache.take(slot, 0, CONTEXT)
-    assert cache.are_finite([(slot, 0, 1), (slot, 100, CONTEXT), (0, 0, len(TEXT))]) == [False, False, True]
+    assert cache.are_finite([(slot, 0, 1), (slot, len(TEXT), CONTEXT), (0, 0, len(TEXT))]) == [False, False, True]
     assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [31, 1]), []), expected)
     pieces = [(slot, 0, len(TEXT)), (slot, len(TEXT) - 1, len(TEXT)), (slot, len(TEXT), len(TEXT) + 1)]
     assert cache.are_finite(pieces) == [True, True, False]
@@ -159,10 +165,23 @@ def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_numb
     source, target, length = 5, 6, 34
     logits_among(name, source, 0, [length], [])
     for slot, first in ((source, length), (target, 0)):
-        for layer in cache.layers.values():
-            kv_heads, head_dim = layer.stored[1].shape[2:]
-            values = layer.stored[1][slot].view(kv_heads, -1, 2 * head_dim)  # in pairs of positions
-            values[:, first // 2 :] = float("nan")
+        values = chunks_of(cache).numbers[slot, :, :, VALUES]  # [chunks, layers, kv_heads, CHUNK, head_dim]
+        values[0, :, :, first:] = float("nan")
+        values[1:] = float("nan")
         cache.take(slot, first, CONTEXT)
     cache.copy(source, target, length)
     assert torch.equal(logits_among(name, target, length, cut(len(TEXT) - length, [1, 1, 9]), []), expected[length:])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_border_of_a_chunk_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_for(name, monkeypatch)
+    expected, (_, cache), slot = logits_alone(name), decoder_of(name), 7
+    for length in (CHUNK - 1, CHUNK, CHUNK + 1):
+        assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [length, 1]), []), expected)
+    for guessed in range(1, 5):  # several tokens in a step, some of them behind the border
+        chunks = cut(len(TEXT) - CHUNK + 3, [guessed + 1])
+        assert torch.equal(logits_among(name, slot, CHUNK - 3, chunks, []), expected[CHUNK - 3 :])
+    for length in (1, CHUNK - 1, CHUNK, CHUNK + 1):
+        cache.copy(0, slot, length)
+        assert torch.equal(logits_among(name, slot, length, cut(len(TEXT) - length, [1, 40]), []), expected[length:])

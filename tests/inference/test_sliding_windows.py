@@ -11,8 +11,9 @@ from transformers import Gemma3TextConfig, GptOssConfig, LlamaConfig, MistralCon
 from config import Config
 from engine import Engine
 from inference.cache.batch import causal, causal_within, window_of
-from inference.cache.kv_cache import KVCache, Stale
-from inference.cache.sizes import SLACK
+from inference.cache.kv_cache import KVCache
+from inference.cache.sizes import SLACK, row_length
+from inference.cache.storage import Stale
 from inference.decoders import cuda_graphs
 from inference.decoders.select import select_decoder
 from inference.scheduling.cache_manager import CacheManager, Retention
@@ -68,7 +69,7 @@ def asked(engine: Engine, prompt: str, length: int = LENGTH) -> dict[str, Any]:
 
 def rings(engine: Engine) -> list[int]:
     """The layers that forget."""
-    return [number for number, layer in engine._runner._cache.layers.items() if layer.window is not None]
+    return [number for number, layer in engine._runner._cache.rows.layers.items() if layer.window is not None]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -229,19 +230,19 @@ def test_a_window_is_recognized_by_what_is_visible() -> None:
 
 def test_memory_follows_the_window() -> None:
     cache, device = KVCache(slots=4, context=4096), torch.device("cpu")
-    whole = cache.layer(0, 2, 16, torch.float32, device)
-    ring = cache.layer(1, 2, 16, torch.float32, device, window=512)
-    assert whole.bytes == 2 * 4 * 4128 * 2 * 16 * 4
+    whole = cache.rows.layer(0, 2, 16, torch.float32, device)
+    ring = cache.rows.layer(1, 2, 16, torch.float32, device, window=512)
+    assert whole.bytes == 2 * 4 * row_length(4096) * 2 * 16 * 4
     assert ring.kept == 512 + SLACK
     assert ring.bytes == 2 * 4 * (512 + SLACK + 1) * 2 * 16 * 4
     assert cache.bytes == whole.bytes + ring.bytes
     assert cache.retention == Retention(whole=768, behind=257)
-    assert cache.layer(2, 2, 16, torch.float32, device, window=4000).window is None, "that would be longer"
+    assert cache.rows.layer(2, 2, 16, torch.float32, device, window=4000).window is None, "that would be longer"
 
 
 def test_what_is_stale_in_a_ring_is_cleared_wherever_it_lies() -> None:
     cache = KVCache(slots=2, context=1000, slack=0)
-    layer = cache.layer(0, 1, 4, torch.float32, torch.device("cpu"), window=30)
+    layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"), window=30)
     assert layer.kept == 32
     layer.keys.fill_(1)
     layer.clear(Stale(1, 60, 70))

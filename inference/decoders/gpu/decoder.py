@@ -29,7 +29,7 @@ class KernelDecoder:
             _Layer(llama.layers.pop(0), sizes, llama.dtype, cosines, sines) for _ in range(len(llama.layers))
         ]
         self._caches = [
-            cache.layer(number, sizes.kv_heads, sizes.head_dim, llama.dtype, llama.device).stored
+            cache.rows.layer(number, sizes.kv_heads, sizes.head_dim, llama.dtype, llama.device).stored
             for number in range(len(self._layers))
         ]
         self._final_norm = llama.final_norm.to(llama.dtype)

@@ -3,7 +3,10 @@
 // A task is one key/value head and up to TOKENS neighbouring tokens of one slot: QUERIES queries over the same keys.
 // There are two ways, by the instructions at hand; `attend` chooses.
 //
-// Defined by the compiler's command line: HEAD_DIM, and GROUP, the query heads that share one key/value head.
+// The cache lies in chunks, each of CHUNK positions of a slot in all layers, so that memory, which comes in large
+// pages, follows the tokens that are used: [slot][chunk][layer][keys, values][kv_head][CHUNK positions][HEAD_DIM].
+//
+// Defined by the compiler's command line: HEAD_DIM, CHUNK, and GROUP, the query heads that share one key/value head.
 
 #pragma once
 
@@ -17,19 +20,36 @@ namespace {
 
 constexpr int64_t TOKENS = GROUP < LANES ? LANES / GROUP : 1, QUERIES = TOKENS * GROUP;
 constexpr int64_t KEYS = 32;  // keys or values that are worked on together
+// How far ahead memory is asked for: chunks for the second cache, numbers for the first.
+constexpr int64_t CHUNKS_AHEAD = 2, SOON = 512 / sizeof(Weight);
+static_assert(CHUNK % KEYS == 0 && (CHUNK & (CHUNK - 1)) == 0, "blocks of 16, 32, … positions lie in one chunk each");
+
+// The keys or the values of one head in a slot.
+struct Head {
+    Weight *first;
+    int64_t chunk_stride;
+
+    Head(const Model &model, Weight *of_layer, int64_t slot, int64_t kv_head)
+        : first(of_layer + slot * model.slot_stride + kv_head * CHUNK * HEAD_DIM), chunk_stride(model.chunk_stride) {}
+    // A position, or a block of some that begins there.
+    Weight *at(int64_t position) const { return first + position / CHUNK * chunk_stride + position % CHUNK * HEAD_DIM; }
+    // How far it is from a position to the one that memory is asked for meanwhile, of a text of this length. Where a
+    // processor can foresee what is read, within a chunk, it asks by itself, but at a chunk's end it has to begin
+    // again.
+    int64_t later(int64_t position, int64_t length) const {
+        return position + CHUNKS_AHEAD * CHUNK < length ? CHUNKS_AHEAD * chunk_stride : 0;
+    }
+};
 
 struct Task {
     const Step &step;
     int64_t first, tokens, queries, stride, query_heads;
-    const Weight *keys, *values;  // of the slot's row
+    Head keys, values;
 
     Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head)
         : step(step), first(first), tokens(tokens), queries(tokens * GROUP), stride(layer.qkv.panel_count * PANEL),
-          query_heads(kv_head * GROUP) {
-        const int64_t row = (step.slots[first] * model.kv_heads + kv_head) * model.context * HEAD_DIM;
-        keys = layer.keys + row;
-        values = layer.values + row;
-    }
+          query_heads(kv_head * GROUP), keys(model, layer.keys, step.slots[first], kv_head),
+          values(model, layer.values, step.slots[first], kv_head) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
     int64_t length() const { return step.positions[first] + tokens; }
     const float *query(int64_t query) const {
@@ -59,7 +79,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
         const int64_t columns = length - start < KEYS ? length - start : KEYS;
         float block[KEYS][HEAD_DIM];
         float scores[QUERIES][KEYS];
-        to_floats(task.keys + start * HEAD_DIM, columns, block);
+        to_floats(task.keys.at(start), columns, block);
         for (int64_t q = 0; q < task.queries; ++q)
             for (int64_t column = 0; column < columns; ++column) {
                 Floats products = {};
@@ -67,7 +87,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
                     products += load(task.query(q) + i) * load(block[column] + i);
                 scores[q][column] = sum(products);
             }
-        to_floats(task.values + start * HEAD_DIM, columns, block);
+        to_floats(task.values.at(start), columns, block);
         for (int64_t q = 0; q < task.queries; ++q) {
             int64_t visible = task.position(q) + 1 - start;
             if (visible <= 0) continue;
@@ -95,7 +115,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
 
 // --- With products of bfloat16 pairs, or tiles -----------------------------------------------------------------------
 //
-// Keys lie in the cache as [key / 16][HEAD_DIM / 2][16 keys][PAIR], values as [key / 2][HEAD_DIM][PAIR], so both are
+// Keys lie in a chunk as [key / 16][HEAD_DIM / 2][16 keys][PAIR], values as [key / 2][HEAD_DIM][PAIR], so both are
 // read from front to back, and a lane is a key, then an output. A query's scores and outputs are added up in the order
 // of its inputs and of the keys, whichever queries are computed with it and wherever the task ends: what it may not see
 // adds zero. So a token has the same bits alone and in a chunk of any size.
@@ -104,14 +124,15 @@ constexpr bool ATTENDS_IN_PAIRS = PAIR_PRODUCTS && HEAD_DIM % KEYS == 0 && GROUP
 
 #if PAIR_PRODUCTS
 // ROWS rows of pairs times BLOCKS blocks of sixteen columns, added to `sums`. From one row, pair and block to the next
-// it is so many numbers.
+// it is so many numbers, and so many to what is read `later`: see `Head::later`.
 template <int ROWS, int BLOCKS>
 void multiply_pairs(const Weight *a, int64_t a_row, const Weight *b, int64_t b_pair, int64_t b_block, int64_t pairs,
-                    Floats (&sums)[BLOCKS][ROWS]) {
+                    int64_t later, Floats (&sums)[BLOCKS][ROWS]) {
     for (int64_t pair = 0; pair < pairs; ++pair, b += b_pair)
         for (int block = 0; block < BLOCKS; ++block) {
             const Weight *from = b + block * b_block;
-            __builtin_prefetch(reinterpret_cast<const char *>(from) + PAGE);
+            __builtin_prefetch(from + SOON);
+            __builtin_prefetch(from + later, 0, 2);  // into the second cache
             const __m512bh columns = load_pairs(from);
             for (int row = 0; row < ROWS; ++row) {
                 int32_t both;
@@ -129,16 +150,16 @@ constexpr int at_once(int rows, int most) {
     return count;
 }
 
-// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys: `scores` [block][ROWS][16].
-template <int ROWS, int BLOCKS = at_once(ROWS, 8)>
-void query_key_products(const Weight *queries, const Weight *keys, int64_t blocks, float *scores) {
+// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys, from one on: `scores` [block][ROWS][16].
+template <int ROWS, int BLOCKS = at_once(ROWS, CHUNK / LANES < 8 ? CHUNK / LANES : 8)>
+void query_key_products(const Weight *queries, const Head &keys, int64_t block, int64_t blocks, float *scores) {
 #if TILES
     if (has_tiles) {
-        for (int64_t block = 0; block < blocks; ++block, keys += LANES * HEAD_DIM) {
+        for (; block < blocks; ++block) {
             _tile_zero(0);
             for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
                 _tile_loadd(4, queries + i, HEAD_DIM * sizeof(Weight));
-                _tile_loadd(6, keys + i * LANES, LANES * PAIR * sizeof(Weight));
+                _tile_loadd(6, keys.at(block * LANES) + i * LANES, LANES * PAIR * sizeof(Weight));
                 _tile_dpbf16ps(0, 4, 6);
             }
             _tile_stored(0, scores + block * ROWS * LANES, LANES * sizeof(float));
@@ -146,15 +167,14 @@ void query_key_products(const Weight *queries, const Weight *keys, int64_t block
         return;
     }
 #endif
-    int64_t block = 0;
-    for (; block + BLOCKS <= blocks; block += BLOCKS, keys += BLOCKS * LANES * HEAD_DIM) {
+    for (; block + BLOCKS <= blocks; block += BLOCKS) {
         Floats sums[BLOCKS][ROWS] = {};
-        multiply_pairs<ROWS, BLOCKS>(queries, HEAD_DIM, keys, LANES * PAIR, LANES * HEAD_DIM, HEAD_DIM / PAIR, sums);
+        multiply_pairs<ROWS, BLOCKS>(queries, HEAD_DIM, keys.at(block * LANES), LANES * PAIR, LANES * HEAD_DIM,
+                                     HEAD_DIM / PAIR, keys.later(block * LANES, blocks * LANES), sums);
         for (int i = 0; i < BLOCKS; ++i)
             for (int row = 0; row < ROWS; ++row) store(scores + ((block + i) * ROWS + row) * LANES, sums[i][row]);
     }
-    if constexpr (BLOCKS > 1)
-        query_key_products<ROWS, BLOCKS / 2>(queries, keys, blocks - block, scores + block * ROWS * LANES);
+    if constexpr (BLOCKS > 1) query_key_products<ROWS, BLOCKS / 2>(queries, keys, block, blocks, scores);
 }
 
 const Ints FIRST_COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -184,32 +204,35 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
     for (int row = 0; row < ROWS; ++row) totals[row] = sum(sums[row]);
 }
 
-// `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value: `outputs` [ROWS][HEAD_DIM].
+// `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value, from a number on: `outputs`
+// [ROWS][HEAD_DIM].
 template <int ROWS, int PARTS>
-void weighted_values(const Weight *weights, const Weight *values, int64_t blocks, float *outputs) {
+void weighted_values(const Weight *weights, const Head &values, int64_t first, int64_t blocks, float *outputs) {
 #if TILES
     if (has_tiles) {
         static_assert(PARTS == 2, "one tile for each");
         _tile_zero(0);
         _tile_zero(1);
-        for (int64_t block = 0; block < blocks; ++block, values += HEAD_DIM * KEYS) {
+        for (int64_t block = 0; block < blocks; ++block) {
+            const Weight *from = values.at(block * KEYS) + first * PAIR;
             _tile_loadd(4, weights + block * ROWS * KEYS, KEYS * sizeof(Weight));
-            _tile_loadd(6, values, HEAD_DIM * PAIR * sizeof(Weight));
-            _tile_loadd(7, values + LANES * PAIR, HEAD_DIM * PAIR * sizeof(Weight));
+            _tile_loadd(6, from, HEAD_DIM * PAIR * sizeof(Weight));
+            _tile_loadd(7, from + LANES * PAIR, HEAD_DIM * PAIR * sizeof(Weight));
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
         }
-        _tile_stored(0, outputs, HEAD_DIM * sizeof(float));
-        _tile_stored(1, outputs + LANES, HEAD_DIM * sizeof(float));
+        _tile_stored(0, outputs + first, HEAD_DIM * sizeof(float));
+        _tile_stored(1, outputs + first + LANES, HEAD_DIM * sizeof(float));
         return;
     }
 #endif
     Floats sums[PARTS][ROWS] = {};
-    for (int64_t block = 0; block < blocks; ++block, values += HEAD_DIM * KEYS)
-        multiply_pairs<ROWS, PARTS>(weights + block * ROWS * KEYS, KEYS, values, HEAD_DIM * PAIR, LANES * PAIR,
-                                    KEYS / PAIR, sums);
+    for (int64_t block = 0; block < blocks; ++block)
+        multiply_pairs<ROWS, PARTS>(weights + block * ROWS * KEYS, KEYS, values.at(block * KEYS) + first * PAIR,
+                                    HEAD_DIM * PAIR, LANES * PAIR, KEYS / PAIR,
+                                    values.later(block * KEYS, blocks * KEYS), sums);
     for (int part = 0; part < PARTS; ++part)
-        for (int row = 0; row < ROWS; ++row) store(outputs + row * HEAD_DIM + part * LANES, sums[part][row]);
+        for (int row = 0; row < ROWS; ++row) store(outputs + row * HEAD_DIM + first + part * LANES, sums[part][row]);
 }
 
 // ROWS queries, of which the task may fill only the first. `scratch` is [context][ROWS].
@@ -226,11 +249,10 @@ void attend_in_pairs(const Task &task, int64_t inputs, float *scratch) {
         for (int64_t i = 0; q < task.queries && i < HEAD_DIM; i += LANES)
             store(queries[q] + i, load(task.query(q) + i));
     }
-    query_key_products<ROWS>(queries[0], task.keys, 2 * blocks, scratch);
+    query_key_products<ROWS>(queries[0], task.keys, 0, 2 * blocks, scratch);
     softmax<ROWS>(scratch, blocks, positions, totals);
     for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
-        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values + i * PAIR, blocks,
-                                     outputs[0] + i);
+        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, i, blocks, outputs[0]);
     for (int64_t q = 0; q < task.queries; ++q)
         for (int64_t i = 0; i < HEAD_DIM; i += LANES)
             store(task.answer(q, inputs) + i, load(outputs[q] + i) / totals[q]);

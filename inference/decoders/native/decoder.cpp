@@ -70,16 +70,16 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
         return;
     }
     const int64_t kv_head = (head - heads) % model.kv_heads;
-    const int64_t row = (step.slots[token] * model.kv_heads + kv_head) * model.context * HEAD_DIM;
+    const Head cached(model, is_key ? layer.keys : layer.values, step.slots[token], kv_head);
     Weight numbers[HEAD_DIM];
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(numbers + i, load(vector + i));
     if (!ATTENDS_IN_PAIRS) {
-        memcpy((is_key ? layer.keys : layer.values) + row + position * HEAD_DIM, numbers, sizeof numbers);
-    } else if (is_key) {  // [context / 16][HEAD_DIM / 2][16][PAIR]
-        Weight *to = layer.keys + row + position / LANES * LANES * HEAD_DIM + position % LANES * PAIR;
+        memcpy(cached.at(position), numbers, sizeof numbers);
+    } else if (is_key) {  // [CHUNK / 16][HEAD_DIM / 2][16][PAIR]
+        Weight *to = cached.at(position / LANES * LANES) + position % LANES * PAIR;
         for (int64_t i = 0; i < HEAD_DIM; i += PAIR) memcpy(to + i * LANES, numbers + i, PAIR * sizeof(Weight));
-    } else {  // [context / 2][HEAD_DIM][PAIR]
-        Weight *to = layer.values + row + position / PAIR * PAIR * HEAD_DIM + position % PAIR;
+    } else {  // [CHUNK / 2][HEAD_DIM][PAIR]
+        Weight *to = cached.at(position / PAIR * PAIR) + position % PAIR;
         for (int64_t i = 0; i < HEAD_DIM; ++i) to[i * PAIR] = numbers[i];
     }
 }

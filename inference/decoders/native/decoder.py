@@ -1,17 +1,18 @@
 """Hands a model's weights to decoder.cpp, and calls it once per step.
 
-Invariant: everything that a pointer in a structure points to is held by the decoder's `Packer`, or, for a step's own
-tensors, by the call.
+Invariant: everything that a pointer in a structure points to is held by the decoder's `Packer` or its `Chunks`, or, for
+a step's own tensors, by the call.
 """
 
 import ctypes
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.cache.kv_cache import KVCache, Stale
+from inference.cache.chunks import KEYS, VALUES, Chunks
+from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.build import build
@@ -58,17 +59,19 @@ class NativeDecoder:
     name = "C++"
 
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
-        cache.is_head_major = True
-        cache.keys_in_pairs = self._attends_in_pairs = library.attends_in_pairs()
+        sizes = llama.sizes
+        self._chunks = cache.storage = Chunks(
+            *(cache.slots, cache.context, len(llama.layers), sizes.kv_heads, sizes.head_dim, llama.dtype),
+            are_paired=library.attends_in_pairs(),
+        )
         self.has_same_bits = not library.depends_on_rows()
         """Whether a token's logits are the same to the bit, whatever else is computed with it."""
-        self._values: list[Tensor] = []
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
         self._library = library
         self._packer = packer = Packer(library, llama.dtype)
         layers = (structures.Layer * len(llama.layers))(
-            *(self._layer(number, llama.layers.pop(0), cache, llama) for number in range(len(llama.layers)))
+            *(self._layer(number, llama.layers.pop(0)) for number in range(len(llama.layers)))
         )
         vocabulary, hidden = llama.embedding.shape
         self._model = structures.Model(
@@ -81,10 +84,12 @@ class NativeDecoder:
             layer_count=len(layers),
             hidden=hidden,
             vocabulary=vocabulary,
-            kv_heads=llama.sizes.kv_heads,
+            kv_heads=sizes.kv_heads,
             context=cache.row_length,
-            epsilon=llama.sizes.epsilon,
-            scale=llama.sizes.scale,
+            slot_stride=self._chunks.numbers.stride(0),
+            chunk_stride=self._chunks.numbers.stride(1),
+            epsilon=sizes.epsilon,
+            scale=sizes.scale,
         )
         packer.release_files()
         self._threads = torch.get_num_threads()
@@ -94,7 +99,7 @@ class NativeDecoder:
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], in float32, and write the new keys and values to the cache."""
         tokens, sampled = batch.token_ids.numel(), batch.sampled.numel()
-        self._clear(batch.stale)
+        self._chunks.clear(batch.stale)
         self._make_scratch(tokens)
         logits = torch.empty(sampled, self._model.vocabulary)
         step = structures.Step(
@@ -111,13 +116,6 @@ class NativeDecoder:
         )
         self._library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
         return logits
-
-    def _clear(self, stale: Iterable[Stale]) -> None:
-        """Clear values that no running request wrote, and that attention multiplies with weights of zero."""
-        if self._attends_in_pairs:
-            for left in stale:
-                for values in self._values:  # a pair's other half is written by this step
-                    values[left.slot, :, (left.first + 1) // 2 : (left.last + 1) // 2] = 0
 
     def compile(self, try_out: TryOut) -> None:
         """Do nothing: it is compiled already."""
@@ -145,10 +143,8 @@ class NativeDecoder:
             "widened": torch.zeros(self._threads, most_inputs * PANEL if is_widened else 0, dtype=self._dtype),
         }
 
-    def _layer(self, number: int, layer: Layer, cache: KVCache, llama: Llama) -> structures.Layer:
-        sizes, packer = llama.sizes, self._packer
-        cached = cache.layer(number, sizes.kv_heads, sizes.head_dim, self._dtype, torch.device("cpu"))
-        self._values.append(cached.stored[1].view(cache.slots, sizes.kv_heads, -1, 2 * sizes.head_dim))
+    def _layer(self, number: int, layer: Layer) -> structures.Layer:
+        packer = self._packer
         return structures.Layer(
             qkv=packer.matrix([layer.query, layer.key, layer.value], bias=layer.qkv_bias),
             output=packer.matrix([layer.output]),
@@ -158,7 +154,6 @@ class NativeDecoder:
             mlp_norm=packer.hold_floats(layer.mlp_norm),
             query_norm=None if layer.query_norm is None else packer.hold_floats(layer.query_norm),
             key_norm=None if layer.key_norm is None else packer.hold_floats(layer.key_norm),
-            # The memory is the cache's, as it lies; in which order it is filled is this decoder's own business.
-            keys=packer.hold(cached.stored[0]),
-            values=packer.hold(cached.stored[1]),
+            keys=self._chunks.address(number, KEYS),
+            values=self._chunks.address(number, VALUES),
         )

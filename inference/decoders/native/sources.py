@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from inference.cache.sizes import CHUNK
+
 DECODER = Path(__file__).with_name("decoder.cpp")
 CHOOSER = Path(__file__).parents[2] / "sampling" / "choose.cpp"
 CHOOSER_DEFINITIONS: Mapping[str, int] = {"BF16": 0}
@@ -16,4 +18,4 @@ def decoder_definitions(is_bfloat16: bool, formats: Iterable[int], head_dim: int
         group: how many query heads share a key/value head.
     """
     bits = sum(1 << number for number in set(formats))
-    return {"BF16": int(is_bfloat16), "FORMATS": bits, "HEAD_DIM": head_dim, "GROUP": group}
+    return {"BF16": int(is_bfloat16), "FORMATS": bits, "HEAD_DIM": head_dim, "GROUP": group, "CHUNK": CHUNK}

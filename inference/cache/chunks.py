@@ -1,0 +1,88 @@
+"""Keys and values in chunks: some tokens of a slot, in all layers, lie together.
+
+Memory comes from the system in pages of 2 MiB, as it is written, and with small pages every step would be slower. So
+what a text takes must lie together: in rows for each layer and head, a single token would take a page of each of them.
+In chunks, memory follows the tokens that are used, up to the end of a page, and a copied beginning is one piece.
+
+How a head's keys and values lie within a chunk is the decoder's business: see decoders/native/attention.hpp.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from inference.cache.sizes import CHUNK, row_length
+from inference.cache.storage import Span, Stale, zeros
+from inference.scheduling.cache_manager import Retention
+
+PAIRED_KEYS = 16
+KEYS, VALUES = 0, 1
+
+
+class Chunks:
+    """All layers of a model whose layers are alike, on a CPU.
+
+    Args:
+        are_paired: keys lie in blocks [head_dim / 2][PAIRED_KEYS][2], values in pairs [head_dim][2] of positions. Then
+            attention reads values that it multiplies with zero, so these must be numbers.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        context: int,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        are_paired: bool,
+    ) -> None:
+        chunks = row_length(context) // CHUNK
+        shape = (slots, chunks, layers, 2, kv_heads, CHUNK, head_dim)
+        self.numbers = zeros(shape, dtype, torch.device("cpu"))
+        self.are_paired = are_paired
+
+    def address(self, layer: int, kind: int) -> int:
+        """Where a layer's keys or values begin in the first slot's first chunk."""
+        return self.numbers[0, 0, layer, kind].data_ptr()
+
+    def clear(self, stale: Iterable[Stale]) -> None:
+        """Clear values that no running request wrote, and that attention multiplies with weights of zero."""
+        if not self.are_paired:
+            return
+        for left in stale:
+            # If a pair begins before, its other half is written by the next step.
+            first, last = left.first + left.first % 2, left.last + left.last % 2
+            for chunk in range(first // CHUNK, -(-last // CHUNK)):
+                start = chunk * CHUNK
+                self.numbers[left.slot, chunk, :, VALUES, :, max(first - start, 0) : last - start] = 0
+
+    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
+        """Copy whole chunks, then clear the rest of the last one."""
+        chunks = -(-length // CHUNK)
+        self.numbers[target, :chunks] = self.numbers[source, :chunks]
+        self.clear([Stale(target, length, max(written[target], min(written[source], chunks * CHUNK)))])
+
+    def are_finite(self, spans: Sequence[Span]) -> list[bool]:
+        return [bool(self._keys(*span).isfinite().all()) for span in spans]
+
+    def _keys(self, slot: int, first: int, last: int) -> Tensor:
+        """The last layer's keys: [kv_heads, last - first, head_dim]."""
+        chunk, end = first // CHUNK, -(-last // CHUNK)
+        keys = self.numbers[slot, chunk:end, -1, KEYS]  # [chunks, kv_heads, CHUNK, head_dim]
+        chunks, kv_heads, _, head_dim = keys.shape
+        if self.are_paired:
+            blocks = keys.reshape(chunks, kv_heads, -1, head_dim // 2, PAIRED_KEYS, 2)
+            keys = blocks.transpose(-3, -2).reshape(chunks, kv_heads, CHUNK, head_dim)
+        start = chunk * CHUNK
+        return keys.transpose(0, 1).reshape(kv_heads, -1, head_dim)[:, first - start : last - start]
+
+    @property
+    def bytes(self) -> int:
+        return self.numbers.nbytes
+
+    @property
+    def retention(self) -> Retention:
+        """All of every text: no layer forgets."""
+        return Retention()

@@ -1,0 +1,64 @@
+"""What a cache's storage does, whichever way it lies in memory.
+
+There are two. `Rows` has tensors for each layer, in which torch computes; `Chunks` has some tokens of all layers
+together, for the decoder in C++. What both are asked is in terms of slots and positions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.scheduling.cache_manager import Retention
+
+Span = tuple[int, int, int]
+"""A slot, and its positions from the first up to the second, the latter not included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Positions `first` to `last` of a slot, the latter not included, that belong to no running request."""
+
+    slot: int
+    first: int
+    last: int
+
+
+class Storage(Protocol):
+    """Keys and values of every layer, slot by slot."""
+
+    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
+        """Make a slot hold the first `length` positions of another one, in every layer, and clear what lies behind.
+
+        Args:
+            written: how many positions of each slot have been written, before.
+        """
+
+    def are_finite(self, spans: Sequence[Span]) -> list[bool]:
+        """Whether the last layer's keys are numbers, for each span.
+
+        Whatever becomes NaN or infinite on its way through the layers is so there, and in the last layer that forgets
+        nothing. On a GPU this waits for it.
+        """
+
+    @property
+    def bytes(self) -> int:
+        """What it takes when every slot is full."""
+
+    @property
+    def retention(self) -> Retention:
+        """How much of a text is still there after it has been computed."""
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take memory as they are written: on a CPU, torch's own are all written at the start.
+
+    The system gives that memory in pages of 2 MiB, where it has them: numpy asks for those.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(*shape)
