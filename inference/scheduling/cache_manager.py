@@ -85,11 +85,12 @@ class CacheManager:
         """
         prompt = self._running[slot]
         earlier = itertools.takewhile(lambda item: item[0] != slot, self._running.items())
-        common = {other: self._reusable(other, held, prompt) for other, held in (*self._free.items(), *earlier)}
-        if not common:
-            return None
-        best = max(common, key=lambda other: common[other])
-        return Source(best, common[best]) if common[best] - cached_tokens >= LEAST_COPIED else None
+        source, length = None, cached_tokens + LEAST_COPIED - 1
+        for other, held in itertools.chain(self._free.items(), earlier):
+            is_longer = held[: length + 1] == prompt[: length + 1]  # most are not, and need not be measured
+            if is_longer and (common := self._reusable(other, held, prompt)) > length:
+                source, length = other, common
+        return None if source is None else Source(source, length)
 
     def holds(self, slot: int, beginning: int, cached_tokens: int) -> bool:
         """Whether a running slot, which holds so many tokens by now, still holds the first `beginning`."""
