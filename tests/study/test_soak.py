@@ -1,5 +1,6 @@
 """A short soak: every way to use and misuse the server at once, and nothing is left behind. And what would be told."""
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from study.soak.clients import Tally, tokens_in
+from study.soak.clients import Tally, behave, tokens_in, write_slowly
 from study.soak.findings import Findings, report, table
 from tests.support.serving import DOORS
 
+pytestmark = pytest.mark.anyio
 LIMIT = 0.05
 
 
@@ -24,6 +26,18 @@ def test_a_short_soak_holds(door: str) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert "BROKEN" not in run.stdout
     assert run.stdout.count("held  ") == 7
+
+
+async def test_a_slow_writer_that_is_refused_before_its_end_has_had_its_answer() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    tally = Tally()
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        await behave(server.sockets[0].getsockname()[1], tally, {"a slow writer": write_slowly})
+    assert (dict(tally.statuses), tally.unended) == ({"408": 1}, [])
 
 
 def good() -> Findings:
