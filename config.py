@@ -16,6 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ STARTUP_FAILURE = 3
 """The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
 BACKENDS = ("own", "vllm", "sglang", "openai")
 """The engines there are to choose from; `backends/load.py` has a module for each."""
+LONGEST_SHOWN = 100
+"""Characters of a wrong value that an error repeats."""
+LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes of a path that the system has room for in a Unix socket's address."""
 SERVICE_LINK = re.compile(
     r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -41,9 +46,10 @@ class ConfigError(ValueError):
 
 def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.strip().isdecimal() or int(text) < least:
-            raise ConfigError(f"expected a whole number of at least {least}, got {text!r}")
-        return int(text)
+        with suppress(ValueError):  # Python makes no number of some thousand digits
+            if text.strip().isdecimal() and (number := int(text)) >= least:
+                return number
+        raise ConfigError(f"expected a whole number of at least {least}, got {text[:LONGEST_SHOWN]!r}")
 
     return parse
 
@@ -61,6 +67,14 @@ def _seconds(text: str) -> float:
 def _text(text: str) -> str:
     if not text.strip():
         raise ConfigError("expected a value, got an empty one; leave it out for the default")
+    return text
+
+
+def _socket_path(text: str) -> str:
+    if (length := len(os.fsencode(_text(text)))) > LONGEST_SOCKET_PATH:
+        raise ConfigError(
+            f"expected a path of at most {LONGEST_SOCKET_PATH} bytes, as a Unix socket has, got one of {length}: {text}"
+        )
     return text
 
 
@@ -147,7 +161,7 @@ class Config:
     )
     socket: str | None = _setting(
         None,
-        _text,
+        _socket_path,
         "path of the Unix socket where an engine in a process of its own serves several workers",
     )
     backend: str = _setting(

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from config import PREFIX, VERSION, Config, ConfigError
+from config import LONGEST_SOCKET_PATH, PREFIX, VERSION, Config, ConfigError
 from serving.status import EngineStatus
 
 TYPICAL: dict[str, tuple[str, Any]] = {
@@ -122,6 +122,22 @@ def test_a_bad_value_is_an_error_that_says_what_was_expected_and_what_came(varia
     assert str(caught.value).startswith(f"{variable}: expected ")
     assert repr(text) in str(caught.value) or not text.strip()
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_of_thousands_of_digits_is_an_error_in_one_short_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^ENGINE_CONTEXT: expected a whole number of at least 2, got '9+'$"
+    ) as caught:
+        Config.from_environment({"ENGINE_CONTEXT": "9" * 5000})
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["x", "é"])
+def test_a_socket_whose_path_no_socket_can_have_is_an_error_and_not_waited_for(name: str) -> None:
+    longest = "/" + name * ((LONGEST_SOCKET_PATH - 1) // len(name.encode()))
+    assert Config.from_environment({"ENGINE_SOCKET": longest}).socket == longest
+    with pytest.raises(ConfigError, match=rf"^ENGINE_SOCKET: expected a path of at most {LONGEST_SOCKET_PATH} bytes"):
+        Config.from_environment({"ENGINE_SOCKET": longest + 2 * name})
 
 
 def test_a_config_does_not_change() -> None:
