@@ -28,6 +28,8 @@ STARTUP_FAILURE = 3
 """The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
 BACKENDS = ("own", "vllm", "sglang", "openai")
 """The engines there are to choose from; `backends/load.py` has a module for each."""
+MOST_SECONDS = 1e9
+"""Three decades; a thread cannot wait for ten times as long, and says so only when it is to."""
 LONGEST_SHOWN = 100
 """Characters of a wrong value that an error repeats."""
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
@@ -59,8 +61,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = float("nan")
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"expected a number of seconds above 0, got {text!r}")
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ConfigError(f"expected a number of seconds above 0 and up to {MOST_SECONDS:g}, got {text!r}")
     return seconds
 
 
@@ -99,17 +101,36 @@ def _list(text: str) -> tuple[str, ...]:
     return names
 
 
+def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
+    """A list of what requests name, in small letters; what none of them could name is an error."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        for one in (names := _list(text.lower())):
+            if not re.fullmatch(pattern, one):
+                raise ConfigError(f"expected {expected}, got {one[:LONGEST_SHOWN]!r}")
+        return names
+
+    return parse
+
+
 def _keys(text: str) -> tuple[str, ...]:
     """API keys; what is wrong with them is told without them."""
-    if not text.startswith("@"):
-        return _list(text)
+    keys = tuple(_lines_of(Path(text[1:]))) if text.startswith("@") else _list(text)
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise ConfigError("expected keys of ASCII characters, since clients write others in different ways in a header")
+    return keys
+
+
+def _lines_of(file: Path) -> list[str]:
     try:
-        lines = Path(text[1:]).read_text().split()
+        lines = file.read_text(encoding="utf-8").split()
     except OSError as error:
         raise ConfigError(f"expected a file with a key on each line: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("expected a file with a key on each line, got one that is no text") from None
     if not lines:
         raise ConfigError("expected a file with a key on each line, got an empty one")
-    return tuple(lines)
+    return lines
 
 
 def _switch(text: str) -> bool:
@@ -235,14 +256,16 @@ class Config:
     )
     hosts: tuple[str, ...] = _setting(
         (),
-        _list,
+        _matching(r"\*|[a-z0-9._-]+", "names without a scheme, port or path, as in models.example, or * for all"),
         "names, with commas, by which clients may call it, besides localhost and addresses; * is all",
     )
     api_keys: tuple[str, ...] = _setting(
         (), _keys, "keys, with commas or @FILE with one a line, of which a request must bring one", secret=True
     )
     allow_origins: tuple[str, ...] = _setting(
-        (), _list, "origins, with commas, whose pages may ask from a browser; * is all"
+        (),
+        _matching(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", "origins as in https://chat.example, or * for all"),
+        "origins, with commas, whose pages may ask from a browser; * is all",
     )
     client_requests: int | None = _setting(
         None, _whole(1), "requests at once from one key or address; one more is a 429"

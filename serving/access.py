@@ -24,7 +24,6 @@ log = logging.getLogger("engine")
 OPEN_PATHS = frozenset(("/health", "/live", *contract.PAGES))
 """Answered without a key: a probe has none, and a page has nowhere to put one."""
 EXPOSED = ("x-request-id", "request-id", "retry-after")
-ALLOWED_HEADERS = ("authorization", "x-api-key", "x-request-id", "anthropic-version", "anthropic-beta")
 HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:/@]*))(?::\d*)?")
 """An address in brackets or a name, and perhaps a port."""
 LOCAL_NAMES = ("localhost", "")
@@ -38,7 +37,7 @@ def guarded(app: ASGIApp, driver: Driver, cors: Callable[..., ASGIApp]) -> ASGIA
             app,
             allow_origins=driver.config.allow_origins,
             allow_methods=("GET", "POST"),
-            allow_headers=ALLOWED_HEADERS,
+            allow_headers=("*",),  # clients in browsers send many of their own, others with each version
             expose_headers=EXPOSED,
             max_age=600,
         )

@@ -31,7 +31,8 @@ class Cors:
         self.app = app
         self._origins = allow_origins
         self._methods = allow_methods
-        self._headers = sorted({*SAFE_HEADERS, *allow_headers})
+        self._headers = None if "*" in allow_headers else sorted({*SAFE_HEADERS, *allow_headers})
+        """Those that a page may send; None are all."""
         self._exposed = ", ".join(expose_headers)
         self._max_age = str(max_age)
 
@@ -67,8 +68,12 @@ class Cors:
             "vary": VARY,
             "access-control-allow-methods": ", ".join(self._methods),
             "access-control-max-age": self._max_age,
-            "access-control-allow-headers": ", ".join(self._headers),
         }
+        asked = headers.get(b"access-control-request-headers")
+        if self._headers is not None:
+            answer["access-control-allow-headers"] = ", ".join(self._headers)
+        elif asked is not None:
+            answer["access-control-allow-headers"] = asked.decode("latin-1")
         if self._is_allowed(origin):
             answer["access-control-allow-origin"] = "*" if "*" in self._origins else origin
         failures = self._failures(headers, origin)
@@ -78,18 +83,22 @@ class Cors:
         await send({"type": "http.response.body", "body": body})
 
     def _failures(self, headers: dict[bytes, bytes], origin: str) -> list[str]:
-        asked = headers.get(b"access-control-request-headers", b"").decode("latin-1").lower()
-        known = {name.lower() for name in self._headers}
         failures = []
         if not self._is_allowed(origin):
             failures.append("origin")
         if headers[b"access-control-request-method"].decode("latin-1") not in self._methods:
             failures.append("method")
-        if asked and any(name.strip() not in known for name in asked.split(",")):
+        if not self._may_be_sent(headers.get(b"access-control-request-headers")):
             failures.append("headers")
         if b"access-control-request-private-network" in headers:
             failures.append("private-network")
         return failures
+
+    def _may_be_sent(self, asked: bytes | None) -> bool:
+        if asked is None or self._headers is None:
+            return True
+        known = {name.lower() for name in self._headers}
+        return all(name.strip() in known for name in asked.decode("latin-1").lower().split(","))
 
     def _is_allowed(self, origin: str) -> bool:
         return bool(origin) and ("*" in self._origins or origin in self._origins)

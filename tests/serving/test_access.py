@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.middleware.cors import CORSMiddleware
 
 import app
 import contract
 import raw_asgi
 from config import Config, ConfigError
 from serving.access import OPEN_PATHS, warn_if_open
+from serving.cors import Cors
 from serving.driver import Driver
 from serving.transcript.asgi import Transcript
 from tests.support.asgi_client import JSON, Client, Exchange, Response, http_scope, until, with_settled_id
@@ -166,8 +168,42 @@ async def test_both_doors_answer_other_origins_alike(
     assert by_starlette == by_ourselves
     if "access-control-request-method" in headers:
         assert by_starlette.status in (200, 400)
+        assert by_starlette.headers.get("access-control-allow-headers") == headers.get("access-control-request-headers")
     is_allowed = "https://other.example" not in allowed and "origin" in headers
     assert ("access-control-allow-origin" in by_starlette.headers) == is_allowed
+
+
+CLIENTS_HEADERS = {
+    "openai-node": "authorization,content-type,x-stainless-arch,x-stainless-os,x-stainless-retry-count",
+    "@anthropic-ai/sdk": "anthropic-dangerous-direct-browser-access,anthropic-version,x-api-key,x-stainless-timeout",
+    "Vercel AI SDK": "authorization,content-type,user-agent",
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS_HEADERS)
+async def test_a_client_in_a_browser_may_send_its_own_headers(door: Door, client: str) -> None:
+    headers = PREFLIGHT | {"access-control-request-headers": CLIENTS_HEADERS[client]}
+    async with by_hand(door, config=Config(allow_origins=("https://page.example",))) as service:
+        answer = await service.client.request("OPTIONS", "/v1/messages", headers=headers)
+    assert (answer.status, answer.headers["access-control-allow-headers"]) == (200, CLIENTS_HEADERS[client])
+
+
+@pytest.mark.parametrize("asked", ["x-known", "X-Known, accept", "x-strange", "x-known,", "", " x-known "])
+async def test_a_list_of_headers_means_what_it_does_for_starlettes_middleware(asked: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("a preflight reaches no application")
+
+    arguments: dict[str, Any] = {
+        "allow_origins": ("*",),
+        "allow_methods": ("POST",),
+        "allow_headers": ("x-known",),
+        "expose_headers": (),
+        "max_age": 5,
+    }
+    client = [Client(middleware(app, **arguments)) for middleware in (CORSMiddleware, Cors)]
+    headers = PREFLIGHT | {"access-control-request-headers": asked}
+    by_starlette, by_ourselves = [await one.request("OPTIONS", "/", headers=headers) for one in client]
+    assert by_starlette == by_ourselves
 
 
 async def test_without_origins_nothing_is_said_to_other_pages(door: Door) -> None:

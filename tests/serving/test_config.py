@@ -112,6 +112,7 @@ def test_a_misspelt_variable_is_told_the_nearest_setting() -> None:
         ("ENGINE_HEARTBEAT", "-1"),
         ("ENGINE_HEARTBEAT", "nan"),
         ("ENGINE_HEARTBEAT", "inf"),
+        ("ENGINE_HEARTBEAT", "1e10"),  # more than a thread can wait
         ("ENGINE_STALL", "a minute"),
         ("ENGINE_DRAIN", ""),
     ],
@@ -130,6 +131,42 @@ def test_a_number_of_thousands_of_digits_is_an_error_in_one_short_line() -> None
     ) as caught:
         Config.from_environment({"ENGINE_CONTEXT": "9" * 5000})
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("variable", "texts"),
+    [
+        (
+            "ENGINE_HOSTS",
+            ["*.example", "https://a.example", "a.example:8000", "a.example/v1", "a b", "\u00e8.example"],
+        ),
+        (
+            "ENGINE_ALLOW_ORIGINS",
+            ["a.example", "https://a.example/", "https://*.example", "https://a.example/v1"],
+        ),
+    ],
+)
+def test_a_name_that_no_request_can_have_is_an_error_that_shows_a_right_one(variable: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(ConfigError, match=rf"^{variable}: expected .*\.example") as caught:
+            Config.from_environment({variable: f"b.example,{text}" if "HOSTS" in variable else text})
+        assert repr(text) in str(caught.value)
+
+
+def test_hosts_and_origins_are_compared_in_small_letters() -> None:
+    origins = "https://Chat.Example,null,app://obsidian.md,http://localhost:5173,http://[::1]:80,*"
+    config = Config.from_environment({"ENGINE_HOSTS": "Models.Example,*", "ENGINE_ALLOW_ORIGINS": origins})
+    assert config.hosts == ("models.example", "*")
+    assert config.allow_origins == tuple(origins.lower().split(","))
+
+
+def test_a_key_that_clients_would_write_in_different_ways_is_an_error_that_does_not_show_it(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("right\ns\u00e9cret", encoding="utf-8")
+    (tmp_path / "no-text").write_bytes(b"\xff\xfe")
+    for text in ("s\u00e9cret", "\u043a\u043b\u044e\u0447", f"@{tmp_path / 'keys'}", f"@{tmp_path / 'no-text'}"):
+        with pytest.raises(ConfigError, match=r"^ENGINE_API_KEYS: expected ") as caught:
+            Config.from_environment({"ENGINE_API_KEYS": text})
+        assert "cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["x", "é"])
