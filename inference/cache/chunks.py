@@ -58,6 +58,9 @@ class Chunks:
                 start = chunk * CHUNK
                 self.numbers[left.slot, chunk, :, VALUES, :, max(first - start, 0) : last - start] = 0
 
+    def reserve(self, slot: int, length: int) -> None:
+        """Memory comes when it is written."""
+
     def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
         """Copy whole chunks, then clear the rest of the last one."""
         chunks = -(-length // CHUNK)

@@ -124,6 +124,9 @@ class Rows:
         keys = slots * row_length + columns
         return torch.cat([keys, keys + self._slots * row_length])
 
+    def reserve(self, slot: int, length: int) -> None:
+        """Memory comes when it is written."""
+
     def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
         for layer in self.layers.values():
             layer.copy(source, target, length, written)

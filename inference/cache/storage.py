@@ -1,7 +1,8 @@
 """What a cache's storage does, whichever way it lies in memory.
 
-There are two. `Rows` has tensors for each layer, in which torch computes; `Chunks` has some tokens of all layers
-together, for the decoder in C++. What both are asked is in terms of slots and positions.
+There are three. `Rows` has tensors for each layer, in which torch computes. `Chunks` has some tokens of all layers
+together, for the decoder in C++, and so has `GpuChunks`, for the kernels of Triton. What they are asked is in terms of
+slots and positions.
 """
 
 import math
@@ -30,6 +31,13 @@ class Stale:
 
 class Storage(Protocol):
     """Keys and values of every layer, slot by slot."""
+
+    def reserve(self, slot: int, length: int) -> None:
+        """See to it that a slot has memory for its first `length` positions, where the system does not do so itself.
+
+        Raises:
+            torch.OutOfMemoryError: there is not enough left.
+        """
 
     def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
         """Make a slot hold the first `length` positions of another one, in every layer, and clear what lies behind.

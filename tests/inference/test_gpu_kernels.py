@@ -56,6 +56,20 @@ def test_a_product_with_what_comes_before_and_after_it(
     assert_near(kernels.multiply(x, weight, norm=norm, epsilon=EPSILON, is_gated=True), F.silu(gate) * up)
 
 
+CHUNK = 32
+
+
+def new_cache(slots: int, columns: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Keys and values as they lie in a cache of two layers: [slots, chunks, CHUNK, kv_heads, head_dim] each."""
+    cache = randn(slots, columns // CHUNK, 2, 2, CHUNK, kv_heads, head_dim, dtype=dtype)
+    return cache[:, :, 1, 0], cache[:, :, 1, 1]
+
+
+def in_order(cached: Tensor) -> Tensor:
+    """A copy without chunks: [slots, columns, kv_heads, head_dim]."""
+    return cached.flatten(1, 2).clone()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("parts", [1, 8])
 @pytest.mark.parametrize("has_norms", [False, True])
@@ -65,13 +79,13 @@ def test_single_tokens_attend_to_their_slots(
 ) -> None:
     lengths, slots = [0, 3, 70, 200], [2, -1, 0, 1]
     qkv = randn(4, (heads + 2 * kv_heads) * head_dim, dtype=dtype)
-    keys, values = randn(2, 3, 224, kv_heads, head_dim, dtype=dtype)
+    keys, values = new_cache(3, 224, kv_heads, head_dim, dtype)
     for slot, length in zip(slots, lengths, strict=True):
-        if slot >= 0:
-            keys[slot, length:] = values[slot, length:] = float("nan")
+        for column in range(length, 224 if slot >= 0 else 0):
+            keys[slot, column // CHUNK, column % CHUNK] = values[slot, column // CHUNK, column % CHUNK] = float("nan")
     cosines, sines = randn(224, head_dim // 2), randn(224, head_dim // 2, seed=1)
     norms = (1 + randn(head_dim, dtype=dtype) / 4, 1 + randn(head_dim, dtype=dtype, seed=1) / 4) if has_norms else None
-    old_keys, old_values = keys.clone(), values.clone()
+    old_keys, old_values = in_order(keys), in_order(values)
     positions = torch.tensor(lengths, device=DEVICE)
     of_layer = kernels.Heads(heads, head_dim**-0.5, cosines, sines, *(norms or (None, None)), EPSILON)
     placed = (positions, torch.tensor(slots, device=DEVICE))
@@ -83,6 +97,7 @@ def test_single_tokens_attend_to_their_slots(
             F.rms_norm(one, (head_dim,), norm.float(), EPSILON) for one, norm in zip((query, key), norms, strict=True)
         )
     query, key = (rotated(one, cosines[positions], sines[positions]) for one in (query, key))
+    keys, values = in_order(keys), in_order(values)
     for row, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
         if slot < 0:
             continue
@@ -104,7 +119,6 @@ def test_chunks_attend_as_single_tokens_do(
     cosines, sines = randn(96, head_dim // 2), randn(96, head_dim // 2, seed=1)
     tokens = sum(count for _, _, count in chunks)
     qkv = randn(tokens, (heads + 2 * kv_heads) * head_dim, dtype=dtype)
-    cache = randn(2, 3, 96, kv_heads, head_dim, dtype=dtype)
     positions = torch.cat([torch.arange(start, start + count) for _, start, count in chunks]).to(DEVICE)
     slots = torch.cat([torch.full((count,), slot) for slot, _, count in chunks]).to(DEVICE)
     size = kernels.tokens_per_block(heads, kv_heads, head_dim, dtype)
@@ -114,15 +128,16 @@ def test_chunks_attend_as_single_tokens_do(
         for row, (slot, start, count) in zip(rows, chunks, strict=True)
         for first in range(0, count, size)
     ]
-    one_by_one, at_once = cache.clone(), cache.clone()
+    one_by_one, at_once = (new_cache(3, 96, kv_heads, head_dim, dtype) for _ in range(2))
     of_layer = kernels.Heads(heads, head_dim**-0.5, cosines, sines)
     each = zip(qkv[:, None], positions[:, None], slots[:, None], strict=True)  # rows of one token
     expected = torch.cat(
-        [kernels.attend_rows(one, tuple(one_by_one), position, slot, of_layer, parts=1) for one, position, slot in each]
+        [kernels.attend_rows(one, one_by_one, position, slot, of_layer, parts=1) for one, position, slot in each]
     )
     placed = (positions, slots, torch.tensor(blocks, device=DEVICE))
-    assert_near(kernels.attend_chunks(qkv.clone(), tuple(at_once), *placed, of_layer), expected)
-    assert_near(at_once, one_by_one)
+    assert_near(kernels.attend_chunks(qkv.clone(), at_once, *placed, of_layer), expected)
+    for found, wanted in zip(at_once, one_by_one, strict=True):
+        assert_near(found, wanted)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

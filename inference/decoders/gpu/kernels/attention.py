@@ -14,7 +14,7 @@ KEYS = 64
 """Positions of the cache that a program reads at once."""
 
 Cached = tuple[Tensor, Tensor]
-"""A layer's keys and values, [slots, columns, kv_heads, head_dim] each."""
+"""A layer's keys and values, [slots, chunks, positions of a chunk, kv_heads, head_dim] each, with any strides."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,22 +34,29 @@ class Heads:
 
     def sharing(self, cached: Cached) -> int:
         """How many heads share a key, up to the next power of two."""
-        return int(triton.next_power_of_2(self.count // cached[0].shape[2]))
+        return int(triton.next_power_of_2(self.count // cached[0].shape[-2]))
 
     def shape(self, cached: Cached) -> dict[str, Any]:
         """The arguments of a kernel that reads or writes a cache."""
         keys, values = cached
-        _, _, kv_heads, head_dim = keys.shape
-        strides = {"slot_stride": keys.stride(0), "column_stride": keys.stride(1)}
+        _, _, chunk, kv_heads, head_dim = keys.shape
+        slot_stride, chunk_stride, column_stride, *_ = keys.stride()
         return {
-            "keys": keys, "values": values, **strides,
-            "HEADS": self.count, "KV_HEADS": kv_heads, "HEAD_DIM": head_dim,
+            "keys": keys, "values": values,
+            "slot_stride": slot_stride, "chunk_stride": chunk_stride, "column_stride": column_stride,
+            "CHUNK": chunk, "HEADS": self.count, "KV_HEADS": kv_heads, "HEAD_DIM": head_dim,
         }  # fmt: skip
 
     def rotation(self) -> dict[str, Any]:
         """The arguments of a kernel that rotates heads."""
         norms = {"query_norm": self.query_norm, "key_norm": self.key_norm, "epsilon": self.epsilon}
         return {"cosines": self.cosines, "sines": self.sines, **norms}
+
+
+@triton.jit
+def column(position, chunk_stride, column_stride, CHUNK: tl.constexpr):
+    """Where a position of a slot lies, from the slot's first one on."""
+    return (position // CHUNK).to(tl.int64) * chunk_stride + (position % CHUNK).to(tl.int64) * column_stride
 
 
 @triton.jit

@@ -9,6 +9,7 @@ from inference.decoders.gpu.kernels.attention import (
     KEYS,
     Cached,
     Heads,
+    column,
     in_type,
     load_halves,
     rotated,
@@ -39,7 +40,7 @@ def attend_chunks(
 
     The others, and what it returns, are those of `attend_rows`; `qkv` is written over.
     """
-    _, _, kv_heads, head_dim = cached[0].shape
+    *_, kv_heads, head_dim = cached[0].shape
     shape = heads.shape(cached)
     _rotate[(len(qkv), heads.count + 2 * kv_heads)](
         qkv, positions=positions, slots=slots, HALF=triton.next_power_of_2(head_dim // 2), num_warps=1,
@@ -57,8 +58,9 @@ def attend_chunks(
 
 @triton.jit
 def _rotate(
-    qkv, keys, values, positions, slots, cosines, sines, query_norm, key_norm, epsilon, slot_stride, column_stride,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
+    qkv, keys, values, positions, slots, cosines, sines, query_norm, key_norm, epsilon,
+    slot_stride, chunk_stride, column_stride,
+    CHUNK: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """Rotate a token's query where it lies, or its key into the cache, or copy its value there."""
     row, head = tl.program_id(0), tl.program_id(1)
@@ -67,7 +69,8 @@ def _rotate(
     offsets, one = tl.arange(0, HALF), tl.arange(0, 1)
     is_half = (offsets < half)[None, :]
     place = qkv + (row.to(tl.int64) * (HEADS + 2 * KV_HEADS) + head) * HEAD_DIM + offsets[None, :] + one[:, None]
-    cached = slot.to(tl.int64) * slot_stride + position * column_stride + offsets[None, :] + one[:, None]
+    cached = slot.to(tl.int64) * slot_stride + column(position, chunk_stride, column_stride, CHUNK)
+    cached += offsets[None, :] + one[:, None]
     angles, more_angles = cosines + position * half, sines + position * half
     if head < HEADS:
         query = rotated(place, query_norm, angles, more_angles, is_half, offsets, epsilon, half)
@@ -82,8 +85,8 @@ def _rotate(
 
 @triton.jit
 def _attend_chunks(
-    qkv, keys, values, blocks, output, scale, slot_stride, column_stride,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    qkv, keys, values, blocks, output, scale, slot_stride, chunk_stride, column_stride,
+    CHUNK: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     WIDTH: tl.constexpr, GROUP: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """A block's tokens attend to their slot, with the heads that share a key."""
@@ -100,21 +103,25 @@ def _attend_chunks(
     query = tl.load(qkv + places, mask=is_query, other=0.0)
     base = slot.to(tl.int64) * slot_stride + kv_head * HEAD_DIM + offsets[None, :]
     sums, weight = _attend_slot(
-        query, keys + base, values + base, column_stride, start + tokens, start + count, is_inside, scale, KEYS
-    )
+        query, keys + base, values + base, chunk_stride, column_stride, start + tokens, start + count, is_inside, scale,
+        CHUNK, KEYS,
+    )  # fmt: skip
     places = (rows * HEADS + head)[:, None] * HEAD_DIM + offsets[None, :]
     tl.store(output + places, (sums / weight[:, None]).to(output.dtype.element_ty), mask=is_query)
 
 
 @triton.jit
-def _attend_slot(query, keys, values, stride, positions, end, is_inside, scale, KEYS: tl.constexpr):
+def _attend_slot(
+    query, keys, values, chunk_stride, column_stride, positions, end, is_inside, scale,
+    CHUNK: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
     """What each query sees of a slot up to its own position: the weighed sum of the values, and the sum of weights."""
     most = tl.full([query.shape[0]], float("-inf"), tl.float32)
     weight = tl.zeros([query.shape[0]], tl.float32)
     sums = tl.zeros([query.shape[0], query.shape[1]], tl.float32)
     for begin in range(0, end, KEYS):
         columns = begin + tl.arange(0, KEYS)
-        places = columns.to(tl.int64)[:, None] * stride
+        places = column(columns, chunk_stride, column_stride, CHUNK)[:, None]
         is_there = (columns < end)[:, None] & is_inside
         key = tl.load(keys + places, mask=is_there, other=0.0)
         scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
