@@ -23,6 +23,7 @@ from inference.decoders.gpu.graphs import GraphedSteps, Steps
 from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
+from inference.decoders.start_check.corner import check_corner, corner
 from inference.decoders.start_check.model_alone import first_line
 from inference.decoders.start_check.trial import Finding, Trial
 from inference.decoders.torch_decoder import TorchDecoder
@@ -64,7 +65,11 @@ def examine(
     """
     is_compiled = is_compiled or quantize is not None
     if isinstance(model, Llama):
-        return _for_llama(model, cache, is_compiled, quantize), ()
+        small = corner(model)
+        decoder = _for_llama(model, cache, is_compiled, quantize)
+        if isinstance(decoder, NativeDecoder):  # and there is no model alone to compare it with
+            check_corner(decoder.library, small)
+        return decoder, ()
     check_rotations(model, cache.context)
     trial = Trial(model, cache, _not_llama(model, cache.context) is not None, is_bounded)
     device = model.device

@@ -68,7 +68,7 @@ class NativeDecoder:
         """Whether a token's logits are the same to the bit, whatever else is computed with it."""
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
-        self._library = library
+        self.library = library
         self._packer = packer = Packer(library, llama.dtype)
         layers = (structures.Layer * len(llama.layers))(
             *(self._layer(number, llama.layers.pop(0)) for number in range(len(llama.layers)))
@@ -114,7 +114,7 @@ class NativeDecoder:
             logits=logits.data_ptr(),
             **{name: tensor.data_ptr() for name, tensor in self._scratch.items()},
         )
-        self._library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
+        self.library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
         return logits
 
     def compile(self, try_out: TryOut) -> None:

@@ -1,0 +1,149 @@
+"""Tries the decoder in C++ on a corner of a model's weights, against operators of torch in float32.
+
+The blocks of a GGUF file become no model of transformers, whose logits the decoder's could be compared with. But the
+first heads, inputs and outputs of the first layers are a small model of the same kind: rotated, normed, attended and
+multiplied by the very code that was compiled for the whole one. It takes a hundredth of a second. What it cannot show
+is whether the file's weights were understood as they were meant; `python -m inference.check` asks transformers that.
+"""
+
+import ctypes
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inference.cache.kv_cache import KVCache
+from inference.decoders.decoder import Decoder
+from inference.decoders.native.decoder import NativeDecoder
+from inference.decoders.start_check.in_pieces import in_pieces
+from inference.decoders.start_check.tolerance import Tolerance
+from inference.decoders.torch_decoder import TorchDecoder
+from inference.weights.formats import FORMATS
+from inference.weights.llama import Layer, Llama, Sizes
+from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor
+from interface.errors import UnsupportedModel
+
+LAYERS = 2
+INPUTS = 256
+"""Of a layer, and of its MLP: a multiple of every format's block."""
+VOCABULARY = 512
+SCORE = 2.0
+"""How large a score is there. The model's own scale does for all of its inputs: of a few, all scores would be near 0,
+and no wrong angle would show, or so large that a rounded key chooses another token."""
+TOKENS, NEIGHBOUR = 40, 5
+"""Of the text, which crosses blocks of the cache, and of the one next to it."""
+
+
+def check_corner(library: ctypes.CDLL, small: Llama) -> None:
+    """See that the decoder that was compiled for a model computes what the weights in its corner say.
+
+    Raises:
+        UnsupportedModel: it does not; a compiler has done that.
+    """
+    found = difference(library, small)
+    if not _tolerance(small).admits(found):
+        raise UnsupportedModel(
+            f"Compiled here, the decoder gives other logits than operators of torch (by {found:.1%} of the "
+            f"largest). Another compiler may help: CXX names one; without ENGINE_COMPILE=1 none is needed."
+        )
+
+
+def _tolerance(small: Llama) -> Tolerance:
+    return dataclasses.replace(Tolerance.of(small.dtype), is_exact=True)  # there is no router, so every row counts
+
+
+def difference(library: ctypes.CDLL, small: Llama) -> float:
+    """How far the decoder's logits are from those of operators of torch in float32, relative to the largest."""
+    exact = TorchDecoder(dataclasses.replace(small, dtype=torch.float32, layers=list(small.layers)))
+    positions, vocabulary = len(small.cosines), small.embedding.shape[0]
+    texts = [
+        [number * 7 % vocabulary for number in range(1, min(tokens, positions) + 1)] for tokens in (TOKENS, NEIGHBOUR)
+    ]
+    expected = _logits(exact, KVCache(len(texts), positions), texts)
+    cache = KVCache(len(texts), positions)
+    found = _logits(NativeDecoder(library, small, cache), cache, texts)
+    # Weights of nothing but zeros say nothing.
+    pairs = [(ours, theirs) for ours, theirs in zip(found, expected, strict=True) if theirs.any()]
+    return max((_tolerance(small).difference(ours, theirs) for ours, theirs in pairs), default=0.0)
+
+
+def _logits(decoder: Decoder, cache: KVCache, texts: list[list[int]]) -> list[Tensor]:
+    return in_pieces(decoder, cache, torch.device("cpu"), texts)
+
+
+def corner(llama: Llama) -> Llama:
+    """The first layers of a model, with the first of their heads, inputs and outputs."""
+    sizes = llama.sizes
+    group = sizes.heads // sizes.kv_heads
+    # What goes into the output matrix has to be whole blocks.
+    enough = (count for count in range(1, sizes.kv_heads) if count * group * sizes.head_dim % INPUTS == 0)
+    kv_heads = next(enough, sizes.kv_heads)
+    small = dataclasses.replace(sizes, heads=kv_heads * group, kv_heads=kv_heads)
+    embedding = _cut(llama.embedding, VOCABULARY, INPUTS)
+    layers = [_cut_layer(layer, sizes, small) for layer in llama.layers[:LAYERS]]
+    largest = max(_largest_score(layer, small, as_tensor(embedding, torch.float32)) for layer in layers)
+    return dataclasses.replace(
+        llama,
+        sizes=dataclasses.replace(small, scale=SCORE / largest),
+        embedding=embedding,
+        layers=layers,
+        final_norm=llama.final_norm[:INPUTS],
+        head=_cut(llama.head, VOCABULARY, INPUTS),
+        cosines=llama.cosines[:TOKENS],
+        sines=llama.sines[:TOKENS],
+    )
+
+
+def _largest_score(layer: Layer, sizes: Sizes, hidden: Tensor) -> float:
+    """About how large products of queries and keys of hidden states [tokens, hidden] are, before they are scaled."""
+    normed = F.rms_norm(hidden, hidden.shape[1:], layer.input_norm, sizes.epsilon)
+    products = [normed @ as_tensor(matrix, torch.float32).T for matrix in (layer.query, layer.key)]
+    if layer.qkv_bias is not None:
+        products = [product + bias for product, bias in zip(products, _by_part(layer.qkv_bias, sizes)[:2], strict=True)]
+    lengths: list[float] = []
+    for product, norm in zip(products, (layer.query_norm, layer.key_norm), strict=True):
+        heads = product.view(-1, sizes.head_dim)
+        heads = heads if norm is None else F.rms_norm(heads, norm.shape, norm, sizes.epsilon)
+        lengths.append(heads.norm(dim=-1).mean().item())
+    return max(lengths[0] * lengths[1] / math.sqrt(sizes.head_dim), 1e-30)
+
+
+def _cut_layer(layer: Layer, sizes: Sizes, small: Sizes) -> Layer:
+    queries, keys = small.heads * small.head_dim, small.kv_heads * small.head_dim
+    return dataclasses.replace(
+        layer,
+        query=_cut(layer.query, queries, INPUTS),
+        key=_cut(layer.key, keys, INPUTS),
+        value=_cut(layer.value, keys, INPUTS),
+        qkv_bias=None if layer.qkv_bias is None else _cut_biases(layer.qkv_bias, sizes, small),
+        output=_cut(layer.output, INPUTS, queries),
+        gate=_cut(layer.gate, INPUTS, INPUTS),
+        up=_cut(layer.up, INPUTS, INPUTS),
+        down=_cut(layer.down, INPUTS, INPUTS),
+        input_norm=layer.input_norm[:INPUTS],
+        mlp_norm=layer.mlp_norm[:INPUTS],
+    )
+
+
+def _cut_biases(biases: Tensor, sizes: Sizes, small: Sizes) -> Tensor:
+    kept = (small.heads, small.kv_heads, small.kv_heads)
+    parts = zip(_by_part(biases, sizes), kept, strict=True)
+    return torch.cat([part[: count * sizes.head_dim] for part, count in parts])
+
+
+def _by_part(biases: Tensor, sizes: Sizes) -> Sequence[Tensor]:
+    """Those of queries, of keys and of values."""
+    return torch.split(biases, [count * sizes.head_dim for count in (sizes.heads, sizes.kv_heads, sizes.kv_heads)])
+
+
+def _cut(matrix: Matrix, outputs: int, inputs: int) -> Matrix:
+    """The first outputs and inputs of a matrix, as many as it has."""
+    if not isinstance(matrix, QuantizedMatrix):
+        return matrix[:outputs, :inputs]
+    kind, inputs = FORMATS[matrix.format], min(inputs, matrix.inputs)
+    row_bytes = -(-inputs // kind.inputs) * kind.bytes
+    return QuantizedMatrix(matrix.format, np.ascontiguousarray(matrix.blocks[:outputs, :row_bytes]), inputs)

@@ -1,0 +1,101 @@
+"""What was compiled for the blocks of a GGUF file is tried on a corner of them before it is used."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+
+from config import Config
+from engine import Engine
+from inference.decoders.native.decoder import NativeDecoder, build_for
+from inference.decoders.start_check import corner
+from inference.decoders.start_check.tolerance import Tolerance
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.formats import FORMATS
+from inference.weights.llama import Llama
+from inference.weights.quantized import as_tensor
+from interface.errors import UnsupportedModel
+from tests.support.compilers import needs_compiler
+from tests.support.gguf_files import write_gguf
+from tests.support.quantized_matrices import random_matrix
+from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "tie_word_embeddings": False,
+}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+}
+Fault = Callable[[Llama], Llama]
+
+
+def loaded(folder: Path, name: str, kind: str, **settings: Any) -> Checkpoint:
+    model = model_of(CONFIGS[name])
+    generator = torch.Generator().manual_seed(1)
+    for part, parameter in model.named_parameters():
+        if "bias" in part or "norm" in part:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    path = write_gguf(folder / "model.gguf", model, bpe_tokenizer(), kind)
+    return load_checkpoint(Config(model=str(path), device="cpu", compile=True, **settings))
+
+
+def unrotated(llama: Llama) -> Llama:
+    return dataclasses.replace(llama, cosines=torch.ones_like(llama.cosines), sines=torch.zeros_like(llama.sines))
+
+
+def scaled(llama: Llama) -> Llama:
+    return dataclasses.replace(llama, sizes=dataclasses.replace(llama.sizes, scale=2 * llama.sizes.scale))
+
+
+def without_norms(llama: Llama) -> Llama:
+    layers = [dataclasses.replace(layer, mlp_norm=torch.ones_like(layer.mlp_norm)) for layer in llama.layers]
+    return dataclasses.replace(llama, layers=layers)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q4_0", "BF16"])
+@pytest.mark.parametrize("fault", [unrotated, scaled, without_norms])
+def test_a_decoder_with_a_fault_is_refused(
+    fault: Fault, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = loaded(tmp_path, "llama", kind)
+    monkeypatch.setattr(
+        corner, "NativeDecoder", lambda library, small, cache: NativeDecoder(library, fault(small), cache)
+    )
+    with pytest.raises(UnsupportedModel, match=r"Compiled here, the decoder gives other logits .*CXX names one"):
+        Engine(checkpoint, Config(compile=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_sound_one_is_far_from_being_refused(name: str, dtype: str, tmp_path: Path) -> None:
+    model = loaded(tmp_path, name, "Q4_0", dtype=dtype).model
+    assert isinstance(model, Llama)
+    with torch.inference_mode():
+        difference = corner.difference(build_for(model, model.formats), corner.corner(model))
+    assert 0 < difference < Tolerance.of(model.dtype).limit / 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_corner_of_a_matrix_is_the_corner_of_its_numbers(format: str) -> None:
+    matrix = random_matrix(format, outputs=40, blocks=1024 // FORMATS[format].inputs)
+    cut = corner._cut(matrix, 33, corner.INPUTS)
+    assert torch.equal(as_tensor(cut, torch.float32), matrix.dequantized()[:33, : corner.INPUTS])
+    assert corner._cut(matrix, 64, 2048).shape == matrix.shape, "no more than it has"
