@@ -68,7 +68,7 @@ def test_every_kernel_compiles_for_an_h100(
     kernels.multiply(x, torch.zeros(96, 576, dtype=dtype), norm, bias=torch.zeros(96, dtype=dtype))
     kernels.multiply(x, torch.zeros(96, 576, dtype=dtype), norm, is_gated=True)
     qkv = torch.zeros(4, (heads + 2 * kv_heads) * head_dim, dtype=dtype)
-    cached = (torch.zeros(3, 96, kv_heads, head_dim, dtype=dtype),) * 2
+    cached = (torch.zeros(3, 3, 32, kv_heads, head_dim, dtype=dtype),) * 2
     angles, slots = torch.zeros(96, head_dim // 2), torch.zeros(4, dtype=torch.int64)
     of_layer = kernels.Heads(heads, 0.1, angles, angles, *[torch.zeros(head_dim, dtype=dtype)] * 2, 1e-5)
     kernels.attend_rows(qkv, cached, slots, slots, of_layer, parts=8)
