@@ -10,6 +10,8 @@ from interface.requests import MAX_LOGPROBS
 
 ROWS_AT_ONCE = 16
 """Prompt tokens whose log probabilities are held at the same time."""
+BLOCK = 128
+"""Tokens of which the largest is looked for first."""
 
 
 class RawLogits:
@@ -17,7 +19,9 @@ class RawLogits:
 
     def __init__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> None:
         self._counts = {number: row.logprobs for number, row in enumerate(rows) if row.logprobs is not None}
-        self._logprobs = logits[list(self._counts)].log_softmax(-1, dtype=torch.float32) if self._counts else logits
+        # Picking rows copies them, which takes as long as their log probabilities: not if it is all of them.
+        wanted = logits if len(self._counts) in (0, len(rows)) else logits[list(self._counts)]
+        self._logprobs = wanted.log_softmax(-1, dtype=torch.float32) if self._counts else wanted
 
     def report(self, token_ids: Sequence[int]) -> dict[int, RowLogprobs]:
         """The log probabilities of the rows that want them, by row."""
@@ -39,9 +43,25 @@ def logprobs_of(logprobs: Tensor, token_ids: Sequence[int], count: int) -> list[
     """
     ids = torch.tensor(token_ids, device=logprobs.device)
     chosen = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
-    values, places = logprobs.topk(min(count, logprobs.shape[-1]))
+    values, places = largest(logprobs, min(count, logprobs.shape[-1]))
     tops = [tuple(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)]
     return [RowLogprobs(*pair) for pair in zip(chosen, tops, strict=True)]
+
+
+def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest numbers of each row of `numbers` [rows, size], in falling order, and their places.
+
+    The same as `topk`, which takes longer than all else that log probabilities need. Only the `count` blocks with the
+    largest maxima can have any of them, and what is left over behind the last whole block.
+    """
+    rows, size = numbers.shape
+    whole = size // BLOCK * BLOCK
+    maxima = torch.unflatten(numbers[:, :whole], -1, (whole // BLOCK, BLOCK)).amax(-1)
+    blocks = maxima.topk(min(count, maxima.shape[-1])).indices  # [rows, blocks]
+    within = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=numbers.device)).flatten(1)
+    places = torch.cat([within, torch.arange(whole, size, device=numbers.device).expand(rows, -1)], dim=-1)
+    values, at = numbers.gather(-1, places).topk(count)
+    return values, places.gather(-1, at)
 
 
 def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int) -> list[RowLogprobs]:

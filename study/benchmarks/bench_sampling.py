@@ -3,6 +3,7 @@
     python -m study.benchmarks.bench_sampling                      # all rows use it: 1 and 16 streams
     python -m study.benchmarks.bench_sampling --one-row            # one row of sixteen uses it
     python -m study.benchmarks.bench_sampling --vocabulary 151936 --streams 16
+    python -m study.benchmarks.bench_sampling --only repetition "logprobs 5"   # some parameters
     python -m study.benchmarks.bench_sampling --one-row --model SmolLM2.gguf   # a model of your own; grammars too
 
 The engine runs in this process, compiled, on random weights in the shapes of the smallest models of their families,
@@ -48,11 +49,15 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "frequency, presence": {**GREEDY, "frequency_penalty": 0.5, "presence_penalty": 0.5},
     "repetition": {**GREEDY, "repetition_penalty": 1.1},
     "logit_bias": {**GREEDY, "logit_bias": dict.fromkeys(range(50), -100.0)},
+    "all penalties": {**GREEDY, "frequency_penalty": 0.5, "presence_penalty": 0.5, "repetition_penalty": 1.1},
     "logprobs 0": {**GREEDY, "logprobs": 0},
+    "logprobs 5": {**GREEDY, "logprobs": 5},
     "logprobs 20": {**GREEDY, "logprobs": 20},
 }
 GRAMMAR = Grammar("regex", "[a-zA-Z ,.]{2000,4000}")
 """One that does not end before the steps do."""
+WITH_GRAMMAR: Mapping[str, Mapping[str, Any]] = {"grammar": {**GREEDY, "grammar": GRAMMAR}}
+"""For models that have a tokenizer of their own."""
 
 
 class Stopwatch:
@@ -103,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.model:
         engine = _engine(options.model, options)
         watch = Stopwatch(engine, lambda number: f"{number} " + "and then the fox went on " * (PROMPT_TOKENS // 6))
-        _measure(options.model, watch, {**SETTINGS, "grammar": {**GREEDY, "grammar": GRAMMAR}}, options)
+        _measure(options.model, watch, {**SETTINGS, **WITH_GRAMMAR}, options)
         return
     for vocabulary in options.vocabulary:
         shape = SHAPES[vocabulary]
@@ -125,6 +130,8 @@ def _measure(
         print(f"\n{title}, {streams} streams{', one of which has it' if options.one_row else ''}")
         watch.batch([GREEDY] * streams)  # fills the prefix cache
         for name, wanted in settings.items():
+            if options.only and name not in options.only:
+                continue
             rows = [wanted, *[GREEDY] * (streams - 1)] if options.one_row else [wanted] * streams
             ratio, greedy = watch.ratio(rows, options.rounds)
             print(f"{name:>22}: {ratio:6.3f} of a greedy step of {1e3 * greedy:.2f} ms", flush=True)
@@ -134,6 +141,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocabulary", type=int, choices=SHAPES, nargs="+", default=list(SHAPES))
     parser.add_argument("--model", help="a folder or GGUF file to measure with, instead of random weights")
+    parser.add_argument("--only", choices=[*SETTINGS, *WITH_GRAMMAR], nargs="+", help="parameters (default: all)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--one-row", action="store_true", help="sixteen streams, one of which uses each parameter")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of batches, a greedy one and another")

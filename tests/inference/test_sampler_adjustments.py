@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inference.sampler import sample
-from inference.sampling.adjustments import adjust
+from inference.sampling.adjustments import NEGATIVE_INFINITY, adjust
 from inference.sampling.choose import Chooser, NativeChooser
 from inference.sampling.draw import choose
+from inference.sampling.logprobs import largest
 from inference.scheduling.sample_args import LogitBias, SampleArgs, TokenCounts
 
 VOCABULARY = 70
@@ -159,6 +160,18 @@ def test_only_rows_that_ask_get_logprobs_and_as_many_as_they_ask_for() -> None:
 
 def test_more_logprobs_than_tokens_are_all_of_them() -> None:
     assert len(sample(torch.zeros(1, 3), [SampleArgs(logprobs=20)]).logprobs[0].top) == 3
+
+
+@pytest.mark.parametrize("size", [3, 70, 128, 1000, 1024])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_the_largest_numbers_are_those_of_topk_wherever_they_lie(size: int, count: int) -> None:
+    numbers = torch.randn(6, size, generator=torch.Generator().manual_seed(size))
+    numbers[4] = NEGATIVE_INFINITY
+    numbers[5, -3:] = 9.0  # equal ones, at the end
+    values, places = largest(numbers, count)
+    assert torch.equal(values, numbers.topk(count).values)
+    assert torch.equal(numbers.gather(-1, places), values)
+    assert all(len(set(row)) == count for row in places.tolist())
 
 
 # --- Rows are apart ---------------------------------------------------------------------------------------------------

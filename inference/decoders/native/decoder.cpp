@@ -84,6 +84,21 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
     }
 }
 
+// The hidden states, normed for a product of so many inputs.
+const Activation *normed(const Model &model, const Step &step, const float *weights, int64_t inputs) {
+    const auto norm = [&](int64_t token, Activation *to) {
+        rms_norm(step.hidden + token * model.hidden, weights, model.hidden, model.epsilon, to);
+    };
+    if (each_for_itself(step.token_count, step)) {
+        Activation *to = step.normed + omp_get_thread_num() * inputs;
+        norm(0, to);
+        return to;
+    }
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < step.token_count; ++token) norm(token, step.normed + token * inputs);
+    return step.normed;
+}
+
 void run_layer(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
     const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
@@ -92,12 +107,8 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(to + i) + load(sums + i));
         for (int64_t i = whole; i < count; ++i) to[i] += sums[i];
     };
-#pragma omp for schedule(static)
-    for (int64_t token = 0; token < tokens; ++token)
-        rms_norm(step.hidden + token * hidden, layer.input_norm, hidden, model.epsilon,
-                 step.normed + token * layer.qkv.inputs);
-
-    product(layer.qkv, step.normed, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
+    const Activation *inputs = normed(model, step, layer.input_norm, layer.qkv.inputs);
+    product(layer.qkv, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
         for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
     });
@@ -115,12 +126,8 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
 
     product(layer.output, step.attended, tokens, step, add_to_hidden);
 
-#pragma omp for schedule(static)
-    for (int64_t token = 0; token < tokens; ++token)
-        rms_norm(step.hidden + token * hidden, layer.mlp_norm, hidden, model.epsilon,
-                 step.normed + token * layer.gate_up.inputs);
-
-    product(layer.gate_up, step.normed, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
+    inputs = normed(model, step, layer.mlp_norm, layer.gate_up.inputs);
+    product(layer.gate_up, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
     });

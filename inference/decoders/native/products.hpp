@@ -155,23 +155,39 @@ void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, Take tak
         multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
 }
 
+// A single row is prepared for a product by each thread for itself, in a row of its own: to wait for what others have
+// prepared, and to fetch it from their caches, takes longer. (There is room for BLOCK rows at least.)
+inline bool each_for_itself(int64_t rows, const Step &step) { return rows == 1 && step.threads <= BLOCK; }
+
 #if FORMATS && BF16
+// A tile's 32 inputs, of each row.
+inline void quantize_rows(const float *x, const Tile &tile, int64_t rows, int64_t inputs, int64_t group) {
+    for (int64_t row = 0; row < rows; ++row)
+        quantize_group(x + row * inputs + group * GROUP_INPUTS, tile, rows, group, row);
+}
+
 // The same with a quantized matrix. The inputs become integers first, in `step.inputs`.
 template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
     const Tiling tiling(rows);
-    const int64_t row_size = Tile::row_size(matrix.inputs);
+    const int64_t row_size = 2 * matrix.inputs, groups = matrix.inputs / GROUP_INPUTS;
+    uint8_t *tiles = step.inputs + (each_for_itself(rows, step) ? omp_get_thread_num() * row_size : 0);
     const auto tile_at = [&](int64_t tile) {
-        return Tile(step.inputs + tiling.first(tile) * row_size, tiling.count(tile), matrix.inputs);
+        return Tile(tiles + tiling.first(tile) * row_size, tiling.count(tile), matrix.inputs);
     };
-    // Rows of a tile share cache lines, groups of inputs do not: so a thread gets groups, of all rows, since what it
-    // computed before are its outputs of all rows.
-#pragma omp for schedule(static)
-    for (int64_t group = 0; group < matrix.inputs / GROUP_INPUTS; ++group)
+    const auto quantize = [&](int64_t group) {
         for (int64_t tile = 0; tile < tiling.tiles; ++tile)
-            for (int64_t row = 0; row < tiling.count(tile); ++row)
-                quantize_group(x + (tiling.first(tile) + row) * matrix.inputs + group * GROUP_INPUTS, tile_at(tile),
-                               tiling.count(tile), group, row);
+            quantize_rows(x + tiling.first(tile) * matrix.inputs, tile_at(tile), tiling.count(tile), matrix.inputs,
+                          group);
+    };
+    if (each_for_itself(rows, step)) {
+        for (int64_t group = 0; group < groups; ++group) quantize(group);
+    } else {
+        // Rows of a tile share cache lines, groups of inputs do not: so a thread gets groups, of all rows, since what
+        // it computed before are its outputs of all rows.
+#pragma omp for schedule(static)
+        for (int64_t group = 0; group < groups; ++group) quantize(group);
+    }
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
         for (int64_t tile = 0; tile < tiling.tiles; ++tile) {

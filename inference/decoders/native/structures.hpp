@@ -51,9 +51,9 @@ struct Step {
     float *qkv;                                 // [tokens][qkv.panel_count * 32]
     Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                              // [threads][context][16]
-    uint8_t *inputs;                            // a product's inputs as its kernel reads them, if not as they are
-    Weight *widened;                            // [threads][widened_size], for a quantized panel as floats
-    float *logits;                              // [sampled_count][vocabulary]
+    uint8_t *inputs;  // [tokens, in whole 32s][2 * inputs], a product's as its kernel reads them, if not as they are
+    Weight *widened;  // [threads][widened_size], for a quantized panel as floats
+    float *logits;    // [sampled_count][vocabulary]
 };
 
 }  // namespace
