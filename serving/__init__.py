@@ -5,7 +5,7 @@ The modules, by what they belong to:
     generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`,
                     `engine_holder`, `open_generations`, `status`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
-    connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them
+    connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them; `wsgi_server`
     processes       `command_line`, `flags`, `demo`, `supervised`, `shutdown`, `ending`
     workers         `workers`, `engine_process`, `engine_keeper`, `heartbeat`: several processes over one engine
     records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`

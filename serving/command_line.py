@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIServer, make_server
 from wsgiref.types import WSGIApplication
@@ -27,6 +26,7 @@ from serving.driver import Driver
 from serving.flags import add_settings, chosen_config
 from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
+from serving.wsgi_server import ThreadingWSGIServer, handler_of
 
 MAX_PORT = 65535
 SHUTDOWN_SLACK = 1.5
@@ -68,12 +68,6 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
             single.run()
 
 
-class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
-    """The standard library's server, with a thread for each connection."""
-
-    daemon_threads = True
-
-
 def main_wsgi(
     create_app: Callable[[sync_driver.Driver], WSGIApplication],
     description: str | None,
@@ -88,7 +82,7 @@ def main_wsgi(
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})
     try:
-        listening = make_server(options.host, options.port, create_app(driver), server_class)
+        listening = make_server(options.host, options.port, create_app(driver), server_class, handler_of(driver.config))
     except OSError as error:
         raise SystemExit(
             f"error: cannot listen on {_shown(options.host)}:{options.port}: {error.strerror or error}"

@@ -27,8 +27,8 @@ import pytest
 import raw_asgi
 import raw_wsgi
 from config import Config
-from serving.command_line import ThreadingWSGIServer
 from serving.sync_driver import Driver
+from serving.wsgi_server import ThreadingWSGIServer
 from study.common.engine import ScriptedEngine
 from study.common.http_servers import QuietHandler, serving_wsgi
 from study.common.launcher import Process, running

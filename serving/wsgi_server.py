@@ -1,0 +1,67 @@
+"""The standard library's WSGI server, as `python raw_wsgi.py` runs it: with an end to a client's silence.
+
+Without one, a connection on which nothing comes, as browsers open them in advance, would hold up every other client
+of a server that answers one request at a time.
+"""
+
+from contextlib import suppress
+from io import BufferedIOBase
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import WSGIEnvironment
+
+from config import Config
+
+
+class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
+    """The standard library's server, with a thread for each connection."""
+
+    daemon_threads = True
+
+
+class PatientHandler(WSGIRequestHandler):
+    """One connection. Each wait for its client has a limit; then the connection is closed."""
+
+    head_limit: float
+    body_limit: float
+    stall: float
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.head_limit)
+        self.wfile = _Writer(self.wfile, self.connection, self.stall)  # type: ignore[assignment]
+
+    def handle(self) -> None:
+        with suppress(TimeoutError, ConnectionError):  # the client has left, or says nothing
+            super().handle()
+
+    def get_environ(self) -> WSGIEnvironment:
+        """The request's head has come."""
+        self.connection.settimeout(self.body_limit)
+        return super().get_environ()
+
+
+class _Writer:
+    """What an answer is written to. A client that reads nothing counts as one that has left, as wsgiref knows it."""
+
+    def __init__(self, file: BufferedIOBase, connection: Any, stall: float) -> None:
+        self._file = file
+        self._connection = connection
+        self._stall = stall
+
+    def write(self, data: bytes) -> int:
+        self._connection.settimeout(self._stall)
+        try:
+            return self._file.write(data)
+        except TimeoutError as error:
+            raise BrokenPipeError(f"the client has read nothing for {self._stall:g} s") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def handler_of(config: Config) -> type[WSGIRequestHandler]:
+    """What handles a connection, with the limits of these settings."""
+    limits = {"head_limit": config.head_limit, "body_limit": config.body_limit, "stall": config.stall}
+    return type("Handler", (PatientHandler,), limits)
