@@ -1,6 +1,6 @@
 """Addresses of a GPU that get memory where they are used.
 
-A program may reserve more addresses than it will ever need, and put memory behind some of them later. Whoever computes
+A program may reserve more addresses than it will ever need, and put memory behind some of them later. What computes
 with them notices nothing: a tensor over all of them never moves, and a CUDA graph may hold on to it.
 
 Sources: "Virtual Memory Management" in CUDA's programming guide; Prabhu et al. 2024, "vAttention: Dynamic Memory
