@@ -54,10 +54,16 @@ def begin(source: Path, definitions: Mapping[str, int]) -> None:
     with _lock:
         if _begun.setdefault(_wanted(source, definitions), outcome) is not outcome:
             return
+    try:
+        # Not on that thread: a library that is imported meanwhile would give it the interpreter's lock now and then.
+        job = _Job.of(source, definitions, _kept)
+    except CannotBuild as error:
+        outcome.set_exception(error)
+        return
 
     def run() -> None:
         try:
-            outcome.set_result(_compile(source, definitions, _kept))
+            outcome.set_result(job.compiled())
         except BaseException as error:
             outcome.set_exception(error)
 
@@ -97,31 +103,45 @@ def _wanted(source: Path, definitions: Mapping[str, int]) -> Wanted:
 
 
 def _compile(source: Path, definitions: Mapping[str, int], kept: Kept | None) -> Compiled:
-    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-    compiler = next(filter(None, map(shutil.which, wanted)), None)
-    if compiler is None:
-        raise CannotBuild(f"found no C++ compiler (looked for {', '.join(wanted)}; CXX names another)")
-    macros = [f"-D{name}={value}" for name, value in definitions.items()]
-    arguments = [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")), *macros]
-    name = None if kept is None else name_of(source, compiler, arguments)
-    if kept is None or name is None:
-        return _compiled(compiler, arguments, source)
-    if (found := kept.find(name)) is not None:
-        return Compiled(nullcontext(), found, is_kept=True)
-    compiled = _compiled(compiler, arguments, source)
-    kept.put(name, compiled.path)
-    return compiled
+    return _Job.of(source, definitions, kept).compiled()
 
 
-def _compiled(compiler: str, arguments: Sequence[str], source: Path) -> Compiled:
-    folder = TemporaryDirectory()
-    library = Path(folder.name, f"{source.stem}.so")
-    try:
-        _run([compiler, *arguments, str(source), "-o", str(library)])
-    except CannotBuild:
-        folder.cleanup()
-        raise
-    return Compiled(folder, library)
+@dataclass(frozen=True)
+class _Job:
+    """What a compiler is to make, and where it is kept."""
+
+    compiler: str
+    arguments: Sequence[str]
+    source: Path
+    kept: Kept | None
+    name: str | None  # None: what it is made of cannot be told, so it cannot be found again
+    found: Path | None
+
+    @classmethod
+    def of(cls, source: Path, definitions: Mapping[str, int], kept: Kept | None) -> "_Job":
+        wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+        compiler = next(filter(None, map(shutil.which, wanted)), None)
+        if compiler is None:
+            raise CannotBuild(f"found no C++ compiler (looked for {', '.join(wanted)}; CXX names another)")
+        macros = [f"-D{name}={value}" for name, value in definitions.items()]
+        arguments = [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")), *macros]
+        name = None if kept is None else name_of(source, compiler, arguments)
+        found = None if kept is None or name is None else kept.find(name)
+        return cls(compiler, arguments, source, kept, name, found)
+
+    def compiled(self) -> Compiled:
+        if self.found is not None:
+            return Compiled(nullcontext(), self.found, is_kept=True)
+        folder = TemporaryDirectory()
+        library = Path(folder.name, f"{self.source.stem}.so")
+        try:
+            _run([self.compiler, *self.arguments, str(self.source), "-o", str(library)])
+        except CannotBuild:
+            folder.cleanup()
+            raise
+        if self.kept is not None and self.name is not None:
+            self.kept.put(self.name, library)
+        return Compiled(folder, library)
 
 
 def _run(command: Sequence[str]) -> None:
