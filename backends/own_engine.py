@@ -22,6 +22,7 @@ def load_engine(config: Config) -> EngineProtocol:
     with _without_collector():
         from inference.early_compilers import compile_ahead
         from inference.weights.lean_transformers import defer_model_classes
+        from inference.weights.memory_ahead import AHEAD
 
         compile_ahead(config)
         defer_model_classes()
@@ -31,7 +32,10 @@ def load_engine(config: Config) -> EngineProtocol:
         # collector looks through, they would stop the whole process for a tenth of a second now and then. The imports'
         # own garbage is little, and to find it takes longer than to load the model: it stays too.
         gc.freeze()
-        engine = Engine.load(config)
+        try:
+            engine = Engine.load(config)
+        finally:
+            AHEAD.give_back()
     gc.collect()
     gc.freeze()
     return engine

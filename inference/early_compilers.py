@@ -1,7 +1,8 @@
 """Starts a model's compilers before the libraries are imported, so that both take their time at once.
 
-What to compile is read from a GGUF file's header, without torch. It is a guess: the decoder compiles what it needs
-itself if it needs something else, and what is wrong with a file is said when it is loaded.
+Memory for its weights is fetched meanwhile too. What all this takes is read from a GGUF file's header, without torch.
+It is a guess: the decoder compiles what it needs itself if it needs something else, and what is wrong with a file is
+said when it is loaded.
 """
 
 from contextlib import suppress
@@ -23,23 +24,24 @@ def compile_ahead(config: Config) -> None:
     path = Path(config.model)
     if path.is_file() and config.quantize is None:
         with suppress(LoadError, OSError):
-            if (definitions := _definitions(path, config.dtype)) is not None:
-                begin(sources.DECODER, definitions)
+            _begin_decoder(path, config.dtype)
 
 
-def _definitions(path: Path, dtype: str) -> dict[str, int] | None:
-    """The decoder's macros for a GGUF file; None where there will be no such decoder."""
+def _begin_decoder(path: Path, dtype: str) -> None:
+    """Compile the decoder for a GGUF file, and fetch memory for its weights, unless there will be no such decoder."""
     # Not at the top: the first compiler has a tenth of a second of its own while numpy is imported.
     from inference.weights.formats import FORMATS
     from inference.weights.gguf.file import GGUFFile, is_gguf
     from inference.weights.gguf.heads import LLAMAS, head_sizes
+    from inference.weights.memory_ahead import AHEAD
 
     if not is_gguf(path):
-        return None
+        return
     file = GGUFFile.open(path)
     kinds = {blocks.kind.name for blocks in file.tensors.values()}
     formats = [FORMATS[kind].number for kind in kinds if kind in FORMATS]
     if file.architecture not in LLAMAS or not formats or dtype not in ("auto", "bfloat16", "float32"):
-        return None
+        return
     heads, kv_heads, head_dim = head_sizes(file)
-    return sources.decoder_definitions(dtype != "float32", formats, head_dim, heads // kv_heads)
+    begin(sources.DECODER, sources.decoder_definitions(dtype != "float32", formats, head_dim, heads // kv_heads))
+    AHEAD.fetch(file.bytes)

@@ -32,6 +32,7 @@ from inference.weights.known import (
 )
 from inference.weights.llama import Llama, NotLlama
 from inference.weights.locate import locate
+from inference.weights.memory_ahead import AHEAD
 from inference.weights.quiet import quiet
 from interface.errors import LoadError
 
@@ -161,7 +162,7 @@ def _weight_bytes(source: Source, config: Config, dtype: torch.dtype, device: to
     """What the weights are going to take: those of a GGUF file stay as they are for the decoder in C++."""
     is_for_blocks = config.compile and device.type == "cpu"
     if is_for_blocks and isinstance(source, GGUFSource) and source.file.architecture in LLAMAS:
-        return source.file.bytes
+        return source.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
     return source.elements * dtype.itemsize
 
 

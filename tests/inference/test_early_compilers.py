@@ -12,7 +12,9 @@ from inference import early_compilers
 from inference.decoders.native import build, decoder, sources
 from inference.early_compilers import compile_ahead
 from inference.weights.checkpoint import load_checkpoint
+from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
+from inference.weights.memory_ahead import AHEAD
 from tests.support.compilers import needs_compiler
 from tests.support.smollm2 import smollm2_file
 
@@ -36,6 +38,14 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     return wanted
 
 
+@pytest.fixture(autouse=True)
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How much memory was asked for."""
+    sizes: list[int] = []
+    monkeypatch.setattr(AHEAD, "fetch", sizes.append)
+    return sizes
+
+
 @pytest.mark.parametrize("dtype", ["auto", "float32"])
 def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     dtype: str, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch
@@ -55,19 +65,28 @@ def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     assert begun == [(sources.CHOOSER, sources.CHOOSER_DEFINITIONS), begun[2], begun[2]]
 
 
+def test_memory_is_fetched_for_what_the_file_holds(begun: list[Wanted], fetched: list[int]) -> None:
+    compile_ahead(Config(model=str(smollm2_file()), compile=True, device="cpu"))
+    assert fetched == [GGUFFile.open(smollm2_file()).bytes]
+
+
 @pytest.mark.parametrize("settings", [{"compile": False}, {"device": "cuda"}])
 def test_nothing_is_compiled_for_a_model_that_will_not_need_it(
-    settings: dict[str, bool | str], begun: list[Wanted]
+    settings: dict[str, bool | str], begun: list[Wanted], fetched: list[int]
 ) -> None:
     compile_ahead(Config(**{"model": str(smollm2_file()), "compile": True, **settings}))  # type: ignore[arg-type]
     assert begun == []
+    assert fetched == []
 
 
-def test_what_is_wrong_with_a_file_is_left_to_its_loading(begun: list[Wanted], tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_file_is_left_to_its_loading(
+    begun: list[Wanted], fetched: list[int], tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(smollm2_file().read_bytes()[:2000])
     compile_ahead(Config(model=str(broken), compile=True, device="cpu"))
     assert [source for source, _ in begun] == [sources.CHOOSER]
+    assert fetched == []
 
 
 @needs_compiler

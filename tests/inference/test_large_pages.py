@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.decoders.native.large_pages import ALIGNMENT, REGION, LargePages
+from inference.decoders.native.large_pages import ALIGNMENT, LargePages
+from inference.weights.memory_ahead import REGION
 
 
 def test_pieces_begin_at_cache_lines_and_share_nothing() -> None:

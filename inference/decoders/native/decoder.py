@@ -20,6 +20,7 @@ from inference.decoders.native.packing import BLOCK, PANEL, STRIP, Packer, padde
 from inference.decoders.native.sources import DECODER, decoder_definitions
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
+from inference.weights.memory_ahead import AHEAD
 
 
 class NotNative(Exception):
@@ -69,7 +70,7 @@ class NativeDecoder:
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
         self.library = library
-        self._packer = packer = Packer(library, llama.dtype)
+        self._packer = packer = Packer(library, llama.dtype, AHEAD)
         layers = (structures.Layer * len(llama.layers))(
             *(self._layer(number, llama.layers.pop(0)) for number in range(len(llama.layers)))
         )
@@ -92,6 +93,7 @@ class NativeDecoder:
             scale=sizes.scale,
         )
         packer.release_files()
+        AHEAD.give_back()
         self._threads = torch.get_num_threads()
         self._scratch: dict[str, Tensor] = {}
         self._scratch_rows = 0

@@ -17,6 +17,7 @@ from torch import Tensor
 from inference.decoders.native import structures
 from inference.decoders.native.large_pages import LargePages
 from inference.weights.formats import FORMATS
+from inference.weights.memory_ahead import MemoryAhead
 from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor
 
 STRIP, PANEL = 16, 32
@@ -28,12 +29,12 @@ BLOCK = 32
 class Packer:
     """Packs for one library. Everything that an address points to lives as long as this object."""
 
-    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype, ahead: MemoryAhead | None = None) -> None:
         self.held: list[Tensor | NDArray[np.generic]] = []
         self._library = library
         self._dtype = dtype
         self._threads = torch.get_num_threads()
-        self._pages = LargePages()
+        self._pages = LargePages(ahead)
         self._files: set[mmap.mmap] = set()
 
     def matrix(
