@@ -18,6 +18,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """Add text; return what is certain to come before any stop string. After one, that is nothing."""
+        if not self._stops:
+            return text
         if self.found is not None:
             return ""
         self._held += text

@@ -55,8 +55,12 @@ def test_a_prompt_that_must_be_computed_reuses_nothing() -> None:
     assert cache.allocate(LONG, reuse=False) == (slot, 0)
 
 
+BITS = st.lists(st.integers(0, 1), max_size=12)
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(one=st.lists(st.integers(0, 1), max_size=12), other=st.lists(st.integers(0, 1), max_size=12))
-def test_the_common_beginning_is_found_to_the_token(one: list[int], other: list[int]) -> None:
+@given(beginning=st.integers(0, 40), one=BITS, other=BITS)
+def test_the_common_beginning_is_found_to_the_token(beginning: int, one: list[int], other: list[int]) -> None:
+    one, other = list(range(beginning)) + one, list(range(beginning)) + other
     expected = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
     assert _common_prefix(one, other) == expected

@@ -1,14 +1,16 @@
 """A stream's pieces add up to the tokenizer's decode of all the ids, and none of them holds half a character."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from config import BUNDLED_MODEL
 from inference.text.detokenizer import CONTEXT, REPLACEMENT, Detokenizer
+from inference.text.prompts import PromptEncoder
 from tests.support.tiny_models import (
     SPECIAL_TOKENS,
     bpe_tokenizer,
@@ -175,3 +177,22 @@ def test_any_text_comes_out_of_words_and_bytes_as_it_went_in(text: str) -> None:
 def test_the_space_before_a_word_comes_with_the_word() -> None:
     pieces = pieces_of(byte_fallback_tokenizer(), ids_of(["▁the", "▁cat", "s", "▁", "at"]))
     assert pieces == ["the", " cat", "s", " ", "at", ""]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_text_side_decodes_as_the_tokenizer_does(name: str) -> None:
+    tokenizer = tokenizer_named(name)
+    token_ids = [*encode(tokenizer, "the cat, 你好！"), *tokenizer.all_special_ids, *encode(tokenizer, " sat")]
+    encoder = PromptEncoder(tokenizer, 100, len(tokenizer), ())
+    assert encoder.detokenize(token_ids) == tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
+    assert encoder._decode(token_ids) == decode(tokenizer, token_ids)
+
+
+def test_a_tokenizer_with_a_way_of_its_own_to_decode_is_asked() -> None:
+    class Loud(PreTrainedTokenizerFast):
+        def _decode(self, *args: Any, **kwargs: Any) -> str:
+            return super()._decode(*args, **kwargs).upper()
+
+    tokenizer = Loud(tokenizer_object=byte_tokenizer().backend_tokenizer)  # type: ignore[no-untyped-call]
+    encoder = PromptEncoder(tokenizer, 100, len(tokenizer), ())
+    assert encoder.detokenize(encode(tokenizer, "the cat")) == "THE CAT"

@@ -88,7 +88,7 @@ def test_a_prompt_without_tokens_is_refused() -> None:
     only_the_letter_a = fast_tokenizer(Tokenizer(BPE(vocab={"a": 5}, merges=[])))
     engine = tiny_engine(tokenizer=only_the_letter_a)
     assert list(engine.encode([text_request(prompt="bad", max_tokens=1)])[0].prompt_ids) == [5]
-    with pytest.raises(UnusablePrompt, match="no tokens"):
+    with pytest.raises(UnusablePrompt, match="at least one token, got none"):
         engine.encode([text_request(prompt="odd", max_tokens=1)])
 
 

@@ -29,5 +29,6 @@ def _chosen(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
 
 
 def _settings(row: SampleArgs, vocabulary: int) -> tuple[float, ...]:
-    """In the order of `kernels.draw.SETTINGS`."""
-    return 0.0 if row.is_greedy else row.temperature, row.min_p, min(row.top_k, vocabulary), row.top_p, row.uniform
+    """In the order of `kernels.draw.SETTINGS`, and the 0 at which the row's programs begin to count."""
+    temperature = 0.0 if row.is_greedy else row.temperature
+    return temperature, row.min_p, min(row.top_k, vocabulary), row.top_p, row.uniform, 0.0

@@ -38,12 +38,12 @@ def multiply(
 def tile(inputs: int, is_gated: bool) -> tuple[int, int, int]:
     """How many outputs and inputs a program of `_multiply` holds at once, and in how many warps.
 
-    So many that a program asks for 8 to 16 KB before it waits for any of it; measured on an H200.
+    So many that a program asks for 8 to 32 KB before it waits for any of it; measured on an H100.
     """
-    columns = min(2048, int(triton.next_power_of_2(inputs)))
-    if is_gated:
-        return 1, columns, 4
-    return (8, 1024, 8) if inputs > 4096 else (2, columns, 4)
+    if inputs > 4096:
+        return 16, 1024, 8
+    columns = min(1024 if is_gated else 2048, int(triton.next_power_of_2(inputs)))
+    return (2, columns, 4) if is_gated else (4, columns, 8)
 
 
 @triton.jit

@@ -1,0 +1,60 @@
+"""Programs that share a row, and meet to tell one another what each has found in its part.
+
+All of them must run at once, or those that have come would wait without end for those that cannot begin. So they are
+launched as a cooperative grid, which a GPU runs whole or refuses; a row that one program takes needs no meeting.
+"""
+
+import functools
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NOTES = tl.constexpr(8)
+"""Numbers that a program tells the others at a meeting, at most."""
+MOST_PARTS = 32
+
+
+def parts_for(rows: int, x: Tensor) -> int:
+    """How many programs share a row: as many as run at once if each has a multiprocessor; a power of two."""
+    if not x.is_cuda:
+        return 1  # Triton's interpreter runs one program after the other
+    parts = 1
+    while 2 * parts * rows <= _multiprocessors(x.device) and parts < MOST_PARTS:
+        parts *= 2
+    return parts
+
+
+def together(parts: int) -> dict[str, Any]:
+    """How a kernel is launched whose programs meet."""
+    return {"launch_cooperative_grid": True} if parts > 1 else {}
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@triton.jit
+def exchange(found, notes, arrived, meeting, part, PARTS: tl.constexpr):
+    """Tell the row's other programs what this one has found [n]; return what all have found, [PARTS, n].
+
+    Args:
+        notes: [2, PARTS, NOTES] of the row. Meetings take turns: one may still be read when the next is written.
+        arrived: how often programs of the row have come to a meeting, of which this is the one numbered `meeting`.
+    """
+    numbers = tl.arange(0, found.shape[0])
+    if PARTS == 1:
+        every = found[None, :]
+    else:
+        page = notes + (meeting % 2) * PARTS * NOTES
+        tl.store(page + part * NOTES + numbers, found)
+        tl.debug_barrier()  # every thread has stored before one of them says so
+        tl.atomic_add(arrived, 1, sem="release")
+        while tl.atomic_add(arrived, 0, sem="acquire") < (meeting + 1) * PARTS:
+            pass
+        tl.debug_barrier()
+        every = tl.load(page + tl.arange(0, PARTS)[:, None] * NOTES + numbers[None, :], cache_modifier=".cg")
+    return every, meeting + 1
