@@ -10,7 +10,8 @@ small operators between them takes another 2 to 5. So here a kernel does all tha
     choice.py       most_likely: the last kernel of a greedy step
     draw.py         draw: the last kernel of a step with rows that are sampled
 
-`attention.py` is what the two kinds of attention share, `overlap.py` what all kernels do when they begin.
+`attention.py` is what the two kinds of attention share, `overlap.py` what all kernels do when they begin, and
+`meeting.py` how the programs that share a row of logits wait for one another.
 
 Every kernel reads a slot up to its own token and no further: there are no masks, and nothing to clear. A row whose slot
 is -1 is none: it stores nothing, and what it computes is not used.
