@@ -33,11 +33,14 @@ struct Head {
         : first(of_layer + slot * model.slot_stride + kv_head * CHUNK * HEAD_DIM), chunk_stride(model.chunk_stride) {}
     // A position, or a block of some that begins there.
     Weight *at(int64_t position) const { return first + position / CHUNK * chunk_stride + position % CHUNK * HEAD_DIM; }
-    // How far it is from a position to the one that memory is asked for meanwhile, of a text of this length. Where a
-    // processor can foresee what is read, within a chunk, it asks by itself, but at a chunk's end it has to begin
-    // again.
-    int64_t later(int64_t position, int64_t length) const {
-        return position + CHUNKS_AHEAD * CHUNK < length ? CHUNKS_AHEAD * chunk_stride : 0;
+    // How far it is from a position of a text of this length to what is read two chunks later: of this head, or of the
+    // one that is read next. A processor foresees what is read within a chunk, but not where the next one lies.
+    int64_t later(int64_t position, int64_t length, const Head *next) const {
+        const int64_t ahead = position + CHUNKS_AHEAD * CHUNK, chunks = (length + CHUNK - 1) / CHUNK;
+        if (ahead < length) return CHUNKS_AHEAD * chunk_stride;
+        if (!next) return 0;
+        const int64_t beyond = ahead / CHUNK - chunks, chunk = beyond < chunks ? beyond : chunks - 1;
+        return next->at(chunk * CHUNK + position % CHUNK) - at(position);
     }
 };
 
@@ -150,9 +153,11 @@ constexpr int at_once(int rows, int most) {
     return count;
 }
 
-// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys, from one on: `scores` [block][ROWS][16].
+// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys, from one on: `scores` [block][ROWS][16]. Memory is asked for
+// the `next` ones, too.
 template <int ROWS, int BLOCKS = at_once(ROWS, CHUNK / LANES < 8 ? CHUNK / LANES : 8)>
-void query_key_products(const Weight *queries, const Head &keys, int64_t block, int64_t blocks, float *scores) {
+void query_key_products(const Weight *queries, const Head &keys, const Head &next, int64_t block, int64_t blocks,
+                        float *scores) {
 #if TILES
     if (has_tiles) {
         for (; block < blocks; ++block) {
@@ -170,11 +175,11 @@ void query_key_products(const Weight *queries, const Head &keys, int64_t block, 
     for (; block + BLOCKS <= blocks; block += BLOCKS) {
         Floats sums[BLOCKS][ROWS] = {};
         multiply_pairs<ROWS, BLOCKS>(queries, HEAD_DIM, keys.at(block * LANES), LANES * PAIR, LANES * HEAD_DIM,
-                                     HEAD_DIM / PAIR, keys.later(block * LANES, blocks * LANES), sums);
+                                     HEAD_DIM / PAIR, keys.later(block * LANES, blocks * LANES, &next), sums);
         for (int i = 0; i < BLOCKS; ++i)
             for (int row = 0; row < ROWS; ++row) store(scores + ((block + i) * ROWS + row) * LANES, sums[i][row]);
     }
-    if constexpr (BLOCKS > 1) query_key_products<ROWS, BLOCKS / 2>(queries, keys, block, blocks, scores);
+    if constexpr (BLOCKS > 1) query_key_products<ROWS, BLOCKS / 2>(queries, keys, next, block, blocks, scores);
 }
 
 const Ints FIRST_COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -230,7 +235,7 @@ void weighted_values(const Weight *weights, const Head &values, int64_t first, i
     for (int64_t block = 0; block < blocks; ++block)
         multiply_pairs<ROWS, PARTS>(weights + block * ROWS * KEYS, KEYS, values.at(block * KEYS) + first * PAIR,
                                     HEAD_DIM * PAIR, LANES * PAIR, KEYS / PAIR,
-                                    values.later(block * KEYS, blocks * KEYS), sums);
+                                    values.later(block * KEYS, blocks * KEYS, nullptr), sums);
     for (int part = 0; part < PARTS; ++part)
         for (int row = 0; row < ROWS; ++row) store(outputs + row * HEAD_DIM + first + part * LANES, sums[part][row]);
 }
@@ -249,7 +254,7 @@ void attend_in_pairs(const Task &task, int64_t inputs, float *scratch) {
         for (int64_t i = 0; q < task.queries && i < HEAD_DIM; i += LANES)
             store(queries[q] + i, load(task.query(q) + i));
     }
-    query_key_products<ROWS>(queries[0], task.keys, 0, 2 * blocks, scratch);
+    query_key_products<ROWS>(queries[0], task.keys, task.values, 0, 2 * blocks, scratch);
     softmax<ROWS>(scratch, blocks, positions, totals);
     for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
         weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, i, blocks, outputs[0]);
