@@ -2,7 +2,8 @@
 
 CHUNK = 128
 """Tokens that lie together in `Chunks`, in all layers. Any layer that sees everything has whole chunks, so what a cache
-takes is known before there is a decoder."""
+takes is known before there is a decoder. In chunks of 64, steps of the decoder in C++ took as long with products of
+pairs and 3 to 5% longer with plain vectors; in larger ones a short text takes more memory."""
 BLOCK = 32
 """A ring's length is a multiple of this."""
 SLACK = 256

@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t TOKENS = GROUP < LANES ? LANES / GROUP : 1, QUERIES = TOKENS * GROUP;
 constexpr int64_t KEYS = 32;  // keys or values that are worked on together
 // How far ahead memory is asked for: chunks for the second cache, numbers for the first.
-constexpr int64_t CHUNKS_AHEAD = 2, SOON = 512 / sizeof(Weight);
+constexpr int64_t CHUNKS_AHEAD = BF16 ? 2 : 1, SOON = 512 / sizeof(Weight);
 static_assert(CHUNK % KEYS == 0 && (CHUNK & (CHUNK - 1)) == 0, "blocks of 16, 32, … positions lie in one chunk each");
 
 // The keys or the values of one head in a slot.
@@ -33,8 +33,8 @@ struct Head {
         : first(of_layer + slot * model.slot_stride + kv_head * CHUNK * HEAD_DIM), chunk_stride(model.chunk_stride) {}
     // A position, or a block of some that begins there.
     Weight *at(int64_t position) const { return first + position / CHUNK * chunk_stride + position % CHUNK * HEAD_DIM; }
-    // How far it is from a position of a text of this length to what is read two chunks later: of this head, or of the
-    // one that is read next. A processor foresees what is read within a chunk, but not where the next one lies.
+    // How far it is from a position of a text of this length to what is read CHUNKS_AHEAD later: of this head, or of
+    // the one that is read next. A processor foresees what is read within a chunk, but not where the next one lies.
     int64_t later(int64_t position, int64_t length, const Head *next) const {
         const int64_t ahead = position + CHUNKS_AHEAD * CHUNK, chunks = (length + CHUNK - 1) / CHUNK;
         if (ahead < length) return CHUNKS_AHEAD * chunk_stride;
@@ -43,6 +43,11 @@ struct Head {
         return next->at(chunk * CHUNK + position % CHUNK) - at(position);
     }
 };
+
+// Ask for memory that is read later, into the second cache.
+void ask_for(const Weight *from, int64_t numbers) {
+    for (int64_t i = 0; i < numbers; i += 64 / int64_t(sizeof(Weight))) __builtin_prefetch(from + i, 0, 2);
+}
 
 struct Task {
     const Step &step;
@@ -65,9 +70,14 @@ struct Task {
 
 // --- With plain vectors ----------------------------------------------------------------------------------------------
 
-void to_floats(const Weight *from, int64_t rows, float (*to)[HEAD_DIM]) {
+void to_floats(const Weight *from, int64_t rows, int64_t later, float (*to)[HEAD_DIM]) {
     for (int64_t row = 0; row < rows; ++row)
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(to[row] + i, load(from + row * HEAD_DIM + i));
+        for (int64_t i = 0; i < HEAD_DIM; i += LANES) {
+            const Weight *numbers = from + row * HEAD_DIM + i;
+            __builtin_prefetch(numbers + SOON);
+            __builtin_prefetch(numbers + later, 0, 2);  // into the second cache
+            store(to[row] + i, load(numbers));
+        }
 }
 
 // Softmax of scores times values, in blocks of keys. A block with a score larger than all before scales down what was
@@ -82,7 +92,8 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
         const int64_t columns = length - start < KEYS ? length - start : KEYS;
         float block[KEYS][HEAD_DIM];
         float scores[QUERIES][KEYS];
-        to_floats(task.keys.at(start), columns, block);
+        const int64_t later = task.keys.later(start, length, nullptr);  // the values' is the same
+        to_floats(task.keys.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q)
             for (int64_t column = 0; column < columns; ++column) {
                 Floats products = {};
@@ -90,7 +101,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
                     products += load(task.query(q) + i) * load(block[column] + i);
                 scores[q][column] = sum(products);
             }
-        to_floats(task.values.at(start), columns, block);
+        to_floats(task.values.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q) {
             int64_t visible = task.position(q) + 1 - start;
             if (visible <= 0) continue;
@@ -161,10 +172,12 @@ void query_key_products(const Weight *queries, const Head &keys, const Head &nex
 #if TILES
     if (has_tiles) {
         for (; block < blocks; ++block) {
+            const Weight *from = keys.at(block * LANES);
+            ask_for(from + keys.later(block * LANES, blocks * LANES, &next), LANES * HEAD_DIM);
             _tile_zero(0);
             for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
                 _tile_loadd(4, queries + i, HEAD_DIM * sizeof(Weight));
-                _tile_loadd(6, keys.at(block * LANES) + i * LANES, LANES * PAIR * sizeof(Weight));
+                _tile_loadd(6, from + i * LANES, LANES * PAIR * sizeof(Weight));
                 _tile_dpbf16ps(0, 4, 6);
             }
             _tile_stored(0, scores + block * ROWS * LANES, LANES * sizeof(float));
@@ -220,6 +233,7 @@ void weighted_values(const Weight *weights, const Head &values, int64_t first, i
         _tile_zero(1);
         for (int64_t block = 0; block < blocks; ++block) {
             const Weight *from = values.at(block * KEYS) + first * PAIR;
+            if (first == 0) ask_for(from + values.later(block * KEYS, blocks * KEYS, nullptr), KEYS * HEAD_DIM);
             _tile_loadd(4, weights + block * ROWS * KEYS, KEYS * sizeof(Weight));
             _tile_loadd(6, from, HEAD_DIM * PAIR * sizeof(Weight));
             _tile_loadd(7, from + LANES * PAIR, HEAD_DIM * PAIR * sizeof(Weight));
