@@ -86,17 +86,19 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
 
 // The hidden states, normed for a product of so many inputs.
 const Activation *normed(const Model &model, const Step &step, const float *weights, int64_t inputs) {
-    const auto norm = [&](int64_t token, Activation *to) {
-        rms_norm(step.hidden + token * model.hidden, weights, model.hidden, model.epsilon, to);
+    const int64_t tokens = step.token_count;
+    const bool is_own = each_for_itself(tokens, step);
+    Activation *rows = step.normed + (is_own ? omp_get_thread_num() * tokens * inputs : 0);
+    const auto norm = [&](int64_t token) {
+        rms_norm(step.hidden + token * model.hidden, weights, model.hidden, model.epsilon, rows + token * inputs);
     };
-    if (each_for_itself(step.token_count, step)) {
-        Activation *to = step.normed + omp_get_thread_num() * inputs;
-        norm(0, to);
-        return to;
-    }
+    if (is_own) {
+        for (int64_t token = 0; token < tokens; ++token) norm(token);
+    } else {
 #pragma omp for schedule(static)
-    for (int64_t token = 0; token < step.token_count; ++token) norm(token, step.normed + token * inputs);
-    return step.normed;
+        for (int64_t token = 0; token < tokens; ++token) norm(token);
+    }
+    return rows;
 }
 
 void run_layer(const Model &model, const Layer &layer, const Step &step) {

@@ -155,9 +155,10 @@ void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, Take tak
         multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
 }
 
-// A single row is prepared for a product by each thread for itself, in a row of its own: to wait for what others have
-// prepared, and to fetch it from their caches, takes longer. (There is room for BLOCK rows at least.)
-inline bool each_for_itself(int64_t rows, const Step &step) { return rows == 1 && step.threads <= BLOCK; }
+// Few rows are prepared for a product by each thread for itself, in memory of its own: to wait for what others have
+// prepared, and to fetch it from their caches, takes longer. (There is room for 32 rows, of all threads, at least.)
+constexpr int64_t FEW_TO_PREPARE = 8;
+inline bool each_for_itself(int64_t rows, const Step &step) { return rows * step.threads <= FEW_TO_PREPARE; }
 
 #if FORMATS && BF16
 // A tile's 32 inputs, of each row.
@@ -171,7 +172,7 @@ template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
     const Tiling tiling(rows);
     const int64_t row_size = 2 * matrix.inputs, groups = matrix.inputs / GROUP_INPUTS;
-    uint8_t *tiles = step.inputs + (each_for_itself(rows, step) ? omp_get_thread_num() * row_size : 0);
+    uint8_t *tiles = step.inputs + (each_for_itself(rows, step) ? omp_get_thread_num() * rows * row_size : 0);
     const auto tile_at = [&](int64_t tile) {
         return Tile(tiles + tiling.first(tile) * row_size, tiling.count(tile), matrix.inputs);
     };
