@@ -7,6 +7,7 @@ In chunks, memory follows the tokens that are used, up to the end of a page, and
 How a head's keys and values lie within a chunk is the decoder's business: see decoders/native/attention.hpp.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,6 +17,8 @@ from inference.cache.sizes import CHUNK, row_length
 from inference.cache.storage import Span, Stale, zeros
 from inference.scheduling.cache_manager import Retention
 
+PAGE = 2 * 2**20
+"""Bytes that the system gives at once, where it has large pages."""
 PAIRED_KEYS = 16
 KEYS, VALUES = 0, 1
 
@@ -39,8 +42,7 @@ class Chunks:
         are_paired: bool,
     ) -> None:
         chunks = row_length(context) // CHUNK
-        shape = (slots, chunks, layers, 2, kv_heads, CHUNK, head_dim)
-        self.numbers = zeros(shape, dtype, torch.device("cpu"))
+        self.numbers = _slots_of_pages(slots, (chunks, layers, 2, kv_heads, CHUNK, head_dim), dtype)
         self.are_paired = are_paired
 
     def address(self, layer: int, kind: int) -> int:
@@ -89,3 +91,12 @@ class Chunks:
     def retention(self) -> Retention:
         """All of every text: no layer forgets."""
         return Retention()
+
+
+def _slots_of_pages(slots: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros [slots, *shape]. Each slot begins with a page, so that its first tokens take no part of two."""
+    size, page = math.prod(shape), PAGE // dtype.itemsize
+    stride = -(-size // page) * page
+    numbers = zeros((slots * stride + page,), dtype, torch.device("cpu"))
+    first = -numbers.data_ptr() % PAGE // dtype.itemsize
+    return numbers[first : first + slots * stride].view(slots, stride)[:, :size].view(slots, *shape)
