@@ -14,15 +14,12 @@ there to be taken over.
 """
 
 import itertools
-import operator
 import sys
 from collections.abc import Sequence as TokenIds
 from dataclasses import dataclass
 
 LEAST_COPIED = 16
 """Tokens that a copy must save."""
-FEW = 16
-"""Tokens that are compared first: those of most other texts differ there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +113,10 @@ class CacheManager:
 
 
 def _common_prefix(held: list[int], prompt: list[int]) -> int:
-    """Return how many tokens two texts have in common at their beginning: most have all, or few."""
-    if held[:FEW] != prompt[:FEW]:
-        differ = map(operator.ne, held[:FEW], prompt[:FEW])
-        return next(itertools.compress(itertools.count(), differ), min(len(held), len(prompt)))
+    """Return how many tokens two texts have in common at their beginning; whole slices are compared at a time."""
     equal, different = 0, min(len(held), len(prompt)) + 1
-    length = different - 1
-    while different - equal > 1:  # whole slices are compared at a time
+    length = different - 1  # most texts have all in common, or little
+    while different - equal > 1:
         if held[equal:length] == prompt[equal:length]:
             equal = length
         else:
