@@ -9,13 +9,12 @@ sees everything is a ring that never comes round.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
 
 from inference.cache.sizes import SLACK, column_count, kept_positions, row_length
-from inference.cache.storage import Span, Stale, zeros
+from inference.cache.storage import Span, Stale, by_span, zeros
 from inference.scheduling.cache_manager import Retention
 from inference.transfer import to_device
 
@@ -77,8 +76,7 @@ class CachedLayer:
         kept = [(slot, max(first, last - self.kept), last) for slot, first, last in spans]
         rows = [slot * row_length + position % self.kept for slot, *span in kept for position in range(*span)]
         of_rows = keys.view(slots * row_length, -1)[to_device(torch.tensor(rows), keys.device)]
-        tokens = iter(of_rows.isfinite().all(-1).tolist())
-        return [all(list(islice(tokens, last - first))) for _, first, last in kept]
+        return by_span(of_rows.isfinite().all(-1), kept)
 
 
 class Rows:

@@ -16,6 +16,11 @@ def row_length(context: int) -> int:
     return (context // CHUNK + 1) * CHUNK
 
 
+def chunk_count(length: int) -> int:
+    """How many chunks so many positions take, the last of which may be begun only."""
+    return -(-length // CHUNK)
+
+
 def kept_positions(context: int, window: int | None, slack: int = SLACK) -> int:
     """How many of a text's last positions a layer keeps that looks back over a window; None: to the beginning."""
     whole = row_length(context)

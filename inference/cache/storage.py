@@ -8,6 +8,7 @@ slots and positions.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -60,6 +61,12 @@ class Storage(Protocol):
     @property
     def retention(self) -> Retention:
         """How much of a text is still there after it has been computed."""
+
+
+def by_span(are_finite: Tensor, spans: Sequence[Span]) -> list[bool]:
+    """Whether all of a span's tokens are, for each span; `are_finite` [tokens] has one span's after another's."""
+    tokens = iter(are_finite.tolist())
+    return [all(list(islice(tokens, last - first))) for _, first, last in spans]
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:

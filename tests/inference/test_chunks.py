@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig
 
 from inference.cache.batch import Piece, lay_out
-from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks
+from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks, Layers
 from inference.cache.kv_cache import KVCache
 from inference.cache.sizes import CHUNK, row_length
 from inference.cache.storage import Stale
@@ -79,7 +79,7 @@ LAYERS, KV_HEADS, HEAD_DIM = 2, 3, 4
 
 @pytest.fixture(params=[True, False])
 def storage(request: pytest.FixtureRequest) -> Chunks:
-    chunks = Chunks(3, 2 * CHUNK, LAYERS, KV_HEADS, HEAD_DIM, torch.float32, are_paired=request.param)
+    chunks = Chunks(3, 2 * CHUNK, Layers(LAYERS, KV_HEADS, HEAD_DIM, torch.float32), are_paired=request.param)
     assert chunks.numbers.shape[1] == row_length(2 * CHUNK) // CHUNK == 3
     return chunks
 

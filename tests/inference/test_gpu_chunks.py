@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.cache import gpu_chunks
+from inference.cache.chunks import Layers
 from inference.cache.gpu_chunks import GpuChunks
 from inference.cache.kv_cache import KVCache
 from inference.cache.reserved import PIECE, Reserved, Whole, memory_of
@@ -111,7 +112,7 @@ def test_a_driver_that_cannot_do_it_gives_all_memory_at_once(
 @pytest.fixture
 def chunks(monkeypatch: pytest.MonkeyPatch) -> GpuChunks:
     monkeypatch.setattr(gpu_chunks, "memory_of", FakeMemory)
-    return GpuChunks(slots=3, context=5 * CHUNK - 1, layers=2, kv_heads=2, head_dim=4, dtype=torch.bfloat16, device=CPU)
+    return GpuChunks(3, 5 * CHUNK - 1, Layers(count=2, kv_heads=2, head_dim=4, dtype=torch.bfloat16), CPU)
 
 
 def cache_of(chunks: GpuChunks) -> KVCache:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inference.cache.batch import Batch
+from inference.cache.chunks import Layers
 from inference.cache.gpu_chunks import GpuChunks
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import TryOut
@@ -29,8 +30,8 @@ class KernelDecoder:
         self._layers = [
             _Layer(llama.layers.pop(0), sizes, llama.dtype, cosines, sines) for _ in range(len(llama.layers))
         ]
-        shape = len(self._layers), sizes.kv_heads, sizes.head_dim
-        chunks = GpuChunks(cache.slots, cache.context, *shape, llama.dtype, llama.device)
+        alike = Layers(len(self._layers), sizes.kv_heads, sizes.head_dim, llama.dtype)
+        chunks = GpuChunks(cache.slots, cache.context, alike, llama.device)
         self._caches = [chunks.layer(number) for number in range(len(self._layers))]
         cache.storage = chunks
         self._final_norm = llama.final_norm.to(llama.dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.cache.chunks import KEYS, VALUES, Chunks
+from inference.cache.chunks import KEYS, VALUES, Chunks, Layers
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
@@ -61,10 +61,8 @@ class NativeDecoder:
 
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
         sizes = llama.sizes
-        self._chunks = cache.storage = Chunks(
-            *(cache.slots, cache.context, len(llama.layers), sizes.kv_heads, sizes.head_dim, llama.dtype),
-            are_paired=library.attends_in_pairs(),
-        )
+        alike = Layers(len(llama.layers), sizes.kv_heads, sizes.head_dim, llama.dtype)
+        self._chunks = cache.storage = Chunks(cache.slots, cache.context, alike, are_paired=library.attends_in_pairs())
         self.has_same_bits = not library.depends_on_rows()
         """Whether a token's logits are the same to the bit, whatever else is computed with it."""
         self._dtype = llama.dtype
