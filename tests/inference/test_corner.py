@@ -19,22 +19,18 @@ from inference.weights.formats import FORMATS
 from inference.weights.llama import Llama
 from inference.weights.quantized import as_tensor
 from interface.errors import UnsupportedModel
+from tests.support import tiny_models
 from tests.support.compilers import needs_compiler
 from tests.support.gguf_files import write_gguf
 from tests.support.quantized_matrices import random_matrix
-from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of
+from tests.support.tiny_models import NO_ENDS, bpe_tokenizer, model_of
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
+    **tiny_models.SHAPE,
+    **NO_ENDS,
     "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 96,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
     "tie_word_embeddings": False,
 }
 CONFIGS: dict[str, PreTrainedConfig] = {

@@ -30,22 +30,27 @@ from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.llama import Llama
 from inference.weights.quantized import QuantizedMatrix
 from interface.errors import LoadError
+from tests.support import tiny_models
 from tests.support.gguf_files import write_gguf
 from tests.support.native_models import LLAMA3_ROTATION, decoded_in_steps
-from tests.support.tiny_models import CONTEXT, VOCABULARY, bpe_tokenizer, model_of, reference_output, transformers_model
+from tests.support.tiny_models import (
+    CONTEXT,
+    NO_ENDS,
+    VOCABULARY,
+    bpe_tokenizer,
+    model_of,
+    reference_output,
+    transformers_model,
+)
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
+    **tiny_models.SHAPE,
+    **NO_ENDS,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    "hidden_size": 64,
     "num_key_value_heads": 2,
     "head_dim": 16,
     "intermediate_size": 96,
-    "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
     "tie_word_embeddings": False,
 }
 QWEN2 = {name: size for name, size in SHAPE.items() if name != "head_dim"}
