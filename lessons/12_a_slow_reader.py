@@ -5,8 +5,8 @@ answer of 1,000 tokens fits in: it is sent to a client that reads nothing as to 
 `send` wait. This is back-pressure, and it works. But nothing bounds the wait: a client that stops reading and does not
 leave keeps its stream, and whatever belongs to it.
 
-So a stream needs a bound of its own. The service looks once per `stall` seconds whether the stream has taken an event
-since the last look. A timer for each token would be exact, and cost more than it is worth.
+So a stream needs a bound of its own. The service sleeps until `stall` seconds after the stream last took an event, and
+then looks whether it has taken another one meanwhile. Setting a timer again for each token would cost more.
 
 In the service: serving/generation.py: Generation._stall; config.py: Config.
 """
