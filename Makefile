@@ -14,18 +14,28 @@ CPU_ONLY := $(addprefix --deselect tests/inference/test_steps.py::test_,\
   a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces a_step_is_one_forward_whatever_it_works_on)
 KERNEL_TESTS := $(addprefix tests/inference/test_gpu_,kernels.py draw.py engine.py)
 
-.PHONY: bench-cuda test-cuda test-kernels bench-workers chaos soak help clients conformance test-scale test-vllm bench-scale serve demo test check bench-transport bench-chat bench-engine compare model eval-model lesson pictures lesson-text clean
+.PHONY: help serve demo lesson compare test check conformance soak chaos clients test-vllm test-scale test-cuda test-kernels bench-transport bench-chat bench-workers bench-engine bench-cuda bench-scale model eval-model lesson-text pictures clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Serve and look
 
 serve: .venv/serve  ## serve on http://127.0.0.1:8000 (DOOR=raw_asgi for the other door)
 	@echo 'As soon as the model is ready, open http://127.0.0.1:8000 in a browser, or type in another terminal:'
 	@echo "    curl -N http://127.0.0.1:8000/generate -H 'content-type: application/json' -d '{\"prompt\": \"What is ASGI?\", \"stream\": true}'"
 	$(BIN)/python $(DOOR).py
 
-demo: .venv/serve  ## watch a few answers in the terminal
+demo: .venv/serve  ## a streamed and a whole answer to a few prompts in the terminal
 	$(BIN)/python $(DOOR).py --demo
+
+lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
+	$(BIN)/python -m study.three_servers
+
+compare: .venv/dev  ## the doors, gunicorn and a FastAPI server, experiment by experiment: a table and a report
+	$(BIN)/python -m study.compare
+
+##@ Check
 
 test: check  ## lint, types and all tests
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
@@ -36,34 +46,25 @@ check: .venv/dev  ## lint, format and types, of Python and C++
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp')
 	$(BIN)/mypy .
 
-bench-transport: .venv/dev  ## what a token's way to the client costs, compared with FastAPI and a thread hop per token
-	$(BIN)/python -m study.benchmarks.bench_transport
+conformance: .venv/dev  ## requests generated from the OpenAPI document, to both doors, with every answer checked against it
+	$(BIN)/python -m study.conformance
 
-bench-chat: .venv/dev  ## what a chat's stream costs, compared with /generate, through both doors
-	$(BIN)/python -m study.benchmarks.bench_chat
-
-lesson: .venv/dev  ## WSGI, Starlette and raw ASGI side by side in the browser
-	$(BIN)/python -m study.three_servers
-
-bench-workers: .venv/dev  ## one process, and an engine process with 1, 2 and 4 workers: events per second, and /health
-	$(BIN)/python -m study.benchmarks.bench_workers
+soak: .venv/dev  ## ten minutes above capacity, with misuse and failing steps: a report of what held
+	$(BIN)/python -m study.soak --door $(DOOR)
 
 chaos: .venv/dev  ## kill each process of a server with workers: what clients saw, and what was left over
 	$(BIN)/python -m study.chaos
 
-bench-engine: .venv/dev  ## how fast the engine is through HTTP, on random weights in real shapes
-	$(BIN)/python -m study.benchmarks.bench_engine
-
-compare: .venv/dev  ## the doors and the article's server for real, experiment by experiment: a table and a report
-	$(BIN)/python -m study.compare
-
-clients: .venv/dev .venv-clients study/clients/node_modules  ## every client that people have, against both doors: docs/clients.md
+clients: .venv/dev .venv-clients study/clients/node_modules  ## official and other client libraries against both doors; writes docs/clients.md
 	$(BIN)/python -m study.clients
+
+test-vllm: .venv/dev .venv-vllm  ## the doors with the real vLLM behind them (15 minutes)
+	$(BIN)/python -m pytest -m vllm tests/vllm
 
 test-scale: .venv/dev .venv-ray  ## replicas on Ray Serve: streams, deployments, kills, behind both of its proxies (10 minutes)
 	$(BIN)/python -m pytest -m scale tests/scale
 
-test-cuda: .venv/dev  ## the engine on a GPU: its own tests there, and the engine's others, compiled and not (5 minutes)
+test-cuda: .venv/dev  ## the engine's tests on a GPU, compiled and not (5 minutes)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m gpu tests/inference
 	TEST_DEVICE=cuda TEST_COMPILE=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(CUDA_TESTS) $(CPU_ONLY)
 	TEST_DEVICE=cuda $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(CUDA_TESTS) $(CPU_ONLY)
@@ -72,36 +73,43 @@ test-kernels: .venv/dev .triton  ## the GPU's kernels without a GPU: in Triton's
 	TRITON_INTERPRET=1 PYTHONPATH=.triton $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m gpu $(KERNEL_TESTS)
 	PYTHONPATH=.triton $(BIN)/python -m pytest -m gpu tests/inference/test_gpu_compiled.py
 
+##@ Measure
+
+bench-transport: .venv/dev  ## what sending a token to its client costs, compared with FastAPI and a thread hop per token
+	$(BIN)/python -m study.benchmarks.bench_transport
+
+bench-chat: .venv/dev  ## what a chat's stream costs, compared with /generate, through both doors
+	$(BIN)/python -m study.benchmarks.bench_chat
+
+bench-workers: .venv/dev  ## one process, and an engine process with 1, 2 and 4 workers: events per second, and /health
+	$(BIN)/python -m study.benchmarks.bench_workers
+
+bench-engine: .venv/dev  ## how fast the engine is through HTTP, on random weights in real shapes
+	$(BIN)/python -m study.benchmarks.bench_engine
+
 bench-cuda: .venv/dev  ## how fast the engine is on a GPU, compared with transformers' generate
 	$(BIN)/python -m study.benchmarks.bench_cuda --sampling --variants torch graphs kernels ahead
 
-test-vllm: .venv/dev .venv-vllm  ## the doors with the real vLLM behind them: same texts as our engine, aborts, kills (15 minutes)
-	$(BIN)/python -m pytest -m vllm tests/vllm
-
-bench-scale: .venv/dev .venv-ray  ## what Ray Serve costs, how it grows, what a kill does, and routers simulated: docs/scale.md
+bench-scale: .venv/dev .venv-ray  ## what Ray Serve costs, how it grows, what a kill does, and simulated routers; writes docs/scale.md
 	$(BIN)/python -m study.scale
 	$(BIN)/python -m study.routing
 
-conformance: .venv/dev  ## ask both doors whatever their OpenAPI document allows, and check every answer against it
-	$(BIN)/python -m study.conformance
+##@ Make again
 
-pictures: .venv/dev  ## take the README's pictures again
-	$(BIN)/python -m docs.images.take
-
-lesson-text: .venv/serve  ## run the lessons, and make docs/lesson.md from their docstrings and what they print
-	$(BIN)/python docs/make_lesson.py --run
-
-model: .venv/dev  ## make the bundled model again: corpus, tokenizer, training, examination; resumes where it was stopped
+model: .venv/dev  ## train the bundled model: corpus, tokenizer, training, evaluation; resumes where it was stopped
 	$(BIN)/python -m training.corpus
 	$(BIN)/python -m training.tokenizer
 	$(BIN)/python -m training.train
 	$(BIN)/python -m training.evaluate --card
 
-eval-model: .venv/dev  ## examine the bundled model on cases that its training never saw
+eval-model: .venv/dev  ## evaluate the bundled model on cases that its training never saw
 	$(BIN)/python -m training.evaluate
 
-soak: .venv/dev  ## ten minutes of everything at once, above what the server can do: a report of what held
-	$(BIN)/python -m study.soak --door $(DOOR)
+lesson-text: .venv/serve  ## run the lessons and write docs/lesson.md from their docstrings and output
+	$(BIN)/python docs/make_lesson.py --run
+
+pictures: .venv/dev  ## take the README's pictures again
+	$(BIN)/python -m docs.images.take
 
 clean:  ## remove the virtual environment and all caches
 	rm -rf .venv .triton .pytest_cache .mypy_cache .ruff_cache .hypothesis

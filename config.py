@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +27,9 @@ PREFIX = "ENGINE_"
 STARTUP_FAILURE = 3
 """The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
 BACKENDS = ("own", "vllm", "sglang", "openai")
-"""The engines there are to choose from; `backends/load.py` has a module for each."""
+"""The values of `backend`; `backends/load.py` has a module for each."""
 MOST_SECONDS = 1e9
-"""Three decades; a thread cannot wait for ten times as long, and says so only when it is to."""
+"""About 30 years. With ten times as much, waiting on a thread raises OverflowError, and only once the server runs."""
 LONGEST_SHOWN = 100
 """Characters of a wrong value that an error repeats."""
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
@@ -102,7 +102,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
-    """A list of what requests name, in small letters; what none of them could name is an error."""
+    """A parser of lists, in lower case. An entry that no request could match is an error."""
 
     def parse(text: str) -> tuple[str, ...]:
         for one in (names := _list(text.lower())):
@@ -114,7 +114,7 @@ def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    """API keys; what is wrong with them is told without them."""
+    """API keys. Errors do not repeat them."""
     keys = tuple(_lines_of(Path(text[1:]))) if text.startswith("@") else _list(text)
     if not all(key.isascii() and key.isprintable() for key in keys):
         raise ConfigError("expected keys of ASCII characters, since clients write others in different ways in a header")
@@ -165,8 +165,15 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
+def _hint(variable: str, known: Collection[str]) -> str:
+    """What to tell the user who has set an unknown variable: the one of nearly the same name, or else all of them."""
+    names = [one.removeprefix(PREFIX) for one in known]
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0.7)
+    return f"did you mean {PREFIX}{near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False, engine: bool = False) -> Any:
-    """A field of `Config`. With `engine`, it is for the engine, and a backend may have no use for it."""
+    """A field of `Config`. With `engine`, it is passed to the engine, and a backend may refuse it."""
     return field(default=default, repr=not secret, metadata={"parse": parse, "help": help, "engine": engine})
 
 
@@ -188,14 +195,14 @@ class Config:
     backend: str = _setting(
         "own",
         _one_of(*BACKENDS),
-        "the engine: own computes in this process, vllm in another; sglang and openai are servers that run already",
+        "the engine: own computes in this process, vllm in another; sglang and openai ask a server that runs already",
         engine=True,
     )
     backend_url: str | None = _setting(
-        None, _url, "where the engine's server is, as in http://127.0.0.1:30000, if it is one", engine=True
+        None, _url, "URL of the sglang or openai server, as in http://127.0.0.1:30000", engine=True
     )
     backend_key: str | None = _setting(
-        None, _text, "the key that the engine's server wants, if it wants one", secret=True, engine=True
+        None, _text, "API key of the sglang or openai server, if it wants one", secret=True, engine=True
     )
     device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", engine=True)
     dtype: str = _setting(
@@ -217,12 +224,12 @@ class Config:
     prefill_chunk: int | None = _setting(
         None,
         _whole(1),
-        "most prompt tokens prefilled per step while streams decode (up to 4x when few or none do); by default 128, "
-        "on a GPU 2048",
+        "most prompt tokens per step while streams decode (up to 4x when few or none do); by default 128, on a GPU "
+        "2048",
         engine=True,
     )
     compile: bool = _setting(
-        False, _switch, "1 compiles the model at the start: much shorter steps; needs a C++ compiler", engine=True
+        False, _switch, "compile the model at the start: much shorter steps; needs a C++ compiler", engine=True
     )
     compile_cache: str = _setting(
         "auto",
@@ -239,7 +246,7 @@ class Config:
     speculate: str | None = _setting(
         None,
         _one_of("ngram"),
-        "ngram guesses what a text repeats, in few streams and with compile: several tokens a step, and the same text",
+        "ngram guesses what a text repeats, with compile and few streams: several tokens per step, the same text",
         engine=True,
     )
     generation_config: str = _setting(
@@ -249,7 +256,7 @@ class Config:
         engine=True,
     )
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
-    stall: float = _setting(60.0, _seconds, "seconds that a client may leave an event unread before it is cut off")
+    stall: float = _setting(60.0, _seconds, "seconds that a client may read nothing before it is cut off")
     drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
     keep_alive: float = _setting(
         75.0, _seconds, "seconds that an idle connection is kept, longer than clients' pools keep theirs"
@@ -257,24 +264,24 @@ class Config:
     hosts: tuple[str, ...] = _setting(
         (),
         _matching(r"\*|[a-z0-9._-]+", "names without a scheme, port or path, as in models.example, or * for all"),
-        "names, with commas, by which clients may call it, besides localhost and addresses; * is all",
+        "host names, with commas, that requests may use besides localhost and IP addresses; * allows all",
     )
     api_keys: tuple[str, ...] = _setting(
-        (), _keys, "keys, with commas or @FILE with one a line, of which a request must bring one", secret=True
+        (), _keys, "keys, with commas, or @FILE with one a line; each request must then bring one", secret=True
     )
     allow_origins: tuple[str, ...] = _setting(
         (),
         _matching(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", "origins as in https://chat.example, or * for all"),
-        "origins, with commas, whose pages may ask from a browser; * is all",
+        "origins, with commas, whose pages may send requests from a browser (CORS); * allows all",
     )
     client_requests: int | None = _setting(
-        None, _whole(1), "requests at once from one key or address; one more is a 429"
+        None, _whole(1), "requests that one key or address may have open at once; one more gets a 429"
     )
     client_tokens: int | None = _setting(
-        None, _whole(1), "tokens, of prompts and answers, per minute for one key or address; then comes a 429"
+        None, _whole(1), "tokens of prompts and answers per minute for one key or address; above, requests get a 429"
     )
     head_limit: float = _setting(20.0, _seconds, "seconds that a request's head may take, from the connection on")
-    body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; then comes a 408")
+    body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; a slower one gets a 408")
     max_connections: int = _setting(4096, _whole(1), "connections at once; a request on one more gets a 503")
     step_limit: float = _setting(
         300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck", engine=True
@@ -282,10 +289,10 @@ class Config:
     on_failure: str = _setting(
         "exit",
         _one_of("exit", "stay"),
-        "exit ends the process with status 70 once the engine has failed for good, so that it is started again; "
-        "stay leaves it running, with /live and /health failing",
+        "exit ends the process once the engine has failed for good (status 70) or cannot be loaded (78), for a "
+        "supervisor to see; stay leaves it running, with /live and /health failing",
     )
-    log_format: str = _setting("text", _one_of("text", "json"), "text for people, json for programs: an object a line")
+    log_format: str = _setting("text", _one_of("text", "json"), "text for people, or json: one object per line")
     transcript: bool = _setting(
         False,
         _switch,
@@ -294,18 +301,18 @@ class Config:
 
     @property
     def of_engine(self) -> dict[str, Any]:
-        """The settings that are for the engine, by name."""
+        """The settings that are passed to the engine, by name."""
         return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.metadata["engine"]}
 
     @property
     def fingerprint(self) -> str:
-        """Says which engine with which weights has answered: as long as it stays, a seed gives the same tokens."""
+        """Names the engine and the weights that answer: while it stays the same, a seed gives the same tokens."""
         engine = (self.backend, self.backend_url, self.device, self.compile)
         weights = (self.model, self.dtype, self.quantize, self.generation_config)
         return f"token-by-token-{VERSION}-{hashlib.sha256(repr((engine, weights)).encode()).hexdigest()[:8]}"
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that `from_environment` makes these settings of."""
+        """The environment variables from which `from_environment` reads these settings."""
         made = {PREFIX + one.name.upper(): (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
         return {name: _as_text(value) for name, (value, default) in made.items() if value != default}
 
@@ -326,9 +333,7 @@ class Config:
                 links.append(variable)
                 continue
             if variable not in settings:
-                near = difflib.get_close_matches(variable, settings, n=1)
-                hint = f". Did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"{variable}: no such setting; expected one of {', '.join(sorted(settings))}{hint}")
+                raise ConfigError(f"{variable}: no such setting; {_hint(variable, settings)}")
             setting = settings[variable]
             try:
                 values[setting.name] = setting.metadata["parse"](text)
@@ -340,7 +345,7 @@ class Config:
 
     @classmethod
     def from_environment_or_exit(cls) -> "Config":
-        """The same for a program: a mistake in the environment ends it with one line, not with a traceback."""
+        """The same for a program: a mistake in the environment ends the program with one line, without a traceback."""
         try:
             return cls.from_environment()
         except ConfigError as error:

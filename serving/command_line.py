@@ -41,6 +41,7 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     forms.add_argument(
         "--workers", type=_count, help="serve with this many processes, over one engine in a process of its own"
     )
+    add_settings(parser)
     options = parser.parse_args(arguments)
     config = chosen_config(options)
     set_up_logging(config.log_format)
@@ -76,6 +77,7 @@ def main_wsgi(
     """Serve on the standard library's WSGI server, which answers one request at a time, `/health` too."""
     parser = _parser(description)
     parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
+    add_settings(parser)
     options = parser.parse_args(arguments)
     driver = sync_driver.Driver(chosen_config(options))
     base = ThreadingWSGIServer if options.threads else WSGIServer
@@ -101,14 +103,13 @@ def _shown(host: str) -> str:
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        usage="%(prog)s [--host HOST] [--port PORT] [--SETTING VALUE ...]",  # all of them would bury a mistake's line
+        usage="%(prog)s [--host HOST] [--port PORT] [--SETTING VALUE ...]",  # all settings would bury an error below
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
-    add_settings(parser)
     return parser
 
 

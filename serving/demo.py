@@ -1,4 +1,4 @@
-"""`--demo`: a few prompts in the terminal, each streamed, and then asked again unstreamed, to see the difference.
+"""`--demo`: a few prompts in the terminal, each answered as a stream and then as a whole, to see the difference.
 
 The door really serves, on a free port of this machine, and this program is its client: what you see is what a client
 sees, at the moment it arrives.
@@ -61,7 +61,7 @@ def _show_streamed(port: int, prompt: str) -> None:
 
 def _show_whole(port: int, prompt: str) -> None:
     began = time.perf_counter()
-    print(f"  {DIM}unstreamed{PLAIN}", end=" ", flush=True)
+    print(f"  {DIM}whole     {PLAIN}", end="", flush=True)
     with _post(port, {"prompt": prompt, "seed": 1}) as response:
         answer = json.load(response)
     seconds = time.perf_counter() - began

@@ -9,13 +9,14 @@ from config import PREFIX, Config, ConfigError
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings", "Each is also an environment variable, whose name is in parentheses.")
     for setting in dataclasses.fields(Config):
         flag = "--" + setting.name.replace("_", "-")
         help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()}{_default(setting)})"
         if isinstance(setting.default, bool):
-            parser.add_argument(flag, action="store_true", default=None, help=help)
+            group.add_argument(flag, action="store_true", default=None, help=help)
         else:
-            parser.add_argument(flag, type=_argument(setting.metadata["parse"]), help=help)
+            group.add_argument(flag, type=_argument(setting.metadata["parse"]), metavar="VALUE", help=help)
 
 
 def _default(setting: "dataclasses.Field[Any]") -> str:

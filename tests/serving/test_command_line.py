@@ -62,7 +62,7 @@ def health_of(process: Process) -> Any:
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({"ENGINE_MAX_STREAM": "4"}, "ENGINE_MAX_STREAM: no such setting; expected one of ENGINE_"),
+        ({"ENGINE_MAX_STREAM": "4"}, "ENGINE_MAX_STREAM: no such setting; did you mean ENGINE_MAX_STREAMS?"),
         ({"ENGINE_MAX_STREAMS": "many"}, "ENGINE_MAX_STREAMS: expected a whole number of at least 1, got 'many'"),
     ],
     ids=["unknown variable", "bad value"],
