@@ -1,8 +1,8 @@
-"""Keys and values in chunks: some tokens of a slot, in all layers, lie together.
+"""Keys and values in chunks: some tokens of a text, in all layers, lie together.
 
 Memory comes from the system in pages of 2 MiB, as it is written, and with small pages every step would be slower. So
 what a text takes must lie together: in rows for each layer and head, a single token would take a page of each of them.
-In chunks, memory follows the tokens that are used, up to the end of a page, and a copied beginning is one piece.
+In chunks, memory follows the tokens that are used, up to the end of a page, and texts that begin alike can share it.
 
 How a head's keys and values lie within a chunk is the decoder's business: see decoders/native/attention.hpp.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference.cache.chunk_table import ChunkTable
 from inference.cache.sizes import CHUNK, chunk_count, row_length
 from inference.cache.storage import Span, Stale, zeros
 from inference.scheduling.cache_manager import Retention
@@ -37,16 +38,11 @@ class Layers:
 class AcrossLayers:
     """What a storage in chunks does wherever its memory is.
 
-    `numbers` are [slots, chunks, layers, 2, …]: keys, then values, as the decoder has them.
+    `numbers` are [slots, chunks, layers, 2, …] or [chunks, layers, 2, …]: keys, then values, as the decoder has them.
     """
 
     def __init__(self, numbers: Tensor) -> None:
         self.numbers = numbers
-
-    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
-        """Copy whole chunks, with what the last one holds behind `length`."""
-        chunks = chunk_count(length)
-        self.numbers[target, :chunks] = self.numbers[source, :chunks]
 
     @property
     def bytes(self) -> int:
@@ -59,7 +55,7 @@ class AcrossLayers:
 
 
 class Chunks(AcrossLayers):
-    """Chunks on a CPU.
+    """Chunks on a CPU, [chunks, layers, 2, kv_heads, CHUNK, head_dim], and a table that says whose each one is.
 
     Args:
         are_paired: keys lie in blocks [head_dim / 2][PAIRED_KEYS][2], values in pairs [head_dim][2] of positions. Then
@@ -67,13 +63,15 @@ class Chunks(AcrossLayers):
     """
 
     def __init__(self, slots: int, context: int, layers: Layers, are_paired: bool) -> None:
-        shape = (chunk_count(row_length(context)), layers.count, 2, layers.kv_heads, CHUNK, layers.head_dim)
-        super().__init__(_slots_of_pages(slots, shape, layers.dtype))
+        self.table = ChunkTable(slots, chunk_count(row_length(context)))
+        shape = (slots * self.table.per_slot, layers.count, 2, layers.kv_heads, CHUNK, layers.head_dim)
+        super().__init__(_from_a_page_on(shape, layers.dtype))
         self.are_paired = are_paired
+        self._used: set[int] = set()  # chunks that hold what was written there at some time, and no longer only zeros
 
     def address(self, layer: int, kind: int) -> int:
-        """Where a layer's keys or values begin in the first slot's first chunk."""
-        return self.numbers[0, 0, layer, kind].data_ptr()
+        """Where a layer's keys or values begin in the first chunk."""
+        return self.numbers[0, layer, kind].data_ptr()
 
     def clear(self, stale: Iterable[Stale]) -> None:
         """Clear values that no running request wrote, and that attention multiplies with weights of zero."""
@@ -82,38 +80,57 @@ class Chunks(AcrossLayers):
         for left in stale:
             # If a pair begins before, its other half is written by the next step.
             first, last = left.first + left.first % 2, left.last + left.last % 2
-            for chunk in range(first // CHUNK, chunk_count(last)):
-                start = chunk * CHUNK
-                self.numbers[left.slot, chunk, :, VALUES, :, max(first - start, 0) : last - start] = 0
+            for start, number in self._chunks(left.slot, first, last):
+                self.numbers[number, :, VALUES, :, max(first - start, 0) : last - start] = 0
 
-    def reserve(self, slot: int, length: int) -> None:
-        """Memory comes when it is written."""
+    def reserve(self, slot: int, first: int, last: int) -> None:
+        """Give a slot chunks of its own for these positions, and take away those behind them."""
+        self.table.truncate(slot, chunk_count(last))
+        for start, number in self._chunks(slot, first, last):
+            if self.table.is_shared(slot, start // CHUNK):
+                own = self._emptied(self.table.replace(slot, start // CHUNK))
+                if start < first:
+                    self.numbers[own] = self.numbers[number]
+        while self.table.count(slot) < chunk_count(last):
+            self._emptied(self.table.append(slot))
 
     def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
-        """Copy whole chunks, then clear the rest of the last one."""
-        super().copy(source, target, length, written)
-        copied = min(written[source], chunk_count(length) * CHUNK)
-        self.clear([Stale(target, length, max(written[target], copied))])
+        """Share the chunks that the beginning fills, and copy the one that it ends in."""
+        end = length // CHUNK * CHUNK
+        self.table.share(source, target, end // CHUNK)
+        for _, number in self._chunks(source, end, length):
+            self.numbers[self._emptied(self.table.append(target))] = self.numbers[number]
+            self.clear([Stale(target, length, end + CHUNK)])
 
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         return [bool(self._keys(*span).isfinite().all()) for span in spans]
 
+    def _chunks(self, slot: int, first: int, last: int) -> list[tuple[int, int]]:
+        """The first position of each chunk that a slot has for these positions, and the chunk's number."""
+        places = range(first // CHUNK, min(chunk_count(last), self.table.count(slot)))
+        return [(place * CHUNK, self.table.chunk(slot, place)) for place in places]
+
+    def _emptied(self, number: int) -> int:
+        """A chunk, after what another request left there has been cleared."""
+        if number in self._used and self.are_paired:
+            self.numbers[number, :, VALUES] = 0
+        self._used.add(number)
+        return number
+
     def _keys(self, slot: int, first: int, last: int) -> Tensor:
         """The last layer's keys: [kv_heads, last - first, head_dim]."""
-        chunk, end = first // CHUNK, chunk_count(last)
-        keys = self.numbers[slot, chunk:end, -1, KEYS]  # [chunks, kv_heads, CHUNK, head_dim]
-        chunks, kv_heads, _, head_dim = keys.shape
+        keys = self.numbers[[number for _, number in self._chunks(slot, first, last)], -1, KEYS]
+        chunks, kv_heads, _, head_dim = keys.shape  # [chunks, kv_heads, CHUNK, head_dim]
         if self.are_paired:
             blocks = keys.reshape(chunks, kv_heads, -1, head_dim // 2, PAIRED_KEYS, 2)
             keys = blocks.transpose(-3, -2).reshape(chunks, kv_heads, CHUNK, head_dim)
-        start = chunk * CHUNK
-        return keys.transpose(0, 1).reshape(kv_heads, -1, head_dim)[:, first - start : last - start]
+        start = first // CHUNK * CHUNK
+        return keys.transpose(0, 1).reshape(kv_heads, chunks * CHUNK, head_dim)[:, first - start : last - start]
 
 
-def _slots_of_pages(slots: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Zeros [slots, *shape]. Each slot begins with a page, so that its first tokens take no part of two."""
+def _from_a_page_on(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros that begin with a page, so that the first chunk takes no part of another one."""
     size, page = math.prod(shape), PAGE // dtype.itemsize
-    stride = -(-size // page) * page
-    numbers = zeros((slots * stride + page,), dtype, torch.device("cpu"))
+    numbers = zeros((size + page,), dtype, torch.device("cpu"))
     first = -numbers.data_ptr() % PAGE // dtype.itemsize
-    return numbers[first : first + slots * stride].view(slots, stride)[:, :size].view(slots, *shape)
+    return numbers[first : first + size].view(*shape)

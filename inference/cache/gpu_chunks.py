@@ -33,9 +33,15 @@ class GpuChunks(AcrossLayers):
         """A layer's keys and values, [slots, chunks, CHUNK, kv_heads, head_dim] each."""
         return self.numbers[:, :, number, KEYS], self.numbers[:, :, number, VALUES]
 
-    def reserve(self, slot: int, length: int) -> None:
-        first = slot * self._slot_bytes
-        self._memory.back(first, first + chunk_count(length) * self._chunk_bytes)
+    def reserve(self, slot: int, first: int, last: int) -> None:
+        begin = slot * self._slot_bytes
+        self._memory.back(begin, begin + chunk_count(last) * self._chunk_bytes)
+
+    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
+        """Copy whole chunks, with what the last one holds behind `length`."""
+        self.reserve(target, 0, length)
+        chunks = chunk_count(length)
+        self.numbers[target, :chunks] = self.numbers[source, :chunks]
 
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         if not spans:

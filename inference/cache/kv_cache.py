@@ -38,7 +38,7 @@ class KVCache:
         Returns:
             What another request has left behind them, if any.
         """
-        self.storage.reserve(slot, last)
+        self.storage.reserve(slot, first, last)
         written, self._written[slot] = self._written[slot], last
         return Stale(slot, first, written) if first < written else None
 
@@ -48,7 +48,6 @@ class KVCache:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make a slot hold the first `length` positions of another one, and nothing else."""
-        self.storage.reserve(target, length)
         self.storage.copy(source, target, length, self._written)
         self._written[target] = length
 

@@ -122,7 +122,7 @@ class Rows:
         keys = slots * row_length + columns
         return torch.cat([keys, keys + self._slots * row_length])
 
-    def reserve(self, slot: int, length: int) -> None:
+    def reserve(self, slot: int, first: int, last: int) -> None:
         """Memory comes when it is written."""
 
     def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:

@@ -33,8 +33,8 @@ class Stale:
 class Storage(Protocol):
     """Keys and values of every layer, slot by slot."""
 
-    def reserve(self, slot: int, length: int) -> None:
-        """See to it that a slot has memory for its first `length` positions, where the system does not do so itself.
+    def reserve(self, slot: int, first: int, last: int) -> None:
+        """See to it that positions `first` to `last` of a slot can be written, which end its text.
 
         Raises:
             torch.OutOfMemoryError: there is not enough left.

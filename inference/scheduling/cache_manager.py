@@ -3,7 +3,7 @@
 A free slot keeps the keys and values of its last sequence until another one overwrites them. That is the prefix
 cache: a new sequence takes the slot that holds the longest beginning of its prompt, and prefills only the rest, so a
 chat's next turn starts after all the turns before. Where another slot, free or running, holds or is going to hold a
-longer beginning, that is copied: a copy costs a small part of what computing does.
+longer beginning, that is copied, or shared if the cache can do that: either costs a small part of what computing does.
 
 What is evicted when: a new sequence overwrites what its slot held beyond the common beginning. That is the free slot
 with the longest common beginning minus what is lost, and the least recently used one among equals. A running slot is

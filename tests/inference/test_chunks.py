@@ -65,8 +65,12 @@ def test_a_short_text_takes_a_few_chunks_of_memory_and_not_a_slots_row(
     write(decoder, cache, 4, 2 * CHUNK + 1)
     assert 3 * in_chunk <= resident_in(cache.storage) - before <= 4 * in_chunk + 8 * MIB < row / 2
     before = resident_in(cache.storage)
-    cache.copy(4, 6, CHUNK + 5)
-    assert 0 < resident_in(cache.storage) - before <= 2 * in_chunk + 4 * MIB
+    cache.copy(4, 6, 2 * CHUNK + 1)
+    assert 0 < resident_in(cache.storage) - before <= in_chunk + 4 * MIB, "two of the three are shared"
+    before = resident_in(cache.storage)
+    write(decoder, cache, 6, 1)
+    write(decoder, cache, 7, CHUNK)
+    assert resident_in(cache.storage) - before <= 4 * MIB, "it has the chunk that the other one gave back"
     before = resident_in(cache.storage)
     assert cache.are_finite([(7, 0, CONTEXT)]) == [True]
     assert resident_in(cache.storage) - before <= 4 * MIB, "what is looked at takes none"
@@ -75,48 +79,102 @@ def test_a_short_text_takes_a_few_chunks_of_memory_and_not_a_slots_row(
 # --- By themselves ---------------------------------------------------------------------------------------------------
 
 LAYERS, KV_HEADS, HEAD_DIM = 2, 3, 4
+CHUNKS = 3  # of a slot
 
 
 @pytest.fixture(params=[True, False])
 def storage(request: pytest.FixtureRequest) -> Chunks:
     chunks = Chunks(3, 2 * CHUNK, Layers(LAYERS, KV_HEADS, HEAD_DIM, torch.float32), are_paired=request.param)
-    assert chunks.numbers.shape[1] == row_length(2 * CHUNK) // CHUNK == 3
+    assert chunks.table.per_slot == row_length(2 * CHUNK) // CHUNK == CHUNKS
     return chunks
+
+
+def fill(storage: Chunks, slot: int, length: int, number: float) -> None:
+    """Let a slot hold a text, with this number wherever its chunks have room for one."""
+    storage.reserve(slot, 0, length)
+    for place in range(storage.table.count(slot)):
+        storage.numbers[storage.table.chunk(slot, place)] = number
+
+
+def read(storage: Chunks, slot: int, kind: int) -> torch.Tensor:
+    """A slot's keys or values, [layers, kv_heads, positions, head_dim]; paired ones are not in order within a block."""
+    places = [storage.table.chunk(slot, place) for place in range(storage.table.count(slot))]
+    return storage.numbers[places, :, kind].movedim(0, 2).flatten(2, 3)
 
 
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
 def test_a_copy_holds_the_beginning_and_no_value_behind_it_is_anothers(storage: Chunks, length: int) -> None:
-    storage.numbers[0] = torch.arange(storage.numbers[0].numel()).view_as(storage.numbers[0])
-    storage.numbers[1] = float("nan")
-    storage.copy(0, 1, length, written=[2 * CHUNK, 2 * CHUNK + 7, 0])
-    found, source = (storage.numbers[slot].movedim(0, 3).flatten(3, 4) for slot in (1, 0))  # positions in a row
-    # [layers, 2, kv_heads, positions, head_dim]; keys, if they are paired, in blocks.
+    fill(storage, 0, 2 * CHUNK + 7, 0)
+    for kind in (KEYS, VALUES):
+        for place in range(CHUNKS):
+            numbers = storage.numbers[storage.table.chunk(0, place), :, kind]
+            numbers[:] = torch.rand(numbers.shape)
+    fill(storage, 1, 2 * CHUNK + 7, float("nan"))
+    fill(storage, 2, 1, 2)
+    storage.copy(0, 1, length, written=[2 * CHUNK + 7, 2 * CHUNK + 7, 1])
     whole = length // PAIRED_KEYS * PAIRED_KEYS
-    assert torch.equal(found[:, KEYS, :, :whole], source[:, KEYS, :, :whole])
+    assert torch.equal(read(storage, 1, KEYS)[:, :, :whole], read(storage, 0, KEYS)[:, :, :whole])
     whole = length // 2 * 2
-    assert torch.equal(found[:, VALUES, :, :whole], source[:, VALUES, :, :whole])
+    assert torch.equal(read(storage, 1, VALUES)[:, :, :whole], read(storage, 0, VALUES)[:, :, :whole])
+    storage.reserve(1, length, 2 * CHUNK + 7)
     if storage.are_paired:
-        behind = found[:, VALUES, :, length + length % 2 : 2 * CHUNK + 7]
-        assert not behind.any()
-    assert not storage.numbers[2].any(), "the other slot is another slot"
+        assert not read(storage, 1, VALUES)[:, :, length + length % 2 :].any()
+    assert (read(storage, 2, VALUES) == 2).all(), "the other slot is another slot"
+
+
+def test_texts_share_the_chunks_that_their_common_beginning_fills(storage: Chunks) -> None:
+    fill(storage, 0, 2 * CHUNK + 7, 1)
+    storage.copy(0, 1, 2 * CHUNK + 5, written=[2 * CHUNK + 7, 0, 0])
+    chunks = [[storage.table.chunk(slot, place) for place in range(CHUNKS)] for slot in (0, 1)]
+    assert chunks[0][:2] == chunks[1][:2]
+    assert chunks[0][2] != chunks[1][2]
+
+
+@pytest.mark.parametrize("first", [0, 5, CHUNK, CHUNK + 5])
+@pytest.mark.parametrize("writer", [0, 1])
+def test_what_is_written_to_a_slot_is_not_in_those_that_share_its_beginning(
+    storage: Chunks, first: int, writer: int
+) -> None:
+    fill(storage, 0, 2 * CHUNK, 1)
+    storage.copy(0, 1, 2 * CHUNK, written=[2 * CHUNK, 0, 0])
+    storage.reserve(writer, first, 2 * CHUNK)
+    assert read(storage, writer, KEYS)[:, :, :first].all(), "what comes before is kept"
+    for place in range(first // CHUNK, 2):
+        storage.numbers[storage.table.chunk(writer, place)] = 5
+    for kind in (KEYS, VALUES):
+        assert (read(storage, 1 - writer, kind) == 1).all()
+
+
+def test_a_shorter_text_gives_chunks_back_and_the_next_one_finds_no_values_in_them(storage: Chunks) -> None:
+    fill(storage, 0, 2 * CHUNK, float("nan"))
+    given = storage.table.chunk(0, 1)
+    storage.reserve(0, 3, CHUNK)
+    storage.reserve(1, 0, CHUNK)
+    assert storage.table.chunk(1, 0) == given, "memory that is there already is used first"
+    if storage.are_paired:
+        assert not read(storage, 1, VALUES).any()
 
 
 def test_what_is_stale_is_cleared_across_chunks_and_nothing_else(storage: Chunks) -> None:
-    storage.numbers.fill_(1)
+    for slot in range(3):
+        fill(storage, slot, 2 * CHUNK + 7, 1)
     storage.clear([Stale(1, CHUNK - 2, 2 * CHUNK + 4)])
-    values = storage.numbers[1, :, :, VALUES].movedim(0, 2).flatten(2, 3)  # [layers, kv_heads, positions, head_dim]
+    values = read(storage, 1, VALUES)
     if storage.are_paired:
         assert not values[:, :, CHUNK - 2 : 2 * CHUNK + 4].any()
     assert values[:, :, : CHUNK - 2].all()
     assert values[:, :, 2 * CHUNK + 4 :].all()
-    assert storage.numbers[1, :, :, KEYS].all(), "keys behind a text are never used"
-    assert storage.numbers[[0, 2]].all()
+    assert read(storage, 1, KEYS).all(), "keys behind a text are never used"
+    assert read(storage, 0, VALUES).all()
+    assert read(storage, 2, VALUES).all()
 
 
 def test_a_key_that_is_no_number_is_found_at_its_position_alone(storage: Chunks) -> None:
+    for slot in (0, 1):
+        fill(storage, slot, 2 * CHUNK, 0)
     position = CHUNK + 21
     block, place = position % CHUNK // PAIRED_KEYS, position % PAIRED_KEYS
-    keys = storage.numbers[1, 1, -1, KEYS, 2]  # [CHUNK, head_dim]
+    keys = storage.numbers[storage.table.chunk(1, 1), -1, KEYS, 2]  # [CHUNK, head_dim]
     if storage.are_paired:
         keys.view(-1, HEAD_DIM // 2, PAIRED_KEYS, 2)[block, 1, place, 0] = float("inf")
     else:
@@ -128,4 +186,4 @@ def test_a_key_that_is_no_number_is_found_at_its_position_alone(storage: Chunks)
 
 def test_no_chunk_forgets(storage: Chunks) -> None:
     assert storage.retention == Retention()
-    assert storage.bytes == 3 * 3 * CHUNK * LAYERS * 2 * KV_HEADS * HEAD_DIM * 4
+    assert storage.bytes == 3 * CHUNKS * CHUNK * LAYERS * 2 * KV_HEADS * HEAD_DIM * 4

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from inference.cache.batch import Piece, lay_out
-from inference.cache.chunks import VALUES, Chunks
+from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks
 from inference.cache.kv_cache import KVCache
 from inference.cache.sizes import CHUNK
 from inference.decoders.native.decoder import NativeDecoder
@@ -109,6 +109,17 @@ def chunks_of(cache: KVCache) -> Chunks:
     return cache.storage
 
 
+def spoil(cache: KVCache, slot: int, first: int = 0) -> None:
+    """Let a slot hold a text that is no number from `first` on."""
+    cache.take(slot, first, CONTEXT)
+    storage = chunks_of(cache)
+    for place in range(storage.table.count(slot)):
+        numbers = storage.numbers[storage.table.chunk(slot, place)]  # [layers, 2, kv_heads, CHUNK, head_dim]
+        for kind, together in ((KEYS, PAIRED_KEYS), (VALUES, 2)):
+            whole = -(-first // together) * together
+            numbers[:, kind, :, max(whole - place * CHUNK, 0) :] = float("nan")
+
+
 def compile_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the compiler use a kind's instructions, where processors differ in that."""
     if platform.machine() == "x86_64":
@@ -148,8 +159,7 @@ def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
 ) -> None:
     compile_for(name, monkeypatch)
     expected, (_, cache), slot = logits_alone(name), decoder_of(name), 3
-    chunks_of(cache).numbers[slot] = float("nan")
-    cache.take(slot, 0, CONTEXT)
+    spoil(cache, slot)
     assert cache.are_finite([(slot, 0, 1), (slot, len(TEXT), CONTEXT), (0, 0, len(TEXT))]) == [False, False, True]
     assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [31, 1]), []), expected)
     pieces = [(slot, 0, len(TEXT)), (slot, len(TEXT) - 1, len(TEXT)), (slot, len(TEXT), len(TEXT) + 1)]
@@ -164,13 +174,43 @@ def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_numb
     expected, (_, cache) = logits_alone(name), decoder_of(name)
     source, target, length = 5, 6, 34
     logits_among(name, source, 0, [length], [])
-    for slot, first in ((source, length), (target, 0)):
-        values = chunks_of(cache).numbers[slot, :, :, VALUES]  # [chunks, layers, kv_heads, CHUNK, head_dim]
-        values[0, :, :, first:] = float("nan")
-        values[1:] = float("nan")
-        cache.take(slot, first, CONTEXT)
+    spoil(cache, source, length)
+    spoil(cache, target)
     cache.copy(source, target, length)
     assert torch.equal(logits_among(name, target, length, cut(len(TEXT) - length, [1, 1, 9]), []), expected[length:])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_chunk_that_another_slot_gave_back_changes_no_bit_even_if_it_is_no_number(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_for(name, monkeypatch)
+    expected, (_, cache), giver, taker = logits_alone(name), decoder_of(name), 8, 9
+    cache.take(taker, 0, 1)
+    spoil(cache, giver)
+    given = chunks_of(cache).table.chunk(giver, 1)
+    cache.take(giver, 0, 1)
+    assert torch.equal(logits_among(name, taker, 0, cut(len(TEXT), [CHUNK + 1, 1]), []), expected)
+    assert chunks_of(cache).table.chunk(taker, 1) == given
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_new_text_in_a_slot_changes_no_bit_of_the_texts_that_share_its_beginning(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_for(name, monkeypatch)
+    expected, (_, cache), source, targets = logits_alone(name), decoder_of(name), 10, (11, 12)
+    logits_among(name, source, 0, [len(TEXT)], [])
+    for target in targets:
+        cache.copy(source, target, CHUNK + 3)
+    assert len({chunks_of(cache).table.chunk(slot, 0) for slot in (source, *targets)}) == 1, (
+        "there is one for all three"
+    )
+    kept = 40
+    assert torch.equal(logits_among(name, source, kept, cut(len(TEXT) - kept, [7]), []), expected[kept:])
+    spoil(cache, targets[0])
+    rest = cut(len(TEXT) - CHUNK - 3, [2])
+    assert torch.equal(logits_among(name, targets[1], CHUNK + 3, rest, []), expected[CHUNK + 3 :])
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -3,8 +3,9 @@
 // A task is one key/value head and up to TOKENS neighbouring tokens of one slot: QUERIES queries over the same keys.
 // There are two ways, by the instructions at hand; `attend` chooses.
 //
-// The cache lies in chunks, each of CHUNK positions of a slot in all layers, so that memory, which comes in large
-// pages, follows the tokens that are used: [slot][chunk][layer][keys, values][kv_head][CHUNK positions][HEAD_DIM].
+// The cache lies in chunks, each of CHUNK positions of a text in all layers, so that memory, which comes in large pages,
+// follows the tokens that are used: [chunk][layer][keys, values][kv_head][CHUNK positions][HEAD_DIM]. A table says which
+// chunks a slot's text lies in.
 //
 // Defined by the compiler's command line: HEAD_DIM, CHUNK, and GROUP, the query heads that share one key/value head.
 
@@ -26,20 +27,24 @@ static_assert(CHUNK % KEYS == 0 && (CHUNK & (CHUNK - 1)) == 0, "blocks of 16, 32
 
 // The keys or the values of one head in a slot.
 struct Head {
-    Weight *first;
+    Weight *first;          // the head in the cache's first chunk
+    const int64_t *chunks;  // the slot's
     int64_t chunk_stride;
 
     Head(const Model &model, Weight *of_layer, int64_t slot, int64_t kv_head)
-        : first(of_layer + slot * model.slot_stride + kv_head * CHUNK * HEAD_DIM), chunk_stride(model.chunk_stride) {}
+        : first(of_layer + kv_head * CHUNK * HEAD_DIM), chunks(model.chunks + slot * model.slot_chunks),
+          chunk_stride(model.chunk_stride) {}
     // A position, or a block of some that begins there.
-    Weight *at(int64_t position) const { return first + position / CHUNK * chunk_stride + position % CHUNK * HEAD_DIM; }
+    Weight *at(int64_t position) const {
+        return first + chunks[position / CHUNK] * chunk_stride + position % CHUNK * HEAD_DIM;
+    }
     // How far it is from a position of a text of this length to what is read CHUNKS_AHEAD later: of this head, or of
     // the one that is read next. A processor foresees what is read within a chunk, but not where the next one lies.
     int64_t later(int64_t position, int64_t length, const Head *next) const {
-        const int64_t ahead = position + CHUNKS_AHEAD * CHUNK, chunks = (length + CHUNK - 1) / CHUNK;
-        if (ahead < length) return CHUNKS_AHEAD * chunk_stride;
+        const int64_t ahead = position + CHUNKS_AHEAD * CHUNK, count = (length + CHUNK - 1) / CHUNK;
+        if (ahead < length) return at(ahead) - at(position);
         if (!next) return 0;
-        const int64_t beyond = ahead / CHUNK - chunks, chunk = beyond < chunks ? beyond : chunks - 1;
+        const int64_t beyond = ahead / CHUNK - count, chunk = beyond < count ? beyond : count - 1;
         return next->at(chunk * CHUNK + position % CHUNK) - at(position);
     }
 };

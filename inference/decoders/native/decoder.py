@@ -85,8 +85,9 @@ class NativeDecoder:
             vocabulary=vocabulary,
             kv_heads=sizes.kv_heads,
             context=cache.row_length,
-            slot_stride=self._chunks.numbers.stride(0),
-            chunk_stride=self._chunks.numbers.stride(1),
+            chunks=self._chunks.table.address,
+            slot_chunks=self._chunks.table.per_slot,
+            chunk_stride=self._chunks.numbers.stride(0),
             epsilon=sizes.epsilon,
             scale=sizes.scale,
         )

@@ -26,7 +26,8 @@ class Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("embedding_row_size", "embedding_format")),
         *((name, ctypes.c_void_p) for name in ("final_norm", "cosines", "sines")),
         *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context")),
-        *((name, ctypes.c_int64) for name in ("slot_stride", "chunk_stride")),
+        ("chunks", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("slot_chunks", "chunk_stride")),
         ("epsilon", ctypes.c_double),
         ("scale", ctypes.c_double),
     )
