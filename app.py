@@ -128,7 +128,7 @@ class NoResponse(Response):
 
 
 def respond(request: Request, answer: contract.Answer) -> Response:
-    answer = answer.named(request_id(request))
+    answer = answer.with_request_id(request_id(request))
     body = b"" if request.method == "HEAD" else answer.body
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     return WholeResponse(body, answer.status, headers, answer.media_type)

@@ -29,7 +29,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = Callable[[Driver, Scope, Receive, Send], Awaitable[None]]
 
 
-class ClientLeft(Exception):
+class ClientDisconnect(Exception):
     """The client left before it had sent its whole request."""
 
 
@@ -86,7 +86,7 @@ async def read_body(receive: Receive) -> bytes:
     while more_body:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > contract.MAX_BODY_BYTES:
             raise contract.body_too_large()
@@ -114,7 +114,7 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """One message for the headers, one for the whole body."""
-    answer = answer.named(request_id(scope))
+    answer = answer.with_request_id(request_id(scope))
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if scope["method"] == "HEAD" else answer.body
     with suppress(OSError):
@@ -166,7 +166,7 @@ async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> No
             await respond(scope, send, contract.no_such_method(path, methods))
         else:
             await methods[scope["method"]](driver, scope, receive, send)
-    except ClientLeft:
+    except ClientDisconnect:
         pass
     except contract.REFUSALS as error:
         await respond(scope, send, contract.refusal(path, error))

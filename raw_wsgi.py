@@ -35,7 +35,7 @@ MOST_DIGITS = 18
 """Of a Content-Length: Python makes no number of some thousands."""
 
 
-class ClientLeft(Exception):
+class ClientDisconnect(Exception):
     """The client left before it had sent its whole request."""
 
 
@@ -97,11 +97,11 @@ def read_body(environ: WSGIEnvironment) -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(length)
     except OSError:
-        raise ClientLeft from None
+        raise ClientDisconnect from None
     if len(body) > contract.MAX_BODY_BYTES:
         raise contract.body_too_large()
     if is_announced and len(body) < length:
-        raise ClientLeft
+        raise ClientDisconnect
     return body
 
 
@@ -140,7 +140,7 @@ class EventStream:
 
 def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: contract.Answer) -> Iterable[bytes]:
     """One block for the whole body."""
-    answer = answer.named(request_id(environ))
+    answer = answer.with_request_id(request_id(environ))
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
     start(environ, start_response, answer.status, answer.media_type, headers)
@@ -188,7 +188,7 @@ def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
         if environ["REQUEST_METHOD"] not in methods:
             return respond(environ, start_response, contract.no_such_method(path, methods))
         return methods[environ["REQUEST_METHOD"]](driver, environ, start_response)
-    except ClientLeft:
+    except ClientDisconnect:
         # There is no reader left, but WSGI knows no other way to end a request than to answer it.
         return respond(
             environ, start_response, contract.refusal(path, contract.Refusal(400, "The body ended too soon"))

@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from backends.channel import Channel
 from backends.host_requests import Requests
-from backends.host_worker import Worker, there
-from backends.sparing import SparingLog
+from backends.host_worker import Worker, to_worker_id
+from backends.throttled_log import ThrottledLog
 from backends.wire import (
     PROTOCOL,
     Events,
@@ -56,7 +56,7 @@ class EngineHost:
         self._workers: dict[int, Worker] = {}
         self._last_number = 0
         self._departed = Tally()
-        self._refusals = SparingLog(log.error)  # a worker that is refused tries again twice a second
+        self._refusals = ThrottledLog(log.error)  # a worker that is refused tries again twice a second
         self._is_ending = False
         self.failure: str | None = None
         self.has_failed = asyncio.Event()
@@ -199,7 +199,7 @@ class EngineHost:
             worker = self._requests.open.get(sequence_id)
             if worker is None:
                 continue  # aborted
-            by_worker[worker].append((there(sequence_id), event))
+            by_worker[worker].append((to_worker_id(sequence_id), event))
             if isinstance(event, Finished | Failed):
                 self._requests.end(sequence_id)
         for worker, its_events in by_worker.items():
@@ -216,7 +216,7 @@ class EngineHost:
                 return
             ((sequence_id, event),) = events
             log.exception("An event could not be sent")
-            self._requests.abort([worker.here(sequence_id)])
+            self._requests.abort([worker.to_engine_id(sequence_id)])
             worker.channel.send(Events([(sequence_id, Failed(str(error), "engine_error", event.index))]))
 
     def _on_outage(self, reason: str | None) -> None:

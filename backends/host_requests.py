@@ -98,7 +98,7 @@ class Requests:
             case Submit():
                 self._begin_submit(worker, message, number)
             case Abort():
-                self._on_abort(worker.here(message.sequence_id))
+                self._on_abort(worker.to_engine_id(message.sequence_id))
             case Tokenize():
                 self._begin(worker, number, self._tokenize(message))
             case Detokenize():
@@ -130,7 +130,7 @@ class Requests:
 
     def _new_ids(self, worker: Worker, requests: Sequence[GenerationRequest]) -> list[SequenceId]:
         """The numbers, here, of sequences that begin. Raises ValueError for one that is too large, or in use."""
-        ids = [worker.here(request.sequence_id) for request in requests]
+        ids = [worker.to_engine_id(request.sequence_id) for request in requests]
         if len(set(ids)) < len(ids) or any(one in self.open or one in self._submitting for one in ids):
             raise ValueError("expected numbers that no other sequence has")
         return ids

@@ -7,7 +7,7 @@ from interface.engine import Tally
 from interface.requests import SequenceId
 
 SHIFT = 48
-"""Bits of a sequence's number that are its worker's own."""
+"""Bits for the number that the worker gave a sequence; the bits above hold the worker's own number."""
 OWN = (1 << SHIFT) - 1
 
 
@@ -20,15 +20,19 @@ class Worker:
         self.is_welcome = False
         self.tally = Tally()
         self.tasks: set[asyncio.Task[None]] = set()
-        """Those that answer its requests."""
+        """The tasks that answer its requests."""
 
-    def here(self, sequence_id: SequenceId) -> SequenceId:
-        """The number, here, of a sequence that has this one there. Raises ValueError for one that is too large."""
+    def to_engine_id(self, sequence_id: SequenceId) -> SequenceId:
+        """The engine's number for a sequence that this worker calls `sequence_id`.
+
+        Raises:
+            ValueError: the worker's number is too large.
+        """
         if not 0 <= sequence_id <= OWN:
             raise ValueError(f"expected a sequence's number from 0 to {OWN}, got {sequence_id}")
         return self.number << SHIFT | sequence_id
 
 
-def there(sequence_id: SequenceId) -> SequenceId:
-    """The number that its worker has given to a sequence."""
+def to_worker_id(sequence_id: SequenceId) -> SequenceId:
+    """The worker's number for a sequence that the engine calls `sequence_id`."""
     return sequence_id & OWN

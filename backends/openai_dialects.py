@@ -14,7 +14,7 @@ from typing import Any
 from interface.errors import UnsupportedFeature
 from interface.requests import GenerationRequest, Grammar, SamplingParams
 
-OF_OPENAI = {
+OPENAI_FIELDS = {
     name: name
     for name in (
         "temperature",
@@ -27,8 +27,8 @@ OF_OPENAI = {
         "logprobs",
     )
 }
-SHARED = {name: name for name in ("top_k", "min_p", "ignore_eos")}
-OF_PYTHON = {
+COMMON_FIELDS = {name: name for name in ("top_k", "min_p", "ignore_eos")}
+PYTHON_FIELDS = {
     name: name
     for name in (
         "min_tokens",
@@ -38,7 +38,7 @@ OF_PYTHON = {
         "skip_special_tokens",
     )
 }
-"""What vLLM, SGLang and our own doors have, and call the same but for one."""
+"""Fields of vLLM, SGLang and our own doors. SGLang has another name for one of them."""
 DEFAULTS = SamplingParams()
 
 
@@ -48,15 +48,15 @@ class Dialect:
 
     name: str
     fields: Mapping[str, str]
-    """Sampling parameters that it knows, and what it calls them."""
+    """The sampling parameters that it has, by our names, and its names for them."""
     grammars: Mapping[str, Callable[[str], dict[str, Any]]]
-    """What its body says for each kind of grammar."""
+    """For each kind of grammar, what makes the body's fields out of a source."""
     extras: Mapping[str, Any]
-    """What every body says besides."""
+    """Fields of every body."""
     tokenizer: str | None = None
-    """How its `/tokenize` is asked: "llama.cpp" or "vllm"; None if there is none."""
+    """Whose `/tokenize` it has: "llama.cpp" or "vllm"; None if it has none."""
     no_top_k: int = 0
-    """The `top_k` that is off."""
+    """The value of `top_k` that means no limit."""
 
     def body_of(self, request: GenerationRequest) -> dict[str, Any]:
         """A request's parameters, without prompt, model and limit.
@@ -93,17 +93,17 @@ def _structured(kind: str, read: Callable[[str], Any] = str) -> Callable[[str], 
     return lambda source: {"structured_outputs": {kind: read(source)}}
 
 
-PLAIN = Dialect("of a kind that is not known here", OF_OPENAI, {}, {})
+PLAIN = Dialect("of a kind that is not known here", OPENAI_FIELDS, {}, {})
 LLAMA_CPP = Dialect(
     "llama.cpp",
-    OF_OPENAI | SHARED | {"repetition_penalty": "repeat_penalty"},
+    OPENAI_FIELDS | COMMON_FIELDS | {"repetition_penalty": "repeat_penalty"},
     {"json_schema": lambda source: {"json_schema": json.loads(source)}},
     {"cache_prompt": True},
     tokenizer="llama.cpp",
 )
 VLLM = Dialect(
     "vLLM",
-    OF_OPENAI | SHARED | OF_PYTHON,
+    OPENAI_FIELDS | COMMON_FIELDS | PYTHON_FIELDS,
     {
         "json_schema": _structured("json", json.loads),
         "regex": _structured("regex"),
@@ -115,7 +115,7 @@ VLLM = Dialect(
 )
 SGLANG = Dialect(
     "SGLang",
-    OF_OPENAI | SHARED | OF_PYTHON | {"include_stop_str_in_output": "no_stop_trim"},
+    OPENAI_FIELDS | COMMON_FIELDS | PYTHON_FIELDS | {"include_stop_str_in_output": "no_stop_trim"},
     {
         "json_schema": lambda source: {"json_schema": source},
         "regex": lambda source: {"regex": source},
@@ -124,4 +124,4 @@ SGLANG = Dialect(
     no_top_k=-1,
 )
 DIALECTS = {"llamacpp": LLAMA_CPP, "vllm": VLLM, "token-by-token": VLLM, "sglang": SGLANG}
-"""By what a server says in `/v1/models` about who owns a model."""
+"""Dialects by the `owned_by` of the models that a server lists in `/v1/models`."""

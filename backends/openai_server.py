@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.openai_dialects import DIALECTS, PLAIN
 from backends.remote import RemoteService, Server
-from backends.said import Said
+from backends.replies import Reply
 from config import Config
 from interface.engine import EngineService, ModelInfo, Tokenized
 from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
@@ -215,7 +215,7 @@ class OpenAIRelay:
 
     def _tokens_of(self, choice: Mapping[str, Any]) -> list[Token]:
         """The tokens of a piece of text; the text is the last one's. A piece without any is one token without an id."""
-        text, logprobs = Said(choice, COMPLETIONS)["text"] or "", _logprobs_of(choice.get("logprobs"))
+        text, logprobs = Reply(choice, COMPLETIONS)["text"] or "", _logprobs_of(choice.get("logprobs"))
         ids: Sequence[int | None] = choice.get("token_ids") or [one.chosen.token_id for one in logprobs]
         if not ids and not text:
             return []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from backends.relayed import EngineLost, RelayedService
-from backends.said import Said, WrongSettings, object_of, objects, refusal
+from backends.replies import Reply, WrongSettings, parse_reply, refusal, replies
 from config import Config
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
 
@@ -71,7 +71,7 @@ class Server:
         with self._reached():
             return await self._client.get(path, timeout=PROBE_LIMIT)
 
-    async def post(self, path: str, body: dict[str, Any]) -> Said:
+    async def post(self, path: str, body: dict[str, Any]) -> Reply:
         """What the server answers, from its JSON.
 
         Raises:
@@ -80,16 +80,16 @@ class Server:
         """
         with self._reached():
             response = await self._client.post(path, json=body)
-        return _said_in(response)
+        return _reply_in(response)
 
-    async def ask(self, path: str) -> Said:
+    async def ask(self, path: str) -> Reply:
         """The same, without a body."""
-        return _said_in(await self.get(path))
+        return _reply_in(await self.get(path))
 
     @asynccontextmanager
     async def stream(
         self, path: str, body: dict[str, Any], error_status: int = 500
-    ) -> AsyncIterator[AsyncIterator[Said]]:
+    ) -> AsyncIterator[AsyncIterator[Reply]]:
         """The events of an answer, while the block lasts; leaving it before their end closes the connection.
 
         `error_status` is what an error in the stream counts as if it does not say.
@@ -105,7 +105,7 @@ class Server:
                     raise _refusal_of(response)
                 if EVENT_STREAM not in (kind := response.headers.get("content-type", "nothing")):
                     raise EngineLost(f"{self.url} does not stream: expected {EVENT_STREAM}, got {kind}")
-                yield objects(aiter(self._httpx2.EventSource(response, max_event_size=None)), path, error_status)
+                yield replies(aiter(self._httpx2.EventSource(response, max_event_size=None)), path, error_status)
 
     def tell(self, path: str, body: dict[str, Any]) -> None:
         """Send something without waiting for an answer; what goes wrong with it is nothing to anyone."""
@@ -227,10 +227,10 @@ class RemoteService(RelayedService):
         await self.server.close()
 
 
-def _said_in(response: "httpx2.Response") -> Said:
+def _reply_in(response: "httpx2.Response") -> Reply:
     if not response.is_success:
         raise _refusal_of(response)
-    return object_of(response.text, response.url.path)
+    return parse_reply(response.text, response.url.path)
 
 
 def _refusal_of(response: "httpx2.Response") -> Exception:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from backends.remote import RemoteService, Server
-from backends.said import Said, refusal
+from backends.replies import Reply, refusal
 from backends.token_relay import Made, TokenRelay, TokenService
 from config import Config
 from inference.text.text_side import TextSide
@@ -108,8 +108,8 @@ class SGLangRelay(TokenRelay):
             if not self._has_ended_there:
                 self._server.tell("/abort_request", {"rid": self._rid})
 
-    def _events_of_chunk(self, chunk: Said) -> list[Event]:
-        meta = Said(chunk["meta_info"], GENERATE)
+    def _events_of_chunk(self, chunk: Reply) -> list[Event]:
+        meta = Reply(chunk["meta_info"], GENERATE)
         reason = meta["finish_reason"]
         self._has_ended_there = reason is not None
         if reason is not None and reason["type"] == "abort" and reason.get("status_code"):
@@ -119,7 +119,7 @@ class SGLangRelay(TokenRelay):
         echo = list(self.echo(self._prompt_logprobs(meta))) if is_first else []
         return [*echo, *self.events_of(made)]
 
-    def _made(self, chunk: Said, meta: Said, reason: FinishReason | None) -> Made:
+    def _made(self, chunk: Reply, meta: Reply, reason: FinishReason | None) -> Made:
         """What a chunk has that those before had not."""
         begin = self._taken if self._is_cumulative else 0
         token_ids = chunk["output_ids"][begin:]
@@ -128,7 +128,7 @@ class SGLangRelay(TokenRelay):
         logprobs = self._logprobs(chosen, meta.get("output_top_logprobs", ())[begin:])
         return Made(token_ids, reason, logprobs, meta["cached_tokens"])
 
-    def _prompt_logprobs(self, meta: Said) -> Sequence[Logprobs]:
+    def _prompt_logprobs(self, meta: Reply) -> Sequence[Logprobs]:
         """Those of the prompt's tokens from the second one on; the first has none."""
         return self._logprobs(meta.get("input_token_logprobs", [])[1:], meta.get("input_top_logprobs", [])[1:])
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from backends.channel import Channel
 from backends.shares import Shares
-from backends.sparing import SparingLog
+from backends.throttled_log import ThrottledLog
 from backends.wire import (
     PROTOCOL,
     Abort,
@@ -160,7 +160,7 @@ class SocketService:
 
     async def _keep_connected(self) -> None:
         pause = FIRST_PAUSE
-        obstacles = SparingLog(log.warning)
+        obstacles = ThrottledLog(log.warning)
         while True:
             obstacle = await self._connect()
             if obstacle is None:

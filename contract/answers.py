@@ -10,35 +10,35 @@ import pydantic_core
 from pydantic import ConfigDict, TypeAdapter
 
 SAFE_HEADERS = {"x-content-type-options": "nosniff"}
-"""With every answer: a browser takes its media type for what it says."""
+"""Headers of every answer: a browser must not guess another media type than the one that is sent."""
 
 
 def id_headers(request_id: str) -> dict[str, str]:
-    """The request's id where each client looks for it: OpenAI's in the first header, Anthropic's in the second."""
+    """The request's id in the header where OpenAI's clients look for it, and in the one where Anthropic's do."""
     return {"x-request-id": request_id, "request-id": request_id}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a door sends, once it has `named` the request."""
+    """What a door sends, after `with_request_id`."""
 
     status: int
     body: bytes
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
-    body_naming: Callable[[str], bytes] | None = None
-    """Makes the body with the request's id in it, in an API that has it there."""
+    body_with_id: Callable[[str], bytes] | None = None
+    """Makes the body for a request's id, in an API whose bodies contain it."""
 
-    def named(self, request_id: str) -> "Answer":
-        """Return the answer to the request of this id."""
-        body = self.body if self.body_naming is None else self.body_naming(request_id)
+    def with_request_id(self, request_id: str) -> "Answer":
+        """Return the answer with a request's id in its headers, and in its body if the API has it there."""
+        body = self.body if self.body_with_id is None else self.body_with_id(request_id)
         return replace(self, body=body, headers=self.headers | id_headers(request_id))
 
 
 class Wire:
-    """A dataclass that is sent as it is: a field that is None is null on the wire.
+    """A base for dataclasses whose None is sent as null.
 
-    Only a field that has its default is left out, so give a default to those fields alone that may be absent.
+    A field is left out only if its value is its default, so only fields that may be absent should have one.
     """
 
     __slots__ = ()
@@ -55,9 +55,8 @@ def model_answer(content: Any, status: int = 200, headers: dict[str, str] | None
 
 
 def to_json(content: Any) -> bytes:
-    """Return content as JSON: a dict as it is, a dataclass or a model without the fields that are None.
-
-    A `Wire` says itself what it sends.
+    """Return content as JSON: a dict as it is, a dataclass or model without the fields that are None, a `Wire` as
+    its class says.
     """
     kind: Any = type(content)
     return _serializer_of(kind)(content)
@@ -65,7 +64,7 @@ def to_json(content: Any) -> bytes:
 
 @cache
 def _serializer_of(kind: type) -> Callable[[Any], bytes]:
-    """What makes JSON of a type. (A stream calls it for each token, so it is not looked up through the adapter.)"""
+    """The function that makes JSON of a type. A stream calls it for each token, so each is looked up only once."""
     if kind is dict:
         return pydantic_core.to_json
     is_wire = issubclass(kind, Wire)

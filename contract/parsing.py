@@ -24,7 +24,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
         Refusal: it is no text, has too many fields, or is not what the endpoint expects.
     """
     if endpoint.method == "POST":
-        if (complaint := what_is_no_text(incoming.body)) is not None:
+        if (complaint := encoding_problem(incoming.body)) is not None:
             problem = Problem("json_invalid", ["body"], complaint, None)
             raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
         check_counts(incoming.body)
@@ -32,7 +32,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     return endpoint.parse(incoming)
 
 
-def what_is_no_text(body: bytes) -> str | None:
+def encoding_problem(body: bytes) -> str | None:
     """Return why a body is not UTF-8, in a sentence that helps; a JSON parser would name a column at best."""
     for magic, name in COMPRESSED.items():
         if body.startswith(magic):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from config import Config
 from inference.decoders.native import sources
-from inference.decoders.native.build import begin, keep_in
-from inference.decoders.native.kept import folder_of
+from inference.decoders.native.build import begin, set_cache_folder
+from inference.decoders.native.library_cache import cache_folder
 from interface.errors import LoadError
 
 
@@ -19,7 +19,7 @@ def compile_ahead(config: Config) -> None:
     """Start what compiling the model that `config` names will take, and do not wait for it."""
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return
-    keep_in(folder_of(config.compile_cache))
+    set_cache_folder(cache_folder(config.compile_cache))
     begin(sources.CHOOSER, sources.CHOOSER_DEFINITIONS)
     path = Path(config.model)
     if path.is_file() and config.quantize is None:

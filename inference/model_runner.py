@@ -14,11 +14,11 @@ from torch import Tensor
 
 from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
-from inference.decoders.ahead import Ahead, GoesOn
+from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
 from inference.sampler import Sampled, sample
-from inference.sampling.choose import chooser_for, chooser_there_for
+from inference.sampling.choose import chooser_for, device_chooser_for
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
 from inference.scheduling.cache_manager import Retention
@@ -62,12 +62,14 @@ class ModelRunner:
                     f"ENGINE_MAX_STREAMS or ENGINE_CONTEXT."
                 ) from error
             self._choose = chooser.result()
-        there = chooser_there_for(self._device, is_compiled, self.vocabulary, dtype)
-        self._ahead = Ahead(self._decoder, self._cache, there) if isinstance(self._decoder, GoesOn) else None
+        choose_on_device = device_chooser_for(self._device, is_compiled, self.vocabulary, dtype)
+        self._ahead = (
+            Ahead(self._decoder, self._cache, choose_on_device) if isinstance(self._decoder, AheadDecoder) else None
+        )
         if self._ahead is not None:
             self._choose = self._ahead.choose
         elif self.is_on_gpu:
-            self._choose = functools.partial(choose, choose_there=there)
+            self._choose = functools.partial(choose, choose_on_device=choose_on_device)
 
     @property
     def is_on_gpu(self) -> bool:
@@ -102,7 +104,11 @@ class ModelRunner:
         return dataclasses.replace(sampled, broken_chunks=self._broken_chunks(schedule))
 
     def _broken_chunks(self, schedule: Schedule) -> frozenset[int]:
-        """A prompt may break at a token that its last one does not see, and be shared or left before it is complete."""
+        """Find the chunks that left NaN or infinite keys in the cache.
+
+        The logits of a prompt's last token do not show all of them: a window may hide a broken token from it, and other
+        sequences may copy from the slot before the prompt is complete.
+        """
         pieces = [(_slot(chunk.sequence), chunk.start, chunk.end) for chunk in schedule.chunks]
         return frozenset(number for number, is_finite in enumerate(self._cache.are_finite(pieces)) if not is_finite)
 
@@ -110,9 +116,9 @@ class ModelRunner:
     def forward(self, schedule: Schedule) -> Tensor:
         """Return the logits [sampled, vocabulary] of `schedule.sampled`, in one forward for all its tokens.
 
-        After them come those of the prompt tokens that explain another: see `Chunk.explained_ids`.
+        After them come the logits for the log probabilities of prompt tokens: see `Chunk.explained_ids`.
         """
-        logits = None if self._ahead is None else self._ahead.take(schedule)
+        logits = None if self._ahead is None else self._ahead.claim(schedule)
         if logits is None:
             try:
                 logits = self._compute(schedule)
@@ -130,7 +136,7 @@ class ModelRunner:
         for copy in schedule.copies:
             self._cache.copy(copy.source, _slot(copy.sequence), copy.end)
         if self._ahead is not None:
-            self._ahead.note(schedule)
+            self._ahead.record(schedule)
         return self._decoder.forward(pack(schedule, self._cache, self._device))
 
 
@@ -140,7 +146,7 @@ def _slot(sequence: Sequence) -> int:
 
 
 def _vocabulary(model: "PreTrainedModel | Llama") -> int:
-    """Of how many tokens a model knows the embedding."""
+    """The number of rows of a model's embedding."""
     if isinstance(model, Llama):
         return model.embedding.shape[0]
     weight = model.get_input_embeddings().weight

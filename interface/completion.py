@@ -13,7 +13,9 @@ from typing_extensions import TypedDict  # pydantic cannot read Python's own bef
 
 from interface.events import Failed, Finished, FinishReason, Logprobs, PromptEcho, Token, TokenLogprob
 
-ToldTokenId = Annotated[int | None, Field(description="null where the engine is a server that tells only the text.")]
+OptionalTokenId = Annotated[
+    int | None, Field(description="null where the engine is a server that tells only the text.")
+]
 CachedTokens = Annotated[int, Field(description="Tokens of the prompt that were in the prefix cache.")]
 
 
@@ -26,7 +28,7 @@ class Alternative(TypedDict):
     """A token that could have been chosen, and its log probability; null for the first token of a prompt."""
 
     token: str
-    token_id: ToldTokenId
+    token_id: OptionalTokenId
     logprob: float | None
 
 
@@ -66,7 +68,7 @@ class FirstToken(TypedDict):
     """The first event of a stream."""
 
     token: Annotated[str, Field(description="May be empty: half a character is held back until it is complete.")]
-    token_id: ToldTokenId
+    token_id: OptionalTokenId
     prefill_time_ms: float
     logprobs: NotRequired[AnswerLogprobs]
 
@@ -76,7 +78,7 @@ class NextToken(TypedDict):
     """Each further token of a stream."""
 
     token: str
-    token_id: ToldTokenId
+    token_id: OptionalTokenId
     step_ms: Annotated[float, Field(description="Time since the previous token.")]
     logprobs: NotRequired[AnswerLogprobs]
 

@@ -23,18 +23,18 @@ from serving.tracing import record_spans
 
 log = logging.getLogger("engine.requests")
 
-LEFT = contract.Answer(499, b"", "text/plain")
+CLIENT_CLOSED = contract.Answer(499, b"", "text/plain")
 """For a client that has left. It reaches no client, but a middleware around the application may insist on an answer."""
 BODY_LOST = contract.Refusal(
     400,
     "Expected a request without Upgrade, got one: uvicorn on httptools loses its body. Have the client speak HTTP/1.1, "
     "or start the server with --http h11.",
 )
-ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#]*)(?:/(?P<path>.*))?", re.IGNORECASE | re.DOTALL)
+ABSOLUTE_URL = re.compile(r"https?://(?P<host>[^/?#]*)(?:/(?P<path>.*))?", re.IGNORECASE | re.DOTALL)
 """A whole URL."""
 MAX_BODIES_BYTES = 256 * 1024 * 1024
 """What the bodies of all open requests may hold together."""
-ENDING = EngineUnavailable("The server is shutting down")
+SHUTTING_DOWN = EngineUnavailable("The server is shutting down")
 NOT_AWAITED = (408, 413)
 """Statuses of answers to a body that is not waited for: the connection ends with the answer."""
 
@@ -53,7 +53,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         exchange = self._exchanges.begin(receive)
-        take_target_apart(scope)
+        resolve_absolute_target(scope)
         scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
         sending = self._sending(exchange, send)
         token = CURRENT.set(exchange)
@@ -132,7 +132,7 @@ class Gate:
         if exchange.is_complete:
             return
         if exchange.status is None:
-            await respond(scope, send, LEFT if exchange.has_left else self._refusal(scope, ENDING))
+            await respond(scope, send, CLIENT_CLOSED if exchange.has_left else self._refusal(scope, SHUTTING_DOWN))
         elif exchange.connection is not None:
             exchange.connection.abort()
             await asyncio.sleep(0)  # the server hears of it, and has nothing to complain about
@@ -146,7 +146,7 @@ class Gate:
         is_probe = contract.route_path(scope["path"], scope.get("root_path", "")) in contract.REPORTS
         if exchange.status is not None and not (is_probe and exchange.status == 503):
             self._metrics.answer(exchange.status)
-            if exchange.status >= 400 and exchange.log is None and exchange.status != LEFT.status:
+            if exchange.status >= 400 and exchange.log is None and exchange.status != CLIENT_CLOSED.status:
                 fields = {"request_id": scope["request_id"], "method": scope["method"], "status": exchange.status}
                 shown = " ".join(f"{name}={value}" for name, value in fields.items())
                 log.info("refused %s ms=%.1f", shown, 1e3 * exchange.age, extra={"fields": fields})
@@ -161,7 +161,7 @@ class Gate:
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """Send a whole answer; a client that has left misses it without an error."""
-    answer = answer.named(scope["request_id"])
+    answer = answer.with_request_id(scope["request_id"])
     own = {"content-type": answer.media_type, "content-length": str(len(answer.body))}
     headers = contract.SAFE_HEADERS | answer.headers | own
     with suppress(OSError):
@@ -169,13 +169,13 @@ async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
         await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
 
 
-def take_target_apart(scope: Scope) -> None:
+def resolve_absolute_target(scope: Scope) -> None:
     """Find the path if a request's target is a whole URL, as a client writes it for a proxy; its host is the one meant.
 
     Source: RFC 9112, section 3.2.2.
     """
     root_path = scope.get("root_path", "")
-    if (found := ABSOLUTE.match(scope["path"].removeprefix(root_path))) is None:
+    if (found := ABSOLUTE_URL.match(scope["path"].removeprefix(root_path))) is None:
         return
     host = (b"host", found["host"].encode("latin-1", "replace"))
     scope["headers"] = [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]

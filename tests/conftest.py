@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from inference.decoders.native import build
-from inference.decoders.native.kept import Kept
+from inference.decoders.native.library_cache import LibraryCache
 from serving import shutdown
 from tests.support.serving import DOORS, Door
 
@@ -43,7 +43,7 @@ def compiled_by_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def compiled_once(compiled_by_this_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same source is compiled once in a run; what a test says of where to keep it does not outlast the test."""
-    monkeypatch.setattr(build, "_kept", Kept(compiled_by_this_run))
+    monkeypatch.setattr(build, "_kept", LibraryCache(compiled_by_this_run))
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def error_answer(status: int, message: str, headers: dict[str, str] | None = Non
     def body(request_id: str | None = None) -> bytes:
         return to_json(error_body(status, message, request_id))
 
-    return Answer(status, body(), headers=headers or {}, body_naming=body)
+    return Answer(status, body(), headers=headers or {}, body_with_id=body)
 
 
 def error_body(status: int, message: str, request_id: str | None) -> ErrorBody:

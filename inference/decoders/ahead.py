@@ -1,12 +1,12 @@
-"""Begins the next decode step while the host has yet to learn this one's tokens.
+"""Begins the next decode step on a GPU before the host has read this one's tokens.
 
-A GPU that waits for its host stands still: reading the tokens, making text of them, scheduling and launching take about
-as long as a small model's step. But what the model computes next depends on nothing of that. As soon as the tokens are
-chosen, on the GPU, the step after them is put in its queue: the same sequences, one position further. When the host
-then asks for just that step, its logits are there or on their way. Whenever it asks for another, because a sequence has
-ended or come, this one was in vain, and what it has written is written over.
+Reading the tokens, turning them into text, scheduling and launching take the host about as long as a small model's step
+takes the GPU, which would be idle meanwhile. But the next step's logits depend on none of that. So as soon as the
+tokens are chosen, on the GPU, the step after them is put in its queue: the same sequences, one position further. When
+the host then asks for exactly that step, its logits are there or on their way. When it asks for another one, because a
+sequence has ended or joined, the work was in vain, and what it wrote to the cache is overwritten.
 
-Masks, penalties and temperatures are as exact as ever: they come after the logits.
+Masks, penalties and temperatures stay exact: they are applied to the logits, once the host asks for them.
 """
 
 from collections.abc import Sequence
@@ -17,45 +17,45 @@ from torch import Tensor
 
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import Decoder
-from inference.sampling.draw import ChooserThere
+from inference.sampling.draw import DeviceChooser
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
 
 Place = tuple[int, int]
-"""A slot, and the position of its newest token, which a step computes."""
+"""A slot, and the position in it of the token that a step computes."""
 Row = tuple[int, int, int]
-"""The same, and that token."""
+"""A slot, a position in it, and the token there."""
 
 
 @runtime_checkable
-class GoesOn(Decoder, Protocol):
-    """A decoder that can compute the next step from tokens that only its device knows."""
+class AheadDecoder(Decoder, Protocol):
+    """A decoder that can compute the next step from tokens that the host has not read."""
 
-    def go_on(self, tokens: Tensor) -> Tensor:
-        """The logits of the step after the last one, in the same order. A token may be -1, in a row that has ended."""
+    def next_step(self, tokens: Tensor) -> Tensor:
+        """Return the logits of the step after the last one, in the same order; a token of -1 marks a broken row."""
 
 
 class Ahead:
-    """One step that may have been begun.
+    """Holds the step that was begun ahead, if one was.
 
     Args:
-        choose_there: chooses tokens without waiting for them.
+        choose_on_device: chooses tokens without waiting for them.
     """
 
-    def __init__(self, decoder: GoesOn, cache: KVCache, choose_there: ChooserThere) -> None:
+    def __init__(self, decoder: AheadDecoder, cache: KVCache, choose_on_device: DeviceChooser) -> None:
         self._decoder = decoder
-        self._choose_there = choose_there
+        self._choose_on_device = choose_on_device
         self._cache = cache
-        self._places: list[Place] = []  # of the step that is running, if the one after it can be foreseen
-        self._begun: tuple[list[Row], Tensor] | None = None  # what has been begun, and its logits
+        self._places: list[Place] = []  # of the running step, unless it has a prefill
+        self._begun: tuple[list[Row], Tensor] | None = None  # the rows of the step that was begun ahead, its logits
 
-    def note(self, schedule: Schedule) -> None:
-        """Remember that a schedule is computed now, and not what has been begun."""
+    def record(self, schedule: Schedule) -> None:
+        """Note the schedule that is computed now; a step that was begun ahead is dropped."""
         self._places = [] if schedule.chunks else [(slot, position) for slot, position, _ in _rows(schedule)]
         self._begun = None
 
-    def take(self, schedule: Schedule) -> Tensor | None:
-        """The logits of a schedule, if that is what has been begun."""
+    def claim(self, schedule: Schedule) -> Tensor | None:
+        """Return the logits of a schedule if it is the step that was begun ahead, else None."""
         begun, self._begun = self._begun, None
         if begun is None or schedule.chunks or schedule.copies or begun[0] != _rows(schedule):
             return None
@@ -64,7 +64,7 @@ class Ahead:
 
     def choose(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
         """Choose a token for each row, as `draw.choose` does, and begin the next step before they are read."""
-        tokens = self._choose_there(logits, rows)
+        tokens = self._choose_on_device(logits, rows)
         fetched = _Fetched(tokens)
         places = [(slot, position + 1) for slot, position in self._places]
         is_foreseen = bool(places) and all(position < self._cache.context for _, position in places)
@@ -78,11 +78,11 @@ class Ahead:
     def _begin(self, places: Sequence[Place], tokens: Tensor) -> Tensor:
         for slot, position in places:
             self._cache.take(slot, position, position + 1)
-        return self._decoder.go_on(tokens)
+        return self._decoder.next_step(tokens)
 
 
 class _Fetched:
-    """Tokens on their way to the host, which waits for them and for nothing that comes after them."""
+    """Tokens that are being copied to the host, which waits for them, but not for the work queued after them."""
 
     def __init__(self, tokens: Tensor) -> None:
         self._tokens = tokens

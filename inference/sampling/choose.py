@@ -11,7 +11,7 @@ from inference.decoders.native.build import CannotBuild, build
 from inference.decoders.native.sources import CHOOSER, CHOOSER_DEFINITIONS
 from inference.decoders.start_check.model_alone import first_line
 from inference.sampling import draw
-from inference.sampling.draw import ChooserThere
+from inference.sampling.draw import DeviceChooser
 from inference.scheduling.sample_args import SampleArgs
 
 log = logging.getLogger("engine")
@@ -89,21 +89,21 @@ def chooser_for(device: torch.device, is_compiled: bool, threads: int) -> Choose
     return draw.choose
 
 
-def chooser_there_for(device: torch.device, is_compiled: bool, vocabulary: int, dtype: torch.dtype) -> ChooserThere:
+def device_chooser_for(device: torch.device, is_compiled: bool, vocabulary: int, dtype: torch.dtype) -> DeviceChooser:
     """The fastest chooser that leaves tokens where the logits are: in Triton if it works there, else in torch."""
     if is_compiled and device.type == "cuda":
         try:
             return _with_kernels(device, vocabulary, {dtype, torch.float32})
         except Exception as error:  # no Triton, no compiler for it, a GPU that it does not know
             log.warning("Tokens are chosen without kernels of their own: %s", first_line(error))
-    return draw.choose_there
+    return draw.choose_on_device
 
 
-def _with_kernels(device: torch.device, vocabulary: int, dtypes: set[torch.dtype]) -> ChooserThere:
+def _with_kernels(device: torch.device, vocabulary: int, dtypes: set[torch.dtype]) -> DeviceChooser:
     """The chooser in Triton, whose kernels are compiled now: no request waits for it."""
-    from inference.decoders.gpu.chooser import choose_there
+    from inference.decoders.gpu.chooser import choose_on_device
 
     for dtype in dtypes:  # logits that have been changed are float32
         for row in (SampleArgs(), SampleArgs(temperature=1.0)):
-            choose_there(torch.zeros(1, vocabulary, dtype=dtype, device=device), [row])
-    return choose_there
+            choose_on_device(torch.zeros(1, vocabulary, dtype=dtype, device=device), [row])
+    return choose_on_device

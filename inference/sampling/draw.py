@@ -20,11 +20,11 @@ CPU longer than the rest of a step."""
 BLOCK = 256
 """Tokens whose probabilities are added up in float32 before they go into a sum in float64."""
 
-ChooserThere = Callable[[Tensor, Sequence[SampleArgs]], Tensor]
-"""`choose_there`, or what does the same in one kernel of Triton."""
+DeviceChooser = Callable[[Tensor, Sequence[SampleArgs]], Tensor]
+"""`choose_on_device`, or what does the same in one kernel of Triton."""
 
 
-def choose_there(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
+def choose_on_device(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
     """Return a token id for each row as a tensor where the logits are, [rows]: -1 where the row is broken.
 
     Nothing waits for it. Logits may be overwritten.
@@ -44,13 +44,15 @@ def choose_there(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
     return torch.where(usable, chosen, -1)
 
 
-def choose(logits: Tensor, rows: Sequence[SampleArgs], choose_there: ChooserThere = choose_there) -> list[int | None]:
+def choose(
+    logits: Tensor, rows: Sequence[SampleArgs], choose_on_device: DeviceChooser = choose_on_device
+) -> list[int | None]:
     """Return a token id for each row of `logits` [rows, vocabulary], None where the row is broken.
 
     Logits may be overwritten.
     """
     # The step's one wait for the device.
-    tokens = choose_there(logits, rows).tolist()
+    tokens = choose_on_device(logits, rows).tolist()
     return [None if token_id < 0 else int(token_id) for token_id in tokens]
 
 

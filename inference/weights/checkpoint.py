@@ -21,7 +21,11 @@ from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import LLAMAS
 from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
-from inference.weights.known import (
+from inference.weights.llama import Llama, NotLlama
+from inference.weights.locate import locate
+from inference.weights.memory_ahead import AHEAD
+from inference.weights.quiet import quiet
+from inference.weights.weight_checks import (
     Loaded,
     is_layer_of_mtp,
     is_leftover,
@@ -30,10 +34,6 @@ from inference.weights.known import (
     refuse_missing,
     refuse_nan,
 )
-from inference.weights.llama import Llama, NotLlama
-from inference.weights.locate import locate
-from inference.weights.memory_ahead import AHEAD
-from inference.weights.quiet import quiet
 from interface.errors import LoadError
 
 if TYPE_CHECKING:

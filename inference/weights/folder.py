@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from inference.weights.config_numbers import check_numbers
-from inference.weights.known import Loaded, reason
 from inference.weights.locate import WEIGHTS
 from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
+from inference.weights.weight_checks import Loaded, reason
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

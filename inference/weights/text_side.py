@@ -10,9 +10,9 @@ from inference.weights.context import choose_context
 from inference.weights.folder import TextFiles
 from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
 from inference.weights.gguf.source import GGUFSource
-from inference.weights.known import reason
 from inference.weights.locate import locate
 from inference.weights.quiet import quiet
+from inference.weights.weight_checks import reason
 from interface.errors import LoadError
 
 

@@ -215,9 +215,9 @@ def _sampled(engine: Engine, variant: str, streams: int, options: argparse.Names
     yield _measured(engine, f"{variant}, top_p", streams, options, SAMPLED, floor)
     ahead = engine._runner._ahead
     if ahead is not None:
-        with_kernel, ahead._choose_there = ahead._choose_there, draw.choose_there
+        with_kernel, ahead._choose_on_device = ahead._choose_on_device, draw.choose_on_device
         yield _measured(engine, f"{variant}, top_p in torch", streams, options, SAMPLED, floor)
-        ahead._choose_there = with_kernel
+        ahead._choose_on_device = with_kernel
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import wire
-from backends.said import WrongSettings
+from backends.replies import WrongSettings
 from contract.generate import GenerateBody
 from interface import errors
 from interface.engine import Counters, ModelInfo, Tally, Tokenized

@@ -81,14 +81,14 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[StepsOfTorch]:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each step of an engine, whether it had been begun."""
     found: list[bool] = []
-    take = Ahead.take
+    take = Ahead.claim
 
     def noted(ahead: Ahead, schedule: Any) -> Tensor | None:
         logits = take(ahead, schedule)
         found.append(logits is not None)
         return logits
 
-    monkeypatch.setattr(Ahead, "take", noted)
+    monkeypatch.setattr(Ahead, "claim", noted)
     return found
 
 
@@ -114,7 +114,7 @@ def test_whatever_chooses_the_tokens_chooses_the_same(steps: list[StepsOfTorch],
     found = run(tiny_engine(max_streams=4), SETTINGS)
     assert any(taken)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ahead, "take", lambda ahead, schedule: None)
+        patch.setattr(Ahead, "claim", lambda ahead, schedule: None)
         assert run(tiny_engine(max_streams=4), SETTINGS) == found
 
 
@@ -214,12 +214,12 @@ def test_without_kernels_the_operators_of_torch_become_graphs(
 def test_without_kernels_tokens_are_chosen_by_operators_of_torch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(*settings: Any) -> draw.ChooserThere:
+    def fails(*settings: Any) -> draw.DeviceChooser:
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(choose, "_with_kernels", fails)
-    chosen = choose.chooser_there_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16)
-    assert chosen is draw.choose_there
+    chosen = choose.device_chooser_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16)
+    assert chosen is draw.choose_on_device
     assert "Tokens are chosen without kernels of their own: Failed to find C compiler" in caplog.text
 
 

@@ -16,7 +16,7 @@ from transformers import LlamaConfig
 from config import Config
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.folder import Folder
-from inference.weights.known import is_layer_of_mtp, reason
+from inference.weights.weight_checks import is_layer_of_mtp, reason
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.tiny_models import random_model, transformers_model

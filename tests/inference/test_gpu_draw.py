@@ -23,10 +23,10 @@ VOCABULARIES = [1, 2, 40, 777, 3001, 4096, 5001, 9001]
 
 
 @pytest.fixture
-def choose_there(monkeypatch: pytest.MonkeyPatch) -> draw.ChooserThere:
+def choose_on_device(monkeypatch: pytest.MonkeyPatch) -> draw.DeviceChooser:
     """The chooser in Triton, imported where there is Triton only."""
     mend_interpreter(monkeypatch)
-    chooser: draw.ChooserThere = importlib.import_module("inference.decoders.gpu.chooser").choose_there
+    chooser: draw.DeviceChooser = importlib.import_module("inference.decoders.gpu.chooser").choose_on_device
     return chooser
 
 
@@ -63,12 +63,12 @@ def any_row(rng: random.Random) -> SampleArgs:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-def test_the_kernel_draws_what_torch_draws(choose_there: draw.ChooserThere, vocabulary: int, kind: str) -> None:
+def test_the_kernel_draws_what_torch_draws(choose_on_device: draw.DeviceChooser, vocabulary: int, kind: str) -> None:
     rng = random.Random(f"{vocabulary} {kind}")
     logits = KINDS[kind](randn(ROWS, vocabulary, vocabulary))
     rows = [any_row(rng) for _ in range(ROWS)]
-    expected = draw.choose_there(logits.clone(), rows)
-    assert choose_there(logits.clone(), rows).tolist() == expected.tolist(), rows
+    expected = draw.choose_on_device(logits.clone(), rows)
+    assert choose_on_device(logits.clone(), rows).tolist() == expected.tolist(), rows
 
 
 @pytest.mark.parametrize(
@@ -76,49 +76,51 @@ def test_the_kernel_draws_what_torch_draws(choose_there: draw.ChooserThere, voca
     [{}, {"top_p": 0.6}, {"top_k": 7}, {"top_k": 9, "top_p": 0.8, "min_p": 0.02}, {"top_p": 5e-324}, {"min_p": 1.0}],
     ids=str,
 )
-def test_every_token_comes_as_often_as_it_should(choose_there: draw.ChooserThere, settings: dict[str, Any]) -> None:
+def test_every_token_comes_as_often_as_it_should(
+    choose_on_device: draw.DeviceChooser, settings: dict[str, Any]
+) -> None:
     draws = 20 if IS_INTERPRETED else 500
     rows = [SampleArgs(temperature=1.5, uniform=(number + 0.5) / draws, **settings) for number in range(draws)]
     logits = randn(1, 40, seed=1, width=2).expand(draws, -1).contiguous()
-    assert Counter(choose_there(logits, rows).tolist()) == Counter(draw.choose_there(logits, rows).tolist())
+    assert Counter(choose_on_device(logits, rows).tolist()) == Counter(draw.choose_on_device(logits, rows).tolist())
 
 
-def test_a_broken_row_is_reported_and_ends_alone(choose_there: draw.ChooserThere) -> None:
+def test_a_broken_row_is_reported_and_ends_alone(choose_on_device: draw.DeviceChooser) -> None:
     logits = randn(6, 5001, seed=2)
     sampled = SampleArgs(temperature=0.8, top_p=0.9, uniform=0.4)
-    whole = choose_there(logits.clone(), [sampled] * 6).tolist()
+    whole = choose_on_device(logits.clone(), [sampled] * 6).tolist()
     logits[1, 4999], logits[2, 8], logits[4] = float("nan"), float("inf"), float("-inf")
-    assert choose_there(logits, [sampled] * 6).tolist() == [whole[0], -1, -1, whole[3], -1, whole[5]]
+    assert choose_on_device(logits, [sampled] * 6).tolist() == [whole[0], -1, -1, whole[3], -1, whole[5]]
 
 
-def test_neighbours_of_any_settings_change_nothing(choose_there: draw.ChooserThere) -> None:
+def test_neighbours_of_any_settings_change_nothing(choose_on_device: draw.DeviceChooser) -> None:
     rng = random.Random(3)
     logits, rows = randn(8, 4500, seed=3, width=2), [any_row(rng) for _ in range(8)]
-    alone = [choose_there(logits[n : n + 1].clone(), rows[n : n + 1]).item() for n in range(8)]
-    assert choose_there(logits.clone(), rows).tolist() == alone
+    alone = [choose_on_device(logits[n : n + 1].clone(), rows[n : n + 1]).item() for n in range(8)]
+    assert choose_on_device(logits.clone(), rows).tolist() == alone
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
 def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(
-    choose_there: draw.ChooserThere, uniform: float
+    choose_on_device: draw.DeviceChooser, uniform: float
 ) -> None:
     logits = torch.full((1, 5000), float("-inf"), device=DEVICE)
     logits[0, 7], logits[0, 4321], logits[0, 4990] = 1.0, 1.5, -60.0
     for settings in ({}, {"top_k": 5}, {"top_p": 0.99}, {"min_p": 0.1}):
         row = SampleArgs(temperature=1.0, uniform=uniform, **settings)
-        assert choose_there(logits, [row]).tolist() == [7 if uniform == 0 else 4321]
+        assert choose_on_device(logits, [row]).tolist() == [7 if uniform == 0 else 4321]
 
 
-def test_of_equal_logits_the_lower_ids_are_kept(choose_there: draw.ChooserThere) -> None:
+def test_of_equal_logits_the_lower_ids_are_kept(choose_on_device: draw.DeviceChooser) -> None:
     logits = torch.zeros(10, 5000, device=DEVICE)
     last = 1 - 2**-53
     rows = [SampleArgs(temperature=1.0, uniform=(n + 0.5) / 8, top_k=4) for n in range(8)]
     rows += [SampleArgs(temperature=1.0, uniform=last, top_p=0.9)]
     rows += [SampleArgs(temperature=1.0, uniform=last, top_p=0.5, top_k=4500)]
-    assert choose_there(logits, rows).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4499, 2249]
+    assert choose_on_device(logits, rows).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4499, 2249]
 
 
-def test_changed_logits_are_drawn_from_as_in_torch(choose_there: draw.ChooserThere) -> None:
+def test_changed_logits_are_drawn_from_as_in_torch(choose_on_device: draw.DeviceChooser) -> None:
     seen = TokenCounts([5, 6, 7])
     seen.add(9)
     sampled: dict[str, Any] = {"temperature": 0.9, "uniform": 0.6}
@@ -132,7 +134,7 @@ def test_changed_logits_are_drawn_from_as_in_torch(choose_there: draw.ChooserThe
     ]
     logits = randn(6, 1000, seed=4, width=3)
     logits[4, 500] = float("nan")  # banned, and yet the row is broken
-    expected = draw.choose_there(logits.clone(), rows).tolist()
-    assert choose_there(logits.clone(), rows).tolist() == expected
+    expected = draw.choose_on_device(logits.clone(), rows).tolist()
+    assert choose_on_device(logits.clone(), rows).tolist() == expected
     assert expected[3] in (0, 1, 3)
     assert expected[4] == -1

@@ -48,7 +48,7 @@ def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         return GraphedSteps(decoder.KernelDecoder(taken_apart, cache), cache.slots, DEVICE, lambda work: work)
 
     monkeypatch.setattr("inference.model_runner.select_decoder", select_ahead)
-    monkeypatch.setattr("inference.model_runner.chooser_there_for", lambda *settings: chooser.choose_there)
+    monkeypatch.setattr("inference.model_runner.device_chooser_for", lambda *settings: chooser.choose_on_device)
 
 
 def answers(device: Any, compile: bool) -> list[list[int]]:
@@ -64,7 +64,7 @@ def answers(device: Any, compile: bool) -> list[list[int]]:
 @pytest.mark.usefixtures("kernels_everywhere")
 def test_sampled_and_greedy_streams_say_what_they_say_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bool] = []
-    take = Ahead.take
+    take = Ahead.claim
 
     @functools.wraps(take)
     def noted(ahead: Ahead, schedule: Any) -> Tensor | None:
@@ -72,7 +72,7 @@ def test_sampled_and_greedy_streams_say_what_they_say_on_a_cpu(monkeypatch: pyte
         taken.append(logits is not None)
         return logits
 
-    monkeypatch.setattr(Ahead, "take", noted)
+    monkeypatch.setattr(Ahead, "claim", noted)
     found = answers(DEVICE, compile=True)
     assert taken.count(True) > len(taken) / 2, "most steps were begun before the last one's tokens were read"
     assert found == answers("cpu", compile=False)

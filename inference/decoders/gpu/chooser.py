@@ -11,8 +11,8 @@ from inference.scheduling.sample_args import SampleArgs
 from inference.transfer import to_device
 
 
-def choose_there(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
-    """The same as `inference.sampling.draw.choose_there`. Changes of the logits are operators of torch here too."""
+def choose_on_device(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
+    """The same as `inference.sampling.draw.choose_on_device`. Changes of the logits are operators of torch here too."""
     if not any(row.changes_logits for row in rows):
         return _chosen(logits, rows)
     usable = kernels.most_likely(logits) >= 0  # before and after: a mask hides what is wrong with the model's own

@@ -1,7 +1,7 @@
 """Decode steps of `KernelDecoder` as CUDA graphs: one for each of a few numbers of rows, whatever the texts' lengths.
 
 The kernels read each row's slot and position on the GPU, so nothing in a graph depends on them. At its end a step moves
-its rows on by one position. So the step after it needs only its tokens, which the GPU has before the host: `go_on`
+its rows on by one position. So the step after it needs only its tokens, which the GPU has before the host: `next_step`
 begins it at once (see `inference.decoders.ahead`).
 """
 
@@ -48,8 +48,8 @@ class GraphedSteps(Replaying):
         self._order = batch.sampled
         return self._replays[self._rows]()[self._order]
 
-    def go_on(self, tokens: Tensor) -> Tensor:
-        """The logits of the step after the last `forward` or `go_on`, in the same order; `tokens` are its tokens.
+    def next_step(self, tokens: Tensor) -> Tensor:
+        """The logits of the step after the last `forward` or `next_step`, in the same order; `tokens` are its tokens.
 
         A token of -1 is none; its row is computed, and nothing will ask for it. The next step may write over the logits
         of a single row.

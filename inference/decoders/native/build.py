@@ -1,5 +1,5 @@
-"""Compiles C++ for the processor at hand and loads it. It takes a second or two; what comes of it can be kept for the
-next start (see `kept`).
+"""Compiles C++ for the processor at hand and loads it. It takes a second or two, so libraries can be kept for the next
+start (see `library_cache`).
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from inference.decoders.native.kept import Kept, name_of
+from inference.decoders.native.library_cache import LibraryCache, name_of
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
@@ -29,7 +29,7 @@ class CannotBuild(Exception):
 
 @dataclass(frozen=True)
 class Compiled:
-    """A library on the disk. Within `folder` it is there; a temporary folder then goes."""
+    """A library on the disk. Leaving the context `folder` removes it, if the folder is a temporary one."""
 
     folder: AbstractContextManager[Any]
     path: Path
@@ -39,13 +39,13 @@ class Compiled:
 Wanted = tuple[Path, frozenset[tuple[str, int]], str, str]
 _begun: dict[Wanted, Future[Compiled]] = {}
 _lock = threading.Lock()
-_kept: Kept | None = None
+_kept: LibraryCache | None = None
 
 
-def keep_in(folder: Path | None) -> None:
-    """From now on, look for libraries in a folder, and put them there. None: compile all of them, and keep none."""
+def set_cache_folder(folder: Path | None) -> None:
+    """Look for libraries in a folder from now on, and put new ones there. None: compile each, and keep none."""
     global _kept
-    _kept = None if folder is None else Kept(folder)
+    _kept = None if folder is None else LibraryCache(folder)
 
 
 def begin(source: Path, definitions: Mapping[str, int]) -> None:
@@ -102,7 +102,7 @@ def _wanted(source: Path, definitions: Mapping[str, int]) -> Wanted:
     return (source, frozenset(definitions.items()), *environment)
 
 
-def _compile(source: Path, definitions: Mapping[str, int], kept: Kept | None) -> Compiled:
+def _compile(source: Path, definitions: Mapping[str, int], kept: LibraryCache | None) -> Compiled:
     return _Job.of(source, definitions, kept).compiled()
 
 
@@ -113,12 +113,12 @@ class _Job:
     compiler: str
     arguments: Sequence[str]
     source: Path
-    kept: Kept | None
+    kept: LibraryCache | None
     name: str | None  # None: what it is made of cannot be told, so it cannot be found again
     found: Path | None
 
     @classmethod
-    def of(cls, source: Path, definitions: Mapping[str, int], kept: Kept | None) -> "_Job":
+    def of(cls, source: Path, definitions: Mapping[str, int], kept: LibraryCache | None) -> "_Job":
         wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
         compiler = next(filter(None, map(shutil.which, wanted)), None)
         if compiler is None:

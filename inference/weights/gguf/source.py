@@ -13,7 +13,7 @@ from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.tokenizer import ends_of_turns, make_tokenizer
 from inference.weights.gguf.weights import lazily, model_weights
-from inference.weights.known import Loaded, reason
+from inference.weights.weight_checks import Loaded, reason
 from interface.errors import LoadError
 
 Config = TypeVar("Config")

@@ -19,7 +19,7 @@ from transformers.tokenization_utils_base import generate_merges
 from inference.text.token_bytes import BYTE_OF_CHARACTER
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.splits import GPT2, SPLITS, Split
-from inference.weights.known import reason
+from inference.weights.weight_checks import reason
 
 log = logging.getLogger("engine")
 

@@ -1,6 +1,6 @@
 """What happens again and again is said once, and then at intervals that grow."""
 
-from backends.sparing import FIRST_INTERVAL, LONGEST_INTERVAL, MOST_KEPT, SparingLog
+from backends.throttled_log import FIRST_INTERVAL, LONGEST_INTERVAL, MOST_KEPT, ThrottledLog
 
 
 class Lines:
@@ -9,7 +9,7 @@ class Lines:
     def __init__(self) -> None:
         self.now = 0.0
         self.written: list[str] = []
-        self.log = SparingLog(lambda form, message: self.written.append(form % message), lambda: self.now)
+        self.log = ThrottledLog(lambda form, message: self.written.append(form % message), lambda: self.now)
 
     def said_within(self, seconds: float) -> list[float]:
         """When a line came of the two in each second."""

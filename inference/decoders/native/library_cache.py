@@ -1,8 +1,8 @@
 """Keeps compiled libraries on the disk for the next start: in a folder that no other user can write to.
 
-A library's name says what it was made of: the source with everything that it includes, the macros, the flags, the
-compiler and the processor. So one that is out of date, or of another machine that has the same home, is never found;
-and since the name says what is in the file as well, one that was damaged is not loaded.
+A library's name contains two digests. The first is of everything that it was made from: the source with its includes,
+the macros, the flags, the compiler and the processor. So a library that is out of date, or was made by another machine
+with the same home, is never found. The second is of the file itself, so one that was damaged is not loaded.
 """
 
 import hashlib
@@ -18,22 +18,22 @@ from pathlib import Path
 
 log = logging.getLogger("engine")
 
-KEPT = 32
-"""Libraries in the folder; the oldest go when there are more."""
+MAX_LIBRARIES = 32
+"""Libraries in the folder; with more, the least recently used are deleted."""
 NAME = re.compile(r".+-[0-9a-f]{32}\.so")
 INCLUDED = re.compile(rb'^#include "([^"]+)"', re.MULTILINE)
 CPUINFO = Path("/proc/cpuinfo")
 OF_PROCESSOR = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
 OF_ARM = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")
-"""What it says that a compiler might go by."""
+"""The lines of /proc/cpuinfo that may change what -march=native means."""
 SECONDS = 10
+"""For the compiler to print its version."""
 
 
-def folder_of(setting: str) -> Path | None:
-    """The folder that a setting names, if it is a name.
+def cache_folder(setting: str) -> Path | None:
+    """The folder that the setting `compile_cache` names.
 
-    "auto" is where programs keep what they can make again: `XDG_CACHE_HOME`, or ~/.cache; none if the user has no home.
-    "off" is none either.
+    "auto" is a folder in the user's cache (`XDG_CACHE_HOME`, or ~/.cache). None for "off", or if there is no home.
     """
     if setting == "off":
         return None
@@ -44,14 +44,14 @@ def folder_of(setting: str) -> Path | None:
     return Path(caches, "token-by-token") if os.path.isabs(caches) else None
 
 
-class Kept:
-    """Libraries in one folder. What goes wrong there is no error: the library is then compiled, or not kept."""
+class LibraryCache:
+    """Libraries in one folder. A failure there is not an error: the library is then compiled, or not kept."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def find(self, name: str) -> Path | None:
-        """The library that was put there under this name."""
+        """Return the library that was put there under this name, if it is whole."""
         if not self._is_own():
             return None
         with suppress(OSError):
@@ -63,7 +63,7 @@ class Kept:
         return None
 
     def put(self, name: str, library: Path) -> None:
-        """Keep a library: there is the whole file under its name, or none."""
+        """Copy a library into the folder; other processes see the whole file, or none."""
         with suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._is_own():
@@ -95,12 +95,12 @@ class Kept:
     def _forget_oldest(self) -> None:
         own = [path for path in self._folder.iterdir() if NAME.fullmatch(path.name)]  # a user may have named any folder
         own.sort(key=lambda path: path.stat().st_mtime)
-        for path in own[:-KEPT]:
+        for path in own[:-MAX_LIBRARIES]:
             path.unlink(missing_ok=True)
 
 
 def name_of(source: Path, compiler: str, arguments: Iterable[str]) -> str | None:
-    """What a library is called that a compiler makes with these arguments here; None if that cannot be told."""
+    """Name the library that a compiler makes from a source with these arguments here; None if that is not possible."""
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
         parts = [version, _processor(), os.fsencode(compiler), *map(os.fsencode, arguments), *_contents(source)]
@@ -110,7 +110,7 @@ def name_of(source: Path, compiler: str, arguments: Iterable[str]) -> str | None
 
 
 def _processor() -> bytes:
-    """What the first processor is; an OSError if the system does not say."""
+    """Describe the first processor. Raises OSError if the system does not say."""
     lines = CPUINFO.read_text().partition("\n\n")[0].splitlines()
     telling = [line for line in lines if line.partition("\t")[0].strip() in (*OF_PROCESSOR, *OF_ARM)]
     if not telling:
@@ -119,7 +119,7 @@ def _processor() -> bytes:
 
 
 def _contents(source: Path) -> list[bytes]:
-    """A source and every file of its own that it includes."""
+    """The contents of a source and of every file that it includes with quotes."""
     found: dict[Path, bytes] = {}
     waiting = [source.resolve()]
     while waiting:
@@ -131,7 +131,7 @@ def _contents(source: Path) -> list[bytes]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file is this user's own, and holds what its name says."""
+    """Whether a file belongs to this user, and has the digest that its name says."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         return False

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.decoders.native import build, kept
-from inference.decoders.native.kept import KEPT, Kept, folder_of
+from inference.decoders.native import build, library_cache
+from inference.decoders.native.library_cache import MAX_LIBRARIES, LibraryCache, cache_folder
 from tests.support.compilers import needs_compiler
 
 COMPILER = """#!/bin/sh
@@ -26,7 +26,7 @@ Compile = Callable[..., Path]
 def known_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nflags\t\t: fpu avx2\n")
-    monkeypatch.setattr(kept, "CPUINFO", cpuinfo)
+    monkeypatch.setattr(library_cache, "CPUINFO", cpuinfo)
     return cpuinfo
 
 
@@ -49,7 +49,7 @@ def compile(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Co
         compiler.write_text(COMPILER.format(version=version, log=tmp_path / "log"))
         compiler.chmod(0o700)
         monkeypatch.setenv("CXX", str(compiler))
-        compiled = build._compile(source, definitions, Kept(folder))
+        compiled = build._compile(source, definitions, LibraryCache(folder))
         with compiled.folder:
             return compiled.path
 
@@ -144,15 +144,15 @@ def test_where_the_processor_is_not_known_nothing_is_kept(
 
 
 def test_the_folder_is_the_users_own_and_does_not_grow_for_ever(tmp_path: Path) -> None:
-    library, libraries = tmp_path / "library.so", Kept(tmp_path / "new" / "kept")
-    for number in range(KEPT + 3):
+    library, libraries = tmp_path / "library.so", LibraryCache(tmp_path / "new" / "kept")
+    for number in range(MAX_LIBRARIES + 3):
         library.write_text(str(number))
         libraries.put(f"library-{number}", library)
         if found := libraries.find(f"library-{number}"):
             os.utime(found, (number, number))
         libraries.find("library-0")  # it is in use
     assert (tmp_path / "new" / "kept").stat().st_mode & 0o777 == 0o700
-    assert len(list((tmp_path / "new" / "kept").iterdir())) == KEPT
+    assert len(list((tmp_path / "new" / "kept").iterdir())) == MAX_LIBRARIES
     assert libraries.find("library-0") is not None
     assert libraries.find("library-1") is None
 
@@ -166,27 +166,27 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
         path.write_text("irreplaceable")
         os.utime(path, (0, 0))
     library = tmp_path / "library.so"
-    for number in range(KEPT + 3):
+    for number in range(MAX_LIBRARIES + 3):
         library.write_text(str(number))
-        Kept(folder).put(f"library-{number}", library)
+        LibraryCache(folder).put(f"library-{number}", library)
     assert all(path.exists() for path in others)
-    assert len(list(folder.glob("library-*"))) == KEPT
+    assert len(list(folder.glob("library-*"))) == MAX_LIBRARIES
 
 
 def test_the_setting_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/user")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert folder_of("auto") == Path("/home/user/.cache/token-by-token")
+    assert cache_folder("auto") == Path("/home/user/.cache/token-by-token")
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert folder_of("auto") == Path("/caches/token-by-token")
+    assert cache_folder("auto") == Path("/caches/token-by-token")
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    assert folder_of("auto") is None
+    assert cache_folder("auto") is None
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME")
-    assert folder_of("auto") is None
-    assert folder_of("off") is None
+    assert cache_folder("auto") is None
+    assert cache_folder("off") is None
     (tmp_path / "link").symlink_to(tmp_path / "compiled")
-    assert folder_of(str(tmp_path / "link")) == (tmp_path / "compiled").resolve()
+    assert cache_folder(str(tmp_path / "link")) == (tmp_path / "compiled").resolve()
 
 
 @needs_compiler
@@ -195,7 +195,7 @@ def test_a_kept_library_is_loaded_and_one_that_cannot_be_is_compiled(
 ) -> None:
     source = tmp_path / "answer.cpp"
     source.write_text('extern "C" int answer() { return ANSWER; }')
-    build.keep_in(tmp_path / "kept")
+    build.set_cache_folder(tmp_path / "kept")
     assert build.build(source, {"ANSWER": 42}).answer() == 42
     loaded: list[str] = []
     refused: list[str] = []
