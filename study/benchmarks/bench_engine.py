@@ -165,6 +165,16 @@ class Bench:
             {"streams": streams, "tokens": tokens} | medians | {"ratio": medians["many_ttft_ms"] / alone} | first_time
         )
 
+    def shared_prefix_gaps(self, rounds: int, streams: int = 16, tokens: int = 1000) -> Row:
+        """The gap between the tokens of many texts with a common beginning, against as many with different ones."""
+        texts = {"shared": self._with_common_beginning(streams, tokens), "different": self.prompts(streams, tokens)}
+        loads: dict[str, list[Load]] = {name: [] for name in texts}
+        for name, prompts in texts.items():
+            self.load("ours", prompts, 1)  # from here on each slot holds one of them, and all of them decode at once
+            loads[name] = [self.load("ours", prompts) for _ in range(rounds)]
+        gaps = {name: _together(its_loads).figures()["gap_p50_ms"] for name, its_loads in loads.items()}
+        return {"streams": streams, "tokens": tokens, **gaps, "ratio": quotient(gaps["shared"], gaps["different"])}
+
     def _with_common_beginning(self, streams: int, tokens: int) -> list[str]:
         beginning = self.prompts(1, tokens)[0]
         return [f"{beginning} {tail}" for tail in self.prompts(streams, 4)]
@@ -287,6 +297,8 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace, save
         print(f"p50 {scene['many_ttft_ms']:.0f}, max {scene['max_ttft_ms']:.0f}; one such prompt", end=" ")
         print(f"{scene['one_ttft_ms']:.0f}: {scene['ratio']:.2f} times", end="; ")
         print(f"the first time {scene['first_ttft_ms']:.0f}: {scene['first_ratio']:.2f} times", flush=True)
+        report["shared_prefix_gaps"] = scene = bench.shared_prefix_gaps(options.rounds)
+        print(f"then a gap of {scene['shared']:.1f}; with different beginnings {scene['different']:.1f}", flush=True)
     if options.growth:
         bench.load("ours", bench.prompts(max(bench_growth.STREAMS)), 4)  # a slot's memory comes with its first request
         _growth("streams", bench.throughput(bench_growth.STREAMS, 1), report, save)

@@ -45,6 +45,7 @@ def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.Cap
     assert report["share_of_floor"] > 0  # without bounds: tokens of so small a model may arrive together
     assert [row["streams"] for row in report["sampling"]] == [1, 16]
     assert report["shared_prefix"]["ratio"] > 0
+    assert report["shared_prefix_gaps"]["shared"] > 0
     assert "tok/s" in capsys.readouterr().out
     drawn = ElementTree.fromstring((tmp_path / "engine-tiny.svg").read_text())
     assert drawn.tag.endswith("svg")
