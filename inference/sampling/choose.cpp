@@ -14,11 +14,14 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;  // numbers that are summed in float32 before they go into a sum in float64
-constexpr int64_t STEPS = 8;     // thresholds that are tried in one pass
-constexpr int64_t FEW = 64;      // so many numbers are sorted
-constexpr int64_t BROKEN = -1;   // instead of a token id
-constexpr float ABOVE_ALL = 2;   // no weight is more than 1
+constexpr int64_t BLOCK = 1024;      // numbers that are summed in float32 before they go into a sum in float64
+constexpr int64_t STEPS = 8;         // thresholds that are tried in one pass
+constexpr int64_t FEW = 64;          // so many numbers are sorted
+constexpr int64_t BROKEN = -1;       // instead of a token id
+constexpr float ABOVE_ALL = 2;       // no weight is more than 1
+constexpr float NOTABLE = 0x1p-15f;  // in a peaked distribution, few weights are as large as this
+constexpr double FLAT = 64;          // the largest weight, 1, times this: weights that add up to more are not peaked
+constexpr int64_t STRIDE = 16, MANY = 64 * STRIDE;  // of as many vectors as this, a guess looks at one in STRIDE
 
 struct Row {                                    // mirrored by choose.py
     double temperature, top_p, min_p, uniform;  // temperature 0: take the largest; top_p 1: off
@@ -36,17 +39,40 @@ struct Row {                                    // mirrored by choose.py
 
 constexpr float NEGATIVE_INFINITY = -std::numeric_limits<float>::infinity();
 
-// A thread's scratch, kept from step to step. The vectors are as long as the vocabulary, in whole blocks.
+// Vectors of numbers, in the order of their places.
+struct Vectors {
+    const float *numbers;
+    const int32_t *places;
+    int64_t count;
+};
+
+struct alignas(64) Line {  // a vector that does not lie across two lines of the processor's cache
+    float numbers[LANES];
+};
+
+// A thread's scratch, kept from step to step.
 struct Scratch {
-    std::vector<float> weights, candidates;
-    std::vector<double> masses;  // of each block of weights
-    std::vector<int64_t> ties;   // how many weights of each block are kept though they equal the cut
+    std::vector<Line> weight_lines, candidate_lines;
+    std::vector<int32_t> all_places, notable_places;
+    float *weights, *candidates;  // as long as the vocabulary, in whole blocks, and a vector more
+    Vectors all, notable;         // of the weights; those that are not among the latter have none of at least NOTABLE
+    std::vector<double> masses;   // of each block of weights
+    std::vector<int64_t> ties;    // how many weights of each block are kept though they equal the cut
+
     void resize(int64_t blocks) {
-        weights.resize(blocks * BLOCK);
-        candidates.resize(blocks * BLOCK + LANES);
+        if (int64_t(masses.size()) == blocks) return;
+        const int64_t vectors = blocks * BLOCK / LANES;
+        for (auto *lines : {&weight_lines, &candidate_lines}) lines->resize(vectors + 1);
+        for (auto *places : {&all_places, &notable_places}) places->resize(vectors);
+        for (int64_t i = 0; i < vectors; ++i) all_places[i] = i * LANES;
+        weights = weight_lines[0].numbers, candidates = candidate_lines[0].numbers;
+        all = notable = first(weights, blocks * BLOCK);
         masses.resize(blocks);
         ties.resize(blocks);
     }
+    Vectors first(const float *numbers, int64_t size) const { return {numbers, all_places.data(), size / LANES}; }
+    // All vectors with a weight of at least `least`.
+    Vectors with(float least) const { return least < NOTABLE ? all : notable; }
 };
 
 // Not std::greater: its header takes a compiler as long as a quarter of this file.
@@ -135,43 +161,65 @@ inline Floats exponential_of_negative(Floats x) {
 // very least. Fills the last block up with zeros, and the masses of the blocks.
 void weigh(const float *logits, int64_t size, float largest, const Row &row, Scratch &scratch) {
     const float factor = 1 / float(row.temperature), least = std::max(float(row.min_p), 2e-38f);
-    const auto weights_of = [&](Floats x) {
+    const auto weights_of = [=](Floats x) {
         const Floats scaled = (x - largest) * factor;
         const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : Floats{} + SMALLEST);
         return weights >= least ? weights : Floats{};
     };
+    float *weights = scratch.weights;
     for (int64_t begin = 0, block = 0; begin < size; begin += BLOCK, ++block) {
+        const int64_t end = std::min(begin + BLOCK, size);
         Floats mass = {};
-        for (int64_t i = begin; i < begin + BLOCK; i += LANES) {
-            Floats weights = {};
-            if (i + LANES <= size) {
-                weights = weights_of(load(logits + i));
-            } else if (i < size) {
-                float rest[LANES];
-                std::fill(rest, rest + LANES, NEGATIVE_INFINITY);
-                std::copy(logits + i, logits + size, rest);
-                weights = weights_of(load(rest));
-            }
-            store(scratch.weights.data() + i, weights);
-            mass += weights;
+        int64_t i = begin;
+        for (; i + LANES <= end; i += LANES) {
+            const Floats numbers = weights_of(load(logits + i));
+            store(weights + i, numbers);
+            mass += numbers;
         }
+        if (i < end) {
+            float rest[LANES];
+            std::fill(rest, rest + LANES, NEGATIVE_INFINITY);
+            std::copy(logits + i, logits + end, rest);
+            const Floats numbers = weights_of(load(rest));
+            store(weights + i, numbers);
+            mass += numbers;
+            i += LANES;
+        }
+        std::fill(weights + i, weights + begin + BLOCK, 0.0f);
         scratch.masses[block] = sum(mass);
     }
 }
 
-// Copy those of `size` numbers, whole vectors, that are at least `from` and below `to`. `into` may be `numbers`.
-int64_t copy_between(const float *numbers, int64_t size, float from, float to, float *into) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < size; i += LANES) {
+// Note down which vectors have notable weights. If the distribution is flat, most have.
+void find_notable(double mass, Scratch &scratch) {
+    scratch.notable = scratch.all;
 #if defined(__AVX512F__)
-        const __m512 x = _mm512_loadu_ps(numbers + i);
+    if (mass > FLAT) return;
+    int32_t *places = scratch.notable_places.data();
+    int64_t count = 0;
+    for (int64_t i = 0; i < scratch.all.count; ++i) {
+        const __m512 weights = (__m512)load(scratch.weights + i * LANES);
+        places[count] = i * LANES;
+        count += _mm512_cmp_ps_mask(weights, _mm512_set1_ps(NOTABLE), _CMP_GE_OQ) != 0;
+    }
+    scratch.notable = {scratch.weights, places, count};
+#endif
+}
+
+// Copy those numbers that are at least `from` and below `to`. `into` may be where the first vector is.
+int64_t copy_between(const Vectors &vectors, float from, float to, float *into) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < vectors.count; ++i) {
+        const float *numbers = vectors.numbers + vectors.places[i];
+#if defined(__AVX512F__)
+        const __m512 x = _mm512_loadu_ps(numbers);
         const __mmask16 wanted = _mm512_cmp_ps_mask(x, _mm512_set1_ps(from), _CMP_GE_OQ) &
                                  _mm512_cmp_ps_mask(x, _mm512_set1_ps(to), _CMP_LT_OQ);
         if (!wanted) continue;
         _mm512_storeu_ps(into + count, _mm512_maskz_compress_ps(wanted, x));
         count += __builtin_popcount(wanted);
 #else
-        for (int64_t j = i; j < i + LANES; ++j) {
+        for (int64_t j = 0; j < LANES; ++j) {
             const float x = numbers[j];
             into[count] = x;
             count += x >= from && x < to;
@@ -181,19 +229,48 @@ int64_t copy_between(const float *numbers, int64_t size, float from, float to, f
     return count;
 }
 
-// How many of `size` numbers, whole vectors, are at least as large as each threshold, or what those add up to.
-template <By BY>
-void measure(const float *numbers, int64_t size, const float *thresholds, double *amounts) {
-    std::fill(amounts, amounts + STEPS, 0.0);
-    for (int64_t begin = 0; begin < size; begin += BLOCK) {
-        Floats amount[STEPS] = {};
-        for (int64_t i = begin; i < std::min(begin + BLOCK, size); i += LANES) {
-            const Floats x = load(numbers + i), counted = BY == By::MASS ? x : Floats{} + 1;
-            for (int64_t step = 0; step < STEPS; ++step)
-                amount[step] = x >= thresholds[step] ? amount[step] + counted : amount[step];
+// How many numbers are at least as large as each threshold, or what those add up to: block by block, so that vectors
+// without any may be left out. Looks at every STRIDE-th vector.
+template <By BY, int COUNT, int64_t STRIDE = 1>
+void measure(const Vectors &vectors, const float *thresholds, double *amounts) {
+    Floats limits[COUNT];
+    for (int64_t step = 0; step < COUNT; ++step) limits[step] = Floats{} + thresholds[step], amounts[step] = 0;
+    for (int64_t i = 0; i < vectors.count;) {
+        const int64_t end = (vectors.places[i] / BLOCK + 1) * BLOCK;
+        Floats amount[COUNT] = {};
+        for (; i < vectors.count && vectors.places[i] < end; i += STRIDE) {
+            const Floats x = load(vectors.numbers + vectors.places[i]), counted = BY == By::MASS ? x : Floats{} + 1;
+            for (int64_t step = 0; step < COUNT; ++step)
+                amount[step] = x >= limits[step] ? amount[step] + counted : amount[step];
         }
-        for (int64_t step = 0; step < STEPS; ++step) amounts[step] += sum(amount[step]);
+        for (int64_t step = 0; step < COUNT; ++step) amounts[step] += sum(amount[step]);
     }
+}
+
+// The first threshold at which the goal is reached, or STEPS, and what is kept with the one before.
+struct Reached {
+    int64_t step;
+    double before;
+};
+
+// `amount` is kept already. Two thresholds are tried if a sample says between which it lies, and all if it does not.
+template <By BY>
+Reached reach(const Vectors &vectors, const float *thresholds, double amount, double goal) {
+    double amounts[STEPS];
+    const auto first = [&](double times) {
+        int64_t step = 0;
+        while (step < STEPS && amount + times * amounts[step] < goal) ++step;
+        return step;
+    };
+    if (vectors.count > MANY) {
+        measure<BY, STEPS, STRIDE>(vectors, thresholds, amounts);
+        const int64_t guess = std::clamp<int64_t>(first(STRIDE), 1, STEPS - 1);
+        measure<BY, 2>(vectors, thresholds + guess - 1, amounts);
+        if (amount + amounts[0] < goal && amount + amounts[1] >= goal) return {guess, amount + amounts[0]};
+    }
+    measure<BY, STEPS>(vectors, thresholds, amounts);
+    const int64_t step = first(1);
+    return {step, step ? amount + amounts[step - 1] : amount};
 }
 
 // The cut among a few positive numbers, if `amount` is kept already. Of them, one is kept at least.
@@ -234,21 +311,19 @@ void spread(float least, float most, float *thresholds) {
 }
 
 // The smallest number of largest weights that reaches the goal. Thresholds that lie ever closer together are tried, and
-// the weights between the last that does not keep enough and the first that does are looked at again. `size` weights
-// from 0 to 1, whole vectors, not all 0; `candidates` has room for as many and a vector more.
+// the weights between the last that does not keep enough and the first that does are looked at again. `all` are the
+// weights, from 0 to 1, and not all 0; those of at least NOTABLE are in `notable`.
 template <By BY>
-Cut find_cut(const float *weights, int64_t size, double goal, float *candidates) {
+Cut find_cut(Vectors all, Vectors notable, double goal, Scratch &scratch) {
+    float *candidates = scratch.candidates;
     double amount = 0;  // of what is kept whatever the next pass says
     float from = std::numeric_limits<float>::min(), to = ABOVE_ALL;
-    float thresholds[STEPS] = {0x1p-1f, 0x1p-2f, 0x1p-3f, 0x1p-4f, 0x1p-6f, 0x1p-8f, 0x1p-11f, 0x1p-15f};
+    float thresholds[STEPS] = {0x1p-1f, 0x1p-2f, 0x1p-3f, 0x1p-4f, 0x1p-6f, 0x1p-8f, 0x1p-11f, NOTABLE};
     while (true) {
-        double amounts[STEPS];
-        measure<BY>(weights, size, thresholds, amounts);
-        int64_t step = 0;
-        while (step < STEPS && amount + amounts[step] < goal) ++step;
+        const auto [step, kept] = reach<BY>(notable, thresholds, amount, goal);
         const float lower = step < STEPS ? thresholds[step] : from, upper = step ? thresholds[step - 1] : to;
-        const int64_t found = copy_between(weights, size, lower, upper, candidates);
-        if (step) amount += amounts[step - 1];
+        const int64_t found = copy_between(step < STEPS ? notable : all, lower, upper, candidates);
+        amount = kept;
         if (found == 0) return {upper, std::numeric_limits<int64_t>::max()};  // short by rounding alone: keep all above
         if (found <= FEW) return cut_sorted<BY>(candidates, found, amount, goal);
         const auto [least, most] = range_of(candidates, found);
@@ -258,9 +333,9 @@ Cut find_cut(const float *weights, int64_t size, double goal, float *candidates)
         }
         from = least, to = std::nextafter(most, ABOVE_ALL);
         spread(least, most, thresholds);
-        weights = candidates;
-        size = (found + LANES - 1) / LANES * LANES;
+        const int64_t size = (found + LANES - 1) / LANES * LANES;
         std::fill(candidates + found, candidates + size, 0.0f);
+        all = notable = scratch.first(candidates, size);
     }
 }
 
@@ -272,32 +347,36 @@ double total(const std::vector<double> &masses) {
 
 // What top_k and then top_p leave.
 Cut truncate(const Row &row, int64_t size, Scratch &scratch) {
-    const float *weights = scratch.weights.data();
-    float *candidates = scratch.candidates.data();
-    const int64_t whole = scratch.weights.size();
+    const double mass = total(scratch.masses);
+    find_notable(mass, scratch);
     if (row.top_k == 0 || row.top_k >= size)
-        return find_cut<By::MASS>(weights, whole, row.top_p * total(scratch.masses), candidates);
-    const Cut by_count = find_cut<By::COUNT>(weights, whole, row.top_k, candidates);
+        return find_cut<By::MASS>(scratch.all, scratch.notable, row.top_p * mass, scratch);
+    const Cut by_count = find_cut<By::COUNT>(scratch.all, scratch.notable, row.top_k, scratch);
     if (row.top_p >= 1) return by_count;
+    float *candidates = scratch.candidates;
     const int64_t above =
-        copy_between(weights, whole, std::nextafter(by_count.least, ABOVE_ALL), ABOVE_ALL, candidates);
+        copy_between(scratch.with(by_count.least), std::nextafter(by_count.least, ABOVE_ALL), ABOVE_ALL, candidates);
     std::vector<float> kept(candidates, candidates + above);
     kept.resize(above + std::min(by_count.ties, row.top_k - above), by_count.least);
-    double mass = 0;
-    for (const float weight : kept) mass += weight;
+    double mass_kept = 0;
+    for (const float weight : kept) mass_kept += weight;
     kept.resize((kept.size() + LANES - 1) / LANES * LANES);  // with zeros
-    return find_cut<By::MASS>(kept.data(), kept.size(), row.top_p * mass, candidates);
+    const Vectors of_kept = scratch.first(kept.data(), kept.size());
+    return find_cut<By::MASS>(of_kept, of_kept, row.top_p * mass_kept, scratch);
 }
 
 // Take what is cut out of the blocks' masses.
 void apply(const Cut &cut, Scratch &scratch) {
+    std::fill(scratch.masses.begin(), scratch.masses.end(), 0.0);
+    std::fill(scratch.ties.begin(), scratch.ties.end(), 0);
     int64_t ties = cut.ties;
-    for (size_t block = 0; block < scratch.masses.size(); ++block) {
-        const float *weights = scratch.weights.data() + block * BLOCK;
+    const Vectors vectors = scratch.with(cut.least);
+    for (int64_t i = 0; i < vectors.count;) {
+        const int64_t block = vectors.places[i] / BLOCK, end = (block + 1) * BLOCK;
         Floats above = {};
         Ints equal = {};
-        for (int64_t i = 0; i < BLOCK; i += LANES) {
-            const Floats x = load(weights + i);
+        for (; i < vectors.count && vectors.places[i] < end; ++i) {
+            const Floats x = load(vectors.numbers + vectors.places[i]);
             above += x > cut.least ? x : Floats{};
             equal -= x == cut.least;
         }
@@ -323,7 +402,7 @@ int64_t draw(double uniform, const Cut &cut, const Scratch &scratch) {
     size_t block = 0, last = scratch.masses.size() - 1;
     while (scratch.masses[last] == 0) --last;
     while (block < last && target >= scratch.masses[block]) target -= scratch.masses[block++];
-    const float *weights = scratch.weights.data() + block * BLOCK;
+    const float *weights = scratch.weights + block * BLOCK;
     // Token by token, the block's mass is rounded otherwise: what lay within it must not lie behind it now.
     double whole = 0;
     for_kept(weights, cut, scratch.ties[block], [&](int64_t i) { return whole += weights[i], true; });

@@ -60,15 +60,17 @@ def tokens(logits: Tensor, rows: Sequence[SampleArgs], chooser: Chooser) -> list
 
 def expected_probabilities(logits: Tensor, one: SampleArgs) -> list[float]:
     """The distribution by the book, in plain Python: temperature, min_p, then top_k, then top_p of what is left."""
-    weights = [math.exp((logit - max(logits.tolist())) / one.temperature) for logit in logits.tolist()]
+    largest = max(logits.tolist())
+    weights = [math.exp((logit - largest) / one.temperature) for logit in logits.tolist()]
     weights = [weight if weight >= one.min_p else 0.0 for weight in weights]
     most_likely = sorted(range(len(weights)), key=lambda token_id: -weights[token_id])
     kept = most_likely[: one.top_k or None]
-    mass, nucleus = 0.0, []
+    whole = sum(weights[token_id] for token_id in kept)
+    mass, nucleus = 0.0, set()
     for token_id in kept:
-        if one.top_p < 1 and mass >= one.top_p * sum(weights[token_id] for token_id in kept):
+        if one.top_p < 1 and mass >= one.top_p * whole:
             break
-        nucleus.append(token_id)
+        nucleus.add(token_id)
         mass += weights[token_id]
     return [weights[token_id] / mass if token_id in nucleus else 0.0 for token_id in range(len(weights))]
 
@@ -170,9 +172,19 @@ def test_of_equal_logits_the_lower_ids_are_kept(chooser: Chooser) -> None:
 
 LARGE_VOCABULARY = 5000
 PEAKED, FLAT = (torch.randn(LARGE_VOCABULARY, generator=torch.Generator().manual_seed(3)) * width for width in (5, 0.1))
+LARGER = torch.randn(20_000, generator=torch.Generator().manual_seed(6))
+LARGE = {
+    "peaked": PEAKED,
+    "flat": FLAT,
+    "larger and peaked": 5 * LARGER,
+    "larger and flat": 0.1 * LARGER,
+    "one token and many that are hardly likely": (0.1 * LARGER - 12).index_fill(0, torch.tensor(9), 0.0),
+    # C++ looks at some of a large vocabulary first, sixteen of every 256, and must not be misled.
+    "the first 16 of every 256 are less likely": 0.1 * LARGER - 5.0 * (torch.arange(20_000) % 256 < 16),
+}
 
 
-@pytest.mark.parametrize("logits", [PEAKED, FLAT], ids=["peaked", "flat"])
+@pytest.mark.parametrize("logits", LARGE.values(), ids=LARGE)
 @pytest.mark.parametrize(
     "one",
     [
