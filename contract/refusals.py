@@ -28,7 +28,7 @@ class Refusal(Exception):
     """A request that the contract itself turns down.
 
     `problems` lists everything that is wrong with a body of `POST /generate`; the other APIs have room for one
-    message only.
+    message only. `details` is what the Messages API has besides, for programs.
     """
 
     def __init__(
@@ -40,10 +40,11 @@ class Refusal(Exception):
         code: str | None = None,
         problems: Sequence[Problem] = (),
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.problems = problems
+        self.problems, self.details = problems, details
         self.headers = dict(headers or {})
 
 

@@ -1,7 +1,8 @@
 """The error shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from contract.answers import Answer, Wire, to_json
 from contract.refusals import DO_NOT_RETRY, RETRY, Refusal, overflow_message
@@ -24,6 +25,7 @@ TYPES = {
 class ErrorContent(Wire):
     type: str
     message: str
+    details: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class AnthropicDialect:
         match error:
             case Refusal():
                 where = f"{error.param}: " if error.param and not error.message.startswith(error.param) else ""
-                return error_answer(error.status, where + error.message, error.headers)
+                return error_answer(error.status, where + error.message, error.headers, error.details)
             case PromptTooLong():
                 return error_answer(400, overflow_message(error))
             case RequestError():
@@ -66,12 +68,16 @@ class AnthropicDialect:
 DIALECT = AnthropicDialect()
 
 
-def error_answer(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
+def error_answer(
+    status: int, message: str, headers: dict[str, str] | None = None, details: Mapping[str, Any] | None = None
+) -> Answer:
     def body(request_id: str | None = None) -> bytes:
-        return to_json(error_body(status, message, request_id))
+        return to_json(error_body(status, message, request_id, details))
 
     return Answer(status, body(), headers=headers or {}, body_with_id=body)
 
 
-def error_body(status: int, message: str, request_id: str | None) -> ErrorBody:
-    return ErrorBody("error", ErrorContent(TYPES.get(status, "invalid_request_error"), message), request_id)
+def error_body(
+    status: int, message: str, request_id: str | None, details: Mapping[str, Any] | None = None
+) -> ErrorBody:
+    return ErrorBody("error", ErrorContent(TYPES.get(status, "invalid_request_error"), message, details), request_id)

@@ -107,6 +107,7 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
     """Raises Refusal."""
     body = read_body(MessagesBody, incoming.body)
     model = check_model(body.model, incoming.models)
+    body.check()
     request = GenerationRequest(
         prompt=body.prompt(),
         params=body.params(),

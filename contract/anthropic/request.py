@@ -15,6 +15,8 @@ from interface.requests import MAX_INTEGER, ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2
 MOST_STOP_SEQUENCES = 64
+NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+"""What makes Anthropic's own tool runner go on without a thread, with the whole conversation in each request."""
 
 
 class Tool(LenientBody):
@@ -125,6 +127,16 @@ class MessagesBody(CountTokensBody):
     output_format: OutputFormat | None = Field(default=None, description="An older output_config.format.")
     mcp_servers: Annotated[None, refuse("this server calls no MCP servers; offer their tools as tools", [])] = None
     container: Annotated[None, refuse("this server runs no containers")] = None
+    compaction: Annotated[None, refuse("this server summarizes no conversations")] = None
+    thread: dict[str, Any] | None = Field(
+        default=None, description="Refused, so that clients send whole conversations."
+    )
+
+    def check(self) -> None:
+        """Raises Refusal."""
+        if self.thread is not None:
+            message = "thread: this server keeps no conversations; send the whole one as messages"
+            raise Refusal(400, message, param="thread", details=NO_THREADS)
 
     def params(self) -> SamplingParams:
         """The sampling parameters, which are checked already."""

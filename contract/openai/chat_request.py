@@ -50,6 +50,9 @@ class ChatMessage(LenientBody):
 
     def as_dict(self, where: str) -> dict[str, Any]:
         """The message in the form that chat templates expect. Raises Refusal."""
+        if self.content is None and self.role not in ("assistant", "function"):
+            message = f"{where}.content: Expected a text or a list of text parts in a message of role {self.role!r}."
+            raise Refusal(400, message, param=f"{where}.content")
         fields = {
             "role": self.role,
             "content": self.content,
@@ -117,6 +120,7 @@ class ChatBody(SamplingFields):
     max_completion_tokens: int | None = Field(
         default=None, ge=1, le=MAX_INTEGER, description="Stop after this many tokens. The default is all the context."
     )
+    max_output_tokens: Annotated[None, refuse("it is a field of /v1/responses; use max_completion_tokens")] = None
     logprobs: bool = Field(default=False, description="Report each token's log probability.")
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."

@@ -51,12 +51,20 @@ class CompletionBody(SamplingFields):
     max_tokens: int | None = Field(
         default=None, ge=0, le=MAX_INTEGER, description="Stop after this many tokens. The default is 16."
     )
+    max_completion_tokens: int | None = Field(
+        default=None, ge=0, le=MAX_INTEGER, description="Chat completions' name for max_tokens."
+    )
     echo: bool = Field(default=False, description="Begin the text with the prompt.")
     add_special_tokens: bool = Field(default=True, description="Let the tokenizer add its special tokens to a text.")
     return_token_ids: bool = Field(default=False, description="Give the token ids, too.")
     best_of: int | None = Field(default=None, description="Nothing but `n`.")
     prompt_embeds: Annotated[None, refuse("this server takes texts and token ids only")] = None
     suffix: Annotated[None, refuse("this model cannot fill in the middle", "")] = None
+
+    @property
+    def chosen_max_tokens(self) -> int:
+        given = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return DEFAULT_MAX_TOKENS if given is None else given
 
     def prompts(self) -> list[Prompt]:
         return [
@@ -67,7 +75,7 @@ class CompletionBody(SamplingFields):
     def check(self) -> None:
         """Raises Refusal."""
         self.check_stream_options()
-        if self.max_tokens == 0 and not self.echo:
+        if self.chosen_max_tokens == 0 and not self.echo:
             raise Refusal(400, "max_tokens: Expected at least 1 without echo, got 0.", param="max_tokens")
         if self.best_of not in (None, self.n):
             raise Refusal(400, f"best_of: Expected n, which is {self.n}, got {self.best_of}.", param="best_of")
@@ -78,10 +86,9 @@ def parse(incoming: Incoming) -> AssembledCall[TextPiece]:
     body = read_body(CompletionBody, incoming.body)
     model = check_model(body.model, incoming.models)
     body.check()
-    max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     requests = body.requests(
         body.prompts(),
-        body.params(max_tokens=max(1, max_tokens)),  # with 0, the one token that is made is not shown
+        body.params(max_tokens=max(1, body.chosen_max_tokens)),  # with 0, the one token that is made is not shown
         grammar=body.grammar(),
         echo=body.echo or body.return_token_ids,
         prompt_logprobs=body.echo and body.logprobs is not None,
@@ -94,7 +101,7 @@ def _assembly(body: CompletionBody, model: str, fingerprint: str | None, accepte
     return TextAssembly(
         Head(f"cmpl-{accepted.request_id}", model, fingerprint),
         shows_prompt=body.echo,
-        shows_tokens=body.max_tokens != 0,
+        shows_tokens=body.chosen_max_tokens != 0,
         shows_logprobs=body.logprobs is not None,
         shows_token_ids=body.return_token_ids,
     )

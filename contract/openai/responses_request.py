@@ -17,6 +17,8 @@ from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 STATELESS = "this server keeps no responses; send the whole conversation as input"
 LOGPROBS = "message.output_text.logprobs"
 
+USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
+
 Item = dict[str, Any]
 Message = dict[str, Any]
 
@@ -116,6 +118,9 @@ class ResponsesBody(InputBody, SamplingFields):
     max_output_tokens: int | None = Field(
         default=None, ge=1, le=MAX_INTEGER, description="Stop after this many tokens. The default is all the context."
     )
+    max_tokens: Annotated[None, USE_MAX_OUTPUT_TOKENS] = None
+    max_completion_tokens: Annotated[None, USE_MAX_OUTPUT_TOKENS] = None
+    logprobs: Annotated[None, refuse("use top_logprobs, or include", False)] = None
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."
     )

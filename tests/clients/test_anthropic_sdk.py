@@ -91,6 +91,22 @@ def test_the_client_knows_the_id_of_its_request(client: anthropic.Anthropic, ser
     assert caught.value.body["request_id"] == "mine-1"
 
 
+def test_the_tool_runner_goes_on_without_a_thread(client: anthropic.Anthropic) -> None:
+    """It asks the server to keep the conversation, and would send nothing but the news from then on."""
+
+    @anthropic.beta_tool
+    def add(x: int, y: int) -> str:
+        """Adds."""
+        return str(x + y)
+
+    asked: dict[str, Any] = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
+    with pytest.raises(anthropic.BadRequestError, match="whole"):
+        client.beta.messages.create(**asked, thread={"type": "create"})
+    (message,) = client.beta.messages.tool_runner(**asked, tools=[add])
+    assert message.content[0].type == "text"
+    assert message.content[0].text == "".join(HELLO)
+
+
 def test_a_wrong_value_is_a_bad_request(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         client.messages.create(model=MODEL, max_tokens=0, messages=[{"role": "user", "content": "hello"}])

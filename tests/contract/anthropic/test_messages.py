@@ -254,6 +254,7 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
         ({"tools": [{**TOOL, "input_schema": {"type": "string"}}]}, 400, "invalid_request_error", "tools.0"),
         ({"messages": [{"role": "user", "content": 5}]}, 400, "invalid_request_error", "messages.0.content:"),
         ({"container": "c"}, 400, "invalid_request_error", "container"),
+        ({"compaction": {"type": "summarize"}}, 400, "invalid_request_error", "compaction"),
         ({"tool_choice": {"type": "any"}}, 400, "invalid_request_error", "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, 400, "invalid_request_error", "add"),
         (
@@ -268,6 +269,15 @@ def test_what_cannot_be_honoured_is_refused_by_name(fields: Any, status: int, ty
     got, error = refused(**fields)
     assert (got, error["type"]) == (status, type)
     assert told in error["message"]
+
+
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
+def test_a_thread_is_refused_so_that_the_client_sends_the_whole_conversation(thread: Any) -> None:
+    status, error = refused(thread=thread)
+    assert status == 400
+    assert "whole" in error["message"]
+    assert error["details"]["error_code"] == "thread_unsupported_request"
+    assert "details" not in refused(max_tokens=0)[1]
 
 
 def test_null_is_absent_and_unknown_fields_are_ignored() -> None:

@@ -25,7 +25,7 @@ def test_a_conversation_becomes_plain_messages() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     messages = [
         {"role": "system", "content": "Be brief."},
-        {"role": "developer", "content": None, "name": "dev"},
+        {"role": "developer", "content": "Be kind.", "name": "dev"},
         {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
         {"role": "assistant", "content": None, "tool_calls": [call], "reasoning": "hm"},
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "3"}]},
@@ -33,7 +33,7 @@ def test_a_conversation_becomes_plain_messages() -> None:
     ]
     assert prompt_of(messages=messages).messages == [
         {"role": "system", "content": "Be brief."},
-        {"role": "developer", "name": "dev"},
+        {"role": "developer", "content": "Be kind.", "name": "dev"},
         {"role": "user", "content": "one\ntwo"},
         {
             "role": "assistant",
@@ -58,6 +58,9 @@ def test_a_conversation_becomes_plain_messages() -> None:
             "messages.0.tool_calls.0.function.arguments",
         ),
         ({"role": "assistant", "function_call": {"name": "f"}}, "messages.0.function_call"),
+        ({"role": "user"}, "messages.0.content"),
+        ({"role": "system", "content": None}, "messages.0.content"),
+        ({"role": "tool", "tool_call_id": "c"}, "messages.0.content"),
     ],
 )
 def test_what_is_wrong_with_a_message_is_named(message: dict[str, Any], param: str) -> None:
@@ -179,6 +182,7 @@ def test_a_forced_call_brings_its_own_grammar() -> None:
         ({"audio": {"voice": "x"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"web_search_options": {}}, "web_search_options"),
+        ({"max_output_tokens": 5}, "max_output_tokens"),
         ({"continue_final_message": True}, "messages"),
     ],
 )

@@ -83,6 +83,13 @@ def test_absent_and_null_fields_take_the_apis_defaults() -> None:
         assert not request.echo
 
 
+def test_the_length_has_the_name_of_chat_completions_too() -> None:
+    (request,) = parse(PATH, prompt="x", max_completion_tokens=50).requests
+    assert request.params.max_tokens == 50
+    (request,) = parse(PATH, prompt="x", max_tokens=4, max_completion_tokens=5).requests
+    assert request.params.max_tokens == 5
+
+
 def test_every_sampling_parameter_reaches_the_engine() -> None:
     fields = {
         "max_tokens": 5,

@@ -110,6 +110,9 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"input": 5}, "input"),
         ({"input": ["a"]}, "input"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"max_completion_tokens": 5}, "max_completion_tokens"),
+        ({"logprobs": True}, "logprobs"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
@@ -117,7 +120,16 @@ def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param:
 
 
 def test_fields_without_meaning_here_are_ignored() -> None:
-    call(store=True, truncation="auto", background=False, include=[], previous_response_id=None, nonsense=1, user="me")
+    call(
+        logprobs=False,
+        store=True,
+        truncation="auto",
+        background=False,
+        include=[],
+        previous_response_id=None,
+        nonsense=1,
+        user="me",
+    )
 
 
 def test_a_tool_that_is_no_function_is_left_out() -> None:
