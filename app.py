@@ -3,8 +3,9 @@
     uvicorn app:app
     python app.py --port 8000
 
-The framework speaks the protocol; what is left is the service. `raw_asgi.py` is the same service by hand, in the same
-order and with the same names. What is not protocol lives in `contract` (what is said) and `serving` (who generates).
+Starlette speaks the protocol; what is left here is the service. `raw_asgi.py` is the same service by hand, in the same
+order and with the same names. What is not protocol lives in `contract` (requests and answers) and `serving` (the
+driver).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,7 +73,7 @@ ROUTES = [
 
 
 async def read_body(request: Request) -> bytes:
-    """Put the request's body together, but not more of it than is allowed."""
+    """Read the request's body, up to the limit."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -88,7 +89,7 @@ async def listen_for_disconnect(request: Request) -> None:
 
 
 class EventStream(StreamingResponse):
-    """The headers at once, then each event as it comes."""
+    """Send the headers at once, then each event as it comes."""
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class EventStream(StreamingResponse):
 
 
 class WholeResponse(Response):
-    """Lost without an error if the client has left."""
+    """An answer in one piece. It is not an error if the client has left."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(OSError):
@@ -121,7 +122,7 @@ class WholeResponse(Response):
 
 
 class NoResponse(Response):
-    """For a client that has left: nothing is sent."""
+    """Send nothing: the client has left."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pass
@@ -153,7 +154,7 @@ def driver_of(request: Request) -> Driver:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette's router raises: no such path, or no such method on it."""
+    """Answer what Starlette's router raises: no such path, or no such method on it."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = (error.headers or {})["Allow"].split(", ")
@@ -181,7 +182,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 def create_app(driver: Driver) -> ASGIApp:
-    """The application: routes, what becomes of exceptions, and the driver that all handlers share."""
+    """The application: routes, exception handlers, and the driver that all handlers share."""
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,

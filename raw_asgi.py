@@ -3,8 +3,8 @@
     uvicorn raw_asgi:app
     python raw_asgi.py --port 8000
 
-Every message of the protocol stands here in full. `app.py` is the same service on Starlette, in the same order and
-with the same names. What is not protocol lives in `contract` (what is said) and `serving` (who generates).
+Every message of the protocol is written out here. `app.py` is the same service on Starlette, in the same order and with
+the same names. What is not protocol lives in `contract` (requests and answers) and `serving` (the driver).
 
 Source: the ASGI specification, versions 2.3 and 2.4 of its HTTP part, and lifespan 2.0.
 """
@@ -80,7 +80,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
 
 
 async def read_body(receive: Receive) -> bytes:
-    """Put the request's body together; it comes in as many messages as the server likes."""
+    """Read the request's body, up to the limit; it comes in as many messages as the server likes."""
     body = bytearray()
     more_body = True
     while more_body:
@@ -101,7 +101,7 @@ async def listen_for_disconnect(receive: Receive) -> None:
 
 
 async def stream_events(generation: Generation, writer: contract.Writer, scope: Scope, send: Send) -> None:
-    """One message for the headers, at once; one for each event, as it comes; an empty one to end."""
+    """Send the headers at once, then a message for each event as it comes, and an empty one to end."""
     # A client that has left shows itself here or in listen_for_disconnect: servers of spec 2.4 may raise
     # OSError from send, others drop the message silently.
     with suppress(OSError):
@@ -113,7 +113,7 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
 
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
-    """One message for the headers, one for the whole body."""
+    """Send one message for the headers and one for the whole body. It is not an error if the client has left."""
     answer = answer.with_request_id(request_id(scope))
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if scope["method"] == "HEAD" else answer.body
@@ -148,7 +148,7 @@ def route_path(scope: Scope) -> str:
 
 
 def find_methods(path: str) -> dict[str, Handler]:
-    """The handlers of a path; those of an endpoint that takes a rest are found by what comes before it."""
+    """The handlers of a path, by method. An endpoint that takes a rest is found by the beginning of the path."""
     if path in ROUTES:
         return ROUTES[path]
     prefixes = (endpoint.path + "/" for endpoint in contract.ENDPOINTS if endpoint.takes_rest)
@@ -156,7 +156,7 @@ def find_methods(path: str) -> dict[str, Handler]:
 
 
 async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    """Find the handler; whatever it raises becomes an answer."""
+    """Call the path's handler, and answer whatever it raises."""
     path = route_path(scope)
     methods = find_methods(path)
     try:

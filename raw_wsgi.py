@@ -32,7 +32,7 @@ from serving.transcript.wsgi import with_transcript
 Handler = Callable[[Driver, WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 MOST_DIGITS = 18
-"""Of a Content-Length: Python makes no number of some thousands."""
+"""Digits of a Content-Length: Python refuses to convert some thousands of them."""
 
 
 class ClientDisconnect(Exception):
@@ -108,14 +108,14 @@ def read_body(environ: WSGIEnvironment) -> bytes:
 def stream_events(
     generation: Generation, writer: contract.Writer, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterator[bytes]:
-    """A block for each event, as it comes; the headers leave with the first."""
+    """Yield a block for each event as it comes; the headers leave with the first."""
     headers = contract.SSE_HEADERS | contract.id_headers(request_id(environ))
     start(environ, start_response, 200, contract.SSE_MEDIA_TYPE, headers)
     yield from contract.blocks(writer, generation.events())
 
 
 class EventStream:
-    """What the server pulls: each `next` steps the engine until there is an event for this request.
+    """The iterable that the server pulls: each `next` steps the engine until there is an event for this request.
 
     A class and not a generator, because `close` must end the request even if the server never asked for a block: a
     generator that has not begun has no `finally` to run.
@@ -139,7 +139,7 @@ class EventStream:
 
 
 def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: contract.Answer) -> Iterable[bytes]:
-    """One block for the whole body."""
+    """Answer with one block for the whole body."""
     answer = answer.with_request_id(request_id(environ))
     headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
@@ -162,16 +162,16 @@ def request_id(environ: WSGIEnvironment) -> str:
 
 
 def route_path(environ: WSGIEnvironment) -> str:
-    """The path below the application; the server keeps where it is mounted apart, in SCRIPT_NAME.
+    """The path below the application; where that is mounted is in SCRIPT_NAME.
 
-    WSGI has its bytes as the characters of latin-1, whatever they mean.
+    WSGI passes a path's bytes as the characters of latin-1, whatever their encoding is.
     """
     path: str = environ.get("PATH_INFO", "")
     return path.encode("latin-1").decode(errors="replace")
 
 
 def find_methods(path: str) -> dict[str, Handler]:
-    """The handlers of a path; those of an endpoint that takes a rest are found by what comes before it."""
+    """The handlers of a path, by method. An endpoint that takes a rest is found by the beginning of the path."""
     if path in ROUTES:
         return ROUTES[path]
     prefixes = (endpoint.path + "/" for endpoint in contract.ENDPOINTS if endpoint.takes_rest)
@@ -179,7 +179,7 @@ def find_methods(path: str) -> dict[str, Handler]:
 
 
 def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Find the handler; whatever it raises becomes an answer."""
+    """Call the path's handler, and answer whatever it raises."""
     path = route_path(environ)
     methods = find_methods(path)
     try:
@@ -189,7 +189,7 @@ def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
             return respond(environ, start_response, contract.no_such_method(path, methods))
         return methods[environ["REQUEST_METHOD"]](driver, environ, start_response)
     except ClientDisconnect:
-        # There is no reader left, but WSGI knows no other way to end a request than to answer it.
+        # There is no reader left, but in WSGI the only way to end a request is to answer it.
         return respond(
             environ, start_response, contract.refusal(path, contract.Refusal(400, "The body ended too soon"))
         )

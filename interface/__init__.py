@@ -1,6 +1,6 @@
-"""What goes into an engine and what comes out of it: the ground floor of the house.
+"""The types that the rooms share: requests, events, errors, and the two protocols of an engine.
 
-`requests` describes what is asked for, `events` what comes back, `errors` what can go wrong, and `engine` the two
-protocols that connect them: the engine that is stepped, and the engine service that a driver talks to. Nothing here
-imports torch, transformers, an event loop or another room, so every other room may import it.
+`requests` is what an engine is asked for, `events` what it answers, `errors` what it raises. `engine` has the protocol
+of an engine that is stepped, and that of an engine service, which a driver talks to. Nothing here imports torch,
+transformers, an event loop or another room, so every other room may import it.
 """

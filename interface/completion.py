@@ -1,7 +1,7 @@
-"""What a generation looks like to those who asked for it plainly: `POST /generate`, and `Engine.generate`.
+"""The answers of `POST /generate` and `Engine.generate`.
 
-These classes are the one definition of the answer's fields. The answer is built from them, and the OpenAPI document
-is made from them. A field that is absent or None is left out of the JSON.
+The answer is built from these classes, and so is the OpenAPI document. A field that is absent or None is left out of
+the JSON.
 """
 
 from collections.abc import Sequence
@@ -126,7 +126,7 @@ def stream_event(event: Token | Finished | Failed) -> StreamEvent:
 
 
 def _token(token: Token) -> FirstToken | NextToken:
-    """Return a token as the stream shows it: a plain dict, which is made and written in half a dataclass's time."""
+    """Return a token as the stream shows it: a plain dict takes half as long to make and to write as a dataclass."""
     shown: FirstToken | NextToken
     if token.is_first:
         shown = {"token": token.text, "token_id": token.token_id, "prefill_time_ms": round(token.ms, 3)}

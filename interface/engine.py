@@ -1,8 +1,8 @@
-"""The two protocols of an engine: the one that is stepped, and the service that a driver talks to.
+"""The two protocols of an engine: one that is stepped, and a service that a driver talks to.
 
-`EngineProtocol` is the synchronous face of an engine that computes in this process when its `step` is called.
-`EngineService` is what a driver talks to: events are pushed to it, and so is a failure, so an engine that dies while
-idle is noticed. `backends.stepped` makes the second out of the first.
+An engine with `EngineProtocol` computes in this process, when its `step` is called. An `EngineService` pushes its
+events to the driver, and its failure too, so an engine that dies while idle is noticed. `backends.stepped` makes a
+service out of an engine that is stepped.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,66 +13,67 @@ from interface.events import Event
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SequenceId
 
 StepEvents = Sequence[tuple[SequenceId, Event]]
-"""What one step has made: of each sequence, one event or several in their order."""
+"""The events of one step. Those of one sequence are in their order."""
 Sink = Callable[[StepEvents], object]
 """Takes the events of one step, for all the sequences submitted with it, in one call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What an engine is busy with: sequences in a slot, sequences waiting for one, tokens made since it started."""
+    """How busy an engine is: sequences in a slot, sequences waiting for one; and what it has done since it started."""
 
     running: int
     waiting: int
     generated_tokens: int
     steps: int = 0
     step_seconds: float = 0.0
-    """What the steps have taken together."""
+    """The time of all steps together."""
     failed_steps: int = 0
     guessed_tokens: int = 0
-    """Computed before it was known that they would come, and (below) those that did."""
+    """Tokens that were computed on a guess (see `inference.scheduling.speculation`)."""
     true_guesses: int = 0
+    """The guessed tokens that were right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one process has counted, for its metrics. The tallies of several processes add up."""
+    """What one process has counted for its metrics. Those of several processes can be added."""
 
     counts: Mapping[str, float] = field(default_factory=dict)
-    """Since it started, by name."""
+    """Counts since the process started, by name."""
     cache_tokens: int = 0
-    """Tokens that its sequences hold in the cache now."""
+    """Tokens that the process' sequences hold in the cache now."""
 
     def __add__(self, other: "Tally") -> "Tally":
         counts = {name: amount + other.counts.get(name, 0) for name, amount in self.counts.items()}
         return Tally({**other.counts, **counts}, self.cache_tokens + other.cache_tokens)
 
     def since(self, earlier: Mapping[str, float]) -> "Tally":
-        """Without what had been counted before."""
+        """Return what was counted after `earlier`."""
         return Tally({name: amount - earlier.get(name, 0) for name, amount in self.counts.items()}, self.cache_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a client may ask about the model. `tokenizer` is the public part of its tokenizer's configuration."""
+    """What clients may know about the model. `tokenizer` is the public part of its tokenizer's configuration."""
 
     context: int
     vocabulary: int
     tokenizer: Mapping[str, Any]
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
-    """What applies where a request names nothing, if the model's makers have said so."""
+    """The model's own defaults for sampling parameters, from its generation config."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """A prompt as token ids, with each token's own text."""
+    """A prompt as token ids, with the text of each token."""
 
     token_ids: Sequence[int]
     tokens: Sequence[str]
 
 
 class Lexicon(Protocol):
-    """What can be asked about the model and its tokens, without generating. Any thread may ask."""
+    """The part of an engine that tokenizes and describes the model, without generating. Any thread may call it."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -122,10 +123,10 @@ class EngineProtocol(Lexicon, Protocol):
 
 
 class EngineService(Protocol):
-    """An engine as a driver sees it. Everything is called on the event loop's thread, and answers there.
+    """An engine as a driver sees it. All methods and callbacks are called on the event loop's thread.
 
-    Apart from the callbacks of `start`, nothing that is passed here or returned is a function, so the engine may be in
-    another process.
+    Except for the callbacks of `start`, all arguments and results are plain data, so the engine may be in another
+    process.
     """
 
     async def start(
@@ -133,14 +134,14 @@ class EngineService(Protocol):
     ) -> None:
         """Begin to work, and return as soon as requests are taken. Call once, before anything else.
 
-        One that raises or is cancelled leaves nothing behind, and needs no `close`.
+        If this raises or is cancelled, nothing is left running, and `close` need not be called.
 
         Args:
-            on_events: called on the loop with the events of a step, once for all the sequences.
-            on_failure: called on the loop, at most once, when the engine has failed for good. The receiver ends the
-                sequences that are still open; no events follow.
-            on_outage: called on the loop with a reason when the engine cannot be reached for now: the receiver ends
-                the sequences that are open, and no events follow for them. Called with None when it is back.
+            on_events: called with the events of a step, once for all the sequences.
+            on_failure: called at most once, when the engine has failed for good. The receiver ends the sequences that
+                are still open; no events follow.
+            on_outage: called with a reason when the engine cannot be reached for now: the receiver ends the sequences
+                that are open, and no events follow for them. Called with None when the engine is back.
 
         Raises:
             LoadError: the engine cannot be used; the message says why.
@@ -179,10 +180,10 @@ class EngineService(Protocol):
 
 @runtime_checkable
 class SharedEngine(EngineService, Protocol):
-    """An engine that several processes ask, so that none of them has counted everything that its metrics tell."""
+    """An engine that several processes use, so each has counted only a part of what its metrics should show."""
 
     def share(self, own: Callable[[], Tally]) -> None:
-        """Ask `own` now and then for what this process has counted. Call once, after `start`."""
+        """Call `own` now and then, and pass on what this process has counted. Call once, after `start`."""
 
     def others(self) -> Tally:
-        """What the other processes have counted, as far as it is known. Does not wait."""
+        """Return what the other processes have counted, as far as it is known. Does not wait."""

@@ -1,4 +1,4 @@
-"""What can go wrong between a request and its first event. Every message says what was expected and what came."""
+"""The errors between a request and its first event. Every message says what was expected and what came."""
 
 
 class RequestError(ValueError):
@@ -14,7 +14,7 @@ class RequestError(ValueError):
 class PromptTooLong(RequestError):
     """The prompt, or the prompt and its max_tokens, do not fit the context.
 
-    A prompt that is far too long is not counted to its end; `prompt_tokens` is then what it has at least.
+    A prompt that is far too long is not tokenized to its end; `prompt_tokens` is then a lower bound.
     """
 
     def __init__(self, prompt_tokens: int, max_tokens: int, context: int, is_counted: bool = True) -> None:
@@ -64,7 +64,7 @@ class EngineFailed(EngineUnavailable):
 
 
 class LoadError(RuntimeError):
-    """A model that cannot be served, for a reason that the user can mend. The message says what to do."""
+    """The model cannot be served, for a reason that the user can change. The message says what to do."""
 
 
 class UnsupportedModel(LoadError):

@@ -1,4 +1,4 @@
-"""What comes out of an engine: for each sequence, a `Token` at a time, and in the end one terminal event.
+"""The events of an engine: for each sequence one `Token` after another, then one terminal event.
 
 The terminal events are `Finished` and `Failed`; nothing follows them. Every event carries the `index` of its sequence
 among those of one request.
@@ -13,9 +13,9 @@ FailureKind = Literal["engine_error", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token that was, or could have been, chosen. `bytes` are its own, so half a character survives.
+    """A token that was, or could have been, chosen. `bytes` are exact, also where `token` is half a character.
 
-    `token_id` is None where an engine elsewhere tells only texts.
+    `token_id` is None if the engine is a server that sends only texts.
     """
 
     token_id: int | None
@@ -45,8 +45,8 @@ class TextPart:
 class ToolCallPart:
     """A tool call. `arguments` is a JSON object as text.
 
-    If the call is not whole, that is only its beginning, and the rest follows in `ArgumentsPart`s. An engine sends a
-    call in pieces only if a grammar holds the model to it, so that it cannot turn out to be none.
+    If `is_whole` is False, this is only the beginning of the arguments, and the rest follows in `ArgumentsPart`s. An
+    engine sends a call in pieces only if a grammar guarantees that it is one.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ToolCallPart:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsPart:
-    """More of the arguments of the call that began last."""
+    """The next piece of the arguments of the last call."""
 
     text: str
 
@@ -82,7 +82,7 @@ class Token:
 
     `text` may be empty: half a character, or what could still become a stop string, is held back for a later token.
     `parts` is None unless the request asked for its response to be parsed; then it replaces `text`.
-    `token_id` is None where an engine elsewhere tells only the text; such a token may be several.
+    `token_id` is None if the engine is a server that sends only texts; the text may then be that of several tokens.
     """
 
     text: str
@@ -94,18 +94,18 @@ class Token:
     parts: tuple[Part, ...] | None = None
 
     def ids(self) -> list[int]:
-        """Its token id, if that is known."""
+        """A list of the token id, or an empty one if it is not known."""
         return [] if self.token_id is None else [self.token_id]
 
     def as_parts(self) -> tuple[Part, ...]:
-        """Its parts; without parsing, all text is content."""
+        """The token's parts; without parsing, all text is content."""
         if self.parts is not None:
             return self.parts
         return (TextPart("content", self.text),) if self.text else ()
 
     @property
     def only_content(self) -> str | None:
-        """Its text, if there is nothing to it but content: so it is with nearly every token."""
+        """The token's text if it has nothing but content, as nearly every token; None otherwise."""
         parts = self.parts
         if parts is None:
             return self.text
@@ -119,7 +119,7 @@ class Token:
 class Finished:
     """The end of a sequence. Times are in milliseconds; `total_ms` also counts the wait for a slot.
 
-    `cached_tokens` of the prompt needed no prefill: their keys and values were in the prefix cache.
+    `cached_tokens` is how many tokens of the prompt were in the prefix cache, and needed no prefill.
     `stop_reason` is the stop string or the token id that ended the text, if one did.
     """
 

@@ -1,4 +1,4 @@
-"""What an engine is asked for: a prompt, the sampling parameters, and what the answer must look like.
+"""The requests to an engine: a prompt, the sampling parameters, and what the answer must look like.
 
 A `GenerationRequest` is one sequence of tokens. An HTTP request may hold several of them, one for each prompt of a
 list and for each of its `n` choices; their `index` tells them apart in the answer.

@@ -1,4 +1,4 @@
-"""What a server says of itself when it is asked how it is: for `/health`, `/live` and `/metrics`."""
+"""The state of a server, for `/health`, `/live` and `/metrics`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ def no_metrics() -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """The state of a driver at one moment. Making it waits for nothing."""
+    """The state of a driver at one moment."""
 
     status: str
     """ "ok", or the reason why no requests are taken."""
