@@ -1,10 +1,10 @@
-"""What is said over HTTP, in bytes and JSON, for every door alike.
+"""Requests and answers over HTTP, as bytes and JSON, for all doors.
 
-A door hands over a body and gets something to generate or a refusal; it hands over events and gets bytes to send.
-Nothing here knows a server, a framework, a thread or an event loop.
+A door passes a body in and gets something to generate, or a refusal; it passes events in and gets bytes to send.
+Nothing here depends on a server, a framework, threads or an event loop.
 
-`ENDPOINTS` is the table of everything that can be asked. To add an endpoint, write a module that makes an `Endpoint`,
-and give it a row; no door changes.
+`ENDPOINTS` is the table of all endpoints. To add one, write a module that makes an `Endpoint`, and give it a row; no
+door changes.
 """
 
 from contract.answers import SAFE_HEADERS, Answer, id_headers, json_answer

@@ -1,8 +1,8 @@
 """Reads the body of a request in the manner of the OpenAI and Anthropic APIs.
 
-There, `null` means absent, unknown fields are ignored, and what is wrong is told in one message that names the field.
-A field that is known but cannot be honoured is refused by name (`refuse`): an answer that silently ignores it would be
-wrong. (`POST /generate` is stricter, and lists everything.)
+In these APIs `null` means absent, unknown fields are ignored, and an error is one message that names the field. A known
+field that this server cannot honour is refused by name (`refuse`): to ignore it silently would make the answer wrong.
+(`POST /generate` is stricter, and lists all errors.)
 """
 
 import re
@@ -15,9 +15,9 @@ from contract.refusals import Refusal
 from contract.requests import shortened
 
 IN_UNION = re.compile(r"(str|list)(\[.*\])?")
-"""What pydantic calls one of the types that a field may have, in the place of what is wrong with it."""
+"""The part of pydantic's error location that is one type of a union, and no field."""
 MAX_PROBLEMS = 3
-"""How many of the things that are wrong one message names."""
+"""Problems that one message names."""
 
 
 def show_that_null_is_absent(schema: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class LenientBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_as_json(cls, fields: Any) -> Any:
-        """Drop what is null; JSON has one kind of number, so 1.0 is an integer, too."""
+        """Drop fields that are null. JSON has one kind of number, so 1.0 counts as an integer."""
         if isinstance(fields, dict):
             return {name: _integer(value) for name, value in fields.items() if value is not None}
         return fields
@@ -72,7 +72,7 @@ def read_body(type: type[Body], body: bytes) -> Body:
     """Parse and check a body.
 
     Raises:
-        Refusal: 400, with the first things that are wrong.
+        Refusal: 400, with the first `MAX_PROBLEMS` problems.
     """
     try:
         return type.model_validate_json(body)
@@ -81,7 +81,7 @@ def read_body(type: type[Body], body: bytes) -> Body:
 
 
 def invalid(error: ValidationError) -> Refusal:
-    """Return the refusal of what pydantic found wrong."""
+    """Return the refusal of a body with the problems that pydantic found."""
     problems = error.errors(include_url=False, include_context=False)
     told = [_told(problem["loc"], problem["msg"], problem["input"]) for problem in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:

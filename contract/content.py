@@ -17,7 +17,7 @@ class TextPart(LenientBody):
 
 
 def text_of(content: Any) -> Any:
-    """Return content as one text: parts are joined by line breaks. What is no content is left for the field's check.
+    """Return content as one text, with its parts joined by line breaks; leave anything else for the field's own check.
 
     Raises:
         ValueError: a part is not text; the message says which.

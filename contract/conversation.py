@@ -12,7 +12,7 @@ from interface.requests import ChatPrompt
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Everything that the chat template and the response parser get to see."""
+    """What the chat template and the response parser get of a request."""
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -23,7 +23,7 @@ class Conversation:
     continue_final_message: bool = False
     add_special_tokens: bool = False
     param: str = "messages"
-    """What the API calls the messages."""
+    """The API's name for the field that holds the messages."""
 
     def prompt(self) -> ChatPrompt:
         """The conversation as the engine takes it.

@@ -1,8 +1,8 @@
-"""What an endpoint is: how one path is asked, and how it answers.
+"""The interface of an endpoint: how a request to one path is parsed and answered.
 
-An endpoint parses a body into a `Call` (something to generate) or a `Question` (something to look up). A call says
-which sequences it wants, and how their events become an answer: as a whole, or through a `Writer`, as bytes for each
-event. Nothing here does I/O, so all three doors use the same ones. The table of all endpoints is `contract.ENDPOINTS`.
+An endpoint parses a body into a `Call` (something to generate) or a `Question` (something to look up). A call has the
+sequences to generate, and turns their events into an answer: a whole one, or, through a `Writer`, bytes for each event.
+Nothing here does I/O, so all three doors share the endpoints. The table of all of them is `contract.ENDPOINTS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,43 +14,52 @@ from interface.engine import Lexicon
 from interface.events import Event
 from interface.requests import GenerationRequest
 
+BODY_REFUSALS = {413: "The body is too large.", 415: "The body's Content-Type is not JSON."}
+QUESTION_REFUSALS = {500: "The engine has failed for good.", 503: "There is no engine for now."}
+CALL_REFUSALS = BODY_REFUSALS | {
+    500: "The engine failed during the request, or for good.",
+    503: "There is no engine, or no place in its queue, for now.",
+}
+MODEL_REFUSALS = {400: "The body is not valid, or the prompt does not fit the context.", 404: "No such model."}
+"""The refusals that many endpoints have, for the OpenAPI document."""
+
 
 class Writer(Protocol):
     """Turns the events of one answer into bytes, as they come. An empty result means that there is nothing to send."""
 
     def start(self) -> bytes:
-        """What is sent before the first event."""
+        """Return what is sent before the first event."""
 
     def event(self, event: Event) -> bytes:
-        """What is sent for an event."""
+        """Return what is sent for an event."""
 
     def silence(self) -> bytes:
-        """What is sent when nothing has happened for a while, so that no proxy gives the connection up."""
+        """Return what is sent when there was no event for a while, so that no proxy closes the connection."""
 
     def end(self) -> bytes:
-        """What is sent after the last event."""
+        """Return what is sent after the last event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """What an endpoint gets from a door."""
+    """A request as a door passes it to an endpoint."""
 
     body: bytes = b""
     rest: str = ""
-    """What follows the endpoint's path, for endpoints with `takes_rest`."""
+    """The part of the path after the endpoint's own, for endpoints with `takes_rest`."""
     models: Sequence[str] = ()
     """The names under which the model is served; the first one is the default."""
     fingerprint: str | None = None
-    """What version and weights answer."""
+    """Names the engine and weights that answer (`Config.fingerprint`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What is known once the engine has taken a call."""
+    """What a call needs to know for its answer, once the engine has accepted it."""
 
     request_id: str
     prompt_tokens: Sequence[int]
-    """Of each sequence."""
+    """The length of each sequence's prompt."""
 
 
 class Call(Protocol):
@@ -63,10 +72,10 @@ class Call(Protocol):
     def stream(self) -> bool: ...
 
     def writer(self, accepted: Accepted) -> Writer:
-        """The stream's writer."""
+        """Return the writer of the stream."""
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
-        """The whole answer, made of all the events; the last one is `Failed` or the `Finished` of the last sequence."""
+        """Return the whole answer. The last event is `Failed`, or the `Finished` of the last sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,7 @@ class Endpoint:
     summary: str
     method: str = "POST"
     takes_rest: bool = False
-    """Whether the path goes on: `/v1/models/` and a name, which may hold slashes."""
+    """Whether the path continues, as `/v1/models/` with a name, which may contain slashes."""
     request: Any = None
     """The type of the body: a pydantic model or a dataclass."""
     answer: Any = None

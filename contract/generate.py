@@ -1,4 +1,4 @@
-"""`POST /generate`: the service's own, plain endpoint. A text in, a text out, whole or token by token.
+"""`POST /generate`: the service's own, plain endpoint: a text in, a text out, as a whole or token by token.
 
 Its refusals have FastAPI's shape, `{"detail": [{"type", "loc", "msg", "input"}]}`, which clients already know.
 """
@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from contract.answers import Answer, model_answer
 from contract.bodies import show_that_null_is_absent
-from contract.endpoints import Accepted, Endpoint, Incoming, Writer
+from contract.endpoints import CALL_REFUSALS, Accepted, Endpoint, Incoming, Writer
 from contract.plain import DIALECT, Detail, Problems
 from contract.refusals import Problem, Refusal
 from contract.requests import shortened
@@ -85,7 +85,7 @@ def parse(incoming: Incoming) -> GenerateCall:
 
 
 def _read(body: bytes) -> GenerateBody:
-    """Parse a body; what is null in it counts as absent."""
+    """Parse a body, in which null means absent."""
     try:
         return GenerateBody.model_validate_json(body)
     except ValidationError as found:
@@ -133,13 +133,7 @@ ENDPOINT = Endpoint(
     stream_description=STREAM_DESCRIPTION,
     stream_example=STREAM_EXAMPLE,
     example={"prompt": "What is 2 + 2?", "stream": True},
-    refusals={
-        413: "The body is too large.",
-        415: "The body does not call itself JSON.",
-        422: "The body is not valid, or the prompt does not fit the context.",
-        500: "The engine failed on the way.",
-        503: "No engine, or no place in its queue, just now.",
-    },
+    refusals=CALL_REFUSALS | {422: "The body is not valid, or the prompt does not fit the context."},
     problems=Problems,
     error=Detail,
 )

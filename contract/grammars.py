@@ -1,4 +1,4 @@
-"""What the text of an answer must match, as requests say it: a JSON schema, or vLLM's structured outputs."""
+"""The grammar of an answer, as requests give it: a JSON schema, or vLLM's structured outputs."""
 
 import json
 from typing import Any

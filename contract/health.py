@@ -1,4 +1,4 @@
-"""How the service is: `GET /health` for readiness, `GET /live` for liveness, `GET /metrics` for Prometheus."""
+"""The state of the service: `GET /health` for readiness, `GET /live` for liveness, `GET /metrics` for Prometheus."""
 
 from collections.abc import Callable
 
@@ -54,4 +54,4 @@ def metrics(vitals: Vitals) -> Answer:
 
 
 REPORTS: dict[str, Callable[[Vitals], Answer]] = {"/health": health, "/live": live, "/metrics": metrics}
-"""The paths that a door answers with what a driver says of itself."""
+"""The paths that a door answers from its driver's vitals."""

@@ -36,7 +36,7 @@ HEADERS = {
     429: RETRY_AFTER,
     503: RETRY_AFTER,
 }
-"""What comes with a refusal of this status."""
+"""The headers of a refusal, by its status."""
 GUARDED = {
     401: "No API key, or a wrong one; only where the server has keys.",
     429: "More at once, or more tokens a minute, than the server gives one client.",
@@ -60,7 +60,7 @@ def openapi_document(
     Args:
         version: the service's own.
         root_path: what its paths begin with for its clients.
-        sampling_defaults: what the model's makers would have where a request names nothing.
+        sampling_defaults: the model's own defaults for sampling parameters.
     """
     return _answer_for(version, root_path, tuple(sampling_defaults.items()))
 
@@ -166,14 +166,14 @@ def _refusal(meaning: str, status: int, type: Any) -> dict[str, Any]:
     return _response(meaning, _content(type), HEADERS.get(status))
 
 
-# --- What is no endpoint ----------------------------------------------------------------------------------------------
+# --- Paths that are not endpoints -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """A path that only tells something: its answers by their statuses, what each one means, and what it is.
+    """A path that takes no input. `answers` has, for each status, its meaning and its content.
 
-    That is the type of its JSON, or else its media type.
+    The content is the type of its JSON, or else its media type.
     """
 
     summary: str

@@ -1,4 +1,4 @@
-"""The pages for people: files of the repo, which work without a network. Pages may include what they share."""
+"""The pages for browsers: files of `page/`, which need nothing from elsewhere. A page may include other files."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ _FILES = {"/": "chat.html", "/prompt": "prompt.html", "/docs": "docs.html", "/le
 _INCLUDE = re.compile(rb" *<!-- include: (\S+) -->\n")
 
 HEADERS = {"cache-control": "no-cache", "content-security-policy": "frame-ancestors 'self'"}
-"""No other site may show a page in a frame, and have its user click into it."""
+"""No other site may show a page in a frame, in which it could make its users click."""
 
 PAGES = tuple(_FILES) + tuple(
     f"/page/{file.name}" for file in sorted(_FOLDER.iterdir()) if file.suffix in (".css", ".js")
@@ -25,7 +25,7 @@ PAGES = tuple(_FILES) + tuple(
 
 
 def page(path: str) -> Answer:
-    """The file that belongs to one of `PAGES`."""
+    """Answer with the file of one of `PAGES`."""
     file = _FOLDER / _FILES.get(path, path.rpartition("/")[2])
     body = _INCLUDE.sub(lambda found: (_FOLDER / found[1].decode()).read_bytes(), file.read_bytes())
     return Answer(200, body, _MEDIA_TYPES[file.suffix], HEADERS)

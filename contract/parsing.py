@@ -8,20 +8,20 @@ from contract.endpoints import Call, Endpoint, Incoming, Question
 from contract.refusals import Problem, Refusal
 
 MAX_FIELDS = 4096
-"""Members of a body, or of an object directly in it. To report an unknown member costs more than to send one."""
+"""Members of a body, or of an object directly in it. Reporting an unknown member costs more than sending one."""
 MAX_STRINGS = 32_768
-"""Strings in a body, the names of fields among them. A megabyte has room for 250,000, each an object in the memory."""
+"""Strings in a body, including the names of fields. A megabyte could hold 250,000, each of which becomes an object."""
 MAX_CONTAINERS = 16_384
 """Lists and objects in a body."""
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x78\x9c": "deflate"}
-"""How compressed bodies begin that were sent without Content-Encoding."""
+"""The first bytes of compressed bodies, to tell a client that has sent one without Content-Encoding."""
 
 
 def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     """Parse and check a body.
 
     Raises:
-        Refusal: it is no text, has too many fields, or is not what the endpoint expects.
+        Refusal: it is not UTF-8, has too many fields, or is not what the endpoint expects.
     """
     if endpoint.method == "POST":
         if (complaint := encoding_problem(incoming.body)) is not None:
@@ -33,7 +33,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
 
 
 def encoding_problem(body: bytes) -> str | None:
-    """Return why a body is not UTF-8, in a sentence that helps; a JSON parser would name a column at best."""
+    """Return why a body is not JSON in UTF-8, or None. A JSON parser would only name a column."""
     for magic, name in COMPRESSED.items():
         if body.startswith(magic):
             return f"Expected plain JSON, got a body that is compressed with {name}"
@@ -52,9 +52,9 @@ def encoding_problem(body: bytes) -> str | None:
 
 
 def check_counts(body: bytes) -> None:
-    """Refuse, with 413, a body of so many parts that parsing it would keep the interpreter from everything else.
+    """Refuse, with 413, a body of so many parts that parsing it would block the interpreter for long.
 
-    Nothing is parsed for that: without what is escaped, every second quote ends a string.
+    The parts are counted without parsing: once escaped quotes are removed, every second quote ends a string.
     """
     unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
     strings = unescaped.count(b'"') // 2
@@ -69,7 +69,7 @@ def check_counts(body: bytes) -> None:
 
 
 def check_fields(body: bytes) -> None:
-    """Refuse, with 413, a body that has too many members, or an object directly in it that has."""
+    """Refuse, with 413, a body with too many members, or with an object in it that has too many."""
     if body.count(b":") <= MAX_FIELDS:
         return
     try:

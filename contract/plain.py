@@ -1,7 +1,4 @@
-"""How `/generate`, and every path without a dialect of its own, says that something went wrong.
-
-It is FastAPI's shape, `{"detail": …}`, which many clients know.
-"""
+"""The errors of `/generate`, and of every path without a dialect of its own: FastAPI's `{"detail": …}`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +11,14 @@ from interface.events import Failed
 
 @dataclass(frozen=True, slots=True)
 class Problems(Wire):
-    """Everything that is wrong with a request."""
+    """All problems of a request."""
 
     detail: Sequence[Problem]
 
 
 @dataclass(frozen=True, slots=True)
 class Detail(Wire):
-    """Why there is no other answer."""
+    """The reason of an error."""
 
     detail: str
 

@@ -16,7 +16,7 @@ from interface.events import Failed
 
 @dataclass(frozen=True, slots=True)
 class Problem(Wire):
-    """One thing that is wrong with a request."""
+    """One problem of a request."""
 
     type: str
     loc: Sequence[str | int]
@@ -25,10 +25,10 @@ class Problem(Wire):
 
 
 class Refusal(Exception):
-    """A request that the contract itself turns down.
+    """A request that is refused before it reaches an engine.
 
-    `problems` lists everything that is wrong with a body of `POST /generate`; the other APIs have room for one
-    message only. `details` is what the Messages API has besides, for programs.
+    `problems` lists all problems of a body of `POST /generate`; the other APIs have room for one message only.
+    `details` is an addition of the Messages API, for programs.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Refusal(Exception):
 
 
 REFUSALS: tuple[type[Exception], ...] = (Refusal, RequestError, QueueFull, EngineUnavailable)
-"""Everything that `refusal` has an answer to."""
+"""The exceptions that `refusal` answers."""
 
 RETRY = {"retry-after": "1"}
 DO_NOT_RETRY = {"x-should-retry": "false"}
@@ -71,7 +71,7 @@ class Dialect(Protocol):
 
 @dataclass(slots=True)
 class _Dialects:
-    """Which paths speak which dialect; the longest matching beginning of a path wins, and the empty one matches all."""
+    """The dialect of each path: that of the longest matching prefix. The empty prefix matches all paths."""
 
     by_prefix: dict[str, Dialect] = field(default_factory=dict)
 
@@ -105,7 +105,7 @@ def internal_error(path: str) -> Answer:
 
 
 def overflow_message(error: PromptTooLong) -> str:
-    """What clients recognise as a context overflow: LiteLLM, LangChain and pydantic-ai look for these words."""
+    """A message that clients recognize as a context overflow: LiteLLM, LangChain and pydantic-ai look for its words."""
     asked = f" and max_tokens is {error.max_tokens}" if error.max_tokens > 1 else ""
     return (
         f"prompt is too long: {error.length} tokens{asked}. "

@@ -1,4 +1,4 @@
-"""What every door asks about a request, whatever its endpoint: its id, its media type, its size, its path."""
+"""What doors need of any request, whatever its endpoint: its id, its media type, its size, its path."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def request_id(from_client: str | None) -> str:
-    """Return the client's own X-Request-Id if it is fit for a header and a log line, else a new one."""
+    """Return the client's own X-Request-Id if it can be used in a header and a log line, else a new one."""
     if from_client is not None and _VALID_REQUEST_ID.fullmatch(from_client):
         return from_client
     return uuid.uuid4().hex
@@ -31,7 +31,7 @@ def route_path(path: str, root_path: str) -> str:
 
 
 def check_head(endpoint: Endpoint, content_encoding: str | None, content_type: str | None) -> None:
-    """Refuse, before it is read, a body that no endpoint takes. Raises Refusal."""
+    """Refuse, before it is read, a body that no endpoint accepts. Raises Refusal."""
     if endpoint.method == "POST":
         check_encoding(content_encoding)
         check_media_type(content_type)
@@ -46,7 +46,7 @@ def check_encoding(content_encoding: str | None) -> None:
 
 
 def check_media_type(content_type: str | None) -> None:
-    """Refuse, with 415, a body that does not call itself JSON."""
+    """Refuse, with 415, a body whose Content-Type is not JSON."""
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not re.fullmatch(r"application/[^/]+\+json", media_type):
         came = repr(content_type[:MAX_ECHO]) if content_type else "none"
@@ -63,7 +63,7 @@ def body_too_slow(seconds: float) -> Refusal:
 
 
 def shortened(value: Any) -> Any:
-    """Return a wrong input as it came if it is short and JSON can say it, else the beginning of how it looks."""
+    """Return a wrong input unchanged if it is short and valid JSON, else the beginning of its text."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     text = value if isinstance(value, str) else repr(value)

@@ -33,16 +33,16 @@ def frame(content: Any, event: str | None = None) -> bytes:
 
 
 def data_frame(data: bytes, event: str | None = None) -> bytes:
-    """Return one event whose data is JSON already."""
+    """Return one event whose data is already JSON."""
     name = b"" if event is None else b"event: " + event.encode() + b"\n"
     return name + b"data: " + _on_one_line(data) + b"\n\n"
 
 
 class FrameTemplate:
-    """A frame of which only a text changes from event to event, and maybe a number before it.
+    """A frame in which only a text, and maybe a number before it, changes from event to event.
 
-    Nearly all of a stream are such frames, and to make each of its types would cost ten times as much. So one is made
-    with `TEXT` (and `NUMBER`) in the place of what changes.
+    Nearly all frames of a stream are like that, and serializing each from its types would take ten times as long. So
+    one is serialized with the placeholders `TEXT` (and `NUMBER`), which are then filled in for each token.
     """
 
     TEXT = "0b7c1f52-9d3e-4a68-8f15-c2d6e4a97b30"
@@ -71,7 +71,7 @@ def _on_one_line(data: bytes) -> bytes:
 
 
 async def frames(writer: Writer, events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
-    """Yield what a writer makes of each event as it comes, and of each silence (None)."""
+    """Yield the bytes of each event as it comes; None is a silence. An event without bytes yields nothing."""
     if start := writer.start():
         yield start
     async for event in events:
@@ -82,7 +82,7 @@ async def frames(writer: Writer, events: AsyncIterator[Event | None]) -> AsyncIt
 
 
 def blocks(writer: Writer, events: Iterator[Event | None]) -> Iterator[bytes]:
-    """The same as `frames` for a door that is pulled."""
+    """The same as `frames`, for a door without an event loop."""
     if start := writer.start():
         yield start
     for event in events:

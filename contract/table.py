@@ -1,4 +1,4 @@
-"""The one table that the doors and the OpenAPI document go through, and which path speaks which dialect."""
+"""The table of endpoints, from which the doors and the OpenAPI document are made, and the dialect of each path."""
 
 from contract.anthropic.dialect import DIALECT as ANTHROPIC
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES

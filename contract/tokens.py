@@ -10,21 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
 from contract.conversation import Conversation
-from contract.endpoints import Endpoint, Incoming, Question
+from contract.endpoints import BODY_REFUSALS, MODEL_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
 from contract.openai.chat_request import ChatMessage, FunctionTool
 from contract.openai.dialect import OpenAIError
 from contract.refusals import Refusal
 from interface.engine import Lexicon
 from interface.requests import Prompt, TextPrompt
 
-REFUSALS = {
-    400: "The body is not valid, or the model's tokenizer cannot take it.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body does not call itself JSON.",
-    500: "The engine has failed for good.",
-    503: "No engine just now.",
-}
+REFUSALS = BODY_REFUSALS | MODEL_REFUSALS | QUESTION_REFUSALS
 
 
 class TokenizeBody(LenientBody):
@@ -157,6 +150,6 @@ TOKENIZER_INFO = Endpoint(
     summary="What the tokenizer is",
     method="GET",
     answer=TokenizerInfo,
-    refusals={status: REFUSALS[status] for status in (500, 503)},
+    refusals=QUESTION_REFUSALS,
     error=OpenAIError,
 )

@@ -1,4 +1,4 @@
-"""What the Messages API sends back: a message of blocks, and the events that a stream of it consists of."""
+"""The answers of the Messages API: a message of blocks, and the events of its stream."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ class TextBlock(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ThinkingBlock(Wire):
-    """What the model thought before it answered. There is nothing to sign it with."""
+    """The reasoning before the answer. `signature` is empty: this server does not sign."""
 
     type: Literal["thinking"]
     thinking: str
@@ -120,7 +120,7 @@ class StopDelta(Wire):
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta(Wire):
-    """Why the message ends, and what it took."""
+    """The reason why the message ends, and its usage."""
 
     type: Literal["message_delta"]
     delta: StopDelta

@@ -18,7 +18,7 @@ TYPES = {
     500: "api_error",
     503: "overloaded_error",
 }
-"""What a status is called; every other one is an `invalid_request_error`."""
+"""The error type of a status; every other status has `invalid_request_error`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ErrorContent(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody(Wire):
-    """Why there is no other answer, or the last event of a stream that the service could not finish."""
+    """An error, as the whole answer or as the last event of a stream."""
 
     type: Literal["error"]
     error: ErrorContent

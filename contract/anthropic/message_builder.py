@@ -1,4 +1,4 @@
-"""Builds a message out of events: the stream is what it says about each change, the whole answer what it has built.
+"""Builds a message out of events. Each change yields the events of a stream; the message built is the whole answer.
 
 One block at a time is open; a part of another kind closes it and opens the next.
 """
@@ -55,7 +55,7 @@ class MessageBuilder:
         return wire.MessageStart("message_start", self.message)
 
     def grow(self, text: str) -> bool:
-        """Let the last block grow by a text, if it is one of text; `text_delta` says so then."""
+        """Append to the open block and return True, if it is a text block; `text_delta` is then the event to send."""
         if self._open is None or not isinstance(self._open.blank, wire.TextBlock):
             return False
         self._open.pieces.append(text)
@@ -97,7 +97,7 @@ class MessageBuilder:
         yield wire.MessageStop("message_stop")
 
     def _text(self, blank: wire.Block, text: str) -> Events:
-        """Let the last block grow if it is of the same kind, else begin a new one."""
+        """Append to the open block if it is of the same kind, else begin a new one."""
         if self._open is None or type(self._open.blank) is not type(blank):
             yield from self._begin(blank)
         yield from self._grow(text)
@@ -129,7 +129,7 @@ class MessageBuilder:
 
     @property
     def _index(self) -> int:
-        """Of the open block, or of the next one."""
+        """The index of the open block, or of the next one."""
         return len(self._blocks)
 
     def _stop_reason(self, finished: Finished, stop_sequence: str | None) -> wire.StopReason:

@@ -19,7 +19,7 @@ from contract.anthropic.dialect import DIALECT, ErrorBody, error_body
 from contract.anthropic.message_builder import MessageBuilder
 from contract.anthropic.request import CountTokensBody, MessagesBody
 from contract.bodies import check_model, read_body
-from contract.endpoints import Accepted, Endpoint, Incoming, Question
+from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Accepted, Endpoint, Incoming, Question
 from contract.sse import FrameTemplate, frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
@@ -27,19 +27,12 @@ from interface.requests import GenerationRequest
 
 DEFAULT_TEMPERATURE = 1.0
 
-REFUSALS = {
-    400: "The body is not valid, or the prompt does not fit the context.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body does not call itself JSON.",
-    500: "The engine failed on the way.",
-    503: "No engine, or no place in its queue, just now.",
-}
+REFUSALS = CALL_REFUSALS | MODEL_REFUSALS
 
 
 @dataclass(slots=True)
 class MessagesWriter:
-    """Each event with its name, which Anthropic's SDKs go by. There is no `[DONE]`."""
+    """Writes each event with its name, by which Anthropic's SDKs distinguish them. There is no `[DONE]`."""
 
     builder: MessageBuilder
     request_id: str

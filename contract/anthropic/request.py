@@ -1,4 +1,4 @@
-"""Reads the body of a Messages request: a conversation in blocks becomes one as chat templates know it."""
+"""Reads the body of a Messages request, and turns its blocks into messages in the form of chat templates."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -76,7 +76,7 @@ class CountTokensBody(LenientBody):
     thinking: Thinking | None = None
 
     def prompt(self) -> ChatPrompt:
-        """The conversation as chat templates know it. Raises Refusal."""
+        """The conversation in the form of chat templates. Raises Refusal."""
         choice = self.tool_choice or ToolChoiceSettings(type="auto")
         messages = list(_merged(self._messages()))
         is_begun = _is_begun(messages)
@@ -91,7 +91,7 @@ class CountTokensBody(LenientBody):
         ).prompt()
 
     def _functions(self) -> Iterator[dict[str, Any]]:
-        """The tools that the client has; a server would have to bring the others itself."""
+        """The client's own tools; Anthropic's server tools are left out."""
         for number, tool in enumerate(self.tools or ()):
             if tool.input_schema is not None:
                 yield function_tool(tool.name, tool.description, tool.input_schema, tool.strict)
@@ -149,7 +149,7 @@ class MessagesBody(CountTokensBody):
         )
 
     def grammar(self) -> Grammar | None:
-        """What the answer's text must match, if the request says so. Raises Refusal."""
+        """The grammar of the answer's text, if the request has one. Raises Refusal."""
         config = self.output_config or OutputConfig()
         if config.format is not None:
             return schema_grammar(config.format.schema_, "output_config.format.schema")
@@ -212,7 +212,7 @@ def _is_begun(messages: Sequence[dict[str, Any]]) -> bool:
 
 
 def _merged(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Join what one role says in turn: the API allows it, and many templates do not."""
+    """Join consecutive messages of the same role: the API allows them, and many templates do not."""
     last: dict[str, Any] | None = None
     for message in messages:
         if last is not None and last["role"] == message["role"] in ("user", "system"):

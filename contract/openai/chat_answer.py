@@ -1,4 +1,4 @@
-"""What `POST /v1/chat/completions` answers with: deltas, and the message that they add up to."""
+"""The answers of `POST /v1/chat/completions`: deltas, and the message that they add up to."""
 
 import uuid
 from collections.abc import Iterable, Sequence

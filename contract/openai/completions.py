@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import check_model, read_body, refuse
-from contract.endpoints import Accepted, Endpoint, Incoming
+from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Accepted, Endpoint, Incoming
 from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.sampling import SamplingFields
 from contract.openai.stream import AssembledCall, Head
@@ -16,14 +16,7 @@ from interface.requests import MAX_INTEGER, Prompt, TextPrompt, TokenPrompt
 
 DEFAULT_MAX_TOKENS = 16
 DIALECT = OpenAIDialect()
-REFUSALS = {
-    400: "The body is not valid, or the prompt does not fit the context.",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body does not call itself JSON.",
-    500: "The engine failed on the way, or for good.",
-    503: "No engine, or no place in its queue, just now.",
-}
+REFUSALS = CALL_REFUSALS | MODEL_REFUSALS
 
 
 def _prompts_of(value: Any) -> Any:

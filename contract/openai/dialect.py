@@ -1,4 +1,4 @@
-"""How the OpenAI API says that something went wrong, before a stream starts and in the middle of one.
+"""The errors of the OpenAI API, before a stream starts and in the middle of one.
 
 The statuses decide which exception openai-python raises, and whether it tries again by itself.
 """
@@ -25,14 +25,14 @@ class OpenAIErrorContent(Wire):
 
 @dataclass(frozen=True, slots=True)
 class OpenAIError(Wire):
-    """Why there is no other answer, or, as the last event of a stream, why it ends here."""
+    """An error, as the whole answer or as the last event of a stream."""
 
     error: OpenAIErrorContent
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAIDialect:
-    """`prompt_field` is what the endpoint calls its prompt."""
+    """The refusals of an endpoint. `prompt_field` is the endpoint's name for its prompt."""
 
     prompt_field: str = "prompt"
 
@@ -63,7 +63,7 @@ class OpenAIDialect:
         return _answer(500, "Internal Server Error", SERVER_ERROR)
 
     def _param(self, param: str | None) -> str | None:
-        """The engine calls a prompt `prompt` or `messages`; a path below it stays."""
+        """Replace the engine's name for the prompt (`prompt` or `messages`) by the endpoint's; keep a path below it."""
         head, dot, rest = (param or "").partition(".")
         return self.prompt_field + dot + rest if head in ("prompt", "messages") else param
 

@@ -11,14 +11,13 @@ from typing import Literal
 
 from contract.answers import Answer, Wire, model_answer
 from contract.bodies import check_model
-from contract.endpoints import Endpoint, Incoming, Question
+from contract.endpoints import QUESTION_REFUSALS, Endpoint, Incoming, Question
 from contract.openai.dialect import OpenAIError
 from interface.engine import Lexicon
 
 CREATED = int(time.time())
 CREATED_AT = datetime.fromtimestamp(CREATED, UTC).isoformat().replace("+00:00", "Z")
 OWNER = "token-by-token"
-REFUSALS = {500: "The engine has failed for good.", 503: "No engine just now."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ LIST = Endpoint(
     summary="The names under which the model is served",
     method="GET",
     answer=ModelList,
-    refusals=REFUSALS,
+    refusals=QUESTION_REFUSALS,
     error=OpenAIError,
 )
 ONE = Endpoint(
@@ -86,6 +85,6 @@ ONE = Endpoint(
     method="GET",
     takes_rest=True,
     answer=Model,
-    refusals={404: "No model is served under this name."} | REFUSALS,
+    refusals={404: "No model is served under this name."} | QUESTION_REFUSALS,
     error=OpenAIError,
 )

@@ -1,7 +1,7 @@
-"""How completions and chat completions are put together: a whole answer is its stream's pieces, joined.
+"""Completions and chat completions out of events: a whole answer is made by joining the pieces of its stream.
 
 An `Assembly` turns events into pieces, each of which belongs to one choice. The writer sends every piece in a chunk of
-its own; the whole answer joins them. So the two cannot say different things.
+its own; the whole answer joins them. So the two have the same content.
 """
 
 import time
@@ -25,7 +25,7 @@ FINISH_REASONS: dict[FinishReason, FinishReason] = {"stop": "stop", "length": "l
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every chunk of an answer repeats."""
+    """The fields that all chunks of an answer have in common."""
 
     id: str
     model: str
@@ -45,7 +45,7 @@ class Assembly(Protocol[Piece]):
         """The piece that an event adds; None if it adds none. Not called with `Failed`."""
 
     def only_text(self, token: Token) -> str | None:
-        """The text that a token adds; None if it adds anything else, so that `take` has to say it."""
+        """The text that a token adds, if it adds nothing else; None if `take` has to make its piece."""
 
     def text_piece(self, index: int, text: str) -> Piece:
         """The piece of a token that adds only text."""
@@ -59,7 +59,7 @@ class Assembly(Protocol[Piece]):
 
 @dataclass(frozen=True, slots=True)
 class UsageOptions:
-    """Where a stream tells its usage: in a chunk of its own at the end, and in all other chunks as well."""
+    """Where a stream reports its usage: in a chunk of its own at the end, and in all other chunks as well."""
 
     at_the_end: bool = False
     in_every_chunk: bool = False
@@ -118,7 +118,7 @@ class ChunkWriter(Generic[Piece]):
 
 @dataclass(frozen=True, slots=True)
 class AssembledCall(Generic[Piece]):
-    """Some sequences, answered as an assembly says; `assembly` makes a fresh one for a request's id."""
+    """A call that an assembly answers; `assembly` makes a new one once the call has been accepted."""
 
     requests: Sequence[GenerationRequest]
     stream: bool
