@@ -1,11 +1,11 @@
-"""Carries generations between a door and an engine: drivers, streams, shutdown, and everything around a server.
+"""Everything between a door and an engine: drivers, streams, shutdown, limits, and how a server is started and watched.
 
-The modules, by what they belong to:
+The modules, by topic:
 
     generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`,
                     `engine_holder`, `open_generations`, `status`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
-    connections     `connection`, `protocol`, `file_limit`: what uvicorn lets us see of them; `wsgi_server`
+    connections     `connection`, `protocol`, `file_limit`: limits on uvicorn's connections; `wsgi_server`
     processes       `command_line`, `flags`, `demo`, `supervised`, `shutdown`, `ending`
     workers         `workers`, `engine_process`, `engine_keeper`, `heartbeat`: several processes over one engine
     records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`

@@ -1,6 +1,6 @@
-"""Who may ask: the host that a request names, the key that it brings, and how much one client may ask for.
+"""Access control: the hosts that a request may name, API keys, and quotas for each client.
 
-`guarded` puts the layers around an ASGI application: the gate outermost, then cross-origin answers, then this.
+`guarded` puts all the middleware around an ASGI application: the gate outermost, then CORS, then `Access`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from serving.transcript.asgi import with_transcript
 log = logging.getLogger("engine")
 
 OPEN_PATHS = frozenset(("/health", "/live", *contract.PAGES))
-"""Answered without a key: a probe has none, and a page has nowhere to put one."""
+"""Paths that need no key: probes have none, and a browser sends none when it opens a page."""
 EXPOSED = ("x-request-id", "request-id", "retry-after")
 HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:/@]*))(?::\d*)?")
 """An address in brackets or a name, and perhaps a port."""
@@ -30,7 +30,7 @@ LOCAL_NAMES = ("localhost", "")
 
 
 def guarded(app: ASGIApp, driver: Driver, cors: Callable[..., ASGIApp]) -> ASGIApp:
-    """An application with everything around it that its settings ask for. `cors` is the door's own middleware."""
+    """Put the middleware that the settings ask for around an application. `cors` is the door's own class for CORS."""
     app = Access(with_transcript(app, driver.config), driver.config)
     if driver.config.allow_origins:
         app = cors(
@@ -68,7 +68,7 @@ class Access:
             await respond(scope, send, contract.refusal(path, error))
 
     def _check_hosts(self, scope: Scope) -> None:
-        """Refuse a name that is not this server's: by one that leads here, a web page could reach it as its own."""
+        """Refuse a host that is not this server's, so that no web page reaches it by DNS rebinding."""
         for key, value in scope["headers"]:
             if key == b"host" and not self._serves(host := value.decode("latin-1")):
                 raise contract.Refusal(
@@ -86,7 +86,7 @@ class Access:
         return "*" in self._hosts or name in self._hosts
 
     def _client(self, scope: Scope) -> str:
-        """Who is counted: the key, where there are keys, or else the address.
+        """Return what identifies the client for its quotas: its key, if keys are required, or else its address.
 
         Raises:
             Refusal: 401, no key or a wrong one.
@@ -124,7 +124,7 @@ def _is_address(name: str) -> bool:
 
 
 def warn_if_open(host: str, config: Config) -> None:
-    """Warn at the start about a server that listens to others and asks for no key."""
+    """Warn at the start if other machines can reach the server and no key is required."""
     is_local = host in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
     if not is_local and not config.api_keys:
         log.warning("Listening on %s without a key: everyone who reaches it may ask. Set ENGINE_API_KEYS.", host)

@@ -1,4 +1,4 @@
-"""The types and the headers of ASGI, for the layers around the doors. (`raw_asgi.py` has its own, to show them.)
+"""The types and the headers of ASGI, for the middleware around the doors. (`raw_asgi.py` has its own, to show them.)
 
 Source: the ASGI specification, version 3.0.
 """
@@ -19,5 +19,5 @@ def header(message: Message, name: bytes) -> str | None:
 
 
 def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as a message carries them."""
+    """Return headers in the form of a message."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -34,7 +34,7 @@ SHUTDOWN_SLACK = 1.5
 
 
 def main(create_app: Callable[[Driver], Any], description: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Serve, or with `--demo` show what serving looks like."""
+    """Serve an ASGI door, or run the demo with `--demo`."""
     parser = _parser(description)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
@@ -97,7 +97,7 @@ def main_wsgi(
 
 
 def _shown(host: str) -> str:
-    """An address as it stands in a URL."""
+    """Write an address as in a URL."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -1,10 +1,10 @@
-"""The client's connection below an ASGI request: what the specification has no word for, where the server offers it.
+"""Access to the client's connection below an ASGI request, under uvicorn.
 
-An ASGI application can neither close a connection nor hear of anything while the server reads nothing. uvicorn stops
-reading once a byte has come after the request, so that it no longer hears the client leave; and it closes a
-connection only after everything has been written, which a client that does not read prevents. Both are mended here
-through the transport that uvicorn's `receive` belongs to. Under a server that offers none, `Connection.of` returns
-None, and its own limits must do (`docs/operations.md`).
+An ASGI application cannot close a connection, and learns nothing while the server does not read. uvicorn stops reading
+once a byte has come after the request, and then misses that the client leaves; and it closes a connection only after
+everything has been written, which a client that does not read prevents. Both are handled here through the transport
+that belongs to uvicorn's `receive`. Under any other server `Connection.of` returns None, and only the server's own
+limits apply (`docs/operations.md`).
 """
 
 import select
@@ -23,7 +23,7 @@ class Connection:
 
     @classmethod
     def of(cls, receive: Any) -> "Connection | None":
-        """The connection that a server's `receive` belongs to, if it lets us have it."""
+        """Return the connection that a server's `receive` belongs to; None if the server is not uvicorn."""
         cycle = getattr(receive, "__self__", None)
         if not all(hasattr(cycle, name) for name in ("transport", "flow")):
             return None
@@ -36,13 +36,13 @@ class Connection:
 
     @property
     def protocols(self) -> Collection[Any] | None:
-        """All connections that the server has open, as the set that it keeps itself."""
+        """The server's own set of all its open connections."""
         found: Collection[Any] | None = getattr(self._transport.get_protocol(), "connections", None)
         return found
 
     @property
     def loses_bodies(self) -> bool:
-        """Whether the body of a request that offers another protocol is lost: uvicorn's parser on httptools does."""
+        """Whether the server loses the body of a request with an Upgrade header, as uvicorn does with httptools."""
         return "httptools" in type(self._cycle).__module__
 
     @property
@@ -51,7 +51,7 @@ class Connection:
         return bool(self._transport.is_closing())
 
     def has_left(self) -> bool:
-        """Whether the client has closed its end, also while the server does not read. Costs nothing while it does."""
+        """Whether the client has closed its end. The kernel is only asked while the server does not read."""
         if self.is_closed:
             return True
         return bool(self._flow.read_paused) and has_hung_up(self._transport)
@@ -59,11 +59,11 @@ class Connection:
     def abort(self) -> None:
         """Close the connection at once, whatever has not been written."""
         self._transport.abort()
-        self._cycle.disconnected = True  # with httptools, uvicorn tells only the last of several requests
+        self._cycle.disconnected = True  # of pipelined requests, uvicorn on httptools sets it for the last only
 
 
 def has_hung_up(transport: Any) -> bool:
-    """Ask the kernel whether the other end has been closed, without reading what came before that."""
+    """Ask the kernel whether the other end has been closed, without reading what is in the socket's buffer."""
     if HUNG_UP is None:
         return False
     poller = select.poll()
@@ -74,14 +74,14 @@ def has_hung_up(transport: Any) -> bool:
 
 
 class IdleConnections:
-    """Closes the connections that send no request, or only a part of its head: the slowest way to use up a server."""
+    """Closes connections that send no request, or only a part of its head, for too long ("slowloris")."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._idle_since: dict[Any, float] = {}
 
     def close_overdue(self, protocols: Collection[Any], most: int) -> None:
-        """Close those without a request for too long; of those without one, all that are more than `most` in sum."""
+        """Close connections that have been idle too long, and, if there are more than `most`, the oldest idle ones."""
         now = time.monotonic()
         idle = [protocol for protocol in protocols if not is_busy(protocol)]
         self._idle_since = {protocol: self._idle_since.get(protocol, now) for protocol in idle}
@@ -91,7 +91,9 @@ class IdleConnections:
             self._close(protocol)
 
     def _patience(self, protocol: Any) -> float:
-        """After an answer, the server's own limit comes first; a client that drips bytes keeps setting it back."""
+        """Seconds that a connection may be idle. After an answer, uvicorn's keep-alive limit should end it first; but
+        each byte from the client restarts that.
+        """
         kept_alive = float(getattr(protocol, "timeout_keep_alive", 0)) if protocol.cycle is not None else 0.0
         return self._limit + kept_alive
 
@@ -116,6 +118,6 @@ def abort_all(protocols: Collection[Any]) -> None:
 
 
 def running_server() -> Any:
-    """The uvicorn server that runs this application, known by its signal handler; None under any other server."""
+    """Return the uvicorn server that runs this application, found through its signal handler; None if there is none."""
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return server if hasattr(server, "server_state") and hasattr(server, "config") else None

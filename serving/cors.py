@@ -1,8 +1,8 @@
-"""Cross-origin requests by hand: what `starlette.middleware.cors` does for `app.py`, for `raw_asgi.py`.
+"""CORS by hand: for `raw_asgi.py` what `starlette.middleware.cors` is for `app.py`.
 
-A browser asks before it sends a page's request to another origin: a preflight, OPTIONS with the method and the headers
-that are meant. The answer says who may. To the request itself, the answer repeats the origin. Nothing here keeps a
-request from being answered: it is the browser that keeps the answer from the page.
+Before a browser sends a page's request to another origin it sends a preflight: OPTIONS, with the method and the headers
+of the request to come. The answer says what is allowed. The answer to the request itself names the origin that may read
+it. No request is refused here: it is the browser that keeps the answer from the page.
 
 Source: the Fetch standard, section "CORS protocol".
 """
@@ -32,7 +32,7 @@ class Cors:
         self._origins = allow_origins
         self._methods = allow_methods
         self._headers = None if "*" in allow_headers else sorted({*SAFE_HEADERS, *allow_headers})
-        """Those that a page may send; None are all."""
+        """The headers that a page may send; None allows all."""
         self._exposed = ", ".join(expose_headers)
         self._max_age = str(max_age)
 
@@ -55,7 +55,7 @@ class Cors:
         return sending
 
     def _headers_for(self, origin: str) -> dict[str, str]:
-        """What an answer carries: whether the page may read it, and what of it."""
+        """The headers of an answer: whether the page may read it, and which of its headers."""
         headers = {"vary": "Origin"}
         if origin:
             headers["access-control-expose-headers"] = self._exposed

@@ -1,6 +1,6 @@
-"""The open generations of a server, and the events that come for them: what the two ASGI doors talk to.
+"""The driver of the two ASGI doors: it has one engine, and the generations that are open on it.
 
-The engine is a service that pushes its events (`interface.engine.EngineService`); the driver brings each one to its
+The engine is a service that pushes its events (`interface.engine.EngineService`); the driver hands each one to its
 generation. Everything here belongs to the event loop's thread.
 
 Invariants:
@@ -40,11 +40,11 @@ from serving.supervised import refuse_several_models
 log = logging.getLogger("engine")
 
 SMALL_BODY = 16 * 1024
-"""Bytes of a body that is parsed on the loop: that takes less than a hop to a thread."""
+"""Bytes up to which a body is parsed on the loop: that takes less time than a hop to a thread."""
 ASKERS = 4
-"""Threads for questions about the model; one is taken while the engine tokenizes for it."""
+"""Threads for questions about the model. A question holds its thread while the engine tokenizes for it."""
 WELCOME_LIMIT = 1.0
-"""Seconds that a worker's start waits for an engine in another process. One that is still loading takes longer."""
+"""Seconds that a worker's start waits for an engine in another process: enough for one that has loaded its model."""
 
 Result = TypeVar("Result")
 
@@ -61,7 +61,7 @@ class Driver(EngineHolder[EngineService]):
         self.exchanges = Exchanges(config)
         self.metrics = Metrics()
         self._shared: SharedEngine | None = None
-        """The engine, if other processes ask it too."""
+        """The engine, if other processes use it too."""
         self._open = OpenGenerations()
         self._ending = Ending(config, self._status, self._open, self.exchanges, self._fail_all)
         self._is_loaded = anyio.Event()
@@ -72,7 +72,7 @@ class Driver(EngineHolder[EngineService]):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load the engine and carry its events until the context ends. Entering does not wait for the load."""
+        """Load the engine and deliver its events until the context ends. Entering does not wait for the load."""
         _check_loop()
         self._set_up_server()
         self._parsing = anyio.CapacityLimiter(1)
@@ -101,7 +101,7 @@ class Driver(EngineHolder[EngineService]):
             self._ending.finish()
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
-        """Call `parse`, which takes longer the larger the body is: off the loop if it is not small."""
+        """Call `parse`, on a thread if the body is large. `size` is the body's, in bytes."""
         if size <= SMALL_BODY:
             return parse()
         return await in_daemon_thread(parse, self._parsing)
@@ -142,15 +142,15 @@ class Driver(EngineHolder[EngineService]):
         return await in_daemon_thread(partial(question, lexicon), self._asking)
 
     def forget(self, generation: Generation) -> None:
-        """Take a generation off the list, and abort what it had open."""
+        """Remove a generation, and abort its sequences that have not ended."""
         self._open.remove(generation)
         self._abort(generation)
 
     def _set_up_server(self) -> None:
-        """See to the server's connections from the first one on, as far as it can be reached."""
-        self.exchanges.most = raise_file_limit(self.config.max_connections)
+        """Raise the limit of open files and, under uvicorn, watch its connections from the first one on."""
+        self.exchanges.max_open = raise_file_limit(self.config.max_connections)
         if (server := running_server()) is not None:
-            from serving.protocol import set_up  # it imports uvicorn, which other servers have no use for
+            from serving.protocol import set_up  # imports uvicorn, which other servers need not have
 
             self.exchanges.protocols = server.server_state.connections
             set_up(server, self.exchanges.on_connection)
@@ -158,7 +158,7 @@ class Driver(EngineHolder[EngineService]):
     # --- The engine -------------------------------------------------------------------------------------------------
 
     async def _wait_for_running_engine(self) -> None:
-        """An engine that runs already welcomes a worker in a moment: so no request meets a worker without one."""
+        """Wait a moment for an engine that runs already, so that no request meets a worker without an engine."""
         with anyio.move_on_after(WELCOME_LIMIT):
             await self._is_loaded.wait()
 
@@ -175,7 +175,7 @@ class Driver(EngineHolder[EngineService]):
         self._is_loaded.set()
 
     async def _start(self, engine: EngineService) -> bool:
-        """Start an engine; return whether there is one, which a service elsewhere knows only now."""
+        """Start an engine; return whether it can be used. A service in front of another server finds out only now."""
         try:
             await engine.start(self._deliver, self._on_failure, self._on_outage)
         except LoadError as error:
@@ -191,29 +191,29 @@ class Driver(EngineHolder[EngineService]):
             raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {room}")
 
     def _deliver(self, events: StepEvents) -> None:
-        """Bring a step's events to their generations."""
+        """Hand a step's events to their generations."""
         for sequence_id, event in events:
             if generation := self._open.of(sequence_id):
                 try:
                     generation.put(sequence_id, event)
-                except Exception as error:  # this request's events cannot be told; the others' can
+                except Exception as error:  # it ends this request, and no other
                     log.exception("An event could not be delivered")
                     self._abort(generation)
                     generation.fail(Failed(f"{type(error).__name__}: {error}", "engine_error"))
         try:
             self.metrics.step(events)
-        except Exception:  # what is counted must not end what is counted
+        except Exception:  # a fault in the metrics must not end requests
             log.exception("A step could not be counted")
 
     def _on_failure(self, reason: str) -> None:
-        """Tell every open request, and end the process if it is ours to end."""
+        """End every open request with an error, and the process if `ENGINE_ON_FAILURE` says so."""
         log.critical("The engine has failed for good: %s", reason)
         self._status.fail(f"engine failed: {reason}")
         self._fail_all(Failed(reason, "engine_error"))
         self._ending.end_process(shutdown.FAILED)
 
     def _on_outage(self, reason: str | None) -> None:
-        """Tell every open request that the engine is gone for now; without a reason, take requests again."""
+        """End every open request with an error: the engine is gone for now. Without a reason, take requests again."""
         self._status.interrupt(reason)
         if reason is None:
             log.info("The engine is back")
@@ -222,7 +222,7 @@ class Driver(EngineHolder[EngineService]):
             self._fail_all(Failed(f"engine lost: {reason}", "engine_error"))
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Run a background task; one that raises is a failure of the service, and not only a line in a log."""
+        """Run a background task. If it raises, the service has failed."""
         try:
             await work(*arguments)
         except Exception as error:
@@ -241,7 +241,7 @@ class Driver(EngineHolder[EngineService]):
 
 
 class _BlockingLexicon:
-    """What an engine service knows of its tokens, for a question on a thread of its own."""
+    """The `Lexicon` of an engine service, for a question that runs on a thread."""
 
     def __init__(self, engine: EngineService, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
@@ -262,7 +262,7 @@ class _BlockingLexicon:
 
 
 def _check_loop() -> None:
-    """Refuse a loop of another kind: the engine's events come to this one by its own means."""
+    """Refuse any event loop but asyncio's, which the engine's thread calls (`call_soon_threadsafe`)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

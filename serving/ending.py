@@ -1,7 +1,7 @@
-"""How a server with open streams comes to its end: at a signal, at a second one, or because its engine has failed.
+"""Ends a server with open streams: at a signal, at a second signal, or because its engine has failed.
 
-At a signal the open streams get `drain` seconds to finish; the rest is told, and then cut off. A process whose engine
-cannot be loaded, or has failed for good, ends itself, unless ENGINE_ON_FAILURE=stay.
+At a signal the open streams get `drain` seconds to finish. Those that are still open get an error event, and are then
+cut off. A process whose engine cannot be loaded, or has failed for good, ends itself, unless ENGINE_ON_FAILURE=stay.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ log = logging.getLogger("engine")
 
 SHUTDOWN = Failed("The server is shutting down", "shutdown")
 CUT_OFF = 0.5
-"""Seconds beyond `drain` after which open requests that have been told of the end are cut off."""
+"""Seconds after the error event until an open request is cut off."""
 SLACK = 3.0
-"""Seconds beyond `drain` after which a process that ends itself is ended, whatever its server still does."""
+"""Seconds beyond `drain` after which a process that ends itself exits, whatever its server is still doing."""
 
 
 class Ending:
@@ -45,11 +45,11 @@ class Ending:
         self._exit_status: int | None = None
 
     def begin(self) -> None:
-        """Find out, on the thread of the server, whether the process is ours to end."""
+        """Find out whether this may end the process. Call it on the server's thread."""
         self._may_end_process = self._config.on_failure == "exit" and shutdown.owns_the_process()
 
     async def drain_when(self, signalled: asyncio.Event) -> None:
-        """At a signal, give open streams `drain` seconds to finish, then tell them, then cut off the stuck ones."""
+        """At a signal, give open streams `drain` seconds to finish, then an error event, then cut them off."""
         await signalled.wait()
         self._status.refuse("shutting down")
         await self._generations.wait_until_none(self._config.drain)
@@ -58,33 +58,33 @@ class Ending:
         await self._cut_off_all()
 
     async def hurry_when(self, signalled_again: asyncio.Event) -> None:
-        """At a second signal, end whatever is open now."""
+        """At a second signal, end all open streams at once."""
         await signalled_again.wait()
         self._fail_all(SHUTDOWN)
         await self._cut_off_all()
 
     def refuse_all(self) -> None:
-        """The server has ended: take no more requests, and tell those that are still open."""
+        """Take no more requests, and end those that are still open with an error event: the server has ended."""
         self._status.refuse("shutting down")
         self._fail_all(SHUTDOWN)
 
     def end_process(self, exit_status: int) -> None:
-        """Begin to end the process, if it is ours to end."""
+        """Begin to end the process, if this may."""
         if self._may_end_process:
             log.critical("The process ends with status %d (ENGINE_ON_FAILURE=stay keeps it)", exit_status)
             self._exit_status = exit_status
             shutdown.begin_to_end(self._config.drain + SLACK, exit_status)
 
     def after_failed_load(self) -> None:
-        """Begin to end the process: another one would not load the engine either, and supervisors can tell.
+        """Begin to end the process, with a status that tells supervisors that another start would fail as well.
 
-        A worker on a socket stays: its engine is another process.
+        A worker with `ENGINE_SOCKET` stays: its engine is in another process.
         """
         if self._config.socket is None:
             self.end_process(STARTUP_FAILURE if is_worker() else shutdown.CANNOT_LOAD)
 
     def finish(self) -> None:
-        """Once everything is closed: the last word of a process that ends itself, which its server must not have."""
+        """Exit with the status that was chosen, once everything is closed; the server would exit with its own."""
         if self._exit_status is not None:
             shutdown.end_now(self._exit_status)
 

@@ -1,4 +1,4 @@
-"""What the driver of either kind says of its engine, once it has one."""
+"""The part that both drivers have in common: an engine, once it has been loaded, and its status."""
 
 from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
@@ -8,7 +8,7 @@ from serving.status import EngineStatus
 
 
 class _Described(Protocol):
-    """What a service and an engine that is stepped have in common."""
+    """The methods that a service and an engine that is stepped have in common."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -38,7 +38,7 @@ class EngineHolder(Generic[Engine]):
 
     @property
     def sampling_defaults(self) -> Mapping[str, float]:
-        """What the model's makers would have where a request names nothing; empty until the model is loaded."""
+        """The model's own defaults for sampling parameters; empty until the model is loaded."""
         return {} if self._engine is None else self._engine.info.sampling_defaults
 
     @property
@@ -49,7 +49,7 @@ class EngineHolder(Generic[Engine]):
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
 
     def _available_engine(self) -> Engine:
-        """The engine. Raises EngineUnavailable if it takes no requests."""
+        """Return the engine. Raises EngineUnavailable if it takes no requests."""
         if self._engine is None or self.status != "ok":
             raise self._status.unavailable()
         return self._engine

@@ -1,4 +1,4 @@
-"""The engine's process, kept running: started again when it dies, and ended and started again when it hangs."""
+"""Keeps the engine's process running: it is started again when it has died, and killed when it hangs."""
 
 import logging
 import os
@@ -22,14 +22,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the engine's process is started again. Each pause is twice the one before, unless it has lived for
 longer than the longest."""
 SILENCE_LIMIT = 120.0
-"""Seconds without a sign of life after which an engine's process that is loaded is killed. Its event loop gives one
-each second, also during a step. Its workers have ended their requests by then (`backends.socket_service.SILENCE`)."""
+"""Seconds without a sign of life after which a loaded engine's process is killed. Its event loop sends one each second,
+also during a step. Its workers have ended their requests by then (`backends.socket_service.SILENCE`)."""
 END_SLACK = 3.0
 """Seconds beyond `drain` that the engine's process gets to end."""
 
 
 class EngineKeeper:
-    """Keeps the engine's process running. `on_hopeless` is called if no start can help, with the exit status."""
+    """Keeps the engine's process running. `on_hopeless` is called with the exit status if no other start can help."""
 
     def __init__(self, arguments: Sequence[str], drain: float, on_hopeless: Callable[[int], None]) -> None:
         self._command = [sys.executable, *arguments]
@@ -37,7 +37,7 @@ class EngineKeeper:
         self._on_hopeless = on_hopeless
         self._is_closing = threading.Event()
         self._lock = threading.Lock()
-        """Held while a process is started: none may be after `close`."""
+        """Held while a process is started, so that none is started after `close`."""
 
     def start(self) -> None:
         self._process = _Process(self._command)
@@ -98,7 +98,11 @@ class _Process:
         return self._popen.poll() is not None
 
     def watch(self) -> tuple[str, int]:
-        """Wait for the end, and kill what hangs; return how it ended, for people, and its status. Call once."""
+        """Wait for the process to end, and kill it if it hangs. Call once.
+
+        Returns:
+            How it ended, for the log, and its exit status.
+        """
         killed = False
         while not killed and self._heartbeat.listen() and not self.has_ended:
             if self._heartbeat.silence >= SILENCE_LIMIT:
@@ -111,7 +115,7 @@ class _Process:
         return f"has ended with status {status}", status
 
     def end(self, limit: float) -> None:
-        """Have it end within so many seconds, and wait for that."""
+        """Terminate the process, and kill it if it has not ended after `limit` seconds."""
         self._popen.terminate()
         try:
             self._popen.wait(limit)
@@ -121,7 +125,7 @@ class _Process:
         self._wait()
 
     def _kill(self) -> None:
-        """With what it has started itself, vLLM's engine for example: it can no longer end that."""
+        """Kill the process and those that it has started, vLLM's engine for example."""
         with suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The engine in a process of its own, for workers in others: they find it at `ENGINE_SOCKET`.
+"""The engine in a process of its own, for workers in other processes, which find it at `ENGINE_SOCKET`.
 
     ENGINE_SOCKET=/run/engine.sock python -m serving.engine_process
     ENGINE_SOCKET=/run/engine.sock uvicorn app:app --workers 4
@@ -38,7 +38,7 @@ UNTIL_STDIN_CLOSES, REMOVE_FOLDER, HEARTBEAT_TO = "--until-stdin-closes", "--rem
 
 
 class UnusablePath(RuntimeError):
-    """There can be no socket of ours at this path."""
+    """A socket cannot be made at this path."""
 
 
 def main(load: Callable[[Config], EngineService] = load_engine_service, arguments: Sequence[str] | None = None) -> None:
@@ -68,10 +68,10 @@ def main(load: Callable[[Config], EngineService] = load_engine_service, argument
 
 @contextmanager
 def listening(path: str) -> Iterator[socket.socket]:
-    """Listen at a path, for this user only. A socket that an engine has left there is taken away.
+    """Listen at a path, for this user only. A socket that an earlier engine has left there is removed.
 
     Raises:
-        UnusablePath: an engine listens there, or something else is there.
+        UnusablePath: an engine listens there, or the path is another file's.
     """
     with socket.socket(socket.AF_UNIX) as listener:
         try:

@@ -1,9 +1,9 @@
-"""The HTTP requests that are open, each with its answer: watched, limited, and ended when the server ends.
+"""The open HTTP requests with their answers: watched, limited, and ended when the server ends.
 
 Invariants:
-    - A client that has left is noticed within `TICK` seconds, whatever it has sent after its request.
-    - A request that is cut off leaves no connection behind.
-    - After `end_all`, no request is open and no connection waits to be read.
+    - A client that has left is noticed within `TICK` seconds, even if it has sent bytes after its request.
+    - When a request is cut off, its connection is closed.
+    - After `end_all`, no request and no connection is open.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from serving.request_log import RequestLog
 TICK = 0.1
 """Seconds between two looks at the open requests' connections."""
 GRACE = 0.2
-"""Seconds that answers get to be written once the server ends."""
+"""Seconds until the connections are closed, for the last answers to be written."""
 
 
 class Exchange:
-    """One request and its answer, as they pass."""
+    """One request and its answer."""
 
     def __init__(self, connection: Connection | None) -> None:
         self.connection = connection
@@ -34,20 +34,20 @@ class Exchange:
         self.began_at = time.monotonic()
         self.body_bytes = 0
         self.has_body = False
-        """Whether the whole body has come."""
+        """Whether the whole body has been received."""
         self.has_left = False
         self.status: int | None = None
-        """Of the answer, once it has begun."""
+        """The answer's status, once it has begun."""
         self.is_complete = False
         self.log: RequestLog | None = None
-        """Of its generation, if it asks for one."""
+        """The log of its generation, if it has one."""
 
     @property
     def age(self) -> float:
         return time.monotonic() - self.began_at
 
-    def look(self) -> None:
-        """Cancel the work if the client has left without the server noticing."""
+    def cancel_if_left(self) -> None:
+        """Cancel the work if the client has left, which the server may not have noticed."""
         if self.connection is not None and self.has_body and self.connection.has_left():
             self.has_left = True
             self.cancel_scope.cancel()
@@ -57,23 +57,23 @@ CURRENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 class Exchanges:
-    """All open requests of a server, and what it keeps of their connections."""
+    """All open requests of a server, and its connections."""
 
     def __init__(self, config: Config) -> None:
         self.open: set[Exchange] = set()
         self.protocols: Collection[Any] = ()
-        """uvicorn's own set of connections, from the start or once the first request has shown it."""
-        self.most = config.max_connections
+        """uvicorn's own set of connections, known from the start or from the first request on."""
+        self.max_open = config.max_connections
         self._idle = IdleConnections(config.head_limit)
         self._is_needed = asyncio.Event()
 
     @property
     def is_full(self) -> bool:
-        return max(len(self.open), len(self.protocols)) > self.most
+        return max(len(self.open), len(self.protocols)) > self.max_open
 
     @property
     def body_bytes(self) -> int:
-        """What the bodies that are being read or parsed hold together."""
+        """The bytes of the bodies of all open requests."""
         return sum(exchange.body_bytes for exchange in self.open)
 
     def begin(self, receive: Receive) -> Exchange:
@@ -89,27 +89,27 @@ class Exchanges:
         self.open.discard(exchange)
 
     def on_connection(self) -> None:
-        """Look after a connection that may never send a request; make room if it is one too many."""
+        """Watch a new connection, which may never send a request, and make room if it is one too many."""
         self._is_needed.set()
-        if len(self.protocols) > self.most:
-            self._idle.close_overdue(self.protocols, self.most)
+        if len(self.protocols) > self.max_open:
+            self._idle.close_overdue(self.protocols, self.max_open)
 
     async def watch(self) -> None:
-        """Look at the connections again and again, as long as there are any."""
+        """Check the connections at intervals, while there are any."""
         next_sweep = time.monotonic()
         while True:
             await self._is_needed.wait()
             for exchange in list(self.open):
-                exchange.look()
+                exchange.cancel_if_left()
             if time.monotonic() >= next_sweep:
                 next_sweep = time.monotonic() + 1
-                self._idle.close_overdue(self.protocols, self.most)
+                self._idle.close_overdue(self.protocols, self.max_open)
             if not self.open and not self.protocols:
                 self._is_needed.clear()
             await anyio.sleep(TICK if self.open else 1)
 
     async def end_all(self) -> None:
-        """Cut off what is still open, and then whatever has not been written."""
+        """Cancel all open requests, then close all connections."""
         for exchange in list(self.open):
             exchange.cancel_scope.cancel()
         await anyio.sleep(GRACE)

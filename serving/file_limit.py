@@ -1,4 +1,4 @@
-"""How many connections the process may have: each one is a file to the kernel, whose usual limit is low."""
+"""Raises the limit of open files: to the kernel each connection is one, and the usual limit is low."""
 
 import logging
 from contextlib import suppress
@@ -6,17 +6,17 @@ from contextlib import suppress
 log = logging.getLogger("engine")
 
 SPARE = 256
-"""Files that are not connections: libraries, the model's weights, logs, and what is accepted before it is closed."""
+"""Files for anything but connections: libraries, the model's weights, logs."""
 LEAST = 16
-"""Connections that there is room for in any case."""
+"""The number of connections that is allowed in any case."""
 
 
 def raise_file_limit(connections: int) -> int:
-    """Raise the soft limit of open files far enough for so many connections, or as far as the hard limit goes.
+    """Raise the soft limit of open files for so many connections, as far as the hard limit allows.
 
     Returns:
-        How many connections there is room for: a server that runs out of files hears of no new ones, and says so
-        thousands of times a second.
+        How many connections to allow. A server that runs out of files can accept no new ones, and logs that thousands
+        of times a second.
     """
     try:
         import resource

@@ -20,12 +20,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _default(setting: "dataclasses.Field[Any]") -> str:
-    """What the help says of a setting's default; nothing if it is off."""
+    """The part of a setting's help that names its default; empty if the default is off."""
     return "" if setting.default in (None, (), False) else f"; default: {setting.default}".replace("%", "%%")
 
 
 def chosen_config(options: argparse.Namespace) -> Config:
-    """The environment's settings, and the flags' in their place."""
+    """Read the settings from the environment, and replace those that were given as flags."""
     settings = {
         setting.name: value
         for setting in dataclasses.fields(Config)
@@ -35,7 +35,7 @@ def chosen_config(options: argparse.Namespace) -> Config:
 
 
 def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A setting's parser as argparse wants it: its message reaches the user, without a traceback."""
+    """Wrap a setting's parser for argparse, which shows only messages of its own exception to the user."""
 
     def convert(text: str) -> Any:
         try:

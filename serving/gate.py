@@ -1,9 +1,9 @@
-"""The outermost layer of both ASGI applications: what every request passes before a door sees it.
+"""The outermost middleware of both ASGI doors: every request passes it first.
 
     app = Gate(app, driver)
 
-It keeps the list of open requests, hands messages on, and sees to it that each one ends: with a whole answer, or with
-a connection that is gone. What it refuses, it refuses in the shape of the API that was asked.
+It keeps the list of open requests, passes messages on, and makes sure that each request ends: with a whole answer or
+with a closed connection. Its refusals have the shape of the API that the request's path belongs to.
 
 Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
 """
@@ -24,23 +24,23 @@ from serving.tracing import record_spans
 log = logging.getLogger("engine.requests")
 
 CLIENT_CLOSED = contract.Answer(499, b"", "text/plain")
-"""For a client that has left. It reaches no client, but a middleware around the application may insist on an answer."""
+"""The answer to a client that has left. A middleware around the application may insist on an answer."""
 BODY_LOST = contract.Refusal(
     400,
     "Expected a request without Upgrade, got one: uvicorn on httptools loses its body. Have the client speak HTTP/1.1, "
     "or start the server with --http h11.",
 )
 ABSOLUTE_URL = re.compile(r"https?://(?P<host>[^/?#]*)(?:/(?P<path>.*))?", re.IGNORECASE | re.DOTALL)
-"""A whole URL."""
+"""A request target that is a whole URL."""
 MAX_BODIES_BYTES = 256 * 1024 * 1024
-"""What the bodies of all open requests may hold together."""
+"""Bytes of the bodies of all open requests together."""
 SHUTTING_DOWN = EngineUnavailable("The server is shutting down")
 NOT_AWAITED = (408, 413)
-"""Statuses of answers to a body that is not waited for: the connection ends with the answer."""
+"""Statuses that answer a request before its body has been read: the connection is then closed."""
 
 
 class Gate:
-    """The middleware: it watches each request from its first message to its end."""
+    """The middleware, which watches each request from its first message to its end."""
 
     def __init__(self, app: ASGIApp, driver: Driver) -> None:
         self.app = app
@@ -72,18 +72,18 @@ class Gate:
             self._exchanges.end(exchange)
             try:
                 self._record(exchange, scope)
-            except Exception:  # what is counted must not end what is counted
+            except Exception:  # a fault in the metrics must not end a request
                 log.exception("A request could not be counted")
 
     def _receiving(self, exchange: Exchange, scope: Scope, receive: Receive) -> Receive:
-        """`receive` with an eye on the body: how large it is, how long it takes, and when it has come."""
+        """Wrap `receive`, and limit the body's size and the time that it takes."""
 
         async def receiving() -> Message:
             if exchange.has_body:
                 message = await receive()
             else:
                 if exchange.body_bytes == 0 and declared_bytes(scope) > contract.MAX_BODY_BYTES:
-                    raise contract.body_too_large()  # what is announced need not be waited for
+                    raise contract.body_too_large()  # before it is read
                 message = await self._piece(exchange, receive)
             if message["type"] == "http.disconnect":
                 exchange.has_left = True
@@ -92,7 +92,7 @@ class Gate:
         return receiving
 
     async def _piece(self, exchange: Exchange, receive: Receive) -> Message:
-        """The next piece of the body, within its time."""
+        """Receive the next piece of the body, within the limit."""
         try:
             async with asyncio.timeout(self._config.body_limit - exchange.age):
                 message = await receive()
@@ -101,15 +101,15 @@ class Gate:
         exchange.body_bytes += len(message.get("body", b""))
         exchange.has_body = not message.get("more_body", False)
         if self._exchanges.body_bytes > MAX_BODIES_BYTES:
-            raise QueueFull("The bodies of the open requests take all the room that there is for them")
+            raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
         return message
 
     def _sending(self, exchange: Exchange, send: Send) -> Send:
-        """`send` with an eye on how far the answer has come."""
+        """Wrap `send`, and note the answer's status and its end."""
 
         def sending(message: Message) -> Awaitable[None]:
             if message.get("more_body", False):
-                return send(message)  # a coroutine of our own around each token's would cost as much as the rest
+                return send(message)  # another coroutine for each token would double the cost of this method
             return self._send_start_or_end(exchange, send, message)
 
         return sending
@@ -117,7 +117,7 @@ class Gate:
     async def _send_start_or_end(self, exchange: Exchange, send: Send, message: Message) -> None:
         """Send the message that begins an answer, or the one that ends it."""
         if exchange.connection is not None and exchange.connection.is_closed:
-            exchange.connection.abort()  # so the server knows, and drops the message: uvloop would raise
+            exchange.connection.abort()  # the server then drops the message; without this, uvloop would raise
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
             if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
@@ -135,13 +135,13 @@ class Gate:
             await respond(scope, send, CLIENT_CLOSED if exchange.has_left else self._refusal(scope, SHUTTING_DOWN))
         elif exchange.connection is not None:
             exchange.connection.abort()
-            await asyncio.sleep(0)  # the server hears of it, and has nothing to complain about
+            await asyncio.sleep(0)  # let the server notice, so that it logs no incomplete answer
             await asyncio.sleep(0)
 
     def _record(self, exchange: Exchange, scope: Scope) -> None:
-        """Count a request that is over; a refusal leaves a line in the log, as a generation has done already.
+        """Count a request that is over, and log it if it was refused (a generation has written its own line).
 
-        A probe that hears that the server is not ready has been answered, and not refused.
+        A 503 to a probe is an answer and not a refusal.
         """
         is_probe = contract.route_path(scope["path"], scope.get("root_path", "")) in contract.REPORTS
         if exchange.status is not None and not (is_probe and exchange.status == 503):
@@ -153,7 +153,7 @@ class Gate:
         record_spans(scope, exchange)
 
     def _too_many(self) -> Exception:
-        return QueueFull(f"Expected at most {self._exchanges.most} connections at once (ENGINE_MAX_CONNECTIONS)")
+        return QueueFull(f"Expected at most {self._exchanges.max_open} connections at once (ENGINE_MAX_CONNECTIONS)")
 
     def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
         return contract.refusal(contract.route_path(scope["path"], scope.get("root_path", "")), error)
@@ -170,7 +170,7 @@ async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
 
 
 def resolve_absolute_target(scope: Scope) -> None:
-    """Find the path if a request's target is a whole URL, as a client writes it for a proxy; its host is the one meant.
+    """Replace a request target that is a whole URL, as clients send it to a proxy, by its path and its host.
 
     Source: RFC 9112, section 3.2.2.
     """
@@ -183,6 +183,6 @@ def resolve_absolute_target(scope: Scope) -> None:
 
 
 def declared_bytes(scope: Scope) -> int:
-    """The length of the body, as its header says; 0 if there is none, or none that is a number."""
+    """The body's length according to Content-Length; 0 if that is missing or not a number."""
     length = header(scope, b"content-length") or ""
     return int(length) if length.isdecimal() and len(length) < 20 else 0

@@ -1,4 +1,4 @@
-"""The life of one stream on the event loop: its events, its silences, a client that leaves or does not read.
+"""One request in flight on the event loop: its events, its heartbeats, and a client that leaves or does not read.
 
 Invariants:
     - However a request ends, its sequences are aborted unless they had finished.
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("engine")
 
 BURST = 32
-"""Events that one stream may take before the loop gets to do something else: `send` usually does not wait."""
+"""Events after which a stream lets the loop run other tasks: `send` usually does not wait."""
 MIN_SLEEP = 0.001
-"""Seconds; keeps a timer that is due, but whose stream is busy, from spinning."""
+"""Seconds. A timer that is due while its stream is busy would spin without it."""
 
 Result = TypeVar("Result")
 
@@ -37,7 +37,7 @@ class Generation:
     def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
         self.sequence_ids = [request.sequence_id for request in requests]
         self.prompt_tokens: Sequence[int] = ()
-        """Of each sequence; known once the engine has taken the request."""
+        """The length of each sequence's prompt, known once the engine has accepted the request."""
         self._driver = driver
         self._config = driver.config
         self._mailbox = Mailbox(requests, request_id)
@@ -99,7 +99,7 @@ class Generation:
 
     @property
     def open_sequences(self) -> set[SequenceId]:
-        """Those that the engine may still be working on."""
+        """The sequences that have not ended."""
         return self._mailbox.open_sequences
 
     @property
@@ -107,12 +107,12 @@ class Generation:
         return self._mailbox.has_ended
 
     def put(self, sequence_id: SequenceId, event: Event) -> None:
-        """Take an event from the engine; what comes after the end is dropped."""
+        """Take an event from the engine; events after the end are dropped."""
         if self._mailbox.put(sequence_id, event):
             self._wake()
 
     def fail(self, failed: Failed) -> None:
-        """End the request for a reason of the service's own."""
+        """End the request with an error that does not come from the engine."""
         if self._mailbox.fail(failed):
             self._wake()
 
@@ -121,12 +121,12 @@ class Generation:
         self._scope.cancel()
 
     def close(self) -> None:
-        """Forget the request, abort what had not finished, and write its log line."""
+        """Remove the request from the driver, abort what has not finished, count it, and write its log line."""
         self._driver.forget(self)
         self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
         try:
             self._driver.metrics.generation(self.log)
-        except Exception:  # what is counted must not end what is counted
+        except Exception:  # a fault in the metrics must not end a request
             log.exception("A request could not be counted")
         self._mailbox.log.write()
 
@@ -142,7 +142,7 @@ class Generation:
         return self._waiter is not None and not self._waiter.done()
 
     async def _send_heartbeats(self) -> None:
-        """Pass on a None after every `heartbeat` seconds of silence. (A timer per token would cost more.)"""
+        """Add a None to the mailbox after each `heartbeat` seconds of silence. (A timer per token would cost more.)"""
         while True:
             silence = time.perf_counter() - self._last_taken_at
             if silence >= self._config.heartbeat and self._is_waiting:
@@ -156,7 +156,7 @@ class Generation:
         self._scope.cancel()
 
     async def _stall(self) -> None:
-        """Return when the client has not taken an event for `stall` seconds: a full socket has no timeout."""
+        """Return when an event has been unread for `stall` seconds: writing to a full socket has no timeout."""
         while (left := self._config.stall - self._seconds_unread()) > 0:  # noqa: ASYNC110
             await anyio.sleep(max(left, MIN_SLEEP))
 

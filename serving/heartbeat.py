@@ -1,8 +1,8 @@
-"""How the engine's process shows the one that keeps it that it lives: a byte each second, through a pipe.
+"""The sign of life that the engine's process sends to its keeper: a byte each second, through a pipe.
 
-The event loop writes them. So they stop when the process is stopped, when its loop hangs, and when something in it
-holds the interpreter's lock for good. They go on during a step, however long: `ENGINE_STEP_LIMIT` is for one that never
-ends. The first byte comes once the model is loaded, so silence before it means nothing.
+The event loop writes the bytes. So they stop when the process is stopped, when its loop hangs, and when something holds
+the interpreter's lock for good. They continue during a step, however long it is: `ENGINE_STEP_LIMIT` ends one that
+hangs. The first byte comes once the model is loaded; silence before that has no meaning.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ INTERVAL = 1.0
 
 
 async def beat(writer: int) -> None:
-    """Write a byte each second, for as long as the loop turns."""
+    """Write a byte each second, for as long as the loop runs."""
     os.set_blocking(writer, False)
     while True:
         with suppress(OSError):  # the reader is stopped and the pipe full, or it has ended, which stdin tells
@@ -24,7 +24,7 @@ async def beat(writer: int) -> None:
 
 
 class Heartbeat:
-    """The reader's end. `writer` is for the process that is to be heard; close it here once that has it."""
+    """The reader's end. `writer` is for the other process; close it here once that process has started."""
 
     def __init__(self) -> None:
         self._reader, self.writer = os.pipe()
@@ -32,8 +32,8 @@ class Heartbeat:
         self._poll.register(self._reader, select.POLLIN)
         self._has_begun = False
         self.silence = 0.0
-        """Seconds without a byte, since the first one. Each wait counts as the interval that it was meant to take: a
-        machine that slept, or had no time for this process either, does not make the other one silent."""
+        """Seconds without a byte, since the first one. Each wait counts as one interval, however long it took: if the
+        machine slept, or had no time for this process, the other one need not be stuck."""
 
     def listen(self) -> bool:
         """Wait for a byte, but not for longer than the interval; return False if no more can come."""

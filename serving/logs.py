@@ -1,7 +1,7 @@
-"""Where the service's log lines go: to stderr, unless the program around it has set up logging of its own.
+"""Sets up logging to stderr, unless the program around the service has set up its own.
 
-`ENGINE_LOG_FORMAT=json` writes an object a line, for programs that read logs: time, level, logger, message, and what a
-line says in fields. uvicorn's lines then look the same.
+With `ENGINE_LOG_FORMAT=json` each line is an object with time, level, logger, message and the line's own fields, also
+for uvicorn's lines.
 """
 
 import json
@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(form: str = "text") -> None:
-    """Show the service's own lines from INFO on, and only warnings of everybody else's."""
+    """Show the service's own lines from INFO on, and only warnings of all others."""
     if not logging.getLogger().handlers:
         logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
         logging.getLogger("engine").setLevel(logging.INFO)

@@ -1,7 +1,4 @@
-"""The events of one HTTP request, from the engine's side: which sequences are still open, and how it all ends.
-
-Both drivers' generations hold one.
-"""
+"""The events of one HTTP request that its reader has not taken yet. Both drivers' generations have a mailbox."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,10 +9,10 @@ from serving.request_log import RequestLog
 
 
 class Mailbox:
-    """Takes the events of one or several sequences; the last one it keeps is the end of the whole request.
+    """Holds the events of one or several sequences, up to the end of the whole request.
 
-    The request ends with the `Finished` of its last sequence, or with the first `Failed` of any of them. What comes
-    after that is dropped.
+    The request ends with the `Finished` of its last sequence, or with the first `Failed` of any. Later events are
+    dropped.
     """
 
     def __init__(self, requests: Sequence[GenerationRequest], request_id: str) -> None:
@@ -43,7 +40,7 @@ class Mailbox:
         return True
 
     def fail(self, failed: Failed) -> bool:
-        """End the request for a reason of the service's own; return False if it had ended."""
+        """End the request with an error that does not come from the engine; return False if it had ended."""
         if self.has_ended:
             return False
         self.log.end = failed

@@ -1,7 +1,7 @@
-"""What `/metrics` says: counters and histograms of the requests that a driver has carried, in Prometheus' text format.
+"""Counters and histograms of a driver's requests, in Prometheus' text format for `/metrics`.
 
-An event costs an addition to an integer; the text is made when it is asked for, through `prometheus_client`. What
-routers look for has vLLM's names as well: a router that knows vLLM needs no configuration.
+Counting an event is an addition; the text is made on request, with `prometheus_client`. The metrics that routers read
+have vLLM's names as well, so a router that supports vLLM needs no configuration.
 """
 
 from bisect import bisect_left
@@ -19,8 +19,8 @@ from serving.request_log import RequestLog
 
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROUTERS_BLOCK = 16
-"""Tokens of a block, for routers. They compare prompts block by block to find who has a prefix; here it is found token
-by token, so any small number is right, and the whole slot, which no prompt fills, would never match."""
+"""The block size that routers are told. They compare prompts block by block to find a replica that has a prefix. Here
+prefixes are found token by token, so any small number is right; with a whole slot as the block nothing would match."""
 LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
@@ -44,7 +44,7 @@ class Histogram:
         self.sum += sum(values)
 
     def state(self) -> dict[str, float]:
-        """All that it holds, by names: one for each bucket, and `sum`."""
+        """The counts of the buckets by their index, and `sum`."""
         return {str(place): float(count) for place, count in enumerate(self.counts)} | {"sum": self.sum}
 
     def add(self, place: str, amount: float) -> None:
@@ -65,13 +65,13 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is so now, as opposed to what has been counted."""
+    """The values of the gauges."""
 
     counters: Counters
     is_ready: bool
     has_failed: bool
     cache_tokens: int
-    """Of the sequences that hold a slot."""
+    """Tokens in the cache, of the sequences that hold a slot."""
     slots: int
     context: int
     model: str
@@ -121,7 +121,7 @@ class Metrics:
         return found
 
     def plus(self, counts: Mapping[str, float]) -> "Metrics":
-        """Together with what other processes have counted."""
+        """Return these metrics with the counts of other processes added."""
         both = deepcopy(self)
         for name, amount in counts.items():
             field, _, place = name.partition(":")
@@ -134,7 +134,7 @@ class Metrics:
         return both
 
     def text(self, state: State, others: Tally | None = None) -> bytes:
-        """Everything, as Prometheus reads it; with what `others` who share the engine have counted."""
+        """Return the text that Prometheus reads. `others` are the counts of other processes over the same engine."""
         if others is not None:
             state = replace(state, cache_tokens=state.cache_tokens + others.cache_tokens)
             return self.plus(others.counts).text(state)
@@ -155,7 +155,7 @@ class Metrics:
         yield _counter("engine_prefix_cache_hit_tokens", "Those that were in the prefix cache.", self.cached_tokens)
 
     def _for_routers(self, state: State) -> Iterator[Metric]:
-        """Under vLLM's names, in the tokens and blocks that a router counts in; some know the older names only."""
+        """The metrics that routers read, under vLLM's names and its older ones."""
         labels = {"model_name": state.model}
         usage = _usage(state)
         for name, help, value in (
@@ -176,7 +176,7 @@ class Metrics:
 
 
 class _Collected:
-    """A collector that has collected already."""
+    """A collector of metrics that are made already."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families

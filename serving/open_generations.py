@@ -19,7 +19,7 @@ class OpenGenerations:
         return len(self._by_sequence)
 
     def __iter__(self) -> Iterator[Generation]:
-        """Each one once; they may be removed meanwhile."""
+        """Yield each one once. They may be removed during the iteration."""
         return iter(list(dict.fromkeys(self._by_sequence.values())))
 
     def of(self, sequence_id: SequenceId) -> Generation | None:
@@ -44,5 +44,5 @@ class OpenGenerations:
 
     @property
     def cache_tokens(self) -> int:
-        """Tokens of those that hold a slot."""
+        """Tokens in the cache, of the generations that hold a slot."""
         return sum(one.log.tokens for one in self if one.log.completion_tokens)

@@ -1,11 +1,11 @@
-"""uvicorn's own HTTP protocols, which take turns: a client that sends much at once does not hold the loop.
+"""uvicorn's HTTP protocols, changed so that connections take turns: one that sends much does not block the loop.
 
-What the kernel has received comes in pieces of up to 256 KiB. If those are chunks of one byte each, parsing them takes
-up to a second. Here they are parsed a slice at a time, those of all connections together for at most `TURN` seconds,
-and then the loop does something else.
+The kernel hands over received bytes in pieces of up to 256 KiB. If those are chunks of one byte each, parsing a piece
+takes up to a second. Here pieces are parsed in slices, those of all connections for at most `TURN` seconds together,
+before the loop runs other tasks.
 
-`python app.py` starts uvicorn with `SlicedH11`. A uvicorn that was started without, as by `uvicorn app:app`, is given
-the sliced form of the protocol that it has, when the application starts.
+`python app.py` starts uvicorn with `SlicedH11`. If uvicorn was started by its own command (`uvicorn app:app`), its
+protocol is replaced by the sliced form of it when the application starts.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ SHARE, TURN = 0.0005, 0.002
 
 
 class Slices:
-    """What the connections of one loop have received and not parsed yet; each gets its turn."""
+    """The bytes that the connections of one loop have received and not yet parsed."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What became of one HTTP request's generation: for its line in the access log, and for the metrics."""
+"""The outcome of one HTTP request's generation, for its line in the access log and for the metrics."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ access_log = logging.getLogger("engine.access")
 
 
 class RequestLog:
-    """What happened to one HTTP request's sequences: what came of them, and how it ended."""
+    """The token counts and times of one HTTP request's sequences, and how the request ended."""
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -22,7 +22,7 @@ class RequestLog:
 
     @property
     def tokens(self) -> int:
-        """What the request has cost so far."""
+        """The tokens of prompts and answers so far."""
         return self.prompt_tokens + self.completion_tokens
 
     @property

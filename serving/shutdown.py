@@ -1,11 +1,11 @@
-"""Signals and the end of a process; `ending.py` says what becomes of the open streams.
+"""Signals and exit statuses; `ending.py` ends the open streams.
 
 At a signal, uvicorn waits for open streams to end, and tells the application (lifespan.shutdown) only after that.
-So the application listens for the signals too, and passes each one on.
+So the application handles the signals too, and passes each one on.
 
-A process whose engine has failed for good ends itself, with a status that is not 0: a supervisor that restarts what
-has failed must be able to tell. A server that is told to end by a signal ends with that signal, which systemd takes
-for a success; so the last word is not left to the server.
+A process whose engine has failed for good ends itself with a status other than 0, so that a supervisor restarts it. A
+server that is ended by a signal exits with that signal, which systemd counts as a success; so the process exits before
+its server does (`end_now`).
 """
 
 import asyncio
@@ -28,16 +28,16 @@ CANNOT_LOAD = 78
 
 
 def owns_the_process() -> bool:
-    """Whether the server is the program, and not a thread in one."""
+    """Whether the server runs on the main thread, and not on a thread of another program."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
-    """Within this, Ctrl-C and SIGTERM set an event, on the running loop, and then reach the server's own handler.
+    """Within this, Ctrl-C and SIGTERM set an event on the running loop, and then reach the server's own handler.
 
-    The second signal does not reach it: a server that is forced to end leaves its tasks to the loop, which cancels
-    them, and that shows as a traceback for each. A third one is passed on again.
+    The second signal does not reach it: uvicorn, forced to end, would leave its tasks to the loop, which cancels them
+    with a traceback for each. A third one is passed on again.
 
     Only the main thread may handle signals; on another one this does nothing.
     """
@@ -50,7 +50,7 @@ def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if heard and has_supervisor and number == signal.SIGTERM:
-            return  # a supervisor sends one to its workers also when they have heard the signal that it has heard
+            return  # Ctrl-C reaches workers too, and then their supervisor sends them SIGTERM as well
         heard.append(number)
         # Only an event is set here: starting a task from a loop callback depends on which async library is found.
         loop.call_soon_threadsafe((first if len(heard) == 1 else second).set)
@@ -73,7 +73,7 @@ def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process, as at a signal, when the supervisor that started it has died: no other would end it."""
+    """End this process, as at a signal, when the supervisor that started it has died."""
     parent = multiprocessing.parent_process()
     if parent is None or not owns_the_process():
         return
@@ -86,7 +86,7 @@ def end_with_parent() -> None:
 
 
 def begin_to_end(limit: float, exit_status: int) -> None:
-    """Tell the server to end this process, and end it in any case after `limit` seconds."""
+    """Tell the server to end, and exit in any case after `limit` seconds."""
 
     def end_after_limit() -> None:
         time.sleep(limit)
@@ -97,6 +97,6 @@ def begin_to_end(limit: float, exit_status: int) -> None:
 
 
 def end_now(exit_status: int) -> None:
-    """End this process as one that has failed."""
+    """Exit with this status at once."""
     logging.shutdown()
     os._exit(exit_status)

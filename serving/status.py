@@ -1,4 +1,4 @@
-"""Whether requests are taken, and if not, why not: what `/health` says, and what both drivers go by."""
+"""Whether requests are taken, and if not, why not: the status in `/health`, which both drivers check."""
 
 import logging
 import time
@@ -44,7 +44,7 @@ class EngineStatus:
     def vitals(
         self, counters: Counters, metrics: Metrics, cache_tokens: int, context: int, others: Tally | None = None
     ) -> Vitals:
-        """What a driver says of itself: this, and what it counts. `others` share its engine."""
+        """The state of a driver. `others` are the counts of other processes over the same engine."""
         state = State(
             counters=counters,
             is_ready=self.text == "ok",
@@ -57,7 +57,7 @@ class EngineStatus:
         return Vitals(self.text, self.has_failed, state.model, counters, partial(metrics.text, state, others))
 
     def begin(self) -> None:
-        """An engine is about to be loaded."""
+        """Note that an engine is about to be loaded."""
         self._text = "loading"
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
@@ -72,7 +72,7 @@ class EngineStatus:
             return None
 
     def fail_to_load(self, error: Exception) -> None:
-        """Say why there is no engine, with a traceback unless it is the user's mistake."""
+        """Log why there is no engine, with a traceback unless it is the user's mistake."""
         is_users_mistake = isinstance(error, LoadError)
         log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
         self.fail(f"failed to load: {self._without_folders(str(error))}")
@@ -88,7 +88,7 @@ class EngineStatus:
         self._outage = None if reason is None else f"engine lost: {reason}"
 
     def unavailable(self) -> EngineUnavailable:
-        """Why no requests are taken, as an error to raise."""
+        """Return the error to raise while no requests are taken."""
         return (EngineFailed if self.has_failed else EngineUnavailable)(f"The engine is not available: {self.text}")
 
     def refuse(self, reason: str) -> None:
@@ -102,5 +102,5 @@ class EngineStatus:
         self.has_failed = True
 
     def _without_folders(self, message: str) -> str:
-        """A message for clients, who have no business with the folders of this machine."""
+        """Return a message for clients, without the model's folder on this machine."""
         return message.replace(self._config.model, self.models[0])

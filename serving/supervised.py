@@ -1,4 +1,4 @@
-"""Whether the server that imports an application runs it in several processes, each of which would load a model."""
+"""Finds out whether the server around an application runs several processes, each of which would load a model."""
 
 import inspect
 import multiprocessing
@@ -14,7 +14,7 @@ ADVICE = (
 
 
 def refuse_several_models() -> None:
-    """End a worker, and with it its server, if the server runs several, each of which would load a model."""
+    """End this process, and with it its server, if the server runs several that would each load a model."""
     if (count := workers()) > 1:
         print(ADVICE.format(count=count), file=sys.stderr)
         raise SystemExit(STARTUP_FAILURE)

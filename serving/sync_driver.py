@@ -1,4 +1,4 @@
-"""Brings the engine's events to callers that block: the `driver` of the WSGI door, without an event loop.
+"""The driver of the WSGI door: it brings the engine's events to callers that block, without an event loop.
 
 There is no worker thread. Each request's thread pulls: it steps the engine, or waits while another request's thread
 does. So the engine goes no faster than its clients read, and nothing can happen between two pulls.
@@ -106,7 +106,7 @@ class Driver(EngineHolder[EngineProtocol]):
         self._metrics = Metrics()
         self._turns = Turns(self._step)
         self._lock = threading.Lock()
-        self._counting = threading.Lock()  # many threads count, and none of them knows what the others hold
+        self._counting = threading.Lock()  # many threads count, some while they hold other locks
         self._open: set[Generation] = set()
         self._is_started = False
 
@@ -149,7 +149,7 @@ class Driver(EngineHolder[EngineProtocol]):
         return self._turns.wait_for(has_news, self.config.heartbeat)
 
     def forget(self, generation: Generation) -> None:
-        """Take a generation off the list and abort what it had open, by a step if it takes one."""
+        """Remove a generation and abort its sequences that have not ended, which takes a step."""
         with self._lock:
             self._open.discard(generation)
         if generation.open_sequences and self._engine is not None:
@@ -181,7 +181,7 @@ class Driver(EngineHolder[EngineProtocol]):
             self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, reason: str) -> None:
-        """Take no more requests, and tell every open generation."""
+        """Take no more requests, and end every open generation with an error."""
         with self._lock:
             self._status.fail(f"engine failed: {reason}")
             for generation in self._open:

@@ -1,7 +1,7 @@
 """OpenTelemetry, where it is installed and set up: a span for each request, with its queue, prefill and decode.
 
-The caller's `traceparent` is taken over. The spans are made when a request is over, out of times that are known then,
-so a request that is not traced costs one comparison.
+The spans belong to the caller's trace (`traceparent`). They are made when a request is over, from the times noted until
+then, so a request that is not traced costs one comparison.
 """
 
 import time
@@ -47,7 +47,7 @@ def record_spans(scope: Scope, exchange: Exchange) -> None:
 
 
 def _record_phases(tracer: Any, context: Any, finished: Finished, end: int) -> None:
-    """The phases follow each other, and the last one ends with the request."""
+    """Record the phases one after the other; the last one ends with the request."""
     queue_ms = max(0.0, finished.total_ms - finished.prefill_ms - finished.decode_ms)
     at = end - int(finished.total_ms * 1e6)
     for name, ms in (("queue", queue_ms), ("prefill", finished.prefill_ms), ("decode", finished.decode_ms)):

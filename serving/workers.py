@@ -20,16 +20,16 @@ from serving.engine_process import REMOVE_FOLDER, UNTIL_STDIN_CLOSES
 ENGINE = ("-m", "serving.engine_process")
 """The arguments of `python` that start the engine's process."""
 WORKER_LIMIT = 60
-"""Seconds without a sign after which a worker is replaced. It gives none while it starts, which takes long when the
-engine, which starts at the same time, has all the cores."""
+"""Seconds without an answer to uvicorn's ping after which a worker is replaced. A worker that starts does not answer,
+and its start takes long while the engine, which starts at the same time, uses all cores."""
 
 
 class _Supervisor(Multiprocess):
     """uvicorn's supervisor of workers, which notices at once that one has died."""
 
     def keep_subprocess_alive(self) -> None:
-        # This process has the workers' ends of their pipes too. As long as they are open, a worker that dies between a
-        # ping and its answer is waited for until WORKER_LIMIT.
+        # This process also holds the workers' ends of their pipes. While those are open, a worker that dies between a
+        # ping and its answer would be waited for until WORKER_LIMIT.
         for process in self.processes:
             process.child_conn.close()
         super().keep_subprocess_alive()
@@ -61,7 +61,7 @@ def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE
 def engine_running(
     config: Config, on_hopeless: Callable[[int], None], engine: Sequence[str] = ENGINE
 ) -> Iterator[None]:
-    """Keep the engine's process running within this. Processes that are started meanwhile find it in the environment.
+    """Within this, keep the engine's process running, with the environment set so that workers find it.
 
     See `EngineKeeper` for `on_hopeless`.
     """
@@ -77,7 +77,7 @@ def engine_running(
 
 @contextmanager
 def _socket_of(config: Config) -> Iterator[tuple[Config, list[str]]]:
-    """The settings with a socket: the one that they name, or one in a folder that is removed at the end."""
+    """Yield the settings, with a socket in a temporary folder unless they name one, and options for the engine."""
     if config.socket is not None:
         yield config, []
         return
@@ -90,7 +90,7 @@ def _socket_of(config: Config) -> Iterator[tuple[Config, list[str]]]:
 
 
 def _set_environment(config: Config) -> None:
-    """Pass the settings on to the processes that are started from here, those from flags too."""
+    """Pass the settings, including those from flags, on to the processes that are started from here."""
     for setting in fields(Config):
         os.environ.pop(PREFIX + setting.name.upper(), None)
     os.environ.update(config.to_environment())

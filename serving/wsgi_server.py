@@ -1,7 +1,7 @@
-"""The standard library's WSGI server, as `python raw_wsgi.py` runs it: with an end to a client's silence.
+"""The standard library's WSGI server, with time limits for its clients; `python raw_wsgi.py` runs it.
 
-Without one, a connection on which nothing comes, as browsers open them in advance, would hold up every other client
-of a server that answers one request at a time.
+Without limits, a connection without a request, as browsers open them in advance, would block all other clients of a
+server that answers one request at a time.
 """
 
 from contextlib import suppress
