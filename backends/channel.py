@@ -1,4 +1,4 @@
-"""One end of a connection between an engine process and a worker: messages go out at once, and come in whole."""
+"""One end of a connection between an engine process and a worker, which sends and receives whole messages."""
 
 import asyncio
 from collections.abc import Callable
@@ -38,9 +38,10 @@ class Channel(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, message: Message, number: int = 0) -> None:
-        """Send without waiting. A connection that has ended takes nothing; one whose other side reads nothing ends.
+        """Send without waiting; do nothing if the connection has ended. If the other side does not read, cut it.
 
-        Raises ValueError for a message that cannot be written, or that the other side would not take.
+        Raises:
+            ValueError: the message cannot be serialized, or is larger than the other side accepts.
         """
         if self._transport is None or self._transport.is_closing():
             return

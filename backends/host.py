@@ -1,10 +1,11 @@
 """An engine service for workers in other processes: the engine's end of `ENGINE_SOCKET`.
 
 Invariants:
-    - A step is never held up: a message is handed to the system, or waits in a buffer that has a limit.
+    - A step never waits for a worker: a message goes to the system, or into a buffer that has a limit.
     - When a worker's connection ends, whatever the reason, its sequences are aborted.
     - A message that cannot be read, or an error in one request, ends that request and nothing else.
-    - A sequence's number is its worker's number and the one that it has there, in one integer.
+    - The engine's number for a sequence is an integer that contains the worker's number and the worker's own number
+      for the sequence.
 """
 
 import asyncio
@@ -40,13 +41,13 @@ from interface.requests import SequenceId
 log = logging.getLogger("engine")
 
 PULSE_INTERVAL, BUSY_INTERVAL = 1.0, 0.1
-"""Seconds between two reports to the workers: at most, and at least."""
+"""Seconds between two reports to the workers: the most, and the least."""
 
 
 class EngineHost:
-    """Takes what workers ask for to an engine service, and brings each its events.
+    """Passes the workers' requests on to an engine service, and sends each worker its events.
 
-    `connect` makes the protocol for a new connection. Workers that come before `start` wait for their welcome.
+    `connect` makes the protocol for a new connection. Workers that connect before `start` wait for their welcome.
     """
 
     def __init__(self, config: Config) -> None:
@@ -69,7 +70,7 @@ class EngineHost:
     # --- Its life -----------------------------------------------------------------------------------------------------
 
     async def start(self, service: EngineService) -> None:
-        """Welcome the workers that have come, and all that will. Raises LoadError."""
+        """Start the service, and welcome the workers that are connected, and all later ones. Raises LoadError."""
         await service.start(self._deliver, self._on_failure, self._on_outage)
         self._requests.service = service
         self._pulsing = asyncio.create_task(self._keep_pulsing(), name="tell the workers")
@@ -77,7 +78,7 @@ class EngineHost:
             self._welcome(worker)
 
     async def close(self, reason: str, drain: float = 0.0) -> None:
-        """Take no more requests, give open sequences `drain` seconds to end, and tell the workers why it ends."""
+        """Take no more requests, give open sequences `drain` seconds to end, and send the workers the reason."""
         self._requests.outage = reason
         with suppress(TimeoutError):
             async with asyncio.timeout(drain):
@@ -91,7 +92,7 @@ class EngineHost:
             await self._requests.service.close()
 
     async def _keep_pulsing(self) -> None:
-        """Tell every worker how busy the engine is: soon when that changes, and every second in any case."""
+        """Report to every worker how busy the engine is: soon after it changes, and every second in any case."""
         told_totals_at = 0.0
         while True:
             now = asyncio.get_running_loop().time()
@@ -150,7 +151,7 @@ class EngineHost:
         worker.channel.close()
 
     def _mismatch(self, hello: Hello) -> str | None:
-        """Why a worker cannot be taken: what it tells its clients of the engine would not be so."""
+        """Return why a worker is refused, or None: its code and settings must be those of the engine's process."""
         if hello.protocol != PROTOCOL:
             return (
                 f"Expected a worker of protocol {PROTOCOL}, got one of {hello.protocol}; "
@@ -182,7 +183,7 @@ class EngineHost:
             self._refuse(worker, f"The engine's process could not read {malformed}")
 
     def _on_lost(self, worker: Worker, reason: str) -> None:
-        """Abort what a worker had open. Whether it has ended or its connection has, its counts are kept."""
+        """Abort a worker's open sequences. Its counts are kept, since it may have ended."""
         if self._workers.pop(worker.number, None) is None:
             return
         if (lost := self._requests.of(worker)) and not self._is_ending:
@@ -190,7 +191,7 @@ class EngineHost:
         self._requests.leave(worker)
         self._departed += Tally(worker.tally.counts)
 
-    # --- What the engine says -----------------------------------------------------------------------------------------
+    # --- Callbacks of the engine --------------------------------------------------------------------------------------
 
     def _deliver(self, events: StepEvents) -> None:
         """Send each worker its events of a step, in one message."""
@@ -209,7 +210,7 @@ class EngineHost:
     def _send_events(self, worker: Worker, events: list[tuple[SequenceId, Event]]) -> None:
         try:
             worker.channel.send(Events(events))
-        except ValueError as error:  # one that cannot be written; the others can
+        except ValueError as error:  # one of them cannot be serialized: send them one by one
             if len(events) > 1:
                 for one in events:
                     self._send_events(worker, [one])
@@ -231,6 +232,6 @@ class EngineHost:
 
 
 def _larger(one: Tally, other: Tally) -> Tally:
-    """Of two states of the same counts the later one: they only grow."""
+    """Return the later of two states of the same counts, which only grow."""
     names = one.counts.keys() | other.counts.keys()
     return Tally({name: max(one.counts.get(name, 0), other.counts.get(name, 0)) for name in names})

@@ -1,4 +1,4 @@
-"""What workers ask of an engine, and the sequences that are open because of it.
+"""The workers' requests to an engine, and their open sequences.
 
 Invariants:
     - Every request gets one answer; an error in one ends that request and nothing else.
@@ -31,27 +31,27 @@ from interface.requests import GenerationRequest, SequenceId
 log = logging.getLogger("engine")
 
 ORDINARY = (RequestError, QueueFull, EngineUnavailable)
-"""What a request may be refused for without a line in the log."""
+"""Errors that refuse a request without a line in the log."""
 
 
 class Requests:
-    """Answers what workers ask, as long as there is a `service` to ask and no `outage`."""
+    """Answers the workers' requests while there is a `service` and no `outage`."""
 
     def __init__(self, room: int) -> None:
         self._room = room
         self.service: EngineService | None = None
         self.outage: str | None = None
-        """Why no requests are taken, when none are."""
+        """The reason why no requests are taken, if none are."""
         self.open: dict[SequenceId, Worker] = {}
-        """The sequences that have not ended, by the numbers that they have here, and whose they are."""
+        """The worker of each sequence that has not ended, by the engine's number for it."""
         self._submitting: dict[SequenceId, asyncio.Task[None]] = {}
         self._has_ended = asyncio.Event()
-        """Set when a sequence has."""
+        """Set when a sequence has ended."""
         self.news = asyncio.Event()
         """Set when the engine may be more or less busy than before."""
 
     def take(self, worker: Worker, message: Message, number: int) -> None:
-        """Answer a request of a worker's, now or later."""
+        """Answer a worker's request, now or later."""
         try:
             self._take(worker, message, number)
         except ValueError as error:
@@ -63,7 +63,7 @@ class Requests:
         return [sequence_id for sequence_id, owner in self.open.items() if owner is worker]
 
     def leave(self, worker: Worker) -> None:
-        """Give up all that a worker has asked for."""
+        """Cancel a worker's requests, and abort its sequences."""
         for task in worker.tasks:
             task.cancel()
         self.abort(self.of(worker))
@@ -75,13 +75,13 @@ class Requests:
             self.end(sequence_id)
 
     def end(self, sequence_id: SequenceId) -> None:
-        """A sequence has had its last event, or will get none."""
+        """Forget a sequence: it has had its last event, or will get none."""
         self.open.pop(sequence_id, None)
         self._has_ended.set()
         self.news.set()
 
     def interrupt(self, reason: str | None) -> None:
-        """The engine is gone, and with it all that was open; or it is back."""
+        """Forget all open sequences, as the engine is gone for now; without a reason it is back."""
         self.outage = reason
         self.open.clear()
         self._has_ended.set()
@@ -129,7 +129,7 @@ class Requests:
         task.add_done_callback(lambda _: [self._submitting.pop(sequence_id, None) for sequence_id in ids])
 
     def _new_ids(self, worker: Worker, requests: Sequence[GenerationRequest]) -> list[SequenceId]:
-        """The numbers, here, of sequences that begin. Raises ValueError for one that is too large, or in use."""
+        """Return the engine's numbers for new sequences. Raises ValueError for one that is too large, or in use."""
         ids = [worker.to_engine_id(request.sequence_id) for request in requests]
         if len(set(ids)) < len(ids) or any(one in self.open or one in self._submitting for one in ids):
             raise ValueError("expected numbers that no other sequence has")

@@ -20,7 +20,7 @@ MODULES = {
 
 
 def load_service(config: Config) -> EngineService:
-    """Load an engine, ready to be started on an event loop. Takes seconds; call it off the loop.
+    """Load an engine service, ready to be started on an event loop. Takes seconds; call it off the loop.
 
     Raises:
         LoadError: the model cannot be served, or a setting does not apply; the message says why.
@@ -34,14 +34,14 @@ def load_service(config: Config) -> EngineService:
 
 
 def load_engine_service(config: Config) -> EngineService:
-    """Load the engine itself, also if it is for workers in other processes. See `load_service`."""
+    """Load the service of the engine itself, also for the process that serves workers. See `load_service`."""
     module = importlib.import_module(MODULES[config.backend])
     check_settings(config, module)
     return cast(EngineService, module.load(config))
 
 
 def check_settings(config: Config, module: ModuleType) -> None:
-    """Raise LoadError if a setting was made that the backend has no use for: it must not pass for one in force."""
+    """Raise LoadError if a setting was made that the backend would ignore."""
     fields = {one.name: one for one in dataclasses.fields(config)}
     for name, value in config.of_engine.items():
         if name != "backend" and value != fields[name].default and name not in module.HONOURS:

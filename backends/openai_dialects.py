@@ -1,9 +1,9 @@
-"""What servers with OpenAI's `/v1/completions` take beyond it.
+"""The fields that servers with OpenAI's `/v1/completions` have beyond it.
 
-Most ignore a field that they do not know without a word, so each is sent only where it is known, and refused by name
-elsewhere. Read in the sources of llama.cpp (tools/server: `server-schema.cpp`, `server-task.cpp`), vLLM 0.32
-(`entrypoints/openai/completion/protocol.py`) and SGLang 0.5.23 (`entrypoints/openai/protocol.py`); tried on
-the first two.
+Most servers silently ignore a field that they do not know. So each field is sent only to servers that know it, and
+refused by name for others. From the sources of llama.cpp (tools/server: `server-schema.cpp`, `server-task.cpp`), vLLM
+0.32 (`entrypoints/openai/completion/protocol.py`) and SGLang 0.5.23 (`entrypoints/openai/protocol.py`); tried on the
+first two.
 """
 
 import json

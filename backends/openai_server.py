@@ -1,10 +1,10 @@
 """`ENGINE_BACKEND=openai`: the doors in front of any server with OpenAI's `/v1/completions` (`ENGINE_BACKEND_URL`).
 
-The server renders and tokenizes, computes, and makes the text; its events are passed on as they come. `ENGINE_MODEL` is
-the name under which it offers the model. What it does not say stays unsaid: token ids, where it tells only text. What
-it cannot do is refused by name (`backends.openai_dialects`), and so is what `/v1/completions` does not have: tools, the
-echo of the prompt, and conversations, unless the server also renders and tokenizes them for others, as llama.cpp, vLLM
-and these doors themselves do.
+The server renders, tokenizes, computes and makes the text; its events are passed on as they come. `ENGINE_MODEL` is the
+name under which it offers the model. If it sends only text, there are no token ids. A parameter that it does not have
+is refused by name (`backends.openai_dialects`), and so is what `/v1/completions` lacks: tools, the echo of the prompt,
+and conversations, unless the server has an endpoint that renders or tokenizes them, as llama.cpp, vLLM and these doors
+do.
 """
 
 import time
@@ -24,7 +24,7 @@ from interface.requests import DEFAULT_MAX_TOKENS, ChatPrompt, GenerationRequest
 HONOURS = frozenset(("model", "context", "max_streams", "max_waiting", "backend_url", "backend_key"))
 COMPLETIONS = "/v1/completions"
 OF_CLIENTS = "/v1"
-"""What OpenAI's own clients want at the end of a server's URL; here the paths have it."""
+"""The end of the URL that OpenAI's own clients are given; here it is part of the paths."""
 
 
 def load(config: Config) -> EngineService:
@@ -107,7 +107,7 @@ class OpenAIService(RemoteService):
         return [OpenAIRelay(one, self.server, *self._body_of(one, rendered[id(one.prompt)])) for one in requests]
 
     async def _rendered(self, prompt: Prompt) -> str | list[int]:
-        """A prompt as token ids, where the server tells them, or else as text."""
+        """Return a prompt as token ids if the server can tokenize it, or else as text."""
         if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice != "none":
             raise UnsupportedFeature(
                 "tools: the engine's server is asked for plain completions, which have none.", "tools"
@@ -119,7 +119,7 @@ class OpenAIService(RemoteService):
         return list((await self._tokenized(prompt)).token_ids)
 
     def _body_of(self, request: GenerationRequest, prompt: str | list[int]) -> tuple[dict[str, Any], int]:
-        """A request in OpenAI's words, and how many tokens its prompt has; 0 if that is not known yet."""
+        """Return the body of a request, and how many tokens its prompt has; 0 if that is not known yet."""
         if request.echo or request.prompt_logprobs:
             raise UnsupportedFeature("echo: the engine's server is not asked to repeat the prompt.", "echo")
         prompt_tokens = 0 if isinstance(prompt, str) else len(prompt)
@@ -128,7 +128,7 @@ class OpenAIService(RemoteService):
         return self._dialect.body_of(request) | limits | streams, prompt_tokens
 
     def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
-        """How many tokens the request may generate. Raises PromptTooLong."""
+        """Return how many tokens the request may generate. Raises PromptTooLong."""
         wanted, room = request.params.max_tokens, self._info.context - prompt_tokens
         if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
             raise PromptTooLong(prompt_tokens, wanted or 1, self._info.context)
@@ -214,7 +214,7 @@ class OpenAIRelay:
         )
 
     def _tokens_of(self, choice: Mapping[str, Any]) -> list[Token]:
-        """The tokens of a piece of text; the text is the last one's. A piece without any is one token without an id."""
+        """Return the tokens of a piece of text, all of which the last one has. Without ids, a piece is one token."""
         text, logprobs = Reply(choice, COMPLETIONS)["text"] or "", _logprobs_of(choice.get("logprobs"))
         ids: Sequence[int | None] = choice.get("token_ids") or [one.chosen.token_id for one in logprobs]
         if not ids and not text:
@@ -245,7 +245,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> FinishReason | None:
 
 
 def _logprobs_of(said: Mapping[str, Any] | None) -> list[Logprobs]:
-    """Log probabilities in llama.cpp's shape, which is that of OpenAI's chats, or in that of OpenAI's completions."""
+    """Read log probabilities in the shape of OpenAI's completions, or in that of its chats, which llama.cpp uses."""
     if said is None:
         return []
     if "content" in said:
@@ -264,10 +264,10 @@ def _described(token: Mapping[str, Any]) -> TokenLogprob:
 
 
 def _named(token: str, logprob: float | None) -> TokenLogprob:
-    """A token of which only the text is told."""
+    """A token without an id."""
     return TokenLogprob(None, token, token.encode(), logprob)
 
 
 def _piece(piece: str | list[int]) -> str:
-    """A token's text; llama.cpp tells bytes where they are no text."""
+    """A token's text. llama.cpp sends a list of bytes if they are not text."""
     return piece if isinstance(piece, str) else bytes(piece).decode(errors="replace")

@@ -28,9 +28,9 @@ def load_engine(config: Config) -> EngineProtocol:
         defer_model_classes()
         from engine import Engine
 
-        # The libraries and the model are hundreds of thousands of objects that stay. Left among those that the garbage
-        # collector looks through, they would stop the whole process for a tenth of a second now and then. The imports'
-        # own garbage is little, and to find it takes longer than to load the model: it stays too.
+        # The libraries and the model are hundreds of thousands of objects that stay. If the garbage collector checked
+        # them, it would stop the whole process for a tenth of a second now and then. The garbage that the imports left
+        # is kept as well: it is little, and finding it takes longer than loading the model.
         gc.freeze()
         try:
             engine = Engine.load(config)
@@ -43,7 +43,9 @@ def load_engine(config: Config) -> EngineProtocol:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Loading makes hundreds of thousands of objects that stay; looking through them again and again takes a second."""
+    """Turn the garbage collector off: loading makes hundreds of thousands of objects that stay, and checking them
+    again and again takes a second.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,10 +1,10 @@
-"""What the services have in common whose engine is elsewhere: a task for each sequence, which passes its events on.
+"""The base of services whose engine is elsewhere: a task for each sequence passes its events on.
 
-Everything belongs to the event loop's thread. The events of one turn of the loop are handed over in one call.
+Everything belongs to the event loop's thread. The events of one iteration of the loop are delivered in one call.
 
 Invariants:
     1. A sequence that was submitted ends in exactly one terminal event, or `on_failure` or `on_outage` ends it.
-    2. An abort cancels the task, and so closes what it reads from.
+    2. An abort cancels the sequence's task, which closes the stream that it reads.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from interface.requests import GenerationRequest, Prompt, SequenceId
 log = logging.getLogger("engine")
 
 ADMISSION_LIMIT = 1.0
-"""Seconds that `submit` waits for the other side to refuse a request. What it refuses later ends a stream instead."""
+"""Seconds that `submit` waits for the engine to refuse a request. A later refusal is an error event in the stream."""
 
 
 class EngineLost(Exception):
@@ -32,7 +32,7 @@ class EngineLost(Exception):
 
 
 class Relay(Protocol):
-    """One sequence on its way."""
+    """One sequence that the engine computes."""
 
     @property
     def request(self) -> GenerationRequest: ...
@@ -41,7 +41,7 @@ class Relay(Protocol):
     def prompt_tokens(self) -> int: ...
 
     def events(self) -> AsyncIterator[Event | None]:
-        """Ask the engine, and yield the events up to the terminal one. None says that the engine has taken it.
+        """Send the request, and yield its events up to the terminal one. None means that the engine has accepted it.
 
         Raises:
             RequestError, QueueFull, EngineUnavailable: the engine has refused it.
@@ -49,7 +49,7 @@ class Relay(Protocol):
         """
 
     def finish(self, reason: FinishReason) -> Finished:
-        """Return the terminal event, as of now."""
+        """Return the terminal event of the sequence if it ends now."""
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class _Open:
 
 
 class RelayedService(ABC):
-    """An engine service whose engine is elsewhere. A subclass says how it is reached."""
+    """An engine service whose engine is elsewhere. A subclass implements the connection to it."""
 
     def __init__(self, config: Config) -> None:
         self._capacity = config.max_streams + config.max_waiting
@@ -75,7 +75,7 @@ class RelayedService(ABC):
         self._outage: str | None = None
         self._is_closed = False
 
-    # --- What a subclass says -----------------------------------------------------------------------------------------
+    # --- Implemented by a subclass ------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -87,7 +87,7 @@ class RelayedService(ABC):
 
     @abstractmethod
     async def _watch(self) -> None:
-        """Look after the engine for as long as the service is open; calls `_fail`, or `_lose` and `_recover`."""
+        """Watch the engine while the service is open; call `_fail`, or `_lose` and `_recover`, as its state changes."""
 
     @abstractmethod
     async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence[Relay]:
@@ -95,7 +95,7 @@ class RelayedService(ABC):
 
     @abstractmethod
     def _on_lost(self, reason: str) -> None:
-        """One answer broke off: see what has become of the engine."""
+        """Check the engine: the answer to a sequence has broken off."""
 
     @abstractmethod
     async def _release(self) -> None:
@@ -165,33 +165,33 @@ class RelayedService(ABC):
     # --- For a subclass -----------------------------------------------------------------------------------------------
 
     def _fail(self, reason: str) -> None:
-        """The engine is gone for good; only the first reason is told."""
+        """Fail for good; only the first reason counts."""
         if self._failure is None and not self._is_closed:
             self._failure = reason
             self._drop_all()
             self._on_failure(reason)
 
     def _lose(self, reason: str) -> None:
-        """The engine is gone for now."""
+        """Begin an outage: the engine is gone for now."""
         self._outage = reason
         self._drop_all()
         self._on_outage(reason)
 
     def _recover(self) -> None:
-        """The engine is back."""
+        """End an outage: the engine is back."""
         self._outage = None
         self._on_outage(None)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """What is asked of the engine in the block, and lost on the way, is unavailable."""
+        """Within this, turn EngineLost into EngineUnavailable, after checking the engine."""
         try:
             yield
         except EngineLost as error:
             self._on_lost(str(error))
             raise EngineUnavailable(str(error)) from error
 
-    # --- Sequences on their way ---------------------------------------------------------------------------------------
+    # --- Open sequences -----------------------------------------------------------------------------------------------
 
     def _check_available(self) -> None:
         if self._failure is not None:
@@ -233,7 +233,7 @@ class RelayedService(ABC):
             self._forget(one)
 
     def _put(self, one: _Open, event: Event) -> None:
-        """Add an event to those that are handed over in this turn of the loop."""
+        """Add an event to those that are delivered in this iteration of the loop."""
         sequence_id = one.relay.request.sequence_id
         if sequence_id not in self._open:
             return
@@ -255,7 +255,7 @@ class RelayedService(ABC):
         self._open.pop(one.relay.request.sequence_id, None)
 
     def _drop(self, one: _Open) -> None:
-        """End a sequence without a word."""
+        """End a sequence without an event."""
         self._forget(one)
         if not one.task.done():
             one.task.cancel()

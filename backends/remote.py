@@ -1,7 +1,7 @@
-"""An engine reached over HTTP: the connection to its server, and what is done when that is gone.
+"""An engine that is reached over HTTP: the connection to its server, and the handling of outages.
 
-The client is httpx2, which pools connections, does TLS and proxies, and reads server-sent events as they come; the
-hub's client brings it along. (`requirements/remote.txt` pins it.)
+The client is httpx2, which pools connections, supports TLS and proxies, and reads server-sent events as they come. It
+is installed with huggingface_hub, which needs it; `requirements/remote.txt` pins it.
 """
 
 import asyncio
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("engine")
 
 PROBE_INTERVAL = 2.0
-"""Seconds between two looks at whether the server is there; one that is gone is looked for more often."""
+"""Seconds between two probes of the server."""
 RETRY_INTERVAL = 0.5
+"""Seconds between two probes while it is gone."""
 PROBE_LIMIT = 10.0
-"""Seconds that the answer to such a look may take."""
+"""Seconds that the answer to a probe may take."""
 TELL_LIMIT = 2.0
-"""Seconds that the server may take to hear of something that needs no answer."""
+"""Seconds for a request whose answer does not matter."""
 PATIENCE = 3
-"""Looks in a row that may come to nothing, before a server that takes connections counts as lost."""
+"""Failed probes in a row after which a server that accepts connections counts as lost."""
 WAITING_NOTICE = 10.0
-"""Seconds between two lines in the log that say that the server is not there yet."""
+"""Seconds between two log lines while the server is not there yet."""
 NO_SUCH_PATH = (404, 405)
-"""A server that answers so is there, and has no word for how it is."""
+"""Statuses of a server that is there, but has no path for probes."""
 IDLE_LIMIT = 2.0
-"""Seconds that an unused connection is kept. Servers close theirs after five, and one that is being closed takes a
-request without an answer."""
+"""Seconds that an unused connection is kept. Servers close theirs after five, and a request on a connection that is
+just being closed gets no answer."""
 EVENT_STREAM = "text/event-stream"
 
 
 REFUSALS = (RequestError, QueueFull, EngineUnavailable, EngineLost)
-"""What a question to the server may end with."""
+"""The exceptions that a request to the server may raise."""
 
 
 class Server:
-    """The other side: one place, one key, a pool of connections."""
+    """The other server: its URL, its key, and a pool of connections."""
 
     def __init__(self, config: Config) -> None:
         assert config.backend_url is not None
@@ -58,7 +59,7 @@ class Server:
         limits = library.Limits(
             max_connections=None, max_keepalive_connections=config.max_streams, keepalive_expiry=IDLE_LIMIT
         )
-        timeout = library.Timeout(None, connect=PROBE_LIMIT)  # an answer may be silent for as long as it likes
+        timeout = library.Timeout(None, connect=PROBE_LIMIT)  # a stream may be silent for any time
         try:
             self._client: httpx2.AsyncClient = library.AsyncClient(
                 base_url=self.url, headers=headers, timeout=timeout, limits=limits
@@ -67,32 +68,32 @@ class Server:
             raise LoadError(f"ENGINE_BACKEND_URL: expected a URL, got {self.url}: {error}") from None
 
     async def get(self, path: str) -> "httpx2.Response":
-        """Raises EngineLost if there is no answer."""
+        """Send a GET. Raises EngineLost if there is no answer."""
         with self._reached():
             return await self._client.get(path, timeout=PROBE_LIMIT)
 
     async def post(self, path: str, body: dict[str, Any]) -> Reply:
-        """What the server answers, from its JSON.
+        """Send a POST, and return the answer's JSON.
 
         Raises:
-            RequestError, QueueFull, EngineUnavailable: it has refused.
-            EngineLost: there is no answer, or none that is a JSON object.
+            RequestError, QueueFull, EngineUnavailable: the server has refused.
+            EngineLost: there is no answer, or it is not a JSON object.
         """
         with self._reached():
             response = await self._client.post(path, json=body)
         return _reply_in(response)
 
     async def ask(self, path: str) -> Reply:
-        """The same, without a body."""
+        """Send a GET, and return the answer's JSON; see `post`."""
         return _reply_in(await self.get(path))
 
     @asynccontextmanager
     async def stream(
         self, path: str, body: dict[str, Any], error_status: int = 500
     ) -> AsyncIterator[AsyncIterator[Reply]]:
-        """The events of an answer, while the block lasts; leaving it before their end closes the connection.
+        """Send a POST, and yield the events of its answer; leaving the block before their end closes the connection.
 
-        `error_status` is what an error in the stream counts as if it does not say.
+        `error_status` is the status of an error in the stream that has none itself.
 
         Raises:
             RequestError, QueueFull, EngineUnavailable: the server has refused, at once or in the stream.
@@ -108,7 +109,7 @@ class Server:
                 yield replies(aiter(self._httpx2.EventSource(response, max_event_size=None)), path, error_status)
 
     def tell(self, path: str, body: dict[str, Any]) -> None:
-        """Send something without waiting for an answer; what goes wrong with it is nothing to anyone."""
+        """Send a POST without waiting for the answer; errors are ignored."""
         telling = asyncio.create_task(self._tell(path, body), name=f"tell {path}")
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
@@ -118,7 +119,7 @@ class Server:
             await self._client.post(path, json=body)
 
     async def close(self) -> None:
-        """Close the connections, when all that was to be told has been."""
+        """Close the connections, after the requests of `tell`."""
         await asyncio.gather(*self._telling)
         await self._client.aclose()
 
@@ -127,7 +128,7 @@ class Server:
 
 
 class _Reached:
-    """Turns what goes wrong with a connection into EngineLost."""
+    """A context that turns connection errors into EngineLost."""
 
     def __init__(self, httpx2: Any, url: str) -> None:
         self._httpx2 = httpx2
@@ -145,16 +146,16 @@ class _Reached:
 
 
 class NoServer(EngineLost):
-    """Not even a connection."""
+    """A connection could not be made."""
 
 
 class RemoteService(RelayedService):
-    """An engine service in front of another server. A subclass speaks that server's language."""
+    """An engine service in front of another server. A subclass implements that server's API."""
 
     HEALTH: str
-    """What answers with success when the server can generate."""
+    """The path that answers with success when the server can generate."""
     PROBE: str
-    """The same, but cheap enough to be asked every few seconds."""
+    """A path that does the same, and is cheap enough to be requested every few seconds."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -164,10 +165,10 @@ class RemoteService(RelayedService):
 
     @abstractmethod
     async def _learn(self) -> None:
-        """Ask the server what it has; it has just become ready. Raises LoadError, EngineLost."""
+        """Ask a server that has just become ready for its model and settings. Raises LoadError, EngineLost."""
 
     async def _connect(self) -> None:
-        """Wait for the server for as long as it takes: it may load its model, or be started later."""
+        """Wait for the server without a limit: it may be loading its model, or be started later."""
         notice_at = 0.0
         while (problem := await self._problem(self.HEALTH)) is not None:
             if isinstance(problem, WrongSettings):
@@ -198,7 +199,7 @@ class RemoteService(RelayedService):
             self._lose(str(problem))
 
     async def _look_for_another(self) -> None:
-        """See whether there is a server again: perhaps one that was started in another way."""
+        """Check whether there is a server again, which may have been started with other settings."""
         if await self._problem(self.HEALTH) is not None:
             return
         try:
@@ -212,7 +213,7 @@ class RemoteService(RelayedService):
         self._recover()
 
     async def _problem(self, path: str) -> Exception | None:
-        """Why the server does not answer well, if it does not."""
+        """Return the error of a probe, or None if the server answers with success."""
         try:
             response = await self.server.get(path)
         except EngineLost as error:
@@ -234,7 +235,7 @@ def _reply_in(response: "httpx2.Response") -> Reply:
 
 
 def _refusal_of(response: "httpx2.Response") -> Exception:
-    """The error that another server's answer means, in its own words."""
+    """The exception that another server's answer stands for, with the server's message."""
     if response.is_redirect:
         return WrongSettings(
             f"The engine's server is elsewhere (ENGINE_BACKEND_URL): {response.url} leads to "

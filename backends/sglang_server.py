@@ -31,9 +31,9 @@ FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"
 GENERATE = "/generate"
 LARGEST_PENALTY = 2.0
 SPELLINGS: Mapping[str, str] = {"json_schema": "json_schema", "regex": "regex"}
-"""The grammars that any of SGLang's grammar backends reads, and what it calls them."""
+"""The kinds of grammars that all of SGLang's grammar backends support, and its names for them."""
 SPECIMEN = "def añadir(x):\n\treturn [x, 'été', 3.14159]  # 你好, <|im_end|>"
-"""A text that two different tokenizers will hardly cut in the same way."""
+"""A text that two different tokenizers will hardly split in the same way."""
 
 
 def load(config: Config) -> EngineService:
@@ -120,7 +120,7 @@ class SGLangRelay(TokenRelay):
         return [*echo, *self.events_of(made)]
 
     def _made(self, chunk: Reply, meta: Reply, reason: FinishReason | None) -> Made:
-        """What a chunk has that those before had not."""
+        """Return what is new in a chunk, which may be cumulative."""
         begin = self._taken if self._is_cumulative else 0
         token_ids = chunk["output_ids"][begin:]
         self._taken += len(token_ids)
@@ -129,7 +129,7 @@ class SGLangRelay(TokenRelay):
         return Made(token_ids, reason, logprobs, meta["cached_tokens"])
 
     def _prompt_logprobs(self, meta: Reply) -> Sequence[Logprobs]:
-        """Those of the prompt's tokens from the second one on; the first has none."""
+        """The log probabilities of the prompt's tokens from the second one on; the first has none."""
         return self._logprobs(meta.get("input_token_logprobs", [])[1:], meta.get("input_top_logprobs", [])[1:])
 
     def _logprobs(self, chosen: Sequence[Any], top: Sequence[Any]) -> Sequence[Logprobs]:
@@ -145,10 +145,10 @@ class SGLangRelay(TokenRelay):
 
 
 def body_of(encoded: EncodedRequest, has_lark: bool) -> dict[str, Any]:
-    """A request in SGLang's words.
+    """Return the body of a request to SGLang.
 
     Raises:
-        UnsupportedFeature: SGLang cannot do what it asks for; the message names it.
+        UnsupportedFeature: SGLang cannot do what the request asks for; the message names it.
     """
     request, params = encoded.request, encoded.params
     if (params.repetition_penalty or 1.0) > LARGEST_PENALTY:
@@ -186,7 +186,7 @@ def body_of(encoded: EncodedRequest, has_lark: bool) -> dict[str, Any]:
 
 
 def _grammar_of(encoded: EncodedRequest, has_lark: bool) -> dict[str, str]:
-    """What the text must match, under the name that SGLang has for it."""
+    """The grammar of a request, under SGLang's name for its kind."""
     if encoded.grammar is None:
         return {}
     if has_lark:  # the same library as ours reads it there

@@ -1,4 +1,4 @@
-"""What one worker has counted, and what it knows of the others' counts, across connections and engines."""
+"""One worker's counts and those of the other workers, across reconnections to the engine."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,10 +6,10 @@ from interface.engine import Tally
 
 
 class Shares:
-    """Sees to it that every count is told once.
+    """Makes sure that every count is reported once.
 
-    The engine counts a connection that has ended among the departed. So a worker that connects with the same engine
-    again tells only what is new since its last report.
+    When a connection ends, the engine keeps the worker's counts among the departed. So a worker that reconnects to the
+    same engine reports only what is new since its last report.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Shares:
         self._others = Tally()
         self._told: Mapping[str, float] = {}
         self._settled: Mapping[str, float] = {}
-        """What this worker told through connections that have ended: the engine has it, and counts it as another's."""
+        """The counts that this worker reported on earlier connections. The engine has them among the departed."""
         self._engine = ""
 
     def connected(self, engine: str) -> None:
@@ -28,7 +28,7 @@ class Shares:
         self._engine = engine
 
     def report(self) -> Tally:
-        """What to tell the engine now."""
+        """Return what to report to the engine now."""
         own = self.own()
         self._told = own.counts
         return own.since(self._settled)
@@ -37,6 +37,6 @@ class Shares:
         self._others, self.departed = others, departed
 
     def others(self) -> Tally:
-        """What the others have counted: with this worker's own tally, everything."""
+        """Return the counts of all other workers; together with this worker's own, they are all counts."""
         settled = {name: -amount for name, amount in self._settled.items()}
         return self._others + Tally(settled)

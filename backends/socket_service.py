@@ -1,10 +1,10 @@
-"""An engine in a process of its own, as a service: what a worker, which has no model, talks to (`ENGINE_SOCKET`).
+"""The service of a worker, which has no model: it talks to an engine in another process (`ENGINE_SOCKET`).
 
 Invariants:
     - A sequence's number is known to the driver before its request is sent, so no event can come too early.
     - Requests and aborts travel through one connection, in their order.
-    - When the engine's process ends, every open question gets an error, and the driver hears of an outage. The
-      connection is tried again until there is an engine, with pauses that grow.
+    - When the engine's process ends, every open question gets an error, and the driver is told of an outage. The worker
+      tries to connect again, at growing intervals, until there is an engine.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 REPORT_INTERVAL = 1.0
 """Seconds between two reports of what this process has counted."""
 SILENCE = 30.0
-"""Seconds without a word after which an engine counts as lost. It says something every second."""
+"""Seconds without a message after which an engine counts as lost. It sends one every second."""
 IDLE = Counters(0, 0, 0)
 
 Found = TypeVar("Found", bound=Message)
@@ -65,12 +65,12 @@ class SocketService:
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Message]] = {}
         self._channel: Channel | None = None
-        """As long as the engine takes requests through it."""
+        """The connection, while the engine takes requests through it."""
         self._info: ModelInfo | None = None
         self._counters = IDLE
         self._heard_at = 0.0
         self._reason = "it has not answered yet"
-        """Why there is no channel."""
+        """The reason why there is no channel."""
 
     # --- The service ------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class SocketService:
         self._lose("this worker ends")
 
     async def _ask(self, message: Message, kind: type[Found]) -> Found:
-        """Send a question, and wait for its answer."""
+        """Send a message, and wait for its answer."""
         if self._channel is None:
             raise _unavailable(self._reason)
         number = next(self._numbers)
@@ -136,7 +136,7 @@ class SocketService:
         assert isinstance(answer, kind)
         return answer
 
-    # --- What several processes count -------------------------------------------------------------------------------
+    # --- Counts for the metrics -------------------------------------------------------------------------------------
 
     def share(self, own: Callable[[], Tally]) -> None:
         self._shares.own = own
@@ -202,7 +202,7 @@ class SocketService:
         return None
 
     def _lose(self, reason: str) -> None:
-        """Nothing that was asked will be answered, and the engine's counters tell nothing any more."""
+        """Fail all open questions, and report an outage: the connection has ended."""
         self._channel = None
         self._counters = IDLE
         self._reason = reason
@@ -210,7 +210,7 @@ class SocketService:
             if not answered.done():
                 answered.set_exception(_unavailable(reason))
 
-    # --- What the engine says ---------------------------------------------------------------------------------------
+    # --- Messages of the engine -------------------------------------------------------------------------------------
 
     def _on_message(self, channel: Channel, message: Message, number: int) -> None:
         self._heard_at = self._loop.time()
@@ -245,7 +245,7 @@ class SocketService:
             self._welcomed.set_result(None)
 
     def _on_refused(self, refused: Refused) -> None:
-        """The engine does not take this worker; another one, which is there now, may have other settings."""
+        """Handle the engine's refusal of this worker. After a reconnection it may be another engine."""
         self._farewell = refused.message
         if not self._welcomed.done():
             self._welcomed.set_exception(refused.to_error())

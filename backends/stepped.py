@@ -1,9 +1,9 @@
-"""An engine of this process as a service: one worker thread steps it, and its events are pushed to the event loop.
+"""The service of an engine in this process: one worker thread steps it, and its events are pushed to the event loop.
 
-The thread steps while there is work, and hands over the events of a step, for all the sequences, in one call; if the
-loop has not yet come to the last one, without a call. So a step costs at most one thread hop whatever the number of
-streams, the loop never waits for the model, and an idle engine costs nothing: no thread runs, no timer ticks. The next
-step lets the loop send first, and waits for no client.
+The thread steps while there is work, and calls the loop once for the events of a step, of all sequences; or not at all,
+if the loop has yet to run the last call. So a step costs at most one thread hop whatever the number of streams, the
+loop never waits for the model, and an idle engine costs nothing: no thread runs, no timer ticks. The next step lets the
+loop send first, and waits for no client.
 
 Invariant: everything here belongs to the event loop's thread, except `_work` and `_hand_over`.
 """
@@ -29,19 +29,18 @@ from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId
 log = logging.getLogger("engine")
 
 ENCODERS = 2
-"""Threads that tokenize prompts. More would only take the cores from the model."""
+"""Threads that tokenize prompts. More would only take cores from the model."""
 WATCH_INTERVAL = 5.0
-"""Seconds between two looks at how long the present step has taken, while there is work."""
+"""Seconds between two checks of how long the present step has taken."""
 LARGE_PROMPT = 32 * 1024
-"""Characters. Such prompts are tokenized one at a time, on a thread of their own: the others do not wait for them."""
+"""Characters above which prompts are tokenized one at a time on a thread of their own, so that no others wait."""
 LONG_STEP, HEAD_START = 0.002, 0.01
-"""Seconds. After a step at least as long as the first, the next one waits until its events have been passed on, but
-no longer than the second. A step that computes keeps every core busy, so the loop would get one only milliseconds
-later."""
+"""Seconds. After a step longer than LONG_STEP, the next one waits until the loop has passed the events on, for at most
+HEAD_START. A step keeps all cores busy, so that the loop would get one only milliseconds later."""
 
 
 class SteppedService:
-    """Carries the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
+    """Runs the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
 
     def __init__(self, engine: EngineProtocol, step_limit: float = float("inf")) -> None:
         self._engine = engine
@@ -50,9 +49,9 @@ class SteppedService:
         self._handed: deque[StepEvents] = deque()
         """The events of steps, on their way from the worker thread to the loop."""
         self._is_called = False
-        """Whether the loop has been called, and will take what is there."""
+        """Whether the loop has been called, and has yet to take the events."""
         self._lost: Exception | None = None
-        """Why events did not reach the loop: their streams would wait for ever."""
+        """The reason why events did not reach the loop, if that has happened: their streams would wait for ever."""
         self._steps = 0
         self._step_seconds = 0.0
         self._failure: str | None = None
@@ -102,7 +101,7 @@ class SteppedService:
         return await in_daemon_thread(partial(self._engine.detokenize, token_ids), self._encode_limiter)
 
     async def close(self) -> None:
-        """Wait for the step that is running, if one is and is not stuck; no step begins after it."""
+        """Wait for the step that is running, unless it is stuck; no other begins."""
         self._is_closed = True
         self._wakeup.set()
         if self._failure is None:
@@ -134,7 +133,7 @@ class SteppedService:
             self._on_failure(reason)
 
     def _on_driving_done(self, driving: "asyncio.Task[None]") -> None:
-        """However the task came to its end: without it, no step will be made."""
+        """Fail if the task that steps has ended before `close`."""
         if not self._is_closed and not driving.cancelled():  # cancelled by a loop that ends
             self._fail("the task that drives the engine has ended")
 
@@ -150,7 +149,7 @@ class SteppedService:
             watching.cancel()
 
     async def _watch_steps(self) -> None:
-        """Notice a step that does not return: a device that hangs raises nothing."""
+        """Fail when a step takes longer than the limit: a device that hangs raises nothing."""
         while True:
             await anyio.sleep(min(self._step_limit / 4, WATCH_INTERVAL))
             began = self._step_began_at
@@ -164,7 +163,7 @@ class SteppedService:
             self._step_began_at = began = time.perf_counter()
             try:
                 has_work = self._engine.step()
-            except (SystemExit, KeyboardInterrupt) as error:  # these would end the event loop, and not the engine
+            except (SystemExit, KeyboardInterrupt) as error:  # as they are, these would end the event loop
                 raise RuntimeError(f"a step raised {error!r}") from error
             finally:
                 self._step_began_at = None
@@ -210,7 +209,7 @@ class SteppedService:
             self._deliver_failure({sequence_id for sequence_id, _ in events}, error)
 
     def _deliver_failure(self, sequence_ids: set[SequenceId], error: Exception) -> None:
-        """End sequences whose events could not be taken; fail for good if that cannot be told either."""
+        """End the sequences whose events the driver could not take; fail for good if it cannot take that either."""
         log.error("A step's events could not be taken", exc_info=error)
         reason = f"{type(error).__name__}: {error}"
         for sequence_id in sequence_ids:
@@ -222,7 +221,7 @@ class SteppedService:
 
 
 def _size(requests: Sequence[GenerationRequest]) -> int:
-    """About how many characters of prompts there are to tokenize; the choices of one request share theirs."""
+    """Return about how many characters there are to tokenize; the choices of one request share their prompt."""
     prompts = {id(request.prompt): request.prompt for request in requests}
     return sum(_characters(prompt) for prompt in prompts.values())
 

@@ -1,4 +1,4 @@
-"""Threads that neither a cancelled task nor a process that ends has to wait for.
+"""Threads that neither a cancelled task nor the end of the process waits for.
 
 `anyio.to_thread.run_sync` waits for its thread even when its task is cancelled, and so does the interpreter at its end.
 That is right for a step, which is short; but tokenizing a megabyte takes a second and more, and a download minutes.
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class Worker:
-    """A thread that waits for the next thing to do: to start one would hold the loop up until it runs."""
+    """A thread that is used again: starting a new one would block the loop until it runs."""
 
     idle: ClassVar["deque[Worker]"] = deque()
 
@@ -34,9 +34,9 @@ class Worker:
 
 
 async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
-    """Call a function on a daemon thread; a cancel stops the waiting, not the thread.
+    """Call a function on a daemon thread. Cancelling stops the waiting, not the thread.
 
-    `limiter` counts the threads that run, those that are no longer waited for too.
+    `limiter` counts all threads that run, including those that are no longer waited for.
     """
     loop, context = asyncio.get_running_loop(), copy_context()
     outcome: Future[Result] = Future()

@@ -1,4 +1,4 @@
-"""Sequences of an engine elsewhere that tells its token ids: their text, and when it ends, is made here.
+"""Sequences of an engine elsewhere that sends token ids: their text is made here, and ended at stop strings.
 
 So templates, stop strings, reasoning, tool calls and log probabilities are the same as with our own engine.
 """
@@ -20,7 +20,7 @@ from interface.requests import EncodedRequest, GenerationRequest, Prompt
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What an engine has told of a sequence since the last time."""
+    """The next tokens of a sequence, as the engine sent them."""
 
     token_ids: Sequence[int]
     finish_reason: FinishReason | None = None
@@ -30,7 +30,7 @@ class Made:
 
 
 class TokenService(RelayedService):
-    """A service whose engine takes and tells token ids: what concerns texts is answered here."""
+    """A service whose engine takes and sends token ids; everything about texts is done here."""
 
     def __init__(self, config: Config, text: TextSide) -> None:
         super().__init__(config)
@@ -53,12 +53,12 @@ class TokenService(RelayedService):
 
 
 class TokenRelay:
-    """Makes the events of one sequence out of its token ids. A subclass says where they come from."""
+    """Makes the events of one sequence out of its token ids, which a subclass gets from the engine."""
 
     def __init__(self, encoded: EncodedRequest, text: TextSide) -> None:
         self.encoded = encoded
         self.answer = text.answer(encoded)
-        self.answer.admit()  # how long it waits there for its turn is not told
+        self.answer.admit()  # now, as the engine does not tell when
         self.is_finished = False
         self._grammar = None if encoded.grammar is None else encoded.grammar.start()
 
@@ -74,14 +74,14 @@ class TokenRelay:
         return self.answer.finish(reason, cached_tokens)
 
     def echo(self, logprobs: Sequence[Logprobs] = ()) -> Iterator[PromptEcho]:
-        """The prompt, if the request asked for it."""
+        """Yield the prompt, if the request asked for it."""
         if (echo := self.answer.echo(logprobs)) is not None:
             yield echo
 
     def events_of(self, made: Made) -> Iterator[Event]:
-        """The events that some more tokens make. `is_finished` says then whether the terminal one was among them.
+        """Yield the events of the next tokens; afterwards `is_finished` says whether the terminal one was among them.
 
-        The text may end before the engine does: at a stop string, or where its grammar leaves nothing more to say.
+        The text may end before the engine does: at a stop string, or where its grammar allows no more tokens.
         """
         for place, token_id in enumerate(made.token_ids, start=1):
             is_ended = self._push(token_id)

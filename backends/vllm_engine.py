@@ -30,7 +30,7 @@ from interface.requests import EncodedRequest, GenerationRequest
 
 HONOURS = frozenset(("model", "dtype", "context", "max_streams", "max_waiting", "generation_config"))
 WATCH_INTERVAL = 0.5
-"""Seconds between two looks at whether vLLM's engine process is alive: an idle one dies without a word."""
+"""Seconds between two checks of vLLM's engine process: while it is idle, its death raises nothing."""
 DEAD = "vLLM's engine process has ended"
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -42,7 +42,7 @@ LARGEST_SEED = 2**63
 
 
 class AsyncEngine(Protocol):
-    """What is asked of vLLM's AsyncLLM."""
+    """The part of vLLM's AsyncLLM that is used here."""
 
     @property
     def errored(self) -> bool: ...
@@ -68,7 +68,7 @@ def load(config: Config) -> EngineService:
 
 
 def engine_settings(config: Config, text: TextSide) -> dict[str, Any]:
-    """Our settings as vLLM's."""
+    """Translate our settings to vLLM's."""
     return {
         "model": config.model,
         "dtype": config.dtype,
@@ -82,9 +82,10 @@ def engine_settings(config: Config, text: TextSide) -> dict[str, Any]:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started within this do not hear Ctrl-C, which a terminal sends to all: streams may end first.
+    """Start processes within this so that they ignore Ctrl-C, which a terminal sends to all: streams may end first.
 
-    What signals a thread blocks, the processes that it starts block as well. vLLM's end at SIGTERM, by its `shutdown`.
+    A process inherits the signals that the thread which started it blocks. vLLM's processes end at SIGTERM, which its
+    `shutdown` sends.
     """
     resource_tracker.ensure_running()  # its start would end the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -135,7 +136,7 @@ class VllmRelay(TokenRelay):
         self._params = params
 
     async def events(self) -> AsyncIterator[Event | None]:
-        yield None  # vLLM takes what was checked here, and says no more until the first token
+        yield None  # vLLM accepts what was checked here, and sends nothing before the first token
         prompt = {"prompt_token_ids": list(self.encoded.prompt_ids)}
         try:
             async with aclosing(self._engine.generate(prompt, self._params, uuid.uuid4().hex)) as outputs:  # type: ignore[type-var]
@@ -167,14 +168,14 @@ class VllmRelay(TokenRelay):
         return [*echo, *self.events_of(made)]
 
     def _prompt_logprobs(self, prompt_logprobs: Sequence[Any] | None) -> Sequence[Logprobs]:
-        """Those of the prompt's tokens from the second one on; the first has none."""
+        """The log probabilities of the prompt's tokens from the second one on; the first has none."""
         if prompt_logprobs is None:
             return ()
         rest = zip(self.encoded.prompt_ids, prompt_logprobs, strict=True)
         return [self._logprobs(token_id, found) for token_id, found in rest if found is not None]
 
     def _logprobs(self, chosen: int, found: Mapping[int, Any]) -> Logprobs:
-        """vLLM's candidates of one place: the most likely ones, and the chosen one wherever it ranks."""
+        """Read vLLM's candidates for one token: the most likely ones, and the chosen one at any rank."""
         describe = self.answer.describe
         ranked = sorted(found.items(), key=lambda item: item[1].rank)[: self.encoded.params.logprobs or 0]
         top = tuple(describe(token_id, its.logprob) for token_id, its in ranked)

@@ -22,7 +22,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import anyio
-from _show import Client, ThreadingServer, serving, serving_wsgi
+from _show import Client, ThreadingWSGIServer, serving, serving_wsgi
 from starlette.types import Receive, Scope, Send
 
 TOKENS = ["one", "two", "three", "four", "five"]
@@ -72,7 +72,7 @@ async def watch(server: str, port: int) -> None:
 
 
 async def main() -> None:
-    for name, server_class in (("WSGI, one worker", WSGIServer), ("WSGI, a thread per stream", ThreadingServer)):
+    for name, server_class in (("WSGI, one worker", WSGIServer), ("WSGI, a thread per stream", ThreadingWSGIServer)):
         with serving_wsgi(wsgi, server_class) as port:
             await watch(name, port)
     async with serving(asgi) as port:

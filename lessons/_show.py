@@ -11,9 +11,10 @@ from pathlib import Path
 import anyio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from study.common.http_servers import ThreadingServer, serving, serving_wsgi
+from serving.wsgi_server import ThreadingWSGIServer
+from study.common.http_servers import serving, serving_wsgi
 
-__all__ = ["PATIENCE", "Client", "ThreadingServer", "serving", "serving_wsgi"]
+__all__ = ["PATIENCE", "Client", "ThreadingWSGIServer", "serving", "serving_wsgi"]
 
 PATIENCE = 2.0
 """Seconds to wait for something before calling it "not coming"."""

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIApplication
@@ -73,12 +72,6 @@ class QuietHandler(WSGIRequestHandler):
     """Logs nothing."""
 
     def log_message(self, format: str, *args: object) -> None: ...
-
-
-class ThreadingServer(ThreadingMixIn, WSGIServer):
-    """The standard library's server, with a thread for each connection."""
-
-    daemon_threads = True
 
 
 @contextmanager
