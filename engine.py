@@ -51,11 +51,11 @@ MAX_FAILED_STEPS = 3
 BROKEN = "The model's logits are not finite numbers (NaN or infinite), or every token is banned."
 NOTHING = Sampled([], {}, frozenset())
 PATIENCE = 3600.0
-"""Seconds that a synchronous caller waits for an event before it asks again."""
+"""Seconds that a synchronous caller waits for an event at a time: `Turns.wait_for` needs some limit."""
 
 
 class Engine:
-    """A model, its cache and the sequences in flight."""
+    """A model, its cache, and the sequences in flight."""
 
     @classmethod
     def load(cls, config: Config) -> "Engine":
@@ -169,7 +169,7 @@ class Engine:
         self._true_guesses += is_true
         try:
             return self._append_token(sequence, token_id, sampled.logprobs.get(row)) and is_true
-        except Exception as error:  # this sequence's text cannot be made; the others' can
+        except Exception as error:  # it ends this sequence, and no other
             log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
             self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))
             return False

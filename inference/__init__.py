@@ -7,9 +7,9 @@ brings a model from its files, and `text` turns requests into token ids and toke
 import os
 
 SPINS = 10_000
-"""How often a thread looks whether the others are done, before it sleeps: about 0.2 ms. OpenMP's own number is 300,000,
-which is a scheduler's whole time slice: where other programs run too, threads that wait keep those from running that
-they wait for. On two cores with two other programs that made a step six times as long."""
+"""How often a waiting thread checks whether the others are done before it sleeps: about 0.2 ms. OpenMP's own number is
+300,000, a scheduler's whole time slice: next to other programs, the threads that wait then take the cores from those
+that they wait for. On two cores with two other programs that made a step six times as long."""
 
 # OpenMP reads it once, when torch is imported. What the user has set, stays.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():

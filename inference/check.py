@@ -29,7 +29,7 @@ from inference.weights.llama import Llama
 from interface.errors import LoadError
 
 SLOTS = 2
-"""Enough for a neighbour; what more of them cost in memory is a product."""
+"""Enough for a text and a neighbour. The memory of more slots is a multiple of theirs."""
 
 Line = tuple[str, str]
 

@@ -1,8 +1,8 @@
-"""Starts a model's compilers before the libraries are imported, so that both take their time at once.
+"""Starts a model's compilers before the libraries are imported, so that both run at the same time.
 
-Memory for its weights is fetched meanwhile too. What all this takes is read from a GGUF file's header, without torch.
-It is a guess: the decoder compiles what it needs itself if it needs something else, and what is wrong with a file is
-said when it is loaded.
+Memory for the weights is fetched at the same time, too. What to compile is read from a GGUF file's header, without
+torch. That is a guess: if the decoder needs something else it compiles it itself, and errors in a file are reported
+when it is loaded.
 """
 
 from contextlib import suppress
@@ -16,7 +16,7 @@ from interface.errors import LoadError
 
 
 def compile_ahead(config: Config) -> None:
-    """Start what compiling the model that `config` names will take, and do not wait for it."""
+    """Start compiling for the model that `config` names, without waiting for it."""
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return
     set_cache_folder(cache_folder(config.compile_cache))

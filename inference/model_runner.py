@@ -36,7 +36,7 @@ class ModelRunner:
     """A causal language model over a cache of slots.
 
     Raises:
-        UnsupportedModel: the model cannot run this way; found out by trying, when the runner is made.
+        UnsupportedModel: the model cannot run on this engine, as a trial has shown.
     """
 
     @torch.inference_mode()
@@ -87,7 +87,7 @@ class ModelRunner:
 
     @property
     def decoder_name(self) -> str:
-        """What computes the steps, in a few words."""
+        """A few words that name the decoder."""
         return self._decoder.name
 
     @torch.inference_mode()

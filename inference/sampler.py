@@ -1,8 +1,8 @@
 """Chooses the next token of every row of a batch at once.
 
-Each sequence brings its own random number, and a row is computed alone: its neighbours and their settings change
-nothing, to the bit. A row without a number to choose by, because the model gave NaN or because nothing is allowed, is
-reported as broken; it disturbs no other row.
+Each sequence has its own random number, and each row is computed independently: other rows and their settings do not
+change a bit of it. A row from which no token can be chosen, because its logits are NaN or because nothing is allowed,
+is reported as broken, without an effect on other rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ class Sampled:
     token_ids: list[int]
     """0 where the row is broken."""
     logprobs: Mapping[int, RowLogprobs]
-    """By row, for those that want them and are not broken."""
+    """The log probabilities by row, for rows that ask for them and are not broken."""
     broken: frozenset[int]
     """Rows whose logits are NaN, infinite, or all banned."""
     broken_chunks: frozenset[int] = frozenset()
-    """Chunks of the schedule that have left something in the cache that is no number."""
+    """Chunks of the schedule that left NaN or infinite keys in the cache."""
 
 
 @torch.inference_mode()

@@ -1,8 +1,9 @@
 """The one thread that touches tensors, whichever thread steps the engine.
 
 OpenMP keeps a team of helper threads for each thread that has ever computed. As soon as there are more helpers than
-cores, they stop spinning between pieces of work: every helper sleeps and must be woken in each of the hundreds of small
-parallel loops of a step. On two cores that made a step almost 50% slower; a hop to this thread and back costs 0.1 ms.
+cores, they no longer spin between pieces of work: every helper sleeps and must be woken in each of the hundreds of
+small parallel loops of a step. On two cores that made a step almost 50% slower; a hop to this thread and back costs
+0.1 ms.
 """
 
 import threading
@@ -50,10 +51,10 @@ def _run() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a layer frees for the next one.
+    """Have glibc keep the memory that a layer frees for the next layer.
 
-    It gives memory back to the system as soon as more is free than twice the largest block that it ever mapped and
-    freed. A layer frees ten megabytes if the step has a large chunk; given back, they are mapped again in every layer,
-    and the system zeroes them page by page.
+    glibc returns memory to the system as soon as more is free than twice the largest block that it ever mapped and
+    freed. A layer frees ten megabytes if the step has a large chunk. Every layer would then map them again, and the
+    system would zero them page by page.
     """
     torch.empty(LARGE_BLOCK, dtype=torch.uint8)

@@ -1,7 +1,7 @@
-"""Takes turns among threads that wait for one engine's events and step it themselves, one at a time.
+"""Lets threads that wait for one engine's events step it themselves, one at a time.
 
-A waiting thread either steps, or waits while another one steps. So the engine needs no thread of its own, and an engine
-without waiting threads stands still.
+A waiting thread either steps, or waits while another one steps. So the engine needs no thread of its own, and does
+nothing while no thread waits.
 
 Invariants:
     - At most one step runs at a time.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 
 class Turns:
-    """Runs one step after the other, each on the thread whose turn it is."""
+    """Runs steps one after the other, each on one of the waiting threads."""
 
     def __init__(self, step: Callable[[], object]) -> None:
         self._step = step
@@ -43,7 +43,7 @@ class Turns:
         return True
 
     def step(self) -> None:
-        """Return when a step that began after the call has run; run it unless another thread does."""
+        """Return when a step that began after this call has ended; run it unless another thread does."""
         with self._turn:
             begun = self._begun
             self._turn.wait_for(lambda: self._begun > begun or not self._is_stepping)

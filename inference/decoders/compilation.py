@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 
 class MergeEqualProducts(CustomGraphPass):
-    """Compute a packed product once where several layers take their parts of it."""
+    """Compute a packed product once if several layers use parts of it."""
 
     def __call__(self, graph: fx.Graph) -> None:
         seen: dict[tuple[Any, ...], fx.Node] = {}

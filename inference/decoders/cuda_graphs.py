@@ -25,7 +25,7 @@ Work = Callable[[], Tensor]
 
 
 class Replaying:
-    """A decoder whose steps without prefill are replayed."""
+    """A decoder that replays graphs for steps without prefill."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -102,7 +102,7 @@ def has_graphs(device: torch.device) -> bool:
 
 
 class Capture:
-    """Makes CUDA graphs that use the same memory: what a replay returns must be copied before the next one of any."""
+    """Makes CUDA graphs that share memory: a replay's result must be copied before any other replay."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

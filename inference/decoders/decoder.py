@@ -1,4 +1,4 @@
-"""What the engine runs a model with: the interface that every decoder has."""
+"""The interface of a decoder, with which the engine runs a model."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -16,7 +16,7 @@ class Decoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What computes, in a few words."""
+        """A few words that name it, for the log."""
 
     def forward(self, batch: Batch) -> Tensor: ...
 

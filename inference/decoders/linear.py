@@ -4,8 +4,8 @@ On a CPU a decode step is little else than reading every weight once. oneDNN rea
 memory delivers it if the matrix lies in blocks made for its kernels; given a plain one, it rearranges it at every
 call. So in half precision matrices are packed. In float32 plain matrices are as fast, and stay.
 
-For each number of tokens oneDNN makes a kernel, and keeps it with the scratch memory of such a product: 1,024 of them
-if it is not told otherwise, which are gigabytes once prompts of all lengths have come. `KERNELS` bounds them.
+For each number of tokens oneDNN makes a kernel, and keeps it with its scratch memory. By default it keeps 1,024 of
+them, which take gigabytes once there were prompts of all lengths. `KERNELS` limits them.
 """
 
 import os

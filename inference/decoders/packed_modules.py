@@ -19,7 +19,7 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class PackedLinear:
-    """The product with one packed matrix [outputs, inputs], made once for all who ask with the same input."""
+    """The product with one packed matrix [outputs, inputs], computed once for all layers that have the same input."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.outputs = len(weight)
@@ -41,7 +41,7 @@ _packed_linears: WeakValueDictionary[int, PackedLinear] = WeakValueDictionary()
 
 
 def _packed_linear(input: Tensor, number: Tensor, outputs: int) -> Tensor:
-    """The product as compiled code asks for it: a packed matrix is nothing that the compiler knows, its number is."""
+    """The product as an operator in compiled code, which can hold a packed matrix's number, but not the matrix."""
     return _packed_linears[int(number)].product(input)
 
 
@@ -56,7 +56,7 @@ _library.impl("packed_linear", _packed_linear_shape, "Meta")  # type: ignore[no-
 
 
 class Outputs(nn.Module):
-    """A linear layer of the model: some of the outputs of a packed one, `first` to `last`, the latter not included."""
+    """A linear layer of the model: the outputs of a packed one from `first` up to, but not including, `last`."""
 
     def __init__(self, packed: PackedLinear, number: Tensor, first: int, last: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Outputs(nn.Module):
     def weight(self) -> Tensor:
         """The weight [outputs, inputs], for a model that reads it instead of calling the layer.
 
-        It is kept once it has been asked for. Few models do, and with small layers: routers, for one.
+        It is kept after the first read. Few models read weights, and only those of small layers, such as routers.
         """
         if self._plain_weight is None:
             self._plain_weight = self._packed.product.plain_weight()[self._first : self._last].clone()

@@ -1,4 +1,4 @@
-"""Chooses the decoder for a model, builds it, and sees that it gives the model's own logits.
+"""Chooses the decoder for a model, builds it, and checks that it gives the model's own logits.
 
 There are four decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
 go to one of our own, in operators of torch or, if compiling is asked for, in C++ on a CPU and in kernels of Triton on a
@@ -40,7 +40,7 @@ log = logging.getLogger("engine")
 def select_decoder(
     model: "PreTrainedModel | Llama", cache: KVCache, is_compiled: bool = False, quantize: str | None = None
 ) -> Decoder:
-    """The fastest decoder that computes a model on a cache; the model is then the decoder's, for good.
+    """Return the fastest decoder for a model on a cache. The decoder takes the model over for good.
 
     Args:
         quantize: int8 or int4, to round the model's matrices to so many bits.
@@ -58,7 +58,10 @@ def examine(
     quantize: str | None = None,
     is_bounded: bool = True,
 ) -> tuple[Decoder, Sequence[Finding]]:
-    """The same, and how far the decoder's logits were from the model's own; without bounds if it may take its time.
+    """Like `select_decoder`; return also how far the decoder's logits were from the model's own.
+
+    Args:
+        is_bounded: limit the time of the comparison, as a start does.
 
     Raises:
         UnsupportedModel: there is none, or its logits are not the model's own. The message says why.

@@ -1,8 +1,8 @@
-"""Computes a batch for a Llama-type model in few operators of torch: what the engine runs by default.
+"""Computes a batch for a Llama-type model with few operators of torch: the engine's default decoder.
 
-For one token, or sixteen, an operator costs more for being called than for what it computes. The model's own forward
-in transformers calls 42 in a layer, this one 18 (views not counted). It is also the plainest account of what a step is;
-`native/decoder.cpp` does the same in one call.
+For one token, or sixteen, calling an operator takes longer than what it computes. The model's own forward in
+transformers calls 42 per layer, this one 18 (without views). It is also the shortest description of what a step
+computes; `native/decoder.cpp` does the same in one call.
 """
 
 import torch
@@ -21,9 +21,9 @@ ROW_STEP = 16
 number of rows, and that takes longer than the product."""
 
 NEAR = 1 / 64
-"""A logit is near the largest if it is less than this part of it away: twice as far as bfloat16's rounding reaches."""
+"""A logit is near the largest one if they differ by less than this part of it: twice the rounding error of bfloat16."""
 MOST_NEAR = 64
-"""If more tokens than this are near a row's largest, all are alike, and nothing is gained by computing them again."""
+"""If more tokens than this are near a row's largest logit, the row is flat, and computing them exactly gains nothing."""
 
 
 class TorchDecoder:
@@ -123,7 +123,7 @@ class _Layer:
 
 
 def _linear(dtype: torch.dtype, *matrices: Matrix, bias: Tensor | None = None) -> Linear:
-    """The product with matrices of the same inputs, one below the other."""
+    """The product with matrices of the same inputs, stacked."""
     first, *others = [as_tensor(matrix, dtype) for matrix in matrices]
     return Linear(torch.cat([first, *others]) if others else first, bias)
 

@@ -22,7 +22,7 @@ log = logging.getLogger("engine")
 
 
 class TransformersDecoder:
-    """A model that is switched to slot attention and packed weights, for good."""
+    """A model of transformers, which is changed for good: it gets slot attention and packed weights."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model

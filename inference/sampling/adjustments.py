@@ -1,7 +1,7 @@
 """Changes to the logits before a token is chosen: grammar masks, banned tokens, biases, penalties.
 
-All of them index only the tokens that they change, of all rows at once. Masks are the exception: those rows are read
-whole. A row that uses none of these is not touched, and what a row uses changes no other row.
+Each change indexes only the tokens that it applies to, in all rows at once; only masks read whole rows. A row without
+changes is not touched, and no row's changes have an effect on another row.
 """
 
 from array import array
@@ -62,7 +62,7 @@ def _penalize(logits: Tensor, penalized: Sequence[tuple[int, SampleArgs]]) -> No
 
 
 def _places(entries: Sequence[Entry], logits: Tensor) -> Tensor:
-    """Where these tokens' logits lie in `logits`, flattened."""
+    """The indices of these tokens' logits in the flattened `logits`."""
 
     def flat() -> Iterator["np.ndarray[tuple[int], np.dtype[np.int64]]"]:
         for number, token_ids in entries:

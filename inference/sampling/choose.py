@@ -1,4 +1,4 @@
-"""Compiles choose.cpp and calls it: changes of a step's logits and the choice of its tokens on a CPU, in one call."""
+"""Compiles choose.cpp and calls it: one call changes a step's logits and chooses its tokens, on a CPU."""
 
 import ctypes
 import logging
@@ -31,7 +31,7 @@ class _Row(ctypes.Structure):
 
 
 class NativeChooser:
-    """Chooses a token for each row of logits on a CPU, in so many threads.
+    """Chooses a token for each row of logits on a CPU.
 
     Raises:
         CannotBuild: there is no compiler, or it fails.
@@ -59,7 +59,7 @@ class NativeChooser:
 
 
 def _row(args: SampleArgs, vocabulary: int) -> _Row:
-    """What choose.cpp is told; `args` keeps alive what it points to."""
+    """The arguments of choose.cpp for a row. It has pointers to memory that `args` owns."""
     row = _Row(args.temperature, args.top_p, args.min_p, args.uniform, top_k=min(args.top_k, vocabulary))
     if args.is_greedy:
         row.temperature = 0
@@ -80,7 +80,7 @@ def _row(args: SampleArgs, vocabulary: int) -> _Row:
 
 
 def chooser_for(device: torch.device, is_compiled: bool, threads: int) -> Chooser:
-    """The fastest chooser for logits on `device`: in C++ if there may be a compiler, else in torch."""
+    """The fastest chooser for logits on `device`: in C++ if compiling is asked for and works, else in torch."""
     if is_compiled and device.type == "cpu":
         try:
             return NativeChooser(threads)
@@ -90,7 +90,7 @@ def chooser_for(device: torch.device, is_compiled: bool, threads: int) -> Choose
 
 
 def device_chooser_for(device: torch.device, is_compiled: bool, vocabulary: int, dtype: torch.dtype) -> DeviceChooser:
-    """The fastest chooser that leaves tokens where the logits are: in Triton if it works there, else in torch."""
+    """The fastest chooser that leaves the tokens on the device: in Triton if that works there, else in torch."""
     if is_compiled and device.type == "cuda":
         try:
             return _with_kernels(device, vocabulary, {dtype, torch.float32})

@@ -1,7 +1,6 @@
-"""Changes logits and chooses tokens in operators of torch, on any device, for all rows at once.
+"""Changes logits and chooses tokens with operators of torch, on any device, for all rows at once.
 
-The C++ in choose.cpp does the same several times faster on a CPU. What goes to a GPU goes without waiting; the only
-wait of a step is for its tokens.
+On a CPU, choose.cpp does the same several times faster. On a GPU nothing here waits, except for a step's tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +14,19 @@ from inference.scheduling.sample_args import SampleArgs
 from inference.transfer import to_device
 
 LOOKS = (256, 4096)
-"""How many of the most likely tokens are looked at first: nearly always enough, and sorting a whole vocabulary takes a
-CPU longer than the rest of a step."""
+"""How many of the most likely tokens are sorted first, and then if those were too few. Sorting a whole vocabulary, the
+last resort, takes a CPU longer than the rest of a step."""
 BLOCK = 256
-"""Tokens whose probabilities are added up in float32 before they go into a sum in float64."""
+"""Tokens whose probabilities are added up in float32. The sums of blocks are added up in float64."""
 
 DeviceChooser = Callable[[Tensor, Sequence[SampleArgs]], Tensor]
-"""`choose_on_device`, or what does the same in one kernel of Triton."""
+"""`choose_on_device`, or the same in one kernel of Triton."""
 
 
 def choose_on_device(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
-    """Return a token id for each row as a tensor where the logits are, [rows]: -1 where the row is broken.
+    """Return a token id for each row, as a tensor [rows] on the logits' device: -1 where the row is broken.
 
-    Nothing waits for it. Logits may be overwritten.
+    The host does not wait. Logits may be overwritten.
     """
     largest, greedy = logits.max(-1)  # for half precision on a CPU several times faster than argmax; NaN if one is
     usable = largest.isfinite()
@@ -78,7 +77,7 @@ def _draw(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
 
 
 def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The tokens in whose share of `probabilities` [rows, vocabulary] the numbers `uniform` [rows, 1] fall."""
+    """Draw by inversion: the first tokens at which the sum of `probabilities` [rows, vocabulary] exceeds `uniform`."""
     vocabulary = probabilities.shape[-1]
     padded = F.pad(probabilities, (0, -vocabulary % BLOCK))
     blocks = padded.view(len(padded), -1, BLOCK)
@@ -91,7 +90,7 @@ def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _first_above(mass: Tensor, target: Tensor) -> Tensor:
-    """Where `mass` [rows, n], rising, first exceeds `target` [rows, 1]; where it last rises if it never does."""
+    """The first index at which `mass` [rows, n], rising, exceeds `target` [rows, 1]; if none, that of the last rise."""
     last_rise = torch.searchsorted(mass, mass[:, -1:].contiguous())
     place = torch.minimum(torch.searchsorted(mass, target, right=True), last_rise)
     return place.clamp(max=mass.shape[-1] - 1)  # a broken row's may be anywhere

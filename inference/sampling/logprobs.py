@@ -11,11 +11,11 @@ from interface.requests import MAX_LOGPROBS
 ROWS_AT_ONCE = 16
 """Prompt tokens whose log probabilities are held at the same time."""
 BLOCK = 128
-"""Tokens of which the largest is looked for first."""
+"""Tokens of a block, whose maximum is computed first."""
 
 
 class RawLogits:
-    """A copy of the logits of those rows whose log probabilities are wanted, for when the tokens are chosen."""
+    """A copy of the logits of the rows that ask for log probabilities, kept until their tokens are chosen."""
 
     def __init__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> None:
         self._counts = {number: row.logprobs for number, row in enumerate(rows) if row.logprobs is not None}
@@ -24,7 +24,7 @@ class RawLogits:
         self._logprobs = wanted.log_softmax(-1, dtype=torch.float32) if self._counts else wanted
 
     def report(self, token_ids: Sequence[int]) -> dict[int, RowLogprobs]:
-        """The log probabilities of the rows that want them, by row."""
+        """Return the log probabilities by row, for the rows that ask for them."""
         if not self._counts:
             return {}
         chosen = [token_ids[number] for number in self._counts]
@@ -37,10 +37,7 @@ class RawLogits:
 
 
 def logprobs_of(logprobs: Tensor, token_ids: Sequence[int], count: int) -> list[RowLogprobs]:
-    """Pick the tokens' log probabilities, and the `count` largest, out of `logprobs` [tokens, vocabulary].
-
-    A token's number is the same in both, to the bit.
-    """
+    """Return the log probabilities of `token_ids`, and the `count` largest, from `logprobs` [tokens, vocabulary]."""
     ids = torch.tensor(token_ids, device=logprobs.device)
     chosen = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
     values, places = largest(logprobs, min(count, logprobs.shape[-1]))
@@ -51,8 +48,8 @@ def logprobs_of(logprobs: Tensor, token_ids: Sequence[int], count: int) -> list[
 def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest numbers of each row of `numbers` [rows, size], in falling order, and their places.
 
-    The same as `topk`, which takes longer than all else that log probabilities need. Only the `count` blocks with the
-    largest maxima can have any of them, and what is left over behind the last whole block.
+    The same as `topk`, which would take longer than everything else that log probabilities need. They can only be in
+    the `count` blocks with the largest maxima, or behind the last whole block.
     """
     rows, size = numbers.shape
     whole = size // BLOCK * BLOCK

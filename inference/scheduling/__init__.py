@@ -1,4 +1,4 @@
-"""What a step works on, and what belongs to one sequence. Nothing here knows a tensor.
+"""The choice of what a step works on, and the state of a sequence. Nothing here uses tensors.
 
 `scheduler` gives out slots (`cache_manager`) and prompt tokens (`prefill_budget`); a `sequence` holds its own state.
 """

@@ -5,9 +5,9 @@ cache: a new sequence takes the slot that holds the longest beginning of its pro
 chat's next turn starts after all the turns before. Where another slot, free or running, holds or is going to hold a
 longer beginning, that is copied, or shared if the cache can do that: either costs a small part of what computing does.
 
-What is evicted when: a new sequence overwrites what its slot held beyond the common beginning. That is the free slot
-with the longest common beginning minus what is lost, and the least recently used one among equals. A running slot is
-never overwritten, and a copy leaves its source as it is.
+Eviction: a new sequence overwrites what its slot held beyond the common beginning, and nothing else. It gets the free
+slot with the largest difference between the common beginning and what would be lost, of several such slots the least
+recently used one. A running slot is never overwritten, and a copy leaves its source as it is.
 
 Layers that look back over a window forget what is older (see `Retention`), so of a long text not every beginning is
 there to be taken over.
@@ -24,16 +24,17 @@ LEAST_COPIED = 16
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What a slot still holds of a text: all of one of up to `whole` tokens.
+    """How much of a text a slot still holds: all of a text of up to `whole` tokens.
 
-    Of a longer one it holds the last tokens: a beginning that is at most `behind` tokens shorter can be continued.
+    Of a longer text the slot holds the last tokens. A beginning of it that is at most `behind` tokens shorter can still
+    be continued.
     """
 
     whole: int = sys.maxsize
     behind: int = 0
 
     def holds(self, beginning: int, tokens: int) -> bool:
-        """Whether the first `beginning` tokens can be continued in a slot that so many were written to."""
+        """Whether the first `beginning` tokens can be continued in a slot to which `tokens` were written."""
         return tokens <= self.whole or tokens - beginning <= self.behind
 
 
@@ -46,7 +47,7 @@ class Source:
 
 
 class CacheManager:
-    """Hands out slots. Query and change are separate: ask `can_allocate`, then `allocate`."""
+    """Hands out slots. Call `can_allocate`, then `allocate`."""
 
     def __init__(self, slots: int, retention: Retention | None = None) -> None:
         self.retention = retention or Retention()
@@ -107,7 +108,7 @@ class CacheManager:
         self._free[slot] = list(cached_ids)
 
     def _reusable(self, slot: int, held: list[int], prompt: list[int]) -> int:
-        """How many of a prompt's first tokens, always fewer than all, can be taken over from what a slot holds."""
+        """How many of a prompt's tokens, always fewer than all, need not be computed in a slot that holds `held`."""
         common = min(_common_prefix(held, prompt), len(prompt) - 1)
         return common if self.holds(slot, common, len(held)) else 0
 

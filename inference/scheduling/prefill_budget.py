@@ -17,7 +17,7 @@ REFRESH_AFTER = 32
 
 
 class PrefillBudget:
-    """Running means of step times. Times are in seconds. A step with a prefill gets `least` prompt tokens or more."""
+    """The budget, from running means of step times in seconds. A step with a prefill gets at least `least` tokens."""
 
     def __init__(self, least: int = MIN_TOKENS) -> None:
         self._least = least

@@ -1,4 +1,4 @@
-"""What goes into the sampler for each row of a step, and the log probabilities that come out; no tensors."""
+"""The sampler's input for each row of a step, and the log probabilities that it returns. No tensors."""
 
 from array import array
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,8 @@ BANNED = -100.0
 class TokenCounts:
     """Which tokens a sequence has, and how often each was generated.
 
-    Kept from step to step, so a penalty costs as much as the sequence has different tokens, whatever the vocabulary.
+    It is kept from step to step, so the cost of a penalty depends on the sequence's different tokens, and not on the
+    vocabulary.
     `ids` and `counts` are parallel; a token of the prompt that was never generated has the count 0.
     """
 
@@ -33,7 +34,7 @@ class TokenCounts:
 
 
 class LogitBias:
-    """What is added to the logits of some tokens. `ids` and `values` are parallel."""
+    """Values to add to the logits of some tokens. `ids` and `values` are parallel."""
 
     def __init__(self, biases: Mapping[int, float]) -> None:
         self.ids = array("q", biases.keys())
@@ -66,10 +67,10 @@ class SampleArgs:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seen: TokenCounts | None = None
-    """What the penalties apply to; the prompt's tokens are in it if there is a repetition penalty."""
+    """The tokens that penalties apply to; those of the prompt are included if there is a repetition penalty."""
     bias: LogitBias | None = None
     banned_ids: "array[int] | None" = None
-    """Tokens that must not come: the ends of the text before min_tokens."""
+    """Tokens that must not be chosen: those that end the text, before min_tokens."""
     mask: Any = None
     """A numpy array of int32 with a bit per token of the vocabulary, the lowest first: 1 where a grammar allows it."""
     logprobs: int | None = None

@@ -6,8 +6,8 @@ prompt delays the running streams by a bounded time and never stops them. Where 
 streams that they delay, a step takes up to four whole chunks: each step reads all the weights, so one large chunk
 costs less than several small ones.
 
-A prompt that begins like another one is computed from where they part: its beginning is copied from the other's slot.
-While the other is still being prefilled, it waits for that. A step copies a bounded number of tokens too.
+A prompt that begins like another one is computed from where they differ: its beginning is copied from the other's slot.
+While the other is still being prefilled, it waits. A step copies a bounded number of tokens.
 
 A step with few sequences may compute guesses of their next tokens as well (see `speculation`).
 """
@@ -26,16 +26,16 @@ from interface.requests import SequenceId
 PREFILL_CHUNK, PREFILL_CHUNK_ON_GPU = 128, 2048
 """The default of `prefill_chunk`."""
 LEAST_ON_GPU = 512
-"""Prompt tokens that a step with a prefill takes on a GPU: up to here it lasts as long as its kernels' launches."""
+"""Prompt tokens that a step with a prefill takes at least on a GPU: fewer take as long, because of the launches."""
 MAX_CHUNKS = 4
 """How many times `prefill_chunk` a step may prefill when it delays few streams, or none."""
 MAX_EXPLAINED = 128
-"""Prompt tokens in a chunk if all their logits are wanted: a vocabulary of 150,000 makes 77 MB of them."""
+"""Prompt tokens in a chunk if all their logits are needed, which take 77 MB with a vocabulary of 150,000."""
 MOST_GUESSED = 8
-"""Tokens that all decoding sequences together may have in a step with guesses; more than half as many sequences leave
-no room for any."""
+"""Tokens that all decoding sequences together may have in a step with guesses. If there are more than half as many
+sequences, nothing is guessed."""
 LEAST_AWAITED = 64
-"""Prompt tokens that a sequence must save by waiting until another has computed them."""
+"""Prompt tokens that a sequence must save if it is to wait until another one has computed them."""
 MOST_COPIED = 4096
 """Tokens after which a step copies no more: the first time, a slot's memory must come from the system, which takes
 longer than the copy, and all other sequences wait for it."""
@@ -43,7 +43,7 @@ longer than the copy, and all other sequences wait for it."""
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Positions up to `end` that a sequence takes over from another slot, before anything of the step is computed."""
+    """A copy of the positions up to `end` from another slot to a sequence's own, before the step computes anything."""
 
     source: int
     sequence: Sequence
@@ -72,7 +72,7 @@ class Chunk:
 
     @property
     def explained_ids(self) -> TokenIds[int]:
-        """The prompt's tokens that follow each of the chunk's, if their log probabilities are wanted."""
+        """The prompt token that follows each of the chunk's tokens, if the prompt's log probabilities are wanted."""
         return self.sequence.prompt_ids[self.start + 1 : self.end + 1] if self.sequence.wants_prompt_logprobs else ()
 
 
@@ -94,7 +94,7 @@ class Schedule:
 
     @property
     def sampled(self) -> list[Sequence]:
-        """The sequences that get a token or, with guesses, several: in the order of the logits' rows."""
+        """The sequences that get a token or, with guesses, several, in the order of the rows of logits."""
         return self.decoding + [chunk.sequence for chunk in self.chunks if chunk.completes_prompt]
 
     @property
@@ -105,7 +105,7 @@ class Schedule:
 
 
 class Scheduler:
-    """Owns the queue and the running sequences. A sequence is waiting, or running in a slot, or gone."""
+    """Owns the queue and the running sequences. A sequence is waiting, running in a slot, or forgotten."""
 
     def __init__(
         self, slots: int, prefill_chunk: int | None, retention: Retention | None = None, is_on_gpu: bool = False
@@ -175,7 +175,7 @@ class Scheduler:
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)
 
     def _copies(self) -> Iterator[Copy]:
-        """Admit sequences, and yield what is copied to them and to those that waited, as much as a step may copy."""
+        """Admit sequences, and yield the copies to them and to those that waited, up to the limit of a step."""
         tokens = 0
         for copy in itertools.chain(self._copies_awaited(), self._admit()):
             yield copy
@@ -184,7 +184,7 @@ class Scheduler:
                 return  # the others are still waiting at the next step
 
     def _admit(self) -> Iterator[Copy]:
-        """Give free slots to waiting sequences; yield what they take over from other slots."""
+        """Give free slots to waiting sequences; yield the copies that they need."""
         while self._waiting and self._cache.can_allocate:
             sequence = self._waiting.popleft()
             reuse = not sequence.wants_prompt_logprobs  # the logits of cached tokens are not there
@@ -194,7 +194,7 @@ class Scheduler:
                 yield from self._share(sequence)
 
     def _copies_awaited(self) -> Iterator[Copy]:
-        """Yield the copies of what has been computed by now; look again where the other sequence has ended."""
+        """Yield the copies whose source has been computed; find another one where the source's sequence has ended."""
         for sequence_id, awaited in list(self._awaited.items()):
             is_running = awaited.sequence.sequence_id in self._running
             if not is_running or awaited.sequence.cached_tokens >= awaited.length:
@@ -202,7 +202,7 @@ class Scheduler:
                 yield from self._share(self._running[sequence_id])
 
     def _share(self, sequence: Sequence) -> Iterator[Copy]:
-        """Copy the beginning of a prompt from another slot, or wait for it, if either is worth it."""
+        """Copy the beginning of a prompt from another slot, or wait for it, if that saves enough."""
         assert sequence.slot is not None
         source = self._cache.source_for(sequence.slot, sequence.cached_tokens)
         if source is None:

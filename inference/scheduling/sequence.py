@@ -15,12 +15,12 @@ from interface.requests import EncodedRequest
 
 
 class Sequence:
-    """Prompt and output of one request. Only the engine's step changes it.
+    """Prompt and output of one sequence. Only the engine's step changes it.
 
     Args:
-        answer: makes text and events of its tokens.
+        answer: makes text and events out of the tokens.
         ends: the tokens that end the text.
-        speculates: guess tokens of it, unless what may come depends on the ones before (a grammar, a penalty).
+        speculates: guess tokens, unless a grammar or penalties make each token depend on the ones before.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class Sequence:
         self._answer.admit()
 
     def reuse(self, tokens: int) -> None:
-        """Note that the slot holds the keys and values of the prompt's first tokens, though they were not computed."""
+        """Note that the slot has the keys and values of the prompt's first tokens, without having computed them."""
         self.cached_tokens = self._reused_tokens = tokens
 
     def draft(self, most: int) -> None:
-        """Guess at most so many of its next tokens."""
+        """Guess at most `most` of the next tokens."""
         if self._drafter is not None:
             assert self._params.max_tokens is not None
             self.draft_ids = self._drafter.guess(min(most, self._params.max_tokens - len(self.output_ids) - 1))
 
     def sample_args(self) -> list[SampleArgs]:
-        """How to sample the next token, and one after each guess; each has a random number of its own."""
+        """Return the sampler's input for the next token and for the one after each guess."""
         return [self._sample_args(ahead) for ahead in range(1 + len(self.draft_ids))]
 
     def _sample_args(self, ahead: int) -> SampleArgs:
@@ -105,14 +105,14 @@ class Sequence:
         )
 
     def _uniform(self, ahead: int) -> float:
-        """The random number of the token that is so many ahead of the next one."""
+        """Return the random number of the token that comes `ahead` tokens after the next one."""
         while len(self._uniforms) <= ahead:
             self._uniforms.append(self._random.random())
         return self._uniforms[ahead]
 
     @property
     def grammar_error(self) -> str | None:
-        """Why the grammar cannot be followed further, if that is why no token could be chosen."""
+        """The reason why the grammar allows no token, if it allows none."""
         return None if self._grammar is None else self._grammar.error
 
     @property
@@ -121,11 +121,11 @@ class Sequence:
         return self._params.logprobs or 0
 
     def add_prompt_logprobs(self, logprobs: TokenIds[RowLogprobs]) -> None:
-        """Take the log probabilities of the next tokens of the prompt, the first of which has none."""
+        """Add the log probabilities of the prompt's next tokens. The prompt's first token has none."""
         self._prompt_logprobs += logprobs
 
     def append(self, token_id: int, logprobs: RowLogprobs | None = None) -> tuple[Token, FinishReason | None]:
-        """Take the next token; return its event, and why the sequence ends here if it does."""
+        """Append the next token; return its event, and the finish reason if the sequence ends with it."""
         self.output_ids.append(token_id)
         if self._uniforms:
             self._uniforms.popleft()

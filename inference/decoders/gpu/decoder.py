@@ -127,6 +127,6 @@ def _in(dtype: torch.dtype, vector: Tensor | None) -> Tensor | None:
 
 
 def _stacked(dtype: torch.dtype, *matrices: Matrix) -> Tensor:
-    """Matrices of the same inputs, one below the other."""
+    """Matrices of the same inputs, stacked."""
     first, *others = [as_tensor(matrix, dtype) for matrix in matrices]
     return torch.cat([first, *others]) if others else first.contiguous()

@@ -1,7 +1,7 @@
 """Lays matrices out as decoder.cpp reads them, and keeps everything alive that its structures point to.
 
-A plain matrix becomes panels of 32 outputs. A quantized one becomes strips of sixteen, which the library itself packs
-from the blocks as they lie, in threads: the blocks may be a mapped file, and no other copy of them is made.
+A plain matrix becomes panels of 32 outputs. A quantized one becomes strips of sixteen, which the library packs straight
+from the blocks, in threads: the blocks may be a mapped file, and no other copy of them is made.
 """
 
 import ctypes
@@ -61,7 +61,7 @@ class Packer:
         return {"embedding": self.hold(embedding.to(self._dtype, copy=True))}  # see `hold_floats`
 
     def hold_floats(self, weight: Tensor) -> int:
-        """A copy in any case: the model's own would keep the whole file mapped that it was read from."""
+        """Keep a copy: the model's own tensor would keep the whole file mapped that it was read from."""
         return self.hold(weight.to(torch.float32, copy=True))
 
     def hold(self, tensor: Tensor) -> int:
@@ -75,7 +75,7 @@ class Packer:
         return array.ctypes.data
 
     def release_files(self) -> None:
-        """Let the system have the memory of mapped files whose blocks are packed; what is still read comes back."""
+        """Let the system take the pages of mapped files whose blocks are packed; it reads them again if necessary."""
         for file in self._files:
             file.madvise(mmap.MADV_DONTNEED)
 

@@ -1,4 +1,4 @@
-"""Tries a library's quantized products out: by themselves, on given rows, as a step computes them."""
+"""Tries a library's quantized products on given rows, without the rest of a step."""
 
 import ctypes
 
@@ -39,10 +39,10 @@ def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix, 
 
 
 def check_products(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix) -> None:
-    """See that a few products with a panel of a matrix are right.
+    """Check a few products with a panel of a matrix.
 
     Raises:
-        UnsupportedModel: they are not; a compiler has done that.
+        UnsupportedModel: they are wrong, so the compiler made an error.
     """
     some = QuantizedMatrix(matrix.format, matrix.blocks[:PANEL], matrix.inputs)
     exact = some.dequantized().double()

@@ -1,9 +1,9 @@
 """Tries the decoder in C++ on a corner of a model's weights, against operators of torch in float32.
 
-The blocks of a GGUF file become no model of transformers, whose logits the decoder's could be compared with. But the
-first heads, inputs and outputs of the first layers are a small model of the same kind: rotated, normed, attended and
-multiplied by the very code that was compiled for the whole one. It takes a hundredth of a second. What it cannot show
-is whether the file's weights were understood as they were meant; `python -m inference.check` asks transformers that.
+A GGUF file whose blocks are computed as they are has no model of transformers to compare logits with. But the first
+heads, inputs and outputs of the first layers are a small model of the same kind, which runs through the code that was
+compiled for the whole one. That takes a hundredth of a second. It cannot show whether the file's weights were
+interpreted correctly; `python -m inference.check` compares them with transformers.
 """
 
 import ctypes
@@ -32,14 +32,14 @@ INPUTS = 256
 """Of a layer, and of its MLP: a multiple of every format's block."""
 VOCABULARY = 512
 SCORE = 2.0
-"""How large a score is there. The model's own scale does for all of its inputs: of a few, all scores would be near 0,
-and no wrong angle would show, or so large that a rounded key chooses another token."""
+"""The largest score in the corner. With the model's own scale, which is for all inputs, the scores of a few would be
+near 0, so that no wrong angle showed, or so large that a rounded key chose another token."""
 TOKENS, NEIGHBOUR = 40, 5
 """Of the text, which crosses blocks of the cache, and of the one next to it."""
 
 
 def check_corner(library: ctypes.CDLL, small: Llama) -> None:
-    """See that the decoder that was compiled for a model computes what the weights in its corner say.
+    """Check that the decoder that was compiled for a model computes its corner correctly.
 
     Raises:
         UnsupportedModel: it does not; a compiler has done that.

@@ -1,7 +1,7 @@
-"""Programs that share a row, and meet to tell one another what each has found in its part.
+"""Lets programs that share a row exchange what each has found in its part, at a barrier (here: a meeting).
 
-All of them must run at once, or those that have come would wait without end for those that cannot begin. So they are
-launched as a cooperative grid, which a GPU runs whole or refuses; a row that one program takes needs no meeting.
+All of the programs must run at once, or those at the barrier would wait for ever for those that cannot start. So they
+are launched as a cooperative grid, which a GPU runs as a whole or refuses. A row with one program needs no barrier.
 """
 
 import functools
@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 NOTES = tl.constexpr(8)
-"""Numbers that a program tells the others at a meeting, at most."""
+"""The most numbers that a program passes to the others at a meeting."""
 MOST_PARTS = 32
 
 
@@ -28,7 +28,7 @@ def parts_for(rows: int, x: Tensor) -> int:
 
 
 def together(parts: int) -> dict[str, Any]:
-    """How a kernel is launched whose programs meet."""
+    """The launch options of a kernel whose programs meet."""
     return {"launch_cooperative_grid": True} if parts > 1 else {}
 
 
@@ -39,11 +39,13 @@ def _multiprocessors(device: torch.device) -> int:
 
 @triton.jit
 def exchange(found, notes, arrived, meeting, part, PARTS: tl.constexpr):
-    """Tell the row's other programs what this one has found [n]; return what all have found, [PARTS, n].
+    """Pass what this program has found [n] to the row's other programs; return what all have found, [PARTS, n].
 
     Args:
-        notes: [2, PARTS, NOTES] of the row. Meetings take turns: one may still be read when the next is written.
-        arrived: how often programs of the row have come to a meeting, of which this is the one numbered `meeting`.
+        notes: [2, PARTS, NOTES] of the row. Meetings alternate between two pages: one may still be read while the next
+            is written.
+        arrived: how often programs of the row have arrived at a meeting.
+        meeting: the number of this meeting.
     """
     numbers = tl.arange(0, found.shape[0])
     if PARTS == 1:
