@@ -21,9 +21,9 @@ ROW_STEP = 16
 number of rows, and that takes longer than the product."""
 
 NEAR = 1 / 64
-"""A logit is near the largest one if they differ by less than this part of it: twice the rounding error of bfloat16."""
+"""A logit is near the largest one if they differ by less than this part of it: twice bfloat16's rounding error."""
 MOST_NEAR = 64
-"""If more tokens than this are near a row's largest logit, the row is flat, and computing them exactly gains nothing."""
+"""If more tokens than this are near a row's largest logit, computing them exactly would decide nothing."""
 
 
 class TorchDecoder:

@@ -1,5 +1,5 @@
-"""A model out of its files.
+"""Loads a model from its files.
 
-`locate` finds them, on the disk or on the `hub`; a `folder` and a file of `gguf` answer the same questions; and
-`checkpoint` makes one structure of the answers. `llama` is the neutral form that the fast decoders compute from.
+`locate` finds them, on the disk or on the `hub`; `folder` and `gguf` read the two kinds of them behind one interface;
+`checkpoint` loads a model through it. `llama` is the neutral form of the weights that the fast decoders compute from.
 """

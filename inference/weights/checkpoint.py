@@ -1,6 +1,6 @@
 """Finds and loads a checkpoint: a folder, a GGUF file or a hub name, in the precision and onto the device asked for.
 
-Each kind of checkpoint answers the same questions (see `Source`); what is made of the answers is the same for all.
+Each kind of checkpoint implements `Source`; everything else is the same for all.
 """
 
 import logging
@@ -53,13 +53,13 @@ class Checkpoint:
     context: int
     eos_ids: Collection[int]
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
-    """What the model's makers would have where a request names nothing, under the names of `SamplingParams`."""
+    """The model's own defaults for sampling parameters, by the names of `SamplingParams`."""
     gguf: GGUFFile | None = None
     """The file that the weights were dequantized from."""
 
 
 class Source(Protocol):
-    """The files of one checkpoint. Whatever is wrong with them is raised as LoadError, with the file's name."""
+    """The files of one checkpoint. All methods raise LoadError, with a file's name, for what is wrong with it."""
 
     name: str
 
@@ -68,10 +68,10 @@ class Source(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the file at `config_path` says, as it says it."""
+        """The content of the file at `config_path`."""
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        """What the files say about generating, and which of them does."""
+        """The settings for generation, and the file that has them."""
 
     def config(self) -> PreTrainedConfig: ...
 
@@ -110,7 +110,7 @@ def load_checkpoint(config: Config) -> Checkpoint:
 
 
 def find_source(name: str) -> Source:
-    """The checkpoint that a name stands for: a GGUF file, a folder, or what the hub has under it.
+    """Find the checkpoint of a name: a GGUF file, a folder, or a model on the hub.
 
     Raises:
         LoadError: there is none.
@@ -159,7 +159,7 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
 
 
 def _weight_bytes(source: Source, config: Config, dtype: torch.dtype, device: torch.device) -> int:
-    """What the weights are going to take: those of a GGUF file stay as they are for the decoder in C++."""
+    """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
     is_for_blocks = config.compile and device.type == "cpu"
     if is_for_blocks and isinstance(source, GGUFSource) and source.file.architecture in LLAMAS:
         return source.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
@@ -167,7 +167,7 @@ def _weight_bytes(source: Source, config: Config, dtype: torch.dtype, device: to
 
 
 def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama | None:
-    """A GGUF file as it lies, for the decoder in C++; None if that cannot take it."""
+    """Read a GGUF file with its blocks as they are, for the decoder in C++; None if that does not support it."""
     try:
         return llama_from_gguf(file, config, dtype, context)
     except NotLlama as reason:
@@ -176,7 +176,7 @@ def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtyp
 
 
 def _config_of(source: Source) -> PreTrainedConfig:
-    """What transformers has for a model that is no larger than its files."""
+    """Return the configuration of a model, after checking that the model is no larger than its files."""
     config = source.config()
     refuse_larger(source.config_path, source.elements, lambda: _built(config))
     return config

@@ -1,6 +1,6 @@
-"""Checks the numbers of a configuration, so that an absurd one is told by its name and not by what it breaks.
+"""Checks the numbers of a configuration, so that the error for an absurd one names it.
 
-What is not in these tables is left to transformers, and to the comparison of sizes with the files.
+Numbers that are not in these tables are left to transformers, and to the comparison of sizes with the files.
 """
 
 import math
@@ -30,20 +30,20 @@ POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 OTHER_SENSES = ("vision_config", "audio_config")
-"""Parts of a model that no text goes through, with words of their own."""
+"""Parts of a model that texts do not use; their settings have other names."""
 MOST_EXPERTS = 4096
 MOST_TOKENS = 2**31 - 1
-"""Of a text. A model that is said to reach further is damaged, and its table of angles alone would take the memory."""
+"""Tokens of a text. A configuration with more is damaged, and its table of angles alone would fill the memory."""
 
 
 def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensors: int | None = None) -> None:
-    """See that each number is one that a model with so many weights can have.
+    """Check that a model with so many weights (`elements`) can have these numbers.
 
     Args:
-        tensors: how many there are in the files, if that is known.
+        tensors: the number of tensors in the files, if that is known.
 
     Raises:
-        BadFile: one is not; the message names it.
+        BadFile: it cannot have one of them; the message names it.
     """
     for key, value in settings.items():
         if key in OTHER_SENSES:
@@ -55,7 +55,7 @@ def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensor
 
 
 def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str | None:
-    """What should be under a key, if it is not what is there."""
+    """Return what was expected under a key if its value is wrong, else None."""
     if key in SIZES and not isinstance(value, list):
         most = tensors if tensors is not None and key.endswith(("layers", "n_layer")) else elements
         most_is = f"{most} tensors" if most == tensors else f"{most} weights"

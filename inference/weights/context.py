@@ -1,4 +1,4 @@
-"""How many tokens a model can see at once, how many it gets to see here, and what memory that takes."""
+"""Chooses the context: how many tokens a model was made for, and for how many the cache fits the memory."""
 
 import logging
 from bisect import bisect_right
@@ -16,15 +16,15 @@ from interface.errors import LoadError
 log = logging.getLogger("engine")
 
 DEFAULT_CONTEXT = 4096
-"""Of a model that does not say what it was trained at, or on a machine that does not say what memory is free."""
+"""The context if the configuration names none, or the most of it if the system does not say what memory is free."""
 LEAST_CONTEXT = 512
-"""Even where memory is short: less would be of no use."""
+"""The default is never less, even if memory is short."""
 MOST_CONTEXT = 2**20
-"""No model is served with more unless it is asked for: what is more is likely a mistake in its configuration."""
+"""The default is never more: a larger one is probably a mistake in the configuration."""
 CONTEXT_STEP = 256
 """What memory allows is rounded down to a multiple of this."""
 SHARE = 0.5
-"""Of the memory that the weights leave free, for the cache."""
+"""The part of the memory left free by the weights that the cache may take."""
 STRETCHED = ("linear", "dynamic", "yarn")
 """Rotary schemes that reach beyond the length that a model was trained at by their factor.
 
@@ -34,7 +34,7 @@ Llama 3's and longrope's models name their whole reach in max_position_embedding
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """What a layer's keys and values of one token take, and how far back it looks; None: to the text's beginning."""
+    """Bytes of a layer's keys and values for one token, and how far back the layer looks; None: to the beginning."""
 
     bytes_per_token: int
     window: int | None = None
@@ -42,7 +42,7 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class CacheBudget:
-    """What the keys and values of `slots` sequences may take."""
+    """The memory of the keys and values of `slots` sequences."""
 
     slots: int
     layers: Sequence[LayerCost]
@@ -53,14 +53,14 @@ class CacheBudget:
     def of(
         cls, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, weight_bytes: int
     ) -> "CacheBudget":
-        """The budget of a model whose weights, of so many bytes, have not been loaded yet."""
+        """The budget of a model whose weights, of `weight_bytes`, have not been loaded yet."""
         free = free_memory(device)
         if free is not None:
             free = int(SHARE * max(0, free - weight_bytes))
         return cls(slots, _layer_costs(config.get_text_config(), dtype.itemsize), free)
 
     def bytes_for(self, context: int) -> int:
-        """What the cache takes when every slot is full."""
+        """Bytes that the cache takes when every slot is full."""
         costs = (layer.bytes_per_token * column_count(context, layer.window) for layer in self.layers)
         return self.slots * sum(costs)
 
@@ -75,7 +75,7 @@ class CacheBudget:
 
 
 def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBudget | None = None) -> int:
-    """The context to serve: what was asked for, or else what the model was trained at, as far as the budget allows.
+    """Return the context to serve: the one asked for, or else the one of the training, as far as the budget allows.
 
     Raises:
         LoadError: the model does not reach that far.
@@ -93,7 +93,7 @@ def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBu
 
 
 def _announce(context: int, trained: int, budget: CacheBudget) -> None:
-    """Say what the cache is going to take, before it does."""
+    """Log how much memory the cache may take."""
     log.info(
         "Context of %d tokens: the cache takes up to %s, for %d streams",
         *(context, gibibytes(budget.bytes_for(context)), budget.slots),
@@ -120,7 +120,7 @@ def reach_of(text: PreTrainedConfig) -> int | None:
 
 
 def _layer_costs(text: PreTrainedConfig, number_size: int) -> list[LayerCost]:
-    """Each layer's, in numbers of so many bytes."""
+    """The cost of each layer, for numbers of `number_size` bytes."""
     count = _number(text, "num_hidden_layers")
     window = _number(text, "sliding_window") if getattr(text, "use_sliding_window", True) else 0
     kinds = getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * count
@@ -139,6 +139,6 @@ def _numbers_of(layer: PreTrainedConfig) -> int:
 
 
 def _number(text: PreTrainedConfig, name: str) -> int:
-    """One of the configuration's sizes; 0 if it says none, or one for each layer."""
+    """One of the configuration's sizes; 0 if it is missing, or a list with one for each layer."""
     value: Any = getattr(text, name, None)
     return value if isinstance(value, int) and value > 0 else 0

@@ -1,7 +1,7 @@
 """A checkpoint in a folder, as the hub has them: config.json, weights in safetensors, tokenizer.json.
 
-Whatever can be told from the files alone is checked before transformers sees them, so that the message says what is
-wrong with which file, and so that no absurd number in one becomes that much memory.
+Everything that can be checked in the files alone is checked before transformers reads them, so that an error names the
+file, and so that an absurd number does not make transformers allocate that much memory.
 """
 
 import zipfile
@@ -29,15 +29,15 @@ from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
-"""What a configuration may say about how it is computed; that is this server's own business."""
+"""Settings of a configuration that are ignored, as this server chooses how a model is computed."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""What a tokenizer is made of without any other package."""
+"""The files from which a tokenizer can be made without other packages."""
 
 
 class TextFiles:
-    """The small files of a checkpoint of transformers' kind, which may be of a model that only others can serve.
+    """The small files of a checkpoint in a folder. (Another server may have the weights.)
 
-    `name` is what the user called it.
+    `name` is the user's name for it.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -52,7 +52,7 @@ class TextFiles:
         return self._path / "config.json"
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        """What generation_config.json says, if there is one."""
+        """The content of generation_config.json, if there is one."""
         path = self._path / "generation_config.json"
         return path, read_json(path) if path.is_file() else {}
 
@@ -70,7 +70,7 @@ class TextFiles:
 
 
 class Folder(TextFiles):
-    """A whole checkpoint of transformers' kind, whose every file is checked."""
+    """A whole checkpoint in a folder, all of whose files are checked."""
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(path, name)
@@ -94,7 +94,7 @@ class Folder(TextFiles):
         return config
 
     def _instead(self) -> dict[str, Any]:
-        """What to say instead of tokens that are given as texts, or that padding is and the model does not have."""
+        """Replacements for settings that transformers would refuse: tokens given as texts, unknown padding tokens."""
         ends, padding = self.settings.get("eos_token_id"), self.settings.get("pad_token_id")
         vocabulary = self.settings.get("vocab_size")
         is_text = isinstance(ends, str) or (isinstance(ends, list) and any(isinstance(end, str) for end in ends))
@@ -153,7 +153,7 @@ class Folder(TextFiles):
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-        except Exception as error:  # there is no end of ways in which files can be broken
+        except Exception as error:  # broken files make transformers raise almost anything
             raise BadFile(self._path, f"its weights cannot be loaded: {reason(error)}") from error
         return Loaded(loaded[0], loaded[1])
 
@@ -161,7 +161,7 @@ class Folder(TextFiles):
         """The file that holds a weight, or the folder if none does under this name."""
         return self._tensors[weight].path if weight in self._tensors else self._path
 
-    # --- What the files alone tell ------------------------------------------------------------------------------------
+    # --- Checks of the files alone ------------------------------------------------------------------------------------
 
     def _refuse_unsupported(self) -> None:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -206,7 +206,7 @@ class Folder(TextFiles):
         return sorted({self._path / name for name in places.values()})
 
     def _headers(self) -> dict[str, TensorInfo]:
-        """The tensors of all files; none if they are not in safetensors, which has to be read to know."""
+        """The tensors of all files, from their headers; empty for pickled weights, which have none."""
         tensors: dict[str, TensorInfo] = {}
         for path in self._files:
             refuse_pointer(path)
@@ -255,7 +255,7 @@ class Folder(TextFiles):
 
 
 def _refuse_broken_pickle(path: Path) -> None:
-    """See that a file is one of torch.save: a ZIP archive, which is whole if its end is there, or an old pickle."""
+    """Check that a file is one of torch.save: a ZIP archive, complete if its end is there, or an old pickle."""
     with path.open("rb") as file:
         is_pickle = file.read(1) == b"\x80"
     if not is_pickle and not zipfile.is_zipfile(path):

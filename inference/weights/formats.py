@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
-    """A block holds this many inputs' weights in this many bytes; `number` is what GGML calls the format."""
+    """A format whose blocks have the weights of `inputs` inputs in `bytes` bytes; `number` is GGML's for it."""
 
     number: int
     inputs: int

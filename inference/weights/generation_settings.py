@@ -1,4 +1,4 @@
-"""What ends a text, and how a model's makers would have it sampled: from the settings that come with its weights."""
+"""Reads the settings for generation that come with a model: the tokens that end a text, and defaults for sampling."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from inference.weights.safetensors_header import BadFile
 from interface.requests import SamplingParams
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""What a generation config may say that a request may say too."""
+"""The settings of a generation config that are also parameters of a request."""
 
 NOT_APPLIED: Mapping[str, Any] = {
     "num_beams": 1,
@@ -29,11 +29,11 @@ NOT_APPLIED: Mapping[str, Any] = {
     ),
     **dict.fromkeys(("dola_layers", "watermarking_config", "top_h")),
 }
-"""What `generate` does as a generation config says and this server does not, with the value that changes nothing."""
+"""Settings of a generation config that this server does not support, each with the value that has no effect."""
 
 
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
-    """The settings of a generation config that would change what is said, and are not applied here."""
+    """Return the settings of a generation config that would have an effect, but are not supported."""
     said = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}
     return [name for name, value in said.items() if value != NOT_APPLIED[name]]
 
@@ -45,12 +45,11 @@ def find_eos_ids(
 ) -> frozenset[int]:
     """The tokens that end a text: all that the files and the tokenizer name.
 
-    The files disagree in many checkpoints (a base model's token here, a chat's there), and each of them is meant. What
-    they leave out is not taken from transformers' defaults, which are one model's own; `fallback` is used if none of
-    them names a token at all.
+    In many checkpoints the files name different tokens (a base model's in one, a chat model's in the other), and all of
+    them count. transformers' own defaults, which are one model's, do not; `fallback` is used if no file names a token.
 
     Args:
-        sources: files, and what each of them says.
+        sources: files, and the content of each.
 
     Raises:
         BadFile: a file names something that cannot be a token.
@@ -89,7 +88,7 @@ def _token_id(path: Path, token: str, tokenizer: PreTrainedTokenizerBase) -> int
 
 
 def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
-    """The sampling parameters that a generation config names, checked as a request's are.
+    """Return the sampling parameters of a generation config, checked as those of a request are.
 
     Raises:
         BadFile: one is out of range.

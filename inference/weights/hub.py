@@ -1,8 +1,8 @@
-"""Brings a checkpoint from the Hugging Face hub: `owner/name`, `owner/name@revision`, `owner/name/file.gguf`.
+"""Downloads a checkpoint from the Hugging Face hub: `owner/name`, `owner/name@revision`, `owner/name/file.gguf`.
 
-The files lie where all programs of Hugging Face keep them (`HF_HOME`); what is there is not downloaded again. Bars on
-the terminal show the progress. `HF_TOKEN` opens gated and private models, `HF_ENDPOINT` names another hub, and
-`HF_HUB_OFFLINE=1` keeps to what is on the disk, which is also tried where the hub cannot be reached.
+The files are kept where all programs of Hugging Face keep them (`HF_HOME`), and are not downloaded twice. Progress bars
+are shown in the terminal. `HF_TOKEN` gives access to gated and private models, `HF_ENDPOINT` names another hub. With
+`HF_HUB_OFFLINE=1`, and when the hub cannot be reached, only files on the disk are used.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ from interface.errors import LoadError
 log = logging.getLogger("engine")
 
 SETTINGS = (".json", ".jinja", ".txt", "tokenizer.model")
-"""How the names of the small files end that come with any weights."""
+"""The ends of the names of small files, which are downloaded with any weights."""
 
 WEIGHTS = (
     ("model.safetensors", "model-*-of-*.safetensors"),
     ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
 )
-"""The first of these that a repository has is what is taken; the same weights may be there in other files too."""
+"""Kinds of weight files. Only the first kind that a repository has is downloaded: others may hold the same weights."""
 
 
 def bring(name: str, weights: bool = True) -> Path:
-    """The folder or GGUF file on the disk that holds the hub's checkpoint of this name.
+    """Download a checkpoint, and return its folder or GGUF file on the disk.
 
     Args:
         weights: whether they are needed; without them, only the small files are downloaded.
@@ -71,7 +71,7 @@ def bring(name: str, weights: bool = True) -> Path:
 
 
 def _split(name: str, model: str) -> tuple[str, str | None]:
-    """The repository, and the file in it if the name goes on to one."""
+    """Split a name into a repository and, if the name continues, a file in it."""
     parts = model.split("/")
     repository, file = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
@@ -103,7 +103,7 @@ def _snapshot(repository: str, revision: str | None, file: str | None) -> Path:
 
 
 def _settings(repository: str, revision: str | None) -> Path:
-    """The small files alone, from the disk where the hub cannot be reached."""
+    """Download the small files alone; if the hub cannot be reached, use those on the disk."""
     return Path(
         snapshot_download(
             repository,
@@ -115,7 +115,7 @@ def _settings(repository: str, revision: str | None) -> Path:
 
 
 def _on_disk(repository: str, revision: str | None, file: str | None, why: str) -> Path:
-    """What an earlier download has left, if it was one of all the files that are needed."""
+    """Return the files of an earlier download, if it has all that are needed."""
     small = [f"*{ending}" for ending in SETTINGS]
     kinds = [all_parts(file)] if file else [*WEIGHTS, ("*.gguf",)]
     for weights in kinds:
@@ -139,7 +139,7 @@ def _on_disk(repository: str, revision: str | None, file: str | None, why: str) 
 
 
 def _wanted(repository: str, files: Sequence[str]) -> list[str]:
-    """Weights of one kind, safetensors if there are any, and the small files that come with them."""
+    """Return the files to download: the weights of one kind, and the small files."""
     top = [file for file in files if "/" not in file]
     settings = [file for file in top if file.endswith(SETTINGS)]
     for patterns in WEIGHTS:

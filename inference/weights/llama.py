@@ -1,8 +1,8 @@
-"""The weights of a Llama-type model, under the names of what they do: what both of our own decoders read.
+"""The weights of a Llama-type model in the form that our own decoders read.
 
 Llama, Mistral, Qwen2 and Qwen3 are one architecture with few variations: biases for queries, keys and values, norms
-for queries and keys. Their classes in transformers serve training, caches and masks of all kinds; a step needs none
-of that. What differs from the pattern is refused with a reason, and is served by the model's own code.
+for queries and keys. Their classes in transformers also support training, caches and masks of all kinds, which a step
+does not need. A model that differs in anything else is refused with a reason, and is served by its own code.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
 
 
 class NotLlama(Exception):
-    """The model is not of this type; the message says in what."""
+    """The model is not of this type; the message says how it differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What every layer needs to know."""
+    """The sizes that all layers have in common."""
 
     heads: int
     kv_heads: int
@@ -62,7 +62,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Llama:
-    """A model, taken apart."""
+    """The weights of a whole model."""
 
     sizes: Sizes
     dtype: torch.dtype  # to compute in
@@ -94,10 +94,10 @@ class Llama:
 
 
 def check(model: "PreTrainedModel", context: int) -> None:
-    """See that a model of so much context is of this type.
+    """Check that a model is of this type, for texts of up to `context` tokens.
 
     Raises:
-        NotLlama: it computes something that its weights alone do not tell.
+        NotLlama: the model computes something else.
     """
     kind, config = type(model).__name__, model.config
     if kind not in MODELS:
@@ -118,7 +118,7 @@ def check(model: "PreTrainedModel", context: int) -> None:
 
 
 def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
-    """The weights of a model that has passed `check`, and the angles of so many positions.
+    """Return the weights of a model that has passed `check`, and the angles of so many positions.
 
     The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
     """
@@ -153,7 +153,7 @@ def formats_of(kind: str) -> set[str]:
 
 
 def quantized(llama: Llama, kind: str) -> Llama:
-    """The model with every matrix that is multiplied in int8 or int4; the logits' is in int8 either way.
+    """Return the model with its matrices quantized to int8 or int4; that of the logits is int8 in both cases.
 
     `llama` is left without its layers, so that one layer at a time exists twice.
 

@@ -1,4 +1,4 @@
-"""Finds where a checkpoint is: a folder or a GGUF file on the disk, or a name on the hub, from which it is brought."""
+"""Finds a checkpoint: a folder or a GGUF file on the disk, or a name on the hub, from which it is downloaded."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from inference.weights.hub import bring
 from interface.errors import LoadError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""What transformers calls them, in the order in which it looks for them."""
+"""The names of weight files, in the order in which transformers looks for them."""
 
 
 def locate(name: str, weights: bool = True) -> Path:
@@ -38,6 +38,6 @@ def locate(name: str, weights: bool = True) -> Path:
 
 
 def _is_transformers_folder(path: Path, weights: bool) -> bool:
-    """Whether there is a checkpoint of transformers' kind in a folder, with its weights if those are needed."""
+    """Whether a folder is a checkpoint in transformers' format, with its weights if those are needed."""
     has_weights = any((path / name).is_file() for name in WEIGHTS)
     return (path / "config.json").is_file() and (has_weights or not weights)

@@ -40,13 +40,13 @@ def _half_of_the_machine() -> int | None:
 
 
 def _left_to_the_container() -> int | None:
-    """What the control groups that this process is in may still take: each limits those below it."""
+    """Bytes that this process' control groups may still take: each group limits those below it."""
     lefts = [left for folder in _control_groups() if (left := _left_in(folder)) is not None]
     return min(lefts, default=None)
 
 
 def _control_groups() -> Iterator[Path]:
-    """Their folders, of cgroup v1 and v2. What a container sees may begin anywhere between its own and the root."""
+    """The folders of the control groups, of cgroup v1 and v2. A container may see only a part of them."""
     try:
         lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
@@ -68,7 +68,7 @@ def _left_in(group: Path) -> int | None:
 
 
 def _of_files(group: Path) -> int:
-    """How much of what a group uses are pages of files, which it gives back when it needs memory."""
+    """Bytes of cached files in a group's usage, which the system takes back when memory is needed."""
     try:
         lines = (group / "memory.stat").read_text().splitlines()
     except OSError:

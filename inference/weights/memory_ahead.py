@@ -1,7 +1,8 @@
-"""Memory in pages as large as the system has, and some of it fetched before it is needed.
+"""Allocates memory in large pages, some of it before it is needed.
 
-The system gives memory when it is touched, which takes as long as half a second or a whole one for 600 MB in a virtual
-machine. While the libraries are imported, a processor has nothing else to do. Without torch, for that reason.
+The system provides memory when it is first touched, which takes half a second to a second for 600 MB in a virtual
+machine. So it is touched while the libraries are imported, when a processor is idle. For that reason nothing here
+imports torch.
 """
 
 import mmap
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 REGION = 64 * 2**20
 """Bytes that are asked for at once."""
 LEAST_URGENT = 19
-"""What `nice` calls a thread that runs when a processor has nothing else to do."""
+"""The nice value of a thread that runs only while a processor is idle."""
 
 
 def region(size: int) -> NDArray[np.uint8]:
-    """Zeroed memory, which the system gives as it is touched."""
+    """Return zeroed memory, which the system provides as it is touched."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):  # not Linux
         return np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
     # Private: memory that is shared, which is Python's default, has small pages whatever it asks for.
@@ -32,7 +33,7 @@ def region(size: int) -> NDArray[np.uint8]:
 
 
 class MemoryAhead:
-    """Regions that have been touched, on a thread of its own, and that nothing has taken yet."""
+    """Regions that a thread has touched in advance, and that have not been taken yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,17 +42,17 @@ class MemoryAhead:
 
     @property
     def bytes(self) -> int:
-        """What they take."""
+        """The size of the regions."""
         return len(self._regions) * REGION
 
     def fetch(self, size: int) -> None:
-        """Begin to fetch so many bytes."""
+        """Begin to touch `size` bytes."""
         with self._lock:
             self._wanted = -(-size // REGION)
         threading.Thread(target=self._run, name="memory", daemon=True).start()
 
     def take(self) -> NDArray[np.uint8]:
-        """A region: one that has been fetched, if there is any."""
+        """Return a region, if possible one that has been touched."""
         with self._lock:
             self._wanted -= 1
             if self._regions:
@@ -59,7 +60,7 @@ class MemoryAhead:
         return region(REGION)
 
     def give_back(self) -> None:
-        """Let the system have what nothing has taken, and fetch no more."""
+        """Free the regions that were not taken, and touch no more."""
         with self._lock:
             self._wanted = 0
             self._regions.clear()

@@ -1,7 +1,7 @@
-"""Matrices in quantized blocks, as GGUF files have them: codes of a few bits, and a scale for each small group of them.
+"""Matrices in quantized blocks, as in GGUF files: codes of a few bits, and a scale for each small group of them.
 
-A matrix stays in its blocks until a decoder reads them. `dequantized` is for decoders that cannot, and for tests: its
-numbers are those of the package `gguf`, bit for bit. `quantize` makes such matrices from plain ones.
+`dequantized` returns plain numbers, for decoders that do not read blocks and for tests; they are those of the package
+`gguf`, bit for bit. `quantize` makes quantized matrices from plain ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from inference.weights.formats import FORMATS
 GROUP = 32
 """Inputs that share a scale in the formats that `quantize` makes."""
 ROWS_AT_ONCE = 512
-"""So many are quantized together: it takes several times their memory."""
+"""Rows that are quantized at a time, as that takes several times their memory."""
 LARGEST_SCALE = 65504.0
 """Scales are float16."""
 
@@ -67,12 +67,12 @@ Matrix = Tensor | QuantizedMatrix
 
 
 def as_tensor(matrix: Matrix, dtype: torch.dtype) -> Tensor:
-    """A matrix in plain numbers, whatever it was."""
+    """Return a matrix in plain numbers."""
     return (matrix.dequantized() if isinstance(matrix, QuantizedMatrix) else matrix).to(dtype)
 
 
 def quantize(weight: Tensor, kind: str) -> QuantizedMatrix:
-    """A weight [outputs, inputs] in groups of 32 inputs, so that an outlier coarsens its own group alone.
+    """Quantize a weight [outputs, inputs] in groups of 32 inputs, so that an outlier coarsens only its own group.
 
     int8 is Q8_0: codes from -127 to 127 times a scale. int4 is Q4_1: codes from 0 to 15 times a scale, plus a minimum.
 

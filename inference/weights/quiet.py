@@ -1,4 +1,4 @@
-"""Keeps transformers from writing reports and progress bars of its own while it loads; what matters is raised."""
+"""Keeps transformers from printing reports and progress bars while it loads; errors are raised."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Reads what a safetensors file says about its tensors, and whether the file is whole, without reading the tensors."""
+"""Reads the header of a safetensors file, and checks that the file is complete, without reading the tensors."""
 
 import json
 import math
@@ -28,7 +28,7 @@ class BadFile(LoadError):
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a file says about one of its tensors."""
+    """A tensor's type and shape, from the header."""
 
     path: Path
     dtype: str
@@ -40,7 +40,7 @@ class TensorInfo:
 
 
 def refuse_pointer(path: Path) -> None:
-    """See that a file is the file itself, not what Git keeps of it in a clone without Git LFS.
+    """Check that a file is not a pointer of Git LFS, as a clone without Git LFS has it.
 
     Raises:
         BadFile: it is a pointer.
@@ -51,10 +51,10 @@ def refuse_pointer(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        BadFile: it holds something else, or nothing.
+        BadFile: the file is not JSON, or not an object.
     """
     refuse_pointer(path)
     text = path.read_bytes()
@@ -111,7 +111,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
-    """What the header says about a tensor, and where its bytes end."""
+    """Read a tensor's entry in the header, and where its bytes end."""
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
             sizes = [size for size in shape if type(size) is int and size >= 0]

@@ -1,7 +1,7 @@
 """Loads the text side of a model alone: its tokenizer and its settings, but no weights.
 
-For engines that are elsewhere, which may serve models that ours cannot: what is asked of the files is only what the
-text side needs to know.
+For engines elsewhere, which may serve models that ours does not support: only what the text side needs is read and
+checked.
 """
 
 from config import Config

@@ -1,7 +1,7 @@
-"""What a checkpoint may lack or have too much of, and what makes its weights unusable.
+"""Checks that a checkpoint has exactly the weights of its model, and that all of them are finite.
 
-transformers makes up at random what a checkpoint lacks, and drops what a model has no place for; either way the answers
-are fluent garbage. So both are refused, but for the leftovers in the table here, each of which has a reason.
+transformers fills missing weights with random numbers, and drops those that a model has no place for; in both cases the
+answers are fluent garbage. So both are refused, except for the leftovers in the table here, each of which has a reason.
 """
 
 import re
@@ -28,10 +28,10 @@ LEFTOVERS = (
         "what a model sees and hears with; only texts are served",
     ),
 )
-"""Tensors that a model may have left over: a pattern of their names, and why nothing is lost without them."""
+"""Tensors that a model may have left over: a pattern of their names, and the reason why they are not needed."""
 SCALES = re.compile(r"(scale|scales|scale_inv|qzeros|qweight|g_idx|absmax|SCB|zero_point|quant_map|quant_state\S*)$")
 PIECE = 2**24
-"""Elements that are looked at together in the search for NaN: few enough to stay in memory that is reused."""
+"""Elements that are checked for NaN at a time: few enough for the memory to be reused."""
 LONGEST_REASON = 600
 OF_PYTHON = (AttributeError, LookupError, ArithmeticError, AssertionError, NameError, NotImplementedError)
 IN_PYTHONS_WORDS = (
@@ -56,10 +56,7 @@ class Loaded:
 
 
 def reason(error: BaseException) -> str:
-    """The whole of an exception's message in one line, without the names of Python's types.
-
-    What only says that Python code has met a value of another type is nothing for users, and is not repeated.
-    """
+    """Return an exception's message in one line. Messages about Python types, which do not help users, are left out."""
     text = " ".join(str(error).split())
     if not text or isinstance(error, OF_PYTHON) or any(words in text for words in IN_PYTHONS_WORDS):
         return "a value in it has another type, or is another one, than transformers can use"
@@ -68,7 +65,7 @@ def reason(error: BaseException) -> str:
 
 
 def refuse_missing(name: str, loaded: Loaded, is_known: Callable[[str], bool]) -> None:
-    """See that the files and the model have the same weights.
+    """Check that the files and the model have the same weights.
 
     Raises:
         LoadError: a weight is missing, of another shape, or has no place in the model.
@@ -113,7 +110,7 @@ def is_layer_of_mtp(name: str, config: "PreTrainedConfig") -> bool:
 
 
 def refuse_nan(weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path]) -> None:
-    """See that every weight is a finite number; their pages are read here for the first time anyway.
+    """Check that every weight is a finite number.
 
     Raises:
         BadFile: one is NaN or infinite.
@@ -132,7 +129,7 @@ def _is_finite(weight: Tensor) -> bool:
 
 
 def refuse_larger(path: Path, elements: int, build: "Callable[[], PreTrainedModel]") -> None:
-    """See that a model is no larger than its files, before memory is taken for it.
+    """Check that a model is no larger than its files, before memory is allocated for it.
 
     Raises:
         BadFile: it is larger, or there is no such model.
