@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config import Config, ConfigError
 from inference.cache.kv_cache import KVCache
@@ -72,12 +72,22 @@ def described(checkpoint: Checkpoint) -> Iterator[Line]:
     yield "precision", f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     reach = None if isinstance(model, Llama) else reach_of(model.config.get_text_config())
     yield "context", f"{checkpoint.context} tokens" + (f"; the model reaches {reach}" if reach is not None else "")
-    ends = [f"{token_id} {tokenizer.convert_ids_to_tokens(token_id)!r}" for token_id in sorted(checkpoint.eos_ids)]
+    ends = [f"{token_id} {_token(tokenizer, token_id)!r}" for token_id in sorted(checkpoint.eos_ids)]
     yield "ends", ", ".join(ends) or "no EOS token: a text ends at max_tokens or a stop string"
     template = getattr(tokenizer, "chat_template", None)
-    yield "template", f"{len(template)} characters" if template else "none: the chat endpoints refuse"
+    yield "template", _described_template(template) if template else "none: the chat endpoints refuse"
     defaults = ", ".join(f"{name} {value:g}" for name, value in checkpoint.sampling_defaults.items())
     yield "sampling", f"where a request names none: {defaults}" if defaults else "the engine's own defaults"
+
+
+def _token(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str | None:
+    """A token's text; None for an id that the tokenizer does not have."""
+    return tokenizer.convert_ids_to_tokens([token_id])[0] if 0 <= token_id < len(tokenizer) else None
+
+
+def _described_template(template: str | dict[str, str]) -> str:
+    named = {"": template} if isinstance(template, str) else template
+    return ", ".join(f"{name} of {len(text)} characters".removeprefix(" of ") for name, text in named.items())
 
 
 def _described_model(model: PreTrainedModel) -> Iterator[Line]:

@@ -220,7 +220,8 @@ class GrammarCompiler:
 
             tokenizer: Any = self._tokenizer  # not every tokenizer is of the kind that the function says it takes
             try:
-                self._token_trie = from_tokenizer(tokenizer, self._vocabulary, self._eos_ids or None)
+                ends = [token_id for token_id in self._eos_ids if token_id < len(tokenizer)]
+                self._token_trie = from_tokenizer(tokenizer, self._vocabulary, ends or None)
             except Exception as error:  # a slow tokenizer, or one that llguidance cannot read
                 raise UnsupportedFeature(
                     f"Structured output needs a tokenizer of the tokenizers library, not the one of this model: {error}"

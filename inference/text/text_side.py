@@ -4,6 +4,7 @@ No tensors, and no idea of where the model is computed: our engine has it in thi
 Any thread may call any method.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +17,8 @@ from inference.text.token_bytes import TokenBytes
 from interface.engine import ModelInfo, Tokenized
 from interface.errors import PromptTooLong, RequestError
 from interface.requests import DEFAULT_MAX_TOKENS, EncodedRequest, GenerationRequest, Prompt, SamplingParams
+
+log = logging.getLogger("engine")
 
 Ends = Mapping[int, str | int | None]
 """The tokens that end a text, each with what is said to be the reason then."""
@@ -39,8 +42,8 @@ class TextSide:
         sampling_defaults: Mapping[str, float],
     ) -> None:
         self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer), dict(sampling_defaults))
-        self.prompts = PromptEncoder(tokenizer, context, vocabulary, eos_ids)
-        self._eos_ids = eos_ids
+        self._eos_ids = self._known(eos_ids)
+        self.prompts = PromptEncoder(tokenizer, context, vocabulary, self._eos_ids)
         self._token_bytes = TokenBytes(tokenizer)
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
@@ -66,7 +69,8 @@ class TextSide:
         eos: dict[int, str | int | None] = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
         stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
         # Special tokens have no text in the answer where a stop string could be found.
-        special = {token: token_id for token_id, token in self._token_bytes.special_tokens.items()}
+        names = self._token_bytes.special_tokens
+        special = {token: token_id for token_id, token in names.items() if token_id < self.info.vocabulary}
         return eos | stops | {special[stop]: stop for stop in params.stop or () if stop in special}
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
@@ -93,6 +97,17 @@ class TextSide:
         chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
         return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
 
+    def _known(self, eos_ids: Collection[int]) -> list[int]:
+        """Those of the tokens that the model can say; files of models with a smaller vocabulary name others too."""
+        known = [token_id for token_id in eos_ids if 0 <= token_id < self.info.vocabulary]
+        if others := sorted(set(eos_ids) - set(known)):
+            log.warning(
+                "EOS token %s is none of the model's, which are those below %d; no text ends with it",
+                ", ".join(map(str, others)),
+                self.info.vocabulary,
+            )
+        return known
+
     def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
         largest = max(token_ids, default=0)
         if largest >= self.info.vocabulary:
@@ -117,4 +132,6 @@ class TextSide:
 def _tokenizer_info(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | None]:
     names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
     info = {name: getattr(tokenizer, name, None) for name in names}
+    if isinstance(info["chat_template"], dict):  # several by their names: the one for conversations without tools
+        info["chat_template"] = info["chat_template"].get("default")
     return {"tokenizer_class": type(tokenizer).__name__, **info}

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedModel
 
-from config import BUNDLED_MODEL
+from config import BUNDLED_MODEL, Config
+from contract.tokens import TokenizerInfo
 from inference import check
+from inference.weights.text_side import load_text_side
 from study.architectures.checkpoints import small_model
 from tests.support.tiny_models import byte_tokenizer, random_model
 
@@ -120,3 +122,18 @@ def test_it_is_a_command() -> None:
     )
     assert (run.returncode, run.stderr) == (1, "")
     assert "refused: /no/such: expected a folder" in run.stdout
+
+
+def test_several_templates_and_an_end_that_no_model_has_are_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tokenizer = random_model("llama"), byte_tokenizer()
+    model.generation_config.eos_token_id = -1
+    tokenizer.chat_template = {"default": "usual", "tool_use": "for tools"}
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    status, said = checked(str(tmp_path), capsys)
+    assert (status, said["ends"]) == (0, "-1 None")
+    assert said["template"] == "default of 5 characters, tool_use of 9 characters"
+    text_side = load_text_side(Config(model=str(tmp_path)))
+    assert TokenizerInfo(**text_side.info.tokenizer).chat_template == "usual"

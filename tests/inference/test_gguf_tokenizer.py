@@ -21,8 +21,15 @@ PIECES = ["▁", "▁a", "▁▁", "a", "b", "▁ab", "ab", "<0x20>"]
 def source(folder: Path, tokens: list[str], types: dict[str, int] | None = None, **metadata: Any) -> GGUFSource:
     kinds = [(types or {}).get(token, 1) for token in tokens]
     entries = {"tokens": tokens, "token_type": kinds} | metadata
-    settings = {f"tokenizer.ggml.{key}": value for key, value in entries.items()}
+    settings = {_key(name): value for name, value in entries.items()}
     return GGUFSource(write_vocabulary(folder / "model.gguf", len(tokens), settings), "model.gguf")
+
+
+def _key(name: str) -> str:
+    """What an entry is called in a file."""
+    if name.startswith("chat_template"):
+        return f"tokenizer.{name.replace('__', '.')}"
+    return "general.name" if name == "general_name" else f"tokenizer.ggml.{name}"
 
 
 def byte_level(folder: Path, *merged: str, types: dict[str, int] | None = None, **metadata: Any) -> GGUFSource:
@@ -134,7 +141,41 @@ def test_a_text_of_sentencepiece_begins_as_it_is_where_the_file_says_so(tmp_path
     assert tokenizer.decode(tokenizer(" ab")["input_ids"], skip_special_tokens=True) == " ab"
 
 
-def test_what_ends_a_turn_ends_a_text_also_if_the_file_names_another_end(tmp_path: Path) -> None:
-    types = {"<|endoftext|>": CONTROL, "<|end|>": CONTROL, "<|user|>": CONTROL, "<|im_end|>": 1}
-    file = byte_level(tmp_path, types=types, eos_token_id=257)
-    assert set(file.settings["eos_token_id"]) == {257, 258}
+def test_what_ends_a_turn_or_a_text_does_also_if_the_file_names_another_end(tmp_path: Path) -> None:
+    types = {"<|endoftext|>": CONTROL, "<|end|>": CONTROL, "<|user|>": CONTROL, "<|im_end|>": 1, "</s>": USER_DEFINED}
+    file = byte_level(tmp_path, types=types | {"<eos>": CONTROL}, eos_token_id=257)
+    assert set(file.settings["eos_token_id"]) == {257, 258, 260, 262}
+
+
+def test_what_ends_a_turn_is_one_token_of_a_chat_whatever_type_the_file_gives_it(tmp_path: Path) -> None:
+    for types in ({"<|im_end|>": 1}, {"<|im_end|>": USER_DEFINED}):
+        tokenizer = made(byte_level(tmp_path, types=types))
+        assert tokens_of(tokenizer, "a<|im_end|>b") == ["a", "<|im_end|>", "b"]
+        assert tokenizer.decode(tokenizer("a<|im_end|>b")["input_ids"], skip_special_tokens=True) == "ab"
+
+
+def test_a_file_of_sentencepiece_that_names_no_special_tokens_has_those_of_llama(tmp_path: Path) -> None:
+    unsaid: dict[str, Any] = dict.fromkeys(["bos_token_id", "eos_token_id", "unknown_token_id"])
+    tokenizer = made(sentencepiece(tmp_path, **unsaid))
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == ("<s>", "</s>", "<unk>")
+    assert tokens_of(tokenizer, "ab", special=True) == ["<s>", "▁ab"]
+
+
+@pytest.mark.parametrize(("name", "swallows"), [("Phi-3 mini", True), ("another", False)])
+def test_white_space_after_a_control_token_belongs_to_it_in_phi_3(name: str, swallows: bool, tmp_path: Path) -> None:
+    types = {"<|user|>": CONTROL, "<|endoftext|>": CONTROL}
+    tokenizer = made(byte_level(tmp_path, types=types, general_name=name))
+    rest = ["a"] if swallows else ["Ċ", "a"]
+    assert tokens_of(tokenizer, "<|user|>\na<|endoftext|>\n") == ["<|user|>", *rest, "<|endoftext|>", "Ċ"]
+
+
+def test_the_template_for_tools_is_used_where_a_file_has_one(tmp_path: Path) -> None:
+    tools = "{{ tools[0].name }}"
+    tokenizer = made(byte_level(tmp_path, chat_template="plain", chat_template__tool_use=tools))
+    assert tokenizer.get_chat_template() == "plain"
+    assert tokenizer.get_chat_template(tools=[{}]) == tools
+
+
+def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"expected tokenizer.chat_template to be of type str, got int '3'"):
+        made(byte_level(tmp_path, chat_template=3))

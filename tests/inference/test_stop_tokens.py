@@ -1,5 +1,7 @@
 """What ends a text besides max_tokens: stop strings, stop tokens, special tokens; and what is said to be the reason."""
 
+import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -7,10 +9,11 @@ import pytest
 from inference.text.output_text import OutputText
 from interface.errors import RequestError
 from interface.events import Finished
-from interface.requests import SamplingParams
+from interface.requests import Grammar, SamplingParams, text_request
 from tests.support.tiny_models import (
     SPECIAL_TOKENS,
     Inbox,
+    byte_tokenizer,
     decode,
     reference,
     run_until_idle,
@@ -150,3 +153,31 @@ def test_a_token_id_that_the_model_does_not_know_is_refused_by_name(param: str, 
     with pytest.raises(RequestError, match="expected token ids below 320, got 320") as refusal:
         run(**settings)
     assert refusal.value.param == param
+
+
+@pytest.mark.parametrize("beyond", [-1, 320, 10**12])
+def test_an_end_that_the_model_does_not_have_changes_nothing(beyond: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "engine"):
+        token_ids, _, end = run((beyond,), min_tokens=LENGTH, logit_bias={319: 0.0})
+    assert (token_ids, end.finish_reason) == (EXPECTED, "length")
+    assert f"EOS token {beyond} is none of the model's" in caplog.text
+
+
+def test_an_end_that_the_tokenizer_does_not_have_is_no_obstacle_to_a_grammar() -> None:
+    engine, inbox = tiny_engine(tokenizer=byte_tokenizer(), eos_ids=(319,), max_streams=1), Inbox()
+    request = dataclasses.replace(
+        text_request(PROMPT, max_tokens=8, temperature=0), grammar=Grammar("regex", "[ab]{3}")
+    )
+    engine.submit(engine.encode([request]), inbox)
+    run_until_idle(engine)
+    assert re.fullmatch("[ab]{3}", inbox.text(request.sequence_id))
+
+
+def test_a_stop_string_that_is_a_token_the_model_does_not_have_ends_nothing() -> None:
+    tokenizer = syllable_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<extra {number}>" for number in range(200)]})
+    engine, inbox = tiny_engine(tokenizer=tokenizer, max_streams=1), Inbox()
+    beyond = next(token for token, token_id in tokenizer.get_added_vocab().items() if token_id > 320)
+    sequence_id = submit(engine, inbox, PROMPT, LENGTH, temperature=0, stop=beyond, min_tokens=LENGTH)
+    run_until_idle(engine)
+    assert inbox.token_ids(sequence_id) == EXPECTED

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.numbers import PLAIN
-from inference.weights.gguf.tokenizer import ends_of_turns, make_tokenizer
+from inference.weights.gguf.tokenizer import ends_by_name, make_tokenizer
 from inference.weights.gguf.weights import lazily, model_weights
 from inference.weights.weight_checks import Loaded, reason
 from interface.errors import LoadError
@@ -43,7 +43,7 @@ class GGUFSource:
     @property
     def settings(self) -> Mapping[str, Any]:
         named = [self.file.get(key, int) for key in ENDS if key in self.file.metadata]
-        return {"eos_token_id": [*named, *ends_of_turns(self.file)]}
+        return {"eos_token_id": [*named, *ends_by_name(self.file)]}
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
         said = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}

@@ -67,7 +67,7 @@ def _all(names: Iterable[str], split: Split) -> dict[str, Split]:
 
 
 SPLITS: dict[str, Split] = {
-    **_all(("jina-v5-nano", "dbrx", "smaug-bpe", "chatglm-bpe"), Split((_LLAMA3,))),
+    **_all(("dbrx", "smaug-bpe", "chatglm-bpe"), Split((_LLAMA3,))),
     **_all(
         ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"),
         Split((_QWEN2,)),
@@ -78,7 +78,7 @@ SPLITS: dict[str, Split] = {
     **_all(("a.x-4.0", "mellum"), GPT2),
     **_all(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), DIGITS),
     **_all(
-        ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+        ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
         Split((_LLAMA3,), takes_whole_words=True, begins_with_bos=True),
     ),
     "tekken": Split((_TEKKEN,), takes_whole_words=True, begins_with_bos=True),

@@ -35,16 +35,26 @@ DESCRIBED = {
 }
 """What a file says about a tokenizer, and what transformers' builders call it."""
 SETTINGS = {
-    "chat_template": "chat_template",
     "ggml.add_bos_token": "add_bos_token",
     "ggml.add_eos_token": "add_eos_token",
 }
 """The same of what a text begins and ends with."""
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+UNSAID = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
+"""Special tokens of a kind of vocabulary whose file does not name them, as llama.cpp has it."""
 CONTROL, USER_DEFINED = 3, 4
 """Types of tokens that are found in a text as they are written, before anything is cut or merged."""
 ENDS_OF_TURNS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>")
-"""Tokens that end an answer wherever they are: many files name the end of a text only, and chats have another."""
+ENDS_OF_TEXTS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<EOT>", "[EOT]")
+ENDS = frozenset((*ENDS_OF_TURNS, *ENDS_OF_TEXTS))
+"""Tokens that end an answer in every file, which often names one end of several: that of a chat, or that of a text.
+
+They are control tokens, whatever type the file gives them, as for llama.cpp.
+"""
+ENDS_OF_TYPE_CONTROL = ("</s>", "<eos>", "[EOS]")
+"""Ends too, but only where they are control tokens: in many vocabularies they may be part of a text."""
+KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")
+"""Of Phi-3's control tokens, those after which white space counts."""
 
 
 def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
@@ -55,12 +65,12 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     """
     tokens = _vocabulary(file)
     described = _renamed(file, DESCRIBED)
-    settings = _renamed(file, SETTINGS)
+    settings = _renamed(file, SETTINGS) | {"chat_template": _chat_template(file)}
     is_byte_level = described["tokenizer_type"] == "gpt2"
     split = _split(file) if is_byte_level else None
     try:
         backend = _sentencepiece(file.architecture, described) if split is None else _byte_level(described, split)
-        backend.add_special_tokens(_of_type(described, CONTROL))
+        backend.add_special_tokens(_of_type(described, CONTROL, takes_space=_is_phi3(file)))
         backend.add_tokens(_of_type(described, USER_DEFINED))
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -68,19 +78,22 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary: {reason(error)}") from error
     settings.setdefault("add_bos_token", split is None or split.begins_with_bos)  # as llama.cpp does
     for name, key in SPECIAL_TOKENS.items():
-        settings[name] = _special_token(file, tokens, f"tokenizer.ggml.{key}_token_id")
+        settings[name] = _special_token(file, tokens, key)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, clean_up_tokenization_spaces=False, **settings
     )
     return tokenizer
 
 
-def ends_of_turns(file: GGUFFile) -> list[int]:
+def ends_by_name(file: GGUFFile) -> list[int]:
     """The ids of tokens that end an answer by their texts, whatever else the file says."""
-    tokens, types = file.metadata.get("tokenizer.ggml.tokens"), file.metadata.get("tokenizer.ggml.token_type")
-    if not isinstance(tokens, list) or types is None or len(types) != len(tokens):
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    types = file.metadata.get("tokenizer.ggml.token_type", ())
+    if not isinstance(tokens, list):
         return []
-    return [token_id for token_id, token in enumerate(tokens) if token in ENDS_OF_TURNS and types[token_id] == CONTROL]
+    controls = {token for token, type in zip(tokens, types, strict=False) if type == CONTROL}
+    ends = ENDS | (controls & set(ENDS_OF_TYPE_CONTROL))
+    return [token_id for token_id, token in enumerate(tokens) if token in ends]
 
 
 # --- The two kinds of vocabulary --------------------------------------------------------------------------------------
@@ -157,13 +170,29 @@ def _in_bytes(token: str) -> str:
     return "".join(CHARACTER_OF_BYTE[byte] for byte in token.encode())
 
 
-def _of_type(described: dict[str, Any], wanted: int) -> list[AddedToken]:
-    types = zip(described["tokens"], _types(described), strict=True)
-    return [AddedToken(token, normalized=False, special=wanted == CONTROL) for token, type in types if type == wanted]
+def _of_type(described: dict[str, Any], wanted: int, takes_space: bool = False) -> list[AddedToken]:
+    """The tokens of a type. `takes_space`: those that swallow the white space after them do."""
+    tokens = [token for token, type in zip(described["tokens"], _types(described), strict=True) if type == wanted]
+    return [
+        AddedToken(token, normalized=False, special=wanted == CONTROL, rstrip=takes_space and token not in KEEP_SPACE)
+        for token in tokens
+    ]
 
 
 def _types(described: dict[str, Any]) -> Sequence[int]:
-    return described.get("token_type") or [1] * len(described["tokens"])
+    said = described.get("token_type") or [1] * len(described["tokens"])
+    return [CONTROL if token in ENDS else type for token, type in zip(described["tokens"], said, strict=True)]
+
+
+def _is_phi3(file: GGUFFile) -> bool:
+    """Whether white space after a control token belongs to it. No file says so; llama.cpp goes by the model's name."""
+    name = str(file.metadata.get("general.name", "")).lower()
+    return "phi-3" in name or "phi3" in name or _has_vocabulary_of_phi3(file)
+
+
+def _has_vocabulary_of_phi3(file: GGUFFile) -> bool:
+    """Whether it is Phi-3's (and 3.5's) own, also if a model that was made of it has another name."""
+    return file.architecture == "phi3" and file.metadata.get("tokenizer.ggml.model") == "llama"
 
 
 CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
@@ -199,9 +228,20 @@ def _renamed(file: GGUFFile, names: Mapping[str, str]) -> dict[str, Any]:
     return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in found.items()}
 
 
-def _special_token(file: GGUFFile, tokens: list[str], key: str) -> str | None:
+def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
+    """The template, or all of them by their names where there are others next to it, one for tools for example."""
+    key = "tokenizer.chat_template"
+    named = {name.removeprefix(f"{key}."): file.get(name, str) for name in file.metadata if name.startswith(f"{key}.")}
+    if key in file.metadata:
+        named["default"] = file.get(key, str)
+    return named if named.keys() - {"default"} else named.get("default")
+
+
+def _special_token(file: GGUFFile, tokens: list[str], name: str) -> str | None:
+    key = f"tokenizer.ggml.{name}_token_id"
     if key not in file.metadata:
-        return None
+        unsaid = UNSAID.get(file.get("tokenizer.ggml.model", str), {}).get(name)
+        return None if unsaid is None or unsaid >= len(tokens) else tokens[unsaid]
     token_id: int = file.get(key, int)
     if not 0 <= token_id < len(tokens):
         raise BadGGUF(file.path, f"{key} is {token_id}; expected less than {len(tokens)}")
