@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from inference.weights.config_numbers import check_numbers
+from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
 from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
 from inference.weights.weight_checks import Loaded, reason
@@ -52,9 +53,11 @@ class TextFiles:
         return self._path / "config.json"
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        """The content of generation_config.json, if there is one."""
+        """The content of generation_config.json; if there is none, what config.json says about generating."""
         path = self._path / "generation_config.json"
-        return path, read_json(path) if path.is_file() else {}
+        if not path.is_file():
+            return self.config_path, in_model_settings(self.settings)
+        return path, read_json(path)
 
     def config(self) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(

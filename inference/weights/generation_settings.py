@@ -32,6 +32,13 @@ NOT_APPLIED: Mapping[str, Any] = {
 """Settings of a generation config that this server does not support, each with the value that has no effect."""
 
 
+def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says about generating. transformers goes by that where there is no generation_config.json."""
+    text = settings.get("text_config")
+    said = {**settings, **text} if isinstance(text, dict) else settings
+    return {name: value for name, value in said.items() if name in (*SAMPLING, *NOT_APPLIED)}
+
+
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
     """Return the settings of a generation config that would have an effect, but are not supported."""
     said = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}

@@ -107,3 +107,17 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
     path.write_text(json.dumps({"num_beams": 4, "suppress_tokens": [3], "no_repeat_ngram_size": 0, "top_k": 5}))
     load(folder)
     assert f"{path}: not applied here: num_beams, suppress_tokens. A request may name what it wants." in caplog.text
+
+
+def test_without_a_generation_config_the_config_says_how_to_generate(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "generation_config.json").unlink()
+    edit_json(folder / "config.json", repetition_penalty=1.7, top_k=3, suppress_tokens=[3], eos_token_id=7)
+    checkpoint = load_checkpoint(Config(model=str(folder), device="cpu"))
+    assert checkpoint.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
+    assert checkpoint.eos_ids == {7}
+    assert f"{folder / 'config.json'}: not applied here: suppress_tokens. A request may" in caplog.text
+    theirs = transformers_model(checkpoint).generation_config
+    assert theirs is not None
+    assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])

@@ -36,11 +36,20 @@ def tried(
 
 
 def test_lengths_are_found_by_name_wherever_the_config_has_them() -> None:
-    assert named_lengths(small_model("gemma3").config)["sliding_window"] == WINDOW, "in the config of the text part"
-    assert named_lengths(small_model("phi3").config)["original_max_position_embeddings"] == CHUNK, "in a rotation"
-    assert named_lengths(small_model("llama4_text").config) == {"attention_chunk_size": CHUNK, "floor_scale": 8192}
-    assert named_lengths(small_model("minimax_m3_vl_text").config)["index_topk_blocks x index_block_size"] == KEPT
-    assert "max_window_layers" not in named_lengths(small_model("qwen2_moe").config), "that counts layers"
+    assert ("sliding_window", WINDOW) in named_lengths(small_model("gemma3").config), "in the config of the text part"
+    assert ("original_max_position_embeddings", CHUNK) in named_lengths(small_model("phi3").config), "in a rotation"
+    assert named_lengths(small_model("llama4_text").config) == {("attention_chunk_size", CHUNK), ("floor_scale", 8192)}
+    assert ("index_topk_blocks x index_block_size", KEPT) in named_lengths(small_model("minimax_m3_vl_text").config)
+    names = {name for name, _ in named_lengths(small_model("qwen2_moe").config)}
+    assert "max_window_layers" not in names, "that counts layers"
+
+
+def test_lengths_of_the_same_name_are_all_tried() -> None:
+    settings: dict[str, Any] = {"sliding_window": 24, "other_part": {"sliding_window": 7}, "window_sizes": [9, 5, -1]}
+    config = LlamaConfig(**settings)
+    assert {24, 7, 9, 5} <= {length for _, length in named_lengths(config)}
+    with pytest.raises(UnsupportedModel, match=r"beyond 64 tokens, the config's sliding_window\. Up to there"):
+        tried(small_model("moshi", sliding_window=64))
 
 
 def test_a_window_is_passed_by_the_prompt_and_by_the_decoded_tokens() -> None:

@@ -87,5 +87,6 @@ def unbounded_trials(model: "PreTrainedModel", context: int, texts: Texts) -> It
 
 def _lengths_within(model: "PreTrainedModel", context: int) -> list[tuple[str, int]]:
     """What the config calls the lengths below the context, and those lengths, the shortest first."""
-    lengths = named_lengths(model.config).items()
-    return sorted((item for item in lengths if item[1] < context), key=lambda item: item[1])
+    named = sorted(named_lengths(model.config), reverse=True)  # of two names of a length, the same one at every start
+    lengths = {length: name for name, length in named if length < context}
+    return [(lengths[length], length) for length in sorted(lengths)]

@@ -1,9 +1,10 @@
 """Finds the lengths that a config names, at which a model may begin to compute otherwise."""
 
+import math
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from transformers import PreTrainedConfig
 
 LENGTH_NAMES = re.compile(
@@ -14,21 +15,25 @@ PRODUCTS = (("index_topk_blocks", "index_block_size"),)
 """Lengths that are the product of two settings."""
 
 
-def named_lengths(config: PreTrainedConfig) -> dict[str, int]:
-    """The lengths that a config names, at which a model may begin to compute otherwise."""
-    lengths: dict[str, int] = {}
+def named_lengths(config: PreTrainedConfig) -> set[tuple[str, int]]:
+    """The lengths that a config names, at which a model may begin to compute otherwise, each with its name.
 
-    def collect(settings: dict[str, Any]) -> None:
-        for name, value in settings.items():
-            if isinstance(value, dict):
-                collect({str(inner): setting for inner, setting in value.items()})
-            elif type(value) is int and value > 1 and LENGTH_NAMES.search(name):
-                lengths[name] = value
-
+    Parts of a model may have lengths of the same name, and so may its layers, where a setting is a list.
+    """
     text_config = config.get_text_config()
-    collect(text_config.to_dict())
+    lengths = set(_lengths_in(text_config.to_dict()))
     for factors in PRODUCTS:
-        values = [getattr(text_config, name, None) for name in factors]
+        values: list[Any] = [getattr(text_config, name, None) for name in factors]
         if all(isinstance(value, int) for value in values):
-            lengths[" x ".join(factors)] = int(torch.tensor(values).prod())
+            lengths.add((" x ".join(factors), math.prod(values)))
     return lengths
+
+
+def _lengths_in(settings: Mapping[Any, Any]) -> Iterator[tuple[str, int]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _lengths_in(value)
+        elif LENGTH_NAMES.search(str(name)):
+            for length in value if isinstance(value, list) else [value]:
+                if type(length) is int and length > 1:
+                    yield str(name), length

@@ -74,7 +74,8 @@ class Texts:
         assert isinstance(weight, Tensor)
         chance = torch.Generator().manual_seed(tokens + 2**20 * number)
         # Ids from 1 on: 0 is padding in many a model, and some count positions without it.
-        token_ids = torch.randint(1, len(weight), (tokens,), generator=chance).tolist()
+        first = min(1, len(weight) - 1)
+        token_ids = torch.randint(first, len(weight), (tokens,), generator=chance).tolist()
         return Text(token_ids, own_logits(self._model, token_ids, min(compared, tokens)))
 
 
