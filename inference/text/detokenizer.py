@@ -8,12 +8,21 @@ this holds for valid UTF-8; what they decode invalid bytes to depends on the byt
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 Decode = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\ufffd"
 CONTEXT = 8
 """Tokens kept before the new ones, so that none is decoded alone."""
+
+
+def is_rewritten(decode: Decode, token_ids: Sequence[int]) -> bool:
+    """Whether what one of these tokens says becomes another text when the next one follows.
+
+    Then no stream can show it: a sign at a token's end may say that the word goes on, for example.
+    """
+    return any(not decode(pair).startswith(decode(pair[:1]).rstrip(REPLACEMENT)) for pair in pairwise(token_ids))
 
 
 class Detokenizer:

@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from inference.text.detokenizer import is_rewritten
+from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_numbers
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
@@ -33,6 +35,8 @@ NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
 """Settings of a configuration that are ignored, as this server chooses how a model is computed."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files from which a tokenizer can be made without other packages."""
+SAMPLED_TOKENS = 500
+"""The size of the sample of a vocabulary on which a tokenizer is tried, which takes some milliseconds."""
 
 
 class TextFiles:
@@ -125,7 +129,28 @@ class Folder(TextFiles):
             )
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
+        self._refuse_rewriting(tokenizer)
         return tokenizer
+
+    def _refuse_rewriting(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See that texts only grow, on a sample of the vocabulary; without bytes, of which any may end a character."""
+        sample = list(range(0, len(tokenizer), max(1, len(tokenizer) // SAMPLED_TOKENS)))
+        tokens = zip(sample, tokenizer.convert_ids_to_tokens(sample), strict=True)
+        texts = [token_id for token_id, token in tokens if token is not None and not BYTE.fullmatch(token)]
+        try:
+            is_unfit = is_rewritten(
+                lambda ids: str(tokenizer.decode(list(ids), True, clean_up_tokenization_spaces=False)), texts
+            )
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic in tokenizers is no Exception
+            raise BadFile(self._path, f"its tokenizer cannot make texts of tokens: {reason(error)}") from error
+        if is_unfit:
+            raise BadFile(
+                self._path,
+                f"its tokenizer, {type(tokenizer).__name__}, changes what a token says when another follows, so no "
+                f"answer could be shown as it is made; expected texts that only grow",
+            )
 
     def dtype(self) -> torch.dtype:
         """The precision that most of the weights are in."""

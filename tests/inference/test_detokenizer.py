@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from config import BUNDLED_MODEL
-from inference.text.detokenizer import CONTEXT, REPLACEMENT, Detokenizer
+from inference.text.detokenizer import CONTEXT, REPLACEMENT, Detokenizer, is_rewritten
 from inference.text.prompts import PromptEncoder
 from tests.support.tiny_models import (
     SPECIAL_TOKENS,
@@ -196,3 +196,11 @@ def test_a_tokenizer_with_a_way_of_its_own_to_decode_is_asked() -> None:
     tokenizer = Loud(tokenizer_object=byte_tokenizer().backend_tokenizer)  # type: ignore[no-untyped-call]
     encoder = PromptEncoder(tokenizer, 100, len(tokenizer), ())
     assert encoder.detokenize(encode(tokenizer, "the cat")) == "THE CAT"
+
+
+def test_a_text_that_a_later_token_changes_is_told_from_one_that_grows() -> None:
+    words = ["hel@@", "lo", "wor@@", "ld"]
+    assert is_rewritten(lambda ids: " ".join(words[number] for number in ids).replace("@@ ", ""), range(4))
+    assert not is_rewritten(lambda ids: "".join(words[number] for number in ids), range(4))
+    for tokenizer in (byte_tokenizer(), bpe_tokenizer()):
+        assert not is_rewritten(PromptEncoder(tokenizer, 100, len(tokenizer), [])._decode, range(len(tokenizer)))

@@ -13,6 +13,7 @@ from config import Config
 from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
 from interface.errors import LoadError
+from study.architectures.checkpoints import small_model
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.gguf_files import same_weights
 from tests.support.tiny_models import byte_tokenizer, random_model, reference_output, transformers_model
@@ -121,3 +122,15 @@ def test_without_a_generation_config_the_config_says_how_to_generate(
     theirs = transformers_model(checkpoint).generation_config
     assert theirs is not None
     assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])
+
+
+def test_a_tokenizer_that_changes_what_has_been_shown_is_refused(tmp_path: Path) -> None:
+    small_model("ctrl").save_pretrained(tmp_path)
+    words = ["<unk>", "hel@@", "lo", "wor@@", "ld"]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: token_id for token_id, word in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CTRLTokenizer"}))
+    with pytest.raises(
+        LoadError, match=r"its tokenizer, CTRLTokenizer, changes what a token says when another follows"
+    ):
+        load(tmp_path)
