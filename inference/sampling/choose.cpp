@@ -200,7 +200,7 @@ void find_notable(double mass, Scratch &scratch) {
     for (int64_t i = 0; i < scratch.all.count; ++i) {
         const __m512 weights = (__m512)load(scratch.weights + i * LANES);
         places[count] = i * LANES;
-        count += _mm512_cmp_ps_mask(weights, _mm512_set1_ps(NOTABLE), _CMP_GE_OQ) != 0;
+        count += _mm512_cmp_ps_mask(weights, (__m512)(Floats{} + NOTABLE), _CMP_GE_OQ) != 0;
     }
     scratch.notable = {scratch.weights, places, count};
 #endif
@@ -212,11 +212,11 @@ int64_t copy_between(const Vectors &vectors, float from, float to, float *into) 
     for (int64_t i = 0; i < vectors.count; ++i) {
         const float *numbers = vectors.numbers + vectors.places[i];
 #if defined(__AVX512F__)
-        const __m512 x = _mm512_loadu_ps(numbers);
-        const __mmask16 wanted = _mm512_cmp_ps_mask(x, _mm512_set1_ps(from), _CMP_GE_OQ) &
-                                 _mm512_cmp_ps_mask(x, _mm512_set1_ps(to), _CMP_LT_OQ);
+        const __m512 x = (__m512)load(numbers);
+        const __mmask16 wanted = _mm512_cmp_ps_mask(x, (__m512)(Floats{} + from), _CMP_GE_OQ) &
+                                 _mm512_cmp_ps_mask(x, (__m512)(Floats{} + to), _CMP_LT_OQ);
         if (!wanted) continue;
-        _mm512_storeu_ps(into + count, _mm512_maskz_compress_ps(wanted, x));
+        store(into + count, (Floats)_mm512_maskz_compress_ps(wanted, x));
         count += __builtin_popcount(wanted);
 #else
         for (int64_t j = 0; j < LANES; ++j) {

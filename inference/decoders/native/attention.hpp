@@ -11,8 +11,6 @@
 
 #pragma once
 
-#include <cmath>
-
 #include "numbers.hpp"
 #include "products.hpp"
 #include "structures.hpp"
@@ -92,7 +90,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
     const int64_t length = task.length();
     Floats answer[QUERIES][PARTS] = {};
     float largest[QUERIES], total[QUERIES] = {};
-    for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITY;
+    for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITE;
     for (int64_t start = 0; start < length; start += KEYS) {
         const int64_t columns = length - start < KEYS ? length - start : KEYS;
         float block[KEYS][HEAD_DIM];
@@ -113,7 +111,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
             if (visible > columns) visible = columns;
             float *score = scores[q], now = largest[q];
             for (int64_t column = 0; column < visible; ++column) now = score[column] > now ? score[column] : now;
-            const float rescale = std::exp(largest[q] - now);
+            const float rescale = __builtin_expf(largest[q] - now);
             largest[q] = now;
             for (int64_t column = visible; column < KEYS; ++column) score[column] = now;  // computed, but never used
             for (int64_t column = 0; column < KEYS; column += LANES)
@@ -153,12 +151,9 @@ void multiply_pairs(const Weight *a, int64_t a_row, const Weight *b, int64_t b_p
             __builtin_prefetch(from + SOON);
             __builtin_prefetch(from + later, 0, 2);  // into the second cache
             const __m512bh columns = load_pairs(from);
-            for (int row = 0; row < ROWS; ++row) {
-                int32_t both;
-                memcpy(&both, a + row * a_row + pair * PAIR, sizeof both);
-                sums[block][row] =
-                    (Floats)_mm512_dpbf16_ps((__m512)sums[block][row], columns, (__m512bh)_mm512_set1_epi32(both));
-            }
+            for (int row = 0; row < ROWS; ++row)
+                sums[block][row] = (Floats)_mm512_dpbf16_ps((__m512)sums[block][row], columns,
+                                                            same_pair(a + row * a_row + pair * PAIR));
         }
 }
 
@@ -208,7 +203,7 @@ template <int ROWS>
 void softmax(float *scores, int64_t blocks, const int32_t *positions, float *totals) {
     Floats largest[ROWS], sums[ROWS] = {};
     const auto is_visible = [&](int64_t key, int row) { return FIRST_COLUMNS + int32_t(key) <= positions[row]; };
-    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} - INFINITY;
+    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} - INFINITE;
     for (int64_t key = 0; key < blocks * KEYS; key += LANES)
         for (int row = 0; row < ROWS; ++row) {
             const Floats score = load(scores + key * ROWS + row * LANES);

@@ -5,8 +5,6 @@
 // which they are read. Compiled when the server starts (build.py), for the machine it runs on; decoder.py packs the
 // weights and calls `decoder_step`. What differs from processor to processor is in products.hpp and attention.hpp.
 
-#include <algorithm>
-#include <cmath>
 #include <omp.h>
 
 #include "attention.hpp"
@@ -25,7 +23,7 @@ void rms_norm(const float *x, const float *weights, int64_t size, double epsilon
     memcpy(last_weights, weights + whole, rest * sizeof(float));
     Floats squares = load(last) * load(last);
     for (int64_t i = 0; i < whole; i += LANES) squares = add_product(load(x + i), load(x + i), squares);
-    const float factor = 1 / std::sqrt(sum(squares) / size + epsilon);
+    const float factor = 1 / __builtin_sqrt(sum(squares) / size + epsilon);
     for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(x + i) * factor * load(weights + i));
     To normed[LANES];
     store(normed, load(last) * factor * load(last_weights));
@@ -105,7 +103,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
     const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.hidden + token * hidden + panel * PANEL;
-        const int64_t count = std::min(PANEL, hidden - panel * PANEL), whole = count / LANES * LANES;
+        const int64_t count = min(PANEL, hidden - panel * PANEL), whole = count / LANES * LANES;
         for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(to + i) + load(sums + i));
         for (int64_t i = whole; i < count; ++i) to[i] += sums[i];
     };
@@ -160,7 +158,7 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
                      step->normed + row * model->head.inputs);
 
         const auto to_logits = [&](int64_t row, int64_t panel, const float *sums) {
-            const int64_t first = panel * PANEL, count = std::min(PANEL, model->vocabulary - first);
+            const int64_t first = panel * PANEL, count = min(PANEL, model->vocabulary - first);
             memcpy(step->logits + row * model->vocabulary + first, sums, count * sizeof(float));
         };
         product(model->head, step->normed, step->sampled_count, *step, to_logits);

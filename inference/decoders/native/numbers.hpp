@@ -7,9 +7,9 @@
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+
+#include "intrinsics.hpp"
+
 #if defined(__AVX512BF16__) && BF16
 #define PAIR_PRODUCTS 1  // an instruction that multiplies sixteen pairs of bfloat16 with sixteen others
 #else
@@ -52,27 +52,29 @@ inline Floats load(const uint16_t *from) {
     return (Floats)wide;
 }
 inline Floats load(const int8_t *from) {
+    const Bytes bytes = *reinterpret_cast<const Bytes *>(from);
 #if defined(__AVX512F__)  // gcc 12 would go number by number
-    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))));
+    return __builtin_convertvector((Ints)_mm512_cvtepi8_epi32((__m128i)bytes), Floats);
 #else
-    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints), Floats);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
 #endif
 }
 inline Floats load(const uint8_t *from) {
+    const UnsignedBytes bytes = *reinterpret_cast<const UnsignedBytes *>(from);
 #if defined(__AVX512F__)
-    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from))));
+    return __builtin_convertvector((Ints)_mm512_cvtepu8_epi32((__m128i)bytes), Floats);
 #else
-    return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const UnsignedBytes *>(from), Ints),
-                                   Floats);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
 #endif
 }
 // Sixteen numbers of float16. All but the exponent's offset is where float32 has it, once it is moved.
 inline Floats load_halves(const uint8_t *from) {
+    const Halves halves = *reinterpret_cast<const Halves *>(from);
 #if defined(__AVX512F__)
-    return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
+    return (Floats)_mm512_cvtph_ps((__m256i)halves);
 #else
-    const Bits halves = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits);
-    return (Floats)((halves & 0x7fff) << 13 | (halves & 0x8000) << 16) * 0x1p112f;
+    const Bits bits = __builtin_convertvector(halves, Bits);
+    return (Floats)((bits & 0x7fff) << 13 | (bits & 0x8000) << 16) * 0x1p112f;
 #endif
 }
 inline float half_to_float(uint16_t half) {
@@ -99,7 +101,12 @@ inline void store(uint16_t *to, Floats numbers) {
 
 // Sixteen pairs of numbers that lie side by side, as they are multiplied with a pair of inputs.
 #if PAIR_PRODUCTS
-inline __m512bh load_pairs(const uint16_t *from) { return (__m512bh)_mm512_loadu_si512(from); }
+inline __m512bh load_pairs(const uint16_t *from) { return (__m512bh)load(reinterpret_cast<const float *>(from)); }
+inline __m512bh same_pair(const uint16_t *from) {  // sixteen times
+    uint32_t both;
+    memcpy(&both, from, sizeof both);
+    return (__m512bh)(Bits{} + both);
+}
 #elif BF16
 struct Pairs {
     Floats first, second;
@@ -135,6 +142,17 @@ inline float most(Floats numbers) {
     for (int64_t lane = 1; lane < LANES; ++lane) largest = numbers[lane] > largest ? numbers[lane] : largest;
     return largest;
 }
+
+// What is needed of <algorithm> and <cmath>: gcc takes 0.1 s to read either.
+template <class T>
+constexpr T min(T a, T b) {
+    return b < a ? b : a;
+}
+template <class T>
+constexpr T max(T a, T b) {
+    return a < b ? b : a;
+}
+constexpr float INFINITE = __builtin_inff();
 
 // e^x to float32's last digit but one: 2^n by its bits, the rest by a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline Floats exponential(Floats x) {

@@ -29,9 +29,7 @@ void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (
 #if PAIR_PRODUCTS
         const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
-            int32_t both;
-            memcpy(&both, x + row * inputs + i, sizeof both);
-            const __m512bh pair = (__m512bh)_mm512_set1_epi32(both);
+            const __m512bh pair = same_pair(x + row * inputs + i);
             left[row] = (Floats)_mm512_dpbf16_ps((__m512)left[row], a, pair);
             right[row] = (Floats)_mm512_dpbf16_ps((__m512)right[row], b, pair);
         }

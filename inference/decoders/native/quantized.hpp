@@ -196,10 +196,10 @@ inline int32_t largest_magnitude(Floats left, Floats right) {
 // Sixteen inputs to the nearest integers, into `codes`; returns their sum.
 inline int32_t round_inputs(Floats inputs, float factor, int8_t *codes) {
 #if defined(__AVX512F__)
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)(inputs * factor)));
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(codes), bytes);
-    const __m128i halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)), _mm_setzero_si128());
-    return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2) - LANES * 128;
+    const UnsignedBytes bytes = (UnsignedBytes)_mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)(inputs * factor)));
+    put(reinterpret_cast<uint8_t *>(codes), bytes);
+    const __m128i halves = (__m128i)_mm_sad_epu8((__m128i)(bytes ^ 0x80), __m128i{});
+    return int32_t(halves[0] + halves[1]) - LANES * 128;
 #else
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
     const Ints rounded = __builtin_convertvector((inputs * factor + ROUNDER) - ROUNDER, Ints);
@@ -234,7 +234,7 @@ inline void quantize_group(const float *x, const Tile &tile, int64_t count, int6
 // To each lane's sum, four unsigned codes times four signed inputs, which are the same for all lanes.
 inline Ints add_products(Ints sums, Bits codes, int32_t inputs) {
 #if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, _mm512_set1_epi32(inputs));
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)(Ints{} + inputs));
 #else
     for (int i = 0; i < CODES; ++i)
         sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * int32_t(int8_t(uint32_t(inputs) >> 8 * i));
