@@ -3,9 +3,9 @@
 // A task is one key/value head and up to TOKENS neighbouring tokens of one slot: QUERIES queries over the same keys.
 // There are two ways, by the instructions at hand; `attend` chooses.
 //
-// The cache lies in chunks, each of CHUNK positions of a text in all layers, so that memory, which comes in large pages,
-// follows the tokens that are used: [chunk][layer][keys, values][kv_head][CHUNK positions][HEAD_DIM]. A table says which
-// chunks a slot's text lies in.
+// The cache lies in chunks, each of CHUNK positions of a text in all layers, so that memory, which comes in large
+// pages, follows the tokens that are used: [chunk][layer][keys, values][kv_head][CHUNK positions][HEAD_DIM]. A table
+// says which chunks a slot's text lies in.
 //
 // Defined by the compiler's command line: HEAD_DIM, CHUNK, and GROUP, the query heads that share one key/value head.
 
@@ -55,12 +55,13 @@ void ask_for(const Weight *from, int64_t numbers) {
 struct Task {
     const Step &step;
     int64_t first, tokens, queries, stride, query_heads;
-    Head keys, values;
+    Head keys, values, next;  // the last: the keys that this thread is likely to read after these values
 
-    Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head)
+    Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head,
+         const Head &next)
         : step(step), first(first), tokens(tokens), queries(tokens * GROUP), stride(layer.qkv.panel_count * PANEL),
           query_heads(kv_head * GROUP), keys(model, layer.keys, step.slots[first], kv_head),
-          values(model, layer.values, step.slots[first], kv_head) {}
+          values(model, layer.values, step.slots[first], kv_head), next(next) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
     int64_t length() const { return step.positions[first] + tokens; }
     const float *query(int64_t query) const {
@@ -223,9 +224,10 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
 }
 
 // `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value, from a number on: `outputs`
-// [ROWS][HEAD_DIM].
+// [ROWS][HEAD_DIM]. Memory is asked for the `next` keys, too.
 template <int ROWS, int PARTS>
-void weighted_values(const Weight *weights, const Head &values, int64_t first, int64_t blocks, float *outputs) {
+void weighted_values(const Weight *weights, const Head &values, const Head &next, int64_t first, int64_t blocks,
+                     float *outputs) {
 #if TILES
     if (has_tiles) {
         static_assert(PARTS == 2, "one tile for each");
@@ -233,7 +235,7 @@ void weighted_values(const Weight *weights, const Head &values, int64_t first, i
         _tile_zero(1);
         for (int64_t block = 0; block < blocks; ++block) {
             const Weight *from = values.at(block * KEYS) + first * PAIR;
-            if (first == 0) ask_for(from + values.later(block * KEYS, blocks * KEYS, nullptr), KEYS * HEAD_DIM);
+            if (first == 0) ask_for(from + values.later(block * KEYS, blocks * KEYS, &next), KEYS * HEAD_DIM);
             _tile_loadd(4, weights + block * ROWS * KEYS, KEYS * sizeof(Weight));
             _tile_loadd(6, from, HEAD_DIM * PAIR * sizeof(Weight));
             _tile_loadd(7, from + LANES * PAIR, HEAD_DIM * PAIR * sizeof(Weight));
@@ -249,7 +251,7 @@ void weighted_values(const Weight *weights, const Head &values, int64_t first, i
     for (int64_t block = 0; block < blocks; ++block)
         multiply_pairs<ROWS, PARTS>(weights + block * ROWS * KEYS, KEYS, values.at(block * KEYS) + first * PAIR,
                                     HEAD_DIM * PAIR, LANES * PAIR, KEYS / PAIR,
-                                    values.later(block * KEYS, blocks * KEYS, nullptr), sums);
+                                    values.later(block * KEYS, blocks * KEYS, &next), sums);
     for (int part = 0; part < PARTS; ++part)
         for (int row = 0; row < ROWS; ++row) store(outputs + row * HEAD_DIM + first + part * LANES, sums[part][row]);
 }
@@ -271,7 +273,8 @@ void attend_in_pairs(const Task &task, int64_t inputs, float *scratch) {
     query_key_products<ROWS>(queries[0], task.keys, task.values, 0, 2 * blocks, scratch);
     softmax<ROWS>(scratch, blocks, positions, totals);
     for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
-        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, i, blocks, outputs[0]);
+        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, task.next, i, blocks,
+                                     outputs[0]);
     for (int64_t q = 0; q < task.queries; ++q)
         for (int64_t i = 0; i < HEAD_DIM; i += LANES)
             store(task.answer(q, inputs) + i, load(outputs[q] + i) / totals[q]);

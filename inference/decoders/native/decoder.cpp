@@ -116,11 +116,16 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < tokens * all_heads; ++i) rope_and_store(model, layer, step, i / all_heads, i % all_heads);
 
+    const int64_t tasks = tokens * model.kv_heads;
+    const auto keys_of = [&](int64_t task) {
+        return Head(model, layer.keys, step.slots[task / model.kv_heads], task % model.kv_heads);
+    };
 #pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < tokens * model.kv_heads; ++i) {
+    for (int64_t i = 0; i < tasks; ++i) {
         const int64_t token = i / model.kv_heads;
         if (step.neighbours[token] == 0) continue;
-        const Task task(model, layer, step, token, step.neighbours[token], i % model.kv_heads);
+        const Head next = keys_of(min(i + step.threads, tasks - 1));  // if all threads are equally fast
+        const Task task(model, layer, step, token, step.neighbours[token], i % model.kv_heads, next);
         attend(task, layer.output.inputs, step.scores + omp_get_thread_num() * model.context * LANES);
     }
 
