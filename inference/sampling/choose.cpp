@@ -4,12 +4,6 @@
 // model. Rows share nothing, so a row's token is the same whatever the other rows ask for. choose.py compiles and calls
 // this; draw.py and adjustments.py say the same in torch, and the tests hold one against the other.
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
-#include <utility>
-#include <vector>
-
 #include "../decoders/native/numbers.hpp"
 
 namespace {
@@ -37,7 +31,7 @@ struct Row {                                    // mirrored by choose.py
     bool changes_logits() const { return seen_size || bias_size || banned_size || mask; }
 };
 
-constexpr float NEGATIVE_INFINITY = -std::numeric_limits<float>::infinity();
+constexpr float NEGATIVE_INFINITY = -INFINITE;
 
 // Vectors of numbers, in the order of their places.
 struct Vectors {
@@ -50,33 +44,47 @@ struct alignas(64) Line {  // a vector that does not lie across two lines of the
     float numbers[LANES];
 };
 
+// What is needed of std::vector: gcc takes 0.1 s to read it, as long as <algorithm>.
+template <class T>
+struct Array {
+    T *items = nullptr;
+    int64_t size = 0;
+    ~Array() { delete[] items; }
+    void resize(int64_t wanted) {
+        delete[] items;
+        items = new T[wanted];
+        size = wanted;
+    }
+    T &operator[](int64_t i) const { return items[i]; }
+    void fill(T value) {
+        for (int64_t i = 0; i < size; ++i) items[i] = value;
+    }
+};
+
 // A thread's scratch, kept from step to step.
 struct Scratch {
-    std::vector<Line> weight_lines, candidate_lines;
-    std::vector<int32_t> all_places, notable_places;
-    float *weights, *candidates;  // as long as the vocabulary, in whole blocks, and a vector more
-    Vectors all, notable;         // of the weights; those that are not among the latter have none of at least NOTABLE
-    std::vector<double> masses;   // of each block of weights
-    std::vector<int64_t> ties;    // how many weights of each block are kept though they equal the cut
+    Array<Line> weight_lines, candidate_lines, kept_lines;
+    Array<int32_t> all_places, notable_places;
+    float *weights, *candidates, *kept;  // as long as the vocabulary, in whole blocks, and a vector more
+    Vectors all, notable;  // of the weights; those that are not among the latter have none of at least NOTABLE
+    Array<double> masses;  // of each block of weights
+    Array<int64_t> ties;   // how many weights of each block are kept though they equal the cut
 
     void resize(int64_t blocks) {
-        if (int64_t(masses.size()) == blocks) return;
+        if (masses.size == blocks) return;
         const int64_t vectors = blocks * BLOCK / LANES;
-        for (auto *lines : {&weight_lines, &candidate_lines}) lines->resize(vectors + 1);
-        for (auto *places : {&all_places, &notable_places}) places->resize(vectors);
+        weight_lines.resize(vectors + 1), candidate_lines.resize(vectors + 1), kept_lines.resize(vectors + 1);
+        all_places.resize(vectors), notable_places.resize(vectors);
         for (int64_t i = 0; i < vectors; ++i) all_places[i] = i * LANES;
-        weights = weight_lines[0].numbers, candidates = candidate_lines[0].numbers;
+        weights = weight_lines[0].numbers, candidates = candidate_lines[0].numbers, kept = kept_lines[0].numbers;
         all = notable = first(weights, blocks * BLOCK);
         masses.resize(blocks);
         ties.resize(blocks);
     }
-    Vectors first(const float *numbers, int64_t size) const { return {numbers, all_places.data(), size / LANES}; }
+    Vectors first(const float *numbers, int64_t size) const { return {numbers, all_places.items, size / LANES}; }
     // All vectors with a weight of at least `least`.
     Vectors with(float least) const { return least < NOTABLE ? all : notable; }
 };
-
-// Not std::greater: its header takes a compiler as long as a quarter of this file.
-constexpr auto is_greater = [](float first, float second) { return first > second; };
 
 // Which weights are kept: all above `least`, and the first `ties` of those that equal it.
 struct Cut {
@@ -98,7 +106,7 @@ Peak find_peak(const float *logits, int64_t size) {
     int64_t block_of_largest = 0;
     Ints is_nan = {};
     for (int64_t begin = 0; begin < size; begin += BLOCK) {
-        const int64_t end = std::min(begin + BLOCK, size);
+        const int64_t end = min(begin + BLOCK, size);
         Floats most = Floats{} + NEGATIVE_INFINITY;
         int64_t i = begin;
         for (; i + LANES <= end; i += LANES) {
@@ -107,9 +115,9 @@ Peak find_peak(const float *logits, int64_t size) {
             is_nan |= x != x;
         }
         float here = most[0];
-        for (int64_t lane = 1; lane < LANES; ++lane) here = std::max(here, most[lane]);
+        for (int64_t lane = 1; lane < LANES; ++lane) here = max(here, most[lane]);
         for (; i < end; ++i) {
-            here = std::max(here, logits[i]);
+            here = max(here, logits[i]);
             is_nan[0] |= logits[i] != logits[i];
         }
         if (here > largest) {
@@ -118,7 +126,7 @@ Peak find_peak(const float *logits, int64_t size) {
         }
     }
     for (int64_t lane = 1; lane < LANES; ++lane) is_nan[0] |= is_nan[lane];
-    if (is_nan[0] || !std::isfinite(largest)) return {largest, BROKEN};
+    if (is_nan[0] || !__builtin_isfinite(largest)) return {largest, BROKEN};
     int64_t at = block_of_largest;
     while (logits[at] != largest) ++at;
     return {largest, at};
@@ -160,7 +168,7 @@ inline Floats exponential_of_negative(Floats x) {
 // e^((logit - largest) / temperature) for every token, so the largest weight is 1; 0 for those below min_p and for the
 // very least. Fills the last block up with zeros, and the masses of the blocks.
 void weigh(const float *logits, int64_t size, float largest, const Row &row, Scratch &scratch) {
-    const float factor = 1 / float(row.temperature), least = std::max(float(row.min_p), 2e-38f);
+    const float factor = 1 / float(row.temperature), least = max(float(row.min_p), 2e-38f);
     const auto weights_of = [=](Floats x) {
         const Floats scaled = (x - largest) * factor;
         const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : Floats{} + SMALLEST);
@@ -168,7 +176,7 @@ void weigh(const float *logits, int64_t size, float largest, const Row &row, Scr
     };
     float *weights = scratch.weights;
     for (int64_t begin = 0, block = 0; begin < size; begin += BLOCK, ++block) {
-        const int64_t end = std::min(begin + BLOCK, size);
+        const int64_t end = min(begin + BLOCK, size);
         Floats mass = {};
         int64_t i = begin;
         for (; i + LANES <= end; i += LANES) {
@@ -178,14 +186,14 @@ void weigh(const float *logits, int64_t size, float largest, const Row &row, Scr
         }
         if (i < end) {
             float rest[LANES];
-            std::fill(rest, rest + LANES, NEGATIVE_INFINITY);
-            std::copy(logits + i, logits + end, rest);
+            for (int64_t lane = 0; lane < LANES; ++lane)
+                rest[lane] = i + lane < end ? logits[i + lane] : NEGATIVE_INFINITY;
             const Floats numbers = weights_of(load(rest));
             store(weights + i, numbers);
             mass += numbers;
             i += LANES;
         }
-        std::fill(weights + i, weights + begin + BLOCK, 0.0f);
+        for (; i < begin + BLOCK; ++i) weights[i] = 0;
         scratch.masses[block] = sum(mass);
     }
 }
@@ -195,7 +203,7 @@ void find_notable(double mass, Scratch &scratch) {
     scratch.notable = scratch.all;
 #if defined(__AVX512F__)
     if (mass > FLAT) return;
-    int32_t *places = scratch.notable_places.data();
+    int32_t *places = scratch.notable_places.items;
     int64_t count = 0;
     for (int64_t i = 0; i < scratch.all.count; ++i) {
         const __m512 weights = (__m512)load(scratch.weights + i * LANES);
@@ -264,7 +272,7 @@ Reached reach(const Vectors &vectors, const float *thresholds, double amount, do
     };
     if (vectors.count > MANY) {
         measure<BY, STEPS, STRIDE>(vectors, thresholds, amounts);
-        const int64_t guess = std::clamp<int64_t>(first(STRIDE), 1, STEPS - 1);
+        const int64_t guess = min(max(first(STRIDE), int64_t(1)), STEPS - 1);
         measure<BY, 2>(vectors, thresholds + guess - 1, amounts);
         if (amount + amounts[0] < goal && amount + amounts[1] >= goal) return {guess, amount + amounts[0]};
     }
@@ -273,30 +281,43 @@ Reached reach(const Vectors &vectors, const float *thresholds, double amount, do
     return {step, step ? amount + amounts[step - 1] : amount};
 }
 
+// The largest comes first.
+void sort(float *numbers, int64_t size) {
+    for (int64_t i = 1; i < size; ++i) {
+        const float moved = numbers[i];
+        int64_t to = i;
+        for (; to > 0 && numbers[to - 1] < moved; --to) numbers[to] = numbers[to - 1];
+        numbers[to] = moved;
+    }
+}
+
 // The cut among a few positive numbers, if `amount` is kept already. Of them, one is kept at least.
 template <By BY>
 Cut cut_sorted(float *numbers, int64_t size, double amount, double goal) {
-    std::sort(numbers, numbers + size, is_greater);
-    int64_t kept = 0;
+    sort(numbers, size);
+    int64_t kept = 0, ties = 0;
     do amount += BY == By::MASS ? numbers[kept] : 1;
     while (++kept < size && amount < goal);
     const float least = numbers[kept - 1];
-    const float *equals = std::lower_bound(numbers, numbers + kept, least, is_greater);
-    return {least, numbers + kept - equals};
+    while (ties < kept && numbers[kept - 1 - ties] == least) ++ties;
+    return {least, ties};
 }
 
-// The smallest and the largest of at least LANES numbers.
-std::pair<float, float> range_of(const float *numbers, int64_t size) {
+struct Range {
+    float least, most;
+};
+
+// Of at least LANES numbers.
+Range range_of(const float *numbers, int64_t size) {
     Floats least = load(numbers), most = least;
     for (int64_t i = 0; i < size; i += LANES) {
-        const Floats x = load(numbers + std::min(i, size - LANES));  // the last ones overlap
+        const Floats x = load(numbers + min(i, size - LANES));  // the last ones overlap
         least = x < least ? x : least;
         most = x > most ? x : most;
     }
-    float lanes[2][LANES];
-    store(lanes[0], least);
-    store(lanes[1], most);
-    return {*std::min_element(lanes[0], lanes[0] + LANES), *std::max_element(lanes[1], lanes[1] + LANES)};
+    Range range = {least[0], most[0]};
+    for (int64_t lane = 1; lane < LANES; ++lane) range = {min(range.least, least[lane]), max(range.most, most[lane])};
+    return range;
 }
 
 // Thresholds from `most` down to `least`, less and less apart: evenly by their bits. The first is more than `least`.
@@ -317,31 +338,31 @@ template <By BY>
 Cut find_cut(Vectors all, Vectors notable, double goal, Scratch &scratch) {
     float *candidates = scratch.candidates;
     double amount = 0;  // of what is kept whatever the next pass says
-    float from = std::numeric_limits<float>::min(), to = ABOVE_ALL;
+    float from = __FLT_MIN__, to = ABOVE_ALL;
     float thresholds[STEPS] = {0x1p-1f, 0x1p-2f, 0x1p-3f, 0x1p-4f, 0x1p-6f, 0x1p-8f, 0x1p-11f, NOTABLE};
     while (true) {
         const auto [step, kept] = reach<BY>(notable, thresholds, amount, goal);
         const float lower = step < STEPS ? thresholds[step] : from, upper = step ? thresholds[step - 1] : to;
         const int64_t found = copy_between(step < STEPS ? notable : all, lower, upper, candidates);
         amount = kept;
-        if (found == 0) return {upper, std::numeric_limits<int64_t>::max()};  // short by rounding alone: keep all above
+        if (found == 0) return {upper, INT64_MAX};  // short by rounding alone: keep all above
         if (found <= FEW) return cut_sorted<BY>(candidates, found, amount, goal);
         const auto [least, most] = range_of(candidates, found);
         if (least == most) {  // equal weights: as many as are missing
             const double missing = (goal - amount) / (BY == By::MASS ? least : 1);
-            return {least, int64_t(std::clamp(std::ceil(missing), 1.0, double(found)))};
+            return {least, int64_t(min(max(__builtin_ceil(missing), 1.0), double(found)))};
         }
-        from = least, to = std::nextafter(most, ABOVE_ALL);
+        from = least, to = __builtin_nextafterf(most, ABOVE_ALL);
         spread(least, most, thresholds);
         const int64_t size = (found + LANES - 1) / LANES * LANES;
-        std::fill(candidates + found, candidates + size, 0.0f);
+        for (int64_t i = found; i < size; ++i) candidates[i] = 0;
         all = notable = scratch.first(candidates, size);
     }
 }
 
-double total(const std::vector<double> &masses) {
+double total(const Array<double> &masses) {
     double all = 0;
-    for (const double mass : masses) all += mass;
+    for (int64_t block = 0; block < masses.size; ++block) all += masses[block];
     return all;
 }
 
@@ -353,22 +374,21 @@ Cut truncate(const Row &row, int64_t size, Scratch &scratch) {
         return find_cut<By::MASS>(scratch.all, scratch.notable, row.top_p * mass, scratch);
     const Cut by_count = find_cut<By::COUNT>(scratch.all, scratch.notable, row.top_k, scratch);
     if (row.top_p >= 1) return by_count;
-    float *candidates = scratch.candidates;
-    const int64_t above =
-        copy_between(scratch.with(by_count.least), std::nextafter(by_count.least, ABOVE_ALL), ABOVE_ALL, candidates);
-    std::vector<float> kept(candidates, candidates + above);
-    kept.resize(above + std::min(by_count.ties, row.top_k - above), by_count.least);
+    float *kept = scratch.kept;
+    const float above = __builtin_nextafterf(by_count.least, ABOVE_ALL);
+    int64_t count = copy_between(scratch.with(by_count.least), above, ABOVE_ALL, kept);
+    for (int64_t ties = min(by_count.ties, row.top_k - count); ties > 0; --ties) kept[count++] = by_count.least;
     double mass_kept = 0;
-    for (const float weight : kept) mass_kept += weight;
-    kept.resize((kept.size() + LANES - 1) / LANES * LANES);  // with zeros
-    const Vectors of_kept = scratch.first(kept.data(), kept.size());
+    for (int64_t i = 0; i < count; ++i) mass_kept += kept[i];
+    for (; count % LANES; ++count) kept[count] = 0;
+    const Vectors of_kept = scratch.first(kept, count);
     return find_cut<By::MASS>(of_kept, of_kept, row.top_p * mass_kept, scratch);
 }
 
 // Take what is cut out of the blocks' masses.
 void apply(const Cut &cut, Scratch &scratch) {
-    std::fill(scratch.masses.begin(), scratch.masses.end(), 0.0);
-    std::fill(scratch.ties.begin(), scratch.ties.end(), 0);
+    scratch.masses.fill(0);
+    scratch.ties.fill(0);
     int64_t ties = cut.ties;
     const Vectors vectors = scratch.with(cut.least);
     for (int64_t i = 0; i < vectors.count;) {
@@ -381,7 +401,7 @@ void apply(const Cut &cut, Scratch &scratch) {
             equal -= x == cut.least;
         }
         const int64_t equals = sum(__builtin_convertvector(equal, Floats));
-        scratch.ties[block] = std::min(equals, ties);
+        scratch.ties[block] = min(equals, ties);
         ties -= scratch.ties[block];
         scratch.masses[block] = sum(above) + double(scratch.ties[block]) * cut.least;
     }
@@ -399,14 +419,14 @@ void for_kept(const float *weights, const Cut &cut, int64_t ties, Take take) {
 // The token in whose share of all the mass `uniform` falls; tokens follow one another by their ids.
 int64_t draw(double uniform, const Cut &cut, const Scratch &scratch) {
     double target = uniform * total(scratch.masses);
-    size_t block = 0, last = scratch.masses.size() - 1;
+    int64_t block = 0, last = scratch.masses.size - 1;
     while (scratch.masses[last] == 0) --last;
     while (block < last && target >= scratch.masses[block]) target -= scratch.masses[block++];
     const float *weights = scratch.weights + block * BLOCK;
     // Token by token, the block's mass is rounded otherwise: what lay within it must not lie behind it now.
     double whole = 0;
     for_kept(weights, cut, scratch.ties[block], [&](int64_t i) { return whole += weights[i], true; });
-    target = std::min(target * whole / scratch.masses[block], std::nextafter(whole, 0));
+    target = min(target * whole / scratch.masses[block], __builtin_nextafter(whole, 0));
     double mass = 0;
     int64_t token = 0;
     for_kept(weights, cut, scratch.ties[block], [&](int64_t i) { return mass += weights[token = i], mass <= target; });
@@ -422,7 +442,7 @@ int64_t choose_token(float *logits, int64_t size, const Row &row, Scratch &scrat
     if (peak.at == BROKEN || row.temperature == 0) return peak.at;
     weigh(logits, size, peak.value, row, scratch);
     if (!row.is_truncated()) {
-        std::fill(scratch.ties.begin(), scratch.ties.end(), 0);
+        scratch.ties.fill(0);
         return draw(row.uniform, {0, 0}, scratch);
     }
     const Cut cut = truncate(row, size, scratch);
@@ -436,7 +456,7 @@ int64_t choose_token(float *logits, int64_t size, const Row &row, Scratch &scrat
 // changed as the rows say.
 extern "C" void choose(float *logits, const Row *rows, int64_t row_count, int64_t vocabulary, int64_t threads,
                        int64_t *token_ids) {
-#pragma omp parallel num_threads(std::min(threads, row_count))
+#pragma omp parallel num_threads(min(threads, row_count))
     {
         static thread_local Scratch scratch;
         scratch.resize((vocabulary + BLOCK - 1) / BLOCK);
