@@ -31,9 +31,6 @@ from serving.transcript.wsgi import with_transcript
 
 Handler = Callable[[Driver, WSGIEnvironment, StartResponse], Iterable[bytes]]
 
-MOST_DIGITS = 18
-"""Digits of a Content-Length: Python refuses to convert some thousands of them."""
-
 
 class ClientDisconnect(Exception):
     """The client left before it had sent its whole request."""
@@ -86,21 +83,20 @@ ROUTES: dict[str, dict[str, Handler]] = {
 
 def read_body(environ: WSGIEnvironment) -> bytes:
     """Read the request's body, but not more of it than is allowed; this blocks until it has come."""
-    most = contract.MAX_BODY_BYTES + 1
-    announced = environ.get("CONTENT_LENGTH", "")
-    is_announced = announced.isdecimal()
-    if is_announced and (len(announced) > MOST_DIGITS or int(announced) > contract.MAX_BODY_BYTES):
-        raise contract.body_too_large()
-    # Without a length, only a server that marks the body's end in the stream can be read from: with any other, a read
-    # would wait for bytes that never come.
-    length = int(announced) if is_announced else most if environ.get("wsgi.input_terminated") else 0
+    announced = contract.announced_bytes(environ.get("CONTENT_LENGTH"))
+    if announced is None and not environ.get("wsgi.input_terminated"):
+        # Without a length, only a server that marks the body's end in the stream can be read from: with any other, a
+        # read would wait for bytes that never come.
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            raise contract.length_required()
+        announced = 0
     try:
-        body: bytes = environ["wsgi.input"].read(length)
+        body: bytes = environ["wsgi.input"].read(contract.MAX_BODY_BYTES + 1 if announced is None else announced)
     except OSError:
         raise ClientDisconnect from None
     if len(body) > contract.MAX_BODY_BYTES:
         raise contract.body_too_large()
-    if is_announced and len(body) < length:
+    if announced is not None and len(body) < announced:
         raise ClientDisconnect
     return body
 

@@ -16,10 +16,12 @@ from contract.parsing import parse
 from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
 from contract.requests import (
     MAX_BODY_BYTES,
+    announced_bytes,
     body_too_large,
     body_too_slow,
     check_head,
     check_media_type,
+    length_required,
     request_id,
     route_path,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "Question",
     "Refusal",
     "Writer",
+    "announced_bytes",
     "blocks",
     "body_too_large",
     "body_too_slow",
@@ -52,6 +55,7 @@ __all__ = [
     "id_headers",
     "internal_error",
     "json_answer",
+    "length_required",
     "no_such_method",
     "no_such_path",
     "openapi_document",

@@ -9,6 +9,8 @@ from contract.endpoints import Endpoint
 from contract.refusals import Refusal
 
 MAX_BODY_BYTES = 1024 * 1024
+MOST_DIGITS = 18
+"""Of a Content-Length. Python makes no number of some thousands."""
 MAX_ECHO = 200
 """Characters of a wrong input, or of the name of an unknown field, that a refusal repeats."""
 
@@ -52,6 +54,23 @@ def check_media_type(content_type: str | None) -> None:
         came = repr(content_type[:MAX_ECHO]) if content_type else "none"
         hint = "; curl needs -H 'content-type: application/json'" if media_type in FORMS else ""
         raise Refusal(415, f"Expected Content-Type application/json, got {came}{hint}")
+
+
+def announced_bytes(content_length: str | None) -> int | None:
+    """Return the length of a body according to Content-Length; None if that is missing or not a number.
+
+    Raises:
+        Refusal: 413, it is too large.
+    """
+    if content_length is None or not content_length.isdecimal():
+        return None
+    if len(content_length) > MOST_DIGITS or int(content_length) > MAX_BODY_BYTES:
+        raise body_too_large()
+    return int(content_length)
+
+
+def length_required() -> Refusal:
+    return Refusal(411, "Expected a body with Content-Length, got one in chunks, whose end this server does not tell")
 
 
 def body_too_large() -> Refusal:

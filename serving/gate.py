@@ -82,8 +82,8 @@ class Gate:
             if exchange.has_body:
                 message = await receive()
             else:
-                if exchange.body_bytes == 0 and declared_bytes(scope) > contract.MAX_BODY_BYTES:
-                    raise contract.body_too_large()  # before it is read
+                if exchange.body_bytes == 0:
+                    contract.announced_bytes(header(scope, b"content-length"))  # before it is read
                 message = await self._piece(exchange, receive)
             if message["type"] == "http.disconnect":
                 exchange.has_left = True
@@ -180,9 +180,3 @@ def resolve_absolute_target(scope: Scope) -> None:
     host = (b"host", found["host"].encode("latin-1", "replace"))
     scope["headers"] = [host, *(pair for pair in scope["headers"] if pair[0] != b"host")]
     scope["path"] = f"{root_path}/{found['path'] or ''}"
-
-
-def declared_bytes(scope: Scope) -> int:
-    """The body's length according to Content-Length; 0 if that is missing or not a number."""
-    length = header(scope, b"content-length") or ""
-    return int(length) if length.isdecimal() and len(length) < 20 else 0

@@ -36,6 +36,8 @@ def owns_the_process() -> bool:
 def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
     """Within this, Ctrl-C and SIGTERM set an event on the running loop, and then reach the server's own handler.
 
+    SIGHUP, which comes when a terminal is closed, counts as SIGTERM, unless `nohup` or the server has chosen otherwise.
+
     The second signal does not reach it: uvicorn, forced to end, would leave its tasks to the loop, which cancels them
     with a traceback for each. A third one is passed on again.
 
@@ -63,12 +65,17 @@ def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
+    def on_hangup(number: int, frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
     of_server: dict[int, Any] = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        of_server[signal.SIGHUP] = signal.signal(signal.SIGHUP, on_hangup)
     try:
         yield
     finally:
         for number, handler in of_server.items():
-            if signal.getsignal(number) is on_signal:
+            if signal.getsignal(number) in (on_signal, on_hangup):
                 signal.signal(number, handler)
 
 

@@ -216,10 +216,10 @@ def test_the_wsgi_engine_starts_with_the_first_request() -> None:
             assert loaded.wait(PATIENCE)
 
 
-def test_a_chunked_body_is_lost_on_a_wsgi_server_that_does_not_mark_its_end(held: ScriptedEngine) -> None:
+def test_a_chunked_body_is_refused_on_a_wsgi_server_that_does_not_mark_its_end(held: ScriptedEngine) -> None:
     with on_wsgiref(held) as port, Connection(port) as connection:
         send_chunked(connection, b'{"prompt": "hello"}')
-        assert connection.socket.recv(65536).startswith(b"HTTP/1.0 422 ")
+        assert connection.socket.recv(65536).startswith(b"HTTP/1.0 411 ")
         assert held.prompts == []
 
 

@@ -3,6 +3,7 @@
 These run in processes of their own. Where a test is about the end of a server, its engine is the scripted one.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,6 +164,18 @@ def test_ctrl_c_lets_a_short_stream_finish(name: str) -> None:
         assert len(tokens) == 99
         assert closing["finish_reason"] == "stop"
         expect_clean_end(process)
+
+
+def test_a_terminal_that_is_closed_lets_a_short_stream_finish() -> None:
+    with serving("app", ENGINE_DRAIN="15") as process, Connection(process.port) as connection:
+        wait_until(lambda: connection.request("GET", "/health").status == 200)
+        connection.send_generate("drip 100", max_tokens=100)
+        connection.read_head()
+        connection.read_event()
+        process.popen.send_signal(signal.SIGHUP)
+        *_, closing = events_of(b"".join(connection.chunks()))
+        assert closing["finish_reason"] == "stop"
+        process.wait()
 
 
 @both_doors
