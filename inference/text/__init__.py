@@ -1,5 +1,6 @@
-"""From a request to token ids, and from token ids to an answer. Nothing here knows the model's weights.
+"""From a request to token ids, and from token ids to an answer, without the model's weights.
 
-`text_side` is the way in: `prompts` renders (`templates`) and tokenizes, and `grammar` compiles. `answer` is the way
-out: `output_text` detokenizes and ends the text, and `response_parser` splits it into its parts.
+`text_side` is the interface of both. Of a request, `prompts` renders (`templates`) and tokenizes the prompt, and
+`grammar` compiles its grammar. Of an answer (`answer`), `output_text` detokenizes and ends the text, and
+`response_parser` splits it into its parts.
 """

@@ -1,6 +1,6 @@
-"""One sequence's answer: what its tokens say, and when they came. Makes the events of the sequence.
+"""Makes the events of one sequence from its token ids: the texts, the times, the log probabilities.
 
-The same for every engine that makes token ids, wherever it computes them.
+It is the same for all engines that return token ids.
 """
 
 import time
@@ -18,8 +18,8 @@ class Answer:
 
     Args:
         decode: makes text of token ids.
-        ends: the tokens that end the text, each with what `Finished.stop_reason` says then.
-        token_bytes: what each token is by itself.
+        ends: the tokens that end the text, each with its `Finished.stop_reason`.
+        token_bytes: the bytes of each token.
         hidden_tokens: the texts of the special tokens that `decode` leaves out.
     """
 
@@ -51,16 +51,16 @@ class Answer:
         return self._text.is_ended
 
     def admit(self) -> None:
-        """Note that the engine begins with the prompt now."""
+        """Note that the engine begins with the prefill now."""
         self._admitted_at = time.perf_counter()
 
     def push(self, token_id: int) -> None:
-        """Add the next token; `is_ended` says then whether the text goes on."""
+        """Add the next token; afterwards `is_ended` says whether it ends the text."""
         self.tokens += 1
         self._pushed = self._text.push(token_id)
 
     def take(self, token_id: int, is_last: bool, logprobs: Logprobs | None = None) -> Token:
-        """Return the event of the token that was pushed; with the last one comes all that was held back."""
+        """Return the event of the token that was pushed. The last one has all the text that was held back."""
         text = self._pushed + self._text.flush() if is_last else self._pushed
         ms, is_first = self._tick()
         parts = self._parts_of(text, is_last)
@@ -81,13 +81,13 @@ class Answer:
         return PromptEcho(text, tuple(tokens), self._request.index)
 
     def describe(self, token_id: int, logprob: float | None) -> TokenLogprob:
-        """Return a token as the log probabilities show it."""
+        """Return a token with its text, bytes and log probability."""
         return TokenLogprob(
             token_id, self._token_bytes.text_of(token_id), self._token_bytes.bytes_of(token_id), logprob
         )
 
     def finish(self, reason: FinishReason, cached_tokens: int = 0) -> Finished:
-        """Return the terminal event, as of now."""
+        """Return the terminal event of the sequence if it ends now."""
         now = time.perf_counter()
         admitted = now if self._admitted_at is None else self._admitted_at
         first = now if self._first_token_at is None else self._first_token_at
@@ -110,7 +110,7 @@ class Answer:
         return Failed(message, "engine_error", self._request.index)
 
     def _parts_of(self, text: str, is_last: bool) -> tuple[Part, ...] | None:
-        """What the answer's text adds to its content, reasoning and tool calls; None if the request wants none."""
+        """Return the parts that a text adds; None unless the request asked for its response to be parsed."""
         if self._parser is None:
             return None
         parts: tuple[Part, ...] = self._parser.feed(text)

@@ -1,6 +1,6 @@
-"""Reads tool calls whose form a grammar guarantees, so that they can be told while they are made.
+"""Reads tool calls whose form a grammar guarantees, so that they can be sent while they are generated.
 
-Any other call is told when it is whole: until then it may turn out to be none, and is text.
+Any other call can only be sent once it is complete: until then it may turn out to be text.
 """
 
 import re
@@ -21,14 +21,14 @@ class CallReader:
         self._next_begins = form.separator + form.before_name
         self._next_head = re.compile(re.escape(form.separator) + self._head.pattern)
         self.is_inside = False
-        """Whether calls have begun and are not over, so that text belongs to them, whatever it looks like."""
-        self._name: str | None = None  # of a call that has not been told yet
+        """Whether calls have begun and not ended, so that all text belongs to them."""
+        self._name: str | None = None  # of a call that has not been sent yet
         self._scanner = _ObjectScanner()
         self._left = ""  # what is still to come after the arguments
         self._held = ""  # what may be the head of the next call
 
     def begin(self, text: str) -> str | None:
-        """Begin if the head of a call is in the text; return what follows the head then."""
+        """Begin if the text has the head of a call, and return what follows the head; else return None."""
         head = self._head.search(text)
         return None if head is None else self._begin(head)
 
@@ -47,7 +47,7 @@ class CallReader:
         return parts, text
 
     def finish(self) -> str:
-        """Return what was held back, when no more text will come: nothing if it is the beginning of a call."""
+        """Return what was held back, once no more text will come; nothing if it is the beginning of a call."""
         held, self._held, self.is_inside = self._held, "", False
         return held if len(held) <= len(self._form.separator) else ""
 
@@ -88,7 +88,7 @@ class _ObjectScanner:
         self.is_over = False
 
     def split(self, text: str) -> tuple[str, str]:
-        """What of the text belongs to the object, and what follows it."""
+        """Split a text into the part that belongs to the object and the rest."""
         end = self._end_in(text)
         return text[:end], text[end:]
 

@@ -26,7 +26,7 @@ def is_rewritten(decode: Decode, token_ids: Sequence[int]) -> bool:
 
 
 class Detokenizer:
-    """One request's text, piece by piece."""
+    """Makes the text of one sequence, piece by piece."""
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
@@ -46,13 +46,13 @@ class Detokenizer:
         return text
 
     def flush(self) -> str:
-        """Return what is held back at the end of the text; half a character becomes U+FFFD."""
+        """Return what was held back, at the end of the text; half a character becomes U+FFFD."""
         text = self._decode(self._window)[self._returned :]
         self._returned += len(text)
         return text
 
     def _forget(self) -> None:
-        """Drop what is no longer needed as context; called where a character has just ended."""
+        """Drop tokens that are no longer needed as context. Call it when a character has just ended."""
         if self._boundary is None:
             self._boundary = len(self._window)
             return

@@ -1,8 +1,8 @@
 """Makes an answer match a grammar: a JSON schema, a regular expression, a list of choices or a Lark grammar.
 
-llguidance does the work: it knows at every step which tokens may come next. A grammar is compiled once, off the
-stepping thread, and kept for the requests that ask for it again; each sequence moves through a copy of its own.
-llguidance is imported, and learns the tokenizer's vocabulary, only when the first grammar is compiled.
+llguidance computes at every step which tokens may come next. A grammar is compiled once, off the stepping thread, and
+cached for later requests; each sequence has a copy of its state. llguidance is imported, and reads the tokenizer's
+vocabulary, only when the first grammar is compiled.
 
 Invariants:
     1. A row's mask allows at least one token while its grammar is unfinished, and no token that the grammar forbids.
@@ -35,20 +35,20 @@ MaskRow = NDArray[np.int32]
 """A bit for each token, the lowest bit first: [ceil(vocabulary / 32)]. A set bit allows its token."""
 
 SpecialTokens = Mapping[str, int]
-"""The ids of the tokens that are no text for a grammar, by their text."""
+"""The ids of special tokens by their text. A grammar must refer to them by id."""
 
 OTHERWISE = "otherwise"
-"""What a grammar of tools calls the grammar of an answer without calls."""
+"""The name, in a grammar of tools, of the grammar of an answer without calls."""
 WHITE_SPACE = r"\x20|\n(\x20\x20){0,7}"
-"""What may stand between two parts of JSON, at most once."""
+"""The white space that is allowed between two parts of JSON, once."""
 IN_GRAMMAR = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
-"""How llguidance's message about a place in a grammar begins."""
+"""The beginning of llguidance's messages, with a position in the grammar."""
 SHOWN_LINES = re.compile(r"(\n *\d+ \| .*)+", re.DOTALL)
-"""The lines of the grammar around that place, which follow the reason; the last one has the place in it."""
+"""The lines of the grammar around that position, at the end of the message."""
 TOOL = re.compile(r"^// (.+)$", re.MULTILINE)
 """The comment before a tool's rules in a grammar of tools: its name."""
 NOTHING_MATCHES = ("NoExtensionBias", "no text matches it")
-"""What llguidance says of a grammar that leads nowhere, and what it means."""
+"""llguidance's message about a grammar that matches nothing, and its meaning."""
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
 PROBED_TOKENS = 4
@@ -60,12 +60,12 @@ NAMES = {
     "lark": ("grammar", "structured_outputs"),
     "tools": ("grammar of the tools", "tools"),
 }
-"""What an error calls each kind, and the request's field that it names."""
+"""For each kind of grammar its name in an error, and the request's field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """Reasoning that may come before what a grammar demands. `is_open` says that the prompt has begun it."""
+    """Reasoning that may precede the text of a grammar. If `is_open`, the prompt has begun it."""
 
     opening: str
     closing: str
@@ -73,11 +73,11 @@ class Thought:
 
 
 class GrammarError(RuntimeError):
-    """A grammar could not be followed further; its sequence ends."""
+    """The grammar does not allow a token; the sequence ends."""
 
 
 class GrammarState:
-    """Where one sequence is in its grammar. `mask` is for one step, and then written over."""
+    """The state of one sequence in its grammar. The array that `mask` returns is overwritten at the next step."""
 
     def __init__(self, matcher: "LLMatcher", vocabulary: int) -> None:
         self._matcher = matcher
@@ -90,13 +90,13 @@ class GrammarState:
 
     @property
     def error(self) -> str | None:
-        """Why the grammar cannot be followed further, if it cannot."""
+        """The reason why the grammar allows no token, if it allows none."""
         if not self._matcher.is_error():
             return None
         return f"The grammar cannot be followed further: {_shortened(self._matcher.get_error())}"
 
     def mask(self) -> MaskRow:
-        """Return the tokens that may come next: none, if the step needs more than the limits allow."""
+        """Return the tokens that may come next: none, if computing them exceeds the limits."""
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         if self._matcher.is_error():
             self._mask.fill(0)
@@ -114,7 +114,7 @@ class GrammarState:
 
 
 class CompiledGrammar:
-    """A grammar in the vocabulary of one tokenizer. Any thread may start a state."""
+    """A grammar compiled for one tokenizer. Any thread may start a state."""
 
     def __init__(self, matcher: "LLMatcher", vocabulary: int, source: str) -> None:
         self._matcher = matcher  # stays at the beginning
@@ -131,7 +131,7 @@ class CompiledGrammar:
         return text
 
     def start(self) -> GrammarState:
-        """A state at the beginning of the grammar, independent of all others."""
+        """Return a state at the beginning of the grammar, independent of all others."""
         return GrammarState(self._matcher.deep_copy(), self._vocabulary)
 
 
@@ -161,8 +161,8 @@ class GrammarCompiler:
 
         Args:
             grammar: what the answer must match.
-            thought: the reasoning that may come before.
-            otherwise: what a grammar of tools calls by that name.
+            thought: the reasoning that may precede it.
+            otherwise: for a grammar of tools, the grammar of an answer without calls.
 
         Raises:
             UnsupportedFeature: the model's tokenizer cannot be used with grammars.
@@ -214,7 +214,7 @@ class GrammarCompiler:
         return compiled
 
     def _trie(self) -> "LLTokenizer":
-        """The vocabulary as llguidance wants it; takes a tenth of a second or so, once."""
+        """The vocabulary in llguidance's form, which takes about a tenth of a second to make."""
         if self._token_trie is None:
             from llguidance.hf import from_tokenizer
 
@@ -238,7 +238,7 @@ class GrammarCompiler:
         return self._special_tokens
 
     def _probe(self, grammar: Grammar, compiled: CompiledGrammar) -> None:
-        """Take a few steps, so that a grammar which is too much for one is refused rather than broken off."""
+        """Take a few steps, so that a grammar that exceeds a step's limits is refused, and not broken off later."""
         state = compiled.start()
         for _ in range(PROBED_TOKENS):
             if state.is_finished:
@@ -299,13 +299,13 @@ def _source(grammar: Grammar) -> str:
 
 
 def _with_otherwise(source: str, otherwise: str) -> str:
-    """A grammar in llguidance's form, with another that it refers to."""
+    """Add the grammar of an answer without calls to one that refers to it, both in llguidance's form."""
     body, *others = json.loads(otherwise)["grammars"]
     return json.dumps({"grammars": [*json.loads(source)["grammars"], {**body, "name": OTHERWISE}, *others]})
 
 
 def _after_thought(source: str, thought: Thought, special: SpecialTokens) -> str:
-    """A grammar in llguidance's form, with reasoning before it."""
+    """Put reasoning before a grammar in llguidance's form."""
     closing = literal(thought.closing, special)
     is_token = thought.closing in special
     lark = [
@@ -321,10 +321,10 @@ def _after_thought(source: str, thought: Thought, special: SpecialTokens) -> str
 
 
 def _unforced(source: str) -> str:
-    """A grammar in llguidance's form, for which it does not look ahead.
+    """Turn off llguidance's forced tokens in a grammar in its form.
 
-    Where only one text can follow, llguidance lets the tokenizer say its tokens. It must not where that text looks
-    like a special token: the tokenizer would make it that token, which the grammar does not allow.
+    Where only one text can follow, llguidance lets the tokenizer choose the tokens. If that text looks like a special
+    token, the tokenizer would choose that token, which the grammar does not allow.
     """
     grammars = json.loads(source)["grammars"]
     for grammar in grammars:
@@ -336,7 +336,7 @@ def _unforced(source: str) -> str:
 
 
 def _as_lark(grammar: Mapping[str, Any]) -> str:
-    """One of the grammars in llguidance's form as a Lark text."""
+    """Return one of the grammars in llguidance's form as Lark."""
     schema = grammar.get("json_schema")
     return grammar["lark_grammar"] if schema is None else f"start: %json {json.dumps(schema)}"
 
@@ -353,7 +353,7 @@ def literal(text: str, special: SpecialTokens) -> str:
 
 
 def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
-    """A request's schema with our options for llguidance in the place of its own.
+    """Return a request's schema with our options for llguidance.
 
     Args:
         schema: what came in the request.
@@ -382,7 +382,7 @@ def _choices(source: str) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """A text as a regular expression that matches nothing else."""
+    """Return a regular expression that matches only this text."""
     return re.sub(r"[^\w ]", lambda character: f"\\x{{{ord(character[0]):x}}}", text)
 
 
@@ -401,7 +401,7 @@ def _refusal(grammar: Grammar, reason: str) -> RequestError:
 
 
 def _without_grammar(source: str, reason: str) -> str:
-    """A reason without the grammar around a tool, which the client has not written, but with the tool's name."""
+    """Replace the lines of a tools grammar in a reason, which the client has not written, by the tool's name."""
     shown = SHOWN_LINES.search(reason)
     place = re.search(r"^at (\d+)\(", reason)
     rule = re.search(rf"^ *{place[1]} \| rest_(\d+):", shown[0], re.MULTILINE) if shown and place else None

@@ -1,9 +1,9 @@
 """Refuses grammars that llguidance would compile for too long, or recurse too deeply for.
 
-llguidance bounds most of its work by itself. Two things it does not: compiling a regular expression takes time that
-grows with the square of its length, or with the least common multiple of a schema's `multipleOf`; and rules that
-lead from one to the next, in thousands, overflow the stack and end the process. The limits here keep the first about
-half a second, and the second at half or less of the depth that a stack of 8 MiB holds.
+llguidance limits most of its work itself, with two exceptions. The time to compile a regular expression grows with the
+square of its length, or with the least common multiple of a schema's `multipleOf`; and thousands of rules that each
+refer to the next overflow the stack, which ends the process. The limits here keep the time at about half a second, and
+the depth at half or less of what a stack of 8 MiB holds.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Narrows a JSON schema to what a model should write: every answer is valid for the schema as it came, too.
+"""Narrows a JSON schema to what a model should write. Every answer is also valid for the original schema.
 
-What a schema leaves open, some models, small ones above all, fill for ever. So an object has the properties that are
-listed and no others, unless the schema says that it may; an integer has the bounds of RFC 8259, section 6: beyond
-them, not every reader of JSON finds the number that was written; and a second has at most nine digits after its point.
+Some models, above all small ones, never finish what a schema leaves open. So an object has only the properties that are
+listed, unless the schema allows others; an integer has the bounds of RFC 8259, section 6, beyond which not all readers
+of JSON get the same number; and a second has at most nine digits after its point.
 """
 
 import json
@@ -16,16 +16,16 @@ LENGTHS = {"date-time": len("2026-01-31T12:34:56.123456789+00:00"), "time": len(
 """The longest text of formats that have fractions of a second."""
 SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 DATA = frozenset({"enum", "const", "default", "examples", "required"})
-"""Keywords whose values are no schemas, whatever they look like."""
+"""Keywords whose values are data and not schemas."""
 CONDITIONS = frozenset({"allOf", "not", "if", "dependentSchemas"})
-"""Keywords of schemas that hold together, or of which one depends on the other."""
+"""Keywords that combine schemas, so that none of them may be narrowed alone."""
 ALTERNATIVES = frozenset({"$ref", "anyOf", "oneOf"})
-"""Keywords of schemas that hold together with what stands next to them."""
+"""Keywords whose schemas apply together with their siblings."""
 SAYS_WHAT_ELSE = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties"})
 
 
 def narrowed(schema: Mapping[str, Any]) -> Schema:
-    """A copy of a schema that allows nothing but what is to be expected."""
+    """Return a narrowed copy of a schema."""
     copy: Schema = json.loads(json.dumps(schema))
     schemas = list(_subschemas(copy))
     for one in schemas:

@@ -1,7 +1,7 @@
 """The text of one sequence's answer, token by token: detokenized, and ended by stop strings and stop tokens.
 
-A stop string may have the text of a special token in it, which has no text in the answer. Such a token leaves a mark in
-the text that is searched, and the mark is taken out of what is shown.
+A stop string may contain the text of a special token, which has no text in the answer. Such a token adds a mark to the
+text that is searched, and the mark is removed from the text that is shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 
 
 class OutputText:
-    """Says what each token adds to the text, and whether the text ends there.
+    """Finds out which text each token adds, and whether the text ends with it.
 
     Args:
         decode: makes text of token ids.
-        ends: the tokens that end the text, each with what `stop_reason` says then. Their own text is not shown.
-        params: the stop strings and what belongs to them.
+        ends: the tokens that end the text, each with its `stop_reason`. Their own text is not shown.
+        params: the sampling parameters, of which those about stop strings are used.
         hidden_tokens: the texts of the special tokens that `decode` leaves out.
     """
 
@@ -72,13 +72,13 @@ class OutputText:
         return self._shown(text.removesuffix(found)) + stop if text.endswith(found) else self._shown(text)
 
     def _marked(self, stop: str) -> str:
-        """A stop string with marks where special tokens are, the longest of which go first."""
+        """Replace special tokens in a stop string by their marks, the longest ones first."""
         for mark, text in sorted(self._texts.items(), key=lambda item: -len(item[1])):
             stop = stop.replace(text, mark)
         return stop
 
     def _shown(self, text: str) -> str:
-        """What is shown of a text that may have marks."""
+        """Remove the marks from a text."""
         return text.translate(dict.fromkeys(map(ord, self._texts))) if self._texts else text
 
 

@@ -1,16 +1,16 @@
-"""Tells a prompt that is far too long for the context from its beginning, without tokenizing all of it.
+"""Recognizes a prompt that is far too long for the context without tokenizing all of it.
 
-Tokenizing a megabyte takes a third of a second, and a few such prompts would hold up all the short ones. The length in
-bytes is no sharp bound: the longest token of many vocabularies is 128 spaces. So a growing beginning is tokenized; as
-soon as it has clearly more tokens than the context holds, the rest cannot make the prompt fit.
+Tokenizing a megabyte takes a third of a second, and a few such prompts would delay all the short ones. The length in
+bytes is no useful bound: the longest token of many vocabularies is 128 spaces. So ever longer beginnings are tokenized,
+until one of them has clearly more tokens than the context.
 """
 
 from collections.abc import Callable, Sequence
 
 CHARACTERS_PER_TOKEN = 8
-"""Of the first beginning that is looked at: twice what English texts have, so that it usually decides."""
+"""For the length of the first beginning: twice what English texts have, so that it usually decides."""
 MARGIN = 1.25
-"""Where a text is cut, its last word may become more tokens than it has in the whole text; not so many more, though."""
+"""The last word of a beginning may be cut, and then have more tokens than it has in the whole text."""
 FEW = 64
 
 

@@ -1,6 +1,6 @@
-"""What a request becomes before the engine sees it: token ids, a grammar for its answer, and a reader of its answer.
+"""Prepares a request for the engine: token ids, the grammar of its answer, and the reader of its answer.
 
-All of it happens on worker threads, before a request is submitted.
+All of this happens on worker threads, before a request is submitted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, Gr
 
 @dataclass(frozen=True, slots=True)
 class ResponseReader:
-    """How one answer is to be read. Each of the choices of a request starts a parser of its own."""
+    """How to parse a request's answer. Each of its choices starts a parser of its own."""
 
     format: ResponseFormat
     begun: str
@@ -167,7 +167,7 @@ class PromptEncoder:
         return token_ids
 
     def _format_for(self, prompt: ChatPrompt) -> ResponseFormat | None:
-        """The model's own format, unless a call is forced and a grammar cannot demand it in that."""
+        """The model's own format, or that of Hermes if a call is forced and there is no grammar for the model's."""
         if is_forced(prompt) and (self._format is None or self._format.form is None):
             return self._hermes
         return self._format
@@ -208,9 +208,9 @@ def _thought(reader: ResponseReader | None) -> Thought | None:
 
 
 def _is_plain(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether all that `decode` adds to that of the tokenizers library is a look at the ids' type.
+    """Whether the tokenizer's `decode` only checks the ids' type and calls the tokenizers library.
 
-    That look takes ten times as long as the decoding, once for each token.
+    That check takes ten times as long as the decoding, for each token.
     """
     kind = type(tokenizer)
     return (

@@ -5,10 +5,10 @@ family. Here its events become the parts of an answer.
 
 Invariants:
     1. However a text is cut into pieces, the joined parts are the same.
-    2. What is no tool call after all, because its JSON is broken or cut off, is content, letter for letter.
-    3. White space between the parts belongs to the template, not to them.
-    4. Where a grammar guarantees the form of calls, each is told as it is made, and stays a call if it is cut off; of
-       one that is cut off before its arguments, nothing is told.
+    2. A tool call whose JSON is broken or cut off becomes content, letter for letter.
+    3. White space between the parts belongs to the template, and is left out.
+    4. If a grammar guarantees the form of calls, each is sent while it is generated, and remains a call if it is cut
+       off; one that is cut off before its arguments is left out.
 """
 
 import dataclasses
@@ -33,20 +33,20 @@ Tools = Sequence[Mapping[str, Any]]
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
 CALLS_FIELD = "tool_calls"
 LONGEST_CALLS = 256 * 1024
-"""Characters of one region of calls; what is longer stays text, for parsing it would hold up the step."""
+"""Characters of one region of calls. A longer one stays text: parsing it would delay the step."""
 
 
 class ResponseFormat:
-    """How the answers of one model are written. Any thread may ask for a parser."""
+    """The format of one model's answers. Any thread may make a parser."""
 
     def __init__(self, spec: Spec, form: ToolForm | None = None, has_bare_calls: bool = False) -> None:
         self._template = load_response_template(spec)
         self._markers = json.dumps(spec, ensure_ascii=False).replace("\\", "")
         self.has_bare_calls = has_bare_calls
         self.form = form or next(filter(self._reads, FORMS), None)
-        """The form that a grammar makes calls take; None if the model's form is none of those known."""
+        """The form of calls that a grammar can enforce; None if the model's form is not one of those known."""
         self.reasoning = self._reasoning()
-        """What opens and closes reasoning, if the model's answers have it."""
+        """The texts that open and close reasoning, if the model's answers have any."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "ResponseFormat | None":
@@ -65,7 +65,7 @@ class ResponseFormat:
 
     @classmethod
     def hermes(cls) -> "ResponseFormat":
-        """The format that tool calls take for a model which knows none."""
+        """The format of forced tool calls, for a model that has none of its own."""
         return cls(response_template(HERMES_FAMILY, has_reasoning=False), HERMES)
 
     def keeps(self, token: str) -> bool:
@@ -73,13 +73,13 @@ class ResponseFormat:
         return token in self._markers
 
     def begun(self, prompt_text: str) -> str:
-        """The part of a prompt that belongs to the answer: what the chat template begins it with, mostly nothing."""
+        """Return the beginning of the answer that the chat template has put into the prompt: usually nothing."""
         if self._template.start_anchor_re.search(prompt_text) is None:
             return ""
         return self._template.truncate_past_last_anchor(prompt_text)
 
     def is_plain(self, has_tools: bool) -> bool:
-        """Whether there is nothing to find, so that an answer needs no parser."""
+        """Whether answers have only content, so that they need no parser."""
         return self.reasoning is None and not has_tools
 
     def parser(
@@ -158,7 +158,7 @@ class Parser:
         return self._field in REASONING_FIELDS
 
     def feed(self, text: str) -> tuple[Part, ...]:
-        """Take the next piece of the answer; return the parts that are certain now."""
+        """Add the next piece of the answer; return the parts that are certain now."""
         return self._told(self._fed(text))
 
     def finish(self) -> tuple[Part, ...]:
@@ -171,7 +171,7 @@ class Parser:
         return self._told(parts)
 
     def _told(self, parts: Iterable[Part]) -> tuple[Part, ...]:
-        """The parts as they go out. Where all is calls, what looks like content is the beginning of one."""
+        """Return the parts to send. If the answer has only calls, text that looks like content begins one of them."""
         told = parts if self._has_content else (part for part in parts if not _is_content(part))
         return tuple(_merged(told))
 
@@ -205,9 +205,9 @@ class Parser:
             self._begin_part()
 
     def _call_begun(self) -> str | None:
-        """Leave a region to the reader of calls if one has begun there; return what follows the call's head then.
+        """If a call has begun in this region, let the reader of calls read it, and return what follows the call's head.
 
-        What comes after the calls is read from its beginning: calls may hold what looks like the end of a region.
+        The text after the calls is parsed from the start: calls may contain what looks like the end of a region.
         """
         if self._reader is None or self._field != CALLS_FIELD:
             return None
@@ -272,7 +272,7 @@ class Parser:
         return [TextPart("content", text)] if text else []
 
     def _read(self, text: str) -> str:
-        """Take text that came back in an event from what was fed; return it without the prompt's share."""
+        """Remove an event's text from the text that was fed; return it without the part that is in the prompt."""
         place = self._unread.find(text)
         self._unread = self._unread[place + len(text) :]
         shown = text[max(0, self._skipped - place) :]
@@ -280,13 +280,13 @@ class Parser:
         return shown
 
     def _read_delimiter(self, pattern: Any) -> str:
-        """Take a delimiter, of which events say only that it was there, from what was fed."""
+        """Remove a delimiter, whose text events do not contain, from the text that was fed."""
         found = None if pattern is None else pattern.match(self._unread)
         return self._read(found[0]) if found else ""
 
 
 def _as_text(template: ResponseTemplate) -> ResponseTemplate:
-    """The template with all fields read as they are, so that what is in them cannot fail."""
+    """Return the template with all fields as plain text, so that their content cannot fail to parse."""
     fields = {
         name: dataclasses.replace(
             field,
@@ -303,7 +303,7 @@ def _as_text(template: ResponseTemplate) -> ResponseTemplate:
 
 
 def _tool_call(value: Any) -> ToolCallPart:
-    """A call in any of the usual shapes. Raises if it is none."""
+    """Read a call in any of the usual shapes. Raises if it is not one."""
     function = value.get("function", value)
     name = function["name"]
     arguments = function.get("arguments", function.get("parameters"))

@@ -12,7 +12,7 @@
 
 namespace {
 
-// A block, opened: one code in each byte. (Aligned, since gcc 12 takes for granted that it is.)
+// An unpacked block: one code in each byte. (Aligned, since gcc 12 assumes that it is.)
 struct alignas(64) Opened {
     uint8_t codes[256];
     uint16_t scale, minimum;                                 // float16; of the block
@@ -30,7 +30,7 @@ struct Format {
 
 inline uint16_t half_at(const uint8_t *from) { return uint16_t(from[0] | from[1] << 8); }
 
-// Sixteen bytes at once. Byte by byte, compilers would have to fear that codes and blocks are the same memory.
+// Load sixteen bytes at once. Byte by byte, the compiler would have to assume that codes and blocks alias.
 inline UnsignedBytes sixteen(const uint8_t *from) { return *reinterpret_cast<const UnsignedBytes *>(from); }
 inline void put(uint8_t *to, UnsignedBytes bytes) { *reinterpret_cast<UnsignedBytes *>(to) = bytes; }
 

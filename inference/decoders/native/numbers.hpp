@@ -125,7 +125,7 @@ inline float to_float(uint16_t number) {
     return same;
 }
 
-// Halves onto halves, so in one order wherever it is compiled.
+// Adds halves onto halves: in the same order with any compiler.
 inline float sum(Floats numbers) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)numbers);

@@ -85,7 +85,7 @@ void multiply_tiles(const Weight *panel, const Weight *x, int64_t inputs, float 
     }
 }
 
-// Linux lends the tiles' registers to those who ask. Asked once, before the first step.
+// A process must request the tile registers from Linux. Done once, before the first step.
 bool ask_for_tiles() {
     constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
@@ -111,7 +111,7 @@ constexpr int ROWS_AT_ONCE = 12;  // their 24 sums, and what is added to them, j
 constexpr int ROWS_AT_ONCE = 8;
 #endif
 
-// The same for a number of rows that is known only now: up to ROWS, or (below) any.
+// The same for a number of rows that is known only at run time: up to ROWS, or (below) any number.
 template <int ROWS>
 void multiply_few_rows(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows, float (*sums)[PANEL]) {
     if constexpr (ROWS > 0) {
@@ -153,8 +153,8 @@ void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, Take tak
         multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
 }
 
-// Few rows are prepared for a product by each thread for itself, in memory of its own: to wait for what others have
-// prepared, and to fetch it from their caches, takes longer. (There is room for 32 rows, of all threads, at least.)
+// With few rows, each thread prepares all of them for a product, in memory of its own: waiting for the other threads,
+// and fetching their results from their caches, takes longer. (There is room for at least 32 rows of each thread.)
 constexpr int64_t FEW_TO_PREPARE = 8;
 inline bool each_for_itself(int64_t rows, const Step &step) { return rows * step.threads <= FEW_TO_PREPARE; }
 

@@ -152,7 +152,7 @@ constexpr int64_t ROWS_OF_TILE = 12;  // so many sums fit the registers
 constexpr int64_t ROWS_OF_TILE = 4;
 #endif
 
-// How rows are cut into tiles of about equal size. It is the layout alone that depends on it.
+// How rows are divided into tiles of about equal size. Only the layout depends on it, and no result.
 struct Tiling {
     int64_t rows, tiles;
     explicit Tiling(int64_t rows) : rows(rows), tiles((rows + ROWS_OF_TILE - 1) / ROWS_OF_TILE) {}
