@@ -1,1 +1,1 @@
-"""What only measures, and what that shares with the lessons and the tests (`common`). Nothing here is served."""
+"""Benchmarks, comparisons and simulations, and the code that they share with the lessons and the tests (`common`)."""

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.common.arguments import argument_parser
 from study.common.client import DONE, Exchange, LoadFailed, Target, asking, whole
 from study.common.launcher import Process, command_line_of, running
 from study.common.scripted_workers import NAME, ready
@@ -47,6 +48,7 @@ class Seen:
 
 
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     print("| killed | with streams | what they saw | other requests | answers after | whole after | left over |")
     print("|---|---|---|---|---|---|---|")
     for victim, part in VICTIMS.items():

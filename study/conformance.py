@@ -9,11 +9,11 @@ not go together, or for more than the context holds.
 python -m study.conformance [--examples NUMBER]
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 
+from study.common.arguments import argument_parser
 from study.common.launcher import launched, uvicorn
 
 DOORS = ("app", "raw_asgi")
@@ -25,7 +25,7 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--examples", default="25", help="requests for each operation and kind (default: 25)")
     options = parser.parse_args()
     failed = [door for door in DOORS if not conforms(door, options.examples)]

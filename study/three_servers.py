@@ -39,6 +39,7 @@ from config import Config
 from interface.engine import EngineProtocol, EngineService
 from serving import sync_driver
 from serving.driver import Driver
+from study.common.arguments import argument_parser
 from study.common.client import Target
 from study.common.http_servers import QuietHandler
 from study.common.launcher import status_of
@@ -216,7 +217,7 @@ def page_address(origin: str, ports: dict[str, list[int]], wsgi_server: str) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--port", type=int, default=8100, help="the first of six ports; 0 takes free ones (default: %(default)s)"
     )

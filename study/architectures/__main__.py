@@ -1,10 +1,9 @@
-"""Makes docs/models.md: tries every architecture, and says what became of it.
+"""Tries architectures on this engine: all of them, to write docs/models.md, or some.
 
-python -m study.architectures            all of them, and docs/models.md is written again
-python -m study.architectures llama phi3 these, printed
+python -m study.architectures               # writes docs/models.md
+python -m study.architectures llama phi3    # prints these rows
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from inference.tensor_thread import on_tensor_thread
 from inference.weights.quiet import quiet
 from study.architectures.checkpoints import MODEL_TYPES
 from study.architectures.sweep import CHUNK, EQUAL, LENGTHS, REFUSED, Verdict, examine
+from study.common.arguments import argument_parser
 
 TABLE = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -67,4 +67,6 @@ def _row(model_type: str, verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argument_parser(__doc__)
+    parser.add_argument("model_types", nargs="*", metavar="MODEL_TYPE", help="by default all")
+    main(parser.parse_args().model_types)

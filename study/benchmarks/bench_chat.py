@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from study.benchmarks.bench_transport import server_named
+from study.common.arguments import argument_parser
 from study.common.client import Target, whole
 from study.common.launcher import Process, launched
 
@@ -57,6 +58,7 @@ class Cost:
 
 
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     costs: dict[tuple[str, int, str], Cost] = {}
     with ExitStack() as stack:
         processes = {door: stack.enter_context(launched(server_named(door))) for door in DOORS}

@@ -37,6 +37,7 @@ from inference.weights.checkpoint import Checkpoint
 from interface.events import Event, Token
 from interface.requests import SequenceId, text_request
 from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, tokenizer
+from study.common.arguments import argument_parser
 from study.common.client import percentile
 
 PROMPT_TOKENS = 75
@@ -256,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="1.1B")
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=["ahead"])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])

@@ -45,6 +45,7 @@ import torch
 
 from study.benchmarks import bench_gguf, bench_growth, picture
 from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, write_checkpoint
+from study.common.arguments import argument_parser
 from study.common.client import Load, Stream, Target, ask, load, percentile, quotient, stream
 from study.common.launcher import ROOT, Process, launched, uvicorn
 
@@ -334,7 +335,7 @@ def _pairs(rows: Sequence[Row]) -> Iterator[tuple[int, Row, Row]]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--shape", choices=SHAPES, action="append", help="may be given twice (default: 135M and 1.1B)")
     parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=2, help="of each load; their figures are pooled")

@@ -19,6 +19,7 @@ from engine import Engine
 from interface.engine import StepEvents
 from interface.events import Token
 from interface.requests import GenerationRequest, Grammar, SamplingParams, SequenceId, TextPrompt
+from study.common.arguments import argument_parser
 from study.common.client import percentile
 
 STREAMS = 16
@@ -55,7 +56,7 @@ def batch(engine: Engine, constrained: int) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", default=str(BUNDLED_MODEL))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)

@@ -31,6 +31,7 @@ from interface.engine import StepEvents
 from interface.events import Token
 from interface.requests import GenerationRequest, Grammar, SequenceId, text_request
 from study.benchmarks.shapes import prompt, write_checkpoint
+from study.common.arguments import argument_parser
 from study.common.client import percentile
 
 SHAPES = {49_152: "135M", 151_936: "0.5B"}
@@ -138,7 +139,7 @@ def _measure(
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--vocabulary", type=int, choices=SHAPES, nargs="+", default=list(SHAPES))
     parser.add_argument("--model", help="a folder or GGUF file to measure with, instead of random weights")
     parser.add_argument("--only", choices=[*SETTINGS, *WITH_GRAMMAR], nargs="+", help="parameters (default: all)")

@@ -13,7 +13,6 @@ servers, with as many threads as they like; what counts is the time from a strea
 servers' processor time. With sixteen streams there is no room for guesses, so both should do the same.
 """
 
-import argparse
 import asyncio
 import re
 import statistics
@@ -28,6 +27,7 @@ import torch
 
 from config import Config
 from engine import Engine
+from study.common.arguments import argument_parser
 from study.common.client import Load, ask, load
 from study.common.launcher import ROOT, Process, launched, uvicorn
 
@@ -167,7 +167,7 @@ def _guesses(server: Process) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--http", action="store_true", help="two servers, at one stream and at sixteen")
     parser.add_argument("--rounds", type=int, default=3)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from study.common.arguments import argument_parser
 from study.common.launcher import Process, free_port, launched, running, uvicorn
 
 SETTINGS = {"ENGINE_CONTEXT": "512", "ENGINE_DEVICE": "cpu"}
@@ -28,9 +29,7 @@ class Start:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m study.benchmarks.bench_start", description="How long a start takes."
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("model", help="folder, GGUF file or hub name")
     parser.add_argument("--rounds", type=int, default=3, help="starts of each kind (default: %(default)s)")
     parser.add_argument("--uncompiled", action="store_true", help="start without ENGINE_COMPILE=1 too")

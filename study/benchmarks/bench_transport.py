@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from study.common.arguments import argument_parser
 from study.common.client import Pulses, Target, percentile, whole
 from study.common.launcher import Command, launched
 
@@ -26,6 +27,7 @@ BARS = {("app", 1): 1.0, ("raw_asgi", 1): 1.0, ("app", STREAMS): 3.0, ("raw_asgi
 
 
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     compare_transports()
     compare_drivers()
 

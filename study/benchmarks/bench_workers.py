@@ -7,7 +7,6 @@ its own on the same machine, so on two cores it takes its share of them. All the
 table has the medians.
 """
 
-import argparse
 import asyncio
 import statistics
 from collections import defaultdict
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from study.common.arguments import argument_parser
 from study.common.client import load
 from study.common.launcher import Process, memory_of, running
 from study.common.scripted_workers import NAME, ready
@@ -35,7 +35,7 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     rounds = parser.parse_args().rounds
     runs: dict[tuple[str, int, int], list[Run]] = defaultdict(list)

@@ -11,7 +11,6 @@ wants another, but weights are random here, and no order is slower than another.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, bfloat16, float32, uint8
 
 from inference.weights.gguf.architectures import LAYER
 from inference.weights.gguf.weights import TOP
+from study.common.arguments import argument_parser
 
 NAMES = {theirs: ours for ours, theirs in (TOP | LAYER).items()}
 NORMAL, UNKNOWN, BYTE = 1, 2, 6
@@ -84,5 +84,14 @@ def _add(writer: Any, name: str, tensor: Tensor, kind: Any) -> None:
         writer.add_tensor(name, quantize(tensor.to(float32).numpy(), kind), raw_dtype=kind)
 
 
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("checkpoint", type=Path, help="folder that study.benchmarks.shapes has written")
+    parser.add_argument("file", type=Path, help="GGUF file to write")
+    parser.add_argument("kind", nargs="?", default="BF16", help="type of the matrices (default: %(default)s)")
+    options = parser.parse_args()
+    write(options.checkpoint, options.file, options.kind)
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    main()

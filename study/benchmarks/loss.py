@@ -39,6 +39,7 @@ from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
 from study.benchmarks.saved_log_probs import PeerFailed, SavedLogProbs, as_saved, computed_by, requantized
+from study.common.arguments import argument_parser
 from study.common.launcher import ROOT
 from study.common.text import piece_of_text
 
@@ -189,7 +190,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("gguf", type=Path)
     parser.add_argument("--text", type=Path, default=TEXT)
     parser.add_argument("--chunks", type=int, default=8, help="the most chunks of the text (default: %(default)s)")

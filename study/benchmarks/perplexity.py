@@ -20,6 +20,7 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights import llama
+from study.common.arguments import argument_parser
 from study.common.text import piece_of_text
 from training import corpus
 from training.rows import Encoded, encode
@@ -60,6 +61,7 @@ def _model(dtype: torch.dtype) -> PreTrainedModel:
 
 @torch.inference_mode()
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(MODEL))
     # Questions count for nothing, so that a weight says: a token of an answer.
     parts = tuple(part._replace(documents=DOCUMENTS, question_weight=0.0) for part in FULL.parts)

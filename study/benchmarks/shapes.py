@@ -8,7 +8,6 @@ model draws has a text of its own.
 """
 
 import random
-import sys
 from pathlib import Path
 
 import torch
@@ -21,6 +20,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from study.common.arguments import argument_parser
 
 
 def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int, mlp: int, tied: bool) -> LlamaConfig:
@@ -104,5 +105,13 @@ def tokenizer(shape: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=level, chat_template=template)  # type: ignore[no-untyped-call]
 
 
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    write_checkpoint(options.shape, options.folder)
+
+
 if __name__ == "__main__":
-    write_checkpoint(sys.argv[1], Path(sys.argv[2]))
+    main()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.common.arguments import argument_parser
 from study.common.launcher import ROOT, launched, uvicorn
 
 HERE = Path(__file__).parent
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", help="what to serve (default: the bundled model)")
     parser.add_argument("--python", type=Path, default=ROOT / ".venv-clients", help="environment of the Python clients")
     parser.add_argument("--instructor", type=Path, default=ROOT / ".venv-instructor", help="environment of instructor")

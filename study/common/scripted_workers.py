@@ -6,7 +6,6 @@
 Settings come from the environment.
 """
 
-import argparse
 import importlib
 import re
 import sys
@@ -19,6 +18,7 @@ from config import Config
 from interface.engine import EngineService
 from serving import engine_process, workers
 from serving.driver import Driver
+from study.common.arguments import argument_parser
 from study.common.engine import ScriptedEngine
 
 NAME = "study.common.scripted_workers"
@@ -31,7 +31,7 @@ def load(config: Config) -> EngineService:
 def main() -> None:
     if sys.argv[1:2] == ["engine"]:
         engine_process.main(load, sys.argv[2:])
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("door")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)

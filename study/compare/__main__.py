@@ -4,13 +4,13 @@ python -m study.compare             about two minutes, with the bundled model
 python -m study.compare --quick     a few seconds and few tokens, without it: to see that everything works
 """
 
-import argparse
 import asyncio
 import json
 import sys
 import time
 from pathlib import Path
 
+from study.common.arguments import argument_parser
 from study.common.launcher import ServerFailed
 from study.compare import experiments
 from study.compare.findings import findings
@@ -23,9 +23,7 @@ PROMPT = "Tell me a story about a fox."
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m study.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="few tokens, and no model")
     parser.add_argument(
         "--out", type=Path, default=RESULTS, help="folder for the report (default: study/compare/results)"

@@ -5,8 +5,7 @@
 The same seed gives the same requests to every router, and the same table each time.
 """
 
-import argparse
-
+from study.common.arguments import argument_parser
 from study.common.document import table, write_part
 from study.common.launcher import ROOT
 from study.routing.load import conversations, simulate
@@ -17,7 +16,7 @@ HEAD = ("replicas", "router", "hit rate", "TTFT p50 ms", "TTFT p99 ms", "replica
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--replicas", type=int, nargs="+", default=[8, 100, 1000])
     parser.add_argument("--load", type=float, default=0.9, help="conversations begun a second, for each replica")
     parser.add_argument("--seconds", type=float, default=60)

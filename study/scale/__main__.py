@@ -1,10 +1,10 @@
 """`python -m study.scale`: what Ray Serve costs, how it grows, and what a kill does; the tables of docs/scale.md."""
 
-import argparse
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+from study.common.arguments import argument_parser
 from study.common.document import table, write_part
 from study.common.launcher import ROOT, launched
 from study.scale.chaos import chaos
@@ -69,7 +69,7 @@ PARTS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
     for part in parser.parse_args().parts:
         head, rows_of = PARTS[part]

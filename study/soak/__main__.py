@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from study.common.arguments import argument_parser
 from study.common.client import ask
 from study.common.launcher import ROOT, Process, free_port, running
 from study.soak.clients import ALL_WAYS, SHARED_WAYS, Tally, Way, behave
@@ -148,7 +149,7 @@ def compare(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--door", default="app")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=48)
