@@ -25,4 +25,7 @@ HONOURS = frozenset(
 
 
 def load(config: Config) -> EngineService:
-    return SteppedService(load_engine(config), config.step_limit)
+    engine = load_engine(config)
+    from inference.tensor_thread import on_tensor_thread  # it needs torch, which comes with the engine
+
+    return SteppedService(engine, config.step_limit, on_tensor_thread)

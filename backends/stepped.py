@@ -40,11 +40,22 @@ HEAD_START. A step keeps all cores busy, so that the loop would get one only mil
 
 
 class SteppedService:
-    """Runs the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`."""
+    """Runs the steps of an `EngineProtocol` on a worker thread, through `anyio.to_thread`.
 
-    def __init__(self, engine: EngineProtocol, step_limit: float = float("inf")) -> None:
+    Args:
+        on_own_thread: calls a function on the thread that the engine computes on, if it has one, and returns when the
+            function has. The engine then need not go there and back in every step.
+    """
+
+    def __init__(
+        self,
+        engine: EngineProtocol,
+        step_limit: float = float("inf"),
+        on_own_thread: Callable[[Callable[[], None]], None] = lambda work: work(),
+    ) -> None:
         self._engine = engine
         self._step_limit = step_limit
+        self._on_own_thread = on_own_thread
         self._step_began_at: float | None = None
         self._handed: deque[StepEvents] = deque()
         """The events of steps, on their way from the worker thread to the loop."""
@@ -144,7 +155,7 @@ class SteppedService:
         """
         watching = asyncio.create_task(self._watch_steps(), name="watch the steps")
         try:
-            await to_thread.run_sync(self._work, limiter=self._step_limiter)
+            await to_thread.run_sync(self._on_own_thread, self._work, limiter=self._step_limiter)
         finally:
             watching.cancel()
 

@@ -2,8 +2,8 @@
 
 OpenMP keeps a team of helper threads for each thread that has ever computed. As soon as there are more helpers than
 cores, they no longer spin between pieces of work: every helper sleeps and must be woken in each of the hundreds of
-small parallel loops of a step. On two cores that made a step almost 50% slower; a hop to this thread and back costs
-0.1 ms.
+small parallel loops of a step. On two cores that made a step almost 50% slower. A hop to this thread and back costs
+0.1 ms, so a server's steps are all made here for as long as there is work (`backends.own`).
 """
 
 import threading

@@ -13,7 +13,7 @@ from itertools import pairwise
 Decode = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\ufffd"
-CONTEXT = 8
+CONTEXT = 4
 """Tokens kept before the new ones, so that none is decoded alone."""
 
 

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from backends import own
 from backends.stepped import SteppedService
+from config import Config
+from inference.tensor_thread import on_tensor_thread
 from interface.engine import Sink, StepEvents
 from interface.events import Finished, Token
 from interface.requests import EncodedRequest, SequenceId
@@ -53,6 +56,14 @@ async def test_one_thread_at_a_time_steps_and_it_is_not_the_loops() -> None:
             await asyncio.gather(*[all_events(await submit(driver, f"count {n}")) for n in range(1, 20)])
     assert engine.most_inside == 1
     assert threading.get_ident() not in engine.stepping_threads
+
+
+async def test_our_own_engine_is_stepped_on_the_thread_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine()
+    monkeypatch.setattr(own, "load_engine", lambda config: engine)
+    async with driving(engine, service=lambda engine: own.load(Config())) as driver:
+        await all_events(await submit(driver))
+    assert engine.stepping_threads == {on_tensor_thread(threading.get_ident)}
 
 
 async def test_the_events_of_a_step_are_handed_over_in_one_call() -> None:
