@@ -1,6 +1,6 @@
 """Tools, their calls and the choice among them, in the form that chat templates expect."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,6 +55,15 @@ def arguments_of(text: Any, param: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise Refusal(400, f"{param}: Expected a JSON object as text; got {shortened(text)!r}{reason}.", param=param)
     return arguments
+
+
+def are_whole(arguments: Iterable[str]) -> bool:
+    """Whether the pieces of a call's arguments are all there: a stop string may have ended the text within them."""
+    try:
+        from_json("".join(arguments))
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

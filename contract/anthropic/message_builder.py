@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pydantic_core import from_json
 
 from contract.anthropic import answer as wire
+from contract.tools import are_whole
 from interface.events import ArgumentsPart, Finished, TextPart, Token, ToolCallPart
 
 Events = Iterator[wire.StreamEvent]
@@ -81,9 +82,10 @@ class MessageBuilder:
 
     def finish(self, finished: Finished) -> Events:
         """Take the end of the sequence."""
+        calls = self._has_called()
         yield from self._close()
         stop_sequence = finished.stop_reason if isinstance(finished.stop_reason, str) else None
-        delta = wire.StopDelta(self._stop_reason(finished, stop_sequence), stop_sequence)
+        delta = wire.StopDelta(_stop_reason(finished, stop_sequence, calls), stop_sequence)
         uncached = finished.prompt_tokens - finished.cached_tokens
         usage = wire.Usage(uncached, finished.cached_tokens, 0, finished.completion_tokens)
         self.message = replace(
@@ -132,9 +134,16 @@ class MessageBuilder:
         """The index of the open block, or of the next one."""
         return len(self._blocks)
 
-    def _stop_reason(self, finished: Finished, stop_sequence: str | None) -> wire.StopReason:
-        if finished.finish_reason == "length":
-            return "max_tokens"
-        if any(isinstance(block, wire.ToolUseBlock) for block in self._blocks):
-            return "tool_use"
-        return "end_turn" if stop_sequence is None else "stop_sequence"
+    def _has_called(self) -> bool:
+        """Whether there are calls, and the last one is whole."""
+        if self._open is not None and isinstance(self._open.blank, wire.ToolUseBlock):
+            return are_whole(self._open.pieces)
+        return any(isinstance(block, wire.ToolUseBlock) for block in self._blocks)
+
+
+def _stop_reason(finished: Finished, stop_sequence: str | None, calls: bool) -> wire.StopReason:
+    if finished.finish_reason == "length":
+        return "max_tokens"
+    if calls:
+        return "tool_use"
+    return "end_turn" if stop_sequence is None else "stop_sequence"

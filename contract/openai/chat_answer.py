@@ -10,6 +10,7 @@ from contract.answers import Wire
 from contract.openai.logprobs import ChatLogprobs, chat_logprob
 from contract.openai.stream import FINISH_REASONS, Head
 from contract.openai.usage import CompletionUsage
+from contract.tools import are_whole
 from interface.events import ArgumentsPart, Event, Finished, Part, TextPart, Token, ToolCallPart
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
@@ -128,6 +129,8 @@ class ChatAssembly:
     finished: dict[int, Finished] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
     """How many tools each choice has called."""
+    _arguments: dict[int, list[str]] = field(default_factory=dict)
+    """Those of each choice's last call, in pieces."""
 
     def start(self) -> Iterable[ChunkChoice]:
         """The role, once and in the order of the choices: some clients count on both."""
@@ -185,15 +188,17 @@ class ChatAssembly:
     def _call(self, index: int, part: ToolCallPart | ArgumentsPart) -> DeltaToolCall:
         number = self._calls.get(index, 0)
         if isinstance(part, ArgumentsPart):
+            self._arguments[index].append(part.text)
             return DeltaToolCall(number - 1, function=DeltaFunctionCall(arguments=part.text))
         self._calls[index] = number + 1
         arguments = part.arguments or "{}" if part.is_whole else part.arguments
+        self._arguments[index] = [arguments]
         return DeltaToolCall(number, f"call_{uuid.uuid4().hex}", "function", DeltaFunctionCall(part.name, arguments))
 
     def _end(self, finished: Finished) -> ChunkChoice:
         self.finished[finished.index] = finished
         reason: ChatFinishReason = "length" if FINISH_REASONS[finished.finish_reason] == "length" else "stop"
-        if reason == "stop" and self._calls.get(finished.index):
+        if reason == "stop" and are_whole(self._arguments.get(finished.index, ())):
             reason = "tool_calls"
         return ChunkChoice(finished.index, Delta(), None, reason, finished.stop_reason)
 

@@ -1,7 +1,8 @@
 """Log probabilities as completions and chat completions show them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from contract.answers import Wire
 from interface.events import Logprobs, TokenLogprob
@@ -73,14 +74,34 @@ class TextOffsets:
         self._characters += continued.count(False)
         return offset
 
+    def of_prompt(self, text: str, tokens: Sequence[TokenLogprob]) -> list[int]:
+        """Return those of a prompt's tokens.
 
-def text_logprobs(tokens: Iterable[Logprobs], offsets: TextOffsets) -> TextLogprobs:
-    tokens = list(tokens)
+        Its text has no part for some of them: for a BOS token, and for the space with which SentencePiece begins a
+        text. If the tokenizer has changed the text (its case, for example), each token counts as long as it is.
+        """
+        whole, place = text.encode(), 0
+        places = []
+        for token in tokens:
+            places.append(place)
+            for piece in (token.bytes, token.bytes.removeprefix(b" ") if place == 0 else token.bytes):
+                if whole.startswith(piece, place):
+                    place += len(piece)
+                    break
+        if place < len(whole):
+            return [self.of(token) for token in tokens]
+        self._characters = len(text)
+        is_continued = [byte & 0xC0 == 0x80 for byte in whole] + [False]
+        characters = [0, *accumulate(not one for one in is_continued)]
+        return [characters[place] - is_continued[place] for place in places]
+
+
+def text_logprobs(tokens: Sequence[Logprobs], text_offset: list[int]) -> TextLogprobs:
     return TextLogprobs(
         tokens=[one.chosen.token for one in tokens],
         token_logprobs=[None if one.chosen.logprob is None else shown(one.chosen.logprob) for one in tokens],
         top_logprobs=[None if one.chosen.logprob is None else _by_text(one) for one in tokens],
-        text_offset=[offsets.of(one.chosen) for one in tokens],
+        text_offset=text_offset,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from contract.openai import responses_answer as wire
 from contract.openai.logprobs import ChatTokenLogprob, chat_logprob
+from contract.tools import are_whole
 from interface.events import ArgumentsPart, Failed, Finished, TextPart, Token, ToolCallPart
 
 Events = Iterator[wire.ResponseStreamEvent]
@@ -133,7 +134,8 @@ class ResponseBuilder:
         """Take the end of the sequence."""
         is_cut = finished.finish_reason == "length"
         status: Literal["completed", "incomplete"] = "incomplete" if is_cut else "completed"
-        yield from self._close(status)
+        is_whole = not isinstance(self._open, _OpenCall) or are_whole(self._open.pieces)
+        yield from self._close(status if is_whole else "incomplete")
         self.response = replace(
             self.response,
             status=status,

@@ -96,7 +96,7 @@ class TextAssembly:
         )
         if not self.shows_prompt:
             return TextPiece(echo.index, "", None, None, prompt_token_ids=token_ids)
-        logprobs = self._logprobs(echo.index, echo.tokens)
+        logprobs = self._logprobs(echo.index, echo.tokens, echo.text)
         return TextPiece(echo.index, echo.text, logprobs, None, prompt_token_ids=token_ids)
 
     def _token(self, token: Token) -> TextPiece | None:
@@ -106,10 +106,13 @@ class TextAssembly:
             return None  # half a character, or what could become a stop string; it comes with a later token
         return TextPiece(token.index, token.text, logprobs, None, token_ids=token_ids)
 
-    def _logprobs(self, index: int, tokens: Sequence[Logprobs]) -> TextLogprobs | None:
+    def _logprobs(self, index: int, tokens: Sequence[Logprobs], prompt: str | None = None) -> TextLogprobs | None:
         if not self.shows_logprobs or not tokens:
             return None
-        return text_logprobs(tokens, self._offsets.setdefault(index, TextOffsets()))
+        offsets, chosen = self._offsets.setdefault(index, TextOffsets()), [one.chosen for one in tokens]
+        return text_logprobs(
+            tokens, [offsets.of(one) for one in chosen] if prompt is None else offsets.of_prompt(prompt, chosen)
+        )
 
 
 def _index(piece: TextPiece) -> int:

@@ -163,6 +163,13 @@ def test_a_tool_call_is_the_reason_to_stop() -> None:
     assert whole([*tokens_of(ToolCallPart("add", "{}")), FINISHED])["stop_reason"] == "tool_use"
 
 
+def test_a_call_that_a_stop_sequence_cuts_off_is_not_to_be_made() -> None:
+    finished = Finished("stop", 1, 1, 1, 1, 2, stop_reason=",")
+    begun = ToolCallPart("add", '{"a": 1', is_whole=False)
+    assert whole([*tokens_of(begun), finished])["stop_reason"] == "stop_sequence"
+    assert whole([*tokens_of(begun, ArgumentsPart("}")), finished])["stop_reason"] == "tool_use"
+
+
 def test_a_stream_that_fails_says_so_and_nothing_follows() -> None:
     *_, last = streamed([Token("Hel", 1, 1.0, True), Failed("out of memory", "engine_error")])
     assert last == {"type": "error", "error": {"type": "api_error", "message": "out of memory"}, "request_id": "an-id"}

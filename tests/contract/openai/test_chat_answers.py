@@ -125,6 +125,13 @@ def test_a_call_that_is_cut_off_has_what_there_was_of_it() -> None:
     assert choice["finish_reason"] == "length"
 
 
+def test_a_call_that_a_stop_string_cuts_off_is_not_to_be_made() -> None:
+    for rest, reason in ((), "stop"), ((ArgumentsPart('": 1}'),), "tool_calls"):
+        *made, _ = parsed_tokens([(ToolCallPart("add", '{"a', is_whole=False), *rest)])
+        (choice,) = whole(call(), [*made, replace(FINISHED, stop_reason=",")])["choices"]
+        assert choice["finish_reason"] == reason
+
+
 def test_several_calls_have_ids_of_their_own_unless_only_one_is_wanted() -> None:
     made = message_of([(CALL, CALL), (CALL,)])["tool_calls"]
     assert len({one["id"] for one in made}) == 3

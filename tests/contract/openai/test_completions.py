@@ -270,6 +270,24 @@ def test_an_echo_begins_the_text_and_the_lists() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens", "offsets"),
+    [
+        ("Hello you", ["<s>", "Hello", " you"], [0, 0, 5, 9]),
+        ("Hello you", ["<s>", " Hello", " you"], [0, 0, 5, 9]),
+        ("é<s>b", ["é", "<s>", "b", "</s>"], [0, 1, 4, 5, 5]),
+        ("ÀB", ["a", "b"], [0, 1, 2]),
+    ],
+)
+def test_tokens_that_are_not_in_the_prompts_text_move_no_offset(
+    text: str, tokens: list[str], offsets: list[int]
+) -> None:
+    call = parse(PATH, prompt=text, echo=True, logprobs=0)
+    echo = PromptEcho(text, tuple(logprob(token, -1.0) for token in tokens))
+    (choice,) = whole(call, [echo, *scored(logprob("!", -1.0))])["choices"]
+    assert choice["logprobs"]["text_offset"] == offsets
+
+
 def test_an_echo_without_tokens_is_the_prompt_alone() -> None:
     call = parse(PATH, prompt="ab", echo=True, max_tokens=0, logprobs=0)
     echo = PromptEcho("ab", (logprob("a", None), logprob("b", -2.0)))

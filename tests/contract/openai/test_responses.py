@@ -253,6 +253,13 @@ def test_a_call_that_is_cut_off_is_incomplete() -> None:
     assert (item["arguments"], item["status"]) == ('{"a', "incomplete")
 
 
+def test_a_call_that_a_stop_string_cuts_off_is_incomplete() -> None:
+    for rest, status in ((), "incomplete"), ((ArgumentsPart('": 1}'),), "completed"):
+        *made, _ = parsed_tokens([(ToolCallPart("add", '{"a', is_whole=False), *rest)])
+        answer = whole(call(), [*made, replace(FINISHED, stop_reason=",")])
+        assert (answer["status"], answer["output"][0]["status"]) == ("completed", status)
+
+
 def test_log_probabilities_come_if_they_are_included() -> None:
     scored = Token("a", 1, 1.0, True, logprobs=Logprobs(TokenLogprob(1, "a", b"a", -0.5)))
     cases: list[tuple[dict[str, Any], int]] = [
