@@ -32,15 +32,14 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     # Not at the top: the first compiler has a tenth of a second of its own while numpy is imported.
     from inference.weights.formats import FORMATS
     from inference.weights.gguf.file import GGUFFile, is_gguf
-    from inference.weights.gguf.heads import LLAMAS, head_sizes
+    from inference.weights.gguf.heads import head_sizes, stays_as_it_is
     from inference.weights.memory_ahead import AHEAD
 
     if not is_gguf(path):
         return
     file = GGUFFile.open(path)
-    kinds = {blocks.kind.name for blocks in file.tensors.values()}
-    formats = [FORMATS[kind].number for kind in kinds if kind in FORMATS]
-    if file.architecture not in LLAMAS or not formats or dtype not in ("auto", "bfloat16", "float32"):
+    formats = [FORMATS[kind].number for kind in file.kinds if kind in FORMATS]
+    if not stays_as_it_is(file) or not formats or dtype not in ("auto", "bfloat16", "float32"):
         return
     heads, kv_heads, head_dim = head_sizes(file)
     begin(sources.DECODER, sources.decoder_definitions(dtype != "float32", formats, head_dim, heads // kv_heads))

@@ -18,7 +18,7 @@ from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import find_eos_ids, find_not_applied, find_sampling_defaults
 from inference.weights.gguf.file import GGUFFile
-from inference.weights.gguf.heads import LLAMAS
+from inference.weights.gguf.heads import stays_as_it_is
 from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
 from inference.weights.llama import Llama, NotLlama
@@ -161,7 +161,7 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
 def _weight_bytes(source: Source, config: Config, dtype: torch.dtype, device: torch.device) -> int:
     """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
     is_for_blocks = config.compile and device.type == "cpu"
-    if is_for_blocks and isinstance(source, GGUFSource) and source.file.architecture in LLAMAS:
+    if is_for_blocks and isinstance(source, GGUFSource) and stays_as_it_is(source.file):
         return source.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
     return source.elements * dtype.itemsize
 

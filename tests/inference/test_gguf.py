@@ -117,12 +117,21 @@ def test_a_type_means_the_numbers_that_the_package_gguf_and_transformers_take_it
     numbers = dequantized(Blocks("weight", of, (40, columns), data), torch.float32)
     with np.errstate(all="ignore"):  # some random blocks are NaN
         np.testing.assert_array_equal(numbers.numpy(), dequantize(data, of).astype(np.float32))
-    if kind not in ("F32", "F16", "BF16", "Q5_0", "Q5_1"):  # those are not among transformers' blocks
+    if kind not in (
+        "F32",
+        "F16",
+        "BF16",
+        "Q5_0",
+        "Q5_1",
+        "TQ1_0",
+        "TQ2_0",
+        "MXFP4",
+    ):  # those are not among transformers' blocks
         theirs = dequantize_blocks(torch.from_numpy(data), int(of), 40, columns, torch.float32)
         torch.testing.assert_close(numbers, theirs, equal_nan=True)
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4"])
 def test_a_model_of_a_type_says_what_its_dequantized_weights_say(kind: str, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), kind)
     checkpoint = load(path, dtype="float32")
@@ -223,9 +232,9 @@ def test_a_type_that_is_not_supported_is_refused_by_its_name(tmp_path: Path) -> 
     path = llama_file(tmp_path)
     data = bytearray(path.read_bytes())
     at = data.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 16
-    data[at : at + 4] = int(GGMLQuantizationType.IQ2_XS).to_bytes(4, "little")
+    data[at : at + 4] = int(GGMLQuantizationType.NVFP4).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(LoadError, match=r"tensor blk.0.attn_q.weight is of type IQ2_XS; expected one of F32, F16"):
+    with pytest.raises(LoadError, match=r"tensor blk.0.attn_q.weight is of type NVFP4; expected one of F32, F16"):
         GGUFFile.open(path)
 
 

@@ -27,6 +27,8 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.heads import stays_as_it_is
 from inference.weights.llama import Llama
 from inference.weights.quantized import QuantizedMatrix
 from interface.errors import LoadError
@@ -170,6 +172,18 @@ def test_what_is_no_llama_is_loaded_as_transformers_has_it(tmp_path: Path, caplo
         checkpoint = load(path, compile=True)
     assert isinstance(checkpoint.model, PreTrainedModel)
     assert "architecture gemma is none of llama, mistral, qwen2, qwen3" in caplog.text
+
+
+def test_all_weights_are_dequantized_where_some_are_of_a_type_that_is_not_computed_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path, "llama", "MXFP4")
+    with caplog.at_level(logging.INFO, "engine"):
+        checkpoint = load(path, compile=True)
+    assert isinstance(checkpoint.model, PreTrainedModel)
+    assert "The weights are dequantized: model.embed_tokens is in the format MXFP4; expected one of Q4_0" in caplog.text
+    assert not stays_as_it_is(GGUFFile.open(path))
+    assert stays_as_it_is(GGUFFile.open(written(tmp_path, "llama", "Q4_0")))
 
 
 def test_scales_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> None:

@@ -30,8 +30,11 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MOST_DIMENSIONS = 4
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
-"""The types of tensors that are served; those of many more parts than these are rarely seen."""
+KINDS = (
+    *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"),
+    *("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0", "MXFP4"),
+)
+"""The types of tensors that are served."""
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -91,6 +94,11 @@ class GGUFFile:
     def bytes(self) -> int:
         """What the tensors take in the file."""
         return sum(blocks.data.nbytes for blocks in self.tensors.values())
+
+    @property
+    def kinds(self) -> set[str]:
+        """The types of the tensors."""
+        return {blocks.kind.name for blocks in self.tensors.values()}
 
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The metadata under `key`, which must be of this kind.

@@ -3,9 +3,17 @@
 Without torch and transformers, which take seconds to import: the compiler starts before.
 """
 
+from inference.weights.formats import FORMATS
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+COMPUTED = {"F32", "F16", "BF16", *FORMATS}
+"""The types of tensors that a decoder of our own computes with; all weights are dequantized if one has another."""
+
+
+def stays_as_it_is(file: GGUFFile) -> bool:
+    """Whether the blocks of a file are what the decoder in C++ computes from."""
+    return file.architecture in LLAMAS and file.kinds <= COMPUTED
 
 
 def head_sizes(file: GGUFFile) -> tuple[int, int, int]:
