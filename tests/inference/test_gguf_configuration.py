@@ -13,7 +13,7 @@ from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.keys import KNOWN
 from interface.errors import LoadError
 from tests.support import tiny_models
-from tests.support.gguf_files import write_gguf
+from tests.support.gguf_files import ENDS, write_gguf
 from tests.support.tiny_models import CONTEXT, NO_ENDS, WINDOW, bpe_tokenizer, model_of, reference_output
 
 SIZES = {"num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64}
@@ -51,7 +51,7 @@ def test_what_few_files_say_is_computed_with(
     path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), **metadata)
     engine = Engine(load_checkpoint(Config(model=str(path), device="cpu")), Config())
     answer = engine.generate(PROMPT, max_tokens=12, temperature=0)
-    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12)
+    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12, ENDS)
 
 
 @pytest.mark.parametrize(

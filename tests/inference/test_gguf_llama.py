@@ -33,7 +33,7 @@ from inference.weights.llama import Llama
 from inference.weights.quantized import QuantizedMatrix
 from interface.errors import LoadError
 from tests.support import tiny_models
-from tests.support.gguf_files import write_gguf
+from tests.support.gguf_files import ENDS, write_gguf
 from tests.support.native_models import LLAMA3_ROTATION, decoded_in_steps
 from tests.support.tiny_models import (
     CONTEXT,
@@ -102,7 +102,7 @@ def test_in_float32_it_says_what_its_dequantized_weights_say(name: str, kind: st
     engine = Engine(checkpoint, Config(compile=True))
     assert isinstance(engine._runner._decoder, NativeDecoder)
     for prompt in PROMPTS:
-        expected = reference_output(dequantized, bpe_tokenizer()(prompt)["input_ids"], 12)
+        expected = reference_output(dequantized, bpe_tokenizer()(prompt)["input_ids"], 12, ENDS)
         assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == expected
 
 
@@ -156,7 +156,7 @@ def test_without_a_compiler_it_is_dequantized_and_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path, "qwen3", "Q4_1")
-    expected = reference_output(transformers_model(load(path, dtype="float32")), [5, 6, 7], 8)
+    expected = reference_output(transformers_model(load(path, dtype="float32")), [5, 6, 7], 8, ENDS)
     monkeypatch.setenv("CXX", "no-such-compiler")
     engine = Engine(load(path, dtype="float32", compile=True), Config(compile=True))
     assert isinstance(engine._runner._decoder, TorchDecoder)

@@ -16,7 +16,7 @@ from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.tokenizer import make_tokenizer
 from interface.errors import LoadError
 from tests.support import tiny_models
-from tests.support.gguf_files import write_gguf
+from tests.support.gguf_files import ENDS, write_gguf
 from tests.support.tiny_models import CONTEXT, NO_ENDS, bpe_tokenizer, model_of, reference_output, transformers_model
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2, "intermediate_size": 64}
@@ -37,7 +37,7 @@ def says_the_same(model: PreTrainedModel, path: Path) -> bool:
     checkpoint = load_checkpoint(Config(model=str(path), device="cpu"))
     answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0)
     ids: list[int] = answer["token_ids"]
-    return ids == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12)
+    return ids == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12, ENDS)
 
 
 def factors_of(config: PreTrainedConfig) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(tmp_path: Path) ->
     assert loaded.rope_parameters["partial_rotary_factor"] == 0.75
     checkpoint = load_checkpoint(Config(model=str(path), device="cpu", context=CONTEXT // 2))
     answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0)
-    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12)
+    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12, ENDS)
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear"])
@@ -114,7 +114,9 @@ def test_a_stretched_model_says_the_same_beyond_the_length_that_it_was_trained_a
     prompt_ids = bpe_tokenizer()(prompt)["input_ids"]
     assert 60 < len(prompt_ids) < 100
     engine = Engine.load(Config(model=str(path), device="cpu", context=120))
-    assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == reference_output(model, prompt_ids, 12)
+    assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == reference_output(
+        model, prompt_ids, 12, ENDS
+    )
     with pytest.raises(LoadError, match=r"^context 121: the model was made for at most 120 tokens$"):
         load_checkpoint(Config(model=str(path), device="cpu", context=121))
 

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from tests.support.tiny_models import SPECIAL_TOKENS
+
+ENDS = (SPECIAL_TOKENS.index("<eos>"),)
+"""The tokens of the test tokenizers that end a text in a GGUF file, where `<eos>` is an end by its name."""
 PAIRED = ("llama", "mistral")
 """Architectures of whose heads llama.cpp has the rows in another order."""
 NAMES = {
