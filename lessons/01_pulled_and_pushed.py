@@ -1,17 +1,17 @@
-"""WSGI streams as well as ASGI does, but it is pulled, and the server waits in next().
+"""WSGI can stream, but the server pulls: it waits in next().
 
 It is often said that WSGI cannot stream. It can: a WSGI application returns an iterable, and PEP 3333 forbids the
 server to hold a block back while the next one is made. In this lesson no token is made before the client has seen the
-one before it, and under WSGI all five arrive.
+previous one, and under WSGI all five arrive.
 
-What WSGI lacks is the rest. The server *pulls*: it sits in `next()` until there is a token, so a worker (a process or a
-thread) belongs to one stream until its end. With one worker, `/health` gets no answer meanwhile; with a thread per
-stream it does, and every open stream costs a thread. There is no `receive`, so the application does not hear of a
-client that leaves, and it cannot wait for a token and for the client at once. And the headers wait for the first block,
-because until then the application may still change them.
+But the server *pulls*: it waits in `next()` until there is a token, so a worker (a process or a thread) belongs to one
+stream until its end. With one worker, `/health` gets no answer meanwhile; with a thread per stream it does, and every
+open stream costs a thread. There is no `receive`, so the application does not learn that a client has left, and it
+cannot wait for a token and for the client at once. The headers wait for the first block, because until then the
+application may still change them.
 
 An ASGI application *pushes*: it awaits `send` when it has something, and while it waits, the same thread serves the
-others.
+other streams.
 
 In the service: raw_asgi.py: stream_events; raw_wsgi.py: stream_events.
 """

@@ -1,11 +1,11 @@
-"""An answer is one start message and then body messages, and only the last one says more_body False.
+"""An answer is a start message, then body messages, and only the last one says more_body False.
 
-Left out, `more_body` is False, so a stream that forgets it ends with its first token. A body before the start is an
-error, and so is anything after the end. An application that returns without a last message leaves its client with half
-an answer: HTTP marks the end of a chunked body with a chunk of length 0, and that one never comes.
+`more_body` is False by default, so a stream that forgets it ends with its first token. A body before the start is an
+error, and so is anything after the end. If an application returns without a last message, its client has half an
+answer: HTTP marks the end of a chunked body with a chunk of length 0, and that chunk never comes.
 
-The start message goes out at once, so a client has the headers while its prompt is still being prefilled. WSGI has to
-hold them until the first block (PEP 3333).
+The start message goes out at once, so a client has the headers while its prompt is still being prefilled. Under WSGI
+they wait for the first block (PEP 3333).
 
 In the service: raw_asgi.py: start; raw_asgi.py: stream_events; raw_asgi.py: respond.
 """

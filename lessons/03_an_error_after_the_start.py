@@ -1,12 +1,12 @@
-"""After the start message there is no 500 any more: an error in a stream has to be said in the stream.
+"""After the start message it is too late for a 500: an error in a stream must be sent in the stream.
 
 The status goes out with the headers, before the first token. If the application raises after that, the server can only
-cut the connection: the client has a 200, half an answer and no reason. To swallow the error is worse: a 200, half an
-answer, and a proper end. So check before the start whatever can be checked, and answer with a 4xx; send what fails
-later as an event, and end the stream properly after it.
+cut the connection: the client has a 200, half an answer and no reason. Swallowing the error is worse: a 200, half an
+answer, and a proper end. So check before the start whatever can be checked, and answer with a 4xx. Send later errors as
+events, and then end the stream properly.
 
-In this service, a step of the engine that raises, and a server that ends, reach each stream as a `Failed` event. An
-exception that was not expected is raised again for the server's log, and what has been sent stays as it is.
+In this service, each stream gets a `Failed` event when a step of the engine raises or the server ends. An unexpected
+exception is raised again for the server's log; by then the client keeps what has been sent.
 
 In the service: raw_asgi.py: generate; raw_asgi.py: http; interface/events.py: Failed; contract/generate.py:
 GenerateWriter.

@@ -1,12 +1,12 @@
 """run_in_executor(None, next, tokens) never ends; next(tokens, END) does.
 
-A generator that blocks must not run on the event loop, so its `next` is handed to a thread. The loop that is often
-shown for it awaits `run_in_executor(None, next, tokens)` inside `try … except StopIteration`. It never ends. `next`
-says "no more" by raising StopIteration, which to a coroutine means "returned", so asyncio refuses to put it into a
-Future. Python 3.11 only logs that, and the await waits for ever. Since 3.13 it raises a RuntimeError, as anyio does,
-and `except StopIteration` catches none of these.
+A generator that blocks must not run on the event loop, so its `next` runs in a thread. A common way is to await
+`run_in_executor(None, next, tokens)` inside `try … except StopIteration`. That loop never ends. `next` says "no more"
+by raising StopIteration, which in a coroutine means "returned", so asyncio refuses to put it into a Future. Python 3.11
+only logs this, and the await waits for ever. Since 3.13 asyncio raises a RuntimeError, as anyio does, and `except
+StopIteration` does not catch it.
 
-The cure is to let `next` say "no more" with a value. The service has no `next`: a step of its engine returns whether
+The fix is to let `next` return a value for "no more". The service has no `next`: a step of its engine returns whether
 there is more to do.
 
 In the service: backends/stepped.py: SteppedService._work.

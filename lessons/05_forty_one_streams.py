@@ -1,12 +1,12 @@
-"""A thread for each stream's next() gives out at 40: the 41st stream waits, and so does every other use of a thread.
+"""With a thread for each stream's next(), the 41st stream waits, and so does every other use of a thread.
 
 `anyio.to_thread.run_sync` takes its threads from one limiter of 40 unless it is given another, and Starlette uses the
-same one for plain `def` endpoints and for files. So 40 streams that wait for the model keep a `/health` written with
-`def` from answering, and the 41st stream waits although the model might have room for it.
+same one for plain `def` endpoints and for files. So while 40 streams wait for the model, a `/health` written with `def`
+cannot answer, and the 41st stream waits although the model might have room for it.
 
-A limiter of their own frees the others, and still takes a thread for each stream. But an engine makes the tokens of all
-its streams in one step, so one thread that steps is enough. The service has one, and a few that parse bodies and
-tokenize prompts, each kind with its own limiter.
+A limiter of their own frees the others, but still takes a thread for each stream. An engine makes the tokens of all its
+streams in one step, so one thread that steps is enough. The service has one, and a few that parse bodies and tokenize
+prompts, each kind with its own limiter.
 
 In the service: backends/stepped.py: SteppedService.start; backends/stepped.py: SteppedService.submit.
 """

@@ -1,12 +1,12 @@
 """Hop to the engine's thread once per step for all streams, not once per token for each of them.
 
-To hand a call to a thread and wait for it is a hop: a queue, a lock, a wake-up and the way back. It takes 50 to 100
-microseconds, much of it on the event loop, of which there is one. With a hop per token, 16 streams of 50 tokens are
-800 hops. An engine makes the tokens of all its streams in one step, so 50 hops do the same. And a thread that stays
-while there is work needs a single hop: once per step it calls the loop, which gives each stream its token.
+A hop is a call that another thread runs while the caller waits: a queue, a lock, a wake-up and the way back. It takes
+50 to 100 microseconds, much of it on the one event loop. With a hop per token, 16 streams of 50 tokens are 800 hops. An
+engine makes the tokens of all its streams in one step, so 50 hops are enough. And a thread that stays while there is
+work needs a single hop: once per step it calls the loop, which gives each stream its token.
 
-The service does the last. The events of a step cross to the loop in one `call_soon_threadsafe`, and the next step does
-not wait until they have been sent.
+The service has such a thread. The events of a step cross to the loop in one `call_soon_threadsafe`, and the next step
+does not wait until they have been sent.
 
 In the service: backends/stepped.py: SteppedService._work_until_idle; backends/stepped.py: SteppedService._hand_over;
 serving/driver.py: Driver._deliver.

@@ -1,13 +1,13 @@
-"""An application that only sends does not learn that its client has left; it has to await receive() meanwhile.
+"""An application that only sends does not learn that its client has left; it must also await receive().
 
-The reader closes the tab after three tokens. `send` does not tell: under servers of ASGI 2.3, uvicorn among them, it
-returns after a disconnect as if nothing were wrong, and the model goes on for a reader who has left. Servers of ASGI
-2.4 may raise OSError from it, but only from the next `send`, and a stream that is silent in its prefill has none. What
-always comes is `http.disconnect`, to the task that awaits `receive`. The OSError has to be expected all the same.
+The reader closes the tab after three tokens. `send` does not say so: under servers of ASGI 2.3, uvicorn among them, it
+returns after a disconnect as if nothing were wrong, and the model goes on for a reader who has left. Under ASGI 2.4
+`send` may raise OSError, but only the next `send` does, and a stream in its prefill sends nothing. `http.disconnect`
+always comes, to the task that awaits `receive`. The OSError must be expected all the same.
 
-So one task awaits `receive` for as long as the stream lasts, once the whole body has been read, since a message has
-only one reader. Starlette's StreamingResponse does that below ASGI 2.4 and relies on OSError from there on. This
-service always listens, and for an answer that is not streamed, too.
+So one task awaits `receive` for as long as the stream lasts. It starts when the whole body has been read, since a
+message has only one reader. Starlette's StreamingResponse does that below ASGI 2.4 and relies on OSError from there on.
+This service always listens, also for an answer that is not streamed.
 
 In the service: serving/generation.py: Generation.run; raw_asgi.py: stream_events.
 Side by side: listen_for_disconnect.

@@ -1,9 +1,9 @@
 """A generator's finally is no place to stop the engine: it may run too late, or never.
 
-A `finally` belongs to a generator that has been entered. If a stream ends before its first token is asked for (the
+A `finally` runs only in a generator that has been entered. If a stream ends before its first token is asked for (the
 client left while the headers were sent), the generator was never entered, and its `finally` never runs. If the stream
-is cancelled while it waits in `send`, the generator is suspended at its `yield`, and nothing closes it: neither
-`async for` nor Starlette's StreamingResponse does. Its `finally` runs when the garbage collector finds it.
+is cancelled while it waits in `send`, the generator is suspended at its `yield`, and nothing closes it: neither `async
+for` nor Starlette's StreamingResponse does. Its `finally` runs when the garbage collector finds it.
 
 So the code that runs the stream owns the abort, in a `finally` of its own, without an `await` before it.
 

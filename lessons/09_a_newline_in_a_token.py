@@ -1,12 +1,12 @@
-"""A token goes into an event as JSON: written as it is, a line break in it breaks the event.
+"""Send tokens as JSON: a line break in a token breaks the event.
 
 Server-sent events are lines: `data: ` and a text; an empty line ends the event (HTML standard, section 9.2). A token
-may be a line break, or contain one. Written as it is, it ends the line or the event, and what follows is lost, or is
-another event. Nothing fails; the text is just not the model's. JSON writes a line break as two characters, a backslash
-and an n.
+may be a line break, or contain one. Sent as it is, it ends the line or the event, and what follows is lost or becomes
+another event. Nothing fails, but the client's text is not the model's. JSON writes a line break as two characters, a
+backslash and an n.
 
-Lines end at CRLF, LF or CR and nowhere else. Python's `str.splitlines()` also ends them at U+2028 and others, which
-JSON need not escape. So a client that uses it breaks whole events, unless the JSON is written in ASCII.
+Lines end at CRLF, LF or CR and nowhere else. Python's `str.splitlines()` also splits at U+2028 and others, which JSON
+need not escape. So a client that uses it breaks events apart, unless the JSON is written in ASCII.
 
 In the service: contract/sse.py: frame.
 """

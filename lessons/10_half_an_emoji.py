@@ -1,13 +1,13 @@
-"""A token may be half a character: decode all of them together, and hold back only what is not finished.
+"""A token may be half a character: decode all of them together, and hold back only an unfinished one.
 
 A byte-level tokenizer knows bytes, not characters, and spreads a rare character over several tokens. Decoded one by
-one, each part becomes U+FFFD, the replacement character, and no later part can mend it: what has been sent cannot be
-taken back. Waiting for the end would mend it, and stream nothing. The cure is a decoder with a memory. It keeps the
-bytes of an unfinished character, gives out all before them, and at the very end whatever is left. A client has the same
-to do, since a read may end in the middle of a character, too.
+one, each part becomes U+FFFD, the replacement character, and no later part can repair it: what has been sent cannot be
+taken back. Waiting for the end would avoid that, but would not stream. The fix is a decoder with a memory. It keeps the
+bytes of an unfinished character, returns all text before them, and at the very end returns whatever is left. A client
+must do the same, since a read may end in the middle of a character, too.
 
 The service does this for any tokenizer, by looking for the replacement character at the end of the decoded text. It
-decodes each token together with those before it, because with some tokenizers a space shows only between two tokens.
+decodes each token together with those before it, because some tokenizers write a space only between two tokens.
 
 In the service: inference/text/detokenizer.py: Detokenizer.push; inference/text/detokenizer.py: Detokenizer.flush.
 """

@@ -1,10 +1,10 @@
 """A middleware, a compressor or a proxy between the application and its client may hold the tokens back.
 
-A middleware that collects the body before it passes anything on turns a stream into a wait; it has to pass each message
-on as it comes. A compressor keeps small pieces until they are worth a block, unless it is told to flush each one.
-(Starlette's GZipMiddleware leaves `text/event-stream` alone.) A proxy is not the application's to mend, but it can be
-asked: nginx obeys `X-Accel-Buffering: no` in the answer's headers, and `Cache-Control: no-transform` forbids
-compressing on the way (RFC 9111, 5.2.2.6).
+A middleware that collects the body before it passes anything on delays the whole stream; it must pass each message on
+as it comes. A compressor keeps small pieces until they fill a block, unless it is told to flush each one. (Starlette's
+GZipMiddleware leaves `text/event-stream` alone.) A proxy is outside the application, but headers of the answer can ask
+it: nginx obeys `X-Accel-Buffering: no`, and `Cache-Control: no-transform` forbids compression on the way (RFC 9111,
+5.2.2.6).
 
 In the service: contract/sse.py: SSE_HEADERS; raw_asgi.py: stream_events.
 """

@@ -1,12 +1,12 @@
 """send() waits for a slow reader, but only after megabytes; and then it waits for ever.
 
 Between `send` and the reader lie asyncio's buffer (64 KiB) and the kernel's two, which may hold megabytes together. An
-answer of 1,000 tokens fits in: it is sent to a client that reads nothing as to any other. Only long after that does
-`send` wait. This is back-pressure, and it works. But nothing bounds the wait: a client that stops reading and does not
+answer of 1,000 tokens fits into them, so it can be sent to a client that reads nothing. Only long after that does
+`send` wait. This is back-pressure, and it works. But the wait has no limit: a client that stops reading and does not
 leave keeps its stream, and whatever belongs to it.
 
-So a stream needs a bound of its own. The service sleeps until `stall` seconds after the stream last took an event, and
-then looks whether it has taken another one meanwhile. Setting a timer again for each token would cost more.
+So a stream needs a time limit of its own. The service sleeps until `stall` seconds after the stream last took an event,
+and then checks whether it has taken another one since. Setting a timer for each token would cost more.
 
 In the service: serving/generation.py: Generation._stall; config.py: Config.
 """

@@ -1,8 +1,8 @@
-"""await send() need not let anything else run: a stream that has much to send has to step aside itself.
+"""await send() may let nothing else run: a stream with much to send must give the others a turn.
 
-An `await` gives way only if what it awaits has to wait. uvicorn's `send` writes to the socket and returns as long as
-the buffers are not full. A loop of nothing but such sends keeps the event loop to itself: until it is through, no other
-stream gets a token, `/health` gets no answer, and no disconnect is heard. A stream that has had its share calls
+An `await` yields to other tasks only if what it awaits has to wait. uvicorn's `send` writes to the socket and returns
+as long as the buffers are not full. A loop of nothing but such sends keeps the event loop to itself: until it ends, no
+other stream gets a token, `/health` gets no answer, and no disconnect is noticed. So after some events a stream calls
 `anyio.lowlevel.checkpoint()`, which gives the others a turn.
 
 In the service: serving/generation.py: Generation.events; serving/generation.py: BURST.

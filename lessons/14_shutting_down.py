@@ -1,9 +1,9 @@
-"""At a signal the server waits for open streams, and tells the application only after them.
+"""On a signal the server waits for open streams, and tells the application only after them.
 
-On SIGTERM or Ctrl-C uvicorn takes no more connections and waits for the open ones to end: for ever, or for as long as
-`--timeout-graceful-shutdown` says, after which it cancels them without a word to their clients. `lifespan.shutdown`
-comes last. So what ends the streams cannot wait for `lifespan.shutdown`: the application has to hear the signal itself.
-It puts a handler in front of the server's, tells its streams, and passes the signal on.
+On SIGTERM or Ctrl-C uvicorn takes no more connections and waits for the open ones to end. It waits for ever, or as long
+as `--timeout-graceful-shutdown` says; then it cancels them, and their clients get no last event. `lifespan.shutdown`
+comes last. So an application that ends its streams cannot wait for `lifespan.shutdown`: it must handle the signal
+itself. It puts a handler in front of the server's, ends its streams, and passes the signal on.
 
 In the service: serving/shutdown.py: signals_set; serving/ending.py: Ending.drain_when; raw_asgi.py: lifespan.
 """

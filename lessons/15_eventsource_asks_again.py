@@ -1,11 +1,12 @@
-"""EventSource asks again whenever a stream ends, so an answer that has ended well is generated again.
+"""EventSource reconnects whenever a stream ends, so a finished answer is generated again.
 
 A browser's EventSource takes the end of a stream for a lost connection and opens another (HTML standard, 9.2.3). It
-stops only when it is closed, or answered with a status other than 200; 204 is meant for that. So the client closes it
-at the event that says "done", or the server answers 204 to a client that has had it all, known by its Last-Event-ID.
+stops only when it is closed, or gets a status other than 200; 204 is meant for that. So either the client closes it at
+an event that says "done", or the server answers 204 to a client that has had the whole answer, which it knows by the
+Last-Event-ID.
 
-The service needs neither. An EventSource can only GET, and has no body for a prompt; `/generate` takes only POST, so
-its clients use `fetch()`, which asks once. To abort it is the disconnect of lesson 7.
+The service needs neither. An EventSource can only GET, without a body for a prompt; `/generate` takes only POST, so its
+clients use `fetch()`, which asks once. Aborting a `fetch()` is the disconnect of lesson 7.
 
 In the service: contract/generate.py: ENDPOINT; contract/sse.py: frames.
 """

@@ -1,11 +1,10 @@
-"""One event on the wire in four dialects: the engine says it once, each API writes it in its own way.
+"""One event in four dialects: the engine emits it once, and each API writes it in its own way.
 
-The engine makes a token and hands out one event for it. What a client reads is a matter of the API that it speaks:
-`/generate` names the token, OpenAI's chat sends what is new, and its Responses API and Anthropic's Messages send events
-with names, which are numbered or nested in blocks. An endpoint's writer turns events into bytes and does no I/O, so the
-same writer serves every door.
+The engine emits one event for a token. What a client reads depends on the API: `/generate` names the token, OpenAI's
+chat sends a delta, and its Responses API and Anthropic's Messages send named events, which are numbered or nested in
+blocks. An endpoint's writer turns events into bytes and does no I/O, so the same writer serves every door.
 
-Only two of the four say `[DONE]` at the end; the others end with an event that says so by its name.
+Only two of the four end with `[DONE]`; the others end with an event whose name says so.
 
 In the service: contract/endpoints.py: Writer; contract/generate.py: GenerateWriter; contract/sse.py: frames.
 """

@@ -1,10 +1,11 @@
-"""The usage chunk comes last: a client that adds chunks up lets a later one overwrite what an earlier one said.
+"""The usage chunk comes last: clients that merge chunks let later ones overwrite earlier ones.
 
-With `stream_options: {"include_usage": true}`, OpenAI's chat sends one more chunk than it has to say: no choices, and
-how many tokens there were. Clients put the chunks of a stream together into one answer, and take each chunk's `usage`
-over, `null` too. So a usage chunk anywhere but at the end is forgotten, and a counter of tokens shows nothing.
+With `stream_options: {"include_usage": true}`, OpenAI's chat sends one more chunk: it has no choices, and says how many
+tokens there were. Clients merge the chunks of a stream into one answer, and take over each chunk's `usage`, even
+`null`. So a usage chunk anywhere but at the end is overwritten, and a counter of tokens shows nothing.
 
-A chunk without choices is also why a client that reads `chunk.choices[0]` without a look fails: it has to be asked for.
+A client that reads `chunk.choices[0]` without checking fails at a chunk without choices, so this chunk is sent only on
+request.
 
 In the service: contract/openai/stream.py: ChunkWriter.
 """

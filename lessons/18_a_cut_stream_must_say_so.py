@@ -1,11 +1,11 @@
 """A cut stream must say so: to most clients, half an answer that just ends is a whole one.
 
-When a status has been sent, no other can follow. A service that fails then can close the body in good order, and its
-client reads an end like any other: a loop over the events is over, nothing is raised, and half an answer is stored as
-the answer. If the connection is cut instead, the client may see an error of the transport, which says nothing of the
-reason and is often tried again.
+Once a status has been sent, no other can follow. A service that fails then can end the body properly, and its client
+cannot tell that end from any other: the loop over the events is over, nothing is raised, and half an answer is stored
+as the answer. If the connection is cut instead, the client may see an error of the transport, which gives no reason and
+often leads to a retry.
 
-What a client can tell apart is an event with the error in it, before the end. The SDKs of OpenAI and Anthropic raise an
+A client can recognize an event with the error in it, before the end. The SDKs of OpenAI and Anthropic raise an
 exception for it.
 
 In the service: contract/generate.py: GenerateWriter; contract/openai/dialect.py: failure_frame.

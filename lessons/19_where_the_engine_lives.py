@@ -1,12 +1,12 @@
 """Where the engine lives decides what a step freezes, and what survives its death.
 
 A step computes for milliseconds, and now and then an engine dies: a bug in native code, or the system needs memory. In
-the loop, a step freezes every client. On a thread the loop is free, as long as the step releases the interpreter's
-lock, as matrix products do. But a thread dies with its process: streams are cut off, and the server is gone. In a
-process of its own the engine dies alone: the server reads the end of a pipe, tells its streams, and starts another one.
-The price is that each token crosses a process, and that the model is loaded again.
+the loop, a step freezes every client. On a thread, the loop is free as long as the step releases the interpreter's
+lock, as matrix products do; but a thread dies with its process: streams are cut off, and the server is gone. An engine
+in a process of its own dies alone: the server reads the end of a pipe, tells its streams, and starts another engine.
+The price is that each token crosses a process boundary, and that the model is loaded again.
 
-A cluster does the same with whole servers, on many machines: `deploy/ray_serve.py` runs the doors like that.
+A cluster does the same with whole servers on many machines; `deploy/ray_serve.py` runs the doors that way.
 
 In the service: backends/stepped.py: SteppedService; backends/socket_service.py: SocketService._lose;
 backends/host.py: EngineHost; serving/engine_keeper.py: EngineKeeper.

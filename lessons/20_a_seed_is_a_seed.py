@@ -1,14 +1,14 @@
 """A seed is a seed: the same request gets the same text, alone and among others, if every sum has one order.
 
-A seed fixes the random numbers. The probabilities that they choose among are sums of thousands of products in float32,
-and there `(a + b) + c` is not always `a + (b + c)`. Fast kernels choose their order by what there is to do: for one row
-they cut a sum into parts, so that all cores have work; for many rows each core takes a row whole. So a request's logits
-end in other bits when a neighbour comes, now and then another token is chosen, and from there on it is another text.
-With the same seed, on an idle server, the user never sees it again.
+A seed fixes the random numbers. They choose by probabilities, which are sums of thousands of products in float32, and
+there `(a + b) + c` is not always `a + (b + c)`. Fast kernels choose their order by the amount of work: for one row they
+split a sum into parts, so that all cores have work; for many rows each core takes a whole row. So a request's logits
+get other last bits when a neighbour comes, now and then another token is chosen, and the text goes on differently. On
+an idle server, the same seed does not bring that text back.
 
-The cure is to let nothing but the row itself decide: a row is added up in one order, whatever is computed with it. Then
-a text that starts again from a cached beginning, or has some of its tokens guessed and checked several at a time, is
-the same text, and not merely one as good.
+The fix is that only the row itself decides: a row is added up in one order, whatever is computed with it. Then a text
+that starts again from a cached beginning, or has some of its tokens guessed and checked several at a time, is exactly
+the same text.
 
 In the service: inference/scheduling/speculation.py: Drafter; inference/sampler.py: sample.
 """

@@ -1,4 +1,4 @@
-"""What the tests share: the doors, and one event loop."""
+"""Fixtures of all tests: the doors, one event loop, and one folder for compiled code."""
 
 import importlib
 import os

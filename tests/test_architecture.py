@@ -1,4 +1,4 @@
-"""Who may know whom. The files are read, not run; and what must load quickly is started in a fresh interpreter."""
+"""Which room may import which. Files are read, not run; what must load quickly is started in a fresh interpreter."""
 
 import ast
 from pathlib import Path

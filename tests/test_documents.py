@@ -1,4 +1,4 @@
-"""The documents: what they link to is there, and the README is short enough to read."""
+"""The documents' links lead somewhere, and the README is short."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""`make serve` on a fresh machine: which torch it installs, and what it says about it.
+"""`make serve` on a fresh machine: which torch it installs, and what it prints about it.
 
 Python is a script here that writes down what pip is asked for, so that nothing is installed.
 """

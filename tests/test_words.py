@@ -1,4 +1,4 @@
-"""The words of the project: those that its style bans are nowhere in its prose, comments and strings."""
+"""The words that the project's style bans are in no prose, comment or string."""
 
 import re
 import subprocess

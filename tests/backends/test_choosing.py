@@ -1,4 +1,4 @@
-"""Which engine the settings choose, and what is said of settings that mean nothing to it."""
+"""The settings choose an engine; those that do not apply to it are refused by name."""
 
 import importlib
 import sys

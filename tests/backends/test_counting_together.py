@@ -1,4 +1,4 @@
-"""What is counted is the same whichever worker is asked, and nothing is lost or told twice when a process dies."""
+"""Every worker shows the same counts; none is lost or counted twice when a process dies."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Both doors with an engine elsewhere: every API answers, and a death shows in the streams and the probes."""
+"""Both doors with an engine elsewhere: every API answers, and streams and probes show when the engine dies."""
 
 import json
 from collections.abc import AsyncIterator

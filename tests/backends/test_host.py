@@ -1,4 +1,4 @@
-"""The engine's end of the socket: what workers send, what they should not send, and workers that die or do not read."""
+"""The engine's end of the socket: messages of workers, wrong ones too, and workers that die or do not read."""
 
 import asyncio
 import logging

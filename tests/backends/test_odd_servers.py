@@ -1,4 +1,4 @@
-"""In front of servers that die in the middle of a word, say what was not expected, or are not where they were."""
+"""The service in front of servers that die while they answer, answer nonsense, or cannot be reached."""
 
 import re
 import ssl

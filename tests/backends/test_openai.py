@@ -1,4 +1,4 @@
-"""The service in front of a server with OpenAI's completions: fakes with other servers' shapes, and our own door."""
+"""The service in front of a server with OpenAI's completions: fakes of other servers, and our own door."""
 
 import sys
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The service in front of SGLang, against a server that has its shapes."""
+"""The service in front of SGLang, tested on a fake of its server."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

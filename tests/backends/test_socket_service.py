@@ -1,4 +1,4 @@
-"""A worker's end of the socket, with a driver and a door on it: what clients see, also when the engine dies."""
+"""A worker's end of the socket, with a driver and a door: what clients see, also when the engine dies."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Threads that can be left behind."""
+"""Threads that may be abandoned while they block."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What happens again and again is said once, and then at intervals that grow."""
+"""A repeated log line is written once, and then at growing intervals."""
 
 from backends.throttled_log import FIRST_INTERVAL, LONGEST_INTERVAL, MOST_KEPT, ThrottledLog
 

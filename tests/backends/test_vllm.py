@@ -1,4 +1,4 @@
-"""The service with vLLM behind it, against a fake of the few calls that it makes; `make test-vllm` has the real one."""
+"""The service with vLLM behind it, on a fake of the few calls that it makes; `make test-vllm` has the real one."""
 
 import signal
 import sys

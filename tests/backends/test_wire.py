@@ -1,4 +1,4 @@
-"""What the engine's process and its workers say to each other: everything arrives as it was sent."""
+"""Messages between the engine's process and its workers arrive as they were sent."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the chat endpoints share: contents, tools, grammars and the conversation as the engine takes it."""
+"""What the chat endpoints share: contents, tools, grammars and conversations."""
 
 import json
 from typing import Any

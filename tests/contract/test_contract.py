@@ -1,4 +1,4 @@
-"""What a request may say and what an answer looks like, without any server."""
+"""Requests and answers of `POST /generate`, without a server."""
 
 import json
 import re

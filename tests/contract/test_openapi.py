@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, and it is true: what the doors really answer is what it says they answer."""
+"""The OpenAPI document is valid, and the doors' real answers are as it describes them."""
 
 import json
 import re

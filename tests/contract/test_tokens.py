@@ -1,4 +1,4 @@
-"""The tokenizer over HTTP: what each endpoint asks of the engine's lexicon, and what it answers."""
+"""The tokenizer's endpoints: what they ask of the engine's lexicon, and what they answer."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The files in deploy/: they are checked by the programs that they are for, and a stream goes through each proxy.
+"""The files in deploy/ pass the checks of the programs that read them, and a stream goes through each proxy.
 
 Where nginx, Caddy or systemd are missing, there is nothing to check. `.ci/run` installs them, and sets REQUIRE_DEPLOY:
 then a missing one is a failure.

@@ -1,4 +1,4 @@
-"""deploy/ray_serve.py and its configuration file, without Ray: a stand-in takes down what Ray is asked for.
+"""deploy/ray_serve.py and its configuration file, without Ray: a stand-in records what Ray is asked for.
 
 `make test-scale` runs them on the real one.
 """

@@ -1,4 +1,4 @@
-"""Whatever /openapi.json allows to be asked, and much that it does not, gets an answer that it describes.
+"""Requests that /openapi.json allows, and many that it does not, get answers that it describes.
 
 `make conformance` tries more, and longer, on the bundled model.
 """

@@ -1,4 +1,4 @@
-"""The two doors side by side: the same request to both, and their answers compared."""
+"""Both doors get the same request, and their answers are compared."""
 
 import json
 from collections.abc import Sequence

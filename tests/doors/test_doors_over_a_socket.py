@@ -1,4 +1,4 @@
-"""The service as its users meet it: over a real server on a socket of this machine, read byte by byte.
+"""The service over a real server on a socket of this machine, read byte by byte.
 
 Every test runs against both doors, on each server that people have. What only shows here is the framing, when bytes
 leave, and how a server tells its application that a client has gone.

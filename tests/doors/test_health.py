@@ -1,4 +1,4 @@
-"""GET /health: what the engine is busy with, and what is wrong with it."""
+"""GET /health: how busy the engine is, and what is wrong with it."""
 
 from typing import Any
 

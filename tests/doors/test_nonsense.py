@@ -1,4 +1,4 @@
-"""Clients that speak HTTP badly, or not at all: no request is an error of the server's, and the next one is served."""
+"""Clients that speak HTTP badly, or not at all, cause no error in the server, and the next one is served."""
 
 from contextlib import suppress
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What is refused before the engine hears of it, and how."""
+"""Requests that are refused before the engine sees them."""
 
 from collections.abc import Sequence
 

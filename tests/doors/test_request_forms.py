@@ -1,4 +1,4 @@
-"""The forms that a request may come in: its body in pieces, keys that are missing, prefixes of its path."""
+"""A request's body may come in pieces, keys may be missing, and its path may have a prefix."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A stream, message by message: what comes when, and how it ends."""
+"""A stream, message by message: order, timing, and how it ends."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Where the protocols part: each claim about what WSGI lacks, shown on a socket, with what ASGI does there.
+"""What WSGI lacks, shown on a socket, each next to what ASGI does there.
 
     the claim                                          WSGI                           ASGI
     the headers leave                                  with the first block           at once

@@ -1,4 +1,4 @@
-"""A decode step that is begun before the last one's tokens are read. Without a GPU, operators of torch compute it."""
+"""Decode steps that begin before the last step's tokens are read. Without a GPU, torch operators compute them."""
 
 from collections.abc import Sequence
 from typing import Any

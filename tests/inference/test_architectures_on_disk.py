@@ -1,4 +1,4 @@
-"""What is asked of a checkpoint's files before its model is made, asked of every architecture."""
+"""For every architecture, a checkpoint's files are checked before its model is made."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Attention over folded heads, in each of the ways that a processor may be best served by: the same answers."""
+"""Attention over folded heads gives the same result in each of the ways that suit some processor best."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A folder that cannot be served: one line names the file, says what is wrong with it, and what to do."""
+"""A folder that cannot be served: one line names the file, the fault, and what to do."""
 
 import json
 import os

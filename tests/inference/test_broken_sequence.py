@@ -1,4 +1,4 @@
-"""A model that gives NaN for one sequence ends that sequence and disturbs no other: not now, and not in its slot."""
+"""NaN from the model ends that sequence, and disturbs neither others nor the next one in its slot."""
 
 import logging
 from typing import Any

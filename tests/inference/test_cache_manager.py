@@ -1,4 +1,4 @@
-"""Which slot a prompt gets, what it finds there, and what it may copy from which other."""
+"""Which slot a prompt gets, what is cached there, and what it may copy from other slots."""
 
 import itertools
 

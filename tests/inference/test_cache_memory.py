@@ -1,4 +1,4 @@
-"""The cache takes memory as it is used, and at most what was said before."""
+"""The cache takes memory as it is used, and at most as much as the server announced."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Calls whose form a grammar guarantees are told while they are made, wherever the answer is cut."""
+"""Tool calls that a grammar guarantees are streamed while they are made, wherever the answer is cut."""
 
 import json
 from collections.abc import Sequence

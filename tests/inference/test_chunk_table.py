@@ -1,4 +1,4 @@
-"""Who has which chunk of the cache."""
+"""The table of the cache: which slots have which chunk."""
 
 from hypothesis import given
 from hypothesis import strategies as st

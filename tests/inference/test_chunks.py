@@ -1,4 +1,4 @@
-"""The cache of the decoder in C++: memory follows tokens, and nothing of another request stays."""
+"""The cache of the decoder in C++: memory follows tokens, and no data of another request is left in it."""
 
 import copy
 from pathlib import Path

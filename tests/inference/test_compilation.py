@@ -1,4 +1,4 @@
-"""ENGINE_COMPILE=1 on models whose layers torch compiles: the same answers, and no wait for the compiler later."""
+"""ENGINE_COMPILE=1 on models whose layers torch compiles: the same answers, and no later wait for the compiler."""
 
 import logging
 from typing import Any

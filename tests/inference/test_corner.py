@@ -1,4 +1,4 @@
-"""What was compiled for the blocks of a GGUF file is tried on a corner of them before it is used."""
+"""Code compiled for the blocks of a GGUF file is checked on a corner of them before it is used."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Decode steps laid out for CUDA graphs. Without a GPU the layout is run as it is; with one, graphs are replayed."""
+"""Decode steps laid out for CUDA graphs. With a GPU the graphs are replayed; without, the layout is run directly."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A stream's pieces add up to the tokenizer's decode of all the ids, and none of them holds half a character."""
+"""A stream's pieces add up to the tokenizer's decode of all the ids, and no piece holds half a character."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a GGUF model needs compiled is known before the libraries are there, and compiled once."""
+"""What a GGUF model needs compiled is known before torch is imported, and is compiled once."""
 
 import subprocess
 import threading

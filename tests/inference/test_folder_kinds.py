@@ -1,4 +1,4 @@
-"""Folders as they are found: in shards, in torch's own format, with a head that config.json calls tied."""
+"""Folders of every kind: in shards, in torch's own format, with a head that config.json calls tied."""
 
 import json
 import os

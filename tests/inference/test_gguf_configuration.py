@@ -1,4 +1,4 @@
-"""What the metadata of a GGUF file says about its model is computed with, or the file is refused by the key's name."""
+"""The metadata of a GGUF file is applied to the model, or the file is refused by the key's name."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""ENGINE_MODEL=….gguf ENGINE_COMPILE=1: blocks are used as they lie, and say what the same weights as floats say."""
+"""ENGINE_MODEL=….gguf ENGINE_COMPILE=1: quantized blocks give the same text as the same weights as floats."""
 
 import logging
 from mmap import mmap

@@ -1,4 +1,4 @@
-"""Rotary schemes and vocabularies in GGUF files, which say them in other ways than config.json and tokenizer.json."""
+"""Rotary schemes and vocabularies in GGUF files, written otherwise than in config.json and tokenizer.json."""
 
 from pathlib import Path
 from typing import Any

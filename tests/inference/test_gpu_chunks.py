@@ -1,4 +1,4 @@
-"""On a GPU the cache has memory where tokens are, and nowhere else. Here the GPU's driver is a fake."""
+"""On a GPU the cache has memory only where it has tokens. Here the GPU's driver is a fake."""
 
 import gc
 from dataclasses import dataclass, field

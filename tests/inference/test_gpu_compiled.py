@@ -1,4 +1,4 @@
-"""Every kernel of Triton compiles for an H100, down to its machine code. That needs Triton, and no GPU."""
+"""Every Triton kernel compiles to machine code for an H100. That needs Triton, and no GPU."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The kernel that draws a step's tokens chooses what the operators of torch choose, whatever the rows ask for."""
+"""The kernel that draws a step's tokens chooses the same tokens as torch operators, for all settings of a row."""
 
 import importlib
 import random

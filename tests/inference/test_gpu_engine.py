@@ -1,4 +1,4 @@
-"""The engine on kernels of Triton from the first token to the last: on a GPU, or in Triton's interpreter."""
+"""The engine on Triton kernels from the first token to the last: on a GPU, or in Triton's interpreter."""
 
 import functools
 import importlib

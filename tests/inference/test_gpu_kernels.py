@@ -1,4 +1,4 @@
-"""The kernels of Triton compute what operators of torch compute in float32."""
+"""The Triton kernels compute what torch operators compute in float32."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The cache on a real GPU: its driver gives memory where tokens are, and takes it back."""
+"""The cache on a real GPU: the driver gives memory where there are tokens, and takes it back."""
 
 import gc
 from typing import Any

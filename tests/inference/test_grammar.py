@@ -1,4 +1,4 @@
-"""A text follows its grammar token by token, and a grammar that cannot be enforced is refused with the reason."""
+"""A text follows its grammar token by token; a grammar that cannot be enforced is refused with the reason."""
 
 import json
 import subprocess

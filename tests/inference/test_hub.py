@@ -1,4 +1,4 @@
-"""Hub names: what is downloaded, what is on the disk already, and what is said when neither works."""
+"""Hub names: what is downloaded, what is already on the disk, and the error if neither works."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What was compiled once is found by the next start, if it is the same in everything, whole, and this user's own."""
+"""The next start reuses a compiled library if its inputs are the same, and its file is unchanged and the user's own."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""What a start imports: for the blocks of a GGUF file neither transformers' models nor torch's compiler.
+"""Imports of a start: a GGUF file's blocks need neither transformers' models nor torch's compiler.
 
 They are more than a second of a start that takes three.
 """

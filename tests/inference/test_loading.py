@@ -1,4 +1,4 @@
-"""Loading a checkpoint from a folder: what may be wrong with one is told in a line, without a traceback."""
+"""Loading a checkpoint from a folder: each fault is one line, without a traceback."""
 
 import dataclasses
 import gc

@@ -1,4 +1,4 @@
-"""What transformers tells attention apart from queries, keys and values: masks, sinks, values of another width."""
+"""Attention with what models add to queries, keys and values: masks, sinks, values of another width."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Memory for weights is fetched before it is needed, counted once, and given back if nothing takes it."""
+"""Memory for weights is taken before it is needed, counted once, and given back if it is not used."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a schema leaves open is narrowed, and what it says is kept."""
+"""Where a schema leaves choices open it is narrowed; its own constraints are kept."""
 
 from typing import Any
 

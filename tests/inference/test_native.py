@@ -1,4 +1,4 @@
-"""ENGINE_COMPILE=1 on models that the decoder in C++ knows: the same answers, and no harm where it cannot be had."""
+"""ENGINE_COMPILE=1 on models that the decoder in C++ supports: the same answers, and a fallback where it cannot run."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""On a GPU the engine says what it says on the CPU, and what transformers says: every path, compiled or not.
+"""On a GPU the engine's text is that of the CPU and of transformers, on every path, compiled or not.
 
 `make test-cuda` runs these, and the engine's other tests on the GPU as well.
 """

@@ -1,4 +1,4 @@
-"""Threads that wait for one another sleep soon, so that a busy machine slows a step down no more than it must."""
+"""Threads that wait for one another sleep soon, so a busy machine slows a step down as little as possible."""
 
 import os
 import subprocess

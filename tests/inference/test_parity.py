@@ -1,4 +1,4 @@
-"""Greedy output in float32 is that of transformers' own `generate`, alone and in any company."""
+"""Greedy output in float32 is that of transformers' own `generate`, alone and among any other requests."""
 
 import random
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How much of a prompt goes into a step that streams wait for: as much as the clock allows, on a made-up clock."""
+"""How much of a prompt goes into a step that streams wait for follows from step times; here the times are made up."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""ENGINE_QUANTIZE=int8 and int4: matrices in groups of few bits, and everything else as it was."""
+"""ENGINE_QUANTIZE=int8 and int4: matrices are rounded in groups to few bits, and nothing else changes."""
 
 import copy
 import platform

@@ -1,4 +1,4 @@
-"""Quantized matrices: their numbers are GGUF's own, and their products do not depend on who is computed with whom."""
+"""Quantized matrices hold GGUF's own numbers, and a row's products do not depend on the other rows."""
 
 import ctypes
 import platform

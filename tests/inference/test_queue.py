@@ -1,4 +1,4 @@
-"""What the engine takes and refuses: a queue with a limit, prompts that fit, nothing after a failure."""
+"""What the engine takes and refuses: a queue with a limit, prompts that fit, and nothing after a failure."""
 
 import pytest
 from tokenizers import Tokenizer

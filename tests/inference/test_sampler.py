@@ -1,4 +1,4 @@
-"""The sampler draws from exactly the distribution that a sequence asks for, whichever rows share the batch.
+"""The sampler draws from exactly the distribution that a sequence asks for, whatever other rows are in the batch.
 
 A sequence brings its own random number. Given n numbers spread evenly over [0, 1), each token must be drawn n times its
 probability, but for one at each border: so the distribution is checked exactly, with no luck involved. Everything here

@@ -1,4 +1,4 @@
-"""Masks, biases, penalties and log probabilities: what they do, and that they do it to their own row alone."""
+"""Masks, biases, penalties and log probabilities affect their own row as they should, and no other."""
 
 from array import array
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a request leaves to its model, and prompts that are far too long for it."""
+"""Defaults that a request takes from its model, and prompts that are far too long for it."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""A beginning that several prompts share is computed once, also while they run; the answers do not change."""
+"""A beginning that several prompts share is computed once, also while they run, and the answers do not change."""
 
 import random
 from collections.abc import Iterator, Sequence

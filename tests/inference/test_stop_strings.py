@@ -1,4 +1,4 @@
-"""A text ends at its first stop string, wherever the token borders fall, and nothing of the stop string is shown."""
+"""A text ends at its first stop string, wherever the token borders fall, and no part of the stop string is shown."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What ends a text besides max_tokens: stop strings, stop tokens, special tokens; and what is said to be the reason."""
+"""What ends a text besides max_tokens (stop strings, stop tokens, special tokens), and its finish reason."""
 
 import dataclasses
 import re

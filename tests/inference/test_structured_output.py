@@ -1,4 +1,4 @@
-"""Whatever a model would rather say, its answer follows the grammar that the request asks for."""
+"""An answer follows the grammar that its request asks for, whatever the model prefers."""
 
 import dataclasses
 import json

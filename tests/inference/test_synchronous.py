@@ -1,4 +1,4 @@
-"""`generate` and `generate_stream`: the engine for callers who wait, on as many threads as they like."""
+"""`generate` and `generate_stream`: the engine for blocking callers, on any number of threads."""
 
 import threading
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A conversation becomes the prompt that the model's own template makes of it, or the client learns why it cannot."""
+"""A conversation becomes a prompt by the model's own template, or the client learns why it cannot."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The check at the start reaches past every length that a config names, with a neighbour, and is bounded in time."""
+"""The check at the start reaches past every length that a config names, with a neighbour, in bounded time."""
 
 import copy
 import logging

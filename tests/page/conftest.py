@@ -1,4 +1,4 @@
-"""What the pages' tests share: a browser, and a server to look at."""
+"""Fixtures of the pages' tests: a browser, and a server."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The chat at `/` in a real browser: a conversation of several turns, its settings, what can be done with a turn."""
+"""The chat at `/` in a real browser: a conversation of several turns, its settings, the actions on a turn."""
 
 import json
 from typing import Any

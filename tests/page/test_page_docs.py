@@ -1,4 +1,4 @@
-"""The page at `/docs`, in a real browser: openapi.json made readable, and tried."""
+"""The page at `/docs` in a real browser: it shows openapi.json, and its examples can be tried."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Tests that need a browser are never left out in silence."""
+"""Tests that need a browser are never skipped silently."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A router that people have, vllm-router, in front of two of our servers, one behind each door."""
+"""A real router, vllm-router, in front of two of our servers, one behind each door."""
 
 import asyncio
 from collections.abc import Iterator

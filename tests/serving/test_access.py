@@ -1,4 +1,4 @@
-"""Who may ask: hosts, keys, origins and quotas, the same from both doors."""
+"""Who may send requests: hosts, keys, origins and quotas, the same in both doors."""
 
 import ast
 import json

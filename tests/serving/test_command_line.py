@@ -1,4 +1,4 @@
-"""The doors as programs: how they start, what they say about a mistake, and how they end at Ctrl-C.
+"""The doors as programs: how they start, their messages for mistakes, and how they end at Ctrl-C.
 
 These run in processes of their own. Where a test is about the end of a server, its engine is the scripted one.
 """

@@ -1,4 +1,4 @@
-"""The settings: where they come from, and what is said about a wrong one."""
+"""The settings: where they come from, and the errors for wrong ones."""
 
 import dataclasses
 import tomllib

@@ -1,4 +1,4 @@
-"""Clients that leave unheard, send too slowly, or do not read, over a real uvicorn: their connections end."""
+"""Over a real uvicorn, clients that vanish, send too slowly, or do not read have their connections closed."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The driver of an engine that fails: each request hears of it once, and new ones are refused."""
+"""The driver of an engine that fails: each request gets one error, and new ones are refused."""
 
 import asyncio
 

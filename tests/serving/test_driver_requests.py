@@ -1,4 +1,4 @@
-"""What becomes of a request in the driver, however it ends."""
+"""The life of a request in the driver, for every way that it may end."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The driver's end: open requests finish in time, or are told."""
+"""The driver's shutdown: open requests finish in time, or get an event that says so."""
 
 import asyncio
 import logging

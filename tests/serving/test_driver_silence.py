@@ -1,4 +1,4 @@
-"""Heartbeats in a silence, and readers that are stuck."""
+"""Heartbeats while there are no events, and readers that are stuck."""
 
 import asyncio
 from collections.abc import AsyncIterator

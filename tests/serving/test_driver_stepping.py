@@ -1,4 +1,4 @@
-"""The driver's stepping: which thread steps, when, and how the events come to the loop."""
+"""Which thread steps, when, and how the events get to the loop."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The end of a server under plain uvicorn, whatever its clients do: `drain` and a second, no more."""
+"""Under plain uvicorn a server ends within `drain` and a second, whatever its clients do."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The engine's process is started again when it dies or hangs, and not when it only takes long."""
+"""The engine's process is restarted when it dies or hangs, and not when it is only slow."""
 
 import os
 import signal

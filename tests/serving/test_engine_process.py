@@ -1,4 +1,4 @@
-"""The engine's own process: its socket, its settings, and what its workers do without."""
+"""The engine's own process: its socket, its settings, and workers without it."""
 
 import os
 import signal

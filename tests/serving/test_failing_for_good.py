@@ -1,4 +1,4 @@
-"""A service that has failed for good: its probes say so, and its process ends with a status that a supervisor sees."""
+"""A service that has failed for good: its probes fail, and its process ends with a status for the supervisor."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Every part raises, once and for good: what the client sees, what the probes say, whether the next request works."""
+"""Every part raises, once and permanently: the client's answer, the probes, and the next request."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Work that is large or too much: refused by size and by count first, and never in the way of small requests."""
+"""Too much work, or too large: it is refused by size and count first, and never delays small requests."""
 
 import asyncio
 import json

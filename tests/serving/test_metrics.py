@@ -1,4 +1,4 @@
-"""What the server says of itself: metrics, log lines and traces, the same from both doors."""
+"""Metrics, log lines and traces, the same from both doors."""
 
 import json
 import logging

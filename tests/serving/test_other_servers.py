@@ -1,4 +1,4 @@
-"""What a client meets on hypercorn and granian, where the application sees bodies and answers, but no connections.
+"""On hypercorn and granian the application sees bodies and answers, but no connections: what clients get there.
 
 docs/operations.md has the table. tests/doors/test_doors_over_a_socket.py runs on every server.
 """

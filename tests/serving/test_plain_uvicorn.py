@@ -1,4 +1,4 @@
-"""`uvicorn app:app`, as people start it: the application sees to the connections, from the first one on."""
+"""Under `uvicorn app:app` the application handles the connections, from the first one on."""
 
 import contextlib
 import json

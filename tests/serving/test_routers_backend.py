@@ -1,4 +1,4 @@
-"""What the routers that people have ask of a backend, and that both doors give it. docs/scale.md names the sources."""
+"""Both doors give routers what they ask of a backend; docs/scale.md names the sources."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The doors under every server that people run them with: what a client meets does not depend on it.
+"""The doors under each supported server: clients get the same from all of them.
 
 `uvicorn[standard]` brings uvloop and httptools, hypercorn and granian are servers of their own.
 """

@@ -1,4 +1,4 @@
-"""What the ASGI transcript writes down, keeps, shows and serves."""
+"""The ASGI transcript: what it records, keeps, shows and serves."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the WSGI transcript writes down, and that the door behind it answers as it does without."""
+"""The WSGI transcript: what it records, and that the door answers as it does without it."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`python -m study.compare`, on real servers: what it measures is there, and what it must see it sees."""
+"""`python -m study.compare` on real servers finds the differences that exist."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The comparison's words follow from its figures: other figures, other words."""
+"""The comparison's sentences follow from its figures: other figures give other sentences."""
 
 import dataclasses
 import xml.etree.ElementTree

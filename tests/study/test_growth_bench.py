@@ -1,4 +1,4 @@
-"""The benchmark of how cost grows: each row is printed and kept when it is measured."""
+"""The benchmark of how cost grows prints and keeps each row as it is measured."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""The client that loads a server: what it sends, what it counts, and what it takes for a failure."""
+"""The load client: what it sends, what it counts, and what it reports as a failure."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The simulation of routers: its replicas are like ours, and nothing is lost or made up in it."""
+"""The simulation of routers: its replicas take as long as ours, and no request is lost or invented."""
 
 import pytest
 import simpy

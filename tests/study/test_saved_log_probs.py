@@ -1,4 +1,4 @@
-"""The loss benchmark's peer: llama.cpp's saved log probabilities, and what is done about programs that fail."""
+"""The loss benchmark's peer: llama.cpp's saved log probabilities, and programs that fail."""
 
 import struct
 import sys

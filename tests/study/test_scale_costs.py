@@ -1,4 +1,4 @@
-"""How the streams of the replicas are read: chunk by chunk, and as strictly as HTTP says."""
+"""The replicas' streams are read chunk by chunk, and as strictly as HTTP requires."""
 
 import asyncio
 

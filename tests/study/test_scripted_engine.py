@@ -1,4 +1,4 @@
-"""What stands in for a model and for the article's server, in tests and in measurements."""
+"""The stand-ins for a model and for the article's server, in tests and in measurements."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A short soak: every way to use and misuse the server at once, and nothing is left behind. And what would be told."""
+"""A short soak with every use and misuse at once: nothing is left behind, and failures would be reported."""
 
 import asyncio
 import subprocess

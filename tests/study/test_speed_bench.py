@@ -1,4 +1,4 @@
-"""The engine's benchmark: what it sends, what it counts, what it draws."""
+"""The engine's benchmark: what it sends, counts and draws."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What `bench_start` starts, and what it says; no server is started here."""
+"""`bench_start`: the commands that it would start, and what it prints; no server is started here."""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Whether this machine can compile models."""
+"""Says whether this machine can compile models."""
 
 import pytest
 from torch._inductor.cpp_builder import get_cpp_compiler

@@ -1,4 +1,4 @@
-"""What the servers that stand in for engines elsewhere have in common: chunks as server-sent events."""
+"""The part that the fake servers share: chunks as server-sent events."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A server with OpenAI's completions and no model, in llama.cpp's shapes or in those of a server that has no more."""
+"""A fake server with OpenAI's completions and no model, in llama.cpp's shapes or in OpenAI's only."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

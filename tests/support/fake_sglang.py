@@ -1,4 +1,4 @@
-"""An SGLang server without a model: the paths, the questions and the answers are those of SGLang 0.5.23.
+"""A fake SGLang server without a model, with the paths, requests and answers of SGLang 0.5.23.
 
 Written from its sources: `entrypoints/http_server.py` (paths, errors in a stream, [DONE]), `managers/scheduler.py`
 (what a full queue answers), `managers/schedule_batch.py` (finish reasons), `managers/tokenizer_manager.py` (chunks,

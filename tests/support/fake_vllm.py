@@ -1,4 +1,4 @@
-"""An AsyncLLM of vLLM 0.32 without a model: the calls that the adapter makes, and the shapes that come back."""
+"""A fake AsyncLLM of vLLM 0.32 without a model: the calls that the adapter makes, and what they return."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

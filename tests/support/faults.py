@@ -1,4 +1,4 @@
-"""Where a service can be broken, and what that means for its clients: the table in docs/operations.md is made here.
+"""Places where a service can be broken, and what clients then get: the table in docs/operations.md is made here.
 
     python -m tests.support.faults
 
@@ -56,9 +56,9 @@ class Place:
     is_felt: bool = True
     """Whether the client of the request gets an error, if it raises once."""
     is_felt_for_good: bool = True
-    """Whether clients get errors, if it raises again and again."""
+    """Whether clients get errors, if it raises every time."""
     survives: bool = True
-    """Whether the service is alive after it has raised again and again."""
+    """Whether the service is alive after it has raised every time."""
     path: str = "/generate"
 
 
@@ -81,7 +81,7 @@ PLACES = {
         lambda parts: (parts.engine._text.prompts._template, "render"),
         path="/v1/chat/completions",
     ),
-    "reader": Place("what makes text of tokens", lambda parts: (parts.engine._text.prompts, "decoder")),
+    "reader": Place("detokenizing", lambda parts: (parts.engine._text.prompts, "decoder")),
     "hop": Place("the hop from the stepping thread to the loop", loop_of, is_felt=False, survives=False),
     "sink": Place("the driver, taking a step's events", lambda parts: (parts.carrier, "_on_events"), survives=False),
     "delivery": Place("one request's mailbox", lambda parts: (RequestLog, "record")),
@@ -107,7 +107,7 @@ PLACES = {
 def table() -> str:
     """What each fault means, in Markdown."""
     lines = [
-        "| what raises | once: the client gets | again and again: clients get | `/live` then |",
+        "| what raises | once: the client gets | every time: clients get | `/live` then |",
         "|---|---|---|---|",
     ]
     for place in PLACES.values():

@@ -1,4 +1,4 @@
-"""What a statement loads, found out in a fresh interpreter."""
+"""Finds out what a statement loads, in a fresh interpreter."""
 
 import subprocess
 import sys

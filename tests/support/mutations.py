@@ -1,4 +1,4 @@
-"""Ways to damage a checkpoint, and a program that loads each damaged one and tells what came of it.
+"""Ways to damage a checkpoint, and a program that loads each damaged one and reports the result.
 
     python -m tests.support.mutations FOLDER
 

@@ -1,4 +1,4 @@
-"""A server that answers each path with bytes that are given, in the pieces that are given: whatever servers may say."""
+"""A server that answers each path with given bytes in given pieces, to imitate any other server."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""For what takes long to make, and what a test may change: made once, and copied for each caller."""
+"""Makes something slow once, and gives each caller a copy that a test may change."""
 
 import copy
 from collections.abc import Callable

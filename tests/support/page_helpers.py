@@ -1,4 +1,4 @@
-"""What the tests of the pages share, besides the browser itself (browser.py)."""
+"""What the tests of the pages share, apart from the browser itself (browser.py)."""
 
 from collections.abc import Callable
 from typing import Any

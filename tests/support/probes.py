@@ -1,4 +1,4 @@
-"""What the engine's tests do to an engine: step it, spy on its forwards, break its model."""
+"""Ways to watch and break an engine: step it, spy on its forwards, make its model raise."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Each server that people run the doors with, in a thread of this process.
+"""The supported ASGI servers, each in a thread of this process.
 
 What a client meets must not depend on it; docs/operations.md says where it does.
 """

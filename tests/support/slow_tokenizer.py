@@ -1,4 +1,4 @@
-"""A scripted engine whose tokenizer waits, for what may happen to a request meanwhile."""
+"""A scripted engine whose tokenizer waits, for tests of what may happen to a request meanwhile."""
 
 import threading
 from collections.abc import Sequence

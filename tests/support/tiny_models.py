@@ -1,4 +1,4 @@
-"""Tiny models with random weights, and tokenizers made on the spot: the engine's tests need no file and no network.
+"""Tiny models with random weights, and tokenizers made in memory: the engine's tests need no file and no network.
 
     engine = tiny_engine("llama", max_streams=4)
     inbox = Inbox()

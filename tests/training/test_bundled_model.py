@@ -1,4 +1,4 @@
-"""What a newcomer meets: the bundled model behind each door, served as the README says, over a real socket."""
+"""A newcomer's first steps: the bundled model behind each door, as in the README, over a real socket."""
 
 import json
 from collections.abc import Iterator

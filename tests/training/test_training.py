@@ -1,4 +1,4 @@
-"""The bundled model's training: the same corpus every time, no examination question in it, and a program that works.
+"""The bundled model's training: a reproducible corpus without the examination's questions, and a program that runs.
 
 The toy-sized run trains from nothing in well under a minute; nothing here reads or writes `bundled_model/` but the
 tests that say so.

@@ -1,4 +1,4 @@
-"""What a door with the real vLLM behind it answers: what one with our own engine would."""
+"""A door with the real vLLM behind it answers as one with our own engine does."""
 
 import asyncio
 import json

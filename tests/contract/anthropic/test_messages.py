@@ -1,4 +1,4 @@
-"""The Messages API, without a server: what its bodies mean, and what its answers and events look like."""
+"""The Messages API, without a server: its bodies as requests, and its answers and events."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: what events become, as deltas and as a whole message."""
+"""`POST /v1/chat/completions`: events as deltas, and as a whole message."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: what a body asks the engine for."""
+"""`POST /v1/chat/completions`: bodies as requests to the engine."""
 
 import json
 from typing import Any

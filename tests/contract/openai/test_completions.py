@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: what a body asks the engine for, and what its events become."""
+"""`POST /v1/completions`: bodies as requests to the engine, and events as answers."""
 
 from dataclasses import replace
 from typing import Any

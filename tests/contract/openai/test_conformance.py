@@ -1,4 +1,4 @@
-"""Every answer and every event of the OpenAI endpoints is what /openapi.json says, and what openai-python expects.
+"""Answers and events of the OpenAI endpoints are as /openapi.json and openai-python's types describe them.
 
 The SDK's models take any extra field, so the extra fields are compared with those that are meant.
 """

@@ -1,4 +1,4 @@
-"""What the OpenAI API says when something is wrong: the status, and the four fields of its errors."""
+"""Errors of the OpenAI API: their status, and their four fields."""
 
 import json
 from typing import Any

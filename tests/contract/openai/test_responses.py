@@ -1,4 +1,4 @@
-"""`POST /v1/responses`: what a body asks the engine for, and the items and events that it becomes."""
+"""`POST /v1/responses`: bodies as requests to the engine, and events as items and events of the API."""
 
 from dataclasses import replace
 from typing import Any
