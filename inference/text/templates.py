@@ -14,6 +14,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,10 +131,20 @@ class ChatTemplate:
             "add_generation_prompt": prompt.add_generation_prompt,
             "continue_final_message": prompt.continue_final_message,
         }
-        text = self._applied(messages, tokenize=False, **arguments)
+        messages, text = self._text(messages, arguments)
         check(text)
         token_ids = list(self._applied(messages, sanitize_control_tokens=True, **arguments)["input_ids"])
         return Rendered(self._with_bos(token_ids) if prompt.add_special_tokens else token_ids, text)
+
+    def _text(self, messages: list[Message], arguments: Mapping[str, Any]) -> tuple[list[Message], str]:
+        """The text, and the messages in the form that the template can read."""
+        try:
+            return messages, self._applied(messages, tokenize=False, **arguments)
+        except RequestError:
+            for other in _other_forms(messages):
+                with suppress(RequestError):
+                    return other, self._applied(other, tokenize=False, **arguments)
+            raise
 
     def _applied(self, messages: list[Message], **arguments: Any) -> Any:
         """What transformers makes of the messages: a text, or token ids with their kinds."""
@@ -245,6 +256,31 @@ def _tool_call(call: object, where: str) -> dict[str, Any]:
             f"Expected the arguments as a JSON object, but got {arguments!r}.", f"{where}.function.arguments"
         )
     return {"type": "function", **call, "function": {**function, "arguments": dict(arguments)}}
+
+
+def _other_forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """Messages with calls as some templates need them: with a content that is a text, with arguments as JSON, or both.
+
+    The first form has neither: there are templates that would write an empty content, or JSON within a string.
+    """
+    if not any("tool_calls" in message for message in messages):
+        return
+    with_texts = [message | {"content": message["content"] or ""} for message in messages]
+    yield with_texts
+    yield [_with_json(message) for message in messages]
+    yield [_with_json(message) for message in with_texts]
+
+
+def _with_json(message: Message) -> Message:
+    """A message whose calls have their arguments as JSON text, as on the wire."""
+    if "tool_calls" not in message:
+        return message
+    functions = [(call, call["function"]) for call in message["tool_calls"]]
+    calls = [
+        call | {"function": function | {"arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
+        for call, function in functions
+    ]
+    return message | {"tool_calls": calls}
 
 
 def _with_calls_as_text(message: Message) -> str:

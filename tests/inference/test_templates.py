@@ -119,6 +119,34 @@ def test_tool_calls_and_results_go_through_the_template() -> None:
         assert text.count("4") >= 1
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        # As Qwen3's and QwQ's: the content is read, whether there is one or not.
+        ("{{ message.content.split('</think>')[-1] }}{{ message.tool_calls[0].function.arguments.a }}", "2"),
+        # As functionary's: arguments are text.
+        ("{{ '' + message.tool_calls[0].function.arguments }}", '{"a": 2, "b": 2}'),
+        ("{{ message.content + message.tool_calls[0].function.arguments }}", '{"a": 2, "b": 2}'),
+        # And one that tells a missing content from an empty one.
+        ("{% if message.content is defined %}none {% endif %}{{ message.tool_calls[0].function.name }}", "add"),
+    ],
+)
+def test_calls_come_in_the_form_that_the_template_can_read(template: str, expected: str) -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = f"{{% for message in messages %}}{template}{{% endfor %}}"
+    answer = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    rendered = ChatTemplate(tokenizer).render(ChatPrompt([answer], add_generation_prompt=False))
+    assert rendered.text == expected
+    assert tokenizer.decode(list(rendered.token_ids)) == expected
+
+
+def test_a_template_that_refuses_calls_in_any_form_says_why() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = "{{ raise_exception('No tool_calls here') }}"
+    with pytest.raises(RequestError, match="No tool_calls here"):
+        ChatTemplate(tokenizer).render(ChatPrompt([{"role": "assistant", "content": None, "tool_calls": [CALL]}]))
+
+
 def test_a_template_without_tool_calls_shows_them_as_text() -> None:
     answer = {"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]}
     text = render("plain", QUESTION, answer, {"role": "tool", "content": "4"}).text
