@@ -13,7 +13,8 @@ from contract.health import REPORTS
 from contract.openapi import openapi_document
 from contract.pages import PAGES, page
 from contract.parsing import parse
-from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, no_such_path, refusal
+from contract.paths import no_such_path
+from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, refusal
 from contract.requests import (
     MAX_BODY_BYTES,
     announced_bytes,

@@ -92,10 +92,6 @@ def refusal(path: str, error: Exception) -> Answer:
     return DIALECTS.of(path).refusal(error)
 
 
-def no_such_path(path: str) -> Answer:
-    return refusal(path, Refusal(404, "Not Found"))
-
-
 def no_such_method(path: str, allowed: Iterable[str]) -> Answer:
     return refusal(path, Refusal(405, "Method Not Allowed", headers={"allow": ", ".join(sorted(allowed))}))
 

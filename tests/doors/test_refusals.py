@@ -105,7 +105,8 @@ async def test_a_full_queue_is_503_with_retry_after(door: Door, stream: bool) ->
 async def test_an_unknown_path_is_404(door: Door, path: str, method: str) -> None:
     async with by_hand(door) as service:
         response = await service.client.request(method, path)
-    assert (response.status, response.json()) == (404, {"detail": "Not Found"})
+    assert response.status == 404
+    assert response.json()["detail"].startswith("Not Found")
     assert response.headers["content-type"] == "application/json"
 
 

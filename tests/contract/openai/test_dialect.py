@@ -83,6 +83,27 @@ def test_an_unknown_path_and_method_are_told_in_the_same_shape() -> None:
     assert error_of(contract.internal_error(CHAT))["type"] == "server_error"
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("/openai/deployments/a/chat/completions", "/v1/chat/completions"),
+        ("/v1/completions/", "/v1/completions"),
+        ("//health", "/health"),
+        ("/messages/count_tokens", "/v1/messages/count_tokens"),
+        ("/v1/embeddings", None),
+        ("/", None),
+    ],
+)
+def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: str | None) -> None:
+    told = contract.no_such_path(path).body.decode()
+    assert "Not Found" in told
+    assert ("Did you mean" in told) == (meant is not None)
+    assert meant is None or f"Did you mean {meant}?" in told
+
+
 def test_other_paths_keep_their_own_shape() -> None:
     for path in ("/generate", "/v1x", "/"):
         assert "detail" in json.loads(contract.refusal(path, QueueFull("full")).body)
