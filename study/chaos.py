@@ -1,8 +1,8 @@
-"""Kills each process of `--workers 2` with SIGKILL, idle and with 32 streams: what clients saw, and what was left over.
+"""Kills each process of `--workers 2`, idle and with 32 streams: what clients saw, and what was left over.
 
     python -m study.chaos
 
-The engine is scripted: a step takes 5 ms. The times count from the signal.
+The engine is scripted, with steps of 5 ms. Times count from the signal (SIGKILL).
 """
 
 import asyncio
@@ -28,15 +28,15 @@ WORKERS = 2
 VICTIMS = {"a worker": "spawn_main", "the engine": "engine --until", "the launcher": ""}
 PROMPT, TOKENS = "drip 4000", 4000
 SETTLED = 12.0
-"""Seconds after which what is left over is looked for."""
+"""Seconds after which left-over processes, sockets and shared memory are counted."""
 ASK_EVERY = 0.01
 SEES = 3.0
-"""Seconds that a stream is watched after the kill: one that still gets tokens then goes on."""
+"""Seconds that a stream is watched after the kill. One that still gets tokens then has survived."""
 
 
 @dataclass
 class Seen:
-    """What came of one kill."""
+    """The effects of one kill."""
 
     streams: Counter[str]
     refusals: Counter[str]
@@ -103,7 +103,7 @@ def serving(folder: str) -> Iterator[Process]:
 
 
 async def watch(process: Process, victim: int, streams: int) -> Seen:
-    """Kill the victim while so many streams are open, and ask on."""
+    """Kill the victim while so many streams are open, and go on sending requests."""
     target = process.target
     began = [asyncio.Event() for _ in range(streams)]
     watching = [asyncio.create_task(stream(target, event)) for event in began]

@@ -1,10 +1,10 @@
-"""Asks both doors whatever their OpenAPI document allows, and much that it does not: `make conformance`.
+"""Sends requests generated from the OpenAPI document, valid and invalid ones, to both doors: `make conformance`.
 
-schemathesis makes the requests, on a real uvicorn with the bundled model, and checks every answer: no error of the
-server's, no status, header or content that the document does not describe, no request accepted whose types are wrong.
+schemathesis generates the requests, for a real uvicorn with the bundled model, and checks every answer: no 500, no
+status, header or content that the document does not describe, no request with wrong types accepted.
 
-One of its checks is left out (`positive_data_acceptance`): a request may be as described and still ask for what does
-not go together, or for more than the context holds.
+One of its checks is off (`positive_data_acceptance`): a valid request may still combine settings that exclude each
+other, or exceed the context.
 
 python -m study.conformance [--examples NUMBER]
 """

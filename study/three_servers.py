@@ -59,7 +59,7 @@ class ServerEnded(RuntimeError):
     """A server ended, or said that it will never take a request."""
 
 
-# --- What each process runs -------------------------------------------------------------------------------------------
+# --- In each server's process -----------------------------------------------------------------------------------------
 
 
 def serve(door: str, sockets: Sequence[socket.socket], origin: str, loader: str | None, wsgi_server: str) -> None:
@@ -100,7 +100,7 @@ def run_gunicorn(sockets: Sequence[socket.socket], origin: str, loader: str | No
 
 
 def _end_with_the_launcher() -> None:
-    """However the launcher ends, even killed, its servers do not stay behind."""
+    """End this server when the launcher has ended, even if it was killed."""
     launcher = multiprocessing.parent_process()
     assert launcher is not None
     wait([launcher.sentinel])
@@ -108,7 +108,7 @@ def _end_with_the_launcher() -> None:
 
 
 def serve_one_at_a_time(app: WSGIApplication, sockets: Sequence[socket.socket]) -> None:
-    """What `wsgiref` does, on more than one socket."""
+    """Serve as `wsgiref` does, on several sockets."""
     with selectors.DefaultSelector() as ready:
         for one in sockets:
             ready.register(one, selectors.EVENT_READ, _wsgiref_server(app, one))
@@ -184,7 +184,7 @@ def _wsgiref_server(app: WSGIApplication, listening: socket.socket) -> WSGIServe
     return server
 
 
-# --- What starts and ends them ----------------------------------------------------------------------------------------
+# --- In the launcher --------------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bound_sockets(first: int) -> dict[str, list[socket.socket]]:
-    """Two sockets for each door. They are bound here, so that no other program takes a port between choice and use."""
+    """Bind two sockets for each door. They are bound here, so that no other program can take a chosen port."""
     ports = itertools.count(first) if first else itertools.repeat(0)
     return {door: [_bound(port) for port in itertools.islice(ports, PORTS_EACH)] for door in DOORS}
 

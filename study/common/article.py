@@ -4,7 +4,7 @@
         token = await loop.run_in_executor(None, next, tokens)
 
 Written like that it never ends: a StopIteration cannot pass through a future, so `except StopIteration` around that
-line catches nothing. Here `next` gets a value to return at the end; everything else is as it is taught.
+line catches nothing. Here `next` gets a value to return at the end; everything else is as in the articles.
 """
 
 import asyncio

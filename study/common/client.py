@@ -80,7 +80,7 @@ class Stream:
         return [after - before for before, after in zip(self.tokens_at, self.tokens_at[1:], strict=False)]
 
     def since(self, moment: float) -> "Stream":
-        """The same, with times counted from a moment."""
+        """Return the stream with its times counted from a moment."""
         return replace(
             self,
             asked_at=self.asked_at - moment,
@@ -288,12 +288,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def quotient(one: float, other: float) -> float:
-    """How many times the other it is; infinitely many times nothing, as the gap of tokens that arrive together is."""
+    """Return one divided by the other; infinity if the other is 0, as gaps are between tokens that arrive together."""
     return one / other if other else math.inf
 
 
 async def ask(url: str) -> tuple[int, bytes]:
-    """GET: the status and the body.
+    """Send a GET; return the status and the body.
 
     Raises:
         OSError: there is no server, or it closed the connection.

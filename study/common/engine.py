@@ -1,8 +1,8 @@
-"""An engine without a model: it says what its script says. Tests need no torch and no luck, and what a benchmark
-measures is the way of a token and not its making.
+"""An engine without a model, whose tokens come from a script: for tests without torch and without randomness, and for
+benchmarks of everything but the model.
 
-It offers the methods of `EngineProtocol` with the real engine's manners: a queue, one token per running request and
-step, aborts in force at the next step. The prompt chooses the script:
+It has the methods of `EngineProtocol` and behaves as the real engine: a queue, one token per running request and step,
+aborts in force at the next step. The prompt chooses the script:
 
     "hello"             the tokens of HELLO
     "count 300"         300 tokens, "0 " to "299 "
@@ -225,7 +225,7 @@ class ScriptedEngine:
         self._failure: str | None = None
         self._allowance: int | None = None
 
-    # --- What a test may do ---------------------------------------------------------------------------------------
+    # --- For tests ------------------------------------------------------------------------------------------------
 
     def hold(self) -> None:
         with self._lock:

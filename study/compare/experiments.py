@@ -1,4 +1,4 @@
-"""What is done to each server, and what is noted.
+"""The experiments that are run on each server, and their results.
 
 Every experiment but the last runs on the paced engine, so that servers differ and models do not; `article` runs on the
 bundled model. An experiment ends when the server is idle again, so that the next one finds it as the last one did.
@@ -108,7 +108,7 @@ class Stuck:
 
 @dataclass(frozen=True)
 class Article:
-    """What the article's table has: a stream, the same unstreamed, /health meanwhile, a client that leaves."""
+    """The figures of the article's table: a stream, the same unstreamed, /health meanwhile, a client that leaves."""
 
     stream: Together
     unstreamed: Stream
@@ -181,7 +181,7 @@ async def left_after_tokens(server: Server, prompt: str, tokens: int) -> Departu
 
 
 async def _left_during_another(server: Server, prompt: str, tokens: int) -> int:
-    """Leave after `LEAVE_AFTER` tokens, while another client reads on, for whom the engine goes on as well."""
+    """Leave after `LEAVE_AFTER` tokens, while another client's stream continues."""
     before = await until_idle(server)
     other = asyncio.create_task(streamed(server, prompt, tokens))
     async with asking(server.target, server.target.body(prompt, tokens)) as exchange:

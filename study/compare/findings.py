@@ -1,4 +1,4 @@
-"""What a run's figures say, in sentences. Who is named in one is decided by the figures, and by nothing else."""
+"""A run's figures in sentences. Which server a sentence names depends only on the figures."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,17 +7,17 @@ from study.compare.results import Result, Run, micro, ms
 from study.compare.servers import STALL_SECONDS
 
 BLOCKED = 0.5
-"""A /health that waits for this part of a whole experiment was held up by it."""
+"""A /health that waits for this share of an experiment's time was blocked by it."""
 LATER = 3.0
-"""Times the fastest, from which on a first token is late."""
+"""A first token is late if it takes this many times as long as the fastest one."""
 LONG_SECONDS = 0.25
-"""A request that is still in the engine so long after its client left is worth a word."""
+"""Seconds after its client left from which on a request that is still in the engine is mentioned."""
 MEASURABLE_SECONDS = 0.1
-"""Processor time comes in ticks of 10 ms; of less than this we say nothing."""
+"""Processor time is counted in ticks of 10 ms, so less than this is not reported."""
 
 
 def findings(run: Run) -> dict[str, list[str]]:
-    """Sentences, by what they are about; nothing where there is nothing to say."""
+    """Return sentences by their topic; a topic without any is left out."""
     said = {title: [sentence for part in parts for sentence in part(run)] for title, parts in PARTS.items()}
     return {title: sentences for title, sentences in said.items() if sentences}
 
@@ -35,7 +35,7 @@ def article(run: Run) -> Iterator[str]:
 
 
 def streaming(run: Run) -> Iterator[str]:
-    """Does a token come before the end?"""
+    """Say whether tokens come before the end of the answer."""
     does, does_not = split(run, lambda one: one.figures.one.last_first_token < 0.75 * one.figures.one.end)
     if does:
         yield f"The first token came long before the end from {names(does)}: that is streaming."
@@ -150,7 +150,7 @@ def names(results: list[Result]) -> str:
 
 
 def tokens_on(made: list[tuple[int, Result]]) -> str:
-    """Who made how many tokens, those with the same number together."""
+    """Say which servers made how many tokens, with those of the same number together."""
     by_number: dict[int, list[Result]] = {}
     for number, result in made:
         by_number.setdefault(number, []).append(result)

@@ -1,4 +1,4 @@
-"""The figures of one run, and how they read as a table."""
+"""The figures of one run, and the table of them."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ PACKAGES = ("gunicorn", "uvicorn", "starlette", "fastapi", "anyio", "uvloop", "h
 
 @dataclass(frozen=True)
 class Result:
-    """What one server did."""
+    """The results of one server."""
 
     kind: Kind
     figures: Figures
@@ -34,7 +34,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """All of them, and what they ran on."""
+    """The results of all servers, and the versions and machine that they ran on."""
 
     results: tuple[Result, ...]
     sizes: Sizes
@@ -57,7 +57,7 @@ class Section:
 
 
 def versions() -> str:
-    """What the run ran on. A package that is not installed is left out: a faster event loop shows if it was there."""
+    """The versions of Python and packages. Those that are not installed are left out, uvloop for example."""
     found = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:

@@ -15,7 +15,7 @@ STALL_SECONDS = 1
 
 @dataclass(frozen=True)
 class Kind:
-    """One column: what it is called, and how it is started."""
+    """One column of the table: its name, and how its server is started."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class Kind:
     command: tuple[str, ...]
 
     def arguments(self, port: int) -> list[str]:
-        """What `python` is given to start it."""
+        """The arguments of `python` that start it."""
         where = ["--bind", f"127.0.0.1:{port}"] if self.command[0] == "gunicorn" else ["--port", str(port)]
         return ["-m", *self.command, *where]
 

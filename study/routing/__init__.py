@@ -1,1 +1,1 @@
-"""What a router in front of many machines does to the prefix caches behind it, simulated."""
+"""Simulates routers in front of many replicas, to see how often they hit the replicas' prefix caches."""

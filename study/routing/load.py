@@ -1,4 +1,4 @@
-"""The load: conversations whose turns begin alike, the same for every router, and what came of them."""
+"""The load: conversations with common beginnings, the same for every router, and its outcome."""
 
 import random
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from study.routing.routers import ROUTERS, Router
 TURN, ANSWER = 60, 100
 """Tokens of a question and of an answer, in the mean."""
 TURNS, THINKING = 4, 5.0
-"""Of a conversation, in the mean: its turns, and the seconds from an answer to the next question."""
+"""The mean number of turns of a conversation, and the mean seconds from an answer to the next question."""
 MOST_TURNS = 20
 SYSTEMS_PER_REPLICA = 4
 """There are more system prompts than a replica can keep when all come to it; some are asked for much more often."""
@@ -23,7 +23,7 @@ SYSTEMS_PER_REPLICA = 4
 
 @dataclass(frozen=True)
 class Conversation:
-    """What one client asks, turn by turn."""
+    """The turns of one client."""
 
     begins_at: float
     system: int
@@ -34,14 +34,14 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a load with one router."""
+    """The outcome of a load with one router."""
 
     requests: Sequence[Request]
     replicas: Sequence[Replica]
 
     @property
     def hit_rate(self) -> float:
-        """Of the prompts' tokens, those that were in the cache of the replica that got them."""
+        """The share of the prompts' tokens that were in the cache of the replica that got them."""
         return sum(one.cached for one in self.requests) / sum(one.prompt for one in self.requests)
 
     @property
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def cost(self) -> float:
-        """Seconds of a replica that a request took, in the mean; it shared them with the others of its steps."""
+        """The mean seconds of a replica's time per request; requests in the same steps share them."""
         return sum(one.busy for one in self.replicas) / len(self.requests)
 
     def row(self) -> list[str]:

@@ -15,7 +15,7 @@ CHUNK = 128
 """Prompt tokens of a step, as ENGINE_PREFILL_CHUNK has it."""
 SECONDS_PER_PROMPT_TOKEN = 0.36e-3
 STEP_SECONDS = {0: 0.0, 1: 5.7e-3, 2: 5.7e-3, 4: 6.2e-3, 8: 7.3e-3, 16: 12.3e-3}
-"""Of a step with so many streams in it; what lies between is interpolated."""
+"""Seconds of a step by the number of streams; values in between are interpolated."""
 SYSTEM = 600
 """Tokens of a system prompt."""
 
@@ -53,7 +53,7 @@ class Slot:
     used_at: float = -1.0
 
     def common(self, request: Request) -> int:
-        """Tokens of a prompt that are here, at its beginning."""
+        """The length of the common beginning of a prompt and the slot's text."""
         if self.session == request.session:
             return min(self.tokens, request.prompt - 1)
         return SYSTEM if self.system == request.system else 0

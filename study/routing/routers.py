@@ -10,7 +10,7 @@ from study.routing.replicas import Replica, Request
 
 
 class Router:
-    """Chooses a replica for each request; knows what it has sent where, and how much of it is open."""
+    """Chooses a replica for each request, from the requests that it has sent to each and those that are open."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self.replicas = replicas
@@ -30,7 +30,7 @@ class Router:
         self._note(number)
 
     def least_loaded(self) -> int:
-        """Of those with the fewest open requests, the one that has had so few for longest."""
+        """The replica with the fewest open requests; among several, the one that has had so few for longest."""
         while self.replicas[self._heap[0][2]].open != self._heap[0][0]:
             heapq.heappop(self._heap)  # it was so once
         return self._heap[0][2]
@@ -54,14 +54,14 @@ class LeastLoaded(Router):
 
 
 class BySession(Router):
-    """By a hash of the session, as Ray's ConsistentHashRouter and HAProxy with `balance hdr(x-session-id)` do."""
+    """Routes by a hash of the session, as Ray's ConsistentHashRouter and HAProxy's `balance hdr(x-session-id)` do."""
 
     def choose(self, request: Request) -> int:
         return zlib.crc32(str(request.session).encode()) % len(self.replicas)
 
 
 class ByPrefix(Router):
-    """To where the longest beginning of the prompt has been sent, unless that replica has too much to do already.
+    """Routes to the replica that was sent the longest beginning of the prompt, unless it has too many open requests.
 
     It knows prompts and not caches, as the approximate prefix scorer of the inference gateway does.
     """
@@ -69,7 +69,7 @@ class ByPrefix(Router):
     KNOWN = 64
     """Conversations that it remembers for each replica."""
     TOO_MANY = 4
-    """Open requests above the mean that make a replica one that has too much to do."""
+    """Open requests above the mean from which on a replica has too many."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         super().__init__(replicas)

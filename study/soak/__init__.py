@@ -1,1 +1,1 @@
-"""Everything at once, for long: whether the server comes out of it as it went in. `make soak`."""
+"""A long run above the server's capacity, with misuse and failing steps: `make soak`."""

@@ -1,10 +1,11 @@
-"""Everything at once, above what the server can do: `make soak` runs this for each door.
+"""Sends requests above a server's capacity, valid and invalid ones, and checks that it stays sound: `make soak`.
 
     python -m study.soak [--door raw_asgi] [--seconds 600] [--clients 48]
     python -m study.soak --model model.gguf --peer-command \\
         '/path/to/llama-server -m {model} --port {port} --parallel {streams} --ctx-size 16384 --metrics'
 
-With a peer, both servers get the same file and the same mix: what both understand. What each did is a table.
+With a peer, both servers get the same model and the same mix of requests that both understand, and a table compares
+them.
 """
 
 import argparse
@@ -34,10 +35,10 @@ SETTINGS = {
     "ENGINE_BODY_LIMIT": "10",
     "ENGINE_STALL": "5",
 }
-"""Little room, so that the clients ask for more than there is."""
+"""Low limits, so that the clients exceed them."""
 PEER = "llama-server -m {model} --port {port} --parallel {streams} --ctx-size 16384 --metrics"
 SETTLE = 10.0
-"""Seconds after the last client within which everything must be as before."""
+"""Seconds after the last client within which the server must have freed everything."""
 MADE = re.compile(r"^(?:engine_generated_tokens_total|llamacpp:tokens_predicted_total) (\S+)$", re.MULTILINE)
 RUNNING = re.compile(r"^(?:engine_running|llamacpp:requests_processing) (\S+)$", re.MULTILINE)
 
@@ -49,14 +50,14 @@ async def metric(process: Process, pattern: re.Pattern[str]) -> int | None:
 
 
 async def tasks_of(process: Process) -> int:
-    """How many tasks the server's loop has; 0 for one that does not tell."""
+    """The number of tasks on the server's event loop; 0 if the server does not report it."""
     _, body = await ask(process.target.at(TASKS_PATH))
     found = re.search(rb'"tasks": (\d+)', body)
     return 0 if found is None else int(found[1])
 
 
 async def present(process: Process) -> dict[str, int]:
-    """What must be no more after the soak than before."""
+    """Count what must not have grown after the soak: sequences, files, tasks."""
     return {
         "sequences in slots": await metric(process, RUNNING) or 0,
         "files": len(os.listdir(Path("/proc", str(process.popen.pid), "fd"))),
@@ -65,7 +66,7 @@ async def present(process: Process) -> dict[str, int]:
 
 
 async def settled(process: Process, before: dict[str, int]) -> dict[str, int]:
-    """Wait until nothing is left; return what is."""
+    """Wait until the counts are as before, for at most `SETTLE` seconds; return by how much each has grown."""
     give_up_at = time.monotonic() + SETTLE
     while True:
         left = {what: count - before[what] for what, count in (await present(process)).items()}
@@ -75,7 +76,7 @@ async def settled(process: Process, before: dict[str, int]) -> dict[str, int]:
 
 
 async def load(process: Process, seconds: float, clients: int, ways: dict[str, Way]) -> tuple[Tally, list[int]]:
-    """Ask for so many seconds; return what became of it, and the memory meanwhile."""
+    """Send requests for so many seconds; return their outcomes, and the server's memory in the course of it."""
     tally = Tally()
     memory: list[int] = []
     until = time.monotonic() + seconds
@@ -95,7 +96,7 @@ async def load(process: Process, seconds: float, clients: int, ways: dict[str, W
 
 @contextmanager
 def probing(port: int) -> Iterator[dict[str, list[float]]]:
-    """Ask /health from another process until the block ends; then there is what it took."""
+    """Request /health from another process until the block ends; the times are then in the dict."""
     took: dict[str, list[float]] = {}
     command = [sys.executable, "-m", "study.soak.prober", str(port)]
     prober = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -138,7 +139,7 @@ def peer(command: str, model: Path) -> Iterator[Process]:
 
 
 def compare(options: argparse.Namespace) -> str:
-    """Soak both servers with the same file and what both understand."""
+    """Soak both servers with the same model and the requests that both understand."""
     found = []
     with ours(options.door, {"ENGINE_MODEL": str(options.model), "ENGINE_COMPILE": "1"}) as process:
         found.append(soak(f"{options.door}.py", process, options.seconds, options.clients, SHARED_WAYS))

@@ -1,4 +1,4 @@
-"""The clients of a soak: each way to use the server, and to misuse it, on a connection of its own."""
+"""The clients of a soak: the ways to use and to misuse the server, each on a connection of its own."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PATIENCE = 120.0
-"""Seconds after which an answer that has not ended counts as one that never will."""
+"""Seconds after which an answer counts as one that never ends."""
 END = re.compile(rb'"finish_reason": ?"|"error": ?\{|"type": ?"message_stop"')
 """A terminal event, of any of the APIs."""
 USAGE = re.compile(rb'"(?:completion_tokens|output_tokens)": ?(\d+)')
@@ -22,11 +22,11 @@ TOKEN = re.compile(rb'"token_id": ?\d|"text": ?"|"text_delta"|"content": ?"')
 
 @dataclass
 class Tally:
-    """What became of the requests."""
+    """The outcomes of the requests."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
-    """Of which clients heard: as many as an answer says, or as came before the client left."""
+    """Tokens that reached clients: as many as an answer reports, or as came before the client left."""
     without_retry_after: int = 0
     unended: list[str] = field(default_factory=list)
     """Accepted requests that did not end in exactly one terminal event, or one whole answer."""
@@ -117,7 +117,7 @@ SHARED: dict[str, Ask] = {
     "many fields": ("/v1/completions", lambda: text() | {f"f{n}": 1 for n in range(20_000)}, False),
     "a megabyte": ("/v1/completions", lambda: {"prompt": "x y " * 250_000}, False),
 }
-"""Those that other servers understand too."""
+"""Requests that other servers understand too."""
 
 
 def ask(one: Ask) -> Callable[[Client, str], Awaitable[None]]:
@@ -190,7 +190,7 @@ ALL_WAYS: dict[str, Way] = {**{name: ask(one) for name, one in OWN.items()}, **S
 
 
 async def behave(port: int, tally: Tally, ways: dict[str, Way]) -> None:
-    """Be one client of a kind that chance chooses."""
+    """Run one client of a random kind."""
     name = random.choice(list(ways))
     client = Client(port, tally)
     try:

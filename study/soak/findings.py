@@ -1,4 +1,4 @@
-"""What a soak has found out about a server, what must hold of it, and both as a page."""
+"""The findings of a soak, the conditions that they must meet, and a page with both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from study.common.client import percentile
 from study.soak.clients import Tally
 
 FLAT, FLAT_FROM = 0.02, 300.0
-"""How much the memory may grow in the second half of a soak that takes at least so many seconds."""
+"""The growth of memory that is allowed in the second half of a soak, and the seconds from which on it is checked."""
 
 
 @dataclass
@@ -18,11 +18,11 @@ class Findings:
     seconds: float
     tally: Tally
     memory: Sequence[int]
-    """Bytes, again and again."""
+    """The server's memory in bytes, at intervals."""
     health: Sequence[float]
     """Seconds that each question to /health took."""
     idle: Sequence[float]
-    """Seconds that a server with nothing to do took to answer, meanwhile."""
+    """Seconds that an idle server on the same machine took to answer at the same time."""
     made: int | None
     """Tokens; None where the server does not tell."""
     left: dict[str, int] = field(default_factory=dict)
@@ -30,18 +30,18 @@ class Findings:
 
     @property
     def growth(self) -> float:
-        """Of the memory in the second half: its last quarter's mean over the quarter before."""
+        """Growth of the memory in the second half: the mean of the last quarter over that of the quarter before."""
         quarter = max(1, len(self.memory) // 4)
         last, before = self.memory[-quarter:], self.memory[-2 * quarter : -quarter] or self.memory
         return sum(last) / len(last) / (sum(before) / len(before)) - 1
 
     @property
     def wasted(self) -> int | None:
-        """Tokens that were made and of which no client heard."""
+        """Tokens that were made, but reached no client."""
         return None if self.made is None else max(0, self.made - self.tally.tokens)
 
     def held(self, health_limit: float) -> dict[str, bool]:
-        """What must hold, and whether it does. `health_limit` is in seconds."""
+        """The conditions, and whether each is met. `health_limit` is in seconds."""
         return {
             **{f"nothing left: {what}": count <= 0 for what, count in self.left.items()},
             "every accepted request has exactly one terminal event": not self.tally.unended,
@@ -72,7 +72,7 @@ class Findings:
 
 
 def report(found: Findings, health_limit: float) -> str:
-    """One page: the figures, what held and what did not, and the first requests that did not end."""
+    """Write one page: the figures, the conditions, and the first requests that did not end."""
     figures = [f"{name:38}  {value}" for name, value in found.rows().items()]
     held = [f"{'held  ' if good else 'BROKEN'}  {what}" for what, good in found.held(health_limit).items()]
     return "\n".join([f"# Soak of {found.name}", *figures, *held, *found.tally.unended[:10]])
