@@ -1,9 +1,10 @@
 """Attention over the slots of a KV cache: the one place where the engine chooses how attention is computed.
 
-transformers calls whatever function a model's `attn_implementation` names, for every architecture alike
-(`AttentionInterface`). Ours stores the new tokens' keys and values in the cache and lets each token look at its own
-slot only. What of its slot a token may see, a window or a chunk of the text, is the model's business: transformers asks
-for a mask (`AttentionMaskInterface`), and instead of one we give the layers the number of the function that makes it.
+For every architecture, transformers calls the function that the model's `attn_implementation` names
+(`AttentionInterface`). Ours stores the new tokens' keys and values in the cache and lets each token attend to its own
+slot only. The model decides which part of the slot a token sees, a window or a chunk of the text: where transformers
+asks for its mask (`AttentionMaskInterface`), we return the number of a function that makes it, and pass that to the
+layers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from inference.cache.batch import CAUSAL, Batch, Run, Segment, causal_within
 from inference.cache.rows import CachedLayer
 
 LAYER = "slot_layer"
-"""The attribute of an attention module that says, as a tensor, which layer of the cache is its own."""
+"""The attribute of an attention module that has, as a tensor, the number of its layer in the cache."""
 
 FLASH_CONVERTS = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 """Whether torch's flash kernel, which knows tiles (AMX), turns bfloat16 into float32 on this processor, while oneDNN's
@@ -28,7 +29,7 @@ FEW_SCORES = 8192
 """Up to here, one call of a slow kernel is quicker than three of quick ones."""
 
 _batch: Batch | None = None
-"""What the forward that is running works on; see `forward_context`."""
+"""The batch of the running forward; see `forward_context`."""
 
 
 def slot_attention(
@@ -76,7 +77,7 @@ def slot_attention(
 def slot_mask(
     batch_size: int, q_length: int, kv_length: int, *, mask_function: Callable[..., Tensor], **kwargs: Any
 ) -> Tensor:
-    """What transformers gives a model's layers for a mask: the number of a function of positions, [1, 1, 1, 1]."""
+    """Return the "mask" that transformers passes to the layers: the number of a function of positions, [1, 1, 1, 1]."""
     assert _batch is not None, "the model runs outside of `forward_context`"
     _batch.visibilities.append(lambda positions, keys: mask_function(0, 0, positions, keys))
     return torch.tensor([[[[len(_batch.visibilities) - 1]]]])
@@ -84,7 +85,7 @@ def slot_mask(
 
 @contextmanager
 def forward_context(batch: Batch) -> Iterator[None]:
-    """Within this, attention works on `batch`. On the tensor thread only, so there is one at a time."""
+    """Within this, attention works on `batch`. Only the tensor thread calls it, so there is one batch at a time."""
     global _batch
     _batch = batch
     try:
@@ -112,7 +113,7 @@ def _attend(
 
 
 def _visibility(batch: Batch, window: int | None) -> int:
-    """The number of a window's mask, where the window is all that a model tells."""
+    """The number of a window's mask, for a model that passes a window and no mask."""
     if window is None:
         return CAUSAL
     batch.visibilities.append(causal_within(window))
@@ -158,7 +159,7 @@ def attend_slots(
 def _attend_run(
     batch: Batch, run: Run, cached: CachedLayer, visible: int, query: Tensor, attention: Callable[..., Tensor]
 ) -> Tensor:
-    """Decoding sequences in neighbouring slots, a token each: [tokens, heads, head_dim]."""
+    """Attention of decoding sequences in neighbouring slots, one token each: [tokens, heads, head_dim]."""
     slots, columns = slice(run.slot, run.slot + run.last - run.first), min(run.length, cached.kept)
     return attention(
         query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
@@ -177,7 +178,7 @@ def _attend_segment(
     query: Tensor,
     attention: Callable[..., Tensor],
 ) -> Tensor:
-    """Several tokens of one sequence: [tokens, heads, head_dim]."""
+    """Attention of several tokens of one sequence: [tokens, heads, head_dim]."""
     group = query.shape[1] // keys.shape[1]
     return attention(
         query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
@@ -188,7 +189,10 @@ def _attend_segment(
 
 
 def _before(cached: CachedLayer, segment: Segment) -> list[Tensor]:
-    """What a chunk sees of the text before it, if a ring comes round: [1, kv_heads, length, head_dim] each."""
+    """The keys and values that a chunk sees before itself in a ring that has wrapped; empty if it has not.
+
+    [1, kv_heads, length, head_dim] each, in the order of the text.
+    """
     if segment.end <= cached.kept:
         return []
     assert cached.window is not None
@@ -199,7 +203,7 @@ def _before(cached: CachedLayer, segment: Segment) -> list[Tensor]:
 def _of_segment(
     cached: CachedLayer, segment: Segment, before: Sequence[Tensor], key: Tensor, value: Tensor
 ) -> list[Tensor]:
-    """The keys and values that a chunk looks at, up to its own: [1, kv_heads, length, head_dim]."""
+    """The keys and values that a chunk sees, its own included: [1, kv_heads, length, head_dim]."""
     if not before:
         return [tensor[segment.slot, None, :, : segment.end] for tensor in (cached.keys, cached.values)]
     new = [tensor[segment.first : segment.last].transpose(0, 1).unsqueeze(0) for tensor in (key, value)]
@@ -273,7 +277,9 @@ def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
 
 
 def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
-    """Not for a single token: there is too little to multiply for its keys and values to be copied into order first."""
+    """Whether two matrix products are faster than torch's own kernel. Not for a single token: its keys and values would
+    have to be copied into order, and there is too little to multiply.
+    """
     rows, heads, tokens, _ = query.shape
     return (
         FLASH_CONVERTS
@@ -284,7 +290,7 @@ def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
     )
 
 
-# To the compiler, attention is one operator that it need not look into: it depends on the tokens, never on the batch.
+# To the compiler, attention is one opaque operator, so that its graphs do not depend on the batch.
 _library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
     "attend(Tensor query, Tensor key, Tensor value, Tensor layer, Tensor? mask, float scale, float? softcap, "

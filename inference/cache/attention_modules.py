@@ -1,7 +1,8 @@
 """Switches a transformers model over to slot attention.
 
-Most architectures attend through `AttentionInterface` and need only its name. GPT-J, CodeGen and GPT-Neo are older: the
-products and the softmax are a method of the module, which takes the same tensors, and which ours stands in for.
+Most architectures attend through `AttentionInterface` and only need the name of our function. GPT-J, CodeGen and
+GPT-Neo are older: the products and the softmax are in a method of the module, which takes the same tensors and is
+replaced.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ AttentionMaskInterface.register(SLOT_ATTENTION, slot_mask)
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """How a module's own `_attn` computes: what it multiplies the scores with, how far back it looks, its layer."""
+    """The settings of a module's own `_attn`: the factor of the scores, how far back it looks, its layer."""
 
     scaling: Callable[[Any], float]
     window: Callable[[Any], int | None]
@@ -64,9 +65,9 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None = None,
 ) -> tuple[Tensor, None]:
-    """What stands in for `_attn`: [1, heads, tokens, head_dim], and no weights.
+    """Replace `_attn`: return [1, heads, tokens, head_dim], and no weights.
 
-    These models' masks say nothing that the window does not.
+    The masks of these models are fully described by the window.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)
     output, _ = slot_attention(module, query, key, value, None, scaling=scaling, sliding_window=window)

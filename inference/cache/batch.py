@@ -1,4 +1,4 @@
-"""One forward's tokens as tensors: who they are, where their keys and values go, and what each may look at.
+"""The tokens of one forward as tensors: their ids, where their keys and values go, and which positions each one sees.
 
 All tokens lie in one row, without padding: first one token for each request that decodes, in the order of their
 slots, then the tokens of each that decodes several, then each prefill chunk. The linear layers see one long row; only
@@ -38,7 +38,7 @@ def causal_within(window: int) -> Visible:
 
 
 def window_of(visible: Visible, context: int, device: torch.device) -> int | None:
-    """How far back tokens may look, if all of a text may look equally far and none to its beginning."""
+    """How far back tokens may look, if all tokens of a text may look equally far and not to its beginning."""
     positions = torch.cat([torch.arange(max(0, context - ROWS), context), torch.linspace(0, context - 1, ROWS).long()])
     rows = positions.to(device).view(-1, 1, 1)
     keys = torch.arange(context, device=device)
@@ -79,7 +79,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `slot_attention` needs to know in addition to the queries, keys and values."""
+    """The input of `slot_attention` in addition to the queries, keys and values."""
 
     cache: KVCache
     token_ids: Tensor  # [1, tokens]

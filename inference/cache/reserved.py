@@ -1,7 +1,7 @@
-"""Addresses of a GPU that get memory where they are used.
+"""Reserved addresses of a GPU that get memory only where they are used.
 
-A program may reserve more addresses than it will ever need, and put memory behind some of them later. What computes
-with them notices nothing: a tensor over all of them never moves, and a CUDA graph may hold on to it.
+A program may reserve more addresses than it will ever need, and map memory to some of them later. Nothing changes for
+code that uses them: a tensor over all the addresses never moves, and a CUDA graph may keep its address.
 
 Sources: "Virtual Memory Management" in CUDA's programming guide; Prabhu et al. 2024, "vAttention: Dynamic Memory
 Management for Serving LLMs without PagedAttention".
@@ -18,29 +18,29 @@ from torch import Tensor
 log = logging.getLogger("engine")
 
 PIECE = 8 * 2**20
-"""Bytes of memory that come at once. Each time takes the host about as long, however much it is."""
+"""Bytes that are mapped at once. Each mapping takes the host about as long, however large it is."""
 
 
 class Memory(Protocol):
-    """Bytes of a device, some of which may not be there yet."""
+    """Bytes of a device, to some of which no memory may be mapped yet."""
 
     def back(self, first: int, last: int) -> None:
-        """See to it that bytes `first` to `last` are there, the latter not included.
+        """Make sure that memory is mapped to the bytes from `first` up to, but not including, `last`.
 
         Raises:
             torch.OutOfMemoryError: the device has not enough left.
         """
 
     def tensor(self) -> Tensor:
-        """All bytes [size], uint8. Nothing may be read or written that is not there."""
+        """All bytes [size], uint8. Those without memory must not be read or written."""
 
     @property
     def backed_bytes(self) -> int:
-        """How many are there."""
+        """How many bytes have memory."""
 
 
 def memory_of(size: int, device: torch.device) -> Memory:
-    """So many bytes of a device, as they are used where that can be done."""
+    """Allocate bytes of a device: only as they are used, if the device can do that."""
     if device.type != "cuda":
         return Whole(size, device)
     try:
@@ -51,7 +51,7 @@ def memory_of(size: int, device: torch.device) -> Memory:
 
 
 class Whole:
-    """All of it, from the start."""
+    """Memory that is all allocated at the start."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self._bytes = torch.empty(size, dtype=torch.uint8, device=device)
@@ -68,7 +68,7 @@ class Whole:
 
 
 class Driver(Protocol):
-    """What is asked of a GPU's driver."""
+    """The functions of a GPU's driver that are used here."""
 
     granularity: int
     """Bytes: addresses and sizes of memory are multiples of it."""

@@ -21,7 +21,7 @@ from inference.transfer import to_device
 
 @dataclass(frozen=True, slots=True)
 class CachedLayer:
-    """One layer's tensors [slots, columns, kv_heads, head_dim]; a ring has a column more, which is never read."""
+    """One layer's tensors [slots, columns, kv_heads, head_dim]; a ring has one more column, which is never read."""
 
     stored: tuple[Tensor, Tensor]  # keys and values
     both: Tensor | None  # [2, slots, columns, kv_heads, head_dim], what they are halves of if they are of one width
@@ -80,7 +80,7 @@ class CachedLayer:
 
 
 class Rows:
-    """The layers, each made when it is first asked for, in the shape that is asked for: any model's heads will do."""
+    """The layers. Each is made at its first use, in the shape that the model's heads need."""
 
     def __init__(self, slots: int, context: int, slack: int = SLACK) -> None:
         self.layers: dict[int, CachedLayer] = {}

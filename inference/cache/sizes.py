@@ -1,4 +1,4 @@
-"""How many columns a slot has in a layer of the cache. No tensors: memory is planned before there is any."""
+"""The number of columns that a slot has in a layer of the cache. No tensors: memory is planned before they are made."""
 
 CHUNK = 128
 """Tokens that lie together in `Chunks`, in all layers. Any layer that sees everything has whole chunks, so what a cache
@@ -7,8 +7,8 @@ pairs and 3 to 5% longer with plain vectors; in larger ones a short text takes m
 BLOCK = 32
 """A ring's length is a multiple of this."""
 SLACK = 256
-"""Positions that a ring keeps beyond its window: so much shorter may a beginning be that is taken up again, such as a
-conversation without its last answer."""
+"""Positions that a ring keeps beyond its window. A beginning that is at most so much shorter can be continued, such as
+a conversation without its last answer."""
 
 
 def row_length(context: int) -> int:
@@ -17,17 +17,17 @@ def row_length(context: int) -> int:
 
 
 def chunk_count(length: int) -> int:
-    """How many chunks so many positions take, the last of which may be begun only."""
+    """The number of chunks that `length` positions take, the last of which may be partly used."""
     return -(-length // CHUNK)
 
 
 def kept_positions(context: int, window: int | None, slack: int = SLACK) -> int:
-    """How many of a text's last positions a layer keeps that looks back over a window; None: to the beginning."""
+    """The number of a text's last positions that a layer with this window keeps; None: it looks to the beginning."""
     whole = row_length(context)
     return whole if window is None else min(whole, -(-(window + slack) // BLOCK) * BLOCK)
 
 
 def column_count(context: int, window: int | None, slack: int = SLACK) -> int:
-    """The same with the column that a ring has more, which is never read."""
+    """The same, and one for the extra column of a ring, which is never read."""
     kept = kept_positions(context, window, slack)
     return kept + 1 if kept < row_length(context) else kept
