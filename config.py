@@ -37,7 +37,7 @@ LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 SERVICE_LINK = re.compile(
     r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What Kubernetes sets in every pod for a service that is called "engine", or "engine-" and more."""
+"""Variables that Kubernetes sets in every pod for a service whose name is "engine", or begins with "engine-"."""
 
 log = logging.getLogger("engine")
 
@@ -166,7 +166,7 @@ def _as_text(value: Any) -> str:
 
 
 def _hint(variable: str, known: Collection[str]) -> str:
-    """What to tell the user who has set an unknown variable: the one of nearly the same name, or else all of them."""
+    """Suggest the variable with nearly the same name as an unknown one, or else list all of them."""
     names = [one.removeprefix(PREFIX) for one in known]
     near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0.7)
     return f"did you mean {PREFIX}{near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
@@ -179,7 +179,7 @@ def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool 
 
 @dataclass(frozen=True)
 class Config:
-    """What the service runs with. Build it with `from_environment` or from the command line."""
+    """The settings of the service. Build them with `from_environment` or from the command line."""
 
     model: str = _setting(
         str(BUNDLED_MODEL), _text, "folder, GGUF file or hub name of a causal language model", engine=True

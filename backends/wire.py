@@ -1,4 +1,4 @@
-"""What an engine process and its workers say to each other, over a Unix stream socket.
+"""The messages between an engine process and its workers, over a Unix stream socket.
 
 A frame is a header and a body. The header gives the body's length, the kind of message, and the number of the request
 that it belongs to, or 0; the body is JSON. pydantic writes and reads it, by the types that the messages have here, so
@@ -51,7 +51,7 @@ class Hello:
     protocol: int
     settings: dict[str, Any]
     departed: Tally
-    """What workers that have ended had counted: an engine that was started again does not know it."""
+    """The counts of workers that have ended, for an engine that was started again and does not have them."""
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class Pulse:
 
 @dataclass(slots=True)
 class Totals:
-    """What the other workers have counted; `departed` is the part of those that have ended."""
+    """The counts of the other workers; `departed` is the part of those that have ended."""
 
     others: Tally
     departed: Tally

@@ -39,7 +39,7 @@ def make() -> str:
 
 
 def section(lesson: str) -> str:
-    """What the text says about one lesson."""
+    """The text of one lesson."""
     heading, paragraphs, places, doors = parts(lesson)
     printed = (PRINTED / f"{lesson}.txt").read_text(encoding="utf-8")
     blocks = [
@@ -54,7 +54,7 @@ def section(lesson: str) -> str:
 
 
 def parts(lesson: str) -> tuple[str, str, list[tuple[str, str]], str]:
-    """Of a lesson's docstring: the heading, the paragraphs, the places in the service, and the doors side by side.
+    """Split a lesson's docstring: the heading, the paragraphs, the places in the service, the doors side by side.
 
     Raises:
         ValueError: the docstring has no such parts, or names what is not there.

@@ -1,4 +1,4 @@
-"""How much one client may ask for: requests at once, and tokens per minute. Both are off unless they are set."""
+"""Quotas for each client: requests at once, and tokens per minute. Both are off unless they are set."""
 
 import math
 import time

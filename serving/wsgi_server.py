@@ -43,7 +43,7 @@ class PatientHandler(WSGIRequestHandler):
 
 
 class _Writer:
-    """What an answer is written to. A client that reads nothing counts as one that has left, as wsgiref knows it."""
+    """The file that an answer is written to. If the client does not read, it raises as if the client had left."""
 
     def __init__(self, file: BufferedIOBase, connection: Any, stall: float) -> None:
         self._file = file
@@ -62,6 +62,6 @@ class _Writer:
 
 
 def handler_of(config: Config) -> type[WSGIRequestHandler]:
-    """What handles a connection, with the limits of these settings."""
+    """Return a handler class with the limits of these settings."""
     limits = {"head_limit": config.head_limit, "body_limit": config.body_limit, "stall": config.stall}
     return type("Handler", (PatientHandler,), limits)

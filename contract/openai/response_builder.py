@@ -88,7 +88,7 @@ class ResponseBuilder:
         self._output: list[wire.OutputItem] = []
         self._open: _OpenItem | None = None
         self._held: list[ChatTokenLogprob] = []
-        """Of tokens whose text is still to come."""
+        """Log probabilities of tokens whose text is still held back."""
         self._has_called = False
         self._skips_call = False
         """Whether the call that came last is one too many."""

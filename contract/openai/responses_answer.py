@@ -1,4 +1,4 @@
-"""What `POST /v1/responses` answers with: a response of items, and the events that a stream of it consists of."""
+"""The answers of `POST /v1/responses`: a response of items, and the events of its stream."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What `POST /v1/completions` answers with, whole or in pieces: the same object either way."""
+"""The answers of `POST /v1/completions`: the same object for a whole answer and for a piece of a stream."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

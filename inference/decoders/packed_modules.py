@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from inference.decoders.linear import Linear, is_packable
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""What models call the layers of one module that all read its input."""
+"""The names, in models, of a module's layers that read the same input."""
 
 
 class PackedLinear:

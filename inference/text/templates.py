@@ -51,7 +51,7 @@ RESERVED_ARGUMENTS = frozenset(
         "truncation",
     }
 )
-"""What a template argument of a request must not be called; the names of special tokens come on top of these."""
+"""Names that a request's template arguments must not have, in addition to those of special tokens."""
 
 LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
 LONGEST_REASON = 300
@@ -67,7 +67,7 @@ class Rendered:
 
 
 def template_error(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What is wrong with the text of a tokenizer's chat template, or of one of several; None if nothing is."""
+    """Return the syntax error of a tokenizer's chat template, or of one of several; None if there is none."""
     template = tokenizer.chat_template
     for text in (template or {}).values() if not isinstance(template, str) else [template]:
         try:

@@ -82,7 +82,7 @@ def _functions(prompt: ChatPrompt) -> Iterator[Mapping[str, Any]]:
 
 
 def _answer(form: ToolForm, special: SpecialTokens, must_call: bool, most_calls: int) -> Iterator[str]:
-    """What an answer is: calls alone, or text in which every call has the form of its tool."""
+    """The rules of an answer: calls alone, or text in which every call has the form of its tool."""
     if must_call:
         yield f"start: {literal(form.trigger, special)} calls"
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""Where Linux has the control groups, and which of them this process is in."""
+"""The folder of Linux' control groups, and the file that lists those of this process."""
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -23,7 +23,7 @@ def gibibytes(count: float) -> str:
 
 
 def _available() -> int | None:
-    """What the kernel could give to a new process without swapping."""
+    """Bytes that the kernel could give to a new process without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

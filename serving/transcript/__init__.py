@@ -1,4 +1,4 @@
-"""What passes between a server and an application, written down message by message.
+"""Records the messages between a server and an application, one by one.
 
     ENGINE_TRANSCRIPT=1 uvicorn raw_asgi:app
     python raw_asgi.py --transcript

@@ -118,7 +118,7 @@ async def _send_notes(record: Record, send: Send) -> None:
 
 
 def _content(message: Message) -> tuple[bytes, int | None, bool | None]:
-    """What a message carries, its size in bytes if that is not all of it, and whether more of the body follows."""
+    """Return a message's content, its size in bytes if that is only a part of it, and its `more_body`."""
     if message["type"] == "http.response.start":
         return head_of(str(message["status"]), _decoded(message.get("headers", ()))), None, None
     if message["type"] in ("http.request", "http.response.body"):

@@ -1,4 +1,4 @@
-"""What has been seen: a note for each message, a record for each request, and a bounded number of both.
+"""The records of requests, with a note for each message. The numbers of both are limited.
 
 Invariants:
     - A note is never changed, and a record's notes are in the order in which they passed.
@@ -20,12 +20,12 @@ import contract
 log = logging.getLogger("engine")
 
 Direction = Literal["scope", "receive", "send"]
-"""What the server says at first, what it hands in later, and what the application hands out."""
+"""The call of the application, what it receives from the server, and what it sends."""
 
 PREFIX = "/transcript/"
 END = b"event: end\ndata: {}\n\n"
 QUIET_PATHS = frozenset(contract.REPORTS)
-"""Not written down: probes and scrapes come every few seconds, and would soon push out everything else."""
+"""Paths that are not recorded: probes and scrapes come every few seconds, and would soon displace all other records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Records:
                 del self._by_id[next(iter(self._by_id))]
 
     def answer(self, method: str, path: str, last_event_id: str | None) -> contract.Answer | Record:
-        """What a request below `PREFIX` gets: an answer, or a record to follow as server-sent events."""
+        """Answer a request below `PREFIX`, or return a record to send as server-sent events."""
         if method != "GET":
             return contract.no_such_method(path, ["GET"])
         name = path.removeprefix(PREFIX)

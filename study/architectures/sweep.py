@@ -35,7 +35,7 @@ NOT_TRIED = "not tried"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of an architecture. `decoder` and `class_name` are empty where it did not come to that."""
+    """The outcome of an architecture. `decoder` and `class_name` are empty if it was not tried."""
 
     class_name: str
     decoder: str

@@ -1,9 +1,9 @@
-"""How much of a token's way costs what: `make bench-transport`.
+"""Measures what sending a token to its client costs: `make bench-transport`.
 
-Three measurements, each with both sides in one run, alternating, and told as ratios:
+Three measurements, each with both sides in alternating rounds of one run, reported as ratios:
 
 1. Transport: 2,000 scripted events to 1 and to 16 clients through FastAPI with an executor hop per token (the
-   article's way, made to end), through `app.py` and through `raw_asgi.py`.
+   article's server, corrected so that it ends), through `app.py` and through `raw_asgi.py`.
 2. The driver: the bundled model at 16 streams with a hop to the worker thread per step, and with a worker that stays.
 3. `/health` while 16 streams of the bundled model run.
 """

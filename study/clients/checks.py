@@ -1,4 +1,4 @@
-"""What the programs of the clients share: try something, and say what came of it. Needs nothing but Python."""
+"""Shared by the clients' programs: tries something and reports the result. Needs only Python."""
 
 import json
 import sys

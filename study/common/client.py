@@ -180,7 +180,7 @@ async def stream(target: Target, prompt: str, max_tokens: int) -> Stream:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What /health said."""
+    """An answer of /health."""
 
     status: str
     running: int
@@ -246,7 +246,7 @@ class Pulses:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What many streams did together."""
+    """The results of many streams at once."""
 
     streams: Sequence[Stream]
     seconds: float

@@ -32,7 +32,7 @@ END_LIMIT = 30.0
 """Seconds that a server may take to end; it is killed after them."""
 
 LISTENING = r"(?:running on|Serving on|Listening at:) http://127\.0\.0\.1:(\d+)"
-"""What uvicorn, raw_wsgi.py and gunicorn print."""
+"""Matches what uvicorn, raw_wsgi.py and gunicorn print when they listen."""
 
 Command = Callable[[int], Sequence[str]]
 """The arguments of `python` that start a server on a port."""

@@ -1,4 +1,4 @@
-"""What the servers of the comparison are given to serve: each door, and the article's, on the engine in question.
+"""The applications of the comparison: each door and the article's server, on one of two engines.
 
 COMPARE_ENGINE is `paced` for the engine without a model, or `model` for the real one.
 """

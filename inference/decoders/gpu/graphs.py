@@ -20,7 +20,7 @@ NO_SLOT = -1
 
 @runtime_checkable
 class Steps(Decoder, Protocol):
-    """What `GraphedSteps` replays: `KernelDecoder`."""
+    """A decoder whose steps `GraphedSteps` can capture: `KernelDecoder`."""
 
     def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor: ...
 

@@ -29,13 +29,13 @@ from interface.errors import UnsupportedModel
 
 LAYERS = 2
 INPUTS = 256
-"""Of a layer, and of its MLP: a multiple of every format's block."""
+"""Inputs of a layer, and of its MLP: a multiple of every format's block."""
 VOCABULARY = 512
 SCORE = 2.0
 """The largest score in the corner. With the model's own scale, which is for all inputs, the scores of a few would be
 near 0, so that no wrong angle showed, or so large that a rounded key chose another token."""
 TOKENS, NEIGHBOUR = 40, 5
-"""Of the text, which crosses blocks of the cache, and of the one next to it."""
+"""Tokens of the text, which crosses blocks of the cache, and of its neighbour."""
 
 
 def check_corner(library: ctypes.CDLL, small: Llama) -> None:
@@ -136,7 +136,7 @@ def _cut_biases(biases: Tensor, sizes: Sizes, small: Sizes) -> Tensor:
 
 
 def _by_part(biases: Tensor, sizes: Sizes) -> Sequence[Tensor]:
-    """Those of queries, of keys and of values."""
+    """The biases of queries, of keys and of values."""
     return torch.split(biases, [count * sizes.head_dim for count in (sizes.heads, sizes.kv_heads, sizes.kv_heads)])
 
 

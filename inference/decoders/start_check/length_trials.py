@@ -33,12 +33,12 @@ class LengthTrial:
     attempts: Sequence[Attempt]
     layers: int | None = None
     setting: str = ""
-    """What the config calls the length that the texts go beyond; "" if they are long for no such reason."""
+    """The config's setting whose length the texts exceed; "" if they are long for another reason."""
     length: int = 0
 
     @property
     def where(self) -> str:
-        """What a refusal says about it, to its end."""
+        """The end of the sentence that refuses a model which fails at this length."""
         if not self.setting:
             return f"at {LONG} tokens."
         return (

@@ -1,4 +1,4 @@
-"""What a model by itself says: the logits that a decoder has to give."""
+"""The logits of a model alone, which a decoder has to give."""
 
 import inspect
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def own_logits(model: "PreTrainedModel", token_ids: Sequence[int], wanted: int) -> Tensor:
-    """What a model by itself says: the logits [wanted, vocabulary] of the last tokens.
+    """Return the logits [wanted, vocabulary] of the last tokens, from the model alone.
 
     They are computed as transformers' `generate` does, the last ones one by one over a cache of its own: that cache may
     forget what is outside a window.

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 LENGTH_NAMES = re.compile(
     r"window(?!_layers|.*pattern)|chunk|block_size|original_max_position|floor|index_topk$|local_attention|local_blocks"
 )
-"""What configs call the lengths at which something changes."""
+"""The settings of configs with a length at which something changes."""
 PRODUCTS = (("index_topk_blocks", "index_block_size"),)
 """Lengths that are the product of two settings."""
 

@@ -18,7 +18,7 @@ have nothing to do with each other differ by 1.4; quantized products are tried o
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What counts as near enough for one precision; a difference that is no number never does."""
+    """The difference that is near enough for one precision. NaN never is."""
 
     limit: float
     is_exact: bool

@@ -31,7 +31,7 @@ log = logging.getLogger("engine")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came out of one comparison: how far the logits were from the model's own, relative to the largest."""
+    """The result of one comparison: how far the logits were from the model's own, relative to the largest."""
 
     tokens: int
     setting: str  # why so many: "" or what the config calls the length that they go beyond
@@ -106,7 +106,7 @@ class Trial:
                 raise UnsupportedModel(f"{self._name} {fault} on this engine's cache {trial.where}")
 
     def _fault_at(self, trial: LengthTrial, decoder: Decoder) -> str | None:
-        """What is wrong with a decoder at one length."""
+        """Return what is wrong with a decoder at one length, if anything is."""
         try:
             with shortened(self._model, trial.layers):
                 difference = self._least_difference(decoder, trial.attempts, trial.setting)

@@ -20,7 +20,7 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""What llama.cpp calls a layer's weights, and what transformers does."""
+"""llama.cpp's names for a layer's weights, and those of transformers."""
 FOUR_NORMS = {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
@@ -42,7 +42,7 @@ EXPERTS = {
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How models of one kind are written: `settings` makes what is special in their configuration."""
+    """How files have the models of one kind. `settings` makes the settings that only these models have."""
 
     model_type: str
     settings: Callable[[GGUFFile, dict[str, Any]], dict[str, Any]]

@@ -50,7 +50,7 @@ def _settings(file: GGUFFile) -> dict[str, Any]:
 
 
 def _common(file: GGUFFile) -> dict[str, Any]:
-    """What every architecture here has under the same names."""
+    """The settings that all architectures have under the same names."""
     prefix = file.architecture
     if file.get(f"{prefix}.expert_count", int, 0) and prefix not in MIXTURES:
         raise BadGGUF(

@@ -92,7 +92,7 @@ class GGUFFile:
 
     @property
     def bytes(self) -> int:
-        """What the tensors take in the file."""
+        """The size of the tensors in the file."""
         return sum(blocks.data.nbytes for blocks in self.tensors.values())
 
     @property

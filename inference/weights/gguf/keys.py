@@ -1,7 +1,7 @@
-"""Sees that a GGUF file says nothing about its model that is not understood: the numbers would be others.
+"""Refuses a GGUF file with metadata that is not read here, since the model would compute other numbers.
 
-The package `gguf` lists the keys that a model may have. One of them that the architecture does not read here is refused
-by its name, unless its value changes nothing.
+The package `gguf` lists the keys that a model may have. A key that is not read for its architecture is refused by name,
+unless its value has no effect.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ READ = frozenset(
         *("rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
     )
 )
-"""What every architecture reads."""
+"""Keys that are read for every architecture."""
 OF_EXPERTS = {"expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"}
 OWN: Mapping[str, set[str]] = {
     "mistral": {"attention.sliding_window"},
@@ -29,9 +29,9 @@ OWN: Mapping[str, set[str]] = {
     "qwen2moe": {*OF_EXPERTS, "expert_shared_feed_forward_length"},
     "qwen3moe": OF_EXPERTS,
 }
-"""What one architecture reads in addition."""
+"""Keys that are also read for one architecture."""
 UNUSED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "attention.layer_norm_epsilon"})
-"""What these architectures do not compute with, whatever it says."""
+"""Keys that do not matter for these architectures, whatever their values."""
 NEUTRAL: Mapping[str, Any] = {
     "attention.causal": True,
     "expert_gating_func": 1,  # softmax
@@ -41,7 +41,7 @@ NEUTRAL: Mapping[str, Any] = {
     "expert_weights_scale": 1,
     "rope.scaling.attn_factor": 1,
 }
-"""The values that change nothing; of any other key it is 0."""
+"""Values without an effect; for any other key it is 0."""
 
 
 def refuse_unread(file: GGUFFile) -> None:

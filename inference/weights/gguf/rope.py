@@ -15,7 +15,7 @@ from inference.weights.gguf.numbers import dequantized
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that belong to the configuration: one factor for each frequency."""
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-"""What all of Meta's models have; their factors differ."""
+"""Settings that all of Meta's models share; only their factors differ."""
 
 
 def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ SAMPLING = {
     "min_p": "min_p",
     "repetition_penalty": "penalty_repeat",
 }
-"""What generation_config.json calls them, and what `general.sampling.…` does."""
+"""The names of sampling parameters in generation_config.json, and in `general.sampling.…`."""
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
@@ -53,7 +53,7 @@ class GGUFSource:
         return self._made(model_config)
 
     def plain_config(self) -> PreTrainedConfig | None:
-        """What a decoder of our own has to know; None if the model is not of the Llama type."""
+        """The configuration for a decoder of our own; None if the model is not of the Llama type."""
         return self._made(plain_config)
 
     def _made(self, make: Callable[[GGUFFile], Config]) -> Config:

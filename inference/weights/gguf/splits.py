@@ -1,8 +1,8 @@
-"""How byte-level vocabularies cut a text into words before they merge bytes: `tokenizer.ggml.pre` of a GGUF file.
+"""The rules by which byte-level vocabularies split a text into words before bytes are merged.
 
-The file has the rule's name only. Merges that were learned with other words give other tokens, and nothing shows it but
-worse answers; so an unknown name is refused. The rules are those of the models' own tokenizer.json, and of the function
-`llm_tokenizer_bpe` in llama.cpp.
+A GGUF file has only the rule's name (`tokenizer.ggml.pre`). With another rule the tokens would be wrong, which only
+shows in worse answers; so an unknown name is refused. The rules are those of the models' own tokenizer.json, and of the
+function `llm_tokenizer_bpe` in llama.cpp.
 """
 
 from collections.abc import Iterable

@@ -33,7 +33,7 @@ DESCRIBED = {
     "ggml.merges": "merges",
     "ggml.add_space_prefix": "add_prefix_space",
 }
-"""What a file says about a tokenizer, and what transformers' builders call it."""
+"""Metadata about a tokenizer, and the names that transformers' builders have for it."""
 SETTINGS = {
     "ggml.add_bos_token": "add_bos_token",
     "ggml.add_eos_token": "add_eos_token",
@@ -54,7 +54,7 @@ They are control tokens, whatever type the file gives them, as for llama.cpp.
 ENDS_OF_TYPE_CONTROL = ("</s>", "<eos>", "[EOS]")
 """Ends too, but only where they are control tokens: in many vocabularies they may be part of a text."""
 KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")
-"""Of Phi-3's control tokens, those after which white space counts."""
+"""Phi-3's control tokens after which white space is kept."""
 
 
 def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:

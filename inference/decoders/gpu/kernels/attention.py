@@ -1,4 +1,4 @@
-"""What the attention of single tokens and of prompts share: heads that are normed and rotated, and a growing softmax.
+"""Shared by the attention of single tokens and of prompts: norms and rotations of heads, and an online softmax.
 
 A head is kept as its two halves, because a rotation turns each number of the first with one of the second.
 """
@@ -19,7 +19,7 @@ Cached = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heads:
-    """What the attention of a layer knows of its heads, whatever the tokens."""
+    """The settings of a layer's heads."""
 
     count: int
     """Of the queries; how many share a key is in the cache's shape."""
@@ -55,7 +55,7 @@ class Heads:
 
 @triton.jit
 def column(position, chunk_stride, column_stride, CHUNK: tl.constexpr):
-    """Where a position of a slot lies, from the slot's first one on."""
+    """The offset of a position from the slot's first one."""
     return (position // CHUNK).to(tl.int64) * chunk_stride + (position % CHUNK).to(tl.int64) * column_stride
 
 

@@ -17,7 +17,7 @@ OVERLAPS = True
 
 
 def overlap(x: Tensor) -> dict[str, Any]:
-    """How a kernel is launched that calls `wait_for_input`, or both of its halves, where `x` is."""
+    """The launch options, on the device of `x`, of a kernel that calls `wait_for_input` or both of its halves."""
     overlaps = OVERLAPS and x.is_cuda and torch.cuda.get_device_capability(x.device)[0] >= 9
     return {"OVERLAPS": True, "launch_pdl": True} if overlaps else {"OVERLAPS": False}
 
