@@ -13,24 +13,18 @@ from typing import Any
 
 import uvicorn
 
-from backends.stepped import SteppedService
 from config import Config
-from interface.engine import EngineService
 from serving import engine_process, workers
 from serving.driver import Driver
 from study.common.arguments import argument_parser
-from study.common.engine import ScriptedEngine
+from study.common.engine import scripted_service
 
 NAME = "study.common.scripted_workers"
 
 
-def load(config: Config) -> EngineService:
-    return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
-
-
 def main() -> None:
     if sys.argv[1:2] == ["engine"]:
-        engine_process.main(load, sys.argv[2:])
+        engine_process.main(scripted_service, sys.argv[2:])
     parser = argument_parser(__doc__)
     parser.add_argument("door")
     parser.add_argument("--workers", type=int, default=1)
@@ -41,7 +35,7 @@ def main() -> None:
     if options.workers:
         server = uvicorn.Config(f"{options.door}:app", workers=options.workers, **settings)
         raise SystemExit(workers.serve(server, config, ("-m", NAME, "engine")))
-    uvicorn.run(importlib.import_module(options.door).create_app(Driver(config, load)), **settings)
+    uvicorn.run(importlib.import_module(options.door).create_app(Driver(config, scripted_service)), **settings)
 
 
 def ready(log: str) -> int:

@@ -5,18 +5,12 @@ import os
 import time
 from typing import Any
 
-from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineService
 from serving.driver import Driver
-from study.common.engine import ScriptedEngine
+from study.common.engine import scripted_service as scripted  # for `load=study.scale.engine:scripted`
 
 LOAD_SECONDS = 3.0
-
-
-def scripted(config: Config) -> EngineService:
-    """For `load=study.scale.engine:scripted`."""
-    return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
 
 
 def slowly_loaded(config: Config) -> EngineService:

@@ -31,12 +31,6 @@ CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 """One for localhost, which has signed itself, and its key, which is no secret."""
 
 
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PROBE_INTERVAL", 0.02)
-    monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.02)
-
-
 def odd(*answer: bytes) -> OddServer:
     """A server whose completions are answered so."""
     models = {"data": [{"id": "theirs", "owned_by": "someone"}]}

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import raw_asgi
-from backends import remote
 from backends.openai_dialects import SGLANG
 from backends.openai_server import OpenAIService, load
 from config import Config
@@ -25,12 +24,6 @@ from tests.support.relaying import PROMPT, ask, driving_service, finished, joine
 
 PIECES = ["The", " answer", " is", " 4", "\u2028."]
 CHAT = ChatPrompt([{"role": "user", "content": "Hi"}])
-
-
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PROBE_INTERVAL", 0.02)
-    monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.02)
 
 
 @pytest.fixture

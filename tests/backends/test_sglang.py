@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from backends import remote
 from backends.sglang_server import SGLangService, load
 from config import Config
 from interface.engine import EngineService
@@ -30,12 +29,6 @@ from tests.support.relaying import (
     joined,
     tokens_of,
 )
-
-
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PROBE_INTERVAL", 0.02)
-    monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.02)
 
 
 @pytest.fixture

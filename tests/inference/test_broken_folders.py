@@ -13,12 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig
 
-from config import Config
-from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.folder import Folder
 from inference.weights.weight_checks import is_layer_of_mtp, reason
 from interface.errors import LoadError
-from tests.support.checkpoint_folders import edit_json, save
+from tests.support.checkpoint_folders import edit_json, load, save
 from tests.support.tiny_models import random_model, transformers_model
 
 WEIGHTS = "model.safetensors"
@@ -34,10 +32,6 @@ def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(sound_folder: Path, tmp_path: Path) -> Path:
     """A copy of it, to be damaged."""
     return Path(shutil.copytree(sound_folder, tmp_path / "model"))
-
-
-def load(folder: Path, **settings: Any) -> Checkpoint:
-    return load_checkpoint(Config(model=str(folder), device="cpu", **settings))
 
 
 def refusal(folder: Path, file: str = "") -> str:

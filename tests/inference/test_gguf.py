@@ -28,11 +28,11 @@ from transformers.integrations.gguf.kernels import dequantize_blocks
 
 from config import Config
 from engine import Engine
-from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.gguf.file import KINDS, Blocks, GGUFFile
 from inference.weights.gguf.numbers import dequantized
 from interface.errors import LoadError
 from tests.support import tiny_models
+from tests.support.checkpoint_folders import load
 from tests.support.gguf_files import ENDS, random_blocks, same_weights, write_gguf
 from tests.support.tiny_models import (
     NO_ENDS,
@@ -60,10 +60,6 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "gemma3": Gemma3TextConfig(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
     "phi3": Phi3Config(**SHAPE),
 }
-
-
-def load(path: Path, **settings: Any) -> Checkpoint:
-    return load_checkpoint(Config(model=str(path), device="cpu", **settings))
 
 
 def model_with_norms(config: PreTrainedConfig) -> PreTrainedModel:

@@ -26,13 +26,14 @@ from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
-from inference.weights.checkpoint import Checkpoint, load_checkpoint
+from inference.weights.checkpoint import Checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import stays_as_it_is
 from inference.weights.llama import Llama
 from inference.weights.quantized import QuantizedMatrix
 from interface.errors import LoadError
 from tests.support import tiny_models
+from tests.support.checkpoint_folders import load
 from tests.support.gguf_files import ENDS, write_gguf
 from tests.support.native_models import LLAMA3_ROTATION, decoded_in_steps
 from tests.support.tiny_models import (
@@ -64,10 +65,6 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen3": Qwen3Config(**SHAPE),
 }
 PROMPTS = ["the cat", "naïve café, 你好", "the cat sat on the mat, the cat sat still " * 3]
-
-
-def load(path: Path, **settings: Any) -> Checkpoint:
-    return load_checkpoint(Config(model=str(path), device="cpu", **settings))
 
 
 def written(folder: Path, name: str, kind: str) -> Path:

@@ -1,6 +1,5 @@
 """A text ends at its first stop string, wherever the token borders fall, and no part of the stop string is shown."""
 
-import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inference.text.stop_strings import StopStrings
+from tests.support.parsed_answers import cut
 from tests.support.tiny_models import Inbox, decode, reference, run_until_idle, submit, syllable_tokenizer, tiny_engine
 
 LETTERS = "ab😀"
@@ -24,11 +24,6 @@ def expected_text(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
         if begins:
             return text[: min(begins)], text[min(begins) : end]
     return text, None
-
-
-def cut(text: str, borders: Sequence[int]) -> list[str]:
-    places = [0, *sorted(border % (len(text) + 1) for border in borders), len(text)]
-    return [text[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 def run(pieces: Sequence[str], stops: Sequence[str]) -> tuple[list[str], str | None]:

@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
+from config import Config
+from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from tests.support.tiny_models import byte_tokenizer
 
 
@@ -13,6 +16,10 @@ def save(folder: Path, model: PreTrainedModel) -> Path:
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
+
+
+def load(path: Path, **settings: Any) -> Checkpoint:
+    return load_checkpoint(Config(model=str(path), device="cpu", **settings))
 
 
 def edit_json(path: Path, **changes: object) -> None:
