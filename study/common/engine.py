@@ -32,9 +32,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from backends.stepped import SteppedService
 from config import Config
-from interface.engine import Counters, EngineService, ModelInfo, Sink, Tokenized
+from interface.engine import Counters, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, PromptTooLong, QueueFull
 from interface.events import (
     Event,
@@ -352,11 +351,6 @@ class ScriptedEngine:
 def instant_engine() -> ScriptedEngine:
     """An engine for measurements: no request waits for a slot, and a step takes no time unless a prompt asks for it."""
     return ScriptedEngine(slots=UNBOUNDED, context=UNBOUNDED)
-
-
-def scripted_service(config: Config) -> EngineService:
-    """The service of a scripted engine with the room that the settings name."""
-    return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
 
 
 def load_paced(config: Config) -> ScriptedEngine:

@@ -13,13 +13,20 @@ from typing import Any
 
 import uvicorn
 
+from backends.stepped import SteppedService
 from config import Config
+from interface.engine import EngineService
 from serving import engine_process, workers
 from serving.driver import Driver
 from study.common.arguments import argument_parser
-from study.common.engine import scripted_service
+from study.common.engine import ScriptedEngine
 
 NAME = "study.common.scripted_workers"
+
+
+def scripted_service(config: Config) -> EngineService:
+    """The service of a scripted engine with the room that the settings name."""
+    return SteppedService(ScriptedEngine(config.max_streams, config.max_waiting), config.step_limit)
 
 
 def main() -> None:

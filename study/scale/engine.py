@@ -8,7 +8,7 @@ from typing import Any
 from config import Config
 from interface.engine import EngineService
 from serving.driver import Driver
-from study.common.engine import scripted_service as scripted  # for `load=study.scale.engine:scripted`
+from study.common.scripted_workers import scripted_service as scripted  # for `load=study.scale.engine:scripted`
 
 LOAD_SECONDS = 3.0
 
