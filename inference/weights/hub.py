@@ -37,7 +37,7 @@ WEIGHTS = (
 """Kinds of weight files. Only the first kind that a repository has is downloaded: others may hold the same weights."""
 
 
-def bring(name: str, weights: bool = True) -> Path:
+def download(name: str, weights: bool = True) -> Path:
     """Download a checkpoint, and return its folder or GGUF file on the disk.
 
     Args:

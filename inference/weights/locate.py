@@ -4,7 +4,7 @@ from pathlib import Path
 
 from inference.weights.gguf.file import is_gguf
 from inference.weights.gguf.parts import models_in
-from inference.weights.hub import bring
+from inference.weights.hub import download
 from interface.errors import LoadError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -24,7 +24,7 @@ def locate(name: str, weights: bool = True) -> Path:
     if not path.exists():
         if path.is_absolute() or name.startswith("."):
             raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")
-        path = bring(name, weights)
+        path = download(name, weights)
     if path.is_file():
         if is_gguf(path) or path.suffix == ".gguf":
             return path

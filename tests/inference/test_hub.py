@@ -14,13 +14,13 @@ from tests.support.hub import Hub, running
 from tests.support.tiny_models import random_model
 
 ROOT = Path(__file__).parents[2]
-BRING = """
+DOWNLOAD = """
 import logging, sys
-from inference.weights.hub import bring
+from inference.weights.hub import download
 from interface.errors import LoadError
 logging.basicConfig(level="INFO", format="%(message)s")
 try:
-    print(bring(sys.argv[1]))
+    print(download(sys.argv[1]))
 except LoadError as error:
     print("refused:", error)
 """
@@ -69,9 +69,9 @@ class Caller:
             check=True,
         )
 
-    def bring(self, name: str, **environment: str) -> str:
+    def download(self, name: str, **environment: str) -> str:
         """The last line that is printed: where the checkpoint is, or why it is not."""
-        return self.run(BRING, name, **environment).stdout.strip()
+        return self.run(DOWNLOAD, name, **environment).stdout.strip()
 
 
 @pytest.fixture
@@ -84,30 +84,30 @@ def files_in(folder: str) -> set[str]:
 
 
 def test_a_name_brings_the_weights_and_the_small_files_and_shows_how_far_it_is(caller: Caller) -> None:
-    done = caller.run(BRING, "me/plain")
+    done = caller.run(DOWNLOAD, "me/plain")
     assert files_in(done.stdout.strip()) == {"config.json", "tokenizer.json", "model.safetensors"}
     assert "Downloading me/plain (3 files)" in done.stderr
     assert "100%" in done.stderr
 
 
 def test_a_second_start_downloads_nothing_again(caller: Caller) -> None:
-    caller.bring("me/plain")
+    caller.download("me/plain")
     before = len(caller.hub.asked)
-    caller.bring("me/plain")
+    caller.download("me/plain")
     assert not [path for path in caller.hub.asked[before:] if path.endswith("model.safetensors")]
 
 
 def test_a_revision_is_the_one_that_is_named(caller: Caller) -> None:
-    assert (Path(caller.bring("me/plain@old")) / "config.json").read_text() == '{"old": 1}'
-    assert caller.bring("me/plain@new") == "refused: me/plain@new: the hub's me/plain has no revision 'new'"
+    assert (Path(caller.download("me/plain@old")) / "config.json").read_text() == '{"old": 1}'
+    assert caller.download("me/plain@new") == "refused: me/plain@new: the hub's me/plain has no revision 'new'"
 
 
 def test_what_is_on_the_disk_is_served_without_the_hub(caller: Caller) -> None:
-    folder = caller.bring("me/plain")
+    folder = caller.download("me/plain")
     before = len(caller.hub.asked)
-    assert caller.bring("me/plain", HF_HUB_OFFLINE="1") == folder
+    assert caller.download("me/plain", HF_HUB_OFFLINE="1") == folder
     assert len(caller.hub.asked) == before
-    assert caller.bring("me/plain", HF_ENDPOINT=closed_port()) == folder
+    assert caller.download("me/plain", HF_ENDPOINT=closed_port()) == folder
 
 
 def closed_port() -> str:
@@ -119,33 +119,33 @@ def closed_port() -> str:
 
 def test_without_a_network_one_line_says_so(caller: Caller) -> None:
     endpoint = closed_port()
-    told = caller.bring("me/plain", HF_ENDPOINT=endpoint)
+    told = caller.download("me/plain", HF_ENDPOINT=endpoint)
     assert told.startswith(
         f"refused: me/plain: the hub at {endpoint} cannot be reached, and the model is not on this disk"
     )
-    offline = caller.bring("me/plain", HF_HUB_OFFLINE="1")
+    offline = caller.download("me/plain", HF_HUB_OFFLINE="1")
     assert offline.startswith("refused: me/plain: HF_HUB_OFFLINE is set, and the model is not on this disk")
     assert "\n" not in told + offline
 
 
 def test_a_token_opens_a_gated_model(caller: Caller) -> None:
-    closed = caller.bring("me/closed")
+    closed = caller.download("me/closed")
     assert closed.startswith(
         "refused: me/closed: the hub shows this model only to accounts that have accepted its terms"
     )
     assert "HF_TOKEN" in closed
-    assert "config.json" in files_in(caller.bring("me/closed", HF_TOKEN="good"))
+    assert "config.json" in files_in(caller.download("me/closed", HF_TOKEN="good"))
 
 
 def test_a_repository_with_one_gguf_file_is_that_file(caller: Caller) -> None:
-    assert files_in(caller.bring("me/one-gguf")) == {"a.gguf"}
+    assert files_in(caller.download("me/one-gguf")) == {"a.gguf"}
 
 
 def test_of_several_gguf_files_one_has_to_be_named(caller: Caller) -> None:
-    told = caller.bring("me/quants")
+    told = caller.download("me/quants")
     assert told.startswith("refused: me/quants: it has 2 GGUF files; name one of them, as in me/quants/a-Q4_0.gguf")
-    assert Path(caller.bring("me/quants/a-Q4_0.gguf")).read_bytes() == b"GGUF4"
-    split = Path(caller.bring("me/quants/a-Q8_0-00001-of-00002.gguf"))
+    assert Path(caller.download("me/quants/a-Q4_0.gguf")).read_bytes() == b"GGUF4"
+    split = Path(caller.download("me/quants/a-Q8_0-00001-of-00002.gguf"))
     assert files_in(str(split.parent)) == set(QUANTS)
 
 
@@ -160,7 +160,7 @@ def test_of_several_gguf_files_one_has_to_be_named(caller: Caller) -> None:
     ],
 )
 def test_what_the_hub_does_not_have_is_told_in_one_line(caller: Caller, name: str, reason: str) -> None:
-    assert caller.bring(name) == f"refused: {name}: {reason}"
+    assert caller.download(name) == f"refused: {name}: {reason}"
 
 
 def test_a_model_from_the_hub_is_served(caller: Caller) -> None:
