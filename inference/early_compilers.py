@@ -38,9 +38,12 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     if not is_gguf(path):
         return
     file = GGUFFile.open(path)
-    formats = [FORMATS[kind].number for kind in file.kinds if kind in FORMATS]
+    matrices = {(blocks.kind.name, blocks.shape[0]) for blocks in file.tensors.values() if len(blocks.shape) > 1}
+    formats = [FORMATS[kind].number for kind, _ in matrices if kind in FORMATS]
+    has_plain = not all(sources.stays_quantized(*matrix) for matrix in matrices)
     if not stays_as_it_is(file) or not formats or dtype not in ("auto", "bfloat16", "float32"):
         return
     heads, kv_heads, head_dim = head_sizes(file)
-    begin(sources.DECODER, sources.decoder_definitions(dtype != "float32", formats, head_dim, heads // kv_heads))
+    group = heads // kv_heads
+    begin(sources.DECODER, sources.decoder_definitions(dtype != "float32", formats, has_plain, head_dim, group))
     AHEAD.fetch(file.bytes)

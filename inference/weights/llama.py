@@ -84,10 +84,11 @@ class Llama:
 
     def of_each_format(self) -> list[QuantizedMatrix]:
         """A quantized matrix of each format that it has."""
-        quantized = (matrix for matrix in self._matrices() if isinstance(matrix, QuantizedMatrix))
+        quantized = (matrix for matrix in self.matrices() if isinstance(matrix, QuantizedMatrix))
         return list({matrix.format: matrix for matrix in quantized}.values())
 
-    def _matrices(self) -> Iterator[Matrix]:
+    def matrices(self) -> Iterator[Matrix]:
+        """All of its matrices, from the embedding on."""
         yield from (self.embedding, self.head)
         for layer in self.layers:
             yield from layer.matrices.values()

@@ -3,9 +3,11 @@
 import subprocess
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gguf import GGMLQuantizationType
 
 from config import Config
 from inference import early_compilers
@@ -63,6 +65,18 @@ def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     with pytest.raises(Asked):
         decoder.build_for(model, model.formats)
     assert begun == [(sources.CHOOSER, sources.CHOOSER_DEFINITIONS), begun[2], begun[2]]
+
+
+@pytest.mark.parametrize(("kind", "has_plain"), [("Q4_1", 0), ("F16", 1)])
+def test_products_with_plain_matrices_are_compiled_only_if_there_are_some(
+    kind: str, has_plain: int, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = GGUFFile.open(smollm2_file())
+    name = "blk.0.ffn_up.weight"
+    changed = replace(file.tensors[name], kind=GGMLQuantizationType[kind])
+    monkeypatch.setattr(GGUFFile, "open", lambda path: replace(file, tensors={**file.tensors, name: changed}))
+    compile_ahead(Config(model=str(smollm2_file()), compile=True, device="cpu"))
+    assert begun[1][1]["HAS_PLAIN"] == has_plain
 
 
 def test_memory_is_fetched_for_what_the_file_holds(begun: list[Wanted], fetched: list[int]) -> None:

@@ -16,11 +16,12 @@ from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.build import build
-from inference.decoders.native.packing import BLOCK, PANEL, STRIP, Packer, padded
-from inference.decoders.native.sources import DECODER, decoder_definitions
+from inference.decoders.native.packing import BLOCK, PANEL, Packer, padded
+from inference.decoders.native.sources import DECODER, STRIP, decoder_definitions, stays_quantized
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
 from inference.weights.memory_ahead import AHEAD
+from inference.weights.quantized import QuantizedMatrix
 
 
 class NotNative(Exception):
@@ -40,8 +41,12 @@ def build_for(llama: Llama, formats: Collection[str]) -> ctypes.CDLL:
     if sizes.head_dim % STRIP:
         raise NotNative(f"heads of {sizes.head_dim} numbers; expected a multiple of {STRIP}")
     numbers = [FORMATS[name].number for name in formats]
+    has_plain = not all(
+        isinstance(matrix, QuantizedMatrix) and stays_quantized(matrix.format, len(matrix.blocks))
+        for matrix in llama.matrices()
+    )
     definitions = decoder_definitions(
-        llama.dtype == torch.bfloat16, numbers, sizes.head_dim, sizes.heads // sizes.kv_heads
+        llama.dtype == torch.bfloat16, numbers, has_plain, sizes.head_dim, sizes.heads // sizes.kv_heads
     )
     library = build(DECODER, definitions)
     library.decoder_step.restype = None

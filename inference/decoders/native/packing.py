@@ -16,12 +16,13 @@ from torch import Tensor
 
 from inference.decoders.native import structures
 from inference.decoders.native.large_pages import LargePages
+from inference.decoders.native.sources import STRIP
 from inference.weights.formats import FORMATS
 from inference.weights.memory_ahead import MemoryAhead
 from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor
 
-STRIP, PANEL = 16, 32
-"""Outputs that lie side by side, and outputs of a panel."""
+PANEL = 2 * STRIP
+"""Outputs of a plain matrix that lie side by side."""
 BLOCK = 32
 """Inputs and rows are filled up to a multiple of this."""
 

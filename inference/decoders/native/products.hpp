@@ -1,4 +1,7 @@
 // Rows times a matrix, by the best that the processor has for it: tiles, products of bfloat16 pairs, or plain vectors.
+//
+// Defined by the compiler's command line, besides what numbers.hpp needs: HAS_PLAIN, whether some matrices are not
+// quantized.
 
 #pragma once
 
@@ -159,58 +162,77 @@ constexpr int64_t FEW_TO_PREPARE = 8;
 inline bool each_for_itself(int64_t rows, const Step &step) { return rows * step.threads <= FEW_TO_PREPARE; }
 
 #if FORMATS && BF16
-// A tile's 32 inputs, of each row.
-inline void quantize_rows(const float *x, const Tile &tile, int64_t rows, int64_t inputs, int64_t group) {
-    for (int64_t row = 0; row < rows; ++row)
-        quantize_group(x + row * inputs + group * GROUP_INPUTS, tile, rows, group, row);
+// A product's inputs as integers, in tiles of rows.
+struct Tiles {
+    Tiling tiling;
+    int64_t inputs;
+    uint8_t *first;
+    Tile at(int64_t tile) const { return Tile(first + tiling.first(tile) * 2 * inputs, tiling.count(tile), inputs); }
+};
+
+// 32 inputs of each row.
+void quantize_rows(const float *x, const Tiles &tiles, int64_t group) {
+    for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
+        const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
+        for (int64_t row = 0; row < count; ++row)
+            quantize_group(x + (first + row) * tiles.inputs + group * GROUP_INPUTS, tiles.at(tile), count, group, row);
+    }
 }
 
-// The same with a quantized matrix. The inputs become integers first, in `step.inputs`.
-template <class Take>
-void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
-    const Tiling tiling(rows);
-    const int64_t row_size = 2 * matrix.inputs, groups = matrix.inputs / GROUP_INPUTS;
-    uint8_t *tiles = step.inputs + (each_for_itself(rows, step) ? omp_get_thread_num() * rows * row_size : 0);
-    const auto tile_at = [&](int64_t tile) {
-        return Tile(tiles + tiling.first(tile) * row_size, tiling.count(tile), matrix.inputs);
-    };
-    const auto quantize = [&](int64_t group) {
-        for (int64_t tile = 0; tile < tiling.tiles; ++tile)
-            quantize_rows(x + tiling.first(tile) * matrix.inputs, tile_at(tile), tiling.count(tile), matrix.inputs,
-                          group);
-    };
-    if (each_for_itself(rows, step)) {
-        for (int64_t group = 0; group < groups; ++group) quantize(group);
+// All inputs become integers, in `step.inputs`.
+Tiles quantize(const float *x, int64_t rows, int64_t inputs, const Step &step) {
+    const bool is_own = each_for_itself(rows, step);
+    const Tiles tiles = {Tiling(rows), inputs, step.inputs + (is_own ? omp_get_thread_num() * rows * 2 * inputs : 0)};
+    const int64_t groups = inputs / GROUP_INPUTS;
+    if (is_own) {
+        for (int64_t group = 0; group < groups; ++group) quantize_rows(x, tiles, group);
     } else {
         // Rows of a tile share cache lines, groups of inputs do not: so a thread gets groups, of all rows, since what
         // it computed before are its outputs of all rows.
 #pragma omp for schedule(static)
-        for (int64_t group = 0; group < groups; ++group) quantize(group);
+        for (int64_t group = 0; group < groups; ++group) quantize_rows(x, tiles, group);
     }
+    return tiles;
+}
+
+// One tile times one panel, which is two strips.
+void multiply_strips(const Strip *strips, const Tile &tile, int64_t rows, int64_t inputs, float (*sums)[PANEL]) {
+    for (int64_t half = 0; half < 2; ++half) {
+        float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
+        with_format(strips[half].format, [&](auto format) {
+            multiply_strip_by<decltype(format)>(rows, strips[half].packed, tile, inputs, to);
+        });
+    }
+}
+
+// The same as a plain product with a quantized matrix.
+template <class Take>
+void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
+    const Tiles tiles = quantize(x, rows, matrix.inputs, step);
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
-        for (int64_t tile = 0; tile < tiling.tiles; ++tile) {
+        for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
+            const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
             alignas(64) float sums[ROWS_OF_TILE][PANEL];
-            for (int64_t half = 0; half < 2; ++half) {
-                const Strip &strip = matrix.strips[2 * panel + half];
-                float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
-                with_format(strip.format, [&](auto format) {
-                    multiply_strip_by<decltype(format)>(tiling.count(tile), strip.packed, tile_at(tile), matrix.inputs,
-                                                        to);
-                });
-            }
-            for (int64_t row = 0; row < tiling.count(tile); ++row) take(tiling.first(tile) + row, panel, sums[row]);
+            multiply_strips(matrix.strips + 2 * panel, tiles.at(tile), count, matrix.inputs, sums);
+            for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
         }
 }
 
 // A quantized model may have matrices that are not. Their inputs become bfloat16 here.
 template <class Take>
-void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
-    if (matrix.strips) return quantized_product(matrix, x, rows, step, take);
+void narrowed_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
     Weight *inputs = reinterpret_cast<Weight *>(step.inputs);
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < rows * matrix.inputs; i += LANES) store(inputs + i, load(x + i));
     plain_product(matrix, inputs, rows, take);
+}
+
+template <class Take>
+void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
+    if constexpr (HAS_PLAIN)
+        if (!matrix.strips) return narrowed_product(matrix, x, rows, step, take);
+    quantized_product(matrix, x, rows, step, take);
 }
 #elif FORMATS
 // In float32 a quantized panel becomes floats, in the calling thread's own memory.

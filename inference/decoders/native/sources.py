@@ -4,18 +4,30 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from inference.cache.sizes import CHUNK
+from inference.weights.formats import FORMATS
 
 DECODER = Path(__file__).with_name("decoder.cpp")
 CHOOSER = Path(__file__).parents[2] / "sampling" / "choose.cpp"
 CHOOSER_DEFINITIONS: Mapping[str, int] = {"BF16": 0}
+STRIP = 16
+"""Outputs of a quantized matrix that are packed together."""
 
 
-def decoder_definitions(is_bfloat16: bool, formats: Iterable[int], head_dim: int, group: int) -> dict[str, int]:
+def stays_quantized(kind: str, outputs: int) -> bool:
+    """Whether a matrix is surely packed as its blocks are: they may be unknown, or fill no whole strips."""
+    return kind in FORMATS and outputs % STRIP == 0
+
+
+def decoder_definitions(
+    is_bfloat16: bool, formats: Iterable[int], has_plain: bool, head_dim: int, group: int
+) -> dict[str, int]:
     """The macros for a model.
 
     Args:
         formats: GGML's numbers of its matrices' formats, but of plain ones.
+        has_plain: whether some of its matrices may be plain; their products take long to compile.
         group: how many query heads share a key/value head.
     """
     bits = sum(1 << number for number in set(formats))
-    return {"BF16": int(is_bfloat16), "FORMATS": bits, "HEAD_DIM": head_dim, "GROUP": group, "CHUNK": CHUNK}
+    kinds = {"BF16": int(is_bfloat16), "FORMATS": bits, "HAS_PLAIN": int(has_plain)}
+    return kinds | {"HEAD_DIM": head_dim, "GROUP": group, "CHUNK": CHUNK}
