@@ -34,7 +34,7 @@ _AS_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json
 
 
 class Malformed(ValueError):
-    """A body that cannot be read. `number` is that of the request it belongs to."""
+    """A body that cannot be read. `number` is the request's that it belongs to."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class Malformed(ValueError):
 
 @dataclass(slots=True)
 class Hello:
-    """The first message. `settings` are those for the engine, which must be what it runs with."""
+    """The first message. `settings` must be equal to the settings of the engine's process."""
 
     protocol: int
     settings: dict[str, Any]
@@ -56,11 +56,11 @@ class Hello:
 
 @dataclass(slots=True)
 class Submit:
-    """Queue all of these sequences, or none. Sequences that share a prompt, as choices do, share it here."""
+    """Queue all of these sequences, or none. A prompt that several of them share is sent once."""
 
     prompts: list[Prompt]
     requests: list[tuple[int, GenerationRequest]]
-    """Each with the place of its prompt."""
+    """The requests, each with the index of its prompt."""
 
     @classmethod
     def of(cls, requests: Sequence[GenerationRequest]) -> "Submit":
@@ -104,12 +104,12 @@ class Counted:
 class Welcome:
     info: ModelInfo
     engine: str
-    """Another one for each process of the engine."""
+    """A name that is different for each process of the engine."""
 
 
 @dataclass(slots=True)
 class Refused:
-    """An error, to be raised at the other side. `error` is a class of `interface.errors`, or of Python."""
+    """An error that the worker raises. `error` names a class of `interface.errors`, or of Python."""
 
     error: str
     message: str
@@ -168,14 +168,14 @@ class Totals:
 
 @dataclass(slots=True)
 class Outage:
-    """Why the engine cannot be reached from its own process; None once it can."""
+    """The reason why the engine cannot be reached from its own process; None once it can."""
 
     reason: str | None
 
 
 @dataclass(slots=True)
 class Farewell:
-    """Why the engine ends: the last message."""
+    """The last message: the reason why the engine ends."""
 
     reason: str
 
@@ -202,7 +202,7 @@ _KINDS: tuple[type[Message], ...] = Message.__args__
 
 
 def _adapter(kind: type[Message]) -> TypeAdapter[tuple[Message]]:
-    """Reads and writes a list of one: only a type without settings of its own hands these down to all that it holds."""
+    """Reads and writes a list of one message: pydantic applies the settings to nested types only from such a type."""
     form: Any = GenericAlias(tuple, (kind,))
     return TypeAdapter(form, config=_AS_JSON)
 
@@ -212,7 +212,7 @@ _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
 
 def common_settings(config: Config) -> dict[str, Any]:
-    """The settings that the engine's process and its workers must share. Secrets are the engine's own."""
+    """The settings that the engine's process and its workers must have in common, without secrets."""
     secret = {one.name for one in fields(config) if not one.repr}
     shared = {name: value for name, value in config.of_engine.items() if name not in secret}
     settings: dict[str, Any] = json.loads(json.dumps(shared))

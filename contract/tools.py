@@ -26,7 +26,7 @@ def function_tool(
 
 
 def check_parameters(schema: Mapping[str, Any], where: str) -> None:
-    """Arguments have names, so no other type than an object will do. Raises Refusal."""
+    """Check that the schema of a tool's arguments is that of an object. Raises Refusal."""
     types = schema.get("type", "object")
     if "object" not in (types if isinstance(types, list) else [types]):
         message = f"{where}: Expected a schema of type 'object' for the parameters, got {shortened(types)!r}."
@@ -40,7 +40,7 @@ def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> d
 
 
 def arguments_of(text: Any, param: str) -> dict[str, Any]:
-    """A call's arguments, which are a JSON object as text on the wire; an empty text means none.
+    """Parse a call's arguments, which are a JSON object as text; an empty text means none.
 
     They are read as strictly as the body itself: without NaN, and without halves of surrogate pairs.
 
@@ -68,7 +68,7 @@ def are_whole(arguments: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Which tools the model may or must call. `name` makes it call that one; `allowed` hides all others from it."""
+    """Which tools the model may or must call. `name` forces a call of that one; `allowed` hides all others."""
 
     mode: Literal["none", "auto", "required"] = "auto"
     name: str | None = None

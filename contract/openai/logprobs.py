@@ -8,7 +8,7 @@ from contract.answers import Wire
 from interface.events import Logprobs, TokenLogprob
 
 LOWEST = -9999.0
-"""Shown for a probability of zero, whose logarithm JSON cannot say."""
+"""Shown for a probability of zero, whose logarithm JSON cannot represent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _top(token: TokenLogprob) -> TopLogprob:
 
 @dataclass(slots=True)
 class TextOffsets:
-    """Where in the text each token begins, in characters.
+    """The offsets of the tokens in the text, in characters.
 
     A token that begins in the middle of a character has the offset of that character.
     """

@@ -1,4 +1,4 @@
-"""Builds a response out of events: the stream is what it says about each change, the whole answer what it has built.
+"""Builds a response out of events. Each change yields the events of a stream; the response built is the whole answer.
 
 An answer is a list of items: a message, a piece of reasoning, a function call. One item at a time is open; a part of
 another kind closes it and opens the next.
@@ -91,7 +91,7 @@ class ResponseBuilder:
         """Log probabilities of tokens whose text is still held back."""
         self._has_called = False
         self._skips_call = False
-        """Whether the call that came last is one too many."""
+        """Whether the last call is left out, because only one is allowed."""
         self._sequence_number = -1
 
     def start(self) -> Events:
@@ -99,9 +99,9 @@ class ResponseBuilder:
         yield wire.ResponseEvent("response.in_progress", self._next(), self.response)
 
     def grow(self, text: str) -> int | None:
-        """Let the open message grow by a text; return the number of the event that says so.
+        """Append a text to the open message, and return the number of its event.
 
-        None if there is no such message, or if the event would say more than that.
+        None if no message is open, or if the event would have more than the text.
         """
         if not isinstance(self._open, _OpenMessage) or self._shows_logprobs:
             return None
@@ -109,7 +109,7 @@ class ResponseBuilder:
         return self._next()
 
     def text_delta(self, number: int, text: str, logprobs: list[ChatTokenLogprob]) -> wire.OutputTextDelta:
-        """The event of a text that the open message grows by."""
+        """Return the event of a text that is appended to the open message."""
         opened = self._open
         assert opened is not None
         where = (opened.id, opened.output_index, 0)
@@ -148,7 +148,7 @@ class ResponseBuilder:
         yield wire.ResponseEvent(type, self._next(), self.response)
 
     def fail(self, failed: Failed) -> Events:
-        """Take a failure. Clients are told twice: the first event stops some, the second one others."""
+        """Take a failure. It has two events, as some clients stop at the first and others at the second."""
         yield from self._close("incomplete")
         yield wire.ResponseErrorEvent("error", self._next(), "server_error", failed.message, None)
         failure = wire.ResponseFailure("server_error", failed.message)
@@ -156,7 +156,7 @@ class ResponseBuilder:
         yield wire.ResponseEvent("response.failed", self._next(), self.response)
 
     def _text(self, part: TextPart) -> Events:
-        """Let the open item grow if it is of the same kind, else begin a new one."""
+        """Append to the open item if it is of the same kind, else begin a new one."""
         kind, name = (_OpenMessage, "msg") if part.kind == "content" else (_OpenReasoning, "rs")
         if not isinstance(self._open, kind):
             yield from self._begin(kind(f"{name}_{uuid.uuid4().hex}"))

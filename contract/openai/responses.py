@@ -1,4 +1,4 @@
-"""`POST /v1/responses`, without a memory, and `/v1/responses/input_tokens`."""
+"""`POST /v1/responses`, which stores nothing, and `/v1/responses/input_tokens`."""
 
 import time
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ DIALECT = OpenAIDialect(prompt_field="input")
 
 @dataclass(slots=True)
 class ResponsesWriter:
-    """Each event with its name and its number. There is no `[DONE]`."""
+    """Writes each event with its name and its number. There is no `[DONE]`."""
 
     builder: ResponseBuilder
     _template: FrameTemplate | None = field(default=None, init=False)

@@ -91,7 +91,7 @@ class IncompleteDetails(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ResponseObject(Wire):
-    """A whole answer. What follows `output` repeats what was asked for."""
+    """A whole answer. The fields after `output` repeat those of the request."""
 
     id: str
     object: Literal["response"]

@@ -1,4 +1,4 @@
-"""Reads the body of `POST /v1/responses`: a list of items becomes a conversation as chat templates know it."""
+"""Reads the body of `POST /v1/responses`, and turns its items into messages in the form of chat templates."""
 
 from typing import Annotated, Any, Literal
 
@@ -34,7 +34,7 @@ class FlatTool(LenientBody):
 
 
 def _functions_only(tools: Any) -> Any:
-    """Leave out the tools that a server would have to bring, a web search for example: clients offer them unasked."""
+    """Leave out tools that run on OpenAI's servers, a web search for example: some clients always offer them."""
     if not isinstance(tools, list):
         return tools
     return [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") == "function"]

@@ -1,4 +1,4 @@
-"""The fields that every OpenAI endpoint shares: how to sample, how many choices, whether to stream, what to match."""
+"""The fields that all OpenAI endpoints share: sampling, the number of choices, streaming, the answer's grammar."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ def _numbered(bias: Any) -> Any:
 
 
 class StreamOptions(LenientBody):
-    """What a stream tells besides the answer."""
+    """What a stream has in addition to the answer."""
 
     include_usage: bool = Field(default=False, description="Count the tokens in a last chunk that has no choices.")
     continuous_usage_stats: bool = Field(
@@ -62,7 +62,7 @@ class ResponseFormat(LenientBody):
 
 
 def format_grammar(type: str, schema: dict[str, Any] | None, param: str) -> Grammar | None:
-    """What an answer of this type must match; `param` is where its schema is in the body. Raises Refusal."""
+    """The grammar of a response format; `param` is the place of its schema in the body. Raises Refusal."""
     if type == "text":
         return None
     if schema is not None:
@@ -118,7 +118,7 @@ class SamplingFields(LenientBody, SamplingParams):
         return SamplingParams.model_construct(**fields | changes)
 
     def grammar(self) -> Grammar | None:
-        """What the answer must match. Raises Refusal."""
+        """The grammar of the answer, if the request has one. Raises Refusal."""
         wanted = None if self.response_format is None else self.response_format.as_grammar()
         if self.structured_outputs is None:
             return wanted

@@ -45,7 +45,7 @@ class TextAssembly:
     head: Head
     shows_prompt: bool = False
     shows_tokens: bool = True
-    """False if the one token that the engine makes at least is more than was asked for."""
+    """False for max_tokens 0: the engine makes one token at least, which is then not shown."""
     shows_logprobs: bool = False
     shows_token_ids: bool = False
     finished: dict[int, Finished] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from interface.requests import DEFAULT_MAX_TOKENS, EncodedRequest, GenerationReq
 log = logging.getLogger("engine")
 
 Ends = Mapping[int, str | int | None]
-"""The tokens that end a text, each with what is said to be the reason then."""
+"""The tokens that end a text, each with its `stop_reason`."""
 
 
 class TextSide:

@@ -1,4 +1,4 @@
-"""Watches an ASGI application: a middleware that hands every message on unchanged, and writes it down.
+"""A middleware that records every message of an ASGI application, and passes it on unchanged.
 
     app = Transcript(app)
 
@@ -26,7 +26,7 @@ def with_transcript(app: ASGIApp, config: Config) -> ASGIApp:
 
 
 class Transcript:
-    """The middleware. What passes before the application has a request id is kept, and can be asked for afterwards."""
+    """The middleware. Messages before the request has an id are recorded too, and can be read afterwards."""
 
     def __init__(self, app: ASGIApp, records: Records | None = None) -> None:
         self.app = app

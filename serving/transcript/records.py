@@ -30,7 +30,7 @@ QUIET_PATHS = frozenset(contract.REPORTS)
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One message as it passed."""
+    """One recorded message."""
 
     n: int
     t_ms: float
@@ -71,7 +71,7 @@ class Record:
         self._began = 0.0
 
     def name(self, request_id: str) -> None:
-        """From now on the record can be asked for."""
+        """Give the record its request's id, by which it can be read from now on."""
         if self.request_id is None:
             self.request_id = request_id
             self._records.keep(self)
@@ -142,7 +142,7 @@ class Records:
         self._lock = threading.Lock()
 
     def open(self, request_id: str | None) -> Record:
-        """Begin a record. It can be asked for once it has a name: the client's own, if the doors would take it."""
+        """Begin a record. It can be read once it has a name: the client's own id, if it is valid, or the door's."""
         with self._lock:
             self._opened += 1
             record = Record(self._opened, self)

@@ -24,7 +24,7 @@ def show(number: int, note: Note) -> None:
 
 
 def printable(text: str) -> str:
-    """Line breaks and whatever else would move the cursor, as escapes: a prompt must not steer the terminal."""
+    """Escape line breaks and everything else that would move the cursor: a prompt must not control the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Watches a WSGI application: what PEP 3333 offers in place of messages, written down as it passes.
+"""A middleware that records the calls between a server and a WSGI application, which has no messages.
 
     app = Transcript(app)
 
@@ -146,7 +146,7 @@ class NotedBlocks:
 
 
 def _pulled_notes(record: Record) -> Iterator[bytes]:
-    """A record's notes, those that have passed in one block, until it ends; each pull waits for the next."""
+    """Yield a record's notes until it ends: those that are there in one block, then each when it comes."""
     news = threading.Event()
     record.listeners.add(news.set)
     try:
