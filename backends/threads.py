@@ -47,7 +47,7 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
             outcome.set_result(context.run(function))
         except BaseException as error:
             outcome.set_exception(error)
-        Worker.idle.append(worker)  # before the loop hears of it, and has something else to do
+        Worker.idle.append(worker)  # before the loop gets the outcome, and may need a thread again
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(end)
 

@@ -143,7 +143,7 @@ def attend_slots(
     """
     batch.used.add(visible)
     cached = batch.layer(layer, key, value, visible)
-    # Before anything is written: a long chunk goes over the end of what its own first tokens look at.
+    # Read before anything is written: a long chunk may overwrite the keys and values that its own first tokens see.
     chunks = [_before(cached, segment) for segment in batch.segments]
     for left in batch.stale:
         cached.clear(left)

@@ -34,7 +34,7 @@ def choose_on_device(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
         logits = logits.float().contiguous()
         adjust(logits, rows)
         largest, greedy = logits.max(-1)
-        usable &= largest.isfinite()  # both: a mask hides what is wrong with the model's own
+        usable &= largest.isfinite()  # checked before and after the changes: a mask may hide the model's NaN
     chosen = greedy
     if drawing := [number for number, row in enumerate(rows) if not row.is_greedy]:
         numbers = to_device(torch.tensor(drawing), logits.device)
@@ -104,7 +104,9 @@ def _truncate(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """
     vocabulary = probabilities.shape[-1]
     whole = probabilities.sum(-1, keepdim=True, dtype=torch.float64)
-    looks = LOOKS if probabilities.device.type == "cpu" else ()  # a GPU sorts quickly, and would have to be waited for
+    looks = (
+        LOOKS if probabilities.device.type == "cpu" else ()
+    )  # a GPU sorts quickly, and a look at its result would make the host wait
     for count in (*(look for look in looks if look < vocabulary), vocabulary):
         most_likely = probabilities.topk(count).values.double()  # [rows, count], falling
         kept = torch.arange(count, device=probabilities.device) < top_k

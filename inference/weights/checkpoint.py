@@ -185,7 +185,7 @@ def _config_of(source: Source) -> PreTrainedConfig:
 def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.dtype) -> "PreTrainedModel":
     loaded = source.load(config, dtype)
     refuse_missing(source.name, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, config))
-    # What a model sees and hears with may have bounds that are infinite; no text goes through it.
+    # The parts for images and sound may have infinite bounds; texts do not use them.
     weights = ((name, weight) for name, weight in loaded.model.state_dict().items() if not is_leftover(name))
     refuse_nan(weights, source.where)
     return loaded.model

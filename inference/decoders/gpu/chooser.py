@@ -15,7 +15,7 @@ def choose_on_device(logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
     """The same as `inference.sampling.draw.choose_on_device`. Changes of the logits are operators of torch here too."""
     if not any(row.changes_logits for row in rows):
         return _chosen(logits, rows)
-    usable = kernels.most_likely(logits) >= 0  # before and after: a mask hides what is wrong with the model's own
+    usable = kernels.most_likely(logits) >= 0  # checked before and after the changes: a mask may hide the model's NaN
     logits = logits.float().contiguous()
     adjust(logits, rows)
     return torch.where(usable, _chosen(logits, rows), -1)

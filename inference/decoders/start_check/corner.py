@@ -79,7 +79,7 @@ def corner(llama: Llama) -> Llama:
     """The first layers of a model, with the first of their heads, inputs and outputs."""
     sizes = llama.sizes
     group = sizes.heads // sizes.kv_heads
-    # What goes into the output matrix has to be whole blocks.
+    # The inputs of the output matrix have to be whole blocks.
     enough = (count for count in range(1, sizes.kv_heads) if count * group * sizes.head_dim % INPUTS == 0)
     kv_heads = next(enough, sizes.kv_heads)
     small = dataclasses.replace(sizes, heads=kv_heads * group, kv_heads=kv_heads)
