@@ -42,9 +42,8 @@ def generate(
     """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
     contract.check_head(endpoint, environ.get("HTTP_CONTENT_ENCODING"), environ.get("CONTENT_TYPE"))
     rest = route_path(environ).removeprefix(endpoint.path + "/")
-    call = contract.parse(
-        endpoint, contract.Incoming(read_body(environ), rest, driver.models, driver.config.fingerprint)
-    )
+    incoming = contract.Incoming(read_body(environ), rest, driver.models, driver.config.fingerprint)
+    call = contract.parse(endpoint, incoming)
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))
     generation = driver.submit(call.requests, request_id(environ))
