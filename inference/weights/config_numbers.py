@@ -25,7 +25,7 @@ SIZES = (
     "n_head",
     "n_layer",
 )
-LENGTHS = ("max_position_embeddings", "n_positions", "original_max_position_embeddings")
+LENGTHS = ("max_position_embeddings", "max_target_positions", "n_positions", "original_max_position_embeddings")
 POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")

@@ -25,6 +25,8 @@ CONTEXT_STEP = 256
 """What memory allows is rounded down to a multiple of this."""
 SHARE = 0.5
 """The part of the memory left free by the weights that the cache may take."""
+LENGTHS = ("max_position_embeddings", "max_target_positions")
+"""The names of the length that a model was trained at; the second is Whisper's."""
 STRETCHED = ("linear", "dynamic", "yarn")
 """Rotary schemes that reach beyond the length that a model was trained at by their factor.
 
@@ -84,7 +86,7 @@ def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBu
     reach = reach_of(text)
     if wanted is not None and reach is not None and wanted > reach:
         raise LoadError(f"context {wanted}: the model was made for at most {reach} tokens")
-    trained = _number(text, "max_position_embeddings") or DEFAULT_CONTEXT
+    trained = _trained_length(text) or DEFAULT_CONTEXT
     if budget is None:  # the cache is another program's
         return wanted or trained
     context = wanted or min(trained, budget.affordable)
@@ -108,7 +110,7 @@ def _announce(context: int, trained: int, budget: CacheBudget) -> None:
 
 def reach_of(text: PreTrainedConfig) -> int | None:
     """The most tokens that the configuration of a model of texts provides for; None if it does not say."""
-    trained = _number(text, "max_position_embeddings") or None
+    trained = _trained_length(text)
     rope: Any = getattr(text, "rope_parameters", None)
     if trained is None or not isinstance(rope, dict) or text.model_type.startswith("gemma3"):
         return trained
@@ -117,6 +119,11 @@ def reach_of(text: PreTrainedConfig) -> int | None:
         return trained
     original = rope.get("original_max_position_embeddings") or trained
     return max(trained, int(original * factor))
+
+
+def _trained_length(text: PreTrainedConfig) -> int | None:
+    """The length that a model was trained at; None if its configuration does not say."""
+    return next(filter(None, (_number(text, name) for name in LENGTHS)), None)
 
 
 def _layer_costs(text: PreTrainedConfig, number_size: int) -> list[LayerCost]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, WhisperConfig
 
 from backends.own_engine import load_engine
 from config import BUNDLED_MODEL, Config
@@ -215,6 +215,13 @@ def test_a_stretched_rotary_embedding_reaches_as_far_as_the_config_says(
     assert choose_context(reach, config) == reach
     with pytest.raises(LoadError, match=f"^context {reach + 1}: the model was made for at most {reach} tokens$"):
         choose_context(reach + 1, config)
+
+
+def test_a_model_reaches_no_further_than_its_table_of_positions_whatever_that_is_called() -> None:
+    config = WhisperConfig(max_target_positions=448)
+    assert choose_context(None, config) == 448
+    with pytest.raises(LoadError, match="context 449: the model was made for at most 448 tokens"):
+        choose_context(449, config)
 
 
 def test_what_a_service_has_loaded_is_out_of_the_garbage_collectors_sight(sound_folder: Path) -> None:
