@@ -80,6 +80,8 @@ def main_wsgi(
     add_settings(parser)
     options = parser.parse_args(arguments)
     driver = sync_driver.Driver(chosen_config(options))
+    set_up_logging(driver.config.log_format)
+    warn_if_open(options.host, driver.config, "Serve app.py or raw_asgi.py, which can ask for one.")
     base = ThreadingWSGIServer if options.threads else WSGIServer
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from backends.own_engine import load_engine
-from config import Config
+from config import PREFIX, Config
 from inference.turns import Turns
 from interface.engine import EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
@@ -29,12 +29,21 @@ from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
 
+OF_THE_GATE = ("api_keys", "hosts", "allow_origins", "client_requests", "client_tokens")
+"""Settings of the layers around the ASGI doors. Without those, a server that took them would not be what they say."""
+
 Result = TypeVar("Result")
 
 
 def _load_here(config: Config) -> EngineProtocol:
     if config.socket is not None:
         raise LoadError("Expected no ENGINE_SOCKET: this door steps the engine itself, in its own process.")
+    for name in OF_THE_GATE:
+        if getattr(config, name):
+            raise LoadError(
+                f"Expected no {PREFIX}{name.upper()}: this door checks no keys, hosts, origins or quotas. Serve app.py "
+                "or raw_asgi.py, which do, or unset it and leave that to a proxy."
+            )
     return load_engine(config)
 
 

@@ -10,6 +10,7 @@
     a stream that the server's end cuts off            is not told                    gets an error event
     the engine starts                                  with the first request         with the server
     a body without a length                            is up to the server            is read
+    keys, hosts, origins and quotas                    are not checked                are checked
 
 What ASGI does at the server's end and with bodies in pieces is in the doors' own suite.
 """
@@ -20,6 +21,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 from wsgiref.simple_server import WSGIServer, make_server
 
 import pytest
@@ -214,6 +216,23 @@ def test_the_wsgi_engine_starts_with_the_first_request() -> None:
             connection.send_request("GET", "/health")
             server.handle_request()
             assert loaded.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("api_keys", ("k",)),
+        ("hosts", ("models.example",)),
+        ("allow_origins", ("*",)),
+        ("client_requests", 1),
+        ("client_tokens", 1),
+    ],
+)
+def test_a_setting_of_the_layers_that_only_asgi_doors_have_is_refused(name: str, value: Any) -> None:
+    driver = Driver(Config(**{name: value}))
+    driver.start()
+    wait_until(lambda: driver.vitals().has_failed, "the refusal")
+    assert f"Expected no ENGINE_{name.upper()}" in driver.vitals().status
 
 
 def test_a_chunked_body_is_refused_on_a_wsgi_server_that_does_not_mark_its_end(held: ScriptedEngine) -> None:
