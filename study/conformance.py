@@ -18,7 +18,7 @@ from study.common.launcher import launched, uvicorn
 
 DOORS = ("app", "raw_asgi")
 CONTEXT = "64"
-"""Tokens: the model soon comes to an end, whatever is asked of it."""
+"""Tokens; so few that every answer is short."""
 LIMIT = 1200.0
 """Seconds that one door may take."""
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def conforms(door: str, examples: str) -> bool:
-    """Whether a door answered as its document says; what it did not is printed."""
+    """Whether a door answered as its document says; deviations are printed."""
     print(f"--- {door} ---", flush=True)
     with launched(uvicorn(f"{door}:app", "--log-level", "warning"), {"ENGINE_CONTEXT": CONTEXT}) as server:
         server.wait_until_ready()

@@ -56,7 +56,7 @@ ALLOWED_HEADERS = ("content-type", "x-request-id")
 
 
 class ServerEnded(RuntimeError):
-    """A server ended, or said that it will never take a request."""
+    """A server ended, or its engine failed to load."""
 
 
 # --- In each server's process -----------------------------------------------------------------------------------------

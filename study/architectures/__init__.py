@@ -1,1 +1,1 @@
-"""Which architectures of transformers the engine serves: tried, one by one, on small random checkpoints."""
+"""Tries which architectures of transformers the engine serves, on small random checkpoints."""

@@ -1,8 +1,8 @@
 """A small random checkpoint of each causal language model that transformers has.
 
-The configs are the architectures' own with small sizes, so what is switched on by default is on. Every length at which
-an architecture may compute otherwise (a window, a chunk, a block, how many tokens an indexer keeps) lies far below the
-longest prompt that is tried.
+The configs are the architectures' own defaults with small sizes. Every length at which an architecture may compute
+differently (a window, a chunk, a block, how many tokens an indexer keeps) is far below the longest
+prompt that is tried.
 """
 
 import copy
@@ -186,7 +186,7 @@ def _settings_of(config_class: type[PreTrainedConfig]) -> set[str]:
 
 @torch.no_grad()
 def _stir(model: PreTrainedModel) -> None:
-    """Let no weight be zero, or so small that a wrong answer would look right."""
+    """Make all weights large enough for a mistake to show in the answer."""
     for parameter in model.parameters():
         if parameter.dim() < 2:
             parameter.copy_(parameter.nan_to_num()).add_(0.1 * torch.randn_like(parameter))

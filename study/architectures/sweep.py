@@ -1,4 +1,4 @@
-"""Tries an architecture: what the engine says must be what transformers' own `generate` says, or it must refuse.
+"""Tries an architecture: the engine's text must be that of transformers' own `generate`, or it must refuse the model.
 
 Prompts of three lengths run alone and together, in chunks, through the decoder that the engine would choose. A model
 that is refused beyond some length is tried once more within it.
@@ -84,7 +84,7 @@ def compare(
     context: int = CONTEXT,
     is_compiled: bool = False,
 ) -> tuple[str, str]:
-    """What decodes a model, and whether it says what is expected.
+    """The decoder that runs a model, and whether its text is as expected.
 
     Raises:
         UnsupportedModel: the engine refuses the model.
@@ -120,7 +120,7 @@ class _Stream:
 
 
 def greedy(decoder: Decoder, cache: KVCache, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """What is said to prompts that run together: each step decodes a token of each stream and prefills a chunk."""
+    """The texts of prompts that run together: each step decodes a token of each stream and prefills a chunk."""
     streams = [_Stream(slot, prompt) for slot, prompt in enumerate(prompts)]
     while running := [stream for stream in streams if len(stream.output) < NEW_TOKENS]:
         decoding = [stream for stream in running if stream.is_prefilled]
@@ -137,7 +137,7 @@ def greedy(decoder: Decoder, cache: KVCache, prompts: Sequence[Sequence[int]]) -
 
 
 def generated(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
-    """What transformers' own greedy `generate` adds to a prompt."""
+    """The tokens that transformers' own greedy `generate` adds to a prompt."""
     ids = torch.tensor([list(prompt)])
     said: Tensor = model.generate(  # type: ignore[operator]
         ids,
@@ -162,7 +162,7 @@ def prompt_of(length: int) -> list[int]:
 
 
 def _without_figures(reason: str, name: str) -> str:
-    """A refusal without what differs from machine to machine, or from config to config."""
+    """A refusal without figures that depend on the machine or the config."""
     reason = reason.removeprefix(f"{name} ").removeprefix("cannot run on this engine's cache: ")
     reason = re.sub(r" \(by [^)]*% of the largest\)", "", reason)
     return re.sub(r" Up to there it runs right: .*", "", reason).rstrip(".")

@@ -1,7 +1,7 @@
 """What a chat stream costs, compared with /generate: `make bench-chat`.
 
-The scripted engine makes tokens at once, so only their way to the client is left: through both doors, at 1 and 16
-clients, the two endpoints alternating in one run and told as ratios of events per second.
+The scripted engine makes tokens at once, so only sending them takes time. Both doors are measured at 1 and 16 clients,
+with the endpoints alternating in one run, as ratios of events per second.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ MESSAGES = [{"role": "user", "content": PROMPT}]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One API: where it is asked, and with what."""
+    """The path and the body of a request to one API."""
 
     path: str
     body: Mapping[str, Any]
@@ -49,7 +49,7 @@ APIS = {
 
 @dataclass(slots=True)
 class Cost:
-    """What an API took at a door, in all rounds so far."""
+    """The cost of one API at one door, in all rounds so far."""
 
     rates: list[float] = field(default_factory=list)
     """Tokens per second, round by round."""

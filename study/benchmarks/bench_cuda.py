@@ -4,14 +4,14 @@
     python -m study.benchmarks.bench_cuda --shape 135M --variants torch graphs kernels ahead
     python -m study.benchmarks.bench_cuda --profile              # also what the GPU does in a step
 
-The engine runs in this process, so that a step is what is measured and not a socket. The variants build on each other:
+The engine runs in this process, so that steps are measured and no socket. The variants build on each other:
 "torch" is the engine uncompiled; "graphs" replays the decode steps of the same operators; "kernels" has kernels of its
 own (ENGINE_COMPILE=1, but for the last); "ahead" begins a step before the host has the last one's tokens, draws them
 in one kernel, and is what ENGINE_COMPILE=1 does. With --sampling, it also runs with the draw in operators of torch.
 
 The floor of a step is the time of reading every weight once, as fast as this GPU copies memory, bytes read and written
-counted: measured in the same run. Every prompt is of 75 random tokens. Whether the tokens are right is the business of
-the tests: `make test-cuda`.
+counted: measured in the same run. Every prompt is of 75 random tokens. Whether the tokens are right
+is tested by `make test-cuda`.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def new_model(shape: str) -> PreTrainedModel:
 
 
 def new_engine(shape: str, variant: str, streams: int, chunk: int | None) -> Engine:
-    """An engine that is fast by what `variant` names and what comes before it."""
+    """An engine with the optimizations of `variant` and of the variants before it."""
     has_kernels = select.has_kernels
     if variant == "graphs":
         select.has_kernels = lambda device: False

@@ -8,17 +8,17 @@
     python -m study.benchmarks.bench_engine --gguf FILE --peer-command 'llama-server …'    # see bench_gguf
     python -m study.benchmarks.bench_engine --gguf FILE --streams 1 --speculate            # see bench_speculation
 
-The server is the real one, a process of its own on a socket. Every request brings 75 random tokens of its own and
-takes 64 new ones, greedily. `--peer` sends the same load to another server in turn with ours, because figures of
-another hour are no comparison; start it with the checkpoint that `python -m study.benchmarks.shapes SHAPE FOLDER`
-writes and name that folder with `--checkpoint`, so that both serve the same model.
+The server is the real one, a process of its own on a socket. Every request has a prompt of 75 random tokens and takes
+64 new ones, greedily. `--peer` sends the same load to another server in turn with ours, because figures of another
+hour cannot be compared. Start it with the checkpoint that `python -m study.benchmarks.shapes SHAPE FOLDER` writes and
+name that folder with `--checkpoint`, so that both serve the same model.
 
-After that come three scenes (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a
-chat's second turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
+Three scenes follow (`--no-scenes` leaves them out): a long prompt that arrives while eight streams run, a chat's second
+turn, and, on a server with a clock in it, how long tokens wait between their step's end and `send`.
 
-All streams of a round ask at once, so the time to their first tokens is one sample a round, however many there are: it
-depends on how many of them arrive before the first step begins. With two or three instead of one, the median of 16 is a
-sixth shorter. To compare two versions by it takes `--rounds 10`.
+All streams of a round start at once, so the time to the first token is one sample a round, however many there are: it
+depends on how many requests arrive before the first step begins. With two or three instead of one, the median of 16 is
+a sixth shorter. To compare the times of two versions, use `--rounds 10`.
 
 The floor is the time of reading every weight once at this machine's memory speed, which is measured with each load of
 one stream. Results go to study/benchmarks/results/ as JSON, with a picture of tokens per second over
@@ -104,7 +104,7 @@ class Bench:
                 yield {"server": server, "streams": count} | _together(its_loads).figures()
 
     def long_prompt_among_streams(self) -> Row:
-        """What eight running streams notice of a prompt of 1,500 tokens that arrives among them."""
+        """The gaps of eight running streams when a prompt of 1,500 tokens arrives."""
         streams, long = asyncio.run(self._long_prompt_among_streams())
         gaps = [gap for one in streams for gap in one.gaps]
         median, p99 = percentile(gaps, 50), percentile(gaps, 99)
@@ -124,7 +124,7 @@ class Bench:
         return [await task for task in running], long
 
     def second_turn(self) -> Row:
-        """The time to the first token of a chat's next turn, compared with an equally long prompt never seen."""
+        """The time to the first token of a chat's next turn, compared with a new prompt of the same length."""
         cold: list[float] = []
         warm: list[float] = []
         cached = 0
@@ -139,7 +139,7 @@ class Bench:
         return times | {"cached_tokens": cached, "ratio": times["cold_ttft_ms"] / times["warm_ttft_ms"]}
 
     def sampling(self, streams: int, rounds: int) -> Row:
-        """What temperature 0.7 with top_p 0.9 costs, against greedy; the loads take turns."""
+        """The cost of temperature 0.7 with top_p 0.9, compared with greedy; the loads take turns."""
         targets = {"greedy": self.servers["ours"], "sampled": replace(self.servers["ours"], parameters=SAMPLED)}
         loads: dict[str, list[Load]] = {name: [] for name in targets}
         for _ in range(rounds):
@@ -149,9 +149,9 @@ class Bench:
         return {"streams": streams, **gaps, "ratio": quotient(gaps["sampled"], gaps["greedy"])}
 
     def shared_prefix(self, rounds: int, streams: int = 16, tokens: int = 1000) -> Row:
-        """The time to the first token of many prompts with a common beginning, against that of one such prompt.
+        """The time to the first token of many prompts with a common beginning, compared with that of one such prompt.
 
-        The first time is told apart: then most slots have not been used, and their memory comes from the system.
+        The first round is reported separately: most slots are unused then, and their memory comes from the system.
         """
         one: list[float] = []
         many: list[float] = []
@@ -167,7 +167,7 @@ class Bench:
         )
 
     def shared_prefix_gaps(self, rounds: int, streams: int = 16, tokens: int = 1000) -> Row:
-        """The gap between the tokens of many texts with a common beginning, against as many with different ones."""
+        """The gap between the tokens of many texts with a common beginning, compared with as many different texts."""
         texts = {"shared": self._with_common_beginning(streams, tokens), "different": self.prompts(streams, tokens)}
         loads: dict[str, list[Load]] = {name: [] for name in texts}
         for name, prompts in texts.items():
@@ -314,7 +314,7 @@ def _is_quantized(options: argparse.Namespace) -> bool:
 
 
 def _how(options: argparse.Namespace) -> str:
-    """What is special about our server."""
+    """Our server's settings, as they are printed."""
     return ", ".join([*(["compiled"] if options.compile else []), *options.set]) or "default"
 
 

@@ -4,7 +4,7 @@
         'llama-server -m {model} --port {port} --parallel {streams} --ctx-size {cache} --threads 2'
 
 Both get the same number of cache tokens: `--context` for each stream. A prompt's words are tokens of the file's own
-vocabulary, so it has 75 tokens on either side. The loads alternate; ratios are those of one run.
+vocabulary, so it has 75 tokens on both servers. The loads alternate; ratios are those of one run.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from study.common.launcher import ROOT, free_port, launched, running, uvicorn
 
 PROMPT_TOKENS, NEW_TOKENS = 75, 64
 WORD_MARKS = ("Ġ", "▁")
-"""What a vocabulary has for the space before a word."""
+"""How vocabularies write the space before a word."""
 
 Row = dict[str, Any]
 
@@ -42,13 +42,13 @@ def words_of(file: GGUFFile) -> list[str]:
 
 
 def prompt_of(words: Sequence[str], file: GGUFFile) -> str:
-    """A text with a token for each word. Vocabularies of SentencePiece put a space before the first themselves."""
+    """A text with a token for each word. SentencePiece itself puts a space before the first word."""
     begins_with_space = file.get("tokenizer.ggml.model", str) == "llama"
     return " " * (not begins_with_space) + " ".join(words)
 
 
 def bytes_per_step(file: GGUFFile) -> int:
-    """Bytes of weights that a decode step reads: all, but of an embedding that is not the head the rows looked up."""
+    """Bytes of weights that a decode step reads: all but an embedding that is not also the head."""
     sizes = {name: blocks.data.size for name, blocks in file.tensors.items()}
     return sum(sizes.values()) - (sizes["token_embd.weight"] if "output.weight" in sizes else 0)
 

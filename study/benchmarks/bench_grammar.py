@@ -1,10 +1,10 @@
-"""What a grammar costs: the time of a step of sixteen streams, some of which have a JSON schema, against none.
+"""What a grammar costs: steps of sixteen streams, some of which have a JSON schema, compared with steps without.
 
     python -m study.benchmarks.bench_grammar
     python -m study.benchmarks.bench_grammar --model HuggingFaceTB/SmolLM2-135M-Instruct
 
-What is measured is processor time, and of that the steps that took the least: neighbours on the machine cannot make
-these longer. Batches with grammars and without take turns.
+The measure is the processor time of the fastest steps, since other programs on the machine cannot make these longer.
+Batches with grammars and without take turns.
 """
 
 import argparse
@@ -27,7 +27,7 @@ STEPS = 60
 FAST = 10
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
 SCHEMA = {"type": "array", "minItems": 100, "items": {**PERSON, "required": ["name", "age"]}}
-"""What takes longer than `STEPS` tokens to write."""
+"""An answer to it takes more than `STEPS` tokens."""
 GRAMMAR = Grammar("json_schema", json.dumps(SCHEMA))
 
 

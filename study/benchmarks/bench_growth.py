@@ -3,7 +3,7 @@
     python -m study.benchmarks.bench_engine --shape 135M --compile --streams 1 --no-scenes --growth
 
 Each row is printed and written to the results as soon as it is measured. Short prompts are sent three times, and the
-median counts; from 2,048 tokens on once, since such a prompt takes many steps, and one that was held up changes little.
+median counts. Prompts from 2,048 tokens on are sent once: they take many steps, and one slow step changes little.
 """
 
 import time
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 class Loads(Protocol):
-    """What sends prompts of random tokens to a server of this shape."""
+    """Sends prompts of random tokens to a server of this shape."""
 
     shape: str
 
@@ -33,7 +33,7 @@ class Loads(Protocol):
 
 
 def with_prompts(bench: Loads, lengths: Sequence[int] = PROMPTS) -> Iterator[Row]:
-    """The time to the first token of prompts that were never seen."""
+    """The time to the first token of new prompts."""
     for tokens in lengths:
         times = 1 if tokens >= ONCE_FROM else 3
         loads = [bench.load("ours", bench.prompts(1, tokens), 2) for _ in range(times)]
@@ -42,7 +42,7 @@ def with_prompts(bench: Loads, lengths: Sequence[int] = PROMPTS) -> Iterator[Row
 
 
 def with_contexts(bench: Loads, memory_speed: Callable[[], float], contexts: Sequence[int] = CONTEXTS) -> Iterator[Row]:
-    """A step of one stream at each context, and of eight that share it, against reading all that it must read."""
+    """A step of one stream at each context, and of eight that share it, compared with reading all that it must read."""
     for tokens in contexts:
         [beginning] = bench.prompts(1, tokens)
         row: Row = {"context": tokens}

@@ -1,4 +1,4 @@
-"""What sampling costs: the time of a step with each sampling parameter, against a greedy one.
+"""What sampling costs: the time of a step with each sampling parameter, compared with a greedy one.
 
     python -m study.benchmarks.bench_sampling                      # all rows use it: 1 and 16 streams
     python -m study.benchmarks.bench_sampling --one-row            # one row of sixteen uses it
@@ -10,8 +10,8 @@ The engine runs in this process, compiled, on random weights in the shapes of th
 whose steps are short: SmolLM2-135M has 49,152 tokens, Qwen2.5-0.5B 151,936. Random weights give nearly flat
 distributions, where top_p leaves half of the vocabulary: real ones cost less.
 
-What is measured is processor time on one thread, and of that the steps that took the least: neighbours on the machine
-cannot make these longer. Batches of greedy rows and of others take turns.
+The measure is the processor time, on one thread, of the fastest steps, since other programs on the machine cannot make
+these longer. Batches of greedy rows and of others take turns.
 """
 
 import argparse
@@ -56,13 +56,13 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "logprobs 20": {**GREEDY, "logprobs": 20},
 }
 GRAMMAR = Grammar("regex", "[a-zA-Z ,.]{2000,4000}")
-"""One that does not end before the steps do."""
+"""A grammar whose text does not end before the steps do."""
 WITH_GRAMMAR: Mapping[str, Mapping[str, Any]] = {"grammar": {**GREEDY, "grammar": GRAMMAR}}
 """For models that have a tokenizer of their own."""
 
 
 class Stopwatch:
-    """Times the steps of batches on an engine. `prompt_of` makes a prompt of a number."""
+    """Times the steps of batches on an engine. `prompt_of` returns the prompt for a number."""
 
     def __init__(self, engine: Engine, prompt_of: Callable[[int], str]) -> None:
         self._engine = engine

@@ -1,16 +1,16 @@
-"""What guessing gains and costs, on texts that repeat their prompt and on others.
+"""What speculation gains and costs, on texts that repeat their prompt and on others.
 
     python -m study.benchmarks.bench_speculation model.gguf             # in this process: processor time
     python -m study.benchmarks.bench_speculation model.gguf --http      # through HTTP; bench_engine --speculate too
 
-The same prompts are continued in turn with guesses (ENGINE_SPECULATE=ngram) and without: each paragraph of a document
-followed by its own first words, and each beginning of a program by its first lines, greedily; and beginnings of stories
-at temperature 1.
+The same prompts are continued in turn with guesses (ENGINE_SPECULATE=ngram) and without. Paragraphs of a document
+followed by their own first words, and beginnings of programs followed by their first lines, are continued greedily;
+beginnings of stories at temperature 1.
 
-In this process an engine runs on one thread; the processor time of the best round is measured, so that neighbours
-on the machine count little. With more threads a guess costs less, since memory is the limit. Through HTTP there are two
-servers, with as many threads as they like; what counts is the time from a stream's first token to its last, and the
-servers' processor time. With sixteen streams there is no room for guesses, so both should do the same.
+In this process an engine runs on one thread. The processor time of the best round counts, so that other programs on the
+machine matter little. With more threads a guess costs less, since memory is the limit. Through HTTP there are two
+servers with their default threads; the time from a stream's first token to its last counts, and the servers' processor
+time. With sixteen streams there are no guesses, so both servers should do the same.
 """
 
 import asyncio
@@ -113,7 +113,7 @@ def bench_http(model: str, rounds: int = 3) -> list[dict[str, Any]]:
 
 @dataclass
 class Turns:
-    """What one server did: each batch of prompts several times, after once to bring them into the cache."""
+    """The times of one server: each batch of prompts several times, after a first time that fills the cache."""
 
     server: Process
     spans: list[float] = field(default_factory=list)
@@ -160,7 +160,7 @@ def _http_row(servers: Mapping[str, Process], kind: str, its: Texts, streams: in
 
 
 def _guesses(server: Process) -> tuple[int, int]:
-    """How many tokens a server has guessed, and how many of them came true."""
+    """How many tokens a server has guessed, and how many of them were right."""
     _, body = asyncio.run(ask(server.target.at("/metrics")))
     found = dict(re.findall(r"^engine_(guessed_tokens|true_guesses)_total (\S+)", body.decode(), re.MULTILINE))
     return int(float(found["guessed_tokens"])), int(float(found["true_guesses"]))

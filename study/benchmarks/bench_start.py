@@ -3,8 +3,8 @@
     python -m study.benchmarks.bench_start model.gguf
     python -m study.benchmarks.bench_start model.gguf --peer-command 'llama-server -m {model} --port {port}'
 
-Each way of starting has its turn in each round, and the least of the rounds counts: whatever else runs on the machine
-can only make a start longer. "first" compiles, "next" finds what the one before has compiled.
+Each way of starting has its turn in each round, and the least of the rounds counts: other programs on the machine can
+only make a start longer. "first" compiles, "next" finds the compiled libraries.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SETTINGS = {"ENGINE_CONTEXT": "512", "ENGINE_DEVICE": "cpu"}
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds until the server was ready, and seconds of processor time that it and its compilers had taken then."""
+    """Seconds until the server was ready, and processor time of the server and its compilers until then."""
 
     wall: float
     processor: float

@@ -99,7 +99,7 @@ async def events_per_second(target: Target, clients: int, body: dict[str, Any]) 
 
 
 async def events_and_health(target: Target, clients: int, body: dict[str, Any], waits: list[float]) -> float:
-    """The same, asking /health all the while: into `waits` goes what each answer took, in ms."""
+    """The same, with requests to /health meanwhile, whose times in ms are appended to `waits`."""
     async with Pulses(target, HEALTH_EVERY, overlap=False) as pulses:
         rate = await events_per_second(target, clients, body)
     waits += [1e3 * pulse.waited for pulse in pulses.pulses]

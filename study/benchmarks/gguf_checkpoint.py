@@ -5,9 +5,9 @@
     python -m study.benchmarks.gguf_checkpoint /tmp/135M /tmp/135M-Q4_0.gguf Q4_0  # all matrices in four bits
     llama-server -m /tmp/135M.gguf --port 8002 --parallel 16 --ctx-size 8192 --threads 2 &
 
-The tokenizer's words become pieces as SentencePiece has them, with the pieces in between ("w1" on the way to "w12"),
-so that a prompt has the same number of tokens on both sides. Queries and keys keep the order of transformers; llama.cpp
-wants another, but weights are random here, and no order is slower than another.
+The tokenizer's words become SentencePiece pieces, with the pieces in between ("w1" on the way to "w12"), so that a
+prompt has the same number of tokens on both servers. Queries and keys keep the order of transformers; llama.cpp expects
+another, but the weights are random, and both orders take the same time.
 """
 
 import json

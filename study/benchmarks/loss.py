@@ -1,19 +1,19 @@
-"""What quantized products cost in quality on a real model: perplexity, and how far the predictions are from exact ones.
+"""What quantized products cost in quality on a real model: perplexity, and the divergence from exact predictions.
 
     python -m study.benchmarks.loss model.gguf
     python -m study.benchmarks.loss model.gguf --peer-perplexity PATH/llama-perplexity
     python -m study.benchmarks.loss model.gguf --peer-perplexity PATH/llama-perplexity --kinds Q4_0,Q4_K,Q5_K,Q6_K,Q8_0
 
 The text is cut into chunks of 512 tokens; as in llama.cpp's `llama-perplexity`, the second half of each is scored.
-Exact is float32 with the file's numbers as they are. Compared with it are the file's blocks in the decoder in C++, with
-inputs of eight bits, and with inputs as they are (ENGINE_DTYPE=float32); its numbers in bfloat16; and those rounded
-once more, to int8 and int4, as a checkpoint in bfloat16 would be. At last, greedy text: for how many prompts, lines of
-the text, all of it is as in float32.
+"Exact" is float32 with the file's dequantized weights. Compared with it are the file's blocks in the decoder in C++,
+with inputs rounded to eight bits and with inputs as they are (ENGINE_DTYPE=float32); its weights in bfloat16; and these
+rounded once more, to int8 and int4, as a checkpoint in bfloat16 would be. Last come greedy texts after lines of the
+text: how many of them equal those of float32.
 
 With `--peer-perplexity`, llama.cpp computes the same tokens from the same file, and its predictions are compared with
-the same exact ones, whatever it has computed itself. `--kinds` does that for other formats too: `llama-quantize`, which
-is expected in the same folder, writes the file's numbers in each of them. A matrix whose inputs are no multiple of 256
-has none of the K formats; what it gets in their place is printed.
+the same exact ones. `--kinds` does that for other formats too: `llama-quantize`, which is expected in the same folder,
+writes the file's weights in each of them. A matrix whose inputs are no multiple of 256 cannot have a K format; the
+format that it gets instead is printed.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PEERS: Mapping[str, Sequence[str]] = {
     "llama.cpp": (),
     "llama.cpp, cache in float32": ("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"),
 }
-"""How llama.cpp computes: as it comes, with keys and values in float16, and without rounding those."""
+"""llama.cpp's options: its defaults, which have keys and values in float16, and a cache in float32."""
 
 Scored = Callable[[int], Tensor]
 """Log probabilities [scored, vocabulary] after each token of a chunk's second half but the last one."""
@@ -86,7 +86,7 @@ def scored(decoder: Decoder, cache: KVCache, chunk: Tensor) -> Tensor:
 
 
 class Comparison:
-    """Prints how well each way predicts the chunks; the first one is what the others are compared with."""
+    """Prints how well each way predicts the chunks, compared with the first way."""
 
     def __init__(self, chunks: Sequence[Tensor]) -> None:
         self._following = [chunk[CHUNK // 2 + 1 :] for chunk in chunks]

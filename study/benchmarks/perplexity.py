@@ -2,9 +2,9 @@
 
     python -m study.benchmarks.perplexity
 
-The texts are drawn by the program that drew the training's, from all of its parts, with another seed. Many of the
-answers are known to the model, word by word, and so they should stay. Perplexity is e to the mean of -log p over the
-tokens of the answers, each given all before it.
+The texts are drawn by the training's program, from all of its parts, with another seed. The model knows many of the
+answers word by word, and should still do so in each precision. Perplexity is e to the mean of -log p over the tokens of
+the answers, each given all before it.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ PRECISIONS = (("float32", torch.float32), ("bfloat16", torch.bfloat16))
 
 
 def perplexity(decoder: Decoder, cache: KVCache, documents: Sequence[Encoded]) -> float:
-    """Of all the documents' answers together."""
+    """The perplexity of all the documents' answers together."""
     total, count = 0.0, 0
     for document in documents:
         ids = torch.tensor(document.ids.astype("int64"))

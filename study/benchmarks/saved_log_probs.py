@@ -1,4 +1,4 @@
-"""What llama.cpp predicts: its `llama-perplexity` is run, and the log probabilities that it saves are read.
+"""llama.cpp's predictions: runs its `llama-perplexity`, and reads the log probabilities that it saves.
 
 The file holds `_logits_`, the sizes of the context and the vocabulary, the number of chunks, the tokens, and then, for
 each token of a chunk's second half that has another one behind it, a scale and a minimum in float32 and a code of 16
@@ -22,7 +22,7 @@ HEADER = 4
 
 
 class PeerFailed(Exception):
-    """One of llama.cpp's programs did not do what it was asked for; the message has what it said."""
+    """One of llama.cpp's programs failed; the message has its output."""
 
 
 class SavedLogProbs:

@@ -2,8 +2,7 @@
 
     uvicorn study.benchmarks.timed_server:app
 
-GET /delays answers, for all token messages since it was last asked, [seconds, tokens that the same step made], and
-forgets them.
+GET /delays answers with [seconds, tokens that the same step made] for each token message since the last such request.
 """
 
 import time

@@ -2,8 +2,8 @@
 
     python -m study.benchmarks.transport_servers NAME PORT
 
-NAME is a door (`app`, `raw_asgi`) or `article`, on an engine that makes a token whenever it is asked, so that only
-the transport is left to measure; or `hop_per_step` or `staying_worker`: raw_asgi on the bundled model, driven either
+NAME is a door (`app`, `raw_asgi`) or `article`, on an engine that makes tokens at once, so that only the transport is
+measured; or `hop_per_step` or `staying_worker`: raw_asgi on the bundled model, with a thread that is stepped in either
 way.
 """
 
@@ -28,7 +28,7 @@ from study.common.engine import instant_engine
 
 
 def scripted_events(body: GenerateBody) -> Iterator[Event]:
-    """What the instant engine says, without an engine."""
+    """The events that the instant engine would emit, without an engine."""
     assert body.max_tokens is not None
     for index in range(body.max_tokens):
         yield Token("xxxxx", index, 1.0, index == 0)
@@ -36,7 +36,7 @@ def scripted_events(body: GenerateBody) -> Iterator[Event]:
 
 
 class HopPerStepService(SteppedService):
-    """What `SteppedService` does not do: come back to the loop after every step, and hop again for the next."""
+    """Comes back to the loop after every step, and hops again for the next, which `SteppedService` does not."""
 
     async def _work_until_idle(self) -> None:
         while await to_thread.run_sync(self._engine.step, limiter=self._step_limiter):

@@ -1,4 +1,4 @@
-"""Clients that people have, each unmodified, against both doors on a real uvicorn.
+"""Real client libraries, unmodified, against both doors on a real uvicorn.
 
     make clients                            # builds an environment for them, runs them all, writes docs/clients.md
     python -m study.clients --model M.gguf  # on another model

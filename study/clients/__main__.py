@@ -1,4 +1,4 @@
-"""Runs every client against both doors, and writes what each did to docs/clients.md.
+"""Runs every client against both doors, and writes the results to docs/clients.md.
 
 make clients
 python -m study.clients [--model MODEL] [--python FOLDER] [--instructor FOLDER] [--node FOLDER]
@@ -42,18 +42,18 @@ NAMES = {
 HEAD = """\
 # Clients
 
-What each client did, unmodified, with both doors on a real uvicorn. `make clients` makes an environment for them, runs
-them all and writes this page. Their versions are those of
+Which client libraries work, unmodified, with both doors on a real uvicorn. `make clients` makes an environment for
+them, runs them all and writes this page. Their versions are those of
 [requirements.txt](../study/clients/requirements.txt),
 [requirements-instructor.txt](../study/clients/requirements-instructor.txt) and
-[package.json](../study/clients/package.json) in study/clients. Of vLLM, 0.32.0, the request functions of its benchmark
-are tried as they are; of lm-eval, an imitation of how it asks for log probabilities and reads them.
+[package.json](../study/clients/package.json) in study/clients. From vLLM 0.32.0 come the request functions of its
+benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests, and how it reads the answers.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one client did with one door."""
+    """The result of one attempt of a client at a door."""
 
     client: str
     door: str
@@ -97,7 +97,7 @@ def _command(program: str, options: argparse.Namespace) -> list[str]:
 
 
 def _tried(client: str, door: str, start: Sequence[str], base: str) -> Iterator[Outcome]:
-    """Start a client, and yield what came of each thing that it tried."""
+    """Start a client, and yield the result of each attempt."""
     environ = os.environ | {"OPENAI_API_KEY": "any", "ANTHROPIC_API_KEY": "any"}
     try:
         done = subprocess.run(

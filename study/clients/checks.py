@@ -36,7 +36,7 @@ def expect(condition: bool, what: str) -> None:
 
 
 def expect_json(text: str) -> Any:
-    """Return what an answer's JSON says, which must follow `ADDRESS`."""
+    """Return an answer's JSON, which must follow `ADDRESS`."""
     found = json.loads(text)
     expect(set(found) == {"street", "number"} and isinstance(found["number"], int), f"an address, got {text}")
     return found

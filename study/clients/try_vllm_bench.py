@@ -1,4 +1,4 @@
-"""The request functions of `vllm bench serve`: how its benchmark asks, and how it reads what comes."""
+"""The request functions of `vllm bench serve`: how its benchmark sends requests, and how it reads the answers."""
 
 import asyncio
 import importlib.util

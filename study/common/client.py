@@ -1,4 +1,4 @@
-"""A streaming client that measures: plain sockets on one event loop, the time of each arrival noted.
+"""A streaming client that measures: plain sockets on one event loop, with the time of each arrival.
 
     exchange = await whole(target.request("a prompt", 64))      # or `async with asking(…)`, to leave early
     stream = exchange.stream()                                  # when its tokens came, checked
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 READ = 1 << 16
 DONE = b"[DONE]"
 HEALTH_INTERVAL = 0.02
-"""Seconds between two questions to /health."""
+"""Seconds between two requests to /health."""
 
 
 class LoadFailed(RuntimeError):
@@ -91,7 +91,7 @@ class Stream:
 
 
 class Exchange:
-    """A request that has been sent, and what has come of its answer."""
+    """A request that has been sent, and the part of its answer that has arrived."""
 
     def __init__(self, reader: asyncio.StreamReader, asked_at: float) -> None:
         self.asked_at = asked_at
@@ -189,7 +189,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Pulse:
-    """One question to /health, and its answer."""
+    """One request to /health, and its answer."""
 
     asked_at: float
     answered_at: float
@@ -204,9 +204,9 @@ class Pulse:
 
 
 class Pulses:
-    """Asks /health every `interval` seconds: by default whether or not the last question has been answered.
+    """Asks for /health every `interval` seconds: by default whether or not the last request has been answered.
 
-    With `overlap` off, the next question waits for the last one's answer, so a slow server is not made slower.
+    With `overlap` off, each request waits for the answer to the one before, so a slow server is not made slower.
     """
 
     def __init__(self, target: Target, interval: float = HEALTH_INTERVAL, overlap: bool = True) -> None:
@@ -221,7 +221,7 @@ class Pulses:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Ask no more, and wait for the answers that are still to come. Raises what a question raised."""
+        """Stop asking, and wait for the open answers. Raises what a request raised."""
         self._asking.cancel()
         await asyncio.gather(*self._questions)
         self.pulses.sort(key=lambda pulse: pulse.asked_at)

@@ -1,4 +1,4 @@
-"""Documents whose tables a program makes: each stands between two comments with its name.
+"""Writes tables into documents: each table is between two comments with its name.
 
 write_part(page, "routing", table(("router", "hit rate"), rows))
 """

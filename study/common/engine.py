@@ -61,7 +61,7 @@ from interface.requests import (
 
 CONTEXT = 4096
 UNBOUNDED = 1_000_000
-"""A context and a number of slots for measurements, which no request should notice."""
+"""A context and a number of slots for measurements, larger than any request needs."""
 DRIP = 0.005
 """Seconds of each step of a "drip"."""
 HELLO = ["Hello", ",", " world", "!"]
@@ -103,7 +103,7 @@ def parsed_script(prompt: Prompt, max_tokens: int) -> list[tuple[Part, ...]]:
 
 
 def forced_tool(prompt: Prompt) -> str | None:
-    """The tool that a prompt has to call, if it has to."""
+    """The tool that a prompt must call, if there is one."""
     if not isinstance(prompt, ChatPrompt) or not prompt.tools:
         return None
     return prompt.named_tool or (prompt.tools[0]["function"]["name"] if prompt.tool_choice == "required" else None)
@@ -142,7 +142,7 @@ def text_of(prompt: Prompt) -> str:
 
 
 def words_of(prompt: Prompt) -> list[str]:
-    """A prompt's tokens, which some take their time to find."""
+    """A prompt's words, which are its tokens. A "sleep" prompt takes time here."""
     words = text_of(prompt).split()
     if words[:1] == ["sleep"]:
         time.sleep(float(words[1]))

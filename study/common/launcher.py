@@ -1,4 +1,4 @@
-"""Servers as processes of their own: started on a free port, waited for, measured, ended.
+"""Servers as processes: starts them on a free port, waits for them, measures them and ends them.
 
 with launched(uvicorn("raw_asgi:app"), {"ENGINE_COMPILE": "1"}) as server:
     server.wait_until_ready()
@@ -23,11 +23,11 @@ from study.common.client import Target, ask_health
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT = 600.0
-"""Seconds that a server may take to become ready: compiling is the longest of it."""
+"""Seconds that a server may take to become ready; compiling takes most of it."""
 LISTEN_LIMIT = 60.0
-"""Seconds that a program may take to print what is waited for."""
+"""Seconds that a program may take to print an expected line."""
 HEALTH_LIMIT = 10.0
-"""Seconds that one question to /health may take."""
+"""Seconds that one request to /health may take."""
 END_LIMIT = 30.0
 """Seconds that a server may take to end; it is killed after them."""
 
@@ -56,7 +56,7 @@ def uvicorn(app: str, *options: str) -> Command:
 
 @dataclass
 class Process:
-    """A program that has been started, and what it has said so far."""
+    """A program that has been started, and its output so far."""
 
     popen: subprocess.Popen[bytes]
     log_file: Path
@@ -69,7 +69,7 @@ class Process:
 
     @property
     def port(self) -> int:
-        """The port that it was given, or else the one that it says it listens on."""
+        """The port that the server was given, or else the one that it prints."""
         return self.given_port or int(self.find(LISTENING))
 
     @property
@@ -89,7 +89,7 @@ class Process:
         self.popen.send_signal(signal.SIGINT)
 
     def interrupt_all(self) -> None:
-        """Do what Ctrl-C in a terminal does: all that it has started hears it as well."""
+        """Do what Ctrl-C in a terminal does: signal the processes that it has started as well."""
         os.killpg(self.popen.pid, signal.SIGINT)
 
     def find(self, pattern: str) -> str:
@@ -122,7 +122,7 @@ class Process:
         raise ServerFailed(f"the server was not ready after {START_LIMIT:.0f} s; its log:\n{self.log}")
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        """Wait until this is so. Raises ServerFailed if the program ends before, or it takes too long."""
+        """Wait until a condition holds. Raises ServerFailed if the program ends before, or it takes too long."""
         give_up_at = time.monotonic() + LISTEN_LIMIT
         while not condition():
             if self.popen.poll() is not None or time.monotonic() > give_up_at:
@@ -148,7 +148,7 @@ class Process:
         ticks = 0
         for status in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # a process that has ended meanwhile
-                # The name, in parentheses, may hold anything; what follows has no surprises.
+                # The name, in parentheses, may contain spaces and parentheses; the fields after it do not.
                 fields = status.read_text().rpartition(") ")[2].split()
                 if str(self.popen.pid) in (status.parent.name, fields[1]):
                     ticks += sum(map(int, fields[11:15]))
@@ -216,7 +216,7 @@ def running(
 
 @contextmanager
 def launched(command: Command, settings: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Run a server on a free port until the block ends. Call `wait_until_ready` before asking it anything."""
+    """Run a server on a free port until the block ends. Call `wait_until_ready` before the first request."""
     port = free_port()
     with running(command(port), settings) as process:
         process.given_port = port
@@ -224,7 +224,7 @@ def launched(command: Command, settings: Mapping[str, str] | None = None) -> Ite
 
 
 def _exit_on_sigterm() -> None:
-    """Leave the blocks that are open, where the signal would end the program at once."""
+    """Leave the open blocks at SIGTERM, which would otherwise end the program at once."""
     with suppress(ValueError):  # only the main thread may ask for that
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

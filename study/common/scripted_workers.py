@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def ready(log: str) -> int:
-    """How many doors have said so in a log; the engine's process says so with its folder."""
+    """How many workers have logged that they are ready. (The engine's process logs its folder's whole path.)"""
     return len(re.findall(r" bundled_model is ready after", log))
 
 

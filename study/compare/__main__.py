@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(sizes: experiments.Sizes, quick: bool) -> Run:
-    """Everything, one server after the other, so that none disturbs another.
+    """Run all experiments, one server after the other, so that none disturbs another.
 
     Raises:
         ServerFailed: one did not start.

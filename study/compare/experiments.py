@@ -1,7 +1,7 @@
 """The experiments that are run on each server, and their results.
 
-Every experiment but the last runs on the paced engine, so that servers differ and models do not; `article` runs on the
-bundled model. An experiment ends when the server is idle again, so that the next one finds it as the last one did.
+Every experiment but the last runs on the paced engine, so that only the servers differ; `article` runs on the bundled
+model. An experiment ends when the server is idle again, so that all begin alike.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Together:
-    """Streams that were asked for at the same moment, and /health meanwhile. Times count from that moment."""
+    """Streams that were started at the same moment, and /health meanwhile. Times count from that moment."""
 
     streams: list[Stream]
     pulses: list[Pulse]
@@ -139,7 +139,7 @@ async def figures(server: Server, sizes: Sizes) -> Figures:
 
 
 async def together(server: Server, count: int, prompt: str, tokens: int) -> Together:
-    """Ask for `count` streams at once, and for /health all the while."""
+    """Start `count` streams at once, and ask for /health meanwhile."""
     async with Pulses(server.target, PULSE_SECONDS) as pulses:
         began = time.perf_counter()
         streams = await asyncio.gather(*(streamed(server, prompt, tokens) for _ in range(count)))
@@ -152,8 +152,7 @@ async def together(server: Server, count: int, prompt: str, tokens: int) -> Toge
 async def streamed(server: Server, prompt: str, tokens: int) -> Stream:
     """A whole stream.
 
-    Raises:
-        LoadFailed: it was refused, or has not as many tokens as were asked for.
+    Raises:     LoadFailed: it was refused, or has not as many tokens as were asked for.
     """
     one = await stream(server.target, prompt, tokens)
     if len(one.tokens_at) != tokens:

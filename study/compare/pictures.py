@@ -1,6 +1,6 @@
-"""The pictures: when each token came, and when /health was answered, on one axis of time for all servers.
+"""The pictures show when each token came, and when /health was answered, on one time axis for all servers.
 
-Colours are CSS classes, so that the page decides them, for light and dark.
+Colours are CSS classes, which the page defines for light and dark.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A run as one HTML file that needs nothing else: what was found, the figures, the pictures, and the data."""
+"""A run as one self-contained HTML file: findings, figures, pictures and data."""
 
 import json
 from html import escape

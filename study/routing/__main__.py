@@ -1,4 +1,4 @@
-"""What a router does to many machines: one load over N replicas, routed in four ways.
+"""Simulates routers in front of many machines: one load over N replicas, routed in four ways.
 
     python -m study.routing                   # 8, 100 and 1,000 replicas: the table of docs/scale.md
 

@@ -18,7 +18,7 @@ TURNS, THINKING = 4, 5.0
 """The mean number of turns of a conversation, and the mean seconds from an answer to the next question."""
 MOST_TURNS = 20
 SYSTEMS_PER_REPLICA = 4
-"""There are more system prompts than a replica can keep when all come to it; some are asked for much more often."""
+"""More system prompts than a replica can keep; some are much more frequent than others."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def simulate(router_name: str, load: Sequence[Conversation], number: int) -> Out
 def _talk(
     env: simpy.Environment, session: int, conversation: Conversation, router: Router, requests: list[Request]
 ) -> Process:
-    """One client: it asks, reads, thinks, and asks again with all that was said before."""
+    """One client: it sends a request, reads, thinks, and sends the next one with all the text before it."""
     yield env.timeout(conversation.begins_at)
     history = 0
     for question, answer, pause in zip(conversation.questions, conversation.answers, conversation.pauses, strict=True):

@@ -1,4 +1,4 @@
-"""Replicas of an engine, simulated with simpy: they take as long as one of ours was measured to.
+"""Replicas of an engine, simulated with simpy: they take as long as our engine was measured to take.
 
 The figures are those of docs/engine-speed.md, "How cost grows": the 135M shape, compiled, on the AVX machine.
 """
@@ -39,7 +39,7 @@ class Request:
     """Tokens still to come after the first one, which comes with the end of the prompt."""
     first_token_at: float | None = None
     ends: int = 0
-    """How often it has ended; once is right."""
+    """How often the request has ended, which should be once."""
 
 
 @dataclass(eq=False)
@@ -105,7 +105,7 @@ class Replica:
         return self._arrival
 
     def _admit(self) -> None:
-        """Give the free slots away: to a conversation the one that it had, else the one not used for longest."""
+        """Give a conversation the free slot that it had, or else the one not used for longest."""
         while self._waiting and (free := [slot for slot in self._slots if slot.request is None]):
             request = self._waiting.popleft()
             request.cached = max(slot.common(request) for slot in self._slots)

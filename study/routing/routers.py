@@ -32,7 +32,7 @@ class Router:
     def least_loaded(self) -> int:
         """The replica with the fewest open requests; among several, the one that has had so few for longest."""
         while self.replicas[self._heap[0][2]].open != self._heap[0][0]:
-            heapq.heappop(self._heap)  # it was so once
+            heapq.heappop(self._heap)  # an outdated entry
         return self._heap[0][2]
 
     def _note(self, number: int) -> None:
@@ -63,7 +63,7 @@ class BySession(Router):
 class ByPrefix(Router):
     """Routes to the replica that was sent the longest beginning of the prompt, unless it has too many open requests.
 
-    It knows prompts and not caches, as the approximate prefix scorer of the inference gateway does.
+    It knows prompts and not caches, like the approximate prefix scorer of the inference gateway.
     """
 
     KNOWN = 64

@@ -1,4 +1,4 @@
-"""`kill -9` of each kind of process that there is: what clients saw, how long it took, and what was left over.
+"""Kills each kind of process with `kill -9`: what clients saw, how long it took, and what was left over.
 
 for result in chaos(ha_proxy=False): ...
 """
@@ -18,18 +18,18 @@ REPLICAS = 2
 STREAMS = (0, 32)
 OF_SERVE = {False: ("replica", "proxy", "controller"), True: ("replica", "HAProxy", "HAProxy's manager", "controller")}
 SETTINGS = {"ENGINE_MAX_STREAMS": "32"}
-"""As many slots as streams, so that none waits for one wherever it is sent."""
+"""As many slots as streams, so that none waits for a slot on any replica."""
 OF_THE_NODE = ("raylet", "GCS")
-"""Without these there is no cluster, whatever the proxy, so each has one of its own."""
+"""Their death ends the cluster, so each is killed in a cluster of its own."""
 LIMIT = 60.0
-"""Seconds that a cluster gets to be as before."""
+"""Seconds within which a cluster should be as before."""
 TOKENS = 300
 """Of a stream at 50 tokens a second: it still runs when another process has taken the place of the killed one."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one kill did."""
+    """The effects of one kill."""
 
     ha_proxy: bool
     killed: str
@@ -55,7 +55,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Belongings:
-    """What a cluster holds while it has nothing to do."""
+    """What an idle cluster holds."""
 
     processes: Counter[str]
     shared_memory: frozenset[str]
@@ -68,7 +68,7 @@ class Belongings:
 
 
 def chaos(ha_proxy: bool) -> Iterator[Result]:
-    """Kill one process after another of a cluster, and of clusters made for that."""
+    """Kill one process after another of a cluster, and those that end it in clusters of their own."""
     with cluster(ha_proxy, SETTINGS) as ray:
         ray.deploy("app", REPLICAS)
         for kind in OF_SERVE[ha_proxy]:
@@ -103,12 +103,12 @@ async def killed(ray: Cluster, kind: str, streams: int, ha_proxy: bool) -> Resul
     whole = await _within(LIMIT, is_whole, began) if answered is not None else None
     outcomes = Counter([outcome.kind for outcome in await asyncio.gather(*tasks)])
     if kind in OF_THE_NODE:
-        before = Belongings(Counter(), before.shared_memory)  # nothing should run any more
+        before = Belongings(Counter(), before.shared_memory)  # no process should run any more
     return Result(ha_proxy, kind, streams, outcomes, answered, whole, await left_over(ray, before))
 
 
 async def left_over(ray: Cluster, before: Belongings) -> dict[str, int]:
-    """What is there that was not before, once the streams have ended."""
+    """Processes, sequences, connections and files that remain after the streams have ended."""
     await asyncio.sleep(2)
     now = Belongings.of(ray)
     sequences = 0

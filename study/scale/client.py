@@ -1,4 +1,4 @@
-"""A client that says how its stream ended, as strictly as HTTP does: h11 reads the answers.
+"""A client that reports how its stream ended, as strictly as HTTP allows: h11 reads the answers.
 
 outcome = await streamed(port, "count 9", session="a")
 outcome.kind                # "finished", "told of an error", "cut off", "refused 503" or "not connected"
@@ -29,7 +29,7 @@ class Outcome:
     events_at: list[float] = field(default_factory=list)
     ended_at: float = 0.0
     is_complete: bool = False
-    """Whether the answer ended as HTTP says that it must."""
+    """Whether the answer ended as HTTP requires."""
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def kind(self) -> str:
-        """How it ended. A stream that ends without an end of its own is never taken for a whole one."""
+        """How the answer ended. A stream without a proper end is never taken for a whole one."""
         if self.status is None:
             return "not connected"
         if self.status != 200:
@@ -71,7 +71,7 @@ class Asking:
         return cls(port, "POST", path, json.dumps(content).encode(), session)
 
     async def run(self) -> Outcome:
-        """Ask, and read to the end, whatever it is. Cancelling it is leaving early."""
+        """Send the request, and read the answer to its end. Cancelling this leaves early."""
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -82,7 +82,7 @@ class Asking:
                 finally:
                     writer.close()
         except (OSError, h11.RemoteProtocolError):
-            pass  # the outcome says how far it came
+            pass  # the outcome has what came before
         self.outcome.ended_at = time.perf_counter()
         return self.outcome
 

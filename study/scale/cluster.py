@@ -4,7 +4,7 @@ with cluster(ha_proxy=True) as ray:
     ray.deploy("app", replicas=2)
     ray.kill("replica")
 
-Ray is in an environment of its own (`make .venv-ray`), so everything here goes through its commands and /proc.
+Ray is in an environment of its own (`make .venv-ray`), so this module uses only its commands and /proc.
 """
 
 import os
@@ -42,13 +42,13 @@ KINDS = {
     "raylet": "raylet",
     "gcs_server": "GCS",
 }
-"""What a process calls itself, and what it is called here; the others are "other"."""
+"""Process names, and the kinds that they stand for; all others are "other"."""
 BUILD = "deploy.ray_serve:build"
 SCRIPTED = "study.scale.engine:scripted"
 
 
 class DeployFailed(RuntimeError):
-    """A deployment did not come up; the message has what Ray said."""
+    """A deployment failed; the message has Ray's output."""
 
 
 @dataclass
@@ -61,14 +61,14 @@ class Cluster:
     settings: dict[str, str]
 
     def deploy(self, door: str, replicas: int = 1, **arguments: object) -> None:
-        """Deploy a door, or change what is deployed to it; return when all its replicas are ready."""
+        """Deploy a door, or replace the deployed one by it; return when all its replicas are ready."""
         given = {"door": door, "replicas": replicas, "cpus": 0.1, "load": SCRIPTED} | arguments
         said = self._run("run", "--non-blocking", BUILD, *[f"{name}={one}" for name, one in given.items()])
         if "is ready" not in said:  # the status is 0 all the same
             raise DeployFailed(f"expected the application to become ready, got:\n{said[-4000:]}")
 
     def deploy_file(self, file: str) -> None:
-        """Begin to deploy what a configuration file says. The port in it is not taken: the proxy runs already."""
+        """Begin to deploy a configuration file. Its port is ignored, because the proxy runs already."""
         self._run("run", "--non-blocking", file)
 
     def start_proxy(self) -> None:
@@ -171,6 +171,6 @@ def proportional_memory(pid: int) -> int:
 
 
 def processor_seconds(pid: int) -> float:
-    """What a process has had of the processors, user and system."""
+    """The processor time of a process, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

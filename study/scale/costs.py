@@ -1,6 +1,6 @@
 """What Ray Serve costs compared with uvicorn alone, and how it grows with the replicas.
 
-All servers run at the same time and are asked in turn, round by round, so that they share the machine's moods.
+All servers run at the same time and get requests in turn, round by round, so that slow moments affect all of them.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PACE_MS = 10
 TOKENS = 100
 """Of an answer of the paced engine."""
 SLOTS = 16
-"""Of each replica (ENGINE_MAX_STREAMS): 16 streams at 100 tokens a second are the most that it makes."""
+"""Of each replica (ENGINE_MAX_STREAMS). It makes at most 16 streams of 100 tokens a second."""
 CLIENTS_PER_REPLICA = 24
 WARM_UP, WINDOW, WINDOWS = 2.0, 3.0, 3
 """Seconds, and how many windows there are: the best one counts, since others use the machine as well."""
@@ -32,7 +32,7 @@ WARM_UP, WINDOW, WINDOWS = 2.0, 3.0, 3
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask, and the processes that every event passes: whose processor time is the cost."""
+    """A server's address, and the processes that every event passes, whose processor time is the cost."""
 
     port: int
     pids: Sequence[int]
@@ -52,7 +52,7 @@ class Server:
 
 @dataclass
 class Costs:
-    """What one server did in all rounds; times in seconds."""
+    """The figures of one server in all rounds; times in seconds."""
 
     health: list[float] = field(default_factory=list)
     generate: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Costs:
 
 
 async def costs(servers: Mapping[str, Server]) -> dict[str, Costs]:
-    """Ask servers that are running, in turn."""
+    """Measure running servers in turn."""
     found = {name: Costs() for name in servers}
     for number in range(ROUNDS):
         names = list(servers)
@@ -112,7 +112,7 @@ async def _events_per_second(port: int, clients: int, events: int) -> float:
 
 
 def unchunked(body: bytes) -> bytes:
-    """What is in the chunks of a body: a proxy cuts them where it likes, also within an event."""
+    """The content of a body's chunks. A proxy may cut them anywhere, also within an event."""
     pieces = []
     at = 0
     while (end := body.find(b"\r\n", at)) > at:
@@ -144,7 +144,7 @@ class Growth:
 
 
 async def growth(port: int, replicas: int) -> Growth:
-    """Keep more streams open than there are slots, and count what comes within each window."""
+    """Keep more streams open than there are slots, and count the events of each window."""
     outcomes: list[Outcome] = []
     tasks = [asyncio.create_task(_ask_on(port, outcomes)) for _ in range(replicas * CLIENTS_PER_REPLICA)]
     await asyncio.sleep(WARM_UP)
@@ -158,7 +158,7 @@ async def growth(port: int, replicas: int) -> Growth:
 
 
 async def _ask_on(port: int, outcomes: list[Outcome]) -> None:
-    """One client: it asks again when its answer has ended."""
+    """One client: it sends a new request when its answer has ended."""
     while True:
         asking = generation(port, f"pace={PACE_MS}", max_tokens=TOKENS)
         outcomes.append(asking.outcome)

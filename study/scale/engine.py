@@ -1,4 +1,4 @@
-"""The engines of the replicas that are tested and measured: scripted, so that what is measured is the way to them."""
+"""Scripted engines for the replicas, so that only the way to them is tested and measured."""
 
 import importlib
 import os

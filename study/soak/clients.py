@@ -151,7 +151,7 @@ async def half_a_body(client: Client, name: str) -> None:
 
 
 async def write_slowly(client: Client, name: str) -> None:
-    """On a busy machine this takes longer than the server waits for a body: then there is an answer before the end."""
+    """On a busy machine this takes longer than the server waits for a body; then it answers before the end."""
     body = json.dumps(text(**WITH_USAGE)).encode()
     writer = await client.open(STREAMED, body, sent=1)
     async with asyncio.TaskGroup() as tasks:

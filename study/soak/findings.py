@@ -24,9 +24,9 @@ class Findings:
     idle: Sequence[float]
     """Seconds that an idle server on the same machine took to answer at the same time."""
     made: int | None
-    """Tokens; None where the server does not tell."""
+    """Tokens; None if the server does not report them."""
     left: dict[str, int] = field(default_factory=dict)
-    """What was more after the soak than before: sequences, files, tasks."""
+    """How many more there were after the soak than before: sequences, files, tasks."""
 
     @property
     def growth(self) -> float:

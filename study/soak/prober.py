@@ -1,9 +1,9 @@
-"""Asks a server's /health again and again, from a process of its own, and another that has nothing to do.
+"""Asks for /health of a server, and of an idle one, repeatedly, from a process of its own.
 
     python -m study.soak.prober PORT        # until its input ends; then it prints what it has measured, as JSON
 
-The clients of a soak keep their own process busy, so that times taken there would be theirs. How long the idle server
-takes to answer says what the machine itself adds.
+The clients of a soak keep their own process busy, so times taken there would include their work. The idle server's
+times show what the machine itself adds.
 """
 
 import json
@@ -34,7 +34,7 @@ def seconds_of_answer(port: int) -> float:
 
 
 def answer_all(listener: socket.socket) -> None:
-    """The server that has nothing to do."""
+    """The idle server."""
     while True:
         asked, _ = listener.accept()
         with asked, suppress(OSError):

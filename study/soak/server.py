@@ -1,4 +1,4 @@
-"""The server that is soaked: a door on a model, some of whose steps raise.
+"""The server of the soak: a door on a model, some of whose steps raise.
 
 DOOR=raw_asgi python -m uvicorn --factory study.soak.server:flawed_app
 """
@@ -19,7 +19,7 @@ from serving.driver import Driver
 RAISE_EVERY = 400
 """Steps from one that raises to the next."""
 TASKS_PATH = "/soak/tasks"
-"""Where the server tells how many tasks its loop has."""
+"""The path that reports how many tasks the server's loop has."""
 
 
 def flawed_app() -> ASGIApp:
