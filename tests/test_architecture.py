@@ -55,7 +55,7 @@ def files_of(place: str) -> list[Path]:
 
 
 def imports_of(file: Path) -> set[str]:
-    """The top-level names of all the modules that a file imports, wherever in it."""
+    """The top-level names of all modules that a file imports, anywhere in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -106,7 +106,7 @@ def test_the_scheduling_loads_no_torch() -> None:
 
 
 def defined_names(door: str) -> list[str]:
-    """The functions of a door and of its classes, in the order in which they stand there."""
+    """The functions of a door and of its classes, in order."""
     found: list[str] = []
     for node in ast.parse((ROOT / f"{door}.py").read_text()).body:
         if isinstance(node, ast.ClassDef):

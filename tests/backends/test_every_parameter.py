@@ -44,7 +44,7 @@ def encoded(**settings: Any) -> EncodedRequest:
 
 
 def told(engine: str, **settings: Any) -> dict[str, Any]:
-    """What an engine is told of a request with these settings."""
+    """The request that an engine gets for these settings."""
     if engine == "sglang":
         return sglang_server.body_of(encoded(**settings), has_lark=True)
     return vllm_engine.values_of(encoded(**settings), cast(TextSide, Ends()))

@@ -91,7 +91,7 @@ async def test_an_answer_that_breaks_off_or_makes_no_sense_fails_its_request_and
 
 
 async def failure_of(driver: Driver) -> str:
-    """What a request ends with that fails, at once or in its stream."""
+    """The failure of a request, at once or in its stream."""
     try:
         end = terminal(await ask(driver, GenerationRequest(PROMPT)))
     except (EngineUnavailable, RequestError) as error:

@@ -90,7 +90,7 @@ async def test_a_request_that_the_engine_has_not_answered_when_it_dies_is_refuse
 
 
 async def test_why_the_engine_ended_is_told(path: Path) -> None:
-    """Its last word is, not that its connection is gone."""
+    """The reason is the engine's last message, not that its connection is gone."""
     engine = ScriptedEngine()
     async with hosting(path, engine) as host, working(path) as driver:
         end = terminal(await all_events(await submit(driver, "explode")))

@@ -12,7 +12,7 @@ class Lines:
         self.log = ThrottledLog(lambda form, message: self.written.append(form % message), lambda: self.now)
 
     def said_within(self, seconds: float) -> list[float]:
-        """When a line came of the two in each second."""
+        """The seconds in which a line was written, of two calls in each second."""
         times = []
         for _ in range(int(2 * seconds)):
             before = len(self.written)

@@ -137,7 +137,7 @@ def test_an_error_that_is_not_for_clients_is_a_mistake_of_the_service() -> None:
 @pytest.mark.parametrize(
     ("kind", "body"), [(10, b"{"), (10, b"\xff"), (10, b"[]"), (0, b'{"protocol": "x"}'), (99, b"")]
 )
-def test_a_body_that_cannot_be_read_says_whose_it_is(kind: int, body: bytes) -> None:
+def test_an_error_in_a_body_names_the_request(kind: int, body: bytes) -> None:
     with pytest.raises(wire.Malformed) as caught:
         wire.unpack(kind, 77, body)
     assert caught.value.number == 77

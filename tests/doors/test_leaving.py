@@ -97,7 +97,7 @@ async def test_a_client_that_leaves_in_decode_stops_its_request(door: Door, serv
 
 @any_server
 async def test_a_client_that_leaves_while_tokens_stream_is_sent_little_more(door: Door, server: Server) -> None:
-    """The engine may run far ahead; what counts is that the door does not go on to what it has made."""
+    """The engine may run far ahead, but the door must not go on sending its tokens."""
     async with by_hand(door) as service:
         service.engine.hold()
         async with service.client.open_generate("count 4000", True, server, max_tokens=4000) as exchange:
@@ -117,7 +117,7 @@ async def test_a_client_that_leaves_while_tokens_stream_is_sent_little_more(door
 
 
 async def test_a_client_whose_leaving_shows_only_in_send_stops_its_request(door: Door) -> None:
-    """Spec 2.4 lets a server say it by an OSError from send; a disconnect message may come much later."""
+    """Spec 2.4 lets a server raise OSError from send; a disconnect message may come much later."""
     async with by_hand(door) as service:
         service.engine.hold()
         server = Server("2.4", "raises")

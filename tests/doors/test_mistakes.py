@@ -42,7 +42,7 @@ async def test_a_scope_of_an_unknown_type_raises(door: Door, kind: str) -> None:
 
 
 class Careless(ScriptedEngine):
-    """Raises what is not expected, where it is not expected."""
+    """Raises an unexpected exception in an unexpected place."""
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         raise ZeroDivisionError("a mistake")

@@ -71,7 +71,7 @@ REQUESTS = [
 
 
 def status_of(connection: Connection, request: bytes) -> int | None:
-    """What a request is answered with, if it is not left without an answer."""
+    """The status of an answer, or None if there is none."""
     with suppress(ConnectionError):
         connection.send(request)
         if line := connection.socket.makefile("rb").readline():

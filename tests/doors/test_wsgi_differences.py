@@ -123,7 +123,7 @@ def test_asgi_headers_do_not(held: ScriptedEngine) -> None:
 # --- A client that leaves ---------------------------------------------------------------------------------------------
 
 
-def tokens_made_for_nobody(engine: ScriptedEngine) -> int:
+def tokens_made_after_leaving(engine: ScriptedEngine) -> int:
     """Let tokens be made one by one until the request has ended; how many it took."""
     before = engine.generated_tokens
     while engine.counters().running and engine.generated_tokens < 300:
@@ -138,7 +138,7 @@ def test_wsgi_finds_out_by_a_failed_write_that_a_client_left_in_a_stream(held: S
         with opened(port) as connection:
             held.release(5)
             read_tokens(connection, 5)
-        assert 1 <= tokens_made_for_nobody(held) <= 20
+        assert 1 <= tokens_made_after_leaving(held) <= 20
         wait_until(lambda: held.aborted == [1])
 
 
@@ -146,7 +146,7 @@ def test_wsgi_makes_the_first_token_for_a_client_that_left_before_it(held: Scrip
     with on_wsgiref(held) as port:
         with opened(port):
             wait_until(lambda: held.counters().running == 1)
-        assert 1 <= tokens_made_for_nobody(held) <= 20
+        assert 1 <= tokens_made_after_leaving(held) <= 20
         wait_until(lambda: held.aborted == [1])
 
 
@@ -154,7 +154,7 @@ def test_wsgi_makes_all_the_tokens_for_a_client_that_left_an_unstreamed_answer(h
     with on_wsgiref(held) as port:
         with opened(port, stream=False):
             wait_until(lambda: held.counters().running == 1)
-        assert tokens_made_for_nobody(held) == 300
+        assert tokens_made_after_leaving(held) == 300
         assert held.aborted == []
 
 

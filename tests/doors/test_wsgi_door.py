@@ -318,7 +318,7 @@ def test_importing_it_brings_in_no_event_loop_no_framework_and_no_model() -> Non
 
 
 def test_it_has_the_order_and_the_names_of_the_asgi_door() -> None:
-    """But for what WSGI has no word for, and `EventStream`, which stands for it."""
+    """Except for functions that WSGI has no counterpart for, and `EventStream`, which replaces them."""
     only_there = {"listen_for_disconnect", "header", "lifespan"}
     names = {
         file: [

@@ -19,7 +19,7 @@ SIXTEEN_STREAMS, ONE_STREAM, CHUNK = (16, 1), (1, 1), (1, 64)  # rows, tokens
 
 
 def exact(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Attention by its definition, each head by itself: [rows, heads, tokens, head_dim] in float64."""
+    """Attention by its definition, head by head: [rows, heads, tokens, head_dim] in float64."""
     group = HEADS // KV_HEADS
     keys, values = (tensor.double().repeat_interleave(group, dim=1) for tensor in (key, value))
     scores = query.double() @ keys.transpose(-1, -2) * SCALE + mask.double()

@@ -51,7 +51,9 @@ SAMPLINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_it_fails_alone_with_one_line_in_the_log(sampling: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sequence_with_nan_fails_alone_with_one_line_in_the_log(
+    sampling: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     engine, inbox = poisoned_engine("llama", max_streams=4), Inbox()
     with caplog.at_level(logging.INFO, logger="engine"):
         neighbours = [submit(engine, inbox, text, 12, temperature=0) for text in HEALTHY]
@@ -70,7 +72,7 @@ def test_it_fails_alone_with_one_line_in_the_log(sampling: dict[str, Any], caplo
     assert engine.counters() == Counters(0, 0, 36)
 
 
-def test_it_fails_at_the_token_that_breaks_it_and_keeps_those_before() -> None:
+def test_a_sequence_fails_at_the_token_that_gives_nan_and_keeps_those_before() -> None:
     engine, inbox = poisoned_engine("llama", max_streams=2), Inbox()
     neighbour = submit(engine, inbox, HEALTHY[0], 12, temperature=0)
     broken = submit(engine, inbox, "well", 12, temperature=0, logit_bias={poison_id(): 100.0})

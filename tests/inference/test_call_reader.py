@@ -71,7 +71,7 @@ def test_the_name_comes_first_and_the_arguments_as_they_are_made(family: str) ->
 
 @pytest.mark.parametrize("family", FORMS)
 @pytest.mark.parametrize("calls", [(), (("say", {"text": "yes"}),)])
-def test_of_a_call_that_is_cut_off_before_its_arguments_nothing_is_told(
+def test_a_call_that_is_cut_off_before_its_arguments_is_not_sent(
     family: str, calls: tuple[tuple[str, dict[str, Any]], ...]
 ) -> None:
     text = several(FORMS[family], *calls, ("add", {"a": 1}))

@@ -23,7 +23,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checked(model: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
-    """The exit status, and what was said under each heading; what came under one again, in a line of its own."""
+    """The exit status, and the text under each heading; several texts under one heading are lines."""
     status = check.main([model])
     said: dict[str, str] = {}
     for line in capsys.readouterr().out.splitlines():
@@ -108,7 +108,7 @@ def test_what_is_no_model_is_refused_in_a_line(name: str, capsys: pytest.Capture
     assert said["result"].startswith(f"refused: {name}: expected a folder")
 
 
-def test_a_setting_that_is_wrong_is_told_apart_from_a_model_that_is(
+def test_a_wrong_setting_has_another_exit_status_than_a_wrong_model(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENGINE_CONTEXT", "many")
@@ -116,7 +116,7 @@ def test_a_setting_that_is_wrong_is_told_apart_from_a_model_that_is(
     assert capsys.readouterr().err.startswith("error: ENGINE_CONTEXT: expected a whole number")
 
 
-def test_it_is_a_command() -> None:
+def test_the_check_runs_as_a_program() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "inference.check", "/no/such"], cwd=ROOT, capture_output=True, text=True, timeout=50
     )

@@ -24,7 +24,7 @@ MIB = 2**20
 
 
 def resident_in(storage: Chunks) -> int:
-    """How much of the memory that a cache's numbers lie in is there."""
+    """How much of a cache's memory is resident."""
     first = storage.numbers.data_ptr()
     last, total, is_inside = first + storage.bytes, 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():

@@ -37,7 +37,7 @@ def tokenizer_named(name: str) -> PreTrainedTokenizerBase:
 
 
 def pieces_of(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> list[str]:
-    """What a stream of these tokens gives, one piece for each and one for the end."""
+    """The pieces of a stream of these tokens, one for each and one for the end."""
     detokenizer = Detokenizer(lambda ids: decode(tokenizer, ids))
     return [detokenizer.push(token_id) for token_id in token_ids] + [detokenizer.flush()]
 

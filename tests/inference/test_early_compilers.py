@@ -24,12 +24,12 @@ Wanted = tuple[Path, Mapping[str, int]]
 
 
 class Asked(Exception):
-    """In place of a compiler: what it was asked for."""
+    """A stand-in for a compiler that records what it was asked for."""
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every compiler that these tests count has begun for them."""
+    """Turn the cache of libraries off, so that the tests count only their own compilers."""
     monkeypatch.setattr(build, "_kept", None)
 
 

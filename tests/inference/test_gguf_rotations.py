@@ -33,7 +33,7 @@ PROMPT = "the cat sat on the mat, the cat sat still"
 
 
 def says_the_same(model: PreTrainedModel, path: Path) -> bool:
-    """Whether an engine with the file says what the model that was written says."""
+    """Whether an engine with the file gives the same text as the model that was written."""
     checkpoint = load_checkpoint(Config(model=str(path), device="cpu"))
     answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0)
     ids: list[int] = answer["token_ids"]
@@ -41,7 +41,7 @@ def says_the_same(model: PreTrainedModel, path: Path) -> bool:
 
 
 def factors_of(config: PreTrainedConfig) -> torch.Tensor:
-    """By what each frequency is divided, as llama.cpp's converter writes it for Llama 3."""
+    """The divisor of each frequency, as llama.cpp's converter writes it for Llama 3."""
     width = config.hidden_size // config.num_attention_heads
     theta: float = config.rope_parameters["rope_theta"]
     plain = torch.tensor(theta) ** -(torch.arange(0, width, 2) / width)

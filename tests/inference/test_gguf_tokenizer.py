@@ -26,7 +26,7 @@ def source(folder: Path, tokens: list[str], types: dict[str, int] | None = None,
 
 
 def _key(name: str) -> str:
-    """What an entry is called in a file."""
+    """The name of an entry in a file."""
     if name.startswith("chat_template"):
         return f"tokenizer.{name.replace('__', '.')}"
     return "general.name" if name == "general_name" else f"tokenizer.ggml.{name}"

@@ -97,7 +97,7 @@ def test_a_piece_that_the_device_does_not_have_can_be_asked_for_again() -> None:
     assert driver.backed == [(0, PIECE), (PIECE, PIECE)]
 
 
-def test_a_driver_that_cannot_do_it_gives_all_memory_at_once(
+def test_without_the_cuda_package_all_memory_is_taken_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(device: torch.device) -> None:

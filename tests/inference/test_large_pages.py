@@ -29,7 +29,7 @@ def test_a_matrix_larger_than_a_region_is_one_piece() -> None:
     assert not after.any()
 
 
-def test_a_piece_outlives_what_handed_it_out() -> None:
+def test_a_piece_outlives_its_allocator() -> None:
     piece = LargePages().take(10)
     piece[:] = 7
     assert piece.sum() == 70

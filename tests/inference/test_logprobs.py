@@ -91,7 +91,7 @@ def echo_of(events: list[Any]) -> PromptEcho:
 
 
 @pytest.mark.parametrize("chunk", [4, 256])
-def test_a_prompts_are_those_of_the_model_alone_whatever_the_chunks_and_the_cache(chunk: int) -> None:
+def test_those_of_a_prompt_are_the_models_whatever_the_chunks_and_the_cache(chunk: int) -> None:
     engine, inbox = tiny_engine(max_streams=3, prefill_chunk=chunk), Inbox()
     prompt_ids: list[int] = byte_tokenizer()(PROMPT)["input_ids"]
     expected = raw_logprobs(prompt_ids)

@@ -13,7 +13,7 @@ SCALE = HEAD_DIM**-0.5
 
 
 def exact_with_sinks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sinks: Tensor) -> Tensor:
-    """By the definition: a sink adds to what the weights are divided by, and to nothing else."""
+    """Attention by its definition: a sink adds only to the sum that the weights are divided by."""
     keys, values = (tensor.repeat_interleave(HEADS // KV_HEADS, dim=1) for tensor in (key, value))
     weights = (query @ keys.transpose(-1, -2) * SCALE + mask).exp()
     total = weights.sum(-1, keepdim=True) + sinks.exp().view(1, HEADS, 1, 1)

@@ -18,7 +18,7 @@ MOST_BYTES = 30_000_000  # what loading the sound files of 160 kB takes and does
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What came of every mutation; a process that hangs or dies is a failure of all."""
+    """The result of every mutation; a process that hangs or dies is a failure of all."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.support.mutations", str(tmp_path_factory.mktemp("mutations"))],
         cwd=ROOT,
@@ -34,7 +34,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 pytestmark = pytest.mark.timeout(200)
 
 
-def test_nothing_but_a_refusal_or_the_right_answer_comes_of_a_damaged_file(told: list[dict[str, Any]]) -> None:
+def test_a_damaged_file_is_refused_or_answered_as_transformers_does(told: list[dict[str, Any]]) -> None:
     bad = [(one["name"], one["said"]) for one in told if one["outcome"] not in ("served", "refused")]
     assert bad == []
     kinds = Counter((one["name"].partition(":")[0], one["outcome"]) for one in told)

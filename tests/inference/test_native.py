@@ -165,7 +165,7 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
         (MistralConfig(**SHAPE, sliding_window=8), "look back 8 tokens only; expected the context's 250"),
     ],
 )
-def test_a_model_that_it_does_not_know_is_refused_with_a_reason(config: PreTrainedConfig, reason: str) -> None:
+def test_an_unsupported_model_is_refused_with_a_reason(config: PreTrainedConfig, reason: str) -> None:
     with pytest.raises((NotNative, llama.NotLlama), match=reason):
         native(model_of(config), KVCache(2, CONTEXT))
 

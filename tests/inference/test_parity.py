@@ -44,7 +44,7 @@ class Neighbour:
 
 
 def eight_neighbours(first_tokens: str) -> list[Neighbour]:
-    """Of every kind, for an engine of five slots; `first_tokens` is what one of them will have for a stop string."""
+    """Neighbours of every kind, for an engine of five slots; one of them has `first_tokens` for a stop string."""
     return [
         Neighbour(0, "n" * 90, {"temperature": 1.0, "seed": 1, "max_tokens": 60}),
         Neighbour(0, "greedy", {"temperature": 0, "max_tokens": 40, "stop": [first_tokens, "never"]}),

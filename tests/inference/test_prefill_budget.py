@@ -8,7 +8,7 @@ MOST = 128
 
 
 def measured(usual: float, per_token: float, streams: int = 8) -> PrefillBudget:
-    """A budget at which steps of so many streams took `usual` seconds, and a prompt's token `per_token` more."""
+    """A budget after steps of so many streams that took `usual` seconds, and `per_token` more for each prompt token."""
     budget = PrefillBudget()
     for _ in range(20):
         budget.record_step(streams, 0, usual)

@@ -45,7 +45,7 @@ KINDS = ["int8", "int4"]
 
 
 def rounded(model: PreTrainedModel, kind: str) -> PreTrainedModel:
-    """The model with the weights that so few bits can say."""
+    """The model with its weights rounded to so few bits."""
     model = copy.deepcopy(model)
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear):
@@ -86,7 +86,7 @@ def test_in_float32_it_computes_what_the_rounded_model_says(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["llama, tied", "qwen3"])
-def test_in_bfloat16_it_is_about_as_near_to_it_as_bfloat16_is(name: str, kind: str) -> None:
+def test_in_bfloat16_it_is_about_as_exact_as_the_models_own_bfloat16(name: str, kind: str) -> None:
     token_ids = torch.randint(VOCABULARY, (200,), generator=torch.Generator().manual_seed(2)).tolist()
     model = nn.Module.to(model_named(name), torch.bfloat16)
     with torch.inference_mode():

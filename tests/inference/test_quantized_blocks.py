@@ -32,7 +32,7 @@ def own_numbers(matrix: QuantizedMatrix) -> NDArray[np.float32]:
 
 
 def widened(matrix: QuantizedMatrix) -> NDArray[np.float32]:
-    """What the decoder in C++ has in memory, as floats [outputs, inputs]."""
+    """The decoder's matrix as floats [outputs, inputs]."""
     library = library_for(torch.float32)
     packer = Packer(library, torch.float32)
     packed = packer.matrix([matrix])

@@ -110,7 +110,7 @@ def chunks_of(cache: KVCache) -> Chunks:
 
 
 def spoil(cache: KVCache, slot: int, first: int = 0) -> None:
-    """Let a slot hold a text that is no number from `first` on."""
+    """Let a slot hold a text that is NaN from `first` on."""
     cache.take(slot, first, CONTEXT)
     storage = chunks_of(cache)
     for place in range(storage.table.count(slot)):
@@ -121,7 +121,7 @@ def spoil(cache: KVCache, slot: int, first: int = 0) -> None:
 
 
 def compile_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the compiler use a kind's instructions, where processors differ in that."""
+    """Have the compiler use a kind's instructions, on processors that have a choice."""
     if platform.machine() == "x86_64":
         monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
 
@@ -181,7 +181,7 @@ def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_numb
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_chunk_that_another_slot_gave_back_changes_no_bit_even_if_it_is_no_number(
+def test_a_chunk_that_another_slot_gave_back_changes_no_bit_even_if_it_is_nan(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_for(name, monkeypatch)

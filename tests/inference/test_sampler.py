@@ -42,7 +42,7 @@ def args(temperature: float = 1.0, uniform: float = 0.5, **settings: Any) -> Sam
 
 
 def brief(one: SampleArgs) -> str:
-    """What is not off, for the name of a test."""
+    """The settings that are not off, for the name of a test."""
     values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
     return ",".join(f"{name}={values[name]}" for name in ("temperature", "min_p", "top_k", "top_p") if values[name])
 
@@ -52,7 +52,7 @@ def evenly_spread(one: SampleArgs, number: int) -> list[SampleArgs]:
 
 
 def tokens(logits: Tensor, rows: Sequence[SampleArgs], chooser: Chooser) -> list[int]:
-    """What is drawn from `logits` [rows, vocabulary], or from the same logits [vocabulary] in every row."""
+    """The tokens drawn from `logits` [rows, vocabulary], or from the same logits [vocabulary] in every row."""
     sampled = sample(logits.expand(len(rows), -1).clone(), rows, chooser)
     assert not sampled.broken
     return sampled.token_ids

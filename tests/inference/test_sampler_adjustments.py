@@ -238,9 +238,7 @@ def test_a_broken_row_is_reported_and_nothing_is_raised(value: float, feature: i
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", [0, 17, VOCABULARY - 1])
-def test_one_number_that_is_none_breaks_a_row_even_where_it_is_banned(
-    value: float, place: int, chooser: Chooser
-) -> None:
+def test_one_nan_breaks_a_row_even_at_a_banned_token(value: float, place: int, chooser: Chooser) -> None:
     logits = LOGITS[:3].clone()
     logits[:, place] = value
     allowed = mask_of([token_id for token_id in range(VOCABULARY) if token_id != place])

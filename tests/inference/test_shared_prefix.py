@@ -114,7 +114,7 @@ def test_one_that_ends_at_its_first_token_is_copied_from_all_the_same(max_tokens
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_if_the_one_that_computes_it_leaves_the_others_go_on_without(steps: int) -> None:
+def test_if_the_request_that_computes_the_beginning_leaves_the_others_finish(steps: int) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=8), Inbox()
     leaving = submit(engine, inbox, SHARED + "leaving", max_tokens=LENGTH, temperature=0)
     prompts = submit_all(engine, inbox, TAILS[:3])
@@ -126,7 +126,7 @@ def test_if_the_one_that_computes_it_leaves_the_others_go_on_without(steps: int)
     assert_answers(inbox, prompts)
 
 
-def test_if_its_step_raises_the_others_go_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_step_that_computes_the_beginning_raises_the_others_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, inbox = tiny_engine(max_streams=4, prefill_chunk=8), Inbox()
     failing = submit(engine, inbox, SHARED + "failing", max_tokens=LENGTH, temperature=0)
     prompts = submit_all(engine, inbox, TAILS[:3])

@@ -68,7 +68,7 @@ def asked(engine: Engine, prompt: str, length: int = LENGTH) -> dict[str, Any]:
 
 
 def rings(engine: Engine) -> list[int]:
-    """The layers that forget."""
+    """The layers with a sliding window."""
     return [number for number, layer in engine._runner._cache.rows.layers.items() if layer.window is not None]
 
 

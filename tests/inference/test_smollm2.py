@@ -72,7 +72,7 @@ def theirs(checkpoint: Checkpoint) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Checkpoint, theirs: PreTrainedModel) -> Engine:
-    """Made last: it takes the checkpoint's model apart."""
+    """Depends on `theirs`, since an engine takes the checkpoint's model apart."""
     return Engine(checkpoint, Config(max_streams=len(PROMPTS)))
 
 
@@ -91,7 +91,7 @@ def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine
 
 
 @has_bfloat16
-def test_as_it_is_served_by_default_it_answers_too() -> None:
+def test_with_the_default_settings_it_knows_the_capital_of_france_too() -> None:
     """In bfloat16 the first tokens of two answers would have the same logit: it is nearly as likely to say "L'"."""
     engine = Engine.load(Config(model=str(smollm2_file()), device="cpu", context=256, max_streams=2))
     question = ChatPrompt([{"role": "user", "content": "What is the capital of France?"}])

@@ -31,7 +31,7 @@ NUMBERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]
 
 @pytest.fixture(autouse=True)
 def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tiles nothing is guessed."""
+    """Turns tiles off, because with them nothing is guessed."""
     if platform.machine() == "x86_64":
         monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS["AVX-512, no tiles"])
 
@@ -44,7 +44,7 @@ def engine(speculate: str | None, quantize: str | None = None) -> Engine:
 
 @cache
 def engine_for(quantize: str | None) -> Engine:
-    """One engine for either way: it takes seconds to compile."""
+    """One engine with guesses and one without, kept because they take seconds to compile."""
     model = nn.Module.to(copy.deepcopy(model_named("llama, tied")), torch.bfloat16)
     checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, ())
     with one_thread():
@@ -63,7 +63,7 @@ def one_thread() -> Iterator[None]:
 
 
 def told(engine: Engine, prompts: list[str], **parameters: Any) -> list[Any]:
-    """What clients see of some requests at once, without times."""
+    """The events of some requests at once, without times."""
     inbox = Inbox()
     probes = [submit(engine, inbox, prompt, **parameters) for prompt in prompts]
     run_until_idle(engine)

@@ -127,7 +127,7 @@ def test_leaving_a_stream_changes_nothing_for_another() -> None:
     assert engine.counters().running == 0
 
 
-def test_a_caller_whose_request_is_aborted_by_another_gets_what_there_was() -> None:
+def test_a_caller_whose_request_is_aborted_by_another_gets_the_text_so_far() -> None:
     engine = tiny_engine()
     stream = engine.generate_stream("hello", max_tokens=50)
     next(stream)

@@ -30,7 +30,7 @@ CONTEXT = 200
 def tried(
     model: PreTrainedModel, context: int = CONTEXT, slots: int = 2, is_bounded: bool = True
 ) -> list[tuple[int, str]]:
-    """The lengths that a model was tried at, and what its config calls them."""
+    """The lengths that a model was tried at, and their names in its config."""
     _, findings = examine(model, KVCache(slots, context), is_bounded=is_bounded)
     return [(finding.tokens, finding.setting) for finding in findings]
 
@@ -137,7 +137,7 @@ def test_a_long_text_goes_through_one_layer_of_each_kind(monkeypatch: pytest.Mon
         tried(small_model("deepseek_v32"))
 
 
-def test_a_text_that_would_take_too_long_is_not_tried_and_that_is_said(
+def test_a_length_that_would_take_too_long_is_not_tried_and_a_line_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(length_trials, "WHOLE_MODEL_SECONDS", 0.0)

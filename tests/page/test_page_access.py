@@ -100,7 +100,7 @@ def test_the_page_is_dark_for_those_who_want_it_dark(service: Service, open_page
     assert dark_paper < 200 < 600 < dark_ink
 
 
-def test_nothing_moves_for_those_who_want_it_still(service: Service, open_page: OpenPage) -> None:
+def test_nothing_moves_if_the_browser_asks_for_reduced_motion(service: Service, open_page: OpenPage) -> None:
     animations = {}
     for wish in ("reduce", "no-preference"):
         page = open_page(address(service), reduced_motion=wish)

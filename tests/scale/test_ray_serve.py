@@ -14,7 +14,7 @@ SLOW = "study.scale.engine:slowly_loaded"
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask again and again until it is so; it is about other processes, which cannot tell."""
+    """Poll until a condition holds; other processes have no way to tell."""
     async with asyncio.timeout(PATIENCE):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.05)

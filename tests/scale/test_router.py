@@ -26,7 +26,7 @@ class Routed:
     servers: list[Process]
 
     def made(self) -> list[int]:
-        """Tokens that each server has made."""
+        """The number of tokens that each server has made."""
         return [self._health(server)["generated_tokens"] for server in self.servers]
 
     def running(self) -> int:

@@ -224,7 +224,7 @@ async def test_every_answer_is_what_it_says_and_no_page_is_framed_by_another_sit
         assert stream.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_transcript_shows_no_secret_and_nobody_can_put_another_in_its_place(door: Door) -> None:
+async def test_a_transcript_shows_no_secret_and_cannot_be_replaced(door: Door) -> None:
     async with by_hand(door) as service:
         client = Client(Transcript(service.app))
         secrets = {

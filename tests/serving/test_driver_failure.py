@@ -34,7 +34,7 @@ async def test_a_step_that_raises_gives_everyone_exactly_one_terminal_event() ->
 
 
 class Rude(ScriptedEngine):
-    """Raises from a step what is not expected, without an event."""
+    """Raises an unexpected exception from a step, without an event."""
 
     is_rude = False
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 def signalled() -> asyncio.Event:
-    """What a signal leaves behind."""
+    """The state after a signal."""
     event = asyncio.Event()
     event.set()
     return event

@@ -55,7 +55,7 @@ async def test_a_reader_that_is_stuck_is_cut_off_and_one_that_is_not_is_not() ->
 
 
 async def test_a_reader_that_has_waited_longer_than_a_stall_is_not_cut_off_at_the_next_event() -> None:
-    """The moment between an event's coming and its being taken is not the reader's delay."""
+    """The time from an event's arrival until it is taken is not the reader's delay."""
     engine = ScriptedEngine()
     async with driving(engine, Config(stall=60, heartbeat=1000)) as driver:
         engine.hold()

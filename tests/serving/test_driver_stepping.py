@@ -187,7 +187,7 @@ async def test_no_thread_is_busy_while_the_engine_is_idle() -> None:
 
 
 async def test_a_request_that_comes_at_the_end_of_another_is_not_forgotten() -> None:
-    """The worker may be on its way home when the next request arrives."""
+    """The worker thread may be about to return when the next request arrives."""
     engine = ScriptedEngine()
     async with driving(engine) as driver:
         for _ in range(300):

@@ -41,7 +41,7 @@ async def test_a_request_without_room_is_refused_before_it_is_tokenized() -> Non
 
 
 class SlowWithLarge(ScriptedEngine):
-    """Takes long to tokenize prompts that are large."""
+    """Takes long to tokenize large prompts."""
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         if len(getattr(requests[0].prompt, "text", "")) > 100_000:

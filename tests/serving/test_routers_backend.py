@@ -123,7 +123,7 @@ async def test_whole_answers_of_both_apis_say_what_they_have_used(door: Door) ->
 
 
 async def test_a_streams_last_chunk_has_the_usage_that_the_gateway_counts(door: Door) -> None:
-    """The inference extension has its clients ask for it with stream_options."""
+    """The inference extension makes its clients request it with stream_options."""
     async with by_hand(door, config=CONFIG) as service:
         answer = await asked(
             service, "/v1/completions", prompt="hello", stream=True, stream_options={"include_usage": True}

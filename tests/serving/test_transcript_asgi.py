@@ -166,7 +166,7 @@ async def test_a_request_without_an_id_of_its_own_is_found_under_that_of_its_ans
     assert [note["type"] for note in record["messages"]][:2] == ["http", "http.request"]
 
 
-async def test_followed_from_the_middle_it_gives_what_has_passed_at_once_and_the_rest_as_it_passes(
+async def test_a_transcript_that_is_followed_from_the_middle_begins_with_the_messages_so_far(
     service: Service,
 ) -> None:
     service.engine.hold()
@@ -195,7 +195,7 @@ async def test_followed_from_the_middle_it_gives_what_has_passed_at_once_and_the
             await follower.response()
 
 
-async def test_followed_after_its_end_it_comes_whole_and_ends(service: Service) -> None:
+async def test_a_transcript_that_is_followed_after_its_end_comes_whole_and_ends(service: Service) -> None:
     async with ask(service, "hello") as exchange:
         await exchange.response()
     response = await service.client.request("GET", "/transcript/abc")

@@ -108,7 +108,7 @@ def test_an_iterable_without_close_is_closed_all_the_same(service: WsgiService) 
     assert exchange.response().body == b"ab"
 
 
-def test_in_another_thread_it_can_be_followed_while_the_request_runs(service: WsgiService) -> None:
+def test_a_transcript_can_be_followed_from_another_thread_while_the_request_runs(service: WsgiService) -> None:
     followed: list[bytes] = []
 
     def follow() -> None:

@@ -13,7 +13,7 @@ from study.common.launcher import ROOT
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one quick run printed and wrote."""
+    """The output and the report of one quick run."""
     out: Path = tmp_path_factory.mktemp("compare")
     command = [sys.executable, "-m", "study.compare", "--quick", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)

@@ -31,7 +31,7 @@ FIGURES = Figures(
 
 
 def a_run(**of_the_first: Any) -> Run:
-    """Five servers alike, but for what is given for the first."""
+    """A run of five equal servers, except for the given figures of the first."""
     article = Article(together(), Stream(0.0, 1.0, [1.0], 1.0, tokens=1), Departure(6, 0.01))
     article = of_the_first.pop("article", article)
     results = [

@@ -10,7 +10,7 @@ from study.common.client import Load, Stream
 
 
 class FakeServer:
-    """Answers at once, and notes what it was asked."""
+    """Answers at once, and records the requests."""
 
     shape = "tiny"
 

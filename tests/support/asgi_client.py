@@ -25,7 +25,7 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Server:
-    """What differs between servers, and what an application must be right with in each case."""
+    """The ways in which servers differ; an application must work with all of them."""
 
     spec_version: str = "2.3"
     send_after_disconnect: Literal["drops", "raises"] = "drops"
@@ -95,7 +95,7 @@ class Exchange:
         self._to_receive.put_nowait({"type": "http.request", "body": body, "more_body": more_body})
 
     def send_message(self, message: Message) -> None:
-        """Any message at all, for the odd ones."""
+        """Send any message, also one that a server should not send."""
         self._to_receive.put_nowait(message)
 
     def disconnect(self) -> None:
@@ -140,7 +140,7 @@ class Exchange:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Leave nothing running behind a test that failed or did not care for the end."""
+        """End what a test has left running."""
         if not self.task.done():
             self.disconnect()
             async with asyncio.timeout(PATIENCE):

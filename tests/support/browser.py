@@ -40,7 +40,7 @@ def chromium() -> str | None:
 
 
 def missing() -> str | None:
-    """What there is no browser for want of, and how to get it."""
+    """What is missing for a browser, and how to get it; None if nothing is."""
     if importlib.util.find_spec("playwright") is None:
         return "no playwright; pip install -r requirements/dev.txt"
     if chromium() is None:

@@ -46,7 +46,7 @@ async def stuck() -> str:
 
 
 async def all_events(generation: Generation, gone: Callable[[], Awaitable[None]] = never) -> list[Event]:
-    """Everything that one generation says, to its end."""
+    """All events of one generation, to its end."""
     events: list[Event] = []
 
     async def collect() -> None:

@@ -13,7 +13,7 @@ from tests.support.event_stream import event_stream
 
 
 class FakeCompletions:
-    """`app` is the server. It answers every prompt with `pieces`; `may_go_on` is what it waits for before each."""
+    """`app` is the server. It answers every prompt with `pieces`, and waits for `may_go_on` before each."""
 
     def __init__(self, pieces: Sequence[str], owned_by: str = "someone", context: int | None = 512) -> None:
         self.pieces = list(pieces)

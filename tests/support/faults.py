@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass
 class Parts:
-    """What there is to break."""
+    """The parts that can be broken."""
 
     engine: Engine
     carrier: SteppedService
@@ -49,7 +49,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a fault is, and what it does."""
+    """The place of a fault, and its effects."""
 
     what: str
     find: Callable[[Parts], tuple[Any, str]]
@@ -63,7 +63,7 @@ class Place:
 
 
 def loop_of(parts: Parts) -> tuple[Any, str]:
-    """The service's way to the loop, which others use as well."""
+    """The loop by which the service hands events over; others use it as well."""
     loop = parts.carrier._loop
     names = ("call_soon", "call_soon_threadsafe", "is_closed")
     stand_in: Any = SimpleNamespace(**{name: getattr(loop, name) for name in names})

@@ -13,7 +13,7 @@ MAIN = "main"
 
 @dataclass
 class Hub:
-    """What the imitation has, and what it was asked for. A repository in `closed` opens to the token `good`."""
+    """The imitation's repositories, and the requests that it got. A repository in `closed` needs the token `good`."""
 
     repositories: Mapping[str, Mapping[str, Mapping[str, bytes]]]  # name -> revision -> file -> bytes
     closed: frozenset[str] = frozenset()

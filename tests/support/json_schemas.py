@@ -20,7 +20,7 @@ def random_schema(seed: int) -> Schema:
 
 
 def is_valid(text: str, schema: Schema) -> bool:
-    """Whether a text is JSON that a schema allows, as another library than the one that is tested sees it."""
+    """Whether a text is JSON that a schema allows, according to another library than the tested one."""
     return bool(Draft202012Validator(schema).is_valid(json.loads(text)))
 
 

@@ -280,7 +280,7 @@ def gguf_mutations() -> Iterator[tuple[str, Mutation]]:
 
 
 def transformers_says(folder: Path, prompt_ids: list[int]) -> list[int]:
-    """What transformers' own loading and generating make of the damaged files."""
+    """The text that transformers itself generates from the damaged files."""
     path = folder / GGUF
     if path.exists():
         model: Any = sound_llama()

@@ -12,7 +12,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def whole(body: bytes | dict[str, Any], status: str = "200 OK", headers: Mapping[str, str] | None = None) -> bytes:
-    """An answer with a length."""
+    """A complete HTTP answer with a Content-Length."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())

@@ -18,7 +18,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 def parse(path: str, **body: Any) -> Any:
-    """The call that an endpoint makes of a body."""
+    """The call that an endpoint parses a body into."""
     (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")
     return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("a-model",)))
 
@@ -34,7 +34,7 @@ def refused(path: str, **body: Any) -> dict[str, Any]:
 
 
 def streamed(call: Any, events: Iterable[Event]) -> bytes:
-    """What the writer of a call makes of events."""
+    """The frames that a call's writer makes of events."""
     writer = call.writer(ACCEPTED)
     return b"".join([writer.start(), *map(writer.event, events), writer.end()])
 

@@ -13,12 +13,12 @@ DOCUMENT: dict[str, Any] = json.loads(contract.openapi_document(VERSION).body)
 
 
 def check(instance: Any, schema: dict[str, Any]) -> None:
-    """Raise if an instance is not what one of the document's schemas says."""
+    """Raise if an instance does not match one of the document's schemas."""
     Draft202012Validator(schema | {"components": DOCUMENT["components"]}).validate(instance)
 
 
 def described(path: str, method: str, response: Response) -> dict[str, Any]:
-    """What the document says about an answer's content, by media type; the headers that it demands must be there."""
+    """The document's description of an answer's content, by media type; required headers must be there."""
     answer = DOCUMENT["paths"][path][method]["responses"][str(response.status)]
     for name, header in answer.get("headers", {}).items():
         if header["required"]:
@@ -28,7 +28,7 @@ def described(path: str, method: str, response: Response) -> dict[str, Any]:
 
 
 def event_schema(content: dict[str, Any]) -> dict[str, Any]:
-    """What the JSON of one event of a stream looks like."""
+    """The schema of one event of a stream."""
     schema: dict[str, Any] = content["itemSchema"]["properties"]["data"]["anyOf"][0]["contentSchema"]
     return schema
 

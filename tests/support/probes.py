@@ -13,7 +13,7 @@ LONG_PROMPT = "a long prompt, " * 6
 
 
 def spy_on_schedules(engine: Engine) -> list[Schedule]:
-    """What every forward from now on is to work on."""
+    """Record the schedules of all forwards from now on."""
     schedules: list[Schedule] = []
     forward = engine._runner.forward
 
@@ -26,7 +26,7 @@ def spy_on_schedules(engine: Engine) -> list[Schedule]:
 
 
 def break_the_model(engine: Engine) -> Callable[[], None]:
-    """From now on every forward raises, until what this returns is called."""
+    """Make every forward raise, until the returned function is called."""
     forward = engine._runner.forward
 
     def broken_forward(schedule: Schedule) -> Tensor:
@@ -40,7 +40,7 @@ def break_the_model(engine: Engine) -> Callable[[], None]:
 
 
 def fail_for_good(engine: Engine) -> None:
-    """Have one step after another raise, until the engine gives up."""
+    """Make one step after another raise, until the engine has failed for good."""
     break_the_model(engine)
     for _ in range(MAX_FAILED_STEPS):
         with contextlib.suppress(EngineFailed):

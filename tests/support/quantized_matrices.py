@@ -14,7 +14,7 @@ from inference.weights.quantized import QuantizedMatrix
 
 
 def random_matrix(format: str, outputs: int, blocks: int, seed: int = 0) -> QuantizedMatrix:
-    """Every bit of every code and of every small scale is drawn; scales in float16 are of either sign, or zero."""
+    """A matrix of random codes and small scales; scales in float16 have either sign, or are zero."""
     draw, kind = np.random.default_rng(seed), FORMATS[format]
     made = draw.integers(0, 256, (outputs, blocks, kind.bytes), dtype=np.uint8)
     for at in kind.halves:

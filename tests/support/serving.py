@@ -88,7 +88,7 @@ def on_a_socket(
 
 
 def kept_busy(service: Service, stack: ExitStack, count: int) -> list[Connection]:
-    """So many connections, each with a request that runs until the engine is released."""
+    """Hold so many connections, each with a request that runs until the engine is released."""
     service.engine.hold()
     connections = [stack.enter_context(Connection(service.port)) for _ in range(count)]
     for connection in connections:

@@ -28,7 +28,7 @@ class HostedEngine(EngineHost):
     server: asyncio.Server
 
     def die(self) -> None:
-        """Do what the system does for a process that is killed."""
+        """Close the connections, as the system does for a killed process."""
         self.server.close()
         for worker in list(self._workers.values()):
             worker.channel.cut("killed")
@@ -43,7 +43,7 @@ class HostedEngine(EngineHost):
 
     @property
     def connections(self) -> int:
-        """Of all that there have been."""
+        """All connections so far."""
         return self._last_number
 
 
@@ -66,7 +66,7 @@ async def hosting(
 
 @asynccontextmanager
 async def working(path: Path, config: Config | None = None) -> AsyncIterator[Driver]:
-    """A worker's driver, which has found the engine."""
+    """A worker's driver that is connected to the engine."""
     driver = Driver(replace(config or Config(), socket=str(path)))
     async with driver.running():
         await until(lambda: driver.status == "ok", "the engine's welcome")
@@ -113,7 +113,7 @@ class RawWorker:
         self.channel.send(wire.Submit.of(requests), number)
 
     def messages(self, *kinds: type[Any]) -> list[Any]:
-        """Those of the kinds, in the order in which they came."""
+        """The messages of these kinds, in the order in which they came."""
         return [message for message, _ in self.heard if isinstance(message, kinds)]
 
     def events(self, sequence_id: int) -> list[Event]:
@@ -123,5 +123,5 @@ class RawWorker:
         return [event for event in self.events(sequence_id) if isinstance(event, Failed)]
 
     def answer(self, number: int) -> Any:
-        """What came for a request; None if nothing has."""
+        """The answer to a request; None if none has come."""
         return next((message for message, its_number in self.heard if its_number == number), None)

@@ -113,7 +113,7 @@ def model_of(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
 
 @cache
 def reference_model(architecture: str) -> PreTrainedModel:
-    """The model that is asked what transformers itself would say; no engine ever touches it."""
+    """The model for transformers' own answers; no engine ever touches it."""
     return random_model(architecture)
 
 
@@ -140,13 +140,13 @@ def reference(
     max_tokens: int,
     tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None,
 ) -> list[int]:
-    """What transformers' own `generate` adds to a prompt that `tokenizer`, by default of bytes, has made ids of."""
+    """The ids that transformers' own `generate` adds to a prompt; `tokenizer` is one of bytes by default."""
     prompt_ids = (tokenizer or byte_tokenizer)()(prompt)["input_ids"]
     return reference_output(reference_model(architecture), prompt_ids, max_tokens)
 
 
 def transformers_model(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The model of a checkpoint that was loaded as transformers has it."""
+    """The transformers model of a loaded checkpoint."""
     assert isinstance(checkpoint.model, PreTrainedModel)
     return checkpoint.model
 
@@ -221,7 +221,7 @@ def syllable_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
-    """The whole text at once: what the pieces of a stream must add up to."""
+    """The whole text, decoded at once, which the pieces of a stream must add up to."""
     text = tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return text
@@ -240,7 +240,7 @@ def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """What transformers makes of a tokenizer of the tokenizers library."""
+    """A transformers tokenizer, from one of the tokenizers library."""
     settings: dict[str, Any] = {"tokenizer_object": tokenizer, "clean_up_tokenization_spaces": False}
     return PreTrainedTokenizerFast(**settings)  # type: ignore[no-untyped-call]
 
@@ -275,7 +275,7 @@ class Inbox:
         return [event for event in self.events[request_id] if isinstance(event, (Finished, Failed))]
 
     def end(self, request_id: SequenceId) -> Finished | Failed:
-        """The request's terminal event, after which nothing came and which there is one of."""
+        """The request's terminal event, which must be its only one and its last event."""
         [end] = self.ends(request_id)
         assert self.events[request_id][-1] is end
         return end

@@ -21,7 +21,7 @@ from tests.support.serving import wait_until
 
 
 class WsgiExchange:
-    """One request and its answer, as far as it has been pulled."""
+    """One request, and the part of its answer that has been pulled."""
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         self.head: tuple[str, list[tuple[str, str]]] | None = None

@@ -118,7 +118,7 @@ def test_a_call_in_pieces_has_its_name_first_and_its_arguments_as_they_come() ->
     ]
 
 
-def test_a_call_that_is_cut_off_has_what_there_was_of_it() -> None:
+def test_a_call_that_is_cut_off_keeps_its_beginning() -> None:
     *made, _ = parsed_tokens([(ToolCallPart("add", '{"a', is_whole=False),)])
     (choice,) = whole(call(), [*made, replace(FINISHED, finish_reason="length")])["choices"]
     assert choice["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a'}

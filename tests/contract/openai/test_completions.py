@@ -151,7 +151,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(field: str, value: Any) -> N
     assert field in error["message"]
 
 
-def test_a_bias_of_what_is_no_token_is_refused() -> None:
+def test_a_bias_of_an_unknown_token_is_refused() -> None:
     for key in ("x", "-1", "1.5", ""):
         assert refused(PATH, prompt="x", logit_bias={key: 1})["param"].startswith("logit_bias")
 
