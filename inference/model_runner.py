@@ -18,7 +18,7 @@ from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
 from inference.sampler import Sampled, sample
-from inference.sampling.choose import chooser_for, device_chooser_for
+from inference.sampling.choose import chooser_for, device_chooser_for, look_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
 from inference.scheduling.cache_manager import Retention
@@ -98,7 +98,8 @@ class ModelRunner:
         for chunk in schedule.chunks:
             explained = logits[row : row + len(chunk.explained_ids)]
             row += len(explained)
-            logprobs = prompt_logprobs(explained, chunk.explained_ids, chunk.sequence.prompt_top_logprobs)
+            top, look = chunk.sequence.prompt_top_logprobs, look_of(self._choose)
+            logprobs = prompt_logprobs(explained, chunk.explained_ids, top, look)
             chunk.sequence.add_prompt_logprobs(logprobs)
         sampled = sample(logits[: len(rows)], rows, self._choose)
         return dataclasses.replace(sampled, broken_chunks=self._broken_chunks(schedule))

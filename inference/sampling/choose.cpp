@@ -450,18 +450,75 @@ int64_t choose_token(float *logits, int64_t size, const Row &row, Scratch &scrat
     return draw(row.uniform, cut, scratch);
 }
 
+// The largest logits, in falling order, and where they are; of equal ones the first. There are at least `count`.
+void find_top(const float *logits, int64_t size, int64_t count, float *top, int64_t *ids) {
+    int64_t found = 0;
+    const auto offer = [&](int64_t id) {
+        const float logit = logits[id];
+        if (found == count && !(logit > top[count - 1])) return;
+        int64_t at = found < count ? found++ : count - 1;
+        for (; at > 0 && logit > top[at - 1]; --at) top[at] = top[at - 1], ids[at] = ids[at - 1];
+        top[at] = logit, ids[at] = id;
+    };
+    for (int64_t begin = 0; begin < size; begin += LANES) {
+#if defined(__AVX512F__)
+        if (found == count && begin + LANES <= size &&
+            !_mm512_cmp_ps_mask((__m512)load(logits + begin), (__m512)(Floats{} + top[count - 1]), _CMP_GT_OQ))
+            continue;
+#endif
+        for (int64_t id = begin; id < min(begin + LANES, size); ++id) offer(id);
+    }
+}
+
+// What log probabilities are made of: the largest logit, and the logarithm of the sum of e^(logit - largest).
+struct Normalizer {
+    float largest, log_sum;
+};
+
+Normalizer find_normalizer(const float *logits, int64_t size, Scratch &scratch) {
+    const Peak peak = find_peak(logits, size);
+    if (peak.at == BROKEN) return {__builtin_nanf(""), __builtin_nanf("")};
+    Row row = {};
+    row.temperature = 1;
+    weigh(logits, size, peak.value, row, scratch);
+    return {peak.value, float(__builtin_log(total(scratch.masses)))};
+}
+
+Scratch &scratch_for(int64_t vocabulary) {
+    static thread_local Scratch scratch;
+    scratch.resize((vocabulary + BLOCK - 1) / BLOCK);
+    return scratch;
+}
+
+// Call `take` with each row's number and with a thread's scratch.
+template <class Take>
+void for_rows(int64_t row_count, int64_t vocabulary, int64_t threads, Take take) {
+#pragma omp parallel num_threads(min(threads, row_count))
+    {
+        Scratch &scratch = scratch_for(vocabulary);
+#pragma omp for schedule(dynamic)
+        for (int64_t row = 0; row < row_count; ++row) take(row, scratch);
+    }
+}
+
 }  // namespace
 
 // Writes a token id for each row of logits [row_count][vocabulary], or BROKEN where no token can be chosen. Logits are
 // changed as the rows say.
 extern "C" void choose(float *logits, const Row *rows, int64_t row_count, int64_t vocabulary, int64_t threads,
                        int64_t *token_ids) {
-#pragma omp parallel num_threads(min(threads, row_count))
-    {
-        static thread_local Scratch scratch;
-        scratch.resize((vocabulary + BLOCK - 1) / BLOCK);
-#pragma omp for schedule(dynamic)
-        for (int64_t row = 0; row < row_count; ++row)
-            token_ids[row] = choose_token(logits + row * vocabulary, vocabulary, rows[row], scratch);
-    }
+    for_rows(row_count, vocabulary, threads, [&](int64_t row, Scratch &scratch) {
+        token_ids[row] = choose_token(logits + row * vocabulary, vocabulary, rows[row], scratch);
+    });
+}
+
+// Writes each row's normalizer, NaN if the row is broken, and its `count` largest logits and their ids:
+// [row_count][count].
+extern "C" void look(const float *logits, int64_t row_count, int64_t vocabulary, int64_t threads, int64_t count,
+                     Normalizer *normalizers, float *top, int64_t *ids) {
+    for_rows(row_count, vocabulary, threads, [&](int64_t row, Scratch &scratch) {
+        const float *of_row = logits + row * vocabulary;
+        normalizers[row] = find_normalizer(of_row, vocabulary, scratch);
+        if (count > 0) find_top(of_row, vocabulary, count, top + row * count, ids + row * count);
+    });
 }

@@ -12,6 +12,7 @@ from inference.decoders.native.sources import CHOOSER, CHOOSER_DEFINITIONS
 from inference.decoders.start_check.model_alone import first_line
 from inference.sampling import draw
 from inference.sampling.draw import DeviceChooser
+from inference.sampling.logprobs import Look
 from inference.scheduling.sample_args import SampleArgs
 
 log = logging.getLogger("engine")
@@ -39,7 +40,7 @@ class NativeChooser:
 
     def __init__(self, threads: int) -> None:
         self._library = build(CHOOSER, CHOOSER_DEFINITIONS)
-        self._library.choose.restype = None
+        self._library.choose.restype = self._library.look.restype = None
         self._threads = threads
 
     def __call__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
@@ -56,6 +57,26 @@ class NativeChooser:
             token_ids,
         )
         return [None if token_id < 0 else token_id for token_id in token_ids]
+
+    def look(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What log probabilities are made of: see `logprobs.Look`."""
+        row_count, vocabulary = logits.shape
+        normalizers, top = torch.empty(row_count, 2), torch.empty(row_count, count)
+        ids = torch.empty(row_count, count, dtype=torch.int64)
+        self._library.look(
+            ctypes.c_void_p(logits.data_ptr()),
+            ctypes.c_int64(row_count),
+            ctypes.c_int64(vocabulary),
+            ctypes.c_int64(self._threads),
+            ctypes.c_int64(count),
+            *(ctypes.c_void_p(found.data_ptr()) for found in (normalizers, top, ids)),
+        )
+        return normalizers, top, ids
+
+
+def look_of(choose: Chooser) -> Look | None:
+    """The chooser's own way to log probabilities, if it has one."""
+    return choose.look if isinstance(choose, NativeChooser) else None
 
 
 def _row(args: SampleArgs, vocabulary: int) -> _Row:

@@ -1,6 +1,6 @@
 """Log probabilities under the raw logits: before penalties, temperature and masks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,36 +13,63 @@ ROWS_AT_ONCE = 16
 BLOCK = 128
 """Tokens of a block, whose maximum is computed first."""
 
+Look = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""Looks at float32 logits [rows, vocabulary], so that log probabilities need only be made of the few that are reported.
+
+Returns for each row the largest logit and the logarithm of the sum of e^(logit - largest) [rows, 2], as many of the
+largest logits as are wanted [rows, count], and their ids."""
+
 
 class RawLogits:
-    """A copy of the logits of the rows that ask for log probabilities, kept until their tokens are chosen."""
+    """The logits of the rows that ask for log probabilities, kept until their tokens are chosen."""
 
-    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> None:
+    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs], look: Look | None = None) -> None:
         self._counts = {number: row.logprobs for number, row in enumerate(rows) if row.logprobs is not None}
-        # Picking rows copies them, which takes as long as their log probabilities: not if it is all of them.
-        wanted = logits if len(self._counts) in (0, len(rows)) else logits[list(self._counts)]
-        self._logprobs = wanted.log_softmax(-1, dtype=torch.float32) if self._counts else wanted
+        if self._counts:
+            # As many for any row: equal ones must come in the same order whatever others ask for.
+            count = MAX_LOGPROBS if any(self._counts.values()) else 0
+            self._scores = Scores(self._picked(logits, rows, is_kept=look is not None), count, look)
+
+    def _picked(self, logits: Tensor, rows: Sequence[SampleArgs], is_kept: bool) -> Tensor:
+        # To copy rows takes as long as their log probabilities: not if it is all of them, and none is overwritten.
+        if len(self._counts) < len(rows):
+            return logits[list(self._counts)]
+        return logits.clone() if is_kept and any(row.changes_logits for row in rows) else logits
 
     def report(self, token_ids: Sequence[int]) -> dict[int, RowLogprobs]:
         """Return the log probabilities by row, for the rows that ask for them."""
         if not self._counts:
             return {}
-        chosen = [token_ids[number] for number in self._counts]
-        # The same number of alternatives for any row: equal ones must come in the same order whatever others ask for.
-        reports = logprobs_of(self._logprobs, chosen, MAX_LOGPROBS if any(self._counts.values()) else 0)
+        reports = self._scores.report([token_ids[number] for number in self._counts])
         return {
             number: RowLogprobs(report.chosen, report.top[:count])
             for (number, count), report in zip(self._counts.items(), reports, strict=True)
         }
 
 
-def logprobs_of(logprobs: Tensor, token_ids: Sequence[int], count: int) -> list[RowLogprobs]:
-    """Return the log probabilities of `token_ids`, and the `count` largest, from `logprobs` [tokens, vocabulary]."""
-    ids = torch.tensor(token_ids, device=logprobs.device)
-    chosen = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
-    values, places = largest(logprobs, min(count, logprobs.shape[-1]))
-    tops = [tuple(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)]
-    return [RowLogprobs(*pair) for pair in zip(chosen, tops, strict=True)]
+class Scores:
+    """The log probabilities of `logits` [rows, vocabulary], of which the `count` largest of each row are reported."""
+
+    def __init__(self, logits: Tensor, count: int, look: Look | None) -> None:
+        count = min(count, logits.shape[-1])
+        self._normalizers: Tensor | None = None
+        if look is None:
+            self._numbers = logits.log_softmax(-1, dtype=torch.float32)
+            self._top, self._ids = largest(self._numbers, count)
+        else:
+            self._numbers = logits.float().contiguous()
+            self._normalizers, self._top, self._ids = look(self._numbers, count)
+
+    def report(self, token_ids: Sequence[int]) -> list[RowLogprobs]:
+        """Return the log probability of one token of each row, and the largest ones."""
+        chosen = self._numbers.gather(-1, torch.tensor(token_ids, device=self._numbers.device)[:, None])
+        numbers = torch.cat([chosen, self._top], dim=-1)
+        if self._normalizers is not None:
+            numbers = numbers - self._normalizers[:, :1] - self._normalizers[:, 1:]
+        return [
+            RowLogprobs(of_chosen, tuple(zip(ids, of_top, strict=True)))
+            for ids, (of_chosen, *of_top) in zip(self._ids.tolist(), numbers.tolist(), strict=True)
+        ]
 
 
 def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -61,7 +88,7 @@ def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, places.gather(-1, at)
 
 
-def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int) -> list[RowLogprobs]:
+def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int, look: Look | None = None) -> list[RowLogprobs]:
     """The log probability of the token that follows each of some prompt tokens, and the `count` most likely ones.
 
     Args:
@@ -69,6 +96,6 @@ def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int) -> list
     """
     reports: list[RowLogprobs] = []
     for first in range(0, len(next_ids), ROWS_AT_ONCE):
-        rows = logits[first : first + ROWS_AT_ONCE].log_softmax(-1, dtype=torch.float32)
-        reports += logprobs_of(rows, next_ids[first : first + ROWS_AT_ONCE], count)
+        rows = slice(first, first + ROWS_AT_ONCE)
+        reports += Scores(logits[rows], count, look).report(next_ids[rows])
     return reports

@@ -142,8 +142,10 @@ def test_logprobs_are_those_of_the_raw_logits_whatever_changes_the_choice(choose
     sampled = sample(LOGITS[:1].clone(), [row], chooser)
     raw = LOGITS[0].log_softmax(-1)
     assert sampled.token_ids == [9]
-    assert sampled.logprobs[0].chosen == raw[9].item()
-    assert list(sampled.logprobs[0].top) == [(int(i), raw[i].item()) for i in raw.argsort(descending=True)[:4]]
+    assert sampled.logprobs[0].chosen == pytest.approx(raw[9].item(), abs=1e-5)
+    ids, logprobs = zip(*sampled.logprobs[0].top, strict=True)
+    assert list(ids) == raw.argsort(descending=True)[:4].tolist()
+    assert logprobs == pytest.approx(raw.sort(descending=True).values[:4].tolist(), abs=1e-5)
 
 
 def test_the_chosen_token_has_the_same_number_in_both_places(chooser: Chooser) -> None:
@@ -172,6 +174,23 @@ def test_the_largest_numbers_are_those_of_topk_wherever_they_lie(size: int, coun
     assert torch.equal(values, numbers.topk(count).values)
     assert torch.equal(numbers.gather(-1, places), values)
     assert all(len(set(row)) == count for row in places.tolist())
+
+
+@pytest.mark.parametrize("size", [1, 3, 15, 16, 70, 1000, 49_153])
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_in_cpp_log_probabilities_are_made_of_the_same_numbers(size: int, count: int) -> None:
+    logits = torch.randn(5, size, generator=torch.Generator().manual_seed(size)) * 4
+    logits[1] = logits[1].round()  # many are equal: the lower ids come first
+    logits[2], logits[2, 0] = NEGATIVE_INFINITY, 7.0
+    logits[3] -= 3000
+    logits[4, -1] = float("nan")
+    normalizers, top, ids = NATIVE.look(logits, min(count, size))
+    ordered = logits[:4].sort(dim=-1, descending=True, stable=True)
+    assert torch.equal(top[:4], ordered.values[:, :count])
+    assert torch.equal(ids[:4], ordered.indices[:, :count])
+    logprobs = logits[:4] - normalizers[:4, :1] - normalizers[:4, 1:]
+    assert torch.allclose(logprobs, logits[:4].double().log_softmax(-1).float(), atol=2e-6, rtol=1e-6)
+    assert normalizers[4].isnan().all()
 
 
 # --- Rows are apart ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ typedef char Chars __attribute__((vector_size(16)));
 typedef unsigned short __mmask16;
 
 constexpr int ALL = -1, ROUNDED_AS_USUAL = 4;  // which lanes, and how
-constexpr int _CMP_LT_OQ = 17, _CMP_GE_OQ = 29;
+constexpr int _CMP_LT_OQ = 17, _CMP_GE_OQ = 29, _CMP_GT_OQ = 30;
 
 inline __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
     return __builtin_ia32_vfmaddps512_mask(a, b, c, ALL, ROUNDED_AS_USUAL);
