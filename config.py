@@ -94,10 +94,10 @@ def _names(text: str) -> str:
     return ",".join(names)
 
 
-def _list(text: str) -> tuple[str, ...]:
+def _list(text: str, what: str = "names") -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise ConfigError("expected names, separated by commas, got none")
+        raise ConfigError(f"expected {what}, separated by commas, got none")
     return names
 
 
@@ -115,7 +115,7 @@ def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
 
 def _keys(text: str) -> tuple[str, ...]:
     """API keys. Errors do not repeat them."""
-    keys = tuple(_lines_of(Path(text[1:]))) if text.startswith("@") else _list(text)
+    keys = tuple(_lines_of(Path(text[1:]))) if text.startswith("@") else _list(text, "keys")
     if not all(key.isascii() and key.isprintable() for key in keys):
         raise ConfigError("expected keys of ASCII characters, since clients write others in different ways in a header")
     return keys

@@ -96,14 +96,15 @@ class Access:
             self._warn_of(address)
             return address
         bearer = (header(scope, b"authorization") or "").partition(" ")
-        given = bearer[2].strip() if bearer[0].lower() == "bearer" else header(scope, b"x-api-key")
-        digest = _digest(given or "")
+        given = (bearer[2].strip() if bearer[0].lower() == "bearer" else "", header(scope, b"x-api-key"))
+        digests = [_digest(key) for key in given if key]  # Anthropic's client may send both, a token and a key
         # Every key is compared, each in constant time: how long it takes says nothing about any of them.
-        if sum(hmac.compare_digest(digest, known) for known in self._digests) == 0:
-            came = "a wrong one" if given else "none"
+        right = [one for one in digests if sum(hmac.compare_digest(one, known) for known in self._digests)]
+        if not right:
+            came = "a wrong one" if digests else "none"
             message = f"Expected an API key in Authorization: Bearer or X-Api-Key, got {came}"
             raise contract.Refusal(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-        return digest.hex()[:12]
+        return right[0].hex()[:12]
 
     def _warn_of(self, address: str) -> None:
         if self._may_warn and address and _is_address(address) and not ipaddress.ip_address(address).is_loopback:

@@ -90,6 +90,7 @@ async def test_only_a_whole_name_is_a_host_that_is_named(door: Door) -> None:
         {},
         {"authorization": "Bearer wrong"},
         {"authorization": "Basic first-key"},
+        {"authorization": "Bearer wrong", "x-api-key": "wrong"},
         {"x-api-key": ""},
         {"x-api-key": "é"},
     ],
@@ -107,7 +108,16 @@ async def test_without_a_right_key_there_is_a_401_in_the_shape_of_the_api(door: 
         assert service.engine.prompts == []
 
 
-@pytest.mark.parametrize("headers", [{"authorization": "bearer first-key"}, {"x-api-key": "second-key"}], ids=str)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "bearer first-key"},
+        {"x-api-key": "second-key"},
+        {"authorization": "Bearer for-another", "x-api-key": "second-key"},
+        {"authorization": "Bearer first-key", "x-api-key": "for-another"},
+    ],
+    ids=str,
+)
 async def test_a_right_key_opens_the_door(door: Door, headers: dict[str, str]) -> None:
     async with by_hand(door, config=KEYS) as service:
         assert (await service.client.post(prompt="hello", headers=headers)).status == 200
