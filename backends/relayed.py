@@ -59,7 +59,8 @@ class _Open:
     relay: Relay
     admission: "asyncio.Future[None]"
     task: "asyncio.Task[None]" = field(init=False)
-    has_begun: bool = False
+    tokens: int = 0
+    """Events with text so far; at least as many tokens."""
 
 
 class RelayedService(ABC):
@@ -150,7 +151,7 @@ class RelayedService(ABC):
             self._drop(one)
 
     def counters(self) -> Counters:
-        running = sum(one.has_begun for one in self._open.values())
+        running = sum(one.tokens > 0 for one in self._open.values())
         return Counters(running, len(self._open) - running, self._generated_tokens)
 
     async def close(self) -> None:
@@ -238,10 +239,12 @@ class RelayedService(ABC):
         if sequence_id not in self._open:
             return
         if isinstance(event, Token):
-            one.has_begun = True
+            one.tokens += 1
             self._generated_tokens += 1
         elif isinstance(event, Finished | Failed):
             self._forget(one)
+            if isinstance(event, Finished):  # a server that tells texts may tell several tokens in one
+                self._generated_tokens += event.completion_tokens - one.tokens
         if not self._events:
             self._loop.call_soon(self._hand_over)
         self._events.append((sequence_id, event))

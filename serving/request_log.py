@@ -14,11 +14,17 @@ class RequestLog:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.prompt_tokens = 0
-        self.completion_tokens = 0
         self.cached_tokens = 0
         self.end: TerminalEvent | None = None
         self._opened_at = time.perf_counter()
         self._first_token_at: float | None = None
+        self._made: dict[int, int] = {}
+        """Tokens of each sequence: one for each event, and in the end what the engine says, which may tell several in
+        one event."""
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(self._made.values())
 
     @property
     def tokens(self) -> int:
@@ -46,11 +52,12 @@ class RequestLog:
 
     def record(self, event: Event) -> None:
         if isinstance(event, Token):
-            self.completion_tokens += 1
+            self._made[event.index] = self._made.get(event.index, 0) + 1
             if self._first_token_at is None:
                 self._first_token_at = time.perf_counter()
         elif isinstance(event, Finished):
             self.cached_tokens += event.cached_tokens
+            self._made[event.index] = event.completion_tokens
 
     def write(self) -> None:
         """Write the line; called once, when the request is over, however it ended."""

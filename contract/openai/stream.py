@@ -76,7 +76,8 @@ class ChunkWriter(Generic[Piece]):
         self._usage_at_the_end = usage_options.at_the_end
         self._usage_in_every_chunk = usage_options.in_every_chunk
         self._prompt_tokens = prompt_tokens
-        self._completion_tokens = 0
+        self._completion_tokens: dict[int, int] = {}
+        """Of each sequence; an event may be several tokens, which only the last one tells."""
         self._templates: dict[int, FrameTemplate] = {}
 
     def start(self) -> bytes:
@@ -87,10 +88,12 @@ class ChunkWriter(Generic[Piece]):
             self._usage_at_the_end = False
             return failure_frame(event)
         if isinstance(event, Token):
-            self._completion_tokens += 1
+            self._completion_tokens[event.index] = self._completion_tokens.get(event.index, 0) + 1
             if (text := self._assembly.only_text(event)) is not None and not self._usage_in_every_chunk:
                 return self._template(event.index).fill(text) if text else b""
         piece = self._assembly.take(event)
+        if isinstance(event, Finished):
+            self._completion_tokens[event.index] = self._assembly.finished[event.index].completion_tokens
         return b"" if piece is None else self._frame(piece)
 
     def silence(self) -> bytes:
@@ -112,7 +115,7 @@ class ChunkWriter(Generic[Piece]):
     def _frame(self, piece: Piece) -> bytes:
         so_far = None
         if self._usage_in_every_chunk:
-            so_far = usage_so_far(self._prompt_tokens, self._n, self._completion_tokens)
+            so_far = usage_so_far(self._prompt_tokens, self._n, sum(self._completion_tokens.values()))
         return frame(self._assembly.chunk([piece], so_far))
 
 

@@ -62,6 +62,7 @@ async def in_front_of_our_door(engine: ScriptedEngine) -> AsyncIterator[Driver]:
 async def test_an_answer_comes_through_piece_by_piece(plain: FakeCompletions) -> None:
     async with in_front_of(plain) as driver:
         events = await ask(driver, GenerationRequest(PROMPT))
+        assert driver.counters().generated_tokens == 9 > len(PIECES)
     assert [token.text for token in tokens_of(events)] == PIECES
     assert [token.token_id for token in tokens_of(events)] == [None] * len(PIECES)
     end = finished(events)

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from config import Config
+from interface.events import Finished, Token
 from serving.logs import JsonFormatter
+from serving.request_log import RequestLog
 from tests.support.asgi_client import Client, until
 from tests.support.http_client import Connection
 from tests.support.serving import DOORS, Door, by_hand, in_a_process, wait_until
@@ -91,6 +93,15 @@ async def test_the_dashboard_asks_for_nothing_that_is_not_there(door: Door) -> N
         known = {name.partition("{")[0] for name in await samples_of(service.client)}
     assert asked
     assert asked - known == set()
+
+
+async def test_several_tokens_in_one_event_are_counted_when_the_engine_tells_them() -> None:
+    log = RequestLog("an-id")
+    for index in (0, 1, 1):
+        log.record(Token("emoji", None, 1.0, is_first=True, index=index))
+    assert log.completion_tokens == 3
+    log.record(Finished("stop", 7, 5, 1, 2, 3, index=1))
+    assert log.completion_tokens == 6
 
 
 async def test_a_refusal_leaves_a_line_with_its_id(door: Door, caplog: pytest.LogCaptureFixture) -> None:

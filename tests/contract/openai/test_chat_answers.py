@@ -184,6 +184,10 @@ def test_every_chunk_can_count_the_tokens_so_far() -> None:
     stream = chunks(call(n=4, stream=True, stream_options=options), [*tokens(["a", "b"], 1), *tokens(["c"], 0)])
     assert [chunk["usage"]["completion_tokens"] for chunk in stream] == [0, 0, 0, 0, 1, 2, 2, 3, 3, 3]
     assert {chunk["usage"]["prompt_tokens"] for chunk in stream} == {3}
+    several = chunks(
+        call(stream=True, stream_options=options), [*tokens(["a"])[:-1], replace(FINISHED, completion_tokens=3)]
+    )
+    assert [chunk["usage"]["completion_tokens"] for chunk in several] == [0, 1, 3, 3]
     alone = chunks(call(stream=True, stream_options=options | {"include_usage": False}), tokens(["a"]))
     assert not any("usage" in chunk for chunk in alone)
 
