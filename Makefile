@@ -94,7 +94,7 @@ bench-scale: .venv/dev .venv-ray  ## what Ray Serve costs, how it grows, what a 
 	$(BIN)/python -m study.scale
 	$(BIN)/python -m study.routing
 
-##@ Make again
+##@ Regenerate
 
 model: .venv/dev  ## train the bundled model: corpus, tokenizer, training, evaluation; resumes where it was stopped
 	$(BIN)/python -m training.corpus

@@ -1,4 +1,4 @@
-"""gunicorn's workers over one engine, which gunicorn's own process starts, and ends when it does.
+"""Settings of gunicorn for workers over one engine, which gunicorn's main process starts and ends.
 
 pip install gunicorn uvicorn-worker
 gunicorn --config deploy/gunicorn.conf.py app:app

@@ -68,7 +68,7 @@ class Replica:
 
 
 def build(arguments: Arguments) -> Any:
-    """The application: Ray calls this with what stands on the command line or in the configuration file."""
+    """Return the application. Ray calls this with the arguments of the command line or the configuration file."""
     config = Config.from_environment()
     options: dict[str, Any] = {}
     if arguments.max_replicas is None:
@@ -85,7 +85,7 @@ def build(arguments: Arguments) -> Any:
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="door",
-        max_ongoing_requests=config.max_streams + config.max_waiting + PROBES,  # the 503 is ours to say
+        max_ongoing_requests=config.max_streams + config.max_waiting + PROBES,  # the door itself answers with a 503
         graceful_shutdown_timeout_s=LONGEST_ANSWER,
         health_check_period_s=2,
         ray_actor_options={"num_cpus": arguments.cpus, "num_gpus": arguments.gpus},

@@ -1,4 +1,4 @@
-"""How the bundled model is made: its own corpus, its own tokenizer, its own weights, its own examination.
+"""Makes the bundled model: its corpus, its tokenizer, its weights and its examination.
 
 The pipeline is four programs, run in this order (`make model` runs them all):
 

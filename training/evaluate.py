@@ -1,4 +1,4 @@
-"""Examine the bundled model on held-out cases and print a table with the bars.
+"""Examines the bundled model on held-out cases and prints a table with the goals.
 
 Facts are asked greedily, half of them as a plain prompt and half through the chat template; stories and poems are
 drawn at temperature 0.8. A topic's answer counts when, of all the answers of all topics, the nearest one belongs to

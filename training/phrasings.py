@@ -1,7 +1,7 @@
 """Further ways to ask, from texts/phrasings.txt: taught, never examined.
 
-Of the lists in `topics` and `arithmetic` a rule holds some out; of these here none. They make the taught questions
-various enough that an unseen one looks like some seen one.
+A rule holds some phrasings of `topics` and `arithmetic` out; none of these. They make the taught questions so varied
+that an unseen one resembles one that was seen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Things to say in order: counting, the alphabet, days, months, and what one is told to repeat.
+"""Things to say in order: counting, the alphabet, days, months, and given words to repeat.
 
-Held out: a tenth of the (from, to, step) triples, and texts to repeat that are made of `words.NEW_*`. Repeating is
-how a model of this size learns to copy from its prompt, which its stories need to stay with their subject.
+Held out: a tenth of the (from, to, step) triples, and texts to repeat that are made of `words.NEW_*`. A model of this
+size learns by repeating to copy from its prompt, so that its stories stay with their subject.
 """
 
 from __future__ import annotations

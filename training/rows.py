@@ -1,8 +1,8 @@
 """Documents become rows of token ids: several documents side by side, each seeing only itself.
 
-Invariants of a row, all [length]: `ids`; `weights`, above zero where the next token is to be learned: an answer's, and
-faintly a question's (or system message's), which teaches words that are never said in an answer;
-`segments`, one number per document (0 is padding); `positions`, from 0 in each document.
+A row has four arrays [length]: `ids`; `weights`, above zero where the next token is to be learned (that of answers, and
+less that of questions and system messages, whose words may be in no answer); `segments`, one number per document (0
+is padding); `positions`, from 0 in each document.
 """
 
 from __future__ import annotations

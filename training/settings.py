@@ -1,4 +1,4 @@
-"""Sizes, places and seeds, in one frozen object each: FULL makes the bundled model, TOY proves the program in a minute.
+"""Sizes, places and seeds, in two frozen objects: FULL makes the bundled model, TOY tries the program in a minute.
 
 Invariant: the corpus depends on `seed` and the parts' `documents` alone, so equal settings give equal bytes.
 """
@@ -45,7 +45,7 @@ class Settings:
     save_every: int = 100
 
 
-# Questions are learned faintly, for the words that no answer says, and not in the last part: a model that has learned
+# Questions have a small weight, for the words that are in no answer, and none in the last part: a model that learns
 # how a question goes on after "a story about a dragon" adds a full stop of its own before the answer.
 FULL = Settings(name="full", parts=(Part(330_000, 1, 0.5, 0.2), Part(395_000, 0.5, 0, 0.2), Part(125_000, 0.4, 0, 0)))
 TOY = Settings(

@@ -1,8 +1,8 @@
 """The bundled tokenizer: a byte-level BPE of a few thousand entries, learned from the corpus.
 
 Digits stay single tokens, so arithmetic is a procedure over digits. Characters that take three or four bytes in UTF-8
-(Chinese, Japanese, emoji) are left out of the learning, so each of them spans several tokens: here one can watch what
-a stream must do about half a character.
+(Chinese, Japanese, emoji) are left out of the learning, so each of them spans several tokens, and shows how a
+stream handles half a character.
 
     python -m training.tokenizer         # reads training/build/corpus.jsonl, writes into bundled_model/
 """

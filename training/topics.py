@@ -8,8 +8,8 @@ A text file holds topics like this one; `names` and `plural` feed the general te
     a: The scope is a dict that describes one connection.
 
 Held out: of each topic's own wordings the one whose SHA-256 is smallest, and a sixth of the general templates with
-every name. "What is {x}?" is always taught. Never examined are
-texts/wordings_*.txt, many more `q:` lines for each topic, and the templates of texts/phrasings.txt.
+every name. "What is {x}?" is always taught. texts/wordings_*.txt, with many more `q:` lines for each topic, and the
+templates of texts/phrasings.txt are taught and never examined.
 """
 
 # ruff: noqa: SIM905 (a list of words reads best as a sentence)

@@ -1,9 +1,9 @@
-"""Train the bundled model from nothing, on a CPU in at most two hours or on a GPU if there is one.
+"""Trains the bundled model from random weights, on a CPU in at most two hours or on a GPU if there is one.
 
-Muon turns the hidden matrices, AdamW the embedding and the norms. The learning rate warms up and then falls to
-almost nothing; a last part raises it a little once more. Every hundred steps the whole state goes to
-training/build/state.pt, and the same command goes on from there. At the end the weights go to bundled_model/ in half
-precision.
+Muon updates the hidden matrices, AdamW the embedding and the norms. The learning rate warms up and then falls to
+almost nothing; the last part raises it a little once more. Every hundred steps the whole state is saved in
+training/build/state.pt, from where the same command goes on. At the end the weights are written to bundled_model/ in
+half precision.
 
     python -m training.train             # needs training.corpus and training.tokenizer to have run
     python -m training.train --export    # write the weights reached so far and stop
@@ -51,7 +51,7 @@ def new_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(config)
     # For training on a CPU, two products with a softmax between them are twice as fast as torch's fused attention:
-    # a compiler melts them into the layer, and their backward pass is short.
+    # a compiler fuses them with the layer, and their backward pass is short.
     model.set_attn_implementation("eager")
     return model
 

@@ -1,7 +1,7 @@
-"""What the model was not taught, in wide variety, and the modest answer: I don't know.
+"""Questions about what the model was not taught, in wide variety, with the answer "I don't know".
 
 The texts are in texts/unknown.txt: whole questions, and patterns filled from lists. Held out: an eighth of the
-questions, of the patterns and of each list's entries, so that it meets unknown questions about unknown things.
+questions, of the patterns and of each list's entries, so that the examination has unseen questions about unseen things.
 """
 
 from __future__ import annotations

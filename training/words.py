@@ -132,14 +132,14 @@ def patched(rng: Random) -> str:
 
 @cache
 def _told() -> list[str]:
-    """The words that stories and poems are told in, the names of things among them."""
+    """The words of stories and poems, with the names of things."""
     texts = [Path(__file__).parent / "texts" / name for name in ("stories.txt", "poems.txt")]
     told = " ".join((*(path.read_text(encoding="utf-8").lower() for path in texts), *PLACES, *MATTERS))
     return list(dict.fromkeys((*re.findall("[a-z]{3,}", told), *ANIMALS, *PEOPLE, *THINGS, *ADJECTIVES)))
 
 
 def begun(rng: Random) -> str:
-    """A word that begins like one that is told, and goes on as none does: `candlerou`, `meaeep`."""
+    """A word that begins like one of the stories' words, and goes on like none: `candlerou`, `meaeep`."""
     while True:
         told = rng.choice(_told())
         kept = len(told) if rng.random() < 0.5 else rng.randint(2, len(told))
