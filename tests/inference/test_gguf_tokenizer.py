@@ -179,3 +179,23 @@ def test_the_template_for_tools_is_used_where_a_file_has_one(tmp_path: Path) -> 
 def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"expected tokenizer.chat_template to be of type str, got int '3'"):
         made(byte_level(tmp_path, chat_template=3))
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({"scores": ["a"] * 11}, r"tokenizer.ggml.scores to be a list of numbers, got"),
+        ({"scores": [float("nan")] * 11}, r"tokenizer.ggml.scores has entries that are NaN or infinite"),
+        ({"scores": [0.5] * 3}, r"tokenizer.ggml.scores has 3 entries; expected 11"),
+        ({"token_type": ["a"] * 11}, r"tokenizer.ggml.token_type to be a list of numbers, got"),
+        ({"add_bos_token": "false"}, r"tokenizer.ggml.add_bos_token to be of type bool, got str 'false'"),
+        ({"add_space_prefix": 1}, r"tokenizer.ggml.add_space_prefix to be of type bool, got int '1'"),
+    ],
+)
+def test_what_a_file_says_of_its_tokens_must_be_of_the_right_kind(
+    entries: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    tokens = ["<unk>", "<s>", "</s>", *PIECES]
+    sound: dict[str, Any] = {"scores": [-1.0] * len(tokens), "token_type": [1] * len(tokens)}
+    with pytest.raises(LoadError, match=reason):
+        made(source(tmp_path, tokens, model="llama", **sound | entries))

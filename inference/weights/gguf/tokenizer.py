@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
@@ -39,6 +40,7 @@ SETTINGS = {
     "ggml.add_eos_token": "add_eos_token",
 }
 """The same of what a text begins and ends with."""
+FLAGS = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix")
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 UNSAID = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
 """Special tokens of a kind of vocabulary whose file does not name them, as llama.cpp has it."""
@@ -215,10 +217,23 @@ def _vocabulary(file: GGUFFile) -> list[str]:
     if len(set(tokens)) < len(tokens):
         raise BadGGUF(file.path, "its tokenizer has the same token twice")
     for name in ("scores", "token_type"):
-        count = len(file.metadata.get(f"tokenizer.ggml.{name}", tokens))
-        if count != len(tokens):
-            raise BadGGUF(file.path, f"tokenizer.ggml.{name} has {count} entries; expected {len(tokens)}")
+        if (key := f"tokenizer.ggml.{name}") in file.metadata:
+            _check_numbers(file, key, len(tokens))
+    for flag in FLAGS:
+        if flag in file.metadata:
+            file.get(flag, bool)
     return tokens
+
+
+def _check_numbers(file: GGUFFile, key: str, count: int) -> None:
+    """See that there is a number for each token."""
+    numbers = file.metadata[key]
+    if not isinstance(numbers, np.ndarray):
+        raise BadGGUF(file.path, f"expected {key} to be a list of numbers, got {str(numbers)[:40]!r}")
+    if len(numbers) != count:
+        raise BadGGUF(file.path, f"{key} has {len(numbers)} entries; expected {count}")
+    if not np.isfinite(numbers).all():
+        raise BadGGUF(file.path, f"{key} has entries that are NaN or infinite; expected numbers only")
 
 
 def _renamed(file: GGUFFile, names: Mapping[str, str]) -> dict[str, Any]:
