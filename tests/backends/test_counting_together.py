@@ -136,7 +136,7 @@ def test_metrics_of_two_processes_add_up() -> None:
     assert Metrics().plus(both.counts()).counts() == both.counts()
 
 
-def test_a_tally_since_an_earlier_one_is_what_is_new() -> None:
+def test_a_tally_minus_an_earlier_one_has_only_the_new_counts() -> None:
     earlier, now = Tally({"a": 1, "b": 2}, 5), Tally({"a": 4, "b": 2, "c": 1}, 3)
     assert now.since(earlier.counts) == Tally({"a": 3, "b": 0, "c": 1}, 3)
     assert Tally(earlier.counts) + now.since(earlier.counts) == now

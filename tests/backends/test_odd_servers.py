@@ -153,7 +153,7 @@ async def test_a_refusal_of_any_shape_comes_through(status: str, body: Any, erro
             await driver.submit([GenerationRequest(PROMPT)], "an-id")
 
 
-async def test_a_redirect_says_where_the_server_is() -> None:
+async def test_a_redirect_is_an_error_with_its_location() -> None:
     moved = whole(b"", "307 Temporary Redirect", {"location": "https://elsewhere/v1/completions"})
     async with in_front_of(odd(moved)) as driver:
         with pytest.raises(EngineUnavailable, match=r"\(ENGINE_BACKEND_URL\): .* leads to https://elsewhere/v1/comp"):

@@ -89,7 +89,7 @@ async def test_a_request_that_the_engine_has_not_answered_when_it_dies_is_refuse
         engine.may_encode.set()
 
 
-async def test_why_the_engine_ended_is_told(path: Path) -> None:
+async def test_the_engines_reason_for_ending_reaches_the_worker(path: Path) -> None:
     """The reason is the engine's last message, not that its connection is gone."""
     engine = ScriptedEngine()
     async with hosting(path, engine) as host, working(path) as driver:

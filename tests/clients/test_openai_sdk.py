@@ -246,7 +246,7 @@ def test_a_wrong_value_is_a_bad_request_that_names_the_field(client: openai.Open
     assert caught.value.request_id
 
 
-def test_an_unknown_model_is_not_found_and_the_served_ones_are_told(client: openai.OpenAI) -> None:
+def test_an_unknown_model_is_not_found_and_the_error_lists_the_served_ones(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match=MODEL) as caught:
         client.chat.completions.create(model="gpt-x", messages=user("hello"))
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")

@@ -255,7 +255,9 @@ def test_sixty_clients_stream_at_once_without_a_thread_for_each(door: Door, serv
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
-def test_an_engine_that_dies_is_told_to_everyone_and_the_server_lives_on(door: Door, server: str, stream: bool) -> None:
+def test_when_an_engine_dies_all_its_streams_get_an_error_and_the_server_goes_on(
+    door: Door, server: str, stream: bool
+) -> None:
     with (
         on_a_socket(door, server=server) as service,
         Connection(service.port) as culprit,

@@ -69,7 +69,7 @@ async def test_startup_is_complete_while_the_engine_still_loads(door: Door) -> N
 
 
 @pytest.mark.parametrize("error", [LoadError("no such folder: x"), RuntimeError("no memory")], ids=["user's", "ours"])
-async def test_a_load_that_fails_is_told_by_health_and_in_the_log(
+async def test_a_load_that_fails_shows_in_health_and_in_the_log(
     door: Door, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(config: Config) -> EngineService:

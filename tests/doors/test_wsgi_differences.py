@@ -161,7 +161,9 @@ def test_wsgi_makes_all_the_tokens_for_a_client_that_left_an_unstreamed_answer(h
 @pytest.mark.parametrize(
     ("tokens", "stream"), [(5, True), (0, True), (0, False)], ids=["5 tokens", "none", "unstreamed"]
 )
-def test_asgi_is_told_by_receive_and_makes_none(held: ScriptedEngine, tokens: int, stream: bool) -> None:
+def test_asgi_learns_of_a_leaving_client_by_receive_and_makes_no_more_tokens(
+    held: ScriptedEngine, tokens: int, stream: bool
+) -> None:
     with on_a_socket(raw_asgi.create_app, held) as service:
         with opened(service.port, stream) as connection:
             held.release(tokens)

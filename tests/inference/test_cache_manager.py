@@ -10,7 +10,7 @@ from inference.scheduling.cache_manager import LEAST_COPIED, CacheManager, Sourc
 LONG = list(range(100))
 
 
-def test_a_free_slot_with_the_longest_beginning_minus_what_is_lost_is_taken() -> None:
+def test_the_slot_with_the_longest_common_beginning_minus_lost_tokens_is_taken() -> None:
     cache = CacheManager(3)
     slots = [cache.allocate(prompt)[0] for prompt in (LONG, LONG[:50], [7])]
     cache.free(slots[0], LONG)

@@ -101,7 +101,7 @@ def test_a_token_that_ends_one_character_and_begins_another_gives_the_first() ->
     assert [detokenizer.push(1), detokenizer.push(2), detokenizer.flush()] == ["hi", "😀", ""]
 
 
-def test_half_a_character_at_the_end_is_told_as_such() -> None:
+def test_half_a_character_at_the_end_becomes_a_replacement_character() -> None:
     token_ids = encode(byte_tokenizer(), "ab😀")[:-1]
     assert pieces_of(byte_tokenizer(), token_ids) == ["a", "b", "", "", "", REPLACEMENT]
 

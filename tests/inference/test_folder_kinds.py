@@ -92,7 +92,7 @@ def test_a_chat_template_that_is_no_text_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_a_chat_template_that_cannot_be_read_is_told_at_the_start(
+def test_a_chat_template_that_cannot_be_read_is_an_error_at_the_start(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     edit_json(folder / "tokenizer_config.json", chat_template="a\n{% for %}")

@@ -78,7 +78,7 @@ def _raise(batch: object) -> None:
     raise RuntimeError("the step is to fail")
 
 
-def test_a_slot_knows_what_lies_behind_a_new_beginning() -> None:
+def test_a_slot_knows_the_tokens_behind_a_new_beginning() -> None:
     cache = KVCache(slots=2, context=100)
     assert cache.take(0, 0, 40) is None, "nothing was there"
     assert cache.take(0, 40, 41) is None, "the same request goes on"

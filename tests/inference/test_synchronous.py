@@ -231,7 +231,7 @@ def test_a_caller_waits_for_a_step_that_another_thread_runs() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["generate", "generate_stream"])
-def test_a_wrong_setting_is_told_by_its_name(method: str, settings: dict[str, Any], told: str) -> None:
+def test_a_wrong_setting_is_an_error_with_its_name(method: str, settings: dict[str, Any], told: str) -> None:
     engine = tiny_engine()
     with pytest.raises(ValueError, match="1 validation error for SamplingParams") as refused:
         list(getattr(engine, method)("hello", **settings))

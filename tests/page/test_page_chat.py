@@ -182,7 +182,7 @@ def test_a_tool_call_is_folded(page: Any) -> None:
     expect(call.locator("pre")).to_contain_text('"a": 1')
 
 
-def test_a_clicked_token_shows_what_else_could_have_stood_there(page: Any) -> None:
+def test_a_clicked_token_shows_its_alternatives(page: Any) -> None:
     say(page, "hello")
     finished(page)
     page.locator("#tokens .token").nth(1).click()
@@ -191,13 +191,13 @@ def test_a_clicked_token_shows_what_else_could_have_stood_there(page: Any) -> No
     expect(page.locator("#alternatives li").first).to_contain_text("%")
 
 
-def test_a_failure_in_a_stream_is_told_and_what_came_before_stays(page: Any) -> None:
+def test_a_failure_in_a_stream_is_shown_and_the_text_before_it_stays(page: Any) -> None:
     say(page, "explode")
     expect(page.locator("#problem")).to_contain_text("the script says so")
     assert contents(page) == ["explode", "Hello"]
 
 
-def test_a_refusal_is_told_in_words(page: Any) -> None:
+def test_a_refusal_is_shown_as_a_sentence(page: Any) -> None:
     page.click("summary")
     page.fill("[name=temperature]", "hot")
     say(page, "hello")

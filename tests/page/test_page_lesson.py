@@ -57,7 +57,7 @@ def checks_answered(page: Any, name: str) -> int:
     return sum((path.get_attribute("d") or "").count("M") for path in paths)
 
 
-def test_one_button_asks_all_three_and_shows_who_froze(open_page: OpenPage, lesson: str) -> None:
+def test_one_button_starts_all_three_and_shows_which_froze(open_page: OpenPage, lesson: str) -> None:
     page = prepare(open_page, lesson, 150)
     page.click("#ask-all")
     for name in COLUMNS:

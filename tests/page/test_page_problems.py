@@ -54,7 +54,7 @@ def test_a_stream_that_breaks_off_is_no_answer(service: Service, open_page: Open
     expect(page.locator("#problem")).to_have_text("The connection broke off after 1 token, before the answer's end.")
 
 
-def test_a_server_that_is_gone_is_said_to_be_gone(service: Service, open_page: OpenPage) -> None:
+def test_a_server_that_is_gone_is_an_error_that_says_so(service: Service, open_page: OpenPage) -> None:
     page = open_page(address(service))
     page.route("**/generate", lambda route: route.abort())
     ask(page, "hello")

@@ -88,7 +88,7 @@ def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(unknown: str)
         ("ENGINE_MODEL_", "ENGINE_MODEL"),
     ],
 )
-def test_a_misspelt_variable_is_told_the_nearest_setting(typo: str, nearest: str) -> None:
+def test_a_misspelt_variable_is_an_error_with_the_nearest_setting(typo: str, nearest: str) -> None:
     with pytest.raises(ConfigError, match=rf"{typo}: no such setting; did you mean {nearest}\?$"):
         Config.from_environment({typo: "512"})
 

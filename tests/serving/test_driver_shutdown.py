@@ -36,7 +36,7 @@ async def test_the_end_gives_every_open_request_a_terminal_event_of_type_shutdow
         await submit(driver)
 
 
-async def test_what_comes_after_the_terminal_event_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_events_after_the_terminal_one_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """The engine answers the abort of a request that was shut down with an end of its own."""
     caplog.set_level(logging.INFO, "engine.access")
     engine = ScriptedEngine()

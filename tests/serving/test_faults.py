@@ -82,7 +82,7 @@ async def test_a_template_that_raises_is_the_requests_own_matter(door: Door, str
         assert not says_failure(await answered(client, stream))
 
 
-async def test_a_load_that_raises_is_told_by_both_probes(door: Door) -> None:
+async def test_a_load_that_raises_fails_both_probes(door: Door) -> None:
     def load(config: Config) -> EngineService:
         raise ZeroDivisionError("injected")
 

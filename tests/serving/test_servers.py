@@ -96,7 +96,7 @@ def test_every_endpoint_answers(server: str, name: str) -> None:
 
 
 @each_that_hears_signals
-def test_at_a_signal_streams_are_told_and_the_process_ends(command: str, name: str) -> None:
+def test_at_a_signal_streams_get_a_last_event_and_the_process_ends(command: str, name: str) -> None:
     with serving(command, name, ENGINE_DRAIN="0.2") as process, Connection(process.port) as connection:
         connection.send_generate("drip 4000", max_tokens=4000)
         connection.read_head()

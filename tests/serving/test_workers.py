@@ -79,7 +79,7 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
         assert answers(process)
 
 
-def test_at_a_signal_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -> None:
+def test_at_a_signal_streams_get_a_last_event_and_nothing_is_left_over(tmp_path: Path) -> None:
     with serving("raw_asgi", tmp_path) as process, Connection(process.port) as streaming:
         begin_to_stream(streaming)
         family = process.children()

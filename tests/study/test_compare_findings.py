@@ -133,7 +133,7 @@ def test_a_server_that_does_otherwise_is_named_apart(figures: dict[str, Any], se
     assert not any(sentence in sentences_of(a_run()) for sentence in sentences[:1])
 
 
-def test_nothing_is_said_of_a_cost_too_small_to_measure_or_not_known() -> None:
+def test_a_cost_too_small_to_measure_or_unknown_is_not_mentioned() -> None:
     costs: list[dict[int, float | None]] = [{1: 1.0, 4: 1.0}, {1: None, 4: None}]
     for cost in costs:
         run = a_run()

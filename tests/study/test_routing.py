@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_figures(outcomes: dict[str, Outcome], rout
     assert simulate(router, LOAD, REPLICAS).row() == outcomes[router].row()
 
 
-def test_a_step_takes_what_was_measured() -> None:
+def test_a_simulated_step_takes_as_long_as_a_measured_one() -> None:
     assert step_seconds(8) == 7.3e-3
     assert step_seconds(12) == pytest.approx((7.3e-3 + 12.3e-3) / 2)
 

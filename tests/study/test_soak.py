@@ -56,7 +56,7 @@ BROKEN = {
 }
 
 
-def test_a_good_soak_is_told_on_one_page() -> None:
+def test_the_report_of_a_good_soak_is_one_page() -> None:
     page = report(good(), LIMIT)
     assert "BROKEN" not in page
     assert "10 (10.0%)" in page

@@ -103,7 +103,7 @@ def test_all_that_is_left_of_the_context_may_be_used_and_more_is_clamped() -> No
         ({"logprobs": True, "top_logprobs": 5}, 5),
     ],
 )
-def test_log_probabilities_are_asked_for(body: dict[str, Any], expected: int | None) -> None:
+def test_log_probabilities_are_passed_on(body: dict[str, Any], expected: int | None) -> None:
     assert parse(PATH, messages=MESSAGES, **body).requests[0].params.logprobs == expected
 
 

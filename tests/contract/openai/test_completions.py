@@ -156,7 +156,7 @@ def test_a_bias_of_an_unknown_token_is_refused() -> None:
         assert refused(PATH, prompt="x", logit_bias={key: 1})["param"].startswith("logit_bias")
 
 
-def test_a_grammar_is_asked_for() -> None:
+def test_a_grammar_is_passed_on() -> None:
     (request,) = parse(PATH, prompt="x", structured_outputs={"regex": "[0-9]+"}).requests
     assert request.grammar == Grammar("regex", "[0-9]+")
 

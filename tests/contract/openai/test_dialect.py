@@ -75,7 +75,7 @@ def test_a_client_is_told_when_to_try_again_and_when_never() -> None:
         assert (answer.status, answer.headers) == (500, {"x-should-retry": "false"})
 
 
-def test_an_unknown_path_and_method_are_told_in_the_same_shape() -> None:
+def test_an_unknown_path_and_method_are_errors_of_the_same_shape() -> None:
     assert error_of(contract.no_such_path("/v1/nothing"))["type"] == INVALID
     answer = contract.no_such_method(CHAT, ["POST"])
     assert (answer.status, answer.headers) == (405, {"allow": "POST"})

@@ -52,7 +52,7 @@ async def test_a_name_may_hold_a_slash(door: Door) -> None:
 
 
 @pytest.mark.parametrize("name", ["other", "org", "org/small/x", "", "small/"])
-async def test_an_unknown_name_is_404_and_the_known_ones_are_told(door: Door, name: str) -> None:
+async def test_an_unknown_name_is_404_and_the_error_lists_the_known_ones(door: Door, name: str) -> None:
     async with by_hand(door, config=TWO_NAMES) as service:
         response = await service.client.request("GET", f"/v1/models/{name}")
     error = response.json()["error"]

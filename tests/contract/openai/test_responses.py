@@ -299,7 +299,7 @@ def test_a_stream_announces_each_item_before_its_deltas() -> None:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-def test_a_failed_stream_says_so_twice() -> None:
+def test_a_failed_stream_ends_with_an_error_event_and_a_failed_response() -> None:
     events = named_events(streamed(call(), [Token("Hi", 1, 1.0, True), Failed("why", "engine_error")]))
     error, failed = events[-2:]
     assert (error["type"], error["message"], error["code"]) == ("error", "why", "server_error")
