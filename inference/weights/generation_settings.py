@@ -23,6 +23,7 @@ NOT_APPLIED: Mapping[str, Any] = {
     "eta_cutoff": 0.0,
     "min_length": 0,
     "min_new_tokens": 0,
+    **dict.fromkeys(("xtc_probability", "mirostat"), 0),  # of GGUF files
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings")),
     **dict.fromkeys(
         ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "penalty_alpha")

@@ -175,6 +175,15 @@ def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
     assert load(path, generation_config="off").sampling_defaults == {}
 
 
+def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"general__sampling__xtc_probability": 0.5, "general__sampling__mirostat": 0}
+    path = llama_file(tmp_path, **settings, tokenizer__ggml__suppress_tokens=[5, 6])
+    load(path)
+    assert f"{path}: not applied here: xtc_probability, suppress_tokens. A request may" in caplog.text
+
+
 def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:
     path = llama_file(tmp_path, llama__rope__freq_base=50_000.0)
     theirs = AutoConfig.from_pretrained(tmp_path, gguf_file=path.name)

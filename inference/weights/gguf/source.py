@@ -24,6 +24,8 @@ SAMPLING = {
     "top_k": "top_k",
     "min_p": "min_p",
     "repetition_penalty": "penalty_repeat",
+    "xtc_probability": "xtc_probability",
+    "mirostat": "mirostat",
 }
 """The names of sampling parameters in generation_config.json, and in `general.sampling.…`."""
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
@@ -47,7 +49,8 @@ class GGUFSource:
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
         said = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
-        return self.file.path, said
+        suppressed = self.file.metadata.get("tokenizer.ggml.suppress_tokens", ())
+        return self.file.path, said | {"suppress_tokens": list(suppressed)}
 
     def config(self) -> PreTrainedConfig:
         return self._made(model_config)
