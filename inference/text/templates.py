@@ -112,10 +112,14 @@ class ChatTemplate:
         try:
             return self._shared_tokenizer.get_chat_template(tools=tools)
         except ValueError as error:
+            named = self._shared_tokenizer.chat_template
+            problem = (
+                f"This model has no chat template for messages without tools (it has {', '.join(sorted(named))})."
+                if isinstance(named, dict) and named
+                else "This model has no chat template, so it cannot take messages."
+            )
             raise UnusablePrompt(
-                "This model has no chat template, so it cannot take messages. Send its prompt as text instead "
-                "(POST /v1/completions or POST /generate).",
-                "messages",
+                f"{problem} Send its prompt as text instead (POST /v1/completions or POST /generate).", "messages"
             ) from error
 
     def _apply(

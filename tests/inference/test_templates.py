@@ -195,6 +195,15 @@ def test_without_a_template_the_client_learns_that_completions_go_on() -> None:
     assert refused.value.param == "messages"
 
 
+def test_a_model_whose_only_template_is_for_tools_says_so() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = {"tool_use": "{{ tools[0].function.name }}"}
+    template = ChatTemplate(tokenizer)
+    assert template.render(ChatPrompt([QUESTION], tools=[ADD])).text == "add"
+    with pytest.raises(UnusablePrompt, match=r"no chat template for messages without tools \(it has tool_use\)"):
+        template.render(ChatPrompt([QUESTION]))
+
+
 def test_what_a_template_refuses_is_the_requests_fault() -> None:
     error = refusal(RequestError, "mistral_list", {"role": "system", "content": "x"})
     assert "Only user, assistant and tool, not system" in str(error)
