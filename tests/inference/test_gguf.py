@@ -166,7 +166,7 @@ def test_the_tokenizer_is_what_transformers_makes_of_the_file(tmp_path: Path) ->
 
 @pytest.mark.parametrize("key", ["eos", "eot", "eom"])
 def test_each_token_that_the_file_says_ends_a_text_does(key: str, tmp_path: Path) -> None:
-    assert load(llama_file(tmp_path, **{f"tokenizer__ggml__{key}_token_id": 1})).eos_ids == {1}
+    assert load(llama_file(tmp_path, **{f"tokenizer__ggml__{key}_token_id": 2})).eos_ids == {1, 2}
 
 
 def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
