@@ -1,8 +1,7 @@
-"""What a cache's storage does, whichever way it lies in memory.
+"""The storage of a cache: what its three layouts in memory have in common.
 
-There are three. `Rows` has tensors for each layer, in which torch computes. `Chunks` has some tokens of all layers
-together, for the decoder in C++, and so has `GpuChunks`, for the kernels of Triton. What they are asked is in terms of
-slots and positions.
+`Rows` has tensors for each layer, in which torch computes. `Chunks` keeps some tokens of all layers together, for the
+decoder in C++, and `GpuChunks` does so for the kernels of Triton. All of them take slots and positions.
 """
 
 import math
@@ -34,7 +33,7 @@ class Storage(Protocol):
     """Keys and values of every layer, slot by slot."""
 
     def reserve(self, slot: int, first: int, last: int) -> None:
-        """See to it that positions `first` to `last` of a slot can be written, which end its text.
+        """Make positions `first` to `last` of a slot writable. Behind `last` it holds no text any more.
 
         Raises:
             torch.OutOfMemoryError: there is not enough left.
