@@ -1,4 +1,4 @@
-"""What a client is told that asks at a path where there is nothing: mostly its base URL is a part too long or short."""
+"""The answer for a path that does not exist. Usually a client's base URL has a `/v1` too many or too few."""
 
 from contract.answers import Answer
 from contract.health import REPORTS
@@ -16,7 +16,10 @@ def no_such_path(path: str) -> Answer:
 
 
 def meant(path: str) -> str | None:
-    """Return the known path that a path ends like, as `/chat/completions` and `/v1/v1/messages/` do; None if none."""
+    """Return the known path that an unknown one resembles: for `/chat/completions`, `/v1/chat/completions`.
+
+    None if it resembles none.
+    """
     ending = "/" + path.strip("/")
     found = [known for known in KNOWN if ending.endswith(known.removeprefix(VERSION_PREFIX))]
     return max(found, key=len, default=None)
