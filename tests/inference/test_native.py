@@ -17,10 +17,9 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
-from inference.cache.sizes import CHUNK
 from inference.decoders.native.build import COMPILERS, FLAGS
 from inference.decoders.native.decoder import NativeDecoder, NotNative
-from inference.decoders.native.sources import DECODER
+from inference.decoders.native.sources import DECODER, decoder_definitions
 from inference.decoders.select import select_decoder
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.sampling.choose import chooser_for
@@ -52,7 +51,7 @@ from tests.support.tiny_models import (
     tiny_engine,
 )
 
-Q4_1_AND_Q6_K = 1 << 3 | 1 << 14
+Q4_1_AND_Q6_K = (3, 14)
 
 
 @pytest.mark.timeout(120)
@@ -117,13 +116,16 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these processors are x86-64")
 @pytest.mark.parametrize("processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "haswell"])
 @pytest.mark.parametrize(
-    "precision",
-    [("-DBF16=1", "-DFORMATS=0"), ("-DBF16=1", f"-DFORMATS={Q4_1_AND_Q6_K}"), ("-DBF16=0", "-DFORMATS=256")],
+    ("is_bfloat16", "formats", "has_plain"),
+    [(True, (), True), (True, Q4_1_AND_Q6_K, False), (True, Q4_1_AND_Q6_K, True), (False, (8,), True)],
 )
-def test_it_compiles_for_processors_that_are_not_at_hand(processor: str, precision: Sequence[str]) -> None:
+def test_it_compiles_for_processors_that_are_not_at_hand(
+    processor: str, is_bfloat16: bool, formats: Sequence[int], has_plain: bool
+) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)))
-    sizes = ["-DHEAD_DIM=64", "-DGROUP=3", f"-DCHUNK={CHUNK}"]
-    command = [compiler, *FLAGS, f"-march={processor}", *precision, *sizes, str(DECODER), "-o", os.devnull]
+    definitions = decoder_definitions(is_bfloat16, formats, has_plain, head_dim=64, group=3)
+    macros = [f"-D{name}={value}" for name, value in definitions.items()]
+    command = [compiler, *FLAGS, f"-march={processor}", *macros, str(DECODER), "-o", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
