@@ -4,8 +4,8 @@ Texts that begin alike share the chunks that lie within their common beginning. 
 slot that is to write there is given a chunk of its own first. So a copied beginning takes neither memory nor time, but
 for a part of one chunk, and a chunk that no slot uses any more is free for any other.
 
-There are as many chunks as all slots together can fill, so there is always a free one: a slot that is given a chunk of
-its own shares the one that it has.
+There are as many chunks as all slots together can fill. A slot either gets one more, while it has room for it, or one
+of its own in place of one that it shares; so there is always a free one.
 """
 
 from array import array

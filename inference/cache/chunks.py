@@ -36,7 +36,7 @@ class Layers:
 
 
 class AcrossLayers:
-    """What a storage in chunks does wherever its memory is.
+    """The part that the storages in chunks, on a CPU and on a GPU, have in common.
 
     `numbers` are [slots, chunks, layers, 2, …] or [chunks, layers, 2, …]: keys, then values, as the decoder has them.
     """
@@ -55,7 +55,7 @@ class AcrossLayers:
 
 
 class Chunks(AcrossLayers):
-    """Chunks on a CPU, [chunks, layers, 2, kv_heads, CHUNK, head_dim], and a table that says whose each one is.
+    """Chunks on a CPU, [chunks, layers, 2, kv_heads, CHUNK, head_dim]. A table has those of each slot.
 
     Args:
         are_paired: keys lie in blocks [head_dim / 2][PAIRED_KEYS][2], values in pairs [head_dim][2] of positions. Then
@@ -111,7 +111,7 @@ class Chunks(AcrossLayers):
         return [(place * CHUNK, self.table.chunk(slot, place)) for place in places]
 
     def _emptied(self, number: int) -> int:
-        """A chunk, after what another request left there has been cleared."""
+        """Clear the values that an earlier text left in a chunk, and return its number."""
         if number in self._used and self.are_paired:
             self.numbers[number, :, VALUES] = 0
         self._used.add(number)

@@ -58,7 +58,7 @@ def kill_while_it_is_asked(worker: int) -> None:
 
 
 def first_without_an_engine(connection: Connection) -> Response:
-    """The first answer that says so: this worker may notice it later than the one with the stream."""
+    """Ask for the health until it is not ok: this worker may notice the loss later than the one with the stream."""
     health = connection.request("GET", "/health")
     while health.json()["status"] == "ok":
         health = connection.request("GET", "/health")
