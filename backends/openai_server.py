@@ -112,6 +112,10 @@ class OpenAIService(RemoteService):
             raise UnsupportedFeature(
                 "tools: the engine's server is asked for plain completions, which have none.", "tools"
             )
+        if isinstance(prompt, ChatPrompt) and prompt.leave_room is not None:
+            raise UnsupportedFeature(
+                "truncation: this server does not shorten conversations for another one; use 'disabled'.", "truncation"
+            )
         if isinstance(prompt, TokenPrompt):
             return list(prompt.token_ids)
         if self._dialect.tokenizer is None and isinstance(prompt, TextPrompt) and prompt.add_special_tokens:

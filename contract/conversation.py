@@ -22,6 +22,8 @@ class Conversation:
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
+    leave_room: int | None = None
+    """Shortens a conversation that is too long, so that there is room for an answer of this many tokens."""
     param: str = "messages"
     """The API's name for the field that holds the messages."""
 
@@ -47,6 +49,7 @@ class Conversation:
             tool_choice=self.tool_choice.mode if tools else "none",
             named_tool=self.tool_choice.name,
             parallel_tool_calls=self.parallel_tool_calls,
+            leave_room=self.leave_room,
         )
 
     def _offered_tools(self) -> list[Mapping[str, Any]]:

@@ -151,6 +151,10 @@ class ChatPrompt:
     """Makes the model call this tool, whatever `tool_choice` says."""
     parallel_tool_calls: bool = True
     """Whether one answer may hold several tool calls."""
+    leave_room: int | None = None
+    """Leaves out the oldest messages until the context has room for an answer of this many tokens, or is half empty.
+
+    Without it, a conversation that is too long is refused."""
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt

@@ -110,7 +110,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         tool_choice=_shown_choice(body.tool_choice),
         tools=[{"strict": None, "parameters": None} | tool.model_dump(exclude_none=True) for tool in body.tools],
         top_p=body.top_p,
-        truncation="disabled",
+        truncation=body.truncation,
         usage=None,
     )
 

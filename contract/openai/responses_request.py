@@ -12,7 +12,7 @@ from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
 from contract.requests import shortened
 from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
-from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
+from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
 STATELESS = "this server keeps no responses; send the whole conversation as input"
 LOGPROBS = "message.output_text.logprobs"
@@ -85,6 +85,11 @@ class InputBody(LenientBody):
     parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None
+    truncation: Literal["auto", "disabled"] = Field(
+        default="disabled",
+        description="What becomes of a conversation that is too long: `auto` leaves out its oldest messages, "
+        "`disabled` refuses it.",
+    )
     previous_response_id: Annotated[None, refuse(STATELESS)] = None
     conversation: Annotated[None, refuse(STATELESS)] = None
     prompt: Annotated[None, refuse("this server keeps no prompts")] = None
@@ -105,8 +110,14 @@ class InputBody(LenientBody):
             self.tool_choice,
             self.parallel_tool_calls,
             thinking_arguments(effort),
+            leave_room=self.answer_tokens if self.truncation == "auto" else None,
             param="input",
         ).prompt()
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens of the context a shortened conversation leaves for the answer, if there are as many."""
+        return DEFAULT_MAX_TOKENS
 
 
 class ResponsesBody(InputBody, SamplingFields):
@@ -127,6 +138,10 @@ class ResponsesBody(InputBody, SamplingFields):
     include: list[str] = Field(default_factory=list, description=f"`{LOGPROBS}` reports log probabilities.")
     metadata: dict[str, str] = Field(default_factory=dict, description="Comes back with the response.")
     background: Annotated[None, refuse(STATELESS, False)] = None
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_output_tokens or DEFAULT_MAX_TOKENS
 
     @property
     def chosen_logprobs(self) -> int | None:

@@ -13,6 +13,7 @@ from inference.text.detokenizer import Decode
 from inference.text.grammar import CompiledGrammar, GrammarCompiler, Thought
 from inference.text.prompt_length import tokens_at_least
 from inference.text.response_parser import Parser, ResponseFormat, Tools
+from inference.text.shortening import render_to_fit
 from inference.text.templates import ChatTemplate, Rendered
 from inference.text.tool_forms import ToolForm
 from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
@@ -69,7 +70,7 @@ class PromptEncoder:
         if isinstance(prompt, TokenPrompt):
             return Rendered(prompt.token_ids, "")
         if isinstance(prompt, ChatPrompt):
-            return self._template.render(prompt, self._check_length)
+            return self._conversation(prompt)
         self._check_length(prompt.text)
         return Rendered(self._tokenized(prompt.text, prompt.add_special_tokens), "")
 
@@ -155,6 +156,16 @@ class PromptEncoder:
         )
         assert isinstance(text, str)  # a list of texts comes only for a list of lists
         return text
+
+    def _conversation(self, prompt: ChatPrompt) -> Rendered:
+        """A conversation, shortened if it may be and has to be."""
+
+        def render(form: ChatPrompt) -> Rendered:
+            return self._template.render(form, self._check_length)
+
+        if prompt.leave_room is None:
+            return render(prompt)
+        return render_to_fit(prompt, self._context - min(prompt.leave_room, self._context // 2), render)
 
     def _check_length(self, text: str) -> None:
         """Refuse a text that is far too long for the context."""

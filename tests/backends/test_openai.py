@@ -124,6 +124,7 @@ async def test_parameters_of_openai_are_passed_on(plain: FakeCompletions) -> Non
         (GenerationRequest(PROMPT, echo=True), "echo"),
         (GenerationRequest(CHAT), "does not tokenize for others"),
         (GenerationRequest(ChatPrompt(CHAT.messages, tools=[{"type": "function"}])), "tools"),
+        (GenerationRequest(ChatPrompt(CHAT.messages, leave_room=9)), "truncation"),
     ],
 )
 async def test_what_the_server_cannot_do_is_refused_by_name(

@@ -113,6 +113,7 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"max_tokens": 5}, "max_tokens"),
         ({"max_completion_tokens": 5}, "max_completion_tokens"),
         ({"logprobs": True}, "logprobs"),
+        ({"truncation": "middle"}, "truncation"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
@@ -123,13 +124,22 @@ def test_fields_without_meaning_here_are_ignored() -> None:
     call(
         logprobs=False,
         store=True,
-        truncation="auto",
         background=False,
         include=[],
         previous_response_id=None,
         nonsense=1,
         user="me",
     )
+
+
+def test_a_conversation_may_be_shortened_so_that_the_answer_has_room() -> None:
+    assert prompt_of().leave_room is None
+    assert prompt_of(truncation="disabled").leave_room is None
+    assert prompt_of(truncation=None).leave_room is None
+    assert prompt_of(truncation="auto").leave_room == 128
+    assert prompt_of(truncation="auto", max_output_tokens=30).leave_room == 30
+    assert whole(call(truncation="auto"), tokens(["a"]))["truncation"] == "auto"
+    assert whole(call(), tokens(["a"]))["truncation"] == "disabled"
 
 
 def test_a_tool_that_is_no_function_is_left_out() -> None:
