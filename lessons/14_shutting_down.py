@@ -5,7 +5,7 @@ as `--timeout-graceful-shutdown` says; then it cancels them, and their clients g
 comes last. So an application that ends its streams cannot wait for `lifespan.shutdown`: it must handle the signal
 itself. It puts a handler in front of the server's, ends its streams, and passes the signal on.
 
-In the service: serving/shutdown.py: signals_set; serving/ending.py: Ending.drain_when; raw_asgi.py: lifespan.
+In the service: serving/process.py: signals_set; serving/shutdown.py: Shutdown.drain_when; raw_asgi.py: lifespan.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ The modules, by topic:
                     `engine_holder`, `open_generations`, `status`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
     connections     `connection`, `protocol`, `file_limit`: limits on uvicorn's connections; `wsgi_server`
-    processes       `command_line`, `flags`, `demo`, `supervised`, `shutdown`, `ending`
-    workers         `workers`, `engine_process`, `engine_keeper`, `heartbeat`: several processes over one engine
+    processes       `command_line`, `flags`, `demo`, `supervised`, `process`, `shutdown`
+    workers         `workers`, `engine_process`, `engine_keeper`, `sign_of_life`: several processes over one engine
     records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -25,15 +25,15 @@ from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySeq
 from interface.events import Failed
 from interface.requests import GenerationRequest, Prompt
 from interface.vitals import Vitals
-from serving import shutdown
+from serving import process
 from serving.connection import running_server
-from serving.ending import Ending
 from serving.engine_holder import EngineHolder
 from serving.exchanges import CURRENT, Exchanges
 from serving.file_limit import raise_file_limit
 from serving.generation import Generation
 from serving.metrics import Metrics
 from serving.open_generations import OpenGenerations
+from serving.shutdown import Shutdown
 from serving.status import EngineStatus
 from serving.supervised import refuse_several_models
 
@@ -63,7 +63,7 @@ class Driver(EngineHolder[EngineService]):
         self._shared: SharedEngine | None = None
         """The engine, if other processes use it too."""
         self._open = OpenGenerations()
-        self._ending = Ending(config, self._status, self._open, self.exchanges, self._fail_all)
+        self._shutdown = Shutdown(config, self._status, self._open, self.exchanges, self._fail_all)
         self._is_loaded = anyio.Event()
 
     def vitals(self) -> Vitals:
@@ -79,26 +79,26 @@ class Driver(EngineHolder[EngineService]):
         self._asking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
         if self.config.socket is not None:
-            shutdown.end_with_parent()
-        self._ending.begin()
+            process.end_with_parent()
+        self._shutdown.begin()
         self._status.begin()  # here and not on the thread that loads, which may begin later than the first request
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watched, self._load_and_start)
-                tasks.start_soon(self._watched, self._ending.drain_when, signalled)
-                tasks.start_soon(self._watched, self._ending.hurry_when, again)
+                tasks.start_soon(self._watched, self._shutdown.drain_when, signalled)
+                tasks.start_soon(self._watched, self._shutdown.hurry_when, again)
                 tasks.start_soon(self._watched, self.exchanges.watch)
-                with shutdown.signals_set(signalled, again):
+                with process.signals_set(signalled, again):
                     if self.config.socket is not None:
                         await self._wait_for_running_engine()
                     yield
-                self._ending.refuse_all()
+                self._shutdown.refuse_all()
                 tasks.cancel_scope.cancel()
         finally:
             engine, self._engine = self._engine, None
             if engine is not None:
                 await engine.close()
-            self._ending.finish()
+            self._shutdown.finish()
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
         """Call `parse`, on a thread if the body is large. `size` is the body's, in bytes."""
@@ -165,7 +165,7 @@ class Driver(EngineHolder[EngineService]):
     async def _load_and_start(self) -> None:
         engine = await in_daemon_thread(lambda: self._status.load(self._load))
         if engine is None or not await self._start(engine):
-            self._ending.after_failed_load()
+            self._shutdown.after_failed_load()
             return
         self._engine = engine
         if isinstance(engine, SharedEngine):
@@ -210,7 +210,7 @@ class Driver(EngineHolder[EngineService]):
         log.critical("The engine has failed for good: %s", reason)
         self._status.fail(f"engine failed: {reason}")
         self._fail_all(Failed(reason, "engine_error"))
-        self._ending.end_process(shutdown.FAILED)
+        self._shutdown.end_process(process.FAILED)
 
     def _on_outage(self, reason: str | None) -> None:
         """End every open request with an error: the engine is gone for now. Without a reason, take requests again."""

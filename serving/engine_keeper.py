@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from serving.engine_process import HEARTBEAT_TO
-from serving.heartbeat import Heartbeat
-from serving.shutdown import CANNOT_LOAD
+from serving.engine_process import SIGNS_TO
+from serving.process import CANNOT_LOAD
+from serving.sign_of_life import SignsOfLife
 
 log = logging.getLogger("engine")
 
@@ -75,13 +75,13 @@ class _Process:
     """One process of the engine, from its start to its end."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._heartbeat = Heartbeat()
-        writer = self._heartbeat.writer
+        self._signs = SignsOfLife()
+        writer = self._signs.writer
         paths = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
         # Its stdin stays open for as long as this process lives. In a group of its own, it hears no Ctrl-C: the
         # workers end first.
         self._popen = subprocess.Popen(
-            [*command, HEARTBEAT_TO, str(writer)],
+            [*command, SIGNS_TO, str(writer)],
             env=os.environ | {"PYTHONPATH": paths.rstrip(os.pathsep)},
             stdin=subprocess.PIPE,
             pass_fds=[writer],
@@ -104,12 +104,12 @@ class _Process:
             How it ended, for the log, and its exit status.
         """
         killed = False
-        while not killed and self._heartbeat.listen() and not self.has_ended:
-            if self._heartbeat.silence >= SILENCE_LIMIT:
+        while not killed and self._signs.listen() and not self.has_ended:
+            if self._signs.silence >= SILENCE_LIMIT:
                 self._kill()
                 killed = True
         status = self._wait()
-        self._heartbeat.close()
+        self._signs.close()
         if killed:
             return f"has shown no sign of life for {SILENCE_LIMIT:g} s and is killed", status
         return f"has ended with status {status}", status

@@ -27,14 +27,14 @@ from config import Config
 from interface.engine import EngineService
 from interface.errors import LoadError
 from serving.flags import add_settings, chosen_config
-from serving.heartbeat import beat
 from serving.logs import set_up_logging
-from serving.shutdown import CANNOT_LOAD, FAILED
+from serving.process import CANNOT_LOAD, FAILED
+from serving.sign_of_life import send_signs_of_life
 
 log = logging.getLogger("engine")
 
 BACKLOG = 128
-UNTIL_STDIN_CLOSES, REMOVE_FOLDER, HEARTBEAT_TO = "--until-stdin-closes", "--remove-folder", "--heartbeat-to"
+UNTIL_STDIN_CLOSES, REMOVE_FOLDER, SIGNS_TO = "--until-stdin-closes", "--remove-folder", "--signs-of-life-to"
 
 
 class UnusablePath(RuntimeError):
@@ -47,7 +47,7 @@ def main(load: Callable[[Config], EngineService] = load_engine_service, argument
     )
     parser.add_argument(UNTIL_STDIN_CLOSES, action="store_true", help="end when the program does that started this one")
     parser.add_argument(REMOVE_FOLDER, action="store_true", help="then remove the socket's folder, too")
-    parser.add_argument(HEARTBEAT_TO, type=int, metavar="FD", help="write a byte there each second, once it is loaded")
+    parser.add_argument(SIGNS_TO, type=int, metavar="FD", help="write a byte there each second, once it is loaded")
     add_settings(parser)
     options = parser.parse_args(arguments)
     config = chosen_config(options)
@@ -56,7 +56,7 @@ def main(load: Callable[[Config], EngineService] = load_engine_service, argument
     set_up_logging(config.log_format)
     try:
         with listening(config.socket) as listener:
-            status = asyncio.run(serve(config, load, listener, options.until_stdin_closes, options.heartbeat_to))
+            status = asyncio.run(serve(config, load, listener, options.until_stdin_closes, options.signs_of_life_to))
     except UnusablePath as error:
         parser.exit(CANNOT_LOAD, f"error: {error}\n")
     if options.remove_folder and status == 0:  # otherwise another engine's socket will be there
@@ -114,7 +114,7 @@ async def serve(
     load: Callable[[Config], EngineService],
     listener: socket.socket,
     until_stdin_closes: bool,
-    heartbeat_to: int | None = None,
+    signs_of_life_to: int | None = None,
 ) -> int:
     """Load the engine, and serve it until the process is told to end; return the exit status."""
     loop = asyncio.get_running_loop()
@@ -131,8 +131,8 @@ async def serve(
     if starting.done() and (status := starting.result()):
         return status
     running: list[asyncio.Task[Any]] = [ending, asyncio.create_task(host.has_failed.wait())]
-    if heartbeat_to is not None:
-        running.append(asyncio.create_task(beat(heartbeat_to)))  # until the loop ends
+    if signs_of_life_to is not None:
+        running.append(asyncio.create_task(send_signs_of_life(signs_of_life_to)))  # until the loop ends
     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     server.close()
     await host.close(host.failure or "it is shutting down", 0 if host.failure else config.drain)

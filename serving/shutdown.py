@@ -1,109 +1,94 @@
-"""Signals and exit statuses; `ending.py` ends the open streams.
+"""Ends a server with open streams: at a signal, at a second one, or because its engine has failed.
 
-At a signal, uvicorn waits for open streams to end, and tells the application (lifespan.shutdown) only after that.
-So the application handles the signals too, and passes each one on.
-
-A process whose engine has failed for good ends itself with a status other than 0, so that a supervisor restarts it. A
-server that is ended by a signal exits with that signal, which systemd counts as a success; so the process exits before
-its server does (`end_now`).
+At a signal the open streams get `drain` seconds to finish. Those that are still open get an error event, and are then
+cut off. A process whose engine cannot be loaded, or has failed for good, ends itself, unless ENGINE_ON_FAILURE=stay.
 """
 
 import asyncio
 import logging
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Callable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FAILED = 70
-"""The exit status of a process whose engine has failed for good: EX_SOFTWARE of sysexits.h."""
-CANNOT_LOAD = 78
-"""The exit status of a process whose engine cannot be loaded: EX_CONFIG. Another start would not help."""
+from config import STARTUP_FAILURE, Config
+from interface.events import Failed
+from serving import process
+from serving.exchanges import Exchanges
+from serving.open_generations import OpenGenerations
+from serving.status import EngineStatus
+from serving.supervised import is_worker
 
+log = logging.getLogger("engine")
 
-def owns_the_process() -> bool:
-    """Whether the server runs on the main thread, and not on a thread of another program."""
-    return threading.current_thread() is threading.main_thread()
+SHUTDOWN = Failed("The server is shutting down", "shutdown")
+CUT_OFF = 0.5
+"""Seconds after the error event until an open request is cut off."""
+SLACK = 3.0
+"""Seconds beyond `drain` after which a process that ends itself exits, whatever its server is still doing."""
 
 
-@contextmanager
-def signals_set(first: asyncio.Event, second: asyncio.Event) -> Iterator[None]:
-    """Within this, Ctrl-C and SIGTERM set an event on the running loop, and then reach the server's own handler.
+class Shutdown:
+    """The shutdown of one driver. `fail_all` ends its open generations with an event."""
 
-    SIGHUP, which comes when a terminal is closed, counts as SIGTERM, unless `nohup` or the server has chosen otherwise.
+    def __init__(
+        self,
+        config: Config,
+        status: EngineStatus,
+        generations: OpenGenerations,
+        exchanges: Exchanges,
+        fail_all: Callable[[Failed], None],
+    ) -> None:
+        self._config = config
+        self._status = status
+        self._generations = generations
+        self._exchanges = exchanges
+        self._fail_all = fail_all
+        self._may_end_process = False
+        self._exit_status: int | None = None
 
-    The second signal does not reach it: uvicorn, forced to end, would leave its tasks to the loop, which cancels them
-    with a traceback for each. A third one is passed on again.
+    def begin(self) -> None:
+        """Find out whether this may end the process. Call it on the server's thread."""
+        self._may_end_process = self._config.on_failure == "exit" and process.owns_the_process()
 
-    Only the main thread may handle signals; on another one this does nothing.
-    """
-    if not owns_the_process():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    has_supervisor = multiprocessing.parent_process() is not None
-    heard: list[int] = []
+    async def drain_when(self, signalled: asyncio.Event) -> None:
+        """At a signal, give open streams `drain` seconds to finish, then an error event, then cut them off."""
+        await signalled.wait()
+        self._status.refuse("shutting down")
+        await self._generations.wait_until_none(self._config.drain)
+        self._fail_all(SHUTDOWN)
+        await self._generations.wait_until_none(CUT_OFF)
+        await self._cut_off_all()
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if heard and has_supervisor and number == signal.SIGTERM:
-            return  # Ctrl-C reaches workers too, and then their supervisor sends them SIGTERM as well
-        heard.append(number)
-        # Only an event is set here: starting a task from a loop callback depends on which async library is found.
-        loop.call_soon_threadsafe((first if len(heard) == 1 else second).set)
-        if len(heard) == 2:
-            return
-        handler = of_server[number]
-        if callable(handler):
-            handler(number, frame)
-        elif handler == signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    async def hurry_when(self, signalled_again: asyncio.Event) -> None:
+        """At a second signal, end all open streams at once."""
+        await signalled_again.wait()
+        self._fail_all(SHUTDOWN)
+        await self._cut_off_all()
 
-    def on_hangup(number: int, frame: FrameType | None) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def refuse_all(self) -> None:
+        """Take no more requests, and end those that are still open with an error event: the server has ended."""
+        self._status.refuse("shutting down")
+        self._fail_all(SHUTDOWN)
 
-    of_server: dict[int, Any] = {number: signal.signal(number, on_signal) for number in SIGNALS}
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        of_server[signal.SIGHUP] = signal.signal(signal.SIGHUP, on_hangup)
-    try:
-        yield
-    finally:
-        for number, handler in of_server.items():
-            if signal.getsignal(number) in (on_signal, on_hangup):
-                signal.signal(number, handler)
+    def end_process(self, exit_status: int) -> None:
+        """Begin to end the process, if this may."""
+        if self._may_end_process:
+            log.critical("The process ends with status %d (ENGINE_ON_FAILURE=stay keeps it)", exit_status)
+            self._exit_status = exit_status
+            process.begin_to_end(self._config.drain + SLACK, exit_status)
 
+    def after_failed_load(self) -> None:
+        """Begin to end the process, with a status that tells supervisors that another start would fail as well.
 
-def end_with_parent() -> None:
-    """End this process, as at a signal, when the supervisor that started it has died."""
-    parent = multiprocessing.parent_process()
-    if parent is None or not owns_the_process():
-        return
+        A worker with `ENGINE_SOCKET` stays: its engine is in another process.
+        """
+        if self._config.socket is None:
+            self.end_process(STARTUP_FAILURE if is_worker() else process.CANNOT_LOAD)
 
-    def wait() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+    def finish(self) -> None:
+        """Exit with the status that was chosen, once everything is closed; the server would exit with its own."""
+        if self._exit_status is not None:
+            process.end_now(self._exit_status)
 
-    threading.Thread(target=wait, name="wait for the supervisor", daemon=True).start()
-
-
-def begin_to_end(limit: float, exit_status: int) -> None:
-    """Tell the server to end, and exit in any case after `limit` seconds."""
-
-    def end_after_limit() -> None:
-        time.sleep(limit)
-        end_now(exit_status)
-
-    threading.Thread(target=end_after_limit, name="end", daemon=True).start()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def end_now(exit_status: int) -> None:
-    """Exit with this status at once."""
-    logging.shutdown()
-    os._exit(exit_status)
+    async def _cut_off_all(self) -> None:
+        for generation in self._generations:
+            generation.cancel()
+        await self._exchanges.end_all()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from inference.decoders.native import build
 from inference.decoders.native.library_cache import LibraryCache
-from serving import shutdown
+from serving import process
 from tests.support.serving import DOORS, Door
 
 # The same examples each time, and no limit on the time that one takes: a test must not depend on a machine's mood.
@@ -28,8 +28,8 @@ def door(request: pytest.FixtureRequest) -> Door:
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An engine that fails must not end the tests; what it would have done is listed here."""
     calls: list[str] = []
-    monkeypatch.setattr(shutdown, "begin_to_end", lambda limit, exit_status: calls.append(f"begin {exit_status}"))
-    monkeypatch.setattr(shutdown, "end_now", lambda exit_status: calls.append(f"now {exit_status}"))
+    monkeypatch.setattr(process, "begin_to_end", lambda limit, exit_status: calls.append(f"begin {exit_status}"))
+    monkeypatch.setattr(process, "end_now", lambda exit_status: calls.append(f"now {exit_status}"))
     return calls
 
 

@@ -69,7 +69,7 @@ async def test_at_a_signal_open_streams_may_finish_and_new_ones_are_refused() ->
     async with driving(engine, Config(drain=PATIENCE)) as driver:
         engine.hold()
         finishing = asyncio.create_task(all_events(await submit(driver)))
-        draining = asyncio.create_task(driver._ending.drain_when(signalled()))
+        draining = asyncio.create_task(driver._shutdown.drain_when(signalled()))
         await until(lambda: driver.status == "shutting down")
         with pytest.raises(EngineUnavailable, match="shutting down"):
             await submit(driver)
@@ -86,7 +86,7 @@ async def test_at_a_signal_streams_that_do_not_finish_are_told_and_those_that_do
         listener, deaf = await submit(driver), await submit(driver)
         listening = asyncio.create_task(all_events(listener))
         sending = asyncio.create_task(deaf.run(stuck, never))
-        await driver._ending.drain_when(signalled())
+        await driver._shutdown.drain_when(signalled())
         assert terminal(await listening) == Failed("The server is shutting down", "shutdown")
         assert await sending is None
         await until(lambda: sorted(engine.aborted) == [1, 2])

@@ -10,10 +10,10 @@ import pytest
 
 from config import Config
 from interface.events import Failed
-from serving import engine_keeper, heartbeat
+from serving import engine_keeper, sign_of_life
 from serving.engine_keeper import EngineKeeper
-from serving.heartbeat import Heartbeat
-from serving.shutdown import CANNOT_LOAD
+from serving.process import CANNOT_LOAD
+from serving.sign_of_life import SignsOfLife
 from study.common.launcher import command_line_of
 from study.common.scripted_workers import NAME
 from tests.support.asgi_client import until
@@ -61,17 +61,17 @@ def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_silence_counts_from_the_first_sign_of_life_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """So an engine may take as long as it needs to load."""
-    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
-    heart = Heartbeat()
+    monkeypatch.setattr(sign_of_life, "INTERVAL", 0.01)
+    signs = SignsOfLife()
     silences = []
     for written in (b"", b"", b".", b"", b"", b"..", b""):
-        os.write(heart.writer, written)
-        assert heart.listen()
-        silences.append(heart.silence)
+        os.write(signs.writer, written)
+        assert signs.listen()
+        silences.append(signs.silence)
     assert silences == [0, 0, 0, 0.01, 0.02, 0, 0.01]
-    os.close(heart.writer)
-    assert not heart.listen()
-    heart.close()
+    os.close(signs.writer)
+    assert not signs.listen()
+    signs.close()
 
 
 @pytest.fixture

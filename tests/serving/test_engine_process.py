@@ -16,7 +16,7 @@ from config import Config, ConfigError
 from interface.engine import EngineService
 from interface.errors import LoadError
 from serving.engine_process import UnusablePath, listening, serve
-from serving.shutdown import CANNOT_LOAD, FAILED
+from serving.process import CANNOT_LOAD, FAILED
 from study.common.launcher import ROOT, Process
 from study.common.scripted_workers import NAME
 from tests.support.imports import modules_after

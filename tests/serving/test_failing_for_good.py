@@ -13,7 +13,7 @@ from config import Config
 from interface.engine import Sink
 from interface.events import Failed
 from serving.driver import Driver
-from serving.shutdown import FAILED
+from serving.process import FAILED
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, events_of, lifespan, until
 from tests.support.driving import all_events, driving, submit, terminal

@@ -14,7 +14,7 @@ INTERVAL = 1.0
 """Seconds between two bytes."""
 
 
-async def beat(writer: int) -> None:
+async def send_signs_of_life(writer: int) -> None:
     """Write a byte each second, for as long as the loop runs."""
     os.set_blocking(writer, False)
     while True:
@@ -23,7 +23,7 @@ async def beat(writer: int) -> None:
         await asyncio.sleep(INTERVAL)
 
 
-class Heartbeat:
+class SignsOfLife:
     """The reader's end. `writer` is for the other process; close it here once that process has started."""
 
     def __init__(self) -> None:
