@@ -21,9 +21,7 @@ Invariants:
 import logging
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Generator, Iterator
-from collections.abc import Sequence as Listed
+from collections import abc, defaultdict, deque
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -239,7 +237,7 @@ class Engine:
     def info(self) -> ModelInfo:
         return self._text.info
 
-    def encode(self, requests: Listed[GenerationRequest]) -> list[EncodedRequest]:
+    def encode(self, requests: abc.Sequence[GenerationRequest]) -> list[EncodedRequest]:
         """Render and tokenize prompts, compile grammars, settle the sampling parameters; touches no engine state.
 
         Requests that share a prompt object share the work.
@@ -250,7 +248,7 @@ class Engine:
         """
         return self._text.encode(requests)
 
-    def submit(self, requests: Listed[EncodedRequest], sink: Sink) -> None:
+    def submit(self, requests: abc.Sequence[EncodedRequest], sink: Sink) -> None:
         """Queue all of these sequences, or none, without waiting. Their events go to `sink`, on the stepping thread.
 
         Raises:
@@ -289,7 +287,7 @@ class Engine:
         """Return a prompt's token ids, and the text of each."""
         return self._text.tokenize(prompt)
 
-    def detokenize(self, token_ids: Listed[int]) -> str:
+    def detokenize(self, token_ids: abc.Sequence[int]) -> str:
         """Return the text of token ids, special tokens included."""
         return self._text.detokenize(token_ids)
 
@@ -307,7 +305,7 @@ class Engine:
         """
         return _as_dict(completion(list(self._events_of(prompt, settings))))
 
-    def generate_stream(self, prompt: str | Prompt, **settings: Any) -> Iterator[dict[str, Any]]:
+    def generate_stream(self, prompt: str | Prompt, **settings: Any) -> abc.Iterator[dict[str, Any]]:
         """The same, yielding what the stream of `POST /generate` sends: a dict per token, then a closing one.
 
         Closing the iterator early aborts the request.
@@ -320,7 +318,7 @@ class Engine:
 
     def _events_of(
         self, prompt: str | Prompt, settings: dict[str, Any]
-    ) -> Generator[PromptEcho | Token | Finished, None, None]:
+    ) -> abc.Generator[PromptEcho | Token | Finished, None, None]:
         """Submit a request and take turns stepping until it has ended."""
         if isinstance(prompt, str):
             request = text_request(prompt, **settings)

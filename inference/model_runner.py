@@ -5,7 +5,7 @@ Which decoder that is, and whether it gives the model's own logits, is the busin
 
 import dataclasses
 import functools
-from collections.abc import Sequence as Rows
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,6 @@ from inference.sampling.logprobs import prompt_logprobs
 from inference.scheduling.cache_manager import Retention
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
-from inference.scheduling.sequence import Sequence
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel
 
@@ -91,15 +90,15 @@ class ModelRunner:
         return self._decoder.name
 
     @torch.inference_mode()
-    def step(self, schedule: Schedule, rows: Rows[SampleArgs]) -> Sampled:
+    def step(self, schedule: Schedule, rows: Sequence[SampleArgs]) -> Sampled:
         """Compute a schedule, and choose a token for each row of `schedule.sampled` as `rows` say."""
         logits = self.forward(schedule)
         row = len(rows)
         for chunk in schedule.chunks:
-            explained = logits[row : row + len(chunk.explained_ids)]
-            row += len(explained)
+            scored = logits[row : row + len(chunk.scored_ids)]
+            row += len(scored)
             top, look = chunk.sequence.prompt_top_logprobs, look_of(self._choose)
-            logprobs = prompt_logprobs(explained, chunk.explained_ids, top, look)
+            logprobs = prompt_logprobs(scored, chunk.scored_ids, top, look)
             chunk.sequence.add_prompt_logprobs(logprobs)
         sampled = sample(logits[: len(rows)], rows, self._choose)
         return dataclasses.replace(sampled, broken_chunks=self._broken_chunks(schedule))
@@ -110,14 +109,14 @@ class ModelRunner:
         The logits of a prompt's last token do not show all of them: a window may hide a broken token from it, and other
         sequences may copy from the slot before the prompt is complete.
         """
-        pieces = [(_slot(chunk.sequence), chunk.start, chunk.end) for chunk in schedule.chunks]
+        pieces = [(chunk.sequence.slot, chunk.start, chunk.end) for chunk in schedule.chunks]
         return frozenset(number for number, is_finite in enumerate(self._cache.are_finite(pieces)) if not is_finite)
 
     @torch.inference_mode()
     def forward(self, schedule: Schedule) -> Tensor:
         """Return the logits [sampled, vocabulary] of `schedule.sampled`, in one forward for all its tokens.
 
-        After them come the logits for the log probabilities of prompt tokens: see `Chunk.explained_ids`.
+        After them come the logits for the log probabilities of prompt tokens: see `Chunk.scored_ids`.
         """
         logits = None if self._ahead is None else self._ahead.claim(schedule)
         if logits is None:
@@ -125,7 +124,7 @@ class ModelRunner:
                 logits = self._compute(schedule)
             except Exception:
                 for sequence in schedule.sequences:
-                    self._cache.distrust(_slot(sequence))
+                    self._cache.distrust(sequence.slot)
                 raise
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1
@@ -135,15 +134,10 @@ class ModelRunner:
 
     def _compute(self, schedule: Schedule) -> Tensor:
         for copy in schedule.copies:
-            self._cache.copy(copy.source, _slot(copy.sequence), copy.end)
+            self._cache.copy(copy.source, copy.sequence.slot, copy.end)
         if self._ahead is not None:
             self._ahead.record(schedule)
         return self._decoder.forward(pack(schedule, self._cache, self._device))
-
-
-def _slot(sequence: Sequence) -> int:
-    assert sequence.slot is not None
-    return sequence.slot
 
 
 def _vocabulary(model: "PreTrainedModel | Llama") -> int:

@@ -7,7 +7,7 @@ list and for each of its `n` choices; their `index` tells them apart in the answ
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -116,6 +116,23 @@ class SamplingParams(BaseModel):
     )
 
 
+class SettledParams(SamplingParams):
+    """Sampling parameters for an engine: each that a request may leave out has a value, here the documented default."""
+
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    temperature: float = DEFAULT_TEMPERATURE
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, params: SamplingParams, max_tokens: int, defaults: Mapping[str, float] | None = None) -> Self:
+        """Return a request's parameters; those that are None take the value of `defaults`, if that has one."""
+        chosen = {name: value for name, value in params if value is not None}
+        return cls.model_construct(**{**(defaults or {}), **chosen, "max_tokens": max_tokens})
+
+
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
     """A text to continue. The tokenizer adds its special tokens (a BOS token, for example) unless told not to."""
@@ -210,14 +227,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """A request with its prompt as token ids: known to fit the context, ready to submit.
-
-    `params` has no None left for max_tokens, temperature, top_p, top_k, min_p and repetition_penalty.
-    """
+    """A request with its prompt as token ids: known to fit the context, ready to submit."""
 
     request: GenerationRequest
     prompt_ids: Sequence[int]
-    params: SamplingParams
+    params: SettledParams
     grammar: Any = None
     """The compiled grammar, if there is one; opaque outside the engine."""
     reader: Any = None

@@ -6,8 +6,7 @@ attention needs to know where a request begins and ends. Requests in neighbourin
 """
 
 import itertools
-from collections.abc import Callable
-from collections.abc import Sequence as Rows
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +16,6 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.rows import CachedLayer
 from inference.cache.storage import Stale
 from inference.scheduling.scheduler import Schedule
-from inference.scheduling.sequence import Sequence
 from inference.transfer import to_device
 
 LENGTH_STEP = 16
@@ -89,7 +87,7 @@ class Batch:
     runs: list[Run]
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
-    starts: Rows[int] = ()  # of `positions`, those of the runs' tokens
+    starts: Sequence[int] = ()  # of `positions`, those of the runs' tokens
     stale: list[Stale] = field(default_factory=list)  # what earlier requests left where new ones begin
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
@@ -151,9 +149,9 @@ class Piece:
 
     slot: int
     start: int
-    token_ids: Rows[int]
+    token_ids: Sequence[int]
     sampled: int = 1  # a token is chosen after each of so many of its last ones
-    explained: int = 0  # the logits of this many of its first tokens are wanted too
+    scored: int = 0  # the logits of this many of its first tokens are wanted too
 
     @property
     def end(self) -> int:
@@ -164,7 +162,7 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
     """Lay a schedule out as tensors."""
     decoding = [
         Piece(
-            _slot(sequence),
+            sequence.slot,
             sequence.cached_tokens,
             [*sequence.output_ids[-1:], *sequence.draft_ids],
             sampled=1 + len(sequence.draft_ids),
@@ -173,22 +171,22 @@ def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
     ]
     chunks = [
         Piece(
-            _slot(chunk.sequence),
+            chunk.sequence.slot,
             chunk.start,
             chunk.sequence.prompt_ids[chunk.start : chunk.end],
             sampled=int(chunk.completes_prompt),
-            explained=len(chunk.explained_ids),
+            scored=len(chunk.scored_ids),
         )
         for chunk in schedule.chunks
     ]
     return lay_out(decoding, chunks, cache, device)
 
 
-def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: torch.device) -> Batch:
+def lay_out(decoding: Sequence[Piece], chunks: Sequence[Piece], cache: KVCache, device: torch.device) -> Batch:
     """The decoding pieces of one token, in the order of their slots, then the longer ones, then the chunks.
 
     The logits' rows have the order in which the pieces were given. After those of the tokens that are sampled from come
-    those that explain a prompt.
+    those that are for its log probabilities.
     """
     pieces = (*decoding, *chunks)
     singles = sorted((piece for piece in decoding if len(piece.token_ids) == 1), key=lambda piece: piece.slot)
@@ -198,7 +196,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
     slots = [piece.slot for piece in singles]
     runs, starts = _runs(slots, positions, cache.context), tuple(positions)
     ends = {slot: row + 1 for row, slot in enumerate(slots)}  # where each slot's piece ends in the row of tokens
-    explained: list[int] = []
+    scored: list[int] = []
     segments: list[Segment] = []
     for piece in longer:
         first, size = len(token_ids), len(piece.token_ids)
@@ -207,7 +205,7 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
         positions += range(piece.start, piece.end)
         slots += [piece.slot] * size
         ends[piece.slot] = first + size
-        explained += range(first, first + piece.explained)
+        scored += range(first, first + piece.scored)
     sampled = [row for piece in pieces for row in range(ends[piece.slot] - piece.sampled, ends[piece.slot])]
     stale = [cache.take(piece.slot, piece.start, piece.end) for piece in pieces]
 
@@ -222,17 +220,12 @@ def lay_out(decoding: Rows[Piece], chunks: Rows[Piece], cache: KVCache, device: 
         runs=runs,
         segments=segments,
         starts=starts,
-        sampled=to_device(torch.tensor(sampled + explained, dtype=torch.int64), device),
+        sampled=to_device(torch.tensor(sampled + scored, dtype=torch.int64), device),
         stale=[left for left in stale if left is not None],
     )
 
 
-def _slot(sequence: Sequence) -> int:
-    assert sequence.slot is not None
-    return sequence.slot
-
-
-def _runs(slots: Rows[int], positions: Rows[int], context: int) -> list[Run]:
+def _runs(slots: Sequence[int], positions: Sequence[int], context: int) -> list[Run]:
     """Cut the decode rows where their slots, which ascend, are no neighbours."""
     borders = [row for row in range(len(slots)) if row == 0 or slots[row] != slots[row - 1] + 1] + [len(slots)]
     runs = []

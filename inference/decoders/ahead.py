@@ -102,6 +102,5 @@ class _Fetched:
 def _rows(schedule: Schedule) -> list[Row]:
     rows = []
     for sequence in schedule.decoding:
-        assert sequence.slot is not None
         rows.append((sequence.slot, sequence.cached_tokens, sequence.output_ids[-1]))
     return rows

@@ -15,7 +15,7 @@ there to be taken over.
 
 import itertools
 import sys
-from collections.abc import Sequence as TokenIds
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEAST_COPIED = 16
@@ -62,7 +62,7 @@ class CacheManager:
     def can_allocate(self) -> bool:
         return bool(self._free)
 
-    def allocate(self, prompt_ids: TokenIds[int], reuse: bool = True) -> tuple[int, int]:
+    def allocate(self, prompt_ids: Sequence[int], reuse: bool = True) -> tuple[int, int]:
         """Take a free slot for a prompt.
 
         Returns:
@@ -101,7 +101,7 @@ class CacheManager:
         """Note that a slot becomes a copy of another, which holds so many tokens if it is running."""
         self._reaches[slot] = max(self._reaches[source], cached_tokens)
 
-    def free(self, slot: int, cached_ids: TokenIds[int]) -> None:
+    def free(self, slot: int, cached_ids: Sequence[int]) -> None:
         """Give a slot back, with the tokens whose keys and values it holds."""
         del self._running[slot]
         self._reaches[slot] = max(self._reaches[slot], len(cached_ids))

@@ -13,9 +13,7 @@ A step with few sequences may compute guesses of their next tokens as well (see 
 """
 
 import itertools
-from collections import deque
-from collections.abc import Iterator
-from collections.abc import Sequence as TokenIds
+from collections import abc, deque
 from dataclasses import dataclass, field
 
 from inference.scheduling.cache_manager import CacheManager, Retention
@@ -29,8 +27,8 @@ LEAST_ON_GPU = 512
 """Prompt tokens that a step with a prefill takes at least on a GPU: fewer take as long, because of the launches."""
 MAX_CHUNKS = 4
 """How many times `prefill_chunk` a step may prefill when it delays few streams, or none."""
-MAX_EXPLAINED = 128
-"""Prompt tokens in a chunk if all their logits are needed, which take 77 MB with a vocabulary of 150,000."""
+MAX_SCORED = 128
+"""Prompt tokens in a chunk whose log probabilities are wanted: the logits take 77 MB with a vocabulary of 150,000."""
 MOST_GUESSED = 8
 """Tokens that all decoding sequences together may have in a step with guesses. If there are more than half as many
 sequences, nothing is guessed."""
@@ -71,7 +69,7 @@ class Chunk:
         return self.end == len(self.sequence.prompt_ids)
 
     @property
-    def explained_ids(self) -> TokenIds[int]:
+    def scored_ids(self) -> abc.Sequence[int]:
         """The prompt token that follows each of the chunk's tokens, if the prompt's log probabilities are wanted."""
         return self.sequence.prompt_ids[self.start + 1 : self.end + 1] if self.sequence.wants_prompt_logprobs else ()
 
@@ -127,7 +125,7 @@ class Scheduler:
 
     def remove(self, sequence: Sequence, keep_cache: bool = True) -> None:
         """Forget a sequence and free its slot. What the slot holds stays reusable if `keep_cache`."""
-        if sequence.slot is None:
+        if sequence.is_waiting:
             self._waiting.remove(sequence)
         else:
             del self._running[sequence.sequence_id]
@@ -147,7 +145,7 @@ class Scheduler:
         for sequence in prefilling:
             if budget and sequence.sequence_id not in self._awaited:
                 start = sequence.cached_tokens
-                most = min(budget, MAX_EXPLAINED) if sequence.wants_prompt_logprobs else budget
+                most = min(budget, MAX_SCORED) if sequence.wants_prompt_logprobs else budget
                 end = min(len(sequence.prompt_ids), start + most)
                 chunks.append(Chunk(sequence, start, end))
                 budget -= end - start
@@ -174,7 +172,7 @@ class Scheduler:
         chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)
 
-    def _copies(self) -> Iterator[Copy]:
+    def _copies(self) -> abc.Iterator[Copy]:
         """Admit sequences, and yield the copies to them and to those that waited, up to the limit of a step."""
         tokens = 0
         for copy in itertools.chain(self._copies_awaited(), self._admit()):
@@ -183,7 +181,7 @@ class Scheduler:
             if tokens >= MOST_COPIED:
                 return  # the others are still waiting at the next step
 
-    def _admit(self) -> Iterator[Copy]:
+    def _admit(self) -> abc.Iterator[Copy]:
         """Give free slots to waiting sequences; yield the copies that they need."""
         while self._waiting and self._cache.can_allocate:
             sequence = self._waiting.popleft()
@@ -193,7 +191,7 @@ class Scheduler:
             if reuse:
                 yield from self._share(sequence)
 
-    def _copies_awaited(self) -> Iterator[Copy]:
+    def _copies_awaited(self) -> abc.Iterator[Copy]:
         """Yield the copies whose source has been computed; find another one where the source's sequence has ended."""
         for sequence_id, awaited in list(self._awaited.items()):
             is_running = awaited.sequence.sequence_id in self._running
@@ -201,9 +199,8 @@ class Scheduler:
                 del self._awaited[sequence_id]
                 yield from self._share(self._running[sequence_id])
 
-    def _share(self, sequence: Sequence) -> Iterator[Copy]:
+    def _share(self, sequence: Sequence) -> abc.Iterator[Copy]:
         """Copy the beginning of a prompt from another slot, or wait for it, if that saves enough."""
-        assert sequence.slot is not None
         source = self._cache.source_for(sequence.slot, sequence.cached_tokens)
         if source is None:
             return

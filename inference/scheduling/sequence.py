@@ -2,9 +2,7 @@
 
 import random
 from array import array
-from collections import deque
-from collections.abc import Mapping
-from collections.abc import Sequence as TokenIds
+from collections import abc, deque
 
 from inference.scheduling.sample_args import LogitBias, RowLogprobs, SampleArgs, TokenCounts
 from inference.scheduling.speculation import Drafter
@@ -28,14 +26,14 @@ class Sequence:
         encoded: EncodedRequest,
         sink: Sink,
         answer: Answer,
-        ends: Mapping[int, str | int | None],
+        ends: abc.Mapping[int, str | int | None],
         speculates: bool = False,
     ) -> None:
         self.sequence_id = encoded.sequence_id
         self.sink = sink
         self.prompt_ids = encoded.prompt_ids
         self.wants_prompt_logprobs = encoded.request.prompt_logprobs
-        self.slot: int | None = None
+        self._slot: int | None = None
         self.cached_tokens = 0  # how many of its tokens have their keys and values in the cache
         self.output_ids: list[int] = []
         self.draft_ids: list[int] = []  # guesses of its next tokens, which a step computes after its newest one
@@ -53,6 +51,16 @@ class Sequence:
         self._drafter = Drafter(encoded.prompt_ids) if speculates and is_free else None
 
     @property
+    def is_waiting(self) -> bool:
+        return self._slot is None
+
+    @property
+    def slot(self) -> int:
+        """The slot of the cache that it holds, once it has been admitted."""
+        assert self._slot is not None, "a waiting sequence has no slot"
+        return self._slot
+
+    @property
     def is_prefilled(self) -> bool:
         return self.cached_tokens >= len(self.prompt_ids)
 
@@ -63,7 +71,7 @@ class Sequence:
 
     def admit(self, slot: int, reused_tokens: int = 0) -> None:
         """Take a slot, which holds the keys and values of the prompt's first `reused_tokens` already."""
-        self.slot = slot
+        self._slot = slot
         self.reuse(reused_tokens)
         self._answer.admit()
 
@@ -74,7 +82,6 @@ class Sequence:
     def draft(self, most: int) -> None:
         """Guess at most `most` of the next tokens."""
         if self._drafter is not None:
-            assert self._params.max_tokens is not None
             self.draft_ids = self._drafter.guess(min(most, self._params.max_tokens - len(self.output_ids) - 1))
 
     def sample_args(self) -> list[SampleArgs]:
@@ -83,11 +90,6 @@ class Sequence:
 
     def _sample_args(self, ahead: int) -> SampleArgs:
         params = self._params
-        assert params.temperature is not None
-        assert params.top_p is not None
-        assert params.top_k is not None
-        assert params.min_p is not None
-        assert params.repetition_penalty is not None
         return SampleArgs(
             temperature=params.temperature,
             top_p=params.top_p,
@@ -120,7 +122,7 @@ class Sequence:
         """How many of the most likely tokens are reported for each token of the prompt."""
         return self._params.logprobs or 0
 
-    def add_prompt_logprobs(self, logprobs: TokenIds[RowLogprobs]) -> None:
+    def add_prompt_logprobs(self, logprobs: abc.Sequence[RowLogprobs]) -> None:
         """Add the log probabilities of the prompt's next tokens. The prompt's first token has none."""
         self._prompt_logprobs += logprobs
 
@@ -171,6 +173,6 @@ class Sequence:
 def _seen(encoded: EncodedRequest) -> TokenCounts | None:
     """Counts of the tokens that penalties apply to, if there are penalties."""
     params = encoded.params
-    if params.repetition_penalty not in (None, 1.0):
+    if params.repetition_penalty != 1:
         return TokenCounts(encoded.prompt_ids)
     return TokenCounts() if params.presence_penalty or params.frequency_penalty else None

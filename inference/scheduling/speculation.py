@@ -9,7 +9,7 @@ sequence pauses, each time for longer. (Yang et al. 2023, "Inference with Refere
 Decoding".)
 """
 
-from collections.abc import Sequence as TokenIds
+from collections.abc import Sequence
 
 NGRAM = 3
 """So many tokens must have come before. Fewer come again by chance."""
@@ -22,7 +22,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 4, 64
 class Drafter:
     """One sequence's guesses."""
 
-    def __init__(self, token_ids: TokenIds[int]) -> None:
+    def __init__(self, token_ids: Sequence[int]) -> None:
         self._ids = list(token_ids)
         self._after: dict[tuple[int, ...], int] = {}  # for each n-gram, where the text went on the last time
         for end in range(NGRAM, len(self._ids)):

@@ -16,7 +16,13 @@ from inference.text.templates import Rendered
 from inference.text.token_bytes import TokenBytes
 from interface.engine import ModelInfo, Tokenized
 from interface.errors import PromptTooLong, RequestError
-from interface.requests import DEFAULT_MAX_TOKENS, EncodedRequest, GenerationRequest, Prompt, SamplingParams
+from interface.requests import (
+    DEFAULT_MAX_TOKENS,
+    EncodedRequest,
+    GenerationRequest,
+    Prompt,
+    SettledParams,
+)
 
 log = logging.getLogger("engine")
 
@@ -64,7 +70,7 @@ class TextSide:
         decode, hidden = self.prompts.decoder(encoded), self.prompts.hidden_tokens(encoded)
         return Answer(encoded, decode, self.ends(encoded.params), self._token_bytes, hidden)
 
-    def ends(self, params: SamplingParams) -> Ends:
+    def ends(self, params: SettledParams) -> Ends:
         """The tokens that end a text."""
         eos: dict[int, str | int | None] = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
         stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
@@ -86,16 +92,14 @@ class TextSide:
         reader = self.prompts.reader(request, rendered.text)
         return EncodedRequest(request, rendered.token_ids, params, self.prompts.grammar(request, reader), reader)
 
-    def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SamplingParams:
+    def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SettledParams:
         """The request's parameters, where it names none the model's own, and where that has none the documented."""
         params = request.params
         self._check_token_ids("logit_bias", params.logit_bias or ())
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
         self._check_bans(params.logit_bias or {})
-        defaults = {"temperature": request.default_temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        defaults |= {"repetition_penalty": 1.0} | dict(self.info.sampling_defaults)
-        chosen = {name: default for name, default in defaults.items() if getattr(params, name) is None}
-        return params.model_copy(update=chosen | {"max_tokens": self._max_tokens(request, prompt_tokens)})
+        defaults = {"temperature": request.default_temperature, **self.info.sampling_defaults}
+        return SettledParams.of(params, self._max_tokens(request, prompt_tokens), defaults)
 
     def _known(self, eos_ids: Collection[int]) -> list[int]:
         """Those of the tokens that the model can say; files of models with a smaller vocabulary name others too."""

@@ -55,6 +55,7 @@ from interface.requests import (
     GenerationRequest,
     Prompt,
     SequenceId,
+    SettledParams,
     TextPrompt,
     TokenPrompt,
 )
@@ -163,7 +164,6 @@ class Script:
         self.prefill_steps = settings.get("prefill", 0)
         self.seconds_per_step = DRIP if self.prompt.startswith("drip") else settings.get("pace", 0) / 1000
         max_tokens = encoded.params.max_tokens
-        assert max_tokens is not None
         texts: Sequence[str | tuple[Part, ...]] = (
             parsed_script(encoded.request.prompt, max_tokens)
             if encoded.request.parse_response
@@ -307,7 +307,7 @@ class ScriptedEngine:
             max_tokens = min(room, max_tokens)
         if room < 1 or max_tokens > room:
             raise PromptTooLong(len(prompt_ids), max_tokens, self.context)
-        return EncodedRequest(request, prompt_ids, request.params.model_copy(update={"max_tokens": max_tokens}))
+        return EncodedRequest(request, prompt_ids, SettledParams.of(request.params, max_tokens))
 
     def _take_arrivals(self, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
         while self._arrivals:

@@ -9,5 +9,5 @@ from inference.cache.kv_cache import KVCache
 
 def piece_of_text(ids: Tensor, cache: KVCache, start: int = 0, slot: int = 0) -> Batch:
     """A batch of one piece of a text, from position `start` on, with the logits of every token wanted."""
-    piece = Piece(slot, start, ids.tolist(), sampled=0, explained=len(ids))
+    piece = Piece(slot, start, ids.tolist(), sampled=0, scored=len(ids))
     return lay_out([], [piece], cache, torch.device("cpu"))

@@ -6,7 +6,7 @@ import pytest
 
 from backends import sglang_server, vllm_engine
 from inference.text.text_side import TextSide
-from interface.requests import EncodedRequest, GenerationRequest, SamplingParams, TextPrompt
+from interface.requests import EncodedRequest, GenerationRequest, SamplingParams, SettledParams, TextPrompt
 
 VALUES: dict[str, Any] = {
     "max_tokens": 7,
@@ -40,7 +40,8 @@ class Ends:
 
 def encoded(**settings: Any) -> EncodedRequest:
     params = SamplingParams(**settings)
-    return EncodedRequest(GenerationRequest(TextPrompt("hello"), params), [1, 2], params)
+    settled = SettledParams.of(params, params.max_tokens or 10)
+    return EncodedRequest(GenerationRequest(TextPrompt("hello"), params), [1, 2], settled)
 
 
 def told(engine: str, **settings: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine import Engine
-from inference.scheduling.scheduler import MAX_EXPLAINED, Schedule
+from inference.scheduling.scheduler import MAX_SCORED, Schedule
 from interface.events import Finished, Logprobs, PromptEcho, Token
 from interface.requests import GenerationRequest, SequenceId, text_request
 from tests.support.tiny_models import (
@@ -150,4 +150,4 @@ def test_the_logits_of_a_long_prompt_are_never_held_all_at_once() -> None:
     run_until_idle(engine)
     assert len(echo_of(inbox.events[asking]).tokens) == len(prompt)
     assert sum(rows) == len(prompt) - 1 + 2
-    assert max(rows) == MAX_EXPLAINED < len(prompt)
+    assert max(rows) == MAX_SCORED < len(prompt)

@@ -79,7 +79,7 @@ def logits_among(name: str, slot: int, cached: int, chunks: Steps, others: Seque
     ends = [0] * len(others)
     found, first = [], cached
     for size in chunks:
-        mine = Piece(slot, first, TEXT[first : first + size], sampled=0, explained=size)
+        mine = Piece(slot, first, TEXT[first : first + size], sampled=0, scored=size)
         first += size
         decoding: list[Piece] = []
         prefilling: list[Piece] = []
