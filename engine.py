@@ -28,7 +28,7 @@ from typing import Any
 
 from config import Config
 from inference.model_runner import ModelRunner
-from inference.sampler import Sampled
+from inference.sampling.sampler import Sampled
 from inference.scheduling.sample_args import RowLogprobs
 from inference.scheduling.scheduler import Schedule, Scheduler
 from inference.scheduling.sequence import Sequence

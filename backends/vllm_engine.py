@@ -22,7 +22,7 @@ from backends.relayed import EngineLost
 from backends.token_relay import Made, TokenRelay, TokenService
 from config import Config
 from inference.text.text_side import TextSide
-from inference.weights.text_side import load_text_side
+from inference.weights.text_only import load_text_side
 from interface.engine import EngineService
 from interface.errors import EngineUnavailable, LoadError, RequestError
 from interface.events import Event, FinishReason, Logprobs

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from inference.cache.batch import pack
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import batch_of
 from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
-from inference.sampler import Sampled, sample
 from inference.sampling.choose import chooser_for, device_chooser_for, look_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
+from inference.sampling.sampler import Sampled, sample
 from inference.scheduling.cache_manager import Retention
 from inference.scheduling.sample_args import SampleArgs
 from inference.scheduling.scheduler import Schedule
@@ -137,7 +137,7 @@ class ModelRunner:
             self._cache.copy(copy.source, copy.sequence.slot, copy.end)
         if self._ahead is not None:
             self._ahead.record(schedule)
-        return self._decoder.forward(pack(schedule, self._cache, self._device))
+        return self._decoder.forward(batch_of(schedule, self._cache, self._device))
 
 
 def _vocabulary(model: "PreTrainedModel | Llama") -> int:

@@ -10,7 +10,7 @@ The fix is that only the row itself decides: a row is added up in one order, wha
 that starts again from a cached beginning, or has some of its tokens guessed and checked several at a time, is exactly
 the same text.
 
-In the service: inference/scheduling/speculation.py: Drafter; inference/sampler.py: sample.
+In the service: inference/scheduling/speculation.py: Drafter; inference/sampling/sampler.py: sample.
 """
 
 import random

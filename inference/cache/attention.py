@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.cache.batch import CAUSAL, Batch, Run, Segment, causal_within
+from inference.cache.batch import CAUSAL, Batch, Run, Segment
 from inference.cache.rows import CachedLayer
+from inference.cache.visibility import causal_within
 
 LAYER = "slot_layer"
 """The attribute of an attention module that has, as a tensor, the number of its layer in the cache."""

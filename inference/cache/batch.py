@@ -1,12 +1,10 @@
 """The tokens of one forward as tensors: their ids, where their keys and values go, and which positions each one sees.
 
-All tokens lie in one row, without padding: first one token for each request that decodes, in the order of their
-slots, then the tokens of each that decodes several, then each prefill chunk. The linear layers see one long row; only
-attention needs to know where a request begins and ends. Requests in neighbouring slots attend together, as one run.
+All tokens lie in one row, without padding; `layout` makes it. The linear layers see one long row; only attention needs
+to know where a request begins and ends.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,40 +13,7 @@ from torch import Tensor
 from inference.cache.kv_cache import KVCache
 from inference.cache.rows import CachedLayer
 from inference.cache.storage import Stale
-from inference.scheduling.scheduler import Schedule
-from inference.transfer import to_device
-
-LENGTH_STEP = 16
-"""A run reads the cache up to its longest request's length, rounded up to this: whole vectors, and not every shape."""
-
-Visible = Callable[[Tensor, Tensor], Tensor]
-"""Says which positions of its slot a token may look at, by its own: a mask of booleans."""
-
-
-def causal(positions: Tensor, keys: Tensor) -> Tensor:
-    """A token looks at itself and at everything before it."""
-    return keys <= positions
-
-
-def causal_within(window: int) -> Visible:
-    """A token looks at itself and at what is less than `window` positions before it."""
-    return lambda positions, keys: (keys <= positions) & (keys > positions - window)
-
-
-def window_of(visible: Visible, context: int, device: torch.device) -> int | None:
-    """How far back tokens may look, if all tokens of a text may look equally far and not to its beginning."""
-    positions = torch.cat([torch.arange(max(0, context - ROWS), context), torch.linspace(0, context - 1, ROWS).long()])
-    rows = positions.to(device).view(-1, 1, 1)
-    keys = torch.arange(context, device=device)
-    window = int(visible(rows[min(context, ROWS) - 1], keys).expand(1, context).sum())
-    within = causal_within(window)
-    # Row by row: all of them at once would take a hundred times the memory of one.
-    is_window = all(torch.equal(visible(row, keys).expand(1, context), within(row, keys)) for row in rows)
-    return window if window < context and is_window else None
-
-
-ROWS = 64
-"""How many tokens at the end of a text, and how many spread over it, tell how far back all of them look."""
+from inference.cache.visibility import Visible, causal, window_of
 
 CAUSAL = 0
 """The number of `causal` among a batch's visibilities."""
@@ -141,96 +106,3 @@ class Batch:
         """0 where a query at `positions` [..., 1] may look at one of `keys`, -inf elsewhere; negative ones are none."""
         seen = self.visibilities[visible](positions, keys) & (keys >= 0)
         return torch.zeros(seen.shape, dtype=dtype, device=positions.device).masked_fill_(~seen, float("-inf"))
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Tokens of one request that a forward computes: from position `start` on, into its slot."""
-
-    slot: int
-    start: int
-    token_ids: Sequence[int]
-    sampled: int = 1  # a token is chosen after each of so many of its last ones
-    scored: int = 0  # the logits of this many of its first tokens are wanted too
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.token_ids)
-
-
-def pack(schedule: Schedule, cache: KVCache, device: torch.device) -> Batch:
-    """Lay a schedule out as tensors."""
-    decoding = [
-        Piece(
-            sequence.slot,
-            sequence.cached_tokens,
-            [*sequence.output_ids[-1:], *sequence.draft_ids],
-            sampled=1 + len(sequence.draft_ids),
-        )
-        for sequence in schedule.decoding
-    ]
-    chunks = [
-        Piece(
-            chunk.sequence.slot,
-            chunk.start,
-            chunk.sequence.prompt_ids[chunk.start : chunk.end],
-            sampled=int(chunk.completes_prompt),
-            scored=len(chunk.scored_ids),
-        )
-        for chunk in schedule.chunks
-    ]
-    return lay_out(decoding, chunks, cache, device)
-
-
-def lay_out(decoding: Sequence[Piece], chunks: Sequence[Piece], cache: KVCache, device: torch.device) -> Batch:
-    """The decoding pieces of one token, in the order of their slots, then the longer ones, then the chunks.
-
-    The logits' rows have the order in which the pieces were given. After those of the tokens that are sampled from come
-    those that are for its log probabilities.
-    """
-    pieces = (*decoding, *chunks)
-    singles = sorted((piece for piece in decoding if len(piece.token_ids) == 1), key=lambda piece: piece.slot)
-    longer = [*(piece for piece in decoding if len(piece.token_ids) > 1), *chunks]
-    token_ids = [piece.token_ids[0] for piece in singles]
-    positions = [piece.start for piece in singles]
-    slots = [piece.slot for piece in singles]
-    runs, starts = _runs(slots, positions, cache.context), tuple(positions)
-    ends = {slot: row + 1 for row, slot in enumerate(slots)}  # where each slot's piece ends in the row of tokens
-    scored: list[int] = []
-    segments: list[Segment] = []
-    for piece in longer:
-        first, size = len(token_ids), len(piece.token_ids)
-        segments.append(Segment(piece.slot, first, first + size, piece.start, piece.end))
-        token_ids += piece.token_ids
-        positions += range(piece.start, piece.end)
-        slots += [piece.slot] * size
-        ends[piece.slot] = first + size
-        scored += range(first, first + piece.scored)
-    sampled = [row for piece in pieces for row in range(ends[piece.slot] - piece.sampled, ends[piece.slot])]
-    stale = [cache.take(piece.slot, piece.start, piece.end) for piece in pieces]
-
-    # One copy to the device for all of them, and the host does not wait for it.
-    packed = to_device(torch.tensor([token_ids, positions, slots]), device)
-    return Batch(
-        cache=cache,
-        token_ids=packed[0:1],
-        positions=packed[1:2],
-        slots=packed[2],
-        cache_positions=packed[1],
-        runs=runs,
-        segments=segments,
-        starts=starts,
-        sampled=to_device(torch.tensor(sampled + scored, dtype=torch.int64), device),
-        stale=[left for left in stale if left is not None],
-    )
-
-
-def _runs(slots: Sequence[int], positions: Sequence[int], context: int) -> list[Run]:
-    """Cut the decode rows where their slots, which ascend, are no neighbours."""
-    borders = [row for row in range(len(slots)) if row == 0 or slots[row] != slots[row - 1] + 1] + [len(slots)]
-    runs = []
-    for first, last in itertools.pairwise(borders):
-        longest = max(positions[first:last]) + 1
-        length = min(context, -(-longest // LENGTH_STEP) * LENGTH_STEP)
-        runs.append(Run(slots[first], first, last, length))
-    return runs

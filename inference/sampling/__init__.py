@@ -1,1 +1,5 @@
-"""The sampler's parts: changes to the logits, the choice of a token in torch and in C++, log probabilities."""
+"""From a step's logits to its tokens.
+
+`sampler` is the interface. A chooser changes logits (`adjustments`) and draws tokens (`draw`), in torch; `choose` calls
+the one in C++, and finds out which of them is the fastest here. `logprobs` reports log probabilities.
+"""

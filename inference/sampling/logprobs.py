@@ -55,7 +55,7 @@ class Scores:
         self._normalizers: Tensor | None = None
         if look is None:
             self._numbers = logits.log_softmax(-1, dtype=torch.float32)
-            self._top, self._ids = largest(self._numbers, count)
+            self._top, self._ids = find_top(self._numbers, count)
         else:
             self._numbers = logits.float().contiguous()
             self._normalizers, self._top, self._ids = look(self._numbers, count)
@@ -72,7 +72,7 @@ class Scores:
         ]
 
 
-def largest(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def find_top(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest numbers of each row of `numbers` [rows, size], in falling order, and their places.
 
     The same as `topk`, which would take longer than everything else that log probabilities need. They can only be in

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from inference.cache.batch import Piece, lay_out
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
 from inference.decoders.decoder import Decoder
 from inference.decoders.select import select_decoder
 from interface.errors import UnsupportedModel

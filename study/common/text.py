@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from inference.cache.batch import Batch, Piece, lay_out
+from inference.cache.batch import Batch
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
 
 
 def piece_of_text(ids: Tensor, cache: KVCache, start: int = 0, slot: int = 0) -> Batch:

@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine import Engine
-from inference.cache.batch import Batch, Piece, lay_out
+from inference.cache.batch import Batch
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
 from inference.decoders import select
 from inference.decoders.ahead import Ahead
 from inference.decoders.decoder import TryOut

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from config import BUNDLED_MODEL, Config
 from contract.tokens import TokenizerInfo
 from inference import check
-from inference.weights.text_side import load_text_side
+from inference.weights.text_only import load_text_side
 from study.architectures.checkpoints import small_model
 from tests.support.tiny_models import byte_tokenizer, random_model
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig
 
-from inference.cache.batch import Piece, lay_out
 from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks, Layers
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
 from inference.cache.sizes import CHUNK, row_length
 from inference.cache.storage import Stale
 from inference.decoders.native.decoder import NativeDecoder

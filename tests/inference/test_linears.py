@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from inference.cache.batch import Run, _runs
+from inference.cache.batch import Run
+from inference.cache.layout import _runs
 from inference.decoders.packed_modules import Outputs, pack_linears
 from inference.decoders.torch_decoder import exact_near_largest
 from inference.tensor_thread import on_tensor_thread

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inference.cache.batch import Piece, lay_out
 from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
 from inference.cache.sizes import CHUNK
 from inference.decoders.native.decoder import NativeDecoder
 from inference.tensor_thread import on_tensor_thread

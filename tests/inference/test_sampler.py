@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.sampler import sample
 from inference.sampling.choose import Chooser, NativeChooser
 from inference.sampling.draw import LOOKS, choose
+from inference.sampling.sampler import sample
 from inference.scheduling.sample_args import SampleArgs
 
 VOCABULARY = 40

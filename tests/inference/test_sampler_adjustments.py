@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.sampler import sample
 from inference.sampling.adjustments import NEGATIVE_INFINITY, adjust
 from inference.sampling.choose import Chooser, NativeChooser
 from inference.sampling.draw import choose
-from inference.sampling.logprobs import largest
+from inference.sampling.logprobs import find_top
+from inference.sampling.sampler import sample
 from inference.scheduling.sample_args import LogitBias, SampleArgs, TokenCounts
 
 VOCABULARY = 70
@@ -170,7 +170,7 @@ def test_the_largest_numbers_are_those_of_topk_wherever_they_lie(size: int, coun
     numbers = torch.randn(6, size, generator=torch.Generator().manual_seed(size))
     numbers[4] = NEGATIVE_INFINITY
     numbers[5, -3:] = 9.0  # equal ones, at the end
-    values, places = largest(numbers, count)
+    values, places = find_top(numbers, count)
     assert torch.equal(values, numbers.topk(count).values)
     assert torch.equal(numbers.gather(-1, places), values)
     assert all(len(set(row)) == count for row in places.tolist())

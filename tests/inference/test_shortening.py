@@ -12,7 +12,7 @@ from config import Config
 from inference.text.shortening import render_to_fit
 from inference.text.templates import Rendered
 from inference.text.text_side import TextSide
-from inference.weights.text_side import load_text_side
+from inference.weights.text_only import load_text_side
 from interface.errors import PromptTooLong, RequestError
 from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, SamplingParams
 from tests.support.smollm2 import smollm2_file

@@ -10,10 +10,10 @@ from transformers import Gemma3TextConfig, GptOssConfig, LlamaConfig, MistralCon
 
 from config import Config
 from engine import Engine
-from inference.cache.batch import causal, causal_within, window_of
 from inference.cache.kv_cache import KVCache
 from inference.cache.sizes import SLACK, row_length
 from inference.cache.storage import Stale
+from inference.cache.visibility import causal, causal_within, window_of
 from inference.decoders import cuda_graphs
 from inference.decoders.select import select_decoder
 from inference.scheduling.cache_manager import CacheManager, Retention

@@ -7,7 +7,7 @@ from typing import Any
 
 from config import Config
 from inference.text.text_side import TextSide
-from inference.weights.text_side import load_text_side
+from inference.weights.text_only import load_text_side
 from interface.engine import EngineService
 from interface.events import Event, Finished, Token
 from interface.requests import GenerationRequest, TextPrompt

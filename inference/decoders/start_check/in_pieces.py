@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inference.cache.batch import Piece, lay_out
 from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
 from inference.decoders.decoder import Decoder
 
 COMPARED = 7
