@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import uvicorn
@@ -75,10 +76,9 @@ def _wait_until_ready(server: uvicorn.Server, thread: threading.Thread) -> int:
     while thread.is_alive():
         if server.started:
             port: int = server.servers[0].sockets[0].getsockname()[1]
-            connection = http.client.HTTPConnection("127.0.0.1", port)
-            connection.request("GET", "/health")
-            status = json.load(connection.getresponse())["status"]
-            connection.close()
+            with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+                connection.request("GET", "/health")
+                status = json.load(connection.getresponse())["status"]
             if status == "ok":
                 return port
             if status != "loading":
@@ -95,7 +95,8 @@ def _stream(port: int, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield json.loads(line[len(b"data: ") :])
 
 
-def _post(port: int, body: dict[str, Any]) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("POST", "/generate", json.dumps(body), {"Content-Type": "application/json"})
-    return connection.getresponse()
+@contextmanager
+def _post(port: int, body: dict[str, Any]) -> Iterator[http.client.HTTPResponse]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("POST", "/generate", json.dumps(body), {"Content-Type": "application/json"})
+        yield connection.getresponse()

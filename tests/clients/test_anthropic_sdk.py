@@ -19,8 +19,9 @@ def service(door: Door) -> Iterator[Service]:
 
 
 @pytest.fixture
-def client(service: Service) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=f"http://127.0.0.1:{service.port}", api_key="any", max_retries=0)
+def client(service: Service) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=f"http://127.0.0.1:{service.port}", api_key="any", max_retries=0) as client:
+        yield client
 
 
 def test_a_whole_message(client: anthropic.Anthropic) -> None:

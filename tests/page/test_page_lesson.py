@@ -146,7 +146,8 @@ def answer_headers(port: int, origin: str, method: str = "GET") -> dict[str, str
         with urllib.request.urlopen(request, timeout=10) as response:
             return {name.lower(): value for name, value in response.headers.items()}
     except urllib.error.HTTPError as error:
-        return {name.lower(): value for name, value in error.headers.items()}
+        with error:
+            return {name.lower(): value for name, value in error.headers.items()}
 
 
 @pytest.mark.parametrize("wsgi_server", ["gunicorn", "wsgiref"])
