@@ -9,6 +9,7 @@ from typing import Literal
 
 FinishReason = Literal["stop", "length", "abort"]
 FailureKind = Literal["engine_error", "shutdown"]
+TextKind = Literal["content", "reasoning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Logprobs:
 class TextPart:
     """Text of the answer, or of the reasoning before it."""
 
-    kind: Literal["content", "reasoning"]
+    kind: TextKind
     text: str
 
 

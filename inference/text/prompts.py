@@ -15,7 +15,7 @@ from inference.text.prompt_length import tokens_at_least
 from inference.text.response_parser import Parser, ResponseFormat, Tools
 from inference.text.shortening import render_to_fit
 from inference.text.templates import ChatTemplate, Rendered
-from inference.text.tool_forms import ToolForm
+from inference.text.tool_forms import HARMONY_FINAL, ToolForm
 from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
 from interface.engine import Tokenized
 from interface.errors import PromptTooLong, UnsupportedFeature, UnusablePrompt
@@ -129,6 +129,14 @@ class PromptEncoder:
             return self._compiler.compile(calls)  # reasoning is text as any other
         return self._compiler.compile(calls, _thought(reader), otherwise=request.grammar)
 
+    def begun(self, request: GenerationRequest) -> Sequence[int]:
+        """Return how an answer that has a grammar begins, in formats where it begins with a header."""
+        prompt = request.prompt
+        if request.grammar is None or not isinstance(prompt, ChatPrompt) or _calls_have_grammar(request):
+            return []
+        has_header = self._format is not None and self._format.is_harmony and prompt.add_generation_prompt
+        return self._tokenized(HARMONY_FINAL) if has_header else []
+
     def hidden_tokens(self, encoded: EncodedRequest) -> Mapping[int, str]:
         """The special tokens that have no text in the answer, with their texts."""
         reader: ResponseReader | None = encoded.reader
@@ -213,8 +221,8 @@ def _offered(prompt: ChatPrompt) -> Tools | None:
 
 def _thought(reader: ResponseReader | None) -> Thought | None:
     """The reasoning that may come before what a grammar demands."""
-    if reader is None or reader.format.reasoning is None:
-        return None
+    if reader is None or reader.format.reasoning is None or reader.format.is_harmony:
+        return None  # a grammar of calls in harmony's form has a place for reasoning of its own
     return Thought(*reader.format.reasoning, is_open=reader.start().is_reasoning)
 
 

@@ -6,7 +6,8 @@ family. Here its events become the parts of an answer.
 Invariants:
     1. However a text is cut into pieces, the joined parts are the same.
     2. A tool call whose JSON is broken or cut off becomes content, letter for letter.
-    3. White space between the parts belongs to the template, and is left out.
+    3. White space between the parts belongs to the template, and is left out. A blank line separates two messages of
+       one kind.
     4. If a grammar guarantees the form of calls, each is sent while it is generated, and remains a call if it is cut
        off; one that is cut off before its arguments is left out.
 """
@@ -25,8 +26,17 @@ from transformers.utils.chat_parsing.response_templates import (
 )
 
 from inference.text.call_reader import CallReader
-from inference.text.tool_forms import FAMILIES, FORMS, HERMES, HERMES_FAMILY, Spec, ToolForm, response_template
-from interface.events import Part, TextPart, ToolCallPart
+from inference.text.tool_forms import (
+    FAMILIES,
+    FORMS,
+    HARMONY_REASONING,
+    HERMES,
+    HERMES_FAMILY,
+    Spec,
+    ToolForm,
+    response_template,
+)
+from interface.events import Part, TextKind, TextPart, ToolCallPart
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -45,7 +55,8 @@ class ResponseFormat:
         self.has_bare_calls = has_bare_calls
         self.form = form or next(filter(self._reads, FORMS), None)
         """The form of calls that a grammar can enforce; None if the model's form is not one of those known."""
-        self.reasoning = self._reasoning()
+        self.is_harmony = self.form is not None and self.form.is_harmony
+        self.reasoning = HARMONY_REASONING if self.is_harmony else self._reasoning()
         """The texts that open and close reasoning, if the model's answers have any."""
 
     @classmethod
@@ -147,6 +158,8 @@ class Parser:
         self._body = ""
         self._space: list[str] = []  # white space that is shown only if text follows
         self._is_after_part = False
+        self._last_kind: TextKind | None = None
+        self._between = ""  # what separates the region's text from the text before it
         self._parts_of(self._stream.initial_events)
         self._space, self._body = [], self._body if self._field == CALLS_FIELD else ""
         self._skipped = len(self._unread)
@@ -203,6 +216,9 @@ class Parser:
         self._opening = self._read_delimiter(field.open_re)
         if field.name in REASONING_FIELDS:
             self._begin_part()
+        if field.open_re is not None and self._last_kind == _kind(field.name):
+            self._begin_part()
+            self._between = "\n\n"
 
     def _call_begun(self) -> str | None:
         """If a call has begun in this region, let the reader of calls read it, and return what follows the call's head.
@@ -233,7 +249,8 @@ class Parser:
         if self._is_after_part:
             shown = shown.lstrip()
         self._is_after_part = False
-        return [TextPart("reasoning" if name in REASONING_FIELDS else "content", shown)]
+        shown, self._between, self._last_kind = self._between + shown, "", _kind(name)
+        return [TextPart(self._last_kind, shown)]
 
     def _close(self, field: ResponseTemplateField) -> list[Part]:
         closing = self._read_delimiter(field.close_re)
@@ -249,6 +266,7 @@ class Parser:
                 return []  # only the end of the answer can break what a grammar guarantees
             return self._content("".join([*self._space, self._opening, self._body, closing]))
         self._begin_part()
+        self._last_kind = None
         shown, self._calls_left = calls[: self._calls_left], self._calls_left - len(calls[: self._calls_left])
         return list(shown)
 
@@ -316,6 +334,11 @@ def _tool_call(value: Any) -> ToolCallPart:
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
     text.encode()  # raises for half a surrogate pair, which no answer can carry
     return ToolCallPart(name, text)
+
+
+def _kind(name: str) -> TextKind:
+    """The kind of text that a field of the template holds."""
+    return "reasoning" if name in REASONING_FIELDS else "content"
 
 
 def _is_content(part: Part) -> bool:

@@ -88,9 +88,11 @@ class TextSide:
         return self.prompts.detokenize(token_ids)
 
     def _encoded(self, request: GenerationRequest, rendered: Rendered) -> EncodedRequest:
-        params = self._settled(request, len(rendered.token_ids))
+        begun = self.prompts.begun(request)
+        prompt_ids = [*rendered.token_ids, *begun] if begun else rendered.token_ids
+        params = self._settled(request, len(prompt_ids))
         reader = self.prompts.reader(request, rendered.text)
-        return EncodedRequest(request, rendered.token_ids, params, self.prompts.grammar(request, reader), reader)
+        return EncodedRequest(request, prompt_ids, params, self.prompts.grammar(request, reader), reader)
 
     def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SettledParams:
         """The request's parameters, where it names none the model's own, and where that has none the documented."""

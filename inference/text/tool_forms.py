@@ -25,6 +25,8 @@ class ToolForm:
     begin: str = ""
     end: str = ""
     quotes_name: bool = True
+    is_harmony: bool = False
+    """Whether an answer is a series of messages, each with a header, the last of which may be a call."""
 
     def before(self, name: str) -> str:
         """The text of one call up to its arguments."""
@@ -68,7 +70,19 @@ MISTRAL_NAMED = ToolForm(
     separator="",
     quotes_name=False,
 )
-FORMS = (HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED)
+HARMONY = ToolForm(
+    trigger="<|channel|>commentary to=functions.",
+    before_name="<|channel|>commentary to=functions.",
+    before_arguments=" <|constrain|>json<|message|>",
+    after_arguments="",
+    separator="<|call|><|start|>assistant",
+    quotes_name=False,
+    is_harmony=True,
+)
+HARMONY_FINAL = "<|channel|>final<|message|>"
+"""The header of the message that is the answer."""
+HARMONY_REASONING = ("<|channel|>analysis<|message|>", "<|end|>")
+FORMS = (HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, HARMONY)
 
 # --- Response templates -----------------------------------------------------------------------------------------------
 
@@ -82,6 +96,7 @@ ANSWER_BEGINS = "|".join(
         r"\[/TOOL_RESULTS\]",
         r"<｜Assistant｜>",
         r"<\|assistant\|>",
+        r"<\|start\|>assistant",
     ]
 )
 # White space is bounded in the patterns: a search for any amount of it takes the square of what a model writes.
@@ -114,6 +129,33 @@ MISTRAL_NAMED_CALLS: Spec = {
     "content": "json",
     "transform": {"name": "{name}", "arguments": "{content}"},
 }
+HARMONY_BEGINS = r"(?:<\|start\|>assistant)?"
+"""What begins each message of a harmony answer but the first, whose beginning is in the prompt."""
+HARMONY_ENDS = r"<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)"
+HARMONY_CALLED = r" ?to=functions\.(?P<name>[\w.-]+)"
+HARMONY_FIELDS: Spec = {
+    "text": {"content": "text"},  # a message without a header
+    "reasoning_content": {
+        "open_pattern": HARMONY_BEGINS + r"<\|channel\|>analysis<\|message\|>",
+        "close_pattern": HARMONY_ENDS,
+        "content": "text",
+    },
+    "content": {
+        "open_pattern": HARMONY_BEGINS
+        + r"<\|channel\|>(?:final|commentary)(?: ?<\|constrain\|>\w{0,16})?<\|message\|>",
+        "close_pattern": HARMONY_ENDS,
+        "content": "text",
+    },
+}
+HARMONY_CALLS: Spec = {
+    "open_pattern": HARMONY_BEGINS
+    + rf"(?:{HARMONY_CALLED}<\|channel\|>\w{{1,16}}|<\|channel\|>\w{{1,16}}{HARMONY_CALLED})"
+    + r"(?: ?\w{1,16}| ?<\|constrain\|>\w{1,16})?<\|message\|>",
+    "close_pattern": HARMONY_ENDS,
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +168,24 @@ class Family:
     """None where a grammar cannot easily demand the form."""
     has_bare_calls: bool = False
     """Whether a call is plain JSON without a mark, so that only the tool's name tells it from an answer in JSON."""
+    fields: Spec | None = None
+    """How to find text and reasoning, where that is not as usual."""
 
 
 FAMILIES = (
+    Family(lambda text: "<|channel|>" in text, HARMONY_CALLS, HARMONY, fields=HARMONY_FIELDS),
     Family(lambda text: "[TOOL_CALLS]" in text and "[ARGS]" in text, MISTRAL_NAMED_CALLS, MISTRAL_NAMED),
     Family(lambda text: "[TOOL_CALLS]" in text, MISTRAL_LIST_CALLS, MISTRAL_LIST),
     Family(lambda text: "<tool_call>" in text and "<function=" in text, XML_CALLS, None),
     Family(lambda text: "<tool_call>" in text, HERMES_CALLS, HERMES),
     Family(lambda text: "<|start_header_id|>" in text and "tools" in text, LLAMA3_CALLS, LLAMA3, has_bare_calls=True),
 )
-HERMES_FAMILY = FAMILIES[3]
+HERMES_FAMILY = FAMILIES[4]
 
 
 def response_template(family: Family | None, has_reasoning: bool) -> Spec:
     """The response template of a family's models."""
-    fields: Spec = {"content": {"content": "text"}}
+    fields: Spec = {"content": {"content": "text"}} | ({"reasoning_content": THINK} if has_reasoning else {})
     if family is not None:
-        fields["tool_calls"] = family.calls
-    if has_reasoning:
-        fields["reasoning_content"] = THINK
+        fields = (family.fields or fields) | {"tool_calls": family.calls}
     return {"start_anchor_pattern": ANSWER_BEGINS, "fields": fields}

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from inference.text.grammar import OTHERWISE, SpecialTokens, json_schema, literal
-from inference.text.tool_forms import ToolForm
+from inference.text.tool_forms import HARMONY_FINAL, ToolForm
 from interface.errors import RequestError
 from interface.requests import ChatPrompt, Grammar, Prompt
 
@@ -45,8 +45,14 @@ def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens, has
     if must_call and not tools:
         wanted = "any tool" if prompt.named_tool is None else f"the tool {prompt.named_tool!r}"
         raise RequestError(f"tool_choice asks for {wanted}, which is not among the tools.", "tool_choice")
-    most_calls = MOST_CALLS if prompt.parallel_tool_calls and prompt.named_tool is None else 1
-    answer = _answer(form, special, must_call, most_calls) if must_call or not has_otherwise else _either(form, special)
+    is_single = form.is_harmony or not prompt.parallel_tool_calls or prompt.named_tool is not None
+    most_calls = 1 if is_single else MOST_CALLS
+    if form.is_harmony:
+        answer = _messages(form, special, must_call, has_otherwise)
+    elif must_call or not has_otherwise:
+        answer = _answer(form, special, must_call, most_calls)
+    else:
+        answer = _either(form, special)
     rules = [*answer, *_calls(form, special, tools, most_calls)]
     return Grammar("tools", "\n".join(rules))
 
@@ -97,6 +103,17 @@ def _answer(form: ToolForm, special: SpecialTokens, must_call: bool, most_calls:
 def _either(form: ToolForm, special: SpecialTokens) -> Iterator[str]:
     """An answer that is calls, or something else with a grammar of its own."""
     yield f"start: {literal(form.trigger, special)} calls | @{OTHERWISE}"
+
+
+def _messages(form: ToolForm, special: SpecialTokens, must_call: bool, has_otherwise: bool) -> Iterator[str]:
+    """An answer in harmony's form: reasoning and the like, each a message; then a call, or the answer's own message."""
+    last = [f"{literal(form.trigger, special)} calls"]
+    if not must_call:
+        last.append(literal(HARMONY_FINAL, special) + (f" @{OTHERWISE}" if has_otherwise else " TEXT"))
+    yield f"start: (thought {literal('<|end|><|start|>assistant', special)})* ({' | '.join(last)})"
+    begin, head_ends = literal("<|channel|>", special), literal("<|message|>", special)
+    yield f'thought: {begin} ("analysis" | "commentary") {head_ends} TEXT'
+    yield r"TEXT: /(.|\n)*/"
 
 
 def _calls(

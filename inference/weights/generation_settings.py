@@ -67,7 +67,14 @@ def find_eos_ids(
         ids.add(int(tokenizer.eos_token_id))
     if not ids and fallback is not None:
         ids.update(fallback if isinstance(fallback, list) else [fallback])
-    return frozenset(ids)
+    return frozenset(_of_harmony(ids, tokenizer.added_tokens_encoder))
+
+
+def _of_harmony(ids: set[int], added: Mapping[str, int]) -> set[int]:
+    """In gpt-oss' format <|end|> ends a message within an answer, and a call ends the answer; not all files say so."""
+    if not added.keys() >= {"<|end|>", "<|return|>", "<|call|>"}:
+        return ids
+    return ids - {added["<|end|>"]} | {added["<|return|>"], added["<|call|>"]}
 
 
 def _eos_ids(path: Path, settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:

@@ -163,6 +163,7 @@ MARKS = {
     "llama3": ['{"name": ', "<|python_tag|>", '"parameters": ', ";"],
     "mistral_list": ["[TOOL_CALLS]", "]", "</s>"],
     "mistral_named": ["[TOOL_CALLS]", "[ARGS]", "</s>"],
+    "harmony": ["<|start|>assistant", "<|channel|>", "analysis<|message|>", "final<|message|>", "<|end|>"],
 }
 PLAIN = ["a", " ", "\n", "é😀", "<", "{", "}", '"', "[", "th", "ink>", "4."]
 
@@ -234,7 +235,7 @@ def test_a_megabyte_of_white_space_takes_no_time(family: str) -> None:
 def test_a_family_is_known_by_its_chat_template(family: str) -> None:
     its_format = response_format(family)
     assert its_format.form is FORMS[family]
-    assert (its_format.reasoning is not None) == (family == "qwen")
+    assert (its_format.reasoning is not None) == (family in ("qwen", "harmony"))
 
 
 def test_a_model_without_tools_and_reasoning_needs_no_parser() -> None:

@@ -274,3 +274,40 @@ def test_a_template_may_fail_in_any_way() -> None:
         tokenizer.chat_template = template
         with pytest.raises(RequestError, match="cannot render"):
             ChatTemplate(tokenizer).render(ChatPrompt([QUESTION]))
+
+
+# --- Templates that read less than a conversation may have ------------------------------------------------------------
+
+
+def called(call_id: str, name: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": {}}}
+
+
+def test_a_template_that_reads_one_call_of_a_message_gets_each_with_its_result() -> None:
+    calls = {"role": "assistant", "content": "", "tool_calls": [called("1", "add"), called("2", "say")]}
+    results = [{"role": "tool", "tool_call_id": call_id, "content": f"of {call_id}"} for call_id in "21"]
+    text = render("harmony", QUESTION, calls, *results).text
+    assert text.endswith(
+        "<|start|>assistant to=functions.add<|channel|>commentary json<|message|>{}<|call|>"
+        '<|start|>functions.add to=assistant<|channel|>commentary<|message|>"of 1"<|end|>'
+        "<|start|>assistant to=functions.say<|channel|>commentary json<|message|>{}<|call|>"
+        '<|start|>functions.say to=assistant<|channel|>commentary<|message|>"of 2"<|end|><|start|>assistant'
+    )
+
+
+def test_reasoning_and_text_before_a_call_are_both_shown_to_a_template_that_takes_one_of_them() -> None:
+    message = {"role": "assistant", "content": "I add.", "reasoning_content": "Hm.", "tool_calls": [called("1", "add")]}
+    text = render("harmony", QUESTION, message).text
+    assert "<|channel|>analysis<|message|>Hm.\n\nI add.<|end|><|start|>assistant to=functions.add" in text
+
+
+def test_a_tool_without_a_description_has_an_empty_one_where_the_template_counts_on_it() -> None:
+    assert "<|message|>// \ntype add = {" in render("harmony", QUESTION, tools=[ADD]).text
+
+
+@pytest.mark.parametrize("family", ["harmony", "hermes"])
+def test_no_system_message_is_lost(family: str) -> None:
+    first, second = {"role": "system", "content": "Be brief."}, {"role": "developer", "content": "Speak French."}
+    text = render(family, first, QUESTION, second, QUESTION).text
+    assert text.index("Be brief.") < text.index("Speak French.")
+    assert (text.index("Speak French.") < text.index("2 + 2")) == (family == "harmony")

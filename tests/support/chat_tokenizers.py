@@ -83,6 +83,40 @@ MISTRAL_NAMED = (
     + _MISTRAL_END
 )
 
+HARMONY = """
+{{- '<|start|>system<|message|>Reasoning: ' + (reasoning_effort or 'medium') + '<|end|>' }}
+{%- if messages[0].role in ['developer', 'system'] %}
+{%- set instructions, messages = messages[0].content, messages[1:] %}
+{%- endif %}
+{%- if instructions or tools %}
+{{- '<|start|>developer<|message|>' + (instructions or '') }}
+{%- for tool in tools or [] %}
+{{- '// ' + tool.function.description + '\ntype ' + tool.function.name + ' = ' }}{{ tool.function.parameters | tojson }}
+{%- endfor %}
+{{- '<|end|>' }}
+{%- endif %}
+{%- set called = namespace(name=none) %}
+{%- for message in messages %}
+{%- if message.role == 'assistant' and 'tool_calls' in message %}
+{%- if message.content and message.thinking %}{{ raise_exception('Cannot pass both content and thinking') }}{% endif %}
+{%- if message.content or message.thinking %}
+{{- '<|start|>assistant<|channel|>analysis<|message|>' + (message.content or message.thinking) + '<|end|>' }}
+{%- endif %}
+{%- set call = message.tool_calls[0].function %}
+{{- '<|start|>assistant to=functions.' + call.name + '<|channel|>commentary json<|message|>' }}
+{{- call.arguments | tojson }}{{ '<|call|>' }}
+{%- set called.name = call.name %}
+{%- elif message.role == 'assistant' %}
+{{- '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
+{%- elif message.role == 'tool' %}
+{{- '<|start|>functions.' + called.name + ' to=assistant<|channel|>commentary<|message|>' }}
+{{- message.content | tojson }}{{ '<|end|>' }}
+{%- elif message.role == 'user' %}
+{{- '<|start|>user<|message|>' + message.content + '<|end|>' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
+
 TEMPLATES = {
     "plain": PLAIN,
     "hermes": HERMES,
@@ -90,6 +124,7 @@ TEMPLATES = {
     "llama3": LLAMA3,
     "mistral_list": MISTRAL_LIST,
     "mistral_named": MISTRAL_NAMED,
+    "harmony": HARMONY,
 }
 _IM = ["<|im_start|>", "<|im_end|>"]
 _MISTRAL_TOKENS = ["[INST]", "[/INST]", "[TOOL_CALLS]", "[ARGS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"]
@@ -100,6 +135,7 @@ CONTROL_TOKENS = {
     "llama3": ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"],
     "mistral_list": _MISTRAL_TOKENS,
     "mistral_named": _MISTRAL_TOKENS,
+    "harmony": ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>", "<|return|>"],
 }
 ORDINARY_TOKENS = {"qwen": ["<tool_call>", "</tool_call>", "<think>", "</think>"]}
 """Added tokens that are not special, as Qwen's tokenizer has them."""

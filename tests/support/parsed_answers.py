@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inference.text.response_parser import Parser, ResponseFormat
-from inference.text.tool_forms import HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, ToolForm
+from inference.text.tool_forms import HARMONY, HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, ToolForm
 from interface.events import Part, TextPart
 from tests.support.chat_tokenizers import chat_tokenizer, tool
 
@@ -17,6 +17,7 @@ FORMS = {
     "llama3": LLAMA3,
     "mistral_list": MISTRAL_LIST,
     "mistral_named": MISTRAL_NAMED,
+    "harmony": HARMONY,
 }
 ANSWER_BEGINS = {
     "hermes": "<|im_start|>assistant\n",
@@ -24,6 +25,7 @@ ANSWER_BEGINS = {
     "llama3": "<|start_header_id|>assistant<|end_header_id|>\n\n",
     "mistral_list": "[INST]Hello[/INST]",
     "mistral_named": "[INST]Hello[/INST]",
+    "harmony": "<|start|>user<|message|>Hello<|end|><|start|>assistant",
 }
 
 
