@@ -68,69 +68,38 @@ def versions() -> str:
 
 
 def sections(run: Run) -> list[Section]:
+    many = [_many(run, count) for count in run.sizes.many]
+    return [_article(run), _one(run), *many, _leaving(run), _stuck(run), _cost(run)]
+
+
+def _article(run: Run) -> Section:
     row = partial(_row, run)
-    sizes = run.sizes
-    found = [
-        Section(
-            "What the article measured",
-            f"With {run.model}: {sizes.article} tokens, streamed and not; then a client that leaves after "
-            f"{LEAVE_AFTER} of {sizes.left}.",
-            (
-                row("first visible token, ms", lambda one: ms(one.article.stream.last_first_token)),
-                row("… not streamed, ms", lambda one: ms(one.article.unstreamed.ended_at)),
-                row("total time, ms", lambda one: ms(one.article.stream.end)),
-                row("longest wait for /health, ms", lambda one: ms(one.article.stream.longest_wait)),
-                row("tokens made for who left", lambda one: str(one.article.left.tokens_made)),
-            ),
+    return Section(
+        "What the article measured",
+        f"With {run.model}: {run.sizes.article} tokens, streamed and not; then a client that leaves after "
+        f"{LEAVE_AFTER} of {run.sizes.left}.",
+        (
+            row("first visible token, ms", lambda one: ms(one.article.stream.last_first_token)),
+            row("… not streamed, ms", lambda one: ms(one.article.unstreamed.ended_at)),
+            row("total time, ms", lambda one: ms(one.article.stream.end)),
+            row("longest wait for /health, ms", lambda one: ms(one.article.stream.longest_wait)),
+            row("tokens made for who left", lambda one: str(one.article.left.tokens_made)),
         ),
-        Section(
-            "One stream",
-            f"A prefill of {sizes.pace * sizes.prefill_steps} ms, then {sizes.one} tokens, one every {sizes.pace} ms.",
-            (
-                row("headers after, ms", lambda one: ms(one.figures.one.streams[0].headers_at)),
-                row("first token after, ms", lambda one: ms(one.figures.one.last_first_token)),
-                row("end after, ms", lambda one: ms(one.figures.one.end)),
-                row("longest wait for /health, ms", lambda one: ms(one.figures.one.longest_wait)),
-            ),
+    )
+
+
+def _one(run: Run) -> Section:
+    row, sizes = partial(_row, run), run.sizes
+    return Section(
+        "One stream",
+        f"A prefill of {sizes.pace * sizes.prefill_steps} ms, then {sizes.one} tokens, one every {sizes.pace} ms.",
+        (
+            row("headers after, ms", lambda one: ms(one.figures.one.streams[0].headers_at)),
+            row("first token after, ms", lambda one: ms(one.figures.one.last_first_token)),
+            row("end after, ms", lambda one: ms(one.figures.one.end)),
+            row("longest wait for /health, ms", lambda one: ms(one.figures.one.longest_wait)),
         ),
-    ]
-    found += [_many(run, count) for count in sizes.many]
-    return [
-        *found,
-        Section(
-            "A client that leaves",
-            f"How many of {sizes.left} tokens, one every {sizes.pace} ms, the engine made for it in all, and when its "
-            f"request was out of the engine. The prefill lasts {sizes.pace * LEAVE_PREFILL_STEPS} ms; that client, and "
-            f"the one whose answer is not streamed, leave after {sizes.pace * LEAVE_AFTER_STEPS} ms.",
-            (
-                row(f"after {LEAVE_AFTER} tokens", lambda one: str(one.figures.left.after_tokens.tokens_made)),
-                row("… ended after, ms", lambda one: ms(one.figures.left.after_tokens.freed_after)),
-                row(f"after {LEAVE_AFTER}, during another stream", lambda one: str(one.figures.left.during_another)),
-                row("in the prefill", lambda one: str(one.figures.left.in_prefill.tokens_made)),
-                row("… ended after, ms", lambda one: ms(one.figures.left.in_prefill.freed_after)),
-                row("not streamed", lambda one: str(one.figures.left.unstreamed.tokens_made)),
-                row("… ended after, ms", lambda one: ms(one.figures.left.unstreamed.freed_after)),
-            ),
-        ),
-        Section(
-            "A reader that stops reading",
-            f"It stays connected for {sizes.stuck_seconds:g} s, while {sizes.stuck} tokens of {STUCK_TOKEN_BYTES:,} "
-            f"bytes are to come, one every {sizes.stuck_pace} ms. ENGINE_STALL is {STALL_SECONDS} s here, not 60.",
-            (
-                row("tokens the engine made", lambda one: str(one.figures.stuck.tokens_made)),
-                row("request ended after, s", lambda one: seconds_or_held(one.figures.stuck.freed_after)),
-                row("longest wait for /health, ms", lambda one: ms(one.figures.stuck.longest_wait)),
-            ),
-        ),
-        Section(
-            "Cost per message",
-            "Processor time of the server for a token that costs its engine nothing, in µs.",
-            tuple(
-                (f"{count} at once", tuple(micro(one.figures.cost[count]) for one in run.results))
-                for count in sizes.cost
-            ),
-        ),
-    ]
+    )
 
 
 def _many(run: Run, count: int) -> Section:
@@ -144,6 +113,51 @@ def _many(run: Run, count: int) -> Section:
             row("longest wait for /health, ms", lambda one: ms(one.figures.many[count].longest_wait)),
         ),
     )
+
+
+def _leaving(run: Run) -> Section:
+    row, sizes = partial(_row, run), run.sizes
+    return Section(
+        "A client that leaves",
+        f"How many of {sizes.left} tokens, one every {sizes.pace} ms, the engine made for it in all, and when its "
+        f"request was out of the engine. The prefill lasts {sizes.pace * LEAVE_PREFILL_STEPS} ms; that client, and "
+        f"the one whose answer is not streamed, leave after {sizes.pace * LEAVE_AFTER_STEPS} ms.",
+        (
+            row(f"after {LEAVE_AFTER} tokens", lambda one: str(one.figures.left.after_tokens.tokens_made)),
+            row("… ended after, ms", lambda one: ms(one.figures.left.after_tokens.freed_after)),
+            row(f"after {LEAVE_AFTER}, during another stream", lambda one: str(one.figures.left.during_another)),
+            row("in the prefill", lambda one: str(one.figures.left.in_prefill.tokens_made)),
+            row("… ended after, ms", lambda one: ms(one.figures.left.in_prefill.freed_after)),
+            row("not streamed", lambda one: str(one.figures.left.unstreamed.tokens_made)),
+            row("… ended after, ms", lambda one: ms(one.figures.left.unstreamed.freed_after)),
+        ),
+    )
+
+
+def _stuck(run: Run) -> Section:
+    row, sizes = partial(_row, run), run.sizes
+    return Section(
+        "A reader that stops reading",
+        f"It stays connected for {sizes.stuck_seconds:g} s, while {sizes.stuck} tokens of {STUCK_TOKEN_BYTES:,} "
+        f"bytes are to come, one every {sizes.stuck_pace} ms. ENGINE_STALL is {STALL_SECONDS} s here, not 60.",
+        (
+            row("tokens the engine made", lambda one: str(one.figures.stuck.tokens_made)),
+            row("request ended after, s", lambda one: seconds_or_held(one.figures.stuck.freed_after)),
+            row("longest wait for /health, ms", lambda one: ms(one.figures.stuck.longest_wait)),
+        ),
+    )
+
+
+def _cost(run: Run) -> Section:
+    return Section(
+        "Cost per message",
+        "Processor time of the server for a token that costs its engine nothing, in µs.",
+        tuple(_row(run, f"{count} at once", _cost_of(count)) for count in run.sizes.cost),
+    )
+
+
+def _cost_of(count: int) -> Callable[[Result], str]:
+    return lambda one: micro(one.figures.cost[count])
 
 
 def _row(run: Run, label: str, cell: Callable[[Result], str]) -> tuple[str, tuple[str, ...]]:

@@ -29,6 +29,12 @@ def test_a_step_reads_each_shape_s_weights_once() -> None:
     assert bytes_per_step("1.1B") == pytest.approx(2.07e9, rel=0.01)
 
 
+@pytest.mark.parametrize(("quantize", "part"), [("", 1), ("int8", 2), ("int4", 4)])
+def test_the_floor_of_rounded_weights_is_the_time_of_reading_their_bits(quantize: str, part: int) -> None:
+    options = bench_engine.options_from(["--set", f"ENGINE_QUANTIZE={quantize}"] if quantize else [])
+    assert bench_engine.weight_bytes("135M", options) == bytes_per_step("135M") // part
+
+
 def test_a_step_reads_the_keys_and_values_of_each_layer() -> None:
     assert bytes_per_cached_token("135M") == 30 * 3 * 64 * 2 * 2
 

@@ -1,0 +1,74 @@
+"""Loads for the benchmark of the engine: prompts of random tokens, to our server and a peer in turn."""
+
+import asyncio
+import gc
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from study.benchmarks.shapes import prompt
+from study.common.client import Load, Target, load
+
+PROMPT_TOKENS = 75
+NEW_TOKENS = 64
+
+Row = dict[str, Any]
+
+
+class Bench:
+    """One shape on one server of ours, and on a peer if there is one."""
+
+    def __init__(self, shape: str, ours: Target, peer: Target | None) -> None:
+        self.shape = shape
+        self.servers = {"ours": ours} | ({"peer": peer} if peer else {})
+        # This process has imported torch and transformers: its own collector would stop it for 150 ms now and then, and
+        # every server would seem to have paused.
+        gc.collect()
+        gc.freeze()
+        # Measured with each load of one stream: other work on the machine changes it within seconds.
+        self.memory_speeds: list[float] = []
+        self._seeds = itertools.count(time.time_ns())  # a prompt that a server has seen before proves nothing
+
+    def prompts(self, streams: int, tokens: int = PROMPT_TOKENS) -> list[str]:
+        return [prompt(self.shape, tokens, next(self._seeds)) for _ in range(streams)]
+
+    def load(self, server: str, prompts: Sequence[str], max_tokens: int = NEW_TOKENS) -> Load:
+        return asyncio.run(load(self.servers[server], prompts, max_tokens))
+
+    def throughput(self, streams: Sequence[int], rounds: int) -> Iterator[Row]:
+        """A row for each number of streams and each server: the load of `rounds` rounds after one to warm up."""
+        for count in streams:
+            for server in self.servers:
+                self.load(server, self.prompts(count), max_tokens=4)
+            loads: dict[str, list[Load]] = {server: [] for server in self.servers}
+            for _ in range(rounds):
+                for server in self.servers:
+                    if count == 1:
+                        self.memory_speeds.append(memory_speed())
+                    loads[server].append(self.load(server, self.prompts(count)))
+            for server, its_loads in loads.items():
+                yield {"server": server, "streams": count} | together(its_loads).figures()
+
+
+def memory_speed() -> float:
+    """Bytes per second at which this machine reads memory: the best of a few sums over 512 MB."""
+    ones = torch.ones(1 << 27)
+    ones.sum()
+    seconds = []
+    for _ in range(7):
+        began = time.perf_counter()
+        ones.sum()
+        seconds.append(time.perf_counter() - began)
+    return ones.numel() * ones.element_size() / min(seconds)
+
+
+def together(loads: Sequence[Load]) -> Load:
+    """Several rounds as one load: their seconds add up."""
+    return Load(
+        streams=[one for load in loads for one in load.streams],
+        seconds=sum(load.seconds for load in loads),
+        health=[seconds for load in loads for seconds in load.health],
+    )
