@@ -21,6 +21,7 @@ def load_engine(config: Config) -> EngineProtocol:
         raise LoadError(f"Expected ENGINE_BACKEND=own, the only engine that can be stepped here, got {config.backend}.")
     with _without_collector():
         from inference.early_compilers import compile_ahead
+        from inference.weights.gguf.ahead import OPENED
         from inference.weights.lean_transformers import defer_model_classes
         from inference.weights.memory_ahead import AHEAD
 
@@ -36,6 +37,7 @@ def load_engine(config: Config) -> EngineProtocol:
             engine = Engine.load(config)
         finally:
             AHEAD.give_back()
+            OPENED.give_back()
     gc.collect()
     gc.freeze()
     return engine

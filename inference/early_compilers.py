@@ -14,13 +14,17 @@ from inference.decoders.native.build import begin, set_cache_folder
 from inference.decoders.native.library_cache import cache_folder
 from interface.errors import LoadError
 
+DECODER_PATIENCE, CHOOSER_PATIENCE = 5, 10
+"""How much larger the compilers' nice values are than that of the imports, which the start waits for longest. The
+decoder is needed first: to pack the weights."""
+
 
 def compile_ahead(config: Config) -> None:
     """Start compiling for the model that `config` names, without waiting for it."""
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return
     set_cache_folder(cache_folder(config.compile_cache))
-    begin(sources.CHOOSER, sources.CHOOSER_DEFINITIONS)
+    begin(sources.CHOOSER, sources.CHOOSER_DEFINITIONS, CHOOSER_PATIENCE)
     path = Path(config.model)
     if path.is_file() and config.quantize is None:
         with suppress(LoadError, OSError):
@@ -31,13 +35,14 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     """Compile the decoder for a GGUF file, and fetch memory for its weights, unless there will be no such decoder."""
     # Not at the top: the first compiler has a tenth of a second of its own while numpy is imported.
     from inference.weights.formats import FORMATS
-    from inference.weights.gguf.file import GGUFFile, is_gguf
+    from inference.weights.gguf.ahead import OPENED
+    from inference.weights.gguf.file import is_gguf
     from inference.weights.gguf.heads import head_sizes, stays_as_it_is
     from inference.weights.memory_ahead import AHEAD
 
     if not is_gguf(path):
         return
-    file = GGUFFile.open(path)
+    file = OPENED.open(path)
     matrices = {(blocks.kind.name, blocks.shape[0]) for blocks in file.tensors.values() if len(blocks.shape) > 1}
     formats = [FORMATS[kind].number for kind, _ in matrices if kind in FORMATS]
     has_plain = not all(sources.stays_quantized(*matrix) for matrix in matrices)
@@ -45,5 +50,6 @@ def _begin_decoder(path: Path, dtype: str) -> None:
         return
     heads, kv_heads, head_dim = head_sizes(file)
     group = heads // kv_heads
-    begin(sources.DECODER, sources.decoder_definitions(dtype != "float32", formats, has_plain, head_dim, group))
-    AHEAD.fetch(file.bytes)
+    definitions = sources.decoder_definitions(dtype != "float32", formats, has_plain, head_dim, group)
+    begin(sources.DECODER, definitions, DECODER_PATIENCE)
+    AHEAD.fetch(file.bytes_per_step)

@@ -6,8 +6,6 @@ imports torch.
 """
 
 import mmap
-import os
-import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -15,10 +13,10 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.priorities import LEAST_URGENT, lower_priority
+
 REGION = 64 * 2**20
 """Bytes that are asked for at once."""
-LEAST_URGENT = 19
-"""The nice value of a thread that runs only while a processor is idle."""
 
 
 def region(size: int) -> NDArray[np.uint8]:
@@ -66,8 +64,7 @@ class MemoryAhead:
             self._regions.clear()
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_URGENT)
+        lower_priority(LEAST_URGENT)
         self._fetch_all()
 
     def _fetch_all(self) -> None:

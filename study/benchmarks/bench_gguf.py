@@ -47,12 +47,6 @@ def prompt_of(words: Sequence[str], file: GGUFFile) -> str:
     return " " * (not begins_with_space) + " ".join(words)
 
 
-def bytes_per_step(file: GGUFFile) -> int:
-    """Bytes of weights that a decode step reads: all but an embedding that is not also the head."""
-    sizes = {name: blocks.data.size for name, blocks in file.tensors.items()}
-    return sum(sizes.values()) - (sizes["token_embd.weight"] if "output.weight" in sizes else 0)
-
-
 def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row:
     """Measure both servers on `options.gguf`, printing as it goes; return it all."""
     file = GGUFFile.open(options.gguf)
@@ -82,7 +76,7 @@ def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row
         speeds: list[float] = []
         rows = list(_rows(targets, prompts, options, lambda: speeds.append(memory_speed())))
         memory = {name: process.memory for name, process in processes.items()}
-    step, speed = bytes_per_step(file), statistics.median(speeds or [memory_speed()])
+    step, speed = file.bytes_per_step, statistics.median(speeds or [memory_speed()])
     report = {"gguf": options.gguf.name, "ready_s": ready, "memory_bytes": memory, "rows": rows}
     report |= {"bytes_per_step": step, "memory_gb_per_s": speed / 1e9, "floor_ms": 1e3 * step / speed}
     _print_end(report)

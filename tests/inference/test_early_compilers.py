@@ -1,6 +1,8 @@
 """What a GGUF model needs compiled is known before torch is imported, and is compiled once."""
 
+import os
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +15,7 @@ from config import Config
 from inference import early_compilers
 from inference.decoders.native import build, decoder, sources
 from inference.early_compilers import compile_ahead
+from inference.priorities import LEAST_URGENT
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
@@ -36,7 +39,7 @@ def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     wanted: list[Wanted] = []
-    monkeypatch.setattr(early_compilers, "begin", lambda source, definitions: wanted.append((source, definitions)))
+    monkeypatch.setattr(early_compilers, "begin", lambda source, macros, patience: wanted.append((source, macros)))
     return wanted
 
 
@@ -81,7 +84,7 @@ def test_products_with_plain_matrices_are_compiled_only_if_there_are_some(
 
 def test_memory_is_fetched_for_what_the_file_holds(begun: list[Wanted], fetched: list[int]) -> None:
     compile_ahead(Config(model=str(smollm2_file()), compile=True, device="cpu"))
-    assert fetched == [GGUFFile.open(smollm2_file()).bytes]
+    assert fetched == [GGUFFile.open(smollm2_file()).bytes_per_step]
 
 
 @pytest.mark.parametrize("settings", [{"compile": False}, {"device": "cuda"}])
@@ -132,3 +135,17 @@ def test_what_went_wrong_ahead_is_said_when_the_library_is_asked_for(
     build.begin(tmp_path / "answer.cpp", {})
     with pytest.raises(build.CannotBuild, match="no-such-compiler"):
         build.build(tmp_path / "answer.cpp", {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_a_compiler_that_begins_early_gives_way_to_what_its_start_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, nice = tmp_path / "compiler", tmp_path / "nice"
+    compiler.write_text(f"#!/bin/sh\nnice >{nice}\nexit 1\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    build.begin(tmp_path / "answer.cpp", {}, patience=7)
+    with pytest.raises(build.CannotBuild):
+        build.build(tmp_path / "answer.cpp", {})
+    assert int(nice.read_text()) == min(os.nice(0) + 7, LEAST_URGENT)

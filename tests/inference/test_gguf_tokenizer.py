@@ -1,5 +1,6 @@
 """The tokenizer of a GGUF file gives the tokens that the model was trained on, or the file is refused."""
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,10 @@ def test_what_a_file_says_of_its_tokens_must_be_of_the_right_kind(
     sound: dict[str, Any] = {"scores": [-1.0] * len(tokens), "token_type": [1] * len(tokens)}
     with pytest.raises(LoadError, match=reason):
         made(source(tmp_path, tokens, model="llama", **sound | entries))
+
+
+def test_a_tokenizer_can_be_copied_though_transformers_made_no_copy_of_it(tmp_path: Path) -> None:
+    tokenizer = made(sentencepiece(tmp_path))
+    copied = copy.deepcopy(tokenizer)
+    copied.add_tokens(["ba"])
+    assert (len(copied), copied.backend_tokenizer is tokenizer.backend_tokenizer) == (len(tokenizer) + 1, False)

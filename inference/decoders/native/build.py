@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from inference.decoders.native.library_cache import LibraryCache, name_of
+from inference.priorities import lower_priority
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
@@ -48,8 +49,12 @@ def set_cache_folder(folder: Path | None) -> None:
     _kept = None if folder is None else LibraryCache(folder)
 
 
-def begin(source: Path, definitions: Mapping[str, int]) -> None:
-    """Start compiling what `build` will be asked for, on a thread of its own."""
+def begin(source: Path, definitions: Mapping[str, int], patience: int = 0) -> None:
+    """Start compiling what `build` will be asked for, on a thread of its own.
+
+    Args:
+        patience: the compiler's nice value is larger than this process' by so much.
+    """
     outcome: Future[Compiled] = Future()
     with _lock:
         if _begun.setdefault(_wanted(source, definitions), outcome) is not outcome:
@@ -62,6 +67,7 @@ def begin(source: Path, definitions: Mapping[str, int]) -> None:
         return
 
     def run() -> None:
+        lower_priority(patience)
         try:
             outcome.set_result(job.compiled())
         except BaseException as error:

@@ -36,6 +36,8 @@ KINDS = (
 )
 """The types of tensors that are served."""
 
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+
 STRING, ARRAY = 8, 9
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
@@ -69,7 +71,7 @@ class GGUFFile:
         Raises:
             BadGGUF: one of them cannot be read; the message names it.
         """
-        first, *others = [_Header(part) for part in _parts(path)]
+        first, *others = [_Header(part) for part in parts_of(path)]
         tensors = first.tensors()
         for part in others:
             for name, blocks in part.tensors().items():
@@ -94,6 +96,11 @@ class GGUFFile:
     def bytes(self) -> int:
         """The size of the tensors in the file."""
         return sum(blocks.data.nbytes for blocks in self.tensors.values())
+
+    @property
+    def bytes_per_step(self) -> int:
+        """The size of what every step reads: all tensors but an embedding that is not the head as well."""
+        return self.bytes - (self.tensors[EMBEDDING].data.nbytes if {EMBEDDING, HEAD} <= self.tensors.keys() else 0)
 
     @property
     def kinds(self) -> set[str]:
@@ -139,8 +146,8 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _parts(path: Path) -> list[Path]:
-    """All the files of the model that `path` is, or is a part of."""
+def parts_of(path: Path) -> list[Path]:
+    """All the files of the model that `path` is, or is a part of. Raises BadGGUF if one is missing."""
     parts = [path.with_name(name) for name in all_parts(path.name)]
     if missing := [part for part in parts if not part.is_file()]:
         raise BadGGUF(path, f"the model is split into {len(parts)} files, and {missing[0].name} is not there")

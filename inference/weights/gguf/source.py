@@ -8,6 +8,7 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from inference.weights.gguf.ahead import OPENED
 from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.numbers import PLAIN
@@ -36,7 +37,7 @@ class GGUFSource:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        self.file = GGUFFile.open(path)
+        self.file = OPENED.take(path)
 
     @property
     def config_path(self) -> Path:

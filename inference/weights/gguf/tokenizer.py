@@ -9,7 +9,8 @@ Invariant: no token has an id that the vocabulary in the file does not have.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,21 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     settings.setdefault("add_bos_token", split is None or split.begins_with_bos)  # as llama.cpp does
     for name, key in SPECIAL_TOKENS.items():
         settings[name] = _special_token(file, tokens, key)
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, clean_up_tokenization_spaces=False, **settings
-    )
+    with _not_copied(backend):
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=backend, clean_up_tokenization_spaces=False, **settings
+        )
     return tokenizer
+
+
+@contextmanager
+def _not_copied(backend: Tokenizer) -> Iterator[None]:
+    """Let transformers keep this tokenizer itself. It would copy it by way of JSON, which takes 0.05 s."""
+    backend.__deepcopy__ = lambda memo: backend  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del backend.__deepcopy__  # type: ignore[attr-defined]
 
 
 def ends_by_name(file: GGUFFile) -> list[int]:
