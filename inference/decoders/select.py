@@ -24,6 +24,7 @@ from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
 from inference.decoders.start_check.corner import check_corner, corner
+from inference.decoders.start_check.finite import check_finite
 from inference.decoders.start_check.model_alone import first_line
 from inference.decoders.start_check.trial import Finding, Trial
 from inference.decoders.torch_decoder import TorchDecoder
@@ -72,6 +73,7 @@ def examine(
         decoder = _for_llama(model, cache, is_compiled, quantize)
         if isinstance(decoder, NativeDecoder):  # and there is no model alone to compare it with
             check_corner(decoder.library, small)
+        check_finite(decoder, model, cache)
         return decoder, ()
     check_rotations(model, cache.context)
     trial = Trial(model, cache, _not_llama(model, cache.context) is not None, is_bounded)

@@ -4,7 +4,6 @@ Everything that can be checked in the files alone is checked before transformers
 file, and so that an absurd number does not make transformers allocate that much memory.
 """
 
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,17 @@ from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_numbers
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
-from inference.weights.safetensors_header import BadFile, TensorInfo, elements, read_header, read_json, refuse_pointer
-from inference.weights.weight_checks import Loaded, reason
+from inference.weights.pickled import read_pickle
+from inference.weights.safetensors_header import (
+    BITS,
+    BadFile,
+    TensorInfo,
+    elements,
+    read_header,
+    read_json,
+    refuse_pointer,
+)
+from inference.weights.weight_checks import Loaded, is_leftover, reason
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -49,6 +57,7 @@ class TextFiles:
         self.name = name
         self._path = path
         if not (path / "config.json").is_file():
+            _refuse_adapter(path)
             raise LoadError(f"{name}: expected a folder with a config.json, found none")
         self.settings = read_json(path / "config.json")
 
@@ -86,8 +95,7 @@ class Folder(TextFiles):
         self._tensors = self._headers()
 
     def config(self) -> PreTrainedConfig:
-        tensors = len(self._tensors) or None
-        check_numbers(self.config_path, self.settings, self.elements, tensors)
+        check_numbers(self.config_path, self.settings, self.elements, len(self._tensors))
         try:
             kind = CONFIG_MAPPING[self.settings["model_type"]]
             settings, _ = kind.get_config_dict(str(self._path), local_files_only=True)
@@ -163,12 +171,10 @@ class Folder(TextFiles):
     @property
     def elements(self) -> int:
         """How many numbers the files hold, at most."""
-        if self._tensors:
-            return elements(self._tensors)
-        return sum(path.stat().st_size // 2 for path in self._files)
+        return elements(self._tensors)
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
         self._refuse_quantized_weights()
         try:
@@ -178,6 +184,7 @@ class Folder(TextFiles):
                 dtype=dtype,
                 trust_remote_code=False,
                 local_files_only=True,
+                generation_config=GenerationConfig(),  # type: ignore[no-untyped-call]  # the folder's is read here
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
@@ -214,9 +221,7 @@ class Folder(TextFiles):
                 f"the weights are quantized by {method}, which is not supported; serve the model that they were made "
                 f"from, or a GGUF file of it",
             )
-        for adapter in ("adapter_model.safetensors", "adapter_model.bin"):
-            if (self._path / adapter).is_file():
-                raise BadFile(self._path / adapter, "an adapter (LoRA) is not supported; merge it into its model first")
+        _refuse_adapter(self._path)
 
     def _weight_files(self) -> list[Path]:
         found = next((self._path / name for name in WEIGHTS if (self._path / name).is_file()), None)
@@ -234,22 +239,21 @@ class Folder(TextFiles):
         return sorted({self._path / name for name in places.values()})
 
     def _headers(self) -> dict[str, TensorInfo]:
-        """The tensors of all files, from their headers; empty for pickled weights, which have none."""
+        """The tensors of all files, without their numbers."""
         tensors: dict[str, TensorInfo] = {}
         for path in self._files:
             refuse_pointer(path)
-            if path.suffix != ".safetensors":
-                _refuse_broken_pickle(path)
-                continue
-            for name, info in read_header(path).items():
+            for name, info in (read_header if path.suffix == ".safetensors" else read_pickle)(path).items():
                 if name in tensors:
                     raise BadFile(path, f"tensor {name} is in {tensors[name].path.name} too")
                 tensors[name] = info
+        if not tensors:
+            raise BadFile(self._path, "its files hold no tensors; expected the weights of a model")
         return tensors
 
     def _refuse_quantized_weights(self) -> None:
         for name, info in self._tensors.items():
-            if name.endswith(".weight") and info.dtype not in FLOATS:
+            if _is_quantized(name, info):
                 raise BadFile(
                     info.path,
                     f"tensor {name} is of type {info.dtype}: quantized, but config.json has no quantization_config. "
@@ -282,9 +286,14 @@ class Folder(TextFiles):
         return config if config.is_file() else path
 
 
-def _refuse_broken_pickle(path: Path) -> None:
-    """Check that a file is one of torch.save: a ZIP archive, complete if its end is there, or an old pickle."""
-    with path.open("rb") as file:
-        is_pickle = file.read(1) == b"\x80"
-    if not is_pickle and not zipfile.is_zipfile(path):
-        raise BadFile(path, "expected a file of torch.save, got one that is cut short or another kind")
+def _refuse_adapter(folder: Path) -> None:
+    for adapter in sorted(folder.glob("adapter_model*")):
+        raise BadFile(adapter, "an adapter (LoRA) is not supported; merge it into its model first")
+
+
+def _is_quantized(name: str, info: TensorInfo) -> bool:
+    """Whether a tensor's numbers mean nothing without a scale. Masks and other tables have types like theirs."""
+    if info.dtype in FLOATS:
+        return False
+    is_small = BITS.get(info.dtype, 64) <= 8 and info.dtype != "BOOL"
+    return name.endswith(".weight") or (is_small and not is_leftover(name))

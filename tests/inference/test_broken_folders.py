@@ -136,6 +136,13 @@ def test_what_is_wrong_with_a_file_is_told_in_one_line(folder: Path, damage: Dam
         assert word not in told
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model-00001-of-00002.safetensors"])
+def test_an_adapter_without_its_model_is_called_one(name: str, folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / name).write_text("")
+    assert refusal(folder, name) == "an adapter (LoRA) is not supported; merge it into its model first"
+
+
 def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
     (folder / "own.py").write_text("raise SystemExit('run')")
     edit_json(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
@@ -190,6 +197,12 @@ def test_weights_in_eight_bits_are_refused(folder: Path) -> None:
     weight = torch.zeros(48, 32, dtype=torch.int8)
     change_weights(folder, **{"model.layers.0.mlp.up_proj.weight": weight})
     assert "tensor model.layers.0.mlp.up_proj.weight is of type I8: quantized, but" in refusal(folder, WEIGHTS)
+
+
+@pytest.mark.parametrize("of", [torch.uint8, torch.int8, torch.float8_e4m3fn])
+def test_few_bits_are_weights_of_a_quantization_whatever_their_name(of: torch.dtype, folder: Path) -> None:
+    change_weights(folder, **{"model.layers.0.mlp.experts.up": torch.zeros(4, 48, 32).to(of)})
+    assert refusal(folder, WEIGHTS).startswith("tensor model.layers.0.mlp.experts.up is of type ")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -110,6 +110,24 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
     assert f"{path}: not applied here: num_beams, suppress_tokens. A request may name what it wants." in caplog.text
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"num_return_sequences": 3},
+        {"cache_implementation": "of another version"},
+        {"watermarking_config": {"of": "another version"}},
+        {"compile_config": {}},
+        {"max_new_tokens": "many"},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_what_a_generation_config_says_to_other_programs_is_no_reason_to_refuse(
+    said: dict[str, object], folder: Path
+) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    assert load(folder).config.model_type == "llama"
+
+
 def test_without_a_generation_config_the_config_says_how_to_generate(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,8 +137,7 @@ def test_without_a_generation_config_the_config_says_how_to_generate(
     assert checkpoint.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
     assert checkpoint.eos_ids == {7}
     assert f"{folder / 'config.json'}: not applied here: suppress_tokens. A request may" in caplog.text
-    theirs = transformers_model(checkpoint).generation_config
-    assert theirs is not None
+    theirs = AutoModelForCausalLM.from_pretrained(folder).generation_config
     assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])
 
 

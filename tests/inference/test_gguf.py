@@ -210,6 +210,14 @@ def test_a_rotary_embedding_is_stretched_as_the_file_says(
     assert config.rope_parameters == rope | {"rope_theta": 10_000.0}
 
 
+@pytest.mark.parametrize(("kind", "rope"), [("none", "default"), (None, "linear")])
+def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
+    kind: str | None, rope: str, tmp_path: Path
+) -> None:
+    path = llama_file(tmp_path, llama__rope__scaling__factor=4.0, llama__rope__scaling__type=kind)
+    assert transformers_model(load(path)).config.rope_parameters["rope_type"] == rope
+
+
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +257,21 @@ def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     os.remove(missing)
     with pytest.raises(LoadError, match=f"split into 3 files, and {missing.name} is not there"):
         load(first)
+
+
+def test_a_name_like_that_of_a_part_which_there_cannot_be_is_a_name(tmp_path: Path) -> None:
+    path = llama_file(tmp_path).rename(tmp_path / "model-00000-of-00000.gguf")
+    assert transformers_model(load(path)).config.model_type == "llama"
+    assert same_weights(transformers_model(load(tmp_path)), transformers_model(load(path)))
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_rot_embd", "blk.7", "blk.", "weight", "blk.0.a.b.c.weight"])
+def test_a_tensor_of_any_name_that_has_no_place_is_refused(name: str, tmp_path: Path) -> None:
+    path = write_gguf(
+        tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), extra={name: torch.ones(4, 4)}
+    )
+    with pytest.raises(LoadError, match=r"the model has no place for 1 tensors of the files, "):
+        load(path)
 
 
 def test_a_folder_with_several_gguf_models_asks_for_one(tmp_path: Path) -> None:

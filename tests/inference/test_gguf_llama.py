@@ -31,7 +31,7 @@ from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import stays_as_it_is
 from inference.weights.llama import Llama
 from inference.weights.quantized import QuantizedMatrix
-from interface.errors import LoadError
+from interface.errors import LoadError, UnsupportedModel
 from tests.support import tiny_models
 from tests.support.checkpoint_folders import load
 from tests.support.gguf_files import ENDS, write_gguf
@@ -181,6 +181,19 @@ def test_all_weights_are_dequantized_where_some_are_of_a_type_that_is_not_comput
     assert "The weights are dequantized: model.embed_tokens is in the format MXFP4; expected one of Q4_0" in caplog.text
     assert not stays_as_it_is(GGUFFile.open(path))
     assert stays_as_it_is(GGUFFile.open(written(tmp_path, "llama", "Q4_0")))
+
+
+def test_logits_that_are_not_numbers_are_refused_though_all_weights_are(tmp_path: Path) -> None:
+    model = model_of(CONFIGS["llama"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "mlp" in name:
+                parameter.mul_(1e30)
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), "BF16")
+    with pytest.raises(
+        UnsupportedModel, match=r"gives logits that are not finite, in bfloat16. Either its weights are"
+    ):
+        Engine(load(path, compile=True), Config(compile=True))
 
 
 def test_scales_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rotary schemes and vocabularies in GGUF files, written otherwise than in config.json and tokenizer.json."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ def test_other_factors_are_taken_as_they_are(tmp_path: Path) -> None:
     model = model_of(LlamaConfig(**SHAPE, rope_parameters=rope))
     path = write_gguf(tmp_path / "a.gguf", model, bpe_tokenizer(), extra={"rope_freqs.weight": factors})
     assert says_the_same(model, path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"rope_freqs.weight": [1.0, 0.0, 1.0]}, "tensor rope_freqs.weight has factors that no frequency can have"),
+        ({"rope_freqs.weight": [1.0, math.nan]}, "tensor rope_freqs.weight has factors that no frequency can have"),
+        ({"rope_factors_short.weight": [1.0, 2.0]}, "expected a tensor rope_factors_long.weight, as its rotary"),
+    ],
+    ids=["zero", "not a number", "one list of two"],
+)
+def test_factors_that_no_rotation_has_are_refused(extra: dict[str, list[float]], told: str, tmp_path: Path) -> None:
+    tensors = {name: torch.tensor(factors) for name, factors in extra.items()}
+    path = write_gguf(tmp_path / "a.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), extra=tensors)
+    with pytest.raises(LoadError) as refused:
+        load_checkpoint(Config(model=str(path), device="cpu"))
+    assert str(refused.value).startswith(f"{path}: {told}")
 
 
 def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 
 from inference.weights.gguf.source import GGUFSource
 from inference.weights.gguf.splits import SPLITS
-from inference.weights.gguf.tokenizer import CHARACTER_OF_BYTE, CONTROL, USER_DEFINED, make_tokenizer
+from inference.weights.gguf.tokenizer import CHARACTER_OF_BYTE, CONTROL, UNKNOWN, USER_DEFINED, make_tokenizer
 from interface.errors import LoadError
 from tests.support.gguf_files import write_vocabulary
 
@@ -107,6 +107,12 @@ def test_a_special_token_is_one_token_whatever_its_characters(tmp_path: Path) ->
     assert tokens_of(tokenizer, "<｜User｜>a  b") == ["<｜User｜>", "a", "  ", "b"]
     assert tokenizer.eos_token == "<｜end▁of▁sentence｜>"
     assert tokenizer.decode(tokenizer("a<｜User｜>  b")["input_ids"], skip_special_tokens=True) == "a  b"
+
+
+def test_a_token_of_the_type_unknown_is_found_in_a_text_and_not_shown(tmp_path: Path) -> None:
+    tokenizer = made(byte_level(tmp_path, types={"<gap>": UNKNOWN}))
+    assert tokens_of(tokenizer, "a<gap>b") == ["a", "<gap>", "b"]
+    assert tokenizer.decode(tokenizer("a<gap>b")["input_ids"], skip_special_tokens=True) == "ab"
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from inference.decoders.start_check.finite import refuse_not_finite
 from interface.errors import UnsupportedModel
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ def own_logits(model: "PreTrainedModel", token_ids: Sequence[int], wanted: int) 
         raise UnsupportedModel(
             f"{name} cannot compute a text of {len(token_ids)} tokens by itself: {first_line(error)}"
         ) from error
-    if not logits.isfinite().all():
-        raise UnsupportedModel(
-            f"{name} by itself gives logits that are not finite, in {str(model.dtype).removeprefix('torch.')}. Either "
-            f"its weights are damaged, or the precision is too narrow for them: try ENGINE_DTYPE=float32."
-        )
+    refuse_not_finite(name, logits, model.dtype)
     return logits
 
 

@@ -91,8 +91,8 @@ class Trial:
         difference = self._least_difference(decoder, self._short)
         if not self._tolerance.admits(difference):
             raise UnsupportedModel(
-                f"{self._name} gives other logits on this engine's cache than by itself (by "
-                f"{difference:.1%} of the largest). Expected a decoder that keeps only the keys and values of layers."
+                f"{self._name} gives other logits on this engine's cache than by itself ({_told(difference)}). "
+                f"Expected a decoder that keeps only the keys and values of layers."
             )
 
     def verify_lengths(self, decoder: Decoder) -> None:
@@ -114,7 +114,7 @@ class Trial:
             return f"cannot be computed ({first_line(error)})"
         if self._tolerance.admits(difference):
             return None
-        return f"gives other logits than by itself (by {difference:.1%} of the largest)"
+        return f"gives other logits than by itself ({_told(difference)})"
 
     def _least_difference(self, decoder: Decoder, attempts: Sequence[Attempt], setting: str = "") -> float:
         """How far a decoder's logits are from the model's own; further attempts follow until one is near enough."""
@@ -133,3 +133,7 @@ class Trial:
         found = in_pieces(decoder, self._cache, self._model.device, [list(text.token_ids) for text in texts])
         differences = [measure(logits, text.expected) for logits, text in zip(found, texts, strict=True)]
         return next((difference for difference in differences if math.isnan(difference)), max(differences))
+
+
+def _told(difference: float) -> str:
+    return "some are not finite" if math.isnan(difference) else f"by {difference:.1%} of the largest"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+PART = re.compile(r"(?P<stem>.*)-(?P<number>(?!00000)\d{5})-of-(?P<count>(?!00000)\d{5})\.gguf")
 
 
 def is_first(name: str) -> bool:

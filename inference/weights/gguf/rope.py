@@ -21,15 +21,14 @@ LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positio
 def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     prefix = f"{file.architecture}.rope"
     theta = file.get(f"{prefix}.freq_base", float, 10_000.0)
-    kind = file.get(f"{prefix}.scaling.type", str, "none")
     factor = file.get(f"{prefix}.scaling.factor", float, file.get(f"{prefix}.scale_linear", float, 1.0))
-    if kind == "none" and factor != 1.0:
-        kind = "linear"
+    # A factor without a type is linear; of one next to the type "none" llama.cpp takes no notice either.
+    kind = file.get(f"{prefix}.scaling.type", str, "none" if factor == 1.0 else "linear")
     if "rope_freqs.weight" in file.tensors:
         if kind != "none":
             raise BadGGUF(file.path, f"{prefix}.scaling.type is {kind}, which is not supported with rope_freqs.weight")
         return _factored(file, theta, head_dim)
-    if kind == "longrope" or ROPE_FACTORS[1] in file.tensors:
+    if kind == "longrope" or not file.tensors.keys().isdisjoint(ROPE_FACTORS):
         return _long_rope(file, theta)
     if kind == "none":
         return {"rope_type": "default", "rope_theta": theta}
@@ -47,7 +46,7 @@ def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
 
 def _factored(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
     """A factor for each frequency: Llama 3's if they are those, else as transformers takes a list of them."""
-    factors = dequantized(file.tensors["rope_freqs.weight"], torch.float32)
+    factors = _factors(file, "rope_freqs.weight")
     frequencies = theta ** -(torch.arange(0, 2 * len(factors), 2, dtype=torch.float32) / (2 * len(factors)))
     largest = factors.max().item()
     if 2 * len(factors) == head_dim and torch.allclose(factors, _llama3_factors(frequencies, largest), rtol=1e-3):
@@ -63,6 +62,13 @@ def _factored(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
     }
 
 
+def _factors(file: GGUFFile, name: str) -> Tensor:
+    factors = dequantized(file.tensors[name], torch.float32).flatten()
+    if not (factors.isfinite().all() and factors.min() > 0):
+        raise BadGGUF(file.path, f"tensor {name} has factors that no frequency can have; expected numbers above 0")
+    return factors
+
+
 def _llama3_factors(frequencies: Tensor, factor: float) -> Tensor:
     """How much Llama 3 slows each frequency down: slow ones by `factor`, fast ones not, with a ramp between."""
     low, high, original = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"], 8192
@@ -76,7 +82,7 @@ def _long_rope(file: GGUFFile, theta: float) -> dict[str, Any]:
     for name, key in (("rope_factors_long.weight", "long_factor"), ("rope_factors_short.weight", "short_factor")):
         if name not in file.tensors:
             raise BadGGUF(file.path, f"expected a tensor {name}, as its rotary embedding is longrope")
-        rope[key] = dequantized(file.tensors[name], torch.float32).tolist()
+        rope[key] = _factors(file, name).tolist()
     rope["original_max_position_embeddings"] = file.count("rope.scaling.original_context_length")
     rope["factor"] = file.count("context_length") / rope["original_max_position_embeddings"]
     key = f"{file.architecture}.rope.scaling.attn_factor"

@@ -45,8 +45,10 @@ FLAGS = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokeni
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 UNSAID = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
 """Special tokens of a kind of vocabulary whose file does not name them, as llama.cpp has it."""
-CONTROL, USER_DEFINED = 3, 4
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 """Types of tokens that are found in a text as they are written, before anything is cut or merged."""
+SPECIAL = (UNKNOWN, CONTROL)
+"""Types of tokens that are left out of what is shown."""
 ENDS_OF_TURNS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>")
 ENDS_OF_TEXTS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<EOT>", "[EOT]")
 ENDS = frozenset((*ENDS_OF_TURNS, *ENDS_OF_TEXTS))
@@ -73,8 +75,8 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     split = _split(file) if is_byte_level else None
     try:
         backend = _sentencepiece(file.architecture, described) if split is None else _byte_level(described, split)
-        backend.add_special_tokens(_of_type(described, CONTROL, takes_space=_is_phi3(file)))
-        backend.add_tokens(_of_type(described, USER_DEFINED))
+        backend.add_special_tokens(_of_types(described, SPECIAL, takes_space=_is_phi3(file)))
+        backend.add_tokens(_of_types(described, (USER_DEFINED,)))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
@@ -130,7 +132,7 @@ def _split(file: GGUFFile) -> Split:
 def _byte_level(described: dict[str, Any], split: Split) -> Tokenizer:
     # Special tokens keep their spelling, whatever characters they have; all other tokens are spelled in bytes.
     spelled = [
-        token if type in (CONTROL, USER_DEFINED) or set(token) <= BYTE_OF_CHARACTER.keys() else _in_bytes(token)
+        token if type in (*SPECIAL, USER_DEFINED) or set(token) <= BYTE_OF_CHARACTER.keys() else _in_bytes(token)
         for token, type in zip(described["tokens"], _types(described), strict=True)
     ]
     vocabulary = {token: token_id for token_id, token in enumerate(spelled)}
@@ -184,12 +186,13 @@ def _in_bytes(token: str) -> str:
     return "".join(CHARACTER_OF_BYTE[byte] for byte in token.encode())
 
 
-def _of_type(described: dict[str, Any], wanted: int, takes_space: bool = False) -> list[AddedToken]:
-    """The tokens of a type. `takes_space`: those that swallow the white space after them do."""
-    tokens = [token for token, type in zip(described["tokens"], _types(described), strict=True) if type == wanted]
+def _of_types(described: dict[str, Any], wanted: Sequence[int], takes_space: bool = False) -> list[AddedToken]:
+    """The tokens of some types. `takes_space`: those that swallow the white space after them do."""
+    typed = zip(described["tokens"], _types(described), strict=True)
     return [
-        AddedToken(token, normalized=False, special=wanted == CONTROL, rstrip=takes_space and token not in KEEP_SPACE)
-        for token in tokens
+        AddedToken(token, normalized=False, special=type in SPECIAL, rstrip=takes_space and token not in KEEP_SPACE)
+        for token, type in typed
+        if type in wanted
     ]
 
 

@@ -87,9 +87,9 @@ def _joined(file: GGUFFile, gate: Blocks, up: Blocks) -> Weight:
 
 
 def _name(stem: str, layer: Mapping[str, str]) -> str:
-    if stem.startswith("blk."):
-        _, number, own = stem.split(".", 2)
-        return f"model.layers.{number}.{layer.get(own, own)}"
+    match stem.split(".", 2):
+        case ["blk", number, own]:
+            return f"model.layers.{number}.{layer.get(own, own)}"
     return TOP.get(stem, stem)
 
 

@@ -1,0 +1,36 @@
+"""Checks that logits are numbers."""
+
+import torch
+from torch import Tensor
+
+from inference.cache.kv_cache import KVCache
+from inference.cache.layout import Piece, lay_out
+from inference.decoders.decoder import Decoder
+from inference.weights.llama import Llama
+from interface.errors import UnsupportedModel
+
+TOKENS = 3
+
+
+def refuse_not_finite(name: str, logits: Tensor, dtype: torch.dtype) -> None:
+    """Check the logits of a model that computes in `dtype`.
+
+    Raises:
+        UnsupportedModel: one is NaN or infinite.
+    """
+    if not logits.isfinite().all():
+        raise UnsupportedModel(
+            f"{name} by itself gives logits that are not finite, in {str(dtype).removeprefix('torch.')}. Either "
+            f"its weights are damaged, or the precision is too narrow for them: try ENGINE_DTYPE=float32."
+        )
+
+
+def check_finite(decoder: Decoder, model: Llama, cache: KVCache) -> None:
+    """Compute a few tokens with a decoder whose logits there is nothing to compare with.
+
+    Raises:
+        UnsupportedModel: they are not numbers.
+    """
+    text = [number * 7 % model.embedding.shape[0] for number in range(1, min(TOKENS, cache.context) + 1)]
+    batch = lay_out([], [Piece(cache.slots - 1, 0, text)], cache, model.device)
+    refuse_not_finite("The model", decoder.forward(batch), model.dtype)
