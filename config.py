@@ -1,8 +1,9 @@
 """Every setting of the service in one frozen object, read once, before anything is built.
 
-A setting is one field of `Config`. The field gives its default, its range, its environment variable
-(`max_streams` is `ENGINE_MAX_STREAMS`) and its command-line flag (`--max-streams`). An `ENGINE_…` variable that
-is no setting is an error: a misspelt limit must not pass for a limit.
+A setting is one field of `Config`, or of one of the groups that it is made of. The field gives its default, its range,
+its environment variable (`max_streams` is `ENGINE_MAX_STREAMS`) and its command-line flag (`--max-streams`). A part of
+the service that needs one group only takes that. An `ENGINE_…` variable that is no setting is an error: a misspelt
+limit must not pass for a limit.
 
     ENGINE_MAX_STREAMS=4 uvicorn app:app
     python app.py --max-streams 4
@@ -172,95 +173,106 @@ def _hint(variable: str, known: Collection[str]) -> str:
     return f"did you mean {PREFIX}{near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
 
 
-def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False, engine: bool = False) -> Any:
-    """A field of `Config`. With `engine`, it is passed to the engine, and a backend may refuse it."""
-    return field(default=default, repr=not secret, metadata={"parse": parse, "help": help, "engine": engine})
+def _setting(default: Any, parse: Callable[[str], Any], help: str, secret: bool = False) -> Any:
+    """A field of `Config`."""
+    return field(default=default, repr=not secret, metadata={"parse": parse, "help": help})
+
+
+def _parsed(variable: str, text: str, setting: "dataclasses.Field[Any]") -> Any:
+    try:
+        return setting.metadata["parse"](text)
+    except ConfigError as error:
+        raise ConfigError(f"{variable}: {error}") from None
 
 
 @dataclass(frozen=True)
-class Config:
-    """The settings of the service. Build them with `from_environment` or from the command line."""
+class ModelSettings:
+    """The model, and how it is computed."""
 
-    model: str = _setting(
-        str(BUNDLED_MODEL), _text, "folder, GGUF file or hub name of a causal language model", engine=True
-    )
-    model_name: str | None = _setting(
-        None, _names, "names under which the model is served, separated by commas; by default its own"
-    )
-    socket: str | None = _setting(
-        None,
-        _socket_path,
-        "path of the Unix socket where an engine in a process of its own serves several workers",
-    )
-    backend: str = _setting(
-        "own",
-        _one_of(*BACKENDS),
-        "the engine: own computes in this process, vllm in another; sglang and openai ask a server that runs already",
-        engine=True,
-    )
-    backend_url: str | None = _setting(
-        None, _url, "URL of the sglang or openai server, as in http://127.0.0.1:30000", engine=True
-    )
-    backend_key: str | None = _setting(
-        None, _text, "API key of the sglang or openai server, if it wants one", secret=True, engine=True
-    )
-    device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", engine=True)
+    model: str = _setting(str(BUNDLED_MODEL), _text, "folder, GGUF file or hub name of a causal language model")
+    device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
     dtype: str = _setting(
         "auto",
         _one_of("auto", "float32", "bfloat16", "float16"),
         "auto, float32, bfloat16 or float16; auto is the checkpoint's own, but float32 for float16 on a CPU",
-        engine=True,
     )
-    max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once", engine=True)
-    max_waiting: int = _setting(
-        256, _whole(0), "how many more may wait for a slot; the next one gets a 503", engine=True
+    quantize: str | None = _setting(
+        None,
+        _one_of("int8", "int4"),
+        "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few streams",
     )
+    compile: bool = _setting(False, _switch, "compile the model at the start: much shorter steps; needs a C++ compiler")
+    compile_cache: str = _setting(
+        "auto",
+        _text,
+        "folder that keeps compiled C++ for the next start; auto is token-by-token in the user's cache, off keeps none",
+    )
+    generation_config: str = _setting(
+        "auto",
+        _one_of("auto", "off"),
+        "auto uses the sampling defaults of the model's generation config; off ignores them",
+    )
+
+
+@dataclass(frozen=True)
+class EngineSettings(ModelSettings):
+    """The engine."""
+
+    backend: str = _setting(
+        "own",
+        _one_of(*BACKENDS),
+        "the engine: own computes in this process, vllm in another; sglang and openai ask a server that runs already",
+    )
+    backend_url: str | None = _setting(None, _url, "URL of the sglang or openai server, as in http://127.0.0.1:30000")
+    backend_key: str | None = _setting(
+        None, _text, "API key of the sglang or openai server, if it wants one", secret=True
+    )
+    max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once")
+    max_waiting: int = _setting(256, _whole(0), "how many more may wait for a slot; the next one gets a 503")
     context: int | None = _setting(
         None,
         _whole(2),
         "tokens of prompt and answer together; by default as many as the model was made for, if memory allows",
-        engine=True,
     )
     prefill_chunk: int | None = _setting(
         None,
         _whole(1),
         "most prompt tokens per step while streams decode (up to 4x when few or none do); by default 128, on a GPU "
         "2048",
-        engine=True,
-    )
-    compile: bool = _setting(
-        False, _switch, "compile the model at the start: much shorter steps; needs a C++ compiler", engine=True
-    )
-    compile_cache: str = _setting(
-        "auto",
-        _text,
-        "folder that keeps compiled C++ for the next start; auto is token-by-token in the user's cache, off keeps none",
-        engine=True,
-    )
-    quantize: str | None = _setting(
-        None,
-        _one_of("int8", "int4"),
-        "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few streams",
-        engine=True,
     )
     speculate: str | None = _setting(
         None,
         _one_of("ngram"),
         "ngram guesses what a text repeats, with compile and few streams: several tokens per step, the same text",
-        engine=True,
     )
-    generation_config: str = _setting(
-        "auto",
-        _one_of("auto", "off"),
-        "auto uses the sampling defaults of the model's generation config; off ignores them",
-        engine=True,
+    step_limit: float = _setting(
+        300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck"
     )
+
+    @property
+    def of_engine(self) -> dict[str, Any]:
+        """The settings that are passed to the engine, by name. A backend may refuse one."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(EngineSettings)}
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Connections and streams: how long each side may take."""
+
     heartbeat: float = _setting(15.0, _seconds, "seconds of silence after which a stream gets a comment line")
     stall: float = _setting(60.0, _seconds, "seconds that a client may read nothing before it is cut off")
-    drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
     keep_alive: float = _setting(
         75.0, _seconds, "seconds that an idle connection is kept, longer than clients' pools keep theirs"
     )
+    head_limit: float = _setting(20.0, _seconds, "seconds that a request's head may take, from the connection on")
+    body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; a slower one gets a 408")
+    max_connections: int = _setting(4096, _whole(1), "connections at once; a request on one more gets a 503")
+
+
+@dataclass(frozen=True)
+class AccessSettings:
+    """Who may ask, and for how much."""
+
     hosts: tuple[str, ...] = _setting(
         (),
         _matching(r"\*|[a-z0-9._-]+", "names without a scheme, port or path, as in models.example, or * for all"),
@@ -280,12 +292,25 @@ class Config:
     client_tokens: int | None = _setting(
         None, _whole(1), "tokens of prompts and answers per minute for one key or address; above, requests get a 429"
     )
-    head_limit: float = _setting(20.0, _seconds, "seconds that a request's head may take, from the connection on")
-    body_limit: float = _setting(60.0, _seconds, "seconds that a request's body may take; a slower one gets a 408")
-    max_connections: int = _setting(4096, _whole(1), "connections at once; a request on one more gets a 503")
-    step_limit: float = _setting(
-        300.0, _seconds, "seconds that a step may take before the engine, or its device, counts as stuck", engine=True
+
+
+@dataclass(frozen=True)
+class Config(AccessSettings, ClientSettings, EngineSettings):
+    """The server.
+
+    All settings of the service, in one object: these, and those of the groups above. Build it with `from_environment`
+    or from the command line.
+    """
+
+    model_name: str | None = _setting(
+        None, _names, "names under which the model is served, separated by commas; by default its own"
     )
+    socket: str | None = _setting(
+        None,
+        _socket_path,
+        "path of the Unix socket where an engine in a process of its own serves several workers",
+    )
+    drain: float = _setting(2.0, _seconds, "seconds that open streams get to finish at shutdown")
     on_failure: str = _setting(
         "exit",
         _one_of("exit", "stay"),
@@ -298,11 +323,6 @@ class Config:
         _switch,
         "show every message of each request, prompts too: in the terminal and at /transcript/{request_id}",
     )
-
-    @property
-    def of_engine(self) -> dict[str, Any]:
-        """The settings that are passed to the engine, by name."""
-        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.metadata["engine"]}
 
     @property
     def fingerprint(self) -> str:
@@ -324,24 +344,15 @@ class Config:
             ConfigError: a variable is unknown or its value cannot be used.
         """
         settings = {PREFIX + setting.name.upper(): setting for setting in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        links: list[str] = []
-        for variable, text in environ.items():
-            if not variable.startswith(PREFIX):
-                continue
-            if variable not in settings and SERVICE_LINK.fullmatch(variable):
-                links.append(variable)
-                continue
-            if variable not in settings:
-                raise ConfigError(f"{variable}: no such setting; {_hint(variable, settings)}")
-            setting = settings[variable]
-            try:
-                values[setting.name] = setting.metadata["parse"](text)
-            except ConfigError as error:
-                raise ConfigError(f"{variable}: {error}") from None
+        found = {variable: text for variable, text in environ.items() if variable.startswith(PREFIX)}
+        links = sorted(variable for variable in found.keys() - settings.keys() if SERVICE_LINK.fullmatch(variable))
         if links:
-            log.warning("Ignored %s: not a setting, but Kubernetes' link to a service", ", ".join(sorted(links)))
-        return cls(**values)
+            log.warning("Ignored %s: not a setting, but Kubernetes' link to a service", ", ".join(links))
+        if unknown := sorted(found.keys() - settings.keys() - set(links)):
+            raise ConfigError(f"{unknown[0]}: no such setting; {_hint(unknown[0], settings)}")
+        return cls(
+            **{settings[name].name: _parsed(name, found[name], settings[name]) for name in found if name in settings}
+        )
 
     @classmethod
     def from_environment_or_exit(cls) -> "Config":

@@ -26,7 +26,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from config import Config
+from config import EngineSettings
 from inference.model_runner import ModelRunner
 from inference.sampling.sampler import Sampled
 from inference.scheduling.sample_args import RowLogprobs
@@ -56,7 +56,7 @@ class Engine:
     """A model, its cache, and the sequences in flight."""
 
     @classmethod
-    def load(cls, config: Config) -> "Engine":
+    def load(cls, config: EngineSettings) -> "Engine":
         """Load the model that `config` names.
 
         Raises:
@@ -68,7 +68,7 @@ class Engine:
         except UnsupportedModel as error:
             raise UnsupportedModel(f"{config.model}: {error}") from error
 
-    def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: EngineSettings) -> None:
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
             lambda: ModelRunner(

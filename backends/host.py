@@ -32,7 +32,7 @@ from backends.wire import (
     Welcome,
     common_settings,
 )
-from config import PREFIX, Config
+from config import PREFIX, EngineSettings
 from interface.engine import EngineService, StepEvents, Tally
 from interface.errors import LoadError
 from interface.events import Event, Failed, Finished
@@ -50,7 +50,7 @@ class EngineHost:
     `connect` makes the protocol for a new connection. Workers that connect before `start` wait for their welcome.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EngineSettings) -> None:
         self._settings = common_settings(config)
         self._name = uuid.uuid4().hex
         self._requests = Requests(config.max_streams + config.max_waiting)

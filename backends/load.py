@@ -5,7 +5,7 @@ import importlib
 from types import ModuleType
 from typing import cast
 
-from config import PREFIX, Config
+from config import PREFIX, Config, EngineSettings
 from interface.engine import EngineService
 from interface.errors import LoadError
 
@@ -33,14 +33,14 @@ def load_service(config: Config) -> EngineService:
     return load_engine_service(config)
 
 
-def load_engine_service(config: Config) -> EngineService:
+def load_engine_service(config: EngineSettings) -> EngineService:
     """Load the service of the engine itself, also for the process that serves workers. See `load_service`."""
     module = importlib.import_module(MODULES[config.backend])
     check_settings(config, module)
     return cast(EngineService, module.load(config))
 
 
-def check_settings(config: Config, module: ModuleType) -> None:
+def check_settings(config: EngineSettings, module: ModuleType) -> None:
     """Raise LoadError if a setting was made that the backend would ignore."""
     fields = {one.name: one for one in dataclasses.fields(config)}
     for name, value in config.of_engine.items():

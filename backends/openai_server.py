@@ -15,7 +15,7 @@ from typing import Any
 from backends.openai_dialects import DIALECTS, PLAIN
 from backends.remote import RemoteService, Server
 from backends.replies import Reply
-from config import Config
+from config import EngineSettings
 from interface.engine import EngineService, ModelInfo, Tokenized
 from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
 from interface.events import Event, Finished, FinishReason, Logprobs, Token, TokenLogprob
@@ -27,7 +27,7 @@ OF_CLIENTS = "/v1"
 """The end of the URL that OpenAI's own clients are given; here it is part of the paths."""
 
 
-def load(config: Config) -> EngineService:
+def load(config: EngineSettings) -> EngineService:
     if config.backend_url is None:
         raise LoadError("ENGINE_BACKEND=openai: expected ENGINE_BACKEND_URL, as in http://127.0.0.1:8080, got none")
     return OpenAIService(config)
@@ -38,7 +38,7 @@ class OpenAIService(RemoteService):
 
     HEALTH = PROBE = "/health"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EngineSettings) -> None:
         assert config.backend_url is not None
         super().__init__(replace(config, backend_url=config.backend_url.removesuffix(OF_CLIENTS)))
         self._config = config

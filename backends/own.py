@@ -2,7 +2,7 @@
 
 from backends.own_engine import load_engine
 from backends.stepped import SteppedService
-from config import Config
+from config import EngineSettings
 from interface.engine import EngineService
 
 HONOURS = frozenset(
@@ -24,7 +24,7 @@ HONOURS = frozenset(
 )
 
 
-def load(config: Config) -> EngineService:
+def load(config: EngineSettings) -> EngineService:
     engine = load_engine(config)
     from inference.tensor_thread import on_tensor_thread  # it needs torch, which comes with the engine
 

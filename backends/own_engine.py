@@ -4,12 +4,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from config import Config
+from config import EngineSettings
 from interface.engine import EngineProtocol
 from interface.errors import LoadError
 
 
-def load_engine(config: Config) -> EngineProtocol:
+def load_engine(config: EngineSettings) -> EngineProtocol:
     """Load our own engine.
 
     Importing it takes seconds, so that happens here, together with the model, and not at a door.

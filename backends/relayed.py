@@ -15,7 +15,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from config import Config
+from config import EngineSettings
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
 from interface.errors import EngineFailed, EngineUnavailable, QueueFull, RequestError
 from interface.events import Event, Failed, Finished, FinishReason, Token
@@ -66,7 +66,7 @@ class _Open:
 class RelayedService(ABC):
     """An engine service whose engine is elsewhere. A subclass implements the connection to it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EngineSettings) -> None:
         self._capacity = config.max_streams + config.max_waiting
         self._open: dict[SequenceId, _Open] = {}
         self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not done yet

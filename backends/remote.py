@@ -15,7 +15,7 @@ import anyio
 
 from backends.relayed import EngineLost, RelayedService
 from backends.replies import Reply, WrongSettings, parse_reply, refusal, replies
-from config import Config
+from config import EngineSettings
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ REFUSALS = (RequestError, QueueFull, EngineUnavailable, EngineLost)
 class Server:
     """The other server: its URL, its key, and a pool of connections."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EngineSettings) -> None:
         assert config.backend_url is not None
         self.url = config.backend_url
         self._telling: set[asyncio.Task[None]] = set()
@@ -157,7 +157,7 @@ class RemoteService(RelayedService):
     PROBE: str
     """A path that does the same, and is cheap enough to be requested every few seconds."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: EngineSettings) -> None:
         super().__init__(config)
         self.server = Server(config)
         self._look_now = asyncio.Event()

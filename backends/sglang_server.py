@@ -16,7 +16,7 @@ from typing import Any
 from backends.remote import RemoteService, Server
 from backends.replies import Reply, refusal
 from backends.token_relay import Made, TokenRelay, TokenService
-from config import Config
+from config import EngineSettings
 from inference.text.text_side import TextSide
 from inference.weights.text_only import load_text_side
 from interface.engine import EngineService
@@ -36,7 +36,7 @@ SPECIMEN = "def añadir(x):\n\treturn [x, 'été', 3.14159]  # 你好, <|im_end|
 """A text that two different tokenizers will hardly split in the same way."""
 
 
-def load(config: Config) -> EngineService:
+def load(config: EngineSettings) -> EngineService:
     if config.backend_url is None:
         raise LoadError("ENGINE_BACKEND=sglang: expected ENGINE_BACKEND_URL, as in http://127.0.0.1:30000, got none")
     return SGLangService(config, load_text_side(config))
@@ -48,7 +48,7 @@ class SGLangService(TokenService, RemoteService):
     HEALTH = "/health"  # makes a token, if the server is idle
     PROBE = "/model_info"
 
-    def __init__(self, config: Config, text: TextSide) -> None:
+    def __init__(self, config: EngineSettings, text: TextSide) -> None:
         super().__init__(config, text)
         self._has_lark = False
         self._is_cumulative = True

@@ -11,7 +11,7 @@ import anyio
 
 from backends.relayed import RelayedService
 from backends.threads import in_daemon_thread
-from config import Config
+from config import EngineSettings
 from inference.text.text_side import TextSide
 from interface.engine import ModelInfo, Tokenized
 from interface.events import Event, Finished, FinishReason, Logprobs, PromptEcho
@@ -32,7 +32,7 @@ class Made:
 class TokenService(RelayedService):
     """A service whose engine takes and sends token ids; everything about texts is done here."""
 
-    def __init__(self, config: Config, text: TextSide) -> None:
+    def __init__(self, config: EngineSettings, text: TextSide) -> None:
         super().__init__(config)
         self._text = text
         self._encoders = anyio.CapacityLimiter(2)

@@ -20,7 +20,7 @@ from anyio import to_thread
 
 from backends.relayed import EngineLost
 from backends.token_relay import Made, TokenRelay, TokenService
-from config import Config
+from config import EngineSettings
 from inference.text.text_side import TextSide
 from inference.weights.text_only import load_text_side
 from interface.engine import EngineService
@@ -53,7 +53,7 @@ class AsyncEngine(Protocol):
     def shutdown(self) -> None: ...
 
 
-def load(config: Config) -> EngineService:
+def load(config: EngineSettings) -> EngineService:
     """Start vLLM; takes half a minute or more."""
     vllm = _import_vllm()
     if Path(config.model).is_file():
@@ -67,7 +67,7 @@ def load(config: Config) -> EngineService:
     return VllmService(config, text, engine, vllm.sampling_params)
 
 
-def engine_settings(config: Config, text: TextSide) -> dict[str, Any]:
+def engine_settings(config: EngineSettings, text: TextSide) -> dict[str, Any]:
     """Translate our settings to vLLM's."""
     return {
         "model": config.model,
@@ -99,7 +99,11 @@ class VllmService(TokenService):
     """A running AsyncLLM as an engine service. `make_params` makes vLLM's SamplingParams of their values."""
 
     def __init__(
-        self, config: Config, text: TextSide, engine: AsyncEngine, make_params: Callable[[Mapping[str, Any]], Any]
+        self,
+        config: EngineSettings,
+        text: TextSide,
+        engine: AsyncEngine,
+        make_params: Callable[[Mapping[str, Any]], Any],
     ) -> None:
         super().__init__(config, text)
         self._engine = engine

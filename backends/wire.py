@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from config import Config
+from config import EngineSettings
 from interface import errors
 from interface.engine import Counters, ModelInfo, Tally, Tokenized
 from interface.events import Event
@@ -211,7 +211,7 @@ _ADAPTERS = [_adapter(kind) for kind in _KINDS]
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
 
-def common_settings(config: Config) -> dict[str, Any]:
+def common_settings(config: EngineSettings) -> dict[str, Any]:
     """The settings that the engine's process and its workers must have in common, without secrets."""
     secret = {one.name for one in fields(config) if not one.repr}
     shared = {name: value for name, value in config.of_engine.items() if name not in secret}

@@ -8,7 +8,7 @@ when it is loaded.
 from contextlib import suppress
 from pathlib import Path
 
-from config import Config
+from config import ModelSettings
 from inference.decoders.native import sources
 from inference.decoders.native.build import begin, set_cache_folder
 from inference.decoders.native.library_cache import cache_folder
@@ -19,7 +19,7 @@ DECODER_PATIENCE, CHOOSER_PATIENCE = 5, 10
 decoder is needed first: to pack the weights."""
 
 
-def compile_ahead(config: Config) -> None:
+def compile_ahead(config: ModelSettings) -> None:
     """Start compiling for the model that `config` names, without waiting for it."""
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return

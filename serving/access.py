@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 import contract
-from config import Config
+from config import AccessSettings
 from serving.asgi import ASGIApp, Receive, Scope, Send, header
 from serving.driver import Driver
 from serving.exchanges import CURRENT
@@ -47,7 +47,7 @@ def guarded(app: ASGIApp, driver: Driver, cors: Callable[..., ASGIApp]) -> ASGIA
 class Access:
     """The middleware: it lets a request pass, or refuses it with 401, 421 or 429."""
 
-    def __init__(self, app: ASGIApp, config: Config) -> None:
+    def __init__(self, app: ASGIApp, config: AccessSettings) -> None:
         self.app = app
         self._hosts = {host.lower().removesuffix(".") for host in config.hosts}
         self._digests = [_digest(key) for key in config.api_keys]
@@ -124,7 +124,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def warn_if_open(host: str, config: Config, advice: str = "Set ENGINE_API_KEYS.") -> None:
+def warn_if_open(host: str, config: AccessSettings, advice: str = "Set ENGINE_API_KEYS.") -> None:
     """Warn at the start if other machines can reach the server and no key is required."""
     is_local = host in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
     if not is_local and not config.api_keys:

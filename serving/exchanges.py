@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from config import Config
+from config import ClientSettings
 from serving.asgi import Receive
 from serving.connection import Connection, IdleConnections, abort_all
 from serving.request_log import RequestLog
@@ -59,7 +59,7 @@ CURRENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 class Exchanges:
     """All open requests of a server, and its connections."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ClientSettings) -> None:
         self.open: set[Exchange] = set()
         self.protocols: Collection[Any] = ()
         """uvicorn's own set of connections, known from the start or from the first request on."""

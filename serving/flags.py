@@ -2,15 +2,32 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from config import PREFIX, Config, ConfigError
+from config import PREFIX, AccessSettings, ClientSettings, Config, ConfigError, EngineSettings, ModelSettings
+
+SECTIONS = {
+    "model": ModelSettings,
+    "engine": EngineSettings,
+    "connections and streams": ClientSettings,
+    "access": AccessSettings,
+    "server": Config,
+}
+"""The settings as `--help` shows them: under each title those of a group that no title before has."""
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("settings", "Each is also an environment variable, whose name is in parentheses.")
-    for setting in dataclasses.fields(Config):
+    parser.epilog = "Each setting is also an environment variable, whose name is in parentheses."
+    shown: set[str] = set()
+    for title, group in SECTIONS.items():
+        own = [setting for setting in dataclasses.fields(group) if setting.name not in shown]
+        shown |= {setting.name for setting in own}
+        _add_section(parser.add_argument_group(title), own)
+
+
+def _add_section(group: argparse._ArgumentGroup, settings: Iterable["dataclasses.Field[Any]"]) -> None:
+    for setting in settings:
         flag = "--" + setting.name.replace("_", "-")
         help = f"{setting.metadata['help']} ({PREFIX + setting.name.upper()}{_default(setting)})"
         if isinstance(setting.default, bool):

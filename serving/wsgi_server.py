@@ -11,7 +11,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIEnvironment
 
-from config import Config
+from config import ClientSettings
 
 
 class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
@@ -61,7 +61,7 @@ class _Writer:
         return getattr(self._file, name)
 
 
-def handler_of(config: Config) -> type[WSGIRequestHandler]:
+def handler_of(config: ClientSettings) -> type[WSGIRequestHandler]:
     """Return a handler class with the limits of these settings."""
     limits = {"head_limit": config.head_limit, "body_limit": config.body_limit, "stall": config.stall}
     return type("Handler", (PatientHandler,), limits)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from config import Config
+from config import EngineSettings
 from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import find_eos_ids, find_not_applied, find_sampling_defaults
@@ -90,7 +90,7 @@ class Source(Protocol):
         """The file to name when a weight is unusable."""
 
 
-def load_checkpoint(config: Config) -> Checkpoint:
+def load_checkpoint(config: EngineSettings) -> Checkpoint:
     """Load what `config` names.
 
     Raises:
@@ -123,7 +123,7 @@ def find_source(name: str) -> Source:
     return Folder(path, name)
 
 
-def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
+def _load(source: Source, config: EngineSettings, device: torch.device) -> Checkpoint:
     blocks = source if isinstance(source, GGUFSource) and config.compile and device.type == "cpu" else None
     plain = None if blocks is None else blocks.plain_config()
     model_config = plain or _config_of(source)
@@ -158,7 +158,7 @@ def _load(source: Source, config: Config, device: torch.device) -> Checkpoint:
     )
 
 
-def _weight_bytes(source: Source, config: Config, dtype: torch.dtype, device: torch.device) -> int:
+def _weight_bytes(source: Source, config: EngineSettings, dtype: torch.dtype, device: torch.device) -> int:
     """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
     is_for_blocks = config.compile and device.type == "cpu"
     if is_for_blocks and isinstance(source, GGUFSource) and stays_as_it_is(source.file):

@@ -4,7 +4,7 @@ For engines elsewhere, which may serve models that ours does not support: only w
 checked.
 """
 
-from config import Config
+from config import EngineSettings
 from inference.text.text_side import TextSide
 from inference.weights.context import choose_context
 from inference.weights.folder import TextFiles
@@ -16,7 +16,7 @@ from inference.weights.weight_checks import reason
 from interface.errors import LoadError
 
 
-def load_text_side(config: Config) -> TextSide:
+def load_text_side(config: EngineSettings) -> TextSide:
     """Load the text side of the model that `config` names: a folder, a GGUF file or a hub name.
 
     Raises:

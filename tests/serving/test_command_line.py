@@ -3,10 +3,13 @@
 These run in processes of their own. Where a test is about the end of a server, its engine is the scripted one.
 """
 
+import argparse
+import re
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from config import Config
 from serving import command_line
 from serving.driver import Driver
+from serving.flags import SECTIONS, add_settings
 from study.common.launcher import Process
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
@@ -137,6 +141,19 @@ def test_every_setting_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(ENGINE_MAX_STREAMS; default: 16)" in help_text
     for flag in ("--host", "--port", "--demo"):
         assert flag in help_text
+
+
+def test_help_shows_each_setting_once_in_the_section_of_its_group() -> None:
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    sections = parser.format_help().split("\n\n")
+    titles = {setting.name: title for title, group in reversed(SECTIONS.items()) for setting in fields(group)}
+    assert titles.keys() == {setting.name for setting in fields(Config)}
+    assert titles["compile"] == "model"
+    assert titles["api_keys"] == "access"
+    for name, title in titles.items():
+        (section,) = (one for one in sections if re.search(rf"\bENGINE_{name.upper()}\b", one))
+        assert section.startswith(f"{title}:")
 
 
 # --- The end ----------------------------------------------------------------------------------------------------------

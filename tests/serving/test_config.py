@@ -183,6 +183,12 @@ def test_a_socket_whose_path_no_socket_can_have_is_an_error_and_not_waited_for(n
         Config.from_environment({"ENGINE_SOCKET": longest + 2 * name})
 
 
+def test_what_an_engine_is_told_are_the_settings_of_its_group() -> None:
+    of_engine = Config(model="a/b", max_streams=3, api_keys=("secret",)).of_engine
+    assert (of_engine["model"], of_engine["max_streams"]) == ("a/b", 3)
+    assert not of_engine.keys() & {"api_keys", "heartbeat", "model_name", "socket"}
+
+
 def test_a_config_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().max_streams = 1  # type: ignore[misc]
