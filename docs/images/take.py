@@ -16,6 +16,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from study.common.arguments import argument_parser
 from study.common.launcher import Process
 from tests.support.browser import FLAGS, chromium
 from tests.support.page_helpers import PHONE
@@ -27,6 +28,7 @@ PATIENCE_MS = 170_000
 
 
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)

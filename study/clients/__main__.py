@@ -1,7 +1,7 @@
 """Runs every client against both doors, and writes the results to docs/clients.md.
 
 make clients
-python -m study.clients [--model MODEL] [--python FOLDER] [--instructor FOLDER] [--node FOLDER]
+python -m study.clients [--model MODEL] [--python FOLDER] [--instructor FOLDER] [--llama-index FOLDER] [--node FOLDER]
 """
 
 import argparse
@@ -32,12 +32,15 @@ NAMES = {
     "try_pydantic_ai.py": "pydantic-ai",
     "try_agents.py": "openai-agents",
     "try_instructor.py": "instructor",
+    "try_llama_index.py": "llama-index",
     "try_vllm_bench.py": "vllm bench serve",
     "try_lm_eval.py": "lm-eval (imitated)",
     "try_openai.mjs": "openai-node",
     "try_anthropic.mjs": "@anthropic-ai/sdk",
     "try_ai_sdk.mjs": "Vercel AI SDK",
 }
+OWN_ENVIRONMENTS = {"try_instructor.py": "instructor", "try_llama_index.py": "llama_index"}
+"""Which Python programs do not run in the environment of the others, and the option that names theirs."""
 
 HEAD = """\
 # Clients
@@ -45,7 +48,8 @@ HEAD = """\
 Which client libraries work, unmodified, with both doors on a real uvicorn. `make clients` makes an environment for
 them, runs them all and writes this page. Their versions are those of
 [requirements.txt](../study/clients/requirements.txt),
-[requirements-instructor.txt](../study/clients/requirements-instructor.txt) and
+[requirements-instructor.txt](../study/clients/requirements-instructor.txt),
+[requirements-llama-index.txt](../study/clients/requirements-llama-index.txt) and
 [package.json](../study/clients/package.json) in study/clients. From vLLM 0.32.0 come the request functions of its
 benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests, and how it reads the answers.
 """
@@ -84,6 +88,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", help="what to serve (default: the bundled model)")
     parser.add_argument("--python", type=Path, default=ROOT / ".venv-clients", help="environment of the Python clients")
     parser.add_argument("--instructor", type=Path, default=ROOT / ".venv-instructor", help="environment of instructor")
+    parser.add_argument(
+        "--llama-index", type=Path, default=ROOT / ".venv-llama-index", help="environment of llama-index"
+    )
     parser.add_argument("--node", type=Path, default=HERE, help="folder with the programs and their node_modules")
     return parser.parse_args()
 
@@ -91,8 +98,8 @@ def _arguments() -> argparse.Namespace:
 def _command(program: str, options: argparse.Namespace) -> list[str]:
     """How to start a client's program."""
     if program.endswith(".mjs"):
-        return ["node", str(options.node / program)]
-    environment = options.instructor if program == "try_instructor.py" else options.python
+        return [str(options.node / "node_modules" / ".bin" / "node"), str(options.node / program)]
+    environment: Path = getattr(options, OWN_ENVIRONMENTS.get(program, "python"))
     return [str(environment / "bin" / "python"), "-m", f"study.clients.{Path(program).stem}"]
 
 
