@@ -85,7 +85,7 @@ class SteppedService:
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()
-        limiter = self._large_limiter if _size(requests) > LARGE_PROMPT else self._encode_limiter
+        limiter = self._encode_limiter_of([request.prompt for request in requests])
         encoded = await in_daemon_thread(partial(self._engine.encode, requests), limiter)
         self._check_available()  # it may have failed or been closed during the tokenizing
         self._engine.submit(encoded, self._hand_over)
@@ -96,6 +96,9 @@ class SteppedService:
         self._engine.abort(sequence_id)
         self._wakeup.set()
 
+    def _encode_limiter_of(self, prompts: Sequence[Prompt]) -> anyio.CapacityLimiter:
+        return self._large_limiter if _size(prompts) > LARGE_PROMPT else self._encode_limiter
+
     def counters(self) -> Counters:
         return replace(self._engine.counters(), steps=self._steps, step_seconds=self._step_seconds)
 
@@ -105,7 +108,7 @@ class SteppedService:
 
     async def tokenize(self, prompt: Prompt) -> Tokenized:
         self._check_available()
-        return await in_daemon_thread(partial(self._engine.tokenize, prompt), self._encode_limiter)
+        return await in_daemon_thread(partial(self._engine.tokenize, prompt), self._encode_limiter_of([prompt]))
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         self._check_available()
@@ -231,10 +234,9 @@ class SteppedService:
             self._fail(f"events could not be taken: {reason}")
 
 
-def _size(requests: Sequence[GenerationRequest]) -> int:
+def _size(prompts: Sequence[Prompt]) -> int:
     """Return about how many characters there are to tokenize; the choices of one request share their prompt."""
-    prompts = {id(request.prompt): request.prompt for request in requests}
-    return sum(_characters(prompt) for prompt in prompts.values())
+    return sum(_characters(prompt) for prompt in {id(prompt): prompt for prompt in prompts}.values())
 
 
 def _characters(prompt: Prompt) -> int:

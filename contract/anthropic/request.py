@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from contract.anthropic.blocks import text_of_block, unknown_block
 from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation
@@ -58,6 +59,7 @@ class OutputFormat(LenientBody):
 
 class OutputConfig(LenientBody):
     format: OutputFormat | None = None
+    effort: str | None = Field(default=None, description="How much to reason, for templates that know it.")
 
 
 class Message(LenientBody):
@@ -74,6 +76,7 @@ class CountTokensBody(LenientBody):
     tools: list[Tool] | None = None
     tool_choice: ToolChoiceSettings | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
     def prompt(self) -> ChatPrompt:
         """The conversation in the form of chat templates. Raises Refusal."""
@@ -85,10 +88,16 @@ class CountTokensBody(LenientBody):
             list(self._functions()),
             choice.as_choice(),
             not choice.disable_parallel_tool_use,
-            {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"},
+            dict(self._template_arguments()),
             add_generation_prompt=not is_begun,
             continue_final_message=is_begun,
         ).prompt()
+
+    def _template_arguments(self) -> Iterator[tuple[str, Any]]:
+        if self.thinking is not None:
+            yield "enable_thinking", self.thinking.type != "disabled"
+        if self.output_config is not None and self.output_config.effort is not None:
+            yield "reasoning_effort", self.output_config.effort
 
     def _functions(self) -> Iterator[dict[str, Any]]:
         """The client's own tools; Anthropic's server tools are left out."""
@@ -123,7 +132,6 @@ class MessagesBody(CountTokensBody):
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
-    output_config: OutputConfig | None = None
     output_format: OutputFormat | None = Field(default=None, description="An older output_config.format.")
     mcp_servers: Annotated[None, refuse("this server calls no MCP servers; offer their tools as tools", [])] = None
     container: Annotated[None, refuse("this server runs no containers")] = None
@@ -173,7 +181,7 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
             case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict(arguments)}:
                 calls.append(tool_call(id, name, arguments))
             case _:
-                raise _unknown_block(block, f"{where}.{number}", "text, thinking or tool_use")
+                raise unknown_block(block, f"{where}.{number}", "text, thinking or tool_use")
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
     if thoughts:
         message["reasoning_content"] = "".join(thoughts)
@@ -187,22 +195,20 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str) -> Iterator[d
     texts: list[str] = []
     for number, block in enumerate(blocks):
         match block:
-            case {"type": "text", "text": str(text)}:
-                texts.append(text)
             case {"type": "tool_result", "tool_use_id": str(id)}:
-                content = text_at(block.get("content") or "", f"{where}.{number}.content")
+                content = _result(block.get("content") or "", f"{where}.{number}.content")
                 yield {"role": "tool", "tool_call_id": id, "content": content}
             case _:
-                raise _unknown_block(block, f"{where}.{number}", "text or tool_result")
+                texts.append(text_of_block(block, f"{where}.{number}", "text or tool_result"))
     if texts:
         yield {"role": role, "content": "\n".join(texts)}
 
 
-def _unknown_block(block: Any, where: str, expected: str) -> Refusal:
-    came = block.get("type") if isinstance(block, dict) else type(block).__name__
-    if came in ("image", "document"):
-        return Refusal(400, f"{where}: this model reads text only, and this is a block of type {came!r}", param=where)
-    return Refusal(400, f"{where}: expected a complete block of type {expected}, got type {came!r}", param=where)
+def _result(content: Any, where: str) -> str:
+    """The text of a tool's result. Raises Refusal."""
+    if not isinstance(content, list):
+        return text_at(content, where)
+    return "\n".join(text_of_block(block, f"{where}.{number}", "text") for number, block in enumerate(content))
 
 
 def _is_begun(messages: Sequence[dict[str, Any]]) -> bool:

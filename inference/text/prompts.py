@@ -5,7 +5,7 @@ All of this happens on worker threads, before a request is submitted.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -19,7 +19,10 @@ from inference.text.tool_forms import HARMONY_FINAL, ToolForm
 from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
 from interface.engine import Tokenized
 from interface.errors import PromptTooLong, UnsupportedFeature, UnusablePrompt
-from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, Grammar, Prompt, TokenPrompt
+from interface.requests import ChatPrompt, EncodedRequest, GenerationRequest, Grammar, Prompt, TextPrompt, TokenPrompt
+
+COUNTED_CONTEXTS = 8
+"""How many times the context a prompt may be whose tokens are only counted: clients ask how much too long one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +63,26 @@ class PromptEncoder:
         """The format that forced calls take where the model's own is not known."""
         return ResponseFormat.hermes()
 
-    def render(self, prompt: Prompt) -> Rendered:
+    def render(self, prompt: Prompt, contexts: int = 1) -> Rendered:
         """Return a prompt's token ids, and a conversation's text.
 
+        Args:
+            prompt: a text, token ids or a conversation.
+            contexts: a prompt that is far longer than this many contexts is not tokenized to its end.
+
         Raises:
-            PromptTooLong: it is so long that not even its tokens need to be counted.
+            PromptTooLong: it is.
             RequestError: the chat template cannot render it, or there is none.
         """
+        check = partial(self._check_length, contexts=contexts)
         if isinstance(prompt, TokenPrompt):
             return Rendered(prompt.token_ids, "")
-        if isinstance(prompt, ChatPrompt):
-            return self._conversation(prompt)
-        self._check_length(prompt.text)
-        return Rendered(self._tokenized(prompt.text, prompt.add_special_tokens), "")
+        if isinstance(prompt, TextPrompt):
+            check(prompt.text)
+            return Rendered(self._tokenized(prompt.text, prompt.add_special_tokens), "")
+        if prompt.leave_room is None:
+            return self._template.render(prompt, check)
+        return self._rendered_to_fit(prompt, prompt.leave_room)
 
     def render_checked(self, prompt: Prompt) -> Rendered:
         """Return a prompt's token ids, all of which the model knows, and a conversation's text.
@@ -91,8 +101,13 @@ class PromptEncoder:
         return rendered
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
-        """Return a prompt's token ids, and the text of each."""
-        token_ids = self.render(prompt).token_ids
+        """Return a prompt's token ids, and the text of each. Clients count prompts that are too long, too.
+
+        Raises:
+            PromptTooLong: it is far longer than `COUNTED_CONTEXTS` contexts.
+            RequestError: the chat template cannot render it, or there is none.
+        """
+        token_ids = self.render(prompt, COUNTED_CONTEXTS).token_ids
         return Tokenized(token_ids, self._tokenizer.convert_ids_to_tokens(list(token_ids)))
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
@@ -165,19 +180,13 @@ class PromptEncoder:
         assert isinstance(text, str)  # a list of texts comes only for a list of lists
         return text
 
-    def _conversation(self, prompt: ChatPrompt) -> Rendered:
-        """A conversation, shortened if it may be and has to be."""
+    def _rendered_to_fit(self, prompt: ChatPrompt, room: int) -> Rendered:
+        most_tokens = self._context - min(room, self._context // 2)
+        return render_to_fit(prompt, most_tokens, lambda form: self._template.render(form, self._check_length))
 
-        def render(form: ChatPrompt) -> Rendered:
-            return self._template.render(form, self._check_length)
-
-        if prompt.leave_room is None:
-            return render(prompt)
-        return render_to_fit(prompt, self._context - min(prompt.leave_room, self._context // 2), render)
-
-    def _check_length(self, text: str) -> None:
-        """Refuse a text that is far too long for the context."""
-        if (tokens := tokens_at_least(text, self._context, self._tokenized)) is not None:
+    def _check_length(self, text: str, contexts: int = 1) -> None:
+        """Refuse a text that is far too long for the context, or for so many contexts."""
+        if (tokens := tokens_at_least(text, contexts * self._context, self._tokenized)) is not None:
             raise PromptTooLong(tokens, 1, self._context, is_counted=False)
 
     def _tokenized(self, text: str, add_special_tokens: bool = False) -> list[int]:

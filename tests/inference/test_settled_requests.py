@@ -108,3 +108,10 @@ def test_a_prompt_that_is_a_little_too_long_is_counted() -> None:
     with pytest.raises(PromptTooLong, match=r"^The prompt has 200 tokens "):
         tiny_engine().encode([text_request("x" * 200)])
     assert len(tiny_engine().tokenize(TextPrompt("x" * 200)).token_ids) == 200
+
+
+def test_a_prompt_of_several_contexts_is_counted_and_one_of_many_is_not() -> None:
+    """A client that is to shorten a conversation asks by how much."""
+    assert len(tiny_engine().tokenize(TextPrompt("x" * 1200)).token_ids) == 1200
+    with pytest.raises(PromptTooLong, match="at least"):
+        tiny_engine().tokenize(TextPrompt("x" * 100_000))

@@ -207,6 +207,42 @@ def test_blocks_become_the_messages_that_templates_know() -> None:
     assert prompt.tools[0]["function"]["name"] == "add"
 
 
+TEXT = {"type": "text", "text": "The sky is green."}
+TEXT_SOURCE = {"type": "text", "media_type": "text/plain", "data": "The sky is green."}
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"type": "document", "source": TEXT_SOURCE}, "The sky is green."),
+        (
+            {"type": "document", "source": TEXT_SOURCE, "title": "Sky", "context": "Old."},
+            "Sky\nOld.\nThe sky is green.",
+        ),
+        ({"type": "document", "source": {"type": "content", "content": "Green."}, "citations": None}, "Green."),
+        (
+            {"type": "document", "source": {"type": "content", "content": [TEXT, TEXT]}},
+            "The sky is green.\nThe sky is green.",
+        ),
+        (
+            {"type": "search_result", "source": "a.txt", "title": "Sky", "content": [TEXT]},
+            "Sky\na.txt\nThe sky is green.",
+        ),
+    ],
+)
+def test_documents_and_search_results_that_are_text_are_read(block: dict[str, Any], expected: str) -> None:
+    content = [block, {"type": "text", "text": "Is it?"}]
+    assert prompt_of(messages=[{"role": "user", "content": content}]).messages[0]["content"] == f"{expected}\nIs it?"
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [block]}
+    assert prompt_of(messages=[{"role": "user", "content": [result]}]).messages[0]["content"] == expected
+
+
+def test_effort_reaches_templates_that_know_it() -> None:
+    assert prompt_of(output_config={"effort": "low"}).template_arguments == {"reasoning_effort": "low"}
+    assert prompt_of(thinking={"type": "disabled"}).template_arguments == {"enable_thinking": False}
+    assert prompt_of().template_arguments == {}
+
+
 def test_what_one_role_says_in_turn_is_one_message() -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     assert prompt_of(messages=messages).messages == [{"role": "user", "content": "a\n\nb"}]
@@ -269,6 +305,25 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
             400,
             "invalid_request_error",
             "messages.0.content.0",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "x"}}]}]},
+            400,
+            "invalid_request_error",
+            "messages.0.content.0: this model reads text only",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "document", "source": TEXT_SOURCE, "citations": {"enabled": True}}],
+                    }
+                ]
+            },
+            400,
+            "invalid_request_error",
+            "messages.0.content.0.citations",
         ),
     ],
 )

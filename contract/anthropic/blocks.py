@@ -1,0 +1,41 @@
+"""The text of content blocks: texts, and documents and search results that are text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from contract.content import text_at
+from contract.refusals import Refusal
+
+
+def text_of_block(block: Any, where: str, expected: str) -> str:
+    """Return the text of a block; `expected` says which blocks may stand here.
+
+    Raises:
+        Refusal: 400, it has none, or asks for citations.
+    """
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return text
+        case {"type": "document", "source": {"type": "text", "data": str(text)}}:
+            return _headed(block, ("title", "context"), text, where)
+        case {"type": "document", "source": {"type": "content", "content": content}}:
+            return _headed(block, ("title", "context"), text_at(content, f"{where}.source.content"), where)
+        case {"type": "search_result", "content": list(content)}:
+            return _headed(block, ("title", "source"), text_at(content, f"{where}.content"), where)
+    raise unknown_block(block, where, expected)
+
+
+def unknown_block(block: Any, where: str, expected: str) -> Refusal:
+    came = block.get("type") if isinstance(block, dict) else type(block).__name__
+    if came in ("image", "document"):
+        return Refusal(400, f"{where}: this model reads text only, and this is a block of type {came!r}", param=where)
+    return Refusal(400, f"{where}: expected a complete block of type {expected}, got type {came!r}", param=where)
+
+
+def _headed(block: Mapping[str, Any], names: tuple[str, ...], text: str, where: str) -> str:
+    """A block's text after the fields that say what it is."""
+    match block.get("citations"):
+        case {"enabled": True}:
+            raise Refusal(400, f"{where}.citations: this model cites nothing; leave them out", param=where)
+    heads = [block.get(name) for name in names]
+    return "\n".join([*(head for head in heads if isinstance(head, str) and head), text])
