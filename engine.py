@@ -82,7 +82,11 @@ class Engine:
                 "Expected a Llama-type model with ENGINE_COMPILE=1, on a CPU without AMX."
             )
         self._scheduler = Scheduler(
-            config.max_streams, config.prefill_chunk, self._runner.retention, self._runner.is_on_gpu
+            config.max_streams,
+            config.prefill_chunk,
+            self._runner.retention,
+            self._runner.is_on_gpu,
+            self._runner.shares_beginnings,
         )
         self._text = TextSide(
             checkpoint.tokenizer,

@@ -80,6 +80,11 @@ class ModelRunner:
         return self._cache.retention
 
     @property
+    def shares_beginnings(self) -> bool:
+        """Whether texts that begin alike share memory, so that copying a beginning takes next to no time."""
+        return self._cache.shares_beginnings
+
+    @property
     def has_same_bits(self) -> bool:
         """Whether a token's logits are the same to the bit, whatever else a step computes."""
         return isinstance(self._decoder, NativeDecoder) and self._decoder.has_same_bits

@@ -62,6 +62,8 @@ class Chunks(AcrossLayers):
             attention reads values that it multiplies with zero, so these must be numbers.
     """
 
+    shares_beginnings = True
+
     def __init__(self, slots: int, context: int, layers: Layers, are_paired: bool) -> None:
         self.table = ChunkTable(slots, chunk_count(row_length(context)))
         shape = (slots * self.table.per_slot, layers.count, 2, layers.kv_heads, CHUNK, layers.head_dim)

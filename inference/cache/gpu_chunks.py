@@ -20,6 +20,8 @@ from inference.transfer import to_device
 class GpuChunks(AcrossLayers):
     """Chunks on a GPU: [slots, chunks, layers, 2, CHUNK, kv_heads, head_dim]."""
 
+    shares_beginnings = False
+
     def __init__(self, slots: int, context: int, layers: Layers, device: torch.device) -> None:
         chunk = (layers.count, 2, CHUNK, layers.kv_heads, layers.head_dim)
         chunks = chunk_count(row_length(context))

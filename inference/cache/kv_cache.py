@@ -64,3 +64,8 @@ class KVCache:
     def retention(self) -> Retention:
         """How much of a text is still there after it has been computed."""
         return self.storage.retention
+
+    @property
+    def shares_beginnings(self) -> bool:
+        """Whether `copy` takes next to no time: see `Storage`."""
+        return self.storage.shares_beginnings

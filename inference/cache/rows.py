@@ -82,6 +82,8 @@ class CachedLayer:
 class Rows:
     """The layers. Each is made at its first use, in the shape that the model's heads need."""
 
+    shares_beginnings = False
+
     def __init__(self, slots: int, context: int, slack: int = SLACK) -> None:
         self.layers: dict[int, CachedLayer] = {}
         self._slots = slots

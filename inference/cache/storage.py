@@ -32,6 +32,9 @@ class Stale:
 class Storage(Protocol):
     """Keys and values of every layer, slot by slot."""
 
+    shares_beginnings: bool
+    """Whether `copy` lets two slots have the same memory, and so takes next to no time."""
+
     def reserve(self, slot: int, first: int, last: int) -> None:
         """Make positions `first` to `last` of a slot writable. Behind `last` it holds no text any more.
 

@@ -7,12 +7,14 @@ streams that they delay, a step takes up to four whole chunks: each step reads a
 costs less than several small ones.
 
 A prompt that begins like another one is computed from where they differ: its beginning is copied from the other's slot.
-While the other is still being prefilled, it waits. A step copies a bounded number of tokens.
+While the other is still being prefilled, it waits. A step copies a bounded number of tokens, unless the cache shares
+them.
 
 A step with few sequences may compute guesses of their next tokens as well (see `speculation`).
 """
 
 import itertools
+import math
 from collections import abc, deque
 from dataclasses import dataclass, field
 
@@ -103,13 +105,23 @@ class Schedule:
 
 
 class Scheduler:
-    """Owns the queue and the running sequences. A sequence is waiting, running in a slot, or forgotten."""
+    """Owns the queue and the running sequences. A sequence is waiting, running in a slot, or forgotten.
+
+    Args:
+        shares_beginnings: a copy takes next to no time, so a step may make any number of them.
+    """
 
     def __init__(
-        self, slots: int, prefill_chunk: int | None, retention: Retention | None = None, is_on_gpu: bool = False
+        self,
+        slots: int,
+        prefill_chunk: int | None,
+        retention: Retention | None = None,
+        is_on_gpu: bool = False,
+        shares_beginnings: bool = False,
     ) -> None:
         self._prefill_chunk = prefill_chunk or (PREFILL_CHUNK_ON_GPU if is_on_gpu else PREFILL_CHUNK)
         self._prefill_budget = PrefillBudget(LEAST_ON_GPU) if is_on_gpu else PrefillBudget()
+        self._most_copied = math.inf if shares_beginnings else MOST_COPIED
         self._cache = CacheManager(slots, retention)
         self._waiting: deque[Sequence] = deque()
         self._running: dict[SequenceId, Sequence] = {}
@@ -178,7 +190,7 @@ class Scheduler:
         for copy in itertools.chain(self._copies_awaited(), self._admit()):
             yield copy
             tokens += copy.end
-            if tokens >= MOST_COPIED:
+            if tokens >= self._most_copied:
                 return  # the others are still waiting at the next step
 
     def _admit(self) -> abc.Iterator[Copy]:

@@ -85,12 +85,15 @@ def test_a_step_copies_so_much_and_the_next_one_goes_on(monkeypatch: pytest.Monk
 
 
 @pytest.mark.timeout(120)
-def test_compiled_too() -> None:
+def test_compiled_they_share_it_all_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MOST_COPIED", 1)  # that is for copies that take time
     engine, inbox = tiny_engine("qwen3", max_streams=4, prefill_chunk=16, compile=True), Inbox()
-    prompts = submit_all(engine, inbox)
-    run_until_idle(engine)
+    with schedules(engine) as seen:
+        prompts = submit_all(engine, inbox)
+        run_until_idle(engine)
     assert_answers(inbox, prompts, "qwen3")
     assert sum(cached_tokens(inbox, sequence_id) for sequence_id in prompts) >= 3 * len(SHARED)
+    assert [len(schedule.copies) for schedule in seen if schedule.copies] == [3]
 
 
 def test_the_same_prompt_many_times_computes_one_token_for_each_but_the_first() -> None:
