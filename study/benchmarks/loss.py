@@ -63,20 +63,21 @@ def load(path: Path, dtype: str, compile: bool) -> Llama:
     return model if isinstance(model, Llama) else llama.take_apart(model, CHUNK)
 
 
-def decoders(path: Path, cache: KVCache, only_blocks: bool) -> Iterator[tuple[str, Decoder]]:
-    """Each way to compute the model; the exact one comes first."""
-    yield "float32", TorchDecoder(load(path, "float32", compile=False))
-    yield "blocks, compiled", _native(load(path, "bfloat16", compile=True), cache)
+def decoders(path: Path, only_blocks: bool) -> Iterator[tuple[str, Decoder, KVCache]]:
+    """Each way to compute the model, with a cache of its own; the exact one comes first."""
+    yield "float32", TorchDecoder(load(path, "float32", compile=False)), KVCache(1, CHUNK)
+    yield "blocks, compiled", *_native(load(path, "bfloat16", compile=True))
     if only_blocks:
         return
-    yield "blocks, compiled, float32", _native(load(path, "float32", compile=True), cache)
-    yield "bfloat16, compiled", _native(load(path, "bfloat16", compile=False), cache)
+    yield "blocks, compiled, float32", *_native(load(path, "float32", compile=True))
+    yield "bfloat16, compiled", *_native(load(path, "bfloat16", compile=False))
     for kind in ("int8", "int4"):
-        yield f"{kind}, compiled", _native(llama.quantized(load(path, "bfloat16", compile=False), kind), cache)
+        yield f"{kind}, compiled", *_native(llama.quantized(load(path, "bfloat16", compile=False), kind))
 
 
-def _native(model: Llama, cache: KVCache) -> NativeDecoder:
-    return NativeDecoder(build_for(model, model.formats), model, cache)
+def _native(model: Llama) -> tuple[NativeDecoder, KVCache]:
+    cache = KVCache(1, CHUNK)
+    return NativeDecoder(build_for(model, model.formats), model, cache), cache
 
 
 def scored(decoder: Decoder, cache: KVCache, chunk: Tensor) -> Tensor:
@@ -116,10 +117,8 @@ class Comparison:
 @torch.inference_mode()
 def predictions(path: Path, chunks: Sequence[Tensor], peers: Mapping[str, SavedLogProbs], only_blocks: bool) -> None:
     comparison = Comparison(chunks)
-    cache = KVCache(1, CHUNK)
-    for name, decoder in decoders(path, cache, only_blocks):
+    for name, decoder, cache in decoders(path, only_blocks):
         comparison.add(name, lambda number: scored(decoder, cache, chunks[number]))  # noqa: B023
-        cache = KVCache(1, CHUNK)
     for name, saved in peers.items():
         comparison.add(name, saved.chunk)
 
