@@ -21,7 +21,7 @@ from tests.support.quantized_matrices import library_for, random_matrix
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 ERROR = {torch.bfloat16: 0.008, torch.float32: 1e-6}
 """Of an output, relative to the lengths of its row of inputs and its row of weights: inputs have eight bits in
-bfloat16 models, so each is off by at most a 254th of the largest of its 32."""
+bfloat16 models, so each is off by at most a 254th of the largest of its 32, in the formats in "K" by a 127th."""
 ROWS = [1, 2, 3, 5, 8, 11, 12, 13, 16, 24, 25, 40, 75]
 OUTPUTS = 83  # fills neither a strip nor a panel
 
@@ -86,13 +86,27 @@ def check_product(matrix: QuantizedMatrix, x: Tensor, found: Tensor, dtype: torc
     assert ((found - x.double() @ exact.T).abs() / lengths).max().item() < ERROR[dtype]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
+    matrix = random_matrix(format, OUTPUTS, 1536 // FORMATS[format].inputs, seed=5)
+    small = torch.randn(matrix.inputs, generator=torch.Generator().manual_seed(6)).view(-1, 256)
+    small[:, :32] = 0
+    large = torch.zeros_like(small)
+    large[:, :32] = 64 * torch.rand(32, generator=torch.Generator().manual_seed(7))
+    x = torch.stack([large.flatten(), (large + small).flatten()])
+    found = on_tensor_thread(lambda: multiply(library_for(torch.bfloat16), torch.bfloat16, matrix, x))
+    exact = matrix.dequantized() @ small.flatten()
+    error = (found[1] - found[0] - exact).abs() / (small.norm() * matrix.dequantized().norm(dim=1))
+    assert error.max().item() < 0.003  # with one scale for 256 it would be over 0.01
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are those of x86-64")
 @pytest.mark.parametrize("flags", ["-mno-avx512vnni", "-march=x86-64-v3"])
 def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", flags)
-    library = library_for(torch.bfloat16, ("Q4_1", "Q6_K"), flags)
-    for format in ("Q4_1", "Q6_K"):
+    library = library_for(torch.bfloat16, ("Q4_1", "Q4_K", "Q6_K"), flags)
+    for format in ("Q4_1", "Q4_K", "Q6_K"):
         matrix = random_matrix(format, OUTPUTS, 6, seed=1)
         x = torch.randn(13, matrix.inputs, generator=torch.Generator().manual_seed(2))
         found = on_tensor_thread(partial(multiply, library, torch.bfloat16, matrix, x))
@@ -114,10 +128,11 @@ def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precisio
         assert torch.equal(last, alone[-rows:]), rows
 
 
+@pytest.mark.parametrize("format", ["Q4_0", "Q4_K", "Q6_K"])
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_a_row_that_is_not_numbers_spoils_itself_alone(wrong: float) -> None:
+def test_a_row_that_is_not_numbers_spoils_itself_alone(wrong: float, format: str) -> None:
     library = library_for(torch.bfloat16)
-    matrix = random_matrix("Q4_0", OUTPUTS, 6)
+    matrix = random_matrix(format, OUTPUTS, 6)
     x = torch.randn(5, matrix.inputs, generator=torch.Generator().manual_seed(5))
     expected = on_tensor_thread(lambda: multiply(library, torch.bfloat16, matrix, x))
     x[2, 17] = wrong

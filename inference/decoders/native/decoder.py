@@ -16,7 +16,7 @@ from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.build import build
-from inference.decoders.native.packing import BLOCK, PANEL, Packer, padded
+from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
 from inference.decoders.native.sources import DECODER, STRIP, decoder_definitions, stays_quantized
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
@@ -145,7 +145,7 @@ class NativeDecoder:
             "attended": torch.zeros(rows, layer.output.inputs, dtype=activations),
             "activated": torch.zeros(rows, layer.down.inputs, dtype=activations),
             "scores": torch.zeros(self._threads, self._model.context, STRIP),
-            "inputs": torch.zeros(rows * 2 * most_inputs if is_narrowed else 0, dtype=torch.uint8),
+            "inputs": torch.zeros(rows * INPUT_BYTES * most_inputs if is_narrowed else 0, dtype=torch.uint8),
             "widened": torch.zeros(self._threads, most_inputs * PANEL if is_widened else 0, dtype=self._dtype),
         }
 

@@ -25,9 +25,14 @@ constexpr int _CMP_LT_OQ = 17, _CMP_GE_OQ = 29, _CMP_GT_OQ = 30;
 inline __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
     return __builtin_ia32_vfmaddps512_mask(a, b, c, ALL, ROUNDED_AS_USUAL);
 }
+inline __m512i _mm512_srav_epi32(__m512i a, __m512i by) { return __builtin_ia32_psrav16si_mask(a, by, a, ALL); }
+inline __m512i _mm512_sllv_epi32(__m512i a, __m512i by) { return __builtin_ia32_psllv16si_mask(a, by, a, ALL); }
 #if defined(__AVX512VNNI__)
 inline __m512i _mm512_dpbusd_epi32(__m512i sums, __m512i a, __m512i b) {
     return __builtin_ia32_vpdpbusd_v16si(sums, a, b);
+}
+inline __m512i _mm512_dpwssd_epi32(__m512i sums, __m512i a, __m512i b) {
+    return __builtin_ia32_vpdpwssd_v16si(sums, a, b);
 }
 #endif
 #if defined(__AVX512BF16__)

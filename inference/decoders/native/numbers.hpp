@@ -26,6 +26,7 @@ namespace {
 typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int16_t Shorts __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint8_t UnsignedBytes __attribute__((vector_size(16), aligned(1), may_alias));
@@ -45,6 +46,8 @@ using Activation = float;  // what a quantized matrix is multiplied with is roun
 using Activation = Weight;
 #endif
 
+inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
+inline Floats same(float number) { return number - Floats{}; }  // in all lanes; adding zero would be an instruction
 inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
 inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
 inline Floats load(const uint16_t *from) {

@@ -25,6 +25,8 @@ PANEL = 2 * STRIP
 """Outputs of a plain matrix that lie side by side."""
 BLOCK = 32
 """Inputs and rows are filled up to a multiple of this."""
+INPUT_BYTES = 3
+"""Room for each input of a quantized product as an integer, with what goes with it (see inputs.hpp)."""
 
 
 class Packer:
@@ -108,7 +110,8 @@ class Packer:
         strips[:, 3] = self.hold_array(packed) + np.concatenate([[0], ends[:-1]])
         address = self.hold_array(strips)
         self._library.pack_strips(ctypes.c_void_p(address), *_int64(len(strips), inputs, self._threads))
-        return structures.Matrix(strips=address, inputs=inputs, panel_count=len(strips) // 2)
+        scaled = max(FORMATS[part.format].inputs for part in parts)
+        return structures.Matrix(strips=address, inputs=inputs, panel_count=len(strips) // 2, scaled_inputs=scaled)
 
 
 def padded(size: int, to: int) -> int:

@@ -167,30 +167,35 @@ struct Tiles {
     Tiling tiling;
     int64_t inputs;
     uint8_t *first;
-    Tile at(int64_t tile) const { return Tile(first + tiling.first(tile) * 2 * inputs, tiling.count(tile), inputs); }
+    Tile at(int64_t tile) const {
+        return Tile(first + tiling.first(tile) * Tile::ROOM * inputs, tiling.count(tile), inputs);
+    }
 };
 
-// 32 inputs of each row.
-void quantize_rows(const float *x, const Tiles &tiles, int64_t group) {
-    for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
-        const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
-        for (int64_t row = 0; row < count; ++row)
-            quantize_group(x + (first + row) * tiles.inputs + group * GROUP_INPUTS, tiles.at(tile), count, group, row);
-    }
+// `count` inputs of each row of a tile, from `first` on: those that share a scale.
+void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t first, int64_t count) {
+    const int64_t first_row = tiles.tiling.first(tile), rows = tiles.tiling.count(tile);
+    for (int64_t row = 0; row < rows; ++row)
+        quantize_inputs(x + (first_row + row) * tiles.inputs + first, count, tiles.at(tile), rows, first, row);
 }
 
 // All inputs become integers, in `step.inputs`.
-Tiles quantize(const float *x, int64_t rows, int64_t inputs, const Step &step) {
+Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &step) {
     const bool is_own = each_for_itself(rows, step);
-    const Tiles tiles = {Tiling(rows), inputs, step.inputs + (is_own ? omp_get_thread_num() * rows * 2 * inputs : 0)};
-    const int64_t groups = inputs / GROUP_INPUTS;
+    const int64_t inputs = matrix.inputs, size = rows * Tile::ROOM * inputs, count = matrix.scaled_inputs;
+    const Tiles tiles = {Tiling(rows, count > GROUP_INPUTS ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE), inputs,
+                         step.inputs + (is_own ? omp_get_thread_num() * size : 0)};
+    const int64_t tile_count = tiles.tiling.tiles, pieces = inputs / count * tile_count;
+    const auto quantize_piece = [&](int64_t i) {
+        quantize_rows(x, tiles, i % tile_count, i / tile_count * count, count);
+    };
     if (is_own) {
-        for (int64_t group = 0; group < groups; ++group) quantize_rows(x, tiles, group);
+        for (int64_t i = 0; i < pieces; ++i) quantize_piece(i);
     } else {
         // Rows of a tile share cache lines, groups of inputs do not: so a thread gets groups, of all rows, since what
         // it computed before are its outputs of all rows.
 #pragma omp for schedule(static)
-        for (int64_t group = 0; group < groups; ++group) quantize_rows(x, tiles, group);
+        for (int64_t i = 0; i < pieces; ++i) quantize_piece(i);
     }
     return tiles;
 }
@@ -208,7 +213,7 @@ void multiply_strips(const Strip *strips, const Tile &tile, int64_t rows, int64_
 // The same as a plain product with a quantized matrix.
 template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
-    const Tiles tiles = quantize(x, rows, matrix.inputs, step);
+    const Tiles tiles = quantize(x, rows, matrix, step);
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
         for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {

@@ -13,7 +13,7 @@ struct Strip {              // sixteen outputs of a quantized matrix
     int64_t format;         // its number in GGML
     const uint8_t *blocks;  // of the first output; the others follow
     int64_t rows;           // outputs that there are blocks for; the rest is zeros
-    uint8_t *packed;        // see quantized.hpp
+    uint8_t *packed;        // see strips.hpp
 };
 
 struct Matrix {
@@ -21,6 +21,8 @@ struct Matrix {
     const Strip *strips;   // [2 * panel]; null unless the matrix is quantized, then there are no panels
     const float *bias;     // [panel * 32], or null
     int64_t inputs, panel_count;
+    int64_t
+        scaled_inputs;  // so many share a scale when they are rounded: 256 if any strip is of a format in "K", or 32
 };
 
 struct Layer {
@@ -52,7 +54,7 @@ struct Step {
     float *qkv;                                 // [tokens][qkv.panel_count * 32]
     Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                              // [threads][context][16]
-    uint8_t *inputs;  // [tokens, in whole 32s][2 * inputs], a product's as its kernel reads them, if not as they are
+    uint8_t *inputs;  // [tokens, in whole 32s][3 * inputs], a product's as its kernel reads them, if not as they are
     Weight *widened;  // [threads][widened_size], for a quantized panel as floats
     float *logits;    // [sampled_count][vocabulary]
 };

@@ -6,8 +6,7 @@ import ctypes
 class Matrix(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("panels", "strips", "bias")),
-        ("inputs", ctypes.c_int64),
-        ("panel_count", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("inputs", "panel_count", "scaled_inputs")),
     )
 
 

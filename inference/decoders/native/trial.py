@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from inference.decoders.native import structures
-from inference.decoders.native.packing import BLOCK, PANEL, Packer, padded
+from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
 from inference.weights.quantized import QuantizedMatrix
 from interface.errors import UnsupportedModel
 
@@ -22,7 +22,7 @@ def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix, 
     threads, rows = torch.get_num_threads(), len(x)
     inputs = torch.zeros(rows, packed.inputs)
     inputs[:, : matrix.inputs] = x
-    scratch = torch.zeros(padded(rows, BLOCK) * 2 * packed.inputs, dtype=torch.uint8)
+    scratch = torch.zeros(padded(rows, BLOCK) * INPUT_BYTES * packed.inputs, dtype=torch.uint8)
     widened = torch.zeros(threads, packed.inputs * PANEL, dtype=dtype)
     step = structures.Step(
         threads=threads, widened_size=widened.shape[1], inputs=scratch.data_ptr(), widened=widened.data_ptr()

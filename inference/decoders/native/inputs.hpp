@@ -1,0 +1,185 @@
+// The inputs of quantized products, as integers of eight bits.
+//
+// They have a scale for every 32 of them, so that one which is much larger than the others makes few of them coarser.
+// In the formats in "K", whose blocks have 256 weights, it is a scale of the block divided by a power of two: inputs are
+// at most twice as coarse as with a scale of their own. (In llama.cpp all 256 have the same one.) So the sums over a
+// block's groups are brought to one scale by shifting them, and stay integers; and so that two fit a number, their last
+// bits are cut off if they have more than sixteen.
+
+#pragma once
+
+#include "numbers.hpp"
+#include "strips.hpp"
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = 8;  // so many sums fit the registers
+#else
+constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
+#endif
+
+// How rows are divided into tiles of about equal size. Only the layout depends on it, and no result.
+struct Tiling {
+    int64_t rows, tiles;
+    Tiling(int64_t rows, int64_t most) : rows(rows), tiles((rows + most - 1) / most) {}
+    int64_t first(int64_t tile) const { return tile * rows / tiles; }
+    int64_t count(int64_t tile) const { return first(tile + 1) - first(tile); }
+};
+
+// A tile of `count` rows: four codes in each number, and what goes with them.
+//
+// All sums are negative. Those of codes are for the formats' offsets, multiplied with what these have in common, so a
+// row of Q4_0 begins with its sum as it is; weighted sums, with the scale, are for the formats' minimums.
+//
+// The formats in "K" read the codes and the second part. A matrix may have strips of both kinds.
+struct Tile {
+    static constexpr int32_t OFFSET_UNIT = 8, SUM_PARTS = 8;
+    static constexpr int64_t ROOM = 3;  // bytes for each input: its code, and the rest in a whole number
+
+    int32_t *codes;                 // [inputs / 4][count]
+    float *scales, *weighted_sums;  // [inputs / 32][count]
+    int32_t *sums;                  // [inputs / 32][count]
+
+    float *block_scales;            // [inputs / 256][count], of sums that are shifted
+    int32_t *right, *left;          // [inputs / 32][count]: shifts, into the lower or the upper sixteen bits
+    int32_t *starts, *half_starts;  // [inputs / 32][count], [inputs / 16][count]: what sums begin with
+    int32_t *pair_sums;             // [inputs / 64][count]: of 32 inputs each in the halves of a number, in eighths
+
+    Tile(uint8_t *at, int64_t count, int64_t inputs) {
+        const int64_t groups = inputs / GROUP_INPUTS * count;
+        codes = reinterpret_cast<int32_t *>(at);
+        scales = reinterpret_cast<float *>(codes + inputs / CODES * count);
+        weighted_sums = scales + groups;
+        sums = reinterpret_cast<int32_t *>(weighted_sums + groups);
+        right = sums + groups;
+        left = right + groups;
+        starts = left + groups;
+        half_starts = starts + groups;
+        pair_sums = half_starts + 2 * groups;
+        block_scales = reinterpret_cast<float *>(pair_sums + groups / 2);
+    }
+};
+
+// The largest magnitude, as the bits of a float: those that are no number are larger than all others.
+inline int32_t largest_magnitude(Floats left, Floats right) {
+    const Ints a = (Ints)left & 0x7fffffff, b = (Ints)right & 0x7fffffff;
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_epi32(_mm512_max_epi32((__m512i)a, (__m512i)b));
+#else
+    const Ints most = a > b ? a : b;
+    int32_t largest = 0;
+    for (int64_t i = 0; i < LANES; ++i) largest = most[i] > largest ? most[i] : largest;
+    return largest;
+#endif
+}
+
+// The sum of sixteen codes, and the sum of their magnitudes.
+struct Sums {
+    int32_t sum, magnitude;
+};
+
+// Sixteen inputs to the nearest integers, into `codes`.
+inline Sums round_inputs(Floats inputs, float factor, int8_t *codes) {
+#if defined(__AVX512F__)
+    const Bytes bytes = (Bytes)_mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)(inputs * factor)));
+    put(reinterpret_cast<uint8_t *>(codes), (UnsignedBytes)bytes);
+    const __m128i moved = (__m128i)_mm_sad_epu8((__m128i)(bytes ^ -128), __m128i{});
+    const __m128i sizes = (__m128i)_mm_sad_epu8((__m128i)(bytes < 0 ? -bytes : bytes), __m128i{});
+    return {int32_t(moved[0] + moved[1] - LANES * 128), int32_t(sizes[0] + sizes[1])};
+#else
+    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
+    const Ints rounded = __builtin_convertvector((inputs * factor + ROUNDER) - ROUNDER, Ints);
+    Sums of = {};
+    for (int64_t i = 0; i < LANES; ++i) {
+        codes[i] = int8_t(rounded[i]);
+        of.sum += codes[i], of.magnitude += codes[i] < 0 ? -codes[i] : codes[i];
+    }
+    return of;
+#endif
+}
+
+inline float as_float(int32_t bits) {
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+inline float power_of_two(int32_t exponent) { return as_float((127 + exponent) << 23); }
+
+// 32 inputs of one row of a tile become codes of the scale `scale` / 2^halvings.
+inline void quantize_group(const float *x, float scale, float factor, int32_t halvings, const Tile &tile, int64_t count,
+                           int64_t group, int64_t row, Sums (&halves)[2]) {
+    int8_t codes[GROUP_INPUTS];
+    scale *= power_of_two(-halvings), factor *= power_of_two(halvings);
+    halves[0] = round_inputs(load(x), factor, codes);
+    halves[1] = round_inputs(load(x + LANES), factor, codes + LANES);
+    const int32_t sum = halves[0].sum + halves[1].sum;
+    const int64_t at = group * count + row;
+    tile.scales[at] = scale;
+    tile.sums[at] = -Tile::OFFSET_UNIT * sum;
+    tile.weighted_sums[at] = -scale * sum;
+    for (int64_t i = 0; i < VECTORS; ++i)
+        memcpy(tile.codes + (group * VECTORS + i) * count + row, codes + i * CODES, CODES);
+}
+
+constexpr int64_t GROUPS_OF_BLOCK = 8;
+constexpr int32_t MOST_HALVINGS = 8;
+
+// How many bits are cut off the sums over a block's groups, so that what is left has sixteen: as few as the magnitudes
+// of the codes allow, which are often none. A weight of Q5_K is at most 31, and of a group's halves in Q6_K 32.
+inline int32_t bits_to_cut(const Sums (&halves)[GROUPS_OF_BLOCK][2], const int32_t *halvings) {
+    constexpr bool HAS_Q5_K = FORMATS >> 13 & 1;
+    int32_t most = 0;
+    for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i)
+        most = max(most, max(halves[i][0].magnitude, halves[i][1].magnitude) >> halvings[i]);
+    const int32_t bound = (most + 1) * (HAS_Q5_K ? 64 : 32);
+    return bound <= 1 << 15 ? 0 : bound <= 1 << 16 ? 1 : 2;
+}
+
+// What formats in "K" need of a group besides its codes. Bits that are cut off have the sums rounded by what these
+// start with: up where they are in the middle, or down in every other group, or it would shift the outputs.
+inline void put_shifts(const Tile &tile, int64_t count, int64_t group, int64_t row, int32_t halvings, int32_t cut,
+                       const Sums (&halves)[2]) {
+    const int64_t at = group * count + row;
+    const int32_t shift = halvings + cut, up = 1 << shift >> 1, down = max(up - 1, 0);
+    tile.right[at] = shift;
+    tile.left[at] = 16 - shift;
+    tile.starts[at] = group % 2 ? down : up;
+    tile.half_starts[at + group * count] = up - Q6_K::OFFSET * halves[0].sum;
+    tile.half_starts[at + (group + 1) * count] = down - Q6_K::OFFSET * halves[1].sum;
+    const int32_t sum = -Tile::SUM_PARTS * (halves[0].sum + halves[1].sum);
+    const int16_t rounded = int16_t((sum + up) >> shift);
+    memcpy(reinterpret_cast<int16_t *>(tile.pair_sums + group / 2 * count + row) + group % 2, &rounded, sizeof rounded);
+}
+
+// 256 inputs of one row of a tile. `x` is where they are.
+inline void quantize_block(const float *x, const Tile &tile, int64_t count, int64_t block, int64_t row) {
+    int32_t magnitudes[GROUPS_OF_BLOCK], halvings[GROUPS_OF_BLOCK], most = 0;
+    for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i) {
+        magnitudes[i] = largest_magnitude(load(x + i * GROUP_INPUTS), load(x + i * GROUP_INPUTS + LANES));
+        most = max(most, magnitudes[i]);
+    }
+    const float largest = as_float(most), scale = largest / 127, factor = largest > 0 ? 127 / largest : 0;
+    Sums halves[GROUPS_OF_BLOCK][2];
+    for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i) {
+        // So often can all of them be doubled, and none is larger than the block's largest.
+        halvings[i] = min((most - magnitudes[i]) >> 23, MOST_HALVINGS);
+        quantize_group(x + i * GROUP_INPUTS, scale, factor, halvings[i], tile, count, block * GROUPS_OF_BLOCK + i, row,
+                       halves[i]);
+    }
+    const int32_t cut = bits_to_cut(halves, halvings);
+    for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i)
+        put_shifts(tile, count, block * GROUPS_OF_BLOCK + i, row, halvings[i], cut, halves[i]);
+    tile.block_scales[block * count + row] = scale * float(1 << cut);
+}
+
+// 32 or 256 inputs, which share a scale.
+inline void quantize_inputs(const float *x, int64_t inputs, const Tile &tile, int64_t count, int64_t first,
+                            int64_t row) {
+    if (inputs > GROUP_INPUTS) return quantize_block(x, tile, count, first / inputs, row);
+    const float largest = as_float(largest_magnitude(load(x), load(x + LANES)));
+    Sums halves[2];
+    quantize_group(x, largest / 127, largest > 0 ? 127 / largest : 0, 0, tile, count, first / inputs, row, halves);
+}
+
+}  // namespace

@@ -1,0 +1,158 @@
+// How a quantized matrix lies in memory.
+//
+// A strip is sixteen outputs of a matrix, one in each lane of a vector. Its blocks are laid out once, at the start, in
+// the order in which they are read: for every one or two blocks their scales, which fill whole cache lines, then their
+// codes in the order in which they are multiplied, as many bits each as in the file. So a strip is one stream of
+// memory, from front to back.
+
+#pragma once
+
+#include "blocks.hpp"
+#include "numbers.hpp"
+
+namespace {
+
+constexpr int64_t GROUP_INPUTS = 32, CODES = 4;    // inputs that share a scale; codes that lie side by side in a lane
+constexpr int64_t VECTORS = GROUP_INPUTS / CODES;  // that hold the codes of 32 inputs, once each has a byte
+
+// The scales of groups, in bytes, come in fours, one for each byte of a lane. As numbers of sixteen bits, the lower
+// halves are those of a pair of groups, and the upper halves those of the next pair.
+constexpr int byte_of_group(int64_t group) { return group % 2 * 2 + group / 2 % 2; }
+
+template <class F>
+struct Strips {
+    static constexpr int64_t SCALE_BYTES = LANES * (2 + (F::HAS_MINIMUM ? 2 : 0)) +
+                                           (F::HAS_GROUP_SCALES ? LANES * F::GROUPS * (F::HAS_MINIMUM ? 2 : 1) : 0);
+    static constexpr int64_t CODE_BYTES = LANES * GROUP_INPUTS * F::BITS / 8;  // of 32 inputs
+    static constexpr int64_t PARTS = F::SIZE / GROUP_INPUTS;                   // of a block
+    static constexpr int64_t BLOCK_BYTES = SCALE_BYTES + PARTS * CODE_BYTES;
+    static constexpr int64_t TOGETHER = SCALE_BYTES % 64 ? 2 : 1;  // blocks whose scales come before their codes
+    static constexpr int64_t BYTES_TOGETHER = TOGETHER * BLOCK_BYTES;
+
+    static int64_t size(int64_t inputs) {
+        const int64_t blocks = inputs / F::SIZE;
+        return (blocks + blocks % TOGETHER) * SCALE_BYTES + blocks * PARTS * CODE_BYTES;
+    }
+    static int64_t scales_at(int64_t block) {
+        return block / TOGETHER * BYTES_TOGETHER + block % TOGETHER * SCALE_BYTES;
+    }
+    static int64_t codes_at(int64_t block) {
+        return block / TOGETHER * BYTES_TOGETHER + TOGETHER * SCALE_BYTES + block % TOGETHER * PARTS * CODE_BYTES;
+    }
+
+    // Lay out `rows` rows of blocks, `row_bytes` from one to the next; lanes without a row have scales of zero.
+    static void pack(const uint8_t *from, int64_t rows, int64_t inputs, uint8_t *to) {
+        const int64_t row_bytes = inputs / F::SIZE * F::BYTES;
+        if (rows < LANES) memset(to, 0, size(inputs));
+        for (int64_t block = 0; block < inputs / F::SIZE; ++block)
+            for (int64_t lane = 0; lane < rows; ++lane) {
+                Opened opened;
+                F::open(from + lane * row_bytes + block * F::BYTES, opened);
+                pack_scales(opened, lane, to + scales_at(block));
+                for (int64_t part = 0; part < PARTS; ++part)
+                    pack_codes(opened.codes + part * GROUP_INPUTS, lane, to + codes_at(block) + part * CODE_BYTES);
+            }
+    }
+
+    static void pack_scales(const Opened &block, int64_t lane, uint8_t *to) {
+        memcpy(to + 2 * lane, &block.scale, 2);
+        to += 2 * LANES;
+        if (F::HAS_MINIMUM) {
+            memcpy(to + 2 * lane, &block.minimum, 2);
+            to += 2 * LANES;
+        }
+        for (int group = 0; F::HAS_GROUP_SCALES && group < F::GROUPS; ++group) {
+            uint8_t *four = to + group / 4 * 64 + lane * 4;
+            four[byte_of_group(group)] = block.group_scales[group];
+            if (F::HAS_MINIMUM) four[F::GROUPS * LANES + byte_of_group(group)] = block.group_minimums[group];
+        }
+    }
+
+    // 32 codes of one lane: eight times four, kept in BITS vectors. The lower bits of each byte are one code; what is
+    // left above them holds the bits of the other codes, in order.
+    static void pack_codes(const uint8_t *codes, int64_t lane, uint8_t *to) {
+        uint8_t packed[F::BITS][CODES];
+        memcpy(packed, codes, sizeof packed);
+        for (int i = F::BITS * CODES; i < GROUP_INPUTS; ++i)
+            for (int bit = 0; bit < F::BITS; ++bit) {
+                const int place = (i / CODES - F::BITS) * F::BITS + bit, upper = max(8 - F::BITS, 1);
+                packed[place / upper][i % CODES] |= (codes[i] >> bit & 1) << (F::BITS + place % upper);
+            }
+        for (int i = 0; i < F::BITS; ++i) memcpy(to + i * 64 + lane * CODES, packed[i], CODES);
+    }
+};
+
+inline Bits load_bits(const uint8_t *from) { return *reinterpret_cast<const Bits *>(from); }
+
+// The bits of codes from BIT on, which lie in the upper bits of one vector or more, from place PLACE on.
+template <int BITS, int PLACE, int BIT>
+inline Bits upper_bits(const uint8_t *codes) {
+    constexpr int UPPER = 8 - BITS, FIRST = BITS + PLACE % UPPER, COUNT = min(8 - FIRST, BITS - BIT);
+    constexpr uint32_t MASK = ((1u << COUNT) - 1 << BIT) * 0x01010101u;
+    const Bits found = load_bits(codes + PLACE / UPPER * 64) >> (FIRST - BIT) & MASK;
+    if constexpr (BIT + COUNT < BITS)
+        return found | upper_bits<BITS, PLACE + COUNT, BIT + COUNT>(codes);
+    else
+        return found;
+}
+
+// Vector VECTOR of the eight: four bytes in each lane.
+template <class F, int VECTOR>
+inline Bits codes_at(const uint8_t *codes) {
+    if constexpr (VECTOR < F::BITS)
+        return load_bits(codes + VECTOR * 64) & ((1u << F::BITS) - 1) * 0x01010101u;
+    else
+        return upper_bits<F::BITS, (VECTOR - F::BITS) * F::BITS, 0>(codes);
+}
+
+// The scales of a block and of its groups, a lane for each output.
+template <class F>
+struct Scales {
+    const uint8_t *from;
+    Floats scale, minimum;
+
+    explicit Scales(const uint8_t *from) : from(from), scale(load_halves(from)), minimum() {
+        if (F::HAS_MINIMUM) minimum = load_halves(from + 2 * LANES);
+    }
+    Floats of_group(int64_t group) const { return F::HAS_GROUP_SCALES ? scale * one(group_scales(), group) : scale; }
+    Floats minimum_of_group(int64_t group) const {
+        return F::HAS_GROUP_SCALES ? minimum * one(group_minimums(), group) : minimum;
+    }
+    // The factors of two groups, in the halves of each lane.
+    Ints of_pair(int64_t pair) const { return two(group_scales(), pair); }
+    Ints minimums_of_pair(int64_t pair) const { return two(group_minimums(), pair); }
+
+private:
+    const uint8_t *group_scales() const { return from + 2 * LANES * (F::HAS_MINIMUM ? 2 : 1); }
+    const uint8_t *group_minimums() const { return group_scales() + F::GROUPS * LANES; }
+    static Floats one(const uint8_t *bytes, int64_t group) {
+        const Ints four = (Ints)load_bits(bytes + group / 4 * 64);
+        return __builtin_convertvector(four << (24 - 8 * byte_of_group(group)) >> 24, Floats);
+    }
+    static Ints two(const uint8_t *bytes, int64_t pair) {
+        const Shorts four = (Shorts)load_bits(bytes + pair / 2 * 64);
+        return (Ints)(pair % 2 ? four >> 8 : four << 8 >> 8);
+    }
+};
+
+// A strip as floats, `step` floats from one input's sixteen weights to the next one's.
+template <class F, class To>
+void widen_strip(const uint8_t *strip, int64_t inputs, int64_t step, To *to) {
+    for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
+        const Scales<F> scales(strip + Strips<F>::scales_at(block));
+        const uint8_t *codes = strip + Strips<F>::codes_at(block);
+        for (int64_t part = 0; part < Strips<F>::PARTS; ++part, codes += Strips<F>::CODE_BYTES) {
+            const Bits vectors[] = {codes_at<F, 0>(codes), codes_at<F, 1>(codes), codes_at<F, 2>(codes),
+                                    codes_at<F, 3>(codes), codes_at<F, 4>(codes), codes_at<F, 5>(codes),
+                                    codes_at<F, 6>(codes), codes_at<F, 7>(codes)};
+            for (int64_t i = 0; i < GROUP_INPUTS; ++i, to += step) {
+                const int64_t group = (part * GROUP_INPUTS + i) / F::GROUP_SIZE;
+                const Ints code = (Ints)(vectors[i / CODES] >> uint32_t(i % CODES * 8) & 0xff) - F::OFFSET;
+                store(to,
+                      __builtin_convertvector(code, Floats) * scales.of_group(group) - scales.minimum_of_group(group));
+            }
+        }
+    }
+}
+
+}  // namespace
