@@ -97,7 +97,7 @@ def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
     found = on_tensor_thread(lambda: multiply(library_for(torch.bfloat16), torch.bfloat16, matrix, x))
     exact = matrix.dequantized() @ small.flatten()
     error = (found[1] - found[0] - exact).abs() / (small.norm() * matrix.dequantized().norm(dim=1))
-    assert error.max().item() < 0.003  # with one scale for 256 it would be over 0.01
+    assert error.max().item() < 0.003  # with one scale for 256 it would be over 0.006
 
 
 @pytest.mark.timeout(120)
