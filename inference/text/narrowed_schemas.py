@@ -6,6 +6,7 @@ of JSON get the same number; and a second has at most nine digits after its poin
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ ALTERNATIVES = frozenset({"$ref", "anyOf", "oneOf"})
 """Keywords whose schemas apply together with their siblings."""
 SAYS_WHAT_ELSE = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties"})
 
+NAMES = re.compile(r"\^(?:([\w-]+)|\((?:\?:)?([\w-]+(?:\|[\w-]+)*)\))\$")
+"""A pattern that only some names match, all of which it spells out."""
+
 
 def narrowed(schema: Mapping[str, Any]) -> Schema:
     """Return a narrowed copy of a schema."""
@@ -36,6 +40,8 @@ def narrowed(schema: Mapping[str, Any]) -> Schema:
     if not any(map(_joins_objects, schemas)):
         for one in schemas:
             _close(one)
+    for one in schemas:
+        _list_names(one)
     return copy
 
 
@@ -85,3 +91,18 @@ def _close(schema: Schema) -> None:
         return
     if all(isinstance(name, str) and name in properties for name in required):
         schema["additionalProperties"] = False
+
+
+def _list_names(schema: Schema) -> None:
+    """Make properties of the names that a pattern spells out.
+
+    llguidance lets a comma follow the last of them, as if there were more, and then no text matches.
+    """
+    patterns, properties = schema.get("patternProperties"), schema.get("properties", {})
+    if not isinstance(patterns, dict) or not isinstance(properties, dict):
+        return
+    for pattern, names in [(one, found[1] or found[2]) for one in patterns if (found := NAMES.fullmatch(one))]:
+        said = patterns.pop(pattern)
+        for name in names.split("|"):
+            properties[name] = {"allOf": [properties[name], said]} if name in properties else said
+        schema["properties"] = properties

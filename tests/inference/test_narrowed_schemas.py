@@ -40,6 +40,19 @@ def test_an_object_that_may_have_more_stays_open(schema: dict[str, Any]) -> None
     assert narrowed(schema) == schema
 
 
+def test_names_that_a_pattern_spells_out_are_properties() -> None:
+    schema = {
+        "properties": {"a": {"maximum": 3}},
+        "patternProperties": {"^(a|b)$": INTEGER, "^c$": {}, "^d": {}, "e$": {}, "^f|g$": {}},
+        "additionalProperties": False,
+    }
+    assert narrowed(schema) == {
+        "properties": {"a": {"allOf": [{"maximum": 3}, BOUNDED]}, "b": BOUNDED, "c": {}},
+        "patternProperties": {"^d": {}, "e$": {}, "^f|g$": {}},
+        "additionalProperties": False,
+    }
+
+
 def test_alternatives_are_closed_each_for_itself() -> None:
     alternatives: list[dict[str, Any]] = [{"properties": {name: {}}} for name in "ab"]
     closed = [one | {"additionalProperties": False} for one in alternatives]
