@@ -35,6 +35,7 @@ from inference.weights.safetensors_header import (
     read_json,
     refuse_pointer,
 )
+from inference.weights.tokenizer_class import refuse_losing
 from inference.weights.weight_checks import Loaded, is_leftover, reason
 from interface.errors import LoadError
 
@@ -138,6 +139,8 @@ class Folder(TextFiles):
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         self._refuse_rewriting(tokenizer)
+        if (path := self._path / "tokenizer.json").is_file():
+            refuse_losing(path, read_json(path), tokenizer)
         return tokenizer
 
     def _refuse_rewriting(self, tokenizer: PreTrainedTokenizerBase) -> None:
