@@ -1,7 +1,8 @@
 """`python -m study.scale`: what Ray Serve costs, how it grows, and what a kill does; the tables of docs/scale.md."""
 
 import asyncio
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from study.common.arguments import argument_parser
@@ -68,10 +69,19 @@ PARTS = {
 }
 
 
-def main() -> None:
+def parts_of(arguments: Sequence[str]) -> list[str]:
+    """The parts that a command line asks for: all, unless it names some."""
     parser = argument_parser(__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
-    for part in parser.parse_args().parts:
+    # With `choices`, argparse takes the default for a choice, and refuses a command line without parts.
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parts: list[str] = parser.parse_args(arguments).parts
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"expected parts of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    return parts or list(PARTS)
+
+
+def main() -> None:
+    for part in parts_of(sys.argv[1:]):
         head, rows_of = PARTS[part]
         rows = []
         for row in rows_of():

@@ -38,10 +38,13 @@ class Client:
     def __init__(self, port: int, tally: Tally) -> None:
         self.port, self.tally = port, tally
         self.writer: asyncio.StreamWriter | None = None
+        self.asked_at_once = True
+        """Whether the whole request was sent before an answer could come."""
 
     async def open(self, path: str, content: Any, sent: int | None = None) -> asyncio.StreamWriter:
         """Connect and send a request, or the first `sent` bytes of its body."""
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.asked_at_once = sent is None
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         method = "GET" if content is None else "POST"
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -60,15 +63,23 @@ class Client:
 
     async def finish(self, name: str, is_stream: bool) -> None:
         """Read the answer to its end."""
+        status = None
         try:
             status = await self.head()
             body = await self.reader.read(-1)
         except (OSError, asyncio.IncompleteReadError) as error:
-            self.tally.unended.append(f"{name}: cut off, {error!r}")
+            self._cut_off(f"{name}: cut off, {error!r}", status)
             return
         self.tally.tokens += tokens_in(body)
         if status == 200 and is_stream and len(END.findall(body)) != 1:
             self.tally.unended.append(f"{name}: {len(END.findall(body))} ends in …{body[-200:]!r}")
+
+    def _cut_off(self, what: str, status: int | None) -> None:
+        """A server may refuse a request and close before all of it is there; writing on then resets the connection."""
+        if self.asked_at_once or status == 200:
+            self.tally.unended.append(what)
+        elif status is None:
+            self.tally.statuses["cut off"] += 1
 
     def reset(self) -> None:
         assert self.writer is not None

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from study.scale.__main__ import PARTS, parts_of
 from study.scale.client import Outcome, generation
 from study.scale.costs import events_in, unchunked
 
@@ -51,3 +52,14 @@ def test_a_server_that_goes_away_is_noticed_by_its_answer(ending: bytes, kind: s
     outcome = asyncio.run(ask())
     assert outcome.kind == kind
     assert len(outcome.events_at) == 1
+
+
+def test_a_command_line_without_parts_asks_for_all() -> None:
+    assert parts_of([]) == list(PARTS)
+    assert parts_of(["chaos", "costs"]) == ["chaos", "costs"]
+
+
+def test_an_unknown_part_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parts_of(["speed"])
+    assert "error: expected parts of costs, growth, chaos, got speed" in capsys.readouterr().err

@@ -1,14 +1,17 @@
 """A short soak with every use and misuse at once: nothing is left behind, and failures would be reported."""
 
 import asyncio
+import socket
+import struct
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from study.soak.clients import Tally, behave, tokens_in, write_slowly
+from study.soak.clients import OWN, Tally, Way, ask, behave, tokens_in, write_slowly
 from study.soak.findings import Findings, report, table
 from tests.support.serving import DOORS
 
@@ -28,16 +31,51 @@ def test_a_short_soak_holds(door: str) -> None:
     assert run.stdout.count("held  ") == 7
 
 
-async def test_a_slow_writer_that_is_refused_before_its_end_has_had_its_answer() -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
+REFUSED = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+ACCEPTED = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
-    tally = Tally()
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        await behave(server.sockets[0].getsockname()[1], tally, {"a slow writer": write_slowly})
+
+async def tally_of(way: Way, answer: bytes, reset: bool) -> Tally:
+    """What one client notes of a server that answers when it has a request's head, and then resets or just ends."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            await answered(reader, writer)
+        has_answered.set()
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        else:
+            writer.write_eof()
+            await reader.read()
+
+    has_answered, tally = asyncio.Event(), Tally()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        await behave(server.sockets[0].getsockname()[1], tally, {"a client": way})
+        await has_answered.wait()
+    return tally
+
+
+async def test_a_slow_writer_that_is_refused_before_its_end_has_had_its_answer() -> None:
+    tally = await tally_of(write_slowly, REFUSED, reset=False)
     assert (dict(tally.statuses), tally.unended) == ({"408": 1}, [])
+
+
+async def test_a_slow_writer_may_be_reset_before_its_end_unless_it_was_accepted() -> None:
+    tally = await tally_of(write_slowly, b"", reset=True)
+    assert (dict(tally.statuses), tally.unended) == ({"cut off": 1}, [])
+    # The reset may overtake an answer's head, so an accepted request counts as such only if its client saw that.
+    tally = await tally_of(write_slowly, ACCEPTED, reset=False)
+    assert len(tally.unended) == 1
+
+
+async def test_a_request_that_was_sent_whole_must_not_be_cut_off() -> None:
+    tally = await tally_of(ask(OWN["/generate, whole"]), b"", reset=True)
+    assert len(tally.unended) == 1
 
 
 def good() -> Findings:
