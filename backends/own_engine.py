@@ -1,8 +1,9 @@
 """Loads our own engine, for a service or for callers that step it themselves. No event loop here."""
 
+import ctypes
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from config import EngineSettings
 from interface.engine import EngineProtocol
@@ -40,7 +41,16 @@ def load_engine(config: EngineSettings) -> EngineProtocol:
             OPENED.give_back()
     gc.collect()
     gc.freeze()
+    give_back_freed_memory()
     return engine
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what has been freed. glibc keeps what lies below anything that is still in use: of a load of
+    1.1 billion weights 0.1 GB.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -96,8 +96,8 @@ class NativeDecoder:
             epsilon=sizes.epsilon,
             scale=sizes.scale,
         )
-        packer.release_files()
         AHEAD.give_back()
+        packer.release_unused()
         self._threads = torch.get_num_threads()
         self._scratch: dict[str, Tensor] = {}
         self._scratch_rows = 0

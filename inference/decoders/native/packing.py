@@ -77,10 +77,13 @@ class Packer:
         self.held.append(array)
         return array.ctypes.data
 
-    def release_files(self) -> None:
-        """Let the system take the pages of mapped files whose blocks are packed; it reads them again if necessary."""
+    def release_unused(self) -> None:
+        """Let the system take the pages of mapped files whose blocks are packed, which it reads again if necessary, and
+        memory that was fetched ahead and is not needed.
+        """
         for file in self._files:
             file.madvise(mmap.MADV_DONTNEED)
+        self._pages.release_rest()
 
     def _panels(self, parts: Sequence[Tensor], is_interleaved: bool) -> structures.Matrix:
         if is_interleaved:
