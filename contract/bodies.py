@@ -62,7 +62,7 @@ def refuse(reason: str, *harmless: Any) -> BeforeValidator:
     """
 
     def check(value: Any) -> None:
-        if value not in harmless:
+        if not any(type(value) is type(one) and value == one for one in harmless):  # in Python, 0 equals False
             raise ValueError(reason)
 
     return BeforeValidator(check, json_schema_input_type=Literal[harmless] if harmless else None)

@@ -130,6 +130,7 @@ def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
         ("bad_words", ["a"]),
         ("allowed_token_ids", [1]),
         ("use_beam_search", True),
+        ("use_beam_search", 0),
         ("truncate_prompt_tokens", 5),
         ("prompt_logprobs", 1),
         ("prompt_embeds", "AAAA"),

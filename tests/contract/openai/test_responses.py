@@ -103,6 +103,7 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
+        ({"background": 0}, "background"),
         ({"input": []}, "input"),
         ({"input": None}, "input"),
         ({"n": 2}, "n"),
