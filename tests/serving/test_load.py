@@ -53,9 +53,8 @@ async def test_a_short_prompt_does_not_wait_for_large_ones(door: Door) -> None:
     async with by_hand(door, SlowWithLarge()) as service:
         large = [asyncio.create_task(service.client.post(prompt="x" * 900_000)) for _ in range(20)]
         await until(lambda: len(service.driver.exchanges.open) == 20)
-        began = time.monotonic()
         assert (await service.client.post(prompt="hello")).status == 200
-        assert time.monotonic() - began < 5  # the large ones take ten seconds
+        assert not all(task.done() for task in large)  # together they take ten seconds
         for task in large:
             task.cancel()
         await asyncio.wait(large)
