@@ -21,6 +21,7 @@ from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from inference.text.message_forms import forms, loses_instructions, reads_one_call, with_single_calls
 from inference.text.tool_forms import HERMES
 from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
 from interface.requests import ChatPrompt
@@ -53,11 +54,6 @@ RESERVED_ARGUMENTS = frozenset(
 """Names that a request's template arguments must not have, in addition to those of special tokens."""
 
 LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
-# A template that reads only the first call of a message.
-FIRST_CALL = re.compile(r"tool_calls\s*\[\s*0\s*\]")
-LOOP_OVER_CALLS = re.compile(r"for\s+\w+\s+in\s+[^%]*tool_calls")
-INSTRUCTING = ("system", "developer")
-REASONING = ("reasoning_content", "reasoning", "thinking")
 LONGEST_REASON = 300
 """Characters of a template's own error message that a client is shown; some quote the whole conversation."""
 
@@ -107,8 +103,8 @@ class ChatTemplate:
             _check_that_a_grammar_knows_the_tools(prompt)
         _check_the_end(prompt)
         messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
-        if FIRST_CALL.search(template) and not LOOP_OVER_CALLS.search(template):
-            messages = _with_single_calls(messages)
+        if reads_one_call(template):
+            messages = with_single_calls(messages)
         self._check_keys([messages, tools])
         with self._lock:
             return self._apply(prompt, messages, tools, check)
@@ -147,18 +143,24 @@ class ChatTemplate:
         return Rendered(self._with_bos(token_ids) if prompt.add_special_tokens else token_ids, text)
 
     def _text(self, messages: list[Message], arguments: dict[str, Any]) -> tuple[list[Message], dict[str, Any], str]:
-        """The text, and what it was made of: messages and tools in a form that the template can read."""
+        """The text, and what it was made of: messages and tools in the first form that the template reads, if possible
+        with all system messages.
+        """
+        found: tuple[list[Message], dict[str, Any], str] | None = None
         failure: RequestError | None = None
-        for other_messages, tools in _forms(messages, arguments["tools"]):
-            form = arguments | {"tools": tools}
+        for form, tools in forms(messages, arguments["tools"]):
             try:
-                text = self._applied(other_messages, tokenize=False, **form)
+                text = self._applied(form, tokenize=False, **arguments | {"tools": tools})
             except RequestError as error:
                 failure = failure or error
                 continue
-            if not _loses_instructions(other_messages, text):
-                return other_messages, form, text
-        raise failure or RequestError("The chat template takes one system message, at the beginning.", "messages")
+            found = found or (form, arguments | {"tools": tools}, text)
+            if not loses_instructions(messages, text):
+                return form, arguments | {"tools": tools}, text
+        if found is not None:
+            return found
+        assert failure is not None
+        raise failure
 
     def _applied(self, messages: list[Message], **arguments: Any) -> Any:
         """What transformers makes of the messages: a text, or token ids with their kinds."""
@@ -270,93 +272,6 @@ def _tool_call(call: object, where: str) -> dict[str, Any]:
             f"Expected the arguments as a JSON object, but got {arguments!r}.", f"{where}.function.arguments"
         )
     return {"type": "function", **call, "function": {**function, "arguments": dict(arguments)}}
-
-
-def _forms(
-    messages: list[Message], tools: list[dict[str, Any]] | None
-) -> Iterator[tuple[list[Message], list[dict[str, Any]] | None]]:
-    """The forms in which different templates expect the same conversation, the plainest first."""
-    conversations = list(_forms_of_messages(messages))
-    if len([message for message in messages if message["role"] in INSTRUCTING]) > 1:
-        conversations += [_with_joined_instructions(one) for one in conversations]
-    for some_tools in (tools, [_described(tool) for tool in tools]) if tools else (tools,):
-        yield from ((conversation, some_tools) for conversation in conversations)
-
-
-def _forms_of_messages(messages: list[Message]) -> Iterator[list[Message]]:
-    """Messages with calls as some templates need them: with a content that is a text, with arguments as JSON, or both.
-
-    The first form has neither: there are templates that would write an empty content, or JSON within a string. The
-    last has reasoning within the content: gpt-oss takes only one of the two.
-    """
-    yield messages
-    if not any("tool_calls" in message for message in messages):
-        return
-    with_texts = [message | {"content": message["content"] or ""} for message in messages]
-    yield with_texts
-    yield [_with_json(message) for message in messages]
-    yield [_with_json(message) for message in with_texts]
-    yield [_with_reasoning_as_content(message) for message in messages]
-
-
-def _loses_instructions(messages: Sequence[Message], text: str) -> bool:
-    """Whether a template has left out a system message: some read only the first one."""
-    later = [message["content"] for message in messages[1:] if message["role"] in INSTRUCTING]
-    return any(isinstance(content, str) and content.strip() not in text for content in later)
-
-
-def _with_joined_instructions(messages: Sequence[Message]) -> list[Message]:
-    """The conversation with all its system messages as one, at the beginning."""
-    instructions = [message for message in messages if message["role"] in INSTRUCTING]
-    contents = [message["content"] for message in instructions]
-    are_texts = all(isinstance(content, str) for content in contents)
-    joined = "\n\n".join(contents) if are_texts else [part for content in contents for part in content]
-    return [instructions[0] | {"content": joined}, *(one for one in messages if one["role"] not in INSTRUCTING)]
-
-
-def _with_reasoning_as_content(message: Message) -> Message:
-    """A message with calls, and both reasoning and content, with all of it as content."""
-    reasoning = next((message[name] for name in REASONING if message.get(name)), None)
-    if "tool_calls" not in message or not message["content"] or not reasoning:
-        return message
-    plain = {name: value for name, value in message.items() if name not in REASONING}
-    return plain | {"content": f"{reasoning}\n\n{message['content']}"}
-
-
-def _described(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool with a description, be it an empty one, which some templates read without asking."""
-    function = tool.get("function")
-    return tool | {"function": {"description": ""} | function} if isinstance(function, dict) else tool
-
-
-def _with_single_calls(messages: Sequence[Message]) -> list[Message]:
-    """The conversation with at most one call in a message, followed by its result."""
-    groups: list[list[Message]] = []
-    group_of_call: dict[str, list[Message]] = {}
-    for message in messages:
-        group = group_of_call.get(message.get("tool_call_id") or "") if message["role"] == "tool" else None
-        if group is not None:
-            group.append(message)
-            continue
-        first, *more = message.get("tool_calls") or [None]
-        groups.append([message if first is None else message | {"tool_calls": [first]}])
-        groups += [[{"role": "assistant", "content": "", "tool_calls": [call]}] for call in more]
-        for call, its_group in zip([first, *more], groups[-1 - len(more) :], strict=True):
-            if call is not None and call.get("id"):
-                group_of_call[call["id"]] = its_group
-    return [message for group in groups for message in group]
-
-
-def _with_json(message: Message) -> Message:
-    """A message whose calls have their arguments as JSON text, as on the wire."""
-    if "tool_calls" not in message:
-        return message
-    functions = [(call, call["function"]) for call in message["tool_calls"]]
-    calls = [
-        call | {"function": function | {"arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
-        for call, function in functions
-    ]
-    return message | {"tool_calls": calls}
 
 
 def _with_calls_as_text(message: Message) -> str:

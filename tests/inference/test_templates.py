@@ -311,3 +311,27 @@ def test_no_system_message_is_lost(family: str) -> None:
     text = render(family, first, QUESTION, second, QUESTION).text
     assert text.index("Be brief.") < text.index("Speak French.")
     assert (text.index("Speak French.") < text.index("2 + 2")) == (family == "harmony")
+
+
+def test_a_system_message_begins_the_users_where_the_template_takes_none() -> None:
+    """As with Gemma 2's and Mistral's first templates."""
+    system = {"role": "system", "content": "Be brief."}
+    rendered = render("mistral_list", system, QUESTION, {"role": "assistant", "content": "4"}, QUESTION)
+    assert rendered.text == "<mark>[INST]Be brief.\n\nWhat is 2 + 2?[/INST]4<eos>[INST]What is 2 + 2?[/INST]"
+
+
+@pytest.mark.parametrize("reads", ["message.role == 'user'", "message.role != 'system' or message.content == 'x'"])
+def test_a_system_message_that_the_template_leaves_out_begins_the_users(reads: str) -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = f"{{% for message in messages if {reads} %}}({{{{ message.content }}}}){{% endfor %}}"
+    system = {"role": "system", "content": " Be brief.\n"}
+    text = ChatTemplate(tokenizer).render(ChatPrompt([system, QUESTION], add_generation_prompt=False)).text
+    assert text == "( Be brief.\n\n\nWhat is 2 + 2?)"
+
+
+def test_a_system_message_that_is_left_out_in_any_form_does_not_refuse_the_conversation() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = "{% for message in messages %}({{ message.content | upper }}){% endfor %}"
+    system = {"role": "system", "content": "Be brief."}
+    rendered = ChatTemplate(tokenizer).render(ChatPrompt([system, QUESTION], add_generation_prompt=False))
+    assert rendered.text == "(BE BRIEF.)(WHAT IS 2 + 2?)"
