@@ -8,7 +8,7 @@ the depth at half or less of what a stack of 8 MiB holds.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -47,7 +47,9 @@ def check_lark(source: str) -> None:
 
 
 def check_schema(schema: Any) -> None:
-    """Refuse a schema that nests too deeply, or whose patterns or multiples take too long to compile."""
+    """Refuse a schema that nests too deeply, whose patterns or multiples take too long to compile, or whose references
+    lead nowhere.
+    """
     deepest, references, patterns, multiple = 0, set(), 0, 1
     for node, depth in _nodes(schema):
         deepest = max(deepest, depth)
@@ -56,6 +58,7 @@ def check_schema(schema: Any) -> None:
         if isinstance(by_pattern := node.get("patternProperties"), dict):
             patterns += sum(map(len, by_pattern))
         multiple = math.lcm(multiple, _digits(node.get("multipleOf")))
+    _check_that_references_end(schema, references)
     if (levels := deepest * len(references)) > DEEPEST:
         raise TooLarge(
             f"it nests {deepest} levels deep and has {len(references) - 1} references, which together may lead "
@@ -65,6 +68,37 @@ def check_schema(schema: Any) -> None:
         raise TooLarge(f"its patterns have {patterns} characters, and the limit is {LONGEST_PATTERN}")
     if multiple > LARGEST_MULTIPLE:
         raise TooLarge(f"the least common multiple of its multipleOf is too large; the limit is {LARGEST_MULTIPLE}")
+
+
+def _check_that_references_end(schema: Any, references: Iterable[str]) -> None:
+    """Refuse references that lead from one to the next and back: llguidance would find out within the answer."""
+    ending: set[str] = set()
+    for first in references:
+        chain: dict[str, None] = {}
+        following: object = first
+        while isinstance(following, str) and following not in ending:
+            if following in chain:
+                raise ValueError(f"its reference {following} leads back to itself, so no text matches it")
+            chain[following] = None
+            target = _target(schema, following)
+            following = target.get("$ref") if isinstance(target, dict) else None
+        ending.update(chain)
+
+
+def _target(schema: Any, reference: str) -> Any:
+    """What a reference within the schema points to; None if it leads elsewhere."""
+    if not reference.startswith("#"):
+        return None
+    target = schema
+    for part in reference.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(target, dict):
+            target = target.get(name)
+        elif isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+            target = target[int(name)]
+        else:
+            return None
+    return target
 
 
 def _digits(multiple: object) -> int:

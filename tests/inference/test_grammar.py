@@ -193,6 +193,8 @@ def test_ids_past_the_tokenizers_last_are_never_allowed() -> None:
         ({"type": "string", "pattern": "(?=a)b"}, "look-ahead"),
         ({"$ref": "https://example.org/schema"}, "https://example.org/schema"),
         ({"$ref": "#/$defs/nothing"}, "/$defs/nothing"),
+        ({"$ref": "#"}, "its reference # leads back to itself"),
+        ({"items": {"$ref": "#/a~1b/0"}, "a/b": [{"$ref": "#/cd"}], "cd": {"$ref": "#/a~1b/0"}}, "leads back"),
         ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum (3)"),
         ({"type": "colour"}, "colour"),
         ({"not": {}, "x-guidance": {"lenient": True}}, '"not"'),
