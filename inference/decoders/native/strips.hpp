@@ -71,14 +71,27 @@ struct Strips {
     // 32 codes of one lane: eight times four, kept in BITS vectors. The lower bits of each byte are one code; what is
     // left above them holds the bits of the other codes, in order.
     static void pack_codes(const uint8_t *codes, int64_t lane, uint8_t *to) {
-        uint8_t packed[F::BITS][CODES];
-        memcpy(packed, codes, sizeof packed);
-        for (int i = F::BITS * CODES; i < GROUP_INPUTS; ++i)
-            for (int bit = 0; bit < F::BITS; ++bit) {
-                const int place = (i / CODES - F::BITS) * F::BITS + bit, upper = max(8 - F::BITS, 1);
-                packed[place / upper][i % CODES] |= (codes[i] >> bit & 1) << (F::BITS + place % upper);
-            }
-        for (int i = 0; i < F::BITS; ++i) memcpy(to + i * 64 + lane * CODES, packed[i], CODES);
+        uint32_t fours[VECTORS];
+        memcpy(fours, codes, sizeof fours);
+        put_upper_vectors<F::BITS>(fours);
+        for (int i = 0; i < F::BITS; ++i) memcpy(to + i * 64 + lane * CODES, fours + i, CODES);
+    }
+
+    template <int VECTOR>
+    static void put_upper_vectors(uint32_t *fours) {
+        if constexpr (VECTOR < VECTORS) {
+            put_upper_bits<(VECTOR - F::BITS) * F::BITS, 0>(fours, fours[VECTOR]);
+            put_upper_vectors<VECTOR + 1>(fours);
+        }
+    }
+
+    // The bits of four codes from BIT on, to where `upper_bits` finds them.
+    template <int PLACE, int BIT>
+    static void put_upper_bits(uint32_t *fours, uint32_t codes) {
+        constexpr int UPPER = 8 - F::BITS, FIRST = F::BITS + PLACE % UPPER, COUNT = min(8 - FIRST, F::BITS - BIT);
+        constexpr uint32_t MASK = ((1u << COUNT) - 1) * 0x01010101u;
+        fours[PLACE / UPPER] |= (codes >> BIT & MASK) << FIRST;
+        if constexpr (BIT + COUNT < F::BITS) put_upper_bits<PLACE + COUNT, BIT + COUNT>(fours, codes);
     }
 };
 
