@@ -21,6 +21,8 @@ DEFAULT_TEMPERATURE = 0.7
 MAX_INTEGER = 2**63 - 1
 """Every number of a request must fit a signed 64-bit integer."""
 MAX_LOGPROBS = 20
+BANNED = -100.0
+"""A bias this low bans its token, however large its logit is."""
 
 StopString = Annotated[str, Field(min_length=1)]
 StopStringList = Annotated[list[StopString], Field(max_length=4)]

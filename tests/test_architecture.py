@@ -41,6 +41,9 @@ RULES: dict[str, set[str]] = {
     "engine.py": LOOPS | FRAMEWORKS | HTTP | all_rooms_but("inference", "interface"),
     "inference": LOOPS | FRAMEWORKS | HTTP | all_rooms_but("inference", "interface"),
     "config.py": MODELS | LOOPS | FRAMEWORKS | HTTP | all_rooms_but(),
+    "deploy": MODELS | all_rooms_but("deploy", "serving", "backends"),
+    "lessons": all_rooms_but("lessons", "contract", "interface", "serving", "study"),
+    "training": all_rooms_but("training"),
     "study/common/engine.py": MODELS | LOOPS | FRAMEWORKS | HTTP | all_rooms_but("interface"),
 }
 
@@ -49,21 +52,38 @@ EXCEPTIONS = {"backends/remote.py": {"httpx2"}}
 """What one file may import though its room may not."""
 
 
+PARTS: dict[tuple[str, str], set[str]] = {
+    ("serving", "inference"): {"inference.turns"},
+    ("backends", "inference"): {"inference.text.text_side", "inference.weights.text_only"},
+    ("lessons", "study"): {"study.common.http_servers"},
+    ("inference/text", "inference"): {"inference.text"},
+    ("inference/scheduling", "inference"): {"inference.scheduling", "inference.text.answer"},
+}
+"""The modules of a room that a place may import, where that is only a part of it."""
+LOADERS = {"backends/own.py", "backends/own_engine.py"}
+"""What loads our own engine knows its parts."""
+
+
 def files_of(place: str) -> list[Path]:
     path = ROOT / place
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def imports_of(file: Path) -> set[str]:
-    """The top-level names of all modules that a file imports, anywhere in it."""
+def modules_of(file: Path) -> set[str]:
+    """All modules that a file imports, anywhere in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             assert node.module is not None
-            found.add(node.module.partition(".")[0])
+            found.add(node.module)
     return found
+
+
+def imports_of(file: Path) -> set[str]:
+    """The top-level names of all modules that a file imports."""
+    return {module.partition(".")[0] for module in modules_of(file)}
 
 
 @pytest.mark.parametrize("place", RULES)
@@ -73,6 +93,24 @@ def test_no_room_imports_what_it_must_not_know(place: str) -> None:
     for file in files:
         name = str(file.relative_to(ROOT))
         assert imports_of(file) & RULES[place] == EXCEPTIONS.get(name, set()), name
+
+
+@pytest.mark.parametrize(("place", "room"), PARTS)
+def test_of_some_rooms_a_place_knows_only_a_part(place: str, room: str) -> None:
+    allowed, met = PARTS[place, room], set()
+    for file in files_of(place):
+        if (name := str(file.relative_to(ROOT))) not in LOADERS:
+            modules = {module for module in modules_of(file) if module.partition(".")[0] == room}
+            others = {module for module in modules if not any(module.startswith(part) for part in allowed)}
+            assert others == set(), name
+            met |= modules
+    assert met, f"{place} imports nothing of {room}"
+
+
+def test_the_map_shows_every_room() -> None:
+    shown = (ROOT / "docs" / "structure.md").read_text()
+    folders = {room for room in ROOMS - {"tests"} if (ROOT / room).is_dir()}
+    assert {room for room in folders if f"`{room}/`" not in shown} == set()
 
 
 def test_the_rules_would_notice() -> None:

@@ -68,16 +68,41 @@ def examine(
         UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
     """
     is_compiled = is_compiled or quantize is not None
-    if isinstance(model, Llama):
-        small = corner(model)
-        decoder = _for_llama(model, cache, is_compiled, quantize)
-        if isinstance(decoder, NativeDecoder):  # and there is no model alone to compare it with
-            check_corner(decoder.library, small)
-        check_finite(decoder, model, cache)
-        return decoder, ()
+    if isinstance(model, Llama):  # of a GGUF file: there is no model alone to compare with
+        return _checked_without_a_model(model, cache, is_compiled, quantize), ()
     check_rotations(model, cache.context)
-    trial = Trial(model, cache, _not_llama(model, cache.context) is not None, is_bounded)
     device = model.device
+    trial = Trial(model, cache, _not_llama(model, cache.context) is not None, is_bounded)
+    decoder = _compared(model, cache, is_compiled, quantize, trial)
+    if not quantize:  # what depends on length does not depend on how weights are rounded
+        trial.verify_lengths(decoder)
+    if is_compiled:
+        decoder = _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
+    return decoder, trial.findings
+
+
+def _checked_without_a_model(model: Llama, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
+    """Build a decoder and, if it is the one in C++, compare it with torch on a corner of the weights.
+
+    Raises:
+        UnsupportedModel: it computes something else there, or logits that are not finite.
+    """
+    small = corner(model)
+    decoder = _for_llama(model, cache, is_compiled, quantize)
+    if isinstance(decoder, NativeDecoder):
+        check_corner(decoder.library, small)
+    check_finite(decoder, model, cache)
+    return decoder
+
+
+def _compared(
+    model: "PreTrainedModel", cache: KVCache, is_compiled: bool, quantize: str | None, trial: Trial
+) -> Decoder:
+    """Build a decoder and compare it with the model alone.
+
+    Raises:
+        UnsupportedModel: its logits are others, or the model's own code fails on this engine's cache.
+    """
     try:
         decoder = _build(model, cache, is_compiled, quantize)
         if quantize:
@@ -93,11 +118,7 @@ def examine(
             f"{type(model).__name__} cannot run on this engine's cache: its own code fails there "
             f"({first_line(error)}). Expected a decoder that keeps only the keys and values of layers."
         ) from error
-    if not quantize:  # what depends on length does not depend on how weights are rounded
-        trial.verify_lengths(decoder)
-    if is_compiled:
-        decoder = _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
-    return decoder, trial.findings
+    return decoder
 
 
 def check_rotations(model: "PreTrainedModel", context: int) -> None:

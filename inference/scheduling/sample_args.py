@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from interface.requests import BANNED
+
 GREEDY_BELOW = 1e-5
 """Lower temperatures would overflow the logits; they mean greedy."""
-BANNED = -100.0
-"""A bias this low bans its token, however large its logit is."""
 
 
 class TokenCounts:

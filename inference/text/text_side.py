@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from inference.scheduling.sample_args import BANNED
 from inference.text.answer import Answer
 from inference.text.prompts import PromptEncoder
 from inference.text.templates import Rendered
@@ -17,6 +16,7 @@ from inference.text.token_bytes import TokenBytes
 from interface.engine import ModelInfo, Tokenized
 from interface.errors import PromptTooLong, RequestError
 from interface.requests import (
+    BANNED,
     DEFAULT_MAX_TOKENS,
     EncodedRequest,
     GenerationRequest,

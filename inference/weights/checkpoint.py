@@ -124,20 +124,16 @@ def find_source(name: str) -> Source:
 
 
 def _load(source: Source, config: EngineSettings, device: torch.device) -> Checkpoint:
-    blocks = source if isinstance(source, GGUFSource) and config.compile and device.type == "cpu" else None
+    blocks = _blocks_of(source, config, device)
     plain = None if blocks is None else blocks.plain_config()
     model_config = plain or _config_of(source)
-    tokenizer = source.tokenizer(model_config)
-    path, generation = source.generation_settings()
-    defaults = find_sampling_defaults(path, generation) if config.generation_config == "auto" else {}
-    if config.generation_config == "auto" and (names := find_not_applied(generation)):
-        log.warning("%s: not applied here: %s. A request may name what it wants.", path, ", ".join(names))
-    if (error := template_error(tokenizer)) is not None:
-        log.warning("%s: the chat template cannot be read, so no messages can be taken: %s", source.name, error)
+    tokenizer = _tokenizer(source, model_config)
+    defaults = _sampling_defaults(source) if config.generation_config == "auto" else {}
     dtype = _dtype(config.dtype, source, model_config, device)
-    budget = CacheBudget.of(
-        model_config, dtype, device, config.max_streams, _weight_bytes(source, config, dtype, device)
-    )
+    weight_bytes = source.elements * dtype.itemsize
+    if blocks is not None and stays_as_it_is(blocks.file):
+        weight_bytes = blocks.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
+    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
     if blocks is not None:
@@ -145,25 +141,42 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     if model is None:
         model = _transformers_model(source, model_config if plain is None else _config_of(source), dtype)
         nn.Module.to(model, device)
-    if defaults:
-        log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
-    sources = [(source.config_path, source.settings), (path, generation)]
     return Checkpoint(
         model=model,
         tokenizer=tokenizer,
         context=context,
-        eos_ids=find_eos_ids(sources, tokenizer, getattr(model_config.get_text_config(), "eos_token_id", None)),
+        eos_ids=_eos_ids(source, model_config, tokenizer),
         sampling_defaults=defaults,
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 
 
-def _weight_bytes(source: Source, config: EngineSettings, dtype: torch.dtype, device: torch.device) -> int:
-    """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
-    is_for_blocks = config.compile and device.type == "cpu"
-    if is_for_blocks and isinstance(source, GGUFSource) and stays_as_it_is(source.file):
-        return source.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
-    return source.elements * dtype.itemsize
+def _blocks_of(source: Source, config: EngineSettings, device: torch.device) -> GGUFSource | None:
+    """A GGUF file whose blocks the decoder in C++ may compute from as they are."""
+    return source if isinstance(source, GGUFSource) and config.compile and device.type == "cpu" else None
+
+
+def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    tokenizer = source.tokenizer(config)
+    if (error := template_error(tokenizer)) is not None:
+        log.warning("%s: the chat template cannot be read, so no messages can be taken: %s", source.name, error)
+    return tokenizer
+
+
+def _sampling_defaults(source: Source) -> Mapping[str, float]:
+    """The model's own defaults for sampling parameters; logs them, and what is not applied."""
+    path, generation = source.generation_settings()
+    if names := find_not_applied(generation):
+        log.warning("%s: not applied here: %s. A request may name what it wants.", path, ", ".join(names))
+    defaults = find_sampling_defaults(path, generation)
+    if defaults:
+        log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
+    return defaults
+
+
+def _eos_ids(source: Source, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
+    sources = [(source.config_path, source.settings), source.generation_settings()]
+    return find_eos_ids(sources, tokenizer, getattr(config.get_text_config(), "eos_token_id", None))
 
 
 def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama | None:
