@@ -130,9 +130,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     tokenizer = _tokenizer(source, model_config)
     defaults = _sampling_defaults(source) if config.generation_config == "auto" else {}
     dtype = _dtype(config.dtype, source, model_config, device)
-    weight_bytes = source.elements * dtype.itemsize
-    if blocks is not None and stays_as_it_is(blocks.file):
-        weight_bytes = blocks.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
+    weight_bytes = _weight_bytes(source, config, dtype, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
@@ -154,6 +152,14 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
 def _blocks_of(source: Source, config: EngineSettings, device: torch.device) -> GGUFSource | None:
     """A GGUF file whose blocks the decoder in C++ may compute from as they are."""
     return source if isinstance(source, GGUFSource) and config.compile and device.type == "cpu" else None
+
+
+def _weight_bytes(source: Source, config: EngineSettings, dtype: torch.dtype, device: torch.device) -> int:
+    """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
+    blocks = _blocks_of(source, config, device)
+    if blocks is not None and stays_as_it_is(blocks.file):
+        return blocks.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
+    return source.elements * dtype.itemsize
 
 
 def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
