@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -172,6 +172,55 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     os.replace(path.with_suffix(".new"), path)
 
 
+class Training:
+    """A model and its optimizers, after some number of steps. `state_file` keeps them for a later run."""
+
+    def __init__(self, settings: Settings, tokenizer: PreTrainedTokenizerFast, state_file: Path) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = cast(LlamaForCausalLM, new_model(settings, tokenizer).to(self.device))  # type: ignore[arg-type]
+        self.step = 0
+        self._settings = settings
+        self._optimizers = optimizers(self.model, settings)
+        self._state_file = state_file
+
+    def go_on(self, made_from: str) -> None:
+        """Take up the saved state, if there is one.
+
+        Raises:
+            SystemExit: it is that of another training.
+        """
+        if not self._state_file.exists():
+            return
+        state = torch.load(self._state_file, map_location=self.device, weights_only=True)
+        if state.get("made_from") != made_from:
+            raise SystemExit(
+                f"{self._state_file} belongs to a training with other settings or texts; remove it to start again"
+            )
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+        print(f"going on at step {self.step}")
+
+    def learn(self, loss: torch.Tensor, rate: float) -> None:
+        """Change the weights by a step that has this loss, at this share of the full learning rate."""
+        for optimizer in self._optimizers:
+            full = self._settings.muon_rate if isinstance(optimizer, torch.optim.Muon) else self._settings.adam_rate
+            for group in optimizer.param_groups:
+                group["lr"] = full * rate
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+
+    def save(self, made_from: str) -> None:
+        saved = [optimizer.state_dict() for optimizer in self._optimizers]
+        state = {"model": self.model.state_dict(), "optimizers": saved, "step": self.step, "made_from": made_from}
+        _save(self._state_file, state)
+
+
 def train(
     settings: Settings, build: Path, folder: Path, compiled: bool = False, export_only: bool = False
 ) -> list[float]:
@@ -180,59 +229,40 @@ def train(
     Raises:
         SystemExit: the saved state is that of another training.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
-    model = cast(LlamaForCausalLM, new_model(settings, tokenizer).to(device))  # type: ignore[arg-type]
-    turning = optimizers(model, settings)
-    state_file = build / "state.pt"
+    training = Training(settings, tokenizer, build / "state.pt")
     made_from = _fingerprint(settings, build, folder)
-    step = 0
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
-        if state.get("made_from") != made_from:
-            raise SystemExit(
-                f"{state_file} belongs to a training with other settings or texts; remove it to start again"
-            )
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(turning, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        step = state["step"]
-        print(f"going on at step {step}")
-    if export_only:
-        export(model.cpu(), folder)
-        return []
-
-    encoded = encode(settings, tokenizer, corpus.read(build))
-    steps = steps_of(settings, encoded)
-    print(f"{len(encoded)} documents, {sum(len(e.ids) for e in encoded)} tokens, {len(steps)} steps")
-
+    training.go_on(made_from)
     losses: list[float] = []
-    layers = layers_of(model, settings, compiled)
+    if not export_only:
+        encoded = encode(settings, tokenizer, corpus.read(build))
+        steps = steps_of(settings, encoded)
+        print(f"{len(encoded)} documents, {sum(len(e.ids) for e in encoded)} tokens, {len(steps)} steps")
+        for loss in _losses(training, settings, encoded, steps, compiled):
+            losses.append(loss)
+            if training.step % settings.save_every == 0 or training.step == len(steps):
+                training.save(made_from)
+    export(training.model.cpu(), folder)
+    return losses
+
+
+def _losses(
+    training: Training, settings: Settings, encoded: list[Encoded], steps: list[Step], compiled: bool
+) -> Iterator[float]:
+    """Make the steps that are left, and yield the loss of each."""
+    layers = layers_of(training.model, settings, compiled)
     loss_fn = torch.compile(weighted_loss, dynamic=True) if compiled else weighted_loss
     mean, began = 0.0, time.monotonic()
-    progress = tqdm(range(step, len(steps)), initial=step, total=len(steps), desc="train", unit="step", miniters=1)
-    model.train()
+    todo = range(training.step, len(steps))
+    progress = tqdm(todo, initial=training.step, total=len(steps), desc="train", unit="step", miniters=1)
+    training.model.train()
     for at in progress:
-        length, rows, share = steps[at]
-        for optimizer in turning:
-            full = settings.muon_rate if isinstance(optimizer, torch.optim.Muon) else settings.adam_rate
-            for group in optimizer.param_groups:
-                group["lr"] = full * share
-        loss = loss_of(model, layers[length], loss_fn, batch(settings, encoded, length, rows), device)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in turning:
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-        mean = losses[-1] if len(losses) == 1 else 0.98 * mean + 0.02 * losses[-1]
+        length, rows, rate = steps[at]
+        loss = loss_of(training.model, layers[length], loss_fn, batch(settings, encoded, length, rows), training.device)
+        training.learn(loss, rate)
+        mean = loss.item() if at == todo.start else 0.98 * mean + 0.02 * loss.item()
         progress.set_postfix(loss=f"{mean:.3f}", minutes=f"{(time.monotonic() - began) / 60:.1f}")
-        if (at + 1) % settings.save_every == 0 or at + 1 == len(steps):
-            saved = [optimizer.state_dict() for optimizer in turning]
-            state = {"model": model.state_dict(), "optimizers": saved, "step": at + 1, "made_from": made_from}
-            _save(state_file, state)
-    export(model.cpu(), folder)
-    return losses
+        yield loss.item()
 
 
 def main() -> None:
