@@ -27,8 +27,8 @@ def forms(
 ) -> Iterator[tuple[list[Message], list[dict[str, Any]] | None]]:
     """The different forms in which templates expect the same conversation, the plainest first."""
     tried: list[Any] = []
-    for some_tools in (tools, [_described(tool) for tool in tools]) if tools else (tools,):
-        for arranged in (list, _with_joined_instructions, _with_instructions_of_the_user):
+    for some_tools in (tools, [_described(tool) for tool in tools or ()]):
+        for arranged in (list, _with_joined_instructions, _with_instructions_of_the_user, _with_joined_turns):
             for form in _forms_of_messages(arranged(messages)):
                 if (form, some_tools) not in tried:
                     tried.append((form, some_tools))
@@ -71,6 +71,17 @@ def _with_instructions_of_the_user(messages: Sequence[Message]) -> list[Message]
         return list(messages)
     user = others[first] | {"content": _joined([*instructions, others[first]])["content"]}
     return [*others[:first], user, *others[first + 1 :]]
+
+
+def _with_joined_turns(messages: Sequence[Message]) -> list[Message]:
+    """The same, with what the user says in turn as one message: some templates expect that the roles alternate."""
+    turns: list[Message] = []
+    for message in _with_instructions_of_the_user(messages):
+        if turns and turns[-1]["role"] == message["role"] == "user":
+            turns[-1] = _joined([turns[-1], message])
+        else:
+            turns.append(message)
+    return turns
 
 
 def _split_off_instructions(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:

@@ -27,6 +27,8 @@ from transformers.utils.chat_parsing.response_templates import (
 
 from inference.text.call_reader import CallReader
 from inference.text.tool_forms import (
+    CALLS_FIELD,
+    END_FIELD,
     FAMILIES,
     FORMS,
     HARMONY_REASONING,
@@ -35,13 +37,13 @@ from inference.text.tool_forms import (
     Spec,
     ToolForm,
     response_template,
+    thinking,
 )
 from interface.events import Part, TextKind, TextPart, ToolCallPart
 
 Tools = Sequence[Mapping[str, Any]]
 
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
-CALLS_FIELD = "tool_calls"
 LONGEST_CALLS = 256 * 1024
 """Characters of one region of calls. A longer one stays text: parsing it would delay the step."""
 
@@ -68,16 +70,16 @@ class ResponseFormat:
         templates = tokenizer.chat_template or ""
         text = templates if isinstance(templates, str) else "\n".join(templates.values())
         family = next((family for family in FAMILIES if family.is_family(text)), None)
-        has_reasoning = "think>" in text or "reasoning_content" in text
-        if family is None and not has_reasoning:
+        think = thinking(text)
+        if family is None and think is None:
             return None
-        spec = response_template(family, has_reasoning)
+        spec = response_template(family, think)
         return cls(spec) if family is None else cls(spec, family.form, family.has_bare_calls)
 
     @classmethod
     def hermes(cls) -> "ResponseFormat":
         """The format of forced tool calls, for a model that has none of its own."""
-        return cls(response_template(HERMES_FAMILY, has_reasoning=False), HERMES)
+        return cls(response_template(HERMES_FAMILY, think=None), HERMES)
 
     def keeps(self, token: str) -> bool:
         """Whether a special token's text is needed to find the parts."""
@@ -110,7 +112,8 @@ class ResponseFormat:
             guaranteed: the form that all calls have, if a grammar guarantees it.
             has_content: False if it also guarantees that there is nothing but calls, and reasoning before them.
         """
-        fields = {name: field for name, field in self._template.fields.items() if tools or name != CALLS_FIELD}
+        unread = () if tools else (CALLS_FIELD, END_FIELD)
+        fields = {name: field for name, field in self._template.fields.items() if name not in unread}
         template = dataclasses.replace(self._template, fields=fields, defaults={})
         reader = None if guaranteed is None else CallReader(guaranteed)
         return Parser(template, begun, tools, parallel, self.has_bare_calls, reader, has_content)
@@ -158,6 +161,7 @@ class Parser:
         self._body = ""
         self._space: list[str] = []  # white space that is shown only if text follows
         self._is_after_part = False
+        self._is_after_call = False
         self._last_kind: TextKind | None = None
         self._between = ""  # what separates the region's text from the text before it
         self._parts_of(self._stream.initial_events)
@@ -201,7 +205,7 @@ class Parser:
             field = self._template.fields[event["field"]]
             match event["type"]:
                 case "region_open":
-                    self._open(field)
+                    parts += self._open(field)
                 case "region_chunk":
                     parts += self._text(field.name, self._read(event["text"]))
                 case "region_close":
@@ -211,14 +215,17 @@ class Parser:
                 return parts + self._fed(rest)
         return parts
 
-    def _open(self, field: ResponseTemplateField) -> None:
+    def _open(self, field: ResponseTemplateField) -> list[Part]:
         self._field, self._body = field.name, ""
         self._opening = self._read_delimiter(field.open_re)
+        if field.name == END_FIELD:
+            return [] if self._is_after_call else self._content("".join([*self._space, self._opening]))
         if field.name in REASONING_FIELDS:
             self._begin_part()
         if field.open_re is not None and self._last_kind == _kind(field.name):
             self._begin_part()
             self._between = "\n\n"
+        return []
 
     def _call_begun(self) -> str | None:
         """If a call has begun in this region, let the reader of calls read it, and return what follows the call's head.
@@ -250,6 +257,7 @@ class Parser:
             shown = shown.lstrip()
         self._is_after_part = False
         shown, self._between, self._last_kind = self._between + shown, "", _kind(name)
+        self._is_after_call = False
         return [TextPart(self._last_kind, shown)]
 
     def _close(self, field: ResponseTemplateField) -> list[Part]:
@@ -266,7 +274,7 @@ class Parser:
                 return []  # only the end of the answer can break what a grammar guarantees
             return self._content("".join([*self._space, self._opening, self._body, closing]))
         self._begin_part()
-        self._last_kind = None
+        self._last_kind, self._is_after_call = None, True
         shown, self._calls_left = calls[: self._calls_left], self._calls_left - len(calls[: self._calls_left])
         return list(shown)
 
@@ -286,7 +294,7 @@ class Parser:
         self._space, self._is_after_part = [], True
 
     def _content(self, text: str) -> list[Part]:
-        self._space, self._is_after_part = [], False
+        self._space, self._is_after_part, self._is_after_call = [], False, False
         return [TextPart("content", text)] if text else []
 
     def _read(self, text: str) -> str:

@@ -335,3 +335,20 @@ def test_a_system_message_that_is_left_out_in_any_form_does_not_refuse_the_conve
     system = {"role": "system", "content": "Be brief."}
     rendered = ChatTemplate(tokenizer).render(ChatPrompt([system, QUESTION], add_generation_prompt=False))
     assert rendered.text == "(BE BRIEF.)(WHAT IS 2 + 2?)"
+
+
+def test_what_the_user_says_in_turn_is_one_message_where_roles_must_alternate() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Conversation roles must alternate') }}{% endif %}({{ message.content }}){% endfor %}"
+    )
+    messages = [{"role": "system", "content": "Be brief."}, QUESTION, QUESTION]
+    text = ChatTemplate(tokenizer).render(ChatPrompt(messages, add_generation_prompt=False)).text
+    assert text == "(Be brief.\n\nWhat is 2 + 2?\n\nWhat is 2 + 2?)"
+
+
+def test_a_template_that_counts_on_tools_gets_none_of_them() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages[0].content }}"
+    assert ChatTemplate(tokenizer).render(ChatPrompt([QUESTION], add_generation_prompt=False)).text == "What is 2 + 2?"
