@@ -23,6 +23,7 @@ from inference.decoders.gpu.graphs import GraphedSteps, Steps
 from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
+from inference.decoders.start_check.before_rounding import check_before_rounding
 from inference.decoders.start_check.corner import check_corner, corner
 from inference.decoders.start_check.finite import check_finite
 from inference.decoders.start_check.model_alone import first_line
@@ -104,6 +105,8 @@ def _compared(
         UnsupportedModel: its logits are others, or the model's own code fails on this engine's cache.
     """
     try:
+        if quantize and _not_llama(model, cache.context) is None:
+            check_before_rounding(model, cache.context)
         decoder = _build(model, cache, is_compiled, quantize)
         if quantize:
             trial.verify_quantized(decoder, quantize)

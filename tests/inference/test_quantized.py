@@ -174,6 +174,13 @@ def test_where_there_can_be_none_it_says_why_and_does_not_serve_the_whole_model_
         engine_of(model_named("llama"), quantize="int4")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_rounding_is_refused_though_rounding_changes_as_much(kind: str) -> None:
+    model = model_of(LlamaConfig(**SHAPE | {"is_causal": False}))
+    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM gives other logits on this engine's cache than by"):
+        engine_of(model, quantize=kind)
+
+
 def test_a_model_that_few_bits_spoil_is_refused_with_that_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = NativeDecoder.forward
     monkeypatch.setattr(NativeDecoder, "forward", lambda self, batch: forward(self, batch) * 2.5)
