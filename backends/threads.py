@@ -19,10 +19,10 @@ import anyio
 Result = TypeVar("Result")
 
 
-class Worker:
+class DaemonThread:
     """A thread that is used again: starting a new one would block the loop until it runs."""
 
-    idle: ClassVar["deque[Worker]"] = deque()
+    idle: ClassVar["deque[DaemonThread]"] = deque()
 
     def __init__(self) -> None:
         self.queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -47,7 +47,7 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
             outcome.set_result(context.run(function))
         except BaseException as error:
             outcome.set_exception(error)
-        Worker.idle.append(worker)  # before the loop gets the outcome, and may need a thread again
+        DaemonThread.idle.append(thread)  # before the loop gets the outcome, and may need a thread again
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(end)
 
@@ -59,10 +59,10 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
     if limiter is not None:
         await limiter.acquire_on_behalf_of(outcome)
     try:
-        worker = Worker.idle.pop() if Worker.idle else Worker()
+        thread = DaemonThread.idle.pop() if DaemonThread.idle else DaemonThread()
     except RuntimeError:  # the system gives no more threads
         end()
         raise
-    worker.queue.put(run)
+    thread.queue.put(run)
     await has_ended.wait()
     return outcome.result()

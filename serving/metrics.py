@@ -18,10 +18,11 @@ from interface.events import Token
 from serving.request_log import RequestLog
 
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""The bounds of histograms, in seconds: of a step, and of a whole request."""
 ROUTERS_BLOCK = 16
 """The block size that routers are told. They compare prompts block by block to find a replica that has a prefix. Here
 prefixes are found token by token, so any small number is right; with a whole slot as the block nothing would match."""
-LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class Histogram:

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from backends.threads import Worker, in_daemon_thread
+from backends.threads import DaemonThread, in_daemon_thread
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.serving import wait_until
 
@@ -76,7 +76,7 @@ async def test_a_task_that_is_cancelled_before_its_turn_leaves_nothing_behind() 
 
 def test_a_thread_that_outlives_its_loop_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
     held = Held()
-    before = len(Worker.idle)
+    before = len(DaemonThread.idle)
 
     async def leave_it() -> None:
         with anyio.move_on_after(0.01):
@@ -85,5 +85,5 @@ def test_a_thread_that_outlives_its_loop_ends_without_a_word(capfd: pytest.Captu
 
     asyncio.run(leave_it())
     held.may_return.set()
-    wait_until(lambda: len(Worker.idle) >= max(before, 1))
+    wait_until(lambda: len(DaemonThread.idle) >= max(before, 1))
     assert capfd.readouterr().err == ""
