@@ -1,6 +1,7 @@
 """Simulates routers in front of many machines: one load over N replicas, routed in four ways.
 
-    python -m study.routing                   # 8, 100 and 1,000 replicas: the table of docs/scale.md
+    python -m study.routing                   # 8, 100 and 1,000 replicas: writes the table of docs/scale.md
+    python -m study.routing --replicas 8      # any other run only prints its rows
 
 The same seed gives the same requests to every router, and the same table each time.
 """
@@ -28,7 +29,8 @@ def main() -> None:
         for router in ROUTERS:
             rows.append([f"{number:,}", router, *simulate(router, load, number).row()])
             print(*rows[-1], sep="\t", flush=True)
-    write_part(PAGE, "routing", table(HEAD, rows))
+    if options == parser.parse_args([]):
+        write_part(PAGE, "routing", table(HEAD, rows))
 
 
 if __name__ == "__main__":

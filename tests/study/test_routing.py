@@ -1,8 +1,13 @@
 """The simulation of routers: its replicas take as long as ours, and no request is lost or invented."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 import simpy
 
+from study.routing import __main__ as routing
 from study.routing.load import ANSWER, Outcome, conversations, simulate
 from study.routing.replicas import SLOTS, SYSTEM, Replica, Request, step_seconds
 from study.routing.routers import ROUTERS
@@ -91,3 +96,17 @@ def test_a_conversation_finds_all_that_was_said_before_in_its_slot() -> None:
     replica.submit(second)
     env.run()
     assert (first.cached, other.cached, second.cached) == (0, SYSTEM, SYSTEM + 60 + ANSWER)
+
+
+def test_only_a_run_without_options_writes_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = Path(shutil.copy(routing.PAGE, tmp_path))
+    before = page.read_text()
+    monkeypatch.setattr(routing, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["routing", "--replicas", "2", "--seconds", "1"])
+    routing.main()
+    assert page.read_text() == before
+    monkeypatch.setattr(sys, "argv", ["routing"])
+    monkeypatch.setattr(routing, "conversations", lambda number, *_: conversations(2, 0.9, 1, 1))
+    monkeypatch.setattr(routing, "simulate", lambda router, load, number: simulate(router, load, 2))
+    routing.main()
+    assert page.read_text() != before
