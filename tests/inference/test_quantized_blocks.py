@@ -77,7 +77,7 @@ def test_a_product_is_exact_but_for_the_rounding_of_its_inputs(format: str, prec
     matrix = random_matrix(format, OUTPUTS, 6, seed=1)
     x = torch.randn(75, matrix.inputs, generator=torch.Generator().manual_seed(2))
     x[:, ::97] *= 30  # outliers
-    check_product(matrix, x, on_tensor_thread(lambda: multiply(library_for(dtype), dtype, matrix, x)), dtype)
+    check_product(matrix, x, on_tensor_thread(lambda: multiply(library_for(dtype), dtype, [matrix], x)), dtype)
 
 
 def check_product(matrix: QuantizedMatrix, x: Tensor, found: Tensor, dtype: torch.dtype) -> None:
@@ -94,7 +94,7 @@ def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
     large = torch.zeros_like(small)
     large[:, :32] = 64 * torch.rand(32, generator=torch.Generator().manual_seed(7))
     x = torch.stack([large.flatten(), (large + small).flatten()])
-    found = on_tensor_thread(lambda: multiply(library_for(torch.bfloat16), torch.bfloat16, matrix, x))
+    found = on_tensor_thread(lambda: multiply(library_for(torch.bfloat16), torch.bfloat16, [matrix], x))
     exact = matrix.dequantized() @ small.flatten()
     error = (found[1] - found[0] - exact).abs() / (small.norm() * matrix.dequantized().norm(dim=1))
     assert error.max().item() < 0.003  # with one scale for 256 it would be over 0.006
@@ -109,7 +109,7 @@ def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypa
     for format in ("Q4_1", "Q4_K", "Q6_K"):
         matrix = random_matrix(format, OUTPUTS, 6, seed=1)
         x = torch.randn(13, matrix.inputs, generator=torch.Generator().manual_seed(2))
-        found = on_tensor_thread(partial(multiply, library, torch.bfloat16, matrix, x))
+        found = on_tensor_thread(partial(multiply, library, torch.bfloat16, [matrix], x))
         check_product(matrix, x, found, torch.bfloat16)
 
 
@@ -120,12 +120,25 @@ def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precisio
     library = library_for(dtype)
     matrix = random_matrix(format, OUTPUTS, 6, seed=3)
     x = torch.randn(max(ROWS), matrix.inputs, generator=torch.Generator().manual_seed(4))
-    alone = torch.cat([on_tensor_thread(partial(multiply, library, dtype, matrix, row[None])) for row in x])
+    alone = torch.cat([on_tensor_thread(partial(multiply, library, dtype, [matrix], row[None])) for row in x])
     for rows in ROWS:
-        together = on_tensor_thread(partial(multiply, library, dtype, matrix, x[:rows]))
+        together = on_tensor_thread(partial(multiply, library, dtype, [matrix], x[:rows]))
         assert torch.equal(together, alone[:rows]), rows
-        last = on_tensor_thread(partial(multiply, library, dtype, matrix, x[-rows:]))
+        last = on_tensor_thread(partial(multiply, library, dtype, [matrix], x[-rows:]))
         assert torch.equal(last, alone[-rows:]), rows
+
+
+def test_formats_of_32_and_of_256_weights_can_be_in_one_matrix() -> None:
+    library, inputs = library_for(torch.bfloat16), 1536
+    matrices = [
+        random_matrix(format, 48, inputs // FORMATS[format].inputs) for format in ("Q4_K", "Q8_0", "Q4_1", "Q6_K")
+    ]
+    x = torch.randn(17, inputs, generator=torch.Generator().manual_seed(8))
+    found = on_tensor_thread(lambda: multiply(library, torch.bfloat16, matrices, x))
+    for matrix, part in zip(matrices, found.chunk(len(matrices), dim=1), strict=True):
+        check_product(matrix, x, part, torch.bfloat16)
+    alone = [on_tensor_thread(partial(multiply, library, torch.bfloat16, matrices, row[None])) for row in x]
+    assert torch.equal(torch.cat(alone), found)
 
 
 @pytest.mark.parametrize("format", ["Q4_0", "Q4_K", "Q6_K"])
@@ -134,8 +147,8 @@ def test_a_row_that_is_not_numbers_spoils_itself_alone(wrong: float, format: str
     library = library_for(torch.bfloat16)
     matrix = random_matrix(format, OUTPUTS, 6)
     x = torch.randn(5, matrix.inputs, generator=torch.Generator().manual_seed(5))
-    expected = on_tensor_thread(lambda: multiply(library, torch.bfloat16, matrix, x))
+    expected = on_tensor_thread(lambda: multiply(library, torch.bfloat16, [matrix], x))
     x[2, 17] = wrong
-    found = on_tensor_thread(lambda: multiply(library, torch.bfloat16, matrix, x))
+    found = on_tensor_thread(lambda: multiply(library, torch.bfloat16, [matrix], x))
     assert not found[2].isfinite().any()
     assert torch.equal(found[[0, 1, 3, 4]], expected[[0, 1, 3, 4]])

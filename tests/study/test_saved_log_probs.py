@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig
 
-from study.benchmarks.loss import CHUNK, Comparison, main
+from inference.tensor_thread import on_tensor_thread
+from study.benchmarks.loss import CHUNK, Comparison, main, predictions
 from study.benchmarks.saved_log_probs import PeerFailed, SavedLogProbs, as_saved, computed_by
+from tests.support.gguf_files import write_gguf
+from tests.support.tiny_models import NO_ENDS, SHAPE, bpe_tokenizer, model_of
 
 CONTEXT, VOCABULARY = 8, 5
 SCORED = CONTEXT // 2 - 1
@@ -90,3 +94,17 @@ def test_what_is_further_off_diverges_more(capsys: pytest.CaptureFixture[str]) -
     divergences, same = [float(row[2]) for row in table], [float(row[6].rstrip("%")) for row in table]
     assert divergences[0] == 0 < divergences[1] < divergences[2]
     assert same[0] == 100 > same[1] > same[2]
+
+
+def test_a_file_computed_from_its_blocks_predicts_what_exact_weights_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = LlamaConfig(
+        **SHAPE | NO_ENDS | {"max_position_embeddings": CHUNK, "hidden_size": 64, "intermediate_size": 64}
+    )
+    path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), kind="Q8_0")
+    chunk = torch.arange(CHUNK) % config.vocab_size
+    on_tensor_thread(lambda: predictions(path, [chunk], {}, only_blocks=True))
+    exact, blocks = capsys.readouterr().out.splitlines()[2:]
+    assert exact.split()[2] == "0.000000"
+    assert float(blocks.removeprefix("blocks, compiled").split()[1]) < 0.01

@@ -70,18 +70,25 @@ inline void add_vector(Ints (&sums)[ROWS], const uint8_t *codes, const int32_t *
     for (int row = 0; row < ROWS; ++row) sums[row] = add_products(sums[row], weights, inputs[VECTOR * ROWS + row]);
 }
 
+// The order in which vectors are multiplied: one from upper bits as soon as those that it is in have been read.
+template <class F>
+constexpr int vector_at(int place) {
+    constexpr int ORDERS[][VECTORS] = {{0, 4, 1, 5, 2, 6, 3, 7}, {0, 1, 5, 2, 3, 6, 4, 7}, {0, 1, 2, 3, 4, 5, 6, 7}};
+    return ORDERS[min(F::BITS - 4, 2)][place];
+}
+
 // To each row's sum, a group's codes times inputs: its vectors from FIRST on.
 template <class F, int ROWS, int FIRST>
 inline void add_group(Ints (&sums)[ROWS], const uint8_t *codes, const int32_t *inputs) {
-    add_vector<F, ROWS, FIRST>(sums, codes, inputs);
-    add_vector<F, ROWS, FIRST + 1>(sums, codes, inputs);
-    add_vector<F, ROWS, FIRST + 2>(sums, codes, inputs);
-    add_vector<F, ROWS, FIRST + 3>(sums, codes, inputs);
+    add_vector<F, ROWS, vector_at<F>(FIRST)>(sums, codes, inputs);
+    add_vector<F, ROWS, vector_at<F>(FIRST + 1)>(sums, codes, inputs);
+    add_vector<F, ROWS, vector_at<F>(FIRST + 2)>(sums, codes, inputs);
+    add_vector<F, ROWS, vector_at<F>(FIRST + 3)>(sums, codes, inputs);
     if constexpr (F::GROUP_SIZE == 32) {
-        add_vector<F, ROWS, 4>(sums, codes, inputs);
-        add_vector<F, ROWS, 5>(sums, codes, inputs);
-        add_vector<F, ROWS, 6>(sums, codes, inputs);
-        add_vector<F, ROWS, 7>(sums, codes, inputs);
+        add_vector<F, ROWS, vector_at<F>(4)>(sums, codes, inputs);
+        add_vector<F, ROWS, vector_at<F>(5)>(sums, codes, inputs);
+        add_vector<F, ROWS, vector_at<F>(6)>(sums, codes, inputs);
+        add_vector<F, ROWS, vector_at<F>(7)>(sums, codes, inputs);
     }
 }
 
@@ -91,7 +98,7 @@ template <int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) {
         if (ROWS > 1) __builtin_prefetch(from + i + 4 * PAGE, 0, 2);
-        __builtin_prefetch(from + i + (ROWS > 1 ? PAGE * 3 / 2 : PAGE), 0, 3);
+        __builtin_prefetch(from + i + PAGE * 3 / 2, 0, 3);
     }
 }
 

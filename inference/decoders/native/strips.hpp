@@ -101,7 +101,7 @@ inline Bits load_bits(const uint8_t *from) { return *reinterpret_cast<const Bits
 template <int BITS, int PLACE, int BIT>
 inline Bits upper_bits(const uint8_t *codes) {
     constexpr int UPPER = 8 - BITS, FIRST = BITS + PLACE % UPPER, COUNT = min(8 - FIRST, BITS - BIT);
-    constexpr uint32_t MASK = ((1u << COUNT) - 1 << BIT) * 0x01010101u;
+    constexpr uint32_t MASK = ((1u << (BIT + COUNT)) - (1u << BIT)) * 0x01010101u;
     const Bits found = load_bits(codes + PLACE / UPPER * 64) >> (FIRST - BIT) & MASK;
     if constexpr (BIT + COUNT < BITS)
         return found | upper_bits<BITS, PLACE + COUNT, BIT + COUNT>(codes);

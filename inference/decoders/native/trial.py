@@ -1,6 +1,7 @@
 """Tries a library's quantized products on given rows, without the rest of a step."""
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,13 +16,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 ROWS = (1, 2, 7)
 
 
-def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix, x: Tensor) -> Tensor:
-    """x [rows, inputs] times a matrix [outputs, inputs], in float32: [rows, outputs]."""
+def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrices: Sequence[QuantizedMatrix], x: Tensor) -> Tensor:
+    """x [rows, inputs] times matrices [outputs, inputs], one below the other, in float32: [rows, outputs]."""
     packer = Packer(library, dtype)
-    packed = packer.matrix([matrix])
+    packed = packer.matrix(matrices)
     threads, rows = torch.get_num_threads(), len(x)
     inputs = torch.zeros(rows, packed.inputs)
-    inputs[:, : matrix.inputs] = x
+    inputs[:, : x.shape[1]] = x
     scratch = torch.zeros(padded(rows, BLOCK) * INPUT_BYTES * packed.inputs, dtype=torch.uint8)
     widened = torch.zeros(threads, packed.inputs * PANEL, dtype=dtype)
     step = structures.Step(
@@ -35,7 +36,7 @@ def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix, 
         ctypes.c_int64(rows),
         ctypes.c_void_p(outputs.data_ptr()),
     )
-    return outputs[:, : matrix.shape[0]]
+    return outputs[:, : sum(matrix.shape[0] for matrix in matrices)]
 
 
 def check_products(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMatrix) -> None:
@@ -51,7 +52,7 @@ def check_products(library: ctypes.CDLL, dtype: torch.dtype, matrix: QuantizedMa
         x = torch.randn(rows, matrix.inputs, generator=generator)
         expected = x.double() @ exact.T
         largest = expected.abs().max().clamp_min(1e-30)
-        error = ((multiply(library, dtype, some, x) - expected).abs().max() / largest).item()
+        error = ((multiply(library, dtype, [some], x) - expected).abs().max() / largest).item()
         if not error <= TOLERANCE[dtype]:
             raise UnsupportedModel(
                 f"Compiled here, products with matrices in {matrix.format} are wrong (by {error:.1%} of the largest). "
