@@ -215,7 +215,9 @@ class Folder(TextFiles):
             raise BadFile(path, f"model_type {kind!r} is none that transformers {version} knows{code}")
         if CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise BadFile(path, f"model_type {kind!r} is no causal language model; expected one that continues a text")
-        quantization = self.settings.get("quantization_config")
+        text = self.settings.get("text_config")
+        of_text = text.get("quantization_config") if isinstance(text, dict) else None
+        quantization = self.settings.get("quantization_config", of_text)
         if quantization is not None:
             named = quantization.get("quant_method") if isinstance(quantization, dict) else None
             method = named or "a method without a name"
