@@ -33,6 +33,7 @@ from inference.scheduling.sample_args import RowLogprobs
 from inference.scheduling.scheduler import Schedule, Scheduler
 from inference.scheduling.sequence import Sequence
 from inference.tensor_thread import on_tensor_thread
+from inference.text.grammar import GrammarError
 from inference.text.text_side import TextSide
 from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
@@ -171,6 +172,8 @@ class Engine:
         self._true_guesses += is_true
         try:
             return self._append_token(sequence, token_id, sampled.logprobs.get(row)) and is_true
+        except GrammarError as error:
+            return self._fail_at_grammar(sequence, str(error))
         except Exception as error:  # it ends this sequence, and no other
             log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
             self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))
@@ -178,9 +181,16 @@ class Engine:
 
     def _break(self, sequence: Sequence) -> bool:
         """End a sequence for which no token can be chosen."""
-        reason = sequence.grammar_error or BROKEN
-        log.error("Sequence %d: %s", sequence.sequence_id, reason)
-        self._end(sequence, sequence.fail(reason))
+        if (reason := sequence.grammar_error) is not None:
+            return self._fail_at_grammar(sequence, reason)
+        log.error("Sequence %d: %s", sequence.sequence_id, BROKEN)
+        self._end(sequence, sequence.fail(BROKEN))
+        return False
+
+    def _fail_at_grammar(self, sequence: Sequence, reason: str) -> bool:
+        """End a sequence whose grammar has proved unusable. It is the client's, so another try would end the same."""
+        log.warning("Sequence %d: %s", sequence.sequence_id, reason)
+        self._end(sequence, sequence.fail(reason, "unusable_grammar"))
         return False
 
     def _append_token(self, sequence: Sequence, token_id: int, logprobs: RowLogprobs | None) -> bool:

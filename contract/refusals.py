@@ -11,7 +11,7 @@ from pydantic import Field
 
 from contract.answers import Answer, Wire
 from interface.errors import EngineUnavailable, PromptTooLong, QueueFull, RequestError
-from interface.events import Failed
+from interface.events import Failed, FailureKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class Refusal(Exception):
 
 REFUSALS: tuple[type[Exception], ...] = (Refusal, RequestError, QueueFull, EngineUnavailable)
 """The exceptions that `refusal` answers."""
+
+STATUSES: Mapping[FailureKind, int] = {"engine_error": 500, "shutdown": 503, "unusable_grammar": 400}
+"""The statuses of answers that could not be finished, and were not streamed."""
 
 RETRY = {"retry-after": "1"}
 DO_NOT_RETRY = {"x-should-retry": "false"}

@@ -6,12 +6,12 @@ the JSON.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, NotRequired
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict  # pydantic cannot read Python's own before 3.12
 
-from interface.events import Failed, Finished, FinishReason, Logprobs, PromptEcho, Token, TokenLogprob
+from interface.events import Failed, FailureKind, Finished, FinishReason, Logprobs, PromptEcho, Token, TokenLogprob
 
 OptionalTokenId = Annotated[
     int | None, Field(description="null where the engine is a server that tells only the text.")
@@ -97,7 +97,7 @@ class Closing(TypedDict):
 @_described
 class StreamErrorContent(TypedDict):
     message: str
-    type: Literal["engine_error", "shutdown"]
+    type: FailureKind
 
 
 @_described

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "abort"]
-FailureKind = Literal["engine_error", "shutdown"]
+FailureKind = Literal["engine_error", "shutdown", "unusable_grammar"]
 TextKind = Literal["content", "reasoning"]
 
 

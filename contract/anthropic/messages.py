@@ -20,6 +20,7 @@ from contract.anthropic.message_builder import MessageBuilder
 from contract.anthropic.request import CountTokensBody, MessagesBody
 from contract.bodies import check_model, read_body
 from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Accepted, Endpoint, Incoming, Question
+from contract.refusals import STATUSES
 from contract.sse import FrameTemplate, frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
@@ -49,7 +50,7 @@ class MessagesWriter:
             case Finished():
                 return b"".join(map(_frame, self.builder.finish(event)))
             case Failed():
-                return _frame(error_body(503 if event.kind == "shutdown" else 500, event.message, self.request_id))
+                return _frame(error_body(STATUSES[event.kind], event.message, self.request_id))
         return b""
 
     def silence(self) -> bytes:

@@ -3,16 +3,22 @@
 The statuses decide which exception openai-python raises, and whether it tries again by itself.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import DO_NOT_RETRY, RETRY, Refusal, overflow_message
+from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, overflow_message
 from contract.sse import frame
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError, UnusablePrompt
-from interface.events import Failed
+from interface.events import Failed, FailureKind
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
+FAILURE_TYPES: Mapping[FailureKind, str] = {
+    "engine_error": SERVER_ERROR,
+    "shutdown": "service_unavailable_error",
+    "unusable_grammar": INVALID_REQUEST,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,8 @@ class OpenAIDialect:
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:
-        if failed.kind == "shutdown":
-            return _answer(503, failed.message, "service_unavailable_error", headers=RETRY)
-        return _answer(500, failed.message, SERVER_ERROR)
+        headers = RETRY if failed.kind == "shutdown" else None
+        return _answer(STATUSES[failed.kind], failed.message, FAILURE_TYPES[failed.kind], headers=headers)
 
     def internal_error(self) -> Answer:
         return _answer(500, "Internal Server Error", SERVER_ERROR)
@@ -70,8 +75,8 @@ class OpenAIDialect:
 
 def failure_frame(failed: Failed) -> bytes:
     """The last event of a stream that the service could not finish. Without it, clients would take it for complete."""
-    code = 503 if failed.kind == "shutdown" else 500
-    return frame(OpenAIError(OpenAIErrorContent(failed.message, SERVER_ERROR, None, code)))
+    type = INVALID_REQUEST if failed.kind == "unusable_grammar" else SERVER_ERROR
+    return frame(OpenAIError(OpenAIErrorContent(failed.message, type, None, STATUSES[failed.kind])))
 
 
 def _answer(

@@ -150,8 +150,10 @@ class ResponseBuilder:
     def fail(self, failed: Failed) -> Events:
         """Take a failure. It has two events, as some clients stop at the first and others at the second."""
         yield from self._close("incomplete")
-        yield wire.ResponseErrorEvent("error", self._next(), "server_error", failed.message, None)
-        failure = wire.ResponseFailure("server_error", failed.message)
+        failure = wire.ResponseFailure(
+            "invalid_prompt" if failed.kind == "unusable_grammar" else "server_error", failed.message
+        )
+        yield wire.ResponseErrorEvent("error", self._next(), failure.code, failed.message, None)
         self.response = replace(self.response, status="failed", error=failure, output=list(self._output))
         yield wire.ResponseEvent("response.failed", self._next(), self.response)
 

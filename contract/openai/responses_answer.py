@@ -80,7 +80,7 @@ class ResponseUsage(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ResponseFailure(Wire):
-    code: Literal["server_error"]
+    code: Literal["server_error", "invalid_prompt"]
     message: str
 
 

@@ -8,7 +8,7 @@ from inference.scheduling.sample_args import LogitBias, RowLogprobs, SampleArgs,
 from inference.scheduling.speculation import Drafter
 from inference.text.answer import Answer
 from interface.engine import Sink
-from interface.events import Failed, Finished, FinishReason, Logprobs, PromptEcho, Token
+from interface.events import Failed, FailureKind, Finished, FinishReason, Logprobs, PromptEcho, Token
 from interface.requests import EncodedRequest
 
 
@@ -160,9 +160,9 @@ class Sequence:
         """Return the terminal event, as of now."""
         return self._answer.finish(reason, self._reused_tokens)
 
-    def fail(self, message: str) -> Failed:
+    def fail(self, message: str, kind: FailureKind = "engine_error") -> Failed:
         """Return the terminal event of a sequence that the engine could not finish."""
-        return self._answer.fail(message)
+        return self._answer.fail(message, kind)
 
     def _with_text(self, token_id: int, logprobs: RowLogprobs) -> Logprobs:
         describe = self._answer.describe

@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from inference.text.detokenizer import Decode
 from inference.text.output_text import OutputText
 from inference.text.token_bytes import TokenBytes
-from interface.events import Failed, Finished, FinishReason, Logprobs, Part, PromptEcho, Token, TokenLogprob
+from interface.events import (
+    Failed,
+    FailureKind,
+    Finished,
+    FinishReason,
+    Logprobs,
+    Part,
+    PromptEcho,
+    Token,
+    TokenLogprob,
+)
 from interface.requests import EncodedRequest, TextPrompt
 
 
@@ -105,9 +115,9 @@ class Answer:
             index=self._request.index,
         )
 
-    def fail(self, message: str) -> Failed:
+    def fail(self, message: str, kind: FailureKind) -> Failed:
         """Return the terminal event of a sequence that the engine could not finish."""
-        return Failed(message, "engine_error", self._request.index)
+        return Failed(message, kind, self._request.index)
 
     def _parts_of(self, text: str, is_last: bool) -> tuple[Part, ...] | None:
         """Return the parts that a text adds; None unless the request asked for its response to be parsed."""

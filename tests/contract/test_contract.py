@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import contract
 from contract import generate
 from contract.generate import MAX_PROBLEMS, GenerateBody
+from contract.refusals import STATUSES
 from contract.requests import MAX_ECHO
 from contract.sse import frame
 from interface.completion import stream_event
@@ -256,7 +257,7 @@ def test_a_completion_joins_the_tokens_and_rounds_the_times() -> None:
     }
 
 
-@pytest.mark.parametrize(("kind", "status"), [("engine_error", 500), ("shutdown", 503)])
+@pytest.mark.parametrize(("kind", "status"), list(STATUSES.items()))
 def test_a_failed_generation_that_was_not_streamed_is_an_error_status(kind: Any, status: int) -> None:
     answer = answered([Failed("why", kind)])
     assert (answer.status, content(answer)) == (status, {"detail": "why"})

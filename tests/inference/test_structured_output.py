@@ -122,7 +122,7 @@ def test_a_grammar_that_can_go_no_further_ends_its_own_request_only() -> None:
     engine.submit([dataclasses.replace(encoded, grammar=Stuck())], inbox)
     neighbour = submit(engine, inbox, "one", max_tokens=12, temperature=0)
     run_until_idle(engine)
-    assert inbox.end(encoded.sequence_id) == Failed(Stuck.error, "engine_error")
+    assert inbox.end(encoded.sequence_id) == Failed(Stuck.error, "unusable_grammar")
     assert inbox.token_ids(neighbour) == reference("llama", "one", 12)
     assert isinstance(inbox.end(neighbour), Finished)
 

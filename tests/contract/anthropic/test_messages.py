@@ -170,9 +170,12 @@ def test_a_call_that_a_stop_sequence_cuts_off_is_not_to_be_made() -> None:
     assert whole([*tokens_of(begun, ArgumentsPart("}")), finished])["stop_reason"] == "tool_use"
 
 
-def test_a_stream_that_fails_says_so_and_nothing_follows() -> None:
-    *_, last = streamed([Token("Hel", 1, 1.0, True), Failed("out of memory", "engine_error")])
-    assert last == {"type": "error", "error": {"type": "api_error", "message": "out of memory"}, "request_id": "an-id"}
+@pytest.mark.parametrize(
+    ("kind", "type"), [("engine_error", "api_error"), ("unusable_grammar", "invalid_request_error")]
+)
+def test_a_stream_that_fails_says_so_and_nothing_follows(kind: Any, type: str) -> None:
+    *_, last = streamed([Token("Hel", 1, 1.0, True), Failed("why", kind)])
+    assert last == {"type": "error", "error": {"type": type, "message": "why"}, "request_id": "an-id"}
 
 
 def test_blocks_become_the_messages_that_templates_know() -> None:

@@ -214,7 +214,7 @@ def test_a_stream_that_fails_says_so_before_done() -> None:
     assert last["error"]["message"] == "why"
 
 
-@pytest.mark.parametrize(("kind", "status"), [("engine_error", 500), ("shutdown", 503)])
+@pytest.mark.parametrize(("kind", "status"), [("engine_error", 500), ("shutdown", 503), ("unusable_grammar", 400)])
 def test_a_whole_answer_that_fails_is_an_error_status(kind: Any, status: int) -> None:
     answer = parse(PATH, prompt="x").answer(ACCEPTED, [Failed("why", kind)])
     assert answer.status == status

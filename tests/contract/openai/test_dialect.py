@@ -109,10 +109,15 @@ def test_other_paths_keep_their_own_shape() -> None:
         assert "detail" in json.loads(contract.refusal(path, QueueFull("full")).body)
 
 
-@pytest.mark.parametrize(("kind", "code"), [("engine_error", 500), ("shutdown", 503)])
-def test_a_stream_that_fails_ends_with_an_error(kind: Any, code: int) -> None:
+FAILURES = {"engine_error": (500, "server_error"), "shutdown": (503, "server_error")}
+FAILURES |= {"unusable_grammar": (400, "invalid_request_error")}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_stream_that_fails_ends_with_an_error(kind: Any) -> None:
     event = event_of(failure_frame(Failed("why", kind)))
-    assert event == {"error": {"message": "why", "type": "server_error", "param": None, "code": code}}
+    code, type = FAILURES[kind]
+    assert event == {"error": {"message": "why", "type": type, "param": None, "code": code}}
 
 
 def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
