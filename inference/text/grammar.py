@@ -7,24 +7,28 @@ vocabulary, only when the first grammar is compiled.
 Invariants:
     1. A row's mask allows at least one token while its grammar is unfinished, and no token that the grammar forbids.
     2. Compiling and every step are bounded in time and memory, whatever the grammar.
-    3. White space in JSON is one space, or one line break with an indentation: unbounded, some models write nothing
-       else. What a schema leaves open is narrowed for the same reason.
 """
 
 import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from inference.text.grammar_limits import check_lark, check_length, check_pattern, check_schema
-from inference.text.narrowed_schemas import narrowed
+from inference.text.grammar_source import (
+    SpecialTokens,
+    Thought,
+    after_thought,
+    as_lark,
+    source_of,
+    unforced,
+    with_otherwise,
+)
 from interface.errors import RequestError, UnsupportedFeature
 from interface.requests import Grammar
 
@@ -34,13 +38,7 @@ if TYPE_CHECKING:
 MaskRow = NDArray[np.int32]
 """A bit for each token, the lowest bit first: [ceil(vocabulary / 32)]. A set bit allows its token."""
 
-SpecialTokens = Mapping[str, int]
-"""The ids of special tokens by their text. A grammar must refer to them by id."""
 
-OTHERWISE = "otherwise"
-"""The name, in a grammar of tools, of the grammar of an answer without calls."""
-WHITE_SPACE = r"\x20|\n(\x20\x20){0,7}"
-"""The white space that is allowed between two parts of JSON, once."""
 IN_GRAMMAR = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """The beginning of llguidance's messages, with a position in the grammar."""
 SHOWN_LINES = re.compile(r"(\n *\d+ \| .*)+", re.DOTALL)
@@ -61,15 +59,6 @@ NAMES = {
     "tools": ("grammar of the tools", "tools"),
 }
 """For each kind of grammar its name in an error, and the request's field."""
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """Reasoning that may precede the text of a grammar. If `is_open`, the prompt has begun it."""
-
-    opening: str
-    closing: str
-    is_open: bool
 
 
 class GrammarError(RuntimeError):
@@ -124,7 +113,7 @@ class CompiledGrammar:
     @property
     def lark(self) -> str:
         """The grammar as one text in llguidance's Lark, for engines elsewhere that have llguidance."""
-        first, *others = [(grammar.get("name"), _as_lark(grammar)) for grammar in json.loads(self._source)["grammars"]]
+        first, *others = [(grammar.get("name"), as_lark(grammar)) for grammar in json.loads(self._source)["grammars"]]
         text = first[1]
         for name, lark in others:
             text = text.replace(f"@{name}", f"{name}") + f"\n{name}: %lark {{\n{lark}\n}}"
@@ -200,12 +189,12 @@ class GrammarCompiler:
 
         source = _checked_source(grammar)
         if otherwise is not None:
-            source = _with_otherwise(source, _checked_source(otherwise))
+            source = with_otherwise(source, _checked_source(otherwise))
         special = self._special()
         if thought is not None:
-            source = _after_thought(source, thought, special)
+            source = after_thought(source, thought, special)
         if any(token in one.source for one in (grammar, otherwise) if one for token in special):
-            source = _unforced(source)
+            source = unforced(source)
         matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refusal(grammar, matcher.get_error())
@@ -268,129 +257,9 @@ def _limits() -> "LLParserLimits":
 def _checked_source(grammar: Grammar) -> str:
     """The grammar in the form that llguidance reads. Raises RequestError."""
     try:
-        return _source(grammar)
+        return source_of(grammar)
     except ValueError as error:
         raise _refusal(grammar, str(error)) from error
-
-
-def _source(grammar: Grammar) -> str:
-    """The grammar in the form that llguidance reads. Raises ValueError."""
-    from llguidance import LLMatcher
-    from llguidance.gbnf_to_lark import any_to_lark
-
-    match grammar.kind:
-        case "json_schema":
-            check_length(grammar.source)
-            return LLMatcher.grammar_from_json_schema(json_schema(_json(grammar.source)))
-        case "regex":
-            check_pattern(grammar.source)
-            return LLMatcher.grammar_from_regex(grammar.source)
-        case "choice":
-            check_length(grammar.source)
-            return LLMatcher.grammar_from_regex("|".join(map(_escaped, _choices(grammar.source))))
-        case "lark":
-            check_lark(grammar.source)
-            try:
-                return json.dumps({"grammars": [{"lark_grammar": any_to_lark(grammar.source)}]})
-            except Exception as error:  # it is neither Lark nor llama.cpp's GBNF
-                raise ValueError(str(error)) from error
-        case "tools":
-            return json.dumps({"grammars": [{"lark_grammar": grammar.source}]})
-
-
-def _with_otherwise(source: str, otherwise: str) -> str:
-    """Add the grammar of an answer without calls to one that refers to it, both in llguidance's form."""
-    body, *others = json.loads(otherwise)["grammars"]
-    return json.dumps({"grammars": [*json.loads(source)["grammars"], {**body, "name": OTHERWISE}, *others]})
-
-
-def _after_thought(source: str, thought: Thought, special: SpecialTokens) -> str:
-    """Put reasoning before a grammar in llguidance's form."""
-    closing = literal(thought.closing, special)
-    is_token = thought.closing in special
-    lark = [
-        "start: thought @body" if thought.is_open else f"start: ({literal(thought.opening, special)} thought)? @body",
-        "thought: until SPACE?",
-        f"until: TEXT {closing}" if is_token else f"until[lazy]: TEXT {closing}",
-        r"TEXT: /(.|\n)*/",
-        r"SPACE: /[ \n]{1,4}/",
-    ]
-    body, *others = json.loads(source)["grammars"]
-    begin = {"name": "answer", "lark_grammar": "\n".join(lark)}
-    return json.dumps({"grammars": [begin, {**body, "name": "body"}, *others]})
-
-
-def _unforced(source: str) -> str:
-    """Turn off llguidance's forced tokens in a grammar in its form.
-
-    Where only one text can follow, llguidance lets the tokenizer choose the tokens. If that text looks like a special
-    token, the tokenizer would choose that token, which the grammar does not allow.
-    """
-    grammars = json.loads(source)["grammars"]
-    for grammar in grammars:
-        grammar["lark_grammar"] = _as_lark(grammar)
-        grammar.pop("json_schema", None)
-        if "%llguidance" not in grammar["lark_grammar"]:
-            grammar["lark_grammar"] = '%llguidance {"no_forcing": true}\n' + grammar["lark_grammar"]
-    return json.dumps({"grammars": grammars})
-
-
-def _as_lark(grammar: Mapping[str, Any]) -> str:
-    """Return one of the grammars in llguidance's form as Lark."""
-    schema = grammar.get("json_schema")
-    return grammar["lark_grammar"] if schema is None else f"start: %json {json.dumps(schema)}"
-
-
-def literal(text: str, special: SpecialTokens) -> str:
-    """A text for a Lark grammar, with its special tokens by their ids."""
-    tokens = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
-    pieces = re.split(f"({tokens})", text) if special else [text]
-    return " ".join(
-        f"<[{special[piece]}]>" if piece in special else json.dumps(piece, ensure_ascii=False)
-        for piece in pieces
-        if piece
-    )
-
-
-def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
-    """Return a request's schema with our options for llguidance.
-
-    Args:
-        schema: what came in the request.
-        lenient: ignore keywords that cannot be enforced, where they would be refused.
-
-    Raises:
-        ValueError: it is no schema, or over a limit.
-    """
-    if schema is True:
-        schema = {}
-    if not isinstance(schema, dict):
-        raise ValueError(f"expected a JSON schema as an object, but got {schema!r}")
-    check_schema(schema)
-    return {**narrowed(schema), "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient}}
-
-
-def _choices(source: str) -> list[str]:
-    choices = _json(source)
-    if (
-        not isinstance(choices, list)
-        or not choices
-        or not all(isinstance(choice, str) and choice for choice in choices)
-    ):
-        raise ValueError(f"expected a list of texts, none of them empty, but got {source}")
-    return choices
-
-
-def _escaped(text: str) -> str:
-    """Return a regular expression that matches only this text."""
-    return re.sub(r"[^\w ]", lambda character: f"\\x{{{ord(character[0]):x}}}", text)
-
-
-def _json(source: str) -> Any:
-    try:
-        return json.loads(source)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not valid JSON: {error}") from error
 
 
 def _refusal(grammar: Grammar, reason: str) -> RequestError:

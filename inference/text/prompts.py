@@ -10,7 +10,8 @@ from functools import cached_property, partial
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from inference.text.detokenizer import Decode
-from inference.text.grammar import CompiledGrammar, GrammarCompiler, Thought
+from inference.text.grammar import CompiledGrammar, GrammarCompiler
+from inference.text.grammar_source import Thought
 from inference.text.prompt_length import tokens_at_least
 from inference.text.response_parser import Parser, ResponseFormat, Tools
 from inference.text.shortening import render_to_fit

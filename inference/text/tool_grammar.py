@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from inference.text.grammar import OTHERWISE, SpecialTokens, json_schema, literal
+from inference.text.grammar_source import OTHERWISE, SpecialTokens, json_schema, literal
 from inference.text.tool_forms import HARMONY_FINAL, ToolForm
 from interface.errors import RequestError
 from interface.requests import ChatPrompt, Grammar, Prompt
