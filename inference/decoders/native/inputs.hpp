@@ -1,10 +1,10 @@
 // The inputs of quantized products, as integers of eight bits.
 //
-// They have a scale for every 32 of them, so that one which is much larger than the others makes few of them coarser.
-// In the formats in "K", whose blocks have 256 weights, it is a scale of the block divided by a power of two: inputs are
-// at most twice as coarse as with a scale of their own. (In llama.cpp all 256 have the same one.) So the sums over a
-// block's groups are brought to one scale by shifting them, and stay integers; and so that two fit a number, their last
-// bits are cut off if they have more than sixteen.
+// Each 32 inputs have a scale of their own, so an input that is much larger than the others makes only its own 32
+// coarser. In the formats in "K", whose blocks have 256 weights, that scale is the block's divided by a power of two,
+// so inputs are at most twice as coarse as with a scale of their own. (In llama.cpp all 256 have the same scale.) The
+// sums over a block's groups are brought to one scale by shifting them, so they stay integers. Two sums lie in one
+// number, so each is cut to sixteen bits.
 
 #pragma once
 
