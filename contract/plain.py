@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import RETRY, STATUSES, Problem, Refusal
+from contract.refusals import RETRY, STATUSES, Problem, Refusal, failure_headers
 from interface.errors import EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
 
@@ -41,7 +41,7 @@ class PlainDialect:
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:
-        return model_answer(Detail(failed.message), STATUSES[failed.kind], RETRY if failed.kind == "shutdown" else None)
+        return model_answer(Detail(failed.message), STATUSES[failed.kind], failure_headers(failed))
 
     def internal_error(self) -> Answer:
         return model_answer(Detail("Internal Server Error"), 500)

@@ -59,6 +59,11 @@ DO_NOT_RETRY = {"x-should-retry": "false"}
 """The official clients try again after a 500, unless this header tells them that it would be useless."""
 
 
+def failure_headers(failed: Failed) -> dict[str, str] | None:
+    """The headers of an answer that could not be finished, and was not streamed."""
+    return RETRY if failed.kind == "shutdown" else None
+
+
 class Dialect(Protocol):
     """The error shape of one API."""
 

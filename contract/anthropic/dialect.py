@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.answers import Answer, Wire, to_json
-from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, overflow_message
+from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, failure_headers, overflow_message
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
 
@@ -57,7 +57,7 @@ class AnthropicDialect:
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:
-        return error_answer(STATUSES[failed.kind], failed.message, RETRY if failed.kind == "shutdown" else None)
+        return error_answer(STATUSES[failed.kind], failed.message, failure_headers(failed))
 
     def internal_error(self) -> Answer:
         return error_answer(500, "Internal server error")

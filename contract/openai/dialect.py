@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, overflow_message
+from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, failure_headers, overflow_message
 from contract.sse import frame
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError, UnusablePrompt
 from interface.events import Failed, FailureKind
@@ -61,8 +61,8 @@ class OpenAIDialect:
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:
-        headers = RETRY if failed.kind == "shutdown" else None
-        return _answer(STATUSES[failed.kind], failed.message, FAILURE_TYPES[failed.kind], headers=headers)
+        type, headers = FAILURE_TYPES[failed.kind], failure_headers(failed)
+        return _answer(STATUSES[failed.kind], failed.message, type, headers=headers)
 
     def internal_error(self) -> Answer:
         return _answer(500, "Internal Server Error", SERVER_ERROR)

@@ -27,6 +27,7 @@ def forms(
 ) -> Iterator[tuple[list[Message], list[dict[str, Any]] | None]]:
     """The different forms in which templates expect the same conversation, the plainest first."""
     tried: list[Any] = []
+    # Without tools, the second one is an empty list: some templates loop over them without asking.
     for some_tools in (tools, [_described(tool) for tool in tools or ()]):
         for arranged in (list, _with_joined_instructions, _with_instructions_of_the_user, _with_joined_turns):
             for form in _forms_of_messages(arranged(messages)):

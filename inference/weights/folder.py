@@ -120,7 +120,7 @@ class Folder(TextFiles):
         return instead
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-        self._find_tokenizer()
+        described = self._find_tokenizer()
         for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
             if (self._path / name).is_file():
                 read_json(self._path / name)
@@ -139,8 +139,8 @@ class Folder(TextFiles):
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         self._refuse_rewriting(tokenizer)
-        if (path := self._path / "tokenizer.json").is_file():
-            refuse_losing(path, read_json(path), tokenizer)
+        if described is not None:
+            refuse_losing(self._path / "tokenizer.json", described, tokenizer)
         return tokenizer
 
     def _refuse_rewriting(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -265,11 +265,11 @@ class Folder(TextFiles):
                     f"Expected float32, bfloat16, float16 or float64",
                 )
 
-    def _find_tokenizer(self) -> None:
+    def _find_tokenizer(self) -> dict[str, Any] | None:
+        """Return the content of tokenizer.json; None if the tokenizer is in other files."""
         if any(all((self._path / name).is_file() for name in names) for names in TOKENIZERS):
-            if (self._path / "tokenizer.json").is_file():
-                read_json(self._path / "tokenizer.json")
-            return
+            path = self._path / "tokenizer.json"
+            return read_json(path) if path.is_file() else None
         made = "write one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         if (self._path / "tokenizer.model").is_file():
             raise BadFile(
@@ -292,8 +292,8 @@ class Folder(TextFiles):
 
 
 def _refuse_adapter(folder: Path) -> None:
-    for adapter in sorted(folder.glob("adapter_model*")):
-        raise BadFile(adapter, "an adapter (LoRA) is not supported; merge it into its model first")
+    if adapters := sorted(folder.glob("adapter_model*")):
+        raise BadFile(adapters[0], "an adapter (LoRA) is not supported; merge it into its model first")
 
 
 def _is_quantized(name: str, info: TensorInfo) -> bool:
