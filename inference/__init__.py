@@ -1,9 +1,11 @@
 """The engine's parts: one noun, one file, one owner. `engine.py` puts them together.
 
-`scheduling` needs no torch, and decides what a step works on; `cache`, `decoders` and `sampling` compute it. `weights`
-brings a model from its files, and `text` turns requests into token ids and token ids into answers.
+`scheduling` needs no torch, and decides what a step works on; `cache`, `decoders` and `sampling` compute it. `cpp`
+compiles what they have in C++. `weights` brings a model from its files, and `text` turns requests into token ids and
+token ids into answers.
 
-    a step          `model_runner` computes a schedule, on the one `tensor_thread`; `transfer` copies to a GPU
+    a step          `model_runner` computes a schedule, on the one `tensor_thread`; `choosers` says what chooses its
+                    tokens; `transfer` copies to a GPU
     callers         `turns` lets threads that wait for events step the engine, one at a time
     the start       `early_compilers` begin while libraries are imported; `priorities` of threads
     by hand         `python -m inference.check MODEL` says what the server would do with it

@@ -20,8 +20,8 @@ from config import Config, ConfigError
 from inference.cache.kv_cache import KVCache
 from inference.decoders.decoder import Decoder
 from inference.decoders.select import examine
-from inference.decoders.start_check.model_alone import first_line
 from inference.decoders.start_check.trial import Finding, Trial
+from inference.messages import first_line
 from inference.tensor_thread import on_tensor_thread
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.context import reach_of

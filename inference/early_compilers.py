@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from config import ModelSettings
+from inference.cpp.build import begin, set_cache_folder
+from inference.cpp.library_cache import cache_folder
 from inference.decoders.native import sources
-from inference.decoders.native.build import begin, set_cache_folder
-from inference.decoders.native.library_cache import cache_folder
+from inference.sampling.source import CHOOSER, CHOOSER_DEFINITIONS
 from interface.errors import LoadError
 
 DECODER_PATIENCE, CHOOSER_PATIENCE = 5, 10
@@ -24,7 +25,7 @@ def compile_ahead(config: ModelSettings) -> None:
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return
     set_cache_folder(cache_folder(config.compile_cache))
-    begin(sources.CHOOSER, sources.CHOOSER_DEFINITIONS, CHOOSER_PATIENCE)
+    begin(CHOOSER, CHOOSER_DEFINITIONS, CHOOSER_PATIENCE)
     path = Path(config.model)
     if path.is_file() and config.quantize is None:
         with suppress(LoadError, OSError):

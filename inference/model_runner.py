@@ -14,10 +14,11 @@ from torch import Tensor
 
 from inference.cache.kv_cache import KVCache
 from inference.cache.layout import batch_of
+from inference.choosers import chooser_for, device_chooser_for
 from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
-from inference.sampling.choose import chooser_for, device_chooser_for, look_of
+from inference.sampling.choose import look_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
 from inference.sampling.sampler import Sampled, sample

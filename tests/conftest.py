@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from inference.decoders.native import build
-from inference.decoders.native.library_cache import LibraryCache
+from inference.cpp import build
+from inference.cpp.library_cache import LibraryCache
 from serving import process
 from tests.support.serving import DOORS, Door
 

@@ -58,6 +58,13 @@ PARTS: dict[tuple[str, str], set[str]] = {
     ("lessons", "study"): {"study.common.http_servers"},
     ("inference/text", "inference"): {"inference.text"},
     ("inference/scheduling", "inference"): {"inference.scheduling", "inference.text.answer"},
+    ("inference/sampling", "inference"): {
+        "inference.sampling",
+        "inference.scheduling.sample_args",
+        "inference.cpp",
+        "inference.transfer",
+    },
+    ("inference/cpp", "inference"): {"inference.cpp", "inference.priorities"},
 }
 """The modules of a room that a place may import, where that is only a part of it."""
 LOADERS = {"backends/own.py", "backends/own_engine.py"}

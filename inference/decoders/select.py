@@ -17,18 +17,18 @@ import torch
 from transformers import PreTrainedConfig
 
 from inference.cache.kv_cache import KVCache
+from inference.cpp.build import CannotBuild
 from inference.decoders.cuda_graphs import Capture, GraphedDecoder, has_graphs
 from inference.decoders.decoder import Decoder
 from inference.decoders.gpu.graphs import GraphedSteps, Steps
-from inference.decoders.native.build import CannotBuild
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
 from inference.decoders.start_check.before_rounding import check_before_rounding
 from inference.decoders.start_check.corner import check_corner, corner
 from inference.decoders.start_check.finite import check_finite
-from inference.decoders.start_check.model_alone import first_line
 from inference.decoders.start_check.trial import Finding, Trial
 from inference.decoders.torch_decoder import TorchDecoder
+from inference.messages import first_line
 from inference.weights import llama
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel

@@ -1,5 +1,5 @@
 """From a step's logits to its tokens.
 
 `sampler` is the interface. A chooser changes logits (`adjustments`) and draws tokens (`draw`), in torch; `choose` calls
-the one in C++, and finds out which of them is the fastest here. `logprobs` reports log probabilities.
+the one in C++. `logprobs` reports log probabilities.
 """

@@ -1,21 +1,15 @@
 """Compiles choose.cpp and calls it: one call changes a step's logits and chooses its tokens, on a CPU."""
 
 import ctypes
-import logging
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from inference.decoders.native.build import CannotBuild, build
-from inference.decoders.native.sources import CHOOSER, CHOOSER_DEFINITIONS
-from inference.decoders.start_check.model_alone import first_line
-from inference.sampling import draw
-from inference.sampling.draw import DeviceChooser
+from inference.cpp.build import build
 from inference.sampling.logprobs import Look
+from inference.sampling.source import CHOOSER, CHOOSER_DEFINITIONS
 from inference.scheduling.sample_args import SampleArgs
-
-log = logging.getLogger("engine")
 
 Chooser = Callable[[Tensor, Sequence[SampleArgs]], list[int | None]]
 """Returns a token id for each row of logits, None where the row is broken: `draw.choose`, or a `NativeChooser`."""
@@ -98,33 +92,3 @@ def _row(args: SampleArgs, vocabulary: int) -> _Row:
         assert args.mask.size * 32 >= vocabulary
         row.mask = args.mask.ctypes.data
     return row
-
-
-def chooser_for(device: torch.device, is_compiled: bool, threads: int) -> Chooser:
-    """The fastest chooser for logits on `device`: in C++ if compiling is asked for and works, else in torch."""
-    if is_compiled and device.type == "cpu":
-        try:
-            return NativeChooser(threads)
-        except CannotBuild as reason:
-            log.info("Tokens are chosen uncompiled: %s", reason)  # the model has warned of it already
-    return draw.choose
-
-
-def device_chooser_for(device: torch.device, is_compiled: bool, vocabulary: int, dtype: torch.dtype) -> DeviceChooser:
-    """The fastest chooser that leaves the tokens on the device: in Triton if that works there, else in torch."""
-    if is_compiled and device.type == "cuda":
-        try:
-            return _with_kernels(device, vocabulary, {dtype, torch.float32})
-        except Exception as error:  # no Triton, no compiler for it, a GPU that it does not know
-            log.warning("Tokens are chosen without kernels of their own: %s", first_line(error))
-    return draw.choose_on_device
-
-
-def _with_kernels(device: torch.device, vocabulary: int, dtypes: set[torch.dtype]) -> DeviceChooser:
-    """The chooser in Triton, whose kernels are compiled now: no request waits for it."""
-    from inference.decoders.gpu.chooser import choose_on_device
-
-    for dtype in dtypes:  # logits that have been changed are float32
-        for row in (SampleArgs(), SampleArgs(temperature=1.0)):
-            choose_on_device(torch.zeros(1, vocabulary, dtype=dtype, device=device), [row])
-    return choose_on_device

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine import Engine
+from inference import choosers
 from inference.cache.batch import Batch
 from inference.cache.kv_cache import KVCache
 from inference.cache.layout import Piece, lay_out
@@ -17,7 +18,7 @@ from inference.decoders.ahead import Ahead
 from inference.decoders.decoder import TryOut
 from inference.decoders.gpu.graphs import GraphedSteps, row_counts
 from inference.decoders.torch_decoder import TorchDecoder
-from inference.sampling import choose, draw
+from inference.sampling import draw
 from inference.weights import llama
 from inference.weights.llama import Llama
 from interface.errors import UnsupportedModel
@@ -218,8 +219,8 @@ def test_without_kernels_tokens_are_chosen_by_operators_of_torch(
     def fails(*settings: Any) -> draw.DeviceChooser:
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr(choose, "_with_kernels", fails)
-    chosen = choose.device_chooser_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16)
+    monkeypatch.setattr(choosers, "_with_kernels", fails)
+    chosen = choosers.device_chooser_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16)
     assert chosen is draw.choose_on_device
     assert "Tokens are chosen without kernels of their own: Failed to find C compiler" in caplog.text
 

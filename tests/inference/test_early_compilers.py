@@ -13,9 +13,11 @@ from gguf import GGMLQuantizationType
 
 from config import Config
 from inference import early_compilers
-from inference.decoders.native import build, decoder, sources
+from inference.cpp import build
+from inference.decoders.native import decoder
 from inference.early_compilers import compile_ahead
 from inference.priorities import LEAST_URGENT
+from inference.sampling.source import CHOOSER, CHOOSER_DEFINITIONS
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
@@ -67,7 +69,7 @@ def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     assert isinstance(model, Llama)
     with pytest.raises(Asked):
         decoder.build_for(model, model.formats)
-    assert begun == [(sources.CHOOSER, sources.CHOOSER_DEFINITIONS), begun[2], begun[2]]
+    assert begun == [(CHOOSER, CHOOSER_DEFINITIONS), begun[2], begun[2]]
 
 
 @pytest.mark.parametrize(("kind", "has_plain"), [("Q4_1", 0), ("F16", 1)])
@@ -102,7 +104,7 @@ def test_what_is_wrong_with_a_file_is_left_to_its_loading(
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(smollm2_file().read_bytes()[:2000])
     compile_ahead(Config(model=str(broken), compile=True, device="cpu"))
-    assert [source for source, _ in begun] == [sources.CHOOSER]
+    assert [source for source, _ in begun] == [CHOOSER]
     assert fetched == []
 
 

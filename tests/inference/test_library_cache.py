@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.decoders.native import build, library_cache
-from inference.decoders.native.library_cache import MAX_LIBRARIES, LibraryCache, cache_folder
+from inference.cpp import build, library_cache
+from inference.cpp.library_cache import MAX_LIBRARIES, LibraryCache, cache_folder
 from tests.support.compilers import needs_compiler
 
 COMPILER = """#!/bin/sh

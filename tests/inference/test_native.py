@@ -17,12 +17,12 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedConfig
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
-from inference.decoders.native.build import COMPILERS, FLAGS
+from inference.choosers import chooser_for
+from inference.cpp.build import COMPILERS, FLAGS
 from inference.decoders.native.decoder import NativeDecoder, NotNative
 from inference.decoders.native.sources import DECODER, decoder_definitions
 from inference.decoders.select import select_decoder
 from inference.decoders.torch_decoder import TorchDecoder
-from inference.sampling.choose import chooser_for
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint

@@ -13,9 +13,9 @@ from torch import Tensor
 from inference.cache.batch import Batch
 from inference.cache.chunks import KEYS, VALUES, Chunks, Layers
 from inference.cache.kv_cache import KVCache
+from inference.cpp.build import build
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
-from inference.decoders.native.build import build
 from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
 from inference.decoders.native.sources import DECODER, STRIP, decoder_definitions, stays_quantized
 from inference.weights.formats import FORMATS

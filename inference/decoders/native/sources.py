@@ -1,14 +1,12 @@
-"""The sources in C++, and the macros that they are compiled with. Without torch: compilers start before it is there."""
+"""What the decoder in C++ is compiled from. Without torch: its compiler starts before that is imported."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from inference.cache.sizes import CHUNK
 from inference.weights.formats import FORMATS
 
 DECODER = Path(__file__).with_name("decoder.cpp")
-CHOOSER = Path(__file__).parents[2] / "sampling" / "choose.cpp"
-CHOOSER_DEFINITIONS: Mapping[str, int] = {"BF16": 0}
 STRIP = 16
 """Outputs of a quantized matrix that are packed together."""
 

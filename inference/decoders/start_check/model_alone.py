@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.decoders.start_check.finite import refuse_not_finite
+from inference.messages import first_line
 from interface.errors import UnsupportedModel
 
 if TYPE_CHECKING:
@@ -53,7 +54,3 @@ def _as_generate_computes(model: "PreTrainedModel", ids: Tensor, wanted: int) ->
 
 def takes_logits_to_keep(model: "PreTrainedModel") -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

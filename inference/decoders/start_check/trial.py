@@ -18,9 +18,9 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.start_check.few_layers import shortened
 from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.length_trials import LengthTrial, bounded_trials, unbounded_trials
-from inference.decoders.start_check.model_alone import first_line
 from inference.decoders.start_check.texts import SHORT, Attempt, Texts
 from inference.decoders.start_check.tolerance import QUANTIZED, Tolerance, typical_difference
+from inference.messages import first_line
 from interface.errors import UnsupportedModel
 
 if TYPE_CHECKING:

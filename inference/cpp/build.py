@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from inference.decoders.native.library_cache import LibraryCache, name_of
+from inference.cpp.library_cache import LibraryCache, name_of
 from inference.priorities import lower_priority
 
 COMPILERS = ("c++", "g++", "clang++")
