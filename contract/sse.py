@@ -8,7 +8,7 @@ Source: HTML Living Standard, section 9.2, "Server-sent events".
 
 from collections.abc import AsyncIterator, Iterator
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, Protocol
 
 from contract.answers import SAFE_HEADERS, to_json
 from contract.endpoints import Writer
@@ -30,6 +30,17 @@ _OTHER_LINE_ENDS = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x
 def frame(content: Any, event: str | None = None) -> bytes:
     """Return one event; fields of `content` that are None are left out."""
     return data_frame(to_json(content), event)
+
+
+class Typed(Protocol):
+    """The content of an event that is called by its type, as in Anthropic's API and OpenAI's Responses."""
+
+    @property
+    def type(self) -> str: ...
+
+
+def typed_frame(content: Typed) -> bytes:
+    return frame(content, content.type)
 
 
 def data_frame(data: bytes, event: str | None = None) -> bytes:

@@ -13,7 +13,6 @@ from contract.anthropic.answer import (
     MessageStart,
     MessageStop,
     Ping,
-    StreamEvent,
 )
 from contract.anthropic.dialect import DIALECT, ErrorBody, error_body
 from contract.anthropic.message_builder import MessageBuilder
@@ -21,7 +20,7 @@ from contract.anthropic.request import CountTokensBody, MessagesBody
 from contract.bodies import check_model, read_body
 from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Accepted, Endpoint, Incoming, Question
 from contract.refusals import STATUSES
-from contract.sse import FrameTemplate, frame
+from contract.sse import FrameTemplate, typed_frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import GenerationRequest
@@ -41,20 +40,20 @@ class MessagesWriter:
     """The frame of the open block's text, to be filled in."""
 
     def start(self) -> bytes:
-        return _frame(self.builder.start())
+        return typed_frame(self.builder.start())
 
     def event(self, event: Event) -> bytes:
         match event:
             case Token():
                 return self._token(event)
             case Finished():
-                return b"".join(map(_frame, self.builder.finish(event)))
+                return b"".join(map(typed_frame, self.builder.finish(event)))
             case Failed():
-                return _frame(error_body(STATUSES[event.kind], event.message, self.request_id))
+                return typed_frame(error_body(STATUSES[event.kind], event.message, self.request_id))
         return b""
 
     def silence(self) -> bytes:
-        return _frame(Ping("ping"))
+        return typed_frame(Ping("ping"))
 
     def end(self) -> bytes:
         return b""
@@ -63,9 +62,9 @@ class MessagesWriter:
         text = token.only_content
         if text and self.builder.grow(text):
             if self._template is None:
-                self._template = FrameTemplate(_frame(self.builder.text_delta(FrameTemplate.TEXT)))
+                self._template = FrameTemplate(typed_frame(self.builder.text_delta(FrameTemplate.TEXT)))
             return self._template.fill(text)
-        if frames := b"".join(map(_frame, self.builder.token(token))):
+        if frames := b"".join(map(typed_frame, self.builder.token(token))):
             self._template = None  # another block may have begun
         return frames
 
@@ -123,10 +122,6 @@ def parse_count_tokens(incoming: Incoming) -> Question:
         return model_answer(TokenCount(len(lexicon.tokenize(prompt).token_ids)))
 
     return Question(count)
-
-
-def _frame(event: StreamEvent) -> bytes:
-    return frame(event, event.type)
 
 
 def _example() -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from contract.answers import Wire
 from contract.openai.logprobs import ChatLogprobs, chat_logprob
-from contract.openai.stream import FINISH_REASONS, Head
+from contract.openai.stream import FINISH_REASONS, Head, by_choice
 from contract.openai.usage import CompletionUsage
 from contract.tools import are_whole
 from interface.events import ArgumentsPart, Event, Finished, Part, TextPart, Token, ToolCallPart
@@ -157,8 +157,7 @@ class ChatAssembly:
         )
 
     def whole(self, pieces: list[ChunkChoice], usage: CompletionUsage) -> ChatCompletion:
-        in_order = sorted(pieces, key=_index)  # a stable sort: the pieces of a choice stay in their order
-        choices = [_joined(list(its_pieces)) for _, its_pieces in groupby(in_order, key=_index)]
+        choices = [_joined(its_pieces) for its_pieces in by_choice(pieces)]
         head = self.head
         return ChatCompletion(
             head.id, "chat.completion", head.created, head.model, choices, usage, head.system_fingerprint
@@ -201,10 +200,6 @@ class ChatAssembly:
         if reason == "stop" and are_whole(self._arguments.get(finished.index, ())):
             reason = "tool_calls"
         return ChunkChoice(finished.index, Delta(), None, reason, finished.stop_reason)
-
-
-def _index(piece: ChunkChoice) -> int:
-    return piece.index
 
 
 def _text(parts: Iterable[Part], kind: str) -> str | None:

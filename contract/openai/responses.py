@@ -13,7 +13,7 @@ from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
-from contract.sse import HEARTBEAT, FrameTemplate, frame
+from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
 from contract.tools import ToolChoice
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
@@ -31,16 +31,16 @@ class ResponsesWriter:
     """The frame of the open message's text, to be filled in."""
 
     def start(self) -> bytes:
-        return b"".join(map(_frame, self.builder.start()))
+        return b"".join(map(typed_frame, self.builder.start()))
 
     def event(self, event: Event) -> bytes:
         match event:
             case Token():
                 return self._token(event)
             case Finished():
-                return b"".join(map(_frame, self.builder.finish(event)))
+                return b"".join(map(typed_frame, self.builder.finish(event)))
             case Failed():
-                return b"".join(map(_frame, self.builder.fail(event)))
+                return b"".join(map(typed_frame, self.builder.fail(event)))
         return b""
 
     def _token(self, token: Token) -> bytes:
@@ -48,9 +48,9 @@ class ResponsesWriter:
         if text and (number := self.builder.grow(text)) is not None:
             if self._template is None:
                 blank = self.builder.text_delta(FrameTemplate.NUMBER, FrameTemplate.TEXT, [])
-                self._template = FrameTemplate(_frame(blank))
+                self._template = FrameTemplate(typed_frame(blank))
             return self._template.fill_numbered(number, text)
-        if frames := b"".join(map(_frame, self.builder.token(token))):
+        if frames := b"".join(map(typed_frame, self.builder.token(token))):
             self._template = None  # another item may have begun
         return frames
 
@@ -59,10 +59,6 @@ class ResponsesWriter:
 
     def end(self) -> bytes:
         return b""
-
-
-def _frame(event: ResponseStreamEvent) -> bytes:
-    return frame(event, event.type)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ its own; the whole answer joins them. So the two have the same content.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -31,6 +31,23 @@ class Head:
     model: str
     system_fingerprint: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+
+
+class OfChoice(Protocol):
+    """A piece of an answer that belongs to one choice."""
+
+    index: int
+
+
+Choice = TypeVar("Choice", bound=OfChoice)
+
+
+def by_choice(pieces: Iterable[Choice]) -> list[list[Choice]]:
+    """The pieces of each choice, in the order in which they came."""
+    choices: dict[int, list[Choice]] = {}
+    for piece in pieces:
+        choices.setdefault(piece.index, []).append(piece)
+    return [choices[index] for index in sorted(choices)]
 
 
 class Assembly(Protocol[Piece]):
@@ -125,7 +142,7 @@ class AssembledCall(Generic[Piece]):
 
     requests: Sequence[GenerationRequest]
     stream: bool
-    assembly: "AssemblyMaker[Piece]"
+    assembly: Callable[[Accepted], Assembly[Piece]]
     dialect: OpenAIDialect
     n: int = 1
     usage_options: UsageOptions = UsageOptions()
@@ -142,7 +159,3 @@ class AssembledCall(Generic[Piece]):
             if (piece := assembly.take(event)) is not None:
                 pieces.append(piece)
         return model_answer(assembly.whole(pieces, usage(assembly.finished, self.n)))
-
-
-class AssemblyMaker(Protocol[Piece]):
-    def __call__(self, accepted: Accepted) -> Assembly[Piece]: ...

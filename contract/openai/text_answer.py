@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Literal
 
 from contract.answers import Wire
 from contract.openai.logprobs import TextLogprobs, TextOffsets, joined, text_logprobs
-from contract.openai.stream import FINISH_REASONS, Head
+from contract.openai.stream import FINISH_REASONS, Head, by_choice
 from contract.openai.usage import CompletionUsage
 from interface.events import Event, Failed, Finished, FinishReason, Logprobs, PromptEcho, Token
 
@@ -78,8 +77,7 @@ class TextAssembly:
         )
 
     def whole(self, pieces: list[TextPiece], usage: CompletionUsage) -> TextCompletion:
-        in_order = sorted(pieces, key=_index)  # a stable sort: the pieces of a choice stay in their order
-        return self.chunk([_joined(list(its_pieces)) for _, its_pieces in groupby(in_order, key=_index)], usage)
+        return self.chunk([_joined(its_pieces) for its_pieces in by_choice(pieces)], usage)
 
     def _end(self, finished: Finished) -> TextPiece:
         if not self.shows_tokens:
@@ -113,10 +111,6 @@ class TextAssembly:
         return text_logprobs(
             tokens, [offsets.of(one) for one in chosen] if prompt is None else offsets.of_prompt(prompt, chosen)
         )
-
-
-def _index(piece: TextPiece) -> int:
-    return piece.index
 
 
 def _joined(pieces: list[TextPiece]) -> TextPiece:
