@@ -10,7 +10,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIServer, make_server
@@ -18,7 +17,7 @@ from wsgiref.types import WSGIApplication
 
 import uvicorn
 
-from config import ConfigError
+from config import Config, ConfigError
 from serving import sync_driver, workers
 from serving.access import warn_if_open
 from serving.demo import run_demo
@@ -34,7 +33,7 @@ SHUTDOWN_SLACK = 1.5
 
 
 def main(create_app: Callable[[Driver], Any], description: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Serve an ASGI door, or run the demo with `--demo`."""
+    """Serve an ASGI door, in one process or with `--workers`, or run the demo with `--demo`."""
     parser = _parser(description)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
@@ -46,27 +45,31 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     config = chosen_config(options)
     set_up_logging(config.log_format)
     warn_if_open(options.host, config)
-    server = partial(
-        uvicorn.Config,
+    if options.workers is not None:
+        door = f"{Path(inspect.getfile(create_app)).stem}:app"
+        try:
+            raise SystemExit(workers.serve(_uvicorn_config(door, options, config), config))
+        except ConfigError as error:
+            parser.error(str(error))
+    server = uvicorn.Server(_uvicorn_config(create_app(Driver(config)), options, config))
+    if options.demo:
+        run_demo(server)
+    else:
+        with suppress(KeyboardInterrupt):  # uvicorn ends in good order at Ctrl-C, and then raises the signal again
+            server.run()
+
+
+def _uvicorn_config(app: Any, options: argparse.Namespace, config: Config) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         host=options.host,
         port=options.port,
+        workers=options.workers or 1,
         log_level="warning" if options.demo else "info",
         http=SlicedH11,  # httptools loses the body of a request that offers h2c, as Java's client does by default
         timeout_keep_alive=math.ceil(config.keep_alive),
         timeout_graceful_shutdown=math.ceil(config.drain + SHUTDOWN_SLACK),
     )
-    if options.workers is not None:
-        door = Path(inspect.getfile(create_app)).stem
-        try:
-            raise SystemExit(workers.serve(server(f"{door}:app", workers=options.workers), config))
-        except ConfigError as error:
-            parser.error(str(error))
-    single = uvicorn.Server(server(create_app(Driver(config)), workers=1))
-    if options.demo:
-        run_demo(single)
-    else:
-        with suppress(KeyboardInterrupt):  # uvicorn ends in good order at Ctrl-C, and then raises the signal again
-            single.run()
 
 
 def main_wsgi(
@@ -82,20 +85,24 @@ def main_wsgi(
     driver = sync_driver.Driver(chosen_config(options))
     set_up_logging(driver.config.log_format)
     warn_if_open(options.host, driver.config, "Serve app.py or raw_asgi.py, which can ask for one.")
-    base = ThreadingWSGIServer if options.threads else WSGIServer
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})
-    try:
-        listening = make_server(options.host, options.port, create_app(driver), server_class, handler_of(driver.config))
-    except OSError as error:
-        raise SystemExit(
-            f"error: cannot listen on {_shown(options.host)}:{options.port}: {error.strerror or error}"
-        ) from None
-    with listening as server:
+    with _listening(options, create_app(driver), driver.config) as server:
         driver.start()
         print(f"Serving on http://{_shown(options.host)}:{server.server_port}", file=sys.stderr)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+def _listening(options: argparse.Namespace, app: WSGIApplication, config: Config) -> WSGIServer:
+    """The standard library's server, bound to its port. Raises SystemExit if that cannot be."""
+    base = ThreadingWSGIServer if options.threads else WSGIServer
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})
+    try:
+        return make_server(options.host, options.port, app, server_class, handler_of(config))
+    except OSError as error:
+        raise SystemExit(
+            f"error: cannot listen on {_shown(options.host)}:{options.port}: {error.strerror or error}"
+        ) from None
 
 
 def _shown(host: str) -> str:
