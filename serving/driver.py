@@ -121,8 +121,7 @@ class Driver(EngineHolder[EngineService]):
             exchange.log = generation.log
         self._open.add(generation)
         try:
-            generation.prompt_tokens = await engine.submit(requests)
-            generation.log.prompt_tokens = sum(generation.prompt_tokens)
+            generation.log.prompt_lengths = await engine.submit(requests)
             self._available_engine()  # it may have failed, or the server begun to shut down, in between
         except BaseException as error:
             self.forget(generation)

@@ -36,8 +36,6 @@ class Generation:
 
     def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
         self.sequence_ids = [request.sequence_id for request in requests]
-        self.prompt_tokens: Sequence[int] = ()
-        """The length of each sequence's prompt, known once the engine has accepted the request."""
         self._driver = driver
         self._config = driver.config
         self._mailbox = Mailbox(requests, request_id)
@@ -98,6 +96,11 @@ class Generation:
         return self._mailbox.log
 
     @property
+    def prompt_tokens(self) -> Sequence[int]:
+        """The length of each sequence's prompt."""
+        return self.log.prompt_lengths
+
+    @property
     def open_sequences(self) -> set[SequenceId]:
         """The sequences that have not ended."""
         return self._mailbox.open_sequences
@@ -123,12 +126,11 @@ class Generation:
     def close(self) -> None:
         """Remove the request from the driver, abort what has not finished, count it, and write its log line."""
         self._driver.forget(self)
-        self._mailbox.log.prompt_tokens = sum(self.prompt_tokens)
         try:
             self._driver.metrics.generation(self.log)
         except Exception:  # a fault in the metrics must not end a request
             log.exception("A request could not be counted")
-        self._mailbox.log.write()
+        self.log.write()
 
     def _wake(self) -> None:
         if self._is_waiting:

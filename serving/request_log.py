@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 
 from interface.events import Event, Failed, Finished, TerminalEvent, Token
 
@@ -13,7 +14,8 @@ class RequestLog:
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.prompt_tokens = 0
+        self.prompt_lengths: Sequence[int] = ()
+        """Tokens of each sequence's prompt, known once the engine has accepted the request."""
         self.cached_tokens = 0
         self.end: TerminalEvent | None = None
         self._opened_at = time.perf_counter()
@@ -21,6 +23,10 @@ class RequestLog:
         self._made: dict[int, int] = {}
         """Tokens of each sequence: one for each event, and in the end what the engine says, which may tell several in
         one event."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(self.prompt_lengths)
 
     @property
     def completion_tokens(self) -> int:

@@ -51,7 +51,6 @@ class Generation:
     """One HTTP request in flight, with one or several sequences."""
 
     def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
-        self.prompt_tokens: Sequence[int] = ()
         self._driver = driver
         self._mailbox = Mailbox(requests, request_id)
         self._is_closed = False
@@ -81,13 +80,17 @@ class Generation:
             return
         self._is_closed = True
         self._driver.forget(self)
-        self.log.prompt_tokens = sum(self.prompt_tokens)
         self._driver.count_generation(self.log)
         self.log.write()
 
     @property
     def log(self) -> RequestLog:
         return self._mailbox.log
+
+    @property
+    def prompt_tokens(self) -> Sequence[int]:
+        """The length of each sequence's prompt."""
+        return self.log.prompt_lengths
 
     @property
     def open_sequences(self) -> set[SequenceId]:
@@ -143,7 +146,7 @@ class Driver(EngineHolder[EngineProtocol]):
         engine = self._available_engine()
         encoded = engine.encode(requests)
         generation = Generation(self, requests, request_id)
-        generation.prompt_tokens = [len(one.prompt_ids) for one in encoded]
+        generation.log.prompt_lengths = [len(one.prompt_ids) for one in encoded]
         with self._lock:
             engine.submit(encoded, generation.take)
             self._open.add(generation)

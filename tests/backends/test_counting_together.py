@@ -116,7 +116,7 @@ def test_metrics_of_two_processes_add_up() -> None:
     for metrics, requests in ((one, 2), (other, 3)):
         for number in range(requests):
             log = RequestLog("an-id")
-            log.prompt_tokens = 7
+            log.prompt_lengths = [7]
             for place in range(4):
                 token = Token("a", 1, 10.0 * place + number, place == 0)
                 log.record(token)
