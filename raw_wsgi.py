@@ -1,7 +1,7 @@
 """The contrast: the same service by hand on WSGI, where the server pulls and the application has only the return value.
 
-    gunicorn --threads 8 raw_wsgi:app
-    python raw_wsgi.py --port 8000
+    gunicorn --threads 300 raw_wsgi:app    # more than run and wait together, so that the next one gets its 503
+    python raw_wsgi.py --threads --port 8000
 
 WSGI streams: the application returns an iterable, and the server sends each block before it asks for the next. What
 it lacks shows next to `raw_asgi.py`, which has the same order and the same names:

@@ -6,7 +6,6 @@ Each setting of `Config` is a flag; a flag wins over the environment.
 import argparse
 import inspect
 import math
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from serving.driver import Driver
 from serving.flags import add_settings, chosen_config
 from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
-from serving.wsgi_server import ThreadingWSGIServer, handler_of
+from serving.wsgi_server import handler_of, server_class
 
 MAX_PORT = 65535
 SHUTDOWN_SLACK = 1.5
@@ -94,11 +93,9 @@ def main_wsgi(
 
 def _listening(options: argparse.Namespace, app: WSGIApplication, config: Config) -> WSGIServer:
     """The standard library's server, bound to its port. Raises SystemExit if that cannot be."""
-    base = ThreadingWSGIServer if options.threads else WSGIServer
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    server_class: type[WSGIServer] = type(base.__name__, (base,), {"address_family": family})
+    kind = server_class(config, options.host, options.threads)
     try:
-        return make_server(options.host, options.port, app, server_class, handler_of(config))
+        return make_server(options.host, options.port, app, kind, handler_of(config))
     except OSError as error:
         raise SystemExit(
             f"error: cannot listen on {_shown(options.host)}:{options.port}: {error.strerror or error}"

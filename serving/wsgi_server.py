@@ -1,23 +1,90 @@
-"""The standard library's WSGI server, with time limits for its clients; `python raw_wsgi.py` runs it.
+"""The standard library's WSGI server, with limits for its clients; `python raw_wsgi.py` runs it.
 
-Without limits, a connection without a request, as browsers open them in advance, would block all other clients of a
-server that answers one request at a time.
+Without time limits, a connection without a request, as browsers open them in advance, would block all other clients of
+a server that answers one request at a time. And with room for five connections that are not accepted yet, the standard
+library's default, the kernel drops most of those that come at once; their clients' kernels try again after 1, 3, 7, 15,
+31 seconds.
 """
 
+import socket
+import threading
 from contextlib import suppress
+from http import HTTPStatus
 from io import BufferedIOBase
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIEnvironment
 
+import contract
 from config import ClientSettings
+from interface.errors import QueueFull
+from serving.file_limit import raise_file_limit
+
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
+MOST_READ = 64 * 1024
+"""Bytes of a request that is refused unread."""
 
 
-class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
-    """The standard library's server, with a thread for each connection."""
+class OneByOneWSGIServer(WSGIServer):
+    """The standard library's server, which answers one connection after the other, with room for those that wait."""
+
+    request_queue_size = BACKLOG
+
+
+class ThreadingWSGIServer(ThreadingMixIn, OneByOneWSGIServer):
+    """The same with a thread for each connection, up to `max_open` of them. One more is answered with a 503."""
 
     daemon_threads = True
+    max_open = ClientSettings.max_connections
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._free = threading.Semaphore(self.max_open)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread for the connection, or refuse it."""
+        if not self._free.acquire(blocking=False):
+            self._refuse(request, f"Expected at most {self.max_open} connections at once (ENGINE_MAX_CONNECTIONS)")
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as error:  # the system has no thread to spare
+            self._free.release()
+            self._refuse(request, f"The server has no thread for this request: {error}")
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def _refuse(self, request: Any, reason: str) -> None:
+        """Answer on the accepting thread, which must wait for no client, so without looking at the request."""
+        request.settimeout(0)
+        with suppress(OSError):
+            request.recv(MOST_READ)  # closing a socket with unread bytes resets the connection, and may lose the answer
+        with suppress(OSError):
+            request.sendall(_raw(contract.refusal("/", QueueFull(reason))))
+        self.shutdown_request(request)
+
+
+def _raw(answer: contract.Answer) -> bytes:
+    """An answer's bytes, for a connection that has no handler."""
+    own = {"content-type": answer.media_type, "content-length": str(len(answer.body)), "connection": "close"}
+    headers = contract.SAFE_HEADERS | answer.headers | own
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + answer.body
+
+
+def server_class(config: ClientSettings, address: str, threads: bool) -> type[WSGIServer]:
+    """Return a server's class for an address of either family, with the limits of these settings."""
+    own = {"address_family": socket.AF_INET6 if ":" in address else socket.AF_INET}
+    if not threads:
+        return type("Server", (OneByOneWSGIServer,), own)
+    return type("Server", (ThreadingWSGIServer,), own | {"max_open": raise_file_limit(config.max_connections)})
 
 
 class PatientHandler(WSGIRequestHandler):

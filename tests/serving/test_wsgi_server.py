@@ -1,17 +1,19 @@
-"""The standard library's WSGI server answers one request at a time, so no client's silence may hold up the next."""
+"""The standard library's WSGI server, with threads and without: no client's silence may hold up the next, and each of a
+crowd gets an answer.
+"""
 
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
-from wsgiref.simple_server import make_server
+from wsgiref.simple_server import WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
 from config import Config
-from serving.wsgi_server import handler_of
+from serving.wsgi_server import handler_of, server_class
 
 SHORT, PATIENCE = 0.3, 30.0
 
@@ -23,17 +25,30 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
 
 
 @contextmanager
-def served(**limits: float) -> Iterator[int]:
-    """A server with these limits, and the others long; its port."""
+def listening(threads: bool = False, **limits: float) -> Iterator[WSGIServer]:
+    """A server with these limits, and the others long, that accepts nothing yet."""
     config = Config(**({"head_limit": PATIENCE, "body_limit": PATIENCE, "stall": PATIENCE} | limits))  # type: ignore[arg-type]
-    with make_server("127.0.0.1", 0, app, handler_class=handler_of(config)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    kind = server_class(config, "127.0.0.1", threads)
+    with make_server("127.0.0.1", 0, app, kind, handler_of(config)) as server:
+        yield server
+
+
+@contextmanager
+def accepting(server: WSGIServer) -> Iterator[int]:
+    """Run a server in a thread; its port."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def served(threads: bool = False, **limits: float) -> Iterator[int]:
+    with listening(threads, **limits) as server, accepting(server) as port:
+        yield port
 
 
 @pytest.mark.parametrize(
@@ -47,7 +62,7 @@ def served(**limits: float) -> Iterator[int]:
     ],
 )
 def test_a_client_that_falls_silent_holds_up_no_other(limit: str, sent: bytes, capsys: Any) -> None:
-    with served(**{limit: SHORT}) as port, socket.create_connection(("127.0.0.1", port), PATIENCE) as silent:
+    with served(False, **{limit: SHORT}) as port, socket.create_connection(("127.0.0.1", port), PATIENCE) as silent:
         silent.sendall(sent)
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as other:
             other.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -64,3 +79,56 @@ def test_a_client_that_resets_its_connection_is_no_news(capsys: Any) -> None:
             other.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert other.makefile("rb").readline() == b"HTTP/1.0 200 OK\r\n"
     assert "Traceback" not in capsys.readouterr().err
+
+
+CROWD = 200
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_each_of_a_crowd_that_comes_at_once_gets_its_answer(threads: bool, capsys: Any) -> None:
+    """The kernel drops connections that it has no room for; their clients' kernels try again ever more seldom."""
+    with listening(threads) as server, ExitStack() as stack:
+        address = ("127.0.0.1", server.server_port)
+        crowd = [stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(CROWD)]
+        with accepting(server):
+            for one in crowd:
+                one.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                with one.makefile("rb") as answer:
+                    assert answer.readline() == b"HTTP/1.0 200 OK\r\n"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def answer_to_one_more(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as one_more:
+        one_more.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with one_more.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_with_threads_one_connection_more_than_allowed_is_refused_at_once() -> None:
+    with served(threads=True, max_connections=2) as port, ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(2)]
+        refusal = answer_to_one_more(port)
+        assert refusal.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nretry-after: 1\r\n" in refusal
+        assert b"ENGINE_MAX_CONNECTIONS" in refusal.partition(b"\r\n\r\n")[2]
+        for one in held:
+            one.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with one.makefile("rb") as answer:
+                assert answer.readline() == b"HTTP/1.0 200 OK\r\n"
+                answer.read()
+
+
+def test_a_request_that_the_system_has_no_thread_for_is_refused_and_the_next_is_served(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    with served(threads=True, max_connections=1) as port:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse_to_start)
+            assert answer_to_one_more(port).startswith(b"HTTP/1.1 503 ")
+        assert answer_to_one_more(port).startswith(b"HTTP/1.0 200 ")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
