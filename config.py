@@ -73,12 +73,18 @@ def _text(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    """A path or a name. A shell replaces ~ by the user's home, but not in `--model=~/x`, and not in a systemd unit."""
+    return os.path.expanduser(_text(text))
+
+
 def _socket_path(text: str) -> str:
-    if (length := len(os.fsencode(_text(text)))) > LONGEST_SOCKET_PATH:
+    path = _path(text)
+    if (length := len(os.fsencode(path))) > LONGEST_SOCKET_PATH:
         raise ConfigError(
-            f"expected a path of at most {LONGEST_SOCKET_PATH} bytes, as a Unix socket has, got one of {length}: {text}"
+            f"expected a path of at most {LONGEST_SOCKET_PATH} bytes, as a Unix socket has, got one of {length}: {path}"
         )
-    return text
+    return path
 
 
 def _url(text: str) -> str:
@@ -116,7 +122,7 @@ def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
 
 def _keys(text: str) -> tuple[str, ...]:
     """API keys. Errors do not repeat them."""
-    keys = tuple(_lines_of(Path(text[1:]))) if text.startswith("@") else _list(text, "keys")
+    keys = tuple(_lines_of(Path(_path(text[1:])))) if text.startswith("@") else _list(text, "keys")
     if not all(key.isascii() and key.isprintable() for key in keys):
         raise ConfigError("expected keys of ASCII characters, since clients write others in different ways in a header")
     return keys
@@ -189,7 +195,7 @@ def _parsed(variable: str, text: str, setting: "dataclasses.Field[Any]") -> Any:
 class ModelSettings:
     """The model, and how it is computed."""
 
-    model: str = _setting(str(BUNDLED_MODEL), _text, "folder, GGUF file or hub name of a causal language model")
+    model: str = _setting(str(BUNDLED_MODEL), _path, "folder, GGUF file or hub name of a causal language model")
     device: str = _setting("auto", _device, "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
     dtype: str = _setting(
         "auto",
@@ -204,7 +210,7 @@ class ModelSettings:
     compile: bool = _setting(False, _switch, "compile the model at the start: much shorter steps; needs a C++ compiler")
     compile_cache: str = _setting(
         "auto",
-        _text,
+        _path,
         "folder that keeps compiled C++ for the next start; auto is token-by-token in the user's cache, off keeps none",
     )
     generation_config: str = _setting(

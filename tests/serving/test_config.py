@@ -183,6 +183,16 @@ def test_a_socket_whose_path_no_socket_can_have_is_an_error_and_not_waited_for(n
         Config.from_environment({"ENGINE_SOCKET": longest + 2 * name})
 
 
+def test_a_path_may_begin_with_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell reads a systemd unit, or the file of a container's environment."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "keys").write_text("one\ntwo\n")
+    said = {"ENGINE_MODEL": "~/model", "ENGINE_COMPILE_CACHE": "~/libraries", "ENGINE_SOCKET": "~/engine.sock"}
+    config = Config.from_environment({**said, "ENGINE_API_KEYS": "@~/keys"})
+    assert (config.model, config.compile_cache) == (f"{tmp_path}/model", f"{tmp_path}/libraries")
+    assert (config.socket, config.api_keys) == (f"{tmp_path}/engine.sock", ("one", "two"))
+
+
 def test_what_an_engine_is_told_are_the_settings_of_its_group() -> None:
     of_engine = Config(model="a/b", max_streams=3, api_keys=("secret",)).of_engine
     assert (of_engine["model"], of_engine["max_streams"]) == ("a/b", 3)
