@@ -38,7 +38,9 @@ Line = tuple[str, str]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check a checkpoint and print what was found; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m inference.check", description="What the server does with a model.")
-    parser.add_argument("model", nargs="?", type=os.path.expanduser, help="folder, GGUF file or hub name; by default ENGINE_MODEL")
+    parser.add_argument(
+        "model", nargs="?", type=os.path.expanduser, help="folder, GGUF file or hub name; by default ENGINE_MODEL"
+    )
     asked = parser.parse_args(arguments)
     try:
         config = Config.from_environment()

@@ -27,6 +27,7 @@ from inference.weights.memory_ahead import AHEAD
 from inference.weights.quiet import quiet
 from inference.weights.weight_checks import (
     Loaded,
+    Origin,
     is_layer_of_mtp,
     is_leftover,
     reason,
@@ -62,6 +63,7 @@ class Source(Protocol):
     """The files of one checkpoint. All methods raise LoadError, with a file's name, for what is wrong with it."""
 
     name: str
+    origin: Origin
 
     @property
     def config_path(self) -> Path: ...
@@ -88,6 +90,9 @@ class Source(Protocol):
 
     def where(self, weight: str) -> Path:
         """The file to name when a weight is unusable."""
+
+    def called(self, weight: str) -> str:
+        """What the files call a weight of transformers' model."""
 
 
 def load_checkpoint(config: EngineSettings) -> Checkpoint:
@@ -197,16 +202,22 @@ def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtyp
 def _config_of(source: Source) -> PreTrainedConfig:
     """Return the configuration of a model, after checking that the model is no larger than its files."""
     config = source.config()
-    refuse_larger(source.config_path, source.elements, lambda: _built(config))
+    refuse_larger(source.config_path, source.origin, source.elements, lambda: _built(config))
     return config
 
 
 def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.dtype) -> "PreTrainedModel":
     loaded = source.load(config, dtype)
-    refuse_missing(source.name, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, config))
+    refuse_missing(
+        source.name,
+        source.origin,
+        loaded,
+        lambda name: is_leftover(name) or is_layer_of_mtp(name, config),
+        source.called,
+    )
     # The parts for images and sound may have infinite bounds; texts do not use them.
     weights = ((name, weight) for name, weight in loaded.model.state_dict().items() if not is_leftover(name))
-    refuse_nan(weights, source.where)
+    refuse_nan(weights, source.where, source.called)
     return loaded.model
 
 

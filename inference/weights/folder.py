@@ -36,10 +36,11 @@ from inference.weights.safetensors_header import (
     refuse_pointer,
 )
 from inference.weights.tokenizer_class import refuse_losing
-from inference.weights.weight_checks import Loaded, is_leftover, reason
+from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+ORIGIN = Origin("config.json", "Is it the config.json of these weights, and are they complete?", "a GGUF file")
 NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
 """Settings of a configuration that are ignored, as this server chooses how a model is computed."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -88,6 +89,8 @@ class TextFiles:
 
 class Folder(TextFiles):
     """A whole checkpoint in a folder, all of whose files are checked."""
+
+    origin = ORIGIN
 
     def __init__(self, path: Path, name: str) -> None:
         super().__init__(path, name)
@@ -198,6 +201,9 @@ class Folder(TextFiles):
     def where(self, weight: str) -> Path:
         """The file that holds a weight, or the folder if none does under this name."""
         return self._tensors[weight].path if weight in self._tensors else self._path
+
+    def called(self, weight: str) -> str:
+        return weight
 
     # --- Checks of the files alone ------------------------------------------------------------------------------------
 

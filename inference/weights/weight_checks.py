@@ -48,6 +48,17 @@ IN_PYTHONS_WORDS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """How errors about weights speak of the kind of checkpoint that they are in."""
+
+    settings: str
+    """What says which weights there are."""
+    advice: str
+    instead: str
+    """Another form of the same model, where this one has been quantized."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model, and what transformers' loader says about missing, mismatched and unexpected weights."""
 
@@ -64,33 +75,41 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
 
 
-def refuse_missing(name: str, loaded: Loaded, is_known: Callable[[str], bool]) -> None:
+def refuse_missing(
+    name: str, origin: Origin, loaded: Loaded, is_known: Callable[[str], bool], called: Callable[[str], str] = str
+) -> None:
     """Check that the files and the model have the same weights.
+
+    Args:
+        is_known: whether a tensor that the model has no place for may be left over.
+        called: returns what the files call a weight of transformers' model.
 
     Raises:
         LoadError: a weight is missing, of another shape, or has no place in the model.
     """
     info = loaded.info
-    unfit = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if unfit:
+    if missing := sorted(called(key) for key in info["missing_keys"]):
+        raise LoadError(f"{name}: {len(missing)} weights are missing, {missing[0]} for one. {origin.advice}")
+    if unfit := sorted((called(key), tuple(came), tuple(wanted)) for key, came, wanted in info["mismatched_keys"]):
+        key, came, wanted = unfit[0]
         raise LoadError(
-            f"{name}: {len(unfit)} weights are missing or of another shape than config.json says, {unfit[0]} for one. "
-            f"Is it the config.json of these weights, and are they complete?"
+            f"{name}: {len(unfit)} weights are of another shape than {origin.settings} says: {key}, for one, is "
+            f"{came}; expected {wanted}. {origin.advice}"
         )
     if problems := [*info.get("error_msgs", ()), *info.get("conversion_errors", {}).values()]:
         raise LoadError(f"{name}: its weights cannot be brought into the model: {' '.join(str(problems[0]).split())}")
-    unexpected = sorted(key for key in info["unexpected_keys"] if not is_known(key))
+    unexpected = sorted(called(key) for key in info["unexpected_keys"] if not is_known(key))
     if not unexpected:
         return
     scales = [key for key in unexpected if SCALES.search(key)]
     if scales:
         raise LoadError(
-            f"{name}: {len(scales)} tensors look like the scales of a quantization that config.json does not mention, "
-            f"{scales[0]} for one. Serve the model that they were made from, or a GGUF file of it."
+            f"{name}: {len(scales)} tensors look like the scales of a quantization that {origin.settings} does not "
+            f"mention, {scales[0]} for one. Serve the model that they were made from, or {origin.instead} of it."
         )
     raise LoadError(
         f"{name}: the model has no place for {len(unexpected)} tensors of the files, {unexpected[0]} for one. "
-        f"Is it the config.json of these weights?"
+        f"{origin.advice}"
     )
 
 
@@ -109,15 +128,23 @@ def is_layer_of_mtp(name: str, config: "PreTrainedConfig") -> bool:
     return 0 <= int(found[1]) - int(text.num_hidden_layers) < int(extra)
 
 
-def refuse_nan(weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path]) -> None:
+def refuse_nan(
+    weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path], called: Callable[[str], str] = str
+) -> None:
     """Check that every weight is a finite number.
+
+    Args:
+        where: returns the file that holds a weight.
+        called: returns what the files call it.
 
     Raises:
         BadFile: one is NaN or infinite.
     """
     for name, weight in weights:
         if weight.is_floating_point() and not _is_finite(weight.detach()):
-            raise BadFile(where(name), f"tensor {name} has a weight that is NaN or infinite; expected numbers only")
+            raise BadFile(
+                where(name), f"tensor {called(name)} has a weight that is NaN or infinite; expected numbers only"
+            )
 
 
 def _is_finite(weight: Tensor) -> bool:
@@ -128,7 +155,7 @@ def _is_finite(weight: Tensor) -> bool:
     return True
 
 
-def refuse_larger(path: Path, elements: int, build: "Callable[[], PreTrainedModel]") -> None:
+def refuse_larger(path: Path, origin: Origin, elements: int, build: "Callable[[], PreTrainedModel]") -> None:
     """Check that a model is no larger than its files, before memory is allocated for it.
 
     Raises:
@@ -144,5 +171,5 @@ def refuse_larger(path: Path, elements: int, build: "Callable[[], PreTrainedMode
         raise BadFile(
             path,
             f"it describes a model of {wanted} weights, but the files hold {elements}: weights are missing or of "
-            f"another shape. Is it the config.json of these weights, and are they complete?",
+            f"another shape. {origin.advice}",
         )

@@ -204,7 +204,7 @@ def test_scales_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> None
     content = path.read_bytes()
     at = content.index(down.blocks[3].tobytes())
     path.write_bytes(content[:at] + b"\xff\x7f" + content[at + 2 :])
-    with pytest.raises(LoadError, match=r"model\.gguf.*down_proj.*NaN|down_proj.*not"):
+    with pytest.raises(LoadError, match=r"model\.gguf: tensor blk\.1\.ffn_down\.weight has a weight that is NaN"):
         load(path, compile=True)
 
 

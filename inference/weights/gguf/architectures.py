@@ -1,8 +1,10 @@
 """The architectures that are served from GGUF files: what their weights are called, and what is special in them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from transformers import PreTrainedConfig
 
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
@@ -38,6 +40,9 @@ EXPERTS = {
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
 """The weights of Qwen's mixtures of experts."""
+QKV = ("attn_q", "attn_k", "attn_v")
+BIASED = {"attention_bias": (*QKV, "attn_output"), "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down")}
+"""The settings of transformers that give matrices biases, and llama.cpp's names for those matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,22 @@ class Architecture:
     layer: Mapping[str, str]
     has_paired_rows: bool = False  # of queries and keys
     norm_offset: float = 0.0
+    biases: Sequence[str] = ()  # those of `BIASED` that it has
+    always_biased: Sequence[str] = ()
+
+    def bias_settings(self, file: GGUFFile) -> dict[str, bool]:
+        """Whether any layer in the file has biases, by the names of the settings for them."""
+        named = {name.split(".", 2)[2] for name in file.tensors if name.startswith("blk.") and name.endswith(".bias")}
+        return {setting: not named.isdisjoint(f"{own}.bias" for own in BIASED[setting]) for setting in self.biases}
+
+    def biased(self, config: PreTrainedConfig) -> set[str]:
+        """The matrices of each layer that have a bias in transformers' model, by llama.cpp's names."""
+        settings = [setting for setting in self.biases if getattr(config, setting)]
+        return {*self.always_biased, *(own for setting in settings for own in BIASED[setting])}
 
 
-def _llama(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    return {"attention_bias": "blk.0.attn_q.bias" in file.tensors, "mlp_bias": "blk.0.ffn_up.bias" in file.tensors}
+def _no_more(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {}
 
 
 def _mistral(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -137,16 +154,17 @@ def _window(file: GGUFFile) -> int | None:
     return window if 0 < window < 2**31 else None
 
 
+ATTENTION = ("attention_bias",)
 ARCHITECTURES = {
-    "llama": Architecture("llama", _llama, LAYER, has_paired_rows=True),
+    "llama": Architecture("llama", _no_more, LAYER, has_paired_rows=True, biases=(*ATTENTION, "mlp_bias")),
     "mistral": Architecture("mistral", _mistral, LAYER, has_paired_rows=True),
-    "qwen2": Architecture("qwen2", _qwen2, LAYER),
-    "qwen3": Architecture("qwen3", lambda file, common: {}, LAYER),
-    "qwen2moe": Architecture("qwen2_moe", _qwen2_moe, LAYER | EXPERTS),
-    "qwen3moe": Architecture("qwen3_moe", _qwen3_moe, LAYER | EXPERTS),
-    "gemma": Architecture("gemma", _gemma, LAYER, norm_offset=1.0),
-    "gemma2": Architecture("gemma2", _gemma2, LAYER | FOUR_NORMS, norm_offset=1.0),
-    "gemma3": Architecture("gemma3_text", _gemma3, LAYER | FOUR_NORMS, norm_offset=1.0),
+    "qwen2": Architecture("qwen2", _qwen2, LAYER, always_biased=QKV),
+    "qwen3": Architecture("qwen3", _no_more, LAYER, biases=ATTENTION),
+    "qwen2moe": Architecture("qwen2_moe", _qwen2_moe, LAYER | EXPERTS, always_biased=QKV),
+    "qwen3moe": Architecture("qwen3_moe", _qwen3_moe, LAYER | EXPERTS, biases=ATTENTION),
+    "gemma": Architecture("gemma", _gemma, LAYER, norm_offset=1.0, biases=ATTENTION),
+    "gemma2": Architecture("gemma2", _gemma2, LAYER | FOUR_NORMS, norm_offset=1.0, biases=ATTENTION),
+    "gemma3": Architecture("gemma3_text", _gemma3, LAYER | FOUR_NORMS, norm_offset=1.0, biases=ATTENTION),
     "phi3": Architecture("phi3", _phi3, LAYER | {"ffn_up": "mlp.gate_up_proj"}),
 }
 

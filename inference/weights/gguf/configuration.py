@@ -44,7 +44,7 @@ def plain_config(file: GGUFFile) -> PreTrainedConfig | None:
 def _settings(file: GGUFFile) -> dict[str, Any]:
     architecture = architecture_of(file)
     common = _common(file)
-    settings = common | architecture.settings(file, common)
+    settings = common | architecture.bias_settings(file) | architecture.settings(file, common)
     check_numbers(file.path, settings, file.elements, len(file.tensors))
     return settings
 

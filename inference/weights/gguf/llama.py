@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from inference.weights.formats import FORMATS
+from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import LLAMAS
 from inference.weights.gguf.numbers import PLAIN
@@ -31,6 +32,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     hidden, head_dim = config.hidden_size, config.head_dim
     cosines, sines = angles(config, head_dim, context)
     has_norms = file.architecture == "qwen3"  # of each head's queries and keys
+    has_biases = "attn_q" in architecture_of(file).biased(config)
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
     llama = Llama(
@@ -43,7 +45,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
         ),
         dtype=dtype,
         embedding=embedding,
-        layers=[_layer(weights, number, config, has_norms) for number in range(config.num_hidden_layers)],
+        layers=[_layer(weights, number, config, has_norms, has_biases) for number in range(config.num_hidden_layers)],
         final_norm=weights.vector("model.norm.weight", hidden),
         head=head,
         cosines=cosines,
@@ -63,7 +65,7 @@ def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -
         raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
 
 
-def _layer(weights: "_Weights", number: int, config: PreTrainedConfig, has_norms: bool) -> Layer:
+def _layer(weights: "_Weights", number: int, config: PreTrainedConfig, has_norms: bool, has_biases: bool) -> Layer:
     prefix = f"model.layers.{number}"
     attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
     hidden, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
@@ -74,7 +76,7 @@ def _layer(weights: "_Weights", number: int, config: PreTrainedConfig, has_norms
         query=query,
         key=key,
         value=value,
-        qkv_bias=weights.biases(outputs.items()),
+        qkv_bias=weights.biases(outputs.items()) if has_biases else None,
         output=weights.matrix(f"{attention}.o_proj", hidden, queries),
         gate=weights.matrix(f"{feed_forward}.gate_proj", mlp, hidden),
         up=weights.matrix(f"{feed_forward}.up_proj", mlp, hidden),
@@ -110,11 +112,13 @@ class _Weights:
         return _finite(name, self._take(name, (size,)).dequantized(torch.float32))
 
     def biases(self, names: Iterable[tuple[str, int]]) -> Tensor | None:
-        """The biases of several matrices together; none of them has one, or each has."""
+        """The biases of several matrices together, where any of them has one; zeros for one that is not there."""
         wanted = [(f"{name}.bias", size) for name, size in names]
         if not any(name in self._weights for name, _ in wanted):
             return None
-        return torch.cat([self.vector(name, size) for name, size in wanted])
+        return torch.cat(
+            [self.vector(name, size) if name in self._weights else torch.zeros(size) for name, size in wanted]
+        )
 
     def refuse_rest(self) -> None:
         if self._weights:

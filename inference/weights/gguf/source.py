@@ -13,8 +13,8 @@ from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.tokenizer import ends_by_name, make_tokenizer
-from inference.weights.gguf.weights import lazily, model_weights
-from inference.weights.weight_checks import Loaded, reason
+from inference.weights.gguf.weights import absent_biases, lazily, model_weights, name_in_file
+from inference.weights.weight_checks import Loaded, Origin, reason
 from interface.errors import LoadError
 
 Config = TypeVar("Config")
@@ -29,11 +29,18 @@ SAMPLING = {
     "mirostat": "mirostat",
 }
 """The names of sampling parameters in generation_config.json, and in `general.sampling.…`."""
+ORIGIN = Origin(
+    "its metadata",
+    "Is the file complete, and of this architecture? Convert the model again, or serve its folder.",
+    "another GGUF file",
+)
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
 class GGUFSource:
     """A model in a GGUF file, or in all the parts of a split one. `name` is what the user called it."""
+
+    origin = ORIGIN
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
@@ -85,7 +92,7 @@ class GGUFSource:
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-        weights = model_weights(self.file, config)
+        weights = model_weights(self.file, config) | absent_biases(self.file, config)
         try:
             model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             loaded: Any = model_class.from_pretrained(
@@ -102,3 +109,6 @@ class GGUFSource:
 
     def where(self, weight: str) -> Path:
         return self.file.path
+
+    def called(self, weight: str) -> str:
+        return name_in_file(self.file, weight)

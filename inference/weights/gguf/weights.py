@@ -8,7 +8,9 @@ and Gemma's norms have 1 added.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from gguf import GGMLQuantizationType
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -79,6 +81,21 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     return weights
 
 
+def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]:
+    """Zeros for each bias that transformers' model has and the file has not: llama.cpp adds those that it finds."""
+    architecture = architecture_of(file)
+    biased = architecture.biased(config)
+    return {
+        f"{_name(stem, architecture.layer)}.bias": Weight(_zeros(f"{stem}.bias", blocks.shape[0]))
+        for name, blocks in file.tensors.items()
+        if (stem := name.removesuffix(".weight")).rpartition(".")[2] in biased and f"{stem}.bias" not in file.tensors
+    }
+
+
+def _zeros(name: str, size: int) -> Blocks:
+    return Blocks(name, GGMLQuantizationType.F32, (size,), np.zeros((1, 4 * size), np.uint8))
+
+
 def _joined(file: GGUFFile, gate: Blocks, up: Blocks) -> Weight:
     """What llama.cpp has in two tensors [experts, rows, inputs], as transformers has it in one."""
     if len(gate.shape) != 3 or gate.shape != up.shape:
@@ -91,6 +108,19 @@ def _name(stem: str, layer: Mapping[str, str]) -> str:
         case ["blk", number, own]:
             return f"model.layers.{number}.{layer.get(own, own)}"
     return TOP.get(stem, stem)
+
+
+def name_in_file(file: GGUFFile, weight: str) -> str:
+    """What the file calls a weight of transformers' model, or would call it; its own name if it has none."""
+    weight = weight.replace(GATES_AND_UPS, GATES)
+    if weight.endswith(DOWNS.removesuffix(".weight")):
+        weight = f"{weight}.weight"
+    stem, _, kind = weight.rpartition(".")
+    match stem.split(".", 3):
+        case ["model", "layers", number, name]:
+            own = {theirs: ours for ours, theirs in architecture_of(file).layer.items()}
+            return f"blk.{number}.{own.get(name, name)}.{kind}"
+    return f"{dict(zip(TOP.values(), TOP, strict=True)).get(stem, stem)}.{kind}"
 
 
 def _unpaired(file: GGUFFile, blocks: Blocks, heads: int) -> Blocks:
