@@ -74,11 +74,7 @@ def _common(file: GGUFFile) -> dict[str, Any]:
         "max_position_embeddings": file.count("context_length"),
         "rope_parameters": rope_parameters(file, head_dim),
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        "bos_token_id": file.get("tokenizer.ggml.bos_token_id", int, -1) if _has(file, "bos") else None,
-        "eos_token_id": file.get("tokenizer.ggml.eos_token_id", int, -1) if _has(file, "eos") else None,
+        "bos_token_id": file.token_id("bos"),
+        "eos_token_id": file.token_id("eos"),
         "pad_token_id": None,  # it would make a row of the embedding special, and serving pads nothing
     }
-
-
-def _has(file: GGUFFile, token: str) -> bool:
-    return f"tokenizer.ggml.{token}_token_id" in file.metadata

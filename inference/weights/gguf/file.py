@@ -36,6 +36,8 @@ KINDS = (
 )
 """The types of tensors that are served."""
 
+NO_TOKEN = (-1, 2**32 - 1)
+"""Ids that some converters write where there is no such token: -1, also as a number without a sign."""
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 STRING, ARRAY = 8, 9
@@ -120,6 +122,16 @@ class GGUFFile:
             came = "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
             raise BadGGUF(self.path, f"expected {key} to be of type {kind.__name__}, got {came}")
         return value
+
+    def token_id(self, name: str) -> int | None:
+        """The id of a special token, "bos" for one; None if the file names none.
+
+        Raises:
+            BadGGUF: it is no number.
+        """
+        key = f"tokenizer.ggml.{name}_token_id"
+        token_id: int | None = self.get(key, int) if key in self.metadata else None
+        return None if token_id in NO_TOKEN else token_id
 
     def count(self, key: str, default: int | None = None) -> int:
         """A size among the architecture's own metadata. A list of one for each layer must be all the same.

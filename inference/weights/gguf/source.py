@@ -34,7 +34,7 @@ ORIGIN = Origin(
     "Is the file complete, and of this architecture? Convert the model again, or serve its folder.",
     "another GGUF file",
 )
-ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+ENDS = ("eos", "eot", "eom")
 
 
 class GGUFSource:
@@ -52,7 +52,7 @@ class GGUFSource:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        named = [self.file.get(key, int) for key in ENDS if key in self.file.metadata]
+        named = [token_id for name in ENDS if (token_id := self.file.token_id(name)) is not None]
         return {"eos_token_id": [*named, *ends_by_name(self.file)]}
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:

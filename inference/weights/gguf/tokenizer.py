@@ -43,6 +43,8 @@ SETTINGS = {
 """The same of what a text begins and ends with."""
 FLAGS = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix")
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+UNUSED = ("padding", "unknown")
+"""Special tokens whose ids are not needed to serve a model; some files have one that is no token."""
 UNSAID = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
 """Special tokens of a kind of vocabulary whose file does not name them, as llama.cpp has it."""
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
@@ -81,9 +83,10 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         raise
     except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
         raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary: {reason(error)}") from error
-    settings.setdefault("add_bos_token", split is None or split.begins_with_bos)  # as llama.cpp does
     for name, key in SPECIAL_TOKENS.items():
         settings[name] = _special_token(file, tokens, key)
+    _refuse_unnamed(file, settings)
+    settings.setdefault("add_bos_token", split is None or split.begins_with_bos)  # as llama.cpp does
     with _not_copied(backend):
         tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=backend, clean_up_tokenization_spaces=False, **settings
@@ -268,11 +271,26 @@ def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
 
 
 def _special_token(file: GGUFFile, tokens: list[str], name: str) -> str | None:
-    key = f"tokenizer.ggml.{name}_token_id"
-    if key not in file.metadata:
-        unsaid = UNSAID.get(file.get("tokenizer.ggml.model", str), {}).get(name)
-        return None if unsaid is None or unsaid >= len(tokens) else tokens[unsaid]
-    token_id: int = file.get(key, int)
-    if not 0 <= token_id < len(tokens):
-        raise BadGGUF(file.path, f"{key} is {token_id}; expected less than {len(tokens)}")
-    return tokens[token_id]
+    token_id = file.token_id(name)
+    if token_id is None:
+        token_id = UNSAID.get(file.get("tokenizer.ggml.model", str), {}).get(name, len(tokens))
+    elif token_id not in range(len(tokens)) and name not in UNUSED:
+        raise BadGGUF(
+            file.path, f"tokenizer.ggml.{name}_token_id is {token_id}; expected less than {len(tokens)}, its tokens"
+        )
+    return tokens[token_id] if token_id in range(len(tokens)) else None
+
+
+def _refuse_unnamed(file: GGUFFile, settings: Mapping[str, Any]) -> None:
+    """See that what the file says to add to each text is a token that it names.
+
+    Raises:
+        BadGGUF: it names none. (llama.cpp then adds the token 11, whatever that is.)
+    """
+    for name in ("bos", "eos"):
+        if settings.get(f"add_{name}_token") and settings[f"{name}_token"] is None:
+            raise BadGGUF(
+                file.path,
+                f"tokenizer.ggml.add_{name}_token is true; expected tokenizer.ggml.{name}_token_id to say which token, "
+                f"got none. Name it with `gguf-new-metadata --special-token-by-id {name} ID FILE NEW_FILE`.",
+            )
