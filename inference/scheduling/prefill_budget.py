@@ -4,6 +4,9 @@ A chunk of 128 tokens may cost two steps' time on one machine and twenty on anot
 at its beginning. So the number of prompt tokens that share a step with running streams is derived from what steps
 take: a step with a chunk should last at most `MAX_SLOWDOWN` times as long as one without.
 
+Where prompts outnumber the streams, the question is how few tokens are enough. Each step reads all the weights, so few
+of them waste time; but with more, prompts that are complete wait for others that come after them.
+
 Model: step time = baseline + cost per extra token, where every stream and every prompt token counts as one. Both terms
 are running means of measured steps.
 """
@@ -12,6 +15,10 @@ MAX_SLOWDOWN = 2.5
 """How many times as long a step may take because of a prefill."""
 MIN_TOKENS = 16
 """A prefill gets at least this many tokens. Each step reads all the weights, so fewer would hardly cost less."""
+LEAST_ENOUGH = 64
+"""So many tokens are needed at least before a step leaves out further prompts."""
+READINGS = 4
+"""Prompt tokens are enough if they take this many times as long as reading the weights."""
 REFRESH_AFTER = 32
 """After this many steps with a prefill, one runs without, so that the baseline stays up to date."""
 
@@ -54,6 +61,13 @@ class PrefillBudget:
         extra_streams = streams - self._baseline_streams
         without = max(self._baseline, self._baseline + extra_streams * self._cost_per_token)
         return min(most, max(self._least, int((MAX_SLOWDOWN - 1) * without / self._cost_per_token)))
+
+    def enough(self, most: int) -> int:
+        """Return how many prompt tokens, at most `most`, a step should have before it leaves out further prompts."""
+        if self._baseline is None or not self._cost_per_token:
+            return most
+        reading = self._baseline - self._baseline_streams * self._cost_per_token
+        return min(most, max(LEAST_ENOUGH, int(READINGS * reading / self._cost_per_token)))
 
 
 def _running_mean(mean: float | None, value: float, weight: float) -> float:

@@ -4,7 +4,8 @@ Sequences are admitted first come, first served. A step decodes one token for ev
 most `prefill_chunk` prompt tokens along with them, fewer if those take too long (see `prefill_budget`), so a long
 prompt delays the running streams by a bounded time and never stops them. Where prefilling sequences outnumber the
 streams that they delay, a step takes up to four whole chunks: each step reads all the weights, so one large chunk
-costs less than several small ones.
+costs less than several small ones. But it begins no further prompt once that reading is a small part of its time, so
+the first of many prompts do not wait for those behind them.
 
 A prompt that begins like another one is computed from where they differ: its beginning is copied from the other's slot.
 While the other is still being prefilled, it waits. A step copies a bounded number of tokens, unless the cache shares
@@ -121,6 +122,7 @@ class Scheduler:
     ) -> None:
         self._prefill_chunk = prefill_chunk or (PREFILL_CHUNK_ON_GPU if is_on_gpu else PREFILL_CHUNK)
         self._prefill_budget = PrefillBudget(LEAST_ON_GPU) if is_on_gpu else PrefillBudget()
+        self._is_on_gpu = is_on_gpu  # which computes any number of prompts nearly as fast as one
         self._most_copied = math.inf if shares_beginnings else MOST_COPIED
         self._cache = CacheManager(slots, retention)
         self._waiting: deque[Sequence] = deque()
@@ -152,15 +154,7 @@ class Scheduler:
         prefilling = [sequence for sequence in running if not sequence.is_prefilled]
         for sequence in decoding:
             sequence.draft(MOST_GUESSED // len(decoding) - 1)
-        chunks: list[Chunk] = []
-        budget = self._step_budget(len(decoding), len(prefilling))
-        for sequence in prefilling:
-            if budget and sequence.sequence_id not in self._awaited:
-                start = sequence.cached_tokens
-                most = min(budget, MAX_SCORED) if sequence.wants_prompt_logprobs else budget
-                end = min(len(sequence.prompt_ids), start + most)
-                chunks.append(Chunk(sequence, start, end))
-                budget -= end - start
+        chunks = list(self._chunks(prefilling, self._step_budget(len(decoding), len(prefilling))))
         return Schedule(decoding, chunks, copies)
 
     def record_step(self, schedule: Schedule, seconds: float) -> None:
@@ -175,6 +169,23 @@ class Scheduler:
     @property
     def sequences(self) -> list[Sequence]:
         return [*self._running.values(), *self._waiting]
+
+    def _chunks(self, prefilling: abc.Iterable[Sequence], budget: int) -> abc.Iterator[Chunk]:
+        """Divide a step's prompt tokens: to the first prompt all that it can take, to others until they are enough."""
+        enough = budget if self._is_on_gpu else self._prefill_budget.enough(budget)
+        tokens = 0
+        for sequence in prefilling:
+            if tokens >= enough:
+                return
+            if sequence.sequence_id in self._awaited:
+                continue
+            most = min(budget - tokens, enough) if tokens else budget
+            if sequence.wants_prompt_logprobs:
+                most = min(most, MAX_SCORED)
+            start = sequence.cached_tokens
+            end = min(len(sequence.prompt_ids), start + most)
+            yield Chunk(sequence, start, end)
+            tokens += end - start
 
     def _step_budget(self, decoding: int, prefilling: int) -> int:
         """Return how many prompt tokens the next step may prefill."""

@@ -2,7 +2,14 @@
 
 import pytest
 
-from inference.scheduling.prefill_budget import MAX_SLOWDOWN, MIN_TOKENS, REFRESH_AFTER, PrefillBudget
+from inference.scheduling.prefill_budget import (
+    LEAST_ENOUGH,
+    MAX_SLOWDOWN,
+    MIN_TOKENS,
+    READINGS,
+    REFRESH_AFTER,
+    PrefillBudget,
+)
 
 MOST = 128
 
@@ -74,3 +81,18 @@ def test_more_streams_take_longer_and_that_is_not_the_prompts_fault() -> None:
     for _ in range(20):  # fifteen streams have joined; no step without a prompt has shown yet what they cost
         budget.record_step(16, 64, 0.030 + (15 + 64) * 0.0005)
     assert budget.tokens(16, MOST) >= measured(usual=0.030, per_token=0.0005).tokens(8, MOST)
+
+
+def test_before_anything_was_timed_no_number_of_prompt_tokens_is_enough() -> None:
+    assert PrefillBudget().enough(512) == 512
+
+
+def test_prompt_tokens_are_enough_if_reading_the_weights_takes_a_small_part_of_their_time() -> None:
+    reading, per_token = 0.020, 0.0005
+    enough = measured(usual=reading + 8 * per_token, per_token=per_token).enough(512)
+    assert enough * per_token == pytest.approx(READINGS * reading, rel=0.02)
+
+
+def test_where_tokens_take_long_a_few_are_enough() -> None:
+    assert measured(usual=0.030, per_token=0.003).enough(512) == LEAST_ENOUGH
+    assert measured(usual=0.030, per_token=0.003).enough(5) == 5, "and never more than there may be"

@@ -4,7 +4,7 @@ import pytest
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.scheduling.prefill_budget import MIN_TOKENS
+from inference.scheduling.prefill_budget import MIN_TOKENS, PrefillBudget
 from inference.scheduling.scheduler import Schedule
 from interface.engine import StepEvents
 from interface.events import Event, Finished, Token
@@ -38,6 +38,17 @@ def test_where_prompts_outnumber_the_streams_a_step_takes_the_more_of_them_the_m
     decoding = [len(schedule.decoding) for schedule in schedules]
     assert decoding == [2, 3, 3, 4, 4, 4, 4]
     assert [schedule.prompt_tokens for schedule in schedules] == [8, 4, 4, 2, 2, 2, 2]
+
+
+def test_the_first_of_many_prompts_does_not_wait_for_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PrefillBudget, "enough", lambda _, most: min(most, 16))
+    engine, inbox = tiny_engine(max_streams=8, prefill_chunk=32), Inbox()
+    schedules = spy_on_schedules(engine)
+    for letter, length in zip("abcde", [20, 10, 10, 4, 40], strict=True):
+        submit(engine, inbox, letter * length, max_tokens=40)
+    steps(engine, 4)
+    chunks = [[chunk.end - chunk.start for chunk in schedule.chunks] for schedule in schedules]
+    assert chunks == [[20], [10, 10], [4, 16], [24]], "a prompt is left out once there are 16 tokens"
 
 
 def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefilled() -> None:
