@@ -3,7 +3,7 @@
 A generator that blocks must not run on the event loop, so its `next` runs in a thread. A common way is to await
 `run_in_executor(None, next, tokens)` inside `try … except StopIteration`. That loop never ends. `next` says "no more"
 by raising StopIteration, which in a coroutine means "returned", so asyncio refuses to put it into a Future. Python 3.11
-only logs this, and the await waits for ever. Since 3.13 asyncio raises a RuntimeError, as anyio does, and `except
+only logs this, and the await waits for ever. Since 3.12.6 asyncio raises a RuntimeError, as anyio does, and `except
 StopIteration` does not catch it.
 
 The fix is to let `next` return a value for "no more". The service has no `next`: a step of its engine returns whether

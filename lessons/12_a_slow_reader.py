@@ -8,7 +8,7 @@ leave keeps its stream, and whatever belongs to it.
 So a stream needs a time limit of its own. The service sleeps until `stall` seconds after the stream last took an event,
 and then checks whether it has taken another one since. Setting a timer for each token would cost more.
 
-In the service: serving/generation.py: Generation._stall; config.py: Config.
+In the service: serving/generation.py: Generation._stall; config.py: ClientSettings.
 """
 
 import math

@@ -10,7 +10,8 @@ The fix is that only the row itself decides: a row is added up in one order, wha
 that starts again from a cached beginning, or has some of its tokens guessed and checked several at a time, is exactly
 the same text.
 
-In the service: inference/scheduling/speculation.py: Drafter; inference/sampling/sampler.py: sample.
+In the service: inference/model_runner.py: ModelRunner.has_same_bits; inference/scheduling/sequence.py:
+Sequence._uniform; inference/scheduling/speculation.py: Drafter.
 """
 
 import random
