@@ -6,6 +6,7 @@ from pydantic import BeforeValidator
 
 from contract.bodies import LenientBody
 from contract.refusals import Refusal
+from contract.requests import shortened
 
 
 class TextPart(LenientBody):
@@ -47,7 +48,7 @@ def _text_of_part(part: Any, index: int) -> str:
         return part
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in ("text", "refusal", "input_text", "output_text"):
-        raise ValueError(f"this model takes only text, and part {index} is of type {kind!r}")
+        raise ValueError(f"this model takes only text, and part {index} is of type {shortened(kind)!r}")
     text = part.get("refusal" if kind == "refusal" else "text")
     if not isinstance(text, str):
         raise ValueError(f"part {index} is of type {kind!r}, but it holds no text")

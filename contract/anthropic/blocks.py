@@ -5,6 +5,7 @@ from typing import Any
 
 from contract.content import text_at
 from contract.refusals import Refusal
+from contract.requests import shortened
 
 
 def text_of_block(block: Any, where: str, expected: str) -> str:
@@ -29,7 +30,8 @@ def unknown_block(block: Any, where: str, expected: str) -> Refusal:
     came = block.get("type") if isinstance(block, dict) else type(block).__name__
     if came in ("image", "document"):
         return Refusal(400, f"{where}: this model reads text only, and this is a block of type {came!r}", param=where)
-    return Refusal(400, f"{where}: expected a complete block of type {expected}, got type {came!r}", param=where)
+    message = f"{where}: expected a complete block of type {expected}, got type {shortened(came)!r}"
+    return Refusal(400, message, param=where)
 
 
 def _headed(block: Mapping[str, Any], names: tuple[str, ...], text: str, where: str) -> str:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 import contract
+from contract.anthropic.blocks import unknown_block
 from contract.bodies import LenientBody, read_body
-from contract.content import Content
+from contract.content import Content, text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.grammars import StructuredOutputs, schema_grammar
+from contract.requests import MAX_ECHO
 from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import Grammar
 
@@ -103,6 +105,14 @@ def test_a_refusal_does_not_repeat_a_thousand_names() -> None:
     tools = [function_tool(f"tool_{number}" * 10, None, {}) for number in range(1000)]
     for choice in (ToolChoice(name="x" * 100_000), ToolChoice(allowed=[f"y{number}" for number in range(1000)])):
         assert len(refusal_of(USER, tools, choice).message) < 500
+
+
+def test_a_refusal_does_not_repeat_the_whole_of_a_long_type() -> None:
+    part = {"type": "x" * 100_000}
+    with pytest.raises(contract.Refusal) as refused:
+        text_at([part], "input.0.content")
+    assert len(refused.value.message) < 2 * MAX_ECHO
+    assert len(unknown_block(part, "messages.0", "text").message) < 2 * MAX_ECHO
 
 
 def test_an_empty_conversation_is_refused_and_so_is_continuing_a_user() -> None:
