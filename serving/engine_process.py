@@ -43,7 +43,10 @@ class UnusablePath(RuntimeError):
 
 def main(load: Callable[[Config], EngineService] = load_engine_service, arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m serving.engine_process",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(UNTIL_STDIN_CLOSES, action="store_true", help="end when the program does that started this one")
     parser.add_argument(REMOVE_FOLDER, action="store_true", help="then remove the socket's folder, too")

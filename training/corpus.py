@@ -143,7 +143,7 @@ def read(build: Path) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(prog="python -m training.corpus", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--toy", action="store_true", help="a corpus for a minute's training")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder for the corpus")
     options = parser.parse_args()

@@ -239,7 +239,9 @@ def put_into(card: Path, found: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of the checkpoint")
     parser.add_argument("--cases", type=int, default=1000, help="at most so many cases of each kind")
     parser.add_argument("--dtype", default="auto", help="auto (as stored), float32 or bfloat16")

@@ -116,7 +116,9 @@ def train(settings: Settings, texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.tokenizer", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder with the corpus")
     parser.add_argument("--model", type=Path, default=MODEL, help="folder for the tokenizer")

@@ -266,7 +266,7 @@ def _losses(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--toy", action="store_true", help="a minute's training that proves the program")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder with the corpus and the training state")
     parser.add_argument("--model", type=Path, default=MODEL, help="folder with the tokenizer, for the weights")
