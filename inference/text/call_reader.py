@@ -5,7 +5,7 @@ Any other call can only be sent once it is complete: until then it may turn out 
 
 import re
 
-from inference.text.tool_forms import ToolForm
+from inference.text.tool_forms import NUMBER, NUMBER_PATTERN, ToolForm
 from interface.events import ArgumentsPart, Part, ToolCallPart
 
 NAME = r"[\w.-]+"
@@ -17,8 +17,8 @@ class CallReader:
     def __init__(self, form: ToolForm) -> None:
         self._form = form
         name = f'"({NAME})"' if form.quotes_name else f"({NAME})"
-        self._head = re.compile(re.escape(form.before_name) + name + re.escape(form.before_arguments))
-        self._next_begins = form.separator + form.before_name
+        self._head = re.compile(_pattern(form.before_name) + name + _pattern(form.before_arguments))
+        self._next_begins = (form.separator + form.before_name).split(NUMBER)[0]
         self._next_head = re.compile(re.escape(form.separator) + self._head.pattern)
         self.is_inside = False
         """Whether calls have begun and not ended, so that all text belongs to them."""
@@ -76,6 +76,11 @@ class CallReader:
         if name is None:
             return ArgumentsPart(arguments)
         return ToolCallPart(name, arguments, is_whole=self._scanner.is_over)
+
+
+def _pattern(text: str) -> str:
+    """A pattern of a text in which there may be a number."""
+    return NUMBER_PATTERN.join(map(re.escape, text.split(NUMBER)))
 
 
 class _ObjectScanner:

@@ -273,7 +273,9 @@ def _without_grammar(source: str, reason: str) -> str:
     """Replace the lines of a tools grammar in a reason, which the client has not written, by the tool's name."""
     shown = SHOWN_LINES.search(reason)
     place = re.search(r"^at (\d+)\(", reason)
-    rule = re.search(rf"^ *{place[1]} \| rest_(\d+):", shown[0], re.MULTILINE) if shown and place else None
+    rule = (
+        re.search(rf"^ *{place[1]} \| (?:rest|value|TEXT)_(\d+)", shown[0], re.MULTILINE) if shown and place else None
+    )
     name = dict(enumerate(TOOL.findall(source))).get(int(rule[1])) if rule else None
     which = "" if name is None else f"the parameters of the tool {name!r}: "
     return which + IN_GRAMMAR.sub("", SHOWN_LINES.sub("", reason))

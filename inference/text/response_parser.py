@@ -8,8 +8,8 @@ Invariants:
     2. A tool call whose JSON is broken or cut off becomes content, letter for letter.
     3. White space between the parts belongs to the template, and is left out. A blank line separates two messages of
        one kind.
-    4. If a grammar guarantees the form of calls, each is sent while it is generated, and remains a call if it is cut
-       off; one that is cut off before its arguments is left out.
+    4. If a grammar guarantees the form of calls, and their arguments are JSON, each is sent while it is generated, and
+       remains a call if it is cut off; one that is cut off before its arguments is left out.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ from transformers.utils.chat_parsing.response_templates import (
 )
 
 from inference.text.call_reader import CallReader
-from inference.text.tool_forms import (
+from inference.text.families import (
     CALLS_FIELD,
     END_FIELD,
     FAMILIES,
     FORMS,
-    HARMONY_REASONING,
-    HERMES,
     HERMES_FAMILY,
+    Family,
     Spec,
-    ToolForm,
     response_template,
     thinking,
 )
+from inference.text.parameter_types import with_plain_types
+from inference.text.tool_forms import HARMONY_REASONING, ToolForm
 from interface.events import Part, TextKind, TextPart, ToolCallPart
 
 Tools = Sequence[Mapping[str, Any]]
@@ -71,15 +71,18 @@ class ResponseFormat:
         text = templates if isinstance(templates, str) else "\n".join(templates.values())
         family = next((family for family in FAMILIES if family.is_family(text)), None)
         think = thinking(text)
-        if family is None and think is None:
-            return None
+        return None if family is None and think is None else cls.of_family(family, think)
+
+    @classmethod
+    def of_family(cls, family: Family | None, think: Spec | None) -> "ResponseFormat":
+        """The format of a family's answers, or of one that only thinks."""
         spec = response_template(family, think)
         return cls(spec) if family is None else cls(spec, family.form, family.has_bare_calls)
 
     @classmethod
     def hermes(cls) -> "ResponseFormat":
         """The format of forced tool calls, for a model that has none of its own."""
-        return cls(response_template(HERMES_FAMILY, think=None), HERMES)
+        return cls.of_family(HERMES_FAMILY, think=None)
 
     def keeps(self, token: str) -> bool:
         """Whether a special token's text is needed to find the parts."""
@@ -115,14 +118,16 @@ class ResponseFormat:
         unread = () if tools else (CALLS_FIELD, END_FIELD)
         fields = {name: field for name, field in self._template.fields.items() if name not in unread}
         template = dataclasses.replace(self._template, fields=fields, defaults={})
-        reader = None if guaranteed is None else CallReader(guaranteed)
+        reader = CallReader(guaranteed) if guaranteed is not None and guaranteed.parameters is None else None
         return Parser(template, begun, tools, parallel, self.has_bare_calls, reader, has_content)
 
     def _reads(self, form: ToolForm) -> bool:
         """Whether a call in this form is understood."""
         if CALLS_FIELD not in self._template.fields:
             return False
-        parser = self.parser("", [{"function": {"name": "f"}}])
+        parser = self.parser(
+            "", [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "integer"}}}}}]
+        )
         parts = [*parser.feed(form.write("f", {"a": 1})), *parser.finish()]
         return parts == [ToolCallPart("f", '{"a": 1}')]
 
@@ -148,7 +153,7 @@ class Parser:
     ) -> None:
         self._template = template
         self._has_content = has_content
-        self._tools: list[Any] = [dict(tool) for tool in tools or ()]
+        self._tools: list[Any] = with_plain_types(tools or ())
         self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
         self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
         self._reader: CallReader | None = None

@@ -1,19 +1,47 @@
-"""How the families of models write tool calls and reasoning, in one table.
+"""The shapes in which models write tool calls, as text: grammars demand them, and examples are written in them.
 
-A `ToolForm` is the shape of a call as text; grammars demand it. A family's response template says how to find calls
-and reasoning in an answer, in the terms of transformers' `response_template`; it is used where a tokenizer brings none.
+Most families write a call's arguments as JSON. The others write each parameter by itself, between tags or in the
+manner of a programming language; a `ParameterForm` says how.
 """
 
 import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+NUMBER = "{number}"
+"""Stands in a form for a call's number, which the model chooses."""
+NUMBER_PATTERN = "[0-9]{1,4}"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterForm:
+    """The text around the name and the value of one parameter. A value that is no text is JSON."""
+
+    before_name: str
+    before_value: str
+    after_value: str
+    separator: str = ""
+    before_text: str | None = None
+    """What comes before a value that is a text, where that differs."""
+    never_in_text: tuple[str, ...] = ()
+    """What would end a text, or the call, too early. Without any, texts are JSON too."""
+
+    @property
+    def quotes_texts(self) -> bool:
+        """Whether texts are JSON, as all other values."""
+        return not self.never_in_text
+
+    def write(self, name: str, value: Any) -> str:
+        """One parameter, as a model of the family would write it."""
+        is_plain = isinstance(value, str) and not self.quotes_texts
+        before = self.before_text if is_plain and self.before_text is not None else self.before_value
+        return self.before_name + name + before + (value if is_plain else _json(value)) + self.after_value
 
 
 @dataclass(frozen=True, slots=True)
 class ToolForm:
-    """The text around a call's name and its arguments, which are JSON, and around and between several calls.
+    """The text around a call's name and its arguments, and around and between several calls.
 
     `trigger` is what `begin` and `before_name` together start with: where it appears, a call begins.
     """
@@ -26,18 +54,34 @@ class ToolForm:
     begin: str = ""
     end: str = ""
     quotes_name: bool = True
+    parameters: ParameterForm | None = None
+    """How each parameter is written; None where the arguments are JSON."""
     is_harmony: bool = False
     """Whether an answer is a series of messages, each with a header, the last of which may be a call."""
 
     def before(self, name: str) -> str:
         """The text of one call up to its arguments."""
-        quoted = json.dumps(name, ensure_ascii=False) if self.quotes_name else name
-        return self.before_name + quoted + self.before_arguments
+        return self.before_name + (_json(name) if self.quotes_name else name) + self.before_arguments
 
     def write(self, name: str, arguments: Mapping[str, Any]) -> str:
         """One call, as a model of the family would write it."""
-        call = self.before(name) + json.dumps(arguments, ensure_ascii=False) + self.after_arguments
-        return self.begin + call + self.end
+        return self.write_all([(name, arguments)])
+
+    def write_all(self, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+        """Several calls, as a model of the family would write them."""
+        bodies = [self.before(name) + self._arguments(arguments) + self.after_arguments for name, arguments in calls]
+        numbered = [body.replace(NUMBER, str(number)) for number, body in enumerate(bodies)]
+        return self.begin + self.separator.join(numbered) + self.end
+
+    def _arguments(self, arguments: Mapping[str, Any]) -> str:
+        form = self.parameters
+        if form is None:
+            return _json(arguments)
+        return form.separator.join(form.write(name, value) for name, value in arguments.items())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 HERMES = ToolForm(
@@ -83,184 +127,125 @@ HARMONY = ToolForm(
 HARMONY_FINAL = "<|channel|>final<|message|>"
 """The header of the message that is the answer."""
 HARMONY_REASONING = ("<|channel|>analysis<|message|>", "<|end|>")
-FORMS = (HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, HARMONY)
-
-# --- Response templates -----------------------------------------------------------------------------------------------
-
-Spec = dict[str, Any]
-
-CALLS_FIELD = "tool_calls"
-END_FIELD = "end"
-"""What follows the last call, and is no text."""
-
-ANSWER_BEGINS = "|".join(
-    [
-        r"<\|im_start\|>assistant\n",
-        r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n",
-        r"\[/INST\]",
-        r"\[/TOOL_RESULTS\]",
-        r"<｜Assistant｜>",
-        r"<\|assistant\|>",
-        r"<\|start\|>assistant",
-        r"<\|im_assistant\|>assistant<\|im_middle\|>",
-        r"<seed:bos>assistant\n",
-        r"\]~b\]ai\n",
-    ]
+DEEPSEEK_V3 = ToolForm(
+    trigger="<｜tool▁calls▁begin｜>",
+    begin="<｜tool▁calls▁begin｜>",
+    before_name="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+    before_arguments="\n```json\n",
+    after_arguments="\n```<｜tool▁call▁end｜>",
+    separator="\n",
+    end="<｜tool▁calls▁end｜>",
+    quotes_name=False,
 )
-# White space is bounded in the patterns: a search for any amount of it takes the square of what a model writes.
-THINK: Spec = {"open_pattern": r"\s{0,8}<think>", "close": "</think>", "content": "text"}
-THINK_BY_TAG: Mapping[str, Spec] = {
-    "[THINK]": {"open": "[THINK]", "close": "[/THINK]", "content": "text"},
-    "<seed:think>": {"open": "<seed:think>", "close": "</seed:think>", "content": "text"},
-}
-"""How models think that do not use <think>, by the tag in their chat templates."""
-HERMES_CALLS: Spec = {
-    "open_pattern": r"\s{0,8}<tool_call>",
-    "close": "</tool_call>",
-    "repeats": True,
-    "content": "json",
-}
-XML_CALLS: Spec = {
-    "open_pattern": r"\s{0,8}<tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
-    "close_pattern": r"</function>\s{0,8}</tool_call>",
-    "repeats": True,
-    "content": "xml-inline",
-    "content_args": {"tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>"},
-    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
-}
-SEED_CALLS: Spec = {
-    **XML_CALLS,
-    "open_pattern": r"\s{0,8}<seed:tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
-    "close_pattern": r"</function>\s{0,8}</seed:tool_call>",
-}
-GLM_CALLS: Spec = {
-    **XML_CALLS,
-    "open_pattern": r"\s{0,8}<tool_call>(?P<name>[\w.-]+)\s{0,8}(?=<arg_key>|</tool_call>|\Z)",
-    "close_pattern": r"</tool_call>",
-    "content_args": {"tag_pattern": r"<arg_key>(?P<key>[^<\n]+)</arg_key>\s{0,8}<arg_value>(?P<value>.*?)</arg_value>"},
-}
-INVOKED_CALLS: Spec = {  # MiniMax M2, DeepSeek V3.2
-    **XML_CALLS,
-    "open_pattern": r"(?:\s{0,8}<(?:minimax:tool_call|｜DSML｜\w{1,16})>)?"
-    r'\s{0,8}<(?:｜DSML｜)?invoke name="(?P<name>[^"\n]+)">',
-    "close_pattern": r"</(?:｜DSML｜)?invoke>",
-    "content_args": {
-        "tag_pattern": r'parameter name="(?P<key>[^"\n]+)"[^>\n]*>\n?(?P<value>.*?)\n?</(?:｜DSML｜)?parameter>'
-    },
-}
-DEEPSEEK_CALLS: Spec = {
-    "open_pattern": r"(?:\s{0,8}<｜tool▁calls▁begin｜>)?\s{0,8}<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?"
-    r"(?P<name>[\w.-]+)(?:<｜tool▁sep｜>|\n```json\n)",
-    "close_pattern": r"(?:\n```)?<｜tool▁call▁end｜>",
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
-}
-KIMI_CALLS: Spec = {
-    **DEEPSEEK_CALLS,
-    "open_pattern": r"(?:\s{0,8}<\|tool_calls_section_begin\|>)?\s{0,8}<\|tool_call_begin\|>\s{0,8}"
-    r"(?:functions\.)?(?P<name>[\w.-]+)(?::\d{1,4})?\s{0,8}<\|tool_call_argument_begin\|>",
-    "close_pattern": r"<\|tool_call_end\|>",
-}
-LISTED_CALLS: Spec = {  # Nemotron, Apriel, Phi-4-mini
-    "open_pattern": r"\s{0,8}(?:<TOOLCALL>|<tool_calls>|<\|tool_call\|>)(?=\s{0,8}\[)",
-    "close_pattern": r"</TOOLCALL>|</tool_calls>|<\|/tool_call\|>",
-    "content": "json",
-}
-LLAMA3_CALLS: Spec = {
-    "open_pattern": r'(?:<\|python_tag\|>)?\s{0,8}(?=\{\s{0,8}"(?:name|type)")',
-    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|;\s{0,8}(?=\{)",
-    "repeats": True,
-    "content": "json",
-}
-MISTRAL_LIST_CALLS: Spec = {"open": "[TOOL_CALLS]", "close": "</s>", "content": "json"}
-MISTRAL_NAMED_CALLS: Spec = {
-    "open_pattern": r"\[TOOL_CALLS\](?P<name>[\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]",
-    "close_pattern": r"(?=\[TOOL_CALLS\])|</s>",
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
-}
-HARMONY_BEGINS = r"(?:<\|start\|>assistant)?"
-"""What begins each message of a harmony answer but the first, whose beginning is in the prompt."""
-HARMONY_ENDS = r"<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)"
-HARMONY_CALLED = r" ?to=functions\.(?P<name>[\w.-]+)"
-HARMONY_FIELDS: Spec = {
-    "text": {"content": "text"},  # a message without a header
-    "reasoning_content": {
-        "open_pattern": HARMONY_BEGINS + r"<\|channel\|>analysis<\|message\|>",
-        "close_pattern": HARMONY_ENDS,
-        "content": "text",
-    },
-    "content": {
-        "open_pattern": HARMONY_BEGINS
-        + r"<\|channel\|>(?:final|commentary)(?: ?<\|constrain\|>\w{0,16})?<\|message\|>",
-        "close_pattern": HARMONY_ENDS,
-        "content": "text",
-    },
-}
-HARMONY_CALLS: Spec = {
-    "open_pattern": HARMONY_BEGINS
-    + rf"(?:{HARMONY_CALLED}<\|channel\|>\w{{1,16}}|<\|channel\|>\w{{1,16}}{HARMONY_CALLED})"
-    + r"(?: ?\w{1,16}| ?<\|constrain\|>\w{1,16})?<\|message\|>",
-    "close_pattern": HARMONY_ENDS,
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A family of models: how to know it by its chat template, and how it writes calls."""
-
-    is_family: Callable[[str], bool]
-    calls: Spec
-    form: ToolForm | None
-    """None where a grammar cannot easily demand the form."""
-    has_bare_calls: bool = False
-    """Whether a call is plain JSON without a mark, so that only the tool's name tells it from an answer in JSON."""
-    fields: Spec | None = None
-    """How to find text and reasoning, where that is not as usual."""
-    end: str | None = None
-    """A pattern of what follows the last call."""
-
-
-HERMES_FAMILY = Family(lambda text: "<tool_call>" in text, HERMES_CALLS, HERMES)
-FAMILIES = (
-    Family(lambda text: "<|channel|>" in text, HARMONY_CALLS, HARMONY, fields=HARMONY_FIELDS),
-    Family(lambda text: "<｜tool▁call▁begin｜>" in text, DEEPSEEK_CALLS, None, end="<｜tool▁calls▁end｜>"),
-    Family(lambda text: "<|tool_call_begin|>" in text, KIMI_CALLS, None, end=r"<\|tool_calls_section_end\|>"),
-    Family(lambda text: "<arg_key>" in text and "<tool_call>" in text, GLM_CALLS, None),
-    Family(lambda text: "<seed:tool_call>" in text, SEED_CALLS, None),
-    Family(lambda text: "<minimax:tool_call>" in text, INVOKED_CALLS, None, end="</minimax:tool_call>"),
-    Family(lambda text: "｜DSML｜" in text, INVOKED_CALLS, None, end=r"</｜DSML｜\w{1,16}>"),
-    Family(lambda text: "[TOOL_CALLS]" in text and "[ARGS]" in text, MISTRAL_NAMED_CALLS, MISTRAL_NAMED),
-    Family(lambda text: "[TOOL_CALLS]" in text, MISTRAL_LIST_CALLS, MISTRAL_LIST),
-    Family(lambda text: re.search(r"<TOOLCALL>|</tool_calls>|<\|/tool_call\|>", text) is not None, LISTED_CALLS, None),
-    Family(lambda text: "<tool_call>" in text and "<function=" in text, XML_CALLS, None),
-    HERMES_FAMILY,
-    Family(lambda text: "<|start_header_id|>" in text and "tools" in text, LLAMA3_CALLS, LLAMA3, has_bare_calls=True),
+DEEPSEEK_V31 = replace(
+    DEEPSEEK_V3,
+    before_name="<｜tool▁call▁begin｜>",
+    before_arguments="<｜tool▁sep｜>",
+    after_arguments="<｜tool▁call▁end｜>",
+    separator="",
+)
+KIMI = ToolForm(
+    trigger="<|tool_calls_section_begin|>",
+    begin="<|tool_calls_section_begin|>",
+    before_name="<|tool_call_begin|>functions.",
+    before_arguments=f":{NUMBER}<|tool_call_argument_begin|>",
+    after_arguments="<|tool_call_end|>",
+    separator="",
+    end="<|tool_calls_section_end|>",
+    quotes_name=False,
 )
 
 
-def thinking(template: str) -> Spec | None:
-    """How a model thinks, by its chat template; None if it does not."""
-    for tag, spec in THINK_BY_TAG.items():
-        if tag in template:
-            return spec
-    return THINK if "think>" in template or "reasoning_content" in template else None
+def _listed(begin: str, end: str) -> ToolForm:
+    """Calls as objects in a list of JSON."""
+    return ToolForm(
+        trigger=begin,
+        begin=begin + "[",
+        before_name='{"name": ',
+        before_arguments=', "arguments": ',
+        after_arguments="}",
+        separator=", ",
+        end="]" + end,
+    )
 
 
-def response_template(family: Family | None, think: Spec | None) -> Spec:
-    """The response template of a family's models."""
-    fields: Spec = {"content": {"content": "text"}} | ({"reasoning_content": think} if think else {})
-    if family is not None:
-        fields = (family.fields or fields) | {CALLS_FIELD: family.calls}
-        if family.end is not None:
-            fields[END_FIELD] = {
-                "open_pattern": rf"\s{{0,8}}{family.end}",
-                "close_pattern": r"(?=.)",
-                "content": "text",
-            }
-    return {"start_anchor_pattern": ANSWER_BEGINS, "fields": fields}
+NEMOTRON = _listed("<TOOLCALL>", "</TOOLCALL>")
+APRIEL = _listed("<tool_calls>", "</tool_calls>")
+PHI = _listed("<|tool_call|>", "<|/tool_call|>")
+
+
+def _tagged(name: str) -> ToolForm:
+    """Calls in which each parameter stands between two tags."""
+    return ToolForm(
+        trigger=f"<{name}>",
+        before_name=f"<{name}>\n<function=",
+        before_arguments=">\n",
+        after_arguments=f"</function>\n</{name}>",
+        separator="\n",
+        quotes_name=False,
+        parameters=ParameterForm(
+            "<parameter=", ">\n", "\n</parameter>\n", never_in_text=("</parameter>", "</function>")
+        ),
+    )
+
+
+QWEN_CODER = _tagged("tool_call")
+SEED = _tagged("seed:tool_call")
+
+
+def _glm(line_break: str) -> ToolForm:
+    """Calls of GLM, up to 4.6 on several lines, from 4.7 on in one."""
+    return ToolForm(
+        trigger="<tool_call>",
+        before_name="<tool_call>",
+        before_arguments=line_break,
+        after_arguments="</tool_call>",
+        separator=line_break,
+        quotes_name=False,
+        parameters=ParameterForm(
+            "<arg_key>",
+            f"</arg_key>{line_break}<arg_value>",
+            f"</arg_value>{line_break}",
+            never_in_text=("</arg_value>", "</tool_call>"),
+        ),
+    )
+
+
+GLM = _glm("\n")
+GLM_ON_ONE_LINE = _glm("")
+MINIMAX = ToolForm(
+    trigger="<minimax:tool_call>",
+    begin="<minimax:tool_call>\n",
+    before_name='<invoke name="',
+    before_arguments='">\n',
+    after_arguments="</invoke>\n",
+    separator="",
+    end="</minimax:tool_call>",
+    quotes_name=False,
+    parameters=ParameterForm('<parameter name="', '">', "</parameter>\n", never_in_text=("</parameter>", "</invoke>")),
+)
+
+
+def _dsml(name: str) -> ToolForm:
+    """Calls in the markup of DeepSeek V3.2 and V4."""
+    return ToolForm(
+        trigger=f"<｜DSML｜{name}>",
+        begin=f"<｜DSML｜{name}>\n",
+        before_name='<｜DSML｜invoke name="',
+        before_arguments='">\n',
+        after_arguments="</｜DSML｜invoke>\n",
+        separator="",
+        end=f"</｜DSML｜{name}>",
+        quotes_name=False,
+        parameters=ParameterForm(
+            '<｜DSML｜parameter name="',
+            '" string="false">',
+            "</｜DSML｜parameter>\n",
+            before_text='" string="true">',
+            never_in_text=("</｜DSML｜parameter>", "</｜DSML｜invoke>"),
+        ),
+    )
+
+
+DEEPSEEK_V32 = _dsml("function_calls")
+DEEPSEEK_V4 = _dsml("tool_calls")

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from inference.text.grammar_source import OTHERWISE, SpecialTokens, json_schema, literal
-from inference.text.tool_forms import HARMONY_FINAL, ToolForm
+from inference.text.parameter_grammar import ParameterGrammar
+from inference.text.tool_forms import HARMONY_FINAL, NUMBER, NUMBER_PATTERN, ToolForm
 from interface.errors import RequestError
 from interface.requests import ChatPrompt, Grammar, Prompt
 
@@ -125,18 +126,38 @@ def _calls(
     following = " | ".join(f"next_{number}" for number in numbers)
     more = f"({literal(form.separator, special)} ({following})){{0,{most_calls - 1}}}" if most_calls > 1 else ""
     yield f"calls: ({first}) {more} {literal(form.end, special)}"
+    if NUMBER in form.before_name + form.before_arguments:
+        yield f"NUMBER: /{NUMBER_PATTERN}/"
     for number, tool in enumerate(tools):
         name = tool["name"]
         yield f"// {name}"
         begin = (form.begin + form.before(name)).removeprefix(form.trigger)
-        yield f"first_{number}: {literal(begin, special)} rest_{number}"
+        yield f"first_{number}: {_numbered(begin, special)} rest_{number}"
         if most_calls > 1:
-            yield f"next_{number}: {literal(form.before(name), special)} rest_{number}"
-        schema = json.dumps(_parameters(tool, number), ensure_ascii=False)
-        yield f"rest_{number}: %json {schema} {literal(form.after_arguments, special)}"
+            yield f"next_{number}: {_numbered(form.before(name), special)} rest_{number}"
+        yield from _arguments(form, special, tool, number)
 
 
-def _parameters(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _numbered(text: str, special: SpecialTokens) -> str:
+    """A text in which there may be a number that the model chooses."""
+    return " NUMBER ".join(literal(piece, special) for piece in text.split(NUMBER))
+
+
+def _arguments(form: ToolForm, special: SpecialTokens, tool: Mapping[str, Any], number: int) -> Iterator[str]:
+    """The arguments of one tool's calls, and what ends the call."""
+    is_strict, end = bool(tool.get("strict")), literal(form.after_arguments, special)
+    schema = _schema(tool, number)
+    if form.parameters is None:
+        yield f"rest_{number}: %json {json.dumps(schema, ensure_ascii=False)} {end}"
+        return
+    yield f"rest_{number}: parameters_{number} {end}"
+    try:
+        yield from ParameterGrammar(form.parameters, schema, number, special, is_strict).rules()
+    except ValueError as error:
+        raise _not_enforced(tool, number, error) from error
+
+
+def _schema(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
     """A tool's schema; one that lists no parameters has none.
 
     A tool that is not strict may have keywords that cannot be enforced.
@@ -145,8 +166,12 @@ def _parameters(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
     try:
         schema = json_schema(parameters, lenient=not tool.get("strict"))
     except ValueError as error:
-        message = f"The parameters of the tool {tool['name']!r} cannot be enforced: {error}"
-        raise RequestError(message, f"tools.{number}.function.parameters") from error
+        raise _not_enforced(tool, number, error) from error
     if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "properties", "required"}:
         return {"type": "object", **schema}
     return {"type": "object", "additionalProperties": False, **schema}
+
+
+def _not_enforced(tool: Mapping[str, Any], number: int, error: ValueError) -> RequestError:
+    message = f"The parameters of the tool {tool['name']!r} cannot be enforced: {error}"
+    return RequestError(message, f"tools.{number}.function.parameters")

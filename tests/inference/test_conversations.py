@@ -203,7 +203,11 @@ def test_an_answer_is_a_call_or_what_its_own_grammar_demands(family: str, says: 
 @pytest.mark.parametrize("strict", [True, False])
 def test_tools_are_refused_where_calls_have_no_grammar(strict: bool) -> None:
     tokenizer = chat_tokenizer("hermes")
-    tokenizer.chat_template += "{# <tool_call><function=name> #}"
+    calls = {"open": "CALL ", "close": " END", "content": "json"}
+    tokenizer.response_template = {
+        "start_anchor": "assistant",
+        "fields": {"content": {"content": "text"}, "tool_calls": calls},
+    }
     engine = tiny_engine(tokenizer=tokenizer, eos_ids=[1], context=1000)
     grammar = None if strict else Grammar("json_schema", '{"type": "boolean"}')
     with pytest.raises(RequestError, match="no grammar") as refused:

@@ -1,0 +1,205 @@
+"""The families of models: how each writes tool calls and reasoning, in one table.
+
+A family's response template says how to find calls and reasoning in an answer, in the terms of transformers'
+`response_template`; it is used where a tokenizer brings none.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference.text import tool_forms as forms
+from inference.text.tool_forms import ToolForm
+
+Spec = dict[str, Any]
+
+CALLS_FIELD = "tool_calls"
+END_FIELD = "end"
+"""What follows the last call, and is no text."""
+
+ANSWER_BEGINS = "|".join(
+    [
+        r"<\|im_start\|>assistant\n",
+        r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n",
+        r"\[/INST\]",
+        r"\[/TOOL_RESULTS\]",
+        r"<｜Assistant｜>",
+        r"<\|assistant\|>",
+        r"<\|start\|>assistant",
+        r"<\|im_assistant\|>assistant<\|im_middle\|>",
+        r"<seed:bos>assistant\n",
+        r"\]~b\]ai\n",
+    ]
+)
+# White space is bounded in the patterns: a search for any amount of it takes the square of what a model writes.
+THINK: Spec = {"open_pattern": r"\s{0,8}<think>", "close": "</think>", "content": "text"}
+THINK_BY_TAG: Mapping[str, Spec] = {
+    "[THINK]": {"open": "[THINK]", "close": "[/THINK]", "content": "text"},
+    "<seed:think>": {"open": "<seed:think>", "close": "</seed:think>", "content": "text"},
+}
+"""How models think that do not use <think>, by the tag in their chat templates."""
+HERMES_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<tool_call>",
+    "close": "</tool_call>",
+    "repeats": True,
+    "content": "json",
+}
+XML_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
+    "close_pattern": r"</function>\s{0,8}</tool_call>",
+    "repeats": True,
+    "content": "xml-inline",
+    "content_args": {"tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>"},
+    "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+}
+SEED_CALLS: Spec = {
+    **XML_CALLS,
+    "open_pattern": r"\s{0,8}<seed:tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
+    "close_pattern": r"</function>\s{0,8}</seed:tool_call>",
+}
+GLM_CALLS: Spec = {
+    **XML_CALLS,
+    "open_pattern": r"\s{0,8}<tool_call>(?P<name>[\w.-]+)\s{0,8}(?=<arg_key>|</tool_call>|\Z)",
+    "close_pattern": r"</tool_call>",
+    "content_args": {"tag_pattern": r"<arg_key>(?P<key>[^<\n]+)</arg_key>\s{0,8}<arg_value>(?P<value>.*?)</arg_value>"},
+}
+INVOKED_CALLS: Spec = {  # MiniMax M2, DeepSeek V3.2
+    **XML_CALLS,
+    "open_pattern": r"(?:\s{0,8}<(?:minimax:tool_call|｜DSML｜\w{1,16})>)?"
+    r'\s{0,8}<(?:｜DSML｜)?invoke name="(?P<name>[^"\n]+)">',
+    "close_pattern": r"</(?:｜DSML｜)?invoke>",
+    "content_args": {
+        "tag_pattern": r'parameter name="(?P<key>[^"\n]+)"[^>\n]*>\n?(?P<value>.*?)\n?</(?:｜DSML｜)?parameter>'
+    },
+}
+DEEPSEEK_CALLS: Spec = {
+    "open_pattern": r"(?:\s{0,8}<｜tool▁calls▁begin｜>)?\s{0,8}<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?"
+    r"(?P<name>[\w.-]+)(?:<｜tool▁sep｜>|\n```json\n)",
+    "close_pattern": r"(?:\n```)?<｜tool▁call▁end｜>",
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
+KIMI_CALLS: Spec = {
+    **DEEPSEEK_CALLS,
+    "open_pattern": r"(?:\s{0,8}<\|tool_calls_section_begin\|>)?\s{0,8}<\|tool_call_begin\|>\s{0,8}"
+    r"(?:functions\.)?(?P<name>[\w.-]+)(?::\d{1,4})?\s{0,8}<\|tool_call_argument_begin\|>",
+    "close_pattern": r"<\|tool_call_end\|>",
+}
+LISTED_CALLS: Spec = {  # Nemotron, Apriel, Phi-4-mini
+    "open_pattern": r"\s{0,8}(?:<TOOLCALL>|<tool_calls>|<\|tool_call\|>)(?=\s{0,8}\[)",
+    "close_pattern": r"</TOOLCALL>|</tool_calls>|<\|/tool_call\|>",
+    "content": "json",
+}
+LLAMA3_CALLS: Spec = {
+    "open_pattern": r'(?:<\|python_tag\|>)?\s{0,8}(?=\{\s{0,8}"(?:name|type)")',
+    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|;\s{0,8}(?=\{)",
+    "repeats": True,
+    "content": "json",
+}
+MISTRAL_LIST_CALLS: Spec = {"open": "[TOOL_CALLS]", "close": "</s>", "content": "json"}
+MISTRAL_NAMED_CALLS: Spec = {
+    "open_pattern": r"\[TOOL_CALLS\](?P<name>[\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]",
+    "close_pattern": r"(?=\[TOOL_CALLS\])|</s>",
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
+HARMONY_BEGINS = r"(?:<\|start\|>assistant)?"
+"""What begins each message of a harmony answer but the first, whose beginning is in the prompt."""
+HARMONY_ENDS = r"<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)"
+HARMONY_CALLED = r" ?to=functions\.(?P<name>[\w.-]+)"
+HARMONY_FIELDS: Spec = {
+    "text": {"content": "text"},  # a message without a header
+    "reasoning_content": {
+        "open_pattern": HARMONY_BEGINS + r"<\|channel\|>analysis<\|message\|>",
+        "close_pattern": HARMONY_ENDS,
+        "content": "text",
+    },
+    "content": {
+        "open_pattern": HARMONY_BEGINS
+        + r"<\|channel\|>(?:final|commentary)(?: ?<\|constrain\|>\w{0,16})?<\|message\|>",
+        "close_pattern": HARMONY_ENDS,
+        "content": "text",
+    },
+}
+HARMONY_CALLS: Spec = {
+    "open_pattern": HARMONY_BEGINS
+    + rf"(?:{HARMONY_CALLED}<\|channel\|>\w{{1,16}}|<\|channel\|>\w{{1,16}}{HARMONY_CALLED})"
+    + r"(?: ?\w{1,16}| ?<\|constrain\|>\w{1,16})?<\|message\|>",
+    "close_pattern": HARMONY_ENDS,
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of models: how to know it by its chat template, and how it writes calls."""
+
+    is_family: Callable[[str], bool]
+    calls: Spec
+    form: ToolForm
+    has_bare_calls: bool = False
+    """Whether a call is plain JSON without a mark, so that only the tool's name tells it from an answer in JSON."""
+    fields: Spec | None = None
+    """How to find text and reasoning, where that is not as usual."""
+    end: str | None = None
+    """A pattern of what follows the last call."""
+
+
+def _has(*patterns: str) -> Callable[[str], bool]:
+    """Whether a chat template has all of these in it."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return lambda text: all(pattern.search(text) for pattern in compiled)
+
+
+_DEEPSEEK_ENDS = "<｜tool▁calls▁end｜>"
+_DSML_ENDS = r"</｜DSML｜\w{1,16}>"
+HERMES_FAMILY = Family(_has("<tool_call>"), HERMES_CALLS, forms.HERMES)
+FAMILIES = (
+    Family(_has(r"<\|channel\|>"), HARMONY_CALLS, forms.HARMONY, fields=HARMONY_FIELDS),
+    Family(_has("<｜tool▁call▁begin｜>", "```json"), DEEPSEEK_CALLS, forms.DEEPSEEK_V3, end=_DEEPSEEK_ENDS),
+    Family(_has("<｜tool▁call▁begin｜>"), DEEPSEEK_CALLS, forms.DEEPSEEK_V31, end=_DEEPSEEK_ENDS),
+    Family(_has(r"<\|tool_call_begin\|>"), KIMI_CALLS, forms.KIMI, end=r"<\|tool_calls_section_end\|>"),
+    Family(_has(r"</arg_key>(?:\\n|\n<arg_value>)", "<tool_call>"), GLM_CALLS, forms.GLM),
+    Family(_has("<arg_key>", "<tool_call>"), GLM_CALLS, forms.GLM_ON_ONE_LINE),
+    Family(_has("<seed:tool_call>"), SEED_CALLS, forms.SEED),
+    Family(_has("<minimax:tool_call>"), INVOKED_CALLS, forms.MINIMAX, end="</minimax:tool_call>"),
+    Family(_has("｜DSML｜", "function_calls"), INVOKED_CALLS, forms.DEEPSEEK_V32, end=_DSML_ENDS),
+    Family(_has("｜DSML｜"), INVOKED_CALLS, forms.DEEPSEEK_V4, end=_DSML_ENDS),
+    Family(_has(r"\[TOOL_CALLS\]", r"\[ARGS\]"), MISTRAL_NAMED_CALLS, forms.MISTRAL_NAMED),
+    Family(_has(r"\[TOOL_CALLS\]"), MISTRAL_LIST_CALLS, forms.MISTRAL_LIST),
+    Family(_has("<TOOLCALL>"), LISTED_CALLS, forms.NEMOTRON),
+    Family(_has("</tool_calls>"), LISTED_CALLS, forms.APRIEL),
+    Family(_has(r"<\|/tool_call\|>"), LISTED_CALLS, forms.PHI),
+    Family(_has("<tool_call>", "<function="), XML_CALLS, forms.QWEN_CODER),
+    HERMES_FAMILY,
+    Family(_has(r"<\|start_header_id\|>", "tools"), LLAMA3_CALLS, forms.LLAMA3, has_bare_calls=True),
+)
+FORMS = tuple(family.form for family in (HERMES_FAMILY, *reversed(FAMILIES)))
+"""The forms that are tried on a tokenizer's own response template."""
+
+
+def thinking(template: str) -> Spec | None:
+    """How a model thinks, by its chat template; None if it does not."""
+    for tag, spec in THINK_BY_TAG.items():
+        if tag in template:
+            return spec
+    return THINK if "think>" in template or "reasoning_content" in template else None
+
+
+def response_template(family: Family | None, think: Spec | None) -> Spec:
+    """The response template of a family's models."""
+    fields: Spec = {"content": {"content": "text"}} | ({"reasoning_content": think} if think else {})
+    if family is not None:
+        fields = (family.fields or fields) | {CALLS_FIELD: family.calls}
+        if family.end is not None:
+            fields[END_FIELD] = {
+                "open_pattern": rf"\s{{0,8}}{family.end}",
+                "close_pattern": r"(?=.)",
+                "content": "text",
+            }
+    return {"start_anchor_pattern": ANSWER_BEGINS, "fields": fields}

@@ -1,0 +1,105 @@
+"""What a tool's schema says about each of its parameters, where a model writes them one by one and not as JSON.
+
+A value between two tags says no more of its type than its text does: `3` may be a number or a text. The schema decides.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from inference.text.narrowed_schemas import Schema
+
+MOST_STEPS = 100
+"""References, and schemas in schemas, that are followed in one parameter."""
+KINDS: Mapping[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+"""The JSON types of values in an `enum` or `const`; a type that is missing is that of a structure."""
+ORDER = ("integer", "number", "boolean", "null", "object", "array", "string")
+"""In which order a text is read as one of several types."""
+
+
+def alternatives(schema: Any, root: Mapping[str, Any]) -> list[Schema]:
+    """The schemas of one type each that a value may match.
+
+    Args:
+        schema: a parameter's schema.
+        root: the schema of all parameters, for references.
+
+    Raises:
+        ValueError: it combines schemas in a way that is not understood.
+    """
+    found: list[Schema] = []
+    waiting = [schema]
+    for _ in range(MOST_STEPS):
+        if not waiting:
+            return found
+        one = waiting.pop(0)
+        if not isinstance(one, dict):
+            one = {}
+        if (parts := _parts(one, root)) is None:
+            found.append(one)
+        else:
+            waiting = [*parts, *waiting]
+    raise ValueError("its references lead too far")
+
+
+def types(schema: Any, root: Mapping[str, Any]) -> list[str]:
+    """The types of the values that a schema allows; none if it allows all, or is not understood."""
+    try:
+        found = {one.get("type") for one in alternatives(schema, root)}
+    except ValueError:
+        return []
+    return [name for name in ORDER if name in found] if None not in found else []
+
+
+def with_plain_types(tools: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tools with nothing but types in their parameters' schemas, which is what transformers reads."""
+    return [_with_plain_types(tool) for tool in tools]
+
+
+def _with_plain_types(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function: Any = tool.get("function")
+    parameters: Any = function.get("parameters") if isinstance(function, Mapping) else None
+    properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    if not isinstance(properties, Mapping):
+        return dict(tool)
+    plain = {name: {"type": types(schema, parameters)} for name, schema in properties.items()}
+    return {**tool, "function": {**function, "parameters": {"properties": plain}}}
+
+
+def _parts(schema: Schema, root: Mapping[str, Any]) -> list[Any] | None:
+    """The schemas that together mean the same, each simpler; None if this one is simple."""
+    if "$ref" in schema:
+        return [_referred(schema["$ref"], root)]
+    if "allOf" in schema:
+        rest = {keyword: value for keyword, value in schema.items() if keyword != "allOf"}
+        if len(schema["allOf"]) != 1 or not isinstance(schema["allOf"][0], dict) or "type" in rest:
+            raise ValueError("it has an 'allOf'")
+        return [rest | schema["allOf"][0]]
+    for keyword in ("anyOf", "oneOf"):
+        if isinstance(schema.get(keyword), list):
+            return list(schema[keyword])
+    if isinstance(schema.get("type"), list):
+        return [schema | {"type": name} for name in schema["type"]]
+    if "type" not in schema and ("enum" in schema or "const" in schema):
+        return [{"enum": list(values), "type": name} for name, values in _by_type(schema)]
+    return None
+
+
+def _by_type(schema: Schema) -> Iterator[tuple[str, list[Any]]]:
+    """The values of an `enum` or a `const`, sorted by their types."""
+    values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
+    by_type: dict[str, list[Any]] = {}
+    for value in values:
+        structure = "array" if isinstance(value, list) else "object"
+        by_type.setdefault(KINDS.get(type(value), structure), []).append(value)
+    yield from by_type.items()
+
+
+def _referred(reference: Any, root: Mapping[str, Any]) -> Any:
+    """What a reference such as '#/$defs/Point' leads to."""
+    found: Any = root
+    for step in str(reference).removeprefix("#").split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, Mapping) or name not in found:
+            raise ValueError(f"its reference {reference!r} leads nowhere")
+        found = found[name]
+    return found
