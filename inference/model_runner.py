@@ -126,12 +126,7 @@ class ModelRunner:
         """
         logits = None if self._ahead is None else self._ahead.claim(schedule)
         if logits is None:
-            try:
-                logits = self._compute(schedule)
-            except Exception:
-                for sequence in schedule.sequences:
-                    self._cache.distrust(sequence.slot)
-                raise
+            logits = self._compute(schedule)
         for sequence in schedule.decoding:
             sequence.cached_tokens += 1
         for chunk in schedule.chunks:

@@ -146,8 +146,6 @@ def attend_slots(
     cached = batch.layer(layer, key, value, visible)
     # Read before anything is written: a long chunk may overwrite the keys and values that its own first tokens see.
     chunks = [_before(cached, segment) for segment in batch.segments]
-    for left in batch.stale:
-        cached.clear(left)
     cached.write(key, value, batch.slot_mapping(cached))
     attention = partial(grouped_attention, scale=scale, softcap=softcap, sinks=sinks)
     outputs = [_attend_run(batch, run, cached, visible, query, attention) for run in batch.runs]

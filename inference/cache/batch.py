@@ -12,7 +12,6 @@ from torch import Tensor
 
 from inference.cache.kv_cache import KVCache
 from inference.cache.rows import CachedLayer
-from inference.cache.storage import Stale
 from inference.cache.visibility import Visible, causal, window_of
 
 CAUSAL = 0
@@ -53,7 +52,6 @@ class Batch:
     segments: list[Segment]
     sampled: Tensor  # [sampled], the tokens whose logits are wanted
     starts: Sequence[int] = ()  # of `positions`, those of the runs' tokens
-    stale: list[Stale] = field(default_factory=list)  # what earlier requests left where new ones begin
     visibilities: list[Visible] = field(default_factory=lambda: [causal])
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
     _masks: dict[object, Tensor] = field(default_factory=dict)

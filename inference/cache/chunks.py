@@ -8,7 +8,7 @@ How a head's keys and values lie within a chunk is the decoder's business: see d
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inference.cache.chunk_table import ChunkTable
 from inference.cache.sizes import CHUNK, chunk_count, row_length
-from inference.cache.storage import Span, Stale, zeros
+from inference.cache.storage import Span, zeros
 from inference.scheduling.cache_manager import Retention
 
 PAGE = 2 * 2**20
@@ -69,40 +69,33 @@ class Chunks(AcrossLayers):
         shape = (slots * self.table.per_slot, layers.count, 2, layers.kv_heads, CHUNK, layers.head_dim)
         super().__init__(_from_a_page_on(shape, layers.dtype))
         self.are_paired = are_paired
-        self._used: set[int] = set()  # chunks that hold what was written there at some time, and no longer only zeros
+        self._written = [0] * len(self.numbers)  # how many positions of each chunk have been written, from the first on
 
     def address(self, layer: int, kind: int) -> int:
         """Where a layer's keys or values begin in the first chunk."""
         return self.numbers[0, layer, kind].data_ptr()
 
-    def clear(self, stale: Iterable[Stale]) -> None:
-        """Clear values that no running request wrote, and that attention multiplies with weights of zero."""
-        if not self.are_paired:
-            return
-        for left in stale:
-            # If a pair begins before, its other half is written by the next step.
-            first, last = left.first + left.first % 2, left.last + left.last % 2
-            for start, number in self._chunks(left.slot, first, last):
-                self.numbers[number, :, VALUES, :, max(first - start, 0) : last - start] = 0
-
     def reserve(self, slot: int, first: int, last: int) -> None:
         """Give a slot chunks of its own for these positions, and take away those behind them."""
         self.table.truncate(slot, chunk_count(last))
         for start, number in self._chunks(slot, first, last):
+            own = number
             if self.table.is_shared(slot, start // CHUNK):
-                own = self._emptied(self.table.replace(slot, start // CHUNK))
+                own = self.table.replace(slot, start // CHUNK)
                 if start < first:
-                    self.numbers[own] = self.numbers[number]
-        while self.table.count(slot) < chunk_count(last):
-            self._emptied(self.table.append(slot))
+                    self._copy_chunk(number, own)
+            self._prepare(own, max(first - start, 0), last - start)
+        while (count := self.table.count(slot)) < chunk_count(last):
+            self._prepare(self.table.append(slot), 0, last - count * CHUNK)
 
-    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
         """Share the chunks that the beginning fills, and copy the one that it ends in."""
         end = length // CHUNK * CHUNK
         self.table.share(source, target, end // CHUNK)
         for _, number in self._chunks(source, end, length):
-            self.numbers[self._emptied(self.table.append(target))] = self.numbers[number]
-            self.clear([Stale(target, length, end + CHUNK)])
+            own = self.table.append(target)
+            self._copy_chunk(number, own)
+            self._prepare(own, length - end, length - end)
 
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         return [bool(self._keys(*span).isfinite().all()) for span in spans]
@@ -112,12 +105,17 @@ class Chunks(AcrossLayers):
         places = range(first // CHUNK, min(chunk_count(last), self.table.count(slot)))
         return [(place * CHUNK, self.table.chunk(slot, place)) for place in places]
 
-    def _emptied(self, number: int) -> int:
-        """Clear the values that an earlier text left in a chunk, and return its number."""
-        if number in self._used and self.are_paired:
-            self.numbers[number, :, VALUES] = 0
-        self._used.add(number)
-        return number
+    def _copy_chunk(self, source: int, target: int) -> None:
+        self.numbers[target] = self.numbers[source]
+        self._written[target] = self._written[source]
+
+    def _prepare(self, number: int, first: int, last: int) -> None:
+        """Clear the values that another text has left in a chunk from `first` on, before it is written up to `last`."""
+        written = self._written[number]
+        if self.are_paired and first < written:
+            # If a pair begins before, its other half is written by the next step.
+            self.numbers[number, :, VALUES, :, first + first % 2 : written + written % 2] = 0
+        self._written[number] = min(last, CHUNK)
 
     def _keys(self, slot: int, first: int, last: int) -> Tensor:
         """The last layer's keys: [kv_heads, last - first, head_dim]."""

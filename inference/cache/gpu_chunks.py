@@ -39,7 +39,7 @@ class GpuChunks(AcrossLayers):
         begin = slot * self._slot_bytes
         self._memory.back(begin, begin + chunk_count(last) * self._chunk_bytes)
 
-    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
         """Copy whole chunks, with what the last one holds behind `length`."""
         self.reserve(target, 0, length)
         chunks = chunk_count(length)

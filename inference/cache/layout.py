@@ -81,7 +81,8 @@ def lay_out(decoding: Sequence[Piece], chunks: Sequence[Piece], cache: KVCache, 
     sampled = [row for piece in pieces for row in range(ends[piece.slot] - piece.sampled, ends[piece.slot])]
     for piece, segment in zip(longer, segments, strict=True):
         sampled += range(segment.first, segment.first + piece.scored)
-    stale = [cache.take(piece.slot, piece.start, piece.end) for piece in pieces]
+    for piece in pieces:
+        cache.reserve(piece.slot, piece.start, piece.end)
 
     # One copy to the device for all of them, and the host does not wait for it.
     packed = to_device(torch.tensor([token_ids, positions, slots]), device)
@@ -95,7 +96,6 @@ def lay_out(decoding: Sequence[Piece], chunks: Sequence[Piece], cache: KVCache, 
         segments=segments,
         starts=starts,
         sampled=to_device(torch.tensor(sampled, dtype=torch.int64), device),
-        stale=[left for left in stale if left is not None],
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inference.cache.sizes import SLACK, column_count, kept_positions, row_length
-from inference.cache.storage import Span, Stale, by_span, zeros
+from inference.cache.storage import Span, by_span, zeros
 from inference.scheduling.cache_manager import Retention
 from inference.transfer import to_device
 
@@ -46,10 +46,12 @@ class CachedLayer:
         """Where positions `first` to `last` lie, without those that are forgotten."""
         return torch.arange(max(first, last - self.kept), last, device=self.stored[0].device) % self.kept
 
-    def clear(self, stale: Stale) -> None:
-        columns = self.columns(stale.first, stale.last)
+    def clear(self, slot: int, first: int, last: int) -> None:
+        if first >= last:
+            return
+        columns = self.columns(first, last)
         for tensor in self.stored:
-            tensor[stale.slot, columns] = 0
+            tensor[slot, columns] = 0
 
     def write(self, keys: Tensor, values: Tensor, slot_mapping: Tensor) -> None:
         """Store `keys` and `values` [tokens, kv_heads, head_dim] where `slot_mapping` [2 * tokens] says."""
@@ -60,14 +62,9 @@ class CachedLayer:
         for tensor, new in zip(self.stored, (keys, values), strict=True):
             tensor.view(-1, kv_heads, new.shape[-1]).index_copy_(0, slot_mapping[:tokens], new)
 
-    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
-        """See `Storage.copy`. A ring is copied as it lies, with what follows."""
-        is_ring = self.window is not None
-        columns = self.kept if is_ring else length
+    def copy(self, source: int, target: int, columns: int) -> None:
         for tensor in self.stored:
             tensor[target, :columns] = tensor[source, :columns]
-        if (end := written[source if is_ring else target]) > length:
-            self.clear(Stale(target, length, end))
 
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         """Whether the keys are numbers, for each span; all of them are read at once."""
@@ -89,6 +86,7 @@ class Rows:
         self._slots = slots
         self._context = context
         self._slack = slack
+        self._written = [0] * slots  # how many positions of each slot have been written, from the first on
 
     def layer(
         self,
@@ -125,11 +123,21 @@ class Rows:
         return torch.cat([keys, keys + self._slots * row_length])
 
     def reserve(self, slot: int, first: int, last: int) -> None:
-        """Memory comes when it is written."""
+        """Clear what an earlier text has left from `first` on; memory comes when it is written."""
+        if first < self._written[slot]:
+            for layer in self.layers.values():
+                layer.clear(slot, first, self._written[slot])
+        self._written[slot] = last
 
-    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
+        """A ring is copied as it lies, with what follows the beginning in the source, which is cleared then."""
+        written, of_source = self._written[target], self._written[source]
+        self._written[target] = max(written, of_source)  # should the copy fail
         for layer in self.layers.values():
-            layer.copy(source, target, length, written)
+            is_ring = layer.window is not None
+            layer.copy(source, target, columns=layer.kept if is_ring else length)
+            layer.clear(target, length, of_source if is_ring else written)
+        self._written[target] = length
 
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         if not spans or not self.layers:

@@ -6,7 +6,6 @@ decoder in C++, and `GpuChunks` does so for the kernels of Triton. All of them t
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -20,34 +19,26 @@ Span = tuple[int, int, int]
 """A slot, and its positions from the first up to the second, the latter not included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """Positions `first` to `last` of a slot, the latter not included, that belong to no running request."""
-
-    slot: int
-    first: int
-    last: int
-
-
 class Storage(Protocol):
-    """Keys and values of every layer, slot by slot."""
+    """Keys and values of every layer, slot by slot.
+
+    Where attention reads what lies behind a slot's own last token, and hides it by weights of zero, that must be
+    numbers: zero times NaN is NaN. So each storage that such an attention reads knows how far it has been written, and
+    clears what an earlier text has left before the next one is written there.
+    """
 
     shares_beginnings: bool
     """Whether `copy` lets two slots have the same memory, and so takes next to no time."""
 
     def reserve(self, slot: int, first: int, last: int) -> None:
-        """Make positions `first` to `last` of a slot writable. Behind `last` it holds no text any more.
+        """Make positions `first` to `last` of a slot writable. From `first` on it holds no text any more.
 
         Raises:
             torch.OutOfMemoryError: there is not enough left.
         """
 
-    def copy(self, source: int, target: int, length: int, written: Sequence[int]) -> None:
-        """Make a slot hold the first `length` positions of another one, in every layer, and clear what lies behind.
-
-        Args:
-            written: how many positions of each slot have been written, before.
-        """
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a slot hold the first `length` positions of another one, in every layer, and nothing else."""
 
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         """Whether the last layer's keys are numbers, for each span.

@@ -77,7 +77,7 @@ class Ahead:
 
     def _begin(self, places: Sequence[Place], tokens: Tensor) -> Tensor:
         for slot, position in places:
-            self._cache.take(slot, position, position + 1)
+            self._cache.reserve(slot, position, position + 1)
         return self._decoder.next_step(tokens)
 
 

@@ -12,7 +12,6 @@ from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks, Layers
 from inference.cache.kv_cache import KVCache
 from inference.cache.layout import Piece, lay_out
 from inference.cache.sizes import CHUNK, row_length
-from inference.cache.storage import Stale
 from inference.decoders.native.decoder import NativeDecoder
 from inference.scheduling.cache_manager import Retention
 from inference.tensor_thread import on_tensor_thread
@@ -109,9 +108,9 @@ def test_a_copy_holds_the_beginning_and_no_value_behind_it_is_anothers(storage: 
         for place in range(CHUNKS):
             numbers = storage.numbers[storage.table.chunk(0, place), :, kind]
             numbers[:] = torch.rand(numbers.shape)
-    fill(storage, 1, 2 * CHUNK + 7, float("nan"))
+    fill(storage, 1, 3 * CHUNK, float("nan"))
     fill(storage, 2, 1, 2)
-    storage.copy(0, 1, length, written=[2 * CHUNK + 7, 2 * CHUNK + 7, 1])
+    storage.copy(0, 1, length)
     whole = length // PAIRED_KEYS * PAIRED_KEYS
     assert torch.equal(read(storage, 1, KEYS)[:, :, :whole], read(storage, 0, KEYS)[:, :, :whole])
     whole = length // 2 * 2
@@ -124,7 +123,7 @@ def test_a_copy_holds_the_beginning_and_no_value_behind_it_is_anothers(storage: 
 
 def test_texts_share_the_chunks_that_their_common_beginning_fills(storage: Chunks) -> None:
     fill(storage, 0, 2 * CHUNK + 7, 1)
-    storage.copy(0, 1, 2 * CHUNK + 5, written=[2 * CHUNK + 7, 0, 0])
+    storage.copy(0, 1, 2 * CHUNK + 5)
     chunks = [[storage.table.chunk(slot, place) for place in range(CHUNKS)] for slot in (0, 1)]
     assert chunks[0][:2] == chunks[1][:2]
     assert chunks[0][2] != chunks[1][2]
@@ -136,7 +135,7 @@ def test_what_is_written_to_a_slot_is_not_in_those_that_share_its_beginning(
     storage: Chunks, first: int, writer: int
 ) -> None:
     fill(storage, 0, 2 * CHUNK, 1)
-    storage.copy(0, 1, 2 * CHUNK, written=[2 * CHUNK, 0, 0])
+    storage.copy(0, 1, 2 * CHUNK)
     storage.reserve(writer, first, 2 * CHUNK)
     assert read(storage, writer, KEYS)[:, :, :first].all(), "what comes before is kept"
     for place in range(first // CHUNK, 2):
@@ -155,18 +154,24 @@ def test_a_shorter_text_gives_chunks_back_and_the_next_one_finds_no_values_in_th
         assert not read(storage, 1, VALUES).any()
 
 
-def test_what_is_stale_is_cleared_across_chunks_and_nothing_else(storage: Chunks) -> None:
+def test_what_an_earlier_text_left_is_cleared_across_chunks_and_nothing_else(storage: Chunks) -> None:
     for slot in range(3):
-        fill(storage, slot, 2 * CHUNK + 7, 1)
-    storage.clear([Stale(1, CHUNK - 2, 2 * CHUNK + 4)])
+        fill(storage, slot, 2 * CHUNK + 4, 1)
+    storage.reserve(1, CHUNK - 2, 2 * CHUNK + 1)
     values = read(storage, 1, VALUES)
     if storage.are_paired:
         assert not values[:, :, CHUNK - 2 : 2 * CHUNK + 4].any()
     assert values[:, :, : CHUNK - 2].all()
-    assert values[:, :, 2 * CHUNK + 4 :].all()
+    assert values[:, :, 2 * CHUNK + 4 :].all(), "no text was there"
     assert read(storage, 1, KEYS).all(), "keys behind a text are never used"
     assert read(storage, 0, VALUES).all()
     assert read(storage, 2, VALUES).all()
+
+
+def test_a_text_that_goes_on_is_left_as_it_is(storage: Chunks) -> None:
+    fill(storage, 0, CHUNK + 5, 1)
+    storage.reserve(0, CHUNK + 5, CHUNK + 6)
+    assert read(storage, 0, VALUES).all()
 
 
 def test_a_key_that_is_no_number_is_found_at_its_position_alone(storage: Chunks) -> None:

@@ -136,7 +136,7 @@ def test_memory_follows_the_tokens_of_a_slot(chunks: GpuChunks) -> None:
     assert cache.bytes == 15 * PER_CHUNK
     backed = [0]
     for slot, first, last in [(1, 0, CHUNK), (1, CHUNK, CHUNK + 1), (2, 0, 3), (1, CHUNK + 1, 2 * CHUNK), (1, 0, 7)]:
-        cache.take(slot, first, last)
+        cache.reserve(slot, first, last)
         backed.append(chunks.backed_bytes // PER_CHUNK)
     assert backed == [0, 1, 2, 3, 3, 3]
 
@@ -144,7 +144,7 @@ def test_memory_follows_the_tokens_of_a_slot(chunks: GpuChunks) -> None:
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
 def test_a_copied_beginning_has_memory_and_is_the_same(chunks: GpuChunks, length: int) -> None:
     cache = cache_of(chunks)
-    cache.take(0, 0, 3 * CHUNK)
+    cache.reserve(0, 0, 3 * CHUNK)
     write(chunks, 0, 0, 3 * CHUNK, 1.5)
     before = chunks.backed_bytes
     cache.copy(0, 2, length)
@@ -156,7 +156,7 @@ def test_a_copied_beginning_has_memory_and_is_the_same(chunks: GpuChunks, length
 
 def test_what_is_not_a_number_is_found_in_the_last_layer(chunks: GpuChunks) -> None:
     cache = cache_of(chunks)
-    cache.take(0, 0, 2 * CHUNK)
+    cache.reserve(0, 0, 2 * CHUNK)
     write(chunks, 0, 0, 2 * CHUNK, 1.0)
     spans = [(0, 0, CHUNK), (0, CHUNK, CHUNK + 3), (0, CHUNK + 3, 2 * CHUNK)]
     assert cache.are_finite(spans) == [True, True, True]

@@ -6,7 +6,6 @@ import torch
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
-from inference.cache.storage import Stale
 from inference.weights.checkpoint import Checkpoint
 from tests.support.tiny_models import (
     CONTEXT,
@@ -78,13 +77,20 @@ def _raise(batch: object) -> None:
     raise RuntimeError("the step is to fail")
 
 
-def test_a_slot_knows_the_tokens_behind_a_new_beginning() -> None:
+def test_a_slot_is_cleared_where_a_shorter_beginning_goes_on_and_nowhere_else() -> None:
     cache = KVCache(slots=2, context=100)
-    assert cache.take(0, 0, 40) is None, "nothing was there"
-    assert cache.take(0, 40, 41) is None, "the same request goes on"
-    assert cache.take(0, 10, 20) == Stale(0, 10, 41), "another one reuses ten positions"
-    assert cache.take(0, 20, 21) is None
-    assert cache.take(1, 0, 1) is None, "the other slot is another slot"
+    layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"))
+
+    def cleared(slot: int, first: int, last: int) -> list[int]:
+        layer.keys.fill_(float("nan"))
+        cache.reserve(slot, first, last)
+        return [position for position in range(cache.row_length) if not layer.keys[slot, 0, position].any()]
+
+    assert cleared(0, 0, 40) == [], "nothing was there"
+    assert cleared(0, 40, 41) == [], "the same request goes on"
+    assert cleared(0, 10, 20) == list(range(10, 41)), "another one reuses ten positions"
+    assert cleared(0, 20, 21) == []
+    assert cleared(1, 0, 1) == [], "the other slot is another slot"
 
 
 @pytest.mark.parametrize("value_dim", [4, 6])
@@ -93,7 +99,7 @@ def test_what_is_stale_is_cleared_and_nothing_else(value_dim: int) -> None:
     layer = cache.rows.layer(0, 1, 4, torch.float32, device, value_dim)
     layer.keys.fill_(float("nan"))
     layer.values.fill_(float("nan"))
-    layer.clear(Stale(1, 3, 8))
+    layer.clear(1, 3, 8)
     slot_mapping = cache.rows.slot_mapping(torch.tensor([1]), torch.tensor([3]), cache.row_length)
     layer.write(torch.ones(1, 1, 4), torch.ones(1, 1, value_dim), slot_mapping)
     for tensor in (layer.keys, layer.values):  # [slots, kv_heads, row_length, width]

@@ -111,7 +111,7 @@ def chunks_of(cache: KVCache) -> Chunks:
 
 def spoil(cache: KVCache, slot: int, first: int = 0) -> None:
     """Let a slot hold a text that is NaN from `first` on."""
-    cache.take(slot, first, CONTEXT)
+    cache.reserve(slot, first, CONTEXT)
     storage = chunks_of(cache)
     for place in range(storage.table.count(slot)):
         numbers = storage.numbers[storage.table.chunk(slot, place)]  # [layers, 2, kv_heads, CHUNK, head_dim]
@@ -186,10 +186,10 @@ def test_a_chunk_that_another_slot_gave_back_changes_no_bit_even_if_it_is_nan(
 ) -> None:
     compile_for(name, monkeypatch)
     expected, (_, cache), giver, taker = logits_alone(name), decoder_of(name), 8, 9
-    cache.take(taker, 0, 1)
+    cache.reserve(taker, 0, 1)
     spoil(cache, giver)
     given = chunks_of(cache).table.chunk(giver, 1)
-    cache.take(giver, 0, 1)
+    cache.reserve(giver, 0, 1)
     assert torch.equal(logits_among(name, taker, 0, cut(len(TEXT), [CHUNK + 1, 1]), []), expected)
     assert chunks_of(cache).table.chunk(taker, 1) == given
 

@@ -12,7 +12,6 @@ from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
 from inference.cache.sizes import SLACK, row_length
-from inference.cache.storage import Stale
 from inference.cache.visibility import causal, causal_within, window_of
 from inference.decoders import cuda_graphs
 from inference.decoders.select import select_decoder
@@ -245,10 +244,10 @@ def test_what_is_stale_in_a_ring_is_cleared_wherever_it_lies() -> None:
     layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"), window=30)
     assert layer.kept == 32
     layer.keys.fill_(1)
-    layer.clear(Stale(1, 60, 70))
+    layer.clear(1, 60, 70)
     cleared = [column for column in range(32) if not layer.keys[1, 0, column].any()]
     assert cleared == [0, 1, 2, 3, 4, 5, 28, 29, 30, 31]
-    layer.clear(Stale(0, 0, 500))
+    layer.clear(0, 0, 500)
     assert not layer.keys[0, 0, :32].any()
 
 

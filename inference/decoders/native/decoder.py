@@ -105,7 +105,6 @@ class NativeDecoder:
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], in float32, and write the new keys and values to the cache."""
         tokens, sampled = batch.token_ids.numel(), batch.sampled.numel()
-        self._chunks.clear(batch.stale)
         self._make_scratch(tokens)
         logits = torch.empty(sampled, self._model.vocabulary)
         step = structures.Step(
