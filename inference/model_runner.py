@@ -70,6 +70,7 @@ class ModelRunner:
             self._choose = self._ahead.choose
         elif self.is_on_gpu:
             self._choose = functools.partial(choose, choose_on_device=choose_on_device)
+        self._cache.provide()
 
     @property
     def is_on_gpu(self) -> bool:

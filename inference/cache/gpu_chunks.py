@@ -35,6 +35,9 @@ class GpuChunks(AcrossLayers):
         """A layer's keys and values, [slots, chunks, CHUNK, kv_heads, head_dim] each."""
         return self.numbers[:, :, number, KEYS], self.numbers[:, :, number, VALUES]
 
+    def provide(self) -> None:
+        """Do nothing: a GPU has its memory at hand."""
+
     def reserve(self, slot: int, first: int, last: int) -> None:
         begin = slot * self._slot_bytes
         self._memory.back(begin, begin + chunk_count(last) * self._chunk_bytes)

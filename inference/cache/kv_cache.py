@@ -4,6 +4,7 @@ A slot holds one request's text at a time. Which request holds which slot is the
 in memory, and what of an earlier one must be cleared, is that of a `Storage`.
 """
 
+import threading
 from collections.abc import Sequence
 
 from inference.cache.rows import Rows
@@ -25,6 +26,10 @@ class KVCache:
         self.row_length = row_length(context)
         self.rows = Rows(slots, context, slack)
         self.storage: Storage = self.rows
+
+    def provide(self) -> threading.Thread | None:
+        """Have memory for the first texts provided before they come: see `Storage`."""
+        return self.storage.provide()
 
     def reserve(self, slot: int, first: int, last: int) -> None:
         """Make positions `first` to `last` of a slot writable: see `Storage`."""

@@ -122,6 +122,9 @@ class Rows:
         keys = slots * row_length + columns
         return torch.cat([keys, keys + self._slots * row_length])
 
+    def provide(self) -> None:
+        """Do nothing: a slot's first token takes memory for all of its rows, which is too much to be provided."""
+
     def reserve(self, slot: int, first: int, last: int) -> None:
         """Clear what an earlier text has left from `first` on; memory comes when it is written."""
         if first < self._written[slot]:

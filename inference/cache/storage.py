@@ -5,6 +5,7 @@ decoder in C++, and `GpuChunks` does so for the kernels of Triton. All of them t
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
@@ -29,6 +30,9 @@ class Storage(Protocol):
 
     shares_beginnings: bool
     """Whether `copy` lets two slots have the same memory, and so takes next to no time."""
+
+    def provide(self) -> threading.Thread | None:
+        """Have memory for the first texts provided before they come, on the thread that is returned, if that helps."""
 
     def reserve(self, slot: int, first: int, last: int) -> None:
         """Make positions `first` to `last` of a slot writable. From `first` on it holds no text any more.

@@ -1,8 +1,8 @@
 """Allocates memory in large pages, some of it before it is needed.
 
 The system provides memory when it is first touched, which takes a virtual machine 0.06 s for 600 MB that it has at
-hand, and 1.4 s if its host has to find them. So it is provided while the libraries are imported, when a processor is
-idle. For that reason nothing here imports torch.
+hand, and 1.4 s if its host has to find them. So the weights' memory is provided while the libraries are imported, when
+a processor is idle; for that reason nothing here imports torch. That of the first texts is provided once all is loaded.
 """
 
 import ctypes
@@ -42,6 +42,23 @@ def provide(memory: NDArray[np.uint8]) -> bool:
     The memory begins with a page.
     """
     return _advise(memory.ctypes.data, memory.nbytes, POPULATE_WRITE)
+
+
+def provide_in_background(memory: NDArray[np.uint8]) -> threading.Thread:
+    """Have the system provide all of some memory, which begins with a page, on the thread that is returned.
+
+    A large page at a time: what others ask the system for meanwhile has to wait for one. For the same reason the thread
+    is as urgent as any other one.
+    """
+
+    def run() -> None:
+        for start in range(0, len(memory), LARGE_PAGE):
+            if not provide(memory[start : start + LARGE_PAGE]):
+                return
+
+    thread = threading.Thread(target=run, name="memory", daemon=True)
+    thread.start()
+    return thread
 
 
 def release(memory: NDArray[np.uint8]) -> None:

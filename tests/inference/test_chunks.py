@@ -1,6 +1,8 @@
 """The cache of the decoder in C++: memory follows tokens, and no data of another request is left in it."""
 
 import copy
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,15 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.layout import Piece, lay_out
 from inference.cache.sizes import CHUNK, row_length
 from inference.decoders.native.decoder import NativeDecoder
+from inference.model_runner import ModelRunner
 from inference.scheduling.cache_manager import Retention
 from inference.tensor_thread import on_tensor_thread
-from tests.support.native_models import SHAPE, native
+from tests.support.native_models import SHAPE, model_named, native
 from tests.support.tiny_models import model_of
 
 CONTEXT = 4096
 MIB = 2**20
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems provide no memory in advance")
 
 
 def resident_in(storage: Chunks) -> int:
@@ -73,6 +77,32 @@ def test_a_short_text_takes_a_few_chunks_of_memory_and_not_a_slots_row(
     before = resident_in(cache.storage)
     assert cache.are_finite([(7, 0, CONTEXT)]) == [True]
     assert resident_in(cache.storage) - before <= 4 * MIB, "what is looked at takes none"
+
+
+@needs_linux
+def test_the_first_texts_find_memory_that_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.cache.chunks.PROVIDED", 12 * MIB)
+    storage = Chunks(8, CONTEXT, Layers(64, 2, 64, torch.bfloat16), are_paired=True)
+    assert storage.numbers[0].nbytes == 4 * MIB
+    storage.provide().join(30)
+    before = resident_in(storage)
+    assert before >= 12 * MIB
+    fill(storage, 5, 2 * CHUNK, 1)
+    fill(storage, 1, CHUNK, 1)
+    assert resident_in(storage) == before
+    fill(storage, 2, 2 * CHUNK, 1)
+    assert resident_in(storage) > before, "the others take memory when they come"
+
+
+@needs_linux
+def test_an_engine_that_has_been_loaded_provides_that_memory() -> None:
+    runner = on_tensor_thread(lambda: ModelRunner(model_named("llama"), slots=4, context=CHUNK, is_compiled=True))
+    storage = runner._cache.storage
+    assert isinstance(storage, Chunks)
+    for thread in threading.enumerate():
+        if thread.name == "memory":
+            thread.join(30)
+    assert resident_in(storage) >= storage.bytes
 
 
 # --- By themselves ---------------------------------------------------------------------------------------------------
