@@ -23,6 +23,7 @@ from transformers import (
 from inference.text.detokenizer import is_rewritten
 from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_numbers
+from inference.weights.found_instead import contents, refuse_adapter, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
 from inference.weights.pickled import read_pickle
@@ -33,16 +34,19 @@ from inference.weights.safetensors_header import (
     elements,
     read_header,
     read_json,
+    refuse_bytes,
     refuse_pointer,
 )
 from inference.weights.tokenizer_class import refuse_losing
+from inference.weights.usable_settings import usable
 from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ORIGIN = Origin("config.json", "Is it the config.json of these weights, and are they complete?", "a GGUF file")
-NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
-"""Settings of a configuration that are ignored, as this server chooses how a model is computed."""
+MORE_TEMPLATES = "additional_chat_templates"
+TEMPLATE_OF_PROCESSOR = "chat_template.json"
+"""Where older models that also see or hear have their template: transformers reads it for those senses' processor."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files from which a tokenizer can be made without other packages."""
 SAMPLED_TOKENS = 500
@@ -59,8 +63,8 @@ class TextFiles:
         self.name = name
         self._path = path
         if not (path / "config.json").is_file():
-            _refuse_adapter(path)
-            raise LoadError(f"{name}: expected a folder with a config.json, found none")
+            refuse_adapter(path)
+            raise LoadError(f"{name}: expected a folder with a config.json, found {contents(path)}")
         self.settings = read_json(path / "config.json")
 
     @property
@@ -75,9 +79,15 @@ class TextFiles:
         return path, read_json(path)
 
     def config(self) -> PreTrainedConfig:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            str(self._path), trust_remote_code=False, local_files_only=True
-        )
+        kind = self.settings.get("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            # transformers goes by the folder's name then, or says what is wrong
+            config: PreTrainedConfig = AutoConfig.from_pretrained(
+                str(self._path), trust_remote_code=False, local_files_only=True
+            )
+            return config
+        settings, _ = CONFIG_MAPPING[kind].get_config_dict(str(self._path), local_files_only=True)
+        config = CONFIG_MAPPING[kind].from_dict(usable(settings))
         return config
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -101,10 +111,7 @@ class Folder(TextFiles):
     def config(self) -> PreTrainedConfig:
         check_numbers(self.config_path, self.settings, self.elements, len(self._tensors))
         try:
-            kind = CONFIG_MAPPING[self.settings["model_type"]]
-            settings, _ = kind.get_config_dict(str(self._path), local_files_only=True)
-            settings = {name: value for name, value in settings.items() if name not in NOT_TAKEN}
-            config: PreTrainedConfig = kind.from_dict(settings | self._instead())
+            config = super().config()
             config.get_text_config()  # a model of several parts may have none, or two
         except Exception as error:
             raise BadFile(
@@ -112,21 +119,13 @@ class Folder(TextFiles):
             ) from error
         return config
 
-    def _instead(self) -> dict[str, Any]:
-        """Replacements for settings that transformers would refuse: tokens given as texts, unknown padding tokens."""
-        ends, padding = self.settings.get("eos_token_id"), self.settings.get("pad_token_id")
-        vocabulary = self.settings.get("vocab_size")
-        is_text = isinstance(ends, str) or (isinstance(ends, list) and any(isinstance(end, str) for end in ends))
-        instead: dict[str, Any] = {"eos_token_id": None} if is_text else {}
-        if isinstance(padding, int) and isinstance(vocabulary, int) and padding >= vocabulary:
-            instead["pad_token_id"] = None  # serving pads nothing
-        return instead
-
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         described = self._find_tokenizer()
         for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
             if (self._path / name).is_file():
                 read_json(self._path / name)
+        for path in (*self._path.glob("*.jinja"), *self._path.glob(f"{MORE_TEMPLATES}/*.jinja")):
+            refuse_bytes(path)
         try:
             tokenizer = super().tokenizer(config)
             tokenizer(["Hello"])
@@ -134,17 +133,23 @@ class Folder(TextFiles):
             raise
         except BaseException as error:  # a panic in tokenizers is no Exception
             raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
-        if not isinstance(template := tokenizer.chat_template, str | dict | None):
-            raise BadFile(
-                self._path / "tokenizer_config.json",
-                f"chat_template: expected a text, or a list of them with their names, got {template!r}",
-            )
+        self._complete_template(tokenizer)
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         self._refuse_rewriting(tokenizer)
         if described is not None:
             refuse_losing(self._path / "tokenizer.json", described, tokenizer)
         return tokenizer
+
+    def _complete_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take the chat template of the processor where the tokenizer has none, and see that it is a text."""
+        path = self._path / TEMPLATE_OF_PROCESSOR
+        if tokenizer.chat_template is None and path.is_file():
+            tokenizer.chat_template = read_json(path).get("chat_template")
+        else:
+            path = self._path / "tokenizer_config.json"
+        if not isinstance(template := tokenizer.chat_template, str | dict | None):
+            raise BadFile(path, f"chat_template: expected a text, or a list of them with their names, got {template!r}")
 
     def _refuse_rewriting(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See that texts only grow, on a sample of the vocabulary; without bytes, of which any may end a character."""
@@ -232,20 +237,25 @@ class Folder(TextFiles):
                 f"the weights are quantized by {method}, which is not supported; serve the model that they were made "
                 f"from, or a GGUF file of it",
             )
-        _refuse_adapter(self._path)
+        refuse_adapter(self._path)
 
     def _weight_files(self) -> list[Path]:
         found = next((self._path / name for name in WEIGHTS if (self._path / name).is_file()), None)
         if found is None:
-            raise BadFile(self._path, f"expected {WEIGHTS[0]}, {WEIGHTS[1]} or a .gguf file, found none of them")
+            raise BadFile(
+                self._path, f"expected {WEIGHTS[0]}, {WEIGHTS[1]} or a .gguf file, found {weights_instead(self._path)}"
+            )
         refuse_pointer(found)
         if found.suffix != ".json":
             return [found]
-        places = read_json(found).get("weight_map")
+        index = read_json(found)
+        places = index.get("weight_map")
         if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
             raise BadFile(found, "expected a weight_map, which says for each tensor what file it is in")
+        if not isinstance(metadata := index.get("metadata"), dict):
+            raise BadFile(found, f"metadata: expected an object, which may be empty, got {metadata!r}")
         for tensor, name in places.items():
-            if Path(name).name != name or not (self._path / name).is_file():
+            if Path(name).name != str(Path(name)) or not (self._path / name).is_file():
                 raise BadFile(found, f"tensor {tensor} should be in {name!r}, and there is no such file in the folder")
         return sorted({self._path / name for name in places.values()})
 
@@ -295,11 +305,6 @@ class Folder(TextFiles):
         except BaseException:
             return path
         return config if config.is_file() else path
-
-
-def _refuse_adapter(folder: Path) -> None:
-    if adapters := sorted(folder.glob("adapter_model*")):
-        raise BadFile(adapters[0], "an adapter (LoRA) is not supported; merge it into its model first")
 
 
 def _is_quantized(name: str, info: TensorInfo) -> bool:

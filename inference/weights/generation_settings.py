@@ -109,6 +109,8 @@ def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str,
         BadFile: one is out of range.
     """
     said = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    if said.get("top_k") == -1:  # "all tokens", as vLLM writes it
+        said["top_k"] = 0
     said = {name: value if name == "top_k" or type(value) is not int else float(value) for name, value in said.items()}
     try:
         SamplingParams(**said)

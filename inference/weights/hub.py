@@ -30,6 +30,7 @@ log = logging.getLogger("engine")
 SETTINGS = (".json", ".jinja", ".txt", "tokenizer.model")
 """The ends of the names of small files, which are downloaded with any weights."""
 
+TEMPLATES = "additional_chat_templates/*.jinja"
 WEIGHTS = (
     ("model.safetensors", "model-*-of-*.safetensors"),
     ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
@@ -142,6 +143,7 @@ def _wanted(repository: str, files: Sequence[str]) -> list[str]:
     """Return the files to download: the weights of one kind, and the small files."""
     top = [file for file in files if "/" not in file]
     settings = [file for file in top if file.endswith(SETTINGS)]
+    settings += [file for file in files if fnmatch(file, TEMPLATES)]
     for patterns in WEIGHTS:
         if weights := [file for file in top if any(fnmatch(file, pattern) for pattern in patterns)]:
             return [*settings, *weights]

@@ -50,6 +50,18 @@ def refuse_pointer(path: Path) -> None:
             raise BadFile(path, "this is a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder")
 
 
+def refuse_bytes(path: Path) -> None:
+    """Check that a file is a text.
+
+    Raises:
+        BadFile: it is not in UTF-8.
+    """
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise BadFile(path, "expected a text, got bytes that are not UTF-8") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file.
 

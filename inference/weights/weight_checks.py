@@ -68,7 +68,9 @@ class Loaded:
 
 def reason(error: BaseException) -> str:
     """Return an exception's message in one line. Messages about Python types, which do not help users, are left out."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if isinstance(error, KeyError) and text:
+        return text if " " in text else f"transformers finds nothing under {text!r}"
     if not text or isinstance(error, OF_PYTHON) or any(words in text for words in IN_PYTHONS_WORDS):
         return "a value in it has another type, or is another one, than transformers can use"
     text = re.sub(r"\b(\w+\.)*\w*(Error|Exception): ", "", text)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 PART = re.compile(r"(?P<stem>.*)-(?P<number>(?!00000)\d{5})-of-(?P<count>(?!00000)\d{5})\.gguf")
 
+SENSES = "mmproj"
+"""How the names of llama.cpp's files begin that bring images and sound into a model."""
+
 
 def is_first(name: str) -> bool:
     """Whether a file is a whole model, or the first of its parts."""
@@ -23,8 +26,12 @@ def all_parts(name: str) -> list[str]:
 
 
 def models_among(names: Iterable[str]) -> list[str]:
-    """The GGUF models among file names, each by its first part."""
-    return sorted(name for name in names if name.endswith(".gguf") and is_first(name))
+    """The GGUF models among file names, each by its first part; what lies next to them to see and hear is none."""
+    return sorted(
+        name
+        for name in names
+        if name.lower().endswith(".gguf") and is_first(name) and not name.rpartition("/")[2].lower().startswith(SENSES)
+    )
 
 
 def models_in(folder: Path) -> list[Path]:

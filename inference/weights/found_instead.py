@@ -1,0 +1,63 @@
+"""Says what a folder has where something else was expected in it, and what can be done about that."""
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from inference.weights.safetensors_header import BadFile
+
+SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
+MOST_NAMES = 4
+ADAPTER = "adapter_config.json"
+
+
+def contents(folder: Path) -> str:
+    """The folder's files, or the folder in it that was probably meant."""
+    within = sorted(path.parent for pattern in ("*", "snapshots/*") for path in folder.glob(f"{pattern}/config.json"))
+    if within:
+        return f"one in {listed([str(path) for path in within])}; name that folder"
+    names = sorted(path.name for path in folder.iterdir())
+    return listed(names) if names else "an empty folder"
+
+
+def weights_instead(folder: Path) -> str:
+    """The files in safetensors or links to nowhere that are there; another name says that a program wants them."""
+    gone = [path for path in sorted(folder.iterdir()) if path.is_symlink() and not path.exists()]
+    if gone:
+        return f"{gone[0].name}, a link to {gone[0].readlink()}, which is not there"
+    found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".safetensors")
+    if not found:
+        return "none of them"
+    if shard := SHARD.fullmatch(found[0]):
+        index = f"{shard['stem']}.safetensors.index.json"
+        return f"{listed(found)} without {index}, which says what is in them; download that file too"
+    return f"{listed(found)}, which transformers does not look for; a single file must have that name"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, or the first few."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def refuse_adapter(folder: Path) -> None:
+    """See that a folder is a model of its own, and not what another one has learned in addition.
+
+    Raises:
+        BadFile: it is an adapter.
+    """
+    found = sorted(folder.glob("adapter_model*"))
+    if not found and not (folder / "config.json").is_file():
+        found = sorted(folder.glob(ADAPTER))
+    if not found:
+        return
+    base = None
+    with suppress(OSError, ValueError, AttributeError):
+        base = json.loads((folder / ADAPTER).read_bytes()).get("base_model_name_or_path")
+    raise BadFile(
+        found[0],
+        f"an adapter (LoRA) is not supported; merge it into its model{f' {base}' if base else ''} first, with peft's "
+        f"merge_and_unload(), and serve the folder that save_pretrained() then writes",
+    )

@@ -1,0 +1,105 @@
+"""Folders that are not what was expected: the error says what is there, and what to do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference.weights.folder import Folder
+from inference.weights.found_instead import weights_instead
+from inference.weights.gguf.parts import models_among
+from interface.errors import LoadError
+from tests.support.checkpoint_folders import edit_json, save
+from tests.support.tiny_models import random_model
+
+Change = Callable[[Path], object]
+
+
+def touch(*names: str) -> Change:
+    """Make empty files."""
+
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (touch(), "expected a folder with a config.json, found an empty folder"),
+        (touch("params.json", "consolidated.00.pth"), "found consolidated.00.pth, params.json"),
+        (touch(*(f"{number}.txt" for number in range(9))), "found 0.txt, 1.txt, 2.txt, 3.txt and 5 more"),
+        (touch("checkpoint-500/config.json"), "found one in {folder}/checkpoint-500; name that folder"),
+        (touch("snapshots/abc/config.json"), "found one in {folder}/snapshots/abc; name that folder"),
+    ],
+    ids=["nothing", "Meta's files", "many files", "a trainer's folder", "the hub's cache"],
+)
+def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, told: str, tmp_path: Path) -> None:
+    change(tmp_path)
+    with pytest.raises(LoadError) as refused:
+        Folder(tmp_path, "model")
+    assert str(refused.value).endswith(told.format(folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (touch("pytorch_model.msgpack"), "none of them"),
+        (
+            touch("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+            "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors without model.safetensors.index.json, "
+            "which says what is in them; download that file too",
+        ),
+        (
+            touch("Model.safetensors"),
+            "Model.safetensors, which transformers does not look for; a single file must have that name",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").symlink_to("../blobs/abc"),
+            "model.safetensors, a link to ../blobs/abc, which is not there",
+        ),
+    ],
+    ids=["none", "shards without an index", "another name", "a link to nowhere"],
+)
+def test_weights_that_are_not_found_are_told_by_what_is_there(change: Change, told: str, tmp_path: Path) -> None:
+    change(tmp_path)
+    assert weights_instead(tmp_path) == told
+
+
+def test_an_adapter_is_told_with_its_model_and_how_to_merge_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base"}))
+    with pytest.raises(
+        LoadError, match=r"adapter_config.json: an adapter \(LoRA\) is not .* owner/base first, with peft"
+    ):
+        Folder(tmp_path, "model")
+
+
+@pytest.mark.parametrize("metadata", [None, [], "none"])
+def test_an_index_without_metadata_is_told(metadata: object, tmp_path: Path) -> None:
+    save(tmp_path, random_model("llama"))
+    weights = tmp_path / "model.safetensors"
+    weights.rename(tmp_path / "model-00001-of-00001.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": "./model-00001-of-00001.safetensors"}})
+    )
+    assert Folder(tmp_path, "model").elements > 0
+    edit_json(index, metadata=metadata)
+    with pytest.raises(LoadError, match=rf"{index}: metadata: expected an object, which may be empty, got "):
+        Folder(tmp_path, "model")
+
+
+def test_what_lies_next_to_a_gguf_model_to_see_with_is_no_other_model() -> None:
+    names = [
+        "Model-Q4_K_M.GGUF",
+        "mmproj-model-f16.gguf",
+        "MMPROJ.gguf",
+        "a-00001-of-00002.gguf",
+        "a-00002-of-00002.gguf",
+    ]
+    assert models_among(names) == ["Model-Q4_K_M.GGUF", "a-00001-of-00002.gguf"]
+    assert models_among(["sub/mmproj-f16.gguf", "sub/model.gguf"]) == ["sub/model.gguf"]

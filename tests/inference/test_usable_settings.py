@@ -1,0 +1,101 @@
+"""Settings of a config.json that transformers refuses, though what they mean is clear."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+from config import Config
+from engine import Engine
+from inference.weights.text_only import load_text_side
+from inference.weights.usable_settings import usable
+from interface.errors import LoadError
+from tests.support.checkpoint_folders import edit_json, load, save
+from tests.support.tiny_models import CONTEXT, SHAPE, byte_tokenizer, random_model, reference_output
+
+VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({"eos_token_id": "<eos>"}, {"eos_token_id": None}),
+        ({"eos_token_id": [1, "<eos>"]}, {"eos_token_id": None}),
+        ({"eos_token_id": [1, 2]}, {"eos_token_id": [1, 2]}),
+        ({"bos_token_id": [1]}, {"bos_token_id": None}),
+        ({"bos_token_id": 1}, {"bos_token_id": 1}),
+        ({"pad_token_id": "<pad>"}, {"pad_token_id": None}),
+        ({"pad_token_id": [0]}, {"pad_token_id": None}),
+        ({"vocab_size": 8, "pad_token_id": 8}, {"vocab_size": 8, "pad_token_id": None}),
+        ({"vocab_size": 8, "pad_token_id": 7}, {"vocab_size": 8, "pad_token_id": 7}),
+        ({"torch_dtype": "torch.bfloat16"}, {"torch_dtype": "bfloat16"}),
+        ({"attn_implementation": "of another machine"}, {}),
+    ],
+    ids=str,
+)
+def test_what_is_clear_is_taken_in_a_config_and_in_its_parts(said: dict[str, Any], meant: dict[str, Any]) -> None:
+    assert usable(said) == meant
+    assert usable({"text_config": said}) == {"text_config": meant}
+    assert usable({"thinker_config": {"text_config": said}}) == {"thinker_config": {"text_config": meant}}
+
+
+@pytest.fixture(scope="module")
+def of_several_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of texts and images, whose config has its tokens in the part for texts."""
+    text = SHAPE | {"num_hidden_layers": 1, "num_key_value_heads": 2, "head_dim": 16}
+    config = Gemma3Config(text_config=text, vision_config=VISION | {"image_size": 28, "patch_size": 14})
+    folder = save(tmp_path_factory.mktemp("parts"), Gemma3ForConditionalGeneration(config))
+    (folder / "generation_config.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ends"),
+    [
+        ({"eos_token_id": "<eos>", "pad_token_id": 5000}, {1}),
+        ({"eos_token_id": ["<mark>", 9], "pad_token_id": "<pad>"}, {2, 9}),
+        ({"eos_token_id": [7, 8], "pad_token_id": [0], "bos_token_id": "<mark>"}, {7, 8}),
+    ],
+    ids=str,
+)
+def test_a_part_may_name_its_tokens_in_any_way(tokens: dict[str, Any], ends: set[int], of_several_parts: Path) -> None:
+    config = of_several_parts / "config.json"
+    written = json.loads(config.read_text())
+    edit_json(config, text_config=written["text_config"] | tokens, eos_token_id=None)
+    assert load(of_several_parts).eos_ids == ends
+    assert load_text_side(Config(model=str(of_several_parts))).info.context == CONTEXT
+
+
+def test_a_dtype_may_be_spelt_as_in_python(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    edit_json(folder / "config.json", dtype="torch.float32")
+    expected = reference_output(random_model("llama"), byte_tokenizer()("hello")["input_ids"], 8)
+    assert (
+        Engine.load(Config(model=str(folder))).generate("hello", max_tokens=8, temperature=0)["token_ids"] == expected
+    )
+
+
+def test_top_k_of_minus_one_is_every_token(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    (folder / "generation_config.json").write_text(json.dumps({"top_k": -1}))
+    assert load(folder).sampling_defaults == {"top_k": 0}
+
+
+def test_the_template_of_an_older_models_processor_is_its_template(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "of the processor"}))
+    assert load(folder).tokenizer.chat_template == "of the processor"
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": 5}))
+    with pytest.raises(LoadError, match=r"chat_template.json: chat_template: expected a text, or a list .*, got 5$"):
+        load(folder)
+    (folder / "chat_template.jinja").write_text("its own")
+    assert load(folder).tokenizer.chat_template == "its own"
+
+
+def test_a_template_that_is_no_text_in_utf_8_is_refused_by_its_file(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(LoadError, match=r"chat_template.jinja: expected a text, got bytes that are not UTF-8$"):
+        load(folder)
