@@ -10,11 +10,10 @@ matrices as they are.
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedConfig
 
 from inference.cache.kv_cache import KVCache
 from inference.cpp.build import CannotBuild
@@ -26,6 +25,7 @@ from inference.decoders.native.trial import check_products
 from inference.decoders.start_check.before_rounding import check_before_rounding
 from inference.decoders.start_check.corner import check_corner, corner
 from inference.decoders.start_check.finite import check_finite
+from inference.decoders.start_check.rotations import check_rotations
 from inference.decoders.start_check.trial import Finding, Trial
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.messages import first_line
@@ -124,38 +124,6 @@ def _compared(
     return decoder
 
 
-def check_rotations(model: "PreTrainedModel", context: int) -> None:
-    """Refuse rotary embeddings whose angles change for a whole text when it grows beyond some length.
-
-    Then the keys in the cache have the wrong angles. transformers computes such a text again from its start.
-
-    Raises:
-        UnsupportedModel: the context goes beyond that length.
-    """
-    for rotation in _rotations(model.config.get_text_config()):
-        kind = rotation.get("rope_type", "default")
-        if kind == "longrope":
-            limit = rotation.get("original_max_position_embeddings")
-        elif kind == "dynamic":
-            limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        else:
-            continue
-        if limit is not None and context > limit:
-            raise UnsupportedModel(
-                f"{type(model).__name__} has rotary embeddings of type {kind}: when a text grows beyond {limit} "
-                f"tokens, all of it gets other angles, also what is in the cache. Up to there it runs right: set the "
-                f"context to {limit} (ENGINE_CONTEXT={limit})."
-            )
-
-
-def _rotations(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
-    """The rotary embeddings' settings: one set for all layers, or one for each kind of layer."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    if "rope_type" in parameters:
-        yield parameters
-    yield from (settings for settings in parameters.values() if isinstance(settings, dict))
-
-
 def _not_llama(model: "PreTrainedModel", context: int) -> llama.NotLlama | None:
     """Why a model is not of the Llama type; None if it is."""
     try:
@@ -206,7 +174,7 @@ def _native(model: Llama, cache: KVCache, quantize: str | None) -> NativeDecoder
     """
     began = time.perf_counter()
     library = build_for(model, model.formats | (llama.formats_of(quantize) if quantize else set()))
-    log.info("Compiled the decoder in %.1f s", time.perf_counter() - began)
+    log.info("Compiled or loaded the decoder in %.1f s", time.perf_counter() - began)
     if quantize:
         model = _quantized(model, quantize)
     for matrix in model.of_each_format():

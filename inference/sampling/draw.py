@@ -104,9 +104,8 @@ def _truncate(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """
     vocabulary = probabilities.shape[-1]
     whole = probabilities.sum(-1, keepdim=True, dtype=torch.float64)
-    looks = (
-        LOOKS if probabilities.device.type == "cpu" else ()
-    )  # a GPU sorts quickly, and a look at its result would make the host wait
+    # A GPU sorts quickly, and a look at its result would make the host wait.
+    looks = LOOKS if probabilities.device.type == "cpu" else ()
     for count in (*(look for look in looks if look < vocabulary), vocabulary):
         most_likely = probabilities.topk(count).values.double()  # [rows, count], falling
         kept = torch.arange(count, device=probabilities.device) < top_k
