@@ -7,22 +7,24 @@ import os
 from typing import Any
 from wsgiref.types import WSGIApplication
 
+from backends import own
+from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineProtocol, EngineService
 from study.common.engine import instant_engine
 
 
-def load(config: Config) -> EngineProtocol:
-    if os.environ["COMPARE_ENGINE"] == "paced":
-        return instant_engine()
-    from engine import Engine
+def is_paced() -> bool:
+    return os.environ["COMPARE_ENGINE"] == "paced"
 
-    return Engine.load(config)
+
+def load(config: Config) -> EngineProtocol:
+    return instant_engine() if is_paced() else load_engine(config)
 
 
 def load_service(config: Config) -> EngineService:
-    return SteppedService(load(config))
+    return SteppedService(instant_engine()) if is_paced() else own.load(config)
 
 
 def starlette() -> Any:

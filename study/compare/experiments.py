@@ -152,7 +152,8 @@ async def together(server: Server, count: int, prompt: str, tokens: int) -> Toge
 async def streamed(server: Server, prompt: str, tokens: int) -> Stream:
     """A whole stream.
 
-    Raises:     LoadFailed: it was refused, or has not as many tokens as were asked for.
+    Raises:
+        LoadFailed: it was refused, or has not as many tokens as were asked for.
     """
     one = await stream(server.target, prompt, tokens)
     if len(one.tokens_at) != tokens:
