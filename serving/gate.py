@@ -37,6 +37,8 @@ MAX_BODIES_BYTES = 256 * 1024 * 1024
 SHUTTING_DOWN = EngineUnavailable("The server is shutting down")
 NOT_AWAITED = (408, 413)
 """Statuses that answer a request before its body has been read: the connection is then closed."""
+LINGER, PAUSE = 5.0, 1.0
+"""Seconds that a closing connection goes on reading, in all and until the next piece."""
 
 
 class Gate:
@@ -55,7 +57,7 @@ class Gate:
         exchange = self._exchanges.begin(receive)
         resolve_absolute_target(scope)
         scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
-        sending = self._sending(exchange, send)
+        sending = self._sending(exchange, scope, receive, send)
         token = CURRENT.set(exchange)
         try:
             if self._exchanges.is_full:
@@ -104,28 +106,40 @@ class Gate:
             raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
         return message
 
-    def _sending(self, exchange: Exchange, send: Send) -> Send:
+    def _sending(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Send:
         """Wrap `send`, and note the answer's status and its end."""
 
         def sending(message: Message) -> Awaitable[None]:
             if message.get("more_body", False):
                 return send(message)  # another coroutine for each token would double the cost of this method
-            return self._send_start_or_end(exchange, send, message)
+            if message["type"] == "http.response.start":
+                return self._send_start(exchange, send, message)
+            return self._send_end(exchange, scope, receive, send, message)
 
         return sending
 
-    async def _send_start_or_end(self, exchange: Exchange, send: Send, message: Message) -> None:
-        """Send the message that begins an answer, or the one that ends it."""
-        if exchange.connection is not None and exchange.connection.is_closed:
-            exchange.connection.abort()  # the server then drops the message; without this, uvloop would raise
-        if message["type"] == "http.response.start":
-            exchange.status = message["status"]
-            if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
-            await send(message)
-        else:
-            await send(message)
-            exchange.is_complete = True
+    async def _send_start(self, exchange: Exchange, send: Send, message: Message) -> None:
+        """Send the message that begins an answer."""
+        abort_if_closed(exchange)
+        exchange.status = message["status"]
+        if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    async def _send_end(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, message: Message) -> None:
+        """Send the message that ends an answer.
+
+        Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
+        So what it sends is read and dropped first, for a while.
+        """
+        abort_if_closed(exchange)
+        is_closing = exchange.status == 413 or header(scope, b"connection") == "close"
+        if is_closing and not exchange.has_body:
+            await send({**message, "more_body": True})
+            await drop_body(receive)
+            message = {"type": "http.response.body"}
+        await send(message)
+        exchange.is_complete = True
 
     async def _finish(self, exchange: Exchange, scope: Scope, send: Send) -> None:
         """End an answer that the application has left unfinished."""
@@ -157,6 +171,23 @@ class Gate:
 
     def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
         return contract.refusal(contract.route_path(scope["path"], scope.get("root_path", "")), error)
+
+
+def abort_if_closed(exchange: Exchange) -> None:
+    """Have the server drop what is sent on a closed connection; without this, uvloop would raise."""
+    if exchange.connection is not None and exchange.connection.is_closed:
+        exchange.connection.abort()
+
+
+async def drop_body(receive: Receive) -> None:
+    """Receive what is left of a body, as long as it comes, but not for ever."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER):
+            while True:
+                async with asyncio.timeout(PAUSE):
+                    message = await receive()
+                if not message.get("more_body", False):
+                    return
 
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:

@@ -8,6 +8,7 @@ library's default, the kernel drops most of those that come at once; their clien
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from io import BufferedIOBase
@@ -24,7 +25,9 @@ from serving.file_limit import raise_file_limit
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
 MOST_READ = 64 * 1024
-"""Bytes of a request that is refused unread."""
+"""Bytes that are read at once and dropped."""
+LINGER, PAUSE = 5.0, 0.5
+"""Seconds for which a closing connection is read, in all and until the next piece."""
 
 
 class OneByOneWSGIServer(WSGIServer):
@@ -93,6 +96,8 @@ class PatientHandler(WSGIRequestHandler):
     head_limit: float
     body_limit: float
     stall: float
+    unread = 0.0
+    """Seconds to wait for more of a body that is not read; 0 drops only what has come."""
 
     def setup(self) -> None:
         super().setup()
@@ -102,11 +107,29 @@ class PatientHandler(WSGIRequestHandler):
     def handle(self) -> None:
         with suppress(TimeoutError, ConnectionError):  # the client has left, or says nothing
             super().handle()
+        with suppress(OSError):
+            self._linger()
 
     def get_environ(self) -> WSGIEnvironment:
         """The request's head has come."""
         self.connection.settimeout(self.body_limit)
-        return super().get_environ()
+        environ = super().get_environ()
+        try:
+            contract.announced_bytes(environ.get("CONTENT_LENGTH"))
+        except contract.Refusal:  # too many, which the door will not read
+            self.unread = PAUSE
+        return environ
+
+    def _linger(self) -> None:
+        """Read and drop what the client still sends, for a while.
+
+        Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
+        """
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(self.unread)
+        until = time.monotonic() + LINGER
+        while self.connection.recv(MOST_READ) and time.monotonic() < until:
+            self.connection.settimeout(PAUSE)
 
 
 class _Writer:

@@ -12,6 +12,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
+import contract
 from config import Config
 from serving.wsgi_server import handler_of, server_class
 
@@ -19,7 +20,8 @@ SHORT, PATIENCE = 0.3, 30.0
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    if environ["PATH_INFO"] != "/unread":
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     start_response("200 OK", [("content-type", "text/plain")])
     return (b"x" * 65536 for _ in range(2000 if environ["PATH_INFO"] == "/endless" else 1))
 
@@ -78,6 +80,16 @@ def test_a_client_that_resets_its_connection_is_no_news(capsys: Any) -> None:
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as other:
             other.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert other.makefile("rb").readline() == b"HTTP/1.0 200 OK\r\n"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_client_that_sends_all_before_it_reads_gets_the_answer_to_a_body_that_was_not_read(capsys: Any) -> None:
+    size = 8 * contract.MAX_BODY_BYTES
+    with served() as port, socket.create_connection(("127.0.0.1", port), PATIENCE) as sending:
+        sending.sendall(b"POST /unread HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size)
+        sending.sendall(b" " * size)
+        with sending.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.0 200 OK\r\n")
     assert "Traceback" not in capsys.readouterr().err
 
 
