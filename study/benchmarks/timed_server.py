@@ -27,7 +27,9 @@ class TimedService(SteppedService):
     """Notes when each sequence's tokens come out of a step."""
 
     def __init__(self, engine: EngineProtocol) -> None:
-        super().__init__(engine)
+        from inference.tensor_thread import on_tensor_thread  # it needs torch, which comes with the engine
+
+        super().__init__(engine, on_own_thread=on_tensor_thread)
         self.step_ends: dict[SequenceId, deque[tuple[float, int]]] = defaultdict(deque)
 
     def _hand_over(self, events: StepEvents) -> None:

@@ -54,4 +54,6 @@ def _load(config: Config) -> EngineService:
         return step(*arguments)
 
     runner.step = flawed_step
-    return SteppedService(engine, config.step_limit)
+    from inference.tensor_thread import on_tensor_thread  # it needs torch, which comes with the engine
+
+    return SteppedService(engine, config.step_limit, on_tensor_thread)
