@@ -10,6 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference.text import tool_forms as forms
+from inference.text.call_notations import (
+    Read,
+    function_gemma_calls,
+    gemma_calls,
+    json_lines,
+    named_objects,
+    python_calls,
+)
 from inference.text.tool_forms import ToolForm
 
 Spec = dict[str, Any]
@@ -30,6 +38,14 @@ ANSWER_BEGINS = "|".join(
         r"<\|im_assistant\|>assistant<\|im_middle\|>",
         r"<seed:bos>assistant\n",
         r"\]~b\]ai\n",
+        r"<beginning_of_sentence>ai name=assistant\n",
+        r"<\|turn>model\n",
+        r"<start_of_turn>model\n",
+        r"<\|CHATBOT_TOKEN\|>",
+        r"<\|start_of_role\|>assistant[^|]*<\|end_of_role\|>",
+        r"<\|header_start\|>assistant<\|header_end\|>\n\n",
+        r"<\|assistant_start\|>",
+        r"assistant<\|role_sep\|>\n",
     ]
 )
 # White space is bounded in the patterns: a search for any amount of it takes the square of what a model writes.
@@ -37,6 +53,13 @@ THINK: Spec = {"open_pattern": r"\s{0,8}<think>", "close": "</think>", "content"
 THINK_BY_TAG: Mapping[str, Spec] = {
     "[THINK]": {"open": "[THINK]", "close": "[/THINK]", "content": "text"},
     "<seed:think>": {"open": "<seed:think>", "close": "</seed:think>", "content": "text"},
+    "<|START_THINKING|>": {"open": "<|START_THINKING|>", "close": "<|END_THINKING|>", "content": "text"},
+    "<|channel>thought": {
+        "open": ["<|channel>thought\n", "<|channel>thought"],
+        "close": "<channel|>",
+        "content": "text",
+    },
+    "<|inner_prefix|>": {"open": "<|inner_prefix|>", "close": "<|inner_suffix|>", "content": "text"},
 }
 """How models think that do not use <think>, by the tag in their chat templates."""
 HERMES_CALLS: Spec = {
@@ -87,14 +110,14 @@ KIMI_CALLS: Spec = {
     r"(?:functions\.)?(?P<name>[\w.-]+)(?::\d{1,4})?\s{0,8}<\|tool_call_argument_begin\|>",
     "close_pattern": r"<\|tool_call_end\|>",
 }
-LISTED_CALLS: Spec = {  # Nemotron, Apriel, Phi-4-mini
+LISTED_CALLS: Spec = {  # Nemotron, Apriel, Hunyuan, Jamba, Phi-4-mini, Granite 3
     "open_pattern": r"\s{0,8}(?:<TOOLCALL>|<tool_calls>|<\|tool_call\|>)(?=\s{0,8}\[)",
     "close_pattern": r"</TOOLCALL>|</tool_calls>|<\|/tool_call\|>",
     "content": "json",
 }
 LLAMA3_CALLS: Spec = {
-    "open_pattern": r'(?:<\|python_tag\|>)?\s{0,8}(?=\{\s{0,8}"(?:name|type)")',
-    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|;\s{0,8}(?=\{)",
+    "open_pattern": r'(?:<\|python_tag\|>|<\|python_start\|>)?\s{0,8}(?=\{\s{0,8}"(?:name|type)")',
+    "close_pattern": r"<\|eom_id\|>|<\|eot_id\|>|<\|eom\|>|<\|eot\|>|;\s{0,8}(?=\{)",
     "repeats": True,
     "content": "json",
 }
@@ -106,6 +129,109 @@ MISTRAL_NAMED_CALLS: Spec = {
     "content": "json",
     "transform": {"name": "{name}", "arguments": "{content}"},
 }
+COHERE_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<\|START_ACTION\|>(?=\s{0,8}\[)",
+    "close_pattern": r"<\|END_ACTION\|>",
+    "content": "json",
+}
+XLAM_CALLS: Spec = {
+    "open_pattern": r'\s{0,8}(?=\[\s{0,8}\{\s{0,8}"name")',
+    "close_pattern": r"<\|eot_id\|>|<\|im_end\|>",
+    "content": "json",
+}
+INTERNLM_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<\|action_start\|>\s{0,8}<\|plugin\|>",
+    "close_pattern": r"<\|action_end\|>",
+    "repeats": True,
+    "content": "json",
+}
+APERTUS_CALLS: Spec = {"open": "<|tools_prefix|>", "close": "<|tools_suffix|>", "content": "text"}
+MINIMAX_M1_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<tool_calls>(?=\s{0,8}\{)",
+    "close": "</tool_calls>",
+    "content": "text",
+}
+LONGCAT_CALLS: Spec = {
+    **HERMES_CALLS,
+    "open_pattern": r"\s{0,8}<longcat_tool_call>",
+    "close": "</longcat_tool_call>",
+}
+GIGACHAT_CALLS: Spec = {
+    "open_pattern": r"(?:<\|message_sep\|>\s{0,4})?(?:function call<\|role_sep\|>\s?|<\|function_call\|>)(?=\{)",
+    "close_pattern": r"(?=<\|message_sep\|>)",
+    "repeats": True,
+    "content": "json",
+}
+FUNCTIONARY_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<function=(?P<name>[\w.-]+)>(?=\s{0,8}\{)",
+    "close": "</function>",
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
+MINICPM_CALLS: Spec = {
+    **XML_CALLS,
+    "open_pattern": r'\s{0,8}<function name="(?P<name>[^"\n]+)">',
+    "close_pattern": r"</function>",
+    "content_args": {"tag_pattern": r'<param name="(?P<key>[^"\n]+)">(?:<!\[CDATA\[)?(?P<value>.*?)(?:\]\]>)?</param>'},
+}
+LFM2_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<\|tool_call_start\|>",
+    "close_pattern": r"<\|tool_call_end\|>",
+    "repeats": True,
+    "content": "text",
+}
+OLMO_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<function_calls>",
+    "close_pattern": r"</function_calls>",
+    "repeats": True,
+    "content": "text",
+}
+GEMMA_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<\|tool_call>(?=call:)",
+    "close_pattern": r"<tool_call\|>",
+    "repeats": True,
+    "content": "text",
+}
+FUNCTION_GEMMA_CALLS: Spec = {
+    "open_pattern": r"\s{0,8}<start_function_call>(?=call:)",
+    "close_pattern": r"<end_function_call>",
+    "repeats": True,
+    "content": "text",
+}
+
+
+PROMPTED_CALLS: Spec = {  # functionary 3.2, whose prompts end with the first >>>
+    "open_pattern": r">>>(?P<name>(?!all\n)[\w.-]+)\n(?=\s{0,8}\{)",
+    "close_pattern": r"(?=>>>)|<\|eot_id\|>",
+    "repeats": True,
+    "content": "json",
+    "transform": {"name": "{name}", "arguments": "{content}"},
+}
+PROMPTED_FIELDS: Spec = {
+    "text": {"content": "text"},
+    "content": {"open": ">>>all\n", "close_pattern": r"(?=>>>)|<\|eot_id\|>", "content": "text"},
+}
+
+
+def _answer_between(opening: str, closing: str, think: Spec, calls: str = r"(?!)") -> Spec:
+    """The fields of an answer whose text may stand between two tags, from which calls may break out."""
+    return {
+        "text": {"content": "text"},
+        "reasoning_content": think,
+        "content": {
+            "open_pattern": rf"\s{{0,8}}(?:{opening})\s{{0,8}}",
+            "close_pattern": rf"\s{{0,8}}(?:{closing})\s{{0,8}}|(?=\s{{0,8}}{calls})",
+            "content": "text",
+        },
+    }
+
+
+COHERE_FIELDS = _answer_between(
+    r"<\|START_RESPONSE\|>|<\|START_TEXT\|>", r"<\|END_RESPONSE\|>|<\|END_TEXT\|>", THINK_BY_TAG["<|START_THINKING|>"]
+)
+HUNYUAN_FIELDS = _answer_between("<answer>", "</answer>", THINK, calls="<tool_calls>")
+ERNIE_FIELDS = _answer_between("<response>", "</response>", THINK, calls="<tool_call>")
 HARMONY_BEGINS = r"(?:<\|start\|>assistant)?"
 """What begins each message of a harmony answer but the first, whose beginning is in the prompt."""
 HARMONY_ENDS = r"<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)"
@@ -141,13 +267,16 @@ class Family:
 
     is_family: Callable[[str], bool]
     calls: Spec
-    form: ToolForm
+    form: ToolForm | None
+    """None where a grammar cannot demand the form."""
     has_bare_calls: bool = False
     """Whether a call is plain JSON without a mark, so that only the tool's name tells it from an answer in JSON."""
     fields: Spec | None = None
     """How to find text and reasoning, where that is not as usual."""
     end: str | None = None
     """A pattern of what follows the last call."""
+    read: Read | None = None
+    """What reads the text of calls, where that is neither JSON nor tags."""
 
 
 def _has(*patterns: str) -> Callable[[str], bool]:
@@ -172,15 +301,38 @@ FAMILIES = (
     Family(_has("｜DSML｜"), INVOKED_CALLS, forms.DEEPSEEK_V4, end=_DSML_ENDS),
     Family(_has(r"\[TOOL_CALLS\]", r"\[ARGS\]"), MISTRAL_NAMED_CALLS, forms.MISTRAL_NAMED),
     Family(_has(r"\[TOOL_CALLS\]"), MISTRAL_LIST_CALLS, forms.MISTRAL_LIST),
+    Family(_has(r"<\|START_ACTION\|>", r"<\|START_TEXT\|>"), COHERE_CALLS, forms.COHERE_TEXT, fields=COHERE_FIELDS),
+    Family(_has(r"<\|START_ACTION\|>"), COHERE_CALLS, forms.COHERE, fields=COHERE_FIELDS),
+    Family(_has(r"<\|tool_call>"), GEMMA_CALLS, forms.GEMMA, read=gemma_calls),
+    Family(_has("<start_function_call>"), FUNCTION_GEMMA_CALLS, forms.FUNCTION_GEMMA, read=function_gemma_calls),
+    Family(_has(r"<\|tool_(?:call|list)_start\|>|List of tools: \["), LFM2_CALLS, forms.LFM2, read=python_calls),
+    Family(_has("<function_calls>"), OLMO_CALLS, forms.OLMO, read=python_calls),
+    Family(_has(r"<\|tools_prefix\|>"), APERTUS_CALLS, forms.APERTUS, read=named_objects),
+    Family(_has(r"<\|plugin\|>"), INTERNLM_CALLS, forms.INTERNLM),
+    Family(_has("<longcat_tool_call>"), LONGCAT_CALLS, forms.LONGCAT),
+    Family(_has(r"<\|function_call\|>"), GIGACHAT_CALLS, forms.GIGACHAT),
+    Family(_has(r'<function name="', '<param name="'), MINICPM_CALLS, forms.MINICPM),
+    Family(_has("calls in a single JSON array"), XLAM_CALLS, forms.XLAM, has_bare_calls=True),
+    Family(_has(r"<tool_calls>(?:\\n|\n)\{"), MINIMAX_M1_CALLS, forms.MINIMAX_M1, read=json_lines),
+    Family(_has("<tool_calls>", "<answer>"), LISTED_CALLS, forms.APRIEL, fields=HUNYUAN_FIELDS, end="</answer>"),
     Family(_has("<TOOLCALL>"), LISTED_CALLS, forms.NEMOTRON),
     Family(_has("</tool_calls>"), LISTED_CALLS, forms.APRIEL),
     Family(_has(r"<\|/tool_call\|>"), LISTED_CALLS, forms.PHI),
+    Family(_has(r"<\|tool_call\|>"), LISTED_CALLS, forms.GRANITE),
     Family(_has("<tool_call>", "<function="), XML_CALLS, forms.QWEN_CODER),
+    Family(_has("<tool_call>", "<response>"), HERMES_CALLS, forms.HERMES, fields=ERNIE_FIELDS, end="</response>"),
     HERMES_FAMILY,
-    Family(_has(r"<\|start_header_id\|>", "tools"), LLAMA3_CALLS, forms.LLAMA3, has_bare_calls=True),
+    Family(_has(r">>>\$\{recipient\}"), PROMPTED_CALLS, None, fields=PROMPTED_FIELDS),
+    Family(_has("<function="), FUNCTIONARY_CALLS, forms.FUNCTIONARY),
+    Family(_has(r"<\|(?:start_header_id|header_start)\|>", "tools"), LLAMA3_CALLS, forms.LLAMA3, has_bare_calls=True),
 )
-FORMS = tuple(family.form for family in (HERMES_FAMILY, *reversed(FAMILIES)))
+FORMS = tuple(family.form for family in (HERMES_FAMILY, *reversed(FAMILIES)) if family.form is not None)
 """The forms that are tried on a tokenizer's own response template."""
+
+
+def family_of(template: str) -> Family | None:
+    """The family that a chat template belongs to, if it is known."""
+    return next((family for family in FAMILIES if family.is_family(template)), None)
 
 
 def thinking(template: str) -> Spec | None:

@@ -104,7 +104,7 @@ class ParameterGrammar:
         plain, rest = self._split_end()
         ways = [self._json(others)] if others else []
         if texts:
-            before = self.form.before_value if self.form.before_text is None else self.form.before_text
+            before, _ = self.form.around_text
             ways.append(f"{self._text(before)} TEXT_{self._id(place)} {rest}")
         yield f"value_{self._id(place)}: {' | '.join(ways)}"
         if texts:
@@ -151,7 +151,7 @@ class ParameterGrammar:
 
     def _split_end(self) -> tuple[str, str]:
         """What ends a text: its beginning, which is text, and the rest from the first special token on."""
-        end = self.form.after_value
+        _, end = self.form.around_text
         place = min((end.index(token) for token in self.special if token in end), default=len(end))
         return end[:place], self._text(end[place:])
 

@@ -142,7 +142,7 @@ class PromptEncoder:
         if is_forced(request.prompt):
             return self._compiler.compile(calls, _thought(reader))
         if request.grammar is None:
-            return self._compiler.compile(calls)  # reasoning is text as any other
+            return self._compiler.compile(calls, self._marked_by_tokens(_thought(reader)))
         return self._compiler.compile(calls, _thought(reader), otherwise=request.grammar)
 
     def begun(self, request: GenerationRequest) -> Sequence[int]:
@@ -200,6 +200,11 @@ class PromptEncoder:
         if is_forced(prompt) and (self._format is None or self._format.form is None):
             return self._hermes
         return self._format
+
+    def _marked_by_tokens(self, thought: Thought | None) -> Thought | None:
+        """Reasoning that is no text as any other: its borders are special tokens."""
+        special = self._compiler.special_tokens()
+        return thought if thought and (thought.opening in special or thought.closing in special) else None
 
     def _tool_grammar(self, request: GenerationRequest) -> Grammar:
         """The grammar of the calls. Raises RequestError."""

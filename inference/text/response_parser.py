@@ -25,15 +25,16 @@ from transformers.utils.chat_parsing.response_templates import (
     load_response_template,
 )
 
+from inference.text.call_notations import Read
 from inference.text.call_reader import CallReader
 from inference.text.families import (
     CALLS_FIELD,
     END_FIELD,
-    FAMILIES,
     FORMS,
     HERMES_FAMILY,
     Family,
     Spec,
+    family_of,
     response_template,
     thinking,
 )
@@ -51,9 +52,13 @@ LONGEST_CALLS = 256 * 1024
 class ResponseFormat:
     """The format of one model's answers. Any thread may make a parser."""
 
-    def __init__(self, spec: Spec, form: ToolForm | None = None, has_bare_calls: bool = False) -> None:
+    def __init__(
+        self, spec: Spec, form: ToolForm | None = None, has_bare_calls: bool = False, read: Read | None = None
+    ) -> None:
+        self._read = read
         self._template = load_response_template(spec)
-        self._markers = json.dumps(spec, ensure_ascii=False).replace("\\", "")
+        written = "" if form is None else form.write("f", {"a": "b"})
+        self._markers = json.dumps(spec, ensure_ascii=False).replace("\\", "") + written
         self.has_bare_calls = has_bare_calls
         self.form = form or next(filter(self._reads, FORMS), None)
         """The form of calls that a grammar can enforce; None if the model's form is not one of those known."""
@@ -69,15 +74,14 @@ class ResponseFormat:
             return cls(spec)
         templates = tokenizer.chat_template or ""
         text = templates if isinstance(templates, str) else "\n".join(templates.values())
-        family = next((family for family in FAMILIES if family.is_family(text)), None)
-        think = thinking(text)
+        family, think = family_of(text), thinking(text)
         return None if family is None and think is None else cls.of_family(family, think)
 
     @classmethod
     def of_family(cls, family: Family | None, think: Spec | None) -> "ResponseFormat":
         """The format of a family's answers, or of one that only thinks."""
         spec = response_template(family, think)
-        return cls(spec) if family is None else cls(spec, family.form, family.has_bare_calls)
+        return cls(spec) if family is None else cls(spec, family.form, family.has_bare_calls, family.read)
 
     @classmethod
     def hermes(cls) -> "ResponseFormat":
@@ -119,7 +123,7 @@ class ResponseFormat:
         fields = {name: field for name, field in self._template.fields.items() if name not in unread}
         template = dataclasses.replace(self._template, fields=fields, defaults={})
         reader = CallReader(guaranteed) if guaranteed is not None and guaranteed.parameters is None else None
-        return Parser(template, begun, tools, parallel, self.has_bare_calls, reader, has_content)
+        return Parser(template, begun, tools, parallel, self.has_bare_calls, self._read, reader, has_content)
 
     def _reads(self, form: ToolForm) -> bool:
         """Whether a call in this form is understood."""
@@ -148,11 +152,13 @@ class Parser:
         tools: Tools | None,
         parallel: bool,
         has_bare_calls: bool,
+        read_calls: Read | None,
         reader: CallReader | None,
         has_content: bool,
     ) -> None:
         self._template = template
         self._has_content = has_content
+        self._read_calls = read_calls
         self._tools: list[Any] = with_plain_types(tools or ())
         self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
         self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
@@ -287,12 +293,18 @@ class Parser:
         """The calls in a region. Raises if it holds none."""
         if len(self._body) > LONGEST_CALLS:
             raise ValueError("too long")
-        alone = dataclasses.replace(self._template, fields={field.name: field}, implicit=None)
-        found = parse_response(self._opening + self._body, alone, prefix="", tools=self._tools)[field.name]
-        calls = [_tool_call(value) for value in (found if isinstance(found, list) else [found])]
+        calls = [_tool_call(value) for value in self._values(field)]
         if not calls or (self._known is not None and any(call.name not in self._known for call in calls)):
             raise ValueError("no call of a tool that was offered")
         return calls
+
+    def _values(self, field: ResponseTemplateField) -> list[Any]:
+        """The calls in a region as values of JSON. Raises if they are none."""
+        if self._read_calls is not None:
+            return self._read_calls(self._body)
+        alone = dataclasses.replace(self._template, fields={field.name: field}, implicit=None)
+        found = parse_response(self._opening + self._body, alone, prefix="", tools=self._tools)[field.name]
+        return found if isinstance(found, list) else [found]
 
     def _begin_part(self) -> None:
         """Forget the white space before and after a part that is not content."""
@@ -336,7 +348,7 @@ def _as_text(template: ResponseTemplate) -> ResponseTemplate:
 def _tool_call(value: Any) -> ToolCallPart:
     """Read a call in any of the usual shapes. Raises if it is not one."""
     function = value.get("function", value)
-    name = function["name"]
+    name = function["tool_name"] if "tool_name" in function else function["name"]
     arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str):
         arguments = json.loads(arguments)

@@ -21,6 +21,7 @@ from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from inference.text.families import family_of
 from inference.text.message_forms import forms, loses_instructions, reads_one_call, with_single_calls
 from inference.text.tool_forms import HERMES
 from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
@@ -49,10 +50,13 @@ RESERVED_ARGUMENTS = frozenset(
         "tokenizer_kwargs",
         "tools",
         "truncation",
+        "xml_tools",
     }
 )
 """Names that a request's template arguments must not have, in addition to those of special tokens."""
 
+TOOLS_BY_OTHER_NAMES = ("xml_tools",)
+"""What the tools are called in the templates of some models, here SmolLM3's."""
 LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
 LONGEST_REASON = 300
 """Characters of a template's own error message that a client is shown; some quote the whole conversation."""
@@ -99,7 +103,7 @@ class ChatTemplate:
         """
         tools = None if prompt.tool_choice == "none" else [dict(tool) for tool in prompt.tools or ()] or None
         template = self._template(tools)
-        if tools and not _mentions(template, "tools"):
+        if tools and not any(_mentions(template, name) for name in ("tools", *TOOLS_BY_OTHER_NAMES)):
             _check_that_a_grammar_knows_the_tools(prompt)
         _check_the_end(prompt)
         messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
@@ -164,8 +168,10 @@ class ChatTemplate:
 
     def _applied(self, messages: list[Message], **arguments: Any) -> Any:
         """What transformers makes of the messages: a text, or token ids with their kinds."""
+        template = self._template(arguments["tools"])
+        aliases = {name: arguments["tools"] for name in TOOLS_BY_OTHER_NAMES if _mentions(template, name)}
         try:
-            return self._tokenizer().apply_chat_template(messages, **arguments)
+            return self._tokenizer().apply_chat_template(messages, **arguments, **aliases)
         except Exception as error:  # a template may fail in any way: its own exception, Undefined, a type, recursion
             raise RequestError(
                 f"The chat template cannot render these messages: {_reason(error)}", "messages"
@@ -214,7 +220,7 @@ def _message(message: Mapping[str, Any], index: int, template: str) -> Message:
     if calls := result.pop("tool_calls", None):
         result["tool_calls"] = [_tool_call(call, f"{where}.tool_calls.{i}") for i, call in enumerate(calls)]
         if not _mentions(template, "tool_calls"):
-            result["content"] = _with_calls_as_text(result)
+            result["content"] = _with_calls_as_text(result, template)
     elif result["content"] is None:
         result["content"] = ""
     return result
@@ -274,12 +280,12 @@ def _tool_call(call: object, where: str) -> dict[str, Any]:
     return {"type": "function", **call, "function": {**function, "arguments": dict(arguments)}}
 
 
-def _with_calls_as_text(message: Message) -> str:
+def _with_calls_as_text(message: Message, template: str) -> str:
     """For a template that knows no tool calls: the content, followed by the calls as the model wrote them."""
-    calls = [call["function"] for call in message["tool_calls"]]
-    return "\n".join(
-        [*filter(None, [message["content"]]), *(HERMES.write(call["name"], call["arguments"]) for call in calls)]
-    )
+    family = family_of(template)
+    form = HERMES if family is None or family.form is None else family.form
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message["tool_calls"]]
+    return "\n".join([*filter(None, [message["content"]]), form.write_all(calls)])
 
 
 def _keys(value: object) -> Iterator[str]:

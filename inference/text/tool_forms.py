@@ -24,6 +24,8 @@ class ParameterForm:
     separator: str = ""
     before_text: str | None = None
     """What comes before a value that is a text, where that differs."""
+    after_text: str | None = None
+    """What comes after it."""
     never_in_text: tuple[str, ...] = ()
     """What would end a text, or the call, too early. Without any, texts are JSON too."""
 
@@ -32,11 +34,18 @@ class ParameterForm:
         """Whether texts are JSON, as all other values."""
         return not self.never_in_text
 
+    @property
+    def around_text(self) -> tuple[str, str]:
+        """What comes before and after a value that is a text."""
+        before = self.before_value if self.before_text is None else self.before_text
+        return before, self.after_value if self.after_text is None else self.after_text
+
     def write(self, name: str, value: Any) -> str:
         """One parameter, as a model of the family would write it."""
-        is_plain = isinstance(value, str) and not self.quotes_texts
-        before = self.before_text if is_plain and self.before_text is not None else self.before_value
-        return self.before_name + name + before + (value if is_plain else _json(value)) + self.after_value
+        if self.quotes_texts or not isinstance(value, str):
+            return self.before_name + name + self.before_value + _json(value) + self.after_value
+        before, after = self.around_text
+        return self.before_name + name + before + value + after
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,8 @@ class ToolForm:
     quotes_name: bool = True
     parameters: ParameterForm | None = None
     """How each parameter is written; None where the arguments are JSON."""
+    around_content: tuple[str, str] | None = None
+    """What may stand around an answer's text."""
     is_harmony: bool = False
     """Whether an answer is a series of messages, each with a header, the last of which may be a call."""
 
@@ -249,3 +260,108 @@ def _dsml(name: str) -> ToolForm:
 
 DEEPSEEK_V32 = _dsml("function_calls")
 DEEPSEEK_V4 = _dsml("tool_calls")
+COHERE = ToolForm(
+    trigger="<|START_ACTION|>",
+    begin="<|START_ACTION|>[\n    ",
+    before_name=f'{{"tool_call_id": "{NUMBER}", "tool_name": ',
+    before_arguments=', "parameters": ',
+    after_arguments="}",
+    separator=",\n    ",
+    end="\n]<|END_ACTION|>",
+    around_content=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+)
+COHERE_TEXT = replace(COHERE, around_content=("<|START_TEXT|>", "<|END_TEXT|>"))
+GRANITE = _listed("<|tool_call|>", "")
+XLAM = replace(_listed("[", ""), trigger='[{"name": ', begin="[")
+INTERNLM = ToolForm(
+    trigger="<|action_start|><|plugin|>",
+    before_name='<|action_start|><|plugin|>\n{"name": ',
+    before_arguments=', "parameters": ',
+    after_arguments="}<|action_end|>",
+    separator="\n",
+)
+APERTUS = ToolForm(
+    trigger="<|tools_prefix|>",
+    begin="<|tools_prefix|>[",
+    before_name="{",
+    before_arguments=": ",
+    after_arguments="}",
+    separator=", ",
+    end="]<|tools_suffix|>",
+)
+MINIMAX_M1 = ToolForm(
+    trigger="<tool_calls>",
+    begin="<tool_calls>\n",
+    before_name='{"name": ',
+    before_arguments=', "arguments": ',
+    after_arguments="}",
+    separator="\n",
+    end="\n</tool_calls>",
+)
+LONGCAT = replace(
+    HERMES,
+    trigger="<longcat_tool_call>",
+    before_name='<longcat_tool_call>\n{"name": ',
+    after_arguments="}\n</longcat_tool_call>",
+)
+GIGACHAT = ToolForm(
+    trigger="<|function_call|>",
+    before_name='<|function_call|>{"name": ',
+    before_arguments=', "arguments": ',
+    after_arguments="}",
+    separator="<|message_sep|>\n\n",
+)
+FUNCTIONARY = ToolForm(
+    trigger="<function=",
+    before_name="<function=",
+    before_arguments=">",
+    after_arguments="</function>",
+    separator="",
+    quotes_name=False,
+)
+MINICPM = ToolForm(
+    trigger='<function name="',
+    before_name='<function name="',
+    before_arguments='">',
+    after_arguments="</function>",
+    separator="\n",
+    quotes_name=False,
+    parameters=ParameterForm('<param name="', '">', "</param>", never_in_text=("</param>", "</function>")),
+)
+LFM2 = ToolForm(
+    trigger="<|tool_call_start|>",
+    begin="<|tool_call_start|>[",
+    before_name="",
+    before_arguments="(",
+    after_arguments=")",
+    separator=", ",
+    end="]<|tool_call_end|>",
+    quotes_name=False,
+    parameters=ParameterForm("", "=", "", separator=", "),
+)
+OLMO = replace(
+    LFM2,
+    trigger="<function_calls>",
+    begin="<function_calls>\n",
+    separator="\n",
+    end="\n</function_calls>",
+)
+
+
+def _gemma(begin: str, end: str, quote: str) -> ToolForm:
+    """Calls of Gemma, which puts a mark around texts."""
+    return ToolForm(
+        trigger=begin,
+        before_name=f"{begin}call:",
+        before_arguments="{",
+        after_arguments="}" + end,
+        separator="",
+        quotes_name=False,
+        parameters=ParameterForm(
+            "", ":", "", separator=",", before_text=":" + quote, after_text=quote, never_in_text=(quote,)
+        ),
+    )
+
+
+GEMMA = _gemma("<|tool_call>", "<tool_call|>", '<|"|>')
+FUNCTION_GEMMA = _gemma("<start_function_call>", "<end_function_call>", "<escape>")

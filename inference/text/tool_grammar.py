@@ -93,7 +93,9 @@ def _answer(form: ToolForm, special: SpecialTokens, must_call: bool, most_calls:
     if must_call:
         yield f"start: {literal(form.trigger, special)} calls"
         return
-    yield f"start: (until calls){{0,{most_calls}}} TEXT"
+    begin, end = form.around_content or ("", "")
+    content = f"({literal(begin, special)})? TEXT ({literal(end, special)})?" if begin in special else "TEXT"
+    yield f"start: (until calls){{0,{most_calls}}} {content}"
     yield r"TEXT: /(.|\n)*/"
     if form.trigger in special:
         yield f"until: TEXT {literal(form.trigger, special)}"

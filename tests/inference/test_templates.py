@@ -153,6 +153,21 @@ def test_a_template_without_tool_calls_shows_them_as_text() -> None:
     assert 'Let me see.\n<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 2}}\n</tool_call><eos>[tool]4' in text
 
 
+def test_that_text_has_the_form_of_the_models_family() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = tokenizer.chat_template + "{# List of tools: [ #}"
+    answer = {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}
+    text = ChatTemplate(tokenizer).render(ChatPrompt([QUESTION, answer])).text
+    assert "[assistant]<|tool_call_start|>[add(a=2, b=2), add(a=2, b=2)]<|tool_call_end|><eos>" in text
+
+
+def test_a_template_that_calls_tools_by_another_name_gets_them() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = "<tools>{{ xml_tools | tojson }}" + tokenizer.chat_template
+    text = ChatTemplate(tokenizer).render(ChatPrompt([QUESTION], [tool("add")])).text
+    assert text.startswith('<tools>[{"type": "function", "function": {"name": "add"')
+
+
 def test_a_last_message_of_the_assistant_can_be_continued() -> None:
     begun = {"role": "assistant", "content": "The answer is"}
     settings: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}

@@ -1,6 +1,7 @@
-"""Calls and reasoning in the forms of families that a grammar cannot demand, wherever the text is cut."""
+"""Calls and reasoning in the forms of many families, wherever the text is cut."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -48,7 +49,36 @@ MINIMAX = (
     '<parameter name="days">3</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>'
 )
 LISTED = '[{"name": "weather", "arguments": {"city": "Paris", "days": 3}}, {"name": "now", "arguments": {}}]'
-WRITTEN = {
+MINIMAX_M1 = (
+    '<tool_calls>\n{"name": "weather", "arguments": {"city": "Paris", "days": 3}}\n'
+    '{"name": "now", "arguments": {}}\n</tool_calls>'
+)
+COHERE = (
+    '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "weather", "parameters": {"city": "Paris", "days": 3}}'
+    ',\n    {"tool_call_id": "1", "tool_name": "now", "parameters": {}}\n]<|END_ACTION|>'
+)
+GEMMA = '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3}<tool_call|><|tool_call>call:now{}<tool_call|>'
+FUNCTION_GEMMA = (
+    "<start_function_call>call:weather{city:<escape>Paris<escape>,days:3}<end_function_call>"
+    "<start_function_call>call:now{}<end_function_call>"
+)
+LFM2 = "<|tool_call_start|>[weather(city='Paris', days=3), now()]<|tool_call_end|>"
+OLMO = '<function_calls>\nweather(city="Paris", days=3)\nnow()\n</function_calls>'
+APERTUS = '<|tools_prefix|>[{"weather": {"city": "Paris", "days": 3}}, {"now": {}}]<|tools_suffix|>'
+INTERNLM = (
+    '<|action_start|><|plugin|>\n{"name": "weather", "parameters": {"city": "Paris", "days": 3}}<|action_end|>\n'
+    '<|action_start|><|plugin|>\n{"name": "now", "parameters": {}}<|action_end|>'
+)
+LONGCAT = (
+    '<longcat_tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "days": 3}}\n</longcat_tool_call>\n'
+    '<longcat_tool_call>\n{"name": "now", "arguments": {}}\n</longcat_tool_call>'
+)
+FUNCTIONARY = '<function=weather>{"city": "Paris", "days": 3}</function><function=now>{}</function>'
+MINICPM = (
+    '<function name="weather"><param name="city">Paris</param><param name="days">3</param></function>\n'
+    '<function name="now"></function>'
+)
+CLOSED = {
     "deepseek-v3": DEEPSEEK_V3,
     "deepseek-v3.1": DEEPSEEK_V31,
     "deepseek-v3.2": DEEPSEEK_V32,
@@ -59,16 +89,54 @@ WRITTEN = {
     "nemotron": f"<TOOLCALL>{LISTED}</TOOLCALL>",
     "apriel": f"<tool_calls>{LISTED}</tool_calls>",
     "phi": f"<|tool_call|>{LISTED}<|/tool_call|>",
+    "minimax-m1": MINIMAX_M1,
+    "cohere": COHERE,
+    "gemma": GEMMA,
+    "functiongemma": FUNCTION_GEMMA,
+    "lfm2": LFM2,
+    "olmo": OLMO,
+    "apertus": APERTUS,
+    "internlm": INTERNLM,
+    "longcat": LONGCAT,
+    "functionary": FUNCTIONARY,
+    "minicpm": MINICPM,
 }
+"""Calls that have an end of their own."""
+OPEN = {
+    "granite": f"<|tool_call|>{LISTED}",
+    "xlam": LISTED,
+    "gigachat": '<|function_call|>{"name": "weather", "arguments": {"city": "Paris", "days": 3}}<|message_sep|>\n\n'
+    '<|function_call|>{"name": "now", "arguments": {}}',
+    "llama4": '<|python_start|>{"name": "weather", "parameters": {"city": "Paris", "days": 3}}; '
+    '{"name": "now", "parameters": {}}<|eot|>',
+    "prompted": '>>>weather\n{"city": "Paris", "days": 3}>>>now\n{}',
+}
+"""Calls that go on to the end of the answer."""
+WRITTEN = CLOSED | OPEN
+KNOWN_BY = {
+    "xlam": "make calls in a single JSON array",
+    "llama4": "<|header_start|> tools",
+    "prompted": ">>>${recipient}",
+}
+"""What is in a family's template, where its calls do not tell it."""
 
 
-def parse(template: str, text: str, tools: Any = (WEATHER, NOW)) -> list[Part]:
-    """The parts of an answer, which must be the same however it is cut. A template is known by what is in it."""
+def template_of(family: str) -> str:
+    """A chat template, which is known by what is in it."""
+    return KNOWN_BY.get(family, WRITTEN[family])
+
+
+def format_of(template: str) -> ResponseFormat:
     tokenizer = chat_tokenizer("plain")
     tokenizer.chat_template = template
     found = ResponseFormat.of(tokenizer)
     assert found is not None
-    answers = []
+    return found
+
+
+def parse(template: str, text: str, tools: Any = (WEATHER, NOW)) -> list[Part]:
+    """The parts of an answer, which must be the same however it is cut."""
+    found, answers = format_of(template), []
     for pieces in ([text], list(text), [text[:40], text[40:]]):
         parser = found.parser("", tools)
         parts = [part for piece in pieces for part in parser.feed(piece)]
@@ -79,12 +147,19 @@ def parse(template: str, text: str, tools: Any = (WEATHER, NOW)) -> list[Part]:
 
 @pytest.mark.parametrize("family", WRITTEN)
 def test_calls_are_found_after_a_text(family: str) -> None:
-    text = WRITTEN[family]
-    assert parse(text, text) == CALLS
-    assert parse(text, f"I look.\n\n{text}\n") == [TextPart("content", "I look."), *CALLS]
+    text, template = WRITTEN[family], template_of(family)
+    assert parse(template, text) == CALLS
+    assert parse(template, f"I look.\n\n{text}\n") == [TextPart("content", "I look."), *CALLS]
 
 
 @pytest.mark.parametrize("family", WRITTEN)
+def test_special_tokens_that_mark_calls_are_kept(family: str) -> None:
+    found = format_of(template_of(family))
+    marks = re.findall(r"<\|[^<>]{1,30}>|<[^<>\s]{1,30}\|>|<｜[^<>]+｜>|<escape>", WRITTEN[family])
+    assert [mark for mark in marks if not found.keeps(mark)] == []
+
+
+@pytest.mark.parametrize("family", CLOSED)
 def test_what_follows_the_calls_is_content(family: str) -> None:
     text = WRITTEN[family]
     assert parse(text, f"{text}\nSo it is.") == [*CALLS, TextPart("content", "So it is.")]
@@ -93,7 +168,7 @@ def test_what_follows_the_calls_is_content(family: str) -> None:
 @pytest.mark.parametrize("family", WRITTEN)
 def test_without_tools_a_call_is_content(family: str) -> None:
     text = WRITTEN[family]
-    template = text + "<think>"  # so that there is something to find
+    template = template_of(family) + "<think>"  # so that there is something to find
     assert parse(template, text, tools=None) == [TextPart("content", text)]
 
 
@@ -105,13 +180,96 @@ def test_without_tools_a_call_is_content(family: str) -> None:
         ("kimi", KIMI.replace('"Paris"', "Paris").replace("{}", "{")),
         ("nemotron", WRITTEN["nemotron"].replace('"Paris"', "Paris")),
         ("minimax", "I end </minimax:tool_call> nothing."),
+        ("minimax-m1", MINIMAX_M1.replace('"Paris"', "Paris")),
+        ("cohere", COHERE.replace('"Paris"', "Paris")),
+        ("gemma", '<|tool_call>call:weather{city:<|"|>Paris}<tool_call|>'),
+        ("gemma", "<|tool_call>call:weather{city:Paris}<tool_call|>"),
+        ("gemma", "<|tool_call>call:weather{} and so on<tool_call|>"),
+        ("functiongemma", "<start_function_call>call:weather{days:}<end_function_call>"),
+        ("lfm2", "<|tool_call_start|>[weather('Paris')]<|tool_call_end|>"),
+        ("lfm2", "<|tool_call_start|>[weather(city='Paris'), now(]<|tool_call_end|>"),
+        ("lfm2", "<|tool_call_start|>[weather(city=open('x'))]<|tool_call_end|>"),
+        ("lfm2", "<|tool_call_start|>[weather(days=3"),
+        ("olmo", "<function_calls>\nweather(city=Paris)\n</function_calls>"),
+        ("olmo", "<function_calls>\nweather(city='\\ud83d')\n</function_calls>"),
+        ("apertus", "<|tools_prefix|>[3]<|tools_suffix|>"),
+        ("apertus", '<|tools_prefix|>[{"weather": 3}]<|tools_suffix|>'),
+        ("internlm", "<|action_start|><|plugin|>weather<|action_end|>"),
+        ("longcat", "<longcat_tool_call>weather</longcat_tool_call>"),
+        ("functionary", '<function=weather>{"city": Paris}</function>'),
+        ("granite", f"<|tool_call|>{LISTED[:-1]}"),
+        ("xlam", '[{"name": "sing", "arguments": {}}]'),
+        ("xlam", '[{"name": "weather", "days": 3}'),
+        ("gigachat", '<|function_call|>{"name": "weather"<|message_sep|>'),
     ],
 )
 def test_a_broken_call_is_content_letter_for_letter(family: str, text: str) -> None:
-    assert parse(WRITTEN[family], text) == [TextPart("content", text)]
+    assert parse(template_of(family), text) == [TextPart("content", text)]
 
 
-@pytest.mark.parametrize(("opening", "closing"), [("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>")])
+NESTED = {"city": 'L"Île 😀\n', "tags": ["a, b:c", "[d](e)={f}"], "at": {"x": -1.5e2, "is open": True, "y": None}}
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        (
+            "lfm2",
+            "<|tool_call_start|>[weather(city='L\"Île \\ud83d\\ude00\\n', tags=['a, b:c', \"[d](e)={f}\"], "
+            "at={'x': -1.5e2, 'is open': True, 'y': None})]<|tool_call_end|>",
+        ),
+        (
+            "olmo",
+            '<function_calls>weather(city="L\\"Île 😀\\n", tags=["a, b:c", "[d](e)={f}"], '
+            'at={"x": -150.0, "is open": true, "y": null})</function_calls>',
+        ),
+        (
+            "gemma",
+            '<|tool_call>call:weather{city:<|"|>L"Île 😀\n<|"|>,tags:[<|"|>a, b:c<|"|>,<|"|>[d](e)={f}<|"|>],'
+            'at:{x:-150.0,"is open":true,<|"|>y<|"|>:null}}<tool_call|>',
+        ),
+    ],
+)
+def test_values_may_nest_and_texts_may_look_like_the_notation(family: str, text: str) -> None:
+    assert parse(template_of(family), text) == [ToolCallPart("weather", json.dumps(NESTED, ensure_ascii=False))]
+
+
+@pytest.mark.parametrize("name", ["get-weather", "server.tool", "from"])
+def test_a_function_and_its_parameters_need_not_have_names_that_python_allows(name: str) -> None:
+    text = f"<|tool_call_start|>[{name}(from='a', in=1)]<|tool_call_end|>"
+    assert parse(LFM2, text, [tool(name)]) == [ToolCallPart(name, '{"from": "a", "in": 1}')]
+
+
+@pytest.mark.parametrize(
+    ("template", "opening", "closing"),
+    [
+        (COHERE, "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        (COHERE, "<|START_TEXT|>", "<|END_TEXT|>"),
+        ("<think><answer><tool_calls>", "<answer>\n", "\n</answer>"),
+        ("<think><response><tool_call>", "<response>\n", "\n</response>\n"),
+    ],
+)
+def test_tags_around_an_answer_are_left_out(template: str, opening: str, closing: str) -> None:
+    assert parse(template, f"{opening}It is 4.{closing}") == [TextPart("content", "It is 4.")]
+    assert parse(template, "It is 4.") == [TextPart("content", "It is 4.")]
+
+
+def test_calls_are_found_within_tags_around_an_answer() -> None:
+    text = f"<think>\nI look.\n</think>\n<answer>\nSo:<tool_calls>{LISTED}</tool_calls>\n</answer>"
+    expected = [TextPart("reasoning", "I look."), TextPart("content", "So:"), *CALLS]
+    assert parse("<think><answer><tool_calls>", text) == expected
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("[THINK]", "[/THINK]"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|channel>thought\n", "<channel|>"),
+        ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ],
+)
 def test_reasoning_is_found_between_other_tags(opening: str, closing: str) -> None:
     expected = [TextPart("reasoning", "Two and two."), TextPart("content", "It is 4.")]
     assert parse(f"{opening} {closing}", f"{opening}Two and two.{closing}\nIt is 4.") == expected
