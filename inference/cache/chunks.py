@@ -19,6 +19,7 @@ from inference.cache.chunk_table import ChunkTable
 from inference.cache.sizes import CHUNK, chunk_count, row_length
 from inference.cache.storage import Span, zeros
 from inference.scheduling.cache_manager import Retention
+from inference.weights.memory import free_memory
 from inference.weights.memory_ahead import provide_in_background
 
 PAGE = 2 * 2**20
@@ -81,9 +82,10 @@ class Chunks(AcrossLayers):
         return self.numbers[0, layer, kind].data_ptr()
 
     def provide(self) -> threading.Thread:
-        """Begin with the chunks that the table gives out first."""
+        """Begin with the chunks that the table gives out first; if memory is short, leave half of it to others."""
         memory = self.numbers.view(-1).view(torch.uint8).numpy()
-        return provide_in_background(memory[:PROVIDED])
+        free = free_memory(self.numbers.device)
+        return provide_in_background(memory[: PROVIDED if free is None else min(PROVIDED, free // 2)])
 
     def reserve(self, slot: int, first: int, last: int) -> None:
         """Give a slot chunks of its own for these positions, and take away those behind them."""

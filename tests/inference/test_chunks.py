@@ -95,6 +95,14 @@ def test_the_first_texts_find_memory_that_is_there_already(monkeypatch: pytest.M
 
 
 @needs_linux
+def test_where_memory_is_short_half_of_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.cache.chunks.free_memory", lambda device: 8 * MIB)
+    storage = Chunks(8, CONTEXT, Layers(64, 2, 64, torch.bfloat16), are_paired=True)
+    storage.provide().join(30)
+    assert resident_in(storage) <= 6 * MIB, "half, and a page"
+
+
+@needs_linux
 def test_an_engine_that_has_been_loaded_provides_that_memory() -> None:
     runner = on_tensor_thread(lambda: ModelRunner(model_named("llama"), slots=4, context=CHUNK, is_compiled=True))
     storage = runner._cache.storage

@@ -6,6 +6,7 @@ import torch
 from config import Config
 from engine import Engine
 from inference.cache.kv_cache import KVCache
+from inference.cache.rows import CachedLayer
 from inference.weights.checkpoint import Checkpoint
 from tests.support.tiny_models import (
     CONTEXT,
@@ -73,7 +74,7 @@ def test_what_a_failed_step_left_uncleared_does_not_reach_the_slots_next_request
     assert inbox.token_ids(probe) == reference(architecture, "xx?", LENGTH)
 
 
-def _raise(batch: object) -> None:
+def _raise(*_: object) -> None:
     raise RuntimeError("the step is to fail")
 
 
@@ -108,3 +109,31 @@ def test_what_is_stale_is_cleared_and_nothing_else(value_dim: int) -> None:
         assert tensor[0].isnan().all()
         assert tensor[1, 0, :3].isnan().all()
         assert tensor[1, 0, 8:].isnan().all()
+
+
+@pytest.mark.parametrize("ends", [(40, 60), (60, 40)])
+@pytest.mark.parametrize("window", [None, 30])
+def test_nothing_lies_behind_a_copied_beginning_but_zeros(window: int | None, ends: tuple[int, int]) -> None:
+    cache = KVCache(slots=2, context=100, slack=20)
+    layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"), window=window)
+    for slot, end in enumerate(ends):
+        cache.reserve(slot, 0, end)
+        layer.keys[slot, :, :end] = float("nan")
+    layer.keys[0, :, :35] = torch.arange(1.0, 36).view(1, 35, 1)
+    cache.copy(0, 1, 35)
+    assert layer.keys[1, 0, :35, 0].tolist() == list(range(1, 36))
+    assert not layer.keys[1, :, 35:].any()
+
+
+def test_what_a_failed_copy_left_is_cleared_for_the_slots_next_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KVCache(slots=2, context=100)
+    layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"))
+    cache.reserve(0, 0, 50)
+    cache.reserve(1, 0, 10)
+    layer.keys.fill_(float("nan"))
+    with monkeypatch.context() as patched:
+        patched.setattr(CachedLayer, "clear", _raise)
+        with pytest.raises(RuntimeError):
+            cache.copy(0, 1, 40)
+    cache.reserve(1, 0, 1)
+    assert not layer.keys[1, :, :50].any()
