@@ -7,14 +7,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from config import Config
 from engine import Engine
+from inference.weights.gguf.source import GGUFSource
 from interface.errors import LoadError
 from tests.support import tiny_models
 from tests.support.checkpoint_folders import load
-from tests.support.gguf_files import ENDS, NAMES, PAIRED, paired, write_gguf
+from tests.support.gguf_files import ENDS, NAMES, PAIRED, paired, same_weights, write_gguf
 from tests.support.tiny_models import NO_ENDS, bpe_tokenizer, model_of, reference_output
 
 SHAPE: dict[str, Any] = {
@@ -22,11 +31,18 @@ SHAPE: dict[str, Any] = {
     **NO_ENDS,
     "num_hidden_layers": 2,
     "hidden_size": 64,
+    "intermediate_size": 64,
     "num_key_value_heads": 2,
     "tie_word_embeddings": False,
 }
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 EVERYWHERE: dict[str, Any] = {"attention_bias": True, "mlp_bias": True}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+JOINED: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3moe": Qwen3MoeConfig(**SHAPE, **EXPERTS),
+}
 PROMPT = "the cat sat on the mat"
 
 
@@ -95,6 +111,18 @@ def test_a_qwen2_without_biases_is_served_as_what_it_is(is_compiled: bool, tmp_p
     assert engine.generate(PROMPT, max_tokens=12, temperature=0)["token_ids"] == expected
 
 
+@pytest.mark.parametrize("kind", ["F32", "Q4_0"])
+@pytest.mark.parametrize("name", JOINED)
+def test_what_a_converter_has_joined_is_what_it_was_made_of(name: str, kind: str, tmp_path: Path) -> None:
+    model = with_biases(JOINED[name], QKV)
+    one = GGUFSource(write_gguf(tmp_path / "one.gguf", model, bpe_tokenizer(), kind), "one")
+    joined = GGUFSource(write_gguf(tmp_path / "joined.gguf", model, bpe_tokenizer(), kind, is_fused=True), "joined")
+    assert joined.settings == one.settings
+    dtype = torch.float32
+    assert same_weights(joined.load(joined.config(), dtype).model, one.load(one.config(), dtype).model)
+    assert joined.plain_config() == one.plain_config()
+
+
 @pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "uncompiled"])
 @pytest.mark.parametrize(
     ("config", "extra", "told"),
@@ -115,3 +143,38 @@ def test_what_the_architecture_has_no_place_for_is_refused_by_the_files_own_name
     ) as refused:
         load(path, compile=is_compiled)
     assert "config.json" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (
+            "adapter",
+            "expected a model, got general.type adapter: merge it into its model with llama.cpp's llama-export",
+        ),
+        (
+            "mmproj",
+            "expected a model, got general.type mmproj: it is what a model sees and hears with; serve the model",
+        ),
+        ("imatrix", "expected a model, got general.type imatrix: it says which weights matter when a model is"),
+    ],
+)
+def test_a_file_that_is_no_model_says_what_it_is(kind: str, told: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "x.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), general__type=kind)
+    with pytest.raises(LoadError, match=rf"x\.gguf: {told}"):
+        load(path)
+
+
+def test_a_part_under_another_name_is_told_what_name_it_needs(tmp_path: Path) -> None:
+    written = write_gguf(tmp_path / "m.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), tensors_per_file=12)
+    renamed = written.rename(tmp_path / "first.gguf")
+    with pytest.raises(LoadError, match=r"it is one of 2 parts; expected a name that ends in -00001-of-00002\.gguf"):
+        load(renamed)
+
+
+def test_a_file_of_the_other_endianness_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer())
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + content[7:3:-1] + content[8:])
+    with pytest.raises(LoadError, match=r"got 3, big-endian; convert it with `gguf-convert-endian m\.gguf little`"):
+        load(path)

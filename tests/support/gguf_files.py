@@ -47,6 +47,11 @@ GEMMA_NAMES = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
+FUSED = (
+    (".attn_q.", ".attn_qkv.", (".attn_k.", ".attn_v."), 0),
+    (".ffn_gate_exps.", ".ffn_gate_up_exps.", (".ffn_up_exps.",), 1),
+)
+"""The first of the tensors that a converter may join, the name of the whole, the others, and the dimension."""
 
 
 def write_gguf(
@@ -55,6 +60,7 @@ def write_gguf(
     tokenizer: PreTrainedTokenizerFast,
     kind: str = "F32",
     tensors_per_file: int = 0,
+    is_fused: bool = False,
     extra: Mapping[str, Tensor] = MappingProxyType({}),
     **metadata: Any,
 ) -> Path:
@@ -62,6 +68,7 @@ def write_gguf(
 
     Args:
         kind: the type of matrices; vectors are float32.
+        is_fused: as `--fuse-qkv` and `--fuse-gate-up-exps` make it.
         extra: more tensors, by their names in the file.
         metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
     """
@@ -72,7 +79,8 @@ def write_gguf(
     entries |= {key.replace("__", "."): value for key, value in metadata.items()}
     for key, value in entries.items():
         _add(writer, key, value)
-    for name, weight in {**_tensors(architecture, model), **extra}.items():
+    tensors = {**_tensors(architecture, model), **extra}
+    for name, weight in (_fused(tensors) if is_fused else tensors).items():
         numbers = weight.detach().float().numpy()
         if numbers.ndim == 1 or kind == "F32":
             writer.add_tensor(name, numbers)
@@ -129,6 +137,16 @@ def _experts(name: str, weight: Tensor) -> dict[str, Tensor]:
         return {f"{place}.ffn_down_exps.weight": weight}
     gates, ups = weight.chunk(2, dim=1)
     return {f"{place}.ffn_gate_exps.weight": gates, f"{place}.ffn_up_exps.weight": ups}
+
+
+def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    joined = dict(tensors)
+    for name in tensors:
+        for first, whole, others, dim in FUSED:
+            if first in name:
+                parts = [joined.pop(name.replace(first, part)) for part in (first, *others)]
+                joined[name.replace(first, whole)] = torch.cat(parts, dim)
+    return joined
 
 
 def paired(weight: Tensor, heads: int) -> Tensor:

@@ -33,6 +33,7 @@ EXPERTS = {
     "ffn_gate_inp": "mlp.gate",
     "ffn_gate_exps": "mlp.experts.gate",
     "ffn_up_exps": "mlp.experts.up",
+    "ffn_gate_up_exps": "mlp.experts.gate_up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
     "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
     "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
@@ -171,7 +172,25 @@ ARCHITECTURES = {
 MIXTURES = ("qwen2moe", "qwen3moe")
 
 
+OTHER_FILES = {
+    "adapter": "merge it into its model with llama.cpp's llama-export-lora, and serve the file that this makes",
+    "mmproj": "it is what a model sees and hears with; serve the model's own file, which is next to it",
+    "imatrix": "it says which weights matter when a model is quantized; serve the model's own file",
+}
+"""Other types of GGUF files (`general.type`), and what to do about them."""
+
+
 def architecture_of(file: GGUFFile) -> Architecture:
+    """How the file has its model.
+
+    Raises:
+        BadGGUF: it has none, or one that is not served from GGUF files.
+    """
+    kind = file.get("general.type", str, "model")
+    if kind in OTHER_FILES:
+        raise BadGGUF(file.path, f"expected a model, got general.type {kind}: {OTHER_FILES[kind]}")
+    if not file.tensors:
+        raise BadGGUF(file.path, "expected the weights of a model, got a file without tensors, a vocabulary perhaps")
     if file.architecture not in ARCHITECTURES:
         raise BadGGUF(file.path, f"its architecture is {file.architecture}; expected one of {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[file.architecture]

@@ -80,6 +80,9 @@ class GGUFFile:
                 if name in tensors:
                     raise BadGGUF(part.path, f"tensor {name} is in another part of the model too")
                 tensors[name] = blocks
+        count = first.metadata.get("split.count", 1)
+        if not others and isinstance(count, int) and count > 1:
+            raise BadGGUF(path, f"it is one of {count} parts; expected a name that ends in -00001-of-{count:05}.gguf")
         expected = first.metadata.get("split.tensors.count", len(tensors))
         if expected != len(tensors):
             raise BadGGUF(path, f"the parts hold {len(tensors)} tensors; expected {expected} in all")
@@ -211,7 +214,14 @@ class _Header:
         version = self._number("<I")
         if version not in VERSIONS:
             known = " or ".join(map(str, VERSIONS))
-            raise self._bad(f"expected GGUF version {known}, little-endian, got {version}")
+            swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+            advice = (
+                f"convert it with `gguf-convert-endian {self.path.name} little`"
+                if swapped in VERSIONS
+                else ("convert the model again")
+            )
+            came = f"{swapped}, big-endian" if swapped in VERSIONS else version
+            raise self._bad(f"expected GGUF version {known}, little-endian, got {came}; {advice}")
         return self._number("<Q"), self._number("<Q")
 
     def _metadata(self, entries: int) -> dict[str, Any]:

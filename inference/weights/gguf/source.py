@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from inference.weights.gguf.ahead import OPENED
 from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.fused import separated
 from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.tokenizer import ends_by_name, make_tokenizer
 from inference.weights.gguf.weights import absent_biases, lazily, model_weights, name_in_file
@@ -44,7 +45,7 @@ class GGUFSource:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        self.file = OPENED.take(path)
+        self.file = separated(OPENED.take(path))
 
     @property
     def config_path(self) -> Path:

@@ -73,7 +73,7 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
             blocks = _unpaired(file, blocks, heads[own])
         offset = architecture.norm_offset if own.endswith("norm") else 0.0
         weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(blocks, offset, is_row=own in ROWS)
-    for name in [name for name in weights if name.endswith(DOWNS)]:
+    for name in [name for name in weights if name.endswith((DOWNS, f"{GATES_AND_UPS}.weight"))]:
         weights[name.removesuffix(".weight")] = weights.pop(name)
     for name in [name for name in weights if name.endswith(GATES)]:
         if (up := weights.pop(name.replace(GATES, UPS), None)) is not None:
