@@ -1,13 +1,19 @@
-"""The documents' links lead somewhere, and the README is short."""
+"""The documents' links lead somewhere, what they tell to type is there, and the README is short."""
 
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from config import PREFIX, Config
+
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+MODULE = re.compile(r"python -m ([a-z_]+(?:\.\w+)*)")
+TARGET = re.compile(r"(?:^(?: {4}|\$ )|`)(?:\w+=\S+ )*make ([\w./-]+)", re.MULTILINE)
+SETTING = re.compile(PREFIX + r"\w+")
 MOST_README_LINES = 120
 
 
@@ -16,6 +22,10 @@ def documents() -> list[Path]:
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
     )
     return [ROOT / name for name in listed.stdout.split()]
+
+
+CURRENT = [document for document in documents() if document.name != "CHANGELOG.md"]
+"""What has changed includes what is gone."""
 
 
 def anchors(document: Path) -> set[str]:
@@ -31,6 +41,22 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
         assert target.exists(), name
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{name}#{anchor}"
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_program_target_and_setting_that_a_document_names_is_there(document: Path) -> None:
+    text = document.read_text()
+    for place in (ROOT / module.replace(".", "/") for module in MODULE.findall(text)):
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), place
+    makefile = (ROOT / "Makefile").read_text()
+    assert [name for name in TARGET.findall(text) if f"\n{name}:" not in makefile] == []
+    assert set(SETTING.findall(text)) <= {PREFIX + one.name.upper() for one in fields(Config)}
+
+
+def test_the_rules_would_notice() -> None:
+    assert MODULE.findall("run `python -m study.soak --door app`") == ["study.soak"]
+    text = "    make soak\n$ DOOR=app make serve\n`make .venv-vllm` must make it so"
+    assert TARGET.findall(text) == ["soak", "serve", ".venv-vllm"]
 
 
 def test_the_readme_is_short_enough_to_read() -> None:
