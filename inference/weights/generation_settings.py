@@ -83,12 +83,11 @@ def _eos_ids(path: Path, settings: Mapping[str, Any], tokenizer: PreTrainedToken
     if said is None and isinstance(text_config, dict):
         said = text_config.get("eos_token_id")
     for token in said if isinstance(said, list) else [said]:
-        if isinstance(token, dict):  # an added token, spelled out
-            token = token.get("content")
+        text = token.get("content") if isinstance(token, dict) else token  # an added token, spelled out
         if token is None:
             continue
-        if isinstance(token, str):
-            yield _token_id(path, token, tokenizer)
+        if isinstance(text, str):
+            yield _token_id(path, text, tokenizer)
         elif type(token) is int:
             yield token
         else:
