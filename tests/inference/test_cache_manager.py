@@ -2,10 +2,11 @@
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.scheduling.cache_manager import LEAST_COPIED, CacheManager, Source, _common_prefix
+from inference.scheduling.cache_manager import LEAST_COPIED, CacheManager, Retention, Source, _common_prefix
 
 LONG = list(range(100))
 
@@ -46,6 +47,26 @@ def test_what_saves_too_little_is_not_copied() -> None:
     other, _ = cache.allocate([*LONG[:50], 1000])
     assert cache.source_for(other, 50 - LEAST_COPIED) == Source(0, 50)
     assert cache.source_for(other, 51 - LEAST_COPIED) is None
+
+
+@pytest.mark.parametrize(
+    ("held", "beginning", "reused"),
+    [(10, 3, 3), (11, 3, 0), (11, 8, 0), (11, 9, 9)],
+    ids=["just whole", "not whole", "too far behind the end", "near the end"],
+)
+def test_of_a_text_longer_than_a_window_only_its_end_can_be_continued(held: int, beginning: int, reused: int) -> None:
+    cache = CacheManager(1, Retention(whole=10, behind=2))
+    slot, _ = cache.allocate(LONG[:held])
+    cache.free(slot, LONG[:held])
+    assert cache.allocate([*LONG[:beginning], 1000, 1001]) == (slot, reused)
+
+
+def test_what_a_long_text_pushed_out_of_its_slot_is_gone_until_another_text_begins_there() -> None:
+    cache = CacheManager(1, Retention(whole=10, behind=2))
+    for text, reused in ((LONG[:20], 0), ([*LONG[:19], 7], 19), ([*LONG[:5], 7], 0), ([*LONG[:5], 8], 5)):
+        slot, cached = cache.allocate(text)
+        assert cached == reused
+        cache.free(slot, text)
 
 
 def test_a_prompt_that_must_be_computed_reuses_nothing() -> None:
