@@ -99,7 +99,7 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace, save
     }
     print(f"\n{shape}, {report['how']}; ready after {start_up:.1f} s; times in ms")
     report["rows"] = rows = _printed(bench.throughput(options.streams, options.rounds))
-    report |= _floor(bench, rows, weight_bytes(shape, options))
+    report |= _floor(bench, rows, bytes_per_step(shape, _quantized(options)))
     _print_ratios(rows)
     if options.scenes:
         report["long_prompt"] = engine_scenes.long_prompt(bench)
@@ -161,14 +161,9 @@ def _growth(name: str, rows: Iterator[Row], report: Row, save: Save) -> None:
     bench_growth.measure(name, rows, kept, lambda: save(report))
 
 
-def weight_bytes(shape: str, options: argparse.Namespace) -> int:
-    """Bytes of weights that a step reads."""
-    return bytes_per_step(shape) // {"int8": 2, "int4": 4}.get(_quantized(options), 1)
-
-
-def _quantized(options: argparse.Namespace) -> str:
-    """What the weights are rounded to; empty if they are not."""
-    return str(dict(pair.split("=", 1) for pair in options.set).get("ENGINE_QUANTIZE", ""))
+def _quantized(options: argparse.Namespace) -> str | None:
+    """What the weights are rounded to, if they are."""
+    return dict(pair.split("=", 1) for pair in options.set).get("ENGINE_QUANTIZE")
 
 
 def _how(options: argparse.Namespace) -> str:

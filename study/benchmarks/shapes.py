@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     GenerationConfig,
     LlamaConfig,
@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from inference.weights.formats import FORMATS
+from inference.weights.quantized import QUANTIZERS
 from study.common.arguments import argument_parser
 
 
@@ -57,16 +59,23 @@ def write_checkpoint(shape: str, folder: Path) -> Path:
     return folder
 
 
-def bytes_per_step(shape: str) -> int:
-    """Bytes of weights, in bfloat16, that a decode step reads: all but the rows of the embedding not looked up."""
+def bytes_per_step(shape: str, quantize: str | None = None) -> int:
+    """Bytes of weights that a decode step reads: all but the rows of the embedding not looked up.
+
+    They are in bfloat16, or rounded to int8 or int4, the matrix of the logits to int8 in both cases.
+    """
     with torch.device("meta"):
         model = LlamaForCausalLM(SHAPES[shape])
-    parameters: int = sum(parameter.numel() for parameter in model.parameters())
-    if not SHAPES[shape].tie_word_embeddings:
-        embedding = model.get_input_embeddings().weight
-        assert isinstance(embedding, Tensor)  # [vocabulary, hidden]
-        parameters -= embedding.numel()
-    return 2 * parameters
+    in_layers: int = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    head: int = model.lm_head.weight.numel()
+    return round(in_layers * _bytes_of_weight(quantize) + head * _bytes_of_weight("int8" if quantize else None))
+
+
+def _bytes_of_weight(quantize: str | None) -> float:
+    if quantize is None:
+        return 2.0
+    blocks = FORMATS[QUANTIZERS[quantize][0]]
+    return blocks.bytes / blocks.inputs
 
 
 def prompt(shape: str, tokens: int, seed: int) -> str:

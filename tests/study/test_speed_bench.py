@@ -6,10 +6,13 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from config import Config
+from inference.weights import llama
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
+from inference.weights.quantized import QuantizedMatrix
 from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
 from study.benchmarks.shapes import bytes_per_cached_token, bytes_per_step, prompt, tokenizer, write_checkpoint
 from study.common.client import Load, Stream
@@ -29,10 +32,14 @@ def test_a_step_reads_each_shape_s_weights_once() -> None:
     assert bytes_per_step("1.1B") == pytest.approx(2.07e9, rel=0.01)
 
 
-@pytest.mark.parametrize(("quantize", "part"), [("", 1), ("int8", 2), ("int4", 4)])
-def test_the_floor_of_rounded_weights_is_the_time_of_reading_their_bits(quantize: str, part: int) -> None:
-    options = bench_engine.options_from(["--set", f"ENGINE_QUANTIZE={quantize}"] if quantize else [])
-    assert bench_engine.weight_bytes("135M", options) == bytes_per_step("135M") // part
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_a_step_reads_rounded_weights_with_their_scales(quantize: str, tmp_path: Path) -> None:
+    model = load_checkpoint(Config(model=str(write_checkpoint("tiny", tmp_path)))).model
+    assert isinstance(model, PreTrainedModel)
+    rounded = llama.quantized(llama.take_apart(model, positions=16), quantize)
+    matrices = [rounded.head, *(matrix for layer in rounded.layers for matrix in layer.matrices.values())]
+    held = sum(matrix.blocks.nbytes for matrix in matrices if isinstance(matrix, QuantizedMatrix))
+    assert bytes_per_step("tiny", quantize) == pytest.approx(held, rel=0.01)
 
 
 def test_a_step_reads_the_keys_and_values_of_each_layer() -> None:
