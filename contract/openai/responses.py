@@ -1,15 +1,17 @@
-"""`POST /v1/responses`, which stores nothing, and `/v1/responses/input_tokens`."""
+"""`POST /v1/responses`, and `/v1/responses/input_tokens`."""
 
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from contract.answers import Answer, Wire, model_answer
 from contract.bodies import check_model, read_body
-from contract.endpoints import Accepted, Endpoint, Incoming, Question, Writer
+from contract.endpoints import Accepted, Endpoint, Incoming, Question
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
+from contract.openai.kept_responses import KEPT, Item
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
@@ -27,6 +29,8 @@ class ResponsesWriter:
     """Writes each event with its name and its number. There is no `[DONE]`."""
 
     builder: ResponseBuilder
+    keep: Callable[[ResponseObject], None]
+    """Is shown the finished response."""
     _template: FrameTemplate | None = field(default=None, init=False)
     """The frame of the open message's text, to be filled in."""
 
@@ -38,7 +42,9 @@ class ResponsesWriter:
             case Token():
                 return self._token(event)
             case Finished():
-                return b"".join(map(typed_frame, self.builder.finish(event)))
+                frames = b"".join(map(typed_frame, self.builder.finish(event)))
+                self.keep(self.builder.response)
+                return frames
             case Failed():
                 return b"".join(map(typed_frame, self.builder.fail(event)))
         return b""
@@ -68,22 +74,26 @@ class ResponsesCall:
     requests: Sequence[GenerationRequest]
     stream: bool
     body: ResponsesBody
+    items: Sequence[Item]
     model: str
 
-    def writer(self, accepted: Accepted) -> Writer:
-        return ResponsesWriter(self._builder(accepted))
+    def writer(self, accepted: Accepted) -> ResponsesWriter:
+        # Not the id of the request, which a client may choose: the conversation is open to all who know its id.
+        blank = _blank(self.body, self.model, f"resp_{uuid.uuid4().hex}")
+        builder = ResponseBuilder(blank, self.body.chosen_logprobs is not None, self.body.parallel_tool_calls)
+        return ResponsesWriter(builder, self._keep)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
-        writer = ResponsesWriter(self._builder(accepted))
+        writer = self.writer(accepted)
         for event in events:
             if isinstance(event, Failed):
                 return DIALECT.failure(event)
             writer.event(event)
         return model_answer(writer.builder.response)
 
-    def _builder(self, accepted: Accepted) -> ResponseBuilder:
-        blank = _blank(self.body, self.model, f"resp_{accepted.request_id}")
-        return ResponseBuilder(blank, self.body.chosen_logprobs is not None, self.body.parallel_tool_calls)
+    def _keep(self, response: ResponseObject) -> None:
+        if self.body.store:
+            KEPT.keep(response.id, self.items, response.output)
 
 
 def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
@@ -101,6 +111,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         max_output_tokens=body.max_output_tokens,
         metadata=body.metadata,
         parallel_tool_calls=body.parallel_tool_calls,
+        previous_response_id=body.previous_response_id,
         temperature=body.temperature,
         text={"format": _shown_format(body)},
         tool_choice=_shown_choice(body.tool_choice),
@@ -138,22 +149,22 @@ def parse(incoming: Incoming) -> ResponsesCall:
     """Raises Refusal."""
     body = read_body(ResponsesBody, incoming.body)
     model = check_model(body.model, incoming.models)
-    grammar = body.text_grammar()
+    grammar, items = body.text_grammar(), body.items()
     requests = body.requests(
-        [body.conversation_prompt()],
+        [body.conversation_prompt(items)],
         body.params(max_tokens=body.max_output_tokens, logprobs=body.chosen_logprobs),
         grammar=grammar,
         parse_response=grammar is None or bool(body.tools),
         fill_context=True,
     )
-    return ResponsesCall(requests, body.stream, body, model)
+    return ResponsesCall(requests, body.stream, body, items, model)
 
 
 def parse_input_tokens(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(InputBody, incoming.body)
     check_model(body.model, incoming.models)
-    prompt = body.conversation_prompt()
+    prompt = body.conversation_prompt(body.items())
 
     def count(lexicon: Lexicon) -> Answer:
         return model_answer(InputTokens("response.input_tokens", len(lexicon.tokenize(prompt).token_ids)))
@@ -164,7 +175,7 @@ def parse_input_tokens(incoming: Incoming) -> Question:
 RESPONSES = Endpoint(
     path="/v1/responses",
     parse=parse,
-    summary="Answer a conversation in items (OpenAI's newer API), without a memory",
+    summary="Answer a conversation in items (OpenAI's newer API)",
     request=ResponsesBody,
     answer=ResponseObject,
     stream=get_args(ResponseStreamEvent),

@@ -105,6 +105,7 @@ class ResponseObject(Wire):
     max_output_tokens: int | None
     metadata: dict[str, str]
     parallel_tool_calls: bool
+    previous_response_id: str | None
     temperature: float | None
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]

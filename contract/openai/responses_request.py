@@ -1,5 +1,6 @@
 """Reads the body of `POST /v1/responses`, and turns its items into messages in the form of chat templates."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -8,18 +9,19 @@ from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
+from contract.openai.kept_responses import KEPT, Item
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
 from contract.requests import shortened
 from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
-STATELESS = "this server keeps no responses; send the whole conversation as input"
+NO_CONVERSATIONS = "this server keeps no conversations; use previous_response_id, or send all of it as input"
+NO_BACKGROUND = "this server answers while the client waits"
 LOGPROBS = "message.output_text.logprobs"
 
 USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
 
-Item = dict[str, Any]
 Message = dict[str, Any]
 
 
@@ -90,16 +92,24 @@ class InputBody(LenientBody):
         description="What becomes of a conversation that is too long: `auto` leaves out its oldest messages, "
         "`disabled` refuses it.",
     )
-    previous_response_id: Annotated[None, refuse(STATELESS)] = None
-    conversation: Annotated[None, refuse(STATELESS)] = None
+    previous_response_id: str | None = Field(
+        default=None, description="A response that is still kept, after whose conversation the input comes."
+    )
+    conversation: Annotated[None, refuse(NO_CONVERSATIONS)] = None
     prompt: Annotated[None, refuse("this server keeps no prompts")] = None
 
-    def conversation_prompt(self) -> ChatPrompt:
+    def items(self) -> list[Item]:
+        """The conversation in items, with those that the request only refers to. Raises Refusal."""
+        before = [] if self.previous_response_id is None else KEPT.conversation(self.previous_response_id)
+        if isinstance(self.input, str):
+            return [*before, {"role": "user", "content": self.input}]
+        return before + [_referred(item) for item in self.input]
+
+    def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
         """Raises Refusal."""
         messages: list[Message] = []
         if self.instructions is not None:
             messages.append({"role": "system", "content": self.instructions})
-        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         for index, item in enumerate(items):
             present = {name: value for name, value in item.items() if value is not None}
             _add(messages, present, f"input.{index}")
@@ -137,7 +147,8 @@ class ResponsesBody(InputBody, SamplingFields):
     )
     include: list[str] = Field(default_factory=list, description=f"`{LOGPROBS}` reports log probabilities.")
     metadata: dict[str, str] = Field(default_factory=dict, description="Comes back with the response.")
-    background: Annotated[None, refuse(STATELESS, False)] = None
+    store: bool = Field(default=True, description="Keep the response for a while, for previous_response_id.")
+    background: Annotated[None, refuse(NO_BACKGROUND, False)] = None
 
     @property
     def answer_tokens(self) -> int:
@@ -154,6 +165,14 @@ class ResponsesBody(InputBody, SamplingFields):
             return None  # a forced call has a grammar of its own
         wanted = None if self.text is None or self.text.format is None else self.text.format.as_grammar()
         return wanted or self.grammar()
+
+
+def _referred(item: Item) -> Item:
+    """An item, or the one that it refers to. Raises Refusal."""
+    match item:
+        case {"id": str(id)} if item.get("type") == "item_reference" or item.keys() == {"id"}:
+            return KEPT.item(id)
+    return item
 
 
 def _add(messages: list[Message], item: Item, where: str) -> None:

@@ -26,6 +26,14 @@ for (const [name, model] of Object.entries(models)) {
     expect(text, "a text");
     return text;
   });
+  await check(`a second turn: ${name}`, async () => {
+    const asked = { role: "user", content: QUESTION };
+    const { response } = await generateText({ model, messages: [asked], maxRetries: 0 });
+    const messages = [asked, ...response.messages, { role: "user", content: "And then?" }];
+    const { text } = await generateText({ model, messages, maxRetries: 0 });
+    expect(text, "a text");
+    return text;
+  });
 }
 await check("generateObject: openai-compatible", async () => {
   const schema = z.object({ street: z.string().max(20), number: z.number().int() });

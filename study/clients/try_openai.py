@@ -49,6 +49,10 @@ def tools() -> str:
 def responses() -> str:
     answer = client.responses.create(model=MODEL, input=QUESTION, temperature=0)
     expect(bool(answer.output_text), "a text")
+    second = client.responses.create(
+        model=MODEL, input="And then?", previous_response_id=answer.id, max_output_tokens=9
+    )
+    expect(bool(second.output_text), "a text of the second turn")
     return answer.output_text
 
 

@@ -1,0 +1,112 @@
+"""Later requests to `/v1/responses` refer to what earlier ones said and were answered."""
+
+import json
+from typing import Any
+
+import pytest
+
+import contract
+from contract.openai.kept_responses import KeptResponses
+from contract.openai.responses_answer import OutputMessage, OutputText
+from interface.events import TextPart, ToolCallPart
+from tests.support.openai_answers import named_events, parse, parsed_tokens, refused, streamed, tokens, whole
+
+PATH = "/v1/responses"
+ADD = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+THINKS_AND_CALLS = parsed_tokens([(TextPart("reasoning", "hm"),), (ToolCallPart("add", '{"a": 1}'),)])
+
+
+def messages_of(call: Any) -> Any:
+    return call.requests[0].prompt.messages
+
+
+def not_found(**body: Any) -> dict[str, Any]:
+    with pytest.raises(contract.Refusal) as caught:
+        parse(PATH, **body)
+    answer = contract.refusal(PATH, caught.value)
+    assert answer.status == 404
+    error: dict[str, Any] = json.loads(answer.body)["error"]
+    return error
+
+
+def message(id: str, text: str) -> OutputMessage:
+    return OutputMessage("message", id, "completed", "assistant", [OutputText("output_text", text, [], [])])
+
+
+def test_a_conversation_goes_on_after_a_response_without_its_instructions() -> None:
+    first = whole(parse(PATH, input="1 + 1?", instructions="Be brief."), tokens(["2"]))
+    second_call = parse(PATH, input="And 2 + 2?", instructions="Be kind.", previous_response_id=first["id"])
+    assert messages_of(second_call) == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "And 2 + 2?"},
+    ]
+    second = whole(second_call, tokens(["4"]))
+    assert second["previous_response_id"] == first["id"]
+    third = parse(PATH, input="So?", previous_response_id=second["id"])
+    assert [one["content"] for one in messages_of(third)] == ["1 + 1?", "2", "And 2 + 2?", "4", "So?"]
+
+
+def test_a_streamed_response_is_kept_too() -> None:
+    events = named_events(streamed(parse(PATH, input="1 + 1?", stream=True), tokens(["2"])))
+    call = parse(PATH, input="So?", previous_response_id=events[-1]["response"]["id"])
+    assert [one["content"] for one in messages_of(call)] == ["1 + 1?", "2", "So?"]
+
+
+def test_items_of_an_answer_need_only_be_named() -> None:
+    first = whole(parse(PATH, input="1 + 2?", tools=[ADD]), THINKS_AND_CALLS)
+    thought, call = first["output"]
+    references = [{"type": "item_reference", "id": thought["id"]}, {"id": call["id"]}]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "3"}
+    second = parse(PATH, input=[{"role": "user", "content": "1 + 2?"}, *references, result], tools=[ADD])
+    called = {"id": call["call_id"], "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    assert messages_of(second) == [
+        {"role": "user", "content": "1 + 2?"},
+        {"role": "assistant", "reasoning_content": "hm", "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": call["call_id"], "content": "3"},
+    ]
+
+
+def test_references_are_resolved_before_a_conversation_is_kept() -> None:
+    first = whole(parse(PATH, input="1 + 1?"), tokens(["2"]))
+    named = {"type": "item_reference", "id": first["output"][0]["id"]}
+    second = whole(parse(PATH, input=[named, {"role": "user", "content": "So?"}]), tokens(["4"]))
+    third = parse(PATH, input="Why?", previous_response_id=second["id"])
+    assert [one["content"] for one in messages_of(third)] == ["2", "So?", "4", "Why?"]
+
+
+def test_what_is_not_kept_is_refused_in_openais_words_and_with_what_to_do() -> None:
+    unkept = whole(parse(PATH, input="hi", store=False), tokens(["a"]))
+    for id in (unkept["id"], "resp_unknown"):
+        error = refused(PATH, input="So?", previous_response_id=id)
+        assert (error["code"], error["param"]) == ("previous_response_not_found", "previous_response_id")
+        assert error["message"].startswith(f"Previous response with id '{id}' not found. Responses are kept in memory")
+    error = not_found(input=[{"type": "item_reference", "id": unkept["output"][0]["id"]}])
+    assert error["param"] == "input"
+    assert "Send the whole conversation" in error["message"]
+
+
+def test_two_responses_to_requests_of_one_id_are_two() -> None:
+    first, second = (whole(parse(PATH, input=text), tokens([text])) for text in ("a", "b"))
+    assert first["id"] != second["id"]
+
+
+def test_the_oldest_responses_are_forgotten_when_they_are_too_long_together() -> None:
+    kept = KeptResponses(most_bytes=1000)
+    for number in range(10):
+        kept.keep(f"resp_{number}", [], [message(f"msg_{number}", "a" * 200)])
+        assert kept.conversation("resp_0")[0]["content"][0]["text"] == "a" * 200  # used, and so not the oldest
+    assert kept.item("msg_9")["id"] == "msg_9"
+    for number in range(1, 7):
+        with pytest.raises(contract.Refusal, match="not found"):
+            kept.conversation(f"resp_{number}")
+        with pytest.raises(contract.Refusal, match="not found"):
+            kept.item(f"msg_{number}")
+
+
+def test_a_conversation_that_is_too_long_alone_is_not_kept() -> None:
+    kept = KeptResponses(most_bytes=1000)
+    kept.keep("resp_1", [{"role": "user", "content": "a" * 2000}], [message("msg_1", "a")])
+    with pytest.raises(contract.Refusal, match="not found"):
+        kept.conversation("resp_1")
