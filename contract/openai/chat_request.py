@@ -90,7 +90,7 @@ def tool_choice_of(value: Any) -> Any:
     match value:
         case "none" | "auto" | "required":
             return ToolChoice(value)
-        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "function" | "custom", "name": str(name)}:
             return ToolChoice(name=name)
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
             return ToolChoice(mode, allowed=[_name_of(tool) for tool in tools])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from contract.openai import responses_answer as wire
+from contract.openai.custom_tools import input_of
 from contract.openai.logprobs import ChatTokenLogprob, chat_logprob
 from contract.tools import are_whole
 from interface.events import ArgumentsPart, Failed, Finished, TextPart, Token, ToolCallPart
@@ -78,11 +79,30 @@ class _OpenCall:
         return wire.OutputFunctionCall("function_call", self.id, self.call_id, self.name, arguments, status)
 
 
-class ResponseBuilder:
-    """The response so far. `blank` is what it is before the first event."""
+@dataclass(slots=True)
+class _OpenCustomCall(_OpenCall):
+    """A call of a custom tool. Its pieces are those of a function's arguments."""
 
-    def __init__(self, blank: wire.ResponseObject, shows_logprobs: bool, parallel_tool_calls: bool) -> None:
+    def announced(self) -> wire.OutputItem:
+        return wire.OutputCustomCall("custom_tool_call", self.id, self.call_id, self.name, "", "in_progress")
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputItem:
+        text = input_of(self.pieces)
+        return wire.OutputCustomCall("custom_tool_call", self.id, self.call_id, self.name, text, status)
+
+
+class ResponseBuilder:
+    """The response so far. `blank` is what it is before the first event, `custom_tools` have a text as their input."""
+
+    def __init__(
+        self,
+        blank: wire.ResponseObject,
+        shows_logprobs: bool,
+        parallel_tool_calls: bool,
+        custom_tools: frozenset[str] = frozenset(),
+    ) -> None:
         self.response = blank
+        self._custom_tools = custom_tools
         self._shows_logprobs = shows_logprobs
         self._parallel_tool_calls = parallel_tool_calls
         self._output: list[wire.OutputItem] = []
@@ -170,7 +190,10 @@ class ResponseBuilder:
         if self._skips_call:
             return
         self._has_called = True
-        yield from self._begin(_OpenCall(f"fc_{uuid.uuid4().hex}", part.name))
+        if part.name in self._custom_tools:
+            yield from self._begin(_OpenCustomCall(f"ctc_{uuid.uuid4().hex}", part.name))
+        else:
+            yield from self._begin(_OpenCall(f"fc_{uuid.uuid4().hex}", part.name))
         yield from self._grow(part.arguments or "{}" if part.is_whole else part.arguments)
         if part.is_whole:
             yield from self._close("completed")
@@ -198,6 +221,8 @@ class ResponseBuilder:
             case _OpenReasoning():
                 self._held = []
                 yield wire.ReasoningTextDelta("response.reasoning_text.delta", self._next(), *where, 0, piece)
+            case _OpenCustomCall():
+                self._held = []  # the input comes in one piece, when its JSON is whole
             case _OpenCall():
                 self._held = []
                 yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), *where, piece)
@@ -215,6 +240,10 @@ class ResponseBuilder:
                 yield wire.ContentPartEvent("response.content_part.done", self._next(), *where, 0, opened.part())
             case _OpenReasoning():
                 yield wire.ReasoningTextDone("response.reasoning_text.done", self._next(), *where, 0, text)
+            case _OpenCustomCall():
+                text = input_of(opened.pieces)
+                yield wire.InputDelta("response.custom_tool_call_input.delta", self._next(), *where, text)
+                yield wire.InputDone("response.custom_tool_call_input.done", self._next(), *where, text)
             case _OpenCall():
                 yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), *where, text)
         yield self._done(opened.item(status))

@@ -16,7 +16,6 @@ from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
 from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
-from contract.tools import ToolChoice
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
 from interface.requests import GenerationRequest
@@ -80,7 +79,12 @@ class ResponsesCall:
     def writer(self, accepted: Accepted) -> ResponsesWriter:
         # Not the id of the request, which a client may choose: the conversation is open to all who know its id.
         blank = _blank(self.body, self.model, f"resp_{uuid.uuid4().hex}")
-        builder = ResponseBuilder(blank, self.body.chosen_logprobs is not None, self.body.parallel_tool_calls)
+        builder = ResponseBuilder(
+            blank,
+            self.body.chosen_logprobs is not None,
+            self.body.parallel_tool_calls,
+            frozenset(tool.name for tool in self.body.tools if tool.is_custom),
+        )
         return ResponsesWriter(builder, self._keep)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
@@ -114,8 +118,8 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         previous_response_id=body.previous_response_id,
         temperature=body.temperature,
         text={"format": _shown_format(body)},
-        tool_choice=_shown_choice(body.tool_choice),
-        tools=[{"strict": None, "parameters": None} | tool.model_dump(exclude_none=True) for tool in body.tools],
+        tool_choice=_shown_choice(body),
+        tools=[tool.shown() for tool in body.tools],
         top_p=body.top_p,
         truncation=body.truncation,
         usage=None,
@@ -128,12 +132,13 @@ def _shown_format(body: ResponsesBody) -> dict[str, Any]:
     return body.text.format.shown()
 
 
-def _shown_choice(choice: ToolChoice) -> str | dict[str, Any]:
+def _shown_choice(body: ResponsesBody) -> str | dict[str, Any]:
+    choice, types = body.tool_choice, {tool.name: tool.type for tool in body.tools}
     if choice.name is not None:
-        return {"type": "function", "name": choice.name}
+        return {"type": types[choice.name], "name": choice.name}
     if choice.allowed is None:
         return choice.mode
-    tools = [{"type": "function", "name": name} for name in choice.allowed]
+    tools = [{"type": types[name], "name": name} for name in choice.allowed]
     return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
 
 

@@ -41,6 +41,18 @@ class OutputFunctionCall(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class OutputCustomCall(Wire):
+    """A call of a custom tool, with a text as its input."""
+
+    type: Literal["custom_tool_call"]
+    id: str
+    call_id: str
+    name: str
+    input: str
+    status: ItemStatus
+
+
+@dataclass(frozen=True, slots=True)
 class ReasoningText(Wire):
     type: Literal["reasoning_text"]
     text: str
@@ -55,7 +67,7 @@ class OutputReasoning(Wire):
     content: list[ReasoningText]
 
 
-OutputItem = OutputMessage | OutputFunctionCall | OutputReasoning
+OutputItem = OutputMessage | OutputFunctionCall | OutputCustomCall | OutputReasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +239,24 @@ class ArgumentsDone(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class InputDelta(Wire):
+    type: Literal["response.custom_tool_call_input.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputDone(Wire):
+    type: Literal["response.custom_tool_call_input.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseErrorEvent(Wire):
     """Sent before `response.failed`."""
 
@@ -247,5 +277,7 @@ ResponseStreamEvent = (
     | ReasoningTextDone
     | ArgumentsDelta
     | ArgumentsDone
+    | InputDelta
+    | InputDone
     | ResponseErrorEvent
 )

@@ -9,6 +9,7 @@ from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
+from contract.openai.custom_tools import INPUT, PARAMETERS, description_of
 from contract.openai.kept_responses import KEPT, Item
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
@@ -26,20 +27,36 @@ Message = dict[str, Any]
 
 
 class FlatTool(LenientBody):
-    """A function that the model may call."""
+    """A function that the model may call, or a custom tool, whose input is a text."""
 
-    type: str
+    type: Literal["function", "custom"]
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    format: dict[str, Any] | None = Field(default=None, description="Of a custom tool's input; shown to the model.")
+
+    @property
+    def is_custom(self) -> bool:
+        return self.type == "custom"
+
+    def as_function(self) -> dict[str, Any]:
+        """The tool as chat templates expect it."""
+        if self.is_custom:
+            return function_tool(self.name, description_of(self.description, self.format), PARAMETERS)
+        return function_tool(self.name, self.description, self.parameters, self.strict)
+
+    def shown(self) -> dict[str, Any]:
+        """The tool as a response repeats it."""
+        absent = {} if self.is_custom else {"strict": None, "parameters": None}
+        return absent | self.model_dump(exclude_none=True)
 
 
-def _functions_only(tools: Any) -> Any:
+def _callable_only(tools: Any) -> Any:
     """Leave out tools that run on OpenAI's servers, a web search for example: some clients always offer them."""
     if not isinstance(tools, list):
         return tools
-    return [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") == "function"]
+    return [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") in ("function", "custom")]
 
 
 class TextFormat(LenientBody):
@@ -80,7 +97,7 @@ class InputBody(LenientBody):
     model: str | None = Field(default=None, description="One of the names of GET /v1/models; the default is the first.")
     input: str | list[Item] = Field(description="A text of the user's, or a list of items.")
     instructions: str | None = Field(default=None, description="A system message before the input.")
-    tools: Annotated[list[FlatTool], BeforeValidator(_functions_only, json_schema_input_type=list[dict[str, Any]])] = (
+    tools: Annotated[list[FlatTool], BeforeValidator(_callable_only, json_schema_input_type=list[dict[str, Any]])] = (
         Field(default_factory=list)
     )
     tool_choice: Choice = ToolChoice()
@@ -116,7 +133,7 @@ class InputBody(LenientBody):
         effort = None if self.reasoning is None else self.reasoning.effort
         return Conversation(
             messages,
-            [function_tool(one.name, one.description, one.parameters, one.strict) for one in self.tools],
+            [one.as_function() for one in self.tools],
             self.tool_choice,
             self.parallel_tool_calls,
             thinking_arguments(effort),
@@ -181,7 +198,9 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
         case {"type": "function_call", "name": str(name), "call_id": str(call_id)}:
             arguments = arguments_of(item.get("arguments", ""), f"{where}.arguments")
             _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, arguments))
-        case {"type": "function_call_output", "call_id": str(call_id)}:
+        case {"type": "custom_tool_call", "name": str(name), "call_id": str(call_id), "input": str(text)}:
+            _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, {INPUT: text}))
+        case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         case {"type": "reasoning"}:

@@ -142,8 +142,8 @@ def test_a_conversation_may_be_shortened_so_that_the_answer_has_room() -> None:
     assert whole(call(), tokens(["a"]))["truncation"] == "disabled"
 
 
-def test_a_tool_that_is_no_function_is_left_out() -> None:
-    prompt = prompt_of(tools=[ADD, {"type": "web_search"}, {"type": "custom", "name": "x"}])
+def test_a_tool_that_runs_on_openais_servers_is_left_out() -> None:
+    prompt = prompt_of(tools=[ADD, {"type": "web_search"}, {"type": "local_shell"}])
     assert prompt.tools is not None
     (tool,) = prompt.tools
     assert tool["function"] == {"name": "add", "parameters": {"type": "object"}, "strict": True}
