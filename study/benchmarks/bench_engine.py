@@ -39,7 +39,7 @@ import torch
 
 from study.benchmarks import bench_gguf, bench_growth, engine_scenes, picture
 from study.benchmarks.engine_loads import Bench, Row, memory_speed
-from study.benchmarks.shapes import SHAPES, bytes_per_step, write_checkpoint
+from study.benchmarks.shapes import SHAPES, write_checkpoint
 from study.common.arguments import argument_parser
 from study.common.client import Target, quotient
 from study.common.launcher import ROOT, Process, launched, uvicorn
@@ -69,7 +69,7 @@ def bench_shape(shape: str, options: argparse.Namespace, save: Save) -> None:
         if options.growth:
             with launched(uvicorn("raw_asgi:app"), settings | bench_growth.LONG_CONTEXTS) as server:
                 server.wait_until_ready()
-                bench = Bench(shape, server.target, None)
+                bench = Bench(shape, server.target, quantize=_quantized(options))
                 _growth("prompts", bench_growth.with_prompts(bench), report, save)
                 _growth("contexts", bench_growth.with_contexts(bench, memory_speed), report, save)
         if options.scenes:
@@ -88,7 +88,7 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace, save
     """Measure a server that has been started, and a peer if there is one."""
     start_up = server.wait_until_ready()
     peer = Target(options.peer, str(options.checkpoint)) if options.peer else None
-    bench = Bench(shape, server.target, peer)
+    bench = Bench(shape, server.target, peer, _quantized(options))
     report: Row = {
         "shape": shape,
         "how": _how(options),
@@ -99,7 +99,7 @@ def _bench_server(shape: str, server: Process, options: argparse.Namespace, save
     }
     print(f"\n{shape}, {report['how']}; ready after {start_up:.1f} s; times in ms")
     report["rows"] = rows = _printed(bench.throughput(options.streams, options.rounds))
-    report |= _floor(bench, rows, bytes_per_step(shape, _quantized(options)))
+    report |= _floor(bench, rows)
     _print_ratios(rows)
     if options.scenes:
         report["long_prompt"] = engine_scenes.long_prompt(bench)
@@ -129,11 +129,11 @@ def _printed(measured: Iterator[Row]) -> list[Row]:
     return rows
 
 
-def _floor(bench: Bench, rows: Sequence[Row], weight_bytes: int) -> Row:
+def _floor(bench: Bench, rows: Sequence[Row]) -> Row:
     """The time that reading all weights takes, and the share of it that a step of one stream reaches."""
     speed = statistics.median(bench.memory_speeds or [memory_speed()])
-    floor = 1e3 * weight_bytes / speed
-    print(f"floor: {weight_bytes / 1e9:.2f} GB of weights at {speed / 1e9:.1f} GB/s = {floor:.1f} ms a step")
+    floor = 1e3 * bench.weight_bytes / speed
+    print(f"floor: {bench.weight_bytes / 1e9:.2f} GB of weights at {speed / 1e9:.1f} GB/s = {floor:.1f} ms a step")
     found = {"memory_gb_per_s": speed / 1e9, "floor_ms": floor}
     for row in rows:
         if (row["server"], row["streams"]) == ("ours", 1):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from study.benchmarks.shapes import bytes_per_cached_token, bytes_per_step
+from study.benchmarks.shapes import bytes_per_cached_token
 from study.common.client import Load, percentile
 
 STREAMS = (1, 2, 4, 8, 16, 32, 64)
@@ -27,6 +27,8 @@ class Loads(Protocol):
     """Sends prompts of random tokens to a server of this shape."""
 
     shape: str
+    weight_bytes: int
+    """That a step reads."""
 
     def prompts(self, streams: int, tokens: int) -> list[str]: ...
     def load(self, server: str, prompts: Sequence[str], max_tokens: int) -> Load: ...
@@ -48,7 +50,7 @@ def with_contexts(bench: Loads, memory_speed: Callable[[], float], contexts: Seq
         row: Row = {"context": tokens}
         for streams in (1, 8):  # the second time, the context is in the cache, so no step has a chunk of it
             load = bench.load("ours", [f"{beginning} {tail}" for tail in bench.prompts(streams, 4)], 40)
-            read = bytes_per_step(bench.shape) + streams * tokens * bytes_per_cached_token(bench.shape)
+            read = bench.weight_bytes + streams * tokens * bytes_per_cached_token(bench.shape)
             row[f"gap_{streams}_ms"] = 1e3 * percentile([gap for one in load.streams for gap in one.gaps], 50)
             row[f"floor_{streams}_ms"] = 1e3 * read / memory_speed()
         yield row

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from study.benchmarks.shapes import prompt
+from study.benchmarks.shapes import bytes_per_step, prompt
 from study.common.client import Load, Target, load
 
 PROMPT_TOKENS = 75
@@ -19,10 +19,11 @@ Row = dict[str, Any]
 
 
 class Bench:
-    """One shape on one server of ours, and on a peer if there is one."""
+    """One shape on one server of ours, and on a peer if there is one. Ours may have its weights in int8 or int4."""
 
-    def __init__(self, shape: str, ours: Target, peer: Target | None) -> None:
+    def __init__(self, shape: str, ours: Target, peer: Target | None = None, quantize: str | None = None) -> None:
         self.shape = shape
+        self.weight_bytes = bytes_per_step(shape, quantize)
         self.servers = {"ours": ours} | ({"peer": peer} if peer else {})
         # This process has imported torch and transformers: its own collector would stop it for 150 ms now and then, and
         # every server would seem to have paused.

@@ -107,7 +107,7 @@ def token_delays(shape: str, settings: Mapping[str, str], streams: int = 16) -> 
     """How long after the end of its step a token's message is handed to the server, which has a clock in it."""
     with launched(uvicorn("study.benchmarks.timed_server:app"), settings) as server:
         server.wait_until_ready()
-        bench = Bench(shape, server.target, None)
+        bench = Bench(shape, server.target)
         bench.load("ours", bench.prompts(streams), 4)
         asyncio.run(ask(server.target.at("/delays")))  # forgets those of the warming up
         bench.load("ours", bench.prompts(streams))

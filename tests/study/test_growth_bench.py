@@ -6,6 +6,7 @@ import pytest
 
 from study.benchmarks import bench_growth
 from study.benchmarks.bench_growth import Row, measure, with_contexts, with_prompts
+from study.benchmarks.shapes import bytes_per_cached_token
 from study.common.client import Load, Stream
 
 
@@ -13,6 +14,7 @@ class FakeServer:
     """Answers at once, and records the requests."""
 
     shape = "tiny"
+    weight_bytes = 1000
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
@@ -51,7 +53,9 @@ def test_eight_streams_share_a_context_that_one_has_left_in_the_cache() -> None:
     server = FakeServer()
     [row] = with_contexts(server, lambda: 1e9, (128,))
     assert server.asked == [[132], [132] * 8]
-    assert row["floor_8_ms"] > row["floor_1_ms"] > 0
+    of_one = 128 * bytes_per_cached_token("tiny")
+    assert row["floor_1_ms"] == pytest.approx(1e3 * (1000 + of_one) / 1e9)
+    assert row["floor_8_ms"] == pytest.approx(1e3 * (1000 + 8 * of_one) / 1e9)
 
 
 def test_the_server_of_long_contexts_has_room_for_all_of_them() -> None:
