@@ -23,6 +23,8 @@ log = logging.getLogger("engine")
 
 OPEN_PATHS = frozenset(("/health", "/live", *contract.PAGES))
 """Paths that need no key: probes have none, and a browser sends none when it opens a page."""
+KEY_HEADERS = (b"x-api-key", b"api-key")
+"""Where keys may be other than in Authorization: Anthropic's clients use the first, those of Azure the second."""
 EXPOSED = ("x-request-id", "request-id", "retry-after")
 HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:/@]*))(?::\d*)?")
 """An address in brackets or a name, and perhaps a port."""
@@ -96,7 +98,8 @@ class Access:
             self._warn_of(address)
             return address
         bearer = (header(scope, b"authorization") or "").partition(" ")
-        given = (bearer[2].strip() if bearer[0].lower() == "bearer" else "", header(scope, b"x-api-key"))
+        token = bearer[2].strip() if bearer[0].lower() == "bearer" else ""
+        given = (token, *(header(scope, name) for name in KEY_HEADERS))
         digests = [_digest(key) for key in given if key]  # Anthropic's client may send both, a token and a key
         # Every key is compared, each in constant time: how long it takes says nothing about any of them.
         right = [one for one in digests if sum(hmac.compare_digest(one, known) for known in self._digests)]

@@ -40,6 +40,8 @@ class ChatMessage(LenientBody):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
+    refusal: str | None = Field(default=None, description="What the assistant said if it has no content.")
+    audio: Annotated[None, refuse("this model takes only text; send the audio's transcript as content")] = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -55,7 +57,7 @@ class ChatMessage(LenientBody):
             raise Refusal(400, message, param=f"{where}.content")
         fields = {
             "role": self.role,
-            "content": self.content,
+            "content": self.refusal if self.content is None else self.content,
             "name": self.name,
             "tool_call_id": self.tool_call_id,
             "reasoning_content": self.reasoning_content or self.reasoning or self.thinking,

@@ -177,7 +177,7 @@ def text_of(content: bytes, limit: int) -> str:
     return decoder.decode(content[:limit], final=len(content) <= limit)
 
 
-SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key")
+SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key")
 MASK = "***"
 
 

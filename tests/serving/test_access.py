@@ -113,6 +113,7 @@ async def test_without_a_right_key_there_is_a_401_in_the_shape_of_the_api(door: 
     [
         {"authorization": "bearer first-key"},
         {"x-api-key": "second-key"},
+        {"api-key": "second-key"},
         {"authorization": "Bearer for-another", "x-api-key": "second-key"},
         {"authorization": "Bearer first-key", "x-api-key": "for-another"},
     ],
@@ -240,6 +241,7 @@ async def test_a_transcript_shows_no_secret_and_cannot_be_replaced(door: Door) -
         secrets = {
             "authorization": "Bearer s3cret",
             "x-api-key": "s3cret",
+            "api-key": "s3cret",
             "cookie": "a=s3cret",
             "x-request-id": "mine",
         }

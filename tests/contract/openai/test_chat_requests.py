@@ -58,6 +58,7 @@ def test_a_conversation_becomes_plain_messages() -> None:
             "messages.0.tool_calls.0.function.arguments",
         ),
         ({"role": "assistant", "function_call": {"name": "f"}}, "messages.0.function_call"),
+        ({"role": "assistant", "audio": {"id": "audio_1"}}, "messages.0.audio"),
         ({"role": "user"}, "messages.0.content"),
         ({"role": "system", "content": None}, "messages.0.content"),
         ({"role": "tool", "tool_call_id": "c"}, "messages.0.content"),
@@ -188,6 +189,12 @@ def test_a_forced_call_brings_its_own_grammar() -> None:
 )
 def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
     assert refused(PATH, messages=MESSAGES, **body)["param"] == param
+
+
+def test_a_refusal_is_what_the_assistant_said() -> None:
+    refused_before = {"role": "assistant", "content": None, "refusal": "I will not.", "audio": None}
+    prompt = prompt_of(messages=[*MESSAGES, refused_before, *MESSAGES])
+    assert prompt.messages[1] == {"role": "assistant", "content": "I will not."}
 
 
 def test_harmless_fields_are_ignored() -> None:
