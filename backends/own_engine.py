@@ -9,6 +9,9 @@ from config import EngineSettings
 from interface.engine import EngineProtocol
 from interface.errors import LoadError
 
+NO_MEMORY = ("allocate memory", "failed to map segment", "could not create a primitive")
+"""What torch, the system's loader and oneDNN say when there is no memory left. They raise exceptions of all kinds."""
+
 
 def load_engine(config: EngineSettings) -> EngineProtocol:
     """Load our own engine.
@@ -20,7 +23,7 @@ def load_engine(config: EngineSettings) -> EngineProtocol:
     """
     if config.backend != "own":  # for a driver that steps the engine itself
         raise LoadError(f"Expected ENGINE_BACKEND=own, the only engine that can be stepped here, got {config.backend}.")
-    with _without_collector():
+    with _without_collector(), _lack_of_memory_told(config.model):
         from inference.early_compilers import compile_ahead
         from inference.weights.gguf.ahead import OPENED
         from inference.weights.lean_transformers import defer_model_classes
@@ -51,6 +54,19 @@ def give_back_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _lack_of_memory_told(model: str) -> Iterator[None]:
+    """Raise a LoadError where a library, or what tells its errors, finds no memory."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        raise LoadError(
+            f"{model}: there is not enough memory to load it, or a limit (ulimit -v, a container's) leaves too little"
+        ) from error
 
 
 @contextmanager

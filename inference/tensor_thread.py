@@ -9,6 +9,7 @@ small parallel loops of a step. On two cores that made a step almost 50% slower.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -57,4 +58,5 @@ def _keep_freed_memory() -> None:
     freed. A layer frees ten megabytes if the step has a large chunk. Every layer would then map them again, and the
     system would zero them page by page.
     """
-    torch.empty(LARGE_BLOCK, dtype=torch.uint8)
+    with suppress(RuntimeError):  # there is no room for the block: what needs as much will say so
+        torch.empty(LARGE_BLOCK, dtype=torch.uint8)

@@ -1,6 +1,7 @@
 """Loading a checkpoint from a folder: each fault is one line, without a traceback."""
 
 import dataclasses
+import errno
 import gc
 import json
 import logging
@@ -16,6 +17,7 @@ from transformers import LlamaConfig, WhisperConfig
 from backends.own_engine import load_engine
 from config import BUNDLED_MODEL, Config
 from engine import Engine
+from inference import tensor_thread
 from inference.weights import context as context_module
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.context import choose_context
@@ -242,6 +244,41 @@ def test_two_engines_of_one_folder_do_not_share_their_state(sound_folder: Path) 
 
 
 # --- What cannot be loaded --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 56623104 bytes."),
+        LoadError("Model: cannot compute a text of 12 tokens by itself: could not create a primitive"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lack_of_memory_is_told_as_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Config) -> Engine:
+        raise error
+
+    monkeypatch.setattr(Engine, "load", fail)
+    with pytest.raises(LoadError, match="there is not enough memory to load it"):
+        load_engine(Config())
+
+
+def test_other_faults_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Config) -> Engine:
+        raise ImportError("cannot import name 'x'")
+
+    monkeypatch.setattr(Engine, "load", fail)
+    with pytest.raises(ImportError, match="cannot import name"):
+        load_engine(Config())
+
+
+def test_a_start_without_room_for_the_memory_that_is_kept_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception there ended the thread that everything else is computed on, and the start waited for ever."""
+    monkeypatch.setattr(tensor_thread, "LARGE_BLOCK", 2**60)
+    tensor_thread._keep_freed_memory()
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder"])
