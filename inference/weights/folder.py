@@ -120,25 +120,27 @@ class Folder(TextFiles):
         return config
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-        described = self._find_tokenizer()
+        path = self._find_tokenizer()
         for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
             if (self._path / name).is_file():
                 read_json(self._path / name)
-        for path in (*self._path.glob("*.jinja"), *self._path.glob(f"{MORE_TEMPLATES}/*.jinja")):
-            refuse_bytes(path)
+        for template in (*self._path.glob("*.jinja"), *self._path.glob(f"{MORE_TEMPLATES}/*.jinja")):
+            refuse_bytes(template)
         try:
             tokenizer = super().tokenizer(config)
             tokenizer(["Hello"])
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic in tokenizers is no Exception
+            if path is not None:
+                read_json(path)  # only now, as it takes long: where it is damaged, this says in which line
             raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
         self._complete_template(tokenizer)
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         self._refuse_rewriting(tokenizer)
-        if described is not None:
-            refuse_losing(self._path / "tokenizer.json", described, tokenizer)
+        if path is not None:
+            refuse_losing(path, tokenizer)
         return tokenizer
 
     def _complete_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -281,11 +283,14 @@ class Folder(TextFiles):
                     f"Expected float32, bfloat16, float16 or float64",
                 )
 
-    def _find_tokenizer(self) -> dict[str, Any] | None:
-        """Return the content of tokenizer.json; None if the tokenizer is in other files."""
+    def _find_tokenizer(self) -> Path | None:
+        """Return the tokenizer.json; None if the tokenizer is in other files."""
         if any(all((self._path / name).is_file() for name in names) for names in TOKENIZERS):
             path = self._path / "tokenizer.json"
-            return read_json(path) if path.is_file() else None
+            if not path.is_file():
+                return None
+            refuse_pointer(path)
+            return path
         made = "write one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         if (self._path / "tokenizer.model").is_file():
             raise BadFile(

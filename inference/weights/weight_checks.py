@@ -90,8 +90,10 @@ def refuse_missing(
         LoadError: a weight is missing, of another shape, or has no place in the model.
     """
     info = loaded.info
+    unexpected = sorted(called(key) for key in info["unexpected_keys"] if not is_known(key))
     if missing := sorted(called(key) for key in info["missing_keys"]):
-        raise LoadError(f"{name}: {len(missing)} weights are missing, {missing[0]} for one. {origin.advice}")
+        others = f", and {len(unexpected)} others are there, {unexpected[0]} for one" if unexpected else ""
+        raise LoadError(f"{name}: {len(missing)} weights are missing, {missing[0]} for one{others}. {origin.advice}")
     if unfit := sorted((called(key), tuple(came), tuple(wanted)) for key, came, wanted in info["mismatched_keys"]):
         key, came, wanted = unfit[0]
         raise LoadError(
@@ -100,7 +102,6 @@ def refuse_missing(
         )
     if problems := [*info.get("error_msgs", ()), *info.get("conversion_errors", {}).values()]:
         raise LoadError(f"{name}: its weights cannot be brought into the model: {' '.join(str(problems[0]).split())}")
-    unexpected = sorted(called(key) for key in info["unexpected_keys"] if not is_known(key))
     if not unexpected:
         return
     scales = [key for key in unexpected if SCALES.search(key)]

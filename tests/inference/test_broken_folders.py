@@ -188,6 +188,16 @@ def test_a_layer_more_than_the_config_has_is_refused(folder: Path, change: dict[
     assert "the model has no place for 9 tensors of the files, model.layers.2." in refusal(folder)
 
 
+def test_weights_under_other_names_are_told_with_both_names(folder: Path) -> None:
+    """As a wrapper for training leaves them."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"base_model.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
+    told = (
+        "30 weights are missing, lm_head.weight for one, and 30 others are there, base_model.lm_head.weight for one. "
+    )
+    assert refusal(folder).startswith(told)
+
+
 def test_biases_that_the_config_denies_are_refused(folder: Path) -> None:
     change_weights(folder, **{"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
     assert "no place for 1 tensors of the files, model.layers.0.self_attn.q_proj.bias for one" in refusal(folder)

@@ -1,5 +1,6 @@
 """A tokenizer.json that transformers reads as another class than it was made for does not lose texts in silence."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from tokenizers import Regex, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from inference.weights.checkpoint import Checkpoint
+from inference.weights.tokenizer_class import beginning
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, load
 from tests.support.tiny_models import bpe_tokenizer, byte_fallback_tokenizer, byte_tokenizer, random_model
@@ -62,3 +64,13 @@ def test_the_files_own_class_or_none_is_no_reason_to_say_anything(
         checkpoint = loaded(tmp_path, bpe_tokenizer(), tokenizer_class)
     assert checkpoint.tokenizer("the cat sat")["input_ids"] == bpe_tokenizer()("the cat sat")["input_ids"]
     assert "by itself" not in caplog.text
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_beginning_of_a_file_is_what_it_says_before_its_vocabulary(indent: int | None) -> None:
+    described = json.loads(byte_fallback_tokenizer().backend_tokenizer.to_str())
+    found = beginning(json.dumps(described, indent=indent))
+    assert found == {name: part for name, part in described.items() if name != "model"}
+    assert found["decoder"]
+    assert beginning("{}") == {}
+    assert beginning(' { "normalizer" : { "type" : "NFC" } } ') == {"normalizer": {"type": "NFC"}}
