@@ -15,8 +15,7 @@ import anyio
 
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
-from serving.mailbox import Mailbox
-from serving.request_log import RequestLog
+from serving.mailbox import HasMailbox
 
 if TYPE_CHECKING:
     from serving.driver import Driver
@@ -31,14 +30,14 @@ MIN_SLEEP = 0.001
 Result = TypeVar("Result")
 
 
-class Generation:
+class Generation(HasMailbox):
     """One HTTP request in flight, with one or several sequences."""
 
     def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
+        super().__init__(requests, request_id)
         self.sequence_ids = [request.sequence_id for request in requests]
         self._driver = driver
         self._config = driver.config
-        self._mailbox = Mailbox(requests, request_id)
         self._waiter: asyncio.Future[None] | None = None
         self._scope = anyio.CancelScope()
         self._last_taken_at = time.perf_counter()
@@ -90,20 +89,6 @@ class Generation:
             # No await here: nothing may come between the end of the work and the abort.
             self.close()
         return result
-
-    @property
-    def log(self) -> RequestLog:
-        return self._mailbox.log
-
-    @property
-    def prompt_tokens(self) -> Sequence[int]:
-        """The length of each sequence's prompt."""
-        return self.log.prompt_lengths
-
-    @property
-    def open_sequences(self) -> set[SequenceId]:
-        """The sequences that have not ended."""
-        return self._mailbox.open_sequences
 
     @property
     def has_ended(self) -> bool:

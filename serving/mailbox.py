@@ -1,4 +1,4 @@
-"""The events of one HTTP request that its reader has not taken yet. Both drivers' generations have a mailbox."""
+"""The events of one HTTP request that its reader has not taken yet; the generations of both drivers have a mailbox."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -46,3 +46,24 @@ class Mailbox:
         self.log.end = failed
         self.events.append(failed)
         return True
+
+
+class HasMailbox:
+    """One HTTP request in flight, as far as both drivers see it alike."""
+
+    def __init__(self, requests: Sequence[GenerationRequest], request_id: str) -> None:
+        self._mailbox = Mailbox(requests, request_id)
+
+    @property
+    def log(self) -> RequestLog:
+        return self._mailbox.log
+
+    @property
+    def prompt_tokens(self) -> Sequence[int]:
+        """The length of each sequence's prompt."""
+        return self.log.prompt_lengths
+
+    @property
+    def open_sequences(self) -> set[SequenceId]:
+        """The sequences that have not ended."""
+        return self._mailbox.open_sequences

@@ -19,10 +19,10 @@ from inference.turns import Turns
 from interface.engine import EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
-from interface.requests import GenerationRequest, SequenceId
+from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving.engine_holder import EngineHolder
-from serving.mailbox import Mailbox
+from serving.mailbox import HasMailbox
 from serving.metrics import Metrics
 from serving.request_log import RequestLog
 from serving.status import EngineStatus
@@ -47,12 +47,12 @@ def _load_here(config: Config) -> EngineProtocol:
     return load_engine(config)
 
 
-class Generation:
+class Generation(HasMailbox):
     """One HTTP request in flight, with one or several sequences."""
 
     def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
+        super().__init__(requests, request_id)
         self._driver = driver
-        self._mailbox = Mailbox(requests, request_id)
         self._is_closed = False
 
     def events(self) -> Iterator[Event | None]:
@@ -82,19 +82,6 @@ class Generation:
         self._driver.forget(self)
         self._driver.count_generation(self.log)
         self.log.write()
-
-    @property
-    def log(self) -> RequestLog:
-        return self._mailbox.log
-
-    @property
-    def prompt_tokens(self) -> Sequence[int]:
-        """The length of each sequence's prompt."""
-        return self.log.prompt_lengths
-
-    @property
-    def open_sequences(self) -> set[SequenceId]:
-        return self._mailbox.open_sequences
 
     def take(self, events: StepEvents) -> None:
         """The engine's sink; called on the stepping thread."""

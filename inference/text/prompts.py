@@ -44,7 +44,7 @@ class ResponseReader:
 
 
 class PromptEncoder:
-    """The text side of one model. Any thread may call any method."""
+    """Makes token ids of prompts, and the grammars and readers of answers. Any thread may call any method."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, context: int, vocabulary: int, eos_ids: Iterable[int]
