@@ -6,8 +6,11 @@ chat's next turn starts after all the turns before. Where another slot, free or 
 longer beginning, that is copied, or shared if the cache can do that: either costs a small part of what computing does.
 
 Eviction: a new sequence overwrites what its slot held beyond the common beginning, and nothing else. It gets the free
-slot with the largest difference between the common beginning and what would be lost, of several such slots the least
-recently used one. A running slot is never overwritten, and a copy leaves its source as it is.
+slot with the largest difference between the common beginning and the loss, of several such slots the least recently
+used one. The loss is the number of tokens overwritten, but at most those that the slot holds less all losses since it
+was used. So short texts do not push a long one out, until they have lost as much as it has tokens; and a long text that
+is not used does not stay for ever (Young 1994, "The k-server dual and loose competitiveness for paging"). A running
+slot is never overwritten, and a copy leaves its source as it is.
 
 Layers that look back over a window forget what is older (see `Retention`), so of a long text not every beginning is
 there to be taken over.
@@ -57,6 +60,8 @@ class CacheManager:
         # How far each slot was ever written since a text began there. When a shorter text has taken up its beginning,
         # what the longer one had pushed out is gone all the same.
         self._reaches = [0] * slots
+        self._lost = 0  # all losses
+        self._lost_before = [0] * slots  # the same, when each slot was freed
 
     @property
     def can_allocate(self) -> bool:
@@ -71,7 +76,8 @@ class CacheManager:
         """
         prompt = list(prompt_ids)
         common = {slot: self._reusable(slot, held, prompt) if reuse else 0 for slot, held in self._free.items()}
-        slot = max(common, key=lambda slot: 2 * common[slot] - len(self._free[slot]))
+        slot = max(common, key=lambda slot: common[slot] - self._loss(slot, common[slot]))
+        self._lost += self._loss(slot, common[slot])
         del self._free[slot]
         self._running[slot] = prompt
         if common[slot] == 0:
@@ -106,6 +112,13 @@ class CacheManager:
         del self._running[slot]
         self._reaches[slot] = max(self._reaches[slot], len(cached_ids))
         self._free[slot] = list(cached_ids)
+        self._lost_before[slot] = self._lost
+
+    def _loss(self, slot: int, common: int) -> int:
+        """What overwriting a free slot's text behind a common beginning costs, in tokens."""
+        held = len(self._free[slot])
+        lost_since = self._lost - self._lost_before[slot]
+        return min(held - common, max(0, held - lost_since))
 
     def _reusable(self, slot: int, held: list[int], prompt: list[int]) -> int:
         """How many of a prompt's tokens, always fewer than all, need not be computed in a slot that holds `held`."""

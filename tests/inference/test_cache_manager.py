@@ -23,6 +23,40 @@ def test_the_slot_with_the_longest_common_beginning_minus_lost_tokens_is_taken()
     assert not cache.can_allocate
 
 
+def converse(cache: CacheManager, text: list[int]) -> int:
+    """Let a text have its turn, by itself; return how many of its tokens were cached."""
+    slot, cached = cache.allocate([*text, -1])
+    cache.free(slot, text)
+    return cached
+
+
+def test_chats_that_take_turns_keep_their_texts_though_long_ones_fill_all_slots() -> None:
+    cache = CacheManager(4)
+    for number in range(4):
+        converse(cache, [1000 * (number + 1) + token for token in range(500)])
+    chats = [[100 * (number + 1)] * 50 for number in range(3)]
+    for _ in range(20):
+        for chat in chats:
+            converse(cache, chat)
+    assert [converse(cache, chat) for chat in chats] == [50, 50, 50]
+
+
+def test_short_texts_do_not_push_out_a_long_one_at_once() -> None:
+    cache = CacheManager(2)
+    converse(cache, LONG)
+    for number in range(9):
+        converse(cache, [1000 + number] * 10)
+    assert converse(cache, LONG) == 100
+
+
+def test_a_long_text_leaves_when_others_have_lost_as_much() -> None:
+    cache = CacheManager(2)
+    converse(cache, LONG)
+    for number in range(20):
+        converse(cache, [1000 + number] * 10)
+    assert converse(cache, LONG) == 0
+
+
 def test_the_last_token_of_a_prompt_is_never_cached() -> None:
     cache = CacheManager(1)
     slot, _ = cache.allocate(LONG)
