@@ -21,7 +21,7 @@ from serving import sync_driver, workers
 from serving.access import warn_if_open
 from serving.demo import run_demo
 from serving.driver import Driver
-from serving.flags import add_settings, chosen_config
+from serving.flags import add_settings, chosen_config, parsed
 from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
 from serving.wsgi_server import handler_of, server_class
@@ -40,7 +40,7 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
         "--workers", type=_count, help="serve with this many processes, over one engine in a process of its own"
     )
     add_settings(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     config = chosen_config(options)
     set_up_logging(config.log_format)
     warn_if_open(options.host, config)
@@ -80,7 +80,7 @@ def main_wsgi(
     parser = _parser(description)
     parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
     add_settings(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     driver = sync_driver.Driver(chosen_config(options))
     set_up_logging(driver.config.log_format)
     warn_if_open(options.host, driver.config, "Serve app.py or raw_asgi.py, which can ask for one.")

@@ -26,7 +26,7 @@ from backends.threads import in_daemon_thread
 from config import Config
 from interface.engine import EngineService
 from interface.errors import LoadError
-from serving.flags import add_settings, chosen_config
+from serving.flags import add_settings, chosen_config, parsed
 from serving.logs import set_up_logging
 from serving.process import CANNOT_LOAD, FAILED
 from serving.sign_of_life import send_signs_of_life
@@ -52,7 +52,7 @@ def main(load: Callable[[Config], EngineService] = load_engine_service, argument
     parser.add_argument(REMOVE_FOLDER, action="store_true", help="then remove the socket's folder, too")
     parser.add_argument(SIGNS_TO, type=int, metavar="FD", help="write a byte there each second, once it is loaded")
     add_settings(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     config = chosen_config(options)
     if config.socket is None:
         parser.error("expected ENGINE_SOCKET or --socket: the path where workers find the engine")

@@ -2,7 +2,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterable
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from config import PREFIX, AccessSettings, ClientSettings, Config, ConfigError, EngineSettings, ModelSettings
@@ -24,6 +25,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         own = [setting for setting in dataclasses.fields(group) if setting.name not in shown]
         shown |= {setting.name for setting in own}
         _add_section(parser.add_argument_group(title), own)
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line. A flag that is none ends the program with the name of one that is nearly the same."""
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}?" if near else "--help lists the flags"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; {hint}")
+    return options
 
 
 def _add_section(group: argparse._ArgumentGroup, settings: Iterable["dataclasses.Field[Any]"]) -> None:

@@ -87,10 +87,11 @@ def test_a_mistake_in_the_environment_ends_the_program_with_one_line(
     [
         (["--max-streams", "0"], "--max-streams: expected a whole number of at least 1, got '0'"),
         (["--device", "gpu"], "--device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
-        (["--max-stream", "4"], "unrecognized arguments: --max-stream 4"),
+        (["--max-stream", "4"], "unrecognized arguments: --max-stream 4; did you mean --max-streams?"),
+        (["--max-stream=4"], "did you mean --max-streams?"),
         (["--port", "http"], "--port"),
         (["--port", "99999"], "--port: expected a port from 0 (any free one) to 65535, got '99999'"),
-        (["serve"], "unrecognized arguments: serve"),
+        (["serve"], "unrecognized arguments: serve; --help lists the flags"),
     ],
 )
 def test_a_mistake_on_the_command_line_ends_the_program_with_its_reason(
