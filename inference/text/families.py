@@ -48,7 +48,8 @@ ANSWER_BEGINS = "|".join(
         r"assistant<\|role_sep\|>\n",
     ]
 )
-# White space is bounded in the patterns: a search for any amount of it takes the square of what a model writes.
+# White space and names are bounded in the patterns: a search for any amount of them takes the square of what a model
+# writes.
 THINK: Spec = {"open_pattern": r"\s{0,8}<think>", "close": "</think>", "content": "text"}
 THINK_BY_TAG: Mapping[str, Spec] = {
     "[THINK]": {"open": "[THINK]", "close": "[/THINK]", "content": "text"},
@@ -69,36 +70,39 @@ HERMES_CALLS: Spec = {
     "content": "json",
 }
 XML_CALLS: Spec = {
-    "open_pattern": r"\s{0,8}<tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
+    "open_pattern": r"\s{0,8}<tool_call>\s{0,8}<function=(?P<name>[^>\n]{1,100})>",
     "close_pattern": r"</function>\s{0,8}</tool_call>",
     "repeats": True,
     "content": "xml-inline",
-    "content_args": {"tag_pattern": r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>"},
+    "content_args": {"tag_pattern": r"<parameter=(?P<key>[^>\n]{1,200})>\n?(?P<value>.*?)\n?</parameter>"},
     "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
 }
 SEED_CALLS: Spec = {
     **XML_CALLS,
-    "open_pattern": r"\s{0,8}<seed:tool_call>\s{0,8}<function=(?P<name>[^>\n]+)>",
+    "open_pattern": r"\s{0,8}<seed:tool_call>\s{0,8}<function=(?P<name>[^>\n]{1,100})>",
     "close_pattern": r"</function>\s{0,8}</seed:tool_call>",
 }
 GLM_CALLS: Spec = {
     **XML_CALLS,
-    "open_pattern": r"\s{0,8}<tool_call>(?P<name>[\w.-]+)\s{0,8}(?=<arg_key>|</tool_call>|\Z)",
+    "open_pattern": r"\s{0,8}<tool_call>(?P<name>[\w.-]{1,100})\s{0,8}(?=<arg_key>|</tool_call>|\Z)",
     "close_pattern": r"</tool_call>",
-    "content_args": {"tag_pattern": r"<arg_key>(?P<key>[^<\n]+)</arg_key>\s{0,8}<arg_value>(?P<value>.*?)</arg_value>"},
+    "content_args": {
+        "tag_pattern": r"<arg_key>(?P<key>[^<\n]{1,200})</arg_key>\s{0,8}<arg_value>(?P<value>.*?)</arg_value>"
+    },
 }
 INVOKED_CALLS: Spec = {  # MiniMax M2, DeepSeek V3.2
     **XML_CALLS,
     "open_pattern": r"(?:\s{0,8}<(?:minimax:tool_call|｜DSML｜\w{1,16})>)?"
-    r'\s{0,8}<(?:｜DSML｜)?invoke name="(?P<name>[^"\n]+)">',
+    r'\s{0,8}<(?:｜DSML｜)?invoke name="(?P<name>[^"\n]{1,100})">',
     "close_pattern": r"</(?:｜DSML｜)?invoke>",
     "content_args": {
-        "tag_pattern": r'parameter name="(?P<key>[^"\n]+)"[^>\n]*>\n?(?P<value>.*?)\n?</(?:｜DSML｜)?parameter>'
+        "tag_pattern": r'parameter name="(?P<key>[^"\n]{1,200})"[^>\n]{0,100}>'
+        r"\n?(?P<value>.*?)\n?</(?:｜DSML｜)?parameter>"
     },
 }
 DEEPSEEK_CALLS: Spec = {
     "open_pattern": r"(?:\s{0,8}<｜tool▁calls▁begin｜>)?\s{0,8}<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?"
-    r"(?P<name>[\w.-]+)(?:<｜tool▁sep｜>|\n```json\n)",
+    r"(?P<name>[\w.-]{1,100})(?:<｜tool▁sep｜>|\n```json\n)",
     "close_pattern": r"(?:\n```)?<｜tool▁call▁end｜>",
     "repeats": True,
     "content": "json",
@@ -107,7 +111,7 @@ DEEPSEEK_CALLS: Spec = {
 KIMI_CALLS: Spec = {
     **DEEPSEEK_CALLS,
     "open_pattern": r"(?:\s{0,8}<\|tool_calls_section_begin\|>)?\s{0,8}<\|tool_call_begin\|>\s{0,8}"
-    r"(?:functions\.)?(?P<name>[\w.-]+)(?::\d{1,4})?\s{0,8}<\|tool_call_argument_begin\|>",
+    r"(?:functions\.)?(?P<name>[\w.-]{1,100})(?::\d{1,4})?\s{0,8}<\|tool_call_argument_begin\|>",
     "close_pattern": r"<\|tool_call_end\|>",
 }
 LISTED_CALLS: Spec = {  # Nemotron, Apriel, Hunyuan, Jamba, Phi-4-mini, Granite 3
@@ -123,7 +127,7 @@ LLAMA3_CALLS: Spec = {
 }
 MISTRAL_LIST_CALLS: Spec = {"open": "[TOOL_CALLS]", "close": "</s>", "content": "json"}
 MISTRAL_NAMED_CALLS: Spec = {
-    "open_pattern": r"\[TOOL_CALLS\](?P<name>[\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]",
+    "open_pattern": r"\[TOOL_CALLS\](?P<name>[\w.-]{1,100})(?:\[CALL_ID\]\w{1,40})?\[ARGS\]",
     "close_pattern": r"(?=\[TOOL_CALLS\])|</s>",
     "repeats": True,
     "content": "json",
@@ -163,7 +167,7 @@ GIGACHAT_CALLS: Spec = {
     "content": "json",
 }
 FUNCTIONARY_CALLS: Spec = {
-    "open_pattern": r"\s{0,8}<function=(?P<name>[\w.-]+)>(?=\s{0,8}\{)",
+    "open_pattern": r"\s{0,8}<function=(?P<name>[\w.-]{1,100})>(?=\s{0,8}\{)",
     "close": "</function>",
     "repeats": True,
     "content": "json",
@@ -171,9 +175,11 @@ FUNCTIONARY_CALLS: Spec = {
 }
 MINICPM_CALLS: Spec = {
     **XML_CALLS,
-    "open_pattern": r'\s{0,8}<function name="(?P<name>[^"\n]+)">',
+    "open_pattern": r'\s{0,8}<function name="(?P<name>[^"\n]{1,100})">',
     "close_pattern": r"</function>",
-    "content_args": {"tag_pattern": r'<param name="(?P<key>[^"\n]+)">(?:<!\[CDATA\[)?(?P<value>.*?)(?:\]\]>)?</param>'},
+    "content_args": {
+        "tag_pattern": r'<param name="(?P<key>[^"\n]{1,200})">(?:<!\[CDATA\[)?(?P<value>.*?)(?:\]\]>)?</param>'
+    },
 }
 LFM2_CALLS: Spec = {
     "open_pattern": r"\s{0,8}<\|tool_call_start\|>",
@@ -202,7 +208,7 @@ FUNCTION_GEMMA_CALLS: Spec = {
 
 
 PROMPTED_CALLS: Spec = {  # functionary 3.2, whose prompts end with the first >>>
-    "open_pattern": r">>>(?P<name>(?!all\n)[\w.-]+)\n(?=\s{0,8}\{)",
+    "open_pattern": r">>>(?P<name>(?!all\n)[\w.-]{1,100})\n(?=\s{0,8}\{)",
     "close_pattern": r"(?=>>>)|<\|eot_id\|>",
     "repeats": True,
     "content": "json",
@@ -235,7 +241,7 @@ ERNIE_FIELDS = _answer_between("<response>", "</response>", THINK, calls="<tool_
 HARMONY_BEGINS = r"(?:<\|start\|>assistant)?"
 """What begins each message of a harmony answer but the first, whose beginning is in the prompt."""
 HARMONY_ENDS = r"<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)"
-HARMONY_CALLED = r" ?to=functions\.(?P<name>[\w.-]+)"
+HARMONY_CALLED = r" ?to=functions\.(?P<name>[\w.-]{1,100})"
 HARMONY_FIELDS: Spec = {
     "text": {"content": "text"},  # a message without a header
     "reasoning_content": {

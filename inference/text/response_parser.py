@@ -25,7 +25,6 @@ from transformers.utils.chat_parsing.response_templates import (
     load_response_template,
 )
 
-from inference.text.call_notations import Read
 from inference.text.call_reader import CallReader
 from inference.text.families import (
     CALLS_FIELD,
@@ -52,14 +51,12 @@ LONGEST_CALLS = 256 * 1024
 class ResponseFormat:
     """The format of one model's answers. Any thread may make a parser."""
 
-    def __init__(
-        self, spec: Spec, form: ToolForm | None = None, has_bare_calls: bool = False, read: Read | None = None
-    ) -> None:
-        self._read = read
+    def __init__(self, spec: Spec, family: Family | None = None) -> None:
         self._template = load_response_template(spec)
+        self._family = family
+        form = None if family is None else family.form
         written = "" if form is None else form.write("f", {"a": "b"})
         self._markers = json.dumps(spec, ensure_ascii=False).replace("\\", "") + written
-        self.has_bare_calls = has_bare_calls
         self.form = form or next(filter(self._reads, FORMS), None)
         """The form of calls that a grammar can enforce; None if the model's form is not one of those known."""
         self.is_harmony = self.form is not None and self.form.is_harmony
@@ -80,8 +77,7 @@ class ResponseFormat:
     @classmethod
     def of_family(cls, family: Family | None, think: Spec | None) -> "ResponseFormat":
         """The format of a family's answers, or of one that only thinks."""
-        spec = response_template(family, think)
-        return cls(spec) if family is None else cls(spec, family.form, family.has_bare_calls, family.read)
+        return cls(response_template(family, think), family)
 
     @classmethod
     def hermes(cls) -> "ResponseFormat":
@@ -123,7 +119,7 @@ class ResponseFormat:
         fields = {name: field for name, field in self._template.fields.items() if name not in unread}
         template = dataclasses.replace(self._template, fields=fields, defaults={})
         reader = CallReader(guaranteed) if guaranteed is not None and guaranteed.parameters is None else None
-        return Parser(template, begun, tools, parallel, self.has_bare_calls, self._read, reader, has_content)
+        return Parser(template, begun, tools, parallel, self._family, reader, has_content)
 
     def _reads(self, form: ToolForm) -> bool:
         """Whether a call in this form is understood."""
@@ -151,16 +147,15 @@ class Parser:
         begun: str,
         tools: Tools | None,
         parallel: bool,
-        has_bare_calls: bool,
-        read_calls: Read | None,
+        family: Family | None,
         reader: CallReader | None,
         has_content: bool,
     ) -> None:
         self._template = template
         self._has_content = has_content
-        self._read_calls = read_calls
+        self._family = family
         self._tools: list[Any] = with_plain_types(tools or ())
-        self._known = {tool["function"]["name"] for tool in self._tools} if has_bare_calls else None
+        self._known = {tool["function"]["name"] for tool in self._tools} if family and family.has_bare_calls else None
         self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
         self._reader: CallReader | None = None
         self._template_as_text = _as_text(template)
@@ -300,10 +295,11 @@ class Parser:
 
     def _values(self, field: ResponseTemplateField) -> list[Any]:
         """The calls in a region as values of JSON. Raises if they are none."""
-        if self._read_calls is not None:
-            return self._read_calls(self._body)
+        if self._family is not None and self._family.read is not None:
+            return self._family.read(self._body)
         alone = dataclasses.replace(self._template, fields={field.name: field}, implicit=None)
-        found = parse_response(self._opening + self._body, alone, prefix="", tools=self._tools)[field.name]
+        text = self._opening + _whole_parameters(self._body, self._family)
+        found = parse_response(text, alone, prefix="", tools=self._tools)[field.name]
         return found if isinstance(found, list) else [found]
 
     def _begin_part(self) -> None:
@@ -343,6 +339,21 @@ def _as_text(template: ResponseTemplate) -> ResponseTemplate:
         for name, field in template.fields.items()
     }
     return dataclasses.replace(template, fields=fields)
+
+
+def _whole_parameters(body: str, family: Family | None) -> str:
+    """A call's text up to the end of its last parameter. Raises if another one begins and has no end.
+
+    Looking for the ends of many that have none takes the square of their number.
+    """
+    parameters = family.form.parameters if family and family.form else None
+    if parameters is None or parameters.quotes_texts:
+        return body
+    ending = parameters.never_in_text[0]
+    whole, ending, rest = body.rpartition(ending)
+    if parameters.before_name in rest:
+        raise ValueError("a parameter without an end")
+    return whole + ending
 
 
 def _tool_call(value: Any) -> ToolCallPart:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -180,6 +181,10 @@ def test_without_tools_a_call_is_content(family: str) -> None:
         ("kimi", KIMI.replace('"Paris"', "Paris").replace("{}", "{")),
         ("nemotron", WRITTEN["nemotron"].replace('"Paris"', "Paris")),
         ("minimax", "I end </minimax:tool_call> nothing."),
+        ("seed", SEED.split("\n<seed")[0].replace("3</parameter>", "3")),
+        ("glm", GLM.split("\n<tool")[0].replace("3</arg_value>", "3")),
+        ("minimax", MINIMAX[: MINIMAX.index("</parameter>")]),
+        ("minicpm", '<function name="weather"><param name="city">Paris</function>'),
         ("minimax-m1", MINIMAX_M1.replace('"Paris"', "Paris")),
         ("cohere", COHERE.replace('"Paris"', "Paris")),
         ("gemma", '<|tool_call>call:weather{city:<|"|>Paris}<tool_call|>'),
@@ -273,3 +278,16 @@ def test_calls_are_found_within_tags_around_an_answer() -> None:
 def test_reasoning_is_found_between_other_tags(opening: str, closing: str) -> None:
     expected = [TextPart("reasoning", "Two and two."), TextPart("content", "It is 4.")]
     assert parse(f"{opening} {closing}", f"{opening}Two and two.{closing}\nIt is 4.") == expected
+
+
+@pytest.mark.parametrize("family", WRITTEN)
+def test_however_often_a_call_begins_it_takes_no_time(family: str) -> None:
+    text = WRITTEN[family]
+    found, begun = format_of(template_of(family)), text[: text.index("Paris")]
+    for repeated in (begun * (60_000 // len(begun)), begun + "a" * 60_000, begun + " " * 60_000):
+        parser = found.parser("", (WEATHER, NOW))
+        began = time.process_time()
+        for place in range(0, len(repeated), 100):
+            parser.feed(repeated[place : place + 100])
+        parser.finish()
+        assert time.process_time() - began < 2  # 0.1 s; it was 5 s where it took the square
