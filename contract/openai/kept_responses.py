@@ -16,7 +16,7 @@ import pydantic_core
 
 from contract.openai.responses_answer import OutputItem
 from contract.refusals import Refusal
-from contract.requests import shortened
+from contract.requests import MAX_BODY_BYTES, shortened
 
 MOST_BYTES = 32 * 2**20
 """Of JSON, for all conversations together."""
@@ -33,6 +33,8 @@ class _Kept:
     conversation: bytes
     items: Sequence[str]
     """The ids of the answer's items."""
+    size: int
+    """Bytes of the conversation, and of the items by themselves."""
 
 
 class KeptResponses:
@@ -48,16 +50,17 @@ class KeptResponses:
     def keep(self, response_id: str, input: Sequence[Item], output: Sequence[OutputItem]) -> None:
         """Keep an answer and what came before it."""
         items = {item.id: pydantic_core.to_json(item) for item in output}
-        kept = _Kept(pydantic_core.to_json([*input, *output]), list(items))
+        conversation = pydantic_core.to_json([*input, *output])
+        kept = _Kept(conversation, list(items), len(conversation) + sum(map(len, items.values())))
         with self._lock:
             self._kept[response_id] = kept
             self._items |= items
-            self._bytes += len(kept.conversation)
+            self._bytes += kept.size
             while self._bytes > self._most_bytes:
                 self._forget_oldest()
 
-    def conversation(self, response_id: str) -> list[Item]:
-        """The conversation up to an answer and with it.
+    def conversation(self, response_id: str) -> bytes:
+        """The conversation up to an answer and with it, as JSON.
 
         Raises:
             Refusal: 400, it is not kept.
@@ -67,11 +70,10 @@ class KeptResponses:
                 message = f"Previous response with id {str(shortened(response_id))!r} not found. {HOW_KEPT}"
                 raise Refusal(400, message, param="previous_response_id", code="previous_response_not_found")
             self._kept.move_to_end(response_id)
-        conversation: list[Item] = json.loads(kept.conversation)
-        return conversation
+        return kept.conversation
 
-    def item(self, item_id: str) -> Item:
-        """An item of an answer.
+    def item(self, item_id: str) -> bytes:
+        """An item of an answer, as JSON.
 
         Raises:
             Refusal: 404, it is not kept.
@@ -80,14 +82,45 @@ class KeptResponses:
             item = self._items.get(item_id)
         if item is None:
             raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
-        found: Item = json.loads(item)
-        return found
+        return item
 
     def _forget_oldest(self) -> None:
         _, kept = self._kept.popitem(last=False)
-        self._bytes -= len(kept.conversation)
+        self._bytes -= kept.size
         for item_id in kept.items:
             del self._items[item_id]
+
+
+class References:
+    """What one request refers to. All of it together may be as long as a body: it is parsed like one."""
+
+    def __init__(self, kept: KeptResponses) -> None:
+        self._kept = kept
+        self._bytes = 0
+
+    def conversation(self, response_id: str) -> list[Item]:
+        """The conversation up to an answer and with it.
+
+        Raises:
+            Refusal: 400, it is not kept; 413, the request refers to too much.
+        """
+        conversation: list[Item] = self._parsed(self._kept.conversation(response_id))
+        return conversation
+
+    def item(self, item_id: str) -> Item:
+        """An item of an answer.
+
+        Raises:
+            Refusal: 404, it is not kept; 413, the request refers to too much.
+        """
+        item: Item = self._parsed(self._kept.item(item_id))
+        return item
+
+    def _parsed(self, found: bytes) -> Any:
+        self._bytes += len(found)
+        if self._bytes > MAX_BODY_BYTES:
+            raise Refusal(413, f"Expected to refer to at most {MAX_BODY_BYTES} bytes of earlier responses, got more")
+        return json.loads(found)
 
 
 KEPT = KeptResponses()

@@ -10,7 +10,7 @@ from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
 from contract.openai.custom_tools import INPUT, PARAMETERS, description_of
-from contract.openai.kept_responses import KEPT, Item
+from contract.openai.kept_responses import KEPT, Item, References
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -117,10 +117,11 @@ class InputBody(LenientBody):
 
     def items(self) -> list[Item]:
         """The conversation in items, with those that the request only refers to. Raises Refusal."""
-        before = [] if self.previous_response_id is None else KEPT.conversation(self.previous_response_id)
+        kept = References(KEPT)
+        before = [] if self.previous_response_id is None else kept.conversation(self.previous_response_id)
         if isinstance(self.input, str):
             return [*before, {"role": "user", "content": self.input}]
-        return before + [_referred(item) for item in self.input]
+        return before + [_referred(item, kept) for item in self.input]
 
     def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
         """Raises Refusal."""
@@ -184,11 +185,11 @@ class ResponsesBody(InputBody, SamplingFields):
         return wanted or self.grammar()
 
 
-def _referred(item: Item) -> Item:
+def _referred(item: Item, kept: References) -> Item:
     """An item, or the one that it refers to. Raises Refusal."""
     match item:
         case {"id": str(id)} if item.get("type") == "item_reference" or item.keys() == {"id"}:
-            return KEPT.item(id)
+            return kept.item(id)
     return item
 
 

@@ -93,11 +93,11 @@ def test_two_responses_to_requests_of_one_id_are_two() -> None:
 
 
 def test_the_oldest_responses_are_forgotten_when_they_are_too_long_together() -> None:
-    kept = KeptResponses(most_bytes=1000)
+    kept = KeptResponses(most_bytes=2000)
     for number in range(10):
         kept.keep(f"resp_{number}", [], [message(f"msg_{number}", "a" * 200)])
-        assert kept.conversation("resp_0")[0]["content"][0]["text"] == "a" * 200  # used, and so not the oldest
-    assert kept.item("msg_9")["id"] == "msg_9"
+        assert b"a" * 200 in kept.conversation("resp_0")  # used, and so not the oldest
+    assert json.loads(kept.item("msg_9"))["id"] == "msg_9"
     for number in range(1, 7):
         with pytest.raises(contract.Refusal, match="not found"):
             kept.conversation(f"resp_{number}")
@@ -110,3 +110,15 @@ def test_a_conversation_that_is_too_long_alone_is_not_kept() -> None:
     kept.keep("resp_1", [{"role": "user", "content": "a" * 2000}], [message("msg_1", "a")])
     with pytest.raises(contract.Refusal, match="not found"):
         kept.conversation("resp_1")
+
+
+def test_a_request_refers_to_no_more_than_a_body_may_have() -> None:
+    text = "a" * (contract.MAX_BODY_BYTES // 4)
+    first = whole(parse(PATH, input="hi"), tokens([text]))
+    item = {"type": "item_reference", "id": first["output"][0]["id"]}
+    assert messages_of(parse(PATH, input=[item] * 3)) == [{"role": "assistant", "content": text}] * 3
+    with pytest.raises(contract.Refusal, match="refer to at most") as caught:
+        parse(PATH, input=[item] * 4)
+    assert caught.value.status == 413
+    with pytest.raises(contract.Refusal, match="refer to at most"):
+        parse(PATH, input=[item] * 3, previous_response_id=first["id"])
