@@ -32,7 +32,7 @@ class Weight:
     blocks: Blocks
     offset: float = 0.0
     below: Blocks | None = None  # of the same experts, whose rows come after these
-    is_row: bool = False  # a vector in the file, a matrix of one row in the model
+    is_row: bool = False  # a vector in the file (of some converters), a matrix of one row in the model
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,7 +72,9 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
         if architecture.has_paired_rows and own in heads:
             blocks = _unpaired(file, blocks, heads[own])
         offset = architecture.norm_offset if own.endswith("norm") else 0.0
-        weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(blocks, offset, is_row=own in ROWS)
+        weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(
+            blocks, offset, is_row=own in ROWS and len(blocks.shape) == 1
+        )
     for name in [name for name in weights if name.endswith((DOWNS, f"{GATES_AND_UPS}.weight"))]:
         weights[name.removesuffix(".weight")] = weights.pop(name)
     for name in [name for name in weights if name.endswith(GATES)]:
