@@ -97,7 +97,7 @@ def _answer(form: ToolForm, special: SpecialTokens, must_call: bool, most_calls:
     content = f"({literal(begin, special)})? TEXT ({literal(end, special)})?" if begin in special else "TEXT"
     yield f"start: (until calls){{0,{most_calls}}} {content}"
     yield r"TEXT: /(.|\n)*/"
-    if form.trigger in special:
+    if form.trigger.startswith(tuple(special)):
         yield f"until: TEXT {literal(form.trigger, special)}"
     else:
         yield f"until[lazy]: TEXT {literal(form.trigger, special)}"

@@ -1,5 +1,6 @@
 """In every family's form, a grammar makes each call one that its tool's schema allows and that its parser reads."""
 
+import copy
 import functools
 import json
 import re
@@ -12,13 +13,14 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from inference.text import tool_forms
-from inference.text.families import FAMILIES
+from inference.text.families import FAMILIES, family_of
 from inference.text.grammar import CompiledGrammar, GrammarCompiler
 from inference.text.response_parser import ResponseFormat
 from inference.text.text_side import TextSide
 from inference.text.tool_forms import ToolForm
 from inference.text.tool_grammar import tool_grammar
 from interface.errors import RequestError
+from interface.events import Part, TextPart
 from interface.requests import ChatPrompt, GenerationRequest, SamplingParams
 from tests.support.answer_parts import calls_of
 from tests.support.chat_tokenizers import chat_tokenizer
@@ -204,6 +206,30 @@ def test_strict_tools_leave_room_for_what_special_tokens_mark(text: str, is_allo
     side = TextSide(tokenizer, 4096, len(tokenizer), [1], {})
     (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), SamplingParams(), parse_response=True)])
     assert follows(encoded.grammar, [*tokenizer.encode(text, add_special_tokens=False), 1]) == is_allowed
+
+
+KNOWN = [name for name in PLAIN if (known := family_of(FORMS[name].write(*CALLED))) and known.form is FORMS[name]]
+"""The forms whose families are known by how they write calls."""
+
+
+@pytest.mark.parametrize("form", KNOWN)
+def test_calls_are_found_in_tokens_whose_marks_are_special(form: str) -> None:
+    its_form = FORMS[form]
+    text = its_form.write_all([CALLED, ("now", {})])
+    tokenizer = copy.deepcopy(compiler(has_special=True)[0])
+    tokenizer.chat_template = f"{tokenizer.chat_template}{{# tools {text} #}}"
+    side = TextSide(tokenizer, 4096, len(tokenizer), [1], {})
+    (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), SamplingParams(), parse_response=True)])
+    answer = side.answer(encoded)
+    parts: list[Part] = []
+    answer.admit()
+    token_ids = [*tokenizer.encode(text, add_special_tokens=False), 1]
+    assert follows(encoded.grammar, token_ids)
+    for token_id in token_ids:
+        answer.push(token_id)
+        parts += answer.take(token_id, is_last=answer.is_ended).parts or ()
+    assert [(name, json.loads(arguments)) for name, arguments in calls_of(parts)] == [CALLED, ("now", {})]
+    assert not [part for part in parts if isinstance(part, TextPart)]
 
 
 def parsed(calls: list[tuple[str, str]]) -> list[tuple[str, Any]]:
