@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
 )
@@ -143,6 +144,16 @@ def test_what_the_architecture_has_no_place_for_is_refused_by_the_files_own_name
     ) as refused:
         load(path, compile=is_compiled)
     assert "config.json" not in str(refused.value)
+
+
+def test_the_gate_of_a_shared_expert_may_be_a_matrix_of_one_row(tmp_path: Path) -> None:
+    """As newer versions of llama.cpp's converter write it."""
+    model = model_of(Qwen2MoeConfig(**SHAPE, **EXPERTS, shared_expert_intermediate_size=32))
+    gates = [weight for name, weight in model.state_dict().items() if name.endswith("mlp.shared_expert_gate.weight")]
+    matrices = {f"blk.{number}.ffn_gate_inp_shexp.weight": gate for number, gate in enumerate(gates)}
+    for extra in ({}, matrices):
+        source = GGUFSource(write_gguf(tmp_path / "x.gguf", model, bpe_tokenizer(), extra=extra), "x")
+        assert same_weights(source.load(source.config(), torch.float32).model, model)
 
 
 @pytest.mark.parametrize(
