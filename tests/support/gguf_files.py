@@ -47,11 +47,6 @@ GEMMA_NAMES = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
-FUSED = (
-    (".attn_q.", ".attn_qkv.", (".attn_k.", ".attn_v."), 0),
-    (".ffn_gate_exps.", ".ffn_gate_up_exps.", (".ffn_up_exps.",), 1),
-)
-"""The first of the tensors that a converter may join, the name of the whole, the others, and the dimension."""
 
 
 def write_gguf(
@@ -68,7 +63,7 @@ def write_gguf(
 
     Args:
         kind: the type of matrices; vectors are float32.
-        is_fused: as `--fuse-qkv` and `--fuse-gate-up-exps` make it.
+        is_fused: as `--fuse-qkv` makes it.
         extra: more tensors, by their names in the file.
         metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
     """
@@ -142,10 +137,9 @@ def _experts(name: str, weight: Tensor) -> dict[str, Tensor]:
 def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     joined = dict(tensors)
     for name in tensors:
-        for first, whole, others, dim in FUSED:
-            if first in name:
-                parts = [joined.pop(name.replace(first, part)) for part in (first, *others)]
-                joined[name.replace(first, whole)] = torch.cat(parts, dim)
+        if ".attn_q." in name:
+            parts = [joined.pop(name.replace("attn_q", own)) for own in ("attn_q", "attn_k", "attn_v")]
+            joined[name.replace("attn_q", "attn_qkv")] = torch.cat(parts)
     return joined
 
 

@@ -75,7 +75,7 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
         weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(
             blocks, offset, is_row=own in ROWS and len(blocks.shape) == 1
         )
-    for name in [name for name in weights if name.endswith((DOWNS, f"{GATES_AND_UPS}.weight"))]:
+    for name in [name for name in weights if name.endswith(DOWNS)]:
         weights[name.removesuffix(".weight")] = weights.pop(name)
     for name in [name for name in weights if name.endswith(GATES)]:
         if (up := weights.pop(name.replace(GATES, UPS), None)) is not None:
