@@ -22,7 +22,7 @@ from serving.access import warn_if_open
 from serving.demo import run_demo
 from serving.driver import Driver
 from serving.flags import add_settings, chosen_config, parsed
-from serving.logs import set_up_logging
+from serving.logs import open_closed_streams, set_up_logging
 from serving.protocol import SlicedH11
 from serving.wsgi_server import handler_of, server_class
 
@@ -33,6 +33,7 @@ SHUTDOWN_SLACK = 1.5
 
 def main(create_app: Callable[[Driver], Any], description: str | None, arguments: Sequence[str] | None = None) -> None:
     """Serve an ASGI door, in one process or with `--workers`, or run the demo with `--demo`."""
+    open_closed_streams()
     parser = _parser(description)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--demo", action="store_true", help="ask a few prompts in the terminal instead of serving")
@@ -77,6 +78,7 @@ def main_wsgi(
     arguments: Sequence[str] | None = None,
 ) -> None:
     """Serve on the standard library's WSGI server, which answers one request at a time, `/health` too."""
+    open_closed_streams()
     parser = _parser(description)
     parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
     add_settings(parser)
@@ -86,7 +88,8 @@ def main_wsgi(
     warn_if_open(options.host, driver.config, "Serve app.py or raw_asgi.py, which can ask for one.")
     with _listening(options, create_app(driver), driver.config) as server:
         driver.start()
-        print(f"Serving on http://{_shown(options.host)}:{server.server_port}", file=sys.stderr)
+        with suppress(OSError):  # nothing takes what is printed: a full disk, or the end of a pipe
+            print(f"Serving on http://{_shown(options.host)}:{server.server_port}", file=sys.stderr)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
 

@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 
 PROMPTS = ("What is 2 + 2?", "What is more_body?", "Tell me a story about a fox.")
-IS_COLOURED = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+IS_COLOURED = sys.stdout is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
 DIM, BOLD, PLAIN = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if IS_COLOURED else ("", "", "")
 
 

@@ -110,6 +110,10 @@ class PatientHandler(WSGIRequestHandler):
         with suppress(OSError):
             self._linger()
 
+    def log_message(self, format: str, *arguments: Any) -> None:
+        with suppress(OSError):  # nothing takes what is logged: a full disk, or the end of a pipe
+            super().log_message(format, *arguments)
+
     def get_environ(self) -> WSGIEnvironment:
         """The request's head has come."""
         self.connection.settimeout(self.body_limit)

@@ -2,7 +2,11 @@
 crowd gets an answer.
 """
 
+import errno
+import io
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -91,6 +95,21 @@ def test_a_client_that_sends_all_before_it_reads_gets_the_answer_to_a_body_that_
         with sending.makefile("rb") as answer:
             assert answer.read().startswith(b"HTTP/1.0 200 OK\r\n")
     assert "Traceback" not in capsys.readouterr().err
+
+
+class OnFullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_request_is_answered_though_nothing_takes_its_line_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served() as port, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", OnFullDisk())
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as one:
+            one.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with one.makefile("rb") as answer:
+                assert answer.readline() == b"HTTP/1.0 200 OK\r\n"
+                answer.read()
 
 
 CROWD = 200

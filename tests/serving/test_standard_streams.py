@@ -1,0 +1,25 @@
+"""A program that is started without standard streams, as some supervisors do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.asgi_client import PATIENCE
+
+PROGRAM = """
+import os, sys
+from serving import command_line
+command_line.open_closed_streams()
+with open(sys.argv[1], "w") as file:
+    print("printed")
+    print("an error", file=sys.stderr)
+    os.write(2, b"a library's error")
+    print(sys.stdin.read(), file=file)
+"""
+
+
+def test_what_is_printed_reaches_no_file_that_is_opened_later(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    command = ["sh", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, PROGRAM, str(kept)]
+    assert subprocess.run(command, timeout=10 * PATIENCE, check=False).returncode == 0
+    assert kept.read_text() == "\n"
