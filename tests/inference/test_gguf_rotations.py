@@ -81,9 +81,13 @@ def test_other_factors_are_taken_as_they_are(tmp_path: Path) -> None:
     [
         ({"rope_freqs.weight": [1.0, 0.0, 1.0]}, "tensor rope_freqs.weight has factors that no frequency can have"),
         ({"rope_freqs.weight": [1.0, math.nan]}, "tensor rope_freqs.weight has factors that no frequency can have"),
+        (
+            {"rope_freqs.weight": [1.0] * 4},
+            "tensor rope_freqs.weight has 4 factors; expected 8, one for each",
+        ),
         ({"rope_factors_short.weight": [1.0, 2.0]}, "expected a tensor rope_factors_long.weight, as its rotary"),
     ],
-    ids=["zero", "not a number", "one list of two"],
+    ids=["zero", "not a number", "too few", "one list of two"],
 )
 def test_factors_that_no_rotation_has_are_refused(extra: dict[str, list[float]], told: str, tmp_path: Path) -> None:
     tensors = {name: torch.tensor(factors) for name, factors in extra.items()}

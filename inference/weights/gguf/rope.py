@@ -24,12 +24,13 @@ def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     factor = file.get(f"{prefix}.scaling.factor", float, file.get(f"{prefix}.scale_linear", float, 1.0))
     # A factor without a type is linear; of one next to the type "none" llama.cpp takes no notice either.
     kind = file.get(f"{prefix}.scaling.type", str, "none" if factor == 1.0 else "linear")
+    count = file.count("rope.dimension_count", head_dim) // 2
     if "rope_freqs.weight" in file.tensors:
         if kind != "none":
             raise BadGGUF(file.path, f"{prefix}.scaling.type is {kind}, which is not supported with rope_freqs.weight")
-        return _factored(file, theta, head_dim)
+        return _factored(file, theta, count)
     if kind == "longrope" or not file.tensors.keys().isdisjoint(ROPE_FACTORS):
-        return _long_rope(file, theta)
+        return _long_rope(file, theta, count)
     if kind == "none":
         return {"rope_type": "default", "rope_theta": theta}
     if kind == "linear":
@@ -44,12 +45,12 @@ def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     return yarn
 
 
-def _factored(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
+def _factored(file: GGUFFile, theta: float, count: int) -> dict[str, Any]:
     """A factor for each frequency: Llama 3's if they are those, else as transformers takes a list of them."""
-    factors = _factors(file, "rope_freqs.weight")
-    frequencies = theta ** -(torch.arange(0, 2 * len(factors), 2, dtype=torch.float32) / (2 * len(factors)))
+    factors = _factors(file, "rope_freqs.weight", count)
+    frequencies = theta ** -(torch.arange(0, 2 * count, 2, dtype=torch.float32) / (2 * count))
     largest = factors.max().item()
-    if 2 * len(factors) == head_dim and torch.allclose(factors, _llama3_factors(frequencies, largest), rtol=1e-3):
+    if torch.allclose(factors, _llama3_factors(frequencies, largest), rtol=1e-3):
         return {"rope_type": "llama3", "rope_theta": theta, "factor": largest, **LLAMA3}
     return {
         "rope_type": "longrope",
@@ -62,10 +63,12 @@ def _factored(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
     }
 
 
-def _factors(file: GGUFFile, name: str) -> Tensor:
+def _factors(file: GGUFFile, name: str, count: int) -> Tensor:
     factors = dequantized(file.tensors[name], torch.float32).flatten()
     if not (factors.isfinite().all() and factors.min() > 0):
         raise BadGGUF(file.path, f"tensor {name} has factors that no frequency can have; expected numbers above 0")
+    if len(factors) != count:
+        raise BadGGUF(file.path, f"tensor {name} has {len(factors)} factors; expected {count}, one for each frequency")
     return factors
 
 
@@ -77,12 +80,12 @@ def _llama3_factors(frequencies: Tensor, factor: float) -> Tensor:
     return 1 / ((1 - smooth) / factor + smooth)
 
 
-def _long_rope(file: GGUFFile, theta: float) -> dict[str, Any]:
+def _long_rope(file: GGUFFile, theta: float, count: int) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "longrope", "rope_theta": theta}
     for name, key in (("rope_factors_long.weight", "long_factor"), ("rope_factors_short.weight", "short_factor")):
         if name not in file.tensors:
             raise BadGGUF(file.path, f"expected a tensor {name}, as its rotary embedding is longrope")
-        rope[key] = _factors(file, name).tolist()
+        rope[key] = _factors(file, name, count).tolist()
     rope["original_max_position_embeddings"] = file.count("rope.scaling.original_context_length")
     rope["factor"] = file.count("context_length") / rope["original_max_position_embeddings"]
     key = f"{file.architecture}.rope.scaling.attn_factor"
