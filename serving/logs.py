@@ -38,6 +38,7 @@ def open_closed_streams() -> None:
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
+            os.set_inheritable(number, True)  # for the processes that are started from here
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
