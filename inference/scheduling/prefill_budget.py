@@ -60,14 +60,19 @@ class PrefillBudget:
             return most
         extra_streams = streams - self._baseline_streams
         without = max(self._baseline, self._baseline + extra_streams * self._cost_per_token)
-        return min(most, max(self._least, int((MAX_SLOWDOWN - 1) * without / self._cost_per_token)))
+        return min(most, max(self._least, self._affordable(most, (MAX_SLOWDOWN - 1) * without)))
 
     def enough(self, most: int) -> int:
         """Return how many prompt tokens, at most `most`, a step should have before it leaves out further prompts."""
         if self._baseline is None or not self._cost_per_token:
             return most
         reading = self._baseline - self._baseline_streams * self._cost_per_token
-        return min(most, max(LEAST_ENOUGH, int(READINGS * reading / self._cost_per_token)))
+        return min(most, max(LEAST_ENOUGH, self._affordable(most, READINGS * reading)))
+
+    def _affordable(self, most: int, seconds: float) -> int:
+        """How many tokens, at most `most`, cost so many seconds. Their quotient may be infinite."""
+        cost = self._cost_per_token or 0.0
+        return most if seconds >= most * cost else int(seconds / cost)
 
 
 def _running_mean(mean: float | None, value: float, weight: float) -> float:

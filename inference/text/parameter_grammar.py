@@ -9,12 +9,12 @@ A text is one lexeme together with what ends it, so that the text cannot have it
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inference.text.grammar_source import SpecialTokens, literal
 from inference.text.narrowed_schemas import Schema
-from inference.text.parameter_types import alternatives
+from inference.text.parameter_types import Work, alternatives
 from inference.text.tool_forms import ParameterForm
 
 NAME = re.compile(r'[^<>"\s]{1,100}')
@@ -46,6 +46,7 @@ class ParameterGrammar:
     number: int
     special: SpecialTokens
     is_strict: bool
+    _work: Work = field(default_factory=Work, init=False)
 
     def rules(self) -> Iterator[str]:
         """The rules, the first of which is named `parameters_` and the tool's number.
@@ -114,7 +115,7 @@ class ParameterGrammar:
 
     def _alternatives(self, schema: Any) -> list[Schema]:
         try:
-            return alternatives(schema, self.schema)
+            return alternatives(schema, self.schema, self._work)
         except ValueError:
             if self.is_strict:
                 raise

@@ -10,18 +10,38 @@ from inference.text.narrowed_schemas import Schema
 
 MOST_STEPS = 100
 """References, and schemas in schemas, that are followed in one parameter."""
+MOST_WORK = 100_000
+"""Keywords and values that are looked at in all parameters of a request: many may refer to the same long schema."""
 KINDS: Mapping[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 """The JSON types of values in an `enum` or `const`; a type that is missing is that of a structure."""
+CHOICES = ("anyOf", "oneOf")
+LISTS = (*CHOICES, "allOf", "enum", "type")
+"""Keywords whose values may be long lists."""
 ORDER = ("integer", "number", "boolean", "null", "object", "array", "string")
 """In which order a text is read as one of several types."""
 
 
-def alternatives(schema: Any, root: Mapping[str, Any]) -> list[Schema]:
+class Work:
+    """How much may still be looked at, for several parameters together."""
+
+    def __init__(self, left: int = MOST_WORK) -> None:
+        self._left = left
+
+    def spend(self, schema: Schema) -> None:
+        """Raises ValueError: there is too much."""
+        values = next((schema[keyword] for keyword in LISTS if isinstance(schema.get(keyword), list)), ())
+        self._left -= len(schema) + len(values)
+        if self._left < 0:
+            raise ValueError("it is too long, with the parameters before")
+
+
+def alternatives(schema: Any, root: Mapping[str, Any], work: Work) -> list[Schema]:
     """The schemas of one type each that a value may match.
 
     Args:
         schema: a parameter's schema.
         root: the schema of all parameters, for references.
+        work: what this may take.
 
     Raises:
         ValueError: it combines schemas in a way that is not understood.
@@ -34,6 +54,7 @@ def alternatives(schema: Any, root: Mapping[str, Any]) -> list[Schema]:
         one = waiting.pop(0)
         if not isinstance(one, dict):
             one = {}
+        work.spend(one)
         if (parts := _parts(one, root)) is None:
             found.append(one)
         else:
@@ -41,27 +62,28 @@ def alternatives(schema: Any, root: Mapping[str, Any]) -> list[Schema]:
     raise ValueError("its references lead too far")
 
 
-def types(schema: Any, root: Mapping[str, Any]) -> list[str]:
+def types(schema: Any, root: Mapping[str, Any], work: Work) -> list[str]:
     """The types of the values that a schema allows; none if it allows all, or is not understood."""
     try:
-        found = {one.get("type") for one in alternatives(schema, root)}
-    except ValueError:
+        found = {one.get("type") for one in alternatives(schema, root, work)}
+    except (ValueError, TypeError):  # a type that is no name, among others
         return []
     return [name for name in ORDER if name in found] if None not in found else []
 
 
 def with_plain_types(tools: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tools with nothing but types in their parameters' schemas, which is what transformers reads."""
-    return [_with_plain_types(tool) for tool in tools]
+    work = Work()
+    return [_with_plain_types(tool, work) for tool in tools]
 
 
-def _with_plain_types(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _with_plain_types(tool: Mapping[str, Any], work: Work) -> dict[str, Any]:
     function: Any = tool.get("function")
     parameters: Any = function.get("parameters") if isinstance(function, Mapping) else None
     properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
     if not isinstance(properties, Mapping):
         return dict(tool)
-    plain = {name: {"type": types(schema, parameters)} for name, schema in properties.items()}
+    plain = {name: {"type": types(schema, parameters, work)} for name, schema in properties.items()}
     return {**tool, "function": {**function, "parameters": {"properties": plain}}}
 
 
@@ -71,13 +93,16 @@ def _parts(schema: Schema, root: Mapping[str, Any]) -> list[Any] | None:
         return [_referred(schema["$ref"], root)]
     if "allOf" in schema:
         rest = {keyword: value for keyword, value in schema.items() if keyword != "allOf"}
-        if len(schema["allOf"]) != 1 or not isinstance(schema["allOf"][0], dict) or "type" in rest:
-            raise ValueError("it has an 'allOf'")
-        return [rest | schema["allOf"][0]]
-    for keyword in ("anyOf", "oneOf"):
+        match schema["allOf"]:
+            case [dict(only)] if "type" not in rest:
+                return [rest | only]
+        raise ValueError("it has an 'allOf'")
+    for keyword in CHOICES:
         if isinstance(schema.get(keyword), list):
             return list(schema[keyword])
     if isinstance(schema.get("type"), list):
+        if len(schema["type"]) > len(ORDER):  # each is given a copy of the schema
+            raise ValueError("it has more types than there are")
         return [schema | {"type": name} for name in schema["type"]]
     if "type" not in schema and ("enum" in schema or "const" in schema):
         return [{"enum": list(values), "type": name} for name, values in _by_type(schema)]

@@ -96,3 +96,14 @@ def test_prompt_tokens_are_enough_if_reading_the_weights_takes_a_small_part_of_t
 def test_where_tokens_take_long_a_few_are_enough() -> None:
     assert measured(usual=0.030, per_token=0.003).enough(512) == LEAST_ENOUGH
     assert measured(usual=0.030, per_token=0.003).enough(5) == 5, "and never more than there may be"
+
+
+def test_a_cost_that_has_become_next_to_nothing_is_no_error() -> None:
+    """After one very slow step without a prompt, as when the machine slept, prompts seem to cost nothing."""
+    budget = PrefillBudget()
+    budget.record_step(1, 0, 10.0)
+    budget.record_step(1, 128, 11.0)
+    for _ in range(1200):
+        budget.record_step(0, 128, 0.01)
+        assert budget.enough(512) == 512
+        assert budget.tokens(1, MOST) in (0, MOST)
