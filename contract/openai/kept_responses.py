@@ -43,7 +43,7 @@ class KeptResponses:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._items: dict[str, bytes] = {}
+        self._items: dict[str, tuple[str, bytes]] = {}  # with the id of the response that they are of
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -52,9 +52,11 @@ class KeptResponses:
         items = {item.id: pydantic_core.to_json(item) for item in output}
         conversation = pydantic_core.to_json([*input, *output])
         kept = _Kept(conversation, list(items), len(conversation) + sum(map(len, items.values())))
+        if kept.size > self._most_bytes:
+            return
         with self._lock:
             self._kept[response_id] = kept
-            self._items |= items
+            self._items |= {item_id: (response_id, item) for item_id, item in items.items()}
             self._bytes += kept.size
             while self._bytes > self._most_bytes:
                 self._forget_oldest()
@@ -79,9 +81,10 @@ class KeptResponses:
             Refusal: 404, it is not kept.
         """
         with self._lock:
-            item = self._items.get(item_id)
-        if item is None:
-            raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
+            if (found := self._items.get(item_id)) is None:
+                raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
+            response_id, item = found
+            self._kept.move_to_end(response_id)
         return item
 
     def _forget_oldest(self) -> None:

@@ -105,9 +105,18 @@ def test_the_oldest_responses_are_forgotten_when_they_are_too_long_together() ->
             kept.item(f"msg_{number}")
 
 
+def test_a_response_of_which_only_an_item_is_named_has_been_used() -> None:
+    kept = KeptResponses(most_bytes=2000)
+    for number in range(10):
+        kept.keep(f"resp_{number}", [], [message(f"msg_{number}", "a" * 200)])
+        assert b"a" * 200 in kept.item("msg_0")
+
+
 def test_a_conversation_that_is_too_long_alone_is_not_kept() -> None:
     kept = KeptResponses(most_bytes=1000)
+    kept.keep("resp_0", [], [message("msg_0", "a")])
     kept.keep("resp_1", [{"role": "user", "content": "a" * 2000}], [message("msg_1", "a")])
+    assert kept.item("msg_0"), "and takes no other's place"
     with pytest.raises(contract.Refusal, match="not found"):
         kept.conversation("resp_1")
 
