@@ -23,12 +23,12 @@ def parse(path: str, **body: Any) -> Any:
     return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("a-model",)))
 
 
-def refused(path: str, **body: Any) -> dict[str, Any]:
-    """The error that a body leads to; it must be a 400."""
+def refused(path: str, expected_status: int = 400, /, **body: Any) -> dict[str, Any]:
+    """The error that a body leads to; it must have this status."""
     with pytest.raises(contract.Refusal) as caught:
         parse(path, **body)
     answer = contract.refusal(path, caught.value)
-    assert answer.status == 400
+    assert answer.status == expected_status
     error: dict[str, Any] = json.loads(answer.body)["error"]
     return error
 

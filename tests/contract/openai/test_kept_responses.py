@@ -20,15 +20,6 @@ def messages_of(call: Any) -> Any:
     return call.requests[0].prompt.messages
 
 
-def not_found(**body: Any) -> dict[str, Any]:
-    with pytest.raises(contract.Refusal) as caught:
-        parse(PATH, **body)
-    answer = contract.refusal(PATH, caught.value)
-    assert answer.status == 404
-    error: dict[str, Any] = json.loads(answer.body)["error"]
-    return error
-
-
 def message(id: str, text: str) -> OutputMessage:
     return OutputMessage("message", id, "completed", "assistant", [OutputText("output_text", text, [], [])])
 
@@ -82,7 +73,7 @@ def test_what_is_not_kept_is_refused_in_openais_words_and_with_what_to_do() -> N
         error = refused(PATH, input="So?", previous_response_id=id)
         assert (error["code"], error["param"]) == ("previous_response_not_found", "previous_response_id")
         assert error["message"].startswith(f"Previous response with id '{id}' not found. Responses are kept in memory")
-    error = not_found(input=[{"type": "item_reference", "id": unkept["output"][0]["id"]}])
+    error = refused(PATH, 404, input=[{"type": "item_reference", "id": unkept["output"][0]["id"]}])
     assert error["param"] == "input"
     assert "Send the whole conversation" in error["message"]
 
