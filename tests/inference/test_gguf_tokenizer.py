@@ -65,6 +65,9 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast, text: str, special: bool = Fal
         (["smollm", "starcoder"], ["I", "'", "LL", "Ġpay", "ĠĠ", "1", "2", "3", "4", "5", "Ġ((", "ĊĊ"]),
         (["llama-bpe", "glm4", "dbrx"], ["I", "'LL", "Ġpay", "Ġ", "Ġ", "123", "45", "Ġ((ĊĊ"]),
         (["qwen2", "stablelm2"], ["I", "'LL", "Ġpay", "Ġ", "Ġ", "1", "2", "3", "4", "5", "Ġ((ĊĊ"]),
+        (["deepseek-llm"], ["I", "'", "LL", "Ġpay", "ĠĠ", "12345", "Ġ((", "Ċ", "Ċ"]),
+        (["default"], ["I", "'", "LL", "Ġpay", "Ġ", "Ġ", "123", "45", "Ġ", "((", "ĊĊ"]),
+        (["seed-coder"], ["I", "'LL", "Ġpay", "Ġ", "Ġ", "1", "2", "3", "4", "5", "Ġ((", "ĊĊ"]),
         (["deepseek-coder"], ["I", "'", "LL", "Ġpay", "ĠĠ", "1", "2", "3", "4", "5", "Ġ((", "Ċ", "Ċ"]),
     ],
 )
@@ -196,10 +199,11 @@ def test_a_file_of_sentencepiece_that_names_no_special_tokens_has_those_of_llama
 
 @pytest.mark.parametrize(("name", "swallows"), [("Phi-3 mini", True), ("another", False)])
 def test_white_space_after_a_control_token_belongs_to_it_in_phi_3(name: str, swallows: bool, tmp_path: Path) -> None:
-    types = {"<|user|>": CONTROL, "<|endoftext|>": CONTROL}
+    types = {"<|user|>": CONTROL, "</s>": USER_DEFINED, "<|endoftext|>": CONTROL}
     tokenizer = made(byte_level(tmp_path, types=types, general_name=name))
     rest = ["a"] if swallows else ["Ċ", "a"]
-    assert tokens_of(tokenizer, "<|user|>\na<|endoftext|>\n") == ["<|user|>", *rest, "<|endoftext|>", "Ċ"]
+    for token in ("<|user|>", "</s>"):
+        assert tokens_of(tokenizer, f"{token}\na<|endoftext|>\n") == [token, *rest, "<|endoftext|>", "Ċ"]
 
 
 def test_the_template_for_tools_is_used_where_a_file_has_one(tmp_path: Path) -> None:

@@ -30,6 +30,15 @@ class Split:
 
 
 GPT2 = Split(then_as_gpt2=True)
+UNNAMED = Split(  # not `then_as_gpt2`, as that comes last
+    (
+        r"[\p{P}$+<=>^~|]+",
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"\p{N}+",
+        r"[0-9]{3}",
+    )
+)
+"""What llama.cpp does for a file that does not name a rule."""
 DIGITS = Split((r"\p{N}",), then_as_gpt2=True)
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -53,6 +62,17 @@ _GPT4O = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_SEED_CODER = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CJK = r"[一-龥ࠀ-一가-퟿]+"
+_CASED = (
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕ"
+    "ἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳ"
+    "Ꙁ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+"""Letters that may be in capitals or not, as DeepSeek LLM's rule lists them."""
 _WORDS = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _DEEPSEEK3 = (
     r"\p{N}{1,3}",
@@ -67,6 +87,7 @@ def _all(names: Iterable[str], split: Split) -> dict[str, Split]:
 
 
 SPLITS: dict[str, Split] = {
+    "default": UNNAMED,
     **_all(("dbrx", "smaug-bpe", "chatglm-bpe"), Split((_LLAMA3,))),
     **_all(
         ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"),
@@ -85,7 +106,11 @@ SPLITS: dict[str, Split] = {
     **_all(("glm4", "glm5"), Split((_LLAMA3,), takes_whole_words=True)),
     "minicpm5": Split((r"\p{N}{1,3}", _LLAMA3), takes_whole_words=True),
     **_all(("deepseek-v3", "hunyuan-dense", "joyai-llm"), Split(_DEEPSEEK3)),
-    "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
+    "deepseek-llm": Split(
+        (r"[\r\n]", rf"\s?[{_CASED}]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", _CJK, r"\p{N}+")
+    ),
+    "seed-coder": Split((_SEED_CODER,)),
+    "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}")),
     **_all(("poro-chat", "bloom", "gpt3-finnish"), Split((_WORDS,))),
     "viking": Split((_WORDS, r"\p{N}")),
 }

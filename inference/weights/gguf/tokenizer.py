@@ -20,7 +20,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 from inference.text.token_bytes import BYTE_OF_CHARACTER
 from inference.weights.gguf.file import BadGGUF, GGUFFile
-from inference.weights.gguf.splits import GPT2, SPLITS, Split
+from inference.weights.gguf.splits import SPLITS, Split
 from inference.weights.weight_checks import reason
 
 log = logging.getLogger("engine")
@@ -77,8 +77,9 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     split = _split(file) if is_byte_level else None
     try:
         backend = _sentencepiece(file.architecture, described) if split is None else _byte_level(described, split)
-        backend.add_special_tokens(_of_types(described, SPECIAL, takes_space=_is_phi3(file)))
-        backend.add_tokens(_of_types(described, (USER_DEFINED,)))
+        takes_space = _is_phi3(file)
+        backend.add_special_tokens(_of_types(described, SPECIAL, takes_space))
+        backend.add_tokens(_of_types(described, (USER_DEFINED,), takes_space))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
@@ -121,8 +122,7 @@ def ends_by_name(file: GGUFFile) -> list[int]:
 def _split(file: GGUFFile) -> Split:
     name = file.get("tokenizer.ggml.pre", str, "default")
     if name == "default":
-        log.warning("%s does not say how its tokenizer cuts texts; they are cut as for GPT-2", file.path)
-        return GPT2
+        log.warning("%s does not say how its tokenizer cuts texts; they are cut as llama.cpp does then", file.path)
     if name not in SPLITS:
         raise BadGGUF(
             file.path,
@@ -189,7 +189,7 @@ def _in_bytes(token: str) -> str:
     return "".join(CHARACTER_OF_BYTE[byte] for byte in token.encode())
 
 
-def _of_types(described: dict[str, Any], wanted: Sequence[int], takes_space: bool = False) -> list[AddedToken]:
+def _of_types(described: dict[str, Any], wanted: Sequence[int], takes_space: bool) -> list[AddedToken]:
     """The tokens of some types. `takes_space`: those that swallow the white space after them do."""
     typed = zip(described["tokens"], _types(described), strict=True)
     return [
