@@ -116,7 +116,7 @@ class Driver(EngineHolder[EngineService]):
         """
         engine = self._available_engine()
         self._check_room(len(requests))  # before the tokenizing, which takes long
-        generation = Generation(self, requests, request_id)
+        generation = Generation(requests, request_id, self.config, self._on_close)
         if (exchange := CURRENT.get()) is not None:
             exchange.log = generation.log
         self._open.add(generation)
@@ -219,6 +219,14 @@ class Driver(EngineHolder[EngineService]):
         else:
             log.error("The engine cannot be reached: %s", reason)
             self._fail_all(Failed(f"engine lost: {reason}", "engine_error"))
+
+    def _on_close(self, generation: Generation) -> None:
+        """Remove a generation whose request is over, and count it."""
+        self.forget(generation)
+        try:
+            self.metrics.generation(generation.log)
+        except Exception:  # a fault in the metrics must not end a request
+            log.exception("A request could not be counted")
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run a background task. If it raises, the service has failed."""

@@ -6,21 +6,16 @@ Invariants:
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import anyio
 
+from config import ClientSettings
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
 from serving.mailbox import HasMailbox
-
-if TYPE_CHECKING:
-    from serving.driver import Driver
-
-log = logging.getLogger("engine")
 
 BURST = 32
 """Events after which a stream lets the loop run other tasks: `send` usually does not wait."""
@@ -31,13 +26,22 @@ Result = TypeVar("Result")
 
 
 class Generation(HasMailbox):
-    """One HTTP request in flight, with one or several sequences."""
+    """One HTTP request in flight, with one or several sequences.
 
-    def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
+    `on_close` is called with it once the request is over, to abort the sequences that have not ended.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[GenerationRequest],
+        request_id: str,
+        config: ClientSettings,
+        on_close: Callable[["Generation"], None],
+    ) -> None:
         super().__init__(requests, request_id)
         self.sequence_ids = [request.sequence_id for request in requests]
-        self._driver = driver
-        self._config = driver.config
+        self._config = config
+        self._on_close = on_close
         self._waiter: asyncio.Future[None] | None = None
         self._scope = anyio.CancelScope()
         self._last_taken_at = time.perf_counter()
@@ -90,10 +94,6 @@ class Generation(HasMailbox):
             self.close()
         return result
 
-    @property
-    def has_ended(self) -> bool:
-        return self._mailbox.has_ended
-
     def put(self, sequence_id: SequenceId, event: Event) -> None:
         """Take an event from the engine; events after the end are dropped."""
         if self._mailbox.put(sequence_id, event):
@@ -109,12 +109,8 @@ class Generation(HasMailbox):
         self._scope.cancel()
 
     def close(self) -> None:
-        """Remove the request from the driver, abort what has not finished, count it, and write its log line."""
-        self._driver.forget(self)
-        try:
-            self._driver.metrics.generation(self.log)
-        except Exception:  # a fault in the metrics must not end a request
-            log.exception("A request could not be counted")
+        """End the request, and write its log line."""
+        self._on_close(self)
         self.log.write()
 
     def _wake(self) -> None:
