@@ -130,14 +130,16 @@ class Gate:
         """Send the message that ends an answer.
 
         Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
-        So what it sends is read and dropped first, for a while.
+        So what it sends is read and dropped first, for a while. uvicorn gets the answer before that, and closes after
+        the empty message; another may close as soon as it has as many bytes as announced, so it gets the answer after.
         """
         abort_if_closed(exchange)
         is_closing = exchange.status == 413 or header(scope, b"connection") == "close"
         if is_closing and not exchange.has_body:
-            await send({**message, "more_body": True})
+            if exchange.connection is not None:
+                await send({**message, "more_body": True})
+                message = {"type": "http.response.body"}
             await drop_body(receive)
-            message = {"type": "http.response.body"}
         await send(message)
         exchange.is_complete = True
 
