@@ -98,8 +98,8 @@ class EventStream(StreamingResponse):
         writer: contract.Writer,
         disconnected: Callable[[], Awaitable[None]],
     ) -> None:
-        headers = contract.SSE_HEADERS | contract.id_headers(request_id(request))
-        super().__init__(contract.frames(writer, generation.events()), 200, headers, contract.SSE_MEDIA_TYPE)
+        headers = contract.stream_headers(request_id(request))
+        super().__init__(contract.frames(writer, generation.events()), 200, headers)
         self.generation = generation
         self.disconnected = disconnected
 
@@ -129,16 +129,13 @@ class NoResponse(Response):
 
 
 def respond(request: Request, answer: contract.Answer) -> Response:
-    answer = answer.with_request_id(request_id(request))
+    answer = answer.for_request(request_id(request))
     body = b"" if request.method == "HEAD" else answer.body
-    headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
-    return WholeResponse(body, answer.status, headers, answer.media_type)
+    return WholeResponse(body, answer.status, answer.headers)
 
 
 def request_id(request: Request) -> str:
-    """The request's id, the same each time it is asked for."""
-    if "request_id" not in request.scope:
-        request.scope["request_id"] = contract.request_id(request.headers.get("x-request-id"))
+    """The request's id, which the gate (`serving.gate`) has noted: the client's own, or a new one."""
     found: str = request.scope["request_id"]
     return found
 

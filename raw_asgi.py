@@ -105,8 +105,7 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
     # A client that has left shows itself here or in listen_for_disconnect: servers of spec 2.4 may raise
     # OSError from send, others drop the message silently.
     with suppress(OSError):
-        headers = contract.SSE_HEADERS | contract.id_headers(request_id(scope))
-        await start(scope, send, 200, contract.SSE_MEDIA_TYPE, headers)
+        await start(scope, send, 200, contract.stream_headers(request_id(scope)))
         async for frame in contract.frames(writer, generation.events()):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -114,18 +113,16 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """Send one message for the headers and one for the whole body. It is not an error if the client has left."""
-    answer = answer.with_request_id(request_id(scope))
-    headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
+    answer = answer.for_request(request_id(scope))
     body = b"" if scope["method"] == "HEAD" else answer.body
     with suppress(OSError):
-        await start(scope, send, answer.status, answer.media_type, headers)
+        await start(scope, send, answer.status, answer.headers)
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def start(scope: Scope, send: Send, status: int, media_type: str, headers: dict[str, str]) -> None:
+async def start(scope: Scope, send: Send, status: int, headers: dict[str, str]) -> None:
     scope["response_started"] = True
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    pairs.append((b"content-type", media_type.encode("latin-1")))
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
@@ -135,9 +132,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 def request_id(scope: Scope) -> str:
-    """The request's id, the same each time it is asked for."""
-    if "request_id" not in scope:
-        scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
+    """The request's id, which the gate (`serving.gate`) has noted: the client's own, or a new one."""
     found: str = scope["request_id"]
     return found
 

@@ -104,8 +104,7 @@ def stream_events(
     generation: Generation, writer: contract.Writer, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterator[bytes]:
     """Yield a block for each event as it comes; the headers leave with the first."""
-    headers = contract.SSE_HEADERS | contract.id_headers(request_id(environ))
-    start(environ, start_response, 200, contract.SSE_MEDIA_TYPE, headers)
+    start(start_response, 200, contract.stream_headers(request_id(environ)))
     yield from contract.blocks(writer, generation.events())
 
 
@@ -135,17 +134,14 @@ class EventStream:
 
 def respond(environ: WSGIEnvironment, start_response: StartResponse, answer: contract.Answer) -> Iterable[bytes]:
     """Answer with one block for the whole body."""
-    answer = answer.with_request_id(request_id(environ))
-    headers = contract.SAFE_HEADERS | answer.headers | {"content-length": str(len(answer.body))}
+    answer = answer.for_request(request_id(environ))
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
-    start(environ, start_response, answer.status, answer.media_type, headers)
+    start(start_response, answer.status, answer.headers)
     return [body]
 
 
-def start(
-    environ: WSGIEnvironment, start_response: StartResponse, status: int, media_type: str, headers: dict[str, str]
-) -> None:
-    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers.items(), ("content-type", media_type)])
+def start(start_response: StartResponse, status: int, headers: dict[str, str]) -> None:
+    start_response(f"{status} {HTTPStatus(status).phrase}", [*headers.items()])
 
 
 def request_id(environ: WSGIEnvironment) -> str:

@@ -7,7 +7,7 @@ Nothing here depends on a server, a framework, threads or an event loop.
 door changes.
 """
 
-from contract.answers import SAFE_HEADERS, Answer, id_headers, json_answer
+from contract.answers import Answer, json_answer
 from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Writer
 from contract.health import REPORTS
 from contract.openapi import openapi_document
@@ -26,7 +26,7 @@ from contract.requests import (
     request_id,
     route_path,
 )
-from contract.sse import SSE_HEADERS, SSE_MEDIA_TYPE, blocks, frames
+from contract.sse import blocks, frames, stream_headers
 from contract.table import ENDPOINTS
 
 __all__ = [
@@ -35,9 +35,6 @@ __all__ = [
     "PAGES",
     "REFUSALS",
     "REPORTS",
-    "SAFE_HEADERS",
-    "SSE_HEADERS",
-    "SSE_MEDIA_TYPE",
     "Accepted",
     "Answer",
     "Call",
@@ -53,7 +50,6 @@ __all__ = [
     "check_head",
     "check_media_type",
     "frames",
-    "id_headers",
     "internal_error",
     "json_answer",
     "length_required",
@@ -65,4 +61,5 @@ __all__ = [
     "refusal",
     "request_id",
     "route_path",
+    "stream_headers",
 ]

@@ -12,6 +12,9 @@ from pydantic import ConfigDict, TypeAdapter
 SAFE_HEADERS = {"x-content-type-options": "nosniff"}
 """Headers of every answer: a browser must not guess another media type than the one that is sent."""
 
+NO_CONTENT = 204
+"""The status of an answer that has no body, and no headers that describe one."""
+
 
 def id_headers(request_id: str) -> dict[str, str]:
     """The request's id in the header where OpenAI's clients look for it, and in the one where Anthropic's do."""
@@ -20,7 +23,7 @@ def id_headers(request_id: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a door sends, after `with_request_id`."""
+    """What a door sends, after `for_request`."""
 
     status: int
     body: bytes
@@ -29,10 +32,15 @@ class Answer:
     body_with_id: Callable[[str], bytes] | None = None
     """Makes the body for a request's id, in an API whose bodies contain it."""
 
-    def with_request_id(self, request_id: str) -> "Answer":
-        """Return the answer with a request's id in its headers, and in its body if the API has it there."""
+    def for_request(self, request_id: str) -> "Answer":
+        """Return the answer with all its headers, and with the request's id in them, and in its body if the API has
+        it there.
+        """
         body = self.body if self.body_with_id is None else self.body_with_id(request_id)
-        return replace(self, body=body, headers=self.headers | id_headers(request_id))
+        headers = SAFE_HEADERS | self.headers | id_headers(request_id)
+        if self.status != NO_CONTENT:
+            headers |= {"content-type": self.media_type, "content-length": str(len(body))}
+        return replace(self, body=body, headers=headers)
 
 
 class Wire:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from json.encoder import encode_basestring
 from typing import Any, Protocol
 
-from contract.answers import SAFE_HEADERS, to_json
+from contract.answers import SAFE_HEADERS, id_headers, to_json
 from contract.endpoints import Writer
 from interface.events import Event
 
 SSE_MEDIA_TYPE = "text/event-stream; charset=utf-8"
 SSE_HEADERS = SAFE_HEADERS | {
+    "content-type": SSE_MEDIA_TYPE,
     "cache-control": "no-cache, no-transform",  # no cache in between keeps or rewrites it
     "x-accel-buffering": "no",  # nginx passes each event on as it comes
 }
@@ -25,6 +26,11 @@ DONE = b"data: [DONE]\n\n"
 
 _OTHER_LINE_ENDS = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029"]
 """Line ends to many clients (to Python's `splitlines`, for example), though not to the standard."""
+
+
+def stream_headers(request_id: str) -> dict[str, str]:
+    """All headers of a stream."""
+    return SSE_HEADERS | id_headers(request_id)
 
 
 def frame(content: Any, event: str | None = None) -> bytes:

@@ -194,11 +194,9 @@ async def drop_body(receive: Receive) -> None:
 
 async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
     """Send a whole answer; a client that has left misses it without an error."""
-    answer = answer.with_request_id(scope["request_id"])
-    own = {"content-type": answer.media_type, "content-length": str(len(answer.body))}
-    headers = contract.SAFE_HEADERS | answer.headers | own
+    answer = answer.for_request(scope["request_id"])
     with suppress(OSError):
-        await send({"type": "http.response.start", "status": answer.status, "headers": encoded(headers)})
+        await send({"type": "http.response.start", "status": answer.status, "headers": encoded(answer.headers)})
         await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
 
 

@@ -75,10 +75,9 @@ class ThreadingWSGIServer(ThreadingMixIn, OneByOneWSGIServer):
 
 def _raw(answer: contract.Answer) -> bytes:
     """An answer's bytes, for a connection that has no handler."""
-    own = {"content-type": answer.media_type, "content-length": str(len(answer.body)), "connection": "close"}
-    headers = contract.SAFE_HEADERS | answer.headers | own
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    answer = answer.for_request(contract.request_id(None))
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", "connection: close"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + answer.body
 
 

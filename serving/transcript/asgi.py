@@ -71,10 +71,11 @@ class Transcript:
         request_id = contract.request_id(header(scope, b"x-request-id"))
         with suppress(OSError):
             if isinstance(found, contract.Answer):
-                await send(_start(found.status, found.media_type, found.headers, request_id, len(found.body)))
-                await send({"type": "http.response.body", "body": found.body})
+                answer = found.for_request(request_id)
+                await send(_start(answer.status, answer.headers))
+                await send({"type": "http.response.body", "body": answer.body})
             else:
-                await send(_start(200, contract.SSE_MEDIA_TYPE, contract.SSE_HEADERS, request_id))
+                await send(_start(200, contract.stream_headers(request_id)))
                 await _send_until_gone(found, receive, send)
 
 
@@ -126,12 +127,7 @@ def _content(message: Message) -> tuple[bytes, int | None, bool | None]:
     return b"", 0, None
 
 
-def _start(
-    status: int, media_type: str, headers: dict[str, str], request_id: str, length: int | None = None
-) -> Message:
-    headers = headers | contract.id_headers(request_id)
-    if status != 204:
-        headers |= {"content-type": media_type} | ({} if length is None else {"content-length": str(length)})
+def _start(status: int, headers: dict[str, str]) -> Message:
     return {"type": "http.response.start", "status": status, "headers": encoded(headers)}
 
 

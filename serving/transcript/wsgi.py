@@ -76,16 +76,13 @@ class Transcript:
 
     def _serve(self, environ: WSGIEnvironment, path: str, start_response: StartResponse) -> Iterable[bytes]:
         found = self.records.answer(environ["REQUEST_METHOD"], path, environ.get("HTTP_LAST_EVENT_ID"))
-        headers = contract.id_headers(contract.request_id(environ.get("HTTP_X_REQUEST_ID")))
+        request_id = contract.request_id(environ.get("HTTP_X_REQUEST_ID"))
         if isinstance(found, Record):
-            headers |= contract.SSE_HEADERS | {"content-type": contract.SSE_MEDIA_TYPE}
-            start_response("200 OK", list(headers.items()))
+            start_response("200 OK", [*contract.stream_headers(request_id).items()])
             return _pulled_notes(found)
-        headers |= found.headers
-        if found.status != 204:
-            headers |= {"content-type": found.media_type, "content-length": str(len(found.body))}
-        start_response(f"{found.status} {HTTPStatus(found.status).phrase}", list(headers.items()))
-        return [found.body]
+        answer = found.for_request(request_id)
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", [*answer.headers.items()])
+        return [answer.body]
 
 
 class NotedInput:
