@@ -17,6 +17,8 @@ def text_of_block(block: Any, where: str, expected: str) -> str:
     match block:
         case {"type": "text", "text": str(text)}:
             return text
+        case {"type": "tool_reference", "tool_name": str(name)}:
+            return name  # the tool is offered already, also if its loading could be deferred
         case {"type": "document", "source": {"type": "text", "data": str(text)}}:
             return _headed(block, ("title", "context"), text, where)
         case {"type": "document", "source": {"type": "content", "content": content}}:

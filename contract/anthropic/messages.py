@@ -36,6 +36,8 @@ class MessagesWriter:
 
     builder: MessageBuilder
     request_id: str
+    shows_tokens: bool = True
+    """False for max_tokens 0: the engine makes one token at least, which is then not shown."""
     _template: FrameTemplate | None = field(default=None, init=False)
     """The frame of the open block's text, to be filled in."""
 
@@ -45,8 +47,10 @@ class MessagesWriter:
     def event(self, event: Event) -> bytes:
         match event:
             case Token():
-                return self._token(event)
+                return self._token(event) if self.shows_tokens else b""
             case Finished():
+                if not self.shows_tokens:
+                    event = replace(event, finish_reason="length", stop_reason=None, completion_tokens=0)
                 return b"".join(map(typed_frame, self.builder.finish(event)))
             case Failed():
                 return typed_frame(error_body(STATUSES[event.kind], event.message, self.request_id))
@@ -76,9 +80,11 @@ class MessagesCall:
     requests: Sequence[GenerationRequest]
     stream: bool
     model: str
+    shows_tokens: bool = True
 
     def writer(self, accepted: Accepted) -> MessagesWriter:
-        return MessagesWriter(MessageBuilder(self.model, accepted.prompt_tokens[0]), accepted.request_id)
+        builder = MessageBuilder(self.model, accepted.prompt_tokens[0])
+        return MessagesWriter(builder, accepted.request_id, self.shows_tokens)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         writer = self.writer(accepted)
@@ -109,7 +115,7 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
         clamp_max_tokens=True,
         default_temperature=DEFAULT_TEMPERATURE,
     )
-    return MessagesCall([request], body.stream, model)
+    return MessagesCall([request], body.stream, model, shows_tokens=body.max_tokens > 0)
 
 
 def parse_count_tokens(incoming: Incoming) -> Question:

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from contract.anthropic.blocks import text_of_block, unknown_block
+from contract.anthropic.tools import Tool, ToolChoiceSettings, callable_only
 from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
-from contract.tools import ToolChoice, function_tool, tool_call
+from contract.tools import tool_call
 from interface.requests import MAX_INTEGER, ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2
@@ -20,36 +21,10 @@ NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["threa
 """What makes Anthropic's own tool runner go on without a thread, with the whole conversation in each request."""
 
 
-class Tool(LenientBody):
-    """A function that the model may call. Anthropic's own server tools have a `type`, and are left out."""
-
-    name: Annotated[str, Field(min_length=1)]
-    description: str | None = None
-    input_schema: dict[str, Any] | None = None
-    strict: bool | None = None
-    type: str | None = None
-
-
-class ToolChoiceSettings(LenientBody):
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-    disable_parallel_tool_use: bool = False
-
-    def as_choice(self) -> ToolChoice:
-        """Raises Refusal."""
-        match self.type:
-            case "tool" if self.name is None:
-                raise Refusal(400, "tool_choice: Expected the name of a tool.", param="tool_choice")
-            case "tool":
-                return ToolChoice(name=self.name)
-            case "any":
-                return ToolChoice("required")
-            case kind:
-                return ToolChoice(kind)
-
-
 class Thinking(LenientBody):
-    type: Literal["enabled", "disabled", "adaptive"]
+    """Whether to reason. `between_tools` turns it off too; the reports on progress that it asks for are optional."""
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
 
 
 class OutputFormat(LenientBody):
@@ -63,8 +38,18 @@ class OutputConfig(LenientBody):
 
 
 class Message(LenientBody):
+    """One message of a conversation. A system message may set an effort, and then needs no content."""
+
     role: Literal["user", "assistant", "system"]
-    content: str | list[dict[str, Any]]
+    content: str | list[dict[str, Any]] | None = None
+    output_config: OutputConfig | None = None
+    clear_at: Literal["next_user_message", "never"] | None = Field(
+        default=None, description="`next_user_message` hides a system message once a message of the user's follows it."
+    )
+
+    @property
+    def effort(self) -> str | None:
+        return None if self.output_config is None else self.output_config.effort
 
 
 class CountTokensBody(LenientBody):
@@ -73,7 +58,9 @@ class CountTokensBody(LenientBody):
     model: str | None = None
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[
+        list[Tool] | None, BeforeValidator(callable_only, json_schema_input_type=list[dict[str, Any]] | None)
+    ] = None
     tool_choice: ToolChoiceSettings | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -85,7 +72,7 @@ class CountTokensBody(LenientBody):
         is_begun = _is_begun(messages)
         return Conversation(
             messages,
-            list(self._functions()),
+            [tool.as_function(f"tools.{number}") for number, tool in enumerate(self.tools or ())],
             choice.as_choice(),
             not choice.disable_parallel_tool_use,
             dict(self._template_arguments()),
@@ -95,25 +82,24 @@ class CountTokensBody(LenientBody):
 
     def _template_arguments(self) -> Iterator[tuple[str, Any]]:
         if self.thinking is not None:
-            yield "enable_thinking", self.thinking.type != "disabled"
-        if self.output_config is not None and self.output_config.effort is not None:
-            yield "reasoning_effort", self.output_config.effort
-
-    def _functions(self) -> Iterator[dict[str, Any]]:
-        """The client's own tools; Anthropic's server tools are left out."""
-        for number, tool in enumerate(self.tools or ()):
-            if tool.input_schema is not None:
-                yield function_tool(tool.name, tool.description, tool.input_schema, tool.strict)
-            elif tool.type in (None, "custom"):
-                param = f"tools.{number}.input_schema"
-                raise Refusal(400, f"{param}: Expected a JSON schema, got none.", param=param)
+            yield "enable_thinking", self.thinking.type in ("enabled", "adaptive")
+        first = None if self.output_config is None else self.output_config.effort
+        efforts = [effort for effort in (first, *(message.effort for message in self.messages)) if effort is not None]
+        if efforts:
+            yield "reasoning_effort", efforts[-1]
 
     def _messages(self) -> Iterator[dict[str, Any]]:
         if self.system:
             yield {"role": "system", "content": text_at(self.system, "system")}
+        last_of_user = max((number for number, one in enumerate(self.messages) if one.role == "user"), default=-1)
         for number, message in enumerate(self.messages):
             where = f"messages.{number}.content"
-            if isinstance(message.content, str):
+            if message.clear_at == "next_user_message" and number < last_of_user:
+                continue
+            if message.content is None:
+                if message.role != "system" or message.effort is None:
+                    raise Refusal(400, f"{where}: Expected a text or a list of blocks, got none.", param=where)
+            elif isinstance(message.content, str):
                 yield {"role": message.role, "content": message.content}
             elif message.role == "assistant":
                 yield _assistant(message.content, where)
@@ -124,7 +110,9 @@ class CountTokensBody(LenientBody):
 class MessagesBody(CountTokensBody):
     """What to generate, and how to answer."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = Field(
+        description="Stop after this many tokens. 0 only computes the prompt, for the prefix cache."
+    )
     stream: bool = False
     stop_sequences: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MOST_STOP_SEQUENCES)
@@ -149,7 +137,7 @@ class MessagesBody(CountTokensBody):
     def params(self) -> SamplingParams:
         """The sampling parameters, which are checked already."""
         return SamplingParams.model_construct(
-            max_tokens=self.max_tokens,
+            max_tokens=max(1, self.max_tokens),  # the engine makes one token at least
             stop=self.stop_sequences,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -197,6 +185,8 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str) -> Iterator[d
         match block:
             case {"type": "tool_result", "tool_use_id": str(id)}:
                 content = _result(block.get("content") or "", f"{where}.{number}.content")
+                if block.get("is_error") is True:  # templates have no field for it
+                    content = f"Error: {content}"
                 yield {"role": "tool", "tool_call_id": id, "content": content}
             case _:
                 texts.append(text_of_block(block, f"{where}.{number}", "text or tool_result"))
@@ -221,11 +211,28 @@ def _merged(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Join consecutive messages of the same role: the API allows them, and many templates do not."""
     last: dict[str, Any] | None = None
     for message in messages:
-        if last is not None and last["role"] == message["role"] in ("user", "system"):
-            last = last | {"content": f"{last['content']}\n\n{message['content']}"}
+        if last is not None and _are_one(last, message):
+            last = _joined(last, message)
             continue
         if last is not None:
             yield last
         last = message
     if last is not None:
         yield last
+
+
+def _are_one(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two messages can be one. Each tool result is one by itself; a text after calls would come before them."""
+    if first["role"] != second["role"] or first["role"] == "tool":
+        return False
+    return "tool_calls" not in first or not (second["content"] or "reasoning_content" in second)
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    joined = first | second
+    for name in ("content", "reasoning_content"):
+        if texts := [message[name] for message in (first, second) if message.get(name)]:
+            joined[name] = "\n\n".join(texts)
+    if calls := [*first.get("tool_calls", ()), *second.get("tool_calls", ())]:
+        joined["tool_calls"] = calls
+    return joined

@@ -110,7 +110,7 @@ def test_the_tool_runner_goes_on_without_a_thread(client: anthropic.Anthropic) -
 
 def test_a_wrong_value_is_a_bad_request(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
-        client.messages.create(model=MODEL, max_tokens=0, messages=[{"role": "user", "content": "hello"}])
+        client.messages.create(model=MODEL, max_tokens=-1, messages=[{"role": "user", "content": "hello"}])
 
 
 def test_a_failure_on_the_way_is_raised(client: anthropic.Anthropic) -> None:

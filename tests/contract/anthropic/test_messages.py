@@ -9,37 +9,16 @@ from hypothesis import given
 from pydantic import TypeAdapter
 
 import contract
-from contract.anthropic.messages import parse_messages
 from interface.events import ArgumentsPart, Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
-from interface.requests import ChatPrompt, Grammar
+from interface.requests import Grammar
 from tests.support.answer_parts import ANSWERS, Tokens
+from tests.support.anthropic_requests import parsed, prompt_of, refused
 
 SDK_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 """Made once: that takes a tenth of a second."""
-SERVED = ("a/model", "alias")
 FINISHED = Finished("stop", 9, 4, prefill_ms=1, decode_ms=1, total_ms=2, cached_tokens=5)
 ACCEPTED = contract.Accepted("an-id", [9])
-HELLO = {"max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {"a": {}}}}
-
-
-def parsed(**fields: Any) -> Any:
-    return parse_messages(contract.Incoming(json.dumps(HELLO | fields).encode(), models=SERVED))
-
-
-def prompt_of(**fields: Any) -> ChatPrompt:
-    prompt = parsed(**fields).requests[0].prompt
-    assert isinstance(prompt, ChatPrompt)
-    return prompt
-
-
-def refused(**fields: Any) -> tuple[int, dict[str, Any]]:
-    with pytest.raises(contract.Refusal) as caught:
-        parsed(**fields)
-    answer = contract.refusal("/v1/messages", caught.value)
-    body = json.loads(answer.body)
-    assert body["type"] == "error"
-    return answer.status, body["error"]
 
 
 def tokens_of(*parts: Part) -> list[Event]:
@@ -342,7 +321,7 @@ def test_a_thread_is_refused_so_that_the_client_sends_the_whole_conversation(thr
     assert status == 400
     assert "whole" in error["message"]
     assert error["details"]["error_code"] == "thread_unsupported_request"
-    assert "details" not in refused(max_tokens=0)[1]
+    assert "details" not in refused(max_tokens=-1)[1]
 
 
 def test_null_is_absent_and_unknown_fields_are_ignored() -> None:
