@@ -7,10 +7,12 @@ longer beginning, that is copied, or shared if the cache can do that: either cos
 
 Eviction: a new sequence overwrites what its slot held beyond the common beginning, and nothing else. It gets the free
 slot with the largest difference between the common beginning and the loss, of several such slots the least recently
-used one. The loss is the number of tokens overwritten, but at most those that the slot holds less all losses since it
-was used. So short texts do not push a long one out, until they have lost as much as it has tokens; and a long text that
-is not used does not stay for ever (Young 1994, "The k-server dual and loose competitiveness for paging"). A running
-slot is never overwritten, and a copy leaves its source as it is.
+used one. A running slot is never overwritten, and a copy leaves its source as it is.
+
+The loss is the number of tokens overwritten, as far as the slot has credit. Credits are those of GreedyDual (Young
+1994, "The k-server dual and loose competitiveness for paging"): a slot that becomes free has as much credit as tokens,
+which is what computing them again would cost. With each loss all credits fall by as much, but at most by the smallest
+of them. So short texts do not push a long one out at once, and a long text that is not used does not stay for ever.
 
 Layers that look back over a window forget what is older (see `Retention`), so of a long text not every beginning is
 there to be taken over.
@@ -60,8 +62,9 @@ class CacheManager:
         # How far each slot was ever written since a text began there. When a shorter text has taken up its beginning,
         # what the longer one had pushed out is gone all the same.
         self._reaches = [0] * slots
-        self._lost = 0  # all losses
-        self._lost_before = [0] * slots  # the same, when each slot was freed
+        # All credits fall together (Cao & Irani 1997, "Cost-aware WWW proxy caching algorithms").
+        self._fall = 0
+        self._fall_before = [0] * slots  # what it was when each slot was freed
 
     @property
     def can_allocate(self) -> bool:
@@ -76,8 +79,9 @@ class CacheManager:
         """
         prompt = list(prompt_ids)
         common = {slot: self._reusable(slot, held, prompt) if reuse else 0 for slot, held in self._free.items()}
-        slot = max(common, key=lambda slot: common[slot] - self._loss(slot, common[slot]))
-        self._lost += self._loss(slot, common[slot])
+        loss = {slot: self._loss(slot, common[slot]) for slot in self._free}
+        slot = max(self._free, key=lambda slot: common[slot] - loss[slot])
+        self._fall += min(loss[slot], *map(self._credit, self._free))
         del self._free[slot]
         self._running[slot] = prompt
         if common[slot] == 0:
@@ -112,13 +116,15 @@ class CacheManager:
         del self._running[slot]
         self._reaches[slot] = max(self._reaches[slot], len(cached_ids))
         self._free[slot] = list(cached_ids)
-        self._lost_before[slot] = self._lost
+        self._fall_before[slot] = self._fall
 
     def _loss(self, slot: int, common: int) -> int:
         """What overwriting a free slot's text behind a common beginning costs, in tokens."""
-        held = len(self._free[slot])
-        lost_since = self._lost - self._lost_before[slot]
-        return min(held - common, max(0, held - lost_since))
+        return min(len(self._free[slot]) - common, self._credit(slot))
+
+    def _credit(self, slot: int) -> int:
+        """A free slot's credit, in tokens."""
+        return len(self._free[slot]) - (self._fall - self._fall_before[slot])
 
     def _reusable(self, slot: int, held: list[int], prompt: list[int]) -> int:
         """How many of a prompt's tokens, always fewer than all, need not be computed in a slot that holds `held`."""

@@ -49,6 +49,17 @@ def test_short_texts_do_not_push_out_a_long_one_at_once() -> None:
     assert converse(cache, LONG) == 100
 
 
+def test_a_chat_whose_answers_are_not_repeated_pushes_no_other_text_out_while_a_slot_is_empty() -> None:
+    cache = CacheManager(3)
+    converse(cache, LONG)
+    for turn in range(5):
+        slot, _ = cache.allocate([1000] * 40)
+        cache.free(slot, [1000] * 40 + [2000 + turn] * 30)
+    for other in ([3000] * 10, [4000] * 10):
+        converse(cache, other)
+    assert converse(cache, LONG) == 100
+
+
 def test_a_long_text_leaves_when_others_have_lost_as_much() -> None:
     cache = CacheManager(2)
     converse(cache, LONG)
