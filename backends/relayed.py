@@ -95,8 +95,8 @@ class RelayedService(ABC):
         """Prepare these requests. Raises RequestError for what the engine cannot do."""
 
     @abstractmethod
-    def _on_lost(self, reason: str) -> None:
-        """Check the engine: the answer to a sequence has broken off."""
+    def _check_engine(self) -> None:
+        """Find out soon whether the engine is gone: an answer of it has broken off. Does not wait."""
 
     @abstractmethod
     async def _release(self) -> None:
@@ -189,7 +189,7 @@ class RelayedService(ABC):
         try:
             yield
         except EngineLost as error:
-            self._on_lost(str(error))
+            self._check_engine()
             raise EngineUnavailable(str(error)) from error
 
     # --- Open sequences -----------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class RelayedService(ABC):
                 raise EngineLost("the answer broke off before its end")
         except EngineLost as error:
             self._refuse(one, EngineUnavailable(str(error)))
-            self._on_lost(str(error))
+            self._check_engine()
         except (RequestError, QueueFull, EngineUnavailable) as error:
             self._refuse(one, error)
         except Exception as error:

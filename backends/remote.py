@@ -221,7 +221,7 @@ class RemoteService(RelayedService):
         is_well = response.is_success or response.status_code in NO_SUCH_PATH
         return None if is_well else _refusal_of(response)
 
-    def _on_lost(self, reason: str) -> None:
+    def _check_engine(self) -> None:
         self._look_now.set()
 
     async def _release(self) -> None:

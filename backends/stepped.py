@@ -5,7 +5,7 @@ if the loop has yet to run the last call. So a step costs at most one thread hop
 loop never waits for the model, and an idle engine costs nothing: no thread runs, no timer ticks. The next step lets the
 loop send first, and waits for no client.
 
-Invariant: everything here belongs to the event loop's thread, except `_work` and `_hand_over`.
+Invariant: everything here belongs to the event loop's thread, except `_work`, `_hand_over` and `_call_loop`.
 """
 
 import asyncio

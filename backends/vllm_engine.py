@@ -123,7 +123,7 @@ class VllmService(TokenService):
             VllmRelay(one, self._text, self._engine, self._make_params(values_of(one, self._text))) for one in encoded
         ]
 
-    def _on_lost(self, reason: str) -> None:
+    def _check_engine(self) -> None:
         if self._engine.errored:
             self._fail(DEAD)
 
