@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import contract
 from config import AccessSettings
-from serving.asgi import ASGIApp, Receive, Scope, Send, header
+from serving.asgi import ASGIApp, Receive, Scope, Send, header, respond, route_path
 from serving.driver import Driver
 from serving.exchanges import CURRENT
-from serving.gate import Gate, respond
+from serving.gate import Gate
 from serving.quotas import Quotas
 from serving.transcript.asgi import with_transcript
 
@@ -60,7 +60,7 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = contract.route_path(scope["path"], scope.get("root_path", ""))
+        path = route_path(scope)
         try:
             self._check_hosts(scope)
             client = "" if path in OPEN_PATHS else self._client(scope)

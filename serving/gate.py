@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import contract
 from interface.errors import EngineUnavailable, QueueFull
-from serving.asgi import ASGIApp, Message, Receive, Scope, Send, encoded, header
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send, header, respond, route_path
 from serving.driver import Driver
 from serving.exchanges import CURRENT, Exchange
 from serving.tracing import record_spans
@@ -159,7 +159,7 @@ class Gate:
 
         A 503 to a probe is an answer and not a refusal.
         """
-        is_probe = contract.route_path(scope["path"], scope.get("root_path", "")) in contract.REPORTS
+        is_probe = route_path(scope) in contract.REPORTS
         if exchange.status is not None and not (is_probe and exchange.status == 503):
             self._metrics.answer(exchange.status)
             if exchange.status >= 400 and exchange.log is None and exchange.status != CLIENT_CLOSED.status:
@@ -172,7 +172,7 @@ class Gate:
         return QueueFull(f"Expected at most {self._exchanges.max_open} connections at once (ENGINE_MAX_CONNECTIONS)")
 
     def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
-        return contract.refusal(contract.route_path(scope["path"], scope.get("root_path", "")), error)
+        return contract.refusal(route_path(scope), error)
 
 
 def abort_if_closed(exchange: Exchange) -> None:
@@ -190,14 +190,6 @@ async def drop_body(receive: Receive) -> None:
                     message = await receive()
                 if not message.get("more_body", False):
                     return
-
-
-async def respond(scope: Scope, send: Send, answer: contract.Answer) -> None:
-    """Send a whole answer; a client that has left misses it without an error."""
-    answer = answer.for_request(scope["request_id"])
-    with suppress(OSError):
-        await send({"type": "http.response.start", "status": answer.status, "headers": encoded(answer.headers)})
-        await send({"type": "http.response.body", "body": answer.body if scope["method"] != "HEAD" else b""})
 
 
 def resolve_absolute_target(scope: Scope) -> None:

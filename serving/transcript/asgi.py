@@ -15,7 +15,7 @@ import anyio
 
 import contract
 from config import Config
-from serving.asgi import ASGIApp, Message, Receive, Scope, Send, encoded, header
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send, encoded, header, route_path
 from serving.transcript.records import END, PREFIX, QUIET_PATHS, Record, Records, events, head_of
 from serving.transcript.terminal import show
 
@@ -33,7 +33,7 @@ class Transcript:
         self.records = records or Records()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = contract.route_path(scope["path"], scope.get("root_path", "")) if scope["type"] == "http" else ""
+        path = route_path(scope) if scope["type"] == "http" else ""
         if path.startswith(PREFIX):
             await self._serve(scope, path, receive, send)
         elif scope["type"] == "http" and path not in QUIET_PATHS:
