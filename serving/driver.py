@@ -10,26 +10,25 @@ Invariants:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
 from backends.load import load_service
 from backends.threads import in_daemon_thread
 from config import Config
-from interface.engine import EngineService, Lexicon, ModelInfo, SharedEngine, StepEvents, Tally, Tokenized
+from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Failed
-from interface.requests import GenerationRequest, Prompt
+from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving import process
-from serving.connection import running_server
+from serving.blocking_lexicon import BlockingLexicon
 from serving.engine_holder import EngineHolder
 from serving.exchanges import CURRENT, Exchanges
-from serving.file_limit import raise_file_limit
 from serving.generation import Generation
 from serving.metrics import Metrics
 from serving.open_generations import OpenGenerations
@@ -74,7 +73,7 @@ class Driver(EngineHolder[EngineService]):
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and deliver its events until the context ends. Entering does not wait for the load."""
         _check_loop()
-        self._set_up_server()
+        self.exchanges.set_up_server()
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
@@ -137,22 +136,13 @@ class Driver(EngineHolder[EngineService]):
             RequestError: the question does not fit the model.
             EngineUnavailable: see `submit`.
         """
-        lexicon = _BlockingLexicon(self._available_engine(), asyncio.get_running_loop())
+        lexicon = BlockingLexicon(self._available_engine(), asyncio.get_running_loop())
         return await in_daemon_thread(partial(question, lexicon), self._asking)
 
     def forget(self, generation: Generation) -> None:
         """Remove a generation, and abort its sequences that have not ended."""
         self._open.remove(generation)
         self._abort(generation)
-
-    def _set_up_server(self) -> None:
-        """Raise the limit of open files and, under uvicorn, watch its connections from the first one on."""
-        self.exchanges.max_open = raise_file_limit(self.config.max_connections)
-        if (server := running_server()) is not None:
-            from serving.protocol import set_up  # imports uvicorn, which other servers need not have
-
-            self.exchanges.protocols = server.server_state.connections
-            set_up(server, self.exchanges.on_connection)
 
     # --- The engine -------------------------------------------------------------------------------------------------
 
@@ -245,27 +235,6 @@ class Driver(EngineHolder[EngineService]):
         for generation in self._open:
             self._abort(generation)
             generation.fail(failed)
-
-
-class _BlockingLexicon:
-    """The `Lexicon` of an engine service, for a question that runs on a thread."""
-
-    def __init__(self, engine: EngineService, loop: asyncio.AbstractEventLoop) -> None:
-        self._engine = engine
-        self._loop = loop
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._engine.info
-
-    def tokenize(self, prompt: Prompt) -> Tokenized:
-        return self._wait_for(self._engine.tokenize(prompt))
-
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        return self._wait_for(self._engine.detokenize(token_ids))
-
-    def _wait_for(self, answer: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
 
 
 def _check_loop() -> None:

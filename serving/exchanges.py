@@ -16,7 +16,8 @@ import anyio
 
 from config import ClientSettings
 from serving.asgi import Receive
-from serving.connection import Connection, IdleConnections, abort_all
+from serving.connection import Connection, IdleConnections, abort_all, running_server
+from serving.file_limit import raise_file_limit
 from serving.request_log import RequestLog
 
 TICK = 0.1
@@ -66,6 +67,15 @@ class Exchanges:
         self.max_open = config.max_connections
         self._idle = IdleConnections(config.head_limit)
         self._is_needed = asyncio.Event()
+
+    def set_up_server(self) -> None:
+        """Raise the limit of open files and, under uvicorn, watch its connections from the first one on."""
+        self.max_open = raise_file_limit(self.max_open)
+        if (server := running_server()) is not None:
+            from serving.protocol import set_up  # imports uvicorn, which other servers need not have
+
+            self.protocols = server.server_state.connections
+            set_up(server, self.on_connection)
 
     @property
     def is_full(self) -> bool:
