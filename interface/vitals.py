@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from interface.engine import Counters
 
 
-def no_metrics() -> bytes:
-    return b""
-
-
 @dataclass(frozen=True, slots=True)
 class Vitals:
     """The state of a driver at one moment."""
@@ -20,5 +16,5 @@ class Vitals:
     """Whether only a restart can help."""
     model: str
     counters: Counters
-    metrics: Callable[[], bytes] = no_metrics
+    metrics: Callable[[], bytes]
     """Makes the text that Prometheus reads."""

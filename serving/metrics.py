@@ -83,7 +83,9 @@ LABELLED = ("finished", "answers")
 
 
 class Metrics:
-    """Counts what happens; everything here belongs to the event loop's thread."""
+    """Counts what happens. No two threads may count at the same time: the ASGI doors count on their event loop's, the
+    driver for callers that block under a lock.
+    """
 
     def __init__(self) -> None:
         self.time_to_first_token = Histogram(LONG)

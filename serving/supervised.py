@@ -15,7 +15,7 @@ ADVICE = (
 
 def refuse_several_models() -> None:
     """End this process, and with it its server, if the server runs several that would each load a model."""
-    if (count := workers()) > 1:
+    if (count := count_workers()) > 1:
         print(ADVICE.format(count=count), file=sys.stderr)
         raise SystemExit(STARTUP_FAILURE)
 
@@ -25,8 +25,8 @@ def is_worker() -> bool:
     return multiprocessing.parent_process() is not None or "gunicorn" in sys.modules
 
 
-def workers() -> int:
-    """How many processes the server around the present call runs, as far as its settings say.
+def count_workers() -> int:
+    """Return how many processes the server around the present call runs, as far as its settings say.
 
     A server tells its application nothing of them. But while it imports the application it is among the callers, with
     its settings: uvicorn's `Server.config.workers`, gunicorn's `Arbiter.cfg.workers` and `Worker.cfg.workers`.
