@@ -30,7 +30,6 @@ from serving.blocking_lexicon import BlockingLexicon
 from serving.engine_holder import EngineHolder
 from serving.exchanges import CURRENT, Exchanges
 from serving.generation import Generation
-from serving.metrics import Metrics
 from serving.open_generations import OpenGenerations
 from serving.shutdown import Shutdown
 from serving.status import EngineStatus
@@ -54,11 +53,9 @@ class Driver(EngineHolder[EngineService]):
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:
         if load is load_service and config.socket is None and config.backend_url is None:
             refuse_several_models()
-        super().__init__(EngineStatus(config, "stopped: the server has not run the lifespan protocol"))
-        self.config = config
+        super().__init__(config, EngineStatus(config, "stopped: the server has not run the lifespan protocol"))
         self._load = load
         self.exchanges = Exchanges(config)
-        self.metrics = Metrics()
         self._shared: SharedEngine | None = None
         """The engine, if other processes use it too."""
         self._open = OpenGenerations()
@@ -66,8 +63,7 @@ class Driver(EngineHolder[EngineService]):
         self._is_loaded = anyio.Event()
 
     def vitals(self) -> Vitals:
-        others = None if self._shared is None else self._shared.others()
-        return self._status.vitals(self.counters(), self.metrics, self._open.cache_tokens, self._context, others)
+        return self._vitals(self._open.cache_tokens, None if self._shared is None else self._shared.others())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,9 +1,13 @@
-"""The part that both drivers have in common: an engine, once it has been loaded, and its status."""
+"""The part that both drivers have in common: an engine, once it has been loaded, its status, and its metrics."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from interface.engine import Counters, ModelInfo
+from config import Config
+from interface.engine import Counters, ModelInfo, Tally
+from interface.vitals import Vitals
+from serving.metrics import Metrics, State
 from serving.status import EngineStatus
 
 
@@ -20,9 +24,11 @@ Engine = TypeVar("Engine", bound=_Described)
 
 
 class EngineHolder(Generic[Engine]):
-    """A driver's engine, and its status."""
+    """A driver's engine, its status, and its metrics."""
 
-    def __init__(self, status: EngineStatus) -> None:
+    def __init__(self, config: Config, status: EngineStatus) -> None:
+        self.config = config
+        self.metrics = Metrics()
         self._status = status
         self._engine: Engine | None = None
 
@@ -41,12 +47,22 @@ class EngineHolder(Generic[Engine]):
         """The model's own defaults for sampling parameters; empty until the model is loaded."""
         return {} if self._engine is None else self._engine.info.sampling_defaults
 
-    @property
-    def _context(self) -> int:
-        return 0 if self._engine is None else self._engine.info.context
-
     def counters(self) -> Counters:
         return Counters(0, 0, 0) if self._engine is None else self._engine.counters()
+
+    def _vitals(self, cache_tokens: int, others: Tally | None = None) -> Vitals:
+        """The state of the driver. `others` are the counts of other processes over the same engine."""
+        state = State(
+            counters=self.counters(),
+            is_ready=self.status == "ok",
+            has_failed=self._status.has_failed,
+            cache_tokens=cache_tokens,
+            slots=self.config.max_streams,
+            context=0 if self._engine is None else self._engine.info.context,
+            model=self.models[0],
+        )
+        metrics = partial(self.metrics.text, state, others)
+        return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
 
     def _available_engine(self) -> Engine:
         """Return the engine. Raises EngineUnavailable if it takes no requests."""

@@ -3,16 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from config import Config
-from interface.engine import Counters, Tally
 from interface.errors import EngineFailed, EngineUnavailable, LoadError
-from interface.vitals import Vitals
 from serving.logs import set_up_logging
-from serving.metrics import Metrics, State
 
 log = logging.getLogger("engine")
 
@@ -40,21 +36,6 @@ class EngineStatus:
             return tuple(self._config.model_name.split(","))
         path = Path(self._config.model)
         return (path.name if path.is_absolute() or path.exists() else self._config.model,)
-
-    def vitals(
-        self, counters: Counters, metrics: Metrics, cache_tokens: int, context: int, others: Tally | None = None
-    ) -> Vitals:
-        """The state of a driver. `others` are the counts of other processes over the same engine."""
-        state = State(
-            counters=counters,
-            is_ready=self.text == "ok",
-            has_failed=self.has_failed,
-            cache_tokens=cache_tokens,
-            slots=self._config.max_streams,
-            context=context,
-            model=self.models[0],
-        )
-        return Vitals(self.text, self.has_failed, state.model, counters, partial(metrics.text, state, others))
 
     def begin(self) -> None:
         """Note that an engine is about to be loaded."""

@@ -23,7 +23,6 @@ from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving.engine_holder import EngineHolder
 from serving.mailbox import HasMailbox
-from serving.metrics import Metrics
 from serving.request_log import RequestLog
 from serving.status import EngineStatus
 
@@ -99,10 +98,8 @@ class Driver(EngineHolder[EngineProtocol]):
     """One engine and the generations that are open on it; any thread may call any method."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineProtocol] | None = None) -> None:
-        super().__init__(EngineStatus(config, "loading"))
-        self.config = config
+        super().__init__(config, EngineStatus(config, "loading"))
         self._load = load or _load_here
-        self._metrics = Metrics()
         self._turns = Turns(self._step)
         self._lock = threading.Lock()
         self._counting = threading.Lock()  # many threads count, some while they hold other locks
@@ -112,7 +109,7 @@ class Driver(EngineHolder[EngineProtocol]):
     def vitals(self) -> Vitals:
         with self._lock:
             cache_tokens = sum(one.log.tokens for one in self._open if one.log.completion_tokens)
-        return self._status.vitals(self.counters(), self._metrics, cache_tokens, self._context)
+        return self._vitals(cache_tokens)
 
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""
@@ -158,11 +155,11 @@ class Driver(EngineHolder[EngineProtocol]):
 
     def count_step(self, events: StepEvents) -> None:
         with self._counting:
-            self._metrics.step(events)
+            self.metrics.step(events)
 
     def count_generation(self, log: RequestLog) -> None:
         with self._counting:
-            self._metrics.generation(log)
+            self.metrics.generation(log)
 
     def _load_engine(self) -> None:
         self._engine = self._status.load(self._load)
