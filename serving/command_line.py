@@ -22,8 +22,9 @@ from serving.access import warn_if_open
 from serving.demo import run_demo
 from serving.driver import Driver
 from serving.flags import add_settings, chosen_config, parsed
-from serving.logs import open_closed_streams, set_up_logging
+from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
+from serving.standard_streams import open_closed_streams
 from serving.wsgi_server import handler_of, server_class
 
 MAX_PORT = 65535

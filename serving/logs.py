@@ -6,8 +6,6 @@ for uvicorn's lines.
 
 import json
 import logging
-import os
-import sys
 import time
 
 
@@ -25,21 +23,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
         return json.dumps(content, ensure_ascii=False, default=str)
-
-
-def open_closed_streams() -> None:
-    """Put the null device where the program was started with stdin, stdout or stderr closed, as some supervisors do.
-
-    Otherwise the next file or connection that is opened gets such a stream's number, and with it what is printed.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            os.set_inheritable(number, True)  # for the processes that are started from here
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def set_up_logging(form: str = "text") -> None:
