@@ -151,7 +151,7 @@ def body_of(encoded: EncodedRequest, has_lark: bool) -> dict[str, Any]:
         UnsupportedFeature: SGLang cannot do what the request asks for; the message names it.
     """
     request, params = encoded.request, encoded.params
-    if (params.repetition_penalty or 1.0) > LARGEST_PENALTY:
+    if params.repetition_penalty > LARGEST_PENALTY:
         raise UnsupportedFeature(
             f"repetition_penalty: SGLang takes at most {LARGEST_PENALTY:g}, got {params.repetition_penalty:g}.",
             "repetition_penalty",
