@@ -95,6 +95,7 @@ class Engine:
             self._runner.vocabulary,
             checkpoint.eos_ids,
             checkpoint.sampling_defaults,
+            checkpoint.suppressed,
         )
         self.turns = Turns(self.step)
         # Other threads share these with the stepping one.

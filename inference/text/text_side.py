@@ -37,6 +37,7 @@ class TextSide:
         vocabulary: how many tokens the model has logits for.
         eos_ids: the tokens with which the model ends its text.
         sampling_defaults: the model's own, under the names of `SamplingParams`.
+        suppressed: the tokens that are never chosen.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class TextSide:
         vocabulary: int,
         eos_ids: Collection[int],
         sampling_defaults: Mapping[str, float],
+        suppressed: Collection[int] = (),
     ) -> None:
         self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer), dict(sampling_defaults))
         self._eos_ids = self._known(eos_ids)
+        self._bans = {token_id: BANNED for token_id in suppressed if 0 <= token_id < vocabulary}
         self.prompts = PromptEncoder(tokenizer, context, vocabulary, self._eos_ids)
         self._token_bytes = TokenBytes(tokenizer)
 
@@ -101,7 +104,10 @@ class TextSide:
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
         self._check_bans(params.logit_bias or {})
         defaults = {"temperature": request.default_temperature, **self.info.sampling_defaults}
-        return SettledParams.of(params, self._max_tokens(request, prompt_tokens), defaults)
+        settled = SettledParams.of(params, self._max_tokens(request, prompt_tokens), defaults)
+        if not self._bans:
+            return settled
+        return settled.model_copy(update={"logit_bias": {**(params.logit_bias or {}), **self._bans}})
 
     def _known(self, eos_ids: Collection[int]) -> list[int]:
         """Those of the tokens that the model can say; files of models with a smaller vocabulary name others too."""

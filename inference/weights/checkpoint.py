@@ -16,7 +16,12 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from config import EngineSettings
 from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
-from inference.weights.generation_settings import find_eos_ids, find_not_applied, find_sampling_defaults
+from inference.weights.generation_settings import (
+    find_eos_ids,
+    find_not_applied,
+    find_sampling_defaults,
+    find_suppressed,
+)
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import stays_as_it_is
 from inference.weights.gguf.llama import llama_from_gguf
@@ -55,6 +60,8 @@ class Checkpoint:
     eos_ids: Collection[int]
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """The model's own defaults for sampling parameters, by the names of `SamplingParams`."""
+    suppressed: Collection[int] = ()
+    """The tokens that are never chosen."""
     gguf: GGUFFile | None = None
     """The file that the weights were dequantized from."""
 
@@ -133,7 +140,8 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     plain = None if blocks is None else blocks.plain_config()
     model_config = plain or _config_of(source)
     tokenizer = _tokenizer(source, model_config)
-    defaults = _sampling_defaults(source) if config.generation_config == "auto" else {}
+    applies = config.generation_config == "auto"
+    defaults = _sampling_defaults(source) if applies else {}
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, config, dtype, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
@@ -150,6 +158,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
         context=context,
         eos_ids=_eos_ids(source, model_config, tokenizer),
         sampling_defaults=defaults,
+        suppressed=find_suppressed(*source.generation_settings()) if applies else (),
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 

@@ -12,6 +12,8 @@ from interface.requests import SamplingParams
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """The settings of a generation config that are also parameters of a request."""
+SUPPRESSED = "suppress_tokens"
+"""The setting that names tokens that are never chosen, such as the marks of images in Gemma 4."""
 
 NOT_APPLIED: Mapping[str, Any] = {
     "num_beams": 1,
@@ -24,7 +26,7 @@ NOT_APPLIED: Mapping[str, Any] = {
     "min_length": 0,
     "min_new_tokens": 0,
     **dict.fromkeys(("xtc_probability", "mirostat"), 0),  # of GGUF files
-    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings")),
+    **dict.fromkeys(("begin_suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings")),
     **dict.fromkeys(
         ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "penalty_alpha")
     ),
@@ -37,7 +39,7 @@ def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a config.json says about generating. transformers goes by that where there is no generation_config.json."""
     text = settings.get("text_config")
     said = {**settings, **text} if isinstance(text, dict) else settings
-    return {name: value for name, value in said.items() if name in (*SAMPLING, *NOT_APPLIED)}
+    return {name: value for name, value in said.items() if name in (*SAMPLING, SUPPRESSED, *NOT_APPLIED)}
 
 
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
@@ -99,6 +101,18 @@ def _token_id(path: Path, token: str, tokenizer: PreTrainedTokenizerBase) -> int
     if token_id is None:
         raise BadFile(path, f"eos_token_id: the tokenizer has no token {token!r}")
     return token_id
+
+
+def find_suppressed(path: Path, settings: Mapping[str, Any]) -> frozenset[int]:
+    """Return the tokens that are never chosen, whatever a request says.
+
+    Raises:
+        BadFile: the file names something that is not a token's id.
+    """
+    said = settings.get(SUPPRESSED) or ()
+    if not isinstance(said, Sequence) or not all(type(token_id) is int for token_id in said):
+        raise BadFile(path, f"{SUPPRESSED}: expected a list of tokens' ids, got {said!r}")
+    return frozenset(said)
 
 
 def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:

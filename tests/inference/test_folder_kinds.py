@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,9 +106,9 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder / "generation_config.json"
-    path.write_text(json.dumps({"num_beams": 4, "suppress_tokens": [3], "no_repeat_ngram_size": 0, "top_k": 5}))
+    path.write_text(json.dumps({"num_beams": 4, "bad_words_ids": [[3]], "no_repeat_ngram_size": 0, "top_k": 5}))
     load(folder)
-    assert f"{path}: not applied here: num_beams, suppress_tokens. A request may name what it wants." in caplog.text
+    assert f"{path}: not applied here: num_beams, bad_words_ids. A request may name what it wants." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,38 @@ def test_without_a_generation_config_the_config_says_how_to_generate(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "generation_config.json").unlink()
-    edit_json(folder / "config.json", repetition_penalty=1.7, top_k=3, suppress_tokens=[3], eos_token_id=7)
+    edit_json(folder / "config.json", repetition_penalty=1.7, top_k=3, suppress_tokens=[3], num_beams=2, eos_token_id=7)
     checkpoint = load_checkpoint(Config(model=str(folder), device="cpu"))
     assert checkpoint.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
     assert checkpoint.eos_ids == {7}
-    assert f"{folder / 'config.json'}: not applied here: suppress_tokens. A request may" in caplog.text
+    assert checkpoint.suppressed == {3}
+    assert f"{folder / 'config.json'}: not applied here: num_beams. A request may" in caplog.text
     theirs = AutoModelForCausalLM.from_pretrained(folder).generation_config
     assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])
+
+
+def test_tokens_that_a_generation_config_suppresses_are_never_chosen_as_in_generate(folder: Path) -> None:
+    prompt_ids = byte_tokenizer()("hello")["input_ids"]
+    model: Any = random_model("llama")
+    suppressed = sorted(set(reference_output(model, prompt_ids, 8)))
+    (folder / "generation_config.json").write_text(json.dumps({"suppress_tokens": [*suppressed, 5000]}))
+    expected = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, suppress_tokens=suppressed, do_sample=False)
+    for settings in ({}, {"logit_bias": {suppressed[0]: 100.0}}):
+        engine = Engine.load(Config(model=str(folder), device="cpu"))
+        answer = engine.generate("hello", max_tokens=8, temperature=0, **settings)
+        assert answer["token_ids"] == expected[0, len(prompt_ids) :].tolist()
+    engine = Engine.load(Config(model=str(folder), device="cpu", generation_config="off"))
+    answer = engine.generate("hello", max_tokens=8, temperature=0)
+    assert answer["token_ids"] == reference_output(model, prompt_ids, 8)
+
+
+@pytest.mark.parametrize("said", ["3", [3, "a"], {"a": 3}, 5])
+def test_suppressed_tokens_that_are_no_ids_are_refused(said: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"suppress_tokens": said}))
+    with pytest.raises(
+        LoadError, match=r"generation_config.json: suppress_tokens: expected a list of tokens' ids, got"
+    ):
+        load(folder)
 
 
 def test_a_tokenizer_that_changes_what_has_been_shown_is_refused(tmp_path: Path) -> None:

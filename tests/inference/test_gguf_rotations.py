@@ -97,7 +97,8 @@ def test_factors_that_no_rotation_has_are_refused(extra: dict[str, list[float]],
     assert str(refused.value).startswith(f"{path}: {told}")
 
 
-def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [1.25, None])
+def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(said: float | None, tmp_path: Path) -> None:
     short, long = torch.linspace(1, 2, 6), torch.linspace(1, 8, 6)
     rope = {
         "rope_type": "longrope",
@@ -106,6 +107,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(tmp_path: Path) ->
         "long_factor": long.tolist(),
         "short_factor": short.tolist(),
         "original_max_position_embeddings": CONTEXT // 2,
+        "attention_factor": said or 1.0,
     }
     config = Phi3Config(**SHAPE, rope_parameters=rope, original_max_position_embeddings=CONTEXT // 2)
     model = model_of(config)
@@ -116,6 +118,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(tmp_path: Path) ->
         extra={"rope_factors_long.weight": long, "rope_factors_short.weight": short},
         phi3__rope__dimension_count=12,
         phi3__rope__scaling__original_context_length=CONTEXT // 2,
+        phi3__rope__scaling__attn_factor=said,
     )
     loaded = transformers_model(load_checkpoint(Config(model=str(path), device="cpu"))).config
     assert loaded.rope_parameters["partial_rotary_factor"] == 0.75

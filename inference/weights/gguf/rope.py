@@ -88,7 +88,6 @@ def _long_rope(file: GGUFFile, theta: float, count: int) -> dict[str, Any]:
         rope[key] = _factors(file, name, count).tolist()
     rope["original_max_position_embeddings"] = file.count("rope.scaling.original_context_length")
     rope["factor"] = file.count("context_length") / rope["original_max_position_embeddings"]
-    key = f"{file.architecture}.rope.scaling.attn_factor"
-    if key in file.metadata:
-        rope["attention_factor"] = file.get(key, float)
+    # Where a file does not say it, llama.cpp scales nothing; transformers would go by the lengths.
+    rope["attention_factor"] = file.get(f"{file.architecture}.rope.scaling.attn_factor", float, 1.0)
     return rope

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from gguf import GGMLQuantizationType
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -58,8 +59,9 @@ class GGUFSource:
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
         said = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
-        suppressed = self.file.metadata.get("tokenizer.ggml.suppress_tokens", ())
-        return self.file.path, said | {"suppress_tokens": list(suppressed)}
+        suppressed = self.file.metadata.get("tokenizer.ggml.suppress_tokens")
+        said["suppress_tokens"] = suppressed.tolist() if isinstance(suppressed, np.ndarray) else suppressed
+        return self.file.path, said
 
     def config(self) -> PreTrainedConfig:
         return self._made(model_config)
