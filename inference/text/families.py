@@ -7,7 +7,6 @@ A family's response template says how to find calls and reasoning in an answer, 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from inference.text import tool_forms as forms
 from inference.text.call_notations import (
@@ -18,9 +17,8 @@ from inference.text.call_notations import (
     named_objects,
     python_calls,
 )
+from inference.text.message_answers import HARMONY_CALLS, HARMONY_FIELDS, SOLAR_CALLS, SOLAR_FIELDS, Spec
 from inference.text.tool_forms import ToolForm
-
-Spec = dict[str, Any]
 
 CALLS_FIELD = "tool_calls"
 END_FIELD = "end"
@@ -46,6 +44,8 @@ ANSWER_BEGINS = "|".join(
         r"<\|header_start\|>assistant<\|header_end\|>\n\n",
         r"<\|assistant_start\|>",
         r"assistant<\|role_sep\|>\n",
+        r"<\|begin\|>assistant",
+        r"<｜hy_Assistant:opensource｜>",
     ]
 )
 # White space and names are bounded in the patterns: a search for any amount of them takes the square of what a model
@@ -60,6 +60,7 @@ THINK_BY_TAG: Mapping[str, Spec] = {
         "close": "<channel|>",
         "content": "text",
     },
+    "<think{}>": {"open": "<think:opensource>", "close": "</think:opensource>", "content": "text"},
     "<|inner_prefix|>": {"open": "<|inner_prefix|>", "close": "<|inner_suffix|>", "content": "text"},
 }
 """How models think that do not use <think>, by the tag in their chat templates."""
@@ -88,6 +89,16 @@ GLM_CALLS: Spec = {
     "close_pattern": r"</tool_call>",
     "content_args": {
         "tag_pattern": r"<arg_key>(?P<key>[^<\n]{1,200})</arg_key>\s{0,8}<arg_value>(?P<value>.*?)</arg_value>"
+    },
+}
+HY3_CALLS: Spec = {
+    **XML_CALLS,
+    "open_pattern": r"(?:\s{0,8}<tool_calls:opensource>)?\s{0,8}<tool_call:opensource>\s{0,8}"
+    r"(?P<name>[\w.-]{1,100})\s{0,8}<tool_sep:opensource>",
+    "close_pattern": r"</tool_call:opensource>",
+    "content_args": {
+        "tag_pattern": r"<arg_key:opensource>(?P<key>[^<\n]{1,200})</arg_key:opensource>\s{0,8}"
+        r"<arg_value:opensource>(?P<value>.*?)</arg_value:opensource>"
     },
 }
 INVOKED_CALLS: Spec = {  # MiniMax M2, DeepSeek V3.2
@@ -136,6 +147,11 @@ MISTRAL_NAMED_CALLS: Spec = {
 COHERE_CALLS: Spec = {
     "open_pattern": r"\s{0,8}<\|START_ACTION\|>(?=\s{0,8}\[)",
     "close_pattern": r"<\|END_ACTION\|>",
+    "content": "json",
+}
+ACTION_CALLS: Spec = {  # Command R and R+ of 2024
+    "open_pattern": r"\s{0,8}Action:\s{0,8}```(?:json)?\s{0,8}(?=\[)",
+    "close_pattern": r"```",
     "content": "json",
 }
 XLAM_CALLS: Spec = {
@@ -238,33 +254,6 @@ COHERE_FIELDS = _answer_between(
 )
 HUNYUAN_FIELDS = _answer_between("<answer>", "</answer>", THINK, calls="<tool_calls>")
 ERNIE_FIELDS = _answer_between("<response>", "</response>", THINK, calls="<tool_call>")
-HARMONY_BEGINS = r"(?:<\|start\|>assistant)?"
-"""What begins each message of a harmony answer but the first, whose beginning is in the prompt."""
-HARMONY_ENDS = r"<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>|<\|channel\|>)"
-HARMONY_CALLED = r" ?to=functions\.(?P<name>[\w.-]{1,100})"
-HARMONY_FIELDS: Spec = {
-    "text": {"content": "text"},  # a message without a header
-    "reasoning_content": {
-        "open_pattern": HARMONY_BEGINS + r"<\|channel\|>analysis<\|message\|>",
-        "close_pattern": HARMONY_ENDS,
-        "content": "text",
-    },
-    "content": {
-        "open_pattern": HARMONY_BEGINS
-        + r"<\|channel\|>(?:final|commentary)(?: ?<\|constrain\|>\w{0,16})?<\|message\|>",
-        "close_pattern": HARMONY_ENDS,
-        "content": "text",
-    },
-}
-HARMONY_CALLS: Spec = {
-    "open_pattern": HARMONY_BEGINS
-    + rf"(?:{HARMONY_CALLED}<\|channel\|>\w{{1,16}}|<\|channel\|>\w{{1,16}}{HARMONY_CALLED})"
-    + r"(?: ?\w{1,16}| ?<\|constrain\|>\w{1,16})?<\|message\|>",
-    "close_pattern": HARMONY_ENDS,
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +298,9 @@ FAMILIES = (
     Family(_has(r"\[TOOL_CALLS\]"), MISTRAL_LIST_CALLS, forms.MISTRAL_LIST),
     Family(_has(r"<\|START_ACTION\|>", r"<\|START_TEXT\|>"), COHERE_CALLS, forms.COHERE_TEXT, fields=COHERE_FIELDS),
     Family(_has(r"<\|START_ACTION\|>"), COHERE_CALLS, forms.COHERE, fields=COHERE_FIELDS),
+    Family(_has("Action:", "directly-answer"), ACTION_CALLS, forms.COMMAND_R, has_bare_calls=True),
+    Family(_has("<tool_sep", ":opensource"), HY3_CALLS, forms.HY3, end="</tool_calls:opensource>"),
+    Family(_has(r"<\|tool_call:begin\|>"), SOLAR_CALLS, None, fields=SOLAR_FIELDS, end=r"<\|calls\|>"),
     Family(_has(r"<\|tool_call>"), GEMMA_CALLS, forms.GEMMA, read=gemma_calls),
     Family(_has("<start_function_call>"), FUNCTION_GEMMA_CALLS, forms.FUNCTION_GEMMA, read=function_gemma_calls),
     Family(_has(r"<\|tool_(?:call|list)_start\|>|List of tools: \["), LFM2_CALLS, forms.LFM2, read=python_calls),
@@ -317,6 +309,7 @@ FAMILIES = (
     Family(_has(r"<\|plugin\|>"), INTERNLM_CALLS, forms.INTERNLM),
     Family(_has("<longcat_tool_call>"), LONGCAT_CALLS, forms.LONGCAT),
     Family(_has(r"<\|function_call\|>"), GIGACHAT_CALLS, forms.GIGACHAT),
+    Family(_has("function call", r"<\|role_sep\|>"), GIGACHAT_CALLS, forms.GIGACHAT_3),
     Family(_has(r'<function name="', '<param name="'), MINICPM_CALLS, forms.MINICPM),
     Family(_has("calls in a single JSON array"), XLAM_CALLS, forms.XLAM, has_bare_calls=True),
     Family(_has(r"<tool_calls>(?:\\n|\n)\{"), MINIMAX_M1_CALLS, forms.MINIMAX_M1, read=json_lines),

@@ -108,9 +108,19 @@ def _with_reasoning_as_content(message: Message) -> Message:
 
 
 def _described(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool with a description, be it an empty one, which some templates read without asking."""
+    """A tool in which everything has a description, be it empty: some templates read those without asking."""
     function = tool.get("function")
-    return tool | {"function": {"description": ""} | function} if isinstance(function, dict) else tool
+    if not isinstance(function, dict):
+        return tool
+    parameters = function.get("parameters")
+    if isinstance(parameters, dict) and isinstance(properties := parameters.get("properties"), dict):
+        described = {name: _with_description(schema) for name, schema in properties.items()}
+        function = function | {"parameters": parameters | {"properties": described}}
+    return tool | {"function": _with_description(function)}
+
+
+def _with_description(value: Any) -> Any:
+    return {"description": ""} | value if isinstance(value, dict) else value
 
 
 def with_single_calls(messages: Sequence[Message]) -> list[Message]:

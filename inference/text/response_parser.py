@@ -32,11 +32,11 @@ from inference.text.families import (
     FORMS,
     HERMES_FAMILY,
     Family,
-    Spec,
     family_of,
     response_template,
     thinking,
 )
+from inference.text.message_answers import Spec
 from inference.text.parameter_types import with_plain_types
 from inference.text.tool_forms import HARMONY_REASONING, ToolForm
 from interface.events import Part, TextKind, TextPart, ToolCallPart

@@ -224,6 +224,22 @@ def _glm(line_break: str) -> ToolForm:
 
 GLM = _glm("\n")
 GLM_ON_ONE_LINE = _glm("")
+HY3 = ToolForm(
+    trigger="<tool_calls:opensource>",
+    begin="<tool_calls:opensource>\n",
+    before_name="<tool_call:opensource>",
+    before_arguments="<tool_sep:opensource>\n",
+    after_arguments="</tool_call:opensource>\n",
+    separator="",
+    end="</tool_calls:opensource>",
+    quotes_name=False,
+    parameters=ParameterForm(
+        "<arg_key:opensource>",
+        "</arg_key:opensource>\n<arg_value:opensource>",
+        "</arg_value:opensource>\n",
+        never_in_text=("</arg_value:opensource>", "</tool_call:opensource>"),
+    ),
+)
 MINIMAX = ToolForm(
     trigger="<minimax:tool_call>",
     begin="<minimax:tool_call>\n",
@@ -271,6 +287,15 @@ COHERE = ToolForm(
     around_content=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
 COHERE_TEXT = replace(COHERE, around_content=("<|START_TEXT|>", "<|END_TEXT|>"))
+COMMAND_R = ToolForm(
+    trigger="Action:\n```json",
+    begin="Action:\n```json\n[\n",
+    before_name='    {\n        "tool_name": ',
+    before_arguments=',\n        "parameters": ',
+    after_arguments="\n    }",
+    separator=",\n",
+    end="\n]```",
+)
 GRANITE = _listed("<|tool_call|>", "")
 XLAM = replace(_listed("[", ""), trigger='[{"name": ', begin="[")
 INTERNLM = ToolForm(
@@ -310,6 +335,12 @@ GIGACHAT = ToolForm(
     before_arguments=', "arguments": ',
     after_arguments="}",
     separator="<|message_sep|>\n\n",
+)
+GIGACHAT_3 = replace(
+    GIGACHAT,
+    trigger="<|message_sep|>\n\nfunction call",
+    before_name='<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": ',
+    separator="",
 )
 FUNCTIONARY = ToolForm(
     trigger="<function=",

@@ -320,6 +320,13 @@ def test_a_tool_without_a_description_has_an_empty_one_where_the_template_counts
     assert "<|message|>// \ntype add = {" in render("harmony", QUESTION, tools=[ADD]).text
 
 
+def test_a_parameter_without_a_description_has_an_empty_one_where_the_template_counts_on_it() -> None:
+    """As Command R's does."""
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = "{{ '[a: ' + tools[0].function.parameters.properties.a.description + ']' }}"
+    assert ChatTemplate(tokenizer).render(ChatPrompt([QUESTION], tools=[ADD])).text == "[a: ]"
+
+
 @pytest.mark.parametrize("family", ["harmony", "hermes"])
 def test_no_system_message_is_lost(family: str) -> None:
     first, second = {"role": "system", "content": "Be brief."}, {"role": "developer", "content": "Speak French."}

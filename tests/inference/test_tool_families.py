@@ -79,6 +79,23 @@ MINICPM = (
     '<function name="weather"><param name="city">Paris</param><param name="days">3</param></function>\n'
     '<function name="now"></function>'
 )
+HY3 = (
+    "<tool_calls:opensource>\n<tool_call:opensource>weather<tool_sep:opensource>\n"
+    "<arg_key:opensource>city</arg_key:opensource>\n<arg_value:opensource>Paris</arg_value:opensource>\n"
+    "<arg_key:opensource>days</arg_key:opensource>\n<arg_value:opensource>3</arg_value:opensource>\n"
+    "</tool_call:opensource>\n<tool_call:opensource>now<tool_sep:opensource>\n</tool_call:opensource>\n"
+    "</tool_calls:opensource>"
+)
+SOLAR = (
+    "<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>weather<|tool_call:args|>"
+    '{"city": "Paris", "days": 3}<|tool_call:end|>'
+    "<|tool_call:begin|>f6g7h8i9j0<|tool_call:name|>now<|tool_call:args|>{}<|tool_call:end|><|calls|>"
+)
+ACTION = (
+    'Action:\n```json\n[\n    {\n        "tool_name": "weather",\n        "parameters": {\n'
+    '            "city": "Paris",\n            "days": 3\n        }\n    },\n'
+    '    {\n        "tool_name": "now",\n        "parameters": {}\n    }\n]```'
+)
 CLOSED = {
     "deepseek-v3": DEEPSEEK_V3,
     "deepseek-v3.1": DEEPSEEK_V31,
@@ -101,6 +118,9 @@ CLOSED = {
     "longcat": LONGCAT,
     "functionary": FUNCTIONARY,
     "minicpm": MINICPM,
+    "hy3": HY3,
+    "solar": SOLAR,
+    "action": ACTION,
 }
 """Calls that have an end of their own."""
 OPEN = {
@@ -108,6 +128,9 @@ OPEN = {
     "xlam": LISTED,
     "gigachat": '<|function_call|>{"name": "weather", "arguments": {"city": "Paris", "days": 3}}<|message_sep|>\n\n'
     '<|function_call|>{"name": "now", "arguments": {}}',
+    "gigachat-3": "<|message_sep|>\n\nfunction call<|role_sep|>\n"
+    '{"name": "weather", "arguments": {"city": "Paris", "days": 3}}'
+    '<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "now", "arguments": {}}',
     "llama4": '<|python_start|>{"name": "weather", "parameters": {"city": "Paris", "days": 3}}; '
     '{"name": "now", "parameters": {}}<|eot|>',
     "prompted": '>>>weather\n{"city": "Paris", "days": 3}>>>now\n{}',
@@ -115,6 +138,7 @@ OPEN = {
 """Calls that go on to the end of the answer."""
 WRITTEN = CLOSED | OPEN
 KNOWN_BY = {
+    "action": "Write 'Action:', or use the `directly-answer` tool",
     "xlam": "make calls in a single JSON array",
     "llama4": "<|header_start|> tools",
     "prompted": ">>>${recipient}",
@@ -163,7 +187,7 @@ def test_special_tokens_that_mark_calls_are_kept(family: str) -> None:
 @pytest.mark.parametrize("family", CLOSED)
 def test_what_follows_the_calls_is_content(family: str) -> None:
     text = WRITTEN[family]
-    assert parse(text, f"{text}\nSo it is.") == [*CALLS, TextPart("content", "So it is.")]
+    assert parse(template_of(family), f"{text}\nSo it is.") == [*CALLS, TextPart("content", "So it is.")]
 
 
 @pytest.mark.parametrize("family", WRITTEN)
@@ -206,6 +230,10 @@ def test_without_tools_a_call_is_content(family: str) -> None:
         ("xlam", '[{"name": "sing", "arguments": {}}]'),
         ("xlam", '[{"name": "weather", "days": 3}'),
         ("gigachat", '<|function_call|>{"name": "weather"<|message_sep|>'),
+        ("hy3", HY3.split("\n<tool_call:opensource>now")[0].replace("3</arg_value", "3</value")),
+        ("solar", SOLAR.replace('"Paris"', "Paris").replace("{}", "{")),
+        ("action", ACTION.replace('"Paris"', "Paris")),
+        ("action", 'Action: ```json\n[{"tool_name": "directly-answer", "parameters": {}}]```'),
     ],
 )
 def test_a_broken_call_is_content_letter_for_letter(family: str, text: str) -> None:
@@ -273,11 +301,21 @@ def test_calls_are_found_within_tags_around_an_answer() -> None:
         ("<|START_THINKING|>", "<|END_THINKING|>"),
         ("<|channel>thought\n", "<channel|>"),
         ("<|inner_prefix|>", "<|inner_suffix|>"),
+        ("<think:opensource>", "</think:opensource>"),
     ],
 )
 def test_reasoning_is_found_between_other_tags(opening: str, closing: str) -> None:
     expected = [TextPart("reasoning", "Two and two."), TextPart("content", "It is 4.")]
-    assert parse(f"{opening} {closing}", f"{opening}Two and two.{closing}\nIt is 4.") == expected
+    template = f"{opening} {closing}".replace("think:opensource", "think{}")  # Hy3's makes its tags with format()
+    assert parse(template, f"{opening}Two and two.{closing}\nIt is 4.") == expected
+
+
+def test_the_messages_of_an_answer_of_solar_open_are_its_parts() -> None:
+    thought, content = "<|think|>I look.<|end|><|begin|>assistant", "<|content|>It is 4.<|end|>"
+    reasoning = TextPart("reasoning", "I look.")
+    assert parse(SOLAR, thought + content) == [reasoning, TextPart("content", "It is 4.")]
+    assert parse(SOLAR, thought + SOLAR) == [reasoning, *CALLS]
+    assert parse(SOLAR, content.replace("<|end|>", "")) == [TextPart("content", "It is 4.")]
 
 
 @pytest.mark.parametrize("family", WRITTEN)
