@@ -105,14 +105,9 @@ def _snapshot(repository: str, revision: str | None, file: str | None) -> Path:
 
 def _settings(repository: str, revision: str | None) -> Path:
     """Download the small files alone; if the hub cannot be reached, use those on the disk."""
-    return Path(
-        snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=[f"*{ending}" for ending in SETTINGS],
-            ignore_patterns=["*/*"],
-        )
-    )
+    small = [f"*{ending}" for ending in SETTINGS]
+    snapshot_download(repository, revision=revision, allow_patterns=[TEMPLATES])
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=small, ignore_patterns=["*/*"]))
 
 
 def _on_disk(repository: str, revision: str | None, file: str | None, why: str) -> Path:

@@ -20,7 +20,7 @@ from inference.weights.hub import download
 from interface.errors import LoadError
 logging.basicConfig(level="INFO", format="%(message)s")
 try:
-    print(download(sys.argv[1]))
+    print(download(sys.argv[1], weights="--settings" not in sys.argv))
 except LoadError as error:
     print("refused:", error)
 """
@@ -46,6 +46,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         "me/closed": {"main": FILES},
         "me/poems": {"main": {"README.md": b"#"}},
         "me/llama": {"main": llama},
+        "me/templates": {"main": FILES | {"additional_chat_templates/tool_use.jinja": b"{{ tools }}"}},
     }
     with running(Hub(repositories, frozenset({"me/closed"}))) as hub:
         yield hub
@@ -57,11 +58,11 @@ class Caller:
     def __init__(self, cache: Path, hub: Hub) -> None:
         self.cache, self.hub = cache, hub
 
-    def run(self, program: str, name: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, program: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         own = {"HF_HOME": str(self.cache), "HF_ENDPOINT": self.hub.endpoint, "PYTHONPATH": str(ROOT)}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "ENGINE_"))}
         return subprocess.run(
-            [sys.executable, "-c", program, name],
+            [sys.executable, "-c", program, *arguments],
             env=kept | own | environment,
             capture_output=True,
             text=True,
@@ -69,9 +70,9 @@ class Caller:
             check=True,
         )
 
-    def download(self, name: str, **environment: str) -> str:
+    def download(self, *arguments: str, **environment: str) -> str:
         """The last line that is printed: where the checkpoint is, or why it is not."""
-        return self.run(DOWNLOAD, name, **environment).stdout.strip()
+        return self.run(DOWNLOAD, *arguments, **environment).stdout.strip()
 
 
 @pytest.fixture
@@ -88,6 +89,16 @@ def test_a_name_brings_the_weights_and_the_small_files_and_shows_how_far_it_is(c
     assert files_in(done.stdout.strip()) == {"config.json", "tokenizer.json", "model.safetensors"}
     assert "Downloading me/plain (3 files)" in done.stderr
     assert "100%" in done.stderr
+
+
+@pytest.mark.parametrize("wanted", [["--settings"], []])
+def test_a_name_brings_all_chat_templates_with_the_weights_or_without(caller: Caller, wanted: list[str]) -> None:
+    folder = Path(caller.download("me/templates", *wanted))
+    weights = set() if wanted else {"model.safetensors"}
+    assert files_in(str(folder)) == {"config.json", "tokenizer.json", "additional_chat_templates", *weights}
+    assert files_in(str(folder / "additional_chat_templates")) == {"tool_use.jinja"}
+    if wanted:
+        assert caller.download("me/templates", *wanted, HF_HUB_OFFLINE="1") == str(folder)
 
 
 def test_a_second_start_downloads_nothing_again(caller: Caller) -> None:
