@@ -19,11 +19,17 @@ BYTES = list(CHARACTER_OF_BYTE.values())
 PIECES = ["▁", "▁a", "▁▁", "a", "b", "▁ab", "ab", "<0x20>"]
 
 
-def source(folder: Path, tokens: list[str], types: dict[str, int] | None = None, **metadata: Any) -> GGUFSource:
+def source(
+    folder: Path,
+    tokens: list[str],
+    types: dict[str, int] | None = None,
+    architecture: str = "llama",
+    **metadata: Any,
+) -> GGUFSource:
     kinds = [(types or {}).get(token, 1) for token in tokens]
     entries = {"tokens": tokens, "token_type": kinds} | metadata
     settings = {_key(name): value for name, value in entries.items()}
-    return GGUFSource(write_vocabulary(folder / "model.gguf", len(tokens), settings), "model.gguf")
+    return GGUFSource(write_vocabulary(folder / "model.gguf", len(tokens), settings, architecture), "model.gguf")
 
 
 def _key(name: str) -> str:
@@ -175,6 +181,30 @@ def test_a_text_of_sentencepiece_begins_as_it_is_where_the_file_says_so(tmp_path
     tokenizer = made(sentencepiece(tmp_path, add_space_prefix=False))
     assert tokens_of(tokenizer, "ab a") == ["ab", "▁a"]
     assert tokenizer.decode(tokenizer(" ab")["input_ids"], skip_special_tokens=True) == " ab"
+
+
+def gemma(folder: Path, *tokens: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of Gemma's, in whose files scores fall against the order of the tokens, and runs of spaces have types
+    of their own.
+    """
+    types = {token: USER_DEFINED for token in tokens if token.isspace()} | {"<bos>": CONTROL}
+    scores = [float(place) for place in range(1 + len(tokens))]
+    settings: dict[str, Any] = {"scores": scores, "add_space_prefix": False, "bos_token_id": 0, "eos_token_id": 0}
+    return made(source(folder, ["<bos>", *tokens], types, "gemma3", model="llama", **settings))
+
+
+def test_several_spaces_are_the_token_that_a_file_of_gemmas_has_for_them(tmp_path: Path) -> None:
+    tokenizer = gemma(tmp_path, "\n\n", "  ", "   ", "▁", "a", "▁a", "\n")
+    text = "a  a   a a\n\na\n     "
+    expected = ["a", "  ", "a", "   ", "a", "▁a", "\n\n", "a", "\n", "   ", "  "]
+    assert tokens_of(tokenizer, text) == expected
+    assert len(tokenizer) == 8
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_what_comes_first_in_a_file_of_gemmas_is_merged_first(tmp_path: Path) -> None:
+    assert tokens_of(gemma(tmp_path, "ab", "bc", "a", "b", "c"), "abc") == ["ab", "c"]
+    assert tokens_of(gemma(tmp_path, "bc", "ab", "a", "b", "c"), "abc") == ["a", "bc"]
 
 
 def test_what_ends_a_turn_or_a_text_does_also_if_the_file_names_another_end(tmp_path: Path) -> None:

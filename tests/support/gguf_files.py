@@ -89,9 +89,9 @@ def write_gguf(
     return path if path.is_file() else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
 
 
-def write_vocabulary(path: Path, tokens: int, entries: Mapping[str, Any]) -> Path:
+def write_vocabulary(path: Path, tokens: int, entries: Mapping[str, Any], architecture: str = "llama") -> Path:
     """Write a file of an embedding of so many tokens, and of what `entries` say of them."""
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, architecture)
     for key, value in entries.items():
         _add(writer, key, value)
     writer.add_tensor("token_embd.weight", np.zeros((tokens, 4), np.float32))

@@ -3,8 +3,6 @@
 A file has the vocabulary, its merges or scores, and a few flags. How texts are cut before that has only a name, see
 `splits`. Vocabularies of SentencePiece are built as transformers builds them for Llama, or for Gemma.
 
-Gemma's needs transformers' own tokenizer, which is imported where it is used: to import it takes a quarter of a second.
-
 Invariant: no token has an id that the vocabulary in the file does not have.
 """
 
@@ -147,23 +145,14 @@ def _byte_level(described: dict[str, Any], split: Split) -> Tokenizer:
 
 def _sentencepiece(architecture: str, described: dict[str, Any]) -> Tokenizer:
     """As transformers has it, but without tokens of its own; a space before the text as the file says."""
-    if architecture.startswith("gemma"):
-        return _gemmas(architecture, described)
-    backend = Tokenizer(models.BPE(_numbered(described), _merges(described), fuse_unk=True, byte_fallback=True))
+    is_gemma = architecture.startswith("gemma")
+    merges = _merges(described, by_place=is_gemma)
+    backend = Tokenizer(models.BPE(_numbered(described), merges, fuse_unk=True, byte_fallback=True))
     # Each text between special tokens begins with a space: what llama.cpp does, and what these models were trained on.
-    begins = [normalizers.Prepend("▁")] if described.get("add_prefix_space", True) else []
+    begins = [normalizers.Prepend("▁")] if described.get("add_prefix_space", not is_gemma) else []
     backend.normalizer = normalizers.Sequence([*begins, normalizers.Replace(" ", "▁")])
     ends = [decoders.Strip(" ", left=1)] if begins else []
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *ends])
-    return backend
-
-
-def _gemmas(architecture: str, described: dict[str, Any]) -> Tokenizer:
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import select_tokenizer_builder
-
-    built = select_tokenizer_builder(architecture, "llama")(described).backend_tokenizer
-    backend = Tokenizer(built.model)
-    backend.normalizer, backend.pre_tokenizer, backend.decoder = built.normalizer, built.pre_tokenizer, built.decoder
     return backend
 
 
@@ -171,11 +160,16 @@ def _numbered(described: dict[str, Any]) -> dict[str, int]:
     return {token: token_id for token_id, token in enumerate(described["tokens"])}
 
 
-def _merges(described: dict[str, Any]) -> list[tuple[str, str]]:
-    """The merges in the file, or those that the scores of its tokens say."""
+def _merges(described: dict[str, Any], by_place: bool = False) -> list[tuple[str, str]]:
+    """The merges in the file, or those that the scores of its tokens say.
+
+    Args:
+        by_place: the first tokens are merged first, whatever their scores. Gemma's say something else.
+    """
     if "merges" in described:
         return [_pair(merge) for merge in described["merges"]]
-    scores = dict(zip(described["tokens"], described["scores"], strict=True))
+    ranks = range(0, -len(described["tokens"]), -1) if by_place else described["scores"]
+    scores = dict(zip(described["tokens"], ranks, strict=True))
     made: list[tuple[str, str]] = generate_merges(_numbered(described), scores)
     return made
 
