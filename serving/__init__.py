@@ -4,7 +4,7 @@ The modules, by topic:
 
     generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`,
                     `engine_holder`, `open_generations`, `status`, `blocking_lexicon`
-    requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door
+    requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door; `asgi`
     connections     `connection`, `protocol`, `file_limit`: limits on uvicorn's connections; `wsgi_server`
     processes       `command_line`, `flags`, `standard_streams`, `demo`, `supervised`, `process`, `shutdown`
     workers         `workers`, `engine_process`, `engine_keeper`, `sign_of_life`: several processes over one engine
