@@ -31,8 +31,8 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     driver = driver_of(request)
     contract.check_head(endpoint, request.headers.get("content-encoding"), request.headers.get("content-type"))
-    rest = request.path_params.get("rest", "")
-    incoming = contract.Incoming(await read_body(request), rest, driver.models, driver.config.fingerprint)
+    name, query = request.path_params.get("name", ""), request.scope["query_string"]
+    incoming = contract.Incoming(await read_body(request), name, query, driver.models, driver.fingerprint, driver.kept)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         return respond(request, await driver.ask(call.ask))
@@ -60,12 +60,7 @@ async def page(request: Request) -> Response:
 
 
 ROUTES = [
-    *[
-        Route(
-            endpoint.path + "/{rest:path}" * endpoint.takes_rest, partial(generate, endpoint), methods=[endpoint.method]
-        )
-        for endpoint in contract.ENDPOINTS
-    ],
+    *[Route(endpoint.path, partial(generate, endpoint), methods=[endpoint.method]) for endpoint in contract.ENDPOINTS],
     *[Route(path, health) for path in contract.REPORTS],
     Route("/openapi.json", openapi),
     *[Route(path, page) for path in contract.PAGES],
@@ -154,7 +149,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what Starlette's router raises: no such path, or no such method on it."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {})["Allow"].split(", ")
+        # Starlette names the methods of one route, but a path may have several.
+        allowed = contract.endpoints_at(route_path(request)) or (error.headers or {})["Allow"].split(", ")
         return respond(request, contract.no_such_method(route_path(request), allowed))
     return respond(request, contract.no_such_path(route_path(request)))
 

@@ -36,8 +36,8 @@ class ClientDisconnect(Exception):
 async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     contract.check_head(endpoint, header(scope, b"content-encoding"), header(scope, b"content-type"))
-    rest = route_path(scope).removeprefix(endpoint.path + "/")
-    incoming = contract.Incoming(await read_body(receive), rest, driver.models, driver.config.fingerprint)
+    name, query = contract.name_in(route_path(scope), endpoint), scope.get("query_string", b"")
+    incoming = contract.Incoming(await read_body(receive), name, query, driver.models, driver.fingerprint, driver.kept)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         await respond(scope, send, await driver.ask(call.ask))
@@ -66,13 +66,7 @@ async def page(driver: Driver, scope: Scope, receive: Receive, send: Send) -> No
     await respond(scope, send, contract.page(route_path(scope)))
 
 
-def methods_of(endpoint: contract.Endpoint) -> dict[str, Handler]:
-    handler = partial(generate, endpoint)
-    return {"GET": handler, "HEAD": handler} if endpoint.method == "GET" else {endpoint.method: handler}
-
-
 ROUTES: dict[str, dict[str, Handler]] = {
-    **{endpoint.path + "/" * endpoint.takes_rest: methods_of(endpoint) for endpoint in contract.ENDPOINTS},
     **{path: {"GET": health, "HEAD": health} for path in contract.REPORTS},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
     **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
@@ -143,11 +137,9 @@ def route_path(scope: Scope) -> str:
 
 
 def find_methods(path: str) -> dict[str, Handler]:
-    """The handlers of a path, by method. An endpoint that takes a rest is found by the beginning of the path."""
-    if path in ROUTES:
-        return ROUTES[path]
-    prefixes = (endpoint.path + "/" for endpoint in contract.ENDPOINTS if endpoint.takes_rest)
-    return next((ROUTES[prefix] for prefix in prefixes if path.startswith(prefix)), {})
+    """The handlers of a path, by method."""
+    endpoints = contract.endpoints_at(path)
+    return ROUTES.get(path) or {method: partial(generate, endpoint) for method, endpoint in endpoints.items()}
 
 
 async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,8 +41,8 @@ def generate(
 ) -> Iterable[bytes]:
     """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
     contract.check_head(endpoint, environ.get("HTTP_CONTENT_ENCODING"), environ.get("CONTENT_TYPE"))
-    rest = route_path(environ).removeprefix(endpoint.path + "/")
-    incoming = contract.Incoming(read_body(environ), rest, driver.models, driver.config.fingerprint)
+    name, query = contract.name_in(route_path(environ), endpoint), environ.get("QUERY_STRING", "").encode("latin-1")
+    incoming = contract.Incoming(read_body(environ), name, query, driver.models, driver.fingerprint, driver.kept)
     call = contract.parse(endpoint, incoming)
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))
@@ -67,13 +67,7 @@ def page(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
     return respond(environ, start_response, contract.page(route_path(environ)))
 
 
-def methods_of(endpoint: contract.Endpoint) -> dict[str, Handler]:
-    handler = partial(generate, endpoint)
-    return {"GET": handler, "HEAD": handler} if endpoint.method == "GET" else {endpoint.method: handler}
-
-
 ROUTES: dict[str, dict[str, Handler]] = {
-    **{endpoint.path + "/" * endpoint.takes_rest: methods_of(endpoint) for endpoint in contract.ENDPOINTS},
     **{path: {"GET": health, "HEAD": health} for path in contract.REPORTS},
     "/openapi.json": {"GET": openapi, "HEAD": openapi},
     **{path: {"GET": page, "HEAD": page} for path in contract.PAGES},
@@ -162,11 +156,9 @@ def route_path(environ: WSGIEnvironment) -> str:
 
 
 def find_methods(path: str) -> dict[str, Handler]:
-    """The handlers of a path, by method. An endpoint that takes a rest is found by the beginning of the path."""
-    if path in ROUTES:
-        return ROUTES[path]
-    prefixes = (endpoint.path + "/" for endpoint in contract.ENDPOINTS if endpoint.takes_rest)
-    return next((ROUTES[prefix] for prefix in prefixes if path.startswith(prefix)), {})
+    """The handlers of a path, by method."""
+    endpoints = contract.endpoints_at(path)
+    return ROUTES.get(path) or {method: partial(generate, endpoint) for method, endpoint in endpoints.items()}
 
 
 def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

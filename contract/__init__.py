@@ -26,6 +26,7 @@ from contract.requests import (
     request_id,
     route_path,
 )
+from contract.routing import endpoints_at, name_in
 from contract.sse import blocks, frames, stream_headers
 from contract.table import ENDPOINTS
 
@@ -49,10 +50,12 @@ __all__ = [
     "body_too_slow",
     "check_head",
     "check_media_type",
+    "endpoints_at",
     "frames",
     "internal_error",
     "json_answer",
     "length_required",
+    "name_in",
     "no_such_method",
     "no_such_path",
     "openapi_document",

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from contract.answers import Answer
 from interface.engine import Lexicon
 from interface.events import Event
+from interface.kept import Kept, NothingKept
 from interface.requests import GenerationRequest
 
 BODY_REFUSALS = {413: "The body is too large.", 415: "The body's Content-Type is not JSON."}
@@ -45,12 +46,16 @@ class Incoming:
     """A request as a door passes it to an endpoint."""
 
     body: bytes = b""
-    rest: str = ""
-    """The part of the path after the endpoint's own, for endpoints with `takes_rest`."""
+    name: str = ""
+    """The name in the path, for endpoints whose path has one."""
+    query: bytes = b""
+    """The URL's query, as it came."""
     models: Sequence[str] = ()
     """The names under which the model is served; the first one is the default."""
     fingerprint: str | None = None
     """Names the engine and weights that answer (`Config.fingerprint`)."""
+    kept: Kept = field(default_factory=NothingKept)
+    """What earlier requests of the same client have kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +92,20 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path of the service. The fields from `summary` on are for the OpenAPI document."""
+    """One path of the service. The fields from `summary` on, but `method`, are for the OpenAPI document."""
 
     path: str
+    """May have a name in it: `{name}` is one segment of the path, `{name:path}` may contain slashes."""
     parse: Callable[[Incoming], Call | Question]
     """Raises `Refusal`."""
     summary: str
     method: str = "POST"
-    takes_rest: bool = False
-    """Whether the path continues, as `/v1/models/` with a name, which may contain slashes."""
     request: Any = None
-    """The type of the body: a pydantic model or a dataclass."""
+    """The type of the body: a pydantic model or a dataclass; None if no body is read."""
+    query: Any = None
+    """The type of the query: a pydantic model."""
     answer: Any = None
-    """The type of a whole answer."""
+    """The type of a whole answer; None if there are only refusals."""
     stream: tuple[Any, ...] = ()
     """The types of a stream's events; empty if the endpoint does not stream."""
     stream_description: str = ""
@@ -111,3 +117,8 @@ class Endpoint:
     """The type of the body of a 422."""
     error: Any = None
     """The type of the body of every other refusal."""
+
+    @property
+    def shown_path(self) -> str:
+        """The path as OpenAPI writes it."""
+        return self.path.replace(":path}", "}")

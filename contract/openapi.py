@@ -4,6 +4,7 @@ Source: OpenAPI Specification 3.2.0, whose `itemSchema` describes one event of a
 """
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -105,28 +106,34 @@ def _schemas(sampling_defaults: Mapping[str, float]) -> dict[str, Any]:
 def _endpoint_paths() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS:
-        path = endpoint.path + ("/{name}" if endpoint.takes_rest else "")
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.shown_path, {})[endpoint.method.lower()] = _operation(endpoint)
     return paths
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    parameters: list[dict[str, Any]] = [REQUEST_ID]
-    if endpoint.takes_rest:
+    parameters: list[dict[str, Any]] = [REQUEST_ID, *_query_parameters(endpoint)]
+    if "{name}" in endpoint.shown_path:
         parameters.append({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}})
     operation: dict[str, Any] = {
-        "operationId": endpoint.path.strip("/").replace("/", "_") + "_name" * endpoint.takes_rest,
+        "operationId": re.sub(r"\W+", "_", endpoint.shown_path).strip("_") + "_delete" * (endpoint.method == "DELETE"),
         "summary": endpoint.summary,
         "parameters": parameters,
-        "responses": {
-            "200": _answer(endpoint),
-            **_refusals(endpoint),
-        },
+        "responses": ({} if endpoint.answer is None else {"200": _answer(endpoint)}) | _refusals(endpoint),
     }
     if endpoint.request is not None:
         schema = {"schema": _reference(endpoint.request), "example": endpoint.example}
         operation["requestBody"] = {"required": True, "content": {JSON: schema}}
     return operation
+
+
+def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    if endpoint.query is None:
+        return []
+    fields = TypeAdapter(endpoint.query).json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "description": field.pop("description", ""), "required": False, "schema": field}
+        for name, field in fields.items()
+    ]
 
 
 def _answer(endpoint: Endpoint) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def _event_schema(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _refusals(endpoint: Endpoint) -> dict[str, Any]:
-    meanings = endpoint.refusals | GUARDED | EVERYWHERE | (TOO_SLOW if endpoint.method == "POST" else {})
+    meanings = endpoint.refusals | GUARDED | EVERYWHERE | (TOO_SLOW if endpoint.request is not None else {})
     return {
         str(status): _refusal(meanings[status], status, endpoint.problems if status == 422 else endpoint.error)
         for status in sorted(meanings)

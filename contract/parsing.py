@@ -23,7 +23,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     Raises:
         Refusal: it is not UTF-8, has too many fields, or is not what the endpoint expects.
     """
-    if endpoint.method == "POST":
+    if endpoint.request is not None:
         if (complaint := encoding_problem(incoming.body)) is not None:
             problem = Problem("json_invalid", ["body"], complaint, None)
             raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])

@@ -6,13 +6,25 @@ from contract.refusals import Refusal, refusal
 from contract.table import ENDPOINTS
 
 VERSION_PREFIX = "/v1"
-KNOWN = (*(endpoint.path for endpoint in ENDPOINTS), *REPORTS, "/docs")
+KNOWN = (*(endpoint.path for endpoint in ENDPOINTS if "{" not in endpoint.path), *REPORTS, "/docs")
+ABSENT = {
+    "/v1/conversations": (
+        "This server keeps no conversations. Go on after a response with its id as previous_response_id, or send the "
+        "whole conversation as input"
+    ),
+    "/v1/chat/completions/": "Chat completions are not kept here, also with store: true; responses are (/v1/responses)",
+}
+"""What to do without the paths that OpenAI has and this server has not, by their beginnings."""
 
 
 def no_such_path(path: str) -> Answer:
     known = meant(path)
-    hint = "" if known is None else f". Did you mean {known}?"
+    hint = _advice(path) if known is None else f". Did you mean {known}?"
     return refusal(path, Refusal(404, "Not Found" + hint))
+
+
+def _advice(path: str) -> str:
+    return next((f". {advice}" for beginning, advice in ABSENT.items() if path.startswith(beginning)), "")
 
 
 def meant(path: str) -> str | None:

@@ -34,7 +34,7 @@ def route_path(path: str, root_path: str) -> str:
 
 def check_head(endpoint: Endpoint, content_encoding: str | None, content_type: str | None) -> None:
     """Refuse, before it is read, a body that no endpoint accepts. Raises Refusal."""
-    if endpoint.method == "POST":
+    if endpoint.request is not None:
         check_encoding(content_encoding)
         check_media_type(content_type)
 

@@ -12,7 +12,7 @@ const PYTHON = {
 /** `base` is the server's address, ending in a slash; `body` is JSON text, or undefined. */
 export function curl(base, path, method, body) {
   const address = `${base}${path.slice(1)}`;
-  if (body === undefined) return `curl ${address}`;
+  if (body === undefined) return method === "get" ? `curl ${address}` : `curl -X ${method.toUpperCase()} ${address}`;
   const quoted = compact(body).replaceAll("'", `'\\''`);
   return `curl -N ${address} -H 'Content-Type: application/json' \\\n  -d '${quoted}'`;
 }

@@ -38,7 +38,7 @@ def guarded(app: ASGIApp, driver: Driver, cors: Callable[..., ASGIApp]) -> ASGIA
         app = cors(
             app,
             allow_origins=driver.config.allow_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),  # clients in browsers send many of their own, others with each version
             expose_headers=EXPOSED,
             max_age=600,
@@ -64,7 +64,10 @@ class Access:
         try:
             self._check_hosts(scope)
             client = "" if path in OPEN_PATHS else self._client(scope)
-            with self._quotas.charged(client, CURRENT.get()):
+            exchange = CURRENT.get()
+            if exchange is not None and self._digests:
+                exchange.key = client
+            with self._quotas.charged(client, exchange):
                 await self.app(scope, receive, send)
         except contract.Refusal as error:
             await respond(scope, send, contract.refusal(path, error))

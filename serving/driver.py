@@ -23,6 +23,7 @@ from config import Config
 from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Failed
+from interface.kept import Kept
 from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving import process
@@ -30,6 +31,7 @@ from serving.blocking_lexicon import BlockingLexicon
 from serving.engine_holder import EngineHolder
 from serving.exchanges import CURRENT, Exchanges
 from serving.generation import Generation
+from serving.kept_for_one import KeptForOne
 from serving.open_generations import OpenGenerations
 from serving.shutdown import Shutdown
 from serving.status import EngineStatus
@@ -94,6 +96,12 @@ class Driver(EngineHolder[EngineService]):
             if engine is not None:
                 await engine.close()
             self._shutdown.finish()
+
+    @property
+    def kept(self) -> Kept:
+        """What is kept for the client of the current request. It finds nothing that was kept for another key."""
+        exchange = CURRENT.get()
+        return KeptForOne(self._kept, "" if exchange is None else exchange.key)
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
         """Call `parse`, on a thread if the body is large. `size` is the body's, in bytes."""

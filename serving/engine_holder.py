@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from backends.kept_in_memory import KeptInMemory
 from config import Config
 from interface.engine import Counters, ModelInfo, Tally
+from interface.kept import Kept
 from interface.vitals import Vitals
 from serving.metrics import Metrics, State
 from serving.status import EngineStatus
@@ -30,6 +32,7 @@ class EngineHolder(Generic[Engine]):
         self.config = config
         self.metrics = Metrics()
         self._status = status
+        self._kept: Kept = KeptInMemory()
         self._engine: Engine | None = None
 
     @property
@@ -41,6 +44,10 @@ class EngineHolder(Generic[Engine]):
     def models(self) -> tuple[str, ...]:
         """The names under which the model is served; the first one is the default."""
         return self._status.models
+
+    @property
+    def fingerprint(self) -> str:
+        return self.config.fingerprint
 
     @property
     def sampling_defaults(self) -> Mapping[str, float]:

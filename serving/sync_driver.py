@@ -19,6 +19,7 @@ from inference.turns import Turns
 from interface.engine import EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
+from interface.kept import Kept
 from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving.engine_holder import EngineHolder
@@ -110,6 +111,11 @@ class Driver(EngineHolder[EngineProtocol]):
         with self._lock:
             cache_tokens = sum(one.log.tokens for one in self._open if one.log.completion_tokens)
         return self._vitals(cache_tokens)
+
+    @property
+    def kept(self) -> Kept:
+        """What is kept for all clients: this door knows no keys."""
+        return self._kept
 
     def start(self) -> None:
         """Begin to load the engine, and do not wait for it; a second call does nothing."""

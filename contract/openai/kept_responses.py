@@ -1,114 +1,93 @@
 """Responses that later requests refer to by an id, and do not repeat.
 
 A request continues a conversation by its `previous_response_id`, or names single items of earlier answers: Vercel's AI
-SDK does so with all of them, unless it is told otherwise. Responses are kept in the memory of the process that made
-them, up to a limit; after that, those that were used least recently are forgotten.
+SDK does so with all of them, unless it is told otherwise. `contract.openai.responses_by_id` shows and deletes them.
 """
 
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pydantic_core
 
-from contract.openai.responses_answer import OutputItem
+from contract.answers import to_json
+from contract.openai.responses_answer import ResponseObject
 from contract.refusals import Refusal
 from contract.requests import MAX_BODY_BYTES, shortened
+from interface.kept import Kept
 
-MOST_BYTES = 32 * 2**20
-"""Of JSON, for all conversations together."""
 HOW_KEPT = (
-    "Responses are kept in memory, by the process that made them, if `store` is not false; the oldest are forgotten. "
-    "Send the whole conversation as input, with store: false."
+    "Responses are kept in memory, for the holder of the API key that they were made with, if `store` is not false; "
+    "the oldest are forgotten. Send the whole conversation as input, with store: false."
 )
+ID_PREFIXES: Mapping[str, str] = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "function_call_output": "fco",
+    "custom_tool_call_output": "ctco",
+}
+"""What the ids of an input's items begin with, by their type."""
 
 Item = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    conversation: bytes
-    items: Sequence[str]
-    """The ids of the answer's items."""
-    size: int
-    """Bytes of the conversation, and of the items by themselves."""
-
-
 class KeptResponses:
-    """Conversations up to an answer, by its id, and the items of answers, by theirs. Any thread may call any method."""
+    """The kept responses of one client, as JSON: each with its input, and with the items of its output by themselves.
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._items: dict[str, tuple[str, bytes]] = {}  # with the id of the response that they are of
-        self._bytes = 0
-        self._lock = threading.Lock()
+    The names of the pieces begin with what they are, so no id of one kind is taken for one of another.
+    """
 
-    def keep(self, response_id: str, input: Sequence[Item], output: Sequence[OutputItem]) -> None:
-        """Keep an answer and what came before it."""
-        items = {item.id: pydantic_core.to_json(item) for item in output}
-        conversation = pydantic_core.to_json([*input, *output])
-        kept = _Kept(conversation, list(items), len(conversation) + sum(map(len, items.values())))
-        if kept.size > self._most_bytes:
-            return
-        with self._lock:
-            self._kept[response_id] = kept
-            self._items |= {item_id: (response_id, item) for item_id, item in items.items()}
-            self._bytes += kept.size
-            while self._bytes > self._most_bytes:
-                self._forget_oldest()
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
 
-    def conversation(self, response_id: str) -> bytes:
-        """The conversation up to an answer and with it, as JSON.
+    def keep(self, response: ResponseObject, input: Sequence[Item]) -> None:
+        """Keep a response, and all the items that came before its own."""
+        items = {f"item {item.id}": to_json(item) for item in response.output}
+        before = pydantic_core.to_json([_complete(item) for item in input])
+        self._kept.put({f"response {response.id}": to_json(response), f"input {response.id}": before, **items})
 
-        Raises:
-            Refusal: 400, it is not kept.
-        """
-        with self._lock:
-            if (kept := self._kept.get(response_id)) is None:
-                message = f"Previous response with id {str(shortened(response_id))!r} not found. {HOW_KEPT}"
-                raise Refusal(400, message, param="previous_response_id", code="previous_response_not_found")
-            self._kept.move_to_end(response_id)
-        return kept.conversation
+    def response(self, id: str) -> bytes:
+        """Raises Refusal: 404, it is not kept."""
+        return _found(self._kept.get(f"response {id}"), id)
 
-    def item(self, item_id: str) -> bytes:
-        """An item of an answer, as JSON.
+    def input(self, id: str) -> bytes:
+        """The items before those of a response. Raises Refusal: 404, it is not kept."""
+        return _found(self._kept.get(f"input {id}"), id)
 
-        Raises:
-            Refusal: 404, it is not kept.
-        """
-        with self._lock:
-            if (found := self._items.get(item_id)) is None:
-                raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
-            response_id, item = found
-            self._kept.move_to_end(response_id)
-        return item
+    def item(self, id: str) -> bytes | None:
+        """An item of a response, None if it is not kept."""
+        return self._kept.get(f"item {id}")
 
-    def _forget_oldest(self) -> None:
-        _, kept = self._kept.popitem(last=False)
-        self._bytes -= kept.size
-        for item_id in kept.items:
-            del self._items[item_id]
+    def delete(self, id: str) -> None:
+        """Raises Refusal: 404, it is not kept."""
+        if not self._kept.drop(f"response {id}"):
+            raise _not_found(id)
 
 
 class References:
     """What one request refers to. All of it together may be as long as a body: it is parsed like one."""
 
-    def __init__(self, kept: KeptResponses) -> None:
-        self._kept = kept
+    def __init__(self, kept: Kept) -> None:
+        self._kept = KeptResponses(kept)
         self._bytes = 0
 
     def conversation(self, response_id: str) -> list[Item]:
-        """The conversation up to an answer and with it.
+        """The conversation up to a response and with it.
 
         Raises:
             Refusal: 400, it is not kept; 413, the request refers to too much.
         """
-        conversation: list[Item] = self._parsed(self._kept.conversation(response_id))
-        return conversation
+        try:
+            input, response = self._kept.input(response_id), self._kept.response(response_id)
+        except Refusal:
+            message = f"Previous response with id {str(shortened(response_id))!r} not found. {HOW_KEPT}"
+            code = "previous_response_not_found"
+            raise Refusal(400, message, param="previous_response_id", code=code) from None
+        before: list[Item] = self._parsed(input)
+        return before + list(self._parsed(response)["output"])
 
     def item(self, item_id: str) -> Item:
         """An item of an answer.
@@ -116,7 +95,9 @@ class References:
         Raises:
             Refusal: 404, it is not kept; 413, the request refers to too much.
         """
-        item: Item = self._parsed(self._kept.item(item_id))
+        if (found := self._kept.item(item_id)) is None:
+            raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
+        item: Item = self._parsed(found)
         return item
 
     def _parsed(self, found: bytes) -> Any:
@@ -126,5 +107,33 @@ class References:
         return json.loads(found)
 
 
-KEPT = KeptResponses()
-"""The responses that this process has made."""
+def _found(piece: bytes | None, id: str) -> bytes:
+    if piece is None:
+        raise _not_found(id)
+    return piece
+
+
+def _not_found(id: str) -> Refusal:
+    return Refusal(404, f"Response with id {str(shortened(id))!r} not found. {HOW_KEPT}")
+
+
+def _complete(item: Item) -> Item:
+    """An item of an input as it is listed: with an id, a type and a status, and a message with a list of parts."""
+    present = {name: value for name, value in item.items() if value is not None}
+    type = present.get("type", "message")
+    whole = {"type": type, "status": "completed", **present}
+    if not isinstance(whole.get("id"), str):
+        whole["id"] = f"{ID_PREFIXES[type]}_{uuid.uuid4().hex}"
+    if type == "message":
+        parts = [whole["content"]] if isinstance(whole["content"], str) else whole["content"]
+        kind = _output_text if whole.get("role") == "assistant" else _input_text
+        whole["content"] = [kind(part) if isinstance(part, str) else part for part in parts]
+    return whole
+
+
+def _input_text(text: str) -> Item:
+    return {"type": "input_text", "text": text}
+
+
+def _output_text(text: str) -> Item:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

@@ -57,7 +57,7 @@ def parse_list(incoming: Incoming) -> Question:
 
 
 def parse_one(incoming: Incoming) -> Question:
-    return Question(partial(_answer_one, check_model(incoming.rest, incoming.models)))
+    return Question(partial(_answer_one, check_model(incoming.name, incoming.models)))
 
 
 def _answer_one(name: str, lexicon: Lexicon) -> Answer:
@@ -79,11 +79,10 @@ LIST = Endpoint(
     error=OpenAIError,
 )
 ONE = Endpoint(
-    path="/v1/models",
+    path="/v1/models/{name:path}",
     parse=parse_one,
     summary="One of these names",
     method="GET",
-    takes_rest=True,
     answer=Model,
     refusals={404: "No model is served under this name."} | QUESTION_REFUSALS,
     error=OpenAIError,

@@ -11,13 +11,14 @@ from contract.bodies import check_model, read_body
 from contract.endpoints import Accepted, Endpoint, Incoming, Question
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
-from contract.openai.kept_responses import KEPT, Item
+from contract.openai.kept_responses import Item, KeptResponses
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
 from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
+from interface.kept import Kept
 from interface.requests import GenerationRequest
 
 DIALECT = OpenAIDialect(prompt_field="input")
@@ -75,9 +76,10 @@ class ResponsesCall:
     body: ResponsesBody
     items: Sequence[Item]
     model: str
+    kept: Kept
 
     def writer(self, accepted: Accepted) -> ResponsesWriter:
-        # Not the id of the request, which a client may choose: the conversation is open to all who know its id.
+        # Not the id of the request, which a client may choose and use again.
         blank = _blank(self.body, self.model, f"resp_{uuid.uuid4().hex}")
         builder = ResponseBuilder(
             blank,
@@ -97,7 +99,7 @@ class ResponsesCall:
 
     def _keep(self, response: ResponseObject) -> None:
         if self.body.store:
-            KEPT.keep(response.id, self.items, response.output)
+            KeptResponses(self.kept).keep(response, self.items)
 
 
 def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
@@ -154,7 +156,7 @@ def parse(incoming: Incoming) -> ResponsesCall:
     """Raises Refusal."""
     body = read_body(ResponsesBody, incoming.body)
     model = check_model(body.model, incoming.models)
-    grammar, items = body.text_grammar(), body.items()
+    grammar, items = body.text_grammar(), body.items(incoming.kept)
     requests = body.requests(
         [body.conversation_prompt(items)],
         body.params(max_tokens=body.max_output_tokens, logprobs=body.chosen_logprobs),
@@ -162,14 +164,14 @@ def parse(incoming: Incoming) -> ResponsesCall:
         parse_response=grammar is None or bool(body.tools),
         fill_context=True,
     )
-    return ResponsesCall(requests, body.stream, body, items, model)
+    return ResponsesCall(requests, body.stream, body, items, model, incoming.kept)
 
 
 def parse_input_tokens(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(InputBody, incoming.body)
     check_model(body.model, incoming.models)
-    prompt = body.conversation_prompt(body.items())
+    prompt = body.conversation_prompt(body.items(incoming.kept))
 
     def count(lexicon: Lexicon) -> Answer:
         return model_answer(InputTokens("response.input_tokens", len(lexicon.tokenize(prompt).token_ids)))

@@ -10,11 +10,12 @@ from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice, Name
 from contract.openai.custom_tools import INPUT, PARAMETERS, description_of
-from contract.openai.kept_responses import KEPT, Item, References
+from contract.openai.kept_responses import Item, References
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
 from contract.requests import shortened
 from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
+from interface.kept import Kept
 from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
 NO_CONVERSATIONS = "this server keeps no conversations; use previous_response_id, or send all of it as input"
@@ -115,13 +116,13 @@ class InputBody(LenientBody):
     conversation: Annotated[None, refuse(NO_CONVERSATIONS)] = None
     prompt: Annotated[None, refuse("this server keeps no prompts")] = None
 
-    def items(self) -> list[Item]:
+    def items(self, kept: Kept) -> list[Item]:
         """The conversation in items, with those that the request only refers to. Raises Refusal."""
-        kept = References(KEPT)
-        before = [] if self.previous_response_id is None else kept.conversation(self.previous_response_id)
+        referred = References(kept)
+        before = [] if self.previous_response_id is None else referred.conversation(self.previous_response_id)
         if isinstance(self.input, str):
             return [*before, {"role": "user", "content": self.input}]
-        return before + [_referred(item, kept) for item in self.input]
+        return before + [_referred(item, referred) for item in self.input]
 
     def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
         """Raises Refusal."""
@@ -185,11 +186,11 @@ class ResponsesBody(InputBody, SamplingFields):
         return wanted or self.grammar()
 
 
-def _referred(item: Item, kept: References) -> Item:
+def _referred(item: Item, referred: References) -> Item:
     """An item, or the one that it refers to. Raises Refusal."""
     match item:
         case {"id": str(id)} if item.get("type") == "item_reference" or item.keys() == {"id"}:
-            return kept.item(id)
+            return referred.item(id)
     return item
 
 

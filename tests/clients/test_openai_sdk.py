@@ -232,6 +232,43 @@ def test_a_function_is_called_and_its_output_told_in_a_second_turn(client: opena
     assert client.responses.create(model=MODEL, input=items, tools=tools).output_text == "3"
 
 
+def test_a_kept_response_is_retrieved_listed_and_deleted(client: openai.OpenAI) -> None:
+    first = client.responses.create(model=MODEL, input="hello")
+    second = client.responses.create(model=MODEL, input="say 4", previous_response_id=first.id)
+    assert client.responses.retrieve(second.id).model_dump() == second.model_dump()
+    pages = client.responses.input_items.list(second.id, limit=2, order="asc")
+    texts = [item.content[0].text for item in pages if item.type == "message"]  # type: ignore[union-attr]
+    assert texts == ["hello", TEXT, "say 4"], "all pages of it"
+    newest = client.responses.input_items.list(second.id).data[0]
+    assert newest.type == "message"
+    assert newest.role == "user"
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        client.responses.cancel(second.id)
+    client.responses.delete(second.id)
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        client.responses.retrieve(second.id)
+    with pytest.raises(openai.BadRequestError, match="in the background"):
+        client.responses.retrieve(first.id, stream=True)
+
+
+@pytest.mark.anyio
+async def test_the_async_client_finds_kept_responses_too(service: Service) -> None:
+    async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{service.port}/v1", api_key="any") as client:
+        response = await client.responses.create(model=MODEL, input="hello")
+        assert (await client.responses.retrieve(response.id)).output_text == TEXT
+        assert [item.type async for item in client.responses.input_items.list(response.id)] == ["message"]
+        await client.responses.delete(response.id)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.delete(response.id)
+
+
+def test_conversations_are_refused_with_what_to_do(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="previous_response_id"):
+        client.conversations.create()
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        client.responses.create(model=MODEL, input="hello", conversation="conv_1")
+
+
 def test_the_tokens_of_an_input_are_counted(client: openai.OpenAI) -> None:
     assert client.responses.input_tokens.count(model=MODEL, input="one two three").input_tokens == 3
 

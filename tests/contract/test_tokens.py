@@ -62,6 +62,6 @@ async def test_an_unknown_model_is_404_and_the_served_ones_are_named(door: Door)
     assert "bundled_model" in json.dumps(answer)
 
 
-def test_every_endpoint_has_a_path_of_its_own() -> None:
-    paths = [(endpoint.path, endpoint.takes_rest) for endpoint in contract.ENDPOINTS]
+def test_every_endpoint_has_a_path_and_method_of_its_own() -> None:
+    paths = [(endpoint.path, endpoint.method) for endpoint in contract.ENDPOINTS]
     assert len(set(paths)) == len(paths)

@@ -162,7 +162,7 @@ PREFLIGHT = {"origin": "https://page.example", "access-control-request-method": 
         ("OPTIONS", "/generate", PREFLIGHT),
         ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-headers": "authorization, content-type"}),
         ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-headers": "x-strange"}),
-        ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-method": "DELETE"}),
+        ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-method": "PUT"}),
         ("OPTIONS", "/generate", PREFLIGHT | {"access-control-request-private-network": "true"}),
         ("OPTIONS", "/generate", {}),
         ("GET", "/health", {"origin": "https://page.example"}),

@@ -221,7 +221,8 @@ def http_scope(
     server: Server = UVICORN,
     root_path: str = "",
 ) -> dict[str, Any]:
-    """A scope with all that the specification requires; `path` includes `root_path`, as it does there."""
+    """A scope with all that the specification requires; `path` includes `root_path`, as it does there, and a query."""
+    path, _, query = path.partition("?")
     if isinstance(headers, dict):
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     return {
@@ -232,7 +233,7 @@ def http_scope(
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": root_path,
         "headers": list(headers or []),
         "client": ("127.0.0.1", 40000),

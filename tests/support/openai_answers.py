@@ -9,9 +9,11 @@ import pytest
 from hypothesis import strategies as st
 
 import contract
+from backends.kept_in_memory import KeptInMemory
 from interface.events import Event, Finished, Part, Token
 from tests.support.asgi_client import event_of, events_of
 
+KEPT = KeptInMemory()
 ACCEPTED = contract.Accepted("an-id", (3, 3, 3, 3))
 FINISHED = Finished("stop", 3, 2, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -20,7 +22,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 def parse(path: str, **body: Any) -> Any:
     """The call that an endpoint parses a body into."""
     (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")
-    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("a-model",)))
+    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("a-model",), kept=KEPT))
 
 
 def refused(path: str, expected_status: int = 400, /, **body: Any) -> dict[str, Any]:

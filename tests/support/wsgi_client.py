@@ -76,11 +76,12 @@ class WsgiService:
     def environ(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> WSGIEnvironment:
+        path, _, query = path.partition("?")
         environ: WSGIEnvironment = {
             "REQUEST_METHOD": method,
             "SCRIPT_NAME": "",
             "PATH_INFO": path.encode().decode("latin-1"),
-            "QUERY_STRING": "",
+            "QUERY_STRING": query,
             "CONTENT_LENGTH": str(len(body)),
             "SERVER_NAME": "test",
             "SERVER_PORT": "80",

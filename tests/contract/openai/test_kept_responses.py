@@ -1,13 +1,10 @@
 """Later requests to `/v1/responses` refer to what earlier ones said and were answered."""
 
-import json
 from typing import Any
 
 import pytest
 
 import contract
-from contract.openai.kept_responses import KeptResponses
-from contract.openai.responses_answer import OutputMessage, OutputText
 from interface.events import TextPart, ToolCallPart
 from tests.support.openai_answers import named_events, parse, parsed_tokens, refused, streamed, tokens, whole
 
@@ -18,10 +15,6 @@ THINKS_AND_CALLS = parsed_tokens([(TextPart("reasoning", "hm"),), (ToolCallPart(
 
 def messages_of(call: Any) -> Any:
     return call.requests[0].prompt.messages
-
-
-def message(id: str, text: str) -> OutputMessage:
-    return OutputMessage("message", id, "completed", "assistant", [OutputText("output_text", text, [], [])])
 
 
 def test_a_conversation_goes_on_after_a_response_without_its_instructions() -> None:
@@ -81,35 +74,6 @@ def test_what_is_not_kept_is_refused_in_openais_words_and_with_what_to_do() -> N
 def test_two_responses_to_requests_of_one_id_are_two() -> None:
     first, second = (whole(parse(PATH, input=text), tokens([text])) for text in ("a", "b"))
     assert first["id"] != second["id"]
-
-
-def test_the_oldest_responses_are_forgotten_when_they_are_too_long_together() -> None:
-    kept = KeptResponses(most_bytes=2000)
-    for number in range(10):
-        kept.keep(f"resp_{number}", [], [message(f"msg_{number}", "a" * 200)])
-        assert b"a" * 200 in kept.conversation("resp_0")  # used, and so not the oldest
-    assert json.loads(kept.item("msg_9"))["id"] == "msg_9"
-    for number in range(1, 7):
-        with pytest.raises(contract.Refusal, match="not found"):
-            kept.conversation(f"resp_{number}")
-        with pytest.raises(contract.Refusal, match="not found"):
-            kept.item(f"msg_{number}")
-
-
-def test_a_response_of_which_only_an_item_is_named_has_been_used() -> None:
-    kept = KeptResponses(most_bytes=2000)
-    for number in range(10):
-        kept.keep(f"resp_{number}", [], [message(f"msg_{number}", "a" * 200)])
-        assert b"a" * 200 in kept.item("msg_0")
-
-
-def test_a_conversation_that_is_too_long_alone_is_not_kept() -> None:
-    kept = KeptResponses(most_bytes=1000)
-    kept.keep("resp_0", [], [message("msg_0", "a")])
-    kept.keep("resp_1", [{"role": "user", "content": "a" * 2000}], [message("msg_1", "a")])
-    assert kept.item("msg_0"), "and takes no other's place"
-    with pytest.raises(contract.Refusal, match="not found"):
-        kept.conversation("resp_1")
 
 
 def test_a_request_refers_to_no_more_than_a_body_may_have() -> None:

@@ -1,0 +1,59 @@
+"""Keeps pieces of bytes in this process' memory, up to a limit."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+
+MOST_BYTES = 32 * 2**20
+"""Of all pieces together, with their names."""
+
+
+class KeptInMemory:
+    """See `interface.kept.Kept`. Nothing here waits for more than the lock."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._together: OrderedDict[str, Mapping[str, bytes]] = OrderedDict()
+        """What is kept together, by the first of its names; used least recently first."""
+        self._first_names: dict[str, str] = {}
+        """For each name, the first of those that it is kept with."""
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, pieces: Mapping[str, bytes]) -> None:
+        """Pieces that are too large by themselves take no other's place: they are not kept."""
+        if not pieces or (size := _size(pieces)) > self._most_bytes:
+            return
+        first = next(iter(pieces))
+        with self._lock:
+            for name in pieces:
+                self._forget(name)
+            self._together[first] = pieces
+            self._first_names |= dict.fromkeys(pieces, first)
+            self._bytes += size
+            while self._bytes > self._most_bytes:
+                self._forget(next(iter(self._together)))
+
+    def get(self, name: str) -> bytes | None:
+        with self._lock:
+            if (first := self._first_names.get(name)) is None:
+                return None
+            self._together.move_to_end(first)
+            return self._together[first][name]
+
+    def drop(self, name: str) -> bool:
+        with self._lock:
+            return self._forget(name)
+
+    def _forget(self, name: str) -> bool:
+        if (first := self._first_names.get(name)) is None:
+            return False
+        pieces = self._together.pop(first)
+        self._bytes -= _size(pieces)
+        for each in pieces:
+            del self._first_names[each]
+        return True
+
+
+def _size(pieces: Mapping[str, bytes]) -> int:
+    return sum(len(name) + len(piece) for name, piece in pieces.items())

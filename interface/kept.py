@@ -1,0 +1,33 @@
+"""What outlasts the request that made it, for later requests to find."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Kept(Protocol):
+    """Pieces of bytes with a name each. Those that are kept together are forgotten together. Any thread may call this.
+
+    There is a limit on all of them; after that, those that were used least recently are forgotten.
+    """
+
+    def put(self, pieces: Mapping[str, bytes]) -> None:
+        """Keep pieces together, in place of any that have one of their names."""
+
+    def get(self, name: str) -> bytes | None:
+        """Return a piece, which counts as a use of all that are kept with it; None if it is not kept."""
+
+    def drop(self, name: str) -> bool:
+        """Forget a piece and all that are kept with it. Return whether it was kept."""
+
+
+class NothingKept:
+    """Keeps nothing."""
+
+    def put(self, pieces: Mapping[str, bytes]) -> None:
+        pass
+
+    def get(self, name: str) -> bytes | None:
+        return None
+
+    def drop(self, name: str) -> bool:
+        return False

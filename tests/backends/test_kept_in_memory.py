@@ -1,0 +1,44 @@
+"""What is kept in memory, for later requests to find: bounded, and forgotten in the order of its last use."""
+
+from backends.kept_in_memory import KeptInMemory
+
+
+def pieces(number: int, size: int = 200) -> dict[str, bytes]:
+    return {f"whole {number}": b"a" * size, f"part {number}": b"a"}
+
+
+def test_what_is_kept_together_is_found_and_forgotten_together() -> None:
+    kept = KeptInMemory()
+    kept.put(pieces(1))
+    kept.put(pieces(2))
+    assert (kept.get("whole 1"), kept.get("part 1")) == (b"a" * 200, b"a")
+    assert kept.drop("part 1")
+    assert (kept.get("whole 1"), kept.get("part 1")) == (None, None)
+    assert not kept.drop("whole 1")
+    assert kept.get("part 2") == b"a"
+
+
+def test_the_pieces_that_were_used_least_recently_are_forgotten_first() -> None:
+    kept = KeptInMemory(most_bytes=1000)
+    for number in range(10):
+        kept.put(pieces(number))
+        assert kept.get("part 0"), "used, though only in part"
+    assert [number for number in range(10) if kept.get(f"whole {number}")] == [0, 7, 8, 9]
+
+
+def test_what_is_too_large_alone_is_not_kept_and_takes_no_others_place() -> None:
+    kept = KeptInMemory(most_bytes=1000)
+    kept.put(pieces(1))
+    kept.put(pieces(2, size=1000))
+    assert kept.get("whole 1")
+    assert kept.get("part 2") is None
+
+
+def test_a_name_that_is_kept_again_leaves_nothing_of_the_first_time() -> None:
+    kept = KeptInMemory(most_bytes=1000)
+    for _ in range(100):
+        kept.put(pieces(1))
+    kept.put({"part 1": b"b"})
+    assert (kept.get("part 1"), kept.get("whole 1")) == (b"b", None)
+    kept.put(pieces(2, size=900))
+    assert (kept.get("part 1"), kept.get("part 2")) == (b"b", b"a"), "the limit counts only what is there"

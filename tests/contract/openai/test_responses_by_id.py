@@ -1,0 +1,149 @@
+"""Kept responses are shown, listed and deleted by their id, as OpenAI's API does it."""
+
+import json
+from typing import Any, cast
+
+import pytest
+
+import contract
+from interface.engine import Lexicon
+from tests.support.openai_answers import KEPT, parse, refused, tokens, whole
+
+PATH = "/v1/responses"
+
+
+def asked(method: str, path: str, query: bytes = b"") -> dict[str, Any]:
+    """The answer to a request without a body."""
+    endpoint = contract.endpoints_at(path)[method]
+    incoming = contract.Incoming(name=contract.name_in(path, endpoint), query=query, kept=KEPT)
+    question = endpoint.parse(incoming)
+    assert isinstance(question, contract.Question)
+    content: dict[str, Any] = json.loads(question.ask(cast(Lexicon, None)).body)
+    return content
+
+
+def why_not(method: str, path: str, query: bytes = b"") -> tuple[int, str, str | None]:
+    with pytest.raises(contract.Refusal) as caught:
+        asked(method, path, query)
+    return caught.value.status, caught.value.message, caught.value.param
+
+
+def made(**body: Any) -> dict[str, Any]:
+    return whole(parse(PATH, **body), tokens(["2"]))
+
+
+def test_a_response_is_shown_as_it_was_answered() -> None:
+    response = made(input="1 + 1?", metadata={"a": "b"})
+    assert asked("GET", f"{PATH}/{response['id']}") == response
+    assert asked("GET", f"{PATH}/{response['id']}", b"include=reasoning.encrypted_content&stream=false") == response
+
+
+def test_a_deleted_response_is_gone_with_its_items_and_those_that_followed_it_stay() -> None:
+    first = made(input="1 + 1?")
+    second = made(input="So?", previous_response_id=first["id"])
+    assert asked("DELETE", f"{PATH}/{first['id']}") == {"id": first["id"], "object": "response", "deleted": True}
+    assert why_not("GET", f"{PATH}/{first['id']}")[0] == 404
+    refused(PATH, input="So?", previous_response_id=first["id"])
+    refused(PATH, 404, input=[{"type": "item_reference", "id": first["output"][0]["id"]}])
+    assert asked("GET", f"{PATH}/{second['id']}") == second
+    parse(PATH, input="So?", previous_response_id=second["id"])
+
+
+@pytest.mark.parametrize(
+    ("method", "ending"), [("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")]
+)
+def test_an_unknown_id_is_a_404_whatever_is_asked_of_it(method: str, ending: str) -> None:
+    response, unkept = made(input="hi"), made(input="hi", store=False)
+    for id in ("resp_unknown", unkept["id"], response["output"][0]["id"], f"response {response['id']}", " ", "input"):
+        status, message, _ = why_not(method, f"{PATH}/{id}{ending}")
+        assert status == 404
+        assert message.startswith(f"Response with id '{id}' not found. Responses are kept in memory")
+
+
+def test_the_input_of_a_response_is_listed_newest_first_with_an_id_and_parts_for_each_item() -> None:
+    call = {"type": "function_call", "name": "add", "call_id": "c", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "3"}
+    said = [{"role": "user", "content": "1 + 2?"}, call, result, {"role": "assistant", "content": "3"}]
+    response = made(input=[*said, {"role": "user", "content": ["So", {"type": "input_text", "text": "?"}]}])
+    listed = asked("GET", f"{PATH}/{response['id']}/input_items")
+    items = listed["data"]
+    assert [item["type"] for item in items] == [
+        "message",
+        "message",
+        "function_call_output",
+        "function_call",
+        "message",
+    ]
+    assert [item["id"].partition("_")[0] for item in items] == ["msg", "msg", "fco", "fc", "msg"]
+    question, answer = [{"type": "input_text", "text": text} for text in ("So", "?")], items[1]["content"]
+    assert items[0] == {**items[0], "role": "user", "status": "completed", "content": question}
+    assert answer == [{"type": "output_text", "text": "3", "annotations": [], "logprobs": []}]
+    assert items[3] == {**call, "id": items[3]["id"], "status": "completed"}
+    ends = (listed["object"], listed["first_id"], listed["last_id"], listed["has_more"])
+    assert ends == ("list", items[0]["id"], items[-1]["id"], False)
+    assert asked("GET", f"{PATH}/{response['id']}/input_items") == listed, "each item has the same id the next time"
+
+
+def test_the_input_of_a_response_has_all_that_came_before_it() -> None:
+    first = made(input="1 + 1?")
+    second = made(input="So?", previous_response_id=first["id"])
+    items = asked("GET", f"{PATH}/{second['id']}/input_items", b"order=asc")["data"]
+    assert [item["content"][0]["text"] for item in items] == ["1 + 1?", "2", "So?"]
+    assert items[1] == first["output"][0]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_the_input_comes_in_pages(order: str) -> None:
+    said = [{"id": f"msg_{number}", "role": "user", "content": str(number)} for number in range(5)]
+    path, after = f"{PATH}/{made(input=said)['id']}/input_items", ""
+    pages: list[list[str]] = []
+    while len(pages) < 5:
+        listed = asked("GET", path, f"limit=2&order={order}&after={after}".encode())
+        pages.append([item["id"] for item in listed["data"]])
+        after = listed["last_id"]
+        if not listed["has_more"]:
+            break
+    numbers = [0, 1, 2, 3, 4] if order == "asc" else [4, 3, 2, 1, 0]
+    ids = [f"msg_{number}" for number in numbers]
+    assert pages == [ids[:2], ids[2:4], ids[4:]]
+    assert asked("GET", path, f"order={order}&after={ids[-1]}".encode())["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("order=up", "order"),
+        ("after=msg_x", "after"),
+    ],
+)
+def test_a_page_that_there_cannot_be_is_refused_by_the_name_of_what_is_wrong(query: str, param: str) -> None:
+    response = made(input="hi")
+    status, message, named = why_not("GET", f"{PATH}/{response['id']}/input_items", query.encode())
+    assert (status, named) == (400, param)
+    assert message.startswith(f"{param}: ")
+
+
+def test_a_query_of_many_parameters_is_refused() -> None:
+    response = made(input="hi")
+    status, message, _ = why_not("GET", f"{PATH}/{response['id']}", b"&".join([b"a=b"] * 101))
+    assert (status, "at most 100 parameters" in message) == (400, True)
+
+
+def test_what_was_not_made_in_the_background_can_be_neither_cancelled_nor_streamed_again() -> None:
+    response = made(input="hi")
+    status, message, _ = why_not("POST", f"{PATH}/{response['id']}/cancel")
+    assert status == 400
+    assert message.startswith("Cannot cancel a synchronous response.")
+    status, message, param = why_not("GET", f"{PATH}/{response['id']}", b"stream=true")
+    assert (status, param) == (400, "stream")
+    assert "in the background" in message
+
+
+@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/conversations/conv_1", "/v1/chat/completions/chatcmpl-1"])
+def test_what_openai_keeps_and_this_server_does_not_is_a_404_with_what_to_do(path: str) -> None:
+    answer = contract.no_such_path(path)
+    assert answer.status == 404
+    assert "/v1/responses" in answer.body.decode() or "previous_response_id" in answer.body.decode()

@@ -1,0 +1,82 @@
+"""Every door shows the kept responses alike, and each API key's holder only those that were made with that key."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from config import Config
+from tests.support.asgi_client import JSON, Response
+from tests.support.serving import Door, Service, by_hand
+from tests.support.wsgi_client import pulled_by_hand
+
+pytestmark = pytest.mark.anyio
+PATH = "/v1/responses"
+KEYS = Config(api_keys=("first", "second"))
+
+
+def with_key(key: str) -> dict[str, str]:
+    return JSON | {"authorization": f"Bearer {key}"}
+
+
+async def asked(service: Service, method: str, path: str, key: str, body: Any = None) -> Response:
+    content = b"" if body is None else json.dumps(body).encode()
+    return await service.client.request(method, path, content, with_key(key))
+
+
+@asynccontextmanager
+async def with_a_response(door: Door) -> AsyncIterator[tuple[Service, dict[str, Any]]]:
+    """A service with two keys, and a response that was made with the first."""
+    async with by_hand(door, config=KEYS) as service:
+        yield service, (await asked(service, "POST", PATH, "first", {"input": "hello"})).json()
+
+
+async def test_a_key_opens_no_response_of_another_key(door: Door) -> None:
+    async with with_a_response(door) as (service, response):
+        path, item = f"{PATH}/{response['id']}", {"type": "item_reference", "id": response["output"][0]["id"]}
+        for method, its_path in (("GET", path), ("GET", f"{path}/input_items"), ("DELETE", path)):
+            assert (await asked(service, method, its_path, "second")).status == 404
+        follows = {"input": "So?", "previous_response_id": response["id"]}
+        for key, statuses in (("second", (400, 404)), ("first", (200, 200))):
+            answers = [await asked(service, "POST", PATH, key, body) for body in (follows, {"input": [item]})]
+            assert tuple(answer.status for answer in answers) == statuses
+        counted = await asked(service, "POST", f"{PATH}/input_tokens", "second", follows)
+        assert counted.status == 400, "nor its length"
+        assert (await asked(service, "GET", path, "first")).json() == response
+
+
+async def test_a_path_with_an_id_needs_a_key(door: Door) -> None:
+    async with with_a_response(door) as (service, response):
+        for method in ("GET", "DELETE"):
+            assert (await asked(service, method, f"{PATH}/{response['id']}", "third")).status == 401
+
+
+async def test_a_response_is_read_listed_and_deleted_by_its_id(door: Door) -> None:
+    async with with_a_response(door) as (service, response):
+        path = f"{PATH}/{response['id']}"
+        head = await asked(service, "HEAD", path, "first")
+        assert (head.status, head.body) == (200, b"")
+        assert (await asked(service, "GET", path, "first")).json() == response
+        listed = (await asked(service, "GET", f"{path}/input_items?limit=1&order=asc", "first")).json()
+        assert [item["content"][0]["text"] for item in listed["data"]] == ["hello"]
+        cancelled = await service.client.request("POST", f"{path}/cancel", headers={"authorization": "Bearer first"})
+        assert (cancelled.status, cancelled.json()["error"]["type"]) == (400, "invalid_request_error")
+        wrong = await asked(service, "PUT", path, "first")
+        assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, HEAD")
+        assert (await asked(service, "DELETE", path, "first")).json()["deleted"] is True
+        assert (await asked(service, "DELETE", path, "first")).status == 404
+
+
+def test_the_wsgi_door_keeps_responses_too() -> None:
+    with pulled_by_hand() as service:
+        made = service.request("POST", PATH, json.dumps({"input": "hello"}).encode(), JSON).json()
+        path = f"{PATH}/{made['id']}"
+        assert service.request("GET", path).json() == made
+        listed = service.request("GET", f"{path}/input_items?limit=1").json()
+        assert [item["content"][0]["text"] for item in listed["data"]] == ["hello"]
+        assert service.request("POST", f"{path}/cancel").status == 400
+        assert service.request("PUT", path).headers["allow"] == "DELETE, GET, HEAD"
+        assert service.request("DELETE", path).json() == {"id": made["id"], "object": "response", "deleted": True}
+        assert service.request("GET", path).status == 404
