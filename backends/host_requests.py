@@ -12,12 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 from backends.host_worker import Worker
+from backends.kept_in_memory import KeptInMemory
 from backends.wire import (
     Abort,
     Accepted,
     Counted,
     Detokenize,
+    Done,
+    Drop,
+    Keep,
     Message,
+    Piece,
+    Recall,
     Refused,
     Submit,
     Text,
@@ -44,6 +50,8 @@ class Requests:
         """The reason why no requests are taken, if none are."""
         self.open: dict[SequenceId, Worker] = {}
         """The worker of each sequence that has not ended, by the engine's number for it."""
+        self._kept = KeptInMemory()
+        """What one worker has kept for all of them."""
         self._submitting: dict[SequenceId, asyncio.Task[None]] = {}
         self._has_ended = asyncio.Event()
         """Set when a sequence has ended."""
@@ -103,6 +111,13 @@ class Requests:
                 self._begin(worker, number, self._tokenize(message))
             case Detokenize():
                 self._begin(worker, number, self._detokenize(message))
+            case Keep():
+                self._kept.put(message.pieces)
+                worker.channel.send(Done(True), number)
+            case Recall():
+                worker.channel.send(Piece(self._kept.get(message.name)), number)
+            case Drop():
+                worker.channel.send(Done(self._kept.drop(message.name)), number)
             case Counted():
                 worker.tally = message.tally
             case _:

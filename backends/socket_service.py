@@ -10,7 +10,7 @@ Invariants:
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -23,13 +23,18 @@ from backends.wire import (
     Accepted,
     Counted,
     Detokenize,
+    Done,
+    Drop,
     Events,
     Farewell,
     Hello,
+    Keep,
     Malformed,
     Message,
     Outage,
+    Piece,
     Pulse,
+    Recall,
     Refused,
     Submit,
     Text,
@@ -112,6 +117,15 @@ class SocketService:
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return (await self._ask(Detokenize(list(token_ids)), Text)).text
+
+    async def keep(self, pieces: Mapping[str, bytes]) -> None:
+        await self._ask(Keep(dict(pieces)), Done)
+
+    async def recall(self, name: str) -> bytes | None:
+        return (await self._ask(Recall(name), Piece)).piece
+
+    async def drop(self, name: str) -> bool:
+        return (await self._ask(Drop(name), Done)).has_changed
 
     async def close(self) -> None:
         self._report()

@@ -6,8 +6,8 @@ what arrives has been checked. The number is outside the body: a body that canno
 refuse.
 
 A worker says `Hello` and gets `Welcome` or `Refused`. Then it may send requests, each answered by a message with its
-number: `Accepted`, `TokenIds`, `Text` or `Refused`. Events come in one `Events` for each step, and a `Pulse` at least
-once a second.
+number: `Accepted`, `TokenIds`, `Text`, `Piece`, `Done` or `Refused`. Events come in one `Events` for each step, and a
+`Pulse` at least once a second.
 """
 
 import json
@@ -25,7 +25,7 @@ from interface.engine import Counters, ModelInfo, Tally, Tokenized
 from interface.events import Event
 from interface.requests import GenerationRequest, Prompt, SequenceId, TokenPrompt
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both sides must have the same."""
 HEADER = struct.Struct(">IBQ")
 
@@ -91,6 +91,27 @@ class Detokenize:
 
 
 @dataclass(slots=True)
+class Keep:
+    """Pieces that belong together, by their names, for all workers to find."""
+
+    pieces: dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Recall:
+    """Find a piece."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class Drop:
+    """Forget a piece, and all that are kept with it."""
+
+    name: str
+
+
+@dataclass(slots=True)
 class Counted:
     """All that this worker has counted since it started."""
 
@@ -145,6 +166,20 @@ class Text:
 
 
 @dataclass(slots=True)
+class Piece:
+    """The answer to a `Recall`; None if the piece is not kept."""
+
+    piece: bytes | None
+
+
+@dataclass(slots=True)
+class Done:
+    """The answer to a `Keep` or a `Drop`: whether anything has changed."""
+
+    has_changed: bool
+
+
+@dataclass(slots=True)
 class Events:
     """The events of one step, for all the sequences of one worker."""
 
@@ -186,12 +221,17 @@ Message = (
     | Abort
     | Tokenize
     | Detokenize
+    | Keep
+    | Recall
+    | Drop
     | Counted
     | Welcome
     | Refused
     | Accepted
     | TokenIds
     | Text
+    | Piece
+    | Done
     | Events
     | Pulse
     | Totals

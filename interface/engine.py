@@ -187,3 +187,17 @@ class SharedEngine(EngineService, Protocol):
 
     def others(self) -> Tally:
         """Return what the other processes have counted, as far as it is known. Does not wait."""
+
+    async def keep(self, pieces: Mapping[str, bytes]) -> None:
+        """Keep pieces of bytes, by their names, for all processes that use the engine; see `interface.kept`.
+
+        Raises:
+            EngineUnavailable: the engine's process cannot be reached.
+            ValueError: they are larger together than a message may be.
+        """
+
+    async def recall(self, name: str) -> bytes | None:
+        """Return a piece; None if it is not kept. Raises EngineUnavailable."""
+
+    async def drop(self, name: str) -> bool:
+        """Forget a piece and all that are kept with it; return whether it was kept. Raises EngineUnavailable."""

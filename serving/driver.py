@@ -11,7 +11,7 @@ Invariants:
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ from serving.blocking_lexicon import BlockingLexicon
 from serving.engine_holder import EngineHolder
 from serving.exchanges import CURRENT, Exchanges
 from serving.generation import Generation
+from serving.kept_by_engine import KeptByEngine, MustWait
 from serving.kept_for_one import KeptForOne
 from serving.open_generations import OpenGenerations
 from serving.shutdown import Shutdown
@@ -101,12 +102,17 @@ class Driver(EngineHolder[EngineService]):
     def kept(self) -> Kept:
         """What is kept for the client of the current request. It finds nothing that was kept for another key."""
         exchange = CURRENT.get()
-        return KeptForOne(self._kept, "" if exchange is None else exchange.key)
+        if exchange is None:
+            return self._kept
+        if self._shared is None:
+            return KeptForOne(self._kept, exchange.key)
+        return KeptForOne(KeptByEngine(self._shared, asyncio.get_running_loop(), exchange), exchange.key)
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
-        """Call `parse`, on a thread if the body is large. `size` is the body's, in bytes."""
+        """Call `parse`, on a thread if the body is large or if it must wait. `size` is the body's, in bytes."""
         if size <= SMALL_BODY:
-            return parse()
+            with suppress(MustWait):
+                return parse()
         return await in_daemon_thread(parse, self._parsing)
 
     async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:

@@ -40,6 +40,8 @@ class Exchange:
         self.status: int | None = None
         """The answer's status, once it has begun."""
         self.is_complete = False
+        self.pending: asyncio.Task[None] | None = None
+        """What must be done before more of the answer is sent."""
         self.key = ""
         """What identifies the API key that it came with; empty if no key is required."""
         self.log: RequestLog | None = None

@@ -110,6 +110,8 @@ class Gate:
         """Wrap `send`, and note the answer's status and its end."""
 
         def sending(message: Message) -> Awaitable[None]:
+            if exchange.pending is not None:
+                return self._send_after(exchange, sending, message)
             if message.get("more_body", False):
                 return send(message)  # another coroutine for each token would double the cost of this method
             if message["type"] == "http.response.start":
@@ -117,6 +119,13 @@ class Gate:
             return self._send_end(exchange, scope, receive, send, message)
 
         return sending
+
+    async def _send_after(self, exchange: Exchange, sending: Send, message: Message) -> None:
+        """Wait for what is pending, and then send a message."""
+        pending, exchange.pending = exchange.pending, None
+        assert pending is not None
+        await pending
+        await sending(message)
 
     async def _send_start(self, exchange: Exchange, send: Send, message: Message) -> None:
         """Send the message that begins an answer."""

@@ -37,6 +37,14 @@ def answers(process: Process) -> bool:
         return answer.status == 200 and answer.json()["text"] == "".join(HELLO)
 
 
+def kept_response(process: Process) -> str:
+    """The id of a response that one of the workers has made."""
+    with Connection(process.port) as connection:
+        answer = connection.request("POST", "/v1/responses", b'{"input": "hello"}', Content_Type="application/json")
+        made: str = answer.json()["id"]
+        return made
+
+
 def begin_to_stream(connection: Connection) -> None:
     """Ask for a stream that goes on for longer than any test, and read its first event."""
     connection.send_generate("drip 4000", max_tokens=4000)
@@ -80,11 +88,15 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
             assert asking.request("GET", "/live").status == 200
             wait_until(lambda: asking.request("GET", "/health").status == 200, "another engine")
         wait_until(lambda: process.log.count("The engine is back") == 2)
+        path = f"/v1/responses/{kept_response(process)}"
         victim, survivor = process.children(WORKER)
         kill_while_it_is_asked(victim)
         wait_until(lambda: ready(process.log) == 3, "another worker")
         assert survivor in process.children(WORKER)
         assert answers(process)
+        for _ in range(8):  # each on a connection of its own, which any worker may take
+            with Connection(process.port) as connection:
+                assert connection.request("GET", path).status == 200
 
 
 def test_at_a_signal_streams_get_a_last_event_and_nothing_is_left_over(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""What is kept in the engine's process, as one request of a worker sees it: all workers find the same."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from interface.engine import SharedEngine
+from interface.errors import EngineUnavailable
+from serving.exchanges import Exchange
+
+log = logging.getLogger("engine")
+
+Found = TypeVar("Found")
+
+
+class MustWait(Exception):
+    """The answer is in another process, and the event loop must not wait for it: ask again on a thread."""
+
+
+class KeptByEngine:
+    """See `interface.kept.Kept`. `put` is called on the event loop, `get` and `drop` on a thread.
+
+    The gate sends nothing more of the request's answer until what was put has arrived: a client that has heard of a
+    response finds it in any worker.
+    """
+
+    def __init__(self, engine: SharedEngine, loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._exchange = exchange
+
+    def put(self, pieces: Mapping[str, bytes]) -> None:
+        self._exchange.pending = self._loop.create_task(self._put(pieces))
+
+    async def _put(self, pieces: Mapping[str, bytes]) -> None:
+        try:
+            await self._engine.keep(pieces)
+        except (EngineUnavailable, ValueError) as error:
+            log.warning("A response is not kept: %s", error)
+
+    def get(self, name: str) -> bytes | None:
+        """Raises MustWait, EngineUnavailable."""
+        return self._wait_for(self._engine.recall, name)
+
+    def drop(self, name: str) -> bool:
+        """Raises MustWait, EngineUnavailable."""
+        return self._wait_for(self._engine.drop, name)
+
+    def _wait_for(self, ask: Callable[[str], Coroutine[Any, Any, Found]], name: str) -> Found:
+        if _is_on_a_loop():
+            raise MustWait
+        return asyncio.run_coroutine_threadsafe(ask(name), self._loop).result()
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
