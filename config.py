@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 VERSION = "2.0.dev0"
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
@@ -31,6 +32,8 @@ BACKENDS = ("own", "vllm", "sglang", "openai")
 """The values of `backend`; `backends/load.py` has a module for each."""
 MOST_SECONDS = 1e9
 """About 30 years. With ten times as much, waiting on a thread raises OverflowError, and only once the server runs."""
+DEVICE_INDICES = frozenset(map(str, range(128)))
+"""Those that torch has room for."""
 LONGEST_SHOWN = 100
 """Characters of a wrong value that an error repeats."""
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
@@ -47,12 +50,17 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names it, what it may be, and what came."""
 
 
+def _shown(text: str) -> str:
+    """A wrong value as an error repeats it."""
+    return repr(text[:LONGEST_SHOWN])
+
+
 def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         with suppress(ValueError):  # Python makes no number of some thousand digits
             if text.strip().isdecimal() and (number := int(text)) >= least:
                 return number
-        raise ConfigError(f"expected a whole number of at least {least}, got {text[:LONGEST_SHOWN]!r}")
+        raise ConfigError(f"expected a whole number of at least {least}, got {_shown(text)}")
 
     return parse
 
@@ -63,7 +71,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = float("nan")
     if not 0 < seconds <= MOST_SECONDS:
-        raise ConfigError(f"expected a number of seconds above 0 and up to {MOST_SECONDS:g}, got {text!r}")
+        raise ConfigError(f"expected a number of seconds above 0 and up to {MOST_SECONDS:g}, got {_shown(text)}")
     return seconds
 
 
@@ -82,22 +90,32 @@ def _socket_path(text: str) -> str:
     path = _path(text)
     if (length := len(os.fsencode(path))) > LONGEST_SOCKET_PATH:
         raise ConfigError(
-            f"expected a path of at most {LONGEST_SOCKET_PATH} bytes, as a Unix socket has, got one of {length}: {path}"
+            f"expected a path of at most {LONGEST_SOCKET_PATH} bytes, as a Unix socket has, got one of {length}: "
+            f"{_shown(path)}"
         )
     return path
 
 
 def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text.strip()):
-        raise ConfigError(f"expected a URL as in http://127.0.0.1:30000, got {text!r}")
-    return text.strip().rstrip("/")
+    url = text.strip()
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ConfigError("expected a URL without a user and a password, which the log and /health would repeat")
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url) or not _has_port_in_range(url):
+        raise ConfigError(f"expected a URL as in http://127.0.0.1:30000, got {_shown(text)}")
+    return url.rstrip("/")
+
+
+def _has_port_in_range(url: str) -> bool:
+    with suppress(ValueError):  # of a port, and of an address in brackets
+        return urlsplit(url).port != 0
+    return False
 
 
 def _names(text: str) -> str:
     """Names separated by commas; spaces around them do not count."""
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise ConfigError(f"expected different names, separated by commas, got {text!r}")
+        raise ConfigError(f"expected different names, separated by commas, got {_shown(text)}")
     return ",".join(names)
 
 
@@ -114,18 +132,25 @@ def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         for one in (names := _list(text.lower())):
             if not re.fullmatch(pattern, one):
-                raise ConfigError(f"expected {expected}, got {one[:LONGEST_SHOWN]!r}")
+                raise ConfigError(f"expected {expected}, got {_shown(one)}")
         return names
 
     return parse
 
 
+def _key(text: str) -> str:
+    """An API key, which a header must be able to hold. Errors do not repeat it."""
+    key = text.strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise ConfigError(
+            "expected a key of ASCII characters, since clients write others in different ways in a header"
+        )
+    return key
+
+
 def _keys(text: str) -> tuple[str, ...]:
-    """API keys. Errors do not repeat them."""
-    keys = tuple(_lines_of(Path(_path(text[1:])))) if text.startswith("@") else _list(text, "keys")
-    if not all(key.isascii() and key.isprintable() for key in keys):
-        raise ConfigError("expected keys of ASCII characters, since clients write others in different ways in a header")
-    return keys
+    keys = _lines_of(Path(_path(text[1:]))) if text.startswith("@") else _list(text, "keys")
+    return tuple(_key(key) for key in keys)
 
 
 def _lines_of(file: Path) -> list[str]:
@@ -142,14 +167,14 @@ def _lines_of(file: Path) -> list[str]:
 
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
-        raise ConfigError(f"expected 1 (on) or 0 (off), got {text!r}")
+        raise ConfigError(f"expected 1 (on) or 0 (off), got {_shown(text)}")
     return text == "1"
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise ConfigError(f"expected one of {', '.join(choices)}, got {text!r}")
+            raise ConfigError(f"expected one of {', '.join(choices)}, got {_shown(text)}")
         return text
 
     return parse
@@ -157,9 +182,9 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _device(text: str) -> str:
     kind, _, index = text.partition(":")
-    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal()):
+    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and index in DEVICE_INDICES):
         return text
-    raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {_shown(text)}")
 
 
 def _as_text(value: Any) -> str:
@@ -231,7 +256,7 @@ class EngineSettings(ModelSettings):
     )
     backend_url: str | None = _setting(None, _url, "URL of the sglang or openai server, as in http://127.0.0.1:30000")
     backend_key: str | None = _setting(
-        None, _text, "API key of the sglang or openai server, if it wants one", secret=True
+        None, _key, "API key of the sglang or openai server, if it wants one", secret=True
     )
     max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once")
     max_waiting: int = _setting(256, _whole(0), "how many more may wait for a slot; the next one gets a 503")

@@ -85,7 +85,7 @@ def read_body(environ: WSGIEnvironment) -> bytes:
         announced = 0
     try:
         body: bytes = environ["wsgi.input"].read(contract.MAX_BODY_BYTES + 1 if announced is None else announced)
-    except OSError:
+    except Exception:  # OSError if the client has left, or the server's own for chunks that are none
         raise ClientDisconnect from None
     if len(body) > contract.MAX_BODY_BYTES:
         raise contract.body_too_large()
@@ -173,9 +173,7 @@ def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
         return methods[environ["REQUEST_METHOD"]](driver, environ, start_response)
     except ClientDisconnect:
         # There is no reader left, but in WSGI the only way to end a request is to answer it.
-        return respond(
-            environ, start_response, contract.refusal(path, contract.Refusal(400, "The body ended too soon"))
-        )
+        return respond(environ, start_response, contract.refusal(path, contract.Refusal(400, "The body is not whole")))
     except contract.REFUSALS as error:
         return respond(environ, start_response, contract.refusal(path, error))
     except Exception:

@@ -30,6 +30,11 @@ BODY_LOST = contract.Refusal(
     "Expected a request without Upgrade, got one: uvicorn on httptools loses its body. Have the client speak HTTP/1.1, "
     "or start the server with --http h11.",
 )
+TWO_FRAMINGS = contract.Refusal(
+    400,
+    "Expected Content-Length or (in HTTP/1.1) Transfer-Encoding, got a body that a proxy may read to another end.",
+    headers={"connection": "close"},  # what follows on it may be a part of the body
+)
 ABSOLUTE_URL = re.compile(r"https?://(?P<host>[^/?#]*)(?:/(?P<path>.*))?", re.IGNORECASE | re.DOTALL)
 """A request target that is a whole URL."""
 MAX_BODIES_BYTES = 256 * 1024 * 1024
@@ -60,11 +65,8 @@ class Gate:
         sending = self._sending(exchange, scope, receive, send)
         token = CURRENT.set(exchange)
         try:
-            if self._exchanges.is_full:
-                await respond(scope, sending, self._refusal(scope, self._too_many()))
-                return
-            if exchange.connection is not None and exchange.connection.loses_bodies and header(scope, b"upgrade"):
-                await respond(scope, sending, self._refusal(scope, BODY_LOST))
+            if (reason := self._reason_to_refuse(exchange, scope)) is not None:
+                await respond(scope, sending, self._refusal(scope, reason))
                 return
             with exchange.cancel_scope:
                 await self.app(scope, self._receiving(exchange, scope, receive), sending)
@@ -76,6 +78,18 @@ class Gate:
                 self._record(exchange, scope)
             except Exception:  # a fault in the metrics must not end a request
                 log.exception("A request could not be counted")
+
+    def _reason_to_refuse(self, exchange: Exchange, scope: Scope) -> Exception | None:
+        """Why a request is refused before the application sees it; None if it is not."""
+        if self._exchanges.is_full:
+            return QueueFull(
+                f"Expected at most {self._exchanges.max_open} connections at once (ENGINE_MAX_CONNECTIONS)"
+            )
+        if exchange.connection is not None and exchange.connection.loses_bodies and header(scope, b"upgrade"):
+            return BODY_LOST
+        if has_two_framings(scope):
+            return TWO_FRAMINGS
+        return None
 
     def _receiving(self, exchange: Exchange, scope: Scope, receive: Receive) -> Receive:
         """Wrap `receive`, and limit the body's size and the time that it takes."""
@@ -177,11 +191,18 @@ class Gate:
                 log.info("refused %s ms=%.1f", shown, 1e3 * exchange.age, extra={"fields": fields})
         record_spans(scope, exchange)
 
-    def _too_many(self) -> Exception:
-        return QueueFull(f"Expected at most {self._exchanges.max_open} connections at once (ENGINE_MAX_CONNECTIONS)")
-
     def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
         return contract.refusal(route_path(scope), error)
+
+
+def has_two_framings(scope: Scope) -> bool:
+    """Whether a proxy in front may have read a body of another length, and so another request after it ("smuggling").
+
+    Source: RFC 9112, sections 6.1 and 6.3.
+    """
+    if header(scope, b"transfer-encoding") is None:
+        return False
+    return header(scope, b"content-length") is not None or scope["http_version"] == "1.0"
 
 
 def abort_if_closed(exchange: Exchange) -> None:

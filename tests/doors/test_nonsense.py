@@ -23,6 +23,8 @@ def post(headers: bytes, body: bytes = BODY, version: bytes = b"1.1") -> bytes:
     return get(b"/generate", b"Content-Type: application/json\r\n" + headers, b"POST", version) + body
 
 
+KEPT = b"Connection: keep-alive\r\n"
+
 REQUESTS = [
     # Not HTTP/1.1
     b"GET /health\r\n\r\n",
@@ -91,3 +93,17 @@ def test_no_request_is_an_error_of_the_servers(name: str, server: str, caplog: p
             connection.send_generate("hello", stream=False)
             assert connection.read_response().json()["text"] == "".join(HELLO)
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn[standard]", "hypercorn"])
+@pytest.mark.parametrize(("headers", "version"), [(CHUNKED + LENGTH, b"1.1"), (CHUNKED + KEPT, b"1.0")])
+def test_after_a_body_that_a_proxy_may_read_to_another_end_there_is_no_request(
+    name: str, server: str, headers: bytes, version: bytes
+) -> None:
+    with on_a_socket(import_module(name).create_app, server=server) as service, Connection(service.port) as connection:
+        connection.send(post(headers, b"0\r\n\r\n" + get(), version))
+        with connection.socket.makefile("rb") as answers:
+            received = answers.read()
+    assert received.split()[1] == b"400"
+    assert received.count(b"HTTP/1.1 ") == 1
