@@ -8,6 +8,9 @@ order and with the same names. What is not protocol lives in `contract` (request
 driver).
 """
 
+if __name__ == "__main__":
+    import serving.quiet_start  # noqa: F401  no traceback at Ctrl-C during the imports below
+
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial

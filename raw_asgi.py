@@ -9,6 +9,9 @@ the same names. What is not protocol lives in `contract` (requests and answers) 
 Source: the ASGI specification, versions 2.3 and 2.4 of its HTTP part, and lifespan 2.0.
 """
 
+if __name__ == "__main__":
+    import serving.quiet_start  # noqa: F401  no traceback at Ctrl-C during the imports below
+
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial

@@ -17,6 +17,9 @@ it lacks shows next to `raw_asgi.py`, which has the same order and the same name
 Source: PEP 3333.
 """
 
+if __name__ == "__main__":
+    import serving.quiet_start  # noqa: F401  no traceback at Ctrl-C during the imports below
+
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing

@@ -7,6 +7,11 @@ exit status is 0 if the model is served, 1 if it is refused, 2 if a setting is w
 the start, this one takes as long as it takes: every length that the config names is tried with the whole model.
 """
 
+import signal
+
+if __name__ == "__main__":  # at Ctrl-C Python would show a traceback, for much of the time one of the imports below
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import dataclasses
 import os

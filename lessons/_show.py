@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from serving import quiet_start  # noqa: F401  at Ctrl-C a lesson ends without a traceback
 from serving.wsgi_server import ThreadingWSGIServer
 from study.common.http_servers import serving, serving_wsgi
 

@@ -6,7 +6,8 @@ The modules, by topic:
                     `engine_holder`, `open_generations`, `status`, `blocking_lexicon`
     requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door; `asgi`
     connections     `connection`, `protocol`, `file_limit`: limits on uvicorn's connections; `wsgi_server`
-    processes       `command_line`, `flags`, `standard_streams`, `demo`, `supervised`, `process`, `shutdown`
+    processes       `quiet_start`, `command_line`, `flags`, `standard_streams`, `demo`, `supervised`, `process`,
+                    `shutdown`
     workers         `workers`, `engine_process`, `engine_keeper`, `sign_of_life`: several processes over one engine
     records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -56,8 +56,7 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     if options.demo:
         run_demo(server)
     else:
-        with suppress(KeyboardInterrupt):  # uvicorn ends in good order at Ctrl-C, and then raises the signal again
-            server.run()
+        server.run()
 
 
 def _uvicorn_config(app: Any, options: argparse.Namespace, config: Config) -> uvicorn.Config:
@@ -91,8 +90,7 @@ def main_wsgi(
         driver.start()
         with suppress(OSError):  # nothing takes what is printed: a full disk, or the end of a pipe
             print(f"Serving on http://{_shown(options.host)}:{server.server_port}", file=sys.stderr)
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
 
 
 def _listening(options: argparse.Namespace, app: WSGIApplication, config: Config) -> WSGIServer:

@@ -34,8 +34,6 @@ def run_demo(server: uvicorn.Server) -> None:
             print(f"{BOLD}{prompt}{PLAIN}")
             _show_streamed(port, prompt)
             _show_whole(port, prompt)
-    except KeyboardInterrupt:
-        print()
     finally:
         server.should_exit = True
         thread.join()

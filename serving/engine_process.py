@@ -6,6 +6,9 @@
 Its settings are those of the doors, and must be the same. `python app.py --workers 4` starts both.
 """
 
+if __name__ == "__main__":
+    import serving.quiet_start  # noqa: F401  no traceback at Ctrl-C during the imports below
+
 import argparse
 import asyncio
 import logging

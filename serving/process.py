@@ -68,6 +68,7 @@ class _Handlers:
         self._of_server: dict[int, Any] = {}
 
     def install(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a worker is started with Ctrl-C blocked (`workers`)
         self._of_server = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
             self._of_server[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._on_hangup)

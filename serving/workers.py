@@ -5,10 +5,12 @@ it dies or hangs, and ends when this one does, however that ends; so do the work
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
+from multiprocessing import resource_tracker
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -25,7 +27,21 @@ and its start takes long while the engine, which starts at the same time, uses a
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor of workers, which notices at once that one has died."""
+    """uvicorn's supervisor of workers, which notices at once that one has died.
+
+    Ctrl-C reaches all processes of a terminal. The workers begin with the signal blocked, and unblock it once they can
+    answer it (`serving.process`), since in the middle of their imports it would be a traceback.
+    """
+
+    def run(self) -> None:
+        resource_tracker.ensure_running()  # it unblocks the signal when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        super().run()
+
+    def handle_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # here it is heard if it has come
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        super().handle_signals()
 
     def keep_subprocess_alive(self) -> None:
         # This process also holds the workers' ends of their pipes. While those are open, a worker that dies between a

@@ -28,12 +28,35 @@ MOST_READ = 64 * 1024
 """Bytes that are read at once and dropped."""
 LINGER, PAUSE = 5.0, 0.5
 """Seconds for which a closing connection is read, in all and until the next piece."""
+MOST_LINGERING = 64
+"""Connections that are read at once while they close."""
 
 
 class OneByOneWSGIServer(WSGIServer):
     """The standard library's server, which answers one connection after the other, with room for those that wait."""
 
     request_queue_size = BACKLOG
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._may_linger = threading.Semaphore(MOST_LINGERING)
+
+    def linger(self, connection: socket.socket) -> None:
+        """Call `drop_rest` on a thread of its own, since the next connection must not wait for this one's client."""
+        if not self._may_linger.acquire(blocking=False):
+            return
+        still_open = connection.dup()  # the server closes its own
+
+        def drop_and_close() -> None:
+            with still_open:
+                drop_rest(still_open)
+            self._may_linger.release()
+
+        try:
+            threading.Thread(target=drop_and_close, daemon=True).start()
+        except RuntimeError:  # the system has no thread to spare
+            still_open.close()
+            self._may_linger.release()
 
 
 class ThreadingWSGIServer(ThreadingMixIn, OneByOneWSGIServer):
@@ -45,6 +68,9 @@ class ThreadingWSGIServer(ThreadingMixIn, OneByOneWSGIServer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._free = threading.Semaphore(self.max_open)
+
+    def linger(self, connection: socket.socket) -> None:
+        drop_rest(connection)  # this is the connection's own thread
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin a thread for the connection, or refuse it."""
@@ -95,8 +121,8 @@ class PatientHandler(WSGIRequestHandler):
     head_limit: float
     body_limit: float
     stall: float
-    unread = 0.0
-    """Seconds to wait for more of a body that is not read; 0 drops only what has come."""
+    is_sending = False
+    """Whether the client announces a body that is not read; it then sends it after the answer, too."""
 
     def setup(self) -> None:
         super().setup()
@@ -107,7 +133,7 @@ class PatientHandler(WSGIRequestHandler):
         with suppress(TimeoutError, ConnectionError):  # the client has left, or says nothing
             super().handle()
         with suppress(OSError):
-            self._linger()
+            self._end()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         with suppress(OSError):  # nothing takes what is logged: a full disk, or the end of a pipe
@@ -120,19 +146,28 @@ class PatientHandler(WSGIRequestHandler):
         try:
             contract.announced_bytes(environ.get("CONTENT_LENGTH"))
         except contract.Refusal:  # too many, which the door will not read
-            self.unread = PAUSE
+            self.is_sending = True
         return environ
 
-    def _linger(self) -> None:
-        """Read and drop what the client still sends, for a while.
-
-        Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
-        """
+    def _end(self) -> None:
+        """End the answer. The connection is closed when nothing more has come, or after a while."""
         self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(self.unread)
-        until = time.monotonic() + LINGER
-        while self.connection.recv(MOST_READ) and time.monotonic() < until:
-            self.connection.settimeout(PAUSE)
+        self.connection.settimeout(0)
+        if self.is_sending or self.connection.recv(MOST_READ):
+            assert isinstance(self.server, OneByOneWSGIServer)
+            self.server.linger(self.connection)
+
+
+def drop_rest(connection: socket.socket) -> None:
+    """Read and drop what a client still sends, for a while.
+
+    Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
+    """
+    until = time.monotonic() + LINGER
+    with suppress(OSError):
+        connection.settimeout(PAUSE)
+        while connection.recv(MOST_READ) and time.monotonic() < until:
+            pass
 
 
 class _Writer:

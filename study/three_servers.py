@@ -11,6 +11,9 @@ Each server listens on two ports. A browser opens at most six connections to one
 their health check are nine: on one port the browser itself would hold three of them back.
 """
 
+if __name__ == "__main__":
+    import serving.quiet_start  # noqa: F401  no traceback at Ctrl-C during the imports below
+
 import argparse
 import importlib
 import importlib.util

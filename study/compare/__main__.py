@@ -4,6 +4,9 @@ python -m study.compare             about two minutes, with the bundled model
 python -m study.compare --quick     a few seconds and few tokens, without it: to see that everything works
 """
 
+if __name__ == "__main__":
+    import serving.quiet_start  # noqa: F401  no traceback at Ctrl-C during the imports below
+
 import asyncio
 import json
 import sys

@@ -245,6 +245,7 @@ def test_ctrl_c_ends_a_door_that_was_started_as_a_program(name: str) -> None:
         process.wait_until_ready()
         process.interrupt()
         expect_clean_end(process)
+        assert process.wait() == -signal.SIGINT
 
 
 @both_doors

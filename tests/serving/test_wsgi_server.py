@@ -18,6 +18,7 @@ import pytest
 
 import contract
 from config import Config
+from serving import wsgi_server
 from serving.wsgi_server import handler_of, server_class
 
 SHORT, PATIENCE = 0.3, 30.0
@@ -95,6 +96,29 @@ def test_a_client_that_sends_all_before_it_reads_gets_the_answer_to_a_body_that_
         with sending.makefile("rb") as answer:
             assert answer.read().startswith(b"HTTP/1.0 200 OK\r\n")
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_client_that_goes_on_sending_after_its_answer_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsgi_server, "LINGER", 10 * PATIENCE)
+    with served() as port, socket.create_connection(("127.0.0.1", port), PATIENCE) as sending:
+        sending.sendall(b"POST /unread HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * contract.MAX_BODY_BYTES))
+        with sending.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.0 200 OK\r\n")
+        is_over = threading.Event()
+        trickling = threading.Thread(target=trickle, args=(sending, is_over))
+        trickling.start()
+        try:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as other:
+                other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert other.makefile("rb").readline() == b"HTTP/1.0 200 OK\r\n"
+        finally:
+            is_over.set()
+            trickling.join()
+
+
+def trickle(sending: socket.socket, is_over: threading.Event) -> None:
+    while not is_over.wait(wsgi_server.PAUSE / 10):
+        sending.sendall(b"x")
 
 
 class OnFullDisk(io.StringIO):
