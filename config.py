@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 VERSION = "2.0.dev0"
 BUNDLED_MODEL = Path(__file__).parent / "bundled_model"
@@ -34,6 +33,8 @@ MOST_SECONDS = 1e9
 """About 30 years. With ten times as much, waiting on a thread raises OverflowError, and only once the server runs."""
 DEVICE_INDICES = frozenset(map(str, range(128)))
 """Those that torch has room for."""
+URL = re.compile(r"https?://(\[[^\s/?#\[\]]+\]|[^\s/?#:\[\]]+)(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?")
+"""A server's address, and perhaps a path."""
 LONGEST_SHOWN = 100
 """Characters of a wrong value that an error repeats."""
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
@@ -100,15 +101,10 @@ def _url(text: str) -> str:
     url = text.strip()
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ConfigError("expected a URL without a user and a password, which the log and /health would repeat")
-    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url) or not _has_port_in_range(url):
+    found = URL.fullmatch(url)
+    if found is None or not 0 < int(found["port"] or 80) < 2**16:
         raise ConfigError(f"expected a URL as in http://127.0.0.1:30000, got {_shown(text)}")
     return url.rstrip("/")
-
-
-def _has_port_in_range(url: str) -> bool:
-    with suppress(ValueError):  # of a port, and of an address in brackets
-        return urlsplit(url).port != 0
-    return False
 
 
 def _names(text: str) -> str:

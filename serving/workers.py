@@ -97,7 +97,10 @@ def _socket_of(config: Config) -> Iterator[tuple[Config, list[str]]]:
     if config.socket is not None:
         yield config, []
         return
-    folder = tempfile.mkdtemp(prefix="engine-")  # only this user may enter it
+    try:
+        folder = tempfile.mkdtemp(prefix="engine-")  # only this user may enter it
+    except OSError as error:
+        raise ConfigError(f"expected a folder for temporary files, or a --socket: {error.strerror or error}") from None
     try:
         yield replace(config, socket=os.path.join(folder, "engine.sock")), [REMOVE_FOLDER]
     finally:

@@ -92,15 +92,19 @@ def build(source: Path, definitions: Mapping[str, int]) -> ctypes.CDLL:
     compiled = _compile(source, definitions, _kept) if begun is None else begun.result()
     try:
         return _loaded(compiled)
-    except OSError:
+    except CannotBuild:
         if not compiled.is_kept:
             raise
     return _loaded(_compile(source, definitions, None))  # it is kept where no code may be run
 
 
 def _loaded(compiled: Compiled) -> ctypes.CDLL:
+    """Load a library. Raises CannotBuild if it is in a folder without code, or is none."""
     with compiled.folder:
-        return ctypes.CDLL(str(compiled.path))
+        try:
+            return ctypes.CDLL(str(compiled.path))
+        except OSError as error:
+            raise CannotBuild(f"what was compiled cannot be loaded: {error}") from error
 
 
 def _wanted(source: Path, definitions: Mapping[str, int]) -> Wanted:
@@ -130,7 +134,7 @@ class _Job:
         if compiler is None:
             raise CannotBuild(f"found no C++ compiler (looked for {', '.join(wanted)}; CXX names another)")
         macros = [f"-D{name}={value}" for name, value in definitions.items()]
-        arguments = [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")), *macros]
+        arguments = [*FLAGS, *_flags_of_user(), *macros]
         name = None if kept is None else name_of(source, compiler, arguments)
         found = None if kept is None or name is None else kept.find(name)
         return cls(compiler, arguments, source, kept, name, found)
@@ -138,7 +142,7 @@ class _Job:
     def compiled(self) -> Compiled:
         if self.found is not None:
             return Compiled(nullcontext(), self.found, is_kept=True)
-        folder = TemporaryDirectory()
+        folder = _temporary_folder()
         library = Path(folder.name, f"{self.source.stem}.so")
         try:
             _run([self.compiler, *self.arguments, str(self.source), "-o", str(library)])
@@ -150,12 +154,35 @@ class _Job:
         return Compiled(folder, library)
 
 
+def _flags_of_user() -> list[str]:
+    try:
+        return shlex.split(os.environ.get("CXXFLAGS", ""))
+    except ValueError as error:
+        raise CannotBuild(f"expected CXXFLAGS as a shell would read them: {error}") from None
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory()
+    except OSError as error:
+        raise CannotBuild(f"there is no folder to compile in: {error.strerror or error}") from error
+
+
 def _run(command: Sequence[str]) -> None:
     compiler = command[0]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",  # it may write in another encoding than this process reads
+            timeout=SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotBuild(f"{compiler}: {error}") from error
     if done.returncode:
-        complaint = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+        complaint = next((line for line in lines if "error" in line), lines[0])
         raise CannotBuild(f"{compiler} failed: {complaint}")

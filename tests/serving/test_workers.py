@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from config import Config, ConfigError
+from serving.workers import engine_running
 from study.common.engine import HELLO
 from study.common.launcher import Process, command_line_of, free_port, status_of
 from study.common.scripted_workers import NAME, ready
@@ -158,3 +161,11 @@ def test_gunicorn_serves_with_workers_over_an_engine_that_was_started_separately
             process.popen.terminate()
             assert last_event(streaming) == "shutdown"
         process.wait()
+
+
+def test_without_a_folder_for_its_socket_the_start_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    refused = pytest.raises(ConfigError, match=r"^expected a folder for temporary files, or a --socket: ")
+    with refused, engine_running(Config(), print):
+        pass

@@ -1,0 +1,55 @@
+"""A compiler that cannot be used is a reason to go without, whatever is wrong with it."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from inference.cpp import build
+
+OUTPUT = 'for argument; do output=$argument; done; echo "int main" > "$output"'
+COMPILERS = {
+    "its error has bytes of another encoding": "printf 'error: \\344\\n' >&2; exit 1",
+    "it fails without a word": "exit 3",
+    "it makes nothing": "exit 0",
+    "what it makes is no library": OUTPUT,
+    "it reads its input": "cat; exit 1",
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "cxx").write_text(f"#!/bin/sh\n{OUTPUT}\n")
+    (tmp_path / "cxx").chmod(0o700)
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    build.set_cache_folder(None)
+    source = tmp_path / "source.cpp"
+    source.touch()
+    return source
+
+
+def reason(source: Path) -> str:
+    """Why nothing could be compiled."""
+    with pytest.raises(build.CannotBuild) as caught:
+        build.build(source, {})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("script", COMPILERS.values(), ids=list(COMPILERS))
+def test_an_odd_compiler_is_one_that_cannot_build(source: Path, script: str) -> None:
+    (source.parent / "cxx").write_text(f"#!/bin/sh\n{script}\n")
+    assert len(reason(source).splitlines()) == 1
+    assert not reason(source).endswith(": ")
+
+
+def test_flags_that_a_shell_could_not_read_are_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXXFLAGS", "-DNAME='half")
+    assert reason(source).startswith("expected CXXFLAGS as a shell would read them: ")
+
+
+def test_without_a_folder_for_temporary_files_nothing_is_compiled(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose file system is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(source.parent / "none"))
+    assert reason(source).startswith("there is no folder to compile in: ")
