@@ -10,4 +10,5 @@ which one it has.
     behind another server           `openai_server` with its `openai_dialects`, `sglang_server`, over `remote`
     shared by engines elsewhere     `relayed`, `token_relay`, `replies`
     shared by all                   `threads`, `throttled_log`
+    kept responses                  `kept_in_memory`
 """
