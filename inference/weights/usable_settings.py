@@ -1,7 +1,7 @@
 """Brings the settings of a config.json into the forms that transformers takes, where they mean something all the same.
 
 Tokens may be given as texts, or as several; what this server reads of them it reads from the file itself. It pads
-nothing, and chooses by itself how a model is computed.
+nothing, and chooses by itself how a model is computed. A precision may be "auto", that of the weights.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def _usable_value(name: str, value: Any, vocabulary: Any) -> Any:
     if name == "pad_token_id":  # it makes a row of the embedding special, which must be there
         return value if _is_id(value) and not (isinstance(vocabulary, int) and value >= vocabulary) else None
     if name in ("dtype", "torch_dtype") and isinstance(value, str):
-        return value.removeprefix("torch.")
+        return None if value == "auto" else value.removeprefix("torch.")
     return value
 
 

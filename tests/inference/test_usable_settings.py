@@ -31,6 +31,7 @@ VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num
         ({"vocab_size": 8, "pad_token_id": 8}, {"vocab_size": 8, "pad_token_id": None}),
         ({"vocab_size": 8, "pad_token_id": 7}, {"vocab_size": 8, "pad_token_id": 7}),
         ({"torch_dtype": "torch.bfloat16"}, {"torch_dtype": "bfloat16"}),
+        ({"torch_dtype": "auto", "dtype": "auto"}, {"torch_dtype": None, "dtype": None}),
         ({"attn_implementation": "of another machine"}, {}),
     ],
     ids=str,
