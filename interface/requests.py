@@ -23,6 +23,8 @@ MAX_INTEGER = 2**63 - 1
 MAX_LOGPROBS = 20
 BANNED = -100.0
 """A bias this low bans its token, however large its logit is."""
+SMALLEST_TOP_P = 1e-9
+"""Keeps the most likely token alone. OpenAI's and Anthropic's clients write 0 for it."""
 
 StopString = Annotated[str, Field(min_length=1)]
 StopStringList = Annotated[list[StopString], Field(max_length=4)]

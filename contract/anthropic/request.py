@@ -13,7 +13,7 @@ from contract.conversation import Conversation
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
 from contract.tools import tool_call
-from interface.requests import MAX_INTEGER, ChatPrompt, Grammar, SamplingParams
+from interface.requests import MAX_INTEGER, SMALLEST_TOP_P, ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2
 MOST_STOP_SEQUENCES = 64
@@ -118,7 +118,7 @@ class MessagesBody(CountTokensBody):
         list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MOST_STOP_SEQUENCES)
     ] = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     output_format: OutputFormat | None = Field(default=None, description="An older output_config.format.")
     mcp_servers: Annotated[None, refuse("this server calls no MCP servers; offer their tools as tools", [])] = None
@@ -140,7 +140,7 @@ class MessagesBody(CountTokensBody):
             max_tokens=max(1, self.max_tokens),  # the engine makes one token at least
             stop=self.stop_sequences,
             temperature=self.temperature,
-            top_p=self.top_p,
+            top_p=SMALLEST_TOP_P if self.top_p == 0 else self.top_p,
             top_k=self.top_k,
         )
 

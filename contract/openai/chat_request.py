@@ -1,5 +1,6 @@
 """Reads the body of `POST /v1/chat/completions`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -13,6 +14,8 @@ from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
 
 Name = Annotated[str, Field(min_length=1)]
+OWN_TYPES = ("function", "custom", "namespace")
+"""The types of tools that clients describe and run themselves. All others are OpenAI's."""
 
 
 class CalledFunction(LenientBody):
@@ -95,10 +98,15 @@ def tool_choice_of(value: Any) -> Any:
         case {"type": "function", "function": {"name": str(name)}} | {"type": "function" | "custom", "name": str(name)}:
             return ToolChoice(name=name)
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
-            return ToolChoice(mode, allowed=[_name_of(tool) for tool in tools])
+            return ToolChoice(mode, allowed=_names_of(tools))
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(tools)}:
-            return ToolChoice(mode, allowed=[_name_of(tool) for tool in tools])
+            return ToolChoice(mode, allowed=_names_of(tools))
     raise ValueError("Expected none, auto, required, a function's name or allowed tools")
+
+
+def _names_of(tools: Sequence[Any]) -> list[str]:
+    """The names of allowed tools, without those that are OpenAI's own: they are left out of the tools, too."""
+    return [_name_of(tool) for tool in tools if not isinstance(tool, dict) or tool.get("type", "function") in OWN_TYPES]
 
 
 def _name_of(tool: Any) -> str:
@@ -153,7 +161,7 @@ class ChatBody(SamplingFields):
     def check(self) -> None:
         """Raises Refusal."""
         self.check_stream_options()
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise Refusal(400, "top_logprobs: Expected logprobs: true with it.", param="top_logprobs")
         begins_a_message = self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set
         if self.continue_final_message and begins_a_message:

@@ -5,13 +5,14 @@ another kind closes it and opens the next.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from contract.openai import responses_answer as wire
 from contract.openai.custom_tools import input_of
 from contract.openai.logprobs import ChatTokenLogprob, chat_logprob
+from contract.openai.responses_tools import FlatTool
 from contract.tools import are_whole
 from interface.events import ArgumentsPart, Failed, Finished, TextPart, Token, ToolCallPart
 
@@ -67,42 +68,46 @@ class _OpenReasoning:
 class _OpenCall:
     id: str
     name: str
+    namespace: str | None = None
     output_index: int = 0
     call_id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex}")
     pieces: list[str] = field(default_factory=list)
 
     def announced(self) -> wire.OutputItem:
-        return wire.OutputFunctionCall("function_call", self.id, self.call_id, self.name, "", "in_progress")
+        return self._call("", "in_progress")
 
     def item(self, status: wire.ItemStatus) -> wire.OutputItem:
-        arguments = "".join(self.pieces)
-        return wire.OutputFunctionCall("function_call", self.id, self.call_id, self.name, arguments, status)
+        return self._call("".join(self.pieces), status)
+
+    def _call(self, arguments: str, status: wire.ItemStatus) -> wire.OutputItem:
+        ids = (self.id, self.call_id, self.name)
+        return wire.OutputFunctionCall("function_call", *ids, arguments, status, self.namespace)
 
 
 @dataclass(slots=True)
 class _OpenCustomCall(_OpenCall):
     """A call of a custom tool. Its pieces are those of a function's arguments."""
 
-    def announced(self) -> wire.OutputItem:
-        return wire.OutputCustomCall("custom_tool_call", self.id, self.call_id, self.name, "", "in_progress")
-
     def item(self, status: wire.ItemStatus) -> wire.OutputItem:
-        text = input_of(self.pieces)
-        return wire.OutputCustomCall("custom_tool_call", self.id, self.call_id, self.name, text, status)
+        return self._call(input_of(self.pieces), status)
+
+    def _call(self, text: str, status: wire.ItemStatus) -> wire.OutputItem:
+        ids = (self.id, self.call_id, self.name)
+        return wire.OutputCustomCall("custom_tool_call", *ids, text, status, self.namespace)
 
 
 class ResponseBuilder:
-    """The response so far. `blank` is what it is before the first event, `custom_tools` have a text as their input."""
+    """The response so far. `blank` is what it is before the first event; `tools` are those that the model may call."""
 
     def __init__(
         self,
         blank: wire.ResponseObject,
         shows_logprobs: bool,
         parallel_tool_calls: bool,
-        custom_tools: frozenset[str] = frozenset(),
+        tools: Mapping[str, FlatTool],
     ) -> None:
         self.response = blank
-        self._custom_tools = custom_tools
+        self._tools = tools
         self._shows_logprobs = shows_logprobs
         self._parallel_tool_calls = parallel_tool_calls
         self._output: list[wire.OutputItem] = []
@@ -190,10 +195,12 @@ class ResponseBuilder:
         if self._skips_call:
             return
         self._has_called = True
-        if part.name in self._custom_tools:
-            yield from self._begin(_OpenCustomCall(f"ctc_{uuid.uuid4().hex}", part.name))
+        tool = self._tools.get(part.name)
+        name, namespace = (part.name, None) if tool is None else (tool.name, tool.namespace_name)
+        if tool is not None and tool.is_custom:
+            yield from self._begin(_OpenCustomCall(f"ctc_{uuid.uuid4().hex}", name, namespace))
         else:
-            yield from self._begin(_OpenCall(f"fc_{uuid.uuid4().hex}", part.name))
+            yield from self._begin(_OpenCall(f"fc_{uuid.uuid4().hex}", name, namespace))
         yield from self._grow(part.arguments or "{}" if part.is_whole else part.arguments)
         if part.is_whole:
             yield from self._close("completed")

@@ -15,6 +15,7 @@ from contract.openai.kept_responses import Item, KeptResponses
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
 from contract.openai.responses_request import InputBody, ResponsesBody
+from contract.openai.responses_tools import shown_tools
 from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
 from interface.engine import Lexicon
 from interface.events import Event, Failed, Finished, Token
@@ -85,7 +86,7 @@ class ResponsesCall:
             blank,
             self.body.chosen_logprobs is not None,
             self.body.parallel_tool_calls,
-            frozenset(tool.name for tool in self.body.tools if tool.is_custom),
+            {tool.called_name: tool for tool in self.body.tools},
         )
         return ResponsesWriter(builder, self._keep)
 
@@ -121,7 +122,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         temperature=body.temperature,
         text={"format": _shown_format(body)},
         tool_choice=_shown_choice(body),
-        tools=[tool.shown() for tool in body.tools],
+        tools=shown_tools(body.tools),
         top_p=body.top_p,
         truncation=body.truncation,
         usage=None,
@@ -135,7 +136,10 @@ def _shown_format(body: ResponsesBody) -> dict[str, Any]:
 
 
 def _shown_choice(body: ResponsesBody) -> str | dict[str, Any]:
-    choice, types = body.tool_choice, {tool.name: tool.type for tool in body.tools}
+    choice = body.tool_choice
+    types: dict[str | None, str] = {}
+    for tool in body.tools:
+        types |= {tool.namespace_name: "namespace", tool.called_name: tool.type, tool.name: tool.type}
     if choice.name is not None:
         return {"type": types[choice.name], "name": choice.name}
     if choice.allowed is None:

@@ -30,7 +30,10 @@ class OutputMessage(Wire):
 
 @dataclass(frozen=True, slots=True)
 class OutputFunctionCall(Wire):
-    """`call_id` is what the result of the call must name; `arguments` is a JSON object as text."""
+    """`call_id` is what the result of the call must name; `arguments` is a JSON object as text.
+
+    `namespace` is there for a function of one.
+    """
 
     type: Literal["function_call"]
     id: str
@@ -38,6 +41,7 @@ class OutputFunctionCall(Wire):
     name: str
     arguments: str
     status: ItemStatus
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class OutputCustomCall(Wire):
     name: str
     input: str
     status: ItemStatus
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
-from contract.openai.chat_request import Choice, Name
-from contract.openai.custom_tools import INPUT, PARAMETERS, description_of
+from contract.openai.chat_request import Choice
+from contract.openai.custom_tools import INPUT
 from contract.openai.kept_responses import Item, References
+from contract.openai.responses_tools import FlatTools, as_called, called_name
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
 from contract.requests import shortened
-from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
+from contract.tools import ToolChoice, arguments_of, tool_call
 from interface.kept import Kept
 from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
@@ -25,39 +26,6 @@ LOGPROBS = "message.output_text.logprobs"
 USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
 
 Message = dict[str, Any]
-
-
-class FlatTool(LenientBody):
-    """A function that the model may call, or a custom tool, whose input is a text."""
-
-    type: Literal["function", "custom"]
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-    format: dict[str, Any] | None = Field(default=None, description="Of a custom tool's input; shown to the model.")
-
-    @property
-    def is_custom(self) -> bool:
-        return self.type == "custom"
-
-    def as_function(self) -> dict[str, Any]:
-        """The tool as chat templates expect it."""
-        if self.is_custom:
-            return function_tool(self.name, description_of(self.description, self.format), PARAMETERS)
-        return function_tool(self.name, self.description, self.parameters, self.strict)
-
-    def shown(self) -> dict[str, Any]:
-        """The tool as a response repeats it."""
-        absent = {} if self.is_custom else {"strict": None, "parameters": None}
-        return absent | self.model_dump(exclude_none=True)
-
-
-def _callable_only(tools: Any) -> Any:
-    """Leave out tools that run on OpenAI's servers, a web search for example: some clients always offer them."""
-    if not isinstance(tools, list):
-        return tools
-    return [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") in ("function", "custom")]
 
 
 class TextFormat(LenientBody):
@@ -98,9 +66,7 @@ class InputBody(LenientBody):
     model: str | None = Field(default=None, description="One of the names of GET /v1/models; the default is the first.")
     input: str | list[Item] = Field(description="A text of the user's, or a list of items.")
     instructions: str | None = Field(default=None, description="A system message before the input.")
-    tools: Annotated[list[FlatTool], BeforeValidator(_callable_only, json_schema_input_type=list[dict[str, Any]])] = (
-        Field(default_factory=list)
-    )
+    tools: FlatTools = Field(default_factory=list)
     tool_choice: Choice = ToolChoice()
     parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
     text: TextSettings | None = None
@@ -136,7 +102,7 @@ class InputBody(LenientBody):
         return Conversation(
             messages,
             [one.as_function() for one in self.tools],
-            self.tool_choice,
+            as_called(self.tool_choice, self.tools),
             self.parallel_tool_calls,
             thinking_arguments(effort),
             leave_room=self.answer_tokens if self.truncation == "auto" else None,
@@ -199,9 +165,13 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
     match item:
         case {"type": "function_call", "name": str(name), "call_id": str(call_id)}:
             arguments = arguments_of(item.get("arguments", ""), f"{where}.arguments")
-            _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, arguments))
+            _turn(messages, ()).setdefault("tool_calls", []).append(
+                tool_call(call_id, _called_name(item, name, where), arguments)
+            )
         case {"type": "custom_tool_call", "name": str(name), "call_id": str(call_id), "input": str(text)}:
-            _turn(messages, ()).setdefault("tool_calls", []).append(tool_call(call_id, name, {INPUT: text}))
+            _turn(messages, ()).setdefault("tool_calls", []).append(
+                tool_call(call_id, _called_name(item, name, where), {INPUT: text})
+            )
         case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
@@ -217,6 +187,14 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
             raise Refusal(
                 400, f"{where}: Expected a message, a function call or its output, got {_kind(item)}.", param=where
             )
+
+
+def _called_name(item: Item, name: str, where: str) -> str:
+    """The name by which the model has called a tool. Raises Refusal."""
+    namespace = item.get("namespace")
+    if not isinstance(namespace, str | None):
+        raise Refusal(400, f"{where}.namespace: Expected a name.", param=f"{where}.namespace")
+    return called_name(name, namespace)
 
 
 def _turn(messages: list[Message], unless: tuple[str, ...]) -> Message:

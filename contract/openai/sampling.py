@@ -10,7 +10,7 @@ from contract.grammars import JSON_OBJECT, StructuredOutputs, schema_grammar
 from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
 from contract.requests import shortened
-from interface.requests import MAX_INTEGER, GenerationRequest, Grammar, Prompt, SamplingParams
+from interface.requests import MAX_INTEGER, SMALLEST_TOP_P, GenerationRequest, Grammar, Prompt, SamplingParams
 
 DEFAULT_TEMPERATURE = 1.0
 MOST_CHOICES = 128
@@ -87,6 +87,13 @@ class SamplingFields(LenientBody, SamplingParams):
     n: int = Field(default=1, ge=1, le=MOST_CHOICES, description="How many choices to make of each prompt.")
     stream: bool = Field(default=False, description="Send the answer as it is made, as server-sent events.")
     stream_options: StreamOptions | None = None
+    top_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Sample from the smallest set of tokens whose probabilities add up to this; 0 takes the most "
+        "likely one. The default is the model's own, or else 1, which is off.",
+    )
     top_k: Annotated[int | None, BeforeValidator(_top_k), Field(ge=0, le=MAX_INTEGER)] = Field(
         default=None, description="Sample from this many of the most likely tokens. 0 and -1 are off."
     )
@@ -105,6 +112,7 @@ class SamplingFields(LenientBody, SamplingParams):
     allowed_token_ids: Annotated[None, refuse("use structured_outputs, or logit_bias", [])] = None
     use_beam_search: Annotated[None, refuse("this server samples, and searches no beams", False)] = None
     truncate_prompt_tokens: Annotated[None, refuse("this server cuts no prompts; shorten it")] = None
+    moderation: Annotated[None, refuse("this server moderates nothing")] = None
     prompt_logprobs: Annotated[None, refuse("use echo and logprobs of /v1/completions")] = None
 
     @property
@@ -115,6 +123,8 @@ class SamplingFields(LenientBody, SamplingParams):
     def params(self, **changes: Any) -> SamplingParams:
         """The sampling parameters alone; `changes` replace some of them."""
         fields = {name: getattr(self, name) for name in SamplingParams.model_fields}
+        if self.top_p == 0:
+            fields["top_p"] = SMALLEST_TOP_P
         return SamplingParams.model_construct(**fields | changes)
 
     def grammar(self) -> Grammar | None:

@@ -115,6 +115,11 @@ def test_tools_that_the_client_runs_are_offered_with_their_parameters(type: str,
         assert call.get("command") in function["parameters"]["properties"]["command"].get("enum", [call.get("command")])
 
 
+def test_a_top_p_of_zero_keeps_only_the_most_likely_token() -> None:
+    assert 0 < parsed(top_p=0).requests[0].params.top_p < 1e-6
+    assert "top_p" in refused(top_p=-0.1)[1]["message"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_tokens_only_fill_the_cache(stream: bool) -> None:
     call = parsed(max_tokens=0, stream=stream)

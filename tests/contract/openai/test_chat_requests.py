@@ -100,6 +100,7 @@ def test_all_that_is_left_of_the_context_may_be_used_and_more_is_clamped() -> No
     [
         ({"logprobs": None}, None),
         ({"logprobs": False}, None),
+        ({"logprobs": False, "top_logprobs": 0}, None),
         ({"logprobs": True}, 0),
         ({"logprobs": True, "top_logprobs": 5}, 5),
     ],
@@ -183,6 +184,7 @@ def test_a_forced_call_brings_its_own_grammar() -> None:
         ({"audio": {"voice": "x"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"web_search_options": {}}, "web_search_options"),
+        ({"moderation": {"model": "x"}}, "moderation"),
         ({"max_output_tokens": 5}, "max_output_tokens"),
         ({"continue_final_message": True}, "messages"),
     ],

@@ -115,6 +115,13 @@ def test_every_sampling_parameter_reaches_the_engine() -> None:
     assert parse(PATH, prompt="x", top_k=-1).requests[0].params.top_k == 0
 
 
+@pytest.mark.parametrize(("path", "prompt"), [(PATH, "prompt"), ("/v1/responses", "input")])
+def test_a_top_p_of_zero_keeps_only_the_most_likely_token(path: str, prompt: str) -> None:
+    (request,) = parse(path, **{prompt: "x"}, top_p=0).requests
+    assert 0 < request.params.top_p < 1e-6
+    assert refused(path, **{prompt: "x"}, top_p=-0.1)["param"] == "top_p"
+
+
 def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
     parse(PATH, prompt="x", nonsense=1, user="me", metadata={}, store=True, best_of=1, suffix="", service_tier="auto")
     parse(PATH, prompt="x", bad_words=[], use_beam_search=False, prompt_logprobs=None, truncate_prompt_tokens=None)
