@@ -13,10 +13,9 @@ from contract.conversation import Conversation
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
 from contract.tools import tool_call
-from interface.requests import MAX_INTEGER, SMALLEST_TOP_P, ChatPrompt, Grammar, SamplingParams
+from interface.requests import MAX_INTEGER, MOST_STOP_STRINGS, SMALLEST_TOP_P, ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2
-MOST_STOP_SEQUENCES = 64
 NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 """What makes Anthropic's own tool runner go on without a thread, with the whole conversation in each request."""
 
@@ -114,9 +113,9 @@ class MessagesBody(CountTokensBody):
         description="Stop after this many tokens. 0 only computes the prompt, for the prefix cache."
     )
     stream: bool = False
-    stop_sequences: Annotated[
-        list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MOST_STOP_SEQUENCES)
-    ] = None
+    stop_sequences: Annotated[list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=MOST_STOP_STRINGS)] = (
+        None
+    )
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None

@@ -18,7 +18,7 @@ def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
     body = read_body(ChatBody, incoming.body)
     model = check_model(body.model, incoming.models)
     body.check()
-    grammar = None if body.tool_choice.forces_a_call else body.grammar()  # a forced call has a grammar of its own
+    grammar = None if body.chosen.forces_a_call else body.grammar()  # a forced call has a grammar of its own
     requests = body.requests(
         [body.conversation()],
         body.params(
@@ -26,7 +26,7 @@ def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         ),
         grammar=grammar,
-        parse_response=grammar is None or bool(body.tools),
+        parse_response=grammar is None or bool(body.offered),
         fill_context=True,
     )
     assembly = partial(_assembly, body, model, incoming.fingerprint)
@@ -40,7 +40,8 @@ def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Acc
         body.prefix(),
         body.logprobs,
         body.return_token_ids,
-        body.parallel_tool_calls,
+        not body.takes_one_call,
+        bool(body.functions),
     )
 
 

@@ -13,7 +13,7 @@ from contract.openai.usage import CompletionUsage
 from contract.tools import are_whole
 from interface.events import ArgumentsPart, Event, Finished, Part, TextPart, Token, ToolCallPart
 
-ChatFinishReason = Literal["stop", "length", "tool_calls"]
+ChatFinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Delta(Wire):
     content: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[DeltaToolCall] | None = None
+    function_call: DeltaFunctionCall | None = None
 
 
 @dataclass(slots=True)
@@ -91,6 +92,7 @@ class AssistantReply(Wire):
     refusal: None
     reasoning_content: str | None = None
     tool_calls: list[MessageToolCall] | None = None
+    function_call: FunctionCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class ChatAssembly:
     shows_logprobs: bool = False
     shows_token_ids: bool = False
     parallel_tool_calls: bool = True
+    calls_functions: bool = False
+    """Whether a call is shown as `function_call`, which clients of `functions` expect; then there is only one."""
     finished: dict[int, Finished] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
     """How many tools each choice has called."""
@@ -178,10 +182,12 @@ class ChatAssembly:
 
     def _delta(self, index: int, parts: Sequence[Part]) -> Delta:
         calls = [self._call(index, part) for part in parts if not isinstance(part, TextPart)]
+        calls = [call for call in calls if self.parallel_tool_calls or call.index == 0]
         return Delta(
             content=_text(parts, "content"),
             reasoning_content=_text(parts, "reasoning"),
-            tool_calls=[call for call in calls if self.parallel_tool_calls or call.index == 0] or None,
+            tool_calls=None if self.calls_functions else calls or None,
+            function_call=_joined_function(calls) if self.calls_functions and calls else None,
         )
 
     def _call(self, index: int, part: ToolCallPart | ArgumentsPart) -> DeltaToolCall:
@@ -198,7 +204,7 @@ class ChatAssembly:
         self.finished[finished.index] = finished
         reason: ChatFinishReason = "length" if FINISH_REASONS[finished.finish_reason] == "length" else "stop"
         if reason == "stop" and are_whole(self._arguments.get(finished.index, ())):
-            reason = "tool_calls"
+            reason = "function_call" if self.calls_functions else "tool_calls"
         return ChunkChoice(finished.index, Delta(), None, reason, finished.stop_reason)
 
 
@@ -212,13 +218,15 @@ def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
     assert last.finish_reason is not None
     deltas = [piece.delta for piece in pieces]
     calls = _joined_calls(call for delta in deltas for call in delta.tool_calls or ())
+    function = [delta.function_call for delta in deltas if delta.function_call is not None]
     content = "".join(delta.content or "" for delta in deltas)
     message = AssistantReply(
         "assistant",
-        content or (None if calls else ""),
+        content or (None if calls or function else ""),
         None,
         reasoning_content="".join(delta.reasoning_content or "" for delta in deltas) or None,
         tool_calls=calls or None,
+        function_call=_function_call(function) if function else None,
     )
     logprobs = [entry for piece in pieces if piece.logprobs for entry in piece.logprobs.content]
     token_ids = [token_id for piece in pieces for token_id in piece.token_ids or ()]
@@ -236,12 +244,18 @@ def _joined_calls(pieces: Iterable[DeltaToolCall]) -> list[MessageToolCall]:
     """The calls that all these pieces add up to; the pieces of a call come one after the other."""
     calls = []
     for _, group in groupby(pieces, key=lambda piece: piece.index):
-        functions = []
-        ids = []
-        for piece in group:
-            ids.append(piece.id or "")
-            functions.append(piece.function or DeltaFunctionCall())
-        name = "".join(one.name or "" for one in functions)
-        arguments = "".join(one.arguments or "" for one in functions)
-        calls.append(MessageToolCall("".join(ids), "function", FunctionCall(name, arguments)))
+        its_pieces = list(group)
+        call_id = "".join(piece.id or "" for piece in its_pieces)
+        function = _function_call([piece.function for piece in its_pieces if piece.function is not None])
+        calls.append(MessageToolCall(call_id, "function", function))
     return calls
+
+
+def _function_call(pieces: Sequence[DeltaFunctionCall]) -> FunctionCall:
+    return FunctionCall("".join(one.name or "" for one in pieces), "".join(one.arguments or "" for one in pieces))
+
+
+def _joined_function(calls: Sequence[DeltaToolCall]) -> DeltaFunctionCall:
+    """What the pieces of one call in one delta add to it."""
+    joined = _function_call([call.function for call in calls if call.function is not None])
+    return DeltaFunctionCall(joined.name or None, joined.arguments)

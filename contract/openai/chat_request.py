@@ -10,7 +10,7 @@ from contract.content import Content
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
-from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
+from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
 
 Name = Annotated[str, Field(min_length=1)]
@@ -51,23 +51,24 @@ class ChatMessage(LenientBody):
     reasoning_content: str | None = Field(default=None, description="Also taken as `reasoning` and `thinking`.")
     reasoning: str | None = None
     thinking: str | None = None
-    function_call: Annotated[None, refuse("this field is out of use; use tool_calls")] = None
+    function_call: CalledFunction | None = Field(default=None, description="An older tool_calls, with one call.")
 
     def as_dict(self, where: str) -> dict[str, Any]:
         """The message in the form that chat templates expect. Raises Refusal."""
         if self.content is None and self.role not in ("assistant", "function"):
             message = f"{where}.content: Expected a text or a list of text parts in a message of role {self.role!r}."
             raise Refusal(400, message, param=f"{where}.content")
+        calls = [call.as_dict(f"{where}.tool_calls.{number}") for number, call in enumerate(self.tool_calls or ())]
+        if self.function_call is not None:
+            arguments = arguments_of(self.function_call.arguments, f"{where}.function_call.arguments")
+            calls.append(tool_call(None, self.function_call.name, arguments))
         fields = {
-            "role": self.role,
+            "role": "tool" if self.role == "function" else self.role,  # an older name, which no template knows
             "content": self.refusal if self.content is None else self.content,
             "name": self.name,
             "tool_call_id": self.tool_call_id,
             "reasoning_content": self.reasoning_content or self.reasoning or self.thinking,
-            "tool_calls": [
-                call.as_dict(f"{where}.tool_calls.{number}") for number, call in enumerate(self.tool_calls or ())
-            ]
-            or None,
+            "tool_calls": calls or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -80,14 +81,16 @@ class Function(LenientBody):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
+    def as_tool(self) -> dict[str, Any]:
+        return function_tool(self.name, self.description, self.parameters, self.strict)
+
 
 class FunctionTool(LenientBody):
     type: Literal["function"]
     function: Function
 
     def as_dict(self) -> dict[str, Any]:
-        one = self.function
-        return function_tool(one.name, one.description, one.parameters, one.strict)
+        return self.function.as_tool()
 
 
 def tool_choice_of(value: Any) -> Any:
@@ -119,6 +122,23 @@ def _name_of(tool: Any) -> str:
 Choice = Annotated[
     ToolChoice,
     BeforeValidator(tool_choice_of, json_schema_input_type=Literal["none", "auto", "required"] | dict[str, Any]),
+    Field(json_schema_extra={"default": "auto"}),  # as a request writes it
+]
+
+
+def function_choice_of(value: Any) -> Any:
+    """A choice as the older `function_call` writes it."""
+    match value:
+        case "none" | "auto":
+            return ToolChoice(value)
+        case {"name": str(name)}:
+            return ToolChoice(name=name)
+    raise ValueError("Expected none, auto or a function's name")
+
+
+FunctionChoice = Annotated[
+    Any,  # a ToolChoice, whose schema the document would show although it is none of the API's
+    BeforeValidator(function_choice_of, json_schema_input_type=Literal["none", "auto"] | dict[str, Any]),
 ]
 
 
@@ -148,8 +168,10 @@ class ChatBody(SamplingFields):
     echo: bool = Field(default=False, description="Begin with the assistant's last message, if it is continued.")
     return_token_ids: bool = Field(default=False, description="Give the answer's token ids, too.")
     chat_template: Annotated[None, refuse("a request cannot bring a template; the model's own is used")] = None
-    functions: Annotated[None, refuse("this field is out of use; use tools", [])] = None
-    function_call: Annotated[None, refuse("this field is out of use; use tool_choice", "none")] = None
+    functions: list[Function] = Field(
+        default_factory=list, description="An older tools. The answer then has a function_call, and no tool_calls."
+    )
+    function_call: FunctionChoice = Field(default=None, description="An older tool_choice, for functions.")
     audio: Annotated[None, refuse("this model makes text only")] = None
     modalities: Annotated[None, refuse("this model makes text only", ["text"], [])] = None
     web_search_options: Annotated[None, refuse("this server searches nothing")] = None
@@ -158,9 +180,28 @@ class ChatBody(SamplingFields):
     def chosen_max_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """The tools, under whichever name the request has them."""
+        return [tool.as_dict() for tool in self.tools] or [function.as_tool() for function in self.functions]
+
+    @property
+    def chosen(self) -> ToolChoice:
+        if not self.functions:
+            return self.tool_choice
+        choice: ToolChoice = self.function_call or FREE_CHOICE
+        return choice
+
+    @property
+    def takes_one_call(self) -> bool:
+        """Whether the answer may have one call only: the older form has no room for more."""
+        return bool(self.functions) or not self.parallel_tool_calls
+
     def check(self) -> None:
         """Raises Refusal."""
         self.check_stream_options()
+        if self.functions and self.tools:
+            raise Refusal(400, "functions: Expected only one of tools and functions, got both.", param="functions")
         if self.top_logprobs and not self.logprobs:
             raise Refusal(400, "top_logprobs: Expected logprobs: true with it.", param="top_logprobs")
         begins_a_message = self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set
@@ -172,9 +213,9 @@ class ChatBody(SamplingFields):
         """Raises Refusal."""
         return Conversation(
             [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
-            [tool.as_dict() for tool in self.tools],
-            self.tool_choice,
-            self.parallel_tool_calls,
+            self.offered,
+            self.chosen,
+            not self.takes_one_call,
             thinking_arguments(self.reasoning_effort) | self.chat_template_kwargs,
             self.add_generation_prompt and not self.continue_final_message,
             self.continue_final_message,

@@ -10,7 +10,17 @@ from contract.grammars import JSON_OBJECT, StructuredOutputs, schema_grammar
 from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
 from contract.requests import shortened
-from interface.requests import MAX_INTEGER, SMALLEST_TOP_P, GenerationRequest, Grammar, Prompt, SamplingParams
+from interface.requests import (
+    MAX_INTEGER,
+    MOST_STOP_STRINGS,
+    SMALLEST_TOP_P,
+    GenerationRequest,
+    Grammar,
+    Prompt,
+    SamplingParams,
+    StopString,
+    one_as_list,
+)
 
 DEFAULT_TEMPERATURE = 1.0
 MOST_CHOICES = 128
@@ -96,6 +106,13 @@ class SamplingFields(LenientBody, SamplingParams):
     )
     top_k: Annotated[int | None, BeforeValidator(_top_k), Field(ge=0, le=MAX_INTEGER)] = Field(
         default=None, description="Sample from this many of the most likely tokens. 0 and -1 are off."
+    )
+    stop: Annotated[
+        Annotated[list[StopString], Field(max_length=MOST_STOP_STRINGS)] | None,
+        BeforeValidator(one_as_list, json_schema_input_type=StopString | list[StopString] | None),
+    ] = Field(
+        default=None,
+        description=f"A string, or up to {MOST_STOP_STRINGS}, at which the text ends. It is not part of the answer.",
     )
     logit_bias: Annotated[
         dict[Annotated[int, Field(ge=0, le=MAX_INTEGER)], Annotated[float, Field(ge=-100, le=100)]] | None,

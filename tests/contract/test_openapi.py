@@ -199,6 +199,15 @@ def test_every_field_of_a_request_is_explained() -> None:
         assert "default" in field or name == "prompt"
 
 
+@pytest.mark.parametrize("endpoint", [one for one in contract.ENDPOINTS if one.request is not None])
+def test_every_default_may_be_sent(endpoint: contract.Endpoint) -> None:
+    fields = DOCUMENT["components"]["schemas"][endpoint.request.__name__]["properties"]
+    defaults = {name: field["default"] for name, field in fields.items() if "default" in field}
+    body = defaults | endpoint.example
+    check(body, {"$ref": f"#/components/schemas/{endpoint.request.__name__}"})
+    endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=["a-model"]))
+
+
 def test_every_operation_has_a_summary_and_a_request_id() -> None:
     for path, method in OPERATIONS:
         operation = DOCUMENT["paths"][path][method]

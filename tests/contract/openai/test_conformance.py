@@ -47,6 +47,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": user("emoji"), "logprobs": True, "top_logprobs": 3}),
     ("/v1/chat/completions", {"messages": user("think hard"), "max_tokens": 2, "return_token_ids": True}),
     ("/v1/chat/completions", {"messages": user('call add {"a": 1}'), "tools": [CHAT_TOOL]}),
+    ("/v1/chat/completions", {"messages": user('call add {"a": 1}'), "functions": [ADD]}),
     ("/v1/chat/completions", {"messages": user("explode")}),
     ("/v1/responses", {"input": "hello", "instructions": "Be brief.", "metadata": {"a": "b"}, "temperature": 0}),
     ("/v1/responses", {"input": "think hard", "max_output_tokens": 2}),
