@@ -49,8 +49,6 @@ MAX_FAILED_STEPS = 3
 """This many steps in a row that raise mean that the engine, or its device, will not recover."""
 BROKEN = "The model's logits are not finite numbers (NaN or infinite), or every token is banned."
 NOTHING = Sampled([], {}, frozenset())
-PATIENCE = 3600.0
-"""Seconds that a synchronous caller waits for an event at a time: `Turns.wait_for` needs some limit."""
 
 
 class Engine:
@@ -345,8 +343,7 @@ class Engine:
         event: Event | None = None
         try:
             while not isinstance(event, Finished):
-                while not self.turns.wait_for(lambda: bool(mailbox), PATIENCE):
-                    pass
+                self.turns.wait_for(lambda: bool(mailbox))
                 _, event = mailbox.popleft()
                 if isinstance(event, Failed):
                     raise EngineFailed(event.message)

@@ -12,6 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 
+FOR_EVER = threading.TIMEOUT_MAX / 2
+"""Seconds, more than a hundred years; with twice as many, waiting may overflow."""
+
 
 class Turns:
     """Runs steps one after the other, each on one of the waiting threads."""
@@ -22,7 +25,7 @@ class Turns:
         self._is_stepping = False
         self._begun = 0
 
-    def wait_for(self, has_news: Callable[[], bool], seconds: float) -> bool:
+    def wait_for(self, has_news: Callable[[], bool], seconds: float = FOR_EVER) -> bool:
         """Step, or let others step, until there is news.
 
         Returns:
@@ -46,7 +49,8 @@ class Turns:
         """Return when a step that began after this call has ended; run it unless another thread does."""
         with self._turn:
             begun = self._begun
-            self._turn.wait_for(lambda: self._begun > begun or not self._is_stepping)
+            # Once the second step after this call has begun, the first has ended.
+            self._turn.wait_for(lambda: not self._is_stepping or self._begun > begun + 1)
             if self._begun > begun:
                 return
             self._begin()
