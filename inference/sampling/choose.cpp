@@ -4,18 +4,12 @@
 // model. Rows share nothing, so a row's token is the same whatever the other rows ask for. choose.py compiles and calls
 // this; draw.py and adjustments.py say the same in torch, and the tests hold one against the other.
 
-#include "../decoders/native/numbers.hpp"
+#include "cut.hpp"
+#include "weights.hpp"
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;      // numbers that are summed in float32 before they go into a sum in float64
-constexpr int64_t STEPS = 8;         // thresholds that are tried in one pass
-constexpr int64_t FEW = 64;          // so many numbers are sorted
-constexpr int64_t BROKEN = -1;       // instead of a token id
-constexpr float ABOVE_ALL = 2;       // no weight is more than 1
-constexpr float NOTABLE = 0x1p-15f;  // in a peaked distribution, few weights are as large as this
-constexpr double FLAT = 64;          // the largest weight, 1, times this: weights that add up to more are not peaked
-constexpr int64_t STRIDE = 16, MANY = 64 * STRIDE;  // of as many vectors as this, a guess looks at one in STRIDE
+constexpr int64_t BROKEN = -1;  // instead of a token id
 
 struct Row {                                    // mirrored by choose.py
     double temperature, top_p, min_p, uniform;  // temperature 0: take the largest; top_p 1: off
@@ -30,70 +24,6 @@ struct Row {                                    // mirrored by choose.py
     bool is_truncated() const { return top_k > 0 || top_p < 1; }
     bool changes_logits() const { return seen_size || bias_size || banned_size || mask; }
 };
-
-constexpr float NEGATIVE_INFINITY = -INFINITE;
-
-// Vectors of numbers, in the order of their places.
-struct Vectors {
-    const float *numbers;
-    const int32_t *places;
-    int64_t count;
-};
-
-struct alignas(64) Line {  // a vector that does not lie across two lines of the processor's cache
-    float numbers[LANES];
-};
-
-// What is needed of std::vector: gcc takes 0.1 s to read it, as long as <algorithm>.
-template <class T>
-struct Array {
-    T *items = nullptr;
-    int64_t size = 0;
-    ~Array() { delete[] items; }
-    void resize(int64_t wanted) {
-        delete[] items;
-        items = new T[wanted];
-        size = wanted;
-    }
-    T &operator[](int64_t i) const { return items[i]; }
-    void fill(T value) {
-        for (int64_t i = 0; i < size; ++i) items[i] = value;
-    }
-};
-
-// A thread's scratch, kept from step to step.
-struct Scratch {
-    Array<Line> weight_lines, candidate_lines, kept_lines;
-    Array<int32_t> all_places, notable_places;
-    float *weights, *candidates, *kept;  // as long as the vocabulary, in whole blocks, and a vector more
-    Vectors all, notable;  // of the weights; those that are not among the latter have none of at least NOTABLE
-    Array<double> masses;  // of each block of weights
-    Array<int64_t> ties;   // how many weights of each block are kept though they equal the cut
-
-    void resize(int64_t blocks) {
-        if (masses.size == blocks) return;
-        const int64_t vectors = blocks * BLOCK / LANES;
-        weight_lines.resize(vectors + 1), candidate_lines.resize(vectors + 1), kept_lines.resize(vectors + 1);
-        all_places.resize(vectors), notable_places.resize(vectors);
-        for (int64_t i = 0; i < vectors; ++i) all_places[i] = i * LANES;
-        weights = weight_lines[0].numbers, candidates = candidate_lines[0].numbers, kept = kept_lines[0].numbers;
-        all = notable = first(weights, blocks * BLOCK);
-        masses.resize(blocks);
-        ties.resize(blocks);
-    }
-    Vectors first(const float *numbers, int64_t size) const { return {numbers, all_places.items, size / LANES}; }
-    // All vectors with a weight of at least `least`.
-    Vectors with(float least) const { return least < NOTABLE ? all : notable; }
-};
-
-// Which weights are kept: all above `least`, and the first `ties` of those that equal it.
-struct Cut {
-    float least;
-    int64_t ties;
-};
-
-// What the kept weights must reach: a number of weights, or a sum of them.
-enum class By { COUNT, MASS };
 
 struct Peak {
     float value;
@@ -144,226 +74,6 @@ void adjust(float *logits, int64_t size, const Row &row) {
         const float amount = row.frequency * row.seen_counts[i] + (row.seen_counts[i] > 0 ? row.presence : 0);
         logit = (logit > 0 ? logit / repetition : logit * repetition) - amount;
     }
-}
-
-// e^x for x from SMALLEST to 0, as numbers.hpp has it for any x.
-constexpr float SMALLEST = -87;  // e^-87 is about 1.6e-38
-inline Floats exponential_of_negative(Floats x) {
-#if defined(__AVX512F__)
-    const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * 1.44269504f), 0);
-#else
-    constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
-    const Floats n = (x * 1.44269504f + ROUNDER) - ROUNDER;
-#endif
-    const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    Floats p = 0.0416666667f + r * (0.00833333f + r * 0.00138889f);
-    p = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * p)));
-#if defined(__AVX512F__)
-    return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
-#else
-    return p * (Floats)((__builtin_convertvector(n, Ints) + 127) << 23);
-#endif
-}
-
-// e^((logit - largest) / temperature) for every token, so the largest weight is 1; 0 for those below min_p and for the
-// very least. Fills the last block up with zeros, and the masses of the blocks.
-void weigh(const float *logits, int64_t size, float largest, const Row &row, Scratch &scratch) {
-    const float factor = 1 / float(row.temperature), least = max(float(row.min_p), 2e-38f);
-    const auto weights_of = [=](Floats x) {
-        const Floats scaled = (x - largest) * factor;
-        const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : Floats{} + SMALLEST);
-        return weights >= least ? weights : Floats{};
-    };
-    float *weights = scratch.weights;
-    for (int64_t begin = 0, block = 0; begin < size; begin += BLOCK, ++block) {
-        const int64_t end = min(begin + BLOCK, size);
-        Floats mass = {};
-        int64_t i = begin;
-        for (; i + LANES <= end; i += LANES) {
-            const Floats numbers = weights_of(load(logits + i));
-            store(weights + i, numbers);
-            mass += numbers;
-        }
-        if (i < end) {
-            float rest[LANES];
-            for (int64_t lane = 0; lane < LANES; ++lane)
-                rest[lane] = i + lane < end ? logits[i + lane] : NEGATIVE_INFINITY;
-            const Floats numbers = weights_of(load(rest));
-            store(weights + i, numbers);
-            mass += numbers;
-            i += LANES;
-        }
-        for (; i < begin + BLOCK; ++i) weights[i] = 0;
-        scratch.masses[block] = sum(mass);
-    }
-}
-
-// Note down which vectors have notable weights. If the distribution is flat, most have.
-void find_notable(double mass, Scratch &scratch) {
-    scratch.notable = scratch.all;
-#if defined(__AVX512F__)
-    if (mass > FLAT) return;
-    int32_t *places = scratch.notable_places.items;
-    int64_t count = 0;
-    for (int64_t i = 0; i < scratch.all.count; ++i) {
-        const __m512 weights = (__m512)load(scratch.weights + i * LANES);
-        places[count] = i * LANES;
-        count += _mm512_cmp_ps_mask(weights, (__m512)(Floats{} + NOTABLE), _CMP_GE_OQ) != 0;
-    }
-    scratch.notable = {scratch.weights, places, count};
-#endif
-}
-
-// Copy those numbers that are at least `from` and below `to`. `into` may be where the first vector is.
-int64_t copy_between(const Vectors &vectors, float from, float to, float *into) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < vectors.count; ++i) {
-        const float *numbers = vectors.numbers + vectors.places[i];
-#if defined(__AVX512F__)
-        const __m512 x = (__m512)load(numbers);
-        const __mmask16 wanted = _mm512_cmp_ps_mask(x, (__m512)(Floats{} + from), _CMP_GE_OQ) &
-                                 _mm512_cmp_ps_mask(x, (__m512)(Floats{} + to), _CMP_LT_OQ);
-        if (!wanted) continue;
-        store(into + count, (Floats)_mm512_maskz_compress_ps(wanted, x));
-        count += __builtin_popcount(wanted);
-#else
-        for (int64_t j = 0; j < LANES; ++j) {
-            const float x = numbers[j];
-            into[count] = x;
-            count += x >= from && x < to;
-        }
-#endif
-    }
-    return count;
-}
-
-// How many numbers are at least as large as each threshold, or what those add up to: block by block, so that vectors
-// without any may be left out. Looks at every STRIDE-th vector.
-template <By BY, int COUNT, int64_t STRIDE = 1>
-void measure(const Vectors &vectors, const float *thresholds, double *amounts) {
-    Floats limits[COUNT];
-    for (int64_t step = 0; step < COUNT; ++step) limits[step] = Floats{} + thresholds[step], amounts[step] = 0;
-    for (int64_t i = 0; i < vectors.count;) {
-        const int64_t end = (vectors.places[i] / BLOCK + 1) * BLOCK;
-        Floats amount[COUNT] = {};
-        for (; i < vectors.count && vectors.places[i] < end; i += STRIDE) {
-            const Floats x = load(vectors.numbers + vectors.places[i]), counted = BY == By::MASS ? x : Floats{} + 1;
-            for (int64_t step = 0; step < COUNT; ++step)
-                amount[step] = x >= limits[step] ? amount[step] + counted : amount[step];
-        }
-        for (int64_t step = 0; step < COUNT; ++step) amounts[step] += sum(amount[step]);
-    }
-}
-
-// The first threshold at which the goal is reached, or STEPS, and what is kept with the one before.
-struct Reached {
-    int64_t step;
-    double before;
-};
-
-// `amount` is kept already. Two thresholds are tried if a sample says between which it lies, and all if it does not.
-template <By BY>
-Reached reach(const Vectors &vectors, const float *thresholds, double amount, double goal) {
-    double amounts[STEPS];
-    const auto first = [&](double times) {
-        int64_t step = 0;
-        while (step < STEPS && amount + times * amounts[step] < goal) ++step;
-        return step;
-    };
-    if (vectors.count > MANY) {
-        measure<BY, STEPS, STRIDE>(vectors, thresholds, amounts);
-        const int64_t guess = min(max(first(STRIDE), int64_t(1)), STEPS - 1);
-        measure<BY, 2>(vectors, thresholds + guess - 1, amounts);
-        if (amount + amounts[0] < goal && amount + amounts[1] >= goal) return {guess, amount + amounts[0]};
-    }
-    measure<BY, STEPS>(vectors, thresholds, amounts);
-    const int64_t step = first(1);
-    return {step, step ? amount + amounts[step - 1] : amount};
-}
-
-// The largest comes first.
-void sort(float *numbers, int64_t size) {
-    for (int64_t i = 1; i < size; ++i) {
-        const float moved = numbers[i];
-        int64_t to = i;
-        for (; to > 0 && numbers[to - 1] < moved; --to) numbers[to] = numbers[to - 1];
-        numbers[to] = moved;
-    }
-}
-
-// The cut among a few positive numbers, if `amount` is kept already. Of them, one is kept at least.
-template <By BY>
-Cut cut_sorted(float *numbers, int64_t size, double amount, double goal) {
-    sort(numbers, size);
-    int64_t kept = 0, ties = 0;
-    do amount += BY == By::MASS ? numbers[kept] : 1;
-    while (++kept < size && amount < goal);
-    const float least = numbers[kept - 1];
-    while (ties < kept && numbers[kept - 1 - ties] == least) ++ties;
-    return {least, ties};
-}
-
-struct Range {
-    float least, most;
-};
-
-// Of at least LANES numbers.
-Range range_of(const float *numbers, int64_t size) {
-    Floats least = load(numbers), most = least;
-    for (int64_t i = 0; i < size; i += LANES) {
-        const Floats x = load(numbers + min(i, size - LANES));  // the last ones overlap
-        least = x < least ? x : least;
-        most = x > most ? x : most;
-    }
-    Range range = {least[0], most[0]};
-    for (int64_t lane = 1; lane < LANES; ++lane) range = {min(range.least, least[lane]), max(range.most, most[lane])};
-    return range;
-}
-
-// Thresholds from `most` down to `least`, less and less apart: evenly by their bits. The first is more than `least`.
-void spread(float least, float most, float *thresholds) {
-    int32_t lower, upper;
-    memcpy(&lower, &least, sizeof lower);
-    memcpy(&upper, &most, sizeof upper);
-    for (int64_t step = 0; step < STEPS; ++step) {
-        const int32_t bits = upper - int32_t((upper - lower) * (step + 1) / (STEPS + 1));
-        memcpy(thresholds + step, &bits, sizeof bits);
-    }
-}
-
-// The smallest number of largest weights that reaches the goal. Thresholds that lie ever closer together are tried, and
-// the weights between the last that does not keep enough and the first that does are looked at again. `all` are the
-// weights, from 0 to 1, and not all 0; those of at least NOTABLE are in `notable`.
-template <By BY>
-Cut find_cut(Vectors all, Vectors notable, double goal, Scratch &scratch) {
-    float *candidates = scratch.candidates;
-    double amount = 0;  // of what is kept whatever the next pass says
-    float from = __FLT_MIN__, to = ABOVE_ALL;
-    float thresholds[STEPS] = {0x1p-1f, 0x1p-2f, 0x1p-3f, 0x1p-4f, 0x1p-6f, 0x1p-8f, 0x1p-11f, NOTABLE};
-    while (true) {
-        const auto [step, kept] = reach<BY>(notable, thresholds, amount, goal);
-        const float lower = step < STEPS ? thresholds[step] : from, upper = step ? thresholds[step - 1] : to;
-        const int64_t found = copy_between(step < STEPS ? notable : all, lower, upper, candidates);
-        amount = kept;
-        if (found == 0) return {upper, INT64_MAX};  // short by rounding alone: keep all above
-        if (found <= FEW) return cut_sorted<BY>(candidates, found, amount, goal);
-        const auto [least, most] = range_of(candidates, found);
-        if (least == most) {  // equal weights: as many as are missing
-            const double missing = (goal - amount) / (BY == By::MASS ? least : 1);
-            return {least, int64_t(min(max(__builtin_ceil(missing), 1.0), double(found)))};
-        }
-        from = least, to = __builtin_nextafterf(most, ABOVE_ALL);
-        spread(least, most, thresholds);
-        const int64_t size = (found + LANES - 1) / LANES * LANES;
-        for (int64_t i = found; i < size; ++i) candidates[i] = 0;
-        all = notable = scratch.first(candidates, size);
-    }
-}
-
-double total(const Array<double> &masses) {
-    double all = 0;
-    for (int64_t block = 0; block < masses.size; ++block) all += masses[block];
-    return all;
 }
 
 // What top_k and then top_p leave.
@@ -440,7 +150,7 @@ int64_t choose_token(float *logits, int64_t size, const Row &row, Scratch &scrat
         peak = find_peak(logits, size);
     }
     if (peak.at == BROKEN || row.temperature == 0) return peak.at;
-    weigh(logits, size, peak.value, row, scratch);
+    weigh(logits, size, peak.value, row.temperature, row.min_p, scratch);
     if (!row.is_truncated()) {
         scratch.ties.fill(0);
         return draw(row.uniform, {0, 0}, scratch);
@@ -478,9 +188,7 @@ struct Normalizer {
 Normalizer find_normalizer(const float *logits, int64_t size, Scratch &scratch) {
     const Peak peak = find_peak(logits, size);
     if (peak.at == BROKEN) return {__builtin_nanf(""), __builtin_nanf("")};
-    Row row = {};
-    row.temperature = 1;
-    weigh(logits, size, peak.value, row, scratch);
+    weigh(logits, size, peak.value, 1, 0, scratch);
     return {peak.value, float(__builtin_log(total(scratch.masses)))};
 }
 
