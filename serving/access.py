@@ -132,6 +132,6 @@ def _is_address(name: str) -> bool:
 
 def warn_if_open(host: str, config: AccessSettings, advice: str = "Set ENGINE_API_KEYS.") -> None:
     """Warn at the start if other machines can reach the server and no key is required."""
-    is_local = host in LOCAL_NAMES or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    is_local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
     if not is_local and not config.api_keys:
         log.warning("Listening on %s without a key: everyone who reaches it may ask. %s", host, advice)

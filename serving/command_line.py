@@ -116,7 +116,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--host", type=_host, default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
     return parser
 
@@ -125,6 +125,14 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _host(text: str) -> str:
+    """An address or a name. Empty, as of a variable that is not set, it would be every address of this machine."""
+    with suppress(UnicodeError):
+        if text.strip() and text.encode("idna"):  # as the resolver does, which would raise it
+            return text
+    raise argparse.ArgumentTypeError(f"expected an address or a host name, got {text!r}")
 
 
 def _port(text: str) -> int:

@@ -279,7 +279,7 @@ async def test_one_client_may_have_so_many_tokens_in_a_minute_and_keys_are_count
 
 
 @pytest.mark.parametrize(
-    ("host", "warns"), [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True)]
+    ("host", "warns"), [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("", True)]
 )
 def test_listening_to_others_without_a_key_is_warned_of(
     host: str, warns: bool, caplog: pytest.LogCaptureFixture

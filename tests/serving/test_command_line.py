@@ -91,6 +91,8 @@ def test_a_mistake_in_the_environment_ends_the_program_with_one_line(
         (["--max-stream=4"], "did you mean --max-streams?"),
         (["--port", "http"], "--port"),
         (["--port", "99999"], "--port: expected a port from 0 (any free one) to 65535, got '99999'"),
+        (["--host", ""], "--host: expected an address or a host name, got ''"),  # it would be all addresses
+        (["--host", "127.0.0..1"], "--host: expected an address or a host name, got '127.0.0..1'"),
         (["serve"], "unrecognized arguments: serve; --help lists the flags"),
     ],
 )
