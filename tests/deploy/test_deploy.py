@@ -62,6 +62,24 @@ def test_the_container_takes_the_steps_of_the_readme() -> None:
     assert "serve: .venv/serve" in (ROOT / "Makefile").read_text()
 
 
+def test_the_containers_user_owns_the_folder_in_which_it_makes_its_environment() -> None:
+    before, _, rest = (DEPLOY / "Containerfile").read_text().partition("\nWORKDIR ")
+    folder = rest.split()[0]
+    user = re.search(r"^USER (\w+)$", rest, re.MULTILINE)
+    assert user is not None
+    made = re.search(r"^RUN install --directory --owner=(\w+) (.+)$", before, re.MULTILINE)
+    assert made is not None
+    assert made[1] == user[1]
+    assert folder in made[2].split()
+
+
+def test_what_git_ignores_does_not_go_into_the_container() -> None:
+    left_out = set((ROOT / ".containerignore").read_text().split())
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    # A name without a slash means every folder to git, and needs two stars here to mean the same.
+    assert left_out >= {".git", *(name if "/" in name else f"**/{name}" for name in ignored)}
+
+
 @contextmanager
 def certificate(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A self-made certificate and its key."""
