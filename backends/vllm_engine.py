@@ -6,6 +6,7 @@ and log probabilities are made here, so they are the same as with our own engine
 It needs an environment of its own (`make .venv-vllm`; docs/scale.md). The calls are those of vLLM 0.32.
 """
 
+import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,10 @@ class AsyncEngine(Protocol):
 
     @property
     def errored(self) -> bool: ...
+
+    @property
+    def output_handler(self) -> "asyncio.Task[None] | None":
+        """The task that reads what the engine process sends, from the first sequence on."""
 
     def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncIterator[Any]:
         """Yield a RequestOutput for each step, or for several that came at once; closing it aborts."""
@@ -128,6 +133,13 @@ class VllmService(TokenService):
             self._fail(DEAD)
 
     async def _release(self) -> None:
+        """Shut vLLM down, on a thread because that waits for its processes.
+
+        vLLM's own `shutdown` cancels its reader last. On a thread that may be too late: the reader takes the end of the
+        processes for a failure, and logs a traceback.
+        """
+        if self._engine.output_handler is not None:
+            self._engine.output_handler.cancel()
         await to_thread.run_sync(self._engine.shutdown)
 
 

@@ -215,6 +215,14 @@ async def test_vllm_is_shut_down_with_the_server(fake: FakeAsyncLLM) -> None:
     assert fake.running == 0
 
 
+@pytest.mark.anyio
+async def test_vllms_reader_does_not_take_the_shutdown_for_a_failure(fake: FakeAsyncLLM) -> None:
+    async with in_front_of(fake) as driver:
+        await ask(driver, GenerationRequest(PROMPT))
+    await until(lambda: fake.output_handler is not None and fake.output_handler.done())
+    assert not fake.has_logged_a_traceback
+
+
 def test_our_settings_are_given_to_vllm_under_its_names() -> None:
     settings = engine_settings(Config(max_streams=3, dtype="float32"), bundled_text())
     assert settings["max_num_seqs"] == 3

@@ -43,10 +43,13 @@ class FakeAsyncLLM:
     aborted: list[str] = field(default_factory=list)
     errored: bool = False
     is_shut_down: bool = False
+    output_handler: "asyncio.Task[None] | None" = None
+    has_logged_a_traceback: bool = False
 
     def __post_init__(self) -> None:
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
+        self._has_ended = asyncio.Event()
         self.running = 0
 
     def die(self) -> None:
@@ -55,11 +58,20 @@ class FakeAsyncLLM:
         self.may_go_on.set()
 
     def shutdown(self) -> None:
+        """End the engine process; called on a thread. vLLM cancels its reader only later."""
         self.is_shut_down = True
+        if self.output_handler is not None:
+            self.output_handler.get_loop().call_soon_threadsafe(self._has_ended.set)
+
+    async def _read_outputs(self) -> None:
+        """Take the end of the engine process for a failure, as vLLM's task does."""
+        await self._has_ended.wait()
+        self.has_logged_a_traceback = True
 
     async def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncIterator[FakeOutput]:
         if self.refusal is not None:
             raise self.refusal
+        self.output_handler = self.output_handler or asyncio.create_task(self._read_outputs())
         self.prompts.append(prompt["prompt_token_ids"])
         self.params.append(sampling_params)
         self.running += 1

@@ -129,7 +129,8 @@ def test_what_does_not_fit_is_refused(http: httpx2.Client) -> None:
 
 def test_a_client_that_leaves_ends_its_sequence(http: httpx2.Client) -> None:
     with http.stream("POST", "/generate", json=endless("Tell me")) as response:
-        next(iter(httpx2.EventSource(response)))
+        events = iter(httpx2.EventSource(response))  # kept: an iterator that is dropped closes the connection
+        next(events)
         assert http.get("/health").json()["running"] == 1
     wait_for(lambda: http.get("/health").json()["running"] == 0)
 
