@@ -18,12 +18,24 @@ constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = 8;  // so many sums fi
 #else
 constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
 #endif
+#if defined(__AVX512VNNI__)
+constexpr int64_t ROWS_OF_WIDE_TILE = 8;  // of two strips
+#else
+constexpr int64_t ROWS_OF_WIDE_TILE = 0;  // there are none: other instructions need the registers
+#endif
 
-// How rows are divided into tiles of about equal size. Only the layout depends on it, and no result.
+// How rows are divided into tiles: into one, if they are at most `most`. If they are more, tiles are of about equal
+// size, or wide: all of the size that is multiplied with two strips at a time, but the last. Only the layout depends on
+// it, and no result.
 struct Tiling {
     int64_t rows, tiles;
-    Tiling(int64_t rows, int64_t most) : rows(rows), tiles((rows + most - 1) / most) {}
-    int64_t first(int64_t tile) const { return tile * rows / tiles; }
+    bool is_wide;
+    Tiling(int64_t rows, int64_t most, bool can_be_wide)
+        : rows(rows), is_wide(can_be_wide && ROWS_OF_WIDE_TILE > 0 && rows > most) {
+        const int64_t size = is_wide ? ROWS_OF_WIDE_TILE : most;
+        tiles = (rows + size - 1) / size;
+    }
+    int64_t first(int64_t tile) const { return is_wide ? min(tile * ROWS_OF_WIDE_TILE, rows) : tile * rows / tiles; }
     int64_t count(int64_t tile) const { return first(tile + 1) - first(tile); }
 };
 

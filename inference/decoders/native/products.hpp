@@ -183,7 +183,10 @@ void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t fir
 Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &step) {
     const bool is_own = each_for_itself(rows, step);
     const int64_t inputs = matrix.inputs, size = rows * Tile::ROOM * inputs, count = matrix.scaled_inputs;
-    const Tiles tiles = {Tiling(rows, count > GROUP_INPUTS ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE), inputs,
+    // Codes of eight bits are so many bytes that the memory stays the limit for long.
+    const bool can_be_wide = matrix.strips[0].format != Q8_0::NUMBER;
+    const int64_t most = count > GROUP_INPUTS ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE;
+    const Tiles tiles = {Tiling(rows, most, can_be_wide), inputs,
                          step.inputs + (is_own ? omp_get_thread_num() * size : 0)};
     const int64_t tile_count = tiles.tiling.tiles, pieces = inputs / count * tile_count;
     const auto quantize_piece = [&](int64_t i) {
@@ -200,8 +203,14 @@ Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &s
     return tiles;
 }
 
-// One tile times one panel, which is two strips.
-void multiply_strips(const Strip *strips, const Tile &tile, int64_t rows, int64_t inputs, float (*sums)[PANEL]) {
+// One tile times one panel, which is two strips. In most files these are of one format.
+void multiply_strips(const Strip *strips, const Tile &tile, const Tiling &tiling, int64_t rows, int64_t inputs,
+                     float (*sums)[PANEL]) {
+    if constexpr (ROWS_OF_WIDE_TILE > 0)
+        if (tiling.is_wide && rows == ROWS_OF_WIDE_TILE && strips[0].format == strips[1].format)
+            return with_format(strips[0].format, [&](auto format) {
+                multiply<decltype(format), ROWS_OF_WIDE_TILE>({strips[0].packed, strips[1].packed}, tile, inputs, sums);
+            });
     for (int64_t half = 0; half < 2; ++half) {
         float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
         with_format(strips[half].format, [&](auto format) {
@@ -219,7 +228,7 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
         for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
             const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
             alignas(64) float sums[ROWS_OF_TILE][PANEL];
-            multiply_strips(matrix.strips + 2 * panel, tiles.at(tile), count, matrix.inputs, sums);
+            multiply_strips(matrix.strips + 2 * panel, tiles.at(tile), tiles.tiling, count, matrix.inputs, sums);
             for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
         }
 }

@@ -5,13 +5,16 @@
 // the blocks, so an output does not depend on how many rows are computed with it. In float32 models a strip is
 // converted to floats, and nothing is rounded but sums.
 //
-// With several rows the limit is a port of the processor that starts one instruction of 512 bits a cycle, of those that
-// multiply; loads, shifts, additions and conversions have others. 32 inputs of a row and sixteen outputs are eight
-// products of codes, and then
+// With several rows the limits are the ports of the processor: one or two that start an instruction of 512 bits a
+// cycle, of those that multiply, and two that load; shifts, additions and conversions have others. 32 inputs of a row
+// and sixteen outputs are eight products of codes, and then
 //   - a product of scales and one with the sum, which is added to the output: 10 instructions, 11 with a minimum;
 //   - in the formats in "K", whose group scales are integers, half a product of pairs of sums and scales (a whole one
-//   in
-//     Q6_K, whose groups have 16 inputs), half a one for minimums, and two or three for every 256 inputs: 9.4, or 9.25.
+//     in Q6_K, whose groups have 16 inputs), half a one for minimums, and two or three for every 256 inputs: 9.4, or
+//     9.25.
+// Nearly all of them need a number of the row, which is loaded into all lanes. So where there are tiles enough for the
+// memory not to be the limit, two strips are multiplied at a time: each number is loaded once for both. With fewer rows
+// the strips are read one after the other, since memory is fastest from front to back.
 
 #pragma once
 
@@ -22,12 +25,11 @@
 namespace {
 
 // To each lane's sum, four unsigned codes times four signed inputs, which are the same for all lanes.
-inline Ints add_products(Ints sums, Bits codes, int32_t inputs) {
+inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
 #if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)(Ints{} + inputs));
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
 #else
-    for (int i = 0; i < CODES; ++i)
-        sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * int32_t(int8_t(uint32_t(inputs) >> 8 * i));
+    for (int i = 0; i < CODES; ++i) sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * (inputs << 24 - 8 * i >> 24);
     return sums;
 #endif
 }
@@ -41,17 +43,17 @@ inline Ints add_pairs(Ints sums, Ints a, Ints b) {
 #endif
 }
 
-// All lanes are shifted as far: the compiler would load that into a register of its own first.
-inline Ints shifted_right(Ints numbers, int32_t by) {
+// All lanes are shifted as far: given a number, the compiler would move it to another register first.
+inline Ints shifted_right(Ints numbers, Ints by) {
 #if defined(__AVX512F__)
-    return (Ints)_mm512_srav_epi32((__m512i)numbers, (__m512i)(Ints{} + by));
+    return (Ints)_mm512_srav_epi32((__m512i)numbers, (__m512i)by);
 #else
     return numbers >> by;
 #endif
 }
-inline Ints shifted_left(Ints numbers, int32_t by) {
+inline Ints shifted_left(Ints numbers, Ints by) {
 #if defined(__AVX512F__)
-    return (Ints)_mm512_sllv_epi32((__m512i)numbers, (__m512i)(Ints{} + by));
+    return (Ints)_mm512_sllv_epi32((__m512i)numbers, (__m512i)by);
 #else
     return numbers << by;
 #endif
@@ -64,10 +66,40 @@ inline Ints halves_of(Ints lower, Ints upper) {
     return (Ints)(IS_UPPER ? (Shorts)upper : (Shorts)lower);
 }
 
-template <class F, int ROWS, int VECTOR>
-inline void add_vector(Ints (&sums)[ROWS], const uint8_t *codes, const int32_t *inputs) {
-    const Bits weights = codes_at<F, VECTOR>(codes);
-    for (int row = 0; row < ROWS; ++row) sums[row] = add_products(sums[row], weights, inputs[VECTOR * ROWS + row]);
+// Ask for `bytes` bytes of what will be read soon of a strip by itself. A single row reads so fast that one request, in
+// time, is best; with more rows there is time to bring memory to the second cache first, and from there to the first.
+template <int ROWS>
+inline void prefetch(const uint8_t *from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) {
+        if (ROWS > 1) __builtin_prefetch(from + i + 4 * PAGE, 0, 2);
+        __builtin_prefetch(from + i + PAGE * 3 / 2, 0, 3);
+    }
+}
+
+// The next two strips are asked for line by line, while the same places of these two are read.
+template <int STRIPS>
+inline int64_t next_strips(const uint8_t *const (&strips)[STRIPS]) {
+    return STRIPS == 2 ? 2 * (strips[1] - strips[0]) : 0;
+}
+inline void prefetch_scales(const uint8_t *from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
+// To each row's sums, a vector of codes of each strip times the same four inputs. (All that is added to sums is
+// inlined, or the compiler would keep them in memory.)
+template <class F, int ROWS, int STRIPS, int VECTOR>
+[[gnu::always_inline]] inline void add_vector(Ints (&sums)[ROWS][STRIPS], const uint8_t *const (&codes)[STRIPS],
+                                              const int32_t *inputs, int64_t next) {
+    Bits weights[STRIPS];
+    for (int strip = 0; strip < STRIPS; ++strip) {
+        if (STRIPS == 2 && VECTOR < F::BITS) __builtin_prefetch(codes[strip] + next + VECTOR * 64, 0, 2);
+        weights[strip] = codes_at<F, VECTOR>(codes[strip]);
+    }
+    for (int row = 0; row < ROWS; ++row) {
+        const Ints x = Ints{} + inputs[VECTOR * ROWS + row];
+        for (int strip = 0; strip < STRIPS; ++strip)
+            sums[row][strip] = add_products(sums[row][strip], weights[strip], x);
+    }
 }
 
 // The order in which vectors are multiplied: one from upper bits as soon as those that it is in have been read.
@@ -78,50 +110,68 @@ constexpr int vector_at(int place) {
 }
 
 // To each row's sum, a group's codes times inputs: its vectors from FIRST on.
-template <class F, int ROWS, int FIRST>
-inline void add_group(Ints (&sums)[ROWS], const uint8_t *codes, const int32_t *inputs) {
-    add_vector<F, ROWS, vector_at<F>(FIRST)>(sums, codes, inputs);
-    add_vector<F, ROWS, vector_at<F>(FIRST + 1)>(sums, codes, inputs);
-    add_vector<F, ROWS, vector_at<F>(FIRST + 2)>(sums, codes, inputs);
-    add_vector<F, ROWS, vector_at<F>(FIRST + 3)>(sums, codes, inputs);
+template <class F, int ROWS, int STRIPS, int FIRST>
+[[gnu::always_inline]] inline void add_group(Ints (&sums)[ROWS][STRIPS], const uint8_t *const (&codes)[STRIPS],
+                                             const int32_t *inputs, int64_t next) {
+    add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST)>(sums, codes, inputs, next);
+    add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 1)>(sums, codes, inputs, next);
+    add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 2)>(sums, codes, inputs, next);
+    add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 3)>(sums, codes, inputs, next);
     if constexpr (F::GROUP_SIZE == 32) {
-        add_vector<F, ROWS, vector_at<F>(4)>(sums, codes, inputs);
-        add_vector<F, ROWS, vector_at<F>(5)>(sums, codes, inputs);
-        add_vector<F, ROWS, vector_at<F>(6)>(sums, codes, inputs);
-        add_vector<F, ROWS, vector_at<F>(7)>(sums, codes, inputs);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(4)>(sums, codes, inputs, next);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(5)>(sums, codes, inputs, next);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(6)>(sums, codes, inputs, next);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(7)>(sums, codes, inputs, next);
     }
 }
 
-// Ask for `bytes` bytes of what will be read soon. A row by itself reads so fast that one request, in time, is best;
-// with more rows there is time to bring memory to the second cache first, and from there to the first.
-template <int ROWS>
-inline void prefetch(const uint8_t *from, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) {
-        if (ROWS > 1) __builtin_prefetch(from + i + 4 * PAGE, 0, 2);
-        __builtin_prefetch(from + i + PAGE * 3 / 2, 0, 3);
+// What a group's sums begin with.
+template <int ROWS, int STRIPS>
+inline void begin_sums(Ints (&sums)[ROWS][STRIPS], const int32_t *starts, int32_t factor = 1) {
+    for (int row = 0; row < ROWS; ++row) {
+        const Ints start = (Ints{} + starts[row]) * factor;
+        for (Ints &sum : sums[row]) sum = start;
     }
 }
 
-// ROWS rows times one strip. `to` has PANEL floats for each row, of which this fills sixteen.
-template <class F, int ROWS>
-void multiply_strip(const uint8_t *strip, const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
-    const uint8_t *read = strip;
-    Floats outputs[ROWS] = {};
+template <int ROWS, int STRIPS>
+inline void store_outputs(const Floats (&outputs)[ROWS][STRIPS], float (*to)[PANEL]) {
+    for (int row = 0; row < ROWS; ++row)
+        for (int strip = 0; strip < STRIPS; ++strip) store(to[row] + strip * LANES, outputs[row][strip]);
+}
+
+// ROWS rows times STRIPS strips. `to` has PANEL floats for each row, of which this fills sixteen for each strip.
+template <class F, int ROWS, int STRIPS>
+void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
+    const int64_t next = next_strips(strips);
+    Floats outputs[ROWS][STRIPS] = {};
     const int32_t *x = tile.codes, *offsets = tile.sums;
     const float *scales = tile.scales, *weighted_sums = tile.weighted_sums;
+    const uint8_t *read = strips[0];
     for (int64_t block = 0; block < inputs / F::SIZE; ++block, read += Strips<F>::BLOCK_BYTES) {
-        prefetch<ROWS>(read, Strips<F>::BLOCK_BYTES);
-        const Scales<F> of_block(strip + Strips<F>::scales_at(block));
-        Ints sums[ROWS];
-        for (int row = 0; row < ROWS; ++row) sums[row] = (Ints{} + offsets[row]) * (F::OFFSET / Tile::OFFSET_UNIT);
-        add_group<F, ROWS, 0>(sums, strip + Strips<F>::codes_at(block), x);
-        for (int row = 0; row < ROWS; ++row)
-            outputs[row] = add_product(to_floats(sums[row]), of_block.scale * scales[row], outputs[row]);
-        for (int row = 0; F::HAS_MINIMUM && row < ROWS; ++row)
-            outputs[row] = add_product(of_block.minimum, same(weighted_sums[row]), outputs[row]);
+        if (STRIPS == 1) prefetch<ROWS>(read, Strips<F>::BLOCK_BYTES);
+        const uint8_t *codes[STRIPS];
+        Floats of_block[STRIPS], minimums[STRIPS];
+        for (int strip = 0; strip < STRIPS; ++strip) {
+            codes[strip] = strips[strip] + Strips<F>::codes_at(block);
+            const uint8_t *of_strip = strips[strip] + Strips<F>::scales_at(block);
+            if (STRIPS == 2) prefetch_scales(of_strip + next, Strips<F>::SCALE_BYTES);
+            of_block[strip] = Scales<F>(of_strip).scale, minimums[strip] = Scales<F>(of_strip).minimum;
+        }
+        Ints sums[ROWS][STRIPS];
+        begin_sums(sums, offsets, F::OFFSET / Tile::OFFSET_UNIT);
+        add_group<F, ROWS, STRIPS, 0>(sums, codes, x, next);
+        for (int row = 0; row < ROWS; ++row) {
+            const Floats scale = same(scales[row]), weighted_sum = same(weighted_sums[row]);
+            for (int strip = 0; strip < STRIPS; ++strip) {
+                Floats &output = outputs[row][strip];
+                output = add_product(to_floats(sums[row][strip]), of_block[strip] * scale, output);
+                if (F::HAS_MINIMUM) output = add_product(minimums[strip], weighted_sum, output);
+            }
+        }
         x += VECTORS * ROWS, offsets += ROWS, scales += ROWS, weighted_sums += ROWS;
     }
-    for (int row = 0; row < ROWS; ++row) store(to[row], outputs[row]);
+    store_outputs(outputs, to);
 }
 
 // What a block of a format in "K" reads of a tile; it moves on with each pair of groups.
@@ -136,64 +186,95 @@ struct Reading {
     void next_inputs() { codes += VECTORS * ROWS, right += ROWS, left += ROWS; }
 };
 
-// A pair of groups' sums, each cut to sixteen bits, times their scales: to each row's sum over a block.
-template <class F, int ROWS>
-inline void add_pair(Ints (&sums)[ROWS], const uint8_t *codes, Reading<F, ROWS> &x, Ints scales) {
+// A pair of groups' sums, each cut to sixteen bits, times their scales: to each row's sums over a block.
+template <class F, int ROWS, int STRIPS>
+[[gnu::always_inline]] inline void add_pair(Ints (&sums)[ROWS][STRIPS], const uint8_t *const (&codes)[STRIPS],
+                                            Reading<F, ROWS> &x, const Ints (&scales)[STRIPS], int64_t next) {
     constexpr bool IS_WIDE = Reading<F, ROWS>::IS_WIDE;
-    Ints lower[ROWS], upper[ROWS];
-    for (int row = 0; row < ROWS; ++row) lower[row] = Ints{} + x.starts[row];
-    add_group<F, ROWS, 0>(lower, codes, x.codes);
-    for (int row = 0; row < ROWS; ++row) lower[row] = shifted_right(lower[row], x.right[row]);
+    Ints lower[ROWS][STRIPS], upper[ROWS][STRIPS];
+    begin_sums(lower, x.starts);
+    add_group<F, ROWS, STRIPS, 0>(lower, codes, x.codes, next);
+    for (int row = 0; row < ROWS; ++row) {
+        const Ints by = Ints{} + x.right[row];
+        for (Ints &sum : lower[row]) sum = shifted_right(sum, by);
+    }
     x.next_group();
     if (IS_WIDE) x.next_inputs();
-    for (int row = 0; row < ROWS; ++row) upper[row] = Ints{} + x.starts[row];
-    add_group<F, ROWS, IS_WIDE ? 0 : 4>(upper, codes + (IS_WIDE ? Strips<F>::CODE_BYTES : 0), x.codes);
-    for (int row = 0; row < ROWS; ++row)
-        sums[row] = add_pairs(sums[row], halves_of(lower[row], shifted_left(upper[row], x.left[row])), scales);
+    const uint8_t *second[STRIPS];
+    for (int strip = 0; strip < STRIPS; ++strip) second[strip] = codes[strip] + (IS_WIDE ? Strips<F>::CODE_BYTES : 0);
+    begin_sums(upper, x.starts);
+    add_group<F, ROWS, STRIPS, IS_WIDE ? 0 : 4>(upper, second, x.codes, next);
+    for (int row = 0; row < ROWS; ++row) {
+        const Ints by = Ints{} + x.left[row];
+        for (int strip = 0; strip < STRIPS; ++strip) {
+            const Ints pair = halves_of(lower[row][strip], shifted_left(upper[row][strip], by));
+            sums[row][strip] = add_pairs(sums[row][strip], pair, scales[strip]);
+        }
+    }
     x.next_group();
     x.next_inputs();
 }
 
 // The same in the formats in "K". Within a block all sums are of integers.
-template <class F, int ROWS>
-void multiply_block_strip(const uint8_t *strip, const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
+template <class F, int ROWS, int STRIPS>
+void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs,
+                           float (*to)[PANEL]) {
     constexpr int64_t PAIRS = F::GROUPS / 2, PAIR_BYTES = Strips<F>::BLOCK_BYTES / PAIRS;
-    const uint8_t *read = strip;
-    Floats outputs[ROWS] = {};
+    constexpr int64_t PAIR_CODES = Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
+    const int64_t next = next_strips(strips);
+    Floats outputs[ROWS][STRIPS] = {};
     Reading<F, ROWS> x(tile);
     const int32_t *pair_sums = tile.pair_sums;
     const float *block_scales = tile.block_scales;
-    for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
-        const Scales<F> of_block(strip + Strips<F>::scales_at(block));
-        const uint8_t *codes = strip + Strips<F>::codes_at(block);
-        Ints sums[ROWS] = {}, minimums[ROWS] = {};
+    const uint8_t *read = strips[0];
+    for (int64_t block = 0; block < inputs / F::SIZE; ++block, block_scales += ROWS) {
+        const int64_t scales_at = Strips<F>::scales_at(block), codes_at = Strips<F>::codes_at(block);
+        const auto of_block = [&](int strip) { return Scales<F>(strips[strip] + scales_at); };
+        const uint8_t *codes[STRIPS];
+        for (int strip = 0; strip < STRIPS; ++strip) {
+            codes[strip] = strips[strip] + codes_at;
+            if (STRIPS == 2) prefetch_scales(strips[strip] + scales_at + next, Strips<F>::SCALE_BYTES);
+        }
+        Ints sums[ROWS][STRIPS] = {}, minimums[ROWS][STRIPS] = {};
         for (int64_t pair = 0; pair < PAIRS; ++pair, read += PAIR_BYTES) {
-            prefetch<ROWS>(read, PAIR_BYTES);
-            add_pair<F, ROWS>(sums, codes, x, of_block.of_pair(pair));
-            codes += Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
+            if (STRIPS == 1) prefetch<ROWS>(read, PAIR_BYTES);
+            Ints scales[STRIPS];
+            for (int strip = 0; strip < STRIPS; ++strip) scales[strip] = of_block(strip).of_pair(pair);
+            add_pair<F, ROWS, STRIPS>(sums, codes, x, scales, next);
+            for (const uint8_t *&at : codes) at += PAIR_CODES;
         }
         for (int64_t pair = 0; F::HAS_MINIMUM && pair < PAIRS; ++pair, pair_sums += ROWS)
-            for (int row = 0; row < ROWS; ++row)
-                minimums[row] = add_pairs(minimums[row], of_block.minimums_of_pair(pair), Ints{} + pair_sums[row]);
-        for (int row = 0; row < ROWS; ++row) {
-            Floats result = to_floats(sums[row]) * of_block.scale;
-            if (F::HAS_MINIMUM)
-                result = add_product(to_floats(minimums[row]), of_block.minimum / Tile::SUM_PARTS, result);
-            outputs[row] = add_product(result, same(block_scales[row]), outputs[row]);
+            for (int strip = 0; strip < STRIPS; ++strip) {
+                const Ints of_pair = of_block(strip).minimums_of_pair(pair);
+                for (int row = 0; row < ROWS; ++row)
+                    minimums[row][strip] = add_pairs(minimums[row][strip], of_pair, Ints{} + pair_sums[row]);
+            }
+        for (int strip = 0; strip < STRIPS; ++strip) {
+            const Floats scale = of_block(strip).scale, minimum = of_block(strip).minimum / Tile::SUM_PARTS;
+            for (int row = 0; row < ROWS; ++row) {
+                Floats result = to_floats(sums[row][strip]) * scale;
+                if (F::HAS_MINIMUM) result = add_product(to_floats(minimums[row][strip]), minimum, result);
+                outputs[row][strip] = add_product(result, same(block_scales[row]), outputs[row][strip]);
+            }
         }
-        block_scales += ROWS;
     }
-    for (int row = 0; row < ROWS; ++row) store(to[row], outputs[row]);
+    store_outputs(outputs, to);
 }
 
+template <class F, int ROWS, int STRIPS>
+void multiply(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
+    if constexpr (F::HAS_GROUP_SCALES)
+        multiply_block_strips<F, ROWS>(strips, tile, inputs, to);
+    else
+        multiply_strips<F, ROWS>(strips, tile, inputs, to);
+}
+
+// The same with one strip, for a number of rows that is known only at run time.
 template <class F, int ROWS = F::HAS_GROUP_SCALES ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE>
 void multiply_strip_by(int64_t rows, const uint8_t *strip, const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
     if constexpr (ROWS > 1)
         if (rows < ROWS) return multiply_strip_by<F, ROWS - 1>(rows, strip, tile, inputs, to);
-    if constexpr (F::HAS_GROUP_SCALES)
-        multiply_block_strip<F, ROWS>(strip, tile, inputs, to);
-    else
-        multiply_strip<F, ROWS>(strip, tile, inputs, to);
+    multiply<F, ROWS>({strip}, tile, inputs, to);
 }
 
 }  // namespace
