@@ -5,9 +5,10 @@ from typing import Protocol
 
 
 class Kept(Protocol):
-    """Pieces of bytes with a name each. Those that are kept together are forgotten together. Any thread may call this.
+    """Pieces of bytes with a name each. Those that are kept together are forgotten together.
 
-    There is a limit on all of them; after that, those that were used least recently are forgotten.
+    There is a limit on all of them; after that, those that were used least recently are forgotten. If another process
+    keeps them, the driver decides on which thread each method is called (`serving.kept_by_engine`).
     """
 
     def put(self, pieces: Mapping[str, bytes]) -> None:
