@@ -42,10 +42,15 @@ class OneByOneWSGIServer(WSGIServer):
         self._may_linger = threading.Semaphore(MOST_LINGERING)
 
     def linger(self, connection: socket.socket) -> None:
-        """Call `drop_rest` on a thread of its own, since the next connection must not wait for this one's client."""
-        if not self._may_linger.acquire(blocking=False):
-            return
+        """Call `drop_rest` on a thread of its own, since the next connection must not wait for this one's client.
+
+        Raises:
+            OSError: the process may open no more files.
+        """
         still_open = connection.dup()  # the server closes its own
+        if not self._may_linger.acquire(blocking=False):
+            still_open.close()
+            return
 
         def drop_and_close() -> None:
             with still_open:

@@ -19,7 +19,7 @@ import pytest
 import contract
 from config import Config
 from serving import wsgi_server
-from serving.wsgi_server import handler_of, server_class
+from serving.wsgi_server import OneByOneWSGIServer, handler_of, server_class
 
 SHORT, PATIENCE = 0.3, 30.0
 
@@ -124,6 +124,27 @@ def trickle(sending: socket.socket, is_over: threading.Event) -> None:
 class OnFullDisk(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_connections_linger_again_after_the_process_had_no_files_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsgi_server, "MOST_LINGERING", 1)
+    server_end, client_end = socket.socketpair()
+    with listening() as server, server_end, client_end:
+        assert isinstance(server, OneByOneWSGIServer)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket.socket, "dup", raise_no_files_left)
+            with pytest.raises(OSError, match="Too many open files"):
+                server.linger(server_end)
+        server.linger(server_end)
+        server_end.close()
+        client_end.settimeout(PATIENCE)
+        client_end.sendall(b"late")  # an error if no thread has kept the connection open
+        client_end.shutdown(socket.SHUT_WR)
+        assert client_end.recv(1) == b""
+
+
+def raise_no_files_left(*_: Any) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_a_request_is_answered_though_nothing_takes_its_line_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
