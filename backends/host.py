@@ -72,14 +72,14 @@ class EngineHost:
     async def start(self, service: EngineService) -> None:
         """Start the service, and welcome the workers that are connected, and all later ones. Raises LoadError."""
         await service.start(self._deliver, self._on_failure, self._on_outage)
-        self._requests.service = service
+        self._requests.accept(service)
         self._pulsing = asyncio.create_task(self._keep_pulsing(), name="tell the workers")
         for worker in self._workers.values():
             self._welcome(worker)
 
     async def close(self, reason: str, drain: float = 0.0) -> None:
         """Take no more requests, give open sequences `drain` seconds to end, and send the workers the reason."""
-        self._requests.outage = reason
+        self._requests.refuse(reason)
         with suppress(TimeoutError):
             async with asyncio.timeout(drain):
                 await self._requests.until_none_is_open()
@@ -227,7 +227,7 @@ class EngineHost:
 
     def _on_failure(self, reason: str) -> None:
         self.failure = reason
-        self._requests.outage = reason
+        self._requests.refuse(reason)
         self.has_failed.set()
 
 

@@ -41,7 +41,7 @@ ORDINARY = (RequestError, QueueFull, EngineUnavailable)
 
 
 class Requests:
-    """Answers the workers' requests while there is a `service` and no `outage`."""
+    """Answers the workers' requests from `accept` on, while there is no `outage`."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -87,6 +87,14 @@ class Requests:
         self.open.pop(sequence_id, None)
         self._has_ended.set()
         self.news.set()
+
+    def accept(self, service: EngineService) -> None:
+        """Take requests from now on, for a service that has started."""
+        self.service = service
+
+    def refuse(self, reason: str) -> None:
+        """Take no more requests; the open sequences go on."""
+        self.outage = reason
 
     def interrupt(self, reason: str | None) -> None:
         """Forget all open sequences, as the engine is gone for now; without a reason it is back."""
