@@ -14,7 +14,7 @@ import contract
 from config import AccessSettings
 from serving.asgi import ASGIApp, Receive, Scope, Send, header, respond, route_path
 from serving.driver import Driver
-from serving.exchanges import CURRENT
+from serving.exchanges import current_exchange
 from serving.gate import Gate
 from serving.quotas import Quotas
 from serving.transcript.asgi import with_transcript
@@ -64,7 +64,7 @@ class Access:
         try:
             self._check_hosts(scope)
             client = "" if path in OPEN_PATHS else self._client(scope)
-            exchange = CURRENT.get()
+            exchange = current_exchange.get()
             if exchange is not None and self._digests:
                 exchange.key = client
             with self._quotas.charged(client, exchange):

@@ -29,7 +29,7 @@ from interface.vitals import Vitals
 from serving import process
 from serving.blocking_lexicon import BlockingLexicon
 from serving.engine_holder import EngineHolder
-from serving.exchanges import CURRENT, Exchanges
+from serving.exchanges import Exchanges, current_exchange
 from serving.generation import Generation
 from serving.kept_by_engine import KeptByEngine, MustWait
 from serving.kept_for_one import KeptForOne
@@ -101,7 +101,7 @@ class Driver(EngineHolder[EngineService]):
     @property
     def kept(self) -> Kept:
         """What is kept for the client of the current request. It finds nothing that was kept for another key."""
-        exchange = CURRENT.get()
+        exchange = current_exchange.get()
         if exchange is None:
             return self._kept
         if self._shared is None:
@@ -126,7 +126,7 @@ class Driver(EngineHolder[EngineService]):
         engine = self._available_engine()
         self._check_room(len(requests))  # before the tokenizing, which takes long
         generation = Generation(requests, request_id, self.config, self._on_close)
-        if (exchange := CURRENT.get()) is not None:
+        if (exchange := current_exchange.get()) is not None:
             exchange.log = generation.log
         self._open.add(generation)
         try:

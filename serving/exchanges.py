@@ -58,7 +58,8 @@ class Exchange:
             self.cancel_scope.cancel()
 
 
-CURRENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
+"""The exchange that the running task belongs to; None outside a request, or without the gate."""
 
 
 class Exchanges:

@@ -18,7 +18,7 @@ import contract
 from interface.errors import EngineUnavailable, QueueFull
 from serving.asgi import ASGIApp, Message, Receive, Scope, Send, header, respond, route_path
 from serving.driver import Driver
-from serving.exchanges import CURRENT, Exchange
+from serving.exchanges import Exchange, current_exchange
 from serving.tracing import record_spans
 
 log = logging.getLogger("engine.requests")
@@ -63,7 +63,7 @@ class Gate:
         resolve_absolute_target(scope)
         scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
         sending = self._sending(exchange, scope, receive, send)
-        token = CURRENT.set(exchange)
+        token = current_exchange.set(exchange)
         try:
             if (reason := self._reason_to_refuse(exchange, scope)) is not None:
                 await respond(scope, sending, self._refusal(scope, reason))
@@ -72,7 +72,7 @@ class Gate:
                 await self.app(scope, self._receiving(exchange, scope, receive), sending)
             await self._finish(exchange, scope, sending)
         finally:
-            CURRENT.reset(token)
+            current_exchange.reset(token)
             self._exchanges.end(exchange)
             try:
                 self._record(exchange, scope)

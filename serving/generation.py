@@ -15,7 +15,7 @@ import anyio
 from config import ClientSettings
 from interface.events import Event, Failed
 from interface.requests import GenerationRequest, SequenceId
-from serving.mailbox import HasMailbox
+from serving.mailbox import BaseGeneration
 
 BURST = 32
 """Events after which a stream lets the loop run other tasks: `send` usually does not wait."""
@@ -25,7 +25,7 @@ MIN_SLEEP = 0.001
 Result = TypeVar("Result")
 
 
-class Generation(HasMailbox):
+class Generation(BaseGeneration):
     """One HTTP request in flight, with one or several sequences.
 
     `on_close` is called with it once the request is over, to abort the sequences that have not ended.

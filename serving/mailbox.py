@@ -1,4 +1,4 @@
-"""The events of one HTTP request that its reader has not taken yet; the generations of both drivers have a mailbox."""
+"""The mailbox of one HTTP request, for events that its reader has not taken yet, and the base of both generations."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -48,8 +48,8 @@ class Mailbox:
         return True
 
 
-class HasMailbox:
-    """One HTTP request in flight, as far as both drivers see it alike."""
+class BaseGeneration:
+    """One HTTP request in flight, with one or several sequences: what the generations of both drivers share."""
 
     def __init__(self, requests: Sequence[GenerationRequest], request_id: str) -> None:
         self._mailbox = Mailbox(requests, request_id)

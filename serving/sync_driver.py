@@ -23,7 +23,7 @@ from interface.kept import Kept
 from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving.engine_holder import EngineHolder
-from serving.mailbox import HasMailbox
+from serving.mailbox import BaseGeneration
 from serving.request_log import RequestLog
 from serving.status import EngineStatus
 
@@ -47,7 +47,7 @@ def _load_here(config: Config) -> EngineProtocol:
     return load_engine(config)
 
 
-class Generation(HasMailbox):
+class Generation(BaseGeneration):
     """One HTTP request in flight, with one or several sequences."""
 
     def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
