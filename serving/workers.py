@@ -6,6 +6,7 @@ it dies or hangs, and ends when this one does, however that ends; so do the work
 
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,35 +14,79 @@ from dataclasses import fields, replace
 from multiprocessing import resource_tracker
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from config import PREFIX, Config, ConfigError
 from serving.engine_keeper import EngineKeeper
 from serving.engine_process import REMOVE_FOLDER, UNTIL_STDIN_CLOSES
+from serving.process import SIGNALS
 
 ENGINE = ("-m", "serving.engine_process")
 """The arguments of `python` that start the engine's process."""
 WORKER_LIMIT = 60
 """Seconds without an answer to uvicorn's ping after which a worker is replaced. A worker that starts does not answer,
 and its start takes long while the engine, which starts at the same time, uses all cores."""
+SENT_TO_ALL = (signal.SIGINT, signal.SIGHUP)
+"""The signals that a terminal sends to each process that was started from it."""
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor of workers, which notices at once that one has died.
+    """uvicorn's supervisor of workers, which notices at once that one has died, and ends by the signal that ends it.
 
-    Ctrl-C reaches all processes of a terminal. The workers begin with the signal blocked, and unblock it once they can
-    answer it (`serving.process`), since in the middle of their imports it would be a traceback.
+    A terminal sends Ctrl-C to all of its processes, and SIGHUP when it is closed. The workers begin with both blocked.
+    They unblock the first once they can answer it (`serving.process`), since in the middle of their imports it would be
+    a traceback, and never hear the second, at which uvicorn's supervisor replaces them. Here it counts as SIGTERM if
+    the terminal has been closed, unless `nohup` has chosen otherwise.
     """
 
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        self._of_caller = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGHUP)}
+        self._ended_by: int | None = None
+        self._had_terminal = _has_terminal()
+        super().__init__(config, sockets)
+
     def run(self) -> None:
-        resource_tracker.ensure_running()  # it unblocks the signal when it starts
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
+        resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
         super().run()
 
     def handle_signals(self) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # here it is heard if it has come
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        has_terminal = _has_terminal()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)  # here they are heard if they have come
+        signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
         super().handle_signals()
+        self._had_terminal = has_terminal
+
+    def handle_int(self) -> None:
+        self._ended_by = signal.SIGINT
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self._ended_by = signal.SIGTERM
+        super().handle_term()
+
+    def handle_hup(self) -> None:
+        is_closed = self._had_terminal and not _has_terminal()
+        if not is_closed:
+            super().handle_hup()
+        elif self._of_caller[signal.SIGHUP] != signal.SIG_IGN:
+            self.handle_term()
+
+    def end_by_signal(self) -> int:
+        """End this process by the signal that it was told to end by, as uvicorn does with a single one.
+
+        Returns:
+            The exit status if that signal is ignored, or if there was none: then a worker could not start.
+        """
+        for number, handler in self._of_caller.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)
+        if self._ended_by is None:
+            return STARTUP_FAILURE
+        signal.raise_signal(self._ended_by)
+        return 0
 
     def keep_subprocess_alive(self) -> None:
         # This process also holds the workers' ends of their pipes. While those are open, a worker that dies between a
@@ -52,7 +97,9 @@ class _Supervisor(Multiprocess):
 
 
 def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE) -> int:
-    """Serve `server.app`, an import string, with `server.workers` processes; return the exit status.
+    """Serve `server.app`, an import string, with `server.workers` processes until a signal, and end by it.
+
+    Returns the exit status if something else has ended it, such as an engine that cannot be loaded.
 
     `engine` are the arguments of `python` that start the engine's process.
     """
@@ -70,7 +117,16 @@ def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE
     with engine_running(config, give_up, engine):
         supervisor.run()
     listener.close()
-    return statuses[0] if statuses else 0
+    return statuses[0] if statuses else supervisor.end_by_signal()
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that this process was started from, which has not been closed."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,15 +1,16 @@
-"""Ctrl-C in the terminal of a server with workers: all of its processes hear it, and its supervisor passes it on."""
+"""A server with workers in a terminal: all of its processes hear Ctrl-C, and when the terminal is closed."""
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from study.common.launcher import Process, command_line_of
+from study.common.launcher import Process, children_of, command_line_of, free_port
 from study.common.scripted_workers import NAME, ready
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
@@ -42,6 +43,10 @@ def last_event(connection: Connection) -> Any:
     return last
 
 
+def workers_of(supervisor: int) -> list[int]:
+    return [pid for pid in children_of(supervisor) if "spawn_main" in command_line_of(pid)]
+
+
 def answers(process: Process) -> bool:
     with Connection(process.port) as connection:
         connection.send_generate("hello", stream=False)
@@ -60,10 +65,59 @@ def test_the_first_ctrl_c_lets_streams_end_the_second_ends_them_and_nothing_is_l
         assert last_event(short)["completion_tokens"] == 400
         process.interrupt_all()
         assert last_event(endless)["error"]["type"] == "shutdown"
-        process.wait()
+        assert process.wait() == (-signal.SIGINT if server == "uvicorn" else 0)
         wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
         assert "Traceback" not in process.log
     assert not list(tmp_path.iterdir())
+
+
+IN_A_TERMINAL = """
+import pty, signal, sys
+if sys.argv[1] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+pty.spawn(sys.argv[2:])
+"""
+"""Runs a command in a terminal of its own, which is closed when this ends."""
+
+
+@contextmanager
+def in_a_terminal(folder: Path, how: str = "") -> Iterator[tuple[Process, int]]:
+    """A server with a worker that is ready in a terminal, and the number of its supervisor's process."""
+    port = free_port()
+    command = [sys.executable, "-m", NAME, "app", "--workers", "1", "--port", str(port)]
+    environ = {"TMPDIR": str(folder), "ENGINE_DRAIN": "0.3"}
+    with in_a_process(["-c", IN_A_TERMINAL, how, *command], environ) as process:
+        process.given_port = port
+        wait_until(lambda: ready(process.log) == 1, "the start of all")
+        (supervisor,) = process.children()
+        try:
+            yield process, supervisor
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(supervisor, signal.SIGTERM)
+            wait_until(lambda: not command_line_of(supervisor), "the end of the supervisor")
+
+
+def test_a_server_with_workers_ends_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    with in_a_terminal(tmp_path) as (process, supervisor), Connection(process.port) as streaming:
+        family = [supervisor, *children_of(supervisor)]
+        begin_to_stream(streaming, 4000)
+        process.popen.kill()
+        assert last_event(streaming)["error"]["type"] == "shutdown"
+        wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
+    assert not list(tmp_path.iterdir())
+
+
+def test_under_nohup_a_server_with_workers_stays_and_a_later_hangup_replaces_its_worker(tmp_path: Path) -> None:
+    with in_a_terminal(tmp_path, "nohup") as (process, supervisor), Connection(process.port) as streaming:
+        begin_to_stream(streaming, 400)
+        (before,) = workers_of(supervisor)
+        process.popen.kill()
+        assert last_event(streaming)["completion_tokens"] == 400  # two seconds later
+        assert workers_of(supervisor) == [before]
+        os.kill(supervisor, signal.SIGHUP)
+        wait_until(lambda: before not in workers_of(supervisor), "another worker")
+        assert answers(process)
 
 
 def test_a_worker_of_gunicorn_that_is_killed_is_replaced(tmp_path: Path) -> None:

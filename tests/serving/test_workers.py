@@ -108,7 +108,7 @@ def test_at_a_signal_streams_get_a_last_event_and_nothing_is_left_over(tmp_path:
         family = process.children()
         process.popen.terminate()
         assert last_event(streaming) == "shutdown"
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGTERM
         wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
         assert "Traceback" not in process.log
     assert not list(tmp_path.iterdir())
