@@ -16,6 +16,7 @@ other streams.
 In the service: raw_asgi.py: stream_events; raw_wsgi.py: stream_events.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 import queue
 from collections.abc import Iterable
 from typing import Any

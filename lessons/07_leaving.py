@@ -13,6 +13,7 @@ In the service: serving/generation.py: Generation.run; raw_asgi.py: stream_event
 Side by side: listen_for_disconnect.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 from contextlib import suppress
 
 import anyio

@@ -3,12 +3,12 @@
 A middleware that collects the body before it passes anything on delays the whole stream; it must pass each message on
 as it comes. A compressor keeps small pieces until they fill a block, unless it is told to flush each one. (Starlette's
 GZipMiddleware leaves `text/event-stream` alone.) A proxy is outside the application, but headers of the answer can ask
-it: nginx obeys `X-Accel-Buffering: no`, and `Cache-Control: no-transform` forbids compression on the way (RFC 9111,
-5.2.2.6).
+it: nginx obeys `X-Accel-Buffering: no`, and `Cache-Control: no-transform` forbids compression (RFC 9111, 5.2.2.6).
 
 In the service: contract/sse.py: SSE_HEADERS; raw_asgi.py: stream_events.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 import asyncio
 import zlib
 from collections.abc import Sequence

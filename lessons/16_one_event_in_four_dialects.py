@@ -9,10 +9,9 @@ Only two of the four end with `[DONE]`; the others end with an event whose name 
 In the service: contract/endpoints.py: Writer; contract/generate.py: GenerateWriter; contract/sse.py: frames.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 import json
 import re
-
-import _show  # noqa: F401  (makes the rooms of the service importable)
 
 import contract
 from interface.events import Finished, Token

@@ -10,10 +10,9 @@ request.
 In the service: contract/openai/stream.py: ChunkWriter.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 import json
 from typing import Any
-
-import _show  # noqa: F401  (makes the rooms of the service importable)
 
 import contract
 from interface.events import Event, Finished, Token

@@ -11,6 +11,7 @@ exception for it.
 In the service: contract/generate.py: GenerateWriter; contract/openai/dialect.py: failure_frame.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 import json
 from collections.abc import Awaitable, Callable
 

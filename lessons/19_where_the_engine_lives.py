@@ -12,6 +12,7 @@ In the service: backends/stepped.py: SteppedService; backends/socket_service.py:
 backends/host.py: EngineHost; serving/engine_keeper.py: EngineKeeper.
 """
 
+import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
 import os
 import signal
 import subprocess
@@ -83,9 +84,8 @@ async def show(place: str) -> None:
         with suppress(OSError):
             told = await stream.sees(DIED, patience=20)
             survives = await (await Client.ask(port, "/health")).sees("fine")
-        print(f"{place}: during a step /health is {'answered' if answered else 'not answered'};", end=" ")
-        print(f"at its death the stream {'is told' if told else 'is cut off'},", end=" ")
-        print(f"the server {'answers' if survives else 'is gone'}")
+        print(f"{place}: during a step /health is {'answered' if answered else 'not answered'};", end=" at its death ")
+        print(f"the stream {'is told' if told else 'is cut off'}, the server {'answers' if survives else 'is gone'}")
         server.kill()
 
 

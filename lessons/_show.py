@@ -5,13 +5,10 @@ depends on how fast a machine is. The servers are those of study/common.
 """
 
 import asyncio
-import sys
-from pathlib import Path
 
+import _start  # noqa: F401  (makes the rooms of the service importable)
 import anyio
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from serving import quiet_start  # noqa: F401  at Ctrl-C a lesson ends without a traceback
 from serving.wsgi_server import ThreadingWSGIServer
 from study.common.http_servers import serving, serving_wsgi
 

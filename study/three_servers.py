@@ -62,6 +62,14 @@ class ServerEnded(RuntimeError):
     """A server ended, or its engine failed to load."""
 
 
+class Told(BaseException):
+    """A signal has told this program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
 # --- In each server's process -----------------------------------------------------------------------------------------
 
 
@@ -195,7 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     # Three engines share the machine; each taking all of its cores would only make them wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(DOORS))))
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     try:
         sockets = _bound_sockets(options.port)
         ports = {door: [one.getsockname()[1] for one in both] for door, both in sockets.items()}
@@ -207,8 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"\n    {page_address(origin, ports, options.wsgi_server)}\n\nCtrl-C ends all three.", flush=True)
             wait([process.sentinel for process in processes.values()])
             raise ServerEnded("a server has ended; see above")
-    except KeyboardInterrupt:
-        pass
+    except Told as told:
+        signal.signal(told.signal, signal.SIG_DFL)
+        signal.raise_signal(told.signal)  # this process, too, has ended by it for its caller
     except (OSError, ServerEnded) as error:
         raise SystemExit(f"error: {error}") from None
 
@@ -289,7 +299,7 @@ def _wait_until_healthy(process: BaseProcess, port: int) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Told(number)
 
 
 if __name__ == "__main__":

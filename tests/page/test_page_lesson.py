@@ -38,7 +38,7 @@ def lesson(browser: Any) -> Iterator[str]:
     with in_a_process(LAUNCH, {"PACE": "0.02"}) as process:
         yield lesson_address(process)
         process.popen.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGTERM
 
 
 def prepare(open_page: OpenPage, lesson: str, tokens: int, **settings: Any) -> Any:
@@ -167,7 +167,7 @@ def test_only_the_lesson_page_may_read_the_answers_and_one_signal_ends_all_three
                 preflight["access-control-allow-headers"].lower().split(", ")
             )
         process.interrupt()
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGINT
         assert "Traceback" not in process.log
         assert all(map(is_free, every_port))
 

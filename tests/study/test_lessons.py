@@ -216,7 +216,13 @@ def test_a_lesson_is_short_and_needs_only_what_serving_needs(lesson: str) -> Non
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").partition(".")[0])
-    assert imported <= RUNTIME_PACKAGES | {"_show", "contract", "interface"} | sys.stdlib_module_names
+    assert imported <= RUNTIME_PACKAGES | {"_start", "_show", "contract", "interface"} | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_lesson_first_imports_what_keeps_ctrl_c_quiet(lesson: str) -> None:
+    _, first, *_ = ast.parse((ROOT / "lessons" / f"{lesson}.py").read_text(encoding="utf-8")).body
+    assert ast.unparse(first) == "import _start"
 
 
 # --- docs/lesson.md ---------------------------------------------------------------------------------------------------
