@@ -7,7 +7,8 @@ token ids into answers.
     a step          `model_runner` computes a schedule, on the one `tensor_thread`; `choosers` says what chooses its
                     tokens; `transfer` copies to a GPU
     callers         `turns` lets threads that wait for events step the engine, one at a time
-    the start       `early_compilers` begin while libraries are imported; `priorities` of threads
+    the start       `early_compilers` begin while libraries are imported; `priorities` of threads; the limits of
+                    `control_groups`
     by hand         `python -m inference.check MODEL` says what the server would do with it
 """
 

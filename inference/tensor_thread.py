@@ -6,6 +6,8 @@ small parallel loops of a step. On two cores that made a step almost 50% slower.
 0.1 ms, so a server's steps are all made here for as long as there is work (`backends.own`).
 """
 
+import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,6 +16,10 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
+
+from inference import control_groups
+
+log = logging.getLogger("engine")
 
 Result = TypeVar("Result")
 
@@ -41,6 +47,7 @@ def on_tensor_thread(function: Callable[[], Result]) -> Result:
 
 
 def _run() -> None:
+    _limit_threads()
     _keep_freed_memory()
     while True:
         outcome, function = _work.get()
@@ -49,6 +56,21 @@ def _run() -> None:
         except BaseException as error:
             outcome.set_exception(error)
         del outcome, function  # and with them the last reference to a model that is gone
+
+
+def _limit_threads() -> None:
+    """Use no more threads than a limit on processor time allows whole processors, unless the user has set their number.
+
+    With more, all of them use up the time of a period (0.1 s) in a part of it, and are then stopped for the rest,
+    mostly while they wait for one another.
+    """
+    allowed = control_groups.processors()
+    if allowed is None or "OMP_NUM_THREADS" in os.environ:
+        return
+    count = max(1, int(allowed))
+    if count < torch.get_num_threads():
+        torch.set_num_threads(count)
+        log.info("Threads: %d, as processor time is limited to %g cores (OMP_NUM_THREADS chooses)", count, allowed)
 
 
 def _keep_freed_memory() -> None:

@@ -1,13 +1,11 @@
 """How much memory is free, on a device or for this process."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""The folder of Linux' control groups, and the file that lists those of this process."""
+from inference import control_groups
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -40,22 +38,9 @@ def _half_of_the_machine() -> int | None:
 
 
 def _left_to_the_container() -> int | None:
-    """Bytes that this process' control groups may still take: each group limits those below it."""
-    lefts = [left for folder in _control_groups() if (left := _left_in(folder)) is not None]
+    """Bytes that this process' control groups may still take."""
+    lefts = [left for folder in control_groups.folders("memory") if (left := _left_in(folder)) is not None]
     return min(lefts, default=None)
-
-
-def _control_groups() -> Iterator[Path]:
-    """The folders of the control groups, of cgroup v1 and v2. A container may see only a part of them."""
-    try:
-        lines = OWN_GROUPS.read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in ("0::/", *lines):
-        _, kinds, path = line.split(":", 2)
-        if kinds in ("", "memory"):
-            own = CGROUPS / kinds / path.strip("/")
-            yield from (own, *(folder for folder in own.parents if folder.is_relative_to(CGROUPS)))
 
 
 def _left_in(group: Path) -> int | None:

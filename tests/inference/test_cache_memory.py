@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, MistralConfig
 
 from config import Config
+from inference import control_groups
 from inference.cache.kv_cache import KVCache
 from inference.weights import context, memory
 from inference.weights.checkpoint import load_checkpoint
@@ -83,8 +84,8 @@ STAT_V1 = "active_file 1\ninactive_file 1\ntotal_active_file {}\ntotal_inactive_
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(memory, "_available", lambda: 64 * GIB)
     return tmp_path
 
