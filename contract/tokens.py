@@ -11,7 +11,7 @@ from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
 from contract.conversation import Conversation
 from contract.endpoints import BODY_REFUSALS, MODEL_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
-from contract.openai.chat_request import ChatMessage, FunctionTool
+from contract.openai.chat_request import ChatMessage, OfferedTool
 from contract.openai.dialect import OpenAIError
 from contract.refusals import Refusal
 from interface.engine import Lexicon
@@ -26,7 +26,7 @@ class TokenizeBody(LenientBody):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
-    tools: list[FunctionTool] | None = None
+    tools: list[OfferedTool] | None = None
     add_special_tokens: bool | None = Field(
         default=None, description="Add the tokens that the tokenizer puts around a text. The default is true for texts."
     )
@@ -44,7 +44,7 @@ class TokenizeBody(LenientBody):
         assert self.messages is not None
         return Conversation(
             [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
-            [tool.as_dict() for tool in self.tools or ()],
+            [tool.as_dict(f"tools.{number}") for number, tool in enumerate(self.tools or ())],
             template_arguments=self.chat_template_kwargs,
             add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
             continue_final_message=self.continue_final_message,

@@ -42,6 +42,7 @@ def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Acc
         body.return_token_ids,
         not body.takes_one_call,
         bool(body.functions),
+        body.custom_tools,
     )
 
 

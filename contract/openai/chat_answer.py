@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Literal
 
 from contract.answers import Wire
+from contract.openai.custom_tools import InputReader
 from contract.openai.logprobs import ChatLogprobs, chat_logprob
 from contract.openai.stream import FINISH_REASONS, Head, by_choice
 from contract.openai.usage import CompletionUsage
@@ -32,6 +33,29 @@ class MessageToolCall(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class CustomCall(Wire):
+    """A custom tool's name, and the text that it gets."""
+
+    name: str
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCustomCall(Wire):
+    id: str
+    type: Literal["custom"]
+    custom: CustomCall
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaCustomCall(Wire):
+    """A custom tool's name, or a piece of its input, or both."""
+
+    name: str | None = None
+    input: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeltaFunctionCall(Wire):
     """A function's name, or a piece of its arguments, or both."""
 
@@ -45,8 +69,9 @@ class DeltaToolCall(Wire):
 
     index: int
     id: str | None = None
-    type: Literal["function"] | None = None
+    type: Literal["function", "custom"] | None = None
     function: DeltaFunctionCall | None = None
+    custom: DeltaCustomCall | None = None
 
 
 @dataclass(slots=True)  # not frozen: one is made for each token, and that would take four times as long
@@ -58,6 +83,9 @@ class Delta(Wire):
     reasoning_content: str | None = None
     tool_calls: list[DeltaToolCall] | None = None
     function_call: DeltaFunctionCall | None = None
+
+
+NOTHING = Delta()
 
 
 @dataclass(slots=True)
@@ -91,7 +119,7 @@ class AssistantReply(Wire):
     content: str | None
     refusal: None
     reasoning_content: str | None = None
-    tool_calls: list[MessageToolCall] | None = None
+    tool_calls: list[MessageToolCall | MessageCustomCall] | None = None
     function_call: FunctionCall | None = None
 
 
@@ -130,11 +158,15 @@ class ChatAssembly:
     parallel_tool_calls: bool = True
     calls_functions: bool = False
     """Whether a call is shown as `function_call`, which clients of `functions` expect; then there is only one."""
+    custom_tools: frozenset[str] = frozenset()
+    """The names of the tools whose calls are shown with a text, and no arguments."""
     finished: dict[int, Finished] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
     """How many tools each choice has called."""
     _arguments: dict[int, list[str]] = field(default_factory=dict)
     """Those of each choice's last call, in pieces."""
+    _inputs: dict[int, InputReader | None] = field(default_factory=dict)
+    """What reads the input of each choice's last call, if it is one of a custom tool."""
 
     def start(self) -> Iterable[ChunkChoice]:
         """The role, once and in the order of the choices: some clients count on both."""
@@ -172,16 +204,19 @@ class ChatAssembly:
         shows_logprobs = self.shows_logprobs and token.logprobs is not None
         if not parts and not shows_logprobs and not self.shows_token_ids:
             return None  # its text comes with a later token
+        delta = self._delta(token.index, parts)
+        if delta == NOTHING and not shows_logprobs and not self.shows_token_ids:
+            return None  # a piece of a custom tool's arguments without a piece of its input
         return ChunkChoice(
             token.index,
-            self._delta(token.index, parts),
+            delta,
             ChatLogprobs([chat_logprob(token.logprobs)], None) if shows_logprobs and token.logprobs else None,
             None,
             token_ids=token.ids() if self.shows_token_ids else None,
         )
 
     def _delta(self, index: int, parts: Sequence[Part]) -> Delta:
-        calls = [self._call(index, part) for part in parts if not isinstance(part, TextPart)]
+        calls = [call for part in parts if not isinstance(part, TextPart) for call in self._call(index, part)]
         calls = [call for call in calls if self.parallel_tool_calls or call.index == 0]
         return Delta(
             content=_text(parts, "content"),
@@ -190,15 +225,25 @@ class ChatAssembly:
             function_call=_joined_function(calls) if self.calls_functions and calls else None,
         )
 
-    def _call(self, index: int, part: ToolCallPart | ArgumentsPart) -> DeltaToolCall:
+    def _call(self, index: int, part: ToolCallPart | ArgumentsPart) -> Iterable[DeltaToolCall]:
+        """What a part adds to a choice's calls; nothing, if it adds nothing to a custom tool's input."""
         number = self._calls.get(index, 0)
         if isinstance(part, ArgumentsPart):
             self._arguments[index].append(part.text)
-            return DeltaToolCall(number - 1, function=DeltaFunctionCall(arguments=part.text))
+            if (reader := self._inputs[index]) is None:
+                yield DeltaToolCall(number - 1, function=DeltaFunctionCall(arguments=part.text))
+            elif text := reader.feed(part.text):
+                yield DeltaToolCall(number - 1, custom=DeltaCustomCall(input=text))
+            return
         self._calls[index] = number + 1
         arguments = part.arguments or "{}" if part.is_whole else part.arguments
         self._arguments[index] = [arguments]
-        return DeltaToolCall(number, f"call_{uuid.uuid4().hex}", "function", DeltaFunctionCall(part.name, arguments))
+        reader = self._inputs[index] = InputReader() if part.name in self.custom_tools else None
+        id = f"call_{uuid.uuid4().hex}"
+        if reader is None:
+            yield DeltaToolCall(number, id, "function", DeltaFunctionCall(part.name, arguments))
+        else:
+            yield DeltaToolCall(number, id, "custom", custom=DeltaCustomCall(part.name, reader.feed(arguments)))
 
     def _end(self, finished: Finished) -> ChunkChoice:
         self.finished[finished.index] = finished
@@ -240,19 +285,27 @@ def _joined(pieces: list[ChunkChoice]) -> ChatChoice:
     )
 
 
-def _joined_calls(pieces: Iterable[DeltaToolCall]) -> list[MessageToolCall]:
+def _joined_calls(pieces: Iterable[DeltaToolCall]) -> list[MessageToolCall | MessageCustomCall]:
     """The calls that all these pieces add up to; the pieces of a call come one after the other."""
-    calls = []
+    calls: list[MessageToolCall | MessageCustomCall] = []
     for _, group in groupby(pieces, key=lambda piece: piece.index):
         its_pieces = list(group)
         call_id = "".join(piece.id or "" for piece in its_pieces)
-        function = _function_call([piece.function for piece in its_pieces if piece.function is not None])
-        calls.append(MessageToolCall(call_id, "function", function))
+        if its_pieces[0].type == "custom":
+            custom = _custom_call([piece.custom for piece in its_pieces if piece.custom is not None])
+            calls.append(MessageCustomCall(call_id, "custom", custom))
+        else:
+            function = _function_call([piece.function for piece in its_pieces if piece.function is not None])
+            calls.append(MessageToolCall(call_id, "function", function))
     return calls
 
 
 def _function_call(pieces: Sequence[DeltaFunctionCall]) -> FunctionCall:
     return FunctionCall("".join(one.name or "" for one in pieces), "".join(one.arguments or "" for one in pieces))
+
+
+def _custom_call(pieces: Sequence[DeltaCustomCall]) -> CustomCall:
+    return CustomCall("".join(one.name or "" for one in pieces), "".join(one.input or "" for one in pieces))
 
 
 def _joined_function(calls: Sequence[DeltaToolCall]) -> DeltaFunctionCall:

@@ -1,13 +1,14 @@
 """Reads the body of `POST /v1/chat/completions`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import Content
 from contract.conversation import Conversation, thinking_arguments
+from contract.openai.custom_tools import INPUT, custom_function
 from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
 from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, tool_call
@@ -25,17 +26,28 @@ class CalledFunction(LenientBody):
     arguments: str = ""
 
 
+class CalledCustom(LenientBody):
+    """A custom tool's name, and its input."""
+
+    name: Name
+    input: str
+
+
 class ToolCall(LenientBody):
-    """A call that the assistant has made."""
+    """A call that the assistant has made. Its type names the field that describes it."""
 
     id: str | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    type: Literal["function", "custom"] = "function"
+    function: CalledFunction | None = None
+    custom: CalledCustom | None = None
 
     def as_dict(self, where: str) -> dict[str, Any]:
         """Raises Refusal."""
-        arguments = arguments_of(self.function.arguments, f"{where}.function.arguments")
-        return tool_call(self.id, self.function.name, arguments)
+        if self.type == "custom":
+            custom = _required(self.custom, f"{where}.custom")
+            return tool_call(self.id, custom.name, {INPUT: custom.input})
+        function = _required(self.function, f"{where}.function")
+        return tool_call(self.id, function.name, arguments_of(function.arguments, f"{where}.function.arguments"))
 
 
 class ChatMessage(LenientBody):
@@ -85,12 +97,39 @@ class Function(LenientBody):
         return function_tool(self.name, self.description, self.parameters, self.strict)
 
 
-class FunctionTool(LenientBody):
-    type: Literal["function"]
-    function: Function
+class CustomTool(LenientBody):
+    """A tool whose input is a text."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return self.function.as_tool()
+    name: Name
+    description: str | None = None
+    format: dict[str, Any] | None = Field(
+        default=None, description="The form of the input. `regex` is enforced, a grammar in Lark only shown."
+    )
+
+
+class OfferedTool(LenientBody):
+    """A function that the model may call, or a custom tool. Its type names the field that describes it."""
+
+    type: Literal["function", "custom"]
+    function: Function | None = None
+    custom: CustomTool | None = None
+
+    def as_dict(self, where: str) -> dict[str, Any]:
+        """The tool as chat templates expect it. Raises Refusal."""
+        if self.type == "custom":
+            custom = _required(self.custom, f"{where}.custom")
+            return custom_function(custom.name, custom.description, custom.format)
+        return _required(self.function, f"{where}.function").as_tool()
+
+
+Described = TypeVar("Described")
+
+
+def _required(field: Described | None, where: str) -> Described:
+    """Raises Refusal: 400, there is no such field."""
+    if field is None:
+        raise Refusal(400, f"{where}: Field required", param=where)
+    return field
 
 
 def tool_choice_of(value: Any) -> Any:
@@ -98,7 +137,9 @@ def tool_choice_of(value: Any) -> Any:
     match value:
         case "none" | "auto" | "required":
             return ToolChoice(value)
-        case {"type": "function", "function": {"name": str(name)}} | {"type": "function" | "custom", "name": str(name)}:
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "custom", "custom": {"name": str(name)}}:
+            return ToolChoice(name=name)
+        case {"type": "function" | "custom", "name": str(name)}:
             return ToolChoice(name=name)
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
             return ToolChoice(mode, allowed=_names_of(tools))
@@ -114,7 +155,7 @@ def _names_of(tools: Sequence[Any]) -> list[str]:
 
 def _name_of(tool: Any) -> str:
     match tool:
-        case {"function": {"name": str(name)}} | {"name": str(name)}:
+        case {"function": {"name": str(name)}} | {"custom": {"name": str(name)}} | {"name": str(name)}:
             return name
     raise ValueError("Expected allowed tools with a name each")
 
@@ -155,7 +196,7 @@ class ChatBody(SamplingFields):
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."
     )
-    tools: list[FunctionTool] = Field(default_factory=list)
+    tools: list[OfferedTool] = Field(default_factory=list)
     tool_choice: Choice = ToolChoice()
     parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
     reasoning_effort: str | None = Field(default=None, description="`none` turns reasoning off where a model can.")
@@ -182,8 +223,14 @@ class ChatBody(SamplingFields):
 
     @property
     def offered(self) -> list[dict[str, Any]]:
-        """The tools, under whichever name the request has them."""
-        return [tool.as_dict() for tool in self.tools] or [function.as_tool() for function in self.functions]
+        """The tools, under whichever name the request has them. Raises Refusal."""
+        tools = [tool.as_dict(f"tools.{number}") for number, tool in enumerate(self.tools)]
+        return tools or [function.as_tool() for function in self.functions]
+
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """The names of the tools whose calls have a text, and no arguments."""
+        return frozenset(tool.custom.name for tool in self.tools if tool.type == "custom" and tool.custom is not None)
 
     @property
     def chosen(self) -> ToolChoice:

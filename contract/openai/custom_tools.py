@@ -1,37 +1,97 @@
-"""Custom tools of the Responses API, whose input is a text and no JSON.
+"""Custom tools of OpenAI's APIs, whose input is a text and no JSON.
 
-A model that knows functions only is offered one with a single parameter, the input. A format, such as a grammar of
-patches, is shown to the model in the function's description; a call is not held to it.
+A model that knows functions only is offered one with a single parameter, the input. If a format demands a regular
+expression, calls are held to it. A grammar in Lark's form is shown to the model in the function's description; a call
+is not held to it, as the text is written in JSON, with escapes that the grammar does not know.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
+from contract.tools import function_tool
 
 INPUT = "input"
-PARAMETERS: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {INPUT: {"type": "string"}},
-    "required": [INPUT],
-    "additionalProperties": False,
-}
+_OPENING = re.compile(rf'[{{,]\s*"{INPUT}"\s*:\s*"')
+_CHARACTERS = re.compile(
+    r"""(?: [^"\\]
+          | \\[^u]
+          | \\u(?![dD][89abAB])[0-9a-fA-F]{4}
+          | \\u[dD][89abAB][0-9a-fA-F]{2} (?: \\u[0-9a-fA-F]{4} | (?=[^\\]) | (?=\\[^u]) )
+        )*""",
+    re.VERBOSE,
+)
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u....|u....|[^u])", re.DOTALL)
+"""Whole characters of a string in JSON, and one that begins with a backslash. The first half of a surrogate pair is not
+whole before what follows it.
+"""
+MOST_BEFORE = 1024
+"""Characters of the arguments within which the input begins. A call that is held to its tool has no others before it."""
 
 
-def description_of(description: str | None, format: Mapping[str, Any] | None) -> str | None:
-    """What a custom tool does, and what form its input must have."""
-    definition = None if format is None else format.get("definition")
-    if not isinstance(definition, str) or format is None:
-        return description
-    wanted = f"The input must match this grammar ({format.get('syntax', 'lark')}):\n{definition}"
-    return wanted if description is None else f"{description}\n\n{wanted}"
+def custom_function(name: str, description: str | None, format: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A custom tool in the form that chat templates expect. Chat completions nest the grammar of its format."""
+    grammar = (format or {}).get("grammar", format)
+    match grammar:
+        case {"definition": str(definition)}:
+            syntax = grammar.get("syntax", "lark")
+            shown = f"The input must match this grammar ({syntax}):\n{definition}"
+            description = shown if description is None else f"{description}\n\n{shown}"
+            if syntax == "regex":
+                return function_tool(name, description, _parameters({"pattern": f"^(?:{definition})$"}), strict=True)
+    return function_tool(name, description, _parameters({}))
 
 
-def input_of(arguments: Sequence[str]) -> str:
-    """The input in the pieces of a call's arguments, as far as they go."""
+def _parameters(limits: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {INPUT: {"type": "string", **limits}},
+        "required": [INPUT],
+        "additionalProperties": False,
+    }
+
+
+@dataclass(slots=True)
+class InputReader:
+    """Reads a custom tool's input out of a call's arguments, which come in pieces."""
+
+    text: str = ""
+    """The input so far."""
+    _rest: str = ""
+    """What has come and is not read yet: before the input, or the beginning of an escape."""
+    _is_open: bool = False
+    _is_over: bool = field(default=False, init=False)
+
+    def feed(self, piece: str) -> str:
+        """Return what a piece of the arguments adds to the input."""
+        if self._is_over:
+            return ""
+        self._rest += piece
+        if not self._is_open:
+            if (opening := _OPENING.search(self._rest, 0, MOST_BEFORE)) is None:
+                self._is_over = len(self._rest) > MOST_BEFORE
+                return ""
+            self._is_open, self._rest = True, self._rest[opening.end() :]
+        found = _CHARACTERS.match(self._rest)
+        assert found is not None
+        self._rest = self._rest[found.end() :]
+        self._is_over = self._rest.startswith('"')
+        read = _unescaped(found.group())
+        self.text += read
+        return read
+
+
+def _unescaped(characters: str) -> str:
+    """The text that characters of a string in JSON stand for."""
+    return _ESCAPE.sub(lambda found: _meaning(found.group()), characters)
+
+
+def _meaning(escape: str) -> str:
+    """One character; a half of a surrogate pair becomes a replacement character, and an unknown escape stays."""
     try:
-        read = from_json("".join(arguments), allow_partial="trailing-strings")
+        text: str = json.loads(f'"{escape}"')
     except ValueError:
-        return ""
-    found = read.get(INPUT) if isinstance(read, dict) else None
-    return found if isinstance(found, str) else ""
+        return escape
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from contract.openai import responses_answer as wire
-from contract.openai.custom_tools import input_of
+from contract.openai.custom_tools import InputReader
 from contract.openai.logprobs import ChatTokenLogprob, chat_logprob
 from contract.openai.responses_tools import FlatTool
 from contract.tools import are_whole
@@ -88,8 +88,10 @@ class _OpenCall:
 class _OpenCustomCall(_OpenCall):
     """A call of a custom tool. Its pieces are those of a function's arguments."""
 
+    reader: InputReader = field(default_factory=InputReader)
+
     def item(self, status: wire.ItemStatus) -> wire.OutputItem:
-        return self._call(input_of(self.pieces), status)
+        return self._call(self.reader.text, status)
 
     def _call(self, text: str, status: wire.ItemStatus) -> wire.OutputItem:
         ids = (self.id, self.call_id, self.name)
@@ -229,7 +231,9 @@ class ResponseBuilder:
                 self._held = []
                 yield wire.ReasoningTextDelta("response.reasoning_text.delta", self._next(), *where, 0, piece)
             case _OpenCustomCall():
-                self._held = []  # the input comes in one piece, when its JSON is whole
+                self._held = []
+                if text := opened.reader.feed(piece):
+                    yield wire.InputDelta("response.custom_tool_call_input.delta", self._next(), *where, text)
             case _OpenCall():
                 self._held = []
                 yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), *where, piece)
@@ -248,8 +252,7 @@ class ResponseBuilder:
             case _OpenReasoning():
                 yield wire.ReasoningTextDone("response.reasoning_text.done", self._next(), *where, 0, text)
             case _OpenCustomCall():
-                text = input_of(opened.pieces)
-                yield wire.InputDelta("response.custom_tool_call_input.delta", self._next(), *where, text)
+                text = opened.reader.text
                 yield wire.InputDone("response.custom_tool_call_input.done", self._next(), *where, text)
             case _OpenCall():
                 yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), *where, text)

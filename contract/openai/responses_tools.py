@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody
 from contract.openai.chat_request import Name
-from contract.openai.custom_tools import PARAMETERS, description_of
+from contract.openai.custom_tools import custom_function
 from contract.tools import ToolChoice, function_tool
 
 
@@ -30,7 +30,9 @@ class FlatTool(LenientBody):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
-    format: dict[str, Any] | None = Field(default=None, description="Of a custom tool's input; shown to the model.")
+    format: dict[str, Any] | None = Field(
+        default=None, description="Of a custom tool's input. `regex` is enforced, a grammar in Lark only shown."
+    )
     namespace: Namespace | None = None
 
     @property
@@ -51,7 +53,7 @@ class FlatTool(LenientBody):
         of_namespace = None if self.namespace is None else self.namespace.description
         description = "\n\n".join(filter(None, [of_namespace, self.description])) or None
         if self.is_custom:
-            return function_tool(self.called_name, description_of(description, self.format), PARAMETERS)
+            return custom_function(self.called_name, description, self.format)
         return function_tool(self.called_name, description, self.parameters, self.strict)
 
     def shown(self) -> dict[str, Any]:

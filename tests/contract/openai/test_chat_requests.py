@@ -139,7 +139,7 @@ def test_a_choice_of_no_known_tool_is_refused(choice: Any) -> None:
 
 
 def test_tools_of_another_type_are_refused_by_name() -> None:
-    error = refused(PATH, messages=MESSAGES, tools=[ADD, {"type": "custom", "custom": {"name": "x"}}])
+    error = refused(PATH, messages=MESSAGES, tools=[ADD, {"type": "web_search"}])
     assert error["param"] == "tools.1.type"
 
 

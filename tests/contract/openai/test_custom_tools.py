@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from contract.openai.custom_tools import InputReader
 from interface.events import ArgumentsPart, Part, ToolCallPart
 from tests.support.openai_answers import FINISHED, named_events, parse, parsed_tokens, streamed, whole
 
@@ -51,18 +52,48 @@ def test_clients_see_the_text_of_a_call(is_cut: bool) -> None:
     assert answer["tools"] == [PATCH, {**ADD, "strict": None}]
 
 
-def test_a_stream_has_the_text_in_one_piece() -> None:
+def test_a_stream_has_the_text_as_it_is_made() -> None:
     events = named_events(streamed(call(), parsed_tokens(pieces(json.dumps({"input": TEXT})))))
-    assert [event["type"].removeprefix("response.") for event in events] == [
+    deltas = [event["delta"] for event in events if event["type"] == "response.custom_tool_call_input.delta"]
+    assert [event["type"].removeprefix("response.") for event in events if "delta" not in event] == [
         "created",
         "in_progress",
         "output_item.added",
-        "custom_tool_call_input.delta",
         "custom_tool_call_input.done",
         "output_item.done",
         "completed",
     ]
-    assert (events[2]["item"]["input"], events[3]["delta"], events[4]["input"]) == ("", TEXT, TEXT)
+    assert (events[2]["item"]["input"], events[-3]["input"]) == ("", TEXT)
+    assert len(deltas) == 3
+    assert "".join(deltas) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (json.dumps({"input": TEXT}), TEXT),
+        (json.dumps({"input": "\N{GRINNING FACE}" + chr(92) + "ud83d"}), "\N{GRINNING FACE}" + chr(92) + "ud83d"),
+        ('{"input": "a line\nand a half: \\ud83d"}', "a line\nand a half: \N{REPLACEMENT CHARACTER}"),
+        ('{ "why": 1, "input" : "\\u00e9"}', "\N{LATIN SMALL LETTER E WITH ACUTE}"),
+        ('{"input": "no end\\', "no end"),
+        ('{"input": "cut \\ud83d', "cut "),
+        ('{"text": "x"}', ""),
+        ('{"text": "' + "x" * 1100 + '", "input": "y"}', ""),
+        ('{"input": "\\d+"}', "\\d+"),
+    ],
+)
+def test_an_input_is_read_the_same_in_pieces_of_any_length(arguments: str, text: str) -> None:
+    for length in range(1, len(arguments) + 1):
+        reader = InputReader()
+        read = [reader.feed(arguments[start : start + length]) for start in range(0, len(arguments), length)]
+        assert ("".join(read), reader.text) == (text, text)
+
+
+def test_a_regular_expression_is_enforced() -> None:
+    format = {"type": "grammar", "syntax": "regex", "definition": "a|b"}
+    (tool,) = call(tools=[{**PATCH, "format": format}]).requests[0].prompt.tools
+    assert tool["function"]["strict"] is True
+    assert tool["function"]["parameters"]["properties"] == {"input": {"type": "string", "pattern": "^(?:a|b)$"}}
 
 
 def test_a_call_that_is_cut_off_has_the_text_so_far_and_is_incomplete() -> None:
