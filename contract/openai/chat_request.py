@@ -15,8 +15,8 @@ from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool,
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
 
 Name = Annotated[str, Field(min_length=1)]
-OWN_TYPES = ("function", "custom", "namespace")
-"""The types of tools that clients describe and run themselves. All others are OpenAI's."""
+OWN_TYPES = ("function", "custom", "namespace", "shell", "local_shell", "apply_patch")
+"""The types of tools that clients run themselves. All others run on OpenAI's servers."""
 
 
 class CalledFunction(LenientBody):
@@ -141,6 +141,8 @@ def tool_choice_of(value: Any) -> Any:
             return ToolChoice(name=name)
         case {"type": "function" | "custom", "name": str(name)}:
             return ToolChoice(name=name)
+        case {"type": "shell" | "local_shell" | "apply_patch" as name}:
+            return ToolChoice(name=name)
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
             return ToolChoice(mode, allowed=_names_of(tools))
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(tools)}:
@@ -157,6 +159,8 @@ def _name_of(tool: Any) -> str:
     match tool:
         case {"function": {"name": str(name)}} | {"custom": {"name": str(name)}} | {"name": str(name)}:
             return name
+        case {"type": "shell" | "local_shell" | "apply_patch" as name}:
+            return str(name)
     raise ValueError("Expected allowed tools with a name each")
 
 

@@ -28,7 +28,7 @@ _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u....|u....|[^u])", re.DOTALL)
 whole before what follows it.
 """
 MOST_BEFORE = 1024
-"""Characters of the arguments within which the input begins. A call that is held to its tool has no others before it."""
+"""Characters of the arguments within which the input begins. A call that is held to its tool has none before it."""
 
 
 def custom_function(name: str, description: str | None, format: Mapping[str, Any] | None) -> dict[str, Any]:

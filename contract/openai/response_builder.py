@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from contract.openai import responses_answer as wire
+from contract.openai.client_tools import CLIENT_TOOLS, client_call
 from contract.openai.custom_tools import InputReader
 from contract.openai.logprobs import ChatTokenLogprob, chat_logprob
 from contract.openai.responses_tools import FlatTool
@@ -96,6 +97,17 @@ class _OpenCustomCall(_OpenCall):
     def _call(self, text: str, status: wire.ItemStatus) -> wire.OutputItem:
         ids = (self.id, self.call_id, self.name)
         return wire.OutputCustomCall("custom_tool_call", *ids, text, status, self.namespace)
+
+
+@dataclass(slots=True)
+class _OpenClientCall(_OpenCall):
+    """A call of a tool that OpenAI defines. Its type is known when its arguments are whole."""
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputItem:
+        try:
+            return client_call(self.name, self.id, self.call_id, "".join(self.pieces), status)
+        except ValueError:
+            return self._call("".join(self.pieces), status)
 
 
 class ResponseBuilder:
@@ -201,6 +213,8 @@ class ResponseBuilder:
         name, namespace = (part.name, None) if tool is None else (tool.name, tool.namespace_name)
         if tool is not None and tool.is_custom:
             yield from self._begin(_OpenCustomCall(f"ctc_{uuid.uuid4().hex}", name, namespace))
+        elif tool is not None and tool.is_of_openai:
+            yield from self._begin(_OpenClientCall(f"{CLIENT_TOOLS[name].id_prefix}_{uuid.uuid4().hex}", name))
         else:
             yield from self._begin(_OpenCall(f"fc_{uuid.uuid4().hex}", name, namespace))
         yield from self._grow(part.arguments or "{}" if part.is_whole else part.arguments)
@@ -211,6 +225,8 @@ class ResponseBuilder:
         yield from self._close("completed")
         opened.output_index = len(self._output)
         self._open = opened
+        if isinstance(opened, _OpenClientCall):
+            return  # announced once its type is known
         yield wire.OutputItemEvent("response.output_item.added", self._next(), opened.output_index, opened.announced())
         if isinstance(opened, _OpenMessage):
             yield wire.ContentPartEvent(
@@ -234,6 +250,8 @@ class ResponseBuilder:
                 self._held = []
                 if text := opened.reader.feed(piece):
                     yield wire.InputDelta("response.custom_tool_call_input.delta", self._next(), *where, text)
+            case _OpenClientCall():
+                self._held = []
             case _OpenCall():
                 self._held = []
                 yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), *where, piece)
@@ -254,9 +272,24 @@ class ResponseBuilder:
             case _OpenCustomCall():
                 text = opened.reader.text
                 yield wire.InputDone("response.custom_tool_call_input.done", self._next(), *where, text)
+            case _OpenClientCall():
+                yield from self._announce(opened, status)
             case _OpenCall():
                 yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), *where, text)
         yield self._done(opened.item(status))
+
+    def _announce(self, opened: _OpenClientCall, status: wire.ItemStatus) -> Events:
+        """Begin an item of which all is known. One that stays a function call has the events of those."""
+        item = opened.item(status)
+        type: Literal["response.output_item.added"] = "response.output_item.added"
+        if not isinstance(item, wire.OutputFunctionCall):
+            begun = replace(item, status="in_progress")
+            yield wire.OutputItemEvent(type, self._next(), opened.output_index, begun)
+            return
+        yield wire.OutputItemEvent(type, self._next(), opened.output_index, opened.announced())
+        where = (opened.id, opened.output_index, item.arguments)
+        yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), *where)
+        yield wire.ArgumentsDone("response.function_call_arguments.done", self._next(), *where)
 
     def _done(self, item: wire.OutputItem) -> wire.OutputItemEvent:
         self._output.append(item)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from contract.answers import Answer, Wire, model_answer
 from contract.bodies import check_model, read_body
 from contract.endpoints import Accepted, Endpoint, Incoming, Question
+from contract.openai.client_tools import CLIENT_TOOLS
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.kept_responses import Item, KeptResponses
@@ -140,12 +141,15 @@ def _shown_choice(body: ResponsesBody) -> str | dict[str, Any]:
     types: dict[str | None, str] = {}
     for tool in body.tools:
         types |= {tool.namespace_name: "namespace", tool.called_name: tool.type, tool.name: tool.type}
+
+    def shown(name: str) -> dict[str, Any]:
+        return {"type": name} if types[name] in CLIENT_TOOLS else {"type": types[name], "name": name}
+
     if choice.name is not None:
-        return {"type": types[choice.name], "name": choice.name}
+        return shown(choice.name)
     if choice.allowed is None:
         return choice.mode
-    tools = [{"type": types[name], "name": name} for name in choice.allowed]
-    return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
+    return {"type": "allowed_tools", "mode": choice.mode, "tools": [shown(name) for name in choice.allowed]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.answers import Wire
+from contract.openai.client_tools import ClientCall
 from contract.openai.logprobs import ChatTokenLogprob
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -72,7 +73,7 @@ class OutputReasoning(Wire):
     content: list[ReasoningText]
 
 
-OutputItem = OutputMessage | OutputFunctionCall | OutputCustomCall | OutputReasoning
+OutputItem = OutputMessage | OutputFunctionCall | OutputCustomCall | ClientCall | OutputReasoning
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from contract.bodies import LenientBody, refuse
 from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice
+from contract.openai.client_tools import call_of_item, result_of_item
 from contract.openai.custom_tools import INPUT
 from contract.openai.kept_responses import Item, References
 from contract.openai.responses_tools import FlatTools, as_called, called_name
@@ -172,6 +173,10 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
             _turn(messages, ()).setdefault("tool_calls", []).append(
                 tool_call(call_id, _called_name(item, name, where), {INPUT: text})
             )
+        case {"type": "shell_call" | "local_shell_call" | "apply_patch_call"}:
+            _turn(messages, ()).setdefault("tool_calls", []).append(call_of_item(item, where))
+        case {"type": "shell_call_output" | "local_shell_call_output" | "apply_patch_call_output"}:
+            messages.append(result_of_item(item, where))
         case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
@@ -185,7 +190,7 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
             messages.append({"role": role, "content": text_at(item.get("content"), f"{where}.content")})
         case _:
             raise Refusal(
-                400, f"{where}: Expected a message, a function call or its output, got {_kind(item)}.", param=where
+                400, f"{where}: Expected a message, a tool call or its output, got {_kind(item)}.", param=where
             )
 
 

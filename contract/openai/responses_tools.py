@@ -1,7 +1,8 @@
-"""The tools of a Responses request: functions, custom tools, and namespaces, which group both.
+"""The tools of a Responses request: functions, custom tools, namespaces, which group both, and tools of OpenAI's.
 
 A model knows functions only. So a custom tool is offered as a function of one text, and a function `get` in the
-namespace `crm` as `crm__get`; clients see their own names in the calls.
+namespace `crm` as `crm__get`; clients see their own names in the calls. Of OpenAI's tools there are those that clients
+run, `contract.openai.client_tools`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody
 from contract.openai.chat_request import Name
+from contract.openai.client_tools import CLIENT_TOOLS, client_function
 from contract.openai.custom_tools import custom_function
 from contract.tools import ToolChoice, function_tool
 
@@ -23,9 +25,9 @@ class Namespace(LenientBody):
 
 
 class FlatTool(LenientBody):
-    """A function that the model may call, or a custom tool, whose input is a text."""
+    """A function that the model may call, a custom tool, whose input is a text, or a tool that OpenAI defines."""
 
-    type: Literal["function", "custom"]
+    type: Literal["function", "custom", "shell", "local_shell", "apply_patch"]
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -33,7 +35,12 @@ class FlatTool(LenientBody):
     format: dict[str, Any] | None = Field(
         default=None, description="Of a custom tool's input. `regex` is enforced, a grammar in Lark only shown."
     )
+    environment: dict[str, Any] | None = Field(default=None, description="Of a shell.")
     namespace: Namespace | None = None
+
+    @property
+    def is_of_openai(self) -> bool:
+        return self.type in CLIENT_TOOLS
 
     @property
     def is_custom(self) -> bool:
@@ -50,6 +57,8 @@ class FlatTool(LenientBody):
 
     def as_function(self) -> dict[str, Any]:
         """The tool as chat templates expect it."""
+        if self.is_of_openai:
+            return client_function(self.name)
         of_namespace = None if self.namespace is None else self.namespace.description
         description = "\n\n".join(filter(None, [of_namespace, self.description])) or None
         if self.is_custom:
@@ -58,6 +67,8 @@ class FlatTool(LenientBody):
 
     def shown(self) -> dict[str, Any]:
         """The tool as a response repeats it."""
+        if self.is_of_openai:
+            return self.model_dump(exclude_none=True, include={"type", "environment"})
         absent = {} if self.is_custom else {"strict": None, "parameters": None}
         return absent | self.model_dump(exclude_none=True, exclude={"namespace"})
 
@@ -93,7 +104,7 @@ def as_called(choice: ToolChoice, tools: Sequence[FlatTool]) -> ToolChoice:
 
 
 def _flat(tools: Any) -> Any:
-    """Put the tools of namespaces next to the others, and leave out those that are OpenAI's own.
+    """Put the tools of namespaces next to the others, and leave out those that run on OpenAI's servers.
 
     Some clients always offer these, a web search for example.
     """
@@ -107,6 +118,10 @@ def _tools_in(tool: Any) -> list[Any]:
             return [one | {"namespace": namespace} if isinstance(one, dict) else one for one in inner]
         case {"type": "function" | "custom" | "namespace"}:
             return [tool | {"namespace": None}]
+        case {"type": "shell", "environment": {"type": str(place)}} if place != "local":
+            return []
+        case {"type": "shell" | "local_shell" | "apply_patch" as type}:
+            return [{"type": type, "name": type, "environment": tool.get("environment")}]
         case dict():
             return []
     return [tool]

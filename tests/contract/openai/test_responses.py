@@ -143,7 +143,7 @@ def test_a_conversation_may_be_shortened_so_that_the_answer_has_room() -> None:
 
 
 def test_a_tool_that_runs_on_openais_servers_is_left_out() -> None:
-    prompt = prompt_of(tools=[ADD, {"type": "web_search"}, {"type": "local_shell"}])
+    prompt = prompt_of(tools=[ADD, {"type": "web_search"}, {"type": "code_interpreter"}])
     assert prompt.tools is not None
     (tool,) = prompt.tools
     assert tool["function"] == {"name": "add", "parameters": {"type": "object"}, "strict": True}
