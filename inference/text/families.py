@@ -5,7 +5,7 @@ A family's response template says how to find calls and reasoning in an answer, 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inference.text import tool_forms as forms
@@ -17,6 +17,7 @@ from inference.text.call_notations import (
     named_objects,
     python_calls,
 )
+from inference.text.call_region import JSON_QUOTES, PYTHON_QUOTES, Quotes
 from inference.text.message_answers import HARMONY_CALLS, HARMONY_FIELDS, SOLAR_CALLS, SOLAR_FIELDS, Spec
 from inference.text.tool_forms import ToolForm
 
@@ -223,6 +224,8 @@ FUNCTION_GEMMA_CALLS: Spec = {
 }
 
 
+GEMMA_QUOTES = (*PYTHON_QUOTES, Quotes('<|"|>', '<|"|>'))
+FUNCTION_GEMMA_QUOTES = (*PYTHON_QUOTES, Quotes("<escape>", "<escape>"))
 PROMPTED_CALLS: Spec = {  # functionary 3.2, whose prompts end with the first >>>
     "open_pattern": r">>>(?P<name>(?!all\n)[\w.-]{1,100})\n(?=\s{0,8}\{)",
     "close_pattern": r"(?=>>>)|<\|eot_id\|>",
@@ -272,6 +275,8 @@ class Family:
     """A pattern of what follows the last call."""
     read: Read | None = None
     """What reads the text of calls, where that is neither JSON nor tags."""
+    quotes: Sequence[Quotes] = ()
+    """What stands around texts in the calls that `read` reads."""
 
 
 def _has(*patterns: str) -> Callable[[str], bool]:
@@ -301,18 +306,30 @@ FAMILIES = (
     Family(_has("Action:", "directly-answer"), ACTION_CALLS, forms.COMMAND_R, has_bare_calls=True),
     Family(_has("<tool_sep", ":opensource"), HY3_CALLS, forms.HY3, end="</tool_calls:opensource>"),
     Family(_has(r"<\|tool_call:begin\|>"), SOLAR_CALLS, None, fields=SOLAR_FIELDS, end=r"<\|calls\|>"),
-    Family(_has(r"<\|tool_call>"), GEMMA_CALLS, forms.GEMMA, read=gemma_calls),
-    Family(_has("<start_function_call>"), FUNCTION_GEMMA_CALLS, forms.FUNCTION_GEMMA, read=function_gemma_calls),
-    Family(_has(r"<\|tool_(?:call|list)_start\|>|List of tools: \["), LFM2_CALLS, forms.LFM2, read=python_calls),
-    Family(_has("<function_calls>"), OLMO_CALLS, forms.OLMO, read=python_calls),
-    Family(_has(r"<\|tools_prefix\|>"), APERTUS_CALLS, forms.APERTUS, read=named_objects),
+    Family(_has(r"<\|tool_call>"), GEMMA_CALLS, forms.GEMMA, read=gemma_calls, quotes=GEMMA_QUOTES),
+    Family(
+        _has("<start_function_call>"),
+        FUNCTION_GEMMA_CALLS,
+        forms.FUNCTION_GEMMA,
+        read=function_gemma_calls,
+        quotes=FUNCTION_GEMMA_QUOTES,
+    ),
+    Family(
+        _has(r"<\|tool_(?:call|list)_start\|>|List of tools: \["),
+        LFM2_CALLS,
+        forms.LFM2,
+        read=python_calls,
+        quotes=PYTHON_QUOTES,
+    ),
+    Family(_has("<function_calls>"), OLMO_CALLS, forms.OLMO, read=python_calls, quotes=PYTHON_QUOTES),
+    Family(_has(r"<\|tools_prefix\|>"), APERTUS_CALLS, forms.APERTUS, read=named_objects, quotes=JSON_QUOTES),
     Family(_has(r"<\|plugin\|>"), INTERNLM_CALLS, forms.INTERNLM),
     Family(_has("<longcat_tool_call>"), LONGCAT_CALLS, forms.LONGCAT),
     Family(_has(r"<\|function_call\|>"), GIGACHAT_CALLS, forms.GIGACHAT),
     Family(_has("function call", r"<\|role_sep\|>"), GIGACHAT_CALLS, forms.GIGACHAT_3),
     Family(_has(r'<function name="', '<param name="'), MINICPM_CALLS, forms.MINICPM),
     Family(_has("calls in a single JSON array"), XLAM_CALLS, forms.XLAM, has_bare_calls=True),
-    Family(_has(r"<tool_calls>(?:\\n|\n)\{"), MINIMAX_M1_CALLS, forms.MINIMAX_M1, read=json_lines),
+    Family(_has(r"<tool_calls>(?:\\n|\n)\{"), MINIMAX_M1_CALLS, forms.MINIMAX_M1, read=json_lines, quotes=JSON_QUOTES),
     Family(_has("<tool_calls>", "<answer>"), LISTED_CALLS, forms.APRIEL, fields=HUNYUAN_FIELDS, end="</answer>"),
     Family(_has("<TOOLCALL>"), LISTED_CALLS, forms.NEMOTRON),
     Family(_has("</tool_calls>"), LISTED_CALLS, forms.APRIEL),

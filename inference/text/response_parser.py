@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_parsing import ResponseParser, parse_response
+from transformers.utils.chat_parsing import ResponseParser
 from transformers.utils.chat_parsing.response_templates import (
     ResponseTemplate,
     ResponseTemplateField,
@@ -26,6 +26,8 @@ from transformers.utils.chat_parsing.response_templates import (
 )
 
 from inference.text.call_reader import CallReader
+from inference.text.call_region import LONGEST_CALLS, CallRegion, Ended
+from inference.text.call_values import CallValues
 from inference.text.families import (
     CALLS_FIELD,
     END_FIELD,
@@ -44,8 +46,8 @@ from interface.events import Part, TextKind, TextPart, ToolCallPart
 Tools = Sequence[Mapping[str, Any]]
 
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
-LONGEST_CALLS = 256 * 1024
-"""Characters of one region of calls. A longer one stays text: parsing it would delay the step."""
+PIECE = 256
+"""Characters that are read at once. What follows the beginning or the end of calls in them is read again."""
 
 
 class ResponseFormat:
@@ -154,25 +156,24 @@ class Parser:
         self._template = template
         self._has_content = has_content
         self._family = family
-        self._tools: list[Any] = with_plain_types(tools or ())
-        self._known = {tool["function"]["name"] for tool in self._tools} if family and family.has_bare_calls else None
-        self._calls_left = len(self._tools) and (1 if not parallel else 1_000_000)
+        self._values = CallValues(template, family, with_plain_types(tools or ()))
+        self._calls_left = len(tools or ()) and (1 if not parallel else 1_000_000)
         self._reader: CallReader | None = None
         self._template_as_text = _as_text(template)
-        self._stream = ResponseParser(self._template_as_text, prefix=begun)
-        self._unread = begun  # text that was fed and has not come back in an event
-        self._skipped = 0  # how much of that is of the prompt
+        self._stream = ResponseParser(self._template_as_text, prefix="")
+        self._unread = ""  # text that was fed and has not come back in an event
+        self._skipped = 0  # how much of that, or of a region of calls, is of the prompt
         self._field: str | None = None
-        self._opening = ""
-        self._body = ""
+        self._region: CallRegion | None = None
+        self._searches_left = LONGEST_CALLS  # characters that may be searched twice for the ends of calls
         self._space: list[str] = []  # white space that is shown only if text follows
         self._is_after_part = False
         self._is_after_call = False
         self._last_kind: TextKind | None = None
         self._between = ""  # what separates the region's text from the text before it
-        self._parts_of(self._stream.initial_events)
-        self._space, self._body = [], self._body if self._field == CALLS_FIELD else ""
-        self._skipped = len(self._unread)
+        self._fed(begun)
+        self._space = []
+        self._skipped = len(self._unread if self._region is None else self._region.text)
         self._reader = reader  # a call that the prompt has begun is none of the answer's own
 
     @property
@@ -187,8 +188,14 @@ class Parser:
     def finish(self) -> tuple[Part, ...]:
         """Return what was held back, when no more text will come."""
         parts = self._fed(self._reader.finish()) if self._reader is not None else []
-        _, events = self._stream.finalize()
-        parts += self._parts_of(events)
+        while True:
+            if self._region is not None:
+                new, rest = self._end_calls(self._region.finish())
+            else:
+                new, rest = self._parts_of(self._stream.finalize()[1])
+            parts += new + self._fed(rest)
+            if self._region is None and not rest:
+                break
         if self._field not in REASONING_FIELDS:
             parts += self._content("".join(self._space))
         return self._told(parts)
@@ -200,32 +207,79 @@ class Parser:
 
     def _fed(self, text: str) -> list[Part]:
         parts: list[Part] = []
-        if self._reader is not None and self._reader.is_inside:
-            parts, text = self._reader.feed(text)
-        self._unread += text
-        return [*parts, *self._parts_of(self._stream.feed(text))] if text else parts
+        pieces = _pieces(text)
+        while pieces:
+            new, left = self._read_on(pieces.pop())
+            parts += new
+            pieces += _pieces(left)
+        return parts
 
-    def _parts_of(self, events: Iterable[Mapping[str, Any]]) -> list[Part]:
+    def _read_on(self, text: str) -> tuple[list[Part], str]:
+        """Read a text up to where calls begin or end, at most; return the parts, and what is left."""
+        if self._reader is not None and self._reader.is_inside:
+            return self._reader.feed(text)
+        if self._region is not None:
+            return self._read_calls(self._region, text)
+        self._unread += text
+        return self._parts_of(self._stream.feed(text))
+
+    def _parts_of(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Part], str]:
+        """The parts that events bring up to the opening of calls, and what follows that."""
         parts: list[Part] = []
         for event in events:
             field = self._template.fields[event["field"]]
             match event["type"]:
+                case "region_open" if field.name == CALLS_FIELD:
+                    return parts, self._open_calls(field)
                 case "region_open":
                     parts += self._open(field)
                 case "region_chunk":
                     parts += self._text(field.name, self._read(event["text"]))
                 case "region_close":
-                    parts += self._close(field)
-                    continue
-            if (rest := self._call_begun()) is not None:
-                return parts + self._fed(rest)
-        return parts
+                    self._close(field)
+        return parts, ""
+
+    def _open_calls(self, field: ResponseTemplateField) -> str:
+        """Begin a region of calls; return what follows its opening, which is not for the template to read.
+
+        The text after the region is parsed from the start: calls may contain what looks like the end of a region.
+        """
+        opening = "" if (found := field.open_re.match(self._unread)) is None else found[0]
+        quotes = self._values.quotes(field) if self._searches_left > 0 else ()
+        self._region = CallRegion(field, opening, quotes, lambda body: self._values.read(field, opening, body))
+        rest = self._unread[len(opening) :]
+        self._stream = ResponseParser(self._template_as_text, prefix="")
+        self._field, self._unread = CALLS_FIELD, ""
+        return rest
+
+    def _read_calls(self, region: CallRegion, text: str) -> tuple[list[Part], str]:
+        ended = region.feed(text)
+        if self._reader is not None and (rest := self._reader.begin(region.text)) is not None:
+            self._region, self._field, self._skipped = None, None, 0
+            self._begin_part()
+            return [], rest
+        return ([], "") if ended is None else self._end_calls(ended)
+
+    def _end_calls(self, ended: Ended) -> tuple[list[Part], str]:
+        """Leave a region of calls; return its parts, and what follows it."""
+        shown = ended.text[self._skipped :]
+        self._region, self._field, self._skipped = None, None, 0
+        self._searches_left -= ended.read_twice
+        if ended.calls:
+            self._begin_part()
+            self._last_kind, self._is_after_call = None, True
+            calls = ended.calls[: self._calls_left]
+            self._calls_left -= len(calls)
+            return list(calls), ended.rest
+        if self._reader is not None:
+            return [], ended.rest  # only the end of the answer can break what a grammar guarantees
+        return self._content("".join([*self._space, shown])), ended.rest
 
     def _open(self, field: ResponseTemplateField) -> list[Part]:
-        self._field, self._body = field.name, ""
-        self._opening = self._read_delimiter(field.open_re)
+        self._field = field.name
+        opening = self._read_delimiter(field.open_re)
         if field.name == END_FIELD:
-            return [] if self._is_after_call else self._content("".join([*self._space, self._opening]))
+            return [] if self._is_after_call else self._content("".join([*self._space, opening]))
         if field.name in REASONING_FIELDS:
             self._begin_part()
         if field.open_re is not None and self._last_kind == _kind(field.name):
@@ -233,27 +287,8 @@ class Parser:
             self._between = "\n\n"
         return []
 
-    def _call_begun(self) -> str | None:
-        """If a call has begun in this region, let the reader of calls read it, and return what follows the call's head.
-
-        The text after the calls is parsed from the start: calls may contain what looks like the end of a region.
-        """
-        if self._reader is None or self._field != CALLS_FIELD:
-            return None
-        rest = self._reader.begin(self._opening + self._body)
-        if rest is None:
-            return None
-        rest += self._unread
-        self._stream = ResponseParser(self._template_as_text, prefix="")
-        self._field, self._unread, self._skipped = None, "", 0
-        self._begin_part()
-        return rest
-
     def _text(self, name: str, text: str) -> list[Part]:
-        if name == CALLS_FIELD:
-            self._body += text
-            return []
-        if text.isspace():
+        if not text.strip():
             if not self._is_after_part:
                 self._space.append(text)
             return []
@@ -266,41 +301,11 @@ class Parser:
         self._is_after_call = False
         return [TextPart(self._last_kind, shown)]
 
-    def _close(self, field: ResponseTemplateField) -> list[Part]:
-        closing = self._read_delimiter(field.close_re)
+    def _close(self, field: ResponseTemplateField) -> None:
+        self._read_delimiter(field.close_re)
         self._field = None
         if field.name in REASONING_FIELDS:
             self._begin_part()
-        if field.name != CALLS_FIELD:
-            return []
-        try:
-            calls = self._calls(field)
-        except Exception:  # broken in any of the ways that a model can break it
-            if self._reader is not None:
-                return []  # only the end of the answer can break what a grammar guarantees
-            return self._content("".join([*self._space, self._opening, self._body, closing]))
-        self._begin_part()
-        self._last_kind, self._is_after_call = None, True
-        shown, self._calls_left = calls[: self._calls_left], self._calls_left - len(calls[: self._calls_left])
-        return list(shown)
-
-    def _calls(self, field: ResponseTemplateField) -> list[ToolCallPart]:
-        """The calls in a region. Raises if it holds none."""
-        if len(self._body) > LONGEST_CALLS:
-            raise ValueError("too long")
-        calls = [_tool_call(value) for value in self._values(field)]
-        if not calls or (self._known is not None and any(call.name not in self._known for call in calls)):
-            raise ValueError("no call of a tool that was offered")
-        return calls
-
-    def _values(self, field: ResponseTemplateField) -> list[Any]:
-        """The calls in a region as values of JSON. Raises if they are none."""
-        if self._family is not None and self._family.read is not None:
-            return self._family.read(self._body)
-        alone = dataclasses.replace(self._template, fields={field.name: field}, implicit=None)
-        text = self._opening + _whole_parameters(self._body, self._family)
-        found = parse_response(text, alone, prefix="", tools=self._tools)[field.name]
-        return found if isinstance(found, list) else [found]
 
     def _begin_part(self) -> None:
         """Forget the white space before and after a part that is not content."""
@@ -314,14 +319,21 @@ class Parser:
         """Remove an event's text from the text that was fed; return it without the part that is in the prompt."""
         place = self._unread.find(text)
         self._unread = self._unread[place + len(text) :]
-        shown = text[max(0, self._skipped - place) :]
+        hidden = text[: max(0, self._skipped - place)]
         self._skipped = max(0, self._skipped - place - len(text))
-        return shown
+        if hidden.strip():
+            self._space, self._is_after_part = [], False  # what follows goes on with the prompt's text
+        return text[len(hidden) :]
 
     def _read_delimiter(self, pattern: Any) -> str:
         """Remove a delimiter, whose text events do not contain, from the text that was fed."""
         found = None if pattern is None else pattern.match(self._unread)
         return self._read(found[0]) if found else ""
+
+
+def _pieces(text: str) -> list[str]:
+    """The pieces of a text that are read at once, the first one last."""
+    return [text[place : place + PIECE] for place in reversed(range(0, len(text), PIECE))]
 
 
 def _as_text(template: ResponseTemplate) -> ResponseTemplate:
@@ -339,37 +351,6 @@ def _as_text(template: ResponseTemplate) -> ResponseTemplate:
         for name, field in template.fields.items()
     }
     return dataclasses.replace(template, fields=fields)
-
-
-def _whole_parameters(body: str, family: Family | None) -> str:
-    """A call's text up to the end of its last parameter. Raises if another one begins and has no end.
-
-    Looking for the ends of many that have none takes the square of their number.
-    """
-    parameters = family.form.parameters if family and family.form else None
-    if parameters is None or parameters.quotes_texts:
-        return body
-    ending = parameters.never_in_text[0]
-    whole, ending, rest = body.rpartition(ending)
-    if parameters.before_name in rest:
-        raise ValueError("a parameter without an end")
-    return whole + ending
-
-
-def _tool_call(value: Any) -> ToolCallPart:
-    """Read a call in any of the usual shapes. Raises if it is not one."""
-    function = value.get("function", value)
-    name = function["tool_name"] if "tool_name" in function else function["name"]
-    arguments = function.get("arguments", function.get("parameters"))
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments)
-    if arguments is None:
-        arguments = {}
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
-        raise ValueError(f"Expected a name and an object of arguments, got {value!r}")
-    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    text.encode()  # raises for half a surrogate pair, which no answer can carry
-    return ToolCallPart(name, text)
 
 
 def _kind(name: str) -> TextKind:
