@@ -54,7 +54,7 @@ def test_marks_within_a_text_end_no_call(family: Family) -> None:
     assert family.form is not None
     texts = [text for mark in sayable(family, MARKS) for text in (f"a {mark} b", f"a{mark}{mark}.")]
     for one, other in zip(texts, texts[1:] + texts[:1], strict=True):
-        calls = [("say", {"text": one, "times": 1}), ("say", {"text": other})]
+        calls: list[tuple[str, dict[str, Any]]] = [("say", {"text": one, "times": 1}), ("say", {"text": other})]
         written = "I say.\n" + family.form.write_all(calls)
         expected = [ToolCallPart(name, json.dumps(arguments, ensure_ascii=False)) for name, arguments in calls]
         assert parse(family, written) == [TextPart("content", "I say."), *expected]
