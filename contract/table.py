@@ -4,7 +4,7 @@ from contract.anthropic.dialect import DIALECT as ANTHROPIC
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.openai import chat, completions, models, responses, responses_by_id
+from contract.openai import chat, compact, completions, models, responses, responses_by_id
 from contract.openai.dialect import OpenAIDialect
 from contract.plain import DIALECT as PLAIN
 from contract.refusals import DIALECTS
@@ -18,6 +18,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     chat.ENDPOINT,
     responses.RESPONSES,
     responses.INPUT_TOKENS,
+    compact.ENDPOINT,
     responses_by_id.RETRIEVE,
     responses_by_id.DELETE,
     responses_by_id.INPUT_ITEMS,

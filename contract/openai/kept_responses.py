@@ -34,6 +34,7 @@ ID_PREFIXES: Mapping[str, str] = {
     "local_shell_call_output": "lsho",
     "apply_patch_call": "apc",
     "apply_patch_call_output": "apco",
+    "compaction": "cmp",
 }
 """What the ids of an input's items begin with, by their type."""
 
@@ -52,7 +53,7 @@ class KeptResponses:
     def keep(self, response: ResponseObject, input: Sequence[Item]) -> None:
         """Keep a response, and all the items that came before its own."""
         items = {f"item {item.id}": to_json(item) for item in response.output}
-        before = pydantic_core.to_json([_complete(item) for item in input])
+        before = pydantic_core.to_json([complete(item) for item in input])
         self._kept.put({f"response {response.id}": to_json(response), f"input {response.id}": before, **items})
 
     def response(self, id: str) -> bytes:
@@ -123,8 +124,8 @@ def _not_found(id: str) -> Refusal:
     return Refusal(404, f"Response with id {str(shortened(id))!r} not found. {HOW_KEPT}")
 
 
-def _complete(item: Item) -> Item:
-    """An item of an input as it is listed: with an id, a type and a status, and a message with a list of parts."""
+def complete(item: Item) -> Item:
+    """Return an item as it is listed: with an id, a type and a status, and a message with a list of parts."""
     present = {name: value for name, value in item.items() if value is not None}
     type = present.get("type", "message")
     whole = {"type": type, "status": "completed", **present}

@@ -180,7 +180,7 @@ class ResponseBuilder:
             status=status,
             incomplete_details=wire.IncompleteDetails("max_output_tokens") if is_cut else None,
             output=list(self._output),
-            usage=_usage(finished),
+            usage=usage_of(finished),
         )
         type: Literal["response.incomplete", "response.completed"]
         type = "response.incomplete" if is_cut else "response.completed"
@@ -300,7 +300,7 @@ class ResponseBuilder:
         return self._sequence_number
 
 
-def _usage(finished: Finished) -> wire.ResponseUsage:
+def usage_of(finished: Finished) -> wire.ResponseUsage:
     return wire.ResponseUsage(
         finished.prompt_tokens,
         wire.InputTokensDetails(finished.cached_tokens, 0),

@@ -10,6 +10,7 @@ from contract.content import text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
+from contract.openai.compacted import summary_of
 from contract.openai.custom_tools import INPUT
 from contract.openai.kept_responses import Item, References
 from contract.openai.responses_tools import FlatTools, as_called, called_name
@@ -91,24 +92,31 @@ class InputBody(LenientBody):
             return [*before, {"role": "user", "content": self.input}]
         return before + [_referred(item, referred) for item in self.input]
 
-    def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
-        """Raises Refusal."""
+    def messages(self, items: Sequence[Item]) -> list[Message]:
+        """The conversation in the form of chat templates. Raises Refusal."""
         messages: list[Message] = []
         if self.instructions is not None:
             messages.append({"role": "system", "content": self.instructions})
         for index, item in enumerate(items):
             present = {name: value for name, value in item.items() if value is not None}
             _add(messages, present, f"input.{index}")
-        effort = None if self.reasoning is None else self.reasoning.effort
+        return messages
+
+    def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
+        """Raises Refusal."""
         return Conversation(
-            messages,
+            self.messages(items),
             [one.as_function() for one in self.tools],
             as_called(self.tool_choice, self.tools),
             self.parallel_tool_calls,
-            thinking_arguments(effort),
+            self.template_arguments,
             leave_room=self.answer_tokens if self.truncation == "auto" else None,
             param="input",
         ).prompt()
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        return thinking_arguments(None if self.reasoning is None else self.reasoning.effort)
 
     @property
     def answer_tokens(self) -> int:
@@ -180,6 +188,9 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
         case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        case {"type": "compaction"}:
+            turn = _turn(messages, ("content", "tool_calls"))
+            turn["content"] = summary_of(item, where)
         case {"type": "reasoning"}:
             turn = _turn(messages, ("reasoning_content", "content", "tool_calls"))
             turn["reasoning_content"] = _thoughts(item, where)

@@ -1,0 +1,116 @@
+"""`POST /v1/responses/compact`: the model sums up a conversation, so that the next requests are shorter.
+
+The answer has the user's messages and a compaction item with the summary (`contract.openai.compacted`). A conversation
+that leaves no room for a summary in the context loses its oldest messages first.
+"""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from contract.answers import Answer, model_answer
+from contract.bodies import check_model, read_body
+from contract.conversation import Conversation
+from contract.endpoints import Accepted, Endpoint, Incoming, Writer
+from contract.openai.compacted import MARK, CompactedResponse, CompactionItem
+from contract.openai.completions import REFUSALS
+from contract.openai.dialect import OpenAIError
+from contract.openai.kept_responses import Item, complete
+from contract.openai.response_builder import usage_of
+from contract.openai.responses import DIALECT
+from contract.openai.responses_request import InputBody
+from contract.refusals import Refusal
+from interface.events import Event, Failed, Finished, TextPart, Token
+from interface.requests import ChatPrompt, GenerationRequest, SamplingParams
+
+SUMMARY_TOKENS = 2048
+"""The most tokens of a summary."""
+REQUEST = (
+    "Sum up our conversation for someone who continues it without having read it: what I asked for, what has been done "
+    "and found, which decisions were made, and what is still to do. Name files, commands and values exactly. Answer "
+    "with the summary alone."
+)
+"""The last message that the model sees."""
+
+
+class CompactBody(InputBody):
+    """A conversation to sum up. Settings of an answer, such as tools, are ignored."""
+
+    input: str | list[Item] = Field(default_factory=list, description="A text of the user's, or a list of items.")
+
+    def summary_prompt(self, items: Sequence[Item]) -> ChatPrompt:
+        """Raises Refusal."""
+        messages = self.messages(items)
+        if not items:
+            raise Refusal(400, "input: Expected a conversation, or a previous_response_id.", param="input")
+        return Conversation(
+            [*messages, {"role": "user", "content": REQUEST}],
+            template_arguments=self.template_arguments,
+            leave_room=SUMMARY_TOKENS,
+            param="input",
+        ).prompt()
+
+
+@dataclass(frozen=True, slots=True)
+class CompactCall:
+    """One sequence, answered as a summary. It is never streamed."""
+
+    requests: Sequence[GenerationRequest]
+    items: Sequence[Item]
+    stream: bool = False
+
+    def writer(self, accepted: Accepted) -> Writer:
+        raise TypeError("a compaction is not streamed")
+
+    def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
+        last = events[-1]
+        if isinstance(last, Failed):
+            return DIALECT.failure(last)
+        assert isinstance(last, Finished)
+        if not (text := _text_of(events).strip()):
+            return DIALECT.failure(Failed("The model wrote no summary.", "engine_error"))
+        summary = CompactionItem("compaction", f"cmp_{uuid.uuid4().hex}", MARK + text)
+        users = [complete(item) for item in self.items if item.get("role") == "user"]
+        compacted = CompactedResponse(
+            f"resp_{uuid.uuid4().hex}",
+            "response.compaction",
+            int(time.time()),
+            [*users, summary],
+            usage_of(last),
+        )
+        return model_answer(compacted)
+
+
+def _text_of(events: Sequence[Event]) -> str:
+    """The text of an answer, without its reasoning."""
+    parts = [part for event in events if isinstance(event, Token) for part in event.as_parts()]
+    return "".join(part.text for part in parts if isinstance(part, TextPart) and part.kind == "content")
+
+
+def parse(incoming: Incoming) -> CompactCall:
+    """Raises Refusal."""
+    body = read_body(CompactBody, incoming.body)
+    check_model(body.model, incoming.models)
+    items = body.items(incoming.kept)
+    request = GenerationRequest(
+        body.summary_prompt(items),
+        SamplingParams(max_tokens=SUMMARY_TOKENS, temperature=0),  # the most faithful one
+        parse_response=True,
+        clamp_max_tokens=True,
+    )
+    return CompactCall([request], items)
+
+
+ENDPOINT = Endpoint(
+    path="/v1/responses/compact",
+    parse=parse,
+    summary="Sum up a conversation, so that the next requests are shorter",
+    request=CompactBody,
+    answer=CompactedResponse,
+    example={"input": "What is 2 + 2?"},
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
