@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Self
 
 import h11
@@ -17,6 +18,10 @@ import h11
 READ = 1 << 16
 ANSWER_LIMIT = 120.0
 """Seconds that one answer may take."""
+
+
+class StreamRefused(RuntimeError):
+    """A stream that should have begun was refused."""
 
 
 @dataclass
@@ -42,7 +47,7 @@ class Outcome:
         """How the answer ended. A stream without a proper end is never taken for a whole one."""
         if self.status is None:
             return "not connected"
-        if self.status != 200:
+        if self.status != HTTPStatus.OK:
             return f"refused {self.status}"
         last = (self.events or [{}])[-1]
         if "error" in last:
@@ -113,12 +118,18 @@ def generation(port: int, prompt: str, session: str = "", stream: bool = True, *
 
 @asynccontextmanager
 async def streams(asked: Sequence[Asking]) -> AsyncIterator[list["asyncio.Task[Outcome]"]]:
-    """Streams that have begun; whatever is left of them is left early at the end."""
+    """Streams that have begun; whatever is left of them is left early at the end.
+
+    Raises:
+        StreamRefused: one of them has not begun.
+    """
     tasks = [asyncio.create_task(one.run()) for one in asked]
     try:
         async with asyncio.timeout(ANSWER_LIMIT):
             for one in asked:
                 await one.has_begun.wait()
+                if one.outcome.status != HTTPStatus.OK:
+                    raise StreamRefused(f"expected a stream, got {one.outcome.status}: {one.outcome.body!r}")
         yield tasks
     finally:
         for task in tasks:
