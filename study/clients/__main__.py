@@ -27,10 +27,14 @@ NAMES = {
     "try_openai.py": "openai-python",
     "try_anthropic.py": "anthropic-python",
     "try_langchain.py": "langchain-openai",
+    "try_langchain_anthropic.py": "langchain-anthropic",
     "try_litellm.py": "LiteLLM",
     "try_llm.py": "llm",
     "try_pydantic_ai.py": "pydantic-ai",
     "try_agents.py": "openai-agents",
+    "try_dspy.py": "DSPy",
+    "try_haystack.py": "Haystack",
+    "try_smolagents.py": "smolagents",
     "try_instructor.py": "instructor",
     "try_llama_index.py": "llama-index",
     "try_vllm_bench.py": "vllm bench serve",
@@ -123,7 +127,7 @@ def _tried(client: str, door: str, start: Sequence[str], base: str) -> Iterator[
 
 def _reported(outcome: Outcome) -> Outcome:
     mark = "ok    " if outcome.passed else "FAILED"
-    print(f"{mark} {outcome.door:<9} {outcome.client:<18} {outcome.what:<45} {outcome.note[:60]!r}", flush=True)
+    print(f"{mark} {outcome.door:<9} {outcome.client:<20} {outcome.what:<45} {outcome.note[:60]!r}", flush=True)
     return outcome
 
 
