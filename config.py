@@ -79,7 +79,10 @@ def _seconds(text: str) -> float:
 def _text(text: str) -> str:
     if not text.strip():
         raise ConfigError("expected a value, got an empty one; leave it out for the default")
-    return text
+    with suppress(UnicodeEncodeError):
+        text.encode()  # answers and the log repeat it
+        return text
+    raise ConfigError(f"expected text in UTF-8, got {_shown(text)}")
 
 
 def _path(text: str) -> str:
@@ -98,7 +101,7 @@ def _socket_path(text: str) -> str:
 
 
 def _url(text: str) -> str:
-    url = text.strip()
+    url = _text(text).strip()
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ConfigError("expected a URL without a user and a password, which the log and /health would repeat")
     found = URL.fullmatch(url)
@@ -109,7 +112,7 @@ def _url(text: str) -> str:
 
 def _names(text: str) -> str:
     """Names separated by commas; spaces around them do not count."""
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in _text(text).split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise ConfigError(f"expected different names, separated by commas, got {_shown(text)}")
     return ",".join(names)

@@ -55,8 +55,9 @@ class EngineStatus:
     def fail_to_load(self, error: Exception) -> None:
         """Log why there is no engine, with a traceback unless it is the user's mistake."""
         is_users_mistake = isinstance(error, LoadError)
-        log.error("The model could not be loaded: %s", error, exc_info=None if is_users_mistake else error)
-        self.fail(f"failed to load: {self._without_folders(str(error))}")
+        reason = str(error).encode(errors="backslashreplace").decode()  # names of files may be no text, unlike JSON
+        log.error("The model could not be loaded: %s", reason, exc_info=None if is_users_mistake else error)
+        self.fail(f"failed to load: {self._without_folders(reason)}")
 
     def accept(self) -> None:
         """Take requests from now on, unless there is a reason not to."""

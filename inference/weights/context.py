@@ -85,7 +85,7 @@ def choose_context(wanted: int | None, config: PreTrainedConfig, budget: CacheBu
     text = config.get_text_config()
     reach = reach_of(text)
     if wanted is not None and reach is not None and wanted > reach:
-        raise LoadError(f"context {wanted}: the model was made for at most {reach} tokens")
+        raise LoadError(f"ENGINE_CONTEXT: expected at most {reach} tokens, for which the model was made, got {wanted}")
     trained = _trained_length(text) or DEFAULT_CONTEXT
     if budget is None:  # the cache is another program's
         return wanted or trained

@@ -142,7 +142,7 @@ def test_a_stretched_model_says_the_same_beyond_the_length_that_it_was_trained_a
     assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == reference_output(
         model, prompt_ids, 12, ENDS
     )
-    with pytest.raises(LoadError, match=r"^context 121: the model was made for at most 120 tokens$"):
+    with pytest.raises(LoadError, match=r"^ENGINE_CONTEXT: expected at most 120 tokens, .*, got 121$"):
         load_checkpoint(Config(model=str(path), device="cpu", context=121))
 
 

@@ -215,14 +215,14 @@ def test_a_stretched_rotary_embedding_reaches_as_far_as_the_config_says(
     config = LlamaConfig(rope_parameters=rope | {"rope_theta": 10_000.0}, max_position_embeddings=trained)
     assert choose_context(None, config) == trained
     assert choose_context(reach, config) == reach
-    with pytest.raises(LoadError, match=f"^context {reach + 1}: the model was made for at most {reach} tokens$"):
+    with pytest.raises(LoadError, match=f"^ENGINE_CONTEXT: expected at most {reach} tokens, .*, got {reach + 1}$"):
         choose_context(reach + 1, config)
 
 
 def test_a_model_reaches_no_further_than_its_table_of_positions_whatever_that_is_called() -> None:
     config = WhisperConfig(max_target_positions=448)
     assert choose_context(None, config) == 448
-    with pytest.raises(LoadError, match="context 449: the model was made for at most 448 tokens"):
+    with pytest.raises(LoadError, match="ENGINE_CONTEXT: expected at most 448 tokens"):
         choose_context(449, config)
 
 
@@ -293,7 +293,7 @@ def test_a_name_that_is_neither_a_folder_nor_fit_for_the_hub() -> None:
 
 
 def test_a_context_that_is_larger_than_the_models(sound_folder: Path) -> None:
-    with pytest.raises(LoadError, match=f"^context {CONTEXT + 1}: the model was made for at most {CONTEXT} tokens$"):
+    with pytest.raises(LoadError, match=f"^ENGINE_CONTEXT: expected at most {CONTEXT} tokens, .*, got {CONTEXT + 1}$"):
         load(sound_folder, context=CONTEXT + 1)
 
 

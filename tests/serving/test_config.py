@@ -1,6 +1,7 @@
 """The settings: where they come from, and the errors for wrong ones."""
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from config import LONGEST_SOCKET_PATH, PREFIX, VERSION, Config, ConfigError
+from interface.errors import LoadError
 from serving.status import EngineStatus
 
 TYPICAL: dict[str, tuple[str, Any]] = {
@@ -211,6 +213,14 @@ def test_a_socket_whose_path_no_socket_can_have_is_an_error_and_not_waited_for(n
         Config.from_environment({"ENGINE_SOCKET": longest + 2 * name})
 
 
+@pytest.mark.parametrize("name", ["MODEL", "MODEL_NAME", "BACKEND_URL", "SOCKET", "COMPILE_CACHE"])
+def test_bytes_that_no_answer_could_hold_are_an_error(name: str) -> None:
+    """A name in Latin-1 made each answer of /health a 500."""
+    text = "http://caf" + os.fsdecode(b"\xe9")
+    with pytest.raises(ConfigError, match=rf"^ENGINE_{name}: expected text in UTF-8, got 'http://caf"):
+        Config.from_environment({f"ENGINE_{name}": text})
+
+
 def test_a_path_may_begin_with_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No shell reads a systemd unit, or the file of a container's environment."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -250,6 +260,12 @@ def test_a_model_without_a_name_goes_by_its_folders_files_or_hubs_name(tmp_path:
     file.touch()
     for model, name in ((tmp_path, tmp_path.name), (file, "small.gguf"), ("org/small", "org/small")):
         assert EngineStatus(Config(model=str(model)), "loading").models == (name,)
+
+
+def test_why_a_model_cannot_be_loaded_is_text_that_an_answer_can_hold() -> None:
+    status = EngineStatus(Config(), "loading")
+    status.fail_to_load(LoadError("the folder has " + os.fsdecode(b"caf\xe9.bin")))
+    assert status.text == r"failed to load: the folder has caf\udce9.bin"
 
 
 LINKS = ["ENGINE_SERVICE_HOST", "ENGINE_SERVICE_PORT", "ENGINE_SERVICE_PORT_HTTP", "ENGINE_PORT", "ENGINE_PORT_80_TCP"]
