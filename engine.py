@@ -95,6 +95,7 @@ class Engine:
             checkpoint.sampling_defaults,
             checkpoint.suppressed,
         )
+        self._bans = checkpoint.bans.below(self._runner.vocabulary)
         self.turns = Turns(self.step)
         # Other threads share these with the stepping one.
         self._lock = threading.Lock()
@@ -355,7 +356,7 @@ class Engine:
 
     def _sequence(self, encoded: EncodedRequest, sink: Sink) -> Sequence:
         answer, ends = self._text.answer(encoded), self._text.ends(encoded.params)
-        return Sequence(encoded, sink, answer, ends, self._speculates)
+        return Sequence(encoded, sink, answer, ends, self._bans, self._speculates)
 
 
 def _as_dict(answer: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class SampleArgs:
     """The tokens that penalties apply to; those of the prompt are included if there is a repetition penalty."""
     bias: LogitBias | None = None
     banned_ids: "array[int] | None" = None
-    """Tokens that must not be chosen: those that end the text, before min_tokens."""
+    """Tokens that must not be chosen: see `bans`."""
     mask: Any = None
     """A numpy array of int32 with a bit per token of the vocabulary, the lowest first: 1 where a grammar allows it."""
     logprobs: int | None = None

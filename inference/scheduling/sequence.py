@@ -1,9 +1,9 @@
 """One sequence's state, from its submit to its terminal event: its tokens, its slot, its grammar. No tensors."""
 
 import random
-from array import array
 from collections import abc, deque
 
+from inference.scheduling.bans import NO_BANS, Bans, ModelBans
 from inference.scheduling.sample_args import LogitBias, RowLogprobs, SampleArgs, TokenCounts
 from inference.scheduling.speculation import Drafter
 from inference.text.answer import Answer
@@ -18,6 +18,7 @@ class Sequence:
     Args:
         answer: makes text and events out of the tokens.
         ends: the tokens that end the text.
+        bans: what the model's files forbid at some places.
         speculates: guess tokens, unless a grammar or penalties make each token depend on the ones before.
     """
 
@@ -27,6 +28,7 @@ class Sequence:
         sink: Sink,
         answer: Answer,
         ends: abc.Mapping[int, str | int | None],
+        bans: ModelBans = NO_BANS,
         speculates: bool = False,
     ) -> None:
         self.sequence_id = encoded.sequence_id
@@ -44,7 +46,7 @@ class Sequence:
         self._prompt_logprobs: list[RowLogprobs] = []
         self._seen = _seen(encoded)
         self._bias = LogitBias(encoded.params.logit_bias) if encoded.params.logit_bias else None
-        self._end_ids = array("q", ends)
+        self._bans = Bans(bans, encoded.prompt_ids, ends, encoded.params.min_tokens)
         self._random = random.Random(encoded.params.seed)
         self._uniforms: deque[float] = deque()  # the random numbers of the next tokens, as far as they are drawn
         is_free = self._grammar is None and self._seen is None
@@ -101,7 +103,7 @@ class Sequence:
             frequency_penalty=params.frequency_penalty,
             seen=self._seen,
             bias=self._bias,
-            banned_ids=self._end_ids if len(self.output_ids) + ahead < params.min_tokens else None,
+            banned_ids=self._bans.after([*self.output_ids, *self.draft_ids[:ahead]] if ahead else self.output_ids),
             mask=None if self._grammar is None else self._grammar.mask(),
             logprobs=params.logprobs,
         )

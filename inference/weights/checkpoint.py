@@ -14,9 +14,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from config import EngineSettings
+from inference.scheduling.bans import NO_BANS, ModelBans
 from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import (
+    find_bans,
     find_eos_ids,
     find_not_applied,
     find_sampling_defaults,
@@ -62,6 +64,8 @@ class Checkpoint:
     """The model's own defaults for sampling parameters, by the names of `SamplingParams`."""
     suppressed: Collection[int] = ()
     """The tokens that are never chosen."""
+    bans: ModelBans = NO_BANS
+    """What is not chosen at some places."""
     gguf: GGUFFile | None = None
     """The file that the weights were dequantized from."""
 
@@ -142,6 +146,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     tokenizer = _tokenizer(source, model_config)
     applies = config.generation_config == "auto"
     defaults = _sampling_defaults(source) if applies else {}
+    eos_ids = _eos_ids(source, model_config, tokenizer)
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, config, dtype, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
@@ -156,9 +161,10 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
         model=model,
         tokenizer=tokenizer,
         context=context,
-        eos_ids=_eos_ids(source, model_config, tokenizer),
+        eos_ids=eos_ids,
         sampling_defaults=defaults,
-        suppressed=find_suppressed(*source.generation_settings()) if applies else (),
+        suppressed=find_suppressed(*source.generation_settings(), eos_ids) if applies else (),
+        bans=find_bans(*source.generation_settings()) if applies else NO_BANS,
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 

@@ -1,12 +1,13 @@
 """Reads the settings for generation that come with a model: the tokens that end a text, and defaults for sampling."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
+from inference.scheduling.bans import ModelBans
 from inference.weights.safetensors_header import BadFile
 from interface.requests import SamplingParams
 
@@ -14,6 +15,9 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """The settings of a generation config that are also parameters of a request."""
 SUPPRESSED = "suppress_tokens"
 """The setting that names tokens that are never chosen, such as the marks of images in Gemma 4."""
+SUPPRESSED_FIRST = "begin_suppress_tokens"
+BAD_WORDS = "bad_words_ids"
+BANS = (SUPPRESSED, SUPPRESSED_FIRST, BAD_WORDS)
 
 NOT_APPLIED: Mapping[str, Any] = {
     "num_beams": 1,
@@ -26,7 +30,7 @@ NOT_APPLIED: Mapping[str, Any] = {
     "min_length": 0,
     "min_new_tokens": 0,
     **dict.fromkeys(("xtc_probability", "mirostat"), 0),  # of GGUF files
-    **dict.fromkeys(("begin_suppress_tokens", "bad_words_ids", "sequence_bias", "stop_strings")),
+    **dict.fromkeys(("sequence_bias", "stop_strings")),
     **dict.fromkeys(
         ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "penalty_alpha")
     ),
@@ -39,7 +43,7 @@ def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a config.json says about generating. transformers goes by that where there is no generation_config.json."""
     text = settings.get("text_config")
     said = {**settings, **text} if isinstance(text, dict) else settings
-    return {name: value for name, value in said.items() if name in (*SAMPLING, SUPPRESSED, *NOT_APPLIED)}
+    return {name: value for name, value in said.items() if name in (*SAMPLING, *BANS, *NOT_APPLIED)}
 
 
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
@@ -103,16 +107,40 @@ def _token_id(path: Path, token: str, tokenizer: PreTrainedTokenizerBase) -> int
     return token_id
 
 
-def find_suppressed(path: Path, settings: Mapping[str, Any]) -> frozenset[int]:
+def find_suppressed(path: Path, settings: Mapping[str, Any], eos_ids: Collection[int] = ()) -> frozenset[int]:
     """Return the tokens that are never chosen, whatever a request says.
+
+    As in transformers, a bad word that is a token that ends the text is none.
 
     Raises:
         BadFile: the file names something that is not a token's id.
     """
-    said = settings.get(SUPPRESSED) or ()
+    words = {word[0] for word in _bad_words(path, settings) if len(word) == 1}
+    return frozenset(_token_ids(path, SUPPRESSED, settings.get(SUPPRESSED))) | (words - set(eos_ids))
+
+
+def find_bans(path: Path, settings: Mapping[str, Any]) -> ModelBans:
+    """Return what a text must not begin with, and which tokens must not follow others.
+
+    Raises:
+        BadFile: the file names something that is not a token's id.
+    """
+    first = _token_ids(path, SUPPRESSED_FIRST, settings.get(SUPPRESSED_FIRST))
+    return ModelBans.of(first, (word for word in _bad_words(path, settings) if len(word) > 1))
+
+
+def _bad_words(path: Path, settings: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    said = settings.get(BAD_WORDS) or ()
+    if not isinstance(said, Sequence) or isinstance(said, str):
+        raise BadFile(path, f"{BAD_WORDS}: expected a list of lists of tokens' ids, got {said!r}")
+    return [word for one in said if (word := tuple(_token_ids(path, BAD_WORDS, one)))]
+
+
+def _token_ids(path: Path, name: str, said: Any) -> Sequence[int]:
+    said = () if said is None else said
     if not isinstance(said, Sequence) or not all(type(token_id) is int for token_id in said):
-        raise BadFile(path, f"{SUPPRESSED}: expected a list of tokens' ids, got {said!r}")
-    return frozenset(said)
+        raise BadFile(path, f"{name}: expected a list of tokens' ids, got {said!r}")
+    return said
 
 
 def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:

@@ -106,9 +106,9 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder / "generation_config.json"
-    path.write_text(json.dumps({"num_beams": 4, "bad_words_ids": [[3]], "no_repeat_ngram_size": 0, "top_k": 5}))
+    path.write_text(json.dumps({"num_beams": 4, "stop_strings": ["x"], "no_repeat_ngram_size": 0, "top_k": 5}))
     load(folder)
-    assert f"{path}: not applied here: num_beams, bad_words_ids. A request may name what it wants." in caplog.text
+    assert f"{path}: not applied here: num_beams, stop_strings. A request may name what it wants." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,46 @@ def test_tokens_that_a_generation_config_suppresses_are_never_chosen_as_in_gener
     assert answer["token_ids"] == reference_output(model, prompt_ids, 8)
 
 
+@pytest.mark.parametrize("speculate", [None, "ngram"])
+def test_bad_words_and_bad_beginnings_are_never_chosen_as_in_generate(folder: Path, speculate: Any) -> None:
+    prompt_ids = byte_tokenizer()("hello")["input_ids"]
+    model: Any = random_model("llama")
+    said: dict[str, Any] = {}
+    for place in range(6):  # forbids what the model has said, in a word of one, two, three tokens and as a beginning
+        newest = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, do_sample=False, **said)[0].tolist()
+        size, end = place % 3 + 1, len(prompt_ids) + place
+        said.setdefault("bad_words_ids", []).append(newest[end + 1 - size : end + 1])
+        said["begin_suppress_tokens"] = [newest[len(prompt_ids)]]
+    expected = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, do_sample=False, **said)
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    engine = Engine.load(Config(model=str(folder), device="cpu", compile=speculate is not None, speculate=speculate))
+    answer = engine.generate("hello", max_tokens=8, temperature=0, logit_bias={said["begin_suppress_tokens"][0]: 10.0})
+    assert answer["token_ids"][0] not in said["begin_suppress_tokens"]
+    answer = engine.generate("hello", max_tokens=8, temperature=0)
+    assert answer["token_ids"] == expected[0, len(prompt_ids) :].tolist()
+    assert answer["token_ids"] != reference_output(model, prompt_ids, 8)
+
+
+def test_a_bad_word_that_ends_the_text_is_none_as_in_generate(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "bad_words_ids": [[7], [3], [-1]]}))
+    checkpoint = load_checkpoint(Config(model=str(folder), device="cpu"))
+    assert 7 in checkpoint.eos_ids
+    assert 7 not in checkpoint.suppressed
+    assert 3 in checkpoint.suppressed
+
+
+@pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
 @pytest.mark.parametrize("said", ["3", [3, "a"], {"a": 3}, 5])
-def test_suppressed_tokens_that_are_no_ids_are_refused(said: object, folder: Path) -> None:
-    (folder / "generation_config.json").write_text(json.dumps({"suppress_tokens": said}))
-    with pytest.raises(
-        LoadError, match=r"generation_config.json: suppress_tokens: expected a list of tokens' ids, got"
-    ):
+def test_suppressed_tokens_that_are_no_ids_are_refused(name: str, said: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({name: said}))
+    with pytest.raises(LoadError, match=rf"generation_config.json: {name}: expected a list of tokens' ids, got"):
+        load(folder)
+
+
+@pytest.mark.parametrize("said", ["3", [3], [["a"]], 5, [[3], "4"]])
+def test_bad_words_that_are_no_lists_of_ids_are_refused(said: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"bad_words_ids": said}))
+    with pytest.raises(LoadError, match=r"generation_config.json: bad_words_ids: expected a list of"):
         load(folder)
 
 
