@@ -1,4 +1,4 @@
-"""The documents' links lead somewhere, what they tell to type is there, and the README is short."""
+"""The documents' links lead somewhere, what they and the pages tell to type is there, and the README is short."""
 
 import re
 import subprocess
@@ -12,20 +12,22 @@ from config import PREFIX, Config
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
 MODULE = re.compile(r"python -m ([a-z_]+(?:\.\w+)*)")
+SCRIPT = re.compile(r"python ([\w/]+\.py)")
 TARGET = re.compile(r"(?:^(?: {4}|\$ )|`)(?:\w+=\S+ )*make ([\w./-]+)", re.MULTILINE)
 SETTING = re.compile(PREFIX + r"\w+")
 MOST_README_LINES = 120
 
 
-def documents() -> list[Path]:
+def files(pattern: str) -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
+        ["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, timeout=50, check=True
     )
     return [ROOT / name for name in listed.stdout.split()]
 
 
-CURRENT = [document for document in documents() if document.name != "CHANGELOG.md"]
-"""What has changed includes what is gone."""
+DOCUMENTS = files("*.md")
+CURRENT = [*(document for document in DOCUMENTS if document.name != "CHANGELOG.md"), *files("page/*.html")]
+"""Without what has changed, which includes what is gone."""
 
 
 def anchors(document: Path) -> set[str]:
@@ -34,7 +36,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
     for name, anchor in LINK.findall(document.read_text()):
         target = document.parent / name if name else document
@@ -48,6 +50,7 @@ def test_every_program_target_and_setting_that_a_document_names_is_there(documen
     text = document.read_text()
     for place in (ROOT / module.replace(".", "/") for module in MODULE.findall(text)):
         assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), place
+    assert [name for name in SCRIPT.findall(text) if not (ROOT / name).exists()] == []
     makefile = (ROOT / "Makefile").read_text()
     assert [name for name in TARGET.findall(text) if f"\n{name}:" not in makefile] == []
     assert set(SETTING.findall(text)) <= {PREFIX + one.name.upper() for one in fields(Config)}
@@ -55,6 +58,7 @@ def test_every_program_target_and_setting_that_a_document_names_is_there(documen
 
 def test_the_rules_would_notice() -> None:
     assert MODULE.findall("run `python -m study.soak --door app`") == ["study.soak"]
+    assert SCRIPT.findall("run `python docs/make_lesson.py --check`") == ["docs/make_lesson.py"]
     text = "    make soak\n$ DOOR=app make serve\n`make .venv-vllm` must make it so"
     assert TARGET.findall(text) == ["soak", "serve", ".venv-vllm"]
 
