@@ -2,18 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from contract.answers import Answer, Wire, model_answer
-from contract.anthropic.answer import (
-    AssistantMessage,
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
-    MessageDelta,
-    MessageStart,
-    MessageStop,
-    Ping,
-)
+from contract.anthropic.answer import AssistantMessage, Ping, StreamEvent
 from contract.anthropic.dialect import DIALECT, ErrorBody, error_body
 from contract.anthropic.message_builder import MessageBuilder
 from contract.anthropic.request import CountTokensBody, MessagesBody
@@ -146,16 +138,7 @@ MESSAGES = Endpoint(
     summary="Answer a conversation (Anthropic's API)",
     request=MessagesBody,
     answer=AssistantMessage,
-    stream=(
-        MessageStart,
-        Ping,
-        ContentBlockStart,
-        ContentBlockDelta,
-        ContentBlockStop,
-        MessageDelta,
-        MessageStop,
-        ErrorBody,
-    ),
+    stream=get_args(StreamEvent),
     stream_description="With `stream: true`: server-sent events, each with its `type` as the event's name.",
     stream_example=_example(),
     example={"max_tokens": 100, "messages": [{"role": "user", "content": "What is 2 + 2?"}]},
