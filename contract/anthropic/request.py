@@ -72,9 +72,9 @@ class CountTokensBody(LenientBody):
         return Conversation(
             messages,
             [tool.as_function(f"tools.{number}") for number, tool in enumerate(self.tools or ())],
-            choice.as_choice(),
-            not choice.disable_parallel_tool_use,
-            dict(self._template_arguments()),
+            tool_choice=choice.as_choice(),
+            parallel_tool_calls=not choice.disable_parallel_tool_use,
+            template_arguments=dict(self._template_arguments()),
             add_generation_prompt=not is_begun,
             continue_final_message=is_begun,
         ).prompt()

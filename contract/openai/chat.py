@@ -37,12 +37,12 @@ def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Acc
     return ChatAssembly(
         Head(f"chatcmpl-{accepted.request_id}", model, fingerprint),
         body.n,
-        body.prefix(),
-        body.logprobs,
-        body.return_token_ids,
-        not body.takes_one_call,
-        bool(body.functions),
-        body.custom_tools,
+        prefix=body.prefix(),
+        shows_logprobs=body.logprobs,
+        shows_token_ids=body.return_token_ids,
+        parallel_tool_calls=not body.takes_one_call,
+        calls_functions=bool(body.functions),
+        custom_tools=body.custom_tools,
     )
 
 

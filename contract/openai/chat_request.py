@@ -265,12 +265,12 @@ class ChatBody(SamplingFields):
         return Conversation(
             [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
             self.offered,
-            self.chosen,
-            not self.takes_one_call,
-            thinking_arguments(self.reasoning_effort) | self.chat_template_kwargs,
-            self.add_generation_prompt and not self.continue_final_message,
-            self.continue_final_message,
-            self.add_special_tokens,
+            tool_choice=self.chosen,
+            parallel_tool_calls=not self.takes_one_call,
+            template_arguments=thinking_arguments(self.reasoning_effort) | self.chat_template_kwargs,
+            add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
+            continue_final_message=self.continue_final_message,
+            add_special_tokens=self.add_special_tokens,
         ).prompt()
 
     def prefix(self) -> str:

@@ -85,9 +85,9 @@ class ResponsesCall:
         blank = _blank(self.body, self.model, f"resp_{uuid.uuid4().hex}")
         builder = ResponseBuilder(
             blank,
-            self.body.chosen_logprobs is not None,
-            self.body.parallel_tool_calls,
-            {tool.called_name: tool for tool in self.body.tools},
+            shows_logprobs=self.body.chosen_logprobs is not None,
+            parallel_tool_calls=self.body.parallel_tool_calls,
+            tools={tool.called_name: tool for tool in self.body.tools},
         )
         return ResponsesWriter(builder, self._keep)
 

@@ -107,9 +107,9 @@ class InputBody(LenientBody):
         return Conversation(
             self.messages(items),
             [one.as_function() for one in self.tools],
-            as_called(self.tool_choice, self.tools),
-            self.parallel_tool_calls,
-            self.template_arguments,
+            tool_choice=as_called(self.tool_choice, self.tools),
+            parallel_tool_calls=self.parallel_tool_calls,
+            template_arguments=self.template_arguments,
             leave_room=self.answer_tokens if self.truncation == "auto" else None,
             param="input",
         ).prompt()
