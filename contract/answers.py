@@ -53,8 +53,8 @@ class Wire:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
 
-def json_answer(status: int, content: Any, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps(content, ensure_ascii=False).encode(), headers=headers or {})
+def json_answer(status: int, content: Any) -> Answer:
+    return Answer(status, json.dumps(content, ensure_ascii=False).encode())
 
 
 def model_answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

@@ -24,8 +24,8 @@ ORDER = ("integer", "number", "boolean", "null", "object", "array", "string")
 class Work:
     """How much may still be looked at, for several parameters together."""
 
-    def __init__(self, left: int = MOST_WORK) -> None:
-        self._left = left
+    def __init__(self) -> None:
+        self._left = MOST_WORK
 
     def spend(self, schema: Schema) -> None:
         """Raises ValueError: there is too much."""

@@ -28,11 +28,11 @@ def bundled() -> Engine:
 
 
 def ask(
-    engine: Engine, prompt: ChatPrompt, grammar: Grammar | None = None, parse: bool = True, **settings: Any
+    engine: Engine, prompt: ChatPrompt, grammar: Grammar | None = None, **settings: Any
 ) -> tuple[list[Token], Finished]:
     """The events of one answer."""
     params = SamplingParams(**{"max_tokens": 120, "temperature": 1.0, "seed": 0, **settings})
-    request = GenerationRequest(prompt, params, grammar, parse_response=parse, clamp_max_tokens=True)
+    request = GenerationRequest(prompt, params, grammar, parse_response=True, clamp_max_tokens=True)
     inbox = Inbox()
     engine.submit(engine.encode([request]), inbox)
     run_until_idle(engine)

@@ -44,11 +44,11 @@ def allowed(compiled: CompiledGrammar, *token_ids: int) -> list[int]:
     return [int(index) for index in np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))]
 
 
-def random_text(grammar: Grammar, seed: int, most_tokens: int = 400) -> tuple[str, bool]:
+def random_text(grammar: Grammar, seed: int) -> tuple[str, bool]:
     """A text of which each token is drawn from those allowed, and whether the grammar was finished with it."""
     state, random = COMPILER.compile(grammar).start(), Random(seed)
     token_ids: list[int] = []
-    while not state.is_finished and len(token_ids) < most_tokens:
+    while not state.is_finished and len(token_ids) < 400:
         choices = np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))
         token_ids.append(int(choices[random.randrange(len(choices))]))
         state.advance(token_ids[-1])

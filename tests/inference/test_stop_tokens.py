@@ -42,9 +42,9 @@ def text_of(token_ids: list[int]) -> str:
     return decode(syllable_tokenizer(), token_ids)
 
 
-def first_place(after: int = 4) -> int:
+def first_place() -> int:
     """A place in the answer whose token has a text and does not come before."""
-    places = range(after, LENGTH)
+    places = range(4, LENGTH)
     return next(
         at for at in places if text_of([EXPECTED[at]]) and text_of([EXPECTED[at]]) not in text_of(EXPECTED[:at])
     )

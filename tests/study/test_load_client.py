@@ -47,11 +47,11 @@ def framed(event: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(event)}\n\n".encode()
 
 
-def received(events: list[dict[str, Any]], done: bool = True) -> Exchange:
+def received(events: list[dict[str, Any]]) -> Exchange:
     """An exchange whose events came at 1.1 s, 1.2 s and so on."""
     exchange = Exchange(asyncio.StreamReader(), asked_at=1.0)
     exchange.received = [(1.1 + number / 10, framed(event)) for number, event in enumerate(events)]
-    exchange.received += [(2.0, b"data: [DONE]\n\n")] * done
+    exchange.received.append((2.0, b"data: [DONE]\n\n"))
     return exchange
 
 

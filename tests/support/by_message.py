@@ -17,10 +17,10 @@ any_server = pytest.mark.parametrize("server", SERVERS, ids=str)
 streaming_or_not = pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
 
 
-async def expect_start(exchange: Exchange, status: int = 200) -> dict[str, str]:
+async def expect_start(exchange: Exchange) -> dict[str, str]:
     """The headers, once they have been sent."""
     message = await exchange.next_message()
-    assert (message["type"], message["status"]) == ("http.response.start", status)
+    assert (message["type"], message["status"]) == ("http.response.start", 200)
     return {name.decode(): value.decode() for name, value in message["headers"]}
 
 

@@ -15,10 +15,10 @@ from tests.support.event_stream import event_stream
 class FakeCompletions:
     """`app` is the server. It answers every prompt with `pieces`, and waits for `may_go_on` before each."""
 
-    def __init__(self, pieces: Sequence[str], owned_by: str = "someone", context: int | None = 512) -> None:
+    def __init__(self, pieces: Sequence[str], owned_by: str = "someone") -> None:
         self.pieces = list(pieces)
         self.owned_by = owned_by
-        self.context = context
+        self.context: int | None = 512
         self.error: dict[str, Any] | None = None
         """What comes in the stream after the first piece."""
         self.requests: list[dict[str, Any]] = []

@@ -97,14 +97,14 @@ CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
 # --- Models -----------------------------------------------------------------------------------------------------------
 
 
-def random_model(architecture: str, seed: int = 0) -> PreTrainedModel:
-    """A new model, the same for the same seed. (Its config is its own: models share the one that they are given.)"""
-    return model_of(CONFIGS[architecture](), seed)
+def random_model(architecture: str) -> PreTrainedModel:
+    """A new model, always the same. (Its config is its own: models share the one that they are given.)"""
+    return model_of(CONFIGS[architecture]())
 
 
-def model_of(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+def model_of(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
     nn.Module.float(model)
     nn.Module.eval(model)
