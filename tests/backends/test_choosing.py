@@ -59,6 +59,12 @@ def test_a_backend_that_there_is_not_is_refused_with_those_that_there_are() -> N
         Config.from_environment({"ENGINE_BACKEND": "owl"})
 
 
+@pytest.mark.parametrize("name", ["sglang", "openai"])
+def test_an_engine_behind_a_server_needs_that_servers_url(name: str) -> None:
+    with pytest.raises(LoadError, match=f"ENGINE_BACKEND={name}: expected ENGINE_BACKEND_URL"):
+        load.load_service(Config(backend=name))
+
+
 def test_callers_that_step_the_engine_themselves_are_told_that_only_ours_can_be_stepped() -> None:
     with pytest.raises(LoadError, match=r"Expected ENGINE_BACKEND=own, .* got vllm"):
         load_engine(Config(backend="vllm"))

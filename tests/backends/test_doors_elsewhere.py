@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends import remote, vllm_engine
+from backends import vllm_engine
 from backends.sglang_server import SGLangService
 from backends.vllm_engine import VllmService
 from config import Config
@@ -24,7 +24,6 @@ MODEL = "bundled_model"
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PROBE_INTERVAL", 0.02)
     monkeypatch.setattr(vllm_engine, "WATCH_INTERVAL", 0.02)
 
 

@@ -249,11 +249,6 @@ async def test_the_key_is_shown_to_the_server_and_to_nothing_else(plain: FakeCom
     assert "secret" not in repr(config_for(1, backend_key="secret"))
 
 
-def test_without_a_url_it_says_what_to_set() -> None:
-    with pytest.raises(LoadError, match="expected ENGINE_BACKEND_URL"):
-        load(Config(backend="openai"))
-
-
 def test_without_the_client_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(LoadError, match=r"needs httpx2, .* pip install -r requirements/remote\.txt"):

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from backends.sglang_server import SGLangService, load
+from backends.sglang_server import SGLangService
 from config import Config
 from interface.engine import EngineService
-from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError, UnsupportedFeature
+from interface.errors import EngineUnavailable, QueueFull, RequestError, UnsupportedFeature
 from interface.events import Failed, Finished, PromptEcho
 from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams, TokenPrompt
 from serving.driver import Driver
@@ -291,8 +291,3 @@ async def test_a_server_with_a_smaller_context_is_refused(fake: FakeSGLang) -> N
     async with in_front_of(fake) as driver:
         assert "ENGINE_CONTEXT" in driver.status
         assert "takes 64 tokens" in driver.status
-
-
-def test_without_a_url_it_says_what_to_set() -> None:
-    with pytest.raises(LoadError, match="expected ENGINE_BACKEND_URL"):
-        load(Config(backend="sglang"))

@@ -21,17 +21,14 @@ from interface.engine import Counters
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, UnusablePrompt
 from interface.events import Event, Failed, Finished, Token
 from interface.vitals import Vitals
-from tests.support.asgi_client import event_of
+from tests.support.asgi_client import event_of, strict_json
 from tests.support.wrong_bodies import WRONG_BODIES, WrongBody
 
 FINISHED = Finished("stop", 3, 2, prefill_ms=1.23456, decode_ms=2.0, total_ms=4.0)
 
 
 def content(answer: contract.Answer) -> Any:
-    def not_json(constant: str) -> Any:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(answer.body, parse_constant=not_json)
+    return strict_json(answer.body)
 
 
 def refused(body: bytes) -> list[dict[str, Any]]:

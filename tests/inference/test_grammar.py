@@ -276,7 +276,7 @@ def chain(length: int) -> dict[str, object]:
         Grammar("lark", "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(8000)) + '\nr8000: "a"'),  # likewise
         Grammar("regex", "a*b*" * 30_000),  # takes a minute
         schema({"type": "string", "pattern": "a*b*" * 30_000}),  # likewise
-        schema({"type": "integer", "multipleOf": 9_999_991}),  # takes longer than anybody has waited
+        schema({"type": "integer", "multipleOf": 9_999_991}),  # does not end within minutes
         schema({"allOf": [{"type": "integer", "multipleOf": prime} for prime in (7, 11, 13, 17, 19)]}),
         schema({"type": "object", "properties": {f"p{i}": {} for i in range(3000)}}),
         schema({"enum": [f"value {i}" for i in range(100_000)]}),

@@ -1,26 +1,18 @@
 """The page at `/docs` in a real browser: it shows openapi.json, and its examples can be tried."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import contract
-import raw_asgi
 from config import VERSION
 from tests.support.page_helpers import PHONE, OpenPage, address, expect, overflow
-from tests.support.serving import Service, on_a_socket, wait_until
+from tests.support.serving import Service, wait_until
 
 pytest_plugins = ["tests.support.browser"]
 
 DOCUMENT = json.loads(contract.openapi_document(VERSION).body)
-
-
-@pytest.fixture
-def service(browser: Any) -> Iterator[Service]:
-    with on_a_socket(raw_asgi.create_app) as service:
-        yield service
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Response:
     body: bytes
 
     def json(self) -> Any:
-        return json.loads(self.body, parse_constant=_not_json)
+        return strict_json(self.body)
 
     def problems(self) -> list[dict[str, Any]]:
         """The list in a 422."""
@@ -66,8 +66,13 @@ def with_settled_id(headers: Mapping[str, str]) -> dict[str, str]:
     return {**headers} if request_id in (None, "mine") else {**headers, "x-request-id": "new", "request-id": "new"}
 
 
-def _not_json(constant: str) -> Any:
-    raise AssertionError(f"{constant} is not JSON")
+def strict_json(text: bytes) -> Any:
+    """Parse JSON as clients do that are not Python, without NaN and infinities."""
+
+    def not_json(constant: str) -> Any:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=not_json)
 
 
 class Exchange:
@@ -202,7 +207,7 @@ def event_of(frame: bytes) -> dict[str, Any]:
     assert frame.endswith(b"\n\n"), frame
     assert frame.count(b"\n") == 2, frame
     assert b"\r" not in frame, frame
-    event: dict[str, Any] = json.loads(frame[len(b"data: ") :], parse_constant=_not_json)
+    event: dict[str, Any] = strict_json(frame[len(b"data: ") :])
     return event
 
 
