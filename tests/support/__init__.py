@@ -1,0 +1,17 @@
+"""What test modules share: fakes, servers made by hand, and random input.
+
+The modules, by topic:
+
+    doors           `serving` puts a door in front of a scripted engine, and is where to begin; `asgi_client` and
+                    `wsgi_client` play the server, `by_message` step by step; `servers` and `scripted_gunicorn` are
+                    real servers, `http_client` is a client on a raw socket
+    drivers         `driving`, `sharing` (an engine for several workers), `slow_tokenizer`, `probes` and `faults`
+    other engines   `fake_vllm`, `fake_sglang` and `fake_completions` with their `event_stream`; `odd_server`;
+                    `relaying` puts a driver in front
+    the contract    `openai_answers`, `anthropic_requests`, `wrong_bodies`, `openapi`
+    models          `tiny_models`, `native_models`, `smollm2`; `quantized_matrices`, `triton_interpreter`, `compilers`
+    checkpoints     `checkpoint_folders`, `gguf_files`, `hub`, and `mutations` to damage them
+    text            `chat_tokenizers`, `parsed_answers`, `answer_parts`, `json_schemas`
+    pages           `browser`, `page_helpers`
+    all of them     `imports` and `own_copy`
+"""
