@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from backends.openai_chunks import Choice, Usage, parse_chunk
 from backends.openai_dialects import DIALECTS, PLAIN
+from backends.relayed import EngineLost
 from backends.remote import RemoteService, Server
-from backends.replies import Reply
+from backends.replies import LONGEST_REASON
 from config import EngineSettings
 from interface.engine import EngineService, ModelInfo, Tokenized
 from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
@@ -182,7 +184,7 @@ class OpenAIRelay:
         self._server = server
         self._body = body
         self._tokens = 0
-        self._usage: Mapping[str, Any] = {}
+        self._usage = Usage()
         self._stop_reason: str | int | None = None
         self._began_at = self._last_at = time.perf_counter()
         self._first_at: float | None = None
@@ -191,11 +193,12 @@ class OpenAIRelay:
         reason: FinishReason | None = None
         async with self._server.stream(COMPLETIONS, self._body) as chunks:
             yield None
-            async for chunk in chunks:
-                self._usage = chunk.get("usage") or self._usage
-                for choice in chunk.get("choices") or ():
+            async for reply in chunks:
+                chunk = parse_chunk(reply, COMPLETIONS)
+                self._usage = chunk.usage or self._usage
+                for choice in chunk.choices or ():
                     reason = _finish_reason(choice) or reason
-                    self._stop_reason = choice.get("stop_reason") or self._stop_reason
+                    self._stop_reason = choice.stop_reason or self._stop_reason
                     for token in self._tokens_of(choice):
                         yield token
         if reason is not None:  # without one, the answer has broken off
@@ -204,23 +207,23 @@ class OpenAIRelay:
     def finish(self, reason: FinishReason) -> Finished:
         now = time.perf_counter()
         first = now if self._first_at is None else self._first_at
-        details = self._usage.get("prompt_tokens_details") or {}
+        details = self._usage.prompt_tokens_details
         return Finished(
             finish_reason=reason,
-            prompt_tokens=self._usage.get("prompt_tokens") or self.prompt_tokens,
-            completion_tokens=self._usage.get("completion_tokens") or self._tokens,
+            prompt_tokens=self._usage.prompt_tokens or self.prompt_tokens,
+            completion_tokens=self._usage.completion_tokens or self._tokens,
             prefill_ms=1e3 * (first - self._began_at),
             decode_ms=1e3 * (self._last_at - first if self._tokens else 0.0),
             total_ms=1e3 * (now - self._began_at),
-            cached_tokens=details.get("cached_tokens") or 0,
+            cached_tokens=(details and details.cached_tokens) or 0,
             stop_reason=self._stop_reason,
             index=self.request.index,
         )
 
-    def _tokens_of(self, choice: Mapping[str, Any]) -> list[Token]:
+    def _tokens_of(self, choice: Choice) -> list[Token]:
         """Return the tokens of a piece of text, all of which the last one has. Without ids, a piece is one token."""
-        text, logprobs = Reply(choice, COMPLETIONS)["text"] or "", _logprobs_of(choice.get("logprobs"))
-        ids: Sequence[int | None] = choice.get("token_ids") or [one.chosen.token_id for one in logprobs]
+        text, logprobs = choice.text or "", _checked_logprobs(choice)
+        ids: Sequence[int | None] = choice.token_ids or [one.chosen.token_id for one in logprobs]
         if not ids and not text:
             return []
         ids = ids or [None]
@@ -241,11 +244,20 @@ class OpenAIRelay:
         return token
 
 
-def _finish_reason(choice: Mapping[str, Any]) -> FinishReason | None:
-    said = choice.get("finish_reason")
+def _finish_reason(choice: Choice) -> FinishReason | None:
+    said = choice.finish_reason
     if said is None:
         return None
     return "length" if said == "length" else "abort" if said == "abort" else "stop"
+
+
+def _checked_logprobs(choice: Choice) -> list[Logprobs]:
+    """Read a choice's log probabilities. Raises EngineLost if they make no sense."""
+    try:
+        return _logprobs_of(choice.logprobs)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        got = str(choice.logprobs)[:LONGEST_REASON]
+        raise EngineLost(f"expected log probabilities in what {COMPLETIONS} answers, got {got}") from None
 
 
 def _logprobs_of(said: Mapping[str, Any] | None) -> list[Logprobs]:

@@ -242,9 +242,9 @@ class RelayedService(ABC):
             one.tokens += 1
             self._generated_tokens += 1
         elif isinstance(event, Finished | Failed):
-            self._forget(one)
             if isinstance(event, Finished):  # a server that tells texts may tell several tokens in one
                 self._generated_tokens += event.completion_tokens - one.tokens
+            self._forget(one)
         if not self._events:
             self._loop.call_soon(self._hand_over)
         self._events.append((sequence_id, event))

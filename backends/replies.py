@@ -8,6 +8,8 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn, Protocol
 
+from pydantic_core import from_json
+
 from backends.relayed import EngineLost
 from interface.errors import EngineUnavailable, QueueFull, RequestError
 
@@ -58,8 +60,8 @@ async def replies(events: AsyncIterator[ServerSentEvent], path: str, error_statu
 def parse_reply(text: str, path: str) -> Reply:
     """Parse a JSON object. Raises EngineLost if the text is not one."""
     try:
-        return Reply(json.loads(text), path)
-    except ValueError:
+        return Reply(from_json(text), path)
+    except ValueError:  # half a character, in an escape, is one, too
         raise EngineLost(f"expected JSON in what {path} answers, got {text[:LONGEST_REASON]}") from None
 
 
@@ -85,7 +87,7 @@ def refusal(status: int, body: bytes) -> Exception:
 def message_in(body: bytes) -> str:
     """The message in an error's body, which servers nest in different ways."""
     try:
-        found: Any = json.loads(body)
+        found: Any = from_json(body)
     except ValueError:
         return body.decode(errors="replace").strip()[:LONGEST_REASON]
     for name in ("error", "message", "detail"):
