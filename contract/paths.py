@@ -12,9 +12,14 @@ ABSENT = {
         "This server keeps no conversations. Go on after a response with its id as previous_response_id, or send the "
         "whole conversation as input"
     ),
+    "/v1/messages/batches": "This server makes no batches. Send each request to /v1/messages",
+    "/v1/batches": "This server makes no batches. Send each request to its own path",
+    "/v1/files": "This server keeps no files. Send their text in the request",
+    "/v1/embeddings": "This server generates text, and makes no embeddings",
+    "/v1/complete": "This API is older than the Messages API. Use /v1/messages",
     "/v1/chat/completions/": "Chat completions are not kept here, also with store: true; responses are (/v1/responses)",
 }
-"""What to do without the paths that OpenAI has and this server has not, by their beginnings."""
+"""What to do without paths that OpenAI and Anthropic have and this server has not, by their beginnings."""
 
 
 def no_such_path(path: str) -> Answer:

@@ -94,6 +94,14 @@ class ThinkingDelta(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class SignatureDelta(Wire):
+    """The end of a thinking block. Some clients forget blocks for which they got none, even if it is empty."""
+
+    type: Literal["signature_delta"]
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
 class InputJsonDelta(Wire):
     type: Literal["input_json_delta"]
     partial_json: str
@@ -103,7 +111,7 @@ class InputJsonDelta(Wire):
 class ContentBlockDelta(Wire):
     type: Literal["content_block_delta"]
     index: int
-    delta: TextDelta | ThinkingDelta | InputJsonDelta
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,11 +122,15 @@ class MessageBuilder:
 
     def _close(self) -> Events:
         if self._open is not None:
+            if isinstance(self._open.blank, wire.ThinkingBlock):
+                yield self._delta(wire.SignatureDelta("signature_delta", self._open.blank.signature))
             yield wire.ContentBlockStop("content_block_stop", self._index)
             self._blocks.append(self._open.block())
             self._open = None
 
-    def _delta(self, delta: wire.TextDelta | wire.ThinkingDelta | wire.InputJsonDelta) -> wire.ContentBlockDelta:
+    def _delta(
+        self, delta: wire.TextDelta | wire.ThinkingDelta | wire.SignatureDelta | wire.InputJsonDelta
+    ) -> wire.ContentBlockDelta:
         return wire.ContentBlockDelta("content_block_delta", self._index, delta)
 
     @property

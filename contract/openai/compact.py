@@ -15,10 +15,11 @@ from contract.answers import Answer, model_answer
 from contract.bodies import check_model, read_body
 from contract.conversation import Conversation
 from contract.endpoints import Accepted, Endpoint, Incoming, Writer
-from contract.openai.compacted import MARK, CompactedResponse, CompactionItem
+from contract.openai.compacted import CompactedResponse, CompactionItem
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIError
 from contract.openai.kept_responses import Item, complete
+from contract.openai.opaque import SUMMARY
 from contract.openai.response_builder import usage_of
 from contract.openai.responses import DIALECT
 from contract.openai.responses_request import InputBody
@@ -72,7 +73,7 @@ class CompactCall:
         assert isinstance(last, Finished)
         if not (text := _text_of(events).strip()):
             return DIALECT.failure(Failed("The model wrote no summary.", "engine_error"))
-        summary = CompactionItem("compaction", f"cmp_{uuid.uuid4().hex}", MARK + text)
+        summary = CompactionItem("compaction", f"cmp_{uuid.uuid4().hex}", SUMMARY + text)
         users = [complete(item) for item in self.items if item.get("role") == "user"]
         compacted = CompactedResponse(
             f"resp_{uuid.uuid4().hex}",

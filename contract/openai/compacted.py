@@ -1,18 +1,14 @@
-"""What stands for a conversation that has been compacted: an item with a summary, which later requests send back.
-
-To clients the item's content is opaque. Here it is the summary as text, after a mark by which this server knows its
-own.
-"""
+"""What stands for a conversation that has been compacted: an item with a summary, which later requests send back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.answers import Wire
+from contract.openai.opaque import SUMMARY, opened
 from contract.openai.responses_answer import ResponseUsage
 from contract.refusals import Refusal
 
-MARK = "summary:"
 INTRODUCTION = "Summary of the conversation so far:\n"
 
 
@@ -42,8 +38,7 @@ def summary_of(item: Mapping[str, Any], where: str) -> str:
     Raises:
         Refusal: 400, another server has made it.
     """
-    match item.get("encrypted_content"):
-        case str(content) if content.startswith(MARK):
-            return INTRODUCTION + content.removeprefix(MARK)
+    if (summary := opened(item.get("encrypted_content"), SUMMARY)) is not None:
+        return INTRODUCTION + summary
     message = f"{where}: Expected a compaction item that this server has made; it cannot read those of others."
     raise Refusal(400, message, param=where)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from contract.openai import opaque
 from contract.openai import responses_answer as wire
 from contract.openai.client_tools import CLIENT_TOOLS, client_call
 from contract.openai.custom_tools import InputReader
@@ -54,6 +55,8 @@ class _OpenMessage:
 @dataclass(slots=True)
 class _OpenReasoning:
     id: str
+    repeats_content: bool
+    """Whether the content is there again, in the field for what is encrypted."""
     output_index: int = 0
     pieces: list[str] = field(default_factory=list)
 
@@ -61,8 +64,10 @@ class _OpenReasoning:
         return wire.OutputReasoning("reasoning", self.id, "in_progress", [], [])
 
     def item(self, status: wire.ItemStatus) -> wire.OutputItem:
-        text = wire.ReasoningText("reasoning_text", "".join(self.pieces))
-        return wire.OutputReasoning("reasoning", self.id, status, [], [text])
+        text = "".join(self.pieces)
+        content = [wire.ReasoningText("reasoning_text", text)]
+        again = opaque.REASONING + text if self.repeats_content else None
+        return wire.OutputReasoning("reasoning", self.id, status, [], content, again)
 
 
 @dataclass(slots=True)
@@ -119,9 +124,11 @@ class ResponseBuilder:
         shows_logprobs: bool,
         parallel_tool_calls: bool,
         tools: Mapping[str, FlatTool],
+        repeats_reasoning: bool,
     ) -> None:
         self.response = blank
         self._tools = tools
+        self._repeats_reasoning = repeats_reasoning
         self._shows_logprobs = shows_logprobs
         self._parallel_tool_calls = parallel_tool_calls
         self._output: list[wire.OutputItem] = []
@@ -198,9 +205,10 @@ class ResponseBuilder:
 
     def _text(self, part: TextPart) -> Events:
         """Append to the open item if it is of the same kind, else begin a new one."""
-        kind, name = (_OpenMessage, "msg") if part.kind == "content" else (_OpenReasoning, "rs")
-        if not isinstance(self._open, kind):
-            yield from self._begin(kind(f"{name}_{uuid.uuid4().hex}"))
+        if part.kind == "content" and not isinstance(self._open, _OpenMessage):
+            yield from self._begin(_OpenMessage(f"msg_{uuid.uuid4().hex}"))
+        elif part.kind == "reasoning" and not isinstance(self._open, _OpenReasoning):
+            yield from self._begin(_OpenReasoning(f"rs_{uuid.uuid4().hex}", self._repeats_reasoning))
         yield from self._grow(part.text)
 
     def _call(self, part: ToolCallPart) -> Events:

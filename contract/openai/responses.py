@@ -15,7 +15,7 @@ from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.kept_responses import Item, KeptResponses
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
-from contract.openai.responses_request import InputBody, ResponsesBody
+from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, ResponsesBody
 from contract.openai.responses_tools import shown_tools
 from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
 from interface.engine import Lexicon
@@ -88,6 +88,7 @@ class ResponsesCall:
             shows_logprobs=self.body.chosen_logprobs is not None,
             parallel_tool_calls=self.body.parallel_tool_calls,
             tools={tool.called_name: tool for tool in self.body.tools},
+            repeats_reasoning=ENCRYPTED_REASONING in self.body.include,
         )
         return ResponsesWriter(builder, self._keep)
 

@@ -66,11 +66,14 @@ class ReasoningText(Wire):
 
 @dataclass(frozen=True, slots=True)
 class OutputReasoning(Wire):
+    """The reasoning before the answer. `encrypted_content` is there if a request includes it, and is text, too."""
+
     type: Literal["reasoning"]
     id: str
     status: ItemStatus
     summary: list[str]
     content: list[ReasoningText]
+    encrypted_content: str | None = None
 
 
 OutputItem = OutputMessage | OutputFunctionCall | OutputCustomCall | ClientCall | OutputReasoning

@@ -13,6 +13,7 @@ from contract.openai.client_tools import call_of_item, result_of_item
 from contract.openai.compacted import summary_of
 from contract.openai.custom_tools import INPUT
 from contract.openai.kept_responses import Item, References
+from contract.openai.opaque import REASONING, opened
 from contract.openai.responses_tools import FlatTools, as_called, called_name
 from contract.openai.sampling import SamplingFields, format_grammar
 from contract.refusals import Refusal
@@ -24,6 +25,7 @@ from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, Ch
 NO_CONVERSATIONS = "this server keeps no conversations; use previous_response_id, or send all of it as input"
 NO_BACKGROUND = "this server answers while the client waits"
 LOGPROBS = "message.output_text.logprobs"
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
 USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
 
@@ -139,7 +141,11 @@ class ResponsesBody(InputBody, SamplingFields):
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."
     )
-    include: list[str] = Field(default_factory=list, description=f"`{LOGPROBS}` reports log probabilities.")
+    include: list[str] = Field(
+        default_factory=list,
+        description=f"`{LOGPROBS}` reports log probabilities. `{ENCRYPTED_REASONING}` repeats the reasoning, "
+        "for clients that send back nothing else; it is not encrypted.",
+    )
     metadata: dict[str, str] = Field(default_factory=dict, description="Comes back with the response.")
     store: bool = Field(default=True, description="Keep the response for a while, for previous_response_id.")
     background: Annotated[None, refuse(NO_BACKGROUND, False)] = None
@@ -221,8 +227,10 @@ def _turn(messages: list[Message], unless: tuple[str, ...]) -> Message:
 
 
 def _thoughts(item: Item, where: str) -> str:
-    """The text of a reasoning item; a summary stands in for a text that the client did not get."""
+    """The text of a reasoning item; a summary stands in for a text that the client did not get or keep."""
     parts = item.get("content") or item.get("summary") or []
+    if not parts:
+        return opened(item.get("encrypted_content"), REASONING) or ""
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise Refusal(400, f"{where}.content: Expected a list of parts.", param=f"{where}.content")
     texts = [part.get("text") or "" for part in parts]

@@ -149,6 +149,19 @@ def test_a_call_that_a_stop_sequence_cuts_off_is_not_to_be_made() -> None:
     assert whole([*tokens_of(begun, ArgumentsPart("}")), finished])["stop_reason"] == "tool_use"
 
 
+def test_a_thinking_block_ends_with_its_signature() -> None:
+    events = streamed([*tokens_of(TextPart("reasoning", "hm"), TextPart("content", "4")), FINISHED])
+    assert [event["delta"]["type"] for event in events if event["type"] == "content_block_delta"] == [
+        "thinking_delta",
+        "signature_delta",
+        "text_delta",
+    ]
+    assert (
+        events[3]["delta"]["signature"]
+        == whole([*tokens_of(TextPart("reasoning", "hm")), FINISHED])["content"][0]["signature"]
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "type"), [("engine_error", "api_error"), ("unusable_grammar", "invalid_request_error")]
 )

@@ -104,6 +104,13 @@ def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: s
     assert meant is None or f"Did you mean {meant}?" in told
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/embeddings", "/v1/files", "/v1/batches", "/v1/complete", "/v1/messages/batches", "/v1/conversations"]
+)
+def test_a_path_that_other_servers_have_says_what_to_do(path: str) -> None:
+    assert json.loads(contract.no_such_path(path).body)["error"]["message"].startswith("Not Found. This ")
+
+
 def test_other_paths_keep_their_own_shape() -> None:
     for path in ("/generate", "/v1x", "/"):
         assert "detail" in json.loads(contract.refusal(path, QueueFull("full")).body)

@@ -1,0 +1,16 @@
+"""Contents of items that clients keep, and send back, without reading them.
+
+OpenAI encrypts them. Here they are text, after a mark by which this server knows its own.
+"""
+
+from typing import Any
+
+SUMMARY = "summary:"
+"""The mark of a conversation's summary."""
+REASONING = "reasoning:"
+"""The mark of a reasoning, for clients that send back only what looks encrypted."""
+
+
+def opened(content: Any, mark: str) -> str | None:
+    """The text in a content with this mark; None if another server has made it."""
+    return content.removeprefix(mark) if isinstance(content, str) and content.startswith(mark) else None
