@@ -12,7 +12,6 @@ from contract.endpoints import Accepted, Call, Endpoint, Incoming, Question, Wri
 from contract.health import REPORTS
 from contract.openapi import openapi_document
 from contract.pages import PAGES, page
-from contract.parsing import parse
 from contract.paths import no_such_path
 from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, refusal
 from contract.requests import (
@@ -26,7 +25,7 @@ from contract.requests import (
     request_id,
     route_path,
 )
-from contract.routing import endpoints_at, name_in
+from contract.routing import endpoints_at, name_in, parse
 from contract.sse import blocks, frames, stream_headers
 from contract.table import ENDPOINTS
 
