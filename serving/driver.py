@@ -27,8 +27,8 @@ from interface.kept import Kept
 from interface.requests import GenerationRequest
 from interface.vitals import Vitals
 from serving import process
+from serving.base_driver import BaseDriver
 from serving.blocking_lexicon import BlockingLexicon
-from serving.engine_holder import EngineHolder
 from serving.exchanges import Exchanges, current_exchange
 from serving.generation import Generation
 from serving.kept_by_engine import KeptByEngine, MustWait
@@ -50,7 +50,7 @@ WELCOME_LIMIT = 1.0
 Result = TypeVar("Result")
 
 
-class Driver(EngineHolder[EngineService]):
+class Driver(BaseDriver[EngineService]):
     """One engine and the generations that are open on it. `running()` is its lifespan; `status` is its health."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:

@@ -22,7 +22,7 @@ from interface.events import Event, Failed
 from interface.kept import Kept
 from interface.requests import GenerationRequest
 from interface.vitals import Vitals
-from serving.engine_holder import EngineHolder
+from serving.base_driver import BaseDriver
 from serving.mailbox import BaseGeneration
 from serving.request_log import RequestLog
 from serving.status import EngineStatus
@@ -95,7 +95,7 @@ class Generation(BaseGeneration):
             self._mailbox.fail(failed)
 
 
-class Driver(EngineHolder[EngineProtocol]):
+class Driver(BaseDriver[EngineProtocol]):
     """One engine and the generations that are open on it; any thread may call any method."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineProtocol] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The part that both drivers have in common: an engine, once it has been loaded, its status, and its metrics."""
+"""The base of both drivers. What differs is how an engine's events reach their requests: with a loop or without."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -25,8 +25,8 @@ class _Described(Protocol):
 Engine = TypeVar("Engine", bound=_Described)
 
 
-class EngineHolder(Generic[Engine]):
-    """A driver's engine, its status, and its metrics."""
+class BaseDriver(Generic[Engine]):
+    """What both drivers have: an engine, once it has been loaded, its status, and its metrics."""
 
     def __init__(self, config: Config, status: EngineStatus) -> None:
         self.config = config
