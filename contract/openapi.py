@@ -80,7 +80,7 @@ def _document(version: str, sampling_defaults: Mapping[str, float]) -> dict[str,
             "version": version,
             "description": "A language model whose tokens reach the client as they are made.",
         },
-        "paths": _endpoint_paths() | _report_paths(),
+        "paths": _endpoint_paths() | _other_paths(),
         "components": {"schemas": _schemas(sampling_defaults), "securitySchemes": SECURITY_SCHEMES},
         "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
     }
@@ -177,7 +177,7 @@ def _refusal(meaning: str, status: int, type: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class _OtherPath:
     """A path that takes no input. `answers` has, for each status, its meaning and its content.
 
     The content is the type of its JSON, or else its media type.
@@ -188,40 +188,40 @@ class _Report:
     is_guarded: bool = False
 
 
-REPORTS = {
-    "/health": _Report(
+OTHER_PATHS = {
+    "/health": _OtherPath(
         "Whether the service takes requests",
         {200: ("It takes requests.", Health), 503: ("It takes none; `status` says why.", Health)},
     ),
-    "/live": _Report(
+    "/live": _OtherPath(
         "Whether the process is worth keeping",
         {
             200: ("Nothing has failed for good.", Live),
             503: ("Something has, and only a restart can help; `status` says what.", Live),
         },
     ),
-    "/metrics": _Report(
+    "/metrics": _OtherPath(
         "Counters and histograms, in the text format of Prometheus",
         {200: ("The metrics.", METRICS_MEDIA_TYPE)},
         is_guarded=True,
     ),
-    "/openapi.json": _Report("This document", {200: ("An OpenAPI document.", dict)}, is_guarded=True),
-    "/docs": _Report("This document, as a page to read and try", {200: ("A page.", "text/html")}),
+    "/openapi.json": _OtherPath("This document", {200: ("An OpenAPI document.", dict)}, is_guarded=True),
+    "/docs": _OtherPath("This document, as a page to read and try", {200: ("A page.", "text/html")}),
 }
 
 
-def _report_paths() -> dict[str, Any]:
-    return {path: {"get": _report(path, report)} for path, report in REPORTS.items()}
+def _other_paths() -> dict[str, Any]:
+    return {path: {"get": _other_path(path, described)} for path, described in OTHER_PATHS.items()}
 
 
-def _report(path: str, report: _Report) -> dict[str, Any]:
-    refusals = EVERYWHERE | (GUARDED if report.is_guarded else {})
+def _other_path(path: str, other: _OtherPath) -> dict[str, Any]:
+    refusals = EVERYWHERE | (GUARDED if other.is_guarded else {})
     return {
         "operationId": path.strip("/").partition(".")[0],
-        "summary": report.summary,
+        "summary": other.summary,
         "parameters": [REQUEST_ID],
         "responses": {
-            **{str(status): _response(meaning, _content(type)) for status, (meaning, type) in report.answers.items()},
+            **{str(status): _response(meaning, _content(type)) for status, (meaning, type) in other.answers.items()},
             **{str(status): _refusal(meaning, status, Detail) for status, meaning in sorted(refusals.items())},
         },
     }
