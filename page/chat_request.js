@@ -13,7 +13,7 @@ const NUMBERS = [
   "frequency_penalty",
   "repetition_penalty",
 ];
-export const ALTERNATIVES = 5;
+const ALTERNATIVES = 5;
 
 /** JSON text. Fields left empty are left out, and have the server's defaults. */
 export function chatBody(form, messages) {

@@ -49,7 +49,7 @@ export class TimeAxis {
 }
 
 /** The next of 500, 1000, 2000, 5000, 10000 …: the scale jumps now and then instead of creeping all the time. */
-export function roundUp(milliseconds) {
+function roundUp(milliseconds) {
   let decade = 100;
   while (true) {
     for (const factor of [1, 2, 5]) {
