@@ -21,8 +21,7 @@ struct Matrix {
     const Strip *strips;   // [2 * panel]; null unless the matrix is quantized, then there are no panels
     const float *bias;     // [panel * 32], or null
     int64_t inputs, panel_count;
-    int64_t
-        scaled_inputs;  // so many share a scale when they are rounded: 256 if any strip is of a format in "K", or 32
+    int64_t scaled_inputs;  // how many share a scale when they are rounded: 256 with strips in "K" formats, else 32
 };
 
 struct Layer {
