@@ -91,7 +91,7 @@ class Access:
         return "*" in self._hosts or name in self._hosts
 
     def _client(self, scope: Scope) -> str:
-        """Return what identifies the client for its quotas: its key, if keys are required, or else its address.
+        """Return what identifies the client for its quotas: its key, if keys are required, or else where it is.
 
         Raises:
             Refusal: 401, no key or a wrong one.
@@ -99,7 +99,7 @@ class Access:
         address = str((scope.get("client") or ("",))[0])
         if not self._digests:
             self._warn_of(address)
-            return address
+            return _counted_as(address)
         bearer = (header(scope, b"authorization") or "").partition(" ")
         token = bearer[2].strip() if bearer[0].lower() == "bearer" else ""
         given = (token, *(header(scope, name) for name in KEY_HEADERS))
@@ -120,6 +120,22 @@ class Access:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
+
+
+def _counted_as(address: str) -> str:
+    """Return a client's address, or in IPv6 its network: a client may use any of that network's 2**64 addresses.
+
+    Source: RFC 4291, section 2.5.4.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:  # of an IPv4 client, where a socket takes both kinds
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found), 64), strict=False))
 
 
 def _is_address(name: str) -> bool:

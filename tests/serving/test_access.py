@@ -267,6 +267,42 @@ async def test_one_client_may_have_so_many_requests_at_once(door: Door) -> None:
         assert (await service.client.post(prompt="hello")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "are_one"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("a-test", "another-test", False),
+    ],
+)
+async def test_a_client_is_an_address_or_in_ipv6_a_network_of_which_it_may_use_any(
+    door: Door, first: str, second: str, are_one: bool
+) -> None:
+    async with by_hand(door, config=Config(client_requests=1)) as service:
+        service.engine.hold()
+        running = open_from(service, first)
+        await until(lambda: service.engine.counters().running == 1)
+        other = open_from(service, second)
+        if are_one:
+            assert (await other.response()).status == 429
+        else:
+            await until(lambda: service.engine.counters().running == 2)
+        service.engine.release()
+        assert (await running.response()).status == 200
+
+
+def open_from(service: Service, address: str) -> Exchange:
+    exchange = service.client.open("POST", "/generate", headers=JSON)
+    exchange.scope["client"] = (address, 40000)
+    exchange.send_body(BODY)
+    return exchange
+
+
 async def test_one_client_may_have_so_many_tokens_in_a_minute_and_keys_are_counted_apart(door: Door) -> None:
     config = Config(client_tokens=100, api_keys=("first-key", "second-key"))
     async with by_hand(door, config=config) as service:
