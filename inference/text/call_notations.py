@@ -11,11 +11,12 @@ Each function raises if a text is anything else: it is no call then, but content
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Call = dict[str, Any]
 Read = Callable[[str], list[Call]]
+ReadTyped = Callable[[str, Sequence[Mapping[str, Any]]], list[Call]]
 
 NAME = re.compile(r"[\w.-]+")
 NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")

@@ -11,6 +11,7 @@ from transformers.utils.chat_parsing.response_templates import ResponseTemplate,
 
 from inference.text.call_region import JSON_QUOTES, Quotes
 from inference.text.families import Family
+from inference.text.parameter_types import with_plain_types
 from inference.text.tool_forms import ParameterForm
 from interface.events import ToolCallPart
 
@@ -20,13 +21,14 @@ class CallValues:
 
     Args:
         template: how calls are found.
-        tools: the tools that were offered.
+        tools: the tools that were offered, as they came.
     """
 
     def __init__(self, template: ResponseTemplate, family: Family | None, tools: list[Any]) -> None:
         self._template = template
         self._family = family
         self._tools = tools
+        self._with_plain_types: list[Any] = with_plain_types(tools)
         self._known = {tool["function"]["name"] for tool in tools} if family and family.has_bare_calls else None
 
     def quotes(self, field: ResponseTemplateField) -> Sequence[Quotes]:
@@ -49,10 +51,12 @@ class CallValues:
         """The calls as values of JSON. Raises if they are none."""
         if self._family is not None and self._family.read is not None:
             return self._family.read(body)
+        if self._family is not None and self._family.read_typed is not None:
+            return self._family.read_typed(body, self._tools)
         endless = dataclasses.replace(field, close_re=None, close_literals=None)
         alone = dataclasses.replace(self._template, fields={field.name: endless}, implicit=None)
         text = opening + _whole_parameters(body, self._family)
-        found = parse_response(text, alone, prefix="", tools=self._tools)[field.name]
+        found = parse_response(text, alone, prefix="", tools=self._with_plain_types)[field.name]
         return found if isinstance(found, list) else [found]
 
 

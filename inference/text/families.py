@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from inference.text import tool_forms as forms
 from inference.text.call_notations import (
     Read,
+    ReadTyped,
     function_gemma_calls,
     gemma_calls,
     json_lines,
@@ -18,6 +19,16 @@ from inference.text.call_notations import (
     python_calls,
 )
 from inference.text.call_region import JSON_QUOTES, PYTHON_QUOTES, Quotes
+from inference.text.element_answers import (
+    KIMI_K3_CALLS,
+    KIMI_K3_ENDS,
+    KIMI_K3_FIELDS,
+    MINIMAX_M3_CALLS,
+    MINIMAX_M3_ENDS,
+    MINIMAX_M3_FIELDS,
+    kimi_k3_calls,
+    minimax_m3_calls,
+)
 from inference.text.message_answers import HARMONY_CALLS, HARMONY_FIELDS, SOLAR_CALLS, SOLAR_FIELDS, Spec
 from inference.text.tool_forms import ToolForm
 
@@ -47,6 +58,7 @@ ANSWER_BEGINS = "|".join(
         r"assistant<\|role_sep\|>\n",
         r"<\|begin\|>assistant",
         r"<｜hy_Assistant:opensource｜>",
+        r'<\|open\|>message role="assistant"<\|sep\|>',
     ]
 )
 # White space and names are bounded in the patterns: a search for any amount of them takes the square of what a model
@@ -275,6 +287,8 @@ class Family:
     """A pattern of what follows the last call."""
     read: Read | None = None
     """What reads the text of calls, where that is neither JSON nor tags."""
+    read_typed: ReadTyped | None = None
+    """The same, where only the tools tell the types of values."""
     quotes: Sequence[Quotes] = ()
     """What stands around texts in the calls that `read` reads."""
 
@@ -289,6 +303,15 @@ _DEEPSEEK_ENDS = "<｜tool▁calls▁end｜>"
 _DSML_ENDS = r"</｜DSML｜\w{1,16}>"
 HERMES_FAMILY = Family(_has("<tool_call>"), HERMES_CALLS, forms.HERMES)
 FAMILIES = (
+    Family(
+        _has(r"\]<\]minimax\[>\["),
+        MINIMAX_M3_CALLS,
+        None,
+        fields=MINIMAX_M3_FIELDS,
+        end=MINIMAX_M3_ENDS,
+        read_typed=minimax_m3_calls,
+    ),
+    Family(_has(r"<\|open\|>"), KIMI_K3_CALLS, None, fields=KIMI_K3_FIELDS, end=KIMI_K3_ENDS, read=kimi_k3_calls),
     Family(_has(r"<\|channel\|>"), HARMONY_CALLS, forms.HARMONY, fields=HARMONY_FIELDS),
     Family(_has("<｜tool▁call▁begin｜>", "```json"), DEEPSEEK_CALLS, forms.DEEPSEEK_V3, end=_DEEPSEEK_ENDS),
     Family(_has("<｜tool▁call▁begin｜>"), DEEPSEEK_CALLS, forms.DEEPSEEK_V31, end=_DEEPSEEK_ENDS),

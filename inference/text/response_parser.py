@@ -39,7 +39,6 @@ from inference.text.families import (
     thinking,
 )
 from inference.text.message_answers import Spec
-from inference.text.parameter_types import with_plain_types
 from inference.text.tool_forms import HARMONY_REASONING, ToolForm
 from interface.events import Part, TextKind, TextPart, ToolCallPart
 
@@ -156,7 +155,7 @@ class Parser:
         self._template = template
         self._has_content = has_content
         self._family = family
-        self._values = CallValues(template, family, with_plain_types(tools or ()))
+        self._values = CallValues(template, family, list(tools or ()))
         self._calls_left = len(tools or ()) and (1 if not parallel else 1_000_000)
         self._reader: CallReader | None = None
         self._template_as_text = _as_text(template)
