@@ -50,12 +50,12 @@ def test_nan_in_a_slot_does_not_reach_the_neighbours(architecture: str) -> None:
     engine, inbox = poisonable_engine(architecture, max_streams=3), Inbox()
     probes = {}
     for prompt in ("once upon", POISON * 50, "a fox", "2+2="):
-        request_id = submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0)
+        sequence_id = submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0)
         if prompt[0] != POISON:
-            probes[request_id] = prompt
+            probes[sequence_id] = prompt
     run_until_idle(engine)
-    for request_id, prompt in probes.items():
-        assert inbox.token_ids(request_id) == reference(architecture, prompt, LENGTH), prompt
+    for sequence_id, prompt in probes.items():
+        assert inbox.token_ids(sequence_id) == reference(architecture, prompt, LENGTH), prompt
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral"])

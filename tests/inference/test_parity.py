@@ -40,7 +40,7 @@ class Neighbour:
     prompt: str
     settings: dict[str, Any]
     aborted: int | None = None
-    request_id: SequenceId = field(default=0, init=False)
+    sequence_id: SequenceId = field(default=0, init=False)
 
 
 def eight_neighbours(first_tokens: str) -> list[Neighbour]:
@@ -75,16 +75,16 @@ def test_eight_neighbours_that_come_and_go_change_nothing(architecture: str) -> 
             probe = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0)
         for neighbour in neighbours:
             if neighbour.comes == step:
-                neighbour.request_id = submit(engine, inbox, neighbour.prompt, **neighbour.settings)
+                neighbour.sequence_id = submit(engine, inbox, neighbour.prompt, **neighbour.settings)
             if neighbour.aborted == step:
-                engine.abort(neighbour.request_id)
+                engine.abort(neighbour.sequence_id)
         if not engine.step():
             break
 
     assert probe is not None
     assert inbox.token_ids(probe) == reference(architecture, PROMPT, LENGTH)
     assert inbox.finish_reason(probe) == "length"
-    ends = [inbox.end(neighbour.request_id) for neighbour in neighbours]
+    ends = [inbox.end(neighbour.sequence_id) for neighbour in neighbours]
     finished = [end for end in ends if isinstance(end, Finished)]
     reasons = [end.finish_reason for end in finished]
     assert reasons == ["length", "stop", "length", "abort", "abort", "length", "length", "abort"]
@@ -92,7 +92,7 @@ def test_eight_neighbours_that_come_and_go_change_nothing(architecture: str) -> 
     assert 0 < in_decode.completion_tokens < 50
     assert in_prefill.completion_tokens == 0 < in_prefill.prefill_ms
     assert in_the_queue.completion_tokens == 0 == in_the_queue.prefill_ms
-    assert inbox.token_ids(neighbours[6].request_id) == reference(architecture, neighbours[6].prompt, 12)
+    assert inbox.token_ids(neighbours[6].sequence_id) == reference(architecture, neighbours[6].prompt, 12)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -110,22 +110,22 @@ def test_random_comings_and_goings_change_nothing(seed: int) -> None:
             engine.abort(leaver)
         engine.step()
     run_until_idle(engine)
-    for request_id, prompt in prompts.items():
+    for sequence_id, prompt in prompts.items():
         expected = reference("llama", prompt, LENGTH)
-        if inbox.finish_reason(request_id) == "length":
-            assert inbox.token_ids(request_id) == expected
+        if inbox.finish_reason(sequence_id) == "length":
+            assert inbox.token_ids(sequence_id) == expected
         else:
-            assert request_id in aborted
-            assert inbox.token_ids(request_id) == expected[: len(inbox.tokens(request_id))]
+            assert sequence_id in aborted
+            assert inbox.token_ids(sequence_id) == expected[: len(inbox.tokens(sequence_id))]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 46, 47, 48, 1000])
 def test_a_prompt_may_be_prefilled_in_chunks_of_any_size(chunk: int) -> None:
     engine, inbox = tiny_engine("gemma3", prefill_chunk=chunk), Inbox()
-    request_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0)
+    sequence_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0)
     run_until_idle(engine)
     assert len(byte_tokenizer()(PROMPT)["input_ids"]) == 47
-    assert inbox.token_ids(request_id) == reference("gemma3", PROMPT, LENGTH)
+    assert inbox.token_ids(sequence_id) == reference("gemma3", PROMPT, LENGTH)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

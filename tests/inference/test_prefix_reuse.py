@@ -92,7 +92,7 @@ def test_no_slot_that_is_in_use_is_reused() -> None:
     engine, inbox = tiny_engine(max_streams=2), Inbox()
     both = [submit(engine, inbox, BEGINNING, max_tokens=LENGTH, temperature=0) for _ in range(2)]
     run_until_idle(engine)
-    ends = [inbox.end(request_id) for request_id in both]
+    ends = [inbox.end(sequence_id) for sequence_id in both]
     assert [end.cached_tokens for end in ends if isinstance(end, Finished)] == [0, 0]
     assert inbox.token_ids(both[0]) == inbox.token_ids(both[1]) == reference("llama", BEGINNING, LENGTH)
 
@@ -108,7 +108,7 @@ def test_random_turns_of_random_chats_say_what_generate_says(seed: int) -> None:
         for _ in range(chance.randrange(12)):
             engine.step()
     run_until_idle(engine)
-    for request_id, prompt in prompts.items():
-        assert inbox.token_ids(request_id) == reference("gemma3", prompt, LENGTH), prompt
-    ends = [inbox.end(request_id) for request_id in prompts]
+    for sequence_id, prompt in prompts.items():
+        assert inbox.token_ids(sequence_id) == reference("gemma3", prompt, LENGTH), prompt
+    ends = [inbox.end(sequence_id) for sequence_id in prompts]
     assert any(isinstance(end, Finished) and end.cached_tokens > 1 for end in ends)

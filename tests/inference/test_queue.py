@@ -34,7 +34,7 @@ def test_the_queue_is_full_at_exactly_its_limit_and_free_again_after(max_streams
 
     requests = fill(limit, max_tokens=1)
     engine.step()
-    assert [bool(inbox.ends(request_id)) for request_id in requests] == [True] * max_streams + [False] * max_waiting
+    assert [bool(inbox.ends(sequence_id)) for sequence_id in requests] == [True] * max_streams + [False] * max_waiting
     fill(max_streams, max_tokens=9)
     run_until_idle(engine)
     requests = fill(limit, max_tokens=9)
@@ -59,7 +59,7 @@ def test_the_counters_tell_what_the_engine_is_busy_with() -> None:
     assert engine.counters() == Counters(running=1, waiting=0, generated_tokens=5)
     run_until_idle(engine)
     assert engine.counters() == Counters(running=0, waiting=0, generated_tokens=7)
-    assert engine.counters().generated_tokens == sum(len(inbox.tokens(request_id)) for request_id in requests)
+    assert engine.counters().generated_tokens == sum(len(inbox.tokens(sequence_id)) for sequence_id in requests)
 
 
 def test_a_failed_engine_takes_no_more_requests_and_says_why() -> None:

@@ -124,7 +124,7 @@ def test_requests_are_admitted_first_come_first_served() -> None:
     order: list[SequenceId] = []
 
     def sink(events: StepEvents) -> None:
-        order.extend(request_id for request_id, event in events if isinstance(event, Token) and event.is_first)
+        order.extend(sequence_id for sequence_id, event in events if isinstance(event, Token) and event.is_first)
         inbox(events)
 
     lengths = [40, 2, 30, 1, 1, 25, 1]
@@ -153,12 +153,12 @@ def test_a_sink_is_called_once_per_step_for_all_its_requests() -> None:
 
 def test_the_first_token_is_marked_and_the_times_add_up() -> None:
     engine, inbox = tiny_engine(prefill_chunk=8), Inbox()
-    request_id = submit(engine, inbox, LONG_PROMPT, max_tokens=5)
+    sequence_id = submit(engine, inbox, LONG_PROMPT, max_tokens=5)
     run_until_idle(engine)
-    end = inbox.end(request_id)
+    end = inbox.end(sequence_id)
     assert isinstance(end, Finished)
     assert (end.prompt_tokens, end.completion_tokens) == (len(LONG_PROMPT), 5)
-    first, *others = inbox.tokens(request_id)
+    first, *others = inbox.tokens(sequence_id)
     assert first.is_first
     assert not any(token.is_first for token in others)
     assert end.prefill_ms == first.ms > 0
@@ -179,9 +179,9 @@ def test_the_slot_of_an_aborted_request_is_used_in_the_same_step() -> None:
 
 def test_an_aborted_request_costs_no_more_forwards() -> None:
     engine, inbox = tiny_engine(), Inbox()
-    request_id = submit(engine, inbox, "hello")
+    sequence_id = submit(engine, inbox, "hello")
     engine.step()
     schedules = spy_on_schedules(engine)
-    engine.abort(request_id)
+    engine.abort(sequence_id)
     assert not engine.step()
     assert schedules == []

@@ -104,11 +104,11 @@ def full_text() -> str:
 def test_a_request_ends_at_its_stop_string(begin: int, length: int) -> None:
     stop = full_text()[begin : begin + length]
     engine, inbox = tiny_engine(tokenizer=syllable_tokenizer()), Inbox()
-    request_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0, stop=stop)
+    sequence_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0, stop=stop)
     run_until_idle(engine)
-    assert inbox.text(request_id) == full_text()[: full_text().find(stop)]
-    assert inbox.finish_reason(request_id) == "stop"
-    token_ids = inbox.token_ids(request_id)
+    assert inbox.text(sequence_id) == full_text()[: full_text().find(stop)]
+    assert inbox.finish_reason(sequence_id) == "stop"
+    token_ids = inbox.token_ids(sequence_id)
     assert token_ids == full_output()[: len(token_ids)]
     assert stop in decode(syllable_tokenizer(), token_ids)
     assert stop not in decode(syllable_tokenizer(), token_ids[:-1])
@@ -118,17 +118,17 @@ def test_a_stop_string_that_is_complete_with_the_last_token_is_still_a_stop() ->
     stop = full_text()[-3:]
     assert stop not in full_text()[:-1]
     engine, inbox = tiny_engine(tokenizer=syllable_tokenizer()), Inbox()
-    request_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0, stop=[stop])
+    sequence_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0, stop=[stop])
     run_until_idle(engine)
-    assert inbox.text(request_id) == full_text()[:-3]
-    assert inbox.finish_reason(request_id) == "stop"
+    assert inbox.text(sequence_id) == full_text()[:-3]
+    assert inbox.finish_reason(sequence_id) == "stop"
 
 
 def test_the_beginning_of_a_stop_string_is_given_when_the_request_ends_before_its_end() -> None:
     stop = full_text()[-5:] + "never"  # the last token, and the end of the one before
     engine, inbox = tiny_engine(tokenizer=syllable_tokenizer()), Inbox()
-    request_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0, stop=[stop])
+    sequence_id = submit(engine, inbox, PROMPT, max_tokens=LENGTH, temperature=0, stop=[stop])
     run_until_idle(engine)
-    assert inbox.text(request_id) == full_text()
-    assert inbox.finish_reason(request_id) == "length"
-    assert inbox.tokens(request_id)[-1].text == full_text()[-5:]
+    assert inbox.text(sequence_id) == full_text()
+    assert inbox.finish_reason(sequence_id) == "length"
+    assert inbox.tokens(sequence_id)[-1].text == full_text()[-5:]

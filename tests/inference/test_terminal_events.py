@@ -26,50 +26,50 @@ from tests.support.tiny_models import (
 
 def test_a_request_ends_once_when_it_has_all_its_tokens() -> None:
     engine, inbox = tiny_engine(), Inbox()
-    request_id = submit(engine, inbox, "hello", max_tokens=5)
+    sequence_id = submit(engine, inbox, "hello", max_tokens=5)
     run_until_idle(engine)
     steps(engine, 3)
-    assert inbox.finish_reason(request_id) == "length"
-    assert len(inbox.tokens(request_id)) == 5
+    assert inbox.finish_reason(sequence_id) == "length"
+    assert len(inbox.tokens(sequence_id)) == 5
 
 
 def abort_before_its_submit_is_taken(engine: Engine, inbox: Inbox) -> SequenceId:
-    request_id = submit(engine, inbox, "hello")
-    engine.abort(request_id)
-    return request_id
+    sequence_id = submit(engine, inbox, "hello")
+    engine.abort(sequence_id)
+    return sequence_id
 
 
 def abort_in_the_queue(engine: Engine, inbox: Inbox) -> SequenceId:
     submit(engine, inbox, "the one that has the slot", max_tokens=6)
-    request_id = submit(engine, inbox, "hello")
+    sequence_id = submit(engine, inbox, "hello")
     engine.step()
     assert engine.counters().waiting == 1
-    engine.abort(request_id)
-    return request_id
+    engine.abort(sequence_id)
+    return sequence_id
 
 
 def abort_in_prefill(engine: Engine, inbox: Inbox) -> SequenceId:
-    request_id = submit(engine, inbox, LONG_PROMPT)
+    sequence_id = submit(engine, inbox, LONG_PROMPT)
     steps(engine, 2)
-    assert (engine.counters().running, inbox.events[request_id]) == (1, [])
-    engine.abort(request_id)
-    return request_id
+    assert (engine.counters().running, inbox.events[sequence_id]) == (1, [])
+    engine.abort(sequence_id)
+    return sequence_id
 
 
 def abort_in_decode(engine: Engine, inbox: Inbox) -> SequenceId:
-    request_id = submit(engine, inbox, "hello")
+    sequence_id = submit(engine, inbox, "hello")
     steps(engine, 3)
-    assert inbox.tokens(request_id)
-    engine.abort(request_id)
-    return request_id
+    assert inbox.tokens(sequence_id)
+    engine.abort(sequence_id)
+    return sequence_id
 
 
 def abort_twice(engine: Engine, inbox: Inbox) -> SequenceId:
-    request_id = abort_in_decode(engine, inbox)
-    engine.abort(request_id)
+    sequence_id = abort_in_decode(engine, inbox)
+    engine.abort(sequence_id)
     engine.step()
-    engine.abort(request_id)
-    return request_id
+    engine.abort(sequence_id)
+    return sequence_id
 
 
 @pytest.mark.parametrize(
@@ -80,34 +80,34 @@ def test_an_aborted_request_ends_once_and_at_the_next_step(
     begin_and_abort: Callable[[Engine, Inbox], SequenceId],
 ) -> None:
     engine, inbox = tiny_engine(max_streams=1, prefill_chunk=4), Inbox()
-    request_id = begin_and_abort(engine, inbox)
-    tokens = len(inbox.tokens(request_id))
+    sequence_id = begin_and_abort(engine, inbox)
+    tokens = len(inbox.tokens(sequence_id))
     engine.step()
-    assert inbox.finish_reason(request_id) == "abort"
-    end = inbox.end(request_id)
+    assert inbox.finish_reason(sequence_id) == "abort"
+    end = inbox.end(sequence_id)
     assert isinstance(end, Finished)
-    assert end.completion_tokens == len(inbox.tokens(request_id)) == tokens
+    assert end.completion_tokens == len(inbox.tokens(sequence_id)) == tokens
     run_until_idle(engine)
-    assert inbox.finish_reason(request_id) == "abort"
+    assert inbox.finish_reason(sequence_id) == "abort"
     assert engine.counters().running == engine.counters().waiting == 0
 
 
 def test_an_abort_of_a_request_that_has_finished_is_nothing() -> None:
     engine, inbox = tiny_engine(), Inbox()
-    request_id = submit(engine, inbox, "hello", max_tokens=2)
+    sequence_id = submit(engine, inbox, "hello", max_tokens=2)
     run_until_idle(engine)
-    engine.abort(request_id)
+    engine.abort(sequence_id)
     run_until_idle(engine)
-    assert inbox.finish_reason(request_id) == "length"
+    assert inbox.finish_reason(sequence_id) == "length"
 
 
 def test_an_abort_of_a_request_that_never_was_is_nothing() -> None:
     engine, inbox = tiny_engine(), Inbox()
-    request_id = submit(engine, inbox, "hello", max_tokens=4, temperature=0)
-    engine.abort(request_id + 1000)
+    sequence_id = submit(engine, inbox, "hello", max_tokens=4, temperature=0)
+    engine.abort(sequence_id + 1000)
     engine.abort(-1)
     run_until_idle(engine)
-    assert inbox.token_ids(request_id) == reference("llama", "hello", 4)
+    assert inbox.token_ids(sequence_id) == reference("llama", "hello", 4)
     assert engine.counters() == Counters(0, 0, 4)
 
 
@@ -123,11 +123,11 @@ def test_a_step_that_raises_ends_the_requests_in_it_and_the_engine_goes_on() -> 
     mend = break_the_model(engine)
     engine.step()
     mend()
-    for request_id in (decoding, prefilling):
-        assert inbox.end(request_id) == Failed("RuntimeError: out of memory", "engine_error")
+    for sequence_id in (decoding, prefilling):
+        assert inbox.end(sequence_id) == Failed("RuntimeError: out of memory", "engine_error")
     run_until_idle(engine)
-    for request_id in (waiting, arriving):
-        assert inbox.token_ids(request_id) == reference("llama", "hello", 8)
+    for sequence_id in (waiting, arriving):
+        assert inbox.token_ids(sequence_id) == reference("llama", "hello", 8)
     assert inbox.finish_reason(leaving) == "abort"
     assert engine.counters().running == engine.counters().waiting == 0
 
@@ -149,8 +149,8 @@ def test_after_several_failed_steps_in_a_row_every_request_gets_the_error() -> N
     steps(engine, MAX_FAILED_STEPS - 1)
     with pytest.raises(EngineFailed, match="RuntimeError: out of memory"):
         engine.step()
-    for request_id in requests:
-        assert inbox.end(request_id) == Failed("RuntimeError: out of memory", "engine_error")
+    for sequence_id in requests:
+        assert inbox.end(sequence_id) == Failed("RuntimeError: out of memory", "engine_error")
     assert engine.counters().running == engine.counters().waiting == 0
 
 
@@ -209,17 +209,17 @@ def test_the_joined_text_is_the_decode_of_all_ids(tokenizer: Callable[[], PreTra
         for number in range(6)
     ]
     run_until_idle(engine)
-    for request_id in requests:
-        assert len(set(inbox.token_ids(request_id))) > 20, "this was to be noise"
-        assert inbox.text(request_id) == decode(tokenizer(), inbox.token_ids(request_id))
+    for sequence_id in requests:
+        assert len(set(inbox.token_ids(sequence_id))) > 20, "this was to be noise"
+        assert inbox.text(sequence_id) == decode(tokenizer(), inbox.token_ids(sequence_id))
 
 
 def test_the_text_of_an_aborted_request_is_the_beginning_of_it() -> None:
     engine, inbox = tiny_engine(tokenizer=bpe_tokenizer()), Inbox()
-    request_id = submit(engine, inbox, "noise", max_tokens=100, temperature=2.0, seed=3)
+    sequence_id = submit(engine, inbox, "noise", max_tokens=100, temperature=2.0, seed=3)
     steps(engine, 40)
-    engine.abort(request_id)
+    engine.abort(sequence_id)
     run_until_idle(engine)
-    whole = decode(bpe_tokenizer(), inbox.token_ids(request_id))
-    assert whole.startswith(inbox.text(request_id))
-    assert set(whole.removeprefix(inbox.text(request_id))) <= {"\ufffd"}
+    whole = decode(bpe_tokenizer(), inbox.token_ids(sequence_id))
+    assert whole.startswith(inbox.text(sequence_id))
+    assert set(whole.removeprefix(inbox.text(sequence_id))) <= {"\ufffd"}

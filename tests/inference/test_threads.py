@@ -14,7 +14,7 @@ from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, 
 
 def test_threads_that_step_at_once_take_turns() -> None:
     engine, inbox = tiny_engine(), Inbox()
-    request_id = submit(engine, inbox, "hello", max_tokens=40, temperature=0)
+    sequence_id = submit(engine, inbox, "hello", max_tokens=40, temperature=0)
     forward = engine._runner.forward
     inside, overlaps, steppers = threading.Lock(), [], set()
 
@@ -31,7 +31,7 @@ def test_threads_that_step_at_once_take_turns() -> None:
 
     def step_until_done() -> None:
         start.wait()
-        while not inbox.ends(request_id):
+        while not inbox.ends(sequence_id):
             engine.turns.step()
 
     threads = [threading.Thread(target=step_until_done) for _ in range(4)]
@@ -40,7 +40,7 @@ def test_threads_that_step_at_once_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert overlaps == [False] * 40
-    assert inbox.token_ids(request_id) == reference("llama", "hello", 40)
+    assert inbox.token_ids(sequence_id) == reference("llama", "hello", 40)
 
 
 def test_a_submit_and_an_abort_do_not_wait_for_the_step_that_is_running() -> None:
@@ -63,9 +63,9 @@ def test_a_submit_and_an_abort_do_not_wait_for_the_step_that_is_running() -> Non
     assert engine.counters().running == 1
     go_on.set()
     stepper.join()
-    assert [len(inbox.tokens(request_id)) for request_id in (first, second)] == [1, 0]
+    assert [len(inbox.tokens(sequence_id)) for sequence_id in (first, second)] == [1, 0]
     run_until_idle(engine)
-    assert [inbox.finish_reason(request_id) for request_id in (first, second)] == ["abort", "length"]
+    assert [inbox.finish_reason(sequence_id) for sequence_id in (first, second)] == ["abort", "length"]
 
 
 def test_a_sink_may_wait_for_a_thread_that_uses_the_engine() -> None:

@@ -2,9 +2,9 @@
 
     engine = tiny_engine("llama", max_streams=4)
     inbox = Inbox()
-    request_id = submit(engine, inbox, "a prompt", max_tokens=8, temperature=0)
+    sequence_id = submit(engine, inbox, "a prompt", max_tokens=8, temperature=0)
     run_until_idle(engine)
-    inbox.token_ids(request_id)
+    inbox.token_ids(sequence_id)
 
 The weights are large enough for attention to matter, so that a token read from the wrong place changes the output.
 """
@@ -259,29 +259,29 @@ class Inbox:
         self.events: dict[SequenceId, list[Event]] = defaultdict(list)
 
     def __call__(self, events: StepEvents) -> None:
-        for request_id, event in events:
-            self.events[request_id].append(event)
+        for sequence_id, event in events:
+            self.events[sequence_id].append(event)
 
-    def tokens(self, request_id: SequenceId) -> list[Token]:
-        return [event for event in self.events[request_id] if isinstance(event, Token)]
+    def tokens(self, sequence_id: SequenceId) -> list[Token]:
+        return [event for event in self.events[sequence_id] if isinstance(event, Token)]
 
-    def token_ids(self, request_id: SequenceId) -> list[int]:
-        return [token_id for token in self.tokens(request_id) for token_id in token.ids()]
+    def token_ids(self, sequence_id: SequenceId) -> list[int]:
+        return [token_id for token in self.tokens(sequence_id) for token_id in token.ids()]
 
-    def text(self, request_id: SequenceId) -> str:
-        return "".join(token.text for token in self.tokens(request_id))
+    def text(self, sequence_id: SequenceId) -> str:
+        return "".join(token.text for token in self.tokens(sequence_id))
 
-    def ends(self, request_id: SequenceId) -> list[Finished | Failed]:
-        return [event for event in self.events[request_id] if isinstance(event, (Finished, Failed))]
+    def ends(self, sequence_id: SequenceId) -> list[Finished | Failed]:
+        return [event for event in self.events[sequence_id] if isinstance(event, (Finished, Failed))]
 
-    def end(self, request_id: SequenceId) -> Finished | Failed:
+    def end(self, sequence_id: SequenceId) -> Finished | Failed:
         """The request's terminal event, which must be its only one and its last event."""
-        [end] = self.ends(request_id)
-        assert self.events[request_id][-1] is end
+        [end] = self.ends(sequence_id)
+        assert self.events[sequence_id][-1] is end
         return end
 
-    def finish_reason(self, request_id: SequenceId) -> str:
-        end = self.end(request_id)
+    def finish_reason(self, sequence_id: SequenceId) -> str:
+        end = self.end(sequence_id)
         assert isinstance(end, Finished), end
         return end.finish_reason
 
