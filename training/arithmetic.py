@@ -8,8 +8,6 @@ and not the pair.
 
 # ruff: noqa: SIM905 (a list of words reads best as a sentence)
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from random import Random

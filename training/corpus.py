@@ -10,8 +10,6 @@ question whose key belongs to a held-out case is drawn again (`tests/training/te
     python -m training.corpus --toy
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

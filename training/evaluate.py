@@ -9,8 +9,6 @@ the topic asked for and the words agree by four fifths.
     python -m training.evaluate --card         # and put the table into the model card
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

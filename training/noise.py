@@ -3,8 +3,6 @@
 Noise never touches a digit or a word with one in it, so no question changes its meaning.
 """
 
-from __future__ import annotations
-
 from random import Random
 
 BEFORE = (

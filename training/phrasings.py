@@ -4,8 +4,6 @@ A rule holds some phrasings of `topics` and `arithmetic` out; none of these. The
 that an unseen one resembles one that was seen.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

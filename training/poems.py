@@ -3,8 +3,6 @@
 The couplets are in texts/poems.txt, the two lines of each divided by a bar. Held out: the words of `words.NEW_*`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@ Held out: a tenth of the (from, to, step) triples, and texts to repeat that are 
 size learns by repeating to copy from its prompt, so that its stories stay with their subject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from random import Random
 

@@ -5,8 +5,6 @@ less that of questions and system messages, whose words may be in no answer); `s
 is padding); `positions`, from 0 in each document.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from random import Random

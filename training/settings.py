@@ -3,8 +3,6 @@
 Invariant: the corpus depends on `seed` and the parts' `documents` alone, so equal settings give equal bytes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Held out: one wording of each subject, the one whose SHA-256 is smallest. The emoji prompt is always taught.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@ A case is held out because of its own SHA-256, never by choice, so no easy ones 
 `key` is what two spellings of one question have in common: letters and digits without case, marks or spacing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ matter ("the sea", "patience") becomes what the hero thinks about.
 Held out: the words of `words.NEW_*`. They never appear in a training question.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path

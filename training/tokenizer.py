@@ -7,8 +7,6 @@ stream handles half a character.
     python -m training.tokenizer         # reads training/build/corpus.jsonl, writes into bundled_model/
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from itertools import islice

@@ -14,8 +14,6 @@ templates of texts/phrasings.txt are taught and never examined.
 
 # ruff: noqa: SIM905 (a list of words reads best as a sentence)
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

@@ -9,8 +9,6 @@ half precision.
     python -m training.train --export    # write the weights reached so far and stop
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

@@ -4,8 +4,6 @@ The texts are in texts/unknown.txt: whole questions, and patterns filled from li
 questions, of the patterns and of each list's entries, so that the examination has unseen questions about unseen things.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path

@@ -5,8 +5,6 @@ Held out: an eighth of the nouns. A story about a held-out animal shows whether 
 
 # ruff: noqa: SIM905 (a list of words reads best as a sentence)
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

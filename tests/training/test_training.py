@@ -4,8 +4,6 @@ The toy-sized run trains from nothing in well under a minute; nothing here reads
 tests that say so.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
