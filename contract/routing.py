@@ -21,14 +21,14 @@ def endpoints_at(path: str) -> dict[str, Endpoint]:
     """The endpoints of a path by their methods; of several with one method, the first in the table. HEAD is GET."""
     found: dict[str, Endpoint] = {}
     exact = [endpoint for endpoint in ENDPOINTS if endpoint.path == path]
-    for endpoint in exact or [endpoint for endpoint in ENDPOINTS if _pattern(endpoint).fullmatch(path)]:
+    for endpoint in exact or [endpoint for endpoint in ENDPOINTS if _pattern(endpoint.path).fullmatch(path)]:
         found.setdefault(endpoint.method, endpoint)
     return found | {"HEAD": found["GET"]} if "GET" in found else found
 
 
 def name_in(path: str, endpoint: Endpoint) -> str:
     """The name that a path of an endpoint has in it, or an empty string."""
-    found = _pattern(endpoint).fullmatch(path)
+    found = _pattern(endpoint.path).fullmatch(path)
     return "" if found is None else found.groupdict().get("name", "")
 
 
@@ -45,12 +45,8 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     return parsing.parse(endpoint, incoming)
 
 
-def _pattern(endpoint: Endpoint) -> re.Pattern[str]:
-    return _compiled(endpoint.path)
-
-
 @cache
-def _compiled(path: str) -> re.Pattern[str]:
+def _pattern(path: str) -> re.Pattern[str]:
     expression = re.escape(path)
     for form, its_expression in NAMES.items():
         expression = expression.replace(form, its_expression)
