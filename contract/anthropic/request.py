@@ -163,7 +163,9 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
                 texts.append(text)
             case {"type": "thinking", "thinking": str(thought)}:
                 thoughts.append(thought)
-            case {"type": "redacted_thinking"}:
+            case {"type": "compaction", "content": str(summary)}:
+                texts.append(summary)
+            case {"type": str(type)} if _is_of_other_servers(type):
                 pass
             case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict(arguments)}:
                 calls.append(tool_call(id, name, arguments))
@@ -175,6 +177,14 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     return message
+
+
+def _is_of_other_servers(type: str) -> bool:
+    """Whether a block says nothing to this model: it is encrypted, or of a tool that runs on Anthropic's servers.
+
+    Conversations that were begun there have them. Such tools are left out, too; what came of them is in the text.
+    """
+    return type in ("redacted_thinking", "server_tool_use", "mcp_tool_use") or type.endswith("_tool_result")
 
 
 def _user(role: str, blocks: Sequence[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:

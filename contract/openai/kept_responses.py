@@ -130,7 +130,7 @@ def complete(item: Item) -> Item:
     type = present.get("type", "message")
     whole = {"type": type, "status": "completed", **present}
     if not isinstance(whole.get("id"), str):
-        whole["id"] = f"{ID_PREFIXES[type]}_{uuid.uuid4().hex}"
+        whole["id"] = f"{ID_PREFIXES.get(type, 'item')}_{uuid.uuid4().hex}"
     if type == "message":
         parts = [whole["content"]] if isinstance(whole["content"], str) else whole["content"]
         kind = _output_text if whole.get("role") == "assistant" else _input_text

@@ -27,6 +27,19 @@ NO_BACKGROUND = "this server answers while the client waits"
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
+OF_OTHER_SERVERS = (
+    "code_interpreter_call",
+    "file_search_call",
+    "image_generation_call",
+    "mcp_call",
+    "mcp_list_tools",
+    "tool_search_call",
+    "tool_search_output",
+    "web_search_call",
+)
+"""The items of tools that run on OpenAI's servers, in a conversation that was begun there: left out, as these tools
+are. What came of them is in the messages after them.
+"""
 USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
 
 Message = dict[str, Any]
@@ -194,6 +207,8 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
         case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        case {"type": str(type)} if type in OF_OTHER_SERVERS:
+            pass
         case {"type": "compaction"}:
             turn = _turn(messages, ("content", "tool_calls"))
             turn["content"] = summary_of(item, where)

@@ -97,6 +97,29 @@ def test_tools_that_run_on_servers_of_anthropic_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "server_tool_use", "id": "1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "1", "content": []},
+        {"type": "mcp_tool_use", "id": "1", "name": "x", "server_name": "y", "input": {}},
+        {"type": "mcp_tool_result", "tool_use_id": "1", "content": []},
+    ],
+)
+def test_a_conversation_that_was_begun_at_anthropic_goes_on(block: dict[str, Any]) -> None:
+    assert roles_and_texts(USER, said_by_assistant(block, text("a")), USER) == [
+        ("user", "hello"),
+        ("assistant", "a"),
+        ("user", "hello"),
+    ]
+
+
+def test_a_summary_of_the_conversation_is_text() -> None:
+    summary = {"type": "compaction", "content": "So far: b. "}
+    assert roles_and_texts(said_by_assistant(summary, text("a")), USER)[0] == ("assistant", "So far: b. a")
+
+
+@pytest.mark.parametrize(
     ("type", "name", "calls"),
     [
         ("bash_20250124", "bash", [{"command": "ls"}, {"restart": True}]),

@@ -75,6 +75,14 @@ def test_what_the_assistant_did_in_one_turn_becomes_one_message() -> None:
     ]
 
 
+@pytest.mark.parametrize("type", ["web_search_call", "mcp_list_tools", "tool_search_output"])
+def test_a_conversation_that_was_begun_at_openai_goes_on(type: str) -> None:
+    items = [{"role": "user", "content": "hi"}, {"type": type, "status": "completed"}]
+    first = whole(parse(PATH, input=items), tokens(["yes"]))
+    made = parse(PATH, input="well?", previous_response_id=first["id"])
+    assert [message["content"] for message in made.requests[0].prompt.messages] == ["hi", "yes", "well?"]
+
+
 @pytest.mark.parametrize(
     ("item", "param"),
     [
