@@ -23,7 +23,7 @@ def load_engine(config: EngineSettings) -> EngineProtocol:
     """
     if config.backend != "own":  # for a driver that steps the engine itself
         raise LoadError(f"Expected ENGINE_BACKEND=own, the only engine that can be stepped here, got {config.backend}.")
-    with _without_collector(), _lack_of_memory_told(config.model):
+    with _without_collector(), _reporting_lack_of_memory(config.model):
         from inference.early_compilers import compile_ahead
         from inference.weights.gguf.ahead import OPENED
         from inference.weights.lean_transformers import defer_model_classes
@@ -57,7 +57,7 @@ def give_back_freed_memory() -> None:
 
 
 @contextmanager
-def _lack_of_memory_told(model: str) -> Iterator[None]:
+def _reporting_lack_of_memory(model: str) -> Iterator[None]:
     """Raise a LoadError where a library, or what tells its errors, finds no memory."""
     try:
         yield

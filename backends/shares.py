@@ -16,24 +16,24 @@ class Shares:
         self.own: Callable[[], Tally] = Tally
         self.departed = Tally()
         self._others = Tally()
-        self._told: Mapping[str, float] = {}
+        self._reported: Mapping[str, float] = {}
         self._settled: Mapping[str, float] = {}
         """The counts that this worker reported on earlier connections. The engine has them among the departed."""
         self._engine = ""
 
     def connected(self, engine: str) -> None:
         if engine == self._engine:
-            self._others += Tally(self._told).since(self._settled)
-            self._settled = self._told
+            self._others += Tally(self._reported).since(self._settled)
+            self._settled = self._reported
         self._engine = engine
 
     def report(self) -> Tally:
         """Return what to report to the engine now."""
         own = self.own()
-        self._told = own.counts
+        self._reported = own.counts
         return own.since(self._settled)
 
-    def heard(self, others: Tally, departed: Tally) -> None:
+    def update(self, others: Tally, departed: Tally) -> None:
         self._others, self.departed = others, departed
 
     def others(self) -> Tally:

@@ -234,7 +234,7 @@ class SocketService:
             case Pulse():
                 self._counters = message.counters
             case Totals():
-                self._shares.heard(message.others, message.departed)
+                self._shares.update(message.others, message.departed)
             case Welcome():
                 self._on_welcome(channel, message)
             case Refused() if channel is not self._channel:

@@ -83,10 +83,10 @@ def read_body(type: type[Body], body: bytes) -> Body:
 def invalid(error: ValidationError) -> Refusal:
     """Return the refusal of a body with the problems that pydantic found."""
     problems = error.errors(include_url=False, include_context=False)
-    told = [_told(problem["loc"], problem["msg"], problem["input"]) for problem in problems[:MAX_PROBLEMS]]
+    messages = [_sentence(problem["loc"], problem["msg"], problem["input"]) for problem in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
-        told.append(f"{len(problems) - MAX_PROBLEMS} more problems")
-    return Refusal(400, "; ".join(told), param=_name(problems[0]["loc"]) or None)
+        messages.append(f"{len(problems) - MAX_PROBLEMS} more problems")
+    return Refusal(400, "; ".join(messages), param=_name(problems[0]["loc"]) or None)
 
 
 def check_model(model: str | None, served: Sequence[str]) -> str:
@@ -104,7 +104,7 @@ def check_model(model: str | None, served: Sequence[str]) -> str:
     return model
 
 
-def _told(location: tuple[int | str, ...], message: str, value: Any) -> str:
+def _sentence(location: tuple[int | str, ...], message: str, value: Any) -> str:
     name, message = _name(location), message.removeprefix("Value error, ")
     came = shortened(value)
     shown = "" if isinstance(value, dict | list) else f", got {came!r}"

@@ -129,7 +129,7 @@ def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
     yield "decoder", decoder.name
     yield "cache", _cached(cache, config.max_streams)
     for finding in findings:
-        yield "compared", _told(finding)
+        yield "compared", _sentence(finding)
 
 
 def _cached(cache: KVCache, streams: int) -> str:
@@ -154,7 +154,7 @@ def _examined_llama(model: Llama, cache: KVCache, config: Config) -> tuple[Decod
     return decoder, trial.findings
 
 
-def _told(finding: Finding) -> str:
+def _sentence(finding: Finding) -> str:
     reached = f", beyond the config's {finding.setting}" if finding.setting else ""
     return f"{finding.tokens} tokens in pieces, next to a neighbour{reached}: off by {finding.difference:.2g}"
 

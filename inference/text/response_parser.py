@@ -182,7 +182,7 @@ class Parser:
 
     def feed(self, text: str) -> tuple[Part, ...]:
         """Add the next piece of the answer; return the parts that are certain now."""
-        return self._told(self._fed(text))
+        return self._to_send(self._fed(text))
 
     def finish(self) -> tuple[Part, ...]:
         """Return what was held back, when no more text will come."""
@@ -197,12 +197,11 @@ class Parser:
                 break
         if self._field not in REASONING_FIELDS:
             parts += self._content("".join(self._space))
-        return self._told(parts)
+        return self._to_send(parts)
 
-    def _told(self, parts: Iterable[Part]) -> tuple[Part, ...]:
+    def _to_send(self, parts: Iterable[Part]) -> tuple[Part, ...]:
         """Return the parts to send. If the answer has only calls, text that looks like content begins one of them."""
-        told = parts if self._has_content else (part for part in parts if not _is_content(part))
-        return tuple(_merged(told))
+        return tuple(_merged(part for part in parts if self._has_content or not _is_content(part)))
 
     def _fed(self, text: str) -> list[Part]:
         parts: list[Part] = []

@@ -66,7 +66,7 @@ def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row
         if options.peer_command:
             port = free_port()
             command = _peer_command(options, port, most)
-            print(f"peer: {_said(command[0], '--version')}: {shlex.join(command)}")
+            print(f"peer: {_first_line(command[0], '--version')}: {shlex.join(command)}")
             processes["peer"] = stack.enter_context(running(command[1:], program=command[0]))
             processes["peer"].given_port = port
             ready["peer"] = processes["peer"].wait_until_ready()
@@ -97,10 +97,10 @@ def _peer_command(options: argparse.Namespace, port: int, streams: int) -> list[
 
 
 def _version() -> str:
-    return _said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    return _first_line("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
 
 
-def _said(*command: str) -> str:
+def _first_line(*command: str) -> str:
     """The first line that a program prints."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return next(iter((done.stdout + done.stderr).splitlines()), "")

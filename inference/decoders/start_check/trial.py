@@ -91,7 +91,7 @@ class Trial:
         difference = self._least_difference(decoder, self._short)
         if not self._tolerance.admits(difference):
             raise UnsupportedModel(
-                f"{self._name} gives other logits on this engine's cache than by itself ({_told(difference)}). "
+                f"{self._name} gives other logits on this engine's cache than by itself ({_how_far(difference)}). "
                 f"Expected a decoder that keeps only the keys and values of layers."
             )
 
@@ -114,7 +114,7 @@ class Trial:
             return f"cannot be computed ({first_line(error)})"
         if self._tolerance.admits(difference):
             return None
-        return f"gives other logits than by itself ({_told(difference)})"
+        return f"gives other logits than by itself ({_how_far(difference)})"
 
     def _least_difference(self, decoder: Decoder, attempts: Sequence[Attempt], setting: str = "") -> float:
         """How far a decoder's logits are from the model's own; further attempts follow until one is near enough."""
@@ -135,5 +135,5 @@ class Trial:
         return next((difference for difference in differences if math.isnan(difference)), max(differences))
 
 
-def _told(difference: float) -> str:
+def _how_far(difference: float) -> str:
     return "some are not finite" if math.isnan(difference) else f"by {difference:.1%} of the largest"
