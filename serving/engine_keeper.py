@@ -63,12 +63,23 @@ class EngineKeeper:
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             log.error("The engine's process %s; the next starts in %g s", how, pause)
-            self._is_closing.wait(pause)
+            while not self._is_closing.wait(pause) and not self._has_started_another():
+                pause = min(2 * pause, LONGEST_PAUSE)
+            if self._is_closing.is_set():
+                return
             pause = min(2 * pause, LONGEST_PAUSE)
-            with self._lock:
-                if self._is_closing.is_set():
-                    return
+
+    def _has_started_another(self) -> bool:
+        """Start another process, unless this is closing. The system may have no room for one, just after the last."""
+        with self._lock:
+            if self._is_closing.is_set():
+                return False
+            try:
                 self._process = _Process(self._command)
+            except OSError as error:
+                log.error("The engine's process cannot be started now, and is tried again: %s", error)
+                return False
+        return True
 
 
 class _Process:
@@ -80,14 +91,19 @@ class _Process:
         paths = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
         # Its stdin stays open for as long as this process lives. In a group of its own, it hears no Ctrl-C: the
         # workers end first.
-        self._popen = subprocess.Popen(
-            [*command, SIGNS_TO, str(writer)],
-            env=os.environ | {"PYTHONPATH": paths.rstrip(os.pathsep)},
-            stdin=subprocess.PIPE,
-            pass_fds=[writer],
-            process_group=0,
-        )
-        os.close(writer)
+        try:
+            self._popen = subprocess.Popen(
+                [*command, SIGNS_TO, str(writer)],
+                env=os.environ | {"PYTHONPATH": paths.rstrip(os.pathsep)},
+                stdin=subprocess.PIPE,
+                pass_fds=[writer],
+                process_group=0,
+            )
+        except OSError:
+            self._signs.close()
+            raise
+        finally:
+            os.close(writer)
 
     @property
     def pid(self) -> int:

@@ -1,10 +1,14 @@
 """The engine's process is restarted when it dies or hangs, and not when it is only slow."""
 
+import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +51,30 @@ def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
     threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
     for thread in threads:
         thread.join(20)
+
+
+def test_an_engine_that_the_system_has_no_room_for_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel has killed an engine for want of memory, and there is none yet for the next one."""
+    monkeypatch.setattr("serving.engine_keeper.FIRST_PAUSE", 0.01)
+    popen, open_files = subprocess.Popen, Path("/proc/self/fd")
+    outcomes: list[int] = []
+    counts: list[int] = []
+    keeper = keeping("raise SystemExit(-9)", outcomes)
+
+    def without_memory(*arguments: Any, **options: Any) -> Any:
+        counts.append(len(list(open_files.iterdir())))
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    keeper.start()
+    monkeypatch.setattr(subprocess, "Popen", without_memory)
+    wait_until(lambda: caplog.text.count("cannot be started now, and is tried again: [Errno 12]") >= 3)
+    assert len(set(counts)) == 1
+    keeper._command = [sys.executable, "-c", f"raise SystemExit({CANNOT_LOAD})"]
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    wait_until(lambda: outcomes == [CANNOT_LOAD])
+    keeper.close()
 
 
 def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
