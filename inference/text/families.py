@@ -74,6 +74,7 @@ THINK_BY_TAG: Mapping[str, Spec] = {
         "content": "text",
     },
     "<think{}>": {"open": "<think:opensource>", "close": "</think:opensource>", "content": "text"},
+    "[BEGIN FINAL": {"open": "Here are my reasoning steps:\n", "close": "[BEGIN FINAL RESPONSE]", "content": "text"},
     "<|inner_prefix|>": {"open": "<|inner_prefix|>", "close": "<|inner_suffix|>", "content": "text"},
 }
 """How models think that do not use <think>, by the tag in their chat templates."""

@@ -90,10 +90,17 @@ class ResponseFormat:
         return token in self._markers
 
     def begun(self, prompt_text: str) -> str:
-        """Return the beginning of the answer that the chat template has put into the prompt: usually nothing."""
-        if self._template.start_anchor_re.search(prompt_text) is None:
+        """Return the beginning of the answer that the chat template has put into the prompt: usually nothing.
+
+        Where it is not known how the template begins an answer, that is the opening of reasoning, if the prompt ends
+        with it.
+        """
+        if self._template.start_anchor_re.search(prompt_text) is not None:
+            return self._template.truncate_past_last_anchor(prompt_text)
+        if self.reasoning is None:
             return ""
-        return self._template.truncate_past_last_anchor(prompt_text)
+        _, opening, rest = prompt_text.rpartition(self.reasoning[0])
+        return "" if rest.strip() else opening + rest
 
     def is_plain(self, has_tools: bool) -> bool:
         """Whether answers have only content, so that they need no parser."""

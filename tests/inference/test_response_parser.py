@@ -76,6 +76,16 @@ def test_reasoning_that_the_prompt_has_ended_is_over() -> None:
     assert not parser("qwen", prompt).is_reasoning
 
 
+@pytest.mark.parametrize("prompt", ["<user>Hi</user>\n<assistant><think>", "<think>Hi</think><bot>\n<think>\n"])
+def test_reasoning_that_a_prompt_of_another_form_begins_is_reasoning(prompt: str) -> None:
+    assert parse("qwen", list("So.</think>4"), prompt=prompt) == [TextPart("reasoning", "So."), content("4")]
+
+
+@pytest.mark.parametrize("prompt", ["<user>What is <think>?</user>\n<bot>", "<bot><think></think>", "<bot>"])
+def test_reasoning_that_a_prompt_of_another_form_does_not_begin_is_none(prompt: str) -> None:
+    assert parse("qwen", list("It is 4."), prompt=prompt) == [content("It is 4.")]
+
+
 def test_reasoning_that_is_cut_off_is_reasoning() -> None:
     assert parse("qwen", ["<think>Two and"]) == [TextPart("reasoning", "Two and")]
 

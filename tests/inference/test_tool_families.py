@@ -302,6 +302,7 @@ def test_calls_are_found_within_tags_around_an_answer() -> None:
         ("<|channel>thought\n", "<channel|>"),
         ("<|inner_prefix|>", "<|inner_suffix|>"),
         ("<think:opensource>", "</think:opensource>"),
+        ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
     ],
 )
 def test_reasoning_is_found_between_other_tags(opening: str, closing: str) -> None:
