@@ -4,7 +4,14 @@ A door passes a body in and gets something to generate, or a refusal; it passes 
 Nothing here depends on a server, a framework, threads or an event loop.
 
 `ENDPOINTS` is the table of all endpoints. To add one, write a module that makes an `Endpoint`, and give it a row; no
-door changes.
+door changes. The modules, by topic:
+
+    an endpoint     `endpoints` says what one is, `table` lists all, `routing` finds that of a path
+    endpoints       `generate`, `tokens`, and those of `openai` and `anthropic`
+    other paths     `health`, `pages`, `openapi`; `paths` says what may have been meant by one that there is not
+    requests        `requests` (head and size), `parsing` (text, parts), `bodies` and `queries` (fields)
+    conversations   `conversation`, `content`, `tools`, `grammars`
+    answers         `answers` (whole), `sse` (streams), `refusals`, whose shapes are those of `plain` or of an API
 """
 
 from contract.answers import Answer, json_answer

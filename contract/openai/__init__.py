@@ -4,5 +4,17 @@ Every endpoint has a module with its request and its call; the types of its answ
 in modules of their own. A whole answer and a stream are made by the same code, so joining the deltas of the one gives
 the other.
 
+The modules, by topic:
+
+    completions         `completions` with its `text_answer`; `stream` makes whole answers and streams of both APIs of
+                        choices
+    chat completions    `chat`, with `chat_request` and `chat_answer`
+    responses           `responses`, with `responses_request` and `responses_tools`; `response_builder` makes a
+                        `responses_answer` out of events
+    kept responses      `responses_by_id`, `kept_responses`
+    long conversations  `compact`, `compacted`, `opaque`
+    tools               `custom_tools`, `client_tools`
+    shared              `sampling`, `logprobs`, `usage`, `dialect` (errors), `models`
+
 Source: the OpenAI API reference; extra fields are those of vLLM.
 """
