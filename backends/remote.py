@@ -40,6 +40,8 @@ NO_SUCH_PATH = (404, 405)
 IDLE_LIMIT = 2.0
 """Seconds that an unused connection is kept. Servers close theirs after five, and a request on a connection that is
 just being closed gets no answer."""
+LARGEST_EVENT = 64 * 2**20
+"""Bytes of an event in a stream, which may hold a whole answer with log probabilities."""
 EVENT_STREAM = "text/event-stream"
 
 
@@ -106,7 +108,9 @@ class Server:
                     raise _refusal_of(response)
                 if EVENT_STREAM not in (kind := response.headers.get("content-type", "nothing")):
                     raise EngineLost(f"{self.url} does not stream: expected {EVENT_STREAM}, got {kind}")
-                yield replies(aiter(self._httpx2.EventSource(response, max_event_size=None)), path, error_status)
+                yield replies(
+                    aiter(self._httpx2.EventSource(response, max_event_size=LARGEST_EVENT)), path, error_status
+                )
 
     def tell(self, path: str, body: dict[str, Any]) -> None:
         """Send a POST without waiting for the answer; errors are ignored."""

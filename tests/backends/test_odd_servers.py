@@ -103,6 +103,17 @@ async def test_an_answer_that_breaks_off_or_makes_no_sense_fails_its_request_and
     assert "Traceback" not in caplog.text
 
 
+async def test_a_line_without_an_end_fails_its_request_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote, "LARGEST_EVENT", 10_000)
+    server = odd(STREAM + piece("a") + b"data: " + b"a" * 20_000)
+    async with in_front_of(server) as driver:
+        assert "exceeded the 10000 byte limit" in await failure_of(driver)
+        server.answers[COMPLETIONS] = [STREAM + piece("a" * 9_000) + END]
+        assert joined(await ask(driver, GenerationRequest(PROMPT))) == "a" * 9_000
+
+
 async def failure_of(driver: Driver) -> str:
     """The failure of a request, at once or in its stream."""
     try:
