@@ -42,6 +42,15 @@ def python_calls(text: str) -> list[Call]:
     return calls
 
 
+def python_value(text: str) -> Any:
+    """A value as Python writes it: a list, a dictionary, a text, a number or a constant."""
+    notation = _Notation(text)
+    value = notation.value()
+    if notation.skip(SPACE):
+        raise ValueError("there is more than a value")
+    return value
+
+
 def gemma_calls(text: str) -> list[Call]:
     """A call of Gemma 4."""
     return [_gemma_call(text, '<|"|>')]
@@ -108,11 +117,12 @@ class _Notation:
         while not self._comes(closing):
             name = self._quoted() if self._is_quoted() else self.take(NAME)
             self._expect(between)
-            members[name] = self._value()
+            members[name] = self.value()
             self._end_of_item(closing)
         return members
 
-    def _value(self) -> Any:
+    def value(self) -> Any:
+        """Take a value. Raises if that is not what comes."""
         self.skip(SPACE)
         if self._is_quoted():
             return self._quoted()
@@ -128,7 +138,7 @@ class _Notation:
     def _items(self, closing: str) -> list[Any]:
         items: list[Any] = []
         while not self._comes(closing):
-            items.append(self._value())
+            items.append(self.value())
             self._end_of_item(closing)
         return items
 

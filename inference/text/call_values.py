@@ -3,17 +3,20 @@
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers.utils.chat_parsing import parse_response
 from transformers.utils.chat_parsing.response_templates import ResponseTemplate, ResponseTemplateField
 
+from inference.text.call_notations import python_value
 from inference.text.call_region import JSON_QUOTES, Quotes
 from inference.text.families import Family
 from inference.text.parameter_types import with_plain_types
 from inference.text.tool_forms import ParameterForm
 from interface.events import ToolCallPart
+
+KINDS_OF_STRUCTURES: Mapping[type, str] = {list: "array", dict: "object"}
 
 
 class CallValues:
@@ -57,13 +60,37 @@ class CallValues:
         alone = dataclasses.replace(self._template, fields={field.name: endless}, implicit=None)
         text = opening + _whole_parameters(body, self._family)
         found = parse_response(text, alone, prefix="", tools=self._with_plain_types)[field.name]
-        return found if isinstance(found, list) else [found]
+        calls = found if isinstance(found, list) else [found]
+        if self._family is not None and _tags(self._family) is not None:
+            for call in calls:
+                self._read_structures(call["function"])
+        return calls
+
+    def _read_structures(self, function: dict[str, Any]) -> None:
+        """Read lists and objects that are written as Python writes them, as the templates of some models do."""
+        functions = (tool["function"] for tool in self._with_plain_types)
+        schema: Any = next((one for one in functions if one["name"] == function["name"]), {})
+        properties = (schema.get("parameters") or {}).get("properties") or {}
+        arguments = function["arguments"]
+        for name, value in arguments.items():
+            types = (properties.get(name) or {}).get("type") or ()
+            if isinstance(value, str) and "string" not in types and {"array", "object"} & set(types):
+                arguments[name] = _structure(value, types)
 
 
 def _tags(family: Family) -> ParameterForm | None:
     """How a family writes a parameter between tags, if it does."""
     form = family.form.parameters if family.form else None
     return None if form is None or form.quotes_texts or family.read is not None else form
+
+
+def _structure(text: str, types: Sequence[str]) -> Any:
+    """A text as a list or an object of Python, if it is one that may stand there; else itself."""
+    try:
+        value = python_value(text)
+    except (ValueError, KeyError, RecursionError):
+        return text
+    return value if KINDS_OF_STRUCTURES.get(type(value)) in types else text
 
 
 def _around_value(tags: ParameterForm) -> Quotes:

@@ -61,6 +61,29 @@ def test_marks_within_a_text_end_no_call(family: Family) -> None:
         assert parse(family, written, size=3) == [TextPart("content", "I say."), *expected]
 
 
+@pytest.mark.parametrize("template", ['<function name="<param name="', "<seed:tool_call>"])
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("['a', \"b's\", 1, None]", ["a", "b's", 1, None]),
+        ('["a"]', ["a"]),
+        ("{'a': True}", {"a": True}),
+        ("['a', open('b')]", "['a', open('b')]"),
+        ("['a'", "['a'"),
+        ("3", "3"),
+    ],
+)
+def test_lists_and_objects_may_be_written_as_python_writes_them(template: str, written: str, value: Any) -> None:
+    """As the templates of MiniCPM 5 and Seed-OSS show the calls of a conversation to the model."""
+    family = next(family for family in FAMILIES if family.is_family(template))
+    assert family.form is not None
+    both = tool("say", one={"type": ["array", "object"]}, text={"type": ["array", "string"]})
+    text = family.form.write("say", {"one": written, "text": "['a']"})
+    assert parse(family, text, tools=[both]) == [
+        ToolCallPart("say", json.dumps({"one": value, "text": "['a']"}, ensure_ascii=False))
+    ]
+
+
 BROKEN = '<tool_call>{"name": "say", "arguments": {"text": "a}}</tool_call>'
 SAID = '<tool_call>{"name": "say", "arguments": {"text": "b"}}</tool_call>'
 SAY_B = ToolCallPart("say", '{"text": "b"}')
