@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from uvicorn.config import STARTUP_FAILURE
 
 from config import Config, ConfigError
 from serving.workers import engine_running
@@ -112,6 +113,11 @@ def test_at_a_signal_streams_get_a_last_event_and_nothing_is_left_over(tmp_path:
         wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
         assert "Traceback" not in process.log
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_cannot_start_ends_the_server_with_a_status_of_its_own() -> None:
+    with in_a_process(["-m", NAME, "no_such_door", "--workers", "1"]) as process:
+        assert process.wait() == STARTUP_FAILURE
 
 
 def test_when_the_launcher_is_killed_streams_are_told_and_nothing_is_left_over(tmp_path: Path) -> None:
