@@ -16,7 +16,8 @@ other streams.
 In the service: raw_asgi.py: stream_events; raw_wsgi.py: stream_events.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import queue
 from collections.abc import Iterable
 from typing import Any

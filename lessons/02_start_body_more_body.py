@@ -10,7 +10,8 @@ they wait for the first block (PEP 3333).
 In the service: raw_asgi.py: start; raw_asgi.py: stream_events; raw_asgi.py: respond.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import anyio
 from _show import Client, serving
 from starlette.types import ASGIApp, Receive, Scope, Send

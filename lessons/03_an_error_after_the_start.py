@@ -12,7 +12,8 @@ In the service: raw_asgi.py: generate; raw_asgi.py: http; interface/events.py: F
 GenerateWriter.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 from collections.abc import Iterator
 from contextlib import suppress
 

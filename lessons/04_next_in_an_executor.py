@@ -12,7 +12,8 @@ there is more to do.
 In the service: backends/stepped.py: SteppedService._work.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any

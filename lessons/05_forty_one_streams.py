@@ -11,7 +11,8 @@ prompts, each kind with its own limiter.
 In the service: backends/stepped.py: SteppedService.start; backends/stepped.py: SteppedService.submit.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import asyncio
 import threading
 from collections.abc import Iterator

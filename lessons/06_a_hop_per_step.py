@@ -12,7 +12,8 @@ In the service: backends/stepped.py: SteppedService._work_until_idle; backends/s
 serving/driver.py: Driver._deliver.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -13,7 +13,8 @@ In the service: serving/generation.py: Generation.run; raw_asgi.py: stream_event
 Side by side: listen_for_disconnect.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 from contextlib import suppress
 
 import anyio

@@ -11,7 +11,8 @@ In the service: serving/generation.py: Generation.run; serving/generation.py: Ge
 EventStream.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import asyncio
 import gc
 from collections.abc import AsyncIterator

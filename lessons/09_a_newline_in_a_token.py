@@ -11,7 +11,8 @@ need not escape. So a client that uses it breaks events apart, unless the JSON i
 In the service: contract/sse.py: frame.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import json
 import re
 

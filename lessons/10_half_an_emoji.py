@@ -12,7 +12,8 @@ decodes each token together with those before it, because some tokenizers write 
 In the service: inference/text/detokenizer.py: Detokenizer.push; inference/text/detokenizer.py: Detokenizer.flush.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import codecs
 from collections.abc import Callable
 

@@ -8,7 +8,8 @@ it: nginx obeys `X-Accel-Buffering: no`, and `Cache-Control: no-transform` forbi
 In the service: contract/sse.py: SSE_HEADERS; raw_asgi.py: stream_events.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import asyncio
 import zlib
 from collections.abc import Sequence
@@ -39,8 +40,7 @@ def middleware(app: ASGIApp, collects: bool) -> ASGIApp:
         async def its_send(message: Message) -> None:
             nonlocal body
             if message["type"] == "http.response.start" or not collects:
-                await send(message)
-                return
+                return await send(message)
             body += message["body"]
             if not message["more_body"]:
                 await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -11,7 +11,8 @@ and then checks whether it has taken another one since. Setting a timer for each
 In the service: serving/generation.py: Generation._stall; config.py: ClientSettings.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import math
 import socket
 

@@ -8,7 +8,8 @@ other stream gets a token, `/health` gets no answer, and no disconnect is notice
 In the service: serving/generation.py: Generation.events; serving/generation.py: BURST.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import anyio
 import anyio.lowlevel
 from _show import Client, serving

@@ -8,7 +8,8 @@ itself. It puts a handler in front of the server's, ends its streams, and passes
 In the service: serving/process.py: signals_set; serving/shutdown.py: Shutdown.drain_when; raw_asgi.py: lifespan.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import asyncio
 import os
 import signal

@@ -11,7 +11,8 @@ clients use `fetch()`, which asks once. Aborting a `fetch()` is the disconnect o
 In the service: contract/generate.py: ENDPOINT; contract/sse.py: frames.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import anyio
 from _show import Client, serving
 from starlette.types import Receive, Scope, Send

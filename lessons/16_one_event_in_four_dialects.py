@@ -9,7 +9,8 @@ Only two of the four end with `[DONE]`; the others end with an event whose name 
 In the service: contract/endpoints.py: Writer; contract/generate.py: GenerateWriter; contract/sse.py: frames.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import json
 import re
 

@@ -10,7 +10,8 @@ request.
 In the service: contract/openai/stream.py: ChunkWriter.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import json
 from typing import Any
 

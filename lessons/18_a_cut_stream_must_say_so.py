@@ -11,7 +11,8 @@ exception for it.
 In the service: contract/generate.py: GenerateWriter; contract/openai/dialect.py: failure_frame.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import json
 from collections.abc import Awaitable, Callable
 

@@ -12,7 +12,8 @@ In the service: backends/stepped.py: SteppedService; backends/socket_service.py:
 backends/host.py: EngineHost; serving/engine_keeper.py: EngineKeeper.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import os
 import signal
 import subprocess
@@ -59,8 +60,7 @@ async def serve(place: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if scope["path"] == "/health":
-            await send({"type": "http.response.body", "body": b"fine"})
-            return
+            return await send({"type": "http.response.body", "body": b"fine"})
         said = "begun"
         while said != DIED:
             await send({"type": "http.response.body", "body": said.encode(), "more_body": True})

@@ -14,7 +14,8 @@ In the service: inference/model_runner.py: ModelRunner.has_same_bits; inference/
 Sequence._uniform; inference/scheduling/speculation.py: Drafter.
 """
 
-import _start  # noqa: F401  # isort: skip  (first: no traceback at Ctrl-C)
+import _start
+
 import random
 from array import array
 from collections.abc import Callable, Sequence

@@ -4,9 +4,10 @@ Both talk over a real socket, so that an `anyio.Event` can say "not before the c
 depends on how fast a machine is. The servers are those of study/common.
 """
 
+import _start
+
 import asyncio
 
-import _start  # noqa: F401  (makes the rooms of the service importable)
 import anyio
 
 from serving.wsgi_server import ThreadingWSGIServer

@@ -4,4 +4,4 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from serving import quiet_start  # noqa: F401
+from serving import quiet_start
