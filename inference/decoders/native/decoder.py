@@ -134,7 +134,6 @@ class NativeDecoder:
         # What quantized matrices are multiplied with is rounded once, just before.
         activations = torch.float32 if self._is_quantized else self._dtype
         is_narrowed = self._is_quantized and self._dtype == torch.bfloat16
-        is_widened = self._is_quantized and not is_narrowed
         most_inputs = max(matrix.inputs for matrix in (layer.qkv, layer.output, layer.down, head))
         self._scratch = {
             "neighbours": torch.zeros(rows, dtype=torch.int64),
@@ -145,7 +144,7 @@ class NativeDecoder:
             "activated": torch.zeros(rows, layer.down.inputs, dtype=activations),
             "scores": torch.zeros(self._threads, self._model.context, STRIP),
             "inputs": torch.zeros(rows * INPUT_BYTES * most_inputs if is_narrowed else 0, dtype=torch.uint8),
-            "widened": torch.zeros(self._threads, most_inputs * PANEL if is_widened else 0, dtype=self._dtype),
+            "widened": torch.zeros(self._threads, most_inputs * PANEL if self._is_quantized else 0, dtype=self._dtype),
         }
 
     def _layer(self, number: int, layer: Layer) -> structures.Layer:

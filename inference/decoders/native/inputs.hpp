@@ -19,25 +19,35 @@ constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = 8;  // so many sums fi
 constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
 #endif
 #if defined(__AVX512VNNI__)
-constexpr int64_t ROWS_OF_WIDE_TILE = 8;  // of two strips
+constexpr bool HAS_WIDE_TILES = true;  // of two strips
 #else
-constexpr int64_t ROWS_OF_WIDE_TILE = 0;  // there are none: other instructions need the registers
+constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 #endif
+constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
+constexpr int64_t MANY_ROWS = 24;  // from here on, unpacking is worth while
 
-// How rows are divided into tiles: into one, if they are at most `most`. If they are more, tiles are of about equal
-// size, or wide: all of the size that is multiplied with two strips at a time, but the last. Only the layout depends on
-// it, and no result.
+// How tiles are multiplied: with one strip after the other, with two at a time, or with two that have been unpacked.
+enum class Way { EACH_STRIP, BOTH_STRIPS, UNPACKED };
+
+// How rows are divided into tiles of at most `most` rows. They are of about equal size, but where two strips at a time
+// are multiplied as they are packed: there is a function for the largest size only, so all have it but the last. Only
+// the layout depends on it, and no result.
 struct Tiling {
-    int64_t rows, tiles;
-    bool is_wide;
-    Tiling(int64_t rows, int64_t most, bool can_be_wide)
-        : rows(rows), is_wide(can_be_wide && ROWS_OF_WIDE_TILE > 0 && rows > most) {
-        const int64_t size = is_wide ? ROWS_OF_WIDE_TILE : most;
-        tiles = (rows + size - 1) / size;
-    }
-    int64_t first(int64_t tile) const { return is_wide ? min(tile * ROWS_OF_WIDE_TILE, rows) : tile * rows / tiles; }
+    int64_t rows, most, tiles;
+    Way way;
+    Tiling(int64_t rows, int64_t most, Way way) : rows(rows), most(most), tiles((rows + most - 1) / most), way(way) {}
+    int64_t first(int64_t tile) const { return way == Way::BOTH_STRIPS ? min(tile * most, rows) : tile * rows / tiles; }
     int64_t count(int64_t tile) const { return first(tile + 1) - first(tile); }
 };
+
+// The best for so many rows, whose scales are those of blocks or of 32 inputs.
+inline Tiling tiling_for(int64_t rows, bool is_of_blocks, bool is_q8) {
+    const int64_t most = is_of_blocks ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE;
+    // Codes of eight bits are so many bytes that the memory stays the limit for long.
+    if (!HAS_WIDE_TILES || is_q8 || rows <= most) return Tiling(rows, most, Way::EACH_STRIP);
+    if (is_of_blocks && rows >= MANY_ROWS) return Tiling(rows, ROWS_OF_UNPACKED_TILE, Way::UNPACKED);
+    return Tiling(rows, ROWS_OF_WIDE_TILE, Way::BOTH_STRIPS);
+}
 
 // A tile of `count` rows: four codes in each number, and what goes with them.
 //

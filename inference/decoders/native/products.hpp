@@ -183,10 +183,7 @@ void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t fir
 Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &step) {
     const bool is_own = each_for_itself(rows, step);
     const int64_t inputs = matrix.inputs, size = rows * Tile::ROOM * inputs, count = matrix.scaled_inputs;
-    // Codes of eight bits are so many bytes that the memory stays the limit for long.
-    const bool can_be_wide = matrix.strips[0].format != Q8_0::NUMBER;
-    const int64_t most = count > GROUP_INPUTS ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE;
-    const Tiles tiles = {Tiling(rows, most, can_be_wide), inputs,
+    const Tiles tiles = {tiling_for(rows, count > GROUP_INPUTS, matrix.strips[0].format == Q8_0::NUMBER), inputs,
                          step.inputs + (is_own ? omp_get_thread_num() * size : 0)};
     const int64_t tile_count = tiles.tiling.tiles, pieces = inputs / count * tile_count;
     const auto quantize_piece = [&](int64_t i) {
@@ -204,10 +201,11 @@ Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &s
 }
 
 // One tile times one panel, which is two strips. In most files these are of one format.
-void multiply_strips(const Strip *strips, const Tile &tile, const Tiling &tiling, int64_t rows, int64_t inputs,
-                     float (*sums)[PANEL]) {
-    if constexpr (ROWS_OF_WIDE_TILE > 0)
-        if (tiling.is_wide && rows == ROWS_OF_WIDE_TILE && strips[0].format == strips[1].format)
+void multiply_strips(const Strip *strips, const Tiles &tiles, int64_t number, float (*sums)[PANEL]) {
+    const Tile tile = tiles.at(number);
+    const int64_t rows = tiles.tiling.count(number), inputs = tiles.inputs;
+    if constexpr (HAS_WIDE_TILES)
+        if (tiles.tiling.way == Way::BOTH_STRIPS && rows == ROWS_OF_WIDE_TILE && strips[0].format == strips[1].format)
             return with_format(strips[0].format, [&](auto format) {
                 multiply<decltype(format), ROWS_OF_WIDE_TILE>({strips[0].packed, strips[1].packed}, tile, inputs, sums);
             });
@@ -219,18 +217,56 @@ void multiply_strips(const Strip *strips, const Tile &tile, const Tiling &tiling
     }
 }
 
+// All tiles times two strips of a format in "K", which are first unpacked into `room`.
+template <class F, class TakeTile>
+void multiply_unpacked(const Strip *strips, const Tiles &tiles, uint8_t *room, TakeTile take_tile) {
+    constexpr int ROWS = ROWS_OF_UNPACKED_TILE;  // or one fewer, since there are many rows
+    const int64_t inputs = tiles.inputs, blocks = inputs / F::SIZE;
+    const int64_t packed_size = Strips<F>::size(inputs), size = Strips<Unpacked<F>>::size(inputs);
+    unpack_strip<F>(strips[0].packed, inputs, room);
+    unpack_strip<F>(strips[1].packed, inputs, room + size);
+    const int64_t lines = 2 * packed_size / 64, parts = blocks * tiles.tiling.tiles;
+    Behind behind = {strips[1].packed + packed_size, (lines + parts - 1) / parts * 64};
+    for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
+        alignas(64) float sums[ROWS][PANEL];
+        if (tiles.tiling.count(tile) == ROWS)
+            multiply_block_strips<Unpacked<F>, ROWS, 2>({room, room + size}, tiles.at(tile), inputs, sums, behind);
+        else
+            multiply_block_strips<Unpacked<F>, ROWS - 1, 2>({room, room + size}, tiles.at(tile), inputs, sums, behind);
+        behind.from += blocks * behind.bytes_per_block;
+        take_tile(tile, sums);
+    }
+}
+
+// All tiles times one panel.
+template <class TakeTile>
+void multiply_tiles_by(const Strip *strips, const Tiles &tiles, uint8_t *room, TakeTile take_tile) {
+    bool is_done = false;
+    if (HAS_WIDE_TILES && tiles.tiling.way == Way::UNPACKED && strips[0].format == strips[1].format)
+        with_format(strips[0].format, [&](auto format) {
+            if constexpr (HAS_WIDE_TILES && decltype(format)::HAS_GROUP_SCALES) {
+                multiply_unpacked<decltype(format)>(strips, tiles, room, take_tile);
+                is_done = true;
+            }
+        });
+    for (int64_t tile = 0; !is_done && tile < tiles.tiling.tiles; ++tile) {
+        alignas(64) float sums[ROWS_OF_TILE][PANEL];
+        multiply_strips(strips, tiles, tile, sums);
+        take_tile(tile, sums);
+    }
+}
+
 // The same as a plain product with a quantized matrix.
 template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
     const Tiles tiles = quantize(x, rows, matrix, step);
+    uint8_t *room = reinterpret_cast<uint8_t *>(step.widened + omp_get_thread_num() * step.widened_size);
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
-        for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
+        multiply_tiles_by(matrix.strips + 2 * panel, tiles, room, [&](int64_t tile, const float (*sums)[PANEL]) {
             const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
-            alignas(64) float sums[ROWS_OF_TILE][PANEL];
-            multiply_strips(matrix.strips + 2 * panel, tiles.at(tile), tiles.tiling, count, matrix.inputs, sums);
             for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
-        }
+        });
 }
 
 // A quantized model may have matrices that are not. Their inputs become bfloat16 here.

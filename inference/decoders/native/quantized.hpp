@@ -14,7 +14,8 @@
 //     9.25.
 // Nearly all of them need a number of the row, which is loaded into all lanes. So where there are tiles enough for the
 // memory not to be the limit, two strips are multiplied at a time: each number is loaded once for both. With fewer rows
-// the strips are read one after the other, since memory is fastest from front to back.
+// the strips are read one after the other, since memory is fastest from front to back. With many rows, the codes of the
+// formats in "K" are first unpacked, each to a byte, once for all tiles.
 
 #pragma once
 
@@ -85,6 +86,46 @@ inline void prefetch_scales(const uint8_t *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
+// A format whose codes have been unpacked: each is a byte.
+template <class F>
+struct Unpacked : F {
+    static constexpr int BITS = 8;
+};
+template <class F>
+constexpr bool is_unpacked = false;
+template <class F>
+constexpr bool is_unpacked<Unpacked<F>> = true;
+
+template <class F, int VECTOR = 0>
+inline void unpack_codes(const uint8_t *codes, uint8_t *to) {
+    if constexpr (VECTOR < VECTORS) {
+        *reinterpret_cast<Bits *>(to + VECTOR * 64) = codes_at<F, VECTOR>(codes);
+        unpack_codes<F, VECTOR + 1>(codes, to);
+    }
+}
+
+template <class F>
+void unpack_strip(const uint8_t *strip, int64_t inputs, uint8_t *to) {
+    using From = Strips<F>;
+    using To = Strips<Unpacked<F>>;
+    for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
+        memcpy(to + To::scales_at(block), strip + From::scales_at(block), From::SCALE_BYTES);
+        for (int64_t part = 0; part < From::PARTS; ++part)
+            unpack_codes<F>(strip + From::codes_at(block) + part * From::CODE_BYTES,
+                            to + To::codes_at(block) + part * To::CODE_BYTES);
+    }
+}
+
+// What lies in memory behind strips that are unpacked. All tiles ask for it, block by block, each for a part of its
+// own.
+struct Behind {
+    const uint8_t *from = nullptr;
+    int64_t bytes_per_block = 0;
+    void ask_for(int64_t block) const {
+        for (int64_t i = 0; i < bytes_per_block; i += 64) __builtin_prefetch(from + block * bytes_per_block + i, 0, 2);
+    }
+};
+
 // To each row's sums, a vector of codes of each strip times the same four inputs. (All that is added to sums is
 // inlined, or the compiler would keep them in memory.)
 template <class F, int ROWS, int STRIPS, int VECTOR>
@@ -92,7 +133,8 @@ template <class F, int ROWS, int STRIPS, int VECTOR>
                                               const int32_t *inputs, int64_t next) {
     Bits weights[STRIPS];
     for (int strip = 0; strip < STRIPS; ++strip) {
-        if (STRIPS == 2 && VECTOR < F::BITS) __builtin_prefetch(codes[strip] + next + VECTOR * 64, 0, 2);
+        if (STRIPS == 2 && !is_unpacked<F> && VECTOR < F::BITS)
+            __builtin_prefetch(codes[strip] + next + VECTOR * 64, 0, 2);
         weights[strip] = codes_at<F, VECTOR>(codes[strip]);
     }
     for (int row = 0; row < ROWS; ++row) {
@@ -217,8 +259,8 @@ template <class F, int ROWS, int STRIPS>
 
 // The same in the formats in "K". Within a block all sums are of integers.
 template <class F, int ROWS, int STRIPS>
-void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs,
-                           float (*to)[PANEL]) {
+void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL],
+                           const Behind &behind = {}) {
     constexpr int64_t PAIRS = F::GROUPS / 2, PAIR_BYTES = Strips<F>::BLOCK_BYTES / PAIRS;
     constexpr int64_t PAIR_CODES = Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
     const int64_t next = next_strips(strips);
@@ -233,8 +275,10 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
         const uint8_t *codes[STRIPS];
         for (int strip = 0; strip < STRIPS; ++strip) {
             codes[strip] = strips[strip] + codes_at;
-            if (STRIPS == 2) prefetch_scales(strips[strip] + scales_at + next, Strips<F>::SCALE_BYTES);
+            if (STRIPS == 2 && !is_unpacked<F>)
+                prefetch_scales(strips[strip] + scales_at + next, Strips<F>::SCALE_BYTES);
         }
+        if constexpr (is_unpacked<F>) behind.ask_for(block);
         Ints sums[ROWS][STRIPS] = {}, minimums[ROWS][STRIPS] = {};
         for (int64_t pair = 0; pair < PAIRS; ++pair, read += PAIR_BYTES) {
             if (STRIPS == 1) prefetch<ROWS>(read, PAIR_BYTES);

@@ -54,7 +54,7 @@ struct Step {
     Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                              // [threads][context][16]
     uint8_t *inputs;  // [tokens, in whole 32s][3 * inputs], a product's as its kernel reads them, if not as they are
-    Weight *widened;  // [threads][widened_size], for a quantized panel as floats
+    Weight *widened;  // [threads][widened_size], for a quantized panel as floats, or with its codes unpacked
     float *logits;    // [sampled_count][vocabulary]
 };
 
