@@ -4,6 +4,7 @@ An answer is a list of items: a message, a piece of reasoning, a function call. 
 another kind closes it and opens the next.
 """
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -184,6 +185,7 @@ class ResponseBuilder:
         yield from self._close(status if is_whole else "incomplete")
         self.response = replace(
             self.response,
+            completed_at=None if is_cut else int(time.time()),
             status=status,
             incomplete_details=wire.IncompleteDetails("max_output_tokens") if is_cut else None,
             output=list(self._output),

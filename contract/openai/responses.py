@@ -14,7 +14,7 @@ from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.kept_responses import Item, KeptResponses
 from contract.openai.response_builder import ResponseBuilder
-from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
+from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent, ShownReasoning
 from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, ResponsesBody
 from contract.openai.responses_tools import shown_tools
 from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
@@ -111,23 +111,35 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         id=id,
         object="response",
         created_at=int(time.time()),
+        completed_at=None,
         status="in_progress",
         error=None,
         incomplete_details=None,
         model=model,
         output=[],
+        background=False,
+        frequency_penalty=body.frequency_penalty,
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
+        max_tool_calls=body.max_tool_calls,
         metadata=body.metadata,
         parallel_tool_calls=body.parallel_tool_calls,
+        presence_penalty=body.presence_penalty,
         previous_response_id=body.previous_response_id,
+        prompt_cache_key=body.prompt_cache_key,
+        reasoning=ShownReasoning(None if body.reasoning is None else body.reasoning.effort, summary=None),
+        safety_identifier=body.safety_identifier,
+        service_tier="default",
+        store=body.store,
         temperature=body.temperature,
         text={"format": _shown_format(body)},
         tool_choice=_shown_choice(body),
         tools=shown_tools(body.tools),
+        top_logprobs=body.top_logprobs or 0,
         top_p=body.top_p,
         truncation=body.truncation,
         usage=None,
+        user=body.user,
     )
 
 

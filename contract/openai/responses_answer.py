@@ -111,29 +111,49 @@ class IncompleteDetails(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class ShownReasoning(Wire):
+    """How much to reason, as the request has asked. There are no summaries: the reasoning itself is shown."""
+
+    effort: str | None
+    summary: None
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseObject(Wire):
-    """A whole answer. The fields after `output` repeat those of the request."""
+    """A whole answer. The fields after `output` repeat those of the request; null is the model's own default."""
 
     id: str
     object: Literal["response"]
     created_at: int
+    completed_at: int | None
     status: ResponseStatus
     error: ResponseFailure | None
     incomplete_details: IncompleteDetails | None
     model: str
     output: list[OutputItem]
+    background: Literal[False]
+    frequency_penalty: float
     instructions: str | None
     max_output_tokens: int | None
+    max_tool_calls: int | None
     metadata: dict[str, str]
     parallel_tool_calls: bool
+    presence_penalty: float
     previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: ShownReasoning
+    safety_identifier: str | None
+    service_tier: Literal["default"]
+    store: bool
     temperature: float | None
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
+    top_logprobs: int
     top_p: float | None
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
+    user: str | None
 
 
 @dataclass(frozen=True, slots=True)

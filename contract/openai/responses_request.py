@@ -24,6 +24,7 @@ from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, Ch
 
 NO_CONVERSATIONS = "this server keeps no conversations; use previous_response_id, or send all of it as input"
 NO_BACKGROUND = "this server answers while the client waits"
+COMES_BACK = "Comes back with the response."
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
@@ -159,7 +160,13 @@ class ResponsesBody(InputBody, SamplingFields):
         description=f"`{LOGPROBS}` reports log probabilities. `{ENCRYPTED_REASONING}` repeats the reasoning, "
         "for clients that send back nothing else; it is not encrypted.",
     )
-    metadata: dict[str, str] = Field(default_factory=dict, description="Comes back with the response.")
+    metadata: dict[str, str] = Field(default_factory=dict, description=COMES_BACK)
+    max_tool_calls: int | None = Field(
+        default=None, description=f"Limits tools that run on a server, of which there are none. {COMES_BACK}"
+    )
+    prompt_cache_key: str | None = Field(default=None, description=COMES_BACK)
+    safety_identifier: str | None = Field(default=None, description=COMES_BACK)
+    user: str | None = Field(default=None, description=COMES_BACK)
     store: bool = Field(default=True, description="Keep the response for a while, for previous_response_id.")
     background: Annotated[None, refuse(NO_BACKGROUND, False)] = None
 

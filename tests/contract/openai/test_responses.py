@@ -140,6 +140,38 @@ def test_fields_without_meaning_here_are_ignored() -> None:
     )
 
 
+def test_a_response_repeats_what_its_request_asked_for() -> None:
+    asked = {
+        "frequency_penalty": 0.5,
+        "max_tool_calls": 3,
+        "presence_penalty": -0.5,
+        "prompt_cache_key": "one",
+        "safety_identifier": "two",
+        "store": False,
+        "top_logprobs": 2,
+        "user": "three",
+    }
+    response = whole(call(**asked, reasoning={"effort": "low"}, background=None), tokens(["a"]))
+    assert asked.items() <= response.items()
+    assert response["reasoning"] == {"effort": "low", "summary": None}
+    assert (response["background"], response["service_tier"]) == (False, "default")
+
+
+def test_a_response_that_was_not_asked_for_anything_has_the_defaults() -> None:
+    response = whole(call(), tokens(["a"]))
+    defaults = {"frequency_penalty": 0, "presence_penalty": 0, "store": True, "top_logprobs": 0, "user": None}
+    assert defaults.items() <= response.items()
+    assert response["reasoning"] == {"effort": None, "summary": None}
+
+
+def test_a_response_says_when_it_was_completed_and_not_when_it_was_cut_off() -> None:
+    events = named_events(streamed(call(), tokens(["a"])))
+    first, last = (one["response"] for one in (events[0], events[-1]))
+    assert first["completed_at"] is None
+    assert last["completed_at"] >= last["created_at"]
+    assert whole(call(), [replace(FINISHED, finish_reason="length")])["completed_at"] is None
+
+
 def test_a_conversation_may_be_shortened_so_that_the_answer_has_room() -> None:
     assert prompt_of().leave_room is None
     assert prompt_of(truncation="disabled").leave_room is None
