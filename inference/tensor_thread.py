@@ -39,15 +39,16 @@ def on_tensor_thread(function: Callable[[], Result]) -> Result:
     with _lock:
         if _thread is None or not _thread.is_alive():  # a fork leaves its threads behind
             # A daemon, so that the process can exit during a download or a long step.
-            _thread = threading.Thread(target=_run, name="tensors", daemon=True)
+            _thread = threading.Thread(target=_run, args=(_most_threads(),), name="tensors", daemon=True)
             _thread.start()
     outcome: Future[Result] = Future()
     _work.put((outcome, function))
     return outcome.result()
 
 
-def _run() -> None:
-    _limit_threads()
+def _run(most_threads: int | None) -> None:
+    if most_threads is not None:
+        torch.set_num_threads(most_threads)
     _keep_freed_memory()
     while True:
         outcome, function = _work.get()
@@ -58,19 +59,23 @@ def _run() -> None:
         del outcome, function  # and with them the last reference to a model that is gone
 
 
-def _limit_threads() -> None:
-    """Use no more threads than a limit on processor time allows whole processors, unless the user has set their number.
+def _most_threads() -> int | None:
+    """How many threads may compute, if that is fewer than torch would use and the user has not set their number.
 
-    With more, all of them use up the time of a period (0.1 s) in a part of it, and are then stopped for the rest,
-    mostly while they wait for one another.
+    It is as many as a limit on processor time allows whole processors. With more, all of them use up the time of a
+    period (0.1 s) in a part of it, and are then stopped for the rest, mostly while they wait for one another.
+
+    The tensor thread does not ask by itself: small blocks that stay in its part of glibc's memory, such as texts that
+    Python keeps, would lie between the large ones, and free memory would be given back to the system after all.
     """
     allowed = control_groups.processors()
     if allowed is None or "OMP_NUM_THREADS" in os.environ:
-        return
+        return None
     count = max(1, int(allowed))
-    if count < torch.get_num_threads():
-        torch.set_num_threads(count)
-        log.info("Threads: %d, as processor time is limited to %g cores (OMP_NUM_THREADS chooses)", count, allowed)
+    if count >= torch.get_num_threads():
+        return None
+    log.info("Threads: %d, as processor time is limited to %g cores (OMP_NUM_THREADS chooses)", count, allowed)
+    return count
 
 
 def _keep_freed_memory() -> None:

@@ -87,7 +87,7 @@ async def test_a_client_hears_of_a_response_only_when_all_workers_find_it(
         await asked.wait()
         sent = b"".join(message.get("body", b"") for message in exchange.sent)
         assert (b"output_text.delta" in sent) == stream
-        assert b"completed" not in sent
+        assert b"response.completed" not in sent
         may_keep.set()
         answer = await exchange.response()
         assert b"completed" in answer.body
