@@ -24,7 +24,7 @@ import torch
 
 from inference.weights.gguf.file import GGUFFile
 from study.benchmarks import bench_speculation
-from study.common.client import Load, Target, load, percentile
+from study.common.client import HEALTH_INTERVAL, Load, Target, load, percentile
 from study.common.launcher import ROOT, free_port, launched, running, uvicorn
 
 PROMPT_TOKENS, NEW_TOKENS = 75, 64
@@ -118,7 +118,7 @@ def _rows(
         for _, (name, target) in itertools.product(range(options.rounds + 1), targets.items()):
             if count == 1:
                 measure_memory()
-            loads[name].append(asyncio.run(load(target, prompts(count), NEW_TOKENS)))
+            loads[name].append(asyncio.run(load(target, prompts(count), NEW_TOKENS, options.health_interval)))
         figures = {name: _figures(its[1:]) for name, its in loads.items()}  # the first round warms up
         for name, row in figures.items():
             peer = figures.get("peer", row)
@@ -157,3 +157,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speculate", action="store_true", help="with --gguf: what guessing gains and costs")
     parser.add_argument("--peer-path", default="/v1/completions", help="where it takes prompts (default: %(default)s)")
     parser.add_argument("--context", type=int, default=512, help="with --gguf: cache tokens for each stream")
+    parser.add_argument(
+        "--health-interval", type=float, default=HEALTH_INTERVAL, help="with --gguf: seconds between asks of /health"
+    )

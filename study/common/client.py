@@ -268,13 +268,15 @@ class Load:
         }
 
 
-async def load(target: Target, prompts: Sequence[str], max_tokens: int) -> Load:
+async def load(
+    target: Target, prompts: Sequence[str], max_tokens: int, health_interval: float = HEALTH_INTERVAL
+) -> Load:
     """Send all the prompts at once and read every stream to its end, asking /health meanwhile.
 
     Raises:
         LoadFailed: a stream was refused, or broke off.
     """
-    async with Pulses(target, overlap=False) as pulses:
+    async with Pulses(target, health_interval, overlap=False) as pulses:
         began = time.perf_counter()
         exchanges = await asyncio.gather(*(whole(target, target.body(prompt, max_tokens)) for prompt in prompts))
         seconds = time.perf_counter() - began
