@@ -21,7 +21,7 @@ from typing import Any
 
 from inference.text.call_notations import Call
 from inference.text.message_answers import Spec
-from inference.text.parameter_types import KINDS, ORDER, Work, alternatives
+from inference.text.parameter_types import ORDER, Work, alternatives, kind_of
 
 MARK = re.escape("]<]minimax[>[")
 MINIMAX_M3_CALLS: Spec = {
@@ -172,5 +172,5 @@ def _read_as(name: str, text: str) -> tuple[Any] | None:
         return None
     if name == "integer" and isinstance(value, float) and value.is_integer():
         return (int(value),)
-    kind = KINDS.get(type(value), "array" if isinstance(value, list) else "object")
+    kind = kind_of(value)
     return (value,) if kind == name or (name, kind) == ("number", "integer") else None

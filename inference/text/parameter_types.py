@@ -13,7 +13,7 @@ MOST_STEPS = 100
 MOST_WORK = 100_000
 """Keywords and values that are looked at in all parameters of a request: many may refer to the same long schema."""
 KINDS: Mapping[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
-"""The JSON types of values in an `enum` or `const`; a type that is missing is that of a structure."""
+"""The JSON types of values that are no structures."""
 CHOICES = ("anyOf", "oneOf")
 LISTS = (*CHOICES, "allOf", "enum", "type")
 """Keywords whose values may be long lists."""
@@ -33,6 +33,11 @@ class Work:
         self._left -= len(schema) + len(values)
         if self._left < 0:
             raise ValueError("it is too long, with the parameters before")
+
+
+def kind_of(value: Any) -> str:
+    """The JSON type of a value."""
+    return KINDS.get(type(value), "array" if isinstance(value, list) else "object")
 
 
 def alternatives(schema: Any, root: Mapping[str, Any], work: Work) -> list[Schema]:
@@ -114,8 +119,7 @@ def _by_type(schema: Schema) -> Iterator[tuple[str, list[Any]]]:
     values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
     by_type: dict[str, list[Any]] = {}
     for value in values:
-        structure = "array" if isinstance(value, list) else "object"
-        by_type.setdefault(KINDS.get(type(value), structure), []).append(value)
+        by_type.setdefault(kind_of(value), []).append(value)
     yield from by_type.items()
 
 
