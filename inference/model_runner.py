@@ -16,7 +16,6 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.layout import batch_of
 from inference.choosers import chooser_for, device_chooser_for
 from inference.decoders.ahead import Ahead, AheadDecoder
-from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.select import select_decoder
 from inference.sampling.choose import look_of
 from inference.sampling.draw import choose
@@ -89,7 +88,7 @@ class ModelRunner:
     @property
     def has_same_bits(self) -> bool:
         """Whether a token's logits are the same to the bit, whatever else a step computes."""
-        return isinstance(self._decoder, NativeDecoder) and self._decoder.has_same_bits
+        return self._decoder.has_same_bits
 
     @property
     def decoder_name(self) -> str:

@@ -27,6 +27,8 @@ Work = Callable[[], Tensor]
 class Replaying:
     """A decoder that replays graphs for steps without prefill."""
 
+    has_same_bits = False
+
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
 

@@ -18,6 +18,10 @@ class Decoder(Protocol):
     def name(self) -> str:
         """A few words that name it, for the log."""
 
+    @property
+    def has_same_bits(self) -> bool:
+        """Whether a token's logits are the same to the bit, whatever else a step computes."""
+
     def forward(self, batch: Batch) -> Tensor: ...
 
     def compile(self, try_out: TryOut) -> None:

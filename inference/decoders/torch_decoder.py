@@ -30,6 +30,7 @@ class TorchDecoder:
     """A Llama-type model on any device. Its weights are packed where that is faster."""
 
     name = "operators of torch"
+    has_same_bits = False
 
     def __init__(self, llama: Llama) -> None:
         sizes, half = llama.sizes, llama.sizes.head_dim // 2

@@ -24,6 +24,8 @@ log = logging.getLogger("engine")
 class TransformersDecoder:
     """A model of transformers, which is changed for good: it gets slot attention and packed weights."""
 
+    has_same_bits = False
+
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._takes_logits_to_keep = takes_logits_to_keep(model)

@@ -41,6 +41,7 @@ class StepsOfTorch:
     """Stands in for the decoder whose kernels need a GPU."""
 
     name = "steps of torch"
+    has_same_bits = False
 
     def __init__(self, model: Llama, cache: KVCache) -> None:
         self._decoder = TorchDecoder(model)

@@ -21,6 +21,7 @@ class KernelDecoder:
     """A Llama-type model and the cache of its keys and values, which nothing else writes."""
 
     name = "kernels of Triton"
+    has_same_bits = False
 
     def __init__(self, llama: Llama, cache: KVCache) -> None:
         self._sizes = sizes = llama.sizes

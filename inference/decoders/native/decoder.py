@@ -69,7 +69,6 @@ class NativeDecoder:
         alike = Layers(len(llama.layers), sizes.kv_heads, sizes.head_dim, llama.dtype)
         self._chunks = cache.storage = Chunks(cache.slots, cache.context, alike, are_paired=library.attends_in_pairs())
         self.has_same_bits = not library.depends_on_rows()
-        """Whether a token's logits are the same to the bit, whatever else is computed with it."""
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
         self.library = library
