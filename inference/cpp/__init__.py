@@ -1,1 +1,3 @@
-"""Compiles C++ for the processor at hand, for `decoders` and `sampling`, and keeps the libraries for the next start."""
+"""Compiles C++ for the processor at hand, for `decoders` and `sampling` (`build`), and keeps the libraries for the next
+start (`library_cache`).
+"""

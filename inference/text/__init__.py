@@ -1,6 +1,15 @@
 """From a request to token ids, and from token ids to an answer, without the model's weights.
 
-`text_side` is the interface of both. Of a request, `prompts` renders (`templates`) and tokenizes the prompt, and
-`grammar` compiles its grammar. Of an answer (`answer`), `output_text` detokenizes and ends the text, and
-`response_parser` splits it into its parts.
+`text_side` is the interface of both. The modules, by topic:
+
+    a prompt            `prompts` prepares a request: `templates` render its conversation, in one of the
+                        `message_forms`; `prompt_length` and `shortening` deal with one that is too long
+    an answer           `answer` makes its events: `output_text` turns token ids into text (`detokenizer`,
+                        `token_bytes`) and ends it (`stop_strings`), `response_parser` splits it into its parts
+    calls in an answer  `call_region` finds where they end, `call_values` reads whole ones, `call_reader` reads those of
+                        a guaranteed form while they are generated
+    families of models  `families` is their table. How each writes calls: `tool_forms`, `call_notations`,
+                        `parameter_types`; how its answers are built: `message_answers`, `element_answers`
+    grammars            `grammar` makes an answer match one: `grammar_source` writes it, of `narrowed_schemas`, within
+                        `grammar_limits`; `tool_grammar` and `parameter_grammar` make an answer call tools
 """

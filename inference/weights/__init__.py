@@ -2,4 +2,12 @@
 
 `locate` finds them, on the disk or on the `hub`; `folder` and `gguf` read the two kinds of them behind one interface;
 `checkpoint` loads a model through it. `llama` is the neutral form of the weights that the fast decoders compute from.
+The other modules, by topic:
+
+    reading         `safetensors_header`, `pickled`, `generation_settings`; `text_only` reads no weights
+    checks          `config_numbers`, `weight_checks`, `tokenizer_class`; `found_instead` words the errors
+    transformers    `usable_settings` have the forms that it takes; it is imported through `lean_transformers`, and kept
+                    `quiet`
+    tensors         `quantized` matrices, in one of the `formats`; `rotary`: the angles
+    memory          `memory`: how much is free, from which the `context` follows; `memory_ahead` allocates it
 """

@@ -3,6 +3,7 @@
     make compare
     python -m study.compare --quick
 
-`servers.py` starts them, `experiments.py` measures them through `client.py`, `findings.py` puts the results
-into words, `report.py` and `pictures.py` show them. Every figure shown was measured in the same run.
+`servers.py` starts the applications of `apps.py`, `experiments.py` measures them through `study.common.client`,
+`results.py` has the figures, `findings.py` puts them into words, `report.py` and `pictures.py` show them. Every figure
+shown was measured in the same run.
 """

@@ -1,1 +1,4 @@
-"""Llama-type models on a GPU: kernels of Triton, the decoder that calls them, and its decode steps as CUDA graphs."""
+"""Llama-type models on a GPU, in kernels of Triton (`kernels`).
+
+`decoder` computes a batch with them, `graphs` replays its decode steps as CUDA graphs, and `chooser` draws tokens.
+"""
