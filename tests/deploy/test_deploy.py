@@ -4,6 +4,7 @@ Where nginx, Caddy or systemd are missing, there is nothing to check. `.ci/run` 
 then a missing one is a failure.
 """
 
+import getpass
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from config import Config
+from contract import MAX_BODY_BYTES
 from study.common.launcher import Process, free_port, status_of
 from tests.support.http_client import Connection
 from tests.support.serving import DOORS, in_a_process, wait_until
@@ -98,7 +101,8 @@ def nginx_command(folder: Path, port: int, backend: int) -> list[str]:
     paths = "".join(
         f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    whole = f"daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
+    # Started by root, nginx would otherwise work as a user who may not write long bodies into this folder.
+    whole = f"user {getpass.getuser()};\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
     whole += f"http {{\naccess_log off;\n{paths}include {folder}/server.conf;\n}}\n"
     (folder / "nginx.conf").write_text(whole)
     return [path_of("nginx"), "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "error.log")]
@@ -175,3 +179,26 @@ def test_a_stream_comes_token_by_token_through_a_proxy_and_a_leaving_client_is_h
             ask(connection, "hello")
             connection.read_head()
             assert b"".join(connection.chunks()).endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in PROXIES])
+def test_through_a_proxy_a_body_may_be_as_long_as_without_it_and_a_longer_one_is_refused_by_the_service(
+    name: str, tmp_path: Path
+) -> None:
+    body = json.dumps({"prompt": "hello"}).encode()
+    with proxied(name, "app", tmp_path) as (_, port):
+        for excess, status in ((0, 200), (1, 413)):
+            with connect(port) as connection:
+                padded = body + b" " * (MAX_BODY_BYTES - len(body) + excess)
+                answer = connection.request(
+                    "POST", "/generate", padded, Host="models.example", Content_Type="application/json"
+                )
+            assert answer.status == status, answer.body
+            assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("file", ["nginx.conf", "Caddyfile"])
+def test_a_proxy_gives_up_an_idle_connection_before_the_service_does(file: str) -> None:
+    kept = re.search(r"^\s*(?:keepalive_timeout|keepalive) (\d+)s", (DEPLOY / file).read_text(), re.MULTILINE)
+    assert kept is not None
+    assert int(kept[1]) < Config().keep_alive
