@@ -143,6 +143,11 @@ def route_path(request: Request) -> str:
     return contract.route_path(request.scope["path"], request.scope.get("root_path", ""))
 
 
+def dialect(request: Request) -> contract.Dialect:
+    """The shape of the errors that the client expects."""
+    return contract.dialect(route_path(request), request.headers.get("anthropic-version"))
+
+
 def driver_of(request: Request) -> Driver:
     driver: Driver = request.app.state.driver
     return driver
@@ -154,8 +159,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         # Starlette names the methods of one route, but a path may have several.
         allowed = contract.endpoints_at(route_path(request)) or (error.headers or {})["Allow"].split(", ")
-        return respond(request, contract.no_such_method(route_path(request), allowed))
-    return respond(request, contract.no_such_path(route_path(request)))
+        return await on_refusal(request, contract.no_such_method(allowed))
+    return await on_refusal(request, contract.no_such_path(route_path(request)))
 
 
 async def on_client_disconnect(request: Request, error: Exception) -> Response:
@@ -163,11 +168,11 @@ async def on_client_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def on_refusal(request: Request, error: Exception) -> Response:
-    return respond(request, contract.refusal(route_path(request), error))
+    return respond(request, dialect(request).refusal(error))
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    return respond(request, contract.internal_error(route_path(request)))
+    return respond(request, dialect(request).internal_error())
 
 
 @asynccontextmanager

@@ -139,6 +139,11 @@ def route_path(scope: Scope) -> str:
     return contract.route_path(scope["path"], scope.get("root_path", ""))
 
 
+def dialect(scope: Scope) -> contract.Dialect:
+    """The shape of the errors that the client expects."""
+    return contract.dialect(route_path(scope), header(scope, b"anthropic-version"))
+
+
 def find_methods(path: str) -> dict[str, Handler]:
     """The handlers of a path, by method."""
     endpoints = contract.endpoints_at(path)
@@ -151,18 +156,17 @@ async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> No
     methods = find_methods(path)
     try:
         if not methods:
-            await respond(scope, send, contract.no_such_path(path))
-        elif scope["method"] not in methods:
-            await respond(scope, send, contract.no_such_method(path, methods))
-        else:
-            await methods[scope["method"]](driver, scope, receive, send)
+            raise contract.no_such_path(path)
+        if scope["method"] not in methods:
+            raise contract.no_such_method(methods)
+        await methods[scope["method"]](driver, scope, receive, send)
     except ClientDisconnect:
         pass
     except contract.REFUSALS as error:
-        await respond(scope, send, contract.refusal(path, error))
+        await respond(scope, send, dialect(scope).refusal(error))
     except Exception:
         if "response_started" not in scope:
-            await respond(scope, send, contract.internal_error(path))
+            await respond(scope, send, dialect(scope).internal_error())
         raise  # for the server's log
 
 

@@ -158,6 +158,11 @@ def route_path(environ: WSGIEnvironment) -> str:
     return path.encode("latin-1").decode(errors="replace")
 
 
+def dialect(environ: WSGIEnvironment) -> contract.Dialect:
+    """The shape of the errors that the client expects."""
+    return contract.dialect(route_path(environ), environ.get("HTTP_ANTHROPIC_VERSION"))
+
+
 def find_methods(path: str) -> dict[str, Handler]:
     """The handlers of a path, by method."""
     endpoints = contract.endpoints_at(path)
@@ -170,18 +175,20 @@ def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
     methods = find_methods(path)
     try:
         if not methods:
-            return respond(environ, start_response, contract.no_such_path(path))
+            raise contract.no_such_path(path)
         if environ["REQUEST_METHOD"] not in methods:
-            return respond(environ, start_response, contract.no_such_method(path, methods))
+            raise contract.no_such_method(methods)
         return methods[environ["REQUEST_METHOD"]](driver, environ, start_response)
     except ClientDisconnect:
         # There is no reader left, but in WSGI the only way to end a request is to answer it.
-        return respond(environ, start_response, contract.refusal(path, contract.Refusal(400, "The body is not whole")))
+        return respond(
+            environ, start_response, dialect(environ).refusal(contract.Refusal(400, "The body is not whole"))
+        )
     except contract.REFUSALS as error:
-        return respond(environ, start_response, contract.refusal(path, error))
+        return respond(environ, start_response, dialect(environ).refusal(error))
     except Exception:
         traceback.print_exc(file=environ["wsgi.errors"])
-        return respond(environ, start_response, contract.internal_error(path))
+        return respond(environ, start_response, dialect(environ).internal_error())
 
 
 def create_app(driver: Driver) -> WSGIApplication:

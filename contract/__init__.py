@@ -20,7 +20,7 @@ from contract.health import REPORTS
 from contract.openapi import openapi_document
 from contract.pages import PAGES, page
 from contract.paths import no_such_path
-from contract.refusals import REFUSALS, Refusal, internal_error, no_such_method, refusal
+from contract.refusals import REFUSALS, Dialect, Refusal, dialect, no_such_method
 from contract.requests import (
     MAX_BODY_BYTES,
     announced_bytes,
@@ -45,6 +45,7 @@ __all__ = [
     "Accepted",
     "Answer",
     "Call",
+    "Dialect",
     "Endpoint",
     "Incoming",
     "Question",
@@ -56,9 +57,9 @@ __all__ = [
     "body_too_slow",
     "check_head",
     "check_media_type",
+    "dialect",
     "endpoints_at",
     "frames",
-    "internal_error",
     "json_answer",
     "length_required",
     "name_in",
@@ -67,7 +68,6 @@ __all__ = [
     "openapi_document",
     "page",
     "parse",
-    "refusal",
     "request_id",
     "route_path",
     "stream_headers",

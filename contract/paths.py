@@ -1,8 +1,7 @@
-"""The answer for a path that does not exist. Usually a client's base URL has a `/v1` too many or too few."""
+"""The refusal of a path that does not exist. Usually a client's base URL has a `/v1` too many or too few."""
 
-from contract.answers import Answer
 from contract.health import REPORTS
-from contract.refusals import Refusal, refusal
+from contract.refusals import Refusal
 from contract.table import ENDPOINTS
 
 VERSION_PREFIX = "/v1"
@@ -22,10 +21,10 @@ ABSENT = {
 """What to do without paths that OpenAI and Anthropic have and this server has not, by their beginnings."""
 
 
-def no_such_path(path: str) -> Answer:
+def no_such_path(path: str) -> Refusal:
     known = meant(path)
     hint = _advice(path) if known is None else f". Did you mean {known}?"
-    return refusal(path, Refusal(404, "Not Found" + hint))
+    return Refusal(404, "Not Found" + hint)
 
 
 def _advice(path: str) -> str:

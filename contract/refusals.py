@@ -1,6 +1,7 @@
 """Why a request is refused, and what its client is told: always before a stream starts, so always as JSON.
 
-Each API has an error shape of its own, its dialect; the path decides which one a client gets.
+Each API has an error shape of its own, its dialect. A client of Anthropic's says so in a header, and gets that shape
+also at the paths that other APIs have, too; for all others, the path decides.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +50,7 @@ class Refusal(Exception):
 
 
 REFUSALS: tuple[type[Exception], ...] = (Refusal, RequestError, QueueFull, EngineUnavailable)
-"""The exceptions that `refusal` answers."""
+"""The exceptions that `Dialect.refusal` answers."""
 
 STATUSES: Mapping[FailureKind, int] = {"engine_error": 500, "shutdown": 503, "unusable_grammar": 400}
 """The statuses of answers that could not be finished, and were not streamed."""
@@ -82,6 +83,8 @@ class _Dialects:
     """The dialect of each path: that of the longest matching prefix. The empty prefix matches all paths."""
 
     by_prefix: dict[str, Dialect] = field(default_factory=dict)
+    anthropic: Dialect = field(init=False)
+    """That of Anthropic's clients, wherever they ask."""
 
     def of(self, path: str) -> Dialect:
         return self.by_prefix[max((prefix for prefix in self.by_prefix if _begins(path, prefix)), key=len)]
@@ -95,17 +98,18 @@ DIALECTS = _Dialects()
 """Filled by `contract.table`."""
 
 
-def refusal(path: str, error: Exception) -> Answer:
-    """Answer a request to `path` that one of `REFUSALS` has ended, in that API's own shape."""
-    return DIALECTS.of(path).refusal(error)
+def dialect(path: str, anthropic_version: str | None = None) -> Dialect:
+    """The error shape that a client expects.
+
+    Args:
+        path: where it asks.
+        anthropic_version: its header of this name, which all clients of Anthropic's send, and no others.
+    """
+    return DIALECTS.of(path) if anthropic_version is None else DIALECTS.anthropic
 
 
-def no_such_method(path: str, allowed: Iterable[str]) -> Answer:
-    return refusal(path, Refusal(405, "Method Not Allowed", headers={"allow": ", ".join(sorted(allowed))}))
-
-
-def internal_error(path: str) -> Answer:
-    return DIALECTS.of(path).internal_error()
+def no_such_method(allowed: Iterable[str]) -> Refusal:
+    return Refusal(405, "Method Not Allowed", headers={"allow": ", ".join(sorted(allowed))})
 
 
 def overflow_message(error: PromptTooLong) -> str:

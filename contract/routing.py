@@ -10,7 +10,7 @@ from functools import cache
 
 from contract import parsing
 from contract.endpoints import Call, Endpoint, Incoming, Question
-from contract.refusals import Refusal
+from contract.refusals import no_such_method
 from contract.table import ENDPOINTS
 
 NAMES = {r"\{name\}": "(?P<name>[^/]+)", r"\{name:path\}": "(?P<name>.*)"}
@@ -41,7 +41,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     path = endpoint.shown_path.replace("{name}", incoming.name)
     methods = {other.method for other in ENDPOINTS if other.path == path}
     if methods and endpoint.method not in methods:
-        raise Refusal(405, "Method Not Allowed", headers={"allow": ", ".join(sorted(methods))})
+        raise no_such_method(methods)
     return parsing.parse(endpoint, incoming)
 
 

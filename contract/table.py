@@ -41,3 +41,4 @@ DIALECTS.by_prefix |= {
     "/detokenize": OpenAIDialect(),
     "/tokenizer_info": OpenAIDialect(),
 }
+DIALECTS.anthropic = ANTHROPIC

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import contract
 from config import AccessSettings
-from serving.asgi import ASGIApp, Receive, Scope, Send, header, respond, route_path
+from serving.asgi import ASGIApp, Receive, Scope, Send, dialect, header, respond, route_path
 from serving.driver import Driver
 from serving.exchanges import current_exchange
 from serving.gate import Gate
@@ -70,7 +70,7 @@ class Access:
             with self._quotas.charged(client, exchange):
                 await self.app(scope, receive, send)
         except contract.Refusal as error:
-            await respond(scope, send, contract.refusal(path, error))
+            await respond(scope, send, dialect(scope).refusal(error))
 
     def _check_hosts(self, scope: Scope) -> None:
         """Refuse a host that is not this server's, so that no web page reaches it by DNS rebinding."""

@@ -28,6 +28,11 @@ def header(message: Message, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in message.get("headers", ()) if key.lower() == name), None)
 
 
+def dialect(scope: Scope) -> contract.Dialect:
+    """The shape of the errors that the client expects."""
+    return contract.dialect(route_path(scope), header(scope, b"anthropic-version"))
+
+
 def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Return headers in the form of a message."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -3,7 +3,7 @@
     app = Gate(app, driver)
 
 It keeps the list of open requests, passes messages on, and makes sure that each request ends: with a whole answer or
-with a closed connection. Its refusals have the shape of the API that the request's path belongs to.
+with a closed connection. Its refusals have the shape of the API that the client uses.
 
 Source: the ASGI specification, HTTP part, versions 2.3 and 2.4.
 """
@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import contract
 from interface.errors import EngineUnavailable, QueueFull
-from serving.asgi import ASGIApp, Message, Receive, Scope, Send, header, respond, route_path
+from serving.asgi import ASGIApp, Message, Receive, Scope, Send, dialect, header, respond, route_path
 from serving.driver import Driver
 from serving.exchanges import Exchange, current_exchange
 from serving.tracing import record_spans
@@ -66,7 +66,7 @@ class Gate:
         token = current_exchange.set(exchange)
         try:
             if (reason := self._reason_to_refuse(exchange, scope)) is not None:
-                await respond(scope, sending, self._refusal(scope, reason))
+                await respond(scope, sending, dialect(scope).refusal(reason))
                 return
             with exchange.cancel_scope:
                 await self.app(scope, self._receiving(exchange, scope, receive), sending)
@@ -171,7 +171,7 @@ class Gate:
         if exchange.is_complete:
             return
         if exchange.status is None:
-            await respond(scope, send, CLIENT_CLOSED if exchange.has_left else self._refusal(scope, SHUTTING_DOWN))
+            await respond(scope, send, CLIENT_CLOSED if exchange.has_left else dialect(scope).refusal(SHUTTING_DOWN))
         elif exchange.connection is not None:
             exchange.connection.abort()
             await asyncio.sleep(0)  # let the server notice, so that it logs no incomplete answer
@@ -190,9 +190,6 @@ class Gate:
                 shown = " ".join(f"{name}={value}" for name, value in fields.items())
                 log.info("refused %s ms=%.1f", shown, 1e3 * exchange.age, extra={"fields": fields})
         record_spans(scope, exchange)
-
-    def _refusal(self, scope: Scope, error: Exception) -> contract.Answer:
-        return contract.refusal(route_path(scope), error)
 
 
 def has_two_framings(scope: Scope) -> bool:

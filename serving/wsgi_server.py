@@ -100,7 +100,7 @@ class ThreadingWSGIServer(ThreadingMixIn, OneByOneWSGIServer):
         with suppress(OSError):
             request.recv(MOST_READ)  # closing a socket with unread bytes resets the connection, and may lose the answer
         with suppress(OSError):
-            request.sendall(_raw(contract.refusal("/", QueueFull(reason))))
+            request.sendall(_raw(contract.dialect("/").refusal(QueueFull(reason))))
         self.shutdown_request(request)
 
 

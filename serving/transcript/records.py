@@ -161,7 +161,7 @@ class Records:
     def answer(self, method: str, path: str, last_event_id: str | None) -> contract.Answer | Record:
         """Answer a request below `PREFIX`, or return a record to send as server-sent events."""
         if method != "GET":
-            return contract.no_such_method(path, ["GET"])
+            return contract.dialect(path).refusal(contract.no_such_method(["GET"]))
         name = path.removeprefix(PREFIX)
         if (record := self._by_id.get(name)) is not None:
             # A browser's EventSource asks again when a stream ends. 204 is how it learns that there is no more.

@@ -6,6 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 
+from config import Config
 from study.common.engine import HELLO
 from tests.support.serving import Door, Service, on_a_socket, wait_until
 
@@ -64,8 +65,18 @@ def test_the_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
     assert model == client.models.retrieve(MODEL)
     assert (model.id, model.type, model.display_name, model.lifecycle) == (MODEL, "model", MODEL, "active")
     assert model.created_at.tzinfo is not None
-    with pytest.raises(anthropic.NotFoundError, match="other"):
+    with pytest.raises(anthropic.NotFoundError, match="other") as caught:
         client.models.retrieve("other")
+    assert caught.value.type == "not_found_error"
+
+
+def test_all_pages_of_the_models_are_asked_for(door: Door) -> None:
+    with (
+        on_a_socket(door, config=Config(model_name="a,b,c")) as service,
+        anthropic.Anthropic(base_url=f"http://127.0.0.1:{service.port}", api_key="any", max_retries=0) as client,
+    ):
+        assert [model.id for model in client.models.list(limit=1)] == ["a", "b", "c"]
+        assert [model.id for model in client.models.list(limit=1, before_id="c")] == ["b", "a"]
 
 
 def test_the_client_knows_the_id_of_its_request(client: anthropic.Anthropic, service: Service) -> None:

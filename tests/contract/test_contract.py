@@ -35,7 +35,7 @@ def refused(body: bytes) -> list[dict[str, Any]]:
     """The problems that a body is refused for."""
     with pytest.raises(contract.Refusal) as caught:
         generate.parse(contract.Incoming(body))
-    answer = contract.refusal("/generate", caught.value)
+    answer = contract.dialect("/generate").refusal(caught.value)
     assert answer.status == 422
     assert answer.media_type == "application/json"
     problems: list[dict[str, Any]] = content(answer)["detail"]
@@ -189,7 +189,7 @@ def test_a_json_media_type_is_taken(content_type: str) -> None:
 def test_any_other_media_type_is_415(content_type: str | None) -> None:
     with pytest.raises(contract.Refusal) as caught:
         contract.check_media_type(content_type)
-    answer = contract.refusal("/generate", caught.value)
+    answer = contract.dialect("/generate").refusal(caught.value)
     assert answer.status == 415
     assert "application/json" in content(answer)["detail"]
     assert len(answer.body) < 2 * MAX_ECHO
@@ -212,20 +212,20 @@ def test_any_other_request_id_is_replaced(insane: str | None) -> None:
 
 
 def test_each_refusal_has_its_answer() -> None:
-    too_long = contract.refusal("/generate", PromptTooLong(prompt_tokens=4000, max_tokens=128, context=4096))
+    too_long = contract.dialect("/generate").refusal(PromptTooLong(prompt_tokens=4000, max_tokens=128, context=4096))
     assert too_long.status == 422
     (problem,) = content(too_long)["detail"]
     assert list(problem) == ["type", "loc", "msg", "input"]
     assert problem["loc"] == ["body", "prompt"]
     for length in ("4000", "128", "4096"):
         assert length in problem["msg"]
-    unusable = contract.refusal("/generate", UnusablePrompt("no token for it"))
+    unusable = contract.dialect("/generate").refusal(UnusablePrompt("no token for it"))
     assert unusable.status == 422
     (problem,) = content(unusable)["detail"]
     assert list(problem) == ["type", "loc", "msg", "input"]
     assert problem["msg"] == "no token for it"
     for unavailable in (QueueFull("full"), EngineUnavailable("loading"), EngineFailed("dead")):
-        answer = contract.refusal("/generate", unavailable)
+        answer = contract.dialect("/generate").refusal(unavailable)
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert content(answer) == {"detail": str(unavailable)}
@@ -233,7 +233,7 @@ def test_each_refusal_has_its_answer() -> None:
 
 def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
     with pytest.raises(TypeError):
-        contract.refusal("/generate", ValueError("x"))
+        contract.dialect("/generate").refusal(ValueError("x"))
 
 
 def test_a_completion_joins_the_tokens_and_rounds_the_times() -> None:

@@ -28,7 +28,7 @@ def refused(**fields: Any) -> tuple[int, dict[str, Any]]:
     """The status and the error that a body leads to."""
     with pytest.raises(contract.Refusal) as caught:
         parsed(**fields)
-    answer = contract.refusal("/v1/messages", caught.value)
+    answer = contract.dialect("/v1/messages").refusal(caught.value)
     body = json.loads(answer.body)
     assert body["type"] == "error"
     return answer.status, body["error"]

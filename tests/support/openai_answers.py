@@ -29,7 +29,7 @@ def refused(path: str, expected_status: int = 400, /, **body: Any) -> dict[str, 
     """The error that a body leads to; it must have this status."""
     with pytest.raises(contract.Refusal) as caught:
         parse(path, **body)
-    answer = contract.refusal(path, caught.value)
+    answer = contract.dialect(path).refusal(caught.value)
     assert answer.status == expected_status
     error: dict[str, Any] = json.loads(answer.body)["error"]
     return error

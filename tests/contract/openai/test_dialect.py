@@ -41,7 +41,7 @@ def error_of(answer: contract.Answer) -> dict[str, Any]:
 def test_each_error_has_its_status_and_its_type(
     error: Exception, status: int, type: str, param: str | None, code: str | None
 ) -> None:
-    answer = contract.refusal(CHAT, error)
+    answer = contract.dialect(CHAT).refusal(error)
     assert answer.status == status
     content = error_of(answer)
     assert (content["type"], content["param"], content["code"]) == (type, param, code)
@@ -49,38 +49,38 @@ def test_each_error_has_its_status_and_its_type(
 
 @pytest.mark.parametrize(("path", "field"), [(CHAT, "messages"), ("/v1/responses", "input"), ("/v1/x", "prompt")])
 def test_a_prompt_has_the_name_that_its_endpoint_gives_it(path: str, field: str) -> None:
-    assert error_of(contract.refusal(path, PromptTooLong(9, 1, 8)))["param"] == field
-    assert error_of(contract.refusal(path, RequestError("no", "messages.0")))["param"] == f"{field}.0"
+    assert error_of(contract.dialect(path).refusal(PromptTooLong(9, 1, 8)))["param"] == field
+    assert error_of(contract.dialect(path).refusal(RequestError("no", "messages.0")))["param"] == f"{field}.0"
 
 
 def test_a_full_context_is_told_in_words_that_clients_recognise() -> None:
-    message = error_of(contract.refusal(CHAT, PromptTooLong(2900, 1, 2048)))["message"]
+    message = error_of(contract.dialect(CHAT).refusal(PromptTooLong(2900, 1, 2048)))["message"]
     assert "prompt is too long: 2900 tokens" in message
     assert "maximum context length is 2048 tokens" in message
 
 
 def test_the_length_of_a_prompt_that_was_not_counted_to_its_end_is_not_told_as_if_it_were() -> None:
     for path in (CHAT, "/v1/messages", "/generate"):
-        answer = contract.refusal(path, PromptTooLong(3286, 1, 2048, is_counted=False))
+        answer = contract.dialect(path).refusal(PromptTooLong(3286, 1, 2048, is_counted=False))
         assert b"at least 3286 tokens" in answer.body
 
 
 def test_a_client_is_told_when_to_try_again_and_when_never() -> None:
     for passing in (QueueFull("full"), EngineUnavailable("loading")):
-        answer = contract.refusal(CHAT, passing)
+        answer = contract.dialect(CHAT).refusal(passing)
         assert "retry-after" in answer.headers
         assert "x-should-retry" not in answer.headers
     for path in (CHAT, "/v1/messages"):
-        answer = contract.refusal(path, EngineFailed("dead"))
+        answer = contract.dialect(path).refusal(EngineFailed("dead"))
         assert (answer.status, answer.headers) == (500, {"x-should-retry": "false"})
 
 
 def test_an_unknown_path_and_method_are_errors_of_the_same_shape() -> None:
-    assert error_of(contract.no_such_path("/v1/nothing"))["type"] == INVALID
-    answer = contract.no_such_method(CHAT, ["POST"])
+    assert error_of(contract.dialect(CHAT).refusal(contract.no_such_path("/v1/nothing")))["type"] == INVALID
+    answer = contract.dialect(CHAT).refusal(contract.no_such_method(["POST"]))
     assert (answer.status, answer.headers) == (405, {"allow": "POST"})
     assert error_of(answer)["type"] == INVALID
-    assert error_of(contract.internal_error(CHAT))["type"] == "server_error"
+    assert error_of(contract.dialect(CHAT).internal_error())["type"] == "server_error"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_unknown_path_and_method_are_errors_of_the_same_shape() -> None:
     ],
 )
 def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: str | None) -> None:
-    told = contract.no_such_path(path).body.decode()
+    told = contract.no_such_path(path).message
     assert "Not Found" in told
     assert ("Did you mean" in told) == (meant is not None)
     assert meant is None or f"Did you mean {meant}?" in told
@@ -108,12 +108,12 @@ def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: s
     "path", ["/v1/embeddings", "/v1/files", "/v1/batches", "/v1/complete", "/v1/messages/batches", "/v1/conversations"]
 )
 def test_a_path_that_other_servers_have_says_what_to_do(path: str) -> None:
-    assert json.loads(contract.no_such_path(path).body)["error"]["message"].startswith("Not Found. This ")
+    assert contract.no_such_path(path).message.startswith("Not Found. This ")
 
 
 def test_other_paths_keep_their_own_shape() -> None:
     for path in ("/generate", "/v1x", "/"):
-        assert "detail" in json.loads(contract.refusal(path, QueueFull("full")).body)
+        assert "detail" in json.loads(contract.dialect(path).refusal(QueueFull("full")).body)
 
 
 FAILURES = {"engine_error": (500, "server_error"), "shutdown": (503, "server_error")}
@@ -129,4 +129,4 @@ def test_a_stream_that_fails_ends_with_an_error(kind: Any) -> None:
 
 def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
     with pytest.raises(TypeError):
-        contract.refusal(CHAT, ValueError("x"))
+        contract.dialect(CHAT).refusal(ValueError("x"))

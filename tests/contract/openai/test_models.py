@@ -45,6 +45,32 @@ async def test_every_name_is_listed(door: Door) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("query", "names", "has_more"),
+    [
+        ("limit=2", ["a", "b"], True),
+        ("limit=2&after_id=b", ["c"], False),
+        ("after_id=c", [], False),
+        ("limit=2&before_id=c", ["a", "b"], False),
+        ("limit=1&before_id=c", ["b"], True),
+        ("before_id=a", [], False),
+    ],
+)
+async def test_the_names_come_in_pages(door: Door, query: str, names: list[str], has_more: bool) -> None:
+    async with by_hand(door, config=Config(model_name="a,b,c")) as service:
+        page = (await service.client.request("GET", f"/v1/models?{query}")).json()
+    assert [one["id"] for one in page["data"]] == names
+    ends = (names[0], names[-1]) if names else (None, None)
+    assert (page["has_more"], page["first_id"], page["last_id"]) == (has_more, *ends)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after_id=d", "before_id=d"])
+async def test_a_page_that_there_is_not_is_a_400_that_names_the_parameter(door: Door, query: str) -> None:
+    async with by_hand(door, config=Config(model_name="a,b,c")) as service:
+        response = await service.client.request("GET", f"/v1/models?{query}")
+    assert (response.status, response.json()["error"]["param"]) == (400, query.partition("=")[0])
+
+
 async def test_a_name_may_hold_a_slash(door: Door) -> None:
     async with by_hand(door, config=TWO_NAMES) as service:
         for name in ("org/small", "small"):

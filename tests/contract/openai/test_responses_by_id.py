@@ -144,6 +144,6 @@ def test_what_was_not_made_in_the_background_can_be_neither_cancelled_nor_stream
 
 @pytest.mark.parametrize("path", ["/v1/conversations", "/v1/conversations/conv_1", "/v1/chat/completions/chatcmpl-1"])
 def test_what_openai_keeps_and_this_server_does_not_is_a_404_with_what_to_do(path: str) -> None:
-    answer = contract.no_such_path(path)
-    assert answer.status == 404
-    assert "/v1/responses" in answer.body.decode() or "previous_response_id" in answer.body.decode()
+    refusal = contract.no_such_path(path)
+    assert refusal.status == 404
+    assert "/v1/responses" in refusal.message or "previous_response_id" in refusal.message
