@@ -5,7 +5,8 @@
     a prompt            `prompts` prepares a request: `templates` render its conversation, in one of the
                         `message_forms`; `prompt_length` and `shortening` deal with one that is too long
     an answer           `answer` makes its events: `output_text` turns token ids into text (`detokenizer`,
-                        `token_bytes`) and ends it (`stop_strings`), `response_parser` splits it into its parts
+                        `token_bytes`) and ends it (`stop_strings`); `response_parser` splits it into its parts, of
+                        which some are `text_parts`, as the model's `response_format` says
     calls in an answer  `call_region` finds where they end, `call_values` reads whole ones, `call_reader` reads those of
                         a guaranteed form while they are generated
     families of models  `families` is their table. How each writes calls: `tool_forms`, `call_notations`,

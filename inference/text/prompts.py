@@ -13,7 +13,8 @@ from inference.text.detokenizer import Decode
 from inference.text.grammar import CompiledGrammar, GrammarCompiler
 from inference.text.grammar_source import Thought
 from inference.text.prompt_length import tokens_at_least
-from inference.text.response_parser import Parser, ResponseFormat, Tools
+from inference.text.response_format import ResponseFormat, Tools
+from inference.text.response_parser import Parser
 from inference.text.shortening import render_to_fit
 from inference.text.templates import ChatTemplate, Rendered
 from inference.text.tool_forms import HARMONY_FINAL, ToolForm

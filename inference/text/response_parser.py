@@ -13,173 +13,126 @@ Invariants:
 """
 
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_parsing import ResponseParser
-from transformers.utils.chat_parsing.response_templates import (
-    ResponseTemplate,
-    ResponseTemplateField,
-    load_response_template,
-)
+from transformers.utils.chat_parsing.response_templates import ResponseTemplate, ResponseTemplateField
 
 from inference.text.call_reader import CallReader
 from inference.text.call_region import LONGEST_CALLS, CallRegion, Ended
 from inference.text.call_values import CallValues
-from inference.text.families import (
-    CALLS_FIELD,
-    END_FIELD,
-    FORMS,
-    HERMES_FAMILY,
-    Family,
-    family_of,
-    response_template,
-    thinking,
-)
-from inference.text.message_answers import Spec
-from inference.text.tool_forms import HARMONY_REASONING, ToolForm
+from inference.text.families import CALLS_FIELD, END_FIELD
+from inference.text.text_parts import TextParts
 from interface.events import Part, TextKind, TextPart, ToolCallPart
-
-Tools = Sequence[Mapping[str, Any]]
 
 REASONING_FIELDS = frozenset({"reasoning_content", "reasoning", "thinking"})
 PIECE = 256
 """Characters that are read at once. What follows the beginning or the end of calls in them is read again."""
 
 
-class ResponseFormat:
-    """The format of one model's answers. Any thread may make a parser."""
+class Calls:
+    """The calls of one answer: the region of the text in which they are, while one is open.
 
-    def __init__(self, spec: Spec, family: Family | None = None) -> None:
-        self._template = load_response_template(spec)
-        self._family = family
-        form = None if family is None else family.form
-        written = "" if form is None else form.write("f", {"a": "b"})
-        self._markers = json.dumps(spec, ensure_ascii=False).replace("\\", "") + written
-        self.form = form or next(filter(self._reads, FORMS), None)
-        """The form of calls that a grammar can enforce; None if the model's form is not one of those known."""
-        self.is_harmony = self.form is not None and self.form.is_harmony
-        self.reasoning = HARMONY_REASONING if self.is_harmony else self._reasoning()
-        """The texts that open and close reasoning, if the model's answers have any."""
+    Args:
+        values: reads them.
+        limit: how many the answer may have; the others are left out. None: any number.
+    """
 
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "ResponseFormat | None":
-        """The format of a model's answers: its tokenizer's own, or that of its family; None if they are plain text."""
-        spec = getattr(tokenizer, "response_template", None)
-        if spec is not None:
-            return cls(spec)
-        templates = tokenizer.chat_template or ""
-        text = templates if isinstance(templates, str) else "\n".join(templates.values())
-        family, think = family_of(text), thinking(text)
-        return None if family is None and think is None else cls.of_family(family, think)
+    def __init__(self, values: CallValues, limit: int | None) -> None:
+        self._values = values
+        self._left = limit
+        self._searches_left = LONGEST_CALLS  # characters that may be searched twice for the ends of regions
+        self._region: CallRegion | None = None
+        self._hidden = 0  # how many of the region's characters are in the prompt
 
-    @classmethod
-    def of_family(cls, family: Family | None, think: Spec | None) -> "ResponseFormat":
-        """The format of a family's answers, or of one that only thinks."""
-        return cls(response_template(family, think), family)
+    @property
+    def are_open(self) -> bool:
+        return self._region is not None
 
-    @classmethod
-    def hermes(cls) -> "ResponseFormat":
-        """The format of forced tool calls, for a model that has none of its own."""
-        return cls.of_family(HERMES_FAMILY, think=None)
+    @property
+    def text(self) -> str:
+        """The text of the open region, so far."""
+        return self._open_region.text
 
-    def keeps(self, token: str) -> bool:
-        """Whether a special token's text is needed to find the parts."""
-        return token in self._markers
+    def open(self, field: ResponseTemplateField, opening: str, hidden: int) -> None:
+        """Begin a region, of which the first `hidden` characters are in the prompt."""
+        quotes = self._values.quotes(field) if self._searches_left > 0 else ()
+        self._region = CallRegion(field, opening, quotes, lambda body: self._values.read(field, opening, body))
+        self._hidden = hidden
 
-    def begun(self, prompt_text: str) -> str:
-        """Return the beginning of the answer that the chat template has put into the prompt: usually nothing.
+    def feed(self, text: str) -> Ended | None:
+        """Add the next piece; return the region once it has ended."""
+        return self._open_region.feed(text)
 
-        Where it is not known how the template begins an answer, that is the opening of reasoning, if the prompt ends
-        with it.
-        """
-        if self._template.start_anchor_re.search(prompt_text) is not None:
-            return self._template.truncate_past_last_anchor(prompt_text)
-        if self.reasoning is None:
-            return ""
-        _, opening, rest = prompt_text.rpartition(self.reasoning[0])
-        return "" if rest.strip() else opening + rest
+    def finish(self) -> Ended:
+        """Return the region, when no more text will come."""
+        return self._open_region.finish()
 
-    def is_plain(self, has_tools: bool) -> bool:
-        """Whether answers have only content, so that they need no parser."""
-        return self.reasoning is None and not has_tools
+    def hide(self) -> None:
+        """Note that all of the open region, so far, is in the prompt."""
+        self._hidden = len(self.text)
 
-    def parser(
-        self,
-        begun: str,
-        tools: Tools | None,
-        parallel: bool = True,
-        guaranteed: ToolForm | None = None,
-        has_content: bool = True,
-    ) -> "Parser":
-        """A parser of one answer.
+    def close(self) -> None:
+        """Leave the open region."""
+        self._region, self._hidden = None, 0
 
-        Args:
-            begun: the part of the answer that is in the prompt; see `begun`.
-            tools: without any, what looks like a tool call is content.
-            parallel: whether the answer may hold several calls; those after the first are left out if not.
-            guaranteed: the form that all calls have, if a grammar guarantees it.
-            has_content: False if it also guarantees that there is nothing but calls, and reasoning before them.
-        """
-        unread = () if tools else (CALLS_FIELD, END_FIELD)
-        fields = {name: field for name, field in self._template.fields.items() if name not in unread}
-        template = dataclasses.replace(self._template, fields=fields, defaults={})
-        reader = CallReader(guaranteed) if guaranteed is not None and guaranteed.parameters is None else None
-        return Parser(template, begun, tools, parallel, self._family, reader, has_content)
+    def close_at(self, ended: Ended) -> tuple[list[ToolCallPart], str]:
+        """Leave a region that has ended; return those of its calls that the answer may have, and its text."""
+        shown = ended.text[self._hidden :]
+        self.close()
+        self._searches_left -= ended.read_twice
+        calls = list(ended.calls[: self._left])
+        if self._left is not None:
+            self._left -= len(calls)
+        return calls, shown
 
-    def _reads(self, form: ToolForm) -> bool:
-        """Whether a call in this form is understood."""
-        if CALLS_FIELD not in self._template.fields:
-            return False
-        parser = self.parser(
-            "", [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "integer"}}}}}]
-        )
-        parts = [*parser.feed(form.write("f", {"a": 1})), *parser.finish()]
-        return parts == [ToolCallPart("f", '{"a": 1}')]
+    @property
+    def _open_region(self) -> CallRegion:
+        assert self._region is not None
+        return self._region
 
-    def _reasoning(self) -> tuple[str, str] | None:
-        for name, field in self._template.fields.items():
-            if name in REASONING_FIELDS:
-                return (field.open_literals or ["<think>"])[0], (field.close_literals or ["</think>"])[0]
-        return None
+
+class Unread:
+    """The text that was fed to the template's parser and has not come back in one of its events."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.hidden = 0
+        """How many of its first characters are in the prompt."""
+
+    def take(self, text: str) -> tuple[str, str]:
+        """Remove an event's text, and what is before it; return what of it is in the prompt, and what is not."""
+        place = self.text.find(text)
+        self.text = self.text[place + len(text) :]
+        hidden = max(0, self.hidden - place)
+        self.hidden = max(0, hidden - len(text))
+        return text[:hidden], text[hidden:]
 
 
 class Parser:
-    """The parser of one answer."""
+    """The parser of one answer.
+
+    Args:
+        template: finds the parts.
+        begun: the part of the answer that is in the prompt.
+        reader: reads calls whose form is guaranteed.
+        has_content: whether the answer may have content. If not, text that looks like it begins a call.
+    """
 
     def __init__(
-        self,
-        template: ResponseTemplate,
-        begun: str,
-        tools: Tools | None,
-        parallel: bool,
-        family: Family | None,
-        reader: CallReader | None,
-        has_content: bool,
+        self, template: ResponseTemplate, begun: str, calls: Calls, reader: CallReader | None, has_content: bool
     ) -> None:
         self._template = template
-        self._has_content = has_content
-        self._family = family
-        self._values = CallValues(template, family, list(tools or ()))
-        self._calls_left = len(tools or ()) and (1 if not parallel else 1_000_000)
-        self._reader: CallReader | None = None
         self._template_as_text = _as_text(template)
+        self._has_content = has_content
         self._stream = ResponseParser(self._template_as_text, prefix="")
-        self._unread = ""  # text that was fed and has not come back in an event
-        self._skipped = 0  # how much of that, or of a region of calls, is of the prompt
-        self._field: str | None = None
-        self._region: CallRegion | None = None
-        self._searches_left = LONGEST_CALLS  # characters that may be searched twice for the ends of calls
-        self._space: list[str] = []  # white space that is shown only if text follows
-        self._is_after_part = False
-        self._is_after_call = False
-        self._last_kind: TextKind | None = None
-        self._between = ""  # what separates the region's text from the text before it
-        self._fed(begun)
-        self._space = []
-        self._skipped = len(self._unread if self._region is None else self._region.text)
+        self._field: str | None = None  # the template's field that the answer is in
+        self._unread = Unread()
+        self._texts = TextParts()
+        self._calls = calls
+        self._reader: CallReader | None = None
+        self._read_begun(begun)
         self._reader = reader  # a call that the prompt has begun is none of the answer's own
 
     @property
@@ -189,28 +142,36 @@ class Parser:
 
     def feed(self, text: str) -> tuple[Part, ...]:
         """Add the next piece of the answer; return the parts that are certain now."""
-        return self._to_send(self._fed(text))
+        return self._to_send(self._read(text))
 
     def finish(self) -> tuple[Part, ...]:
         """Return what was held back, when no more text will come."""
-        parts = self._fed(self._reader.finish()) if self._reader is not None else []
+        parts = self._read(self._reader.finish()) if self._reader is not None else []
         while True:
-            if self._region is not None:
-                new, rest = self._end_calls(self._region.finish())
+            if self._calls.are_open:
+                new, rest = self._end_calls(self._calls.finish())
             else:
                 new, rest = self._parts_of(self._stream.finalize()[1])
-            parts += new + self._fed(rest)
-            if self._region is None and not rest:
+            parts += new + self._read(rest)
+            if not self._calls.are_open and not rest:
                 break
-        if self._field not in REASONING_FIELDS:
-            parts += self._content("".join(self._space))
+        if not self.is_reasoning:
+            parts += self._texts.add_content("")
         return self._to_send(parts)
 
     def _to_send(self, parts: Iterable[Part]) -> tuple[Part, ...]:
         """Return the parts to send. If the answer has only calls, text that looks like content begins one of them."""
         return tuple(_merged(part for part in parts if self._has_content or not _is_content(part)))
 
-    def _fed(self, text: str) -> list[Part]:
+    def _read_begun(self, begun: str) -> None:
+        """Read the part of the answer that is in the prompt. None of it will be sent."""
+        self._read(begun)
+        self._texts.drop_space()
+        self._unread.hidden = len(self._unread.text)
+        if self._calls.are_open:
+            self._calls.hide()
+
+    def _read(self, text: str) -> list[Part]:
         parts: list[Part] = []
         pieces = _pieces(text)
         while pieces:
@@ -223,9 +184,9 @@ class Parser:
         """Read a text up to where calls begin or end, at most; return the parts, and what is left."""
         if self._reader is not None and self._reader.is_inside:
             return self._reader.feed(text)
-        if self._region is not None:
-            return self._read_calls(self._region, text)
-        self._unread += text
+        if self._calls.are_open:
+            return self._read_calls(text)
+        self._unread.text += text
         return self._parts_of(self._stream.feed(text))
 
     def _parts_of(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Part], str]:
@@ -239,7 +200,7 @@ class Parser:
                 case "region_open":
                     parts += self._open(field)
                 case "region_chunk":
-                    parts += self._text(field.name, self._read(event["text"]))
+                    parts += self._texts.add(_kind(field.name), self._take(event["text"]))
                 case "region_close":
                     self._close(field)
         return parts, ""
@@ -249,91 +210,61 @@ class Parser:
 
         The text after the region is parsed from the start: calls may contain what looks like the end of a region.
         """
-        opening = "" if (found := field.open_re.match(self._unread)) is None else found[0]
-        quotes = self._values.quotes(field) if self._searches_left > 0 else ()
-        self._region = CallRegion(field, opening, quotes, lambda body: self._values.read(field, opening, body))
-        rest = self._unread[len(opening) :]
+        unread, self._unread = self._unread, Unread()
+        opening = "" if (found := field.open_re.match(unread.text)) is None else found[0]
+        self._calls.open(field, opening, unread.hidden)
         self._stream = ResponseParser(self._template_as_text, prefix="")
-        self._field, self._unread = CALLS_FIELD, ""
-        return rest
+        self._field = CALLS_FIELD
+        return unread.text[len(opening) :]
 
-    def _read_calls(self, region: CallRegion, text: str) -> tuple[list[Part], str]:
-        ended = region.feed(text)
-        if self._reader is not None and (rest := self._reader.begin(region.text)) is not None:
-            self._region, self._field, self._skipped = None, None, 0
-            self._begin_part()
+    def _read_calls(self, text: str) -> tuple[list[Part], str]:
+        ended = self._calls.feed(text)
+        if self._reader is not None and (rest := self._reader.begin(self._calls.text)) is not None:
+            self._calls.close()
+            self._field = None
+            self._texts.add_border()
             return [], rest
         return ([], "") if ended is None else self._end_calls(ended)
 
     def _end_calls(self, ended: Ended) -> tuple[list[Part], str]:
         """Leave a region of calls; return its parts, and what follows it."""
-        shown = ended.text[self._skipped :]
-        self._region, self._field, self._skipped = None, None, 0
-        self._searches_left -= ended.read_twice
+        calls, shown = self._calls.close_at(ended)
+        self._field = None
         if ended.calls:
-            self._begin_part()
-            self._last_kind, self._is_after_call = None, True
-            calls = ended.calls[: self._calls_left]
-            self._calls_left -= len(calls)
-            return list(calls), ended.rest
+            self._texts.add_calls()
+            return [*calls], ended.rest
         if self._reader is not None:
             return [], ended.rest  # only the end of the answer can break what a grammar guarantees
-        return self._content("".join([*self._space, shown])), ended.rest
+        return self._texts.add_content(shown), ended.rest
 
     def _open(self, field: ResponseTemplateField) -> list[Part]:
         self._field = field.name
-        opening = self._read_delimiter(field.open_re)
+        opening = self._take_delimiter(field.open_re)
         if field.name == END_FIELD:
-            return [] if self._is_after_call else self._content("".join([*self._space, opening]))
-        if field.name in REASONING_FIELDS:
-            self._begin_part()
-        if field.open_re is not None and self._last_kind == _kind(field.name):
-            self._begin_part()
-            self._between = "\n\n"
+            return [] if self._texts.is_after_calls else self._texts.add_content(opening)
+        if self.is_reasoning:
+            self._texts.add_border()
+        if field.open_re is not None:
+            self._texts.begin_message(_kind(field.name))
         return []
 
-    def _text(self, name: str, text: str) -> list[Part]:
-        if not text.strip():
-            if not self._is_after_part:
-                self._space.append(text)
-            return []
-        shown = "".join([*self._space, text]).rstrip()
-        self._space = [text[len(text.rstrip()) :]]
-        if self._is_after_part:
-            shown = shown.lstrip()
-        self._is_after_part = False
-        shown, self._between, self._last_kind = self._between + shown, "", _kind(name)
-        self._is_after_call = False
-        return [TextPart(self._last_kind, shown)]
-
     def _close(self, field: ResponseTemplateField) -> None:
-        self._read_delimiter(field.close_re)
+        self._take_delimiter(field.close_re)
         self._field = None
         if field.name in REASONING_FIELDS:
-            self._begin_part()
+            self._texts.add_border()
 
-    def _begin_part(self) -> None:
-        """Forget the white space before and after a part that is not content."""
-        self._space, self._is_after_part = [], True
-
-    def _content(self, text: str) -> list[Part]:
-        self._space, self._is_after_part, self._is_after_call = [], False, False
-        return [TextPart("content", text)] if text else []
-
-    def _read(self, text: str) -> str:
+    def _take(self, text: str) -> str:
         """Remove an event's text from the text that was fed; return it without the part that is in the prompt."""
-        place = self._unread.find(text)
-        self._unread = self._unread[place + len(text) :]
-        hidden = text[: max(0, self._skipped - place)]
-        self._skipped = max(0, self._skipped - place - len(text))
+        hidden, shown = self._unread.take(text)
         if hidden.strip():
-            self._space, self._is_after_part = [], False  # what follows goes on with the prompt's text
-        return text[len(hidden) :]
+            self._texts.go_on()
+        return shown
 
-    def _read_delimiter(self, pattern: Any) -> str:
+    def _take_delimiter(self, pattern: Any) -> str:
         """Remove a delimiter, whose text events do not contain, from the text that was fed."""
-        found = None if pattern is None else pattern.match(self._unread)
-        return self._read(found[0]) if found else ""
+        found = None if pattern is None else pattern.match(self._unread.text)
+        return self._take(found[0]) if found else ""
 
 
 def _pieces(text: str) -> list[str]:

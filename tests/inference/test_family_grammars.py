@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from inference.text import tool_forms
 from inference.text.families import FAMILIES, family_of
 from inference.text.grammar import CompiledGrammar, GrammarCompiler
-from inference.text.response_parser import ResponseFormat
+from inference.text.response_format import ResponseFormat
 from inference.text.text_side import TextSide
 from inference.text.tool_forms import ToolForm
 from inference.text.tool_grammar import tool_grammar

@@ -9,7 +9,7 @@ import pytest
 
 import contract
 from inference.text.grammar import GrammarState
-from inference.text.response_parser import ResponseFormat
+from inference.text.response_format import ResponseFormat
 from inference.text.text_side import TextSide
 from inference.weights.generation_settings import find_eos_ids
 from interface.events import ArgumentsPart, Event, Part, TextPart, Token, ToolCallPart

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from inference.text.response_parser import ResponseFormat
+from inference.text.response_format import ResponseFormat
 from inference.text.tool_forms import HERMES
 from interface.events import Part, TextPart, ToolCallPart
 from tests.support.chat_tokenizers import chat_tokenizer

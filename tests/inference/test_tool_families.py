@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inference.text.response_parser import ResponseFormat
+from inference.text.response_format import ResponseFormat
 from interface.events import Part, TextPart, ToolCallPart
 from tests.support.chat_tokenizers import chat_tokenizer, tool
 from tests.support.parsed_answers import joined

@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from inference.text.response_parser import Parser, ResponseFormat
+from inference.text.response_format import ResponseFormat
+from inference.text.response_parser import Parser
 from inference.text.tool_forms import HARMONY, HERMES, LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, ToolForm
 from interface.events import Part, TextPart
 from tests.support.chat_tokenizers import chat_tokenizer, tool
