@@ -128,17 +128,29 @@ SLICED: dict[Any, type] = {H11Protocol: SlicedH11, SlicedH11: SlicedH11}
 if HttpToolsProtocol is not None:
 
     class SlicedHttpTools(Sliced, HttpToolsProtocol):  # type: ignore[misc]
-        """uvicorn's protocol on httptools, which knows no limit to the size of a head."""
+        """uvicorn's protocol on httptools, which limits neither a head nor the fields that may follow a body."""
 
-        _head_bytes = 0
+        _unfinished = 0
+        """Bytes that have come since a head, a piece of a body or a whole request was complete."""
 
         def parse(self, data: bytes) -> None:
-            is_in_head = self.cycle is None or self.cycle.response_complete
-            self._head_bytes = self._head_bytes + len(data) if is_in_head else 0
-            if self._head_bytes > MAX_HEAD:
+            self._unfinished += len(data)
+            if self._unfinished > MAX_HEAD:
                 self.send_400_response(f"Expected a head of at most {MAX_HEAD} bytes.")
             else:
                 super().parse(data)
+
+        def on_headers_complete(self) -> None:
+            self._unfinished = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._unfinished = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._unfinished = 0
+            super().on_message_complete()
 
     SLICED |= {HttpToolsProtocol: SlicedHttpTools, SlicedHttpTools: SlicedHttpTools}
 
