@@ -34,8 +34,8 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     driver = driver_of(request)
     contract.check_head(endpoint, request.headers.get("content-encoding"), request.headers.get("content-type"))
-    name, query = request.path_params.get("name", ""), request.scope["query_string"]
-    incoming = contract.Incoming(await read_body(request), name, query, driver.models, driver.fingerprint, driver.kept)
+    path, query = route_path(request), request.scope["query_string"]
+    incoming = contract.Incoming(await read_body(request), path, query, driver.models, driver.fingerprint, driver.kept)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         return respond(request, await driver.ask(call.ask))

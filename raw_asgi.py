@@ -39,8 +39,8 @@ class ClientDisconnect(Exception):
 async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
     contract.check_head(endpoint, header(scope, b"content-encoding"), header(scope, b"content-type"))
-    name, query = contract.name_in(route_path(scope), endpoint), scope.get("query_string", b"")
-    incoming = contract.Incoming(await read_body(receive), name, query, driver.models, driver.fingerprint, driver.kept)
+    path, query = route_path(scope), scope.get("query_string", b"")
+    incoming = contract.Incoming(await read_body(receive), path, query, driver.models, driver.fingerprint, driver.kept)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         await respond(scope, send, await driver.ask(call.ask))

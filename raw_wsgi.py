@@ -44,8 +44,8 @@ def generate(
 ) -> Iterable[bytes]:
     """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
     contract.check_head(endpoint, environ.get("HTTP_CONTENT_ENCODING"), environ.get("CONTENT_TYPE"))
-    name, query = contract.name_in(route_path(environ), endpoint), environ.get("QUERY_STRING", "").encode("latin-1")
-    incoming = contract.Incoming(read_body(environ), name, query, driver.models, driver.fingerprint, driver.kept)
+    path, query = route_path(environ), environ.get("QUERY_STRING", "").encode("latin-1")
+    incoming = contract.Incoming(read_body(environ), path, query, driver.models, driver.fingerprint, driver.kept)
     call = contract.parse(endpoint, incoming)
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))

@@ -20,9 +20,11 @@ from backends.wire import (
     Detokenize,
     Done,
     Drop,
+    Find,
     Keep,
     Message,
     Piece,
+    Pieces,
     Recall,
     Refused,
     Submit,
@@ -120,10 +122,12 @@ class Requests:
             case Detokenize():
                 self._begin(worker, number, self._detokenize(message))
             case Keep():
-                self._kept.put(message.pieces)
+                self._kept.put(message.pieces, message.beside)
                 worker.channel.send(Done(True), number)
             case Recall():
                 worker.channel.send(Piece(self._kept.get(message.name)), number)
+            case Find():
+                worker.channel.send(Pieces(dict(self._kept.find(message.beginning))), number)
             case Drop():
                 worker.channel.send(Done(self._kept.drop(message.name)), number)
             case Counted():

@@ -20,12 +20,16 @@ class KeptInMemory:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def put(self, pieces: Mapping[str, bytes]) -> None:
-        """Pieces that are too large by themselves take no other's place: they are not kept."""
-        if not pieces or (size := _size(pieces)) > self._most_bytes:
-            return
-        first = next(iter(pieces))
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        """Pieces that are too large together take no other's place: they are not kept."""
         with self._lock:
+            if beside is not None:
+                if (first := self._first_names.get(beside)) is None:
+                    return
+                pieces = {**self._together[first], **pieces}
+            if not pieces or (size := _size(pieces)) > self._most_bytes:
+                return
+            first = next(iter(pieces))
             for name in pieces:
                 self._forget(name)
             self._together[first] = pieces
@@ -40,6 +44,11 @@ class KeptInMemory:
                 return None
             self._together.move_to_end(first)
             return self._together[first][name]
+
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        with self._lock:
+            names = sorted(name for name in self._first_names if name.startswith(beginning))
+            return {name: self._together[self._first_names[name]][name] for name in names}
 
     def drop(self, name: str) -> bool:
         with self._lock:

@@ -27,12 +27,14 @@ from backends.wire import (
     Drop,
     Events,
     Farewell,
+    Find,
     Hello,
     Keep,
     Malformed,
     Message,
     Outage,
     Piece,
+    Pieces,
     Pulse,
     Recall,
     Refused,
@@ -118,11 +120,14 @@ class SocketService:
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return (await self._ask(Detokenize(list(token_ids)), Text)).text
 
-    async def keep(self, pieces: Mapping[str, bytes]) -> None:
-        await self._ask(Keep(dict(pieces)), Done)
+    async def keep(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        await self._ask(Keep(dict(pieces), beside), Done)
 
     async def recall(self, name: str) -> bytes | None:
         return (await self._ask(Recall(name), Piece)).piece
+
+    async def find(self, beginning: str) -> Mapping[str, bytes]:
+        return (await self._ask(Find(beginning), Pieces)).pieces
 
     async def drop(self, name: str) -> bool:
         return (await self._ask(Drop(name), Done)).has_changed

@@ -6,8 +6,8 @@ what arrives has been checked. The number is outside the body: a body that canno
 refuse.
 
 A worker says `Hello` and gets `Welcome` or `Refused`. Then it may send requests, each answered by a message with its
-number: `Accepted`, `TokenIds`, `Text`, `Piece`, `Done` or `Refused`. Events come in one `Events` for each step, and a
-`Pulse` at least once a second.
+number: `Accepted`, `TokenIds`, `Text`, `Piece`, `Pieces`, `Done` or `Refused`. Events come in one `Events` for each
+step, and a `Pulse` at least once a second.
 """
 
 import json
@@ -25,7 +25,7 @@ from interface.engine import Counters, ModelInfo, Tally, Tokenized
 from interface.events import Event
 from interface.requests import GenerationRequest, Prompt, SequenceId, TokenPrompt
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Both sides must have the same."""
 HEADER = struct.Struct(">IBQ")
 
@@ -92,9 +92,10 @@ class Detokenize:
 
 @dataclass(slots=True)
 class Keep:
-    """Pieces that belong together, by their names, for all workers to find."""
+    """Pieces that belong together, by their names, for all workers to find; see `interface.kept.Kept.put`."""
 
     pieces: dict[str, bytes]
+    beside: str | None = None
 
 
 @dataclass(slots=True)
@@ -102,6 +103,13 @@ class Recall:
     """Find a piece."""
 
     name: str
+
+
+@dataclass(slots=True)
+class Find:
+    """Find all pieces whose names begin so."""
+
+    beginning: str
 
 
 @dataclass(slots=True)
@@ -173,6 +181,13 @@ class Piece:
 
 
 @dataclass(slots=True)
+class Pieces:
+    """The answer to a `Find`, by their names and in their order."""
+
+    pieces: dict[str, bytes]
+
+
+@dataclass(slots=True)
 class Done:
     """The answer to a `Keep` or a `Drop`: whether anything has changed."""
 
@@ -223,6 +238,7 @@ Message = (
     | Detokenize
     | Keep
     | Recall
+    | Find
     | Drop
     | Counted
     | Welcome
@@ -231,6 +247,7 @@ Message = (
     | TokenIds
     | Text
     | Piece
+    | Pieces
     | Done
     | Events
     | Pulse

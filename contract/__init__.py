@@ -32,7 +32,7 @@ from contract.requests import (
     request_id,
     route_path,
 )
-from contract.routing import endpoints_at, name_in, parse
+from contract.routing import endpoints_at, parse
 from contract.sse import blocks, frames, stream_headers
 from contract.table import ENDPOINTS
 
@@ -62,7 +62,6 @@ __all__ = [
     "frames",
     "json_answer",
     "length_required",
-    "name_in",
     "no_such_method",
     "no_such_path",
     "openapi_document",

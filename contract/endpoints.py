@@ -46,8 +46,7 @@ class Incoming:
     """A request as a door passes it to an endpoint."""
 
     body: bytes = b""
-    name: str = ""
-    """The name in the path, for endpoints whose path has one."""
+    path: str = ""
     query: bytes = b""
     """The URL's query, as it came."""
     models: Sequence[str] = ()
@@ -56,6 +55,9 @@ class Incoming:
     """Names the engine and weights that answer (`Config.fingerprint`)."""
     kept: Kept = field(default_factory=NothingKept)
     """What earlier requests of the same client have kept."""
+    name: str = ""
+    item: str = ""
+    """What stands for `{name}` and for `{item}` in the endpoint's path; `contract.routing.parse` fills them in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Endpoint:
     """One path of the service. The fields from `summary` on, but `method`, are for the OpenAPI document."""
 
     path: str
-    """May have a name in it: `{name}` is one segment of the path, `{name:path}` may contain slashes."""
+    """May have names in it: `{name}` and `{item}` are one segment of the path, `{name:path}` may contain slashes."""
     parse: Callable[[Incoming], Call | Question]
     """Raises `Refusal`."""
     summary: str

@@ -112,10 +112,12 @@ def _endpoint_paths() -> dict[str, Any]:
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [REQUEST_ID, *_query_parameters(endpoint)]
-    if "{name}" in endpoint.shown_path:
-        parameters.append({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}})
+    for name in re.findall(r"\{(\w+)\}", endpoint.shown_path):
+        parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+    is_first = endpoint == next(one for one in ENDPOINTS if one.path == endpoint.path)
     operation: dict[str, Any] = {
-        "operationId": re.sub(r"\W+", "_", endpoint.shown_path).strip("_") + "_delete" * (endpoint.method == "DELETE"),
+        "operationId": re.sub(r"\W+", "_", endpoint.shown_path).strip("_")
+        + ("" if is_first else f"_{endpoint.method.lower()}"),
         "summary": endpoint.summary,
         "parameters": parameters,
         "responses": ({} if endpoint.answer is None else {"200": _answer(endpoint)}) | _refusals(endpoint),

@@ -6,6 +6,7 @@ router has taken it for that.
 """
 
 import re
+from dataclasses import replace
 from functools import cache
 
 from contract import parsing
@@ -13,8 +14,8 @@ from contract.endpoints import Call, Endpoint, Incoming, Question
 from contract.refusals import no_such_method
 from contract.table import ENDPOINTS
 
-NAMES = {r"\{name\}": "(?P<name>[^/]+)", r"\{name:path\}": "(?P<name>.*)"}
-"""The expression for each form of a name in a path, by that form as `re.escape` writes it."""
+NAME = re.compile(r"\\\{(?P<name>\w+)(?P<may_have_slashes>:path)?\\\}")
+"""A name in a path, as `re.escape` writes it."""
 
 
 def endpoints_at(path: str) -> dict[str, Endpoint]:
@@ -26,28 +27,25 @@ def endpoints_at(path: str) -> dict[str, Endpoint]:
     return found | {"HEAD": found["GET"]} if "GET" in found else found
 
 
-def name_in(path: str, endpoint: Endpoint) -> str:
-    """The name that a path of an endpoint has in it, or an empty string."""
-    found = _pattern(endpoint.path).fullmatch(path)
-    return "" if found is None else found.groupdict().get("name", "")
-
-
 def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     """Parse and check a request.
 
     Raises:
         Refusal: its method is not one of its path, or `contract.parsing.parse` raises it.
     """
-    path = endpoint.shown_path.replace("{name}", incoming.name)
-    methods = {other.method for other in ENDPOINTS if other.path == path}
+    methods = {other.method for other in ENDPOINTS if other.path == incoming.path}
     if methods and endpoint.method not in methods:
         raise no_such_method(methods)
+    found = _pattern(endpoint.path).fullmatch(incoming.path)
+    names = {} if found is None else found.groupdict()
+    incoming = replace(incoming, name=names.get("name", ""), item=names.get("item", ""))
     return parsing.parse(endpoint, incoming)
 
 
 @cache
 def _pattern(path: str) -> re.Pattern[str]:
-    expression = re.escape(path)
-    for form, its_expression in NAMES.items():
-        expression = expression.replace(form, its_expression)
-    return re.compile(expression)
+    return re.compile(NAME.sub(_named_group, re.escape(path)))
+
+
+def _named_group(found: re.Match[str]) -> str:
+    return f"(?P<{found['name']}>{'.*' if found['may_have_slashes'] else '[^/]+'})"

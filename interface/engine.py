@@ -188,7 +188,7 @@ class SharedEngine(EngineService, Protocol):
     def others(self) -> Tally:
         """Return what the other processes have counted, as far as it is known. Does not wait."""
 
-    async def keep(self, pieces: Mapping[str, bytes]) -> None:
+    async def keep(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
         """Keep pieces of bytes, by their names, for all processes that use the engine; see `interface.kept`.
 
         Raises:
@@ -198,6 +198,9 @@ class SharedEngine(EngineService, Protocol):
 
     async def recall(self, name: str) -> bytes | None:
         """Return a piece; None if it is not kept. Raises EngineUnavailable."""
+
+    async def find(self, beginning: str) -> Mapping[str, bytes]:
+        """Return all pieces whose names begin so, in the order of their names. Raises EngineUnavailable."""
 
     async def drop(self, name: str) -> bool:
         """Forget a piece and all that are kept with it; return whether it was kept. Raises EngineUnavailable."""

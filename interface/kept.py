@@ -11,11 +11,18 @@ class Kept(Protocol):
     keeps them, the driver decides on which thread each method is called (`serving.kept_by_engine`).
     """
 
-    def put(self, pieces: Mapping[str, bytes]) -> None:
-        """Keep pieces together, in place of any that have one of their names."""
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        """Keep pieces together, in place of any that have one of their names.
+
+        With `beside` they are kept together with the piece of that name and all that are kept with it; or not at all,
+        if it is not kept.
+        """
 
     def get(self, name: str) -> bytes | None:
         """Return a piece, which counts as a use of all that are kept with it; None if it is not kept."""
+
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        """Return all pieces whose names begin so, in the order of their names. This does not count as a use."""
 
     def drop(self, name: str) -> bool:
         """Forget a piece and all that are kept with it. Return whether it was kept."""
@@ -24,11 +31,14 @@ class Kept(Protocol):
 class NothingKept:
     """Keeps nothing."""
 
-    def put(self, pieces: Mapping[str, bytes]) -> None:
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
         pass
 
     def get(self, name: str) -> bytes | None:
         return None
+
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        return {}
 
     def drop(self, name: str) -> bool:
         return False

@@ -19,10 +19,10 @@ class MustWait(Exception):
 
 
 class KeptByEngine:
-    """See `interface.kept.Kept`. `put` is called on the event loop, `get` and `drop` on a thread.
+    """See `interface.kept.Kept`. All methods but `put` wait for the engine's process, so they are called on a thread.
 
-    The gate sends nothing more of the request's answer until what was put has arrived: a client that has heard of a
-    response finds it in any worker.
+    `put` does so on the event loop, too. There it does not wait, but the gate sends nothing more of the request's
+    answer until what was put has arrived: a client that has heard of a response finds it in any worker.
     """
 
     def __init__(self, engine: SharedEngine, loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
@@ -30,12 +30,16 @@ class KeptByEngine:
         self._loop = loop
         self._exchange = exchange
 
-    def put(self, pieces: Mapping[str, bytes]) -> None:
-        self._exchange.pending = self._loop.create_task(self._put(pieces))
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        """Raises EngineUnavailable, if it waits."""
+        if _is_on_a_loop():
+            self._exchange.pending = self._loop.create_task(self._put(pieces, beside))
+        else:
+            self._wait_for(self._engine.keep, pieces, beside)
 
-    async def _put(self, pieces: Mapping[str, bytes]) -> None:
+    async def _put(self, pieces: Mapping[str, bytes], beside: str | None) -> None:
         try:
-            await self._engine.keep(pieces)
+            await self._engine.keep(pieces, beside)
         except (EngineUnavailable, ValueError) as error:
             log.warning("A response is not kept: %s", error)
 
@@ -43,14 +47,18 @@ class KeptByEngine:
         """Raises MustWait, EngineUnavailable."""
         return self._wait_for(self._engine.recall, name)
 
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        """Raises MustWait, EngineUnavailable."""
+        return self._wait_for(self._engine.find, beginning)
+
     def drop(self, name: str) -> bool:
         """Raises MustWait, EngineUnavailable."""
         return self._wait_for(self._engine.drop, name)
 
-    def _wait_for(self, ask: Callable[[str], Coroutine[Any, Any, Found]], name: str) -> Found:
+    def _wait_for(self, ask: Callable[..., Coroutine[Any, Any, Found]], *arguments: object) -> Found:
         if _is_on_a_loop():
             raise MustWait
-        return asyncio.run_coroutine_threadsafe(ask(name), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(ask(*arguments), self._loop).result()
 
 
 def _is_on_a_loop() -> bool:

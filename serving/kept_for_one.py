@@ -12,11 +12,16 @@ class KeptForOne:
         self._kept = kept
         self._key = key
 
-    def put(self, pieces: Mapping[str, bytes]) -> None:
-        self._kept.put({self._own(name): piece for name, piece in pieces.items()})
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        own = {self._own(name): piece for name, piece in pieces.items()}
+        self._kept.put(own, None if beside is None else self._own(beside))
 
     def get(self, name: str) -> bytes | None:
         return self._kept.get(self._own(name))
+
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        found = self._kept.find(self._own(beginning))
+        return {name.removeprefix(self._own("")): piece for name, piece in found.items()}
 
     def drop(self, name: str) -> bool:
         return self._kept.drop(self._own(name))

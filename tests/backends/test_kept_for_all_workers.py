@@ -76,10 +76,10 @@ async def test_a_client_hears_of_a_response_only_when_all_workers_find_it(
 ) -> None:
     asked, may_keep, keep = asyncio.Event(), asyncio.Event(), SocketService.keep
 
-    async def keep_later(self: SocketService, pieces: Any) -> None:
+    async def keep_later(self: SocketService, pieces: Any, beside: str | None = None) -> None:
         asked.set()
         await may_keep.wait()
-        await keep(self, pieces)
+        await keep(self, pieces, beside)
 
     monkeypatch.setattr(SocketService, "keep", keep_later)
     async with hosting(path), worker(door, path) as service, service.client.open("POST", PATH, JSON) as exchange:
@@ -105,7 +105,7 @@ async def test_without_an_engine_a_response_is_neither_found_nor_missing(door: D
 async def test_an_answer_is_sent_although_it_cannot_be_kept(
     door: Door, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(self: SocketService, pieces: Any) -> None:
+    async def fail(self: SocketService, pieces: Any, beside: str | None = None) -> None:
         raise ValueError("too large")
 
     monkeypatch.setattr(SocketService, "keep", fail)

@@ -42,3 +42,36 @@ def test_a_name_that_is_kept_again_leaves_nothing_of_the_first_time() -> None:
     assert (kept.get("part 1"), kept.get("whole 1")) == (b"b", None)
     kept.put(pieces(2, size=900))
     assert (kept.get("part 1"), kept.get("part 2")) == (b"b", b"a"), "the limit counts only what is there"
+
+
+def test_what_is_put_beside_a_piece_shares_its_fate() -> None:
+    kept = KeptInMemory(most_bytes=1000)
+    kept.put(pieces(1))
+    kept.put({"later": b"c"}, beside="part 1")
+    kept.put({"whole 1": b"new"}, beside="later")
+    assert (kept.get("whole 1"), kept.get("part 1"), kept.get("later")) == (b"new", b"a", b"c")
+    assert kept.drop("part 1")
+    assert kept.get("later") is None
+    kept.put({"later": b"c"}, beside="part 1")
+    assert kept.get("later") is None, "beside what is not kept"
+
+
+def test_what_would_grow_too_large_stays_as_it_was() -> None:
+    kept = KeptInMemory(most_bytes=1000)
+    kept.put(pieces(1))
+    kept.put({"later": b"c" * 900}, beside="part 1")
+    assert (kept.get("whole 1"), kept.get("later")) == (b"a" * 200, None)
+    kept.put({"later": b"c" * 700}, beside="part 1")
+    assert kept.get("later")
+    kept.put(pieces(2, size=300))
+    assert (kept.get("later"), kept.get("whole 1")) == (None, None), "the limit counts what has come later"
+
+
+def test_pieces_are_found_by_how_their_names_begin() -> None:
+    kept = KeptInMemory(most_bytes=1000)
+    for number in (3, 1, 2):
+        kept.put(pieces(number))
+    assert list(kept.find("part ").items()) == [("part 1", b"a"), ("part 2", b"a"), ("part 3", b"a")]
+    assert kept.find("no") == {}
+    kept.put(pieces(4, size=400))
+    assert list(kept.find("part ")) == ["part 1", "part 2", "part 4"], "finding is no use"

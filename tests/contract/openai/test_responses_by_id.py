@@ -15,8 +15,7 @@ PATH = "/v1/responses"
 def asked(method: str, path: str, query: bytes = b"") -> dict[str, Any]:
     """The answer to a request without a body."""
     endpoint = contract.endpoints_at(path)[method]
-    incoming = contract.Incoming(name=contract.name_in(path, endpoint), query=query, kept=KEPT)
-    question = endpoint.parse(incoming)
+    question = contract.parse(endpoint, contract.Incoming(path=path, query=query, kept=KEPT))
     assert isinstance(question, contract.Question)
     content: dict[str, Any] = json.loads(question.ask(cast(Lexicon, None)).body)
     return content
