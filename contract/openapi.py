@@ -132,10 +132,13 @@ def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     if endpoint.query is None:
         return []
     fields = TypeAdapter(endpoint.query).json_schema()["properties"]
-    return [
-        {"name": name, "in": "query", "description": field.pop("description", ""), "required": False, "schema": field}
-        for name, field in fields.items()
-    ]
+    return [_query_parameter(name, field) for name, field in fields.items()]
+
+
+def _query_parameter(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    style = {"style": "deepObject", "explode": True} if field.get("type") == "object" else {}
+    described = {"description": field.pop("description", ""), "required": False}
+    return {"name": name, "in": "query", **described, **style, "schema": field}
 
 
 def _answer(endpoint: Endpoint) -> dict[str, Any]:

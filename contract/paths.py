@@ -16,7 +16,6 @@ ABSENT = {
     "/v1/files": "This server keeps no files. Send their text in the request",
     "/v1/embeddings": "This server generates text, and makes no embeddings",
     "/v1/complete": "This API is older than the Messages API. Use /v1/messages",
-    "/v1/chat/completions/": "Chat completions are not kept here, also with store: true; responses are (/v1/responses)",
 }
 """What to do without paths that OpenAI and Anthropic have and this server has not, by their beginnings."""
 

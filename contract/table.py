@@ -4,7 +4,7 @@ from contract.anthropic.dialect import DIALECT as ANTHROPIC
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.openai import chat, compact, completions, models, responses, responses_by_id
+from contract.openai import chat, chats_by_id, compact, completions, models, responses, responses_by_id
 from contract.openai.dialect import OpenAIDialect
 from contract.plain import DIALECT as PLAIN
 from contract.refusals import DIALECTS
@@ -16,6 +16,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     models.ONE,
     completions.ENDPOINT,
     chat.ENDPOINT,
+    chats_by_id.LIST,
+    chats_by_id.RETRIEVE,
+    chats_by_id.UPDATE,
+    chats_by_id.DELETE,
+    chats_by_id.MESSAGES,
     responses.RESPONSES,
     responses.INPUT_TOKENS,
     compact.ENDPOINT,

@@ -1,5 +1,7 @@
 """`POST /v1/chat/completions`: answer a conversation, whole or as a stream."""
 
+import json
+from collections.abc import Callable
 from functools import partial
 
 from contract.bodies import check_model, read_body
@@ -8,6 +10,7 @@ from contract.openai.chat_answer import ChatAssembly, ChatCompletion, ChatComple
 from contract.openai.chat_request import ChatBody
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
+from contract.openai.stored_chats import StoredChats, new_id
 from contract.openai.stream import AssembledCall, Head
 
 DIALECT = OpenAIDialect(prompt_field="messages")
@@ -30,12 +33,19 @@ def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
         fill_context=True,
     )
     assembly = partial(_assembly, body, model, incoming.fingerprint)
-    return AssembledCall(requests, body.stream, assembly, DIALECT, body.n, body.usage_options)
+    store = _store(body, incoming) if body.store else None
+    return AssembledCall(requests, body.stream, assembly, DIALECT, body.n, body.usage_options, store)
+
+
+def _store(body: ChatBody, incoming: Incoming) -> Callable[[ChatCompletion], None]:
+    """What stores the completion, once it is whole. Raises Refusal."""
+    metadata, messages = body.stored_metadata, json.loads(incoming.body)["messages"]
+    return lambda completion: StoredChats(incoming.kept).store(completion, metadata, messages)
 
 
 def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Accepted) -> ChatAssembly:
     return ChatAssembly(
-        Head(f"chatcmpl-{accepted.request_id}", model, fingerprint),
+        Head(new_id() if body.store else f"chatcmpl-{accepted.request_id}", model, fingerprint),
         body.n,
         prefix=body.prefix(),
         shows_logprobs=body.logprobs,

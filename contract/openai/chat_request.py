@@ -10,6 +10,7 @@ from contract.content import Content
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.custom_tools import INPUT, custom_function
 from contract.openai.sampling import SamplingFields
+from contract.openai.stored_chats import check_metadata
 from contract.refusals import Refusal
 from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
@@ -219,6 +220,8 @@ class ChatBody(SamplingFields):
     function_call: FunctionChoice = Field(default=None, description="An older tool_choice, for functions.")
     audio: Annotated[None, refuse("this model makes text only")] = None
     modalities: Annotated[None, refuse("this model makes text only", ["text"], [])] = None
+    store: bool = Field(default=False, description="Keep the completion for a while, to be listed and read.")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="What a stored completion can be found by.")
     web_search_options: Annotated[None, refuse("this server searches nothing")] = None
 
     @property
@@ -259,6 +262,14 @@ class ChatBody(SamplingFields):
         if self.continue_final_message and begins_a_message:
             message = "continue_final_message: Expected only one of it and add_generation_prompt, got both."
             raise Refusal(400, message, param="continue_final_message")
+
+    @property
+    def stored_metadata(self) -> dict[str, str]:
+        """The metadata of a completion that is stored. Raises Refusal."""
+        try:
+            return check_metadata(self.metadata)
+        except ValueError as error:
+            raise Refusal(400, f"metadata: {error}.", param="metadata") from None
 
     def conversation(self) -> ChatPrompt:
         """Raises Refusal."""

@@ -11,11 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from contract.answers import Answer, Wire, model_answer
 from contract.endpoints import QUESTION_REFUSALS, Endpoint, Incoming, Question
 from contract.openai.dialect import OpenAIError
-from contract.openai.kept_responses import Item, KeptResponses
+from contract.openai.item_pages import PageQuery, ends
+from contract.openai.kept_responses import KeptResponses
 from contract.openai.responses_answer import ResponseObject
 from contract.queries import read_query
 from contract.refusals import Refusal
-from contract.requests import shortened
 from interface.engine import Lexicon
 
 NO_STREAM = "expected false, as only what is made in the background can be streamed again, and nothing here is"
@@ -35,16 +35,6 @@ class RetrieveQuery(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     stream: Annotated[bool, AfterValidator(_refuse_stream)] = Field(default=False, description="True is refused.")
-
-
-class InputItemsQuery(BaseModel):
-    """Which of a response's input items come, and in which order."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    limit: int = Field(default=20, ge=1, le=100, description="The most items of one answer.")
-    order: Literal["asc", "desc"] = Field(default="desc", description="`desc` begins with the newest item.")
-    after: str = Field(default="", description="The id of the item after which the answer begins, in this order.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +80,13 @@ def parse_delete(incoming: Incoming) -> Question:
 
 def parse_input_items(incoming: Incoming) -> Question:
     """Raises Refusal."""
-    return _question(incoming, partial(_list_items, read_query(InputItemsQuery, incoming.query)))
+    return _question(incoming, partial(_list_items, read_query(PageQuery, incoming.query)))
 
 
-def _list_items(query: InputItemsQuery, kept: KeptResponses, id: str) -> Answer:
-    items: list[Item] = json.loads(kept.input(id))
-    if query.order == "desc":
-        items.reverse()
-    start = _place(items, query.after) + 1 if query.after else 0
-    page = items[start : start + query.limit]
-    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    return model_answer(InputItems("list", page, first, last, has_more=start + len(page) < len(items)))
-
-
-def _place(items: list[Item], id: str) -> int:
-    """Raises Refusal: 400, there is no such item."""
-    for place, item in enumerate(items):
-        if item["id"] == id:
-            return place
-    message = f"after: Expected the id of one of the response's input items, got {str(shortened(id))!r}"
-    raise Refusal(400, message, param="after")
+def _list_items(query: PageQuery, kept: KeptResponses, id: str) -> Answer:
+    items = {item["id"]: item for item in json.loads(kept.input(id))}
+    page, has_more = query.page_of(list(items), "one of the response's input items")
+    return model_answer(InputItems("list", [items[one] for one in page], *ends(page), has_more))
 
 
 def parse_cancel(incoming: Incoming) -> Question:
@@ -148,7 +125,7 @@ INPUT_ITEMS = Endpoint(
     parse=parse_input_items,
     summary="What a response that is kept was made from",
     method="GET",
-    query=InputItemsQuery,
+    query=PageQuery,
     answer=InputItems,
     refusals={400: "The query is not valid."} | REFUSALS,
     error=OpenAIError,

@@ -7,7 +7,7 @@ its own; the whole answer joins them. So the two have the same content.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from contract.answers import Answer, Wire, model_answer
 from contract.endpoints import Accepted, Writer
@@ -18,6 +18,8 @@ from interface.events import Event, Failed, Finished, FinishReason, Token
 from interface.requests import GenerationRequest
 
 Piece = TypeVar("Piece")
+Store = Callable[[Any], None]
+"""Takes a whole answer of the endpoint's."""
 
 FINISH_REASONS: dict[FinishReason, FinishReason] = {"stop": "stop", "length": "length", "abort": "stop"}
 """An aborted sequence has no reader any more; the API has no word for it."""
@@ -86,7 +88,12 @@ class ChunkWriter(Generic[Piece]):
     """A frame for each piece; if wanted, the usage after all of them; `[DONE]`."""
 
     def __init__(
-        self, assembly: Assembly[Piece], n: int, usage_options: UsageOptions, prompt_tokens: Sequence[int]
+        self,
+        assembly: Assembly[Piece],
+        n: int,
+        usage_options: UsageOptions,
+        prompt_tokens: Sequence[int],
+        store: Store | None = None,
     ) -> None:
         self._assembly = assembly
         self._n = n
@@ -96,6 +103,9 @@ class ChunkWriter(Generic[Piece]):
         self._completion_tokens: dict[int, int] = {}
         """Of each sequence; an event may be several tokens, which only the last one tells."""
         self._templates: dict[int, FrameTemplate] = {}
+        self._store = store
+        self._pieces: list[Piece] = []
+        """All of them, if the whole answer is to be stored."""
 
     def start(self) -> bytes:
         return b"".join(map(self._frame, self._assembly.start()))
@@ -103,10 +113,12 @@ class ChunkWriter(Generic[Piece]):
     def event(self, event: Event) -> bytes:
         if isinstance(event, Failed):
             self._usage_at_the_end = False
+            self._store = None
             return failure_frame(event)
         if isinstance(event, Token):
             self._completion_tokens[event.index] = self._completion_tokens.get(event.index, 0) + 1
-            if (text := self._assembly.only_text(event)) is not None and not self._usage_in_every_chunk:
+            text = self._assembly.only_text(event)
+            if text is not None and not self._usage_in_every_chunk and self._store is None:
                 return self._template(event.index).fill(text) if text else b""
         piece = self._assembly.take(event)
         if isinstance(event, Finished):
@@ -118,6 +130,8 @@ class ChunkWriter(Generic[Piece]):
 
     def end(self) -> bytes:
         """The usage comes last: clients keep what the latest chunk says, and this one has no choices to act on."""
+        if self._store is not None and len(self._assembly.finished) == self._n:
+            self._store(self._assembly.whole(self._pieces, usage(self._assembly.finished, self._n)))
         if not self._usage_at_the_end:
             return DONE
         return frame(self._assembly.chunk([], usage(self._assembly.finished, self._n))) + DONE
@@ -130,6 +144,8 @@ class ChunkWriter(Generic[Piece]):
         return template
 
     def _frame(self, piece: Piece) -> bytes:
+        if self._store is not None:
+            self._pieces.append(piece)
         so_far = None
         if self._usage_in_every_chunk:
             so_far = usage_so_far(self._prompt_tokens, self._n, sum(self._completion_tokens.values()))
@@ -138,7 +154,10 @@ class ChunkWriter(Generic[Piece]):
 
 @dataclass(frozen=True, slots=True)
 class AssembledCall(Generic[Piece]):
-    """A call that an assembly answers; `assembly` makes a new one once the call has been accepted."""
+    """A call that an assembly answers; `assembly` makes a new one once the call has been accepted.
+
+    `store` is shown the whole answer, also if it was streamed.
+    """
 
     requests: Sequence[GenerationRequest]
     stream: bool
@@ -146,9 +165,10 @@ class AssembledCall(Generic[Piece]):
     dialect: OpenAIDialect
     n: int = 1
     usage_options: UsageOptions = UsageOptions()
+    store: Store | None = None
 
     def writer(self, accepted: Accepted) -> Writer:
-        return ChunkWriter(self.assembly(accepted), self.n, self.usage_options, accepted.prompt_tokens)
+        return ChunkWriter(self.assembly(accepted), self.n, self.usage_options, accepted.prompt_tokens, self.store)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         assembly = self.assembly(accepted)
@@ -158,4 +178,7 @@ class AssembledCall(Generic[Piece]):
                 return self.dialect.failure(event)
             if (piece := assembly.take(event)) is not None:
                 pieces.append(piece)
-        return model_answer(assembly.whole(pieces, usage(assembly.finished, self.n)))
+        whole = assembly.whole(pieces, usage(assembly.finished, self.n))
+        if self.store is not None:
+            self.store(whole)
+        return model_answer(whole)

@@ -34,9 +34,9 @@ async def worker(door: Door, path: Path, **settings: Any) -> AsyncIterator[Servi
         yield service
 
 
-async def made(service: Service, key: str = "", **body: Any) -> Response:
+async def made(service: Service, key: str = "", path: str = PATH, **body: Any) -> Response:
     data = json.dumps(body).encode()
-    return await service.client.request("POST", PATH, data, JSON | {"authorization": f"Bearer {key}"})
+    return await service.client.request("POST", path, data, JSON | {"authorization": f"Bearer {key}"})
 
 
 async def test_another_worker_goes_on_after_a_response_shows_it_and_deletes_it(door: Door, path: Path) -> None:
@@ -53,6 +53,20 @@ async def test_another_worker_goes_on_after_a_response_shows_it_and_deletes_it(d
         assert (await other.client.request("DELETE", f"{PATH}/{first['id']}")).status == 200
         assert (await one.client.request("GET", f"{PATH}/{first['id']}")).status == 404
         assert (await made(one, input="So?", previous_response_id=first["id"])).status == 400
+
+
+async def test_all_workers_list_and_change_the_same_stored_chats(door: Door, path: Path) -> None:
+    chats = "/v1/chat/completions"
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "store": True}
+    async with hosting(path), worker(door, path) as one, worker(door, path) as other:
+        stored = [await made(service, path=chats, **body) for service in (one, other)]
+        ids = [answer.json()["id"] for answer in stored]
+        changed = await made(other, path=f"{chats}/{ids[0]}", metadata={"a": "b"})
+        assert changed.status == 200
+        listed = (await one.client.request("GET", chats)).json()["data"]
+        assert [(chat["id"], chat["metadata"]) for chat in listed] == [(ids[0], {"a": "b"}), (ids[1], {})]
+        assert (await one.client.request("DELETE", f"{chats}/{ids[1]}")).status == 200
+        assert len((await other.client.request("GET", chats)).json()["data"]) == 1
 
 
 async def test_a_response_outlasts_the_worker_that_made_it(door: Door, path: Path) -> None:

@@ -47,6 +47,17 @@ async def test_a_key_opens_no_response_of_another_key(door: Door) -> None:
         assert (await asked(service, "GET", path, "first")).json() == response
 
 
+async def test_a_key_lists_no_chats_of_another_key(door: Door) -> None:
+    chats = "/v1/chat/completions"
+    body = {"messages": [{"role": "user", "content": "hello"}], "store": True}
+    async with by_hand(door, config=KEYS) as service:
+        chat = (await asked(service, "POST", chats, "first", body)).json()
+        for key, ids in (("first", [chat["id"]]), ("second", [])):
+            assert [one["id"] for one in (await asked(service, "GET", chats, key)).json()["data"]] == ids
+        for method, content in (("GET", None), ("POST", {"metadata": {}}), ("DELETE", None)):
+            assert (await asked(service, method, f"{chats}/{chat['id']}", "second", content)).status == 404
+
+
 async def test_a_path_with_an_id_needs_a_key(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         for method in ("GET", "DELETE"):
@@ -67,6 +78,19 @@ async def test_a_response_is_read_listed_and_deleted_by_its_id(door: Door) -> No
         assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, HEAD")
         assert (await asked(service, "DELETE", path, "first")).json()["deleted"] is True
         assert (await asked(service, "DELETE", path, "first")).status == 404
+
+
+def test_the_wsgi_door_stores_chats_too() -> None:
+    chats = "/v1/chat/completions"
+    body = json.dumps({"messages": [{"role": "user", "content": "hello"}], "store": True}).encode()
+    with pulled_by_hand() as service:
+        made = service.request("POST", chats, body, JSON).json()
+        path = f"{chats}/{made['id']}"
+        changed = service.request("POST", path, b'{"metadata": {"a": "b"}}', JSON).json()
+        assert changed == made | {"metadata": {"a": "b"}}
+        assert service.request("GET", f"{chats}?metadata[a]=b").json()["data"] == [changed]
+        assert service.request("GET", f"{path}/messages").json()["data"][0]["content"] == "hello"
+        assert service.request("DELETE", path).json()["deleted"] is True
 
 
 def test_the_wsgi_door_keeps_responses_too() -> None:

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import strategies as st
 
 import contract
 from backends.kept_in_memory import KeptInMemory
+from interface.engine import Lexicon
 from interface.events import Event, Finished, Part, Token
+from interface.kept import Kept
 from tests.support.asgi_client import event_of, events_of
 
+MODELS = ("a-model", "another")
 KEPT = KeptInMemory()
 ACCEPTED = contract.Accepted("an-id", (3, 3, 3, 3))
 FINISHED = Finished("stop", 3, 2, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
@@ -22,7 +25,17 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 def parse(path: str, **body: Any) -> Any:
     """The call that an endpoint parses a body into."""
     (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")
-    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("a-model",), kept=KEPT))
+    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=MODELS, kept=KEPT))
+
+
+def asked(method: str, path: str, query: bytes = b"", body: Any = None, kept: Kept = KEPT) -> dict[str, Any]:
+    """The answer to a question."""
+    endpoint = contract.endpoints_at(path)[method]
+    content = b"" if body is None else json.dumps(body).encode()
+    question = contract.parse(endpoint, contract.Incoming(content, path, query, kept=kept))
+    assert isinstance(question, contract.Question)
+    answer: dict[str, Any] = json.loads(question.ask(cast(Lexicon, None)).body)
+    return answer
 
 
 def refused(path: str, expected_status: int = 400, /, **body: Any) -> dict[str, Any]:

@@ -1,24 +1,13 @@
 """Kept responses are shown, listed and deleted by their id, as OpenAI's API does it."""
 
-import json
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 import contract
-from interface.engine import Lexicon
-from tests.support.openai_answers import KEPT, parse, refused, tokens, whole
+from tests.support.openai_answers import asked, parse, refused, tokens, whole
 
 PATH = "/v1/responses"
-
-
-def asked(method: str, path: str, query: bytes = b"") -> dict[str, Any]:
-    """The answer to a request without a body."""
-    endpoint = contract.endpoints_at(path)[method]
-    question = contract.parse(endpoint, contract.Incoming(path=path, query=query, kept=KEPT))
-    assert isinstance(question, contract.Question)
-    content: dict[str, Any] = json.loads(question.ask(cast(Lexicon, None)).body)
-    return content
 
 
 def why_not(method: str, path: str, query: bytes = b"") -> tuple[int, str, str | None]:
@@ -141,7 +130,7 @@ def test_what_was_not_made_in_the_background_can_be_neither_cancelled_nor_stream
     assert "in the background" in message
 
 
-@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/conversations/conv_1", "/v1/chat/completions/chatcmpl-1"])
+@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/conversations/conv_1"])
 def test_what_openai_keeps_and_this_server_does_not_is_a_404_with_what_to_do(path: str) -> None:
     refusal = contract.no_such_path(path)
     assert refusal.status == 404
