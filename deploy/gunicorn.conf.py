@@ -21,6 +21,7 @@ bind = "127.0.0.1:8000"
 workers = 4
 worker_class = "uvicorn_worker.UvicornWorker"
 graceful_timeout = 30
+keepalive = 75  # as the doors: longer than proxies and clients keep a connection idle
 _until_the_end = ExitStack()
 
 

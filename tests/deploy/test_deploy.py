@@ -197,6 +197,12 @@ def test_through_a_proxy_a_body_may_be_as_long_as_without_it_and_a_longer_one_is
             assert answer.headers["content-type"] == "application/json"
 
 
+def test_gunicorn_keeps_an_idle_connection_as_long_as_the_doors_do() -> None:
+    kept = re.search(r"^keepalive = (\d+)", (DEPLOY / "gunicorn.conf.py").read_text(), re.MULTILINE)
+    assert kept is not None
+    assert int(kept[1]) == Config().keep_alive
+
+
 @pytest.mark.parametrize("file", ["nginx.conf", "Caddyfile"])
 def test_a_proxy_gives_up_an_idle_connection_before_the_service_does(file: str) -> None:
     kept = re.search(r"^\s*(?:keepalive_timeout|keepalive) (\d+)s", (DEPLOY / file).read_text(), re.MULTILINE)
