@@ -19,8 +19,7 @@ from gguf import quantize
 from safetensors.torch import load_file
 from torch import Tensor, bfloat16, float32, uint8
 
-from inference.weights.gguf.architectures import LAYER
-from inference.weights.gguf.weights import TOP
+from inference.weights.gguf.architecture import LAYER, TOP
 from study.common.arguments import argument_parser
 
 NAMES = {theirs: ours for ours, theirs in (TOP | LAYER).items()}

@@ -225,7 +225,7 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
     ("metadata", "reason"),
     [
         ({"general__architecture": "mamba"}, "its architecture is mamba; expected one of llama, mistral, "),
-        ({"llama__expert_count": 8}, "a mixture of experts of architecture llama is not supported in GGUF"),
+        ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "keys and values of different widths are not supported"),
         ({"tokenizer__ggml__model": "rwkv"}, "its tokenizer is of the kind 'rwkv'; expected gpt2 or llama"),

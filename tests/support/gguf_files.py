@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from tests.support.gguf_families import WRITTEN, Written
 from tests.support.tiny_models import SPECIAL_TOKENS
 
 ENDS = (SPECIAL_TOKENS.index("<eos>"),)
@@ -67,14 +68,15 @@ def write_gguf(
         extra: more tensors, by their names in the file.
         metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
     """
-    architecture = model.config.model_type.removesuffix("_text").replace("_moe", "moe")
+    written = _written(model.config)
+    architecture = written.architecture
     # Split by size: no other way starts a new file at a tensor of our choice in this version of gguf.
     writer = GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
-    entries = _model_entries(architecture, model.config) | _tokenizer_entries(tokenizer)
+    entries = _model_entries(written, model.config) | _tokenizer_entries(tokenizer)
     entries |= {key.replace("__", "."): value for key, value in metadata.items()}
     for key, value in entries.items():
         _add(writer, key, value)
-    tensors = {**_tensors(architecture, model), **extra}
+    tensors = {**_tensors(written, model), **extra}
     for name, weight in (_fused(tensors) if is_fused else tensors).items():
         numbers = weight.detach().float().numpy()
         if numbers.ndim == 1 or kind == "F32":
@@ -102,26 +104,39 @@ def write_vocabulary(path: Path, tokens: int, entries: Mapping[str, Any], archit
     return path
 
 
-def _tensors(architecture: str, model: PreTrainedModel) -> dict[str, Tensor]:
+def _written(config: PreTrainedConfig) -> Written:
+    kind = config.model_type
+    if kind in WRITTEN:
+        return WRITTEN[kind]
+    name = kind.removesuffix("_text").replace("_moe", "moe")
+    names = GEMMA_NAMES if name in ("gemma2", "gemma3") else {}
+    return Written(name, names, is_paired=name in PAIRED, norm_offset=float(name.startswith("gemma")))
+
+
+def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
     config = model.config
     tensors: dict[str, Tensor] = {}
-    names = NAMES | (GEMMA_NAMES if architecture in ("gemma2", "gemma3") else {})
+    names = {**NAMES, **written.names}
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for name, weight in model.state_dict().items():
+        is_in_layer = name.startswith("model.layers.")
+        place = f"blk.{name.split('.')[2]}." if is_in_layer else ""
+        if is_in_layer and (parts := written.split(name.split(".", 3)[3], weight)):
+            tensors |= {f"{place}{own}": part for own, part in parts.items()}
+            continue
         if ".experts." in name:
             tensors |= _experts(name, weight)
             continue
         stem, _, suffix = name.rpartition(".")
         if stem == "lm_head" and config.tie_word_embeddings:
             continue
-        own = names[stem.split(".", 3)[3]] if stem.startswith("model.layers.") else names[stem]
-        if architecture in PAIRED and own in heads:
+        own = names[stem.split(".", 3)[3]] if is_in_layer else names[stem]
+        if written.is_paired and own in heads:
             weight = paired(weight, heads[own])
         if own == "ffn_gate_inp_shexp":
             weight = weight[0]
-        if architecture.startswith("gemma") and own.endswith("norm"):
-            weight = weight + 1
-        place = f"blk.{stem.split('.')[2]}." if stem.startswith("model.layers.") else ""
+        if written.norm_offset and own.endswith("norm") and suffix == "weight":
+            weight = weight + written.norm_offset
         tensors[f"{place}{own}.{suffix}"] = weight
     return tensors
 
@@ -148,7 +163,8 @@ def paired(weight: Tensor, heads: int) -> Tensor:
     return weight.reshape(heads, 2, len(weight) // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
-def _model_entries(architecture: str, config: PreTrainedConfig) -> dict[str, Any]:
+def _model_entries(written: Written, config: PreTrainedConfig) -> dict[str, Any]:
+    architecture = written.architecture
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return {
         f"{architecture}.vocab_size": config.vocab_size,
@@ -160,14 +176,15 @@ def _model_entries(architecture: str, config: PreTrainedConfig) -> dict[str, Any
         f"{architecture}.attention.head_count_kv": config.num_key_value_heads,
         f"{architecture}.attention.key_length": head_dim,
         f"{architecture}.attention.value_length": head_dim,
-        f"{architecture}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        f"{architecture}.attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
         f"{architecture}.attention.sliding_window": getattr(config, "sliding_window", None),
         f"{architecture}.rope.dimension_count": head_dim,
-        f"{architecture}.expert_count": getattr(config, "num_experts", None),
+        f"{architecture}.rope.freq_base": config.rope_parameters.get("rope_theta"),
+        f"{architecture}.expert_count": getattr(config, "num_experts", getattr(config, "num_local_experts", None)),
         f"{architecture}.expert_used_count": getattr(config, "num_experts_per_tok", None),
         f"{architecture}.expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),
         f"{architecture}.expert_shared_feed_forward_length": getattr(config, "shared_expert_intermediate_size", None),
-    }
+    } | {f"{architecture}.{key}": value for key, value in written.entries(config).items()}
 
 
 def _tokenizer_entries(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from inference.weights.config_numbers import check_numbers
-from inference.weights.gguf.architectures import MIXTURES, architecture_of
+from inference.weights.gguf.architecture import Architecture
+from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
-from inference.weights.gguf.heads import LLAMAS, head_sizes
+from inference.weights.gguf.heads import head_sizes, is_llama
 from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
 
@@ -36,32 +37,27 @@ def plain_config(file: GGUFFile) -> PreTrainedConfig | None:
     Raises:
         BadGGUF: something in the metadata is not supported.
     """
-    if file.architecture not in LLAMAS:
+    if not is_llama(file):
         return None
     return PreTrainedConfig(**_settings(file))
 
 
 def _settings(file: GGUFFile) -> dict[str, Any]:
     architecture = architecture_of(file)
-    common = _common(file)
+    common = _common(file, architecture)
     settings = common | architecture.bias_settings(file) | architecture.settings(file, common)
     check_numbers(file.path, settings, file.elements, len(file.tensors))
     return settings
 
 
-def _common(file: GGUFFile) -> dict[str, Any]:
-    """The settings that all architectures have under the same names."""
-    prefix = file.architecture
-    if file.get(f"{prefix}.expert_count", int, 0) and prefix not in MIXTURES:
-        raise BadGGUF(
-            file.path,
-            f"a mixture of experts of architecture {prefix} is not supported in GGUF; expected {' or '.join(MIXTURES)}",
-        )
-    refuse_unread(file)
+def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
+    """The settings that all architectures have."""
+    refuse_unread(file, architecture.keys)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise BadGGUF(file.path, "expected a tensor token_embd.weight of two dimensions")
-    heads, kv_heads, head_dim = head_sizes(file)
+    epsilon_key, epsilon = architecture.epsilon
+    heads, kv_heads, head_dim = head_sizes(file, architecture.rotates_in_part)
     return {
         "vocab_size": embedding.shape[0],
         "hidden_size": file.count("embedding_length"),
@@ -70,9 +66,9 @@ def _common(file: GGUFFile) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "rms_norm_eps": file.get(f"{prefix}.attention.layer_norm_rms_epsilon", float),
+        epsilon: file.get(f"{file.architecture}.{epsilon_key}", float),
         "max_position_embeddings": file.count("context_length"),
-        "rope_parameters": rope_parameters(file, head_dim),
+        "rope_parameters": rope_parameters(file, head_dim, architecture.rotates_in_part),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "bos_token_id": file.token_id("bos"),
         "eos_token_id": file.token_id("eos"),

@@ -5,7 +5,8 @@ Rows stay whole, so the parts are views of the same blocks. Phi-3 has them in on
 
 import dataclasses
 
-from inference.weights.gguf.architectures import ARCHITECTURES, QKV
+from inference.weights.gguf.architecture import QKV
+from inference.weights.gguf.architectures import ARCHITECTURES
 from inference.weights.gguf.file import Blocks, GGUFFile
 from inference.weights.gguf.heads import head_sizes
 
@@ -22,7 +23,7 @@ def separated(file: GGUFFile) -> GGUFFile:
     fused = [name for name in file.tensors if f".{FUSED}." in name]
     if not fused or file.architecture not in ARCHITECTURES.keys() - FUSED_EVERYWHERE:
         return file
-    heads, kv_heads, head_dim = head_sizes(file)
+    heads, kv_heads, head_dim = head_sizes(file, ARCHITECTURES[file.architecture].rotates_in_part)
     tensors = dict(file.tensors)
     for name in fused:
         if tensors[name].shape[0] == (heads + 2 * kv_heads) * head_dim:

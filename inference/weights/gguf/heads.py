@@ -6,36 +6,45 @@ Without torch and transformers, which take seconds to import: the compiler start
 from inference.weights.formats import FORMATS
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
-LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+LLAMAS = ("llama", "mistral", "mistral3", "qwen2", "qwen3", "seed_oss")
+"""The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""
+OTHERWISE = ("expert_count", "attention.temperature_scale")
 COMPUTED = {"F32", "F16", "BF16", *FORMATS}
 """The types of tensors that a decoder of our own computes with; all weights are dequantized if one has another."""
 
 
+def is_llama(file: GGUFFile) -> bool:
+    """Whether the model in a file is of the Llama type."""
+    name = file.architecture
+    return name in LLAMAS and not any(file.metadata.get(f"{name}.{key}") for key in OTHERWISE)
+
+
 def stays_as_it_is(file: GGUFFile) -> bool:
     """Whether the blocks of a file are what the decoder in C++ computes from."""
-    return file.architecture in LLAMAS and file.kinds <= COMPUTED
+    return is_llama(file) and file.kinds <= COMPUTED
 
 
-def head_sizes(file: GGUFFile) -> tuple[int, int, int]:
+def head_sizes(file: GGUFFile, rotates_in_part: bool = False) -> tuple[int, int, int]:
     """The numbers of heads and of key/value heads, and how wide a head is.
 
+    Args:
+        rotates_in_part: heads of this architecture may be wider than what is rotated of them.
+
     Raises:
-        BadGGUF: heads of different widths, or rotated in part.
+        BadGGUF: heads of different widths, or rotated otherwise than the architecture is.
     """
     hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
-    head_dim = _head_dim(file, hidden, heads)
+    head_dim = _head_dim(file, max(1, hidden // heads), rotates_in_part)
     if file.count("attention.value_length", head_dim) != head_dim:
         raise BadGGUF(file.path, "keys and values of different widths are not supported in GGUF")
     return heads, file.count("attention.head_count_kv", heads), head_dim
 
 
-def _head_dim(file: GGUFFile, hidden: int, heads: int) -> int:
+def _head_dim(file: GGUFFile, default: int, rotates_in_part: bool) -> int:
     """Files of Llama and Mistral whose heads are not hidden / heads wide may say so as the rotated width alone."""
-    default = max(1, hidden // heads)
     rotated = file.count("rope.dimension_count", default)
-    if file.architecture == "phi3":
-        return file.count("attention.key_length", default)
-    head_dim = file.count("attention.key_length", rotated)
-    if rotated != head_dim and f"{file.architecture}.rope.dimension_count" in file.metadata:
+    head_dim = file.count("attention.key_length", default if rotates_in_part else rotated)
+    is_whole = rotated == head_dim or f"{file.architecture}.rope.dimension_count" not in file.metadata
+    if not is_whole and not (rotates_in_part and rotated < head_dim):
         raise BadGGUF(file.path, f"heads of {head_dim} of which {rotated} are rotated are not supported in GGUF")
     return head_dim

@@ -4,7 +4,7 @@ The package `gguf` lists the keys that a model may have. A key that is not read 
 unless its value has no effect.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from gguf.constants import Keys
@@ -17,19 +17,10 @@ READ = frozenset(
         *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
         *("attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor"),
         *("rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
+        "rope.scaling.yarn_attn_factor",
     )
 )
 """Keys that are read for every architecture."""
-OF_EXPERTS = {"expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"}
-OWN: Mapping[str, set[str]] = {
-    "mistral": {"attention.sliding_window"},
-    "phi3": {"attention.sliding_window", "rope.scaling.attn_factor"},
-    "gemma2": {"attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"},
-    "gemma3": {"attention.sliding_window", "final_logit_softcapping", "rope.freq_base_swa"},
-    "qwen2moe": {*OF_EXPERTS, "expert_shared_feed_forward_length"},
-    "qwen3moe": OF_EXPERTS,
-}
-"""Keys that are also read for one architecture."""
 UNUSED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "attention.layer_norm_epsilon"})
 """Keys that do not matter for these architectures, whatever their values."""
 NEUTRAL: Mapping[str, Any] = {
@@ -44,15 +35,14 @@ NEUTRAL: Mapping[str, Any] = {
 """Values without an effect; for any other key it is 0."""
 
 
-def refuse_unread(file: GGUFFile) -> None:
-    """See that the file says nothing that no code here reads.
+def refuse_unread(file: GGUFFile, own: Collection[str]) -> None:
+    """See that the file says nothing that no code here reads. `own` are keys that are read for its architecture.
 
     Raises:
         BadGGUF: it does; the message names it.
     """
     prefix = f"{file.architecture}."
-    own = OWN.get(file.architecture, set())
-    for key in sorted(KNOWN - READ - UNUSED - own):
+    for key in sorted(KNOWN - READ - UNUSED - frozenset(own)):
         value = file.metadata.get(prefix + key)
         if value is not None and not _is_neutral(key, value):
             raise BadGGUF(file.path, f"{prefix}{key} is {value}, which is not supported")

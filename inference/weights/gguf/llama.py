@@ -12,9 +12,9 @@ from transformers import PreTrainedConfig
 
 from inference.weights.formats import FORMATS
 from inference.weights.gguf.architectures import architecture_of
-from inference.weights.gguf.file import GGUFFile
-from inference.weights.gguf.heads import LLAMAS
-from inference.weights.gguf.numbers import PLAIN
+from inference.weights.gguf.file import Blocks, GGUFFile
+from inference.weights.gguf.heads import is_llama
+from inference.weights.gguf.numbers import PLAIN, dequantized
 from inference.weights.gguf.weights import Weight, model_weights
 from inference.weights.llama import Layer, Llama, NotLlama, Sizes
 from inference.weights.quantized import Matrix, QuantizedMatrix
@@ -31,7 +31,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     weights = _Weights(model_weights(file, config), dtype)
     hidden, head_dim = config.hidden_size, config.head_dim
     cosines, sines = angles(config, head_dim, context)
-    has_norms = file.architecture == "qwen3"  # of each head's queries and keys
+    has_norms = file.architecture in ("qwen3", "qwen3vl")  # of each head's queries and keys
     has_biases = "attn_q" in architecture_of(file).biased(config)
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
@@ -56,8 +56,8 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
 
 
 def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -> None:
-    if file.architecture not in LLAMAS:
-        raise NotLlama(f"architecture {file.architecture} is none of {', '.join(LLAMAS)}")
+    if not is_llama(file):
+        raise NotLlama(f"{architecture_of(file).model_type} is no architecture of the Llama type")
     if config.num_attention_heads % config.num_key_value_heads:
         raise NotLlama(f"{config.num_attention_heads} heads cannot share {config.num_key_value_heads} keys and values")
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -96,20 +96,20 @@ class _Weights:
         self._dtype = dtype
 
     def matrix(self, name: str, outputs: int, inputs: int) -> Matrix:
-        weight = self._take(f"{name}.weight", (outputs, inputs))
-        kind = weight.blocks.kind.name
+        blocks = self._take(f"{name}.weight", (outputs, inputs))
+        kind = blocks.kind.name
         if kind in PLAIN:
-            return _finite(name, weight.dequantized(self._dtype))
+            return _finite(name, dequantized(blocks, self._dtype))
         if kind not in FORMATS:
             raise NotLlama(f"{name} is in the format {kind}; expected one of {', '.join(FORMATS)}")
-        matrix = QuantizedMatrix(kind, weight.blocks.data, inputs)
+        matrix = QuantizedMatrix(kind, blocks.data, inputs)
         if not matrix.is_finite():
             raise NotLlama(f"{name} has scales that are not finite")
         return matrix
 
     def vector(self, name: str, size: int) -> Tensor:
         """In float32, as norms and biases are in files and in the decoder."""
-        return _finite(name, self._take(name, (size,)).dequantized(torch.float32))
+        return _finite(name, dequantized(self._take(name, (size,)), torch.float32))
 
     def biases(self, names: Iterable[tuple[str, int]]) -> Tensor | None:
         """The biases of several matrices together, where any of them has one; zeros for one that is not there."""
@@ -124,13 +124,15 @@ class _Weights:
         if self._weights:
             raise NotLlama(f"weights that a Llama has no place for: {next(iter(self._weights))}")
 
-    def _take(self, name: str, shape: tuple[int, ...]) -> Weight:
+    def _take(self, name: str, shape: tuple[int, ...]) -> Blocks:
         if name not in self._weights:
             raise NotLlama(f"there is no {name}")
-        weight = self._weights.pop(name)
-        if weight.blocks.shape != shape or weight.offset:
-            raise NotLlama(f"{name} has the shape {weight.blocks.shape}; expected {shape}")
-        return weight
+        blocks = self._weights.pop(name).blocks
+        if blocks is None:
+            raise NotLlama(f"{name} is not in the file as it is")
+        if blocks.shape != shape:
+            raise NotLlama(f"{name} has the shape {blocks.shape}; expected {shape}")
+        return blocks
 
 
 def _finite(name: str, tensor: Tensor) -> Tensor:

@@ -14,11 +14,27 @@ from inference.weights.gguf.numbers import dequantized
 
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors that belong to the configuration: one factor for each frequency."""
+YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "yarn_attn_factor": "attention_factor"}
+"""Settings of YaRN that files may have."""
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """Settings that all of Meta's models share; only their factors differ."""
 
 
-def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
+def rope_parameters(file: GGUFFile, head_dim: int, rotates_in_part: bool) -> dict[str, Any]:
+    """The scheme, and what part of a head is rotated if that may be less than all."""
+    scheme = _scheme(file, head_dim)
+    if rotates_in_part:
+        scheme["partial_rotary_factor"] = _fraction(file.count("rope.dimension_count", head_dim), head_dim)
+    return scheme
+
+
+def _fraction(part: int, whole: int) -> float:
+    """A fraction of which transformers gets the part again, whose product with the whole it rounds down."""
+    fraction = part / whole
+    return fraction if int(fraction * whole) == part else math.nextafter(fraction, 1)
+
+
+def _scheme(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     prefix = f"{file.architecture}.rope"
     theta = file.get(f"{prefix}.freq_base", float, 10_000.0)
     factor = file.get(f"{prefix}.scaling.factor", float, file.get(f"{prefix}.scale_linear", float, 1.0))
@@ -39,7 +55,7 @@ def rope_parameters(file: GGUFFile, head_dim: int) -> dict[str, Any]:
         raise BadGGUF(file.path, f"{prefix}.scaling.type is {kind}; expected none, linear, yarn or longrope")
     original = file.count("rope.scaling.original_context_length")
     yarn = {"rope_type": "yarn", "rope_theta": theta, "factor": factor, "original_max_position_embeddings": original}
-    for key, name in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):
+    for key, name in YARN.items():
         if f"{prefix}.scaling.{key}" in file.metadata:
             yarn[name] = file.get(f"{prefix}.scaling.{key}", float)
     return yarn

@@ -1,11 +1,11 @@
 """The weights of the model in a GGUF file, under the names that transformers has for them.
 
-llama.cpp calls everything by other names, and changes some weights when it converts a model. That is undone here: rows
-of queries and keys are in another order for Llama and Mistral (so that neighbours are rotated together, not halves),
-and Gemma's norms have 1 added.
+llama.cpp calls everything by other names, and changes some weights when it converts a model. That is undone here as the
+`Architecture` says: rows of queries and keys may be in another order (so that neighbours are rotated together, not
+halves), norms may have 1 added, and experts may be cut otherwise.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,38 +14,35 @@ from gguf import GGMLQuantizationType
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from inference.weights.gguf.architecture import Architecture, as_it_is
 from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import BadGGUF, Blocks, GGUFFile
 from inference.weights.gguf.numbers import dequantized
 from inference.weights.gguf.rope import ROPE_FACTORS
 
-GATES, UPS, GATES_AND_UPS = "mlp.experts.gate.weight", "mlp.experts.up.weight", "mlp.experts.gate_up_proj"
-DOWNS = "mlp.experts.down_proj.weight"
-ROWS = ("ffn_gate_inp_shexp",)
-TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A weight of the model: blocks of the file, with what has to be undone."""
+    """A weight of the model: what it is made of in the file, and what has to be undone."""
 
-    blocks: Blocks
+    parts: tuple[Blocks, ...]
+    make: Callable[..., Tensor] = as_it_is
     offset: float = 0.0
-    below: Blocks | None = None  # of the same experts, whose rows come after these
-    is_row: bool = False  # a vector in the file (of some converters), a matrix of one row in the model
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The file's own blocks, if the weight is nothing but these."""
+        return self.parts[0] if self.make is as_it_is and not self.offset else None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = (1, *self.blocks.shape) if self.is_row else self.blocks.shape
-        return shape if self.below is None else (shape[0], shape[1] + self.below.shape[1], *shape[2:])
+        """Raises RuntimeError or IndexError if the parts do not fit each other."""
+        return tuple(self.make(*(torch.empty(part.shape, device="meta") for part in self.parts)).shape)
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         if self.offset:
-            return (dequantized(self.blocks, torch.float32) - self.offset).to(dtype)
-        numbers = dequantized(self.blocks, dtype)
-        if self.below is not None:
-            numbers = torch.cat([numbers, dequantized(self.below, dtype)], dim=1)
-        return numbers.view(self.shape)
+            return (dequantized(self.parts[0], torch.float32) - self.offset).to(dtype)
+        return self.make(*(dequantized(part, dtype) for part in self.parts))
 
 
 class Lazy:
@@ -63,24 +60,44 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     """The weights under transformers' names; a tensor that has none keeps its own, and is found out by that."""
     architecture = architecture_of(file)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    weights: dict[str, Weight] = {}
+    weights = _made(file, architecture)
+    used = {part.name for weight in weights.values() for part in weight.parts}
     for name, blocks in file.tensors.items():
-        if name in ROPE_FACTORS:
+        if name in ROPE_FACTORS or name in used:
             continue
         stem, _, kind = name.rpartition(".")
         own = stem.rpartition(".")[2]
         if architecture.has_paired_rows and own in heads:
             blocks = _unpaired(file, blocks, heads[own])
-        offset = architecture.norm_offset if own.endswith("norm") else 0.0
-        weights[f"{_name(stem, architecture.layer)}.{kind}"] = Weight(
-            blocks, offset, is_row=own in ROWS and len(blocks.shape) == 1
-        )
-    for name in [name for name in weights if name.endswith(DOWNS)]:
-        weights[name.removesuffix(".weight")] = weights.pop(name)
-    for name in [name for name in weights if name.endswith(GATES)]:
-        if (up := weights.pop(name.replace(GATES, UPS), None)) is not None:
-            weights[name.replace(GATES, GATES_AND_UPS)] = _joined(file, weights.pop(name).blocks, up.blocks)
+        offset = architecture.norm_offset if own.endswith("norm") and kind == "weight" else 0.0
+        weights[f"{_name(stem, architecture)}.{kind}"] = Weight((blocks,), offset=offset)
     return weights
+
+
+def _made(file: GGUFFile, architecture: Architecture) -> dict[str, Weight]:
+    """The weights that are made of tensors as the architecture says, of those layers that have all of these tensors."""
+    weights: dict[str, Weight] = {}
+    numbers = {name.split(".")[1] for name in file.tensors if name.startswith("blk.") and name.count(".") > 2}
+    for made in architecture.made:
+        for number in sorted(numbers):
+            names = [f"blk.{number}.{own}" for own in made.of]
+            if file.tensors.keys() >= set(names):
+                weight = Weight(tuple(file.tensors[name] for name in names), made.make)
+                _check_parts(file, weight)
+                weights[f"{architecture.layers}.{number}.{made.name}"] = weight
+    return weights
+
+
+def _check_parts(file: GGUFFile, weight: Weight) -> None:
+    """Raises BadGGUF if tensors that make one weight do not fit each other."""
+    shapes = [part.shape for part in weight.parts]
+    try:
+        if len(set(shapes)) == 1 and weight.shape:
+            return
+    except (RuntimeError, IndexError):
+        pass
+    names, sizes = (", ".join(map(str, items)) for items in ([part.name for part in weight.parts], shapes))
+    raise BadGGUF(file.path, f"tensors {names} are {sizes}; expected what makes one weight of the model")
 
 
 def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]:
@@ -88,7 +105,7 @@ def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     architecture = architecture_of(file)
     biased = architecture.biased(config)
     return {
-        f"{_name(stem, architecture.layer)}.bias": Weight(_zeros(f"{stem}.bias", blocks.shape[0]))
+        f"{_name(stem, architecture)}.bias": Weight((_zeros(f"{stem}.bias", blocks.shape[0]),))
         for name, blocks in file.tensors.items()
         if (stem := name.removesuffix(".weight")).rpartition(".")[2] in biased and f"{stem}.bias" not in file.tensors
     }
@@ -98,31 +115,26 @@ def _zeros(name: str, size: int) -> Blocks:
     return Blocks(name, GGMLQuantizationType.F32, (size,), np.zeros((1, 4 * size), np.uint8))
 
 
-def _joined(file: GGUFFile, gate: Blocks, up: Blocks) -> Weight:
-    """What llama.cpp has in two tensors [experts, rows, inputs], as transformers has it in one."""
-    if len(gate.shape) != 3 or gate.shape != up.shape:
-        raise BadGGUF(file.path, f"tensors {gate.name} and {up.name} are {gate.shape} and {up.shape}; expected experts")
-    return Weight(gate, below=up)
-
-
-def _name(stem: str, layer: Mapping[str, str]) -> str:
+def _name(stem: str, architecture: Architecture) -> str:
     match stem.split(".", 2):
         case ["blk", number, own]:
-            return f"model.layers.{number}.{layer.get(own, own)}"
-    return TOP.get(stem, stem)
+            return f"{architecture.layers}.{number}.{architecture.layer.get(own, own)}"
+    return architecture.top.get(stem, stem)
 
 
 def name_in_file(file: GGUFFile, weight: str) -> str:
     """What the file calls a weight of transformers' model, or would call it; its own name if it has none."""
-    weight = weight.replace(GATES_AND_UPS, GATES)
-    if weight.endswith(DOWNS.removesuffix(".weight")):
-        weight = f"{weight}.weight"
+    architecture = architecture_of(file)
+    if weight.startswith(f"{architecture.layers}."):
+        number, _, name = weight.removeprefix(f"{architecture.layers}.").partition(".")
+        made = {made.name: made.of[0] for made in reversed(architecture.made)}
+        if name in made:
+            return f"blk.{number}.{made[name]}"
+        own = {theirs: ours for ours, theirs in architecture.layer.items()}
+        stem, _, kind = name.rpartition(".")
+        return f"blk.{number}.{own.get(stem, stem)}.{kind}"
     stem, _, kind = weight.rpartition(".")
-    match stem.split(".", 3):
-        case ["model", "layers", number, name]:
-            own = {theirs: ours for ours, theirs in architecture_of(file).layer.items()}
-            return f"blk.{number}.{own.get(name, name)}.{kind}"
-    return f"{dict(zip(TOP.values(), TOP, strict=True)).get(stem, stem)}.{kind}"
+    return f"{dict(zip(architecture.top.values(), architecture.top, strict=True)).get(stem, stem)}.{kind}"
 
 
 def _unpaired(file: GGUFFile, blocks: Blocks, heads: int) -> Blocks:

@@ -1,0 +1,1 @@
+"""Families of architectures: how their GGUF files name and change what transformers' models have."""

@@ -1,0 +1,37 @@
+"""Architectures whose norms subtract the mean, with biases: StarCoder 2, StableLM 2, Nemotron and Minitron."""
+
+from typing import Any
+
+from inference.weights.gguf.architecture import LAYER, QKV, QKVO, Architecture
+from inference.weights.gguf.file import GGUFFile
+
+EPSILON = "attention.layer_norm_epsilon"
+
+
+def _stablelm(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"use_parallel_residual": file.get("stablelm.use_parallel_residual", bool, False)}
+
+
+FAMILY = {
+    "starcoder2": Architecture(
+        "starcoder2",
+        layer=LAYER | {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+        epsilon=(EPSILON, "norm_epsilon"),
+        biases={"use_bias": (*QKVO, "ffn_up", "ffn_down")},
+    ),
+    "stablelm": Architecture(
+        "stablelm",
+        _stablelm,
+        frozenset({"use_parallel_residual"}),
+        rotates_in_part=True,
+        epsilon=(EPSILON, "layer_norm_eps"),
+        biases={"use_qkv_bias": QKV},
+    ),
+    "nemotron": Architecture(
+        "nemotron",
+        norm_offset=1.0,
+        rotates_in_part=True,
+        epsilon=(EPSILON, "norm_eps"),
+        biases={"attention_bias": QKVO, "mlp_bias": ("ffn_up", "ffn_down")},
+    ),
+}

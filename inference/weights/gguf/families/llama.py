@@ -1,0 +1,108 @@
+"""Llama, and what differs from it in activations, scales, experts or which layers are rotated.
+
+The converter has the rows of their queries and keys in another order, for llama.cpp rotates neighbours and not halves.
+"""
+
+from typing import Any
+
+from inference.weights.gguf.architecture import (
+    EXPERTS,
+    LAYER,
+    MLP,
+    QKVO,
+    Architecture,
+    Made,
+    experts,
+    joined_rows,
+    window_of,
+)
+from inference.weights.gguf.file import BadGGUF, GGUFFile
+
+BIASES = {"attention_bias": QKVO, "mlp_bias": MLP}
+
+
+def _mistral(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"sliding_window": window_of(file)}
+
+
+def _mixtral(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_local_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "sliding_window": None,
+    }
+
+
+def _ministral3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Queries grow with the logarithm of their distance from the beginning."""
+    scale = file.get("mistral3.attention.temperature_scale", float)
+    log_multiplier = file.get("mistral3.rope.scaling.yarn_log_multiplier", float, 1.0)
+    rope = common["rope_parameters"] | {
+        "llama_4_scaling_beta": scale,
+        "mscale": 1.0,
+        "mscale_all_dim": log_multiplier,
+    }
+    if rope["rope_type"] != "yarn":
+        raise BadGGUF(file.path, f"mistral3.rope.scaling.type is {rope['rope_type']}; expected yarn")
+    return {"rope_parameters": rope, "sliding_window": None}
+
+
+def _smollm3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Every fourth layer is not rotated. Files do not say so, as there are no others."""
+    return {"no_rope_layer_interval": 4, "use_sliding_window": False}
+
+
+def _granite(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    def scale(key: str, default: float = 1.0) -> float:
+        number: float = file.get(f"{file.architecture}.{key}", float, default)
+        return number or default  # llama.cpp takes 0 for a scale that there is not
+
+    return {
+        "attention_multiplier": scale("attention.scale", common["head_dim"] ** -0.5),
+        "embedding_multiplier": scale("embedding_scale"),
+        "residual_multiplier": scale("residual_scale"),
+        "logits_scaling": scale("logit_scale"),
+    }
+
+
+def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return _granite(file, common) | {
+        "num_local_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "shared_intermediate_size": file.get("granitemoe.expert_shared_feed_forward_length", int, 0),
+    }
+
+
+GRANITE_SCALES = frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"})
+GRANITE_MOE = (
+    *experts("block_sparse_moe.experts"),
+    Made("shared_mlp.input_linear.weight", ("ffn_gate_shexp.weight", "ffn_up_shexp.weight"), joined_rows),
+)
+OF_EXPERTS = frozenset({"expert_count", "expert_used_count"})
+
+MIXTRAL = Architecture("mixtral", _mixtral, OF_EXPERTS, LAYER | EXPERTS, made=experts(), has_paired_rows=True)
+"""Its files say `llama`, as those of models without experts do."""
+MINISTRAL3 = Architecture(
+    "ministral3",
+    _ministral3,
+    frozenset({"attention.temperature_scale", "rope.scaling.yarn_log_multiplier"}),
+    has_paired_rows=True,
+)
+"""Its files say `mistral3`, as those of Mistral Small 3.1 do."""
+FAMILY = {
+    "llama": Architecture("llama", has_paired_rows=True, biases=BIASES),
+    "mistral": Architecture("mistral", _mistral, frozenset({"attention.sliding_window"}), has_paired_rows=True),
+    "mistral3": Architecture("mistral", _mistral, has_paired_rows=True),
+    "smollm3": Architecture("smollm3", _smollm3, has_paired_rows=True, biases=BIASES),
+    "arcee": Architecture("arcee", has_paired_rows=True, biases=BIASES),
+    "granite": Architecture("granite", _granite, GRANITE_SCALES, has_paired_rows=True, biases=BIASES),
+    "granitemoe": Architecture(
+        "granitemoeshared",
+        _granite_moe,
+        GRANITE_SCALES | OF_EXPERTS | {"expert_shared_feed_forward_length"},
+        LAYER | {"ffn_gate_inp": "block_sparse_moe.router", "ffn_down_shexp": "shared_mlp.output_linear"},
+        made=GRANITE_MOE,
+        has_paired_rows=True,
+        biases={"attention_bias": QKVO},
+    ),
+}

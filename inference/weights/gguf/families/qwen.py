@@ -1,0 +1,52 @@
+"""Qwen 2 and 3, with experts or without."""
+
+from typing import Any
+
+from inference.weights.gguf.architecture import EXPERTS, LAYER, QKV, QKVO, Architecture, Made, as_a_row, experts
+from inference.weights.gguf.file import GGUFFile
+
+SHARED_EXPERT = {
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+OF_EXPERTS = frozenset({"expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"})
+
+
+def _qwen2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {"use_sliding_window": False}
+
+
+def _qwen3_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "moe_intermediate_size": file.count("expert_feed_forward_length"),
+        "norm_topk_prob": file.get(f"{file.architecture}.expert_weights_norm", bool, True),  # few files say so
+    }
+
+
+def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    shared = file.count("expert_shared_feed_forward_length")
+    return _qwen3_moe(file, common) | {
+        "shared_expert_intermediate_size": shared,
+        "norm_topk_prob": file.get("qwen2moe.expert_weights_norm", bool, False),
+        "use_sliding_window": False,
+    }
+
+
+FAMILY = {
+    "qwen2": Architecture("qwen2", _qwen2, always_biased=QKV),
+    "qwen3": Architecture("qwen3", biases={"attention_bias": QKVO}),
+    "qwen2moe": Architecture(
+        "qwen2_moe",
+        _qwen2_moe,
+        OF_EXPERTS | {"expert_shared_feed_forward_length"},
+        LAYER | EXPERTS | SHARED_EXPERT,
+        made=(*experts(), Made("mlp.shared_expert_gate.weight", ("ffn_gate_inp_shexp.weight",), as_a_row)),
+        always_biased=QKV,
+    ),
+    "qwen3moe": Architecture(
+        "qwen3_moe", _qwen3_moe, OF_EXPERTS, LAYER | EXPERTS, made=experts(), biases={"attention_bias": QKVO}
+    ),
+}

@@ -1,0 +1,176 @@
+"""How llama.cpp's converter writes the models of each family, as `conversion/` in its repository has it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+
+def no_more(config: PreTrainedConfig) -> dict[str, Any]:
+    return {}
+
+
+def not_split(name: str, weight: Tensor) -> dict[str, Tensor]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is special about the files of one of transformers' model types."""
+
+    architecture: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of weights that are others than in most architectures: transformers' and llama.cpp's."""
+    entries: Callable[[PreTrainedConfig], dict[str, Any]] = no_more
+    """Metadata, without the architecture's prefix."""
+    is_paired: bool = False
+    norm_offset: float = 0.0
+    split: Callable[[str, Tensor], dict[str, Tensor]] = not_split
+    """What a layer's weight becomes that does not stay one tensor, by llama.cpp's names; nothing for all others."""
+
+
+NORMS_AFTER = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+
+
+def _windows(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "attention.sliding_window": config.sliding_window,
+        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types],
+    }
+
+
+def _granite(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "attention.scale": config.attention_multiplier,
+        "embedding_scale": config.embedding_multiplier,
+        "residual_scale": config.residual_multiplier,
+        "logit_scale": config.logits_scaling,
+        "expert_shared_feed_forward_length": getattr(config, "shared_intermediate_size", None),
+    }
+
+
+def _granite_shared(name: str, weight: Tensor) -> dict[str, Tensor]:
+    if name != "shared_mlp.input_linear.weight":
+        return {}
+    gate, up = weight.chunk(2)
+    return {"ffn_gate_shexp.weight": gate, "ffn_up_shexp.weight": up}
+
+
+def _ministral3(config: PreTrainedConfig) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return _yarn(config) | {
+        "rope.scaling.yarn_log_multiplier": rope["mscale_all_dim"],
+        "attention.temperature_scale": rope["llama_4_scaling_beta"],
+    }
+
+
+def _yarn(config: PreTrainedConfig) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": rope["factor"],
+        "rope.scaling.original_context_length": rope["original_max_position_embeddings"],
+        "rope.scaling.yarn_beta_fast": rope["beta_fast"],
+        "rope.scaling.yarn_beta_slow": rope["beta_slow"],
+    }
+
+
+def _rotated_in_part(config: PreTrainedConfig) -> dict[str, Any]:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {"rope.dimension_count": int(head_dim * config.rope_parameters["partial_rotary_factor"])}
+
+
+def _cohere(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "logit_scale": config.logit_scale,
+        "rope.scaling.type": "none",
+        "attention.layer_norm_epsilon": config.layer_norm_eps,
+    }
+
+
+def _gpt_oss(config: PreTrainedConfig) -> dict[str, Any]:
+    return _yarn(config) | {
+        "attention.sliding_window": config.sliding_window,
+        "expert_feed_forward_length": config.intermediate_size,
+    }
+
+
+def _gpt_oss_experts(name: str, weight: Tensor) -> dict[str, Tensor]:
+    match name:
+        case "self_attn.sinks":
+            return {"attn_sinks.weight": weight}
+        case "mlp.experts.gate_up_proj":
+            rows = weight.transpose(1, 2)
+            return {"ffn_gate_exps.weight": rows[:, ::2], "ffn_up_exps.weight": rows[:, 1::2]}
+        case "mlp.experts.gate_up_proj_bias":
+            return {"ffn_gate_exps.bias": weight[:, ::2], "ffn_up_exps.bias": weight[:, 1::2]}
+        case "mlp.experts.down_proj":
+            return {"ffn_down_exps.weight": weight.transpose(1, 2)}
+        case "mlp.experts.down_proj_bias":
+            return {"ffn_down_exps.bias": weight}
+    return {}
+
+
+WRITTEN: Mapping[str, Written] = {
+    "mixtral": Written("llama", is_paired=True),
+    "ministral3": Written("mistral3", entries=_ministral3, is_paired=True),
+    "smollm3": Written("smollm3", is_paired=True),
+    "arcee": Written("arcee", is_paired=True),
+    "granite": Written("granite", entries=_granite, is_paired=True),
+    "granitemoeshared": Written(
+        "granitemoe",
+        {"block_sparse_moe.router": "ffn_gate_inp", "shared_mlp.output_linear": "ffn_down_shexp"},
+        _granite,
+        is_paired=True,
+        split=_granite_shared,
+    ),
+    "olmo2": Written("olmo2", NORMS_AFTER),
+    "olmo3": Written("olmo2", NORMS_AFTER, lambda config: _windows(config) | {"rope.freq_base": 500_000.0}),
+    "olmoe": Written("olmoe"),
+    "starcoder2": Written(
+        "starcoder2",
+        {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
+        lambda config: {"attention.layer_norm_epsilon": config.norm_epsilon},
+    ),
+    "stablelm": Written(
+        "stablelm",
+        entries=lambda config: _rotated_in_part(config) | {"attention.layer_norm_epsilon": config.layer_norm_eps},
+    ),
+    "nemotron": Written(
+        "nemotron",
+        entries=lambda config: _rotated_in_part(config) | {"attention.layer_norm_epsilon": config.norm_eps},
+        norm_offset=1.0,
+    ),
+    "phi": Written(
+        "phi2",
+        {
+            "model.final_layernorm": "output_norm",
+            "self_attn.dense": "attn_output",
+            "mlp.fc1": "ffn_up",
+            "mlp.fc2": "ffn_down",
+        },
+        lambda config: _rotated_in_part(config) | {"attention.layer_norm_epsilon": config.layer_norm_eps},
+    ),
+    "glm": Written("chatglm", entries=_rotated_in_part),
+    "glm4": Written(
+        "glm4",
+        {"post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"},
+        _rotated_in_part,
+    ),
+    "cohere": Written("command-r", entries=_cohere),
+    "cohere2": Written("cohere2", entries=_cohere),
+    "ernie4_5": Written("ernie4_5"),
+    "seed_oss": Written("seed_oss", {"post_attention_layernorm": "post_attention_norm"}),
+    "exaone4": Written("exaone4", NORMS_AFTER, _windows),
+    "hunyuan_v1_dense": Written(
+        "hunyuan-dense", {"self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm"}
+    ),
+    "gpt_oss": Written(
+        "gpt-oss",
+        {"post_attention_layernorm": "post_attention_norm", "mlp.router": "ffn_gate_inp"},
+        _gpt_oss,
+        split=_gpt_oss_experts,
+    ),
+}
