@@ -213,6 +213,12 @@ def test_what_ends_a_turn_or_a_text_does_also_if_the_file_names_another_end(tmp_
     assert set(file.settings["eos_token_id"]) == {257, 258, 260, 262}
 
 
+def test_an_answer_of_gpt_oss_goes_on_after_its_first_message(tmp_path: Path) -> None:
+    types = dict.fromkeys(["<|end|>", "<|return|>", "<|call|>", "<|endoftext|>"], CONTROL)
+    file = byte_level(tmp_path, types=types, eos_token_id=258)
+    assert set(file.settings["eos_token_id"]) == {258, 259, 260}
+
+
 def test_what_ends_a_turn_is_one_token_of_a_chat_whatever_type_the_file_gives_it(tmp_path: Path) -> None:
     for types in ({"<|im_end|>": 1}, {"<|im_end|>": USER_DEFINED}):
         tokenizer = made(byte_level(tmp_path, types=types))

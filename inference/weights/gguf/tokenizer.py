@@ -49,13 +49,24 @@ UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 """Types of tokens that are found in a text as they are written, before anything is cut or merged."""
 SPECIAL = (UNKNOWN, CONTROL)
 """Types of tokens that are left out of what is shown."""
-ENDS_OF_TURNS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>")
-ENDS_OF_TEXTS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<EOT>", "[EOT]")
-ENDS = frozenset((*ENDS_OF_TURNS, *ENDS_OF_TEXTS))
+ENDS_OF_MESSAGES = ("<|end|>",)
+ENDS_OF_TURNS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<|return|>",
+    "<|call|>",
+)
+ENDS_OF_TEXTS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<EOT>", "_<EOT>", "[EOT]")
+ENDS = frozenset((*ENDS_OF_MESSAGES, *ENDS_OF_TURNS, *ENDS_OF_TEXTS))
 """Tokens that end an answer in every file, which often names one end of several: that of a chat, or that of a text.
 
 They are control tokens, whatever type the file gives them, as for llama.cpp.
 """
+HARMONY = {"<|return|>", "<|call|>"}
+"""A vocabulary with these is gpt-oss's, whose answers are of several messages."""
 ENDS_OF_TYPE_CONTROL = ("</s>", "<eos>", "[EOS]")
 """Ends too, but only where they are control tokens: in many vocabularies they may be part of a text."""
 KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")
@@ -111,6 +122,8 @@ def ends_by_name(file: GGUFFile) -> list[int]:
         return []
     controls = {token for token, type in zip(tokens, types, strict=False) if type == CONTROL}
     ends = ENDS | (controls & set(ENDS_OF_TYPE_CONTROL))
+    if set(tokens) >= HARMONY:
+        ends -= set(ENDS_OF_MESSAGES)
     return [token_id for token_id, token in enumerate(tokens) if token in ends]
 
 
