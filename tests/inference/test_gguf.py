@@ -11,18 +11,6 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2MoeConfig,
-    Qwen3Config,
-    Qwen3MoeConfig,
 )
 from transformers.integrations.gguf.kernels import dequantize_blocks
 
@@ -31,46 +19,15 @@ from engine import Engine
 from inference.weights.gguf.file import KINDS, Blocks, GGUFFile
 from inference.weights.gguf.numbers import dequantized
 from interface.errors import LoadError
-from tests.support import tiny_models
 from tests.support.checkpoint_folders import load
 from tests.support.gguf_files import ENDS, random_blocks, same_weights, write_gguf
+from tests.support.gguf_models import CONFIGS, model_with_norms
 from tests.support.tiny_models import (
-    NO_ENDS,
-    WINDOW,
     bpe_tokenizer,
     model_of,
     reference_output,
     transformers_model,
 )
-
-SIZES = {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": False}
-SHAPE: dict[str, Any] = tiny_models.SHAPE | NO_ENDS | SIZES
-TIED: dict[str, Any] = SHAPE | {"tie_word_embeddings": True, "head_dim": 16}
-WIDE: dict[str, Any] = {"head_dim": 16}
-EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**SHAPE),
-    "mistral": MistralConfig(**SHAPE, head_dim=16, sliding_window=WINDOW),
-    "qwen2": Qwen2Config(**SHAPE),
-    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
-    "qwen2moe": Qwen2MoeConfig(**SHAPE, **EXPERTS, shared_expert_intermediate_size=32),
-    "qwen3moe": Qwen3MoeConfig(**SHAPE, **EXPERTS, **WIDE, norm_topk_prob=True),
-    "gemma": GemmaConfig(**TIED),
-    "gemma2": Gemma2Config(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
-    "gemma3": Gemma3TextConfig(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
-    "phi3": Phi3Config(**SHAPE),
-}
-
-
-def model_with_norms(config: PreTrainedConfig) -> PreTrainedModel:
-    """A random model whose norms and biases are random too: what is left at 0 or 1 shows no mistake."""
-    model = model_of(config)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(1)
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) / 4)
-    return model
 
 
 def llama_file(folder: Path, **metadata: Any) -> Path:

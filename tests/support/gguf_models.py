@@ -1,0 +1,127 @@
+"""Configurations of small models for each architecture that is served from GGUF files."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    ArceeConfig,
+    Cohere2Config,
+    CohereConfig,
+    Ernie4_5Config,
+    Exaone4Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Glm4Config,
+    GlmConfig,
+    GptOssConfig,
+    GraniteConfig,
+    GraniteMoeSharedConfig,
+    HunYuanDenseV1Config,
+    LlamaConfig,
+    Ministral3Config,
+    MistralConfig,
+    MixtralConfig,
+    NemotronConfig,
+    Olmo2Config,
+    Olmo3Config,
+    OlmoeConfig,
+    Phi3Config,
+    PhiConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SeedOssConfig,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
+)
+
+from tests.support import tiny_models
+from tests.support.tiny_models import NO_ENDS, WINDOW, model_of
+
+SIZES = {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": False}
+SHAPE: dict[str, Any] = tiny_models.SHAPE | NO_ENDS | SIZES
+TIED: dict[str, Any] = SHAPE | {"tie_word_embeddings": True, "head_dim": 16}
+WIDE: dict[str, Any] = {"head_dim": 16}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, head_dim=16, sliding_window=WINDOW),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "qwen2moe": Qwen2MoeConfig(**SHAPE, **EXPERTS, shared_expert_intermediate_size=32),
+    "qwen3moe": Qwen3MoeConfig(**SHAPE, **EXPERTS, **WIDE, norm_topk_prob=True),
+    "gemma": GemmaConfig(**TIED),
+    "gemma2": Gemma2Config(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
+    "gemma3": Gemma3TextConfig(**TIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
+    "phi3": Phi3Config(**SHAPE),
+}
+"""By the names in their files."""
+
+OF_FOUR: dict[str, Any] = {
+    **tiny_models.SHAPE,
+    **NO_ENDS,
+    "num_hidden_layers": 4,  # so that some layer in four is another
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "tie_word_embeddings": False,
+}
+HALF: dict[str, Any] = {"partial_rotary_factor": 0.5}
+SCALES: dict[str, Any] = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.0,
+}
+LOCAL_EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,  # so that a prompt goes beyond
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+QUERIES: dict[str, Any] = {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.3}
+FAMILIES: list[PreTrainedConfig] = [
+    MixtralConfig(**OF_FOUR, **LOCAL_EXPERTS),
+    Ministral3Config(**OF_FOUR, head_dim=16, rope_parameters=YARN | QUERIES),
+    SmolLM3Config(**OF_FOUR),
+    ArceeConfig(**OF_FOUR),
+    GraniteConfig(**OF_FOUR, **SCALES),
+    GraniteMoeSharedConfig(**OF_FOUR, **SCALES, **LOCAL_EXPERTS, shared_intermediate_size=24),
+    Olmo2Config(**OF_FOUR),
+    Olmo3Config(**OF_FOUR, sliding_window=WINDOW),
+    OlmoeConfig(**OF_FOUR, num_experts=4, num_experts_per_tok=2),
+    Starcoder2Config(**OF_FOUR),
+    StableLmConfig(**OF_FOUR, **HALF, use_qkv_bias=True),
+    NemotronConfig(**OF_FOUR, **HALF),
+    PhiConfig(**OF_FOUR, **HALF),
+    GlmConfig(**OF_FOUR, **HALF, head_dim=16, attention_bias=True),
+    Glm4Config(**OF_FOUR, **HALF, head_dim=16, attention_bias=False),
+    CohereConfig(**OF_FOUR | {"tie_word_embeddings": True}, logit_scale=0.5, use_qk_norm=True),
+    Cohere2Config(**OF_FOUR | {"tie_word_embeddings": True}, logit_scale=0.5, sliding_window=WINDOW),
+    Ernie4_5Config(**OF_FOUR, head_dim=16),
+    SeedOssConfig(**OF_FOUR, head_dim=16, attention_bias=True, attention_out_bias=False),
+    Exaone4Config(**OF_FOUR, sliding_window=WINDOW, sliding_window_pattern=4),
+    HunYuanDenseV1Config(**OF_FOUR, head_dim=16),
+    GptOssConfig(
+        **OF_FOUR, **LOCAL_EXPERTS, head_dim=16, sliding_window=WINDOW, rope_parameters=YARN | {"truncate": False}
+    ),
+]
+"""Those that are written by the rules in `gguf_families`."""
+
+
+def model_with_norms(config: PreTrainedConfig) -> PreTrainedModel:
+    """A random model whose norms and biases are random too: what is left at 0 or 1 shows no mistake."""
+    model = model_of(config)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) / 4)
+    return model
