@@ -9,7 +9,7 @@ layers.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +33,19 @@ _batch: Batch | None = None
 """The batch of the running forward; see `forward_context`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a layer turns the scores of queries and keys into weights of the values."""
+
+    scale: float
+    softcap: float | None = None
+    """A bound that scores approach, as `tanh` approaches 1."""
+    sinks: Tensor | None = None
+    """[heads], a score for each head that takes part in the softmax and has no value: an attention sink."""
+    visible: int = CAUSAL
+    """Which of the batch's visibilities says what a token sees."""
+
+
 def slot_attention(
     module: nn.Module,
     query: Tensor,
@@ -54,7 +67,7 @@ def slot_attention(
         key, value: [1, kv_heads, tokens, head_dim], of the new tokens; values may be of another width.
         attention_mask: the number that `slot_mask` has given; None from a model that asks for no mask.
         sliding_window: how many positions back a token may look, itself included; a mask says it too.
-        s_aux: [heads], a score for each head that takes part in the softmax and has no value: an attention sink.
+        s_aux: the attention sinks; see `Scoring`.
 
     Returns:
         [1, tokens, heads, head_dim], and no weights.
@@ -109,8 +122,8 @@ def _attend(
     assert _batch is not None, "the model runs outside of `forward_context`"
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     visible = _visibility(_batch, window) if mask is None else int(mask)
-    # Contiguous, as `_attend_shape` promises the compiler.
-    return attend_slots(_batch, int(layer), query, key, value, scale, softcap, visible, sinks).unsqueeze(0).contiguous()
+    outputs = attend_slots(_batch, int(layer), query, key, value, Scoring(scale, softcap, sinks, visible))
+    return outputs.unsqueeze(0).contiguous()  # as `_attend_shape` promises the compiler
 
 
 def _visibility(batch: Batch, window: int | None) -> int:
@@ -121,69 +134,51 @@ def _visibility(batch: Batch, window: int | None) -> int:
     return len(batch.visibilities) - 1
 
 
-def attend_slots(
-    batch: Batch,
-    layer: int,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: float,
-    softcap: float | None = None,
-    visible: int = CAUSAL,
-    sinks: Tensor | None = None,
-) -> Tensor:
+def attend_slots(batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
     """Store a layer's new keys and values, and attend each token of a packed row to its own slot.
 
     Args:
         query: [tokens, heads, head_dim].
         key, value: [tokens, kv_heads, head_dim].
-        visible: which of the batch's visibilities says what a token sees.
 
     Returns:
         [tokens, heads, head_dim], as wide as the values.
     """
-    batch.used.add(visible)
-    cached = batch.layer(layer, key, value, visible)
+    batch.used.add(scoring.visible)
+    cached = batch.layer(layer, key, value, scoring.visible)
     # Read before anything is written: a long chunk may overwrite the keys and values that its own first tokens see.
     chunks = [_before(cached, segment) for segment in batch.segments]
     cached.write(key, value, batch.slot_mapping(cached))
-    attention = partial(grouped_attention, scale=scale, softcap=softcap, sinks=sinks)
-    outputs = [_attend_run(batch, run, cached, visible, query, attention) for run in batch.runs]
+    outputs = [_attend_run(batch, run, query, cached, scoring) for run in batch.runs]
     for segment, before in zip(batch.segments, chunks, strict=True):
         keys, values = _of_segment(cached, segment, before, key, value)
-        outputs.append(_attend_segment(batch, segment, keys, values, visible, query, attention))
+        outputs.append(_attend_segment(batch, segment, query, keys, values, scoring))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _attend_run(
-    batch: Batch, run: Run, cached: CachedLayer, visible: int, query: Tensor, attention: Callable[..., Tensor]
-) -> Tensor:
+def _attend_run(batch: Batch, run: Run, query: Tensor, cached: CachedLayer, scoring: Scoring) -> Tensor:
     """Attention of decoding sequences in neighbouring slots, one token each: [tokens, heads, head_dim]."""
     slots, columns = slice(run.slot, run.slot + run.last - run.first), min(run.length, cached.kept)
-    return attention(
+    return grouped_attention(
         query[run.first : run.last].unsqueeze(2),  # [requests, heads, 1, head_dim]
         cached.keys[slots, :, :columns],
         cached.values[slots, :, :columns],
-        batch.run_mask(run, visible, query.dtype, cached.kept),
+        batch.run_mask(run, scoring.visible, query.dtype, cached.kept),
+        scoring,
     ).squeeze(2)
 
 
 def _attend_segment(
-    batch: Batch,
-    segment: Segment,
-    keys: Tensor,
-    values: Tensor,
-    visible: int,
-    query: Tensor,
-    attention: Callable[..., Tensor],
+    batch: Batch, segment: Segment, query: Tensor, keys: Tensor, values: Tensor, scoring: Scoring
 ) -> Tensor:
     """Attention of several tokens of one sequence: [tokens, heads, head_dim]."""
     group = query.shape[1] // keys.shape[1]
-    return attention(
+    return grouped_attention(
         query[segment.first : segment.last].transpose(0, 1).unsqueeze(0),  # [1, heads, tokens, head_dim]
         keys,
         values,
-        batch.segment_mask(segment, visible, group, query.dtype, segment.end - keys.shape[2]),
+        batch.segment_mask(segment, scoring.visible, group, query.dtype, segment.end - keys.shape[2]),
+        scoring,
     )[0].transpose(0, 1)
 
 
@@ -224,15 +219,7 @@ def _attend_shape(
     return query.new_empty((1, tokens, heads, value.shape[-1]))
 
 
-def grouped_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor,
-    scale: float,
-    softcap: float | None,
-    sinks: Tensor | None = None,
-) -> Tensor:
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
     """Attention with the query heads of one key/value head folded into the query's length.
 
     With few queries on a CPU that is several times faster than `scaled_dot_product_attention(enable_gqa=True)`, which
@@ -242,7 +229,6 @@ def grouped_attention(
         query: [rows, heads, tokens, head_dim].
         key, value: [rows, kv_heads, length, head_dim].
         mask: [rows or 1, 1, group * tokens or 1, length], added to the scores; group = heads / kv_heads.
-        sinks: [heads], see `slot_attention`.
 
     Returns:
         [rows, heads, tokens, head_dim], as wide as the values.
@@ -250,18 +236,18 @@ def grouped_attention(
     rows, heads, tokens, _ = query.shape
     kv_heads = key.shape[1]
     folded = query.reshape(rows, kv_heads, heads // kv_heads * tokens, -1)
-    if softcap is not None or sinks is not None:
-        scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scale
-        if softcap is not None:
-            scores = torch.tanh(scores / softcap) * softcap
-        weights = _softmax(scores + mask, sinks)
+    if scoring.softcap is not None or scoring.sinks is not None:
+        scores = torch.matmul(folded, key.transpose(-1, -2)).float() * scoring.scale
+        if scoring.softcap is not None:
+            scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
+        weights = _softmax(scores + mask, scoring.sinks)
         output = torch.matmul(weights.to(value.dtype), value)
     elif _is_quicker_in_products(query, key):
         mask = mask.expand(rows, kv_heads, folded.shape[2], -1).flatten(0, 1)
-        scores = torch.baddbmm(mask, folded.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scale)
+        scores = torch.baddbmm(mask, folded.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scoring.scale)
         output = torch.bmm(scores.softmax(-1), value.flatten(0, 1))
     else:
-        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scale)
+        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scoring.scale)
     return output.reshape(rows, heads, tokens, -1)
 
 
@@ -289,7 +275,8 @@ def _is_quicker_in_products(query: Tensor, key: Tensor) -> bool:
     )
 
 
-# To the compiler, attention is one opaque operator, so that its graphs do not depend on the batch.
+# To the compiler, attention is one opaque operator, so that its graphs do not depend on the batch. An operator of torch
+# takes no objects, so `_attend` has a parameter for everything.
 _library = torch.library.Library("engine", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
     "attend(Tensor query, Tensor key, Tensor value, Tensor layer, Tensor? mask, float scale, float? softcap, "

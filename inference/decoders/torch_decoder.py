@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.cache.attention import attend_slots
+from inference.cache.attention import Scoring, attend_slots
 from inference.cache.batch import Batch
 from inference.decoders.decoder import TryOut
 from inference.decoders.linear import Linear
@@ -95,6 +95,7 @@ class _Layer:
         self._input_norm, self._mlp_norm = (
             _RMSNorm(w.to(dtype), sizes.epsilon) for w in (layer.input_norm, layer.mlp_norm)
         )
+        self._scoring = Scoring(sizes.scale)
         self._query_norm, self._key_norm = (
             None if w is None else _RMSNorm(w.to(dtype), sizes.epsilon) for w in (layer.query_norm, layer.key_norm)
         )
@@ -119,7 +120,7 @@ class _Layer:
         # The two halves of a head change places; the sines of the first half have the opposite sign.
         rotated = torch.addcmul(rotated * cosines, rotated.roll(sizes.head_dim // 2, dims=-1), sines)
         query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
-        attended = attend_slots(batch, self._number, query, key, value, sizes.scale).reshape(tokens, -1)
+        attended = attend_slots(batch, self._number, query, key, value, self._scoring).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.cache import attention
-from inference.cache.attention import grouped_attention
+from inference.cache.attention import Scoring, grouped_attention
 from inference.cache.kv_cache import KVCache
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights import llama
@@ -44,7 +44,7 @@ def test_it_is_attention_by_its_definition(
     last = torch.arange(LENGTH - rows * tokens, LENGTH).view(rows, 1, tokens, 1)  # what each token may look at
     mask = torch.zeros(rows, 1, tokens, LENGTH).masked_fill(torch.arange(LENGTH) > last, float("-inf")).bfloat16()
     folded_mask = mask if tokens == 1 else mask.repeat(1, 1, HEADS // KV_HEADS, 1)
-    found = grouped_attention(query, key, value, folded_mask, SCALE, None)
+    found = grouped_attention(query, key, value, folded_mask, Scoring(SCALE))
     expected = exact(query, key, value, mask)
     assert found.shape == expected.shape
     assert ((found.double() - expected).abs().max() / expected.abs().max()).item() < 0.02
@@ -67,7 +67,7 @@ def test_products_are_taken_where_the_flash_kernel_would_convert_much(
         query = torch.zeros(rows, HEADS, tokens, HEAD_DIM, dtype=dtype)
         keys = torch.zeros(rows, KV_HEADS, LENGTH, HEAD_DIM, dtype=dtype)
         mask = torch.zeros(1, 1, 1, LENGTH, dtype=dtype)
-        grouped_attention(query, keys, keys, mask, SCALE, None)
+        grouped_attention(query, keys, keys, mask, Scoring(SCALE))
     assert products == [torch.bfloat16] * takes_products, "float32 has nothing to convert"
 
 

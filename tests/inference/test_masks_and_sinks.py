@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inference.cache.attention import grouped_attention, slot_attention
+from inference.cache.attention import Scoring, grouped_attention, slot_attention
 
 HEADS, KV_HEADS, HEAD_DIM, VALUE_DIM, LENGTH = 6, 2, 16, 12, 40
 SCALE = HEAD_DIM**-0.5
@@ -33,7 +33,7 @@ def test_a_sink_takes_its_share_of_the_weights(rows: int, tokens: int) -> None:
     last = torch.arange(LENGTH - tokens, LENGTH).view(1, 1, tokens, 1)
     mask = torch.zeros(1, 1, tokens, LENGTH).masked_fill(torch.arange(LENGTH) > last, float("-inf"))
     folded_mask = mask.repeat(1, 1, HEADS // KV_HEADS, 1)
-    found = grouped_attention(query, key, value, folded_mask, SCALE, None, sinks)
+    found = grouped_attention(query, key, value, folded_mask, Scoring(SCALE, sinks=sinks))
     torch.testing.assert_close(found, exact_with_sinks(query, key, value, mask, sinks))
 
 
