@@ -16,7 +16,7 @@ from inference.scheduling.cache_manager import Retention
 class KVCache:
     """Keys and values of every layer: in `rows`, unless a decoder has put another `storage` in their place.
 
-    `row_length` is the context plus at least one, in whole chunks: as many positions as a layer has that sees
+    `row_length` is the context plus at least one, in whole pages: as many positions as a layer has that sees
     everything.
     """
 

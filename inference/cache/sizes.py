@@ -1,8 +1,8 @@
 """The number of columns that a slot has in a layer of the cache. No tensors: memory is planned before they are made."""
 
-CHUNK = 128
-"""Tokens that lie together in `Chunks`, in all layers. Any layer that sees everything has whole chunks, so what a cache
-takes is known before there is a decoder. In chunks of 64, steps of the decoder in C++ took as long with products of
+PAGE_TOKENS = 128
+"""Tokens that lie together in `Pages`, in all layers. Any layer that sees everything has whole pages, so what a cache
+takes is known before there is a decoder. In pages of 64, steps of the decoder in C++ took as long with products of
 pairs and 3 to 5% longer with plain vectors; in larger ones a short text takes more memory."""
 BLOCK = 32
 """A ring's length is a multiple of this."""
@@ -12,13 +12,13 @@ a conversation without its last answer."""
 
 
 def row_length(context: int) -> int:
-    """The context plus at least one, in whole chunks: the columns of a layer that sees everything."""
-    return (context // CHUNK + 1) * CHUNK
+    """The context plus at least one, in whole pages: the columns of a layer that sees everything."""
+    return (context // PAGE_TOKENS + 1) * PAGE_TOKENS
 
 
-def chunk_count(length: int) -> int:
-    """The number of chunks that `length` positions take, the last of which may be partly used."""
-    return -(-length // CHUNK)
+def page_count(length: int) -> int:
+    """The number of pages that `length` positions take, the last of which may be partly used."""
+    return -(-length // PAGE_TOKENS)
 
 
 def kept_positions(context: int, window: int | None, slack: int = SLACK) -> int:

@@ -1,7 +1,7 @@
 """The storage of a cache: what its three layouts in memory have in common.
 
-`Rows` has tensors for each layer, in which torch computes. `Chunks` keeps some tokens of all layers together, for the
-decoder in C++, and `GpuChunks` does so for the kernels of Triton. All of them take slots and positions.
+`Rows` has tensors for each layer, in which torch computes. `Pages` keeps some tokens of all layers together, for the
+decoder in C++, and `GpuPages` does so for the kernels of Triton. All of them take slots and positions.
 """
 
 import math
@@ -69,7 +69,7 @@ def by_span(are_finite: Tensor, spans: Sequence[Span]) -> list[bool]:
 def zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros that take memory as they are written: on a CPU, torch's own are all written at the start.
 
-    The system gives that memory in pages of 2 MiB, where it has them: numpy asks for those.
+    The system gives that memory in large pages of 2 MiB, where it has them: numpy asks for those.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config import Config
 from engine import Engine
-from inference.cache.gpu_chunks import GpuChunks
+from inference.cache.gpu_pages import GpuPages
 from inference.decoders import select
 from inference.sampling import draw
 from inference.weights.checkpoint import Checkpoint
@@ -201,7 +201,7 @@ def _print(what: str, row: Row, floor: float) -> Row:
 def _most_memory(engine: Engine) -> int:
     """Bytes: torch's, and those of a cache that gets its memory from the driver and gives none back."""
     storage = engine._runner._cache.storage
-    return torch.cuda.max_memory_allocated() + (storage.backed_bytes if isinstance(storage, GpuChunks) else 0)
+    return torch.cuda.max_memory_allocated() + (storage.backed_bytes if isinstance(storage, GpuPages) else 0)
 
 
 def _measured(engine: Engine, what: str, streams: int, options: argparse.Namespace, settings: Row, floor: float) -> Row:

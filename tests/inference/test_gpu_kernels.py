@@ -54,17 +54,17 @@ def test_a_product_with_its_norm_and_its_bias(kernels: Any, inputs: int, outputs
     assert_near(kernels.multiply(x, weight, norm=norm, epsilon=EPSILON, is_gated=True), F.silu(gate) * up)
 
 
-CHUNK = 32
+PAGE_TOKENS = 32
 
 
 def new_cache(slots: int, columns: int, kv_heads: int, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Keys and values as they lie in a cache of two layers: [slots, chunks, CHUNK, kv_heads, head_dim] each."""
-    cache = randn(slots, columns // CHUNK, 2, 2, CHUNK, kv_heads, head_dim, dtype=dtype)
+    """Keys and values as they lie in a cache of two layers: [slots, pages, PAGE_TOKENS, kv_heads, head_dim] each."""
+    cache = randn(slots, columns // PAGE_TOKENS, 2, 2, PAGE_TOKENS, kv_heads, head_dim, dtype=dtype)
     return cache[:, :, 1, 0], cache[:, :, 1, 1]
 
 
 def in_order(cached: Tensor) -> Tensor:
-    """A copy without chunks: [slots, columns, kv_heads, head_dim]."""
+    """A copy without pages: [slots, columns, kv_heads, head_dim]."""
     return cached.flatten(1, 2).clone()
 
 
@@ -80,7 +80,8 @@ def test_single_tokens_attend_to_their_slots(
     keys, values = new_cache(3, 224, kv_heads, head_dim, dtype)
     for slot, length in zip(slots, lengths, strict=True):
         for column in range(length, 224 if slot >= 0 else 0):
-            keys[slot, column // CHUNK, column % CHUNK] = values[slot, column // CHUNK, column % CHUNK] = float("nan")
+            place = slot, column // PAGE_TOKENS, column % PAGE_TOKENS
+            keys[place] = values[place] = float("nan")
     cosines, sines = randn(224, head_dim // 2), randn(224, head_dim // 2, seed=1)
     norms = (1 + randn(head_dim, dtype=dtype) / 4, 1 + randn(head_dim, dtype=dtype, seed=1) / 4) if has_norms else None
     old_keys, old_values = in_order(keys), in_order(values)

@@ -10,7 +10,7 @@ from transformers import LlamaConfig
 
 from config import Config
 from engine import Engine
-from inference.cache.gpu_chunks import GpuChunks
+from inference.cache.gpu_pages import GpuPages
 from inference.cache.reserved import PIECE, CudaDriver, Reserved, Whole
 from inference.cache.sizes import row_length
 from inference.weights.checkpoint import Checkpoint
@@ -65,10 +65,10 @@ def new_engine() -> Engine:
     return Engine(checkpoint, Config(max_streams=8, compile=True))
 
 
-def chunks_of(engine: Engine) -> GpuChunks:
-    chunks = engine._runner._cache.storage
-    assert isinstance(chunks, GpuChunks), engine._runner.decoder_name
-    return chunks
+def pages_of(engine: Engine) -> GpuPages:
+    pages = engine._runner._cache.storage
+    assert isinstance(pages, GpuPages), engine._runner.decoder_name
+    return pages
 
 
 def answers(engine: Engine, *prompts: str) -> list[list[int]]:
@@ -80,25 +80,25 @@ def answers(engine: Engine, *prompts: str) -> list[list[int]]:
 
 def test_an_engine_takes_memory_as_its_texts_grow() -> None:
     engine = new_engine()
-    chunks = chunks_of(engine)
-    assert chunks.backed_bytes <= 4 * PIECE  # the start's check has used some slots
+    pages = pages_of(engine)
+    assert pages.backed_bytes <= 4 * PIECE  # the start's check has used some slots
     answers(engine, *["hello"] * 8)
-    short = chunks.backed_bytes
+    short = pages.backed_bytes
     assert short <= 16 * PIECE  # a slot may begin within a piece
     answers(engine, LONG)
-    of_text = len(LONG) * (chunks.bytes // (8 * row_length(CONTEXT)))
-    assert 0.8 * of_text <= chunks.backed_bytes - short <= of_text + 2 * PIECE
-    before = chunks.backed_bytes
+    of_text = len(LONG) * (pages.bytes // (8 * row_length(CONTEXT)))
+    assert 0.8 * of_text <= pages.backed_bytes - short <= of_text + 2 * PIECE
+    before = pages.backed_bytes
     answers(engine, LONG + "again", "something else", "hello")
-    assert chunks.backed_bytes - before <= of_text + 4 * PIECE
-    assert chunks.backed_bytes < chunks.bytes / 2
+    assert pages.backed_bytes - before <= of_text + 4 * PIECE
+    assert pages.backed_bytes < pages.bytes / 2
 
 
 def test_its_texts_are_those_of_an_engine_that_has_all_memory_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = new_engine()
     found = [answers(engine, prompt) for prompt in ("hello", LONG, LONG[:9000] + "another end", "hello again")]
-    assert chunks_of(engine).backed_bytes < chunks_of(engine).bytes / 2
-    monkeypatch.setattr("inference.cache.gpu_chunks.memory_of", Whole)
+    assert pages_of(engine).backed_bytes < pages_of(engine).bytes / 2
+    monkeypatch.setattr("inference.cache.gpu_pages.memory_of", Whole)
     engine = new_engine()
-    assert chunks_of(engine).backed_bytes >= chunks_of(engine).bytes
+    assert pages_of(engine).backed_bytes >= pages_of(engine).bytes
     assert [answers(engine, prompt) for prompt in ("hello", LONG, LONG[:9000] + "another end", "hello again")] == found

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inference.cache.chunks import KEYS, PAIRED_KEYS, VALUES, Chunks
 from inference.cache.kv_cache import KVCache
 from inference.cache.layout import Piece, lay_out
-from inference.cache.sizes import CHUNK
+from inference.cache.pages import KEYS, PAIRED_KEYS, VALUES, Pages
+from inference.cache.sizes import PAGE_TOKENS
 from inference.decoders.native.decoder import NativeDecoder
 from inference.tensor_thread import on_tensor_thread
 from tests.support.native_models import CONTEXT, INSTRUCTIONS, VOCABULARY, model_named, native
 
 SLOTS = 65  # the first holds the text whole; beginnings are copied from it
-TEXT = torch.randint(VOCABULARY, (CHUNK + 12,), generator=torch.Generator().manual_seed(4)).tolist()
+TEXT = torch.randint(VOCABULARY, (PAGE_TOKENS + 12,), generator=torch.Generator().manual_seed(4)).tolist()
 NO_TILES = "AVX-512, no tiles"
 
 
@@ -104,20 +104,20 @@ def cut(total: int, sizes: Steps) -> list[int]:
     return chunks
 
 
-def chunks_of(cache: KVCache) -> Chunks:
-    assert isinstance(cache.storage, Chunks)
+def pages_of(cache: KVCache) -> Pages:
+    assert isinstance(cache.storage, Pages)
     return cache.storage
 
 
 def spoil(cache: KVCache, slot: int, first: int = 0) -> None:
     """Let a slot hold a text that is NaN from `first` on."""
     cache.reserve(slot, first, CONTEXT)
-    storage = chunks_of(cache)
+    storage = pages_of(cache)
     for place in range(storage.table.count(slot)):
-        numbers = storage.numbers[storage.table.chunk(slot, place)]  # [layers, 2, kv_heads, CHUNK, head_dim]
+        numbers = storage.numbers[storage.table.page(slot, place)]  # [layers, 2, kv_heads, PAGE_TOKENS, head_dim]
         for kind, together in ((KEYS, PAIRED_KEYS), (VALUES, 2)):
             whole = -(-first // together) * together
-            numbers[:, kind, :, max(whole - place * CHUNK, 0) :] = float("nan")
+            numbers[:, kind, :, max(whole - place * PAGE_TOKENS, 0) :] = float("nan")
 
 
 def compile_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,17 +181,17 @@ def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_numb
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_chunk_that_another_slot_gave_back_changes_no_bit_even_if_it_is_nan(
+def test_a_page_that_another_slot_gave_back_changes_no_bit_even_if_it_is_nan(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_for(name, monkeypatch)
     expected, (_, cache), giver, taker = logits_alone(name), decoder_of(name), 8, 9
     cache.reserve(taker, 0, 1)
     spoil(cache, giver)
-    given = chunks_of(cache).table.chunk(giver, 1)
+    given = pages_of(cache).table.page(giver, 1)
     cache.reserve(giver, 0, 1)
-    assert torch.equal(logits_among(name, taker, 0, cut(len(TEXT), [CHUNK + 1, 1]), []), expected)
-    assert chunks_of(cache).table.chunk(taker, 1) == given
+    assert torch.equal(logits_among(name, taker, 0, cut(len(TEXT), [PAGE_TOKENS + 1, 1]), []), expected)
+    assert pages_of(cache).table.page(taker, 1) == given
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -202,26 +202,24 @@ def test_a_new_text_in_a_slot_changes_no_bit_of_the_texts_that_share_its_beginni
     expected, (_, cache), source, targets = logits_alone(name), decoder_of(name), 10, (11, 12)
     logits_among(name, source, 0, [len(TEXT)], [])
     for target in targets:
-        cache.copy(source, target, CHUNK + 3)
-    assert len({chunks_of(cache).table.chunk(slot, 0) for slot in (source, *targets)}) == 1, (
-        "there is one for all three"
-    )
+        cache.copy(source, target, PAGE_TOKENS + 3)
+    assert len({pages_of(cache).table.page(slot, 0) for slot in (source, *targets)}) == 1, "there is one for all three"
     kept = 40
     assert torch.equal(logits_among(name, source, kept, cut(len(TEXT) - kept, [7]), []), expected[kept:])
     spoil(cache, targets[0])
-    rest = cut(len(TEXT) - CHUNK - 3, [2])
-    assert torch.equal(logits_among(name, targets[1], CHUNK + 3, rest, []), expected[CHUNK + 3 :])
+    rest = cut(len(TEXT) - PAGE_TOKENS - 3, [2])
+    assert torch.equal(logits_among(name, targets[1], PAGE_TOKENS + 3, rest, []), expected[PAGE_TOKENS + 3 :])
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_border_of_a_chunk_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_border_of_a_page_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_for(name, monkeypatch)
     expected, (_, cache), slot = logits_alone(name), decoder_of(name), 7
-    for length in (CHUNK - 1, CHUNK, CHUNK + 1):
+    for length in (PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1):
         assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [length, 1]), []), expected)
     for guessed in range(1, 5):  # several tokens in a step, some of them behind the border
-        chunks = cut(len(TEXT) - CHUNK + 3, [guessed + 1])
-        assert torch.equal(logits_among(name, slot, CHUNK - 3, chunks, []), expected[CHUNK - 3 :])
-    for length in (1, CHUNK - 1, CHUNK, CHUNK + 1):
+        chunks = cut(len(TEXT) - PAGE_TOKENS + 3, [guessed + 1])
+        assert torch.equal(logits_among(name, slot, PAGE_TOKENS - 3, chunks, []), expected[PAGE_TOKENS - 3 :])
+    for length in (1, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1):
         cache.copy(0, slot, length)
         assert torch.equal(logits_among(name, slot, length, cut(len(TEXT) - length, [1, 40]), []), expected[length:])

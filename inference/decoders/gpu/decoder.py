@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.cache.chunks import Layers
-from inference.cache.gpu_chunks import GpuChunks
+from inference.cache.gpu_pages import GpuPages
 from inference.cache.kv_cache import KVCache
+from inference.cache.pages import Layers
 from inference.decoders.decoder import TryOut
 from inference.decoders.gpu import kernels
 from inference.transfer import to_device
@@ -32,9 +32,9 @@ class KernelDecoder:
             _Layer(llama.layers.pop(0), sizes, llama.dtype, cosines, sines) for _ in range(len(llama.layers))
         ]
         alike = Layers(len(self._layers), sizes.kv_heads, sizes.head_dim, llama.dtype)
-        chunks = GpuChunks(cache.slots, cache.context, alike, llama.device)
-        self._caches = [chunks.layer(number) for number in range(len(self._layers))]
-        cache.storage = chunks
+        pages = GpuPages(cache.slots, cache.context, alike, llama.device)
+        self._caches = [pages.layer(number) for number in range(len(self._layers))]
+        cache.storage = pages
         self._final_norm = llama.final_norm.to(llama.dtype)
         self._head = as_tensor(llama.head, llama.dtype)
         self._embedding = as_tensor(llama.embedding, llama.dtype)

@@ -3,11 +3,12 @@
 // A task is one key/value head and up to TOKENS neighbouring tokens of one slot: QUERIES queries over the same keys.
 // There are two ways, by the instructions at hand; `attend` chooses.
 //
-// The cache lies in chunks, each of CHUNK positions of a text in all layers, so that memory, which comes in large
-// pages, follows the tokens that are used: [chunk][layer][keys, values][kv_head][CHUNK positions][HEAD_DIM]. A table
-// says which chunks a slot's text lies in.
+// The cache lies in pages, each of PAGE_TOKENS positions of a text in all layers, so that memory, which the system
+// gives in large pages, follows the tokens that are used: [page][layer][keys, values][kv_head][PAGE_TOKENS
+// positions][HEAD_DIM]. A table says which pages a slot's text lies in.
 //
-// Defined by the compiler's command line: HEAD_DIM, CHUNK, and GROUP, the query heads that share one key/value head.
+// Defined by the compiler's command line: HEAD_DIM, PAGE_TOKENS, and GROUP, the query heads that share one key/value
+// head.
 
 #pragma once
 
@@ -19,31 +20,32 @@ namespace {
 
 constexpr int64_t TOKENS = GROUP < LANES ? LANES / GROUP : 1, QUERIES = TOKENS * GROUP;
 constexpr int64_t KEYS = 32;  // keys or values that are worked on together
-// How far ahead memory is asked for: chunks for the second cache, numbers for the first.
-constexpr int64_t CHUNKS_AHEAD = BF16 ? 2 : 1, SOON = 512 / sizeof(Weight);
-static_assert(CHUNK % KEYS == 0 && (CHUNK & (CHUNK - 1)) == 0, "blocks of 16, 32, … positions lie in one chunk each");
+// How far ahead memory is asked for: pages for the second cache, numbers for the first.
+constexpr int64_t PAGES_AHEAD = BF16 ? 2 : 1, SOON = 512 / sizeof(Weight);
+static_assert(PAGE_TOKENS % KEYS == 0 && (PAGE_TOKENS & (PAGE_TOKENS - 1)) == 0,
+              "blocks of 16, 32, … positions lie in one page each");
 
 // The keys or the values of one head in a slot.
 struct Head {
-    Weight *first;          // the head in the cache's first chunk
-    const int64_t *chunks;  // the slot's
-    int64_t chunk_stride;
+    Weight *first;         // the head in the cache's first page
+    const int64_t *pages;  // the slot's
+    int64_t page_stride;
 
     Head(const Model &model, Weight *of_layer, int64_t slot, int64_t kv_head)
-        : first(of_layer + kv_head * CHUNK * HEAD_DIM), chunks(model.chunks + slot * model.slot_chunks),
-          chunk_stride(model.chunk_stride) {}
+        : first(of_layer + kv_head * PAGE_TOKENS * HEAD_DIM), pages(model.pages + slot * model.slot_pages),
+          page_stride(model.page_stride) {}
     // A position, or a block of some that begins there.
     Weight *at(int64_t position) const {
-        return first + chunks[position / CHUNK] * chunk_stride + position % CHUNK * HEAD_DIM;
+        return first + pages[position / PAGE_TOKENS] * page_stride + position % PAGE_TOKENS * HEAD_DIM;
     }
-    // How far it is from a position of a text of this length to what is read CHUNKS_AHEAD later: of this head, or of
-    // the one that is read next. A processor foresees what is read within a chunk, but not where the next one lies.
+    // How far it is from a position of a text of this length to what is read PAGES_AHEAD later: of this head, or of
+    // the one that is read next. A processor foresees what is read within a page, but not where the next one lies.
     int64_t later(int64_t position, int64_t length, const Head *next) const {
-        const int64_t ahead = position + CHUNKS_AHEAD * CHUNK, count = (length + CHUNK - 1) / CHUNK;
+        const int64_t ahead = position + PAGES_AHEAD * PAGE_TOKENS, count = (length + PAGE_TOKENS - 1) / PAGE_TOKENS;
         if (ahead < length) return at(ahead) - at(position);
         if (!next) return 0;
-        const int64_t beyond = ahead / CHUNK - count, chunk = beyond < count ? beyond : count - 1;
-        return next->at(chunk * CHUNK + position % CHUNK) - at(position);
+        const int64_t beyond = ahead / PAGE_TOKENS - count, page = beyond < count ? beyond : count - 1;
+        return next->at(page * PAGE_TOKENS + position % PAGE_TOKENS) - at(position);
     }
 };
 
@@ -133,7 +135,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
 
 // --- With products of bfloat16 pairs, or tiles -----------------------------------------------------------------------
 //
-// Keys lie in a chunk as [key / 16][HEAD_DIM / 2][16 keys][PAIR], values as [key / 2][HEAD_DIM][PAIR], so both are
+// Keys lie in a page as [key / 16][HEAD_DIM / 2][16 keys][PAIR], values as [key / 2][HEAD_DIM][PAIR], so both are
 // read from front to back, and a lane is a key, then an output. A query's scores and outputs are added up in the order
 // of its inputs and of the keys, whichever queries are computed with it and wherever the task ends: what it may not see
 // adds zero. So a token has the same bits alone and in a chunk of any size.
@@ -167,7 +169,7 @@ constexpr int at_once(int rows, int most) {
 
 // `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys, from one on: `scores` [block][ROWS][16]. Memory is asked for
 // the `next` ones, too.
-template <int ROWS, int BLOCKS = at_once(ROWS, CHUNK / LANES < 8 ? CHUNK / LANES : 8)>
+template <int ROWS, int BLOCKS = at_once(ROWS, PAGE_TOKENS / LANES < 8 ? PAGE_TOKENS / LANES : 8)>
 void query_key_products(const Weight *queries, const Head &keys, const Head &next, int64_t block, int64_t blocks,
                         float *scores) {
 #if TILES

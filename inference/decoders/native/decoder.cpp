@@ -73,10 +73,10 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(numbers + i, load(vector + i));
     if (!ATTENDS_IN_PAIRS) {
         memcpy(cached.at(position), numbers, sizeof numbers);
-    } else if (is_key) {  // [CHUNK / 16][HEAD_DIM / 2][16][PAIR]
+    } else if (is_key) {  // [PAGE_TOKENS / 16][HEAD_DIM / 2][16][PAIR]
         Weight *to = cached.at(position / LANES * LANES) + position % LANES * PAIR;
         for (int64_t i = 0; i < HEAD_DIM; i += PAIR) memcpy(to + i * LANES, numbers + i, PAIR * sizeof(Weight));
-    } else {  // [CHUNK / 2][HEAD_DIM][PAIR]
+    } else {  // [PAGE_TOKENS / 2][HEAD_DIM][PAIR]
         Weight *to = cached.at(position / PAIR * PAIR) + position % PAIR;
         for (int64_t i = 0; i < HEAD_DIM; ++i) to[i * PAIR] = numbers[i];
     }

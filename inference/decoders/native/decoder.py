@@ -1,6 +1,6 @@
 """Hands a model's weights to decoder.cpp, and calls it once per step.
 
-Invariant: everything that a pointer in a structure points to is held by the decoder's `Packer` or its `Chunks`, or, for
+Invariant: everything that a pointer in a structure points to is held by the decoder's `Packer` or its `Pages`, or, for
 a step's own tensors, by the call.
 """
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from inference.cache.batch import Batch
-from inference.cache.chunks import KEYS, VALUES, Chunks, Layers
 from inference.cache.kv_cache import KVCache
+from inference.cache.pages import KEYS, VALUES, Layers, Pages
 from inference.cpp.build import build
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
@@ -67,7 +67,7 @@ class NativeDecoder:
     def __init__(self, library: ctypes.CDLL, llama: Llama, cache: KVCache) -> None:
         sizes = llama.sizes
         alike = Layers(len(llama.layers), sizes.kv_heads, sizes.head_dim, llama.dtype)
-        self._chunks = cache.storage = Chunks(cache.slots, cache.context, alike, are_paired=library.attends_in_pairs())
+        self._pages = cache.storage = Pages(cache.slots, cache.context, alike, are_paired=library.attends_in_pairs())
         self.has_same_bits = not library.depends_on_rows()
         self._dtype = llama.dtype
         self._is_quantized = bool(llama.formats)
@@ -89,9 +89,9 @@ class NativeDecoder:
             vocabulary=vocabulary,
             kv_heads=sizes.kv_heads,
             context=cache.row_length,
-            chunks=self._chunks.table.address,
-            slot_chunks=self._chunks.table.per_slot,
-            chunk_stride=self._chunks.numbers.stride(0),
+            pages=self._pages.table.address,
+            slot_pages=self._pages.table.per_slot,
+            page_stride=self._pages.numbers.stride(0),
             epsilon=sizes.epsilon,
             scale=sizes.scale,
         )
@@ -157,6 +157,6 @@ class NativeDecoder:
             mlp_norm=packer.hold_floats(layer.mlp_norm),
             query_norm=None if layer.query_norm is None else packer.hold_floats(layer.query_norm),
             key_norm=None if layer.key_norm is None else packer.hold_floats(layer.key_norm),
-            keys=self._chunks.address(number, KEYS),
-            values=self._chunks.address(number, VALUES),
+            keys=self._pages.address(number, KEYS),
+            values=self._pages.address(number, VALUES),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from inference.cache.sizes import CHUNK
+from inference.cache.sizes import PAGE_TOKENS
 from inference.weights.formats import FORMATS
 
 DECODER = Path(__file__).with_name("decoder.cpp")
@@ -28,4 +28,4 @@ def decoder_definitions(
     """
     bits = sum(1 << number for number in set(formats))
     kinds = {"BF16": int(is_bfloat16), "FORMATS": bits, "HAS_PLAIN": int(has_plain)}
-    return kinds | {"HEAD_DIM": head_dim, "GROUP": group, "CHUNK": CHUNK}
+    return kinds | {"HEAD_DIM": head_dim, "GROUP": group, "PAGE_TOKENS": PAGE_TOKENS}

@@ -27,7 +27,7 @@ struct Matrix {
 struct Layer {
     Matrix qkv, output, gate_up, down;  // a panel of gate_up: 16 outputs of the gate, the same 16 of up
     const float *input_norm, *mlp_norm, *query_norm, *key_norm;  // the last two are null in most models
-    Weight *keys, *values;                                       // in the cache's first chunk: see `Head`
+    Weight *keys, *values;                                       // in the cache's first page: see `Head`
 };
 
 struct Model {
@@ -38,8 +38,8 @@ struct Model {
     int64_t embedding_row_size, embedding_format;
     const float *final_norm, *cosines, *sines;  // the latter two [context][HEAD_DIM]
     int64_t layer_count, hidden, vocabulary, kv_heads, context;
-    const int64_t *chunks;              // [slot][slot_chunks], the numbers of the chunks that hold its text
-    int64_t slot_chunks, chunk_stride;  // the latter from one chunk of the cache to the next
+    const int64_t *pages;             // [slot][slot_pages], the numbers of the pages that hold its text
+    int64_t slot_pages, page_stride;  // the latter from one page of the cache to the next
     double epsilon, scale;
 };
 

@@ -25,8 +25,8 @@ class Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("embedding_row_size", "embedding_format")),
         *((name, ctypes.c_void_p) for name in ("final_norm", "cosines", "sines")),
         *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context")),
-        ("chunks", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("slot_chunks", "chunk_stride")),
+        ("pages", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("slot_pages", "page_stride")),
         ("epsilon", ctypes.c_double),
         ("scale", ctypes.c_double),
     )

@@ -14,7 +14,7 @@ KEYS = 64
 """Positions of the cache that a program reads at once."""
 
 Cached = tuple[Tensor, Tensor]
-"""A layer's keys and values, [slots, chunks, positions of a chunk, kv_heads, head_dim] each, with any strides."""
+"""A layer's keys and values, [slots, pages, positions of a page, kv_heads, head_dim] each, with any strides."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +39,12 @@ class Heads:
     def shape(self, cached: Cached) -> dict[str, Any]:
         """The arguments of a kernel that reads or writes a cache."""
         keys, values = cached
-        _, _, chunk, kv_heads, head_dim = keys.shape
-        slot_stride, chunk_stride, column_stride, *_ = keys.stride()
+        _, _, page, kv_heads, head_dim = keys.shape
+        slot_stride, page_stride, column_stride, *_ = keys.stride()
         return {
             "keys": keys, "values": values,
-            "slot_stride": slot_stride, "chunk_stride": chunk_stride, "column_stride": column_stride,
-            "CHUNK": chunk, "HEADS": self.count, "KV_HEADS": kv_heads, "HEAD_DIM": head_dim,
+            "slot_stride": slot_stride, "page_stride": page_stride, "column_stride": column_stride,
+            "PAGE_TOKENS": page, "HEADS": self.count, "KV_HEADS": kv_heads, "HEAD_DIM": head_dim,
         }  # fmt: skip
 
     def rotation(self) -> dict[str, Any]:
@@ -54,9 +54,9 @@ class Heads:
 
 
 @triton.jit
-def column(position, chunk_stride, column_stride, CHUNK: tl.constexpr):
+def column(position, page_stride, column_stride, PAGE_TOKENS: tl.constexpr):
     """The offset of a position from the slot's first one."""
-    return (position // CHUNK).to(tl.int64) * chunk_stride + (position % CHUNK).to(tl.int64) * column_stride
+    return (position // PAGE_TOKENS).to(tl.int64) * page_stride + (position % PAGE_TOKENS).to(tl.int64) * column_stride
 
 
 @triton.jit

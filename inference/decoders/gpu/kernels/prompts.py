@@ -59,8 +59,8 @@ def attend_chunks(
 @triton.jit
 def _rotate(
     qkv, keys, values, positions, slots, cosines, sines, query_norm, key_norm, epsilon,
-    slot_stride, chunk_stride, column_stride,
-    CHUNK: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
+    slot_stride, page_stride, column_stride,
+    PAGE_TOKENS: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """Rotate a token's query where it lies, or its key into the cache, or copy its value there."""
     row, head = tl.program_id(0), tl.program_id(1)
@@ -69,7 +69,7 @@ def _rotate(
     offsets, one = tl.arange(0, HALF), tl.arange(0, 1)
     is_half = (offsets < half)[None, :]
     place = qkv + (row.to(tl.int64) * (HEADS + 2 * KV_HEADS) + head) * HEAD_DIM + offsets[None, :] + one[:, None]
-    cached = slot.to(tl.int64) * slot_stride + column(position, chunk_stride, column_stride, CHUNK)
+    cached = slot.to(tl.int64) * slot_stride + column(position, page_stride, column_stride, PAGE_TOKENS)
     cached += offsets[None, :] + one[:, None]
     angles, more_angles = cosines + position * half, sines + position * half
     if head < HEADS:
@@ -85,8 +85,8 @@ def _rotate(
 
 @triton.jit
 def _attend_chunks(
-    qkv, keys, values, blocks, output, scale, slot_stride, chunk_stride, column_stride,
-    CHUNK: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    qkv, keys, values, blocks, output, scale, slot_stride, page_stride, column_stride,
+    PAGE_TOKENS: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     WIDTH: tl.constexpr, GROUP: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """A block's tokens attend to their slot, with the heads that share a key."""
@@ -103,8 +103,8 @@ def _attend_chunks(
     query = tl.load(qkv + places, mask=is_query, other=0.0)
     base = slot.to(tl.int64) * slot_stride + kv_head * HEAD_DIM + offsets[None, :]
     sums, weight = _attend_slot(
-        query, keys + base, values + base, chunk_stride, column_stride, start + tokens, start + count, is_inside, scale,
-        CHUNK, KEYS,
+        query, keys + base, values + base, page_stride, column_stride, start + tokens, start + count, is_inside, scale,
+        PAGE_TOKENS, KEYS,
     )  # fmt: skip
     places = (rows * HEADS + head)[:, None] * HEAD_DIM + offsets[None, :]
     tl.store(output + places, (sums / weight[:, None]).to(output.dtype.element_ty), mask=is_query)
@@ -112,8 +112,8 @@ def _attend_chunks(
 
 @triton.jit
 def _attend_slot(
-    query, keys, values, chunk_stride, column_stride, positions, end, is_inside, scale,
-    CHUNK: tl.constexpr, KEYS: tl.constexpr,
+    query, keys, values, page_stride, column_stride, positions, end, is_inside, scale,
+    PAGE_TOKENS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """What each query sees of a slot up to its own position: the weighed sum of the values, and the sum of weights."""
     most = tl.full([query.shape[0]], float("-inf"), tl.float32)
@@ -121,7 +121,7 @@ def _attend_slot(
     sums = tl.zeros([query.shape[0], query.shape[1]], tl.float32)
     for begin in range(0, end, KEYS):
         columns = begin + tl.arange(0, KEYS)
-        places = column(columns, chunk_stride, column_stride, CHUNK)[:, None]
+        places = column(columns, page_stride, column_stride, PAGE_TOKENS)[:, None]
         is_there = (columns < end)[:, None] & is_inside
         key = tl.load(keys + places, mask=is_there, other=0.0)
         scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale

@@ -63,8 +63,8 @@ def parts_for(rows: int, kv_heads: int) -> int:
 @triton.jit
 def _attend_rows(
     qkv, keys, values, positions, slots, cosines, sines, query_norm, key_norm, output, largest, total,
-    epsilon, scale, slot_stride, chunk_stride, column_stride,
-    CHUNK: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    epsilon, scale, slot_stride, page_stride, column_stride,
+    PAGE_TOKENS: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr, KEYS: tl.constexpr, OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """The heads of a row that share a key attend to a part of its slot."""
@@ -87,14 +87,14 @@ def _attend_rows(
     base = slot.to(tl.int64) * slot_stride + kv_head * HEAD_DIM
     if part == 0:  # noqa: SIM102 - in Triton's language `and` computes both sides
         if slot >= 0:
-            new = base + column(position, chunk_stride, column_stride, CHUNK) + offsets[None, :]
+            new = base + column(position, page_stride, column_stride, PAGE_TOKENS) + offsets[None, :]
             store_halves(keys + new, key, is_half, half)
             store_halves(values + new, value, is_half, half)
     begin, end = _bounds(position, slot, part, PARTS, KEYS)
     most, weight, sums = _begun(query, key, value, part, scale, GROUP, HALF)
     most, weight, sums = _attend_slot(
-        query, keys + base, values + base, chunk_stride, column_stride, begin, end, most, weight, sums, offsets, scale,
-        half, CHUNK, KEYS,
+        query, keys + base, values + base, page_stride, column_stride, begin, end, most, weight, sums, offsets, scale,
+        half, PAGE_TOKENS, KEYS,
     )  # fmt: skip
     number = (row * HEADS + kv_head * group + heads) * PARTS + part
     places = output + number.to(tl.int64)[:, None] * HEAD_DIM + offsets[None, :]
@@ -132,8 +132,8 @@ def _begun(query, key, value, part, scale, GROUP: tl.constexpr, HALF: tl.constex
 
 @triton.jit
 def _attend_slot(
-    query, keys, values, chunk_stride, column_stride, begin, end, most, weight, sums, offsets, scale,
-    half: tl.constexpr, CHUNK: tl.constexpr, KEYS: tl.constexpr,
+    query, keys, values, page_stride, column_stride, begin, end, most, weight, sums, offsets, scale,
+    half: tl.constexpr, PAGE_TOKENS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Take a slot's positions from `begin` to `end` into the softmax."""
     sum_first, sum_second = sums
@@ -141,7 +141,7 @@ def _attend_slot(
     for start in range(begin, end, KEYS):
         columns = start + tl.arange(0, KEYS)
         is_key = columns < end
-        places = column(columns, chunk_stride, column_stride, CHUNK)[:, None] + offsets[None, :]
+        places = column(columns, page_stride, column_stride, PAGE_TOKENS)[:, None] + offsets[None, :]
         is_there = is_key[:, None] & is_half
         key = load_halves(keys + places, is_there, half)
         scores = tl.dot(query[0], tl.trans(key[0]), input_precision="ieee")

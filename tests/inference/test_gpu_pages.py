@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cache import gpu_chunks
-from inference.cache.chunks import Layers
-from inference.cache.gpu_chunks import GpuChunks
+from inference.cache import gpu_pages
+from inference.cache.gpu_pages import GpuPages
 from inference.cache.kv_cache import KVCache
+from inference.cache.pages import Layers
 from inference.cache.reserved import PIECE, Reserved, Whole, memory_of
-from inference.cache.sizes import CHUNK
+from inference.cache.sizes import PAGE_TOKENS
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -110,57 +110,63 @@ def test_without_the_cuda_package_all_memory_is_taken_at_once(
 
 
 @pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> GpuChunks:
-    monkeypatch.setattr(gpu_chunks, "memory_of", FakeMemory)
-    return GpuChunks(3, 5 * CHUNK - 1, Layers(count=2, kv_heads=2, head_dim=4, dtype=torch.bfloat16), CPU)
+def pages(monkeypatch: pytest.MonkeyPatch) -> GpuPages:
+    monkeypatch.setattr(gpu_pages, "memory_of", FakeMemory)
+    return GpuPages(3, 5 * PAGE_TOKENS - 1, Layers(count=2, kv_heads=2, head_dim=4, dtype=torch.bfloat16), CPU)
 
 
-def cache_of(chunks: GpuChunks) -> KVCache:
-    cache = KVCache(slots=3, context=5 * CHUNK - 1)
-    cache.storage = chunks
+def cache_of(pages: GpuPages) -> KVCache:
+    cache = KVCache(slots=3, context=5 * PAGE_TOKENS - 1)
+    cache.storage = pages
     return cache
 
 
-def write(chunks: GpuChunks, slot: int, first: int, last: int, number: float) -> None:
+def write(pages: GpuPages, slot: int, first: int, last: int, number: float) -> None:
     for layer in range(2):
-        for tensor in chunks.layer(layer):
+        for tensor in pages.layer(layer):
             for position in range(first, last):
-                tensor[slot, position // CHUNK, position % CHUNK] = number
+                tensor[slot, position // PAGE_TOKENS, position % PAGE_TOKENS] = number
 
 
-PER_CHUNK = 2 * 2 * CHUNK * 2 * 4 * 2  # layers, keys and values, positions, heads, numbers, bytes
+PER_PAGE = 2 * 2 * PAGE_TOKENS * 2 * 4 * 2  # layers, keys and values, positions, heads, numbers, bytes
 
 
-def test_memory_follows_the_tokens_of_a_slot(chunks: GpuChunks) -> None:
-    cache = cache_of(chunks)
-    assert cache.bytes == 15 * PER_CHUNK
+def test_memory_follows_the_tokens_of_a_slot(pages: GpuPages) -> None:
+    cache = cache_of(pages)
+    assert cache.bytes == 15 * PER_PAGE
     backed = [0]
-    for slot, first, last in [(1, 0, CHUNK), (1, CHUNK, CHUNK + 1), (2, 0, 3), (1, CHUNK + 1, 2 * CHUNK), (1, 0, 7)]:
+    for slot, first, last in [
+        (1, 0, PAGE_TOKENS),
+        (1, PAGE_TOKENS, PAGE_TOKENS + 1),
+        (2, 0, 3),
+        (1, PAGE_TOKENS + 1, 2 * PAGE_TOKENS),
+        (1, 0, 7),
+    ]:
         cache.reserve(slot, first, last)
-        backed.append(chunks.backed_bytes // PER_CHUNK)
+        backed.append(pages.backed_bytes // PER_PAGE)
     assert backed == [0, 1, 2, 3, 3, 3]
 
 
-@pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
-def test_a_copied_beginning_has_memory_and_is_the_same(chunks: GpuChunks, length: int) -> None:
-    cache = cache_of(chunks)
-    cache.reserve(0, 0, 3 * CHUNK)
-    write(chunks, 0, 0, 3 * CHUNK, 1.5)
-    before = chunks.backed_bytes
+@pytest.mark.parametrize("length", [1, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1, 3 * PAGE_TOKENS])
+def test_a_copied_beginning_has_memory_and_is_the_same(pages: GpuPages, length: int) -> None:
+    cache = cache_of(pages)
+    cache.reserve(0, 0, 3 * PAGE_TOKENS)
+    write(pages, 0, 0, 3 * PAGE_TOKENS, 1.5)
+    before = pages.backed_bytes
     cache.copy(0, 2, length)
-    assert chunks.backed_bytes - before == -(-length // CHUNK) * PER_CHUNK
+    assert pages.backed_bytes - before == -(-length // PAGE_TOKENS) * PER_PAGE
     for layer in range(2):
-        for tensor in chunks.layer(layer):
+        for tensor in pages.layer(layer):
             assert (tensor[2].flatten(0, 1)[:length] == 1.5).all()
 
 
-def test_what_is_not_a_number_is_found_in_the_last_layer(chunks: GpuChunks) -> None:
-    cache = cache_of(chunks)
-    cache.reserve(0, 0, 2 * CHUNK)
-    write(chunks, 0, 0, 2 * CHUNK, 1.0)
-    spans = [(0, 0, CHUNK), (0, CHUNK, CHUNK + 3), (0, CHUNK + 3, 2 * CHUNK)]
+def test_what_is_not_a_number_is_found_in_the_last_layer(pages: GpuPages) -> None:
+    cache = cache_of(pages)
+    cache.reserve(0, 0, 2 * PAGE_TOKENS)
+    write(pages, 0, 0, 2 * PAGE_TOKENS, 1.0)
+    spans = [(0, 0, PAGE_TOKENS), (0, PAGE_TOKENS, PAGE_TOKENS + 3), (0, PAGE_TOKENS + 3, 2 * PAGE_TOKENS)]
     assert cache.are_finite(spans) == [True, True, True]
-    write(chunks, 0, CHUNK + 2, CHUNK + 3, float("inf"))
+    write(pages, 0, PAGE_TOKENS + 2, PAGE_TOKENS + 3, float("inf"))
     assert cache.are_finite(spans) == [True, False, True]
-    assert cache.are_finite([(0, 0, 2 * CHUNK), (1, 0, 1)]) == [False, False]
+    assert cache.are_finite([(0, 0, 2 * PAGE_TOKENS), (1, 0, 1)]) == [False, False]
     assert cache.are_finite([]) == []
