@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import RETRY, STATUSES, Problem, Refusal, failure_headers
-from interface.errors import EngineUnavailable, PromptTooLong, QueueFull, RequestError
+from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Problem, Refusal, failure_headers
+from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
 
 
@@ -36,6 +36,8 @@ class PlainDialect:
                 return _unfit("context_length", str(error), error.prompt_tokens + error.max_tokens)
             case RequestError():
                 return _unfit("unusable_prompt", str(error), None)
+            case EngineFailed():
+                return model_answer(Detail(str(error)), 500, DO_NOT_RETRY)
             case QueueFull() | EngineUnavailable():
                 return model_answer(Detail(str(error)), 503, RETRY)
         raise TypeError(f"expected one of REFUSALS, got {error!r}")

@@ -224,11 +224,21 @@ def test_each_refusal_has_its_answer() -> None:
     (problem,) = content(unusable)["detail"]
     assert list(problem) == ["type", "loc", "msg", "input"]
     assert problem["msg"] == "no token for it"
-    for unavailable in (QueueFull("full"), EngineUnavailable("loading"), EngineFailed("dead")):
+    for unavailable, status in ((QueueFull("full"), 503), (EngineFailed("dead"), 500)):
         answer = contract.dialect("/generate").refusal(unavailable)
-        assert answer.status == 503
-        assert int(answer.headers["retry-after"]) >= 1
-        assert content(answer) == {"detail": str(unavailable)}
+        assert (answer.status, content(answer)) == (status, {"detail": str(unavailable)})
+
+
+APIS = ("/generate", "/tokenize", "/v1/completions", "/v1/responses", "/v1/messages")
+
+
+@pytest.mark.parametrize("path", APIS)
+def test_each_api_says_whether_to_come_back(path: str) -> None:
+    for passing in (QueueFull("full"), EngineUnavailable("loading")):
+        answer = contract.dialect(path).refusal(passing)
+        assert (answer.status, answer.headers) == (503, {"retry-after": "1"})
+    for_good = contract.dialect(path).refusal(EngineFailed("dead"))
+    assert (for_good.status, for_good.headers) == (500, {"x-should-retry": "false"})
 
 
 def test_what_is_no_refusal_is_not_dressed_as_one() -> None:

@@ -120,7 +120,7 @@ def test_after_the_engine_has_failed_health_says_why_and_nothing_is_taken(servic
     health = service.request("GET", "/health")
     assert health.status == 503
     assert "the script says so" in health.json()["status"]
-    assert service.post({"prompt": "hello"}).status == 503
+    assert service.post({"prompt": "hello"}).status == 500
 
 
 def test_an_engine_that_fails_tells_every_open_stream(service: WsgiService) -> None:
