@@ -7,10 +7,6 @@ from contract.table import ENDPOINTS
 VERSION_PREFIX = "/v1"
 KNOWN = (*(endpoint.path for endpoint in ENDPOINTS if "{" not in endpoint.path), *REPORTS, "/docs")
 ABSENT = {
-    "/v1/conversations": (
-        "This server keeps no conversations. Go on after a response with its id as previous_response_id, or send the "
-        "whole conversation as input"
-    ),
     "/v1/messages/batches": "This server makes no batches. Send each request to /v1/messages",
     "/v1/batches": "This server makes no batches. Send each request to its own path",
     "/v1/files": "This server keeps no files. Send their text in the request",

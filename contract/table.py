@@ -4,7 +4,7 @@ from contract.anthropic.dialect import DIALECT as ANTHROPIC
 from contract.anthropic.messages import COUNT_TOKENS, MESSAGES
 from contract.endpoints import Endpoint
 from contract.generate import ENDPOINT as GENERATE
-from contract.openai import chat, chats_by_id, compact, completions, models, responses, responses_by_id
+from contract.openai import chat, chats_by_id, compact, completions, conversations, models, responses, responses_by_id
 from contract.openai.dialect import OpenAIDialect
 from contract.plain import DIALECT as PLAIN
 from contract.refusals import DIALECTS
@@ -28,6 +28,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     responses_by_id.DELETE,
     responses_by_id.INPUT_ITEMS,
     responses_by_id.CANCEL,
+    *conversations.ENDPOINTS,
     MESSAGES,
     COUNT_TOKENS,
     TOKENIZE,

@@ -1,12 +1,13 @@
 // A request as a reader would type it elsewhere: for curl, and for the API's own Python client where it has one.
 
 const PYTHON = {
-  "/v1/chat/completions": ["openai", "OpenAI", "chat.completions.create", "v1"],
-  "/v1/completions": ["openai", "OpenAI", "completions.create", "v1"],
-  "/v1/responses": ["openai", "OpenAI", "responses.create", "v1"],
-  "/v1/models": ["openai", "OpenAI", "models.list", "v1"],
-  "/v1/messages": ["anthropic", "Anthropic", "messages.create", ""],
-  "/v1/messages/count_tokens": ["anthropic", "Anthropic", "messages.count_tokens", ""],
+  "post /v1/chat/completions": ["openai", "OpenAI", "chat.completions.create", "v1"],
+  "post /v1/completions": ["openai", "OpenAI", "completions.create", "v1"],
+  "post /v1/responses": ["openai", "OpenAI", "responses.create", "v1"],
+  "get /v1/chat/completions": ["openai", "OpenAI", "chat.completions.list", "v1"],
+  "get /v1/models": ["openai", "OpenAI", "models.list", "v1"],
+  "post /v1/messages": ["anthropic", "Anthropic", "messages.create", ""],
+  "post /v1/messages/count_tokens": ["anthropic", "Anthropic", "messages.count_tokens", ""],
 };
 
 /** `base` is the server's address, ending in a slash; `body` is JSON text, or undefined. */
@@ -18,8 +19,8 @@ export function curl(base, path, method, body) {
 }
 
 /** A line for the API's Python client, or null if no client has a method for it. */
-export function python(base, path, body) {
-  const known = PYTHON[path];
+export function python(base, path, method, body) {
+  const known = PYTHON[`${method} ${path}`];
   if (known === undefined) return null;
   const [module, name, call, prefix] = known;
   const client = `${name}(base_url=${JSON.stringify(`${base}${prefix}`)}, api_key="any")`;

@@ -5,11 +5,13 @@ import { element } from "./dom.js";
 import { keyHeaders } from "./key.js";
 import { serverSentEvents } from "./sse.js";
 
-const NAME = "{name}";
+const NAME = /\{(\w+)\}/g;
 
 export function tryIt(path, method, example) {
   const body = example === undefined ? null : bodyField(path, example);
-  const rest = path.includes(NAME) ? element("input", { "aria-label": `name in ${path}`, placeholder: "name" }) : null;
+  const names = [...path.matchAll(NAME)].map((found) =>
+    element("input", { "aria-label": `${found[1]} in ${path}`, placeholder: found[1] }),
+  );
   const commands = element("div", { class: "commands" });
   const send = element("button", { class: "primary" }, "Send");
   const stop = element("button", { type: "button", "aria-disabled": "true" }, "Stop");
@@ -19,14 +21,14 @@ export function tryIt(path, method, example) {
     "form",
     { class: "try", "aria-label": `Try ${path}` },
     element("h3", {}, "Try it"),
-    ...(rest ? [rest] : []),
+    ...names,
     ...(body ? [body] : []),
     element("details", {}, element("summary", {}, "The same elsewhere"), commands),
     element("div", { class: "buttons" }, send, ...(body ? [stop] : []), status),
     output,
   );
   const text = () => body?.querySelector("textarea").value;
-  const target = () => path.replace(NAME, rest?.value ?? "");
+  const target = () => names.reduce((rest, field) => rest.replace(`{${field.placeholder}}`, () => field.value), path);
   let connection = null;
 
   form.addEventListener("input", showCommands);
@@ -34,7 +36,7 @@ export function tryIt(path, method, example) {
 
   function showCommands() {
     const base = new URL(".", location.href).href;
-    const lines = [curl(base, target(), method, text()), python(base, path, text())];
+    const lines = [curl(base, target(), method, text()), python(base, path, method, text())];
     commands.replaceChildren(...lines.filter((line) => line !== null).map((line) => element("pre", { tabindex: "0" }, line)));
   }
 

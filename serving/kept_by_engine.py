@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from interface.engine import SharedEngine
@@ -33,11 +33,14 @@ class KeptByEngine:
     def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
         """Raises EngineUnavailable, if it waits."""
         if _is_on_a_loop():
-            self._exchange.pending = self._loop.create_task(self._put(pieces, beside))
+            before, self._exchange.pending = self._exchange.pending, None
+            self._exchange.pending = self._loop.create_task(self._put(pieces, beside, before))
         else:
             self._wait_for(self._engine.keep, pieces, beside)
 
-    async def _put(self, pieces: Mapping[str, bytes], beside: str | None) -> None:
+    async def _put(self, pieces: Mapping[str, bytes], beside: str | None, before: Awaitable[None] | None) -> None:
+        if before is not None:
+            await before
         try:
             await self._engine.keep(pieces, beside)
         except (EngineUnavailable, ValueError) as error:

@@ -12,7 +12,8 @@ The modules, by topic:
     responses           `responses`, with `responses_request` and `responses_tools`; `response_builder` makes a
                         `responses_answer` out of events
     kept responses      `responses_by_id`, `kept_responses`
-    stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists either
+    conversations       `conversations`, `kept_conversations`
+    stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how
     long conversations  `compact`, `compacted`, `opaque`
     tools               `custom_tools`, `client_tools`
     shared              `sampling`, `logprobs`, `usage`, `dialect` (errors), `models`

@@ -18,7 +18,7 @@ from contract.endpoints import Accepted, Endpoint, Incoming, Writer
 from contract.openai.compacted import CompactedResponse, CompactionItem
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIError
-from contract.openai.kept_responses import Item, complete
+from contract.openai.items import Item, complete
 from contract.openai.opaque import SUMMARY
 from contract.openai.response_builder import usage_of
 from contract.openai.responses import DIALECT
@@ -95,7 +95,7 @@ def parse(incoming: Incoming) -> CompactCall:
     """Raises Refusal."""
     body = read_body(CompactBody, incoming.body)
     check_model(body.model, incoming.models)
-    items = body.items(incoming.kept)
+    items = body.items(incoming.kept).all
     request = GenerationRequest(
         body.summary_prompt(items),
         SamplingParams(max_tokens=SUMMARY_TOKENS, temperature=0),  # the most faithful one

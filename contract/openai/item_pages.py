@@ -1,14 +1,12 @@
 """Pages of a list, as OpenAI's clients ask for them: so many, in an order, after the item with an id."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.refusals import Refusal
 from contract.requests import shortened
-
-Item = dict[str, Any]
 
 
 class PageQuery(BaseModel):

@@ -5,13 +5,14 @@ SDK does so with all of them, unless it is told otherwise. `contract.openai.resp
 """
 
 import json
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic_core
 
 from contract.answers import to_json
+from contract.openai.items import Item, complete
+from contract.openai.kept_conversations import KeptConversations
 from contract.openai.responses_answer import ResponseObject
 from contract.refusals import Refusal
 from contract.requests import MAX_BODY_BYTES, shortened
@@ -21,24 +22,6 @@ HOW_KEPT = (
     "Responses are kept in memory, for the holder of the API key that they were made with, if `store` is not false; "
     "the oldest are forgotten. Send the whole conversation as input, with store: false."
 )
-ID_PREFIXES: Mapping[str, str] = {
-    "message": "msg",
-    "reasoning": "rs",
-    "function_call": "fc",
-    "custom_tool_call": "ctc",
-    "function_call_output": "fco",
-    "custom_tool_call_output": "ctco",
-    "shell_call": "sh",
-    "shell_call_output": "sho",
-    "local_shell_call": "lsh",
-    "local_shell_call_output": "lsho",
-    "apply_patch_call": "apc",
-    "apply_patch_call_output": "apco",
-    "compaction": "cmp",
-}
-"""What the ids of an input's items begin with, by their type."""
-
-Item = dict[str, Any]
 
 
 class KeptResponses:
@@ -79,6 +62,7 @@ class References:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = KeptResponses(kept)
+        self._conversations = KeptConversations(kept)
         self._bytes = 0
 
     def conversation(self, response_id: str) -> list[Item]:
@@ -96,6 +80,14 @@ class References:
         before: list[Item] = self._parsed(input)
         return before + list(self._parsed(response)["output"])
 
+    def kept_conversation(self, id: str) -> list[Item]:
+        """The items of a conversation.
+
+        Raises:
+            Refusal: 404, it is not kept; 413, it is too much.
+        """
+        return [self._parsed(piece) for piece in self._conversations.pieces(id)]
+
     def item(self, item_id: str) -> Item:
         """An item of an answer.
 
@@ -110,7 +102,7 @@ class References:
     def _parsed(self, found: bytes) -> Any:
         self._bytes += len(found)
         if self._bytes > MAX_BODY_BYTES:
-            raise Refusal(413, f"Expected to refer to at most {MAX_BODY_BYTES} bytes of earlier responses, got more")
+            raise Refusal(413, f"Expected to refer to at most {MAX_BODY_BYTES} bytes of earlier items, got more")
         return json.loads(found)
 
 
@@ -122,25 +114,3 @@ def _found(piece: bytes | None, id: str) -> bytes:
 
 def _not_found(id: str) -> Refusal:
     return Refusal(404, f"Response with id {str(shortened(id))!r} not found. {HOW_KEPT}")
-
-
-def complete(item: Item) -> Item:
-    """Return an item as it is listed: with an id, a type and a status, and a message with a list of parts."""
-    present = {name: value for name, value in item.items() if value is not None}
-    type = present.get("type", "message")
-    whole = {"type": type, "status": "completed", **present}
-    if not isinstance(whole.get("id"), str):
-        whole["id"] = f"{ID_PREFIXES.get(type, 'item')}_{uuid.uuid4().hex}"
-    if type == "message":
-        parts = [whole["content"]] if isinstance(whole["content"], str) else whole["content"]
-        kind = _output_text if whole.get("role") == "assistant" else _input_text
-        whole["content"] = [kind(part) if isinstance(part, str) else part for part in parts]
-    return whole
-
-
-def _input_text(text: str) -> Item:
-    return {"type": "input_text", "text": text}
-
-
-def _output_text(text: str) -> Item:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

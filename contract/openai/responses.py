@@ -1,21 +1,23 @@
 """`POST /v1/responses`, and `/v1/responses/input_tokens`."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from contract.answers import Answer, Wire, model_answer
+from contract.answers import Answer, Wire, model_answer, to_json
 from contract.bodies import check_model, read_body
 from contract.endpoints import Accepted, Endpoint, Incoming, Question
 from contract.openai.client_tools import CLIENT_TOOLS
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
-from contract.openai.kept_responses import Item, KeptResponses
+from contract.openai.kept_conversations import KeptConversations, with_ids
+from contract.openai.kept_responses import KeptResponses
 from contract.openai.response_builder import ResponseBuilder
-from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent, ShownReasoning
-from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, ResponsesBody
+from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent, ShownConversation, ShownReasoning
+from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, Items, ResponsesBody
 from contract.openai.responses_tools import shown_tools
 from contract.sse import HEARTBEAT, FrameTemplate, typed_frame
 from interface.engine import Lexicon
@@ -76,7 +78,7 @@ class ResponsesCall:
     requests: Sequence[GenerationRequest]
     stream: bool
     body: ResponsesBody
-    items: Sequence[Item]
+    items: Items
     model: str
     kept: Kept
 
@@ -102,7 +104,11 @@ class ResponsesCall:
 
     def _keep(self, response: ResponseObject) -> None:
         if self.body.store:
-            KeptResponses(self.kept).keep(response, self.items)
+            KeptResponses(self.kept).keep(response, self.items.all)
+        if self.body.conversation is not None:
+            output = [json.loads(to_json(item)) for item in response.output]
+            new = with_ids([*self.items.said, *output], self.items.before)
+            KeptConversations(self.kept).add(self.body.conversation, new)
 
 
 def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
@@ -117,7 +123,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         incomplete_details=None,
         model=model,
         output=[],
-        background=False,
+        background=body.background,
         frequency_penalty=body.frequency_penalty,
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
@@ -140,6 +146,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         truncation=body.truncation,
         usage=None,
         user=body.user,
+        conversation=None if body.conversation is None else ShownConversation(body.conversation),
     )
 
 
@@ -179,7 +186,7 @@ def parse(incoming: Incoming) -> ResponsesCall:
     model = check_model(body.model, incoming.models)
     grammar, items = body.text_grammar(), body.items(incoming.kept)
     requests = body.requests(
-        [body.conversation_prompt(items)],
+        [body.conversation_prompt(items.all)],
         body.params(max_tokens=body.max_output_tokens, logprobs=body.chosen_logprobs),
         grammar=grammar,
         parse_response=grammar is None or bool(body.tools),
@@ -192,7 +199,7 @@ def parse_input_tokens(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(InputBody, incoming.body)
     check_model(body.model, incoming.models)
-    prompt = body.conversation_prompt(body.items(incoming.kept))
+    prompt = body.conversation_prompt(body.items(incoming.kept).all)
 
     def count(lexicon: Lexicon) -> Answer:
         return model_answer(InputTokens("response.input_tokens", len(lexicon.tokenize(prompt).token_ids)))

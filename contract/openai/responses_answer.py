@@ -119,6 +119,13 @@ class ShownReasoning(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class ShownConversation(Wire):
+    """The conversation that the input and the output have joined."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseObject(Wire):
     """A whole answer. The fields after `output` repeat those of the request; null is the model's own default."""
 
@@ -131,7 +138,7 @@ class ResponseObject(Wire):
     incomplete_details: IncompleteDetails | None
     model: str
     output: list[OutputItem]
-    background: Literal[False]
+    background: bool
     frequency_penalty: float
     instructions: str | None
     max_output_tokens: int | None
@@ -154,6 +161,7 @@ class ResponseObject(Wire):
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     user: str | None
+    conversation: ShownConversation | None = None
 
 
 @dataclass(frozen=True, slots=True)

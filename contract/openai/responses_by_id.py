@@ -1,4 +1,7 @@
-"""The kept responses: `GET` and `DELETE /v1/responses/{id}`, their input, and why none can be cancelled."""
+"""The kept responses: `GET` and `DELETE /v1/responses/{id}`, their input, and what cancelling them does.
+
+A response that was asked for in the background is answered when it is whole, so none that is kept is still being made.
+"""
 
 import json
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from contract.queries import read_query
 from contract.refusals import Refusal
 from interface.engine import Lexicon
 
-NO_STREAM = "expected false, as only what is made in the background can be streamed again, and nothing here is"
+NO_STREAM = "expected false, as no stream is kept here, also none of a response that was asked for in the background"
 NOT_KEPT = {404: "No response of the client's with this id is kept."}
 REFUSALS = NOT_KEPT | QUESTION_REFUSALS
 
@@ -90,15 +93,13 @@ def _list_items(query: PageQuery, kept: KeptResponses, id: str) -> Answer:
 
 
 def parse_cancel(incoming: Incoming) -> Question:
-    def refuse_to_cancel(kept: KeptResponses, id: str) -> Answer:
-        kept.response(id)
-        raise Refusal(
-            400,
-            "Cannot cancel a synchronous response. This server makes none in the background; to end one that is being "
-            "made, close its connection.",
-        )
+    def cancel(kept: KeptResponses, id: str) -> Answer:
+        response = kept.response(id)
+        if json.loads(response)["background"]:
+            return Answer(200, response)  # as OpenAI's API does with one that has ended
+        raise Refusal(400, "Cannot cancel a synchronous response. To end one that is being made, close its connection.")
 
-    return _question(incoming, refuse_to_cancel)
+    return _question(incoming, cancel)
 
 
 RETRIEVE = Endpoint(
@@ -133,7 +134,8 @@ INPUT_ITEMS = Endpoint(
 CANCEL = Endpoint(
     path="/v1/responses/{name}/cancel",
     parse=parse_cancel,
-    summary="Refused: no response is made in the background",
-    refusals={400: "The response was not made in the background."} | REFUSALS,
+    summary="A response that was asked for in the background, which has ended already",
+    answer=ResponseObject,
+    refusals={400: "The response was not asked for in the background."} | REFUSALS,
     error=OpenAIError,
 )

@@ -1,9 +1,9 @@
 """Reads the body of `POST /v1/responses`, and turns its items into messages in the form of chat templates."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import text_at
@@ -12,7 +12,8 @@ from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
 from contract.openai.compacted import summary_of
 from contract.openai.custom_tools import INPUT
-from contract.openai.kept_responses import Item, References
+from contract.openai.items import Item
+from contract.openai.kept_responses import References
 from contract.openai.opaque import REASONING, opened
 from contract.openai.responses_tools import FlatTools, as_called, called_name
 from contract.openai.sampling import SamplingFields, format_grammar
@@ -22,8 +23,6 @@ from contract.tools import ToolChoice, arguments_of, tool_call
 from interface.kept import Kept
 from interface.requests import DEFAULT_MAX_TOKENS, MAX_INTEGER, MAX_LOGPROBS, ChatPrompt, Grammar
 
-NO_CONVERSATIONS = "this server keeps no conversations; use previous_response_id, or send all of it as input"
-NO_BACKGROUND = "this server answers while the client waits"
 COMES_BACK = "Comes back with the response."
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -44,6 +43,24 @@ are. What came of them is in the messages after them.
 USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
 
 Message = dict[str, Any]
+
+
+class Items(NamedTuple):
+    """A conversation in items: those that were there before a request, and its own."""
+
+    before: list[Item]
+    said: list[Item]
+
+    @property
+    def all(self) -> list[Item]:
+        return self.before + self.said
+
+
+def _conversation_id(value: Any) -> Any:
+    match value:
+        case {"id": str(id)}:
+            return id
+    return value
 
 
 class TextFormat(LenientBody):
@@ -97,26 +114,31 @@ class InputBody(LenientBody):
     previous_response_id: str | None = Field(
         default=None, description="A response that is still kept, after whose conversation the input comes."
     )
-    conversation: Annotated[None, refuse(NO_CONVERSATIONS)] = None
+    conversation: Annotated[
+        str | None, BeforeValidator(_conversation_id, json_schema_input_type=str | dict[str, Any] | None)
+    ] = Field(default=None, description="A conversation that is kept, or its `id`: the input and the answer join it.")
     prompt: Annotated[None, refuse("this server keeps no prompts")] = None
 
-    def items(self, kept: Kept) -> list[Item]:
+    def items(self, kept: Kept) -> Items:
         """The conversation in items, with those that the request only refers to. Raises Refusal."""
         referred = References(kept)
-        before = [] if self.previous_response_id is None else referred.conversation(self.previous_response_id)
+        before = self._before(referred)
         if isinstance(self.input, str):
-            return [*before, {"role": "user", "content": self.input}]
-        return before + [_referred(item, referred) for item in self.input]
+            return Items(before, [{"role": "user", "content": self.input}])
+        return Items(before, [_referred(item, referred) for item in self.input])
+
+    def _before(self, referred: References) -> list[Item]:
+        if self.conversation is not None:
+            if self.previous_response_id is not None:
+                message = "conversation: Expected only one of it and previous_response_id, got both."
+                raise Refusal(400, message, param="conversation")
+            return referred.kept_conversation(self.conversation)
+        return [] if self.previous_response_id is None else referred.conversation(self.previous_response_id)
 
     def messages(self, items: Sequence[Item]) -> list[Message]:
         """The conversation in the form of chat templates. Raises Refusal."""
-        messages: list[Message] = []
-        if self.instructions is not None:
-            messages.append({"role": "system", "content": self.instructions})
-        for index, item in enumerate(items):
-            present = {name: value for name, value in item.items() if value is not None}
-            _add(messages, present, f"input.{index}")
-        return messages
+        instructions = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
+        return instructions + as_messages(items, "input")
 
     def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
         """Raises Refusal."""
@@ -168,7 +190,9 @@ class ResponsesBody(InputBody, SamplingFields):
     safety_identifier: str | None = Field(default=None, description=COMES_BACK)
     user: str | None = Field(default=None, description=COMES_BACK)
     store: bool = Field(default=True, description="Keep the response for a while, for previous_response_id.")
-    background: Annotated[None, refuse(NO_BACKGROUND, False)] = None
+    background: bool = Field(
+        default=False, description=f"The answer comes once it is whole, as without it. {COMES_BACK}"
+    )
 
     @property
     def answer_tokens(self) -> int:
@@ -185,6 +209,15 @@ class ResponsesBody(InputBody, SamplingFields):
             return None  # a forced call has a grammar of its own
         wanted = None if self.text is None or self.text.format is None else self.text.format.as_grammar()
         return wanted or self.grammar()
+
+
+def as_messages(items: Sequence[Item], where: str) -> list[Message]:
+    """Items in the form of chat templates; `where` is their place in the body. Raises Refusal."""
+    messages: list[Message] = []
+    for index, item in enumerate(items):
+        present = {name: value for name, value in item.items() if value is not None}
+        _add(messages, present, f"{where}.{index}")
+    return messages
 
 
 def _referred(item: Item, referred: References) -> Item:

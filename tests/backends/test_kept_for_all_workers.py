@@ -69,6 +69,18 @@ async def test_all_workers_list_and_change_the_same_stored_chats(door: Door, pat
         assert len((await other.client.request("GET", chats)).json()["data"]) == 1
 
 
+async def test_a_conversation_grows_from_any_worker(door: Door, path: Path) -> None:
+    async with hosting(path), worker(door, path) as one, worker(door, path) as other:
+        conversation = (await made(one, path="/v1/conversations")).json()["id"]
+        for service, text in ((one, "say 1"), (other, "say 2"), (one, "say 3")):
+            answer = await made(service, input=text, conversation=conversation)
+            assert answer.json()["conversation"] == {"id": conversation}
+            assert (await other.client.request("GET", f"{PATH}/{answer.json()['id']}")).status == 200
+        listed = await other.client.request("GET", f"/v1/conversations/{conversation}/items?order=asc")
+        texts = [item["content"][0]["text"] for item in listed.json()["data"]]
+        assert texts == ["say 1", "1", "say 2", "2", "say 3", "3"]
+
+
 async def test_a_response_outlasts_the_worker_that_made_it(door: Door, path: Path) -> None:
     async with hosting(path), worker(door, path) as other:
         async with worker(door, path) as one:

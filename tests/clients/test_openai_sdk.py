@@ -280,11 +280,33 @@ async def test_the_async_client_finds_kept_responses_too(service: Service) -> No
             await client.responses.delete(response.id)
 
 
-def test_conversations_are_refused_with_what_to_do(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="previous_response_id"):
-        client.conversations.create()
-    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
-        client.responses.create(model=MODEL, input="hello", conversation="conv_1")
+def test_a_conversation_is_kept_and_grows(client: openai.OpenAI) -> None:
+    conversation = client.conversations.create(metadata={"topic": "greeting"})
+    response = client.responses.create(model=MODEL, input="hello", conversation=conversation.id)
+    assert response.conversation is not None
+    assert response.conversation.id == conversation.id
+    with client.responses.stream(model=MODEL, input="say 4", conversation={"id": conversation.id}) as stream:
+        assert stream.get_final_response().output_text == "4"
+    items = client.conversations.items
+    kept = list(items.list(conversation.id, order="asc", limit=3))
+    assert [item.content[0].text for item in kept if item.type == "message"] == ["hello", TEXT, "say 4", "4"]  # type: ignore[union-attr]
+    added = items.create(conversation.id, items=user("say 5")).data[0]
+    assert added.id is not None
+    assert items.retrieve(added.id, conversation_id=conversation.id) == added
+    assert items.delete(added.id, conversation_id=conversation.id).id == conversation.id
+    assert client.conversations.retrieve(conversation.id) == conversation
+    assert client.conversations.update(conversation.id, metadata={"a": "b"}).metadata == {"a": "b"}
+    assert client.conversations.delete(conversation.id).deleted
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        client.responses.create(model=MODEL, input="hello", conversation=conversation.id)
+
+
+def test_a_response_in_the_background_is_there_when_it_is_polled(client: openai.OpenAI) -> None:
+    response = client.responses.create(model=MODEL, input="hello", background=True)
+    while response.status in ("queued", "in_progress"):
+        response = client.responses.retrieve(response.id)
+    assert (response.output_text, response.background) == (TEXT, True)
+    assert client.responses.cancel(response.id).output_text == TEXT
 
 
 def test_the_tokens_of_an_input_are_counted(client: openai.OpenAI) -> None:

@@ -58,6 +58,21 @@ async def test_a_key_lists_no_chats_of_another_key(door: Door) -> None:
             assert (await asked(service, method, f"{chats}/{chat['id']}", "second", content)).status == 404
 
 
+async def test_a_key_opens_no_conversation_of_another_key(door: Door) -> None:
+    async with by_hand(door, config=KEYS) as service:
+        conversation = (await asked(service, "POST", "/v1/conversations", "first", {"items": []})).json()
+        body = {"input": "hello", "conversation": conversation["id"]}
+        assert (await asked(service, "POST", PATH, "second", body)).status == 404
+        assert (await asked(service, "POST", PATH, "first", body)).status == 200
+        path = f"/v1/conversations/{conversation['id']}"
+        (item, _) = (await asked(service, "GET", f"{path}/items?order=asc", "first")).json()["data"]
+        for its_path in (path, f"{path}/items", f"{path}/items/{item['id']}"):
+            for key, status in (("first", 200), ("second", 404)):
+                assert (await asked(service, "GET", its_path, key)).status == status
+        assert (await asked(service, "DELETE", f"{path}/items/{item['id']}", "second")).status == 404
+        assert (await asked(service, "DELETE", path, "second")).status == 404
+
+
 async def test_a_path_with_an_id_needs_a_key(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         for method in ("GET", "DELETE"):
@@ -78,6 +93,18 @@ async def test_a_response_is_read_listed_and_deleted_by_its_id(door: Door) -> No
         assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, HEAD")
         assert (await asked(service, "DELETE", path, "first")).json()["deleted"] is True
         assert (await asked(service, "DELETE", path, "first")).status == 404
+
+
+def test_the_wsgi_door_keeps_conversations_too() -> None:
+    with pulled_by_hand() as service:
+        conversation = service.request("POST", "/v1/conversations", b"{}", JSON).json()
+        body = json.dumps({"input": "say 4", "conversation": conversation["id"]}).encode()
+        made = service.request("POST", PATH, body, JSON).json()
+        path = f"/v1/conversations/{conversation['id']}/items"
+        (newest, _) = service.request("GET", path).json()["data"]
+        assert newest == made["output"][0]
+        assert service.request("GET", f"{path}/{newest['id']}").json() == newest
+        assert service.request("DELETE", f"{path}/{newest['id']}").json() == conversation
 
 
 def test_the_wsgi_door_stores_chats_too() -> None:

@@ -1,6 +1,7 @@
 """The page at `/docs` in a real browser: it shows openapi.json, and its examples can be tried."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -115,6 +116,18 @@ def test_a_request_is_shown_as_curl_and_as_a_line_of_python(page: Any) -> None:
     expect(commands.first).to_contain_text("""'\\''s""")
     expect(commands.last).to_contain_text("from anthropic import Anthropic")
     expect(commands.last).to_contain_text("max_tokens=5, stream=True, messages=[{")
+
+
+def test_the_commands_are_those_of_the_method_and_the_names_in_the_path(page: Any) -> None:
+    page.locator("#v1_chat_completions_get summary", has_text="The same elsewhere").click()
+    commands = page.locator("#v1_chat_completions_get .commands pre")
+    expect(commands.first).to_have_text(re.compile(r"curl http://127.0.0.1:\d+/v1/chat/completions"))
+    expect(commands.last).to_contain_text("chat.completions.list()")
+    item = "v1_conversations_name_items_item"
+    page.locator(f"#{item} summary", has_text="The same elsewhere").click()
+    page.fill(f"#{item} [placeholder=name]", "conv_1")
+    page.fill(f"#{item} [placeholder=item]", "msg_$&")
+    expect(page.locator(f"#{item} .commands pre")).to_contain_text("/v1/conversations/conv_1/items/msg_$&")
 
 
 def test_a_long_answer_does_not_widen_a_phone(service: Service, open_page: OpenPage) -> None:

@@ -165,7 +165,7 @@ def test_a_conversation_goes_on_after_a_call() -> None:
     _, turn, result = second.requests[0].prompt.messages
     assert turn["tool_calls"][0]["id"] == result["tool_call_id"] == call_id
     third = whole(second, parsed_tokens([]))
-    assert [item.get("type") for item in call(previous_response_id=third["id"]).items[1:4]] == [
+    assert [item.get("type") for item in call(previous_response_id=third["id"]).items.all[1:4]] == [
         "shell_call",
         "shell_call_output",
         None,

@@ -104,9 +104,7 @@ def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: s
     assert meant is None or f"Did you mean {meant}?" in told
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/embeddings", "/v1/files", "/v1/batches", "/v1/complete", "/v1/messages/batches", "/v1/conversations"]
-)
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/files", "/v1/batches", "/v1/complete", "/v1/messages/batches"])
 def test_a_path_that_other_servers_have_says_what_to_do(path: str) -> None:
     assert contract.no_such_path(path).message.startswith("Not Found. This ")
 

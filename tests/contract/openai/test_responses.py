@@ -108,8 +108,6 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
     ("body", "param"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"background": True}, "background"),
         ({"background": 0}, "background"),
         ({"input": []}, "input"),
         ({"input": None}, "input"),

@@ -120,7 +120,14 @@ def test_a_query_of_many_parameters_is_refused() -> None:
     assert (status, "at most 100 parameters" in message) == (400, True)
 
 
-def test_what_was_not_made_in_the_background_can_be_neither_cancelled_nor_streamed_again() -> None:
+def test_a_response_that_was_asked_for_in_the_background_has_ended_when_it_is_cancelled() -> None:
+    response = made(input="hi", background=True)
+    assert (response["background"], response["status"]) == (True, "completed")
+    assert asked("POST", f"{PATH}/{response['id']}/cancel") == response
+    assert asked("GET", f"{PATH}/{response['id']}") == response
+
+
+def test_what_was_not_asked_for_in_the_background_cannot_be_cancelled_and_nothing_streamed_again() -> None:
     response = made(input="hi")
     status, message, _ = why_not("POST", f"{PATH}/{response['id']}/cancel")
     assert status == 400
@@ -128,10 +135,3 @@ def test_what_was_not_made_in_the_background_can_be_neither_cancelled_nor_stream
     status, message, param = why_not("GET", f"{PATH}/{response['id']}", b"stream=true")
     assert (status, param) == (400, "stream")
     assert "in the background" in message
-
-
-@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/conversations/conv_1"])
-def test_what_openai_keeps_and_this_server_does_not_is_a_404_with_what_to_do(path: str) -> None:
-    refusal = contract.no_such_path(path)
-    assert refusal.status == 404
-    assert "/v1/responses" in refusal.message or "previous_response_id" in refusal.message

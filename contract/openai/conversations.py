@@ -1,0 +1,236 @@
+"""`/v1/conversations`: conversations that are kept here, and their items."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from contract.answers import Answer, Wire, json_answer, model_answer
+from contract.bodies import LenientBody, read_body
+from contract.endpoints import BODY_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
+from contract.openai.dialect import OpenAIError
+from contract.openai.item_pages import PageQuery, ends
+from contract.openai.items import Item
+from contract.openai.kept_conversations import KeptConversations, with_ids
+from contract.openai.responses_request import as_messages
+from contract.openai.stored_chats import check_metadata
+from contract.queries import read_query
+from interface.engine import Lexicon
+
+REFUSALS = {404: "No conversation of the client's with this id is kept, or it has no such item."} | QUESTION_REFUSALS
+BODY = {400: "The body is not valid."} | BODY_REFUSALS
+Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
+ABOUT_METADATA = "Up to 16 texts, each with a name."
+
+
+class ConversationBody(LenientBody):
+    """A conversation to begin."""
+
+    items: list[Item] = Field(default_factory=list, description="What has been said already.")
+    metadata: Metadata = Field(default_factory=dict, description=ABOUT_METADATA)
+
+
+class ConversationUpdateBody(LenientBody):
+    """What to change of a conversation."""
+
+    metadata: Metadata = Field(default_factory=dict, description=f"{ABOUT_METADATA} They replace those that are there.")
+
+
+class ItemsBody(LenientBody):
+    """Items to add to a conversation."""
+
+    items: list[Item] = Field(min_length=1, description="Messages, tool calls and their outputs.")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationObject(Wire):
+    """A conversation, without its items."""
+
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationItem(Wire):
+    """An item; it has other fields, too, by its type."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+
+    id: str
+    type: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationItems(Wire):
+    """A page of a conversation's items, or those that were added."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedConversation(Wire):
+    id: str
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
+
+
+def _question(answer: Callable[[], Answer]) -> Question:
+    def ask(_: Lexicon) -> Answer:
+        return answer()
+
+    return Question(ask)
+
+
+def parse_create(incoming: Incoming) -> Question:
+    """Raises Refusal."""
+    body = read_body(ConversationBody, incoming.body)
+    as_messages(body.items, "items")  # what no request could go on with is refused now
+    kept = KeptConversations(incoming.kept)
+    return _question(lambda: json_answer(200, kept.create(body.metadata, body.items)))
+
+
+def parse_retrieve(incoming: Incoming) -> Question:
+    kept = KeptConversations(incoming.kept)
+    return _question(lambda: json_answer(200, kept.conversation(incoming.name)))
+
+
+def parse_update(incoming: Incoming) -> Question:
+    """Raises Refusal."""
+    body = read_body(ConversationUpdateBody, incoming.body)
+    kept = KeptConversations(incoming.kept)
+    return _question(lambda: json_answer(200, kept.update(incoming.name, body.metadata)))
+
+
+def parse_delete(incoming: Incoming) -> Question:
+    def delete() -> Answer:
+        KeptConversations(incoming.kept).delete(incoming.name)
+        return model_answer(DeletedConversation(incoming.name, "conversation.deleted", True))
+
+    return _question(delete)
+
+
+def parse_list(incoming: Incoming) -> Question:
+    """Raises Refusal."""
+    return _question(partial(_list, read_query(PageQuery, incoming.query), incoming))
+
+
+def _list(query: PageQuery, incoming: Incoming) -> Answer:
+    items = {item["id"]: item for item in KeptConversations(incoming.kept).items(incoming.name)}
+    page, has_more = query.page_of(list(items), "one of the conversation's items")
+    return model_answer(ConversationItems("list", [items[one] for one in page], *ends(page), has_more))
+
+
+def parse_add(incoming: Incoming) -> Question:
+    """Raises Refusal."""
+    body = read_body(ItemsBody, incoming.body)
+    as_messages(body.items, "items")
+
+    def add() -> Answer:
+        kept = KeptConversations(incoming.kept)
+        added = with_ids(body.items, kept.items(incoming.name))
+        kept.add(incoming.name, added)
+        return model_answer(ConversationItems("list", added, *ends([item["id"] for item in added]), has_more=False))
+
+    return _question(add)
+
+
+def parse_retrieve_item(incoming: Incoming) -> Question:
+    kept = KeptConversations(incoming.kept)
+    return _question(lambda: json_answer(200, kept.item(incoming.name, incoming.item)))
+
+
+def parse_delete_item(incoming: Incoming) -> Question:
+    def delete() -> Answer:
+        kept = KeptConversations(incoming.kept)
+        kept.delete_item(incoming.name, incoming.item)
+        return json_answer(200, kept.conversation(incoming.name))
+
+    return _question(delete)
+
+
+CREATE = Endpoint(
+    path="/v1/conversations",
+    parse=parse_create,
+    summary="Begin a conversation that is kept here",
+    request=ConversationBody,
+    answer=ConversationObject,
+    example={"items": [{"role": "user", "content": "What is 2 + 2?"}]},
+    refusals=BODY | QUESTION_REFUSALS,
+    error=OpenAIError,
+)
+RETRIEVE = Endpoint(
+    path="/v1/conversations/{name}",
+    parse=parse_retrieve,
+    summary="A conversation, without its items",
+    method="GET",
+    answer=ConversationObject,
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
+UPDATE = Endpoint(
+    path="/v1/conversations/{name}",
+    parse=parse_update,
+    summary="Replace the metadata of a conversation",
+    request=ConversationUpdateBody,
+    answer=ConversationObject,
+    example={"metadata": {"topic": "sums"}},
+    refusals=BODY | REFUSALS,
+    error=OpenAIError,
+)
+DELETE = Endpoint(
+    path="/v1/conversations/{name}",
+    parse=parse_delete,
+    summary="Forget a conversation and its items",
+    method="DELETE",
+    answer=DeletedConversation,
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
+LIST_ITEMS = Endpoint(
+    path="/v1/conversations/{name}/items",
+    parse=parse_list,
+    summary="The items of a conversation",
+    method="GET",
+    query=PageQuery,
+    answer=ConversationItems,
+    refusals={400: "The query is not valid."} | REFUSALS,
+    error=OpenAIError,
+)
+ADD_ITEMS = Endpoint(
+    path="/v1/conversations/{name}/items",
+    parse=parse_add,
+    summary="Add items to a conversation",
+    request=ItemsBody,
+    answer=ConversationItems,
+    example={"items": [{"role": "user", "content": "And 3 + 3?"}]},
+    refusals=BODY | REFUSALS,
+    error=OpenAIError,
+)
+RETRIEVE_ITEM = Endpoint(
+    path="/v1/conversations/{name}/items/{item}",
+    parse=parse_retrieve_item,
+    summary="An item of a conversation",
+    method="GET",
+    answer=ConversationItem,
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
+DELETE_ITEM = Endpoint(
+    path="/v1/conversations/{name}/items/{item}",
+    parse=parse_delete_item,
+    summary="Forget an item of a conversation",
+    method="DELETE",
+    answer=ConversationObject,
+    refusals=REFUSALS,
+    error=OpenAIError,
+)
+ENDPOINTS = (CREATE, RETRIEVE, UPDATE, DELETE, LIST_ITEMS, ADD_ITEMS, RETRIEVE_ITEM, DELETE_ITEM)
