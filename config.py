@@ -257,6 +257,9 @@ class EngineSettings(ModelSettings):
     backend_key: str | None = _setting(
         None, _key, "API key of the sglang or openai server, if it wants one", secret=True
     )
+    backend_silence: float = _setting(
+        600.0, _seconds, "seconds that the sglang or openai server may send nothing of an answer, before its end"
+    )
     max_streams: int = _setting(16, _whole(1), "slots: how many sequences generate at once")
     max_waiting: int = _setting(256, _whole(0), "how many more may wait for a slot; the next one gets a 503")
     context: int | None = _setting(

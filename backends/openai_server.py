@@ -12,19 +12,23 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import anyio
+
 from backends.openai_chunks import Choice, Usage, parse_chunk
 from backends.openai_dialects import DIALECTS, PLAIN
 from backends.relayed import EngineLost
 from backends.remote import RemoteService, Server
-from backends.replies import LONGEST_REASON
+from backends.replies import LONGEST_REASON, Reply
 from config import EngineSettings
 from interface.engine import EngineService, ModelInfo, Tokenized
 from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
 from interface.events import Event, Finished, FinishReason, Logprobs, Token, TokenLogprob
 from interface.requests import DEFAULT_MAX_TOKENS, ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 
-HONOURS = frozenset(("model", "context", "max_streams", "max_waiting", "backend_url", "backend_key"))
+HONOURS = frozenset(("model", "context", "max_streams", "max_waiting", "backend_url", "backend_key", "backend_silence"))
 COMPLETIONS = "/v1/completions"
+USAGE_LIMIT = 2.0
+"""Seconds that the counts of a text may take after its end. Without them it is complete, too."""
 OF_CLIENTS = "/v1"
 """The end of the URL that OpenAI's own clients are given; here it is part of the paths."""
 
@@ -191,18 +195,31 @@ class OpenAIRelay:
 
     async def events(self) -> AsyncIterator[Event | None]:
         reason: FinishReason | None = None
-        async with self._server.stream(COMPLETIONS, self._body) as chunks:
-            yield None
-            async for reply in chunks:
-                chunk = parse_chunk(reply, COMPLETIONS)
-                self._usage = chunk.usage or self._usage
-                for choice in chunk.choices or ():
-                    reason = _finish_reason(choice) or reason
-                    self._stop_reason = choice.stop_reason or self._stop_reason
-                    for token in self._tokens_of(choice):
-                        yield token
+        try:
+            async with self._server.stream(COMPLETIONS, self._body) as chunks:
+                yield None
+                async for reply in chunks:
+                    chunk = parse_chunk(reply, COMPLETIONS)
+                    self._usage = chunk.usage or self._usage
+                    for choice in chunk.choices or ():
+                        reason = _finish_reason(choice) or reason
+                        self._stop_reason = choice.stop_reason or self._stop_reason
+                        for token in self._tokens_of(choice):
+                            yield token
+                    if reason is not None:
+                        break
+                with anyio.move_on_after(USAGE_LIMIT):
+                    await self._read_usage(chunks)
+        except EngineLost:
+            if reason is None:
+                raise
         if reason is not None:  # without one, the answer has broken off
             yield self.finish(reason)
+
+    async def _read_usage(self, chunks: AsyncIterator[Reply]) -> None:
+        """Read what comes after the end of a text: how many tokens it had."""
+        async for reply in chunks:
+            self._usage = parse_chunk(reply, COMPLETIONS).usage or self._usage
 
     def finish(self, reason: FinishReason) -> Finished:
         now = time.perf_counter()

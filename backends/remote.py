@@ -8,7 +8,7 @@ import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -42,6 +42,10 @@ IDLE_LIMIT = 2.0
 just being closed gets no answer."""
 LARGEST_EVENT = 64 * 2**20
 """Bytes of an event in a stream, which may hold a whole answer with log probabilities."""
+LARGEST_ANSWER = 64 * 2**20
+"""Bytes of an answer that is no stream, such as the tokens of a prompt."""
+LARGEST_ERROR = 64 * 1024
+"""Bytes that are read of an error; what is shown of it is shorter."""
 EVENT_STREAM = "text/event-stream"
 
 
@@ -55,24 +59,20 @@ class Server:
     def __init__(self, config: EngineSettings) -> None:
         assert config.backend_url is not None
         self.url = config.backend_url
+        self._silence = config.backend_silence
         self._telling: set[asyncio.Task[None]] = set()
         headers = {"authorization": f"Bearer {config.backend_key}"} if config.backend_key else {}
         library = self._httpx2 = _import_httpx2(config.backend)
         limits = library.Limits(
             max_connections=None, max_keepalive_connections=config.max_streams, keepalive_expiry=IDLE_LIMIT
         )
-        timeout = library.Timeout(None, connect=PROBE_LIMIT)  # a stream may be silent for any time
+        timeout = library.Timeout(config.backend_silence, connect=PROBE_LIMIT, pool=None)
         try:
             self._client: httpx2.AsyncClient = library.AsyncClient(
                 base_url=self.url, headers=headers, timeout=timeout, limits=limits
             )
         except library.InvalidURL as error:
             raise LoadError(f"ENGINE_BACKEND_URL: expected a URL, got {self.url}: {error}") from None
-
-    async def get(self, path: str) -> "httpx2.Response":
-        """Send a GET. Raises EngineLost if there is no answer."""
-        with self._reached():
-            return await self._client.get(path, timeout=PROBE_LIMIT)
 
     async def post(self, path: str, body: dict[str, Any]) -> Reply:
         """Send a POST, and return the answer's JSON.
@@ -82,12 +82,27 @@ class Server:
             EngineLost: there is no answer, or it is not a JSON object.
         """
         with self._reached():
-            response = await self._client.post(path, json=body)
-        return _reply_in(response)
+            async with self._client.stream("POST", path, json=body) as response:
+                return await self._reply_in(response)
 
     async def ask(self, path: str) -> Reply:
         """Send a GET, and return the answer's JSON; see `post`."""
-        return _reply_in(await self.get(path))
+        with self._reached():
+            async with asyncio.timeout(PROBE_LIMIT), self._client.stream("GET", path) as response:
+                return await self._reply_in(response)
+
+    async def problem(self, path: str) -> Exception | None:
+        """Send a GET, and return why it has failed; None if it is answered with success, or if there is no such path.
+
+        Raises:
+            EngineLost: there is no answer.
+        """
+        with self._reached():
+            async with asyncio.timeout(PROBE_LIMIT), self._client.stream("GET", path) as response:
+                if response.is_success or response.status_code in NO_SUCH_PATH:
+                    await self._body_of(response, LARGEST_ANSWER)  # the connection can be used again
+                    return None
+                return await self._refusal_of(response)
 
     @asynccontextmanager
     async def stream(
@@ -104,8 +119,7 @@ class Server:
         with self._reached():
             async with self._client.stream("POST", path, json=body) as response:
                 if not response.is_success:
-                    await response.aread()
-                    raise _refusal_of(response)
+                    raise await self._refusal_of(response)
                 if EVENT_STREAM not in (kind := response.headers.get("content-type", "nothing")):
                     raise EngineLost(f"{self.url} does not stream: expected {EVENT_STREAM}, got {kind}")
                 yield replies(
@@ -120,30 +134,64 @@ class Server:
 
     async def _tell(self, path: str, body: dict[str, Any]) -> None:
         with suppress(EngineLost), anyio.move_on_after(TELL_LIMIT), self._reached():
-            await self._client.post(path, json=body)
+            async with self._client.stream("POST", path, json=body) as response:
+                await self._body_of(response, LARGEST_ERROR)
 
     async def close(self) -> None:
         """Close the connections, after the requests of `tell`."""
         await asyncio.gather(*self._telling)
         await self._client.aclose()
 
+    async def _reply_in(self, response: "httpx2.Response") -> Reply:
+        """Read an answer's JSON. Raises what the server has refused with, or EngineLost."""
+        if not response.is_success:
+            raise await self._refusal_of(response)
+        path = response.url.path
+        if len(body := await self._body_of(response, LARGEST_ANSWER)) > LARGEST_ANSWER:
+            raise EngineLost(f"expected at most {LARGEST_ANSWER} bytes in what {path} answers, got more")
+        return parse_reply(body.decode(errors="replace"), path)
+
+    async def _refusal_of(self, response: "httpx2.Response") -> Exception:
+        """The exception that another server's answer stands for, with the server's message."""
+        if response.is_redirect:
+            return WrongSettings(
+                f"The engine's server is elsewhere (ENGINE_BACKEND_URL): {response.url} leads to "
+                f"{response.headers.get('location')}"
+            )
+        body = await self._body_of(response, LARGEST_ERROR)
+        return refusal(response.status_code, body, response.headers.get("retry-after"))
+
+    async def _body_of(self, response: "httpx2.Response", most: int) -> bytes:
+        """Read a body, but not much more than `most` bytes of it: its server may be another, or compress it well."""
+        body = bytearray()
+        async with aclosing(response.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > most:
+                    break
+        return bytes(body)
+
     def _reached(self) -> "_Reached":
-        return _Reached(self._httpx2, self.url)
+        return _Reached(self._httpx2, self.url, self._silence)
 
 
 class _Reached:
     """A context that turns connection errors into EngineLost."""
 
-    def __init__(self, httpx2: Any, url: str) -> None:
+    def __init__(self, httpx2: Any, url: str, silence: float) -> None:
         self._httpx2 = httpx2
         self._url = url
+        self._silence = silence
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, self._httpx2.ConnectError):
             raise NoServer(f"no server answers at {self._url}: {error}") from error
-        if isinstance(error, self._httpx2.TimeoutException):
+        if isinstance(error, self._httpx2.ReadTimeout):
+            message = f"the server at {self._url} has sent nothing for {self._silence:g} s (ENGINE_BACKEND_SILENCE)"
+            raise EngineLost(message) from error
+        if isinstance(error, self._httpx2.TimeoutException | TimeoutError):
             raise EngineLost(f"the server at {self._url} takes too long to answer") from error
         if isinstance(error, self._httpx2.RequestError):
             raise EngineLost(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
@@ -219,33 +267,15 @@ class RemoteService(RelayedService):
     async def _problem(self, path: str) -> Exception | None:
         """Return the error of a probe, or None if the server answers with success."""
         try:
-            response = await self.server.get(path)
+            return await self.server.problem(path)
         except EngineLost as error:
             return error
-        is_well = response.is_success or response.status_code in NO_SUCH_PATH
-        return None if is_well else _refusal_of(response)
 
     def _check_engine(self) -> None:
         self._look_now.set()
 
     async def _release(self) -> None:
         await self.server.close()
-
-
-def _reply_in(response: "httpx2.Response") -> Reply:
-    if not response.is_success:
-        raise _refusal_of(response)
-    return parse_reply(response.text, response.url.path)
-
-
-def _refusal_of(response: "httpx2.Response") -> Exception:
-    """The exception that another server's answer stands for, with the server's message."""
-    if response.is_redirect:
-        return WrongSettings(
-            f"The engine's server is elsewhere (ENGINE_BACKEND_URL): {response.url} leads to "
-            f"{response.headers.get('location')}"
-        )
-    return refusal(response.status_code, response.content)
 
 
 def _import_httpx2(backend: str) -> Any:

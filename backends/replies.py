@@ -14,6 +14,8 @@ from backends.relayed import EngineLost
 from interface.errors import EngineUnavailable, QueueFull, RequestError
 
 REQUEST_TIMEOUT = 408
+MOST_DIGITS = 6
+"""Of the seconds of a Retry-After, which is some days."""
 LONGEST_REASON = 500
 """Characters of the server's own message that a client is shown."""
 
@@ -72,16 +74,22 @@ def status_in(reply: Mapping[str, Any]) -> int | None:
     return next((code for code in codes if isinstance(code, int)), None)
 
 
-def refusal(status: int, body: bytes) -> Exception:
-    """The exception that an answer with this status and body stands for."""
+def refusal(status: int, body: bytes, retry_after: str | None = None) -> Exception:
+    """The exception that an answer with this status, this body and this Retry-After stands for."""
     message = message_in(body) or f"status {status}"
     if status in (429, 503):
-        return QueueFull(f"The engine's server takes no more requests: {message}")
+        return QueueFull(f"The engine's server takes no more requests: {message}", _seconds_in(retry_after))
     if status in (401, 403):
         return WrongSettings(f"The engine's server wants another key (ENGINE_BACKEND_KEY): {message}")
     if 400 <= status < 500 and status != REQUEST_TIMEOUT:
         return RequestError(f"The engine's server refuses this: {message}")
     return EngineUnavailable(f"The engine's server has failed: {message}")
+
+
+def _seconds_in(retry_after: str | None) -> int | None:
+    """The seconds of a Retry-After. None if it is a date, which only says something if both clocks are right."""
+    is_number = retry_after is not None and retry_after.isdecimal() and len(retry_after) <= MOST_DIGITS
+    return int(retry_after) if is_number and retry_after is not None else None
 
 
 def message_in(body: bytes) -> str:

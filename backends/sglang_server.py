@@ -25,7 +25,16 @@ from interface.events import Event, FinishReason, Logprobs
 from interface.requests import EncodedRequest, GenerationRequest, TextPrompt
 
 HONOURS = frozenset(
-    ("model", "context", "max_streams", "max_waiting", "generation_config", "backend_url", "backend_key")
+    (
+        "model",
+        "context",
+        "max_streams",
+        "max_waiting",
+        "generation_config",
+        "backend_url",
+        "backend_key",
+        "backend_silence",
+    )
 )
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort"}
 GENERATE = "/generate"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Problem, Refusal, failure_headers
+from contract.refusals import DO_NOT_RETRY, STATUSES, Problem, Refusal, failure_headers, retry_headers
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
 
@@ -39,7 +39,7 @@ class PlainDialect:
             case EngineFailed():
                 return model_answer(Detail(str(error)), 500, DO_NOT_RETRY)
             case QueueFull() | EngineUnavailable():
-                return model_answer(Detail(str(error)), 503, RETRY)
+                return model_answer(Detail(str(error)), 503, retry_headers(error))
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:

@@ -60,6 +60,12 @@ DO_NOT_RETRY = {"x-should-retry": "false"}
 """The official clients try again after a 500, unless this header tells them that it would be useless."""
 
 
+def retry_headers(error: QueueFull | EngineUnavailable) -> dict[str, str]:
+    """The headers of an answer to a request that may succeed later: when to send it again."""
+    seconds = error.retry_after if isinstance(error, QueueFull) else None
+    return RETRY if seconds is None else {"retry-after": str(seconds)}
+
+
 def failure_headers(failed: Failed) -> dict[str, str] | None:
     """The headers of an answer that could not be finished, and was not streamed."""
     return RETRY if failed.kind == "shutdown" else None

@@ -52,7 +52,13 @@ class TooManySequences(RequestError):
 
 
 class QueueFull(RuntimeError):
-    """Every slot and every place in the queue is taken."""
+    """Every slot and every place in the queue is taken. `retry_after` is when to come back, in seconds, if known."""
+
+    retry_after: int | None = None
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EngineUnavailable(RuntimeError):

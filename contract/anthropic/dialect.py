@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.answers import Answer, Wire, to_json
-from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, failure_headers, overflow_message
+from contract.refusals import DO_NOT_RETRY, STATUSES, Refusal, failure_headers, overflow_message, retry_headers
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError
 from interface.events import Failed
 
@@ -53,7 +53,7 @@ class AnthropicDialect:
             case EngineFailed():
                 return error_answer(500, str(error), DO_NOT_RETRY)
             case QueueFull() | EngineUnavailable():
-                return error_answer(503, str(error), RETRY)
+                return error_answer(503, str(error), retry_headers(error))
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.answers import Answer, Wire, model_answer
-from contract.refusals import DO_NOT_RETRY, RETRY, STATUSES, Refusal, failure_headers, overflow_message
+from contract.refusals import DO_NOT_RETRY, STATUSES, Refusal, failure_headers, overflow_message, retry_headers
 from contract.sse import frame
 from interface.errors import EngineFailed, EngineUnavailable, PromptTooLong, QueueFull, RequestError, UnusablePrompt
 from interface.events import Failed, FailureKind
@@ -53,11 +53,11 @@ class OpenAIDialect:
                 default = "prompt" if isinstance(error, UnusablePrompt) else None
                 return _answer(400, str(error), INVALID_REQUEST, self._param(error.param or default))
             case QueueFull():
-                return _answer(503, str(error), "overloaded_error", headers=RETRY)
+                return _answer(503, str(error), "overloaded_error", headers=retry_headers(error))
             case EngineFailed():
                 return _answer(500, str(error), SERVER_ERROR, headers=DO_NOT_RETRY)
             case EngineUnavailable():
-                return _answer(503, str(error), "service_unavailable_error", headers=RETRY)
+                return _answer(503, str(error), "service_unavailable_error", headers=retry_headers(error))
         raise TypeError(f"expected one of REFUSALS, got {error!r}")
 
     def failure(self, failed: Failed) -> Answer:

@@ -1,5 +1,6 @@
 """The service in front of servers that die while they answer, answer nonsense, or cannot be reached."""
 
+import gzip
 import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from backends import remote
+from backends import openai_server, remote
 from backends.openai_server import OpenAIService
 from config import Config
 from interface.errors import EngineUnavailable, LoadError, QueueFull, RequestError
@@ -37,15 +38,15 @@ def odd(*answer: bytes) -> OddServer:
     return OddServer({"/health": [whole(b"")], "/v1/models": [whole(models)], COMPLETIONS: answer})
 
 
-def config_for(url: str) -> Config:
-    return Config(backend="openai", backend_url=url, model="theirs", context=512)
+def config_for(url: str, **settings: Any) -> Config:
+    return Config(backend="openai", backend_url=url, model="theirs", context=512, **settings)
 
 
 @asynccontextmanager
-async def in_front_of(server: OddServer) -> AsyncIterator[Driver]:
+async def in_front_of(server: OddServer, **settings: Any) -> AsyncIterator[Driver]:
     async with (
         server.serving() as port,
-        driving_service(OpenAIService, config_for(f"http://127.0.0.1:{port}")) as driver,
+        driving_service(OpenAIService, config_for(f"http://127.0.0.1:{port}", **settings)) as driver,
     ):
         yield driver
 
@@ -112,6 +113,61 @@ async def test_a_line_without_an_end_fails_its_request_before_it_fills_the_memor
         assert "exceeded the 10000 byte limit" in await failure_of(driver)
         server.answers[COMPLETIONS] = [STREAM + piece("a" * 9_000) + END]
         assert joined(await ask(driver, GenerationRequest(PROMPT))) == "a" * 9_000
+
+
+UNENDING = STREAM.replace(b"close\r\n", b"keep-alive\r\ncontent-length: 100000\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        UNENDING,
+        UNENDING + piece("a"),
+        UNENDING.replace(b"200 OK", b"400 Bad Request") + b"half an error",
+    ],
+    ids=["no head", "a head", "a piece", "half an error"],
+)
+async def test_an_answer_that_hangs_fails_its_request_after_a_while_and_nothing_else(answer: bytes) -> None:
+    server = odd(answer)
+    async with in_front_of(server, backend_silence=0.2) as driver:
+        server.holds = True
+        assert re.search(r"has sent nothing for 0\.2 s \(ENGINE_BACKEND_SILENCE\)", await failure_of(driver))
+        server.holds = False
+        server.answers[COMPLETIONS] = [STREAM + piece("a") + END]
+        assert joined(await ask(driver, GenerationRequest(PROMPT))) == "a"
+
+
+async def test_a_text_is_complete_at_its_end_whatever_the_server_does_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_server, "USAGE_LIMIT", 0.02)
+    for after in (b"", event({"choices": [], "usage": [1]}), b"data: {nope}\n\n"):
+        async with in_front_of(odd(UNENDING + piece("a") + piece("", "length") + after)) as driver:
+            events = await ask(driver, GenerationRequest(PROMPT))
+        assert (joined(events), finished(events).finish_reason) == ("a", "length")
+
+
+async def test_no_answer_is_read_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LARGEST_ANSWER", 10_000)
+    monkeypatch.setattr(remote, "LARGEST_ERROR", 10_000)
+    filler = gzip.compress(bytes(4 * 2**20))  # a few kilobytes
+    compressed = {"content-encoding": "gzip"}
+    server = odd(whole(b"too much" + filler, "400 Bad Request"))
+    async with in_front_of(server) as driver:
+        assert "refuses this: too much" in await failure_of(driver)
+        server.answers[COMPLETIONS] = [whole(filler, "500 Oops", compressed)]
+        assert "has failed" in await failure_of(driver)
+    assert "expected at most 10000 bytes in what /v1/models answers" in await reason_not_to_start(
+        {"/health": [whole(b"")], "/v1/models": [whole(filler, headers=compressed)]}
+    )
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("17", 17), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("9" * 50, None)])
+async def test_a_server_that_says_when_to_come_back_is_heard(value: str, seconds: int | None) -> None:
+    for status in ("429 Too Many Requests", "503 Service Unavailable"):
+        async with in_front_of(odd(whole(b"later", status, {"retry-after": value}))) as driver:
+            with pytest.raises(QueueFull) as caught:
+                await driver.submit([GenerationRequest(PROMPT)], "an-id")
+        assert caught.value.retry_after == seconds
 
 
 async def failure_of(driver: Driver) -> str:
@@ -257,7 +313,7 @@ async def test_a_certificate_that_is_not_known_is_named_and_one_that_is_known_is
         config = config_for(f"https://localhost:{port}")
         stranger = remote.Server(config)
         with pytest.raises(remote.NoServer, match="certificate verify failed"):
-            await stranger.get("/health")
+            await stranger.problem("/health")
         await stranger.close()
         monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         async with driving_service(OpenAIService, config) as driver:

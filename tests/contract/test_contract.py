@@ -237,6 +237,8 @@ def test_each_api_says_whether_to_come_back(path: str) -> None:
     for passing in (QueueFull("full"), EngineUnavailable("loading")):
         answer = contract.dialect(path).refusal(passing)
         assert (answer.status, answer.headers) == (503, {"retry-after": "1"})
+    later = contract.dialect(path).refusal(QueueFull("full", 17))
+    assert (later.status, later.headers) == (503, {"retry-after": "17"})
     for_good = contract.dialect(path).refusal(EngineFailed("dead"))
     assert (for_good.status, for_good.headers) == (500, {"x-should-retry": "false"})
 

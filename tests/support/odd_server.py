@@ -24,11 +24,15 @@ def event(said: Any) -> bytes:
 
 
 class OddServer:
-    """`answers` are the pieces for each path; another path gets a 404. `asked` are the requests' heads."""
+    """`answers` are the pieces for each path; another path gets a 404. `asked` are the requests' heads.
+
+    While `holds`, connections stay open after an answer, whatever it says.
+    """
 
     def __init__(self, answers: dict[str, Sequence[bytes]]) -> None:
         self.answers = answers
         self.asked: list[bytes] = []
+        self.holds = False
 
     @asynccontextmanager
     async def serving(self, **settings: Any) -> AsyncIterator[int]:
@@ -64,4 +68,4 @@ class OddServer:
             await writer.drain()
             if len(pieces) > 1:
                 await asyncio.sleep(0.001)  # so that they arrive as pieces
-        return b"content-length" in pieces[0]
+        return b"content-length" in pieces[0] or self.holds
