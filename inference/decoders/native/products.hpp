@@ -200,59 +200,60 @@ Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &s
     return tiles;
 }
 
-// One tile times one panel, which is two strips. In most files these are of one format.
-void multiply_strips(const Strip *strips, const Tiles &tiles, int64_t number, float (*sums)[PANEL]) {
+// Both strips of a panel with each code as a byte, in `room`, if that is how they are multiplied; or null.
+const uint8_t *unpacked(const Strip *strips, const Tiles &tiles, uint8_t *room) {
+    bool is_unpacked = false;
+    if (HAS_WIDE_TILES && tiles.tiling.way == Way::UNPACKED && strips[0].format == strips[1].format)
+        with_format(strips[0].format, [&](auto format) {
+            using F = decltype(format);
+            if constexpr (HAS_WIDE_TILES && F::HAS_GROUP_SCALES) {
+                unpack_strip<F>(strips[0].packed, tiles.inputs, room);
+                unpack_strip<F>(strips[1].packed, tiles.inputs, room + Strips<Unpacked<F>>::size(tiles.inputs));
+                is_unpacked = true;
+            }
+        });
+    return is_unpacked ? room : nullptr;
+}
+
+// One tile times two strips that are unpacked. It asks for its part of what lies behind them, packed.
+template <class F>
+void multiply_unpacked(const Strip *strips, const uint8_t *codes, const Tiles &tiles, int64_t number,
+                       float (*sums)[PANEL]) {
+    constexpr int ROWS = ROWS_OF_UNPACKED_TILE;  // or one fewer, since there are many rows
+    const Tile tile = tiles.at(number);
+    const int64_t inputs = tiles.inputs, blocks = inputs / F::SIZE, packed_size = Strips<F>::size(inputs);
+    const int64_t lines = 2 * packed_size / 64, parts = blocks * tiles.tiling.tiles;
+    const int64_t bytes_per_block = (lines + parts - 1) / parts * 64;
+    const Behind behind = {strips[1].packed + packed_size + number * blocks * bytes_per_block, bytes_per_block};
+    const uint8_t *const both[] = {codes, codes + Strips<Unpacked<F>>::size(inputs)};
+    if (tiles.tiling.count(number) == ROWS)
+        multiply_block_strips<Unpacked<F>, ROWS>(both, tile, inputs, sums, behind);
+    else
+        multiply_block_strips<Unpacked<F>, ROWS - 1>(both, tile, inputs, sums, behind);
+}
+
+// One tile times one panel, which is two strips. In most files these are of one format. `codes` are theirs if they are
+// unpacked, or null.
+void multiply_strips(const Strip *strips, const uint8_t *codes, const Tiles &tiles, int64_t number,
+                     float (*sums)[PANEL]) {
     const Tile tile = tiles.at(number);
     const int64_t rows = tiles.tiling.count(number), inputs = tiles.inputs;
-    if constexpr (HAS_WIDE_TILES)
+    if constexpr (HAS_WIDE_TILES) {
+        if (codes)
+            return with_format(strips[0].format, [&](auto format) {
+                using F = decltype(format);
+                if constexpr (F::HAS_GROUP_SCALES) multiply_unpacked<F>(strips, codes, tiles, number, sums);
+            });
         if (tiles.tiling.way == Way::BOTH_STRIPS && rows == ROWS_OF_WIDE_TILE && strips[0].format == strips[1].format)
             return with_format(strips[0].format, [&](auto format) {
                 multiply<decltype(format), ROWS_OF_WIDE_TILE>({strips[0].packed, strips[1].packed}, tile, inputs, sums);
             });
+    }
     for (int64_t half = 0; half < 2; ++half) {
         float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
         with_format(strips[half].format, [&](auto format) {
             multiply_strip_by<decltype(format)>(rows, strips[half].packed, tile, inputs, to);
         });
-    }
-}
-
-// All tiles times two strips of a format in "K", which are first unpacked into `room`.
-template <class F, class TakeTile>
-void multiply_unpacked(const Strip *strips, const Tiles &tiles, uint8_t *room, TakeTile take_tile) {
-    constexpr int ROWS = ROWS_OF_UNPACKED_TILE;  // or one fewer, since there are many rows
-    const int64_t inputs = tiles.inputs, blocks = inputs / F::SIZE;
-    const int64_t packed_size = Strips<F>::size(inputs), size = Strips<Unpacked<F>>::size(inputs);
-    unpack_strip<F>(strips[0].packed, inputs, room);
-    unpack_strip<F>(strips[1].packed, inputs, room + size);
-    const int64_t lines = 2 * packed_size / 64, parts = blocks * tiles.tiling.tiles;
-    Behind behind = {strips[1].packed + packed_size, (lines + parts - 1) / parts * 64};
-    for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
-        alignas(64) float sums[ROWS][PANEL];
-        if (tiles.tiling.count(tile) == ROWS)
-            multiply_block_strips<Unpacked<F>, ROWS, 2>({room, room + size}, tiles.at(tile), inputs, sums, behind);
-        else
-            multiply_block_strips<Unpacked<F>, ROWS - 1, 2>({room, room + size}, tiles.at(tile), inputs, sums, behind);
-        behind.from += blocks * behind.bytes_per_block;
-        take_tile(tile, sums);
-    }
-}
-
-// All tiles times one panel.
-template <class TakeTile>
-void multiply_tiles_by(const Strip *strips, const Tiles &tiles, uint8_t *room, TakeTile take_tile) {
-    bool is_done = false;
-    if (HAS_WIDE_TILES && tiles.tiling.way == Way::UNPACKED && strips[0].format == strips[1].format)
-        with_format(strips[0].format, [&](auto format) {
-            if constexpr (HAS_WIDE_TILES && decltype(format)::HAS_GROUP_SCALES) {
-                multiply_unpacked<decltype(format)>(strips, tiles, room, take_tile);
-                is_done = true;
-            }
-        });
-    for (int64_t tile = 0; !is_done && tile < tiles.tiling.tiles; ++tile) {
-        alignas(64) float sums[ROWS_OF_TILE][PANEL];
-        multiply_strips(strips, tiles, tile, sums);
-        take_tile(tile, sums);
     }
 }
 
@@ -262,11 +263,16 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
     const Tiles tiles = quantize(x, rows, matrix, step);
     uint8_t *room = reinterpret_cast<uint8_t *>(step.widened + omp_get_thread_num() * step.widened_size);
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
-        multiply_tiles_by(matrix.strips + 2 * panel, tiles, room, [&](int64_t tile, const float (*sums)[PANEL]) {
+    for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
+        const Strip *strips = matrix.strips + 2 * panel;
+        const uint8_t *codes = unpacked(strips, tiles, room);
+        for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
+            alignas(64) float sums[ROWS_OF_TILE][PANEL];
+            multiply_strips(strips, codes, tiles, tile, sums);
             const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
             for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
-        });
+        }
+    }
 }
 
 // A quantized model may have matrices that are not. Their inputs become bfloat16 here.
