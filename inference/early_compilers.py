@@ -12,7 +12,7 @@ from config import ModelSettings
 from inference.cpp.build import begin, set_cache_folder
 from inference.cpp.library_cache import cache_folder
 from inference.decoders.native import sources
-from inference.sampling.source import CHOOSER, CHOOSER_DEFINITIONS
+from inference.sampling.source import CHOOSER
 from interface.errors import LoadError
 
 DECODER_PATIENCE, CHOOSER_PATIENCE = 5, 10
@@ -25,7 +25,7 @@ def compile_ahead(config: ModelSettings) -> None:
     if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
         return
     set_cache_folder(cache_folder(config.compile_cache))
-    begin(CHOOSER, CHOOSER_DEFINITIONS, CHOOSER_PATIENCE)
+    begin(CHOOSER, patience=CHOOSER_PATIENCE)
     path = Path(config.model)
     if path.is_file() and config.quantize is None:
         with suppress(LoadError, OSError):
@@ -51,6 +51,6 @@ def _begin_decoder(path: Path, dtype: str) -> None:
         return
     heads, kv_heads, head_dim = head_sizes(file)
     group = heads // kv_heads
-    definitions = sources.decoder_definitions(dtype != "float32", formats, has_plain, head_dim, group)
-    begin(sources.DECODER, definitions, DECODER_PATIENCE)
+    units = sources.decoder_units(dtype != "float32", formats, has_plain, head_dim, group)
+    begin(*units, patience=DECODER_PATIENCE)
     AHEAD.fetch(file.bytes_per_step)

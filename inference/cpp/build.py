@@ -1,5 +1,5 @@
-"""Compiles C++ for the processor at hand and loads it. It takes a second or two, so libraries can be kept for the next
-start (see `library_cache`).
+"""Compiles C++ for the processor at hand and loads it. It takes a second or two, so the units of a library are compiled
+at the same time, and libraries can be kept for the next start (see `library_cache`).
 """
 
 import ctypes
@@ -8,7 +8,8 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -37,7 +38,23 @@ class Compiled:
     is_kept: bool = False
 
 
-Wanted = tuple[Path, frozenset[tuple[str, int]], str, str]
+@dataclass(frozen=True)
+class Unit:
+    """A source, and the macros that it is compiled with."""
+
+    source: Path
+    definitions: Mapping[str, int]
+
+    @property
+    def key(self) -> tuple[Path, frozenset[tuple[str, int]]]:
+        return self.source, frozenset(self.definitions.items())
+
+    @property
+    def macros(self) -> list[str]:
+        return [f"-D{name}={value}" for name, value in self.definitions.items()]
+
+
+Wanted = tuple[frozenset[tuple[Path, frozenset[tuple[str, int]]]], str, str]
 _begun: dict[Wanted, Future[Compiled]] = {}
 _lock = threading.Lock()
 _kept: LibraryCache | None = None
@@ -49,19 +66,19 @@ def set_cache_folder(folder: Path | None) -> None:
     _kept = None if folder is None else LibraryCache(folder)
 
 
-def begin(source: Path, definitions: Mapping[str, int], patience: int = 0) -> None:
+def begin(*units: Unit, patience: int = 0) -> None:
     """Start compiling what `build` will be asked for, on a thread of its own.
 
     Args:
-        patience: the compiler's nice value is larger than this process' by so much.
+        patience: the compilers' nice value is larger than this process' by so much.
     """
     outcome: Future[Compiled] = Future()
     with _lock:
-        if _begun.setdefault(_wanted(source, definitions), outcome) is not outcome:
+        if _begun.setdefault(_wanted(units), outcome) is not outcome:
             return
     try:
         # Not on that thread: a library that is imported meanwhile would give it the interpreter's lock now and then.
-        job = _Job.of(source, definitions, _kept)
+        job = _Job.of(units, _kept)
     except CannotBuild as error:
         outcome.set_exception(error)
         return
@@ -76,8 +93,8 @@ def begin(source: Path, definitions: Mapping[str, int], patience: int = 0) -> No
     threading.Thread(target=run, name="compiler", daemon=True).start()
 
 
-def build(source: Path, definitions: Mapping[str, int]) -> ctypes.CDLL:
-    """Compile `source` with the macros `definitions`, unless that has begun, and load it into this process.
+def build(*units: Unit) -> ctypes.CDLL:
+    """Compile units to one library, unless that has begun, and load it into this process. The first one names it.
 
     CXX in the environment names the compiler, and CXXFLAGS adds to its flags, as usual.
 
@@ -88,14 +105,14 @@ def build(source: Path, definitions: Mapping[str, int]) -> ctypes.CDLL:
         CannotBuild: the message says why.
     """
     with _lock:
-        begun = _begun.pop(_wanted(source, definitions), None)
-    compiled = _compile(source, definitions, _kept) if begun is None else begun.result()
+        begun = _begun.pop(_wanted(units), None)
+    compiled = _Job.of(units, _kept).compiled() if begun is None else begun.result()
     try:
         return _loaded(compiled)
     except CannotBuild:
         if not compiled.is_kept:
             raise
-    return _loaded(_compile(source, definitions, None))  # it is kept where no code may be run
+    return _loaded(_Job.of(units, None).compiled())  # it is kept where no code may be run
 
 
 def _loaded(compiled: Compiled) -> ctypes.CDLL:
@@ -107,51 +124,60 @@ def _loaded(compiled: Compiled) -> ctypes.CDLL:
             raise CannotBuild(f"what was compiled cannot be loaded: {error}") from error
 
 
-def _wanted(source: Path, definitions: Mapping[str, int]) -> Wanted:
-    environment = os.environ.get("CXX", ""), os.environ.get("CXXFLAGS", "")
-    return (source, frozenset(definitions.items()), *environment)
-
-
-def _compile(source: Path, definitions: Mapping[str, int], kept: LibraryCache | None) -> Compiled:
-    return _Job.of(source, definitions, kept).compiled()
+def _wanted(units: Sequence[Unit]) -> Wanted:
+    return frozenset(unit.key for unit in units), os.environ.get("CXX", ""), os.environ.get("CXXFLAGS", "")
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a compiler is to make, and where it is kept."""
+    """What compilers are to make, and where it is kept."""
 
     compiler: str
-    arguments: Sequence[str]
-    source: Path
+    flags: Sequence[str]
+    units: Sequence[Unit]
     kept: LibraryCache | None
     name: str | None  # None: what it is made of cannot be told, so it cannot be found again
     found: Path | None
 
     @classmethod
-    def of(cls, source: Path, definitions: Mapping[str, int], kept: LibraryCache | None) -> "_Job":
+    def of(cls, units: Sequence[Unit], kept: LibraryCache | None) -> "_Job":
         wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
         compiler = next(filter(None, map(shutil.which, wanted)), None)
         if compiler is None:
             raise CannotBuild(f"found no C++ compiler (looked for {', '.join(wanted)}; CXX names another)")
-        macros = [f"-D{name}={value}" for name, value in definitions.items()]
-        arguments = [*FLAGS, *_flags_of_user(), *macros]
-        name = None if kept is None else name_of(source, compiler, arguments)
+        flags = [*FLAGS, *_flags_of_user()]
+        arguments = [*flags, *(macro for unit in units for macro in unit.macros)]
+        name = None if kept is None else name_of([unit.source for unit in units], compiler, arguments)
         found = None if kept is None or name is None else kept.find(name)
-        return cls(compiler, arguments, source, kept, name, found)
+        return cls(compiler, flags, units, kept, name, found)
 
     def compiled(self) -> Compiled:
         if self.found is not None:
             return Compiled(nullcontext(), self.found, is_kept=True)
         folder = _temporary_folder()
-        library = Path(folder.name, f"{self.source.stem}.so")
+        library = Path(folder.name, f"{self.units[0].source.stem}.so")
         try:
-            _run([self.compiler, *self.arguments, str(self.source), "-o", str(library)])
+            self._make(library)
         except CannotBuild:
             folder.cleanup()
             raise
         if self.kept is not None and self.name is not None:
             self.kept.put(self.name, library)
         return Compiled(folder, library)
+
+    def _make(self, library: Path) -> None:
+        """Compile a single unit at once, several at the same time and then link them."""
+        if len(self.units) == 1:
+            (unit,) = self.units
+            _run(self.compiler, [[*self.flags, *unit.macros, str(unit.source), "-o", str(library)]])
+            return
+        objects = [str(library.with_name(f"{number}.o")) for number in range(len(self.units))]
+        calls = [
+            [*self.flags, *unit.macros, "-c", str(unit.source), "-o", path]
+            for unit, path in zip(self.units, objects, strict=True)
+        ]
+        _run(self.compiler, calls)
+        _run(self.compiler, [[*self.flags, *objects, "-o", str(library)]])
 
 
 def _flags_of_user() -> list[str]:
@@ -168,21 +194,40 @@ def _temporary_folder() -> TemporaryDirectory[str]:
         raise CannotBuild(f"there is no folder to compile in: {error.strerror or error}") from error
 
 
-def _run(command: Sequence[str]) -> None:
-    compiler = command[0]
+def _run(compiler: str, calls: Iterable[Sequence[str]]) -> None:
+    """Run a compiler with each of these arguments, all at the same time.
+
+    Raises:
+        CannotBuild: one of them fails; the others are then stopped.
+    """
+    give_up_at = time.monotonic() + SECONDS
+    running: list[subprocess.Popen[str]] = []
     try:
-        done = subprocess.run(
-            command,
+        for arguments in calls:
+            running.append(_started(compiler, arguments))
+        for process in running:
+            _, complaints = process.communicate(timeout=give_up_at - time.monotonic())
+            if process.returncode:
+                lines = complaints.strip().splitlines() or [f"it ended with status {process.returncode}"]
+                complaint = next((line for line in lines if "error" in line), lines[0])
+                raise CannotBuild(f"{compiler} failed: {complaint}")
+    except subprocess.TimeoutExpired as error:
+        raise CannotBuild(f"{compiler}: {error}") from error
+    finally:
+        for process in running:
+            with process:  # which waits for its end
+                process.kill()
+
+
+def _started(compiler: str, arguments: Sequence[str]) -> "subprocess.Popen[str]":
+    try:
+        return subprocess.Popen(
+            [compiler, *arguments],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",  # it may write in another encoding than this process reads
-            timeout=SECONDS,
-            check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise CannotBuild(f"{compiler}: {error}") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
-        complaint = next((line for line in lines if "error" in line), lines[0])
-        raise CannotBuild(f"{compiler} failed: {complaint}")

@@ -99,14 +99,14 @@ class LibraryCache:
             path.unlink(missing_ok=True)
 
 
-def name_of(source: Path, compiler: str, arguments: Iterable[str]) -> str | None:
-    """Name the library that a compiler makes from a source with these arguments here; None if that is not possible."""
+def name_of(sources: Sequence[Path], compiler: str, arguments: Iterable[str]) -> str | None:
+    """Name the library that a compiler makes from sources with these arguments here; None if that is not possible."""
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-        parts = [version, _processor(), os.fsencode(compiler), *map(os.fsencode, arguments), *_contents(source)]
+        parts = [version, _processor(), os.fsencode(compiler), *map(os.fsencode, arguments), *_contents(sources)]
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{source.stem}-{_digest(parts)}"
+    return f"{sources[0].stem}-{_digest(parts)}"
 
 
 def _processor() -> bytes:
@@ -118,10 +118,10 @@ def _processor() -> bytes:
     return "\n".join(telling).encode()
 
 
-def _contents(source: Path) -> list[bytes]:
-    """The contents of a source and of every file that it includes with quotes."""
+def _contents(sources: Iterable[Path]) -> list[bytes]:
+    """The contents of sources and of every file that they include with quotes."""
     found: dict[Path, bytes] = {}
-    waiting = [source.resolve()]
+    waiting = [source.resolve() for source in sources]
     while waiting:
         path = waiting.pop()
         if path not in found:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inference.cpp.build import build
 from inference.sampling.logprobs import Look
-from inference.sampling.source import CHOOSER, CHOOSER_DEFINITIONS
+from inference.sampling.source import CHOOSER
 from inference.scheduling.sample_args import SampleArgs
 
 Chooser = Callable[[Tensor, Sequence[SampleArgs]], list[int | None]]
@@ -33,7 +33,7 @@ class NativeChooser:
     """
 
     def __init__(self, threads: int) -> None:
-        self._library = build(CHOOSER, CHOOSER_DEFINITIONS)
+        self._library = build(CHOOSER)
         self._library.choose.restype = self._library.look.restype = None
         self._threads = threads
 

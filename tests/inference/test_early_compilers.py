@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from gguf import GGMLQuantizationType
 from config import Config
 from inference import early_compilers
 from inference.cpp import build
+from inference.cpp.build import Unit
 from inference.decoders.native import decoder
 from inference.early_compilers import compile_ahead
 from inference.priorities import LEAST_URGENT
-from inference.sampling.source import CHOOSER, CHOOSER_DEFINITIONS
+from inference.sampling.source import CHOOSER
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
@@ -25,7 +25,7 @@ from inference.weights.memory_ahead import AHEAD
 from tests.support.compilers import needs_compiler
 from tests.support.smollm2 import smollm2_file
 
-Wanted = tuple[Path, Mapping[str, int]]
+Wanted = tuple[Unit, ...]
 
 
 class Asked(Exception):
@@ -41,7 +41,7 @@ def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     wanted: list[Wanted] = []
-    monkeypatch.setattr(early_compilers, "begin", lambda source, macros, patience: wanted.append((source, macros)))
+    monkeypatch.setattr(early_compilers, "begin", lambda *units, patience: wanted.append(units))
     return wanted
 
 
@@ -60,8 +60,8 @@ def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     config = Config(model=str(smollm2_file()), compile=True, dtype=dtype, context=64, device="cpu")
     compile_ahead(config)
 
-    def ask(source: Path, definitions: Mapping[str, int]) -> None:
-        begun.append((source, definitions))
+    def ask(*units: Unit) -> None:
+        begun.append(units)
         raise Asked
 
     monkeypatch.setattr(decoder, "build", ask)
@@ -69,7 +69,7 @@ def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     assert isinstance(model, Llama)
     with pytest.raises(Asked):
         decoder.build_for(model, model.formats)
-    assert begun == [(CHOOSER, CHOOSER_DEFINITIONS), begun[2], begun[2]]
+    assert begun == [(CHOOSER,), begun[2], begun[2]]
 
 
 @pytest.mark.parametrize(("kind", "has_plain"), [("Q4_1", 0), ("F16", 1)])
@@ -81,7 +81,7 @@ def test_products_with_plain_matrices_are_compiled_only_if_there_are_some(
     changed = replace(file.tensors[name], kind=GGMLQuantizationType[kind])
     monkeypatch.setattr(GGUFFile, "open", lambda path: replace(file, tensors={**file.tensors, name: changed}))
     compile_ahead(Config(model=str(smollm2_file()), compile=True, device="cpu"))
-    assert begun[1][1]["HAS_PLAIN"] == has_plain
+    assert begun[1][0].definitions["HAS_PLAIN"] == has_plain
 
 
 def test_memory_is_fetched_for_what_the_file_holds(begun: list[Wanted], fetched: list[int]) -> None:
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_a_file_is_left_to_its_loading(
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(smollm2_file().read_bytes()[:2000])
     compile_ahead(Config(model=str(broken), compile=True, device="cpu"))
-    assert [source for source, _ in begun] == [CHOOSER]
+    assert begun == [(CHOOSER,)]
     assert fetched == []
 
 
@@ -113,20 +113,20 @@ def test_a_library_that_has_begun_is_not_compiled_again(tmp_path: Path, monkeypa
     source = tmp_path / "answer.cpp"
     source.write_text('extern "C" int answer() { return ANSWER; }')
     compilers: list[str] = []
-    compile = subprocess.run
+    start = subprocess.Popen
     lock = threading.Lock()
 
-    def run(command: list[str], **settings: object) -> object:
+    def popen(command: list[str], **settings: object) -> object:
         with lock:
             compilers.append(command[0])
-        return compile(command, **settings)  # type: ignore[call-overload]
+        return start(command, **settings)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", popen)
     for _ in range(2):
-        build.begin(source, {"ANSWER": 42})
-    assert build.build(source, {"ANSWER": 42}).answer() == 42
+        build.begin(Unit(source, {"ANSWER": 42}))
+    assert build.build(Unit(source, {"ANSWER": 42})).answer() == 42
     assert len(compilers) == 1
-    assert build.build(source, {"ANSWER": 7}).answer() == 7
+    assert build.build(Unit(source, {"ANSWER": 7})).answer() == 7
     assert len(compilers) == 2
 
 
@@ -134,9 +134,9 @@ def test_what_went_wrong_ahead_is_said_when_the_library_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    build.begin(tmp_path / "answer.cpp", {})
+    build.begin(Unit(tmp_path / "answer.cpp", {}))
     with pytest.raises(build.CannotBuild, match="no-such-compiler"):
-        build.build(tmp_path / "answer.cpp", {})
+        build.build(Unit(tmp_path / "answer.cpp", {}))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
@@ -147,7 +147,7 @@ def test_a_compiler_that_begins_early_gives_way_to_what_its_start_waits_for(
     compiler.write_text(f"#!/bin/sh\nnice >{nice}\nexit 1\n")
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
-    build.begin(tmp_path / "answer.cpp", {}, patience=7)
+    build.begin(Unit(tmp_path / "answer.cpp", {}), patience=7)
     with pytest.raises(build.CannotBuild):
-        build.build(tmp_path / "answer.cpp", {})
+        build.build(Unit(tmp_path / "answer.cpp", {}))
     assert int(nice.read_text()) == min(os.nice(0) + 7, LEAST_URGENT)

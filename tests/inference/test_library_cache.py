@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference.cpp import build, library_cache
+from inference.cpp.build import Unit
 from inference.cpp.library_cache import MAX_LIBRARIES, LibraryCache, cache_folder
 from tests.support.compilers import needs_compiler
 
@@ -49,7 +50,7 @@ def compile(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Co
         compiler.write_text(COMPILER.format(version=version, log=tmp_path / "log"))
         compiler.chmod(0o700)
         monkeypatch.setenv("CXX", str(compiler))
-        compiled = build._compile(source, definitions, LibraryCache(folder))
+        compiled = build._Job.of([Unit(source, definitions)], LibraryCache(folder)).compiled()
         with compiled.folder:
             return compiled.path
 
@@ -196,7 +197,7 @@ def test_a_kept_library_is_loaded_and_one_that_cannot_be_is_compiled(
     source = tmp_path / "answer.cpp"
     source.write_text('extern "C" int answer() { return ANSWER; }')
     build.set_cache_folder(tmp_path / "kept")
-    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    assert build.build(Unit(source, {"ANSWER": 42})).answer() == 42
     loaded: list[str] = []
     refused: list[str] = []
     load = ctypes.CDLL
@@ -208,9 +209,9 @@ def test_a_kept_library_is_loaded_and_one_that_cannot_be_is_compiled(
         return load(path)
 
     monkeypatch.setattr(ctypes, "CDLL", load_if_allowed)
-    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    assert build.build(Unit(source, {"ANSWER": 42})).answer() == 42
     (library,) = (tmp_path / "kept").iterdir()
     assert loaded == [str(library)]
     refused.append(str(library))
-    assert build.build(source, {"ANSWER": 42}).answer() == 42
+    assert build.build(Unit(source, {"ANSWER": 42})).answer() == 42
     assert len(set(loaded)) == 2

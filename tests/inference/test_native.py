@@ -20,7 +20,7 @@ from inference.cache.kv_cache import KVCache
 from inference.choosers import chooser_for
 from inference.cpp.build import COMPILERS, FLAGS
 from inference.decoders.native.decoder import NativeDecoder, NotNative
-from inference.decoders.native.sources import DECODER, decoder_definitions
+from inference.decoders.native.sources import decoder_units
 from inference.decoders.select import select_decoder
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
@@ -123,11 +123,10 @@ def test_it_compiles_for_processors_that_are_not_at_hand(
     processor: str, is_bfloat16: bool, formats: Sequence[int], has_plain: bool
 ) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)))
-    definitions = decoder_definitions(is_bfloat16, formats, has_plain, head_dim=64, group=3)
-    macros = [f"-D{name}={value}" for name, value in definitions.items()]
-    command = [compiler, *FLAGS, f"-march={processor}", *macros, str(DECODER), "-o", os.devnull]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    for unit in decoder_units(is_bfloat16, formats, has_plain, head_dim=64, group=3):
+        command = [compiler, *FLAGS, f"-march={processor}", *unit.macros, "-c", str(unit.source), "-o", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_chooses_tokens_is_compiled_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from inference.cpp import build
+from inference.cpp.build import Unit
 
 OUTPUT = 'for argument; do output=$argument; done; echo "int main" > "$output"'
 COMPILERS = {
@@ -31,7 +32,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def reason(source: Path) -> str:
     """Why nothing could be compiled."""
     with pytest.raises(build.CannotBuild) as caught:
-        build.build(source, {})
+        build.build(Unit(source, {}))
     return str(caught.value)
 
 

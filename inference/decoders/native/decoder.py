@@ -17,7 +17,7 @@ from inference.cpp.build import build
 from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
-from inference.decoders.native.sources import DECODER, STRIP, decoder_definitions, stays_quantized
+from inference.decoders.native.sources import STRIP, decoder_units, stays_quantized
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
 from inference.weights.memory_ahead import AHEAD
@@ -45,10 +45,8 @@ def build_for(llama: Llama, formats: Collection[str]) -> ctypes.CDLL:
         isinstance(matrix, QuantizedMatrix) and stays_quantized(matrix.format, len(matrix.blocks))
         for matrix in llama.matrices()
     )
-    definitions = decoder_definitions(
-        llama.dtype == torch.bfloat16, numbers, has_plain, sizes.head_dim, sizes.heads // sizes.kv_heads
-    )
-    library = build(DECODER, definitions)
+    is_bfloat16, group = llama.dtype == torch.bfloat16, sizes.heads // sizes.kv_heads
+    library = build(*decoder_units(is_bfloat16, numbers, has_plain, sizes.head_dim, group))
     library.decoder_step.restype = None
     library.attends_in_pairs.restype = library.depends_on_rows.restype = ctypes.c_bool
     if formats:

@@ -26,6 +26,20 @@ constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
 constexpr int64_t MANY_ROWS = 24;  // from here on, unpacking is worth while
 
+// A format whose codes have been unpacked: each is a byte.
+template <class F>
+struct Unpacked : F {
+    static constexpr int BITS = 8;
+};
+template <class F>
+constexpr bool is_unpacked = false;
+template <class F>
+constexpr bool is_unpacked<Unpacked<F>> = true;
+
+// Whether that is done with a format's codes.
+template <class F>
+constexpr bool are_unpacked = HAS_WIDE_TILES && F::HAS_GROUP_SCALES;
+
 // How tiles are multiplied: with one strip after the other, with two at a time, or with two that have been unpacked.
 enum class Way { EACH_STRIP, BOTH_STRIPS, UNPACKED };
 

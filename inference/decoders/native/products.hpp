@@ -9,7 +9,9 @@
 
 #include "numbers.hpp"
 #if FORMATS
-#include "quantized.hpp"
+#include "inputs.hpp"
+#include "kernels.hpp"
+#include "strips.hpp"
 #endif
 #include "structures.hpp"
 #if TILES
@@ -167,16 +169,15 @@ struct Tiles {
     Tiling tiling;
     int64_t inputs;
     uint8_t *first;
-    Tile at(int64_t tile) const {
-        return Tile(first + tiling.first(tile) * Tile::ROOM * inputs, tiling.count(tile), inputs);
-    }
+    uint8_t *at(int64_t tile) const { return first + tiling.first(tile) * Tile::ROOM * inputs; }
 };
 
 // `count` inputs of each row of a tile, from `first` on: those that share a scale.
 void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t first, int64_t count) {
     const int64_t first_row = tiles.tiling.first(tile), rows = tiles.tiling.count(tile);
+    const Tile to(tiles.at(tile), rows, tiles.inputs);
     for (int64_t row = 0; row < rows; ++row)
-        quantize_inputs(x + (first_row + row) * tiles.inputs + first, count, tiles.at(tile), rows, first, row);
+        quantize_inputs(x + (first_row + row) * tiles.inputs + first, count, to, rows, first, row);
 }
 
 // All inputs become integers, in `step.inputs`.
@@ -203,12 +204,13 @@ Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &s
 // Both strips of a panel with each code as a byte, in `room`, if that is how they are multiplied; or null.
 const uint8_t *unpacked(const Strip *strips, const Tiles &tiles, uint8_t *room) {
     bool is_unpacked = false;
-    if (HAS_WIDE_TILES && tiles.tiling.way == Way::UNPACKED && strips[0].format == strips[1].format)
+    if (tiles.tiling.way == Way::UNPACKED && strips[0].format == strips[1].format)
         with_format(strips[0].format, [&](auto format) {
             using F = decltype(format);
-            if constexpr (HAS_WIDE_TILES && F::HAS_GROUP_SCALES) {
-                unpack_strip<F>(strips[0].packed, tiles.inputs, room);
-                unpack_strip<F>(strips[1].packed, tiles.inputs, room + Strips<Unpacked<F>>::size(tiles.inputs));
+            if constexpr (are_unpacked<F>) {
+                Kernels<F::NUMBER>::unpack(strips[0].packed, tiles.inputs, room);
+                Kernels<F::NUMBER>::unpack(strips[1].packed, tiles.inputs,
+                                           room + Strips<Unpacked<F>>::size(tiles.inputs));
                 is_unpacked = true;
             }
         });
@@ -219,40 +221,33 @@ const uint8_t *unpacked(const Strip *strips, const Tiles &tiles, uint8_t *room) 
 template <class F>
 void multiply_unpacked(const Strip *strips, const uint8_t *codes, const Tiles &tiles, int64_t number,
                        float (*sums)[PANEL]) {
-    constexpr int ROWS = ROWS_OF_UNPACKED_TILE;  // or one fewer, since there are many rows
-    const Tile tile = tiles.at(number);
     const int64_t inputs = tiles.inputs, blocks = inputs / F::SIZE, packed_size = Strips<F>::size(inputs);
     const int64_t lines = 2 * packed_size / 64, parts = blocks * tiles.tiling.tiles;
     const int64_t bytes_per_block = (lines + parts - 1) / parts * 64;
-    const Behind behind = {strips[1].packed + packed_size + number * blocks * bytes_per_block, bytes_per_block};
-    const uint8_t *const both[] = {codes, codes + Strips<Unpacked<F>>::size(inputs)};
-    if (tiles.tiling.count(number) == ROWS)
-        multiply_block_strips<Unpacked<F>, ROWS>(both, tile, inputs, sums, behind);
-    else
-        multiply_block_strips<Unpacked<F>, ROWS - 1>(both, tile, inputs, sums, behind);
+    const uint8_t *next = strips[1].packed + packed_size + number * blocks * bytes_per_block;
+    Kernels<F::NUMBER>::multiply_unpacked(codes, tiles.at(number), tiles.tiling.count(number), inputs, next,
+                                          bytes_per_block, sums);
 }
 
 // One tile times one panel, which is two strips. In most files these are of one format. `codes` are theirs if they are
 // unpacked, or null.
 void multiply_strips(const Strip *strips, const uint8_t *codes, const Tiles &tiles, int64_t number,
                      float (*sums)[PANEL]) {
-    const Tile tile = tiles.at(number);
+    uint8_t *tile = tiles.at(number);
     const int64_t rows = tiles.tiling.count(number), inputs = tiles.inputs;
-    if constexpr (HAS_WIDE_TILES) {
-        if (codes)
-            return with_format(strips[0].format, [&](auto format) {
-                using F = decltype(format);
-                if constexpr (F::HAS_GROUP_SCALES) multiply_unpacked<F>(strips, codes, tiles, number, sums);
-            });
-        if (tiles.tiling.way == Way::BOTH_STRIPS && rows == ROWS_OF_WIDE_TILE && strips[0].format == strips[1].format)
-            return with_format(strips[0].format, [&](auto format) {
-                multiply<decltype(format), ROWS_OF_WIDE_TILE>({strips[0].packed, strips[1].packed}, tile, inputs, sums);
-            });
-    }
+    const bool are_alike = strips[0].format == strips[1].format;
+    if (codes)
+        return with_format(strips[0].format, [&](auto format) {
+            multiply_unpacked<decltype(format)>(strips, codes, tiles, number, sums);
+        });
+    if (tiles.tiling.way == Way::BOTH_STRIPS && rows == ROWS_OF_WIDE_TILE && are_alike)
+        return with_format(strips[0].format, [&](auto format) {
+            Kernels<format.NUMBER>::multiply_both(strips[0].packed, strips[1].packed, tile, inputs, sums);
+        });
     for (int64_t half = 0; half < 2; ++half) {
         float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
         with_format(strips[half].format, [&](auto format) {
-            multiply_strip_by<decltype(format)>(rows, strips[half].packed, tile, inputs, to);
+            Kernels<format.NUMBER>::multiply_strip(strips[half].packed, tile, rows, inputs, to);
         });
     }
 }

@@ -86,16 +86,6 @@ inline void prefetch_scales(const uint8_t *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
-// A format whose codes have been unpacked: each is a byte.
-template <class F>
-struct Unpacked : F {
-    static constexpr int BITS = 8;
-};
-template <class F>
-constexpr bool is_unpacked = false;
-template <class F>
-constexpr bool is_unpacked<Unpacked<F>> = true;
-
 template <class F, int VECTOR = 0>
 inline void unpack_codes(const uint8_t *codes, uint8_t *to) {
     if constexpr (VECTOR < VECTORS) {

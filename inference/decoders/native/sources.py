@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from inference.cache.sizes import PAGE_TOKENS
+from inference.cpp.build import Unit
 from inference.weights.formats import FORMATS
 
 DECODER = Path(__file__).with_name("decoder.cpp")
+KERNELS = Path(__file__).with_name("kernels.cpp")
 STRIP = 16
 """Outputs of a quantized matrix that are packed together."""
 
@@ -16,16 +18,15 @@ def stays_quantized(kind: str, outputs: int) -> bool:
     return kind in FORMATS and outputs % STRIP == 0
 
 
-def decoder_definitions(
-    is_bfloat16: bool, formats: Iterable[int], has_plain: bool, head_dim: int, group: int
-) -> dict[str, int]:
-    """The macros for a model.
+def decoder_units(is_bfloat16: bool, formats: Iterable[int], has_plain: bool, head_dim: int, group: int) -> list[Unit]:
+    """What is compiled for a model: the decoder, and in bfloat16 the products of each format apart.
 
     Args:
         formats: GGML's numbers of its matrices' formats, but of plain ones.
         has_plain: whether some of its matrices may be plain; their products take long to compile.
         group: how many query heads share a key/value head.
     """
-    bits = sum(1 << number for number in set(formats))
-    kinds = {"BF16": int(is_bfloat16), "FORMATS": bits, "HAS_PLAIN": int(has_plain)}
-    return kinds | {"HEAD_DIM": head_dim, "GROUP": group, "PAGE_TOKENS": PAGE_TOKENS}
+    bits = {number: 1 << number for number in sorted(set(formats))}
+    kinds = {"BF16": int(is_bfloat16), "FORMATS": sum(bits.values()), "HAS_PLAIN": int(has_plain)}
+    decoder = Unit(DECODER, kinds | {"HEAD_DIM": head_dim, "GROUP": group, "PAGE_TOKENS": PAGE_TOKENS})
+    return [decoder, *(Unit(KERNELS, {"BF16": 1, "FORMATS": bit}) for bit in bits.values() if is_bfloat16)]

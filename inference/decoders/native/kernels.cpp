@@ -1,0 +1,56 @@
+// The products with the strips of one format: FORMATS has its bit, and no other.
+//
+// They are most of what a compiler has to do for a model, so each format has a compiler of its own, and all run at the
+// same time.
+
+#include "kernels.hpp"
+
+#include "quantized.hpp"
+
+constexpr int THIS_FORMAT = __builtin_ctz(FORMATS);
+
+template <int NUMBER>
+void Kernels<NUMBER>::multiply_strip(const uint8_t *strip, uint8_t *tile, int64_t rows, int64_t inputs,
+                                     float (*to)[PANEL]) {
+    with_format(NUMBER, [&](auto format) {
+        multiply_strip_by<decltype(format)>(rows, strip, Tile(tile, rows, inputs), inputs, to);
+    });
+}
+
+template <int NUMBER>
+void Kernels<NUMBER>::multiply_both(const uint8_t *first, const uint8_t *second, uint8_t *tile, int64_t inputs,
+                                    float (*to)[PANEL]) {
+    with_format(NUMBER, [&](auto format) {
+        if constexpr (HAS_WIDE_TILES)
+            multiply<decltype(format), ROWS_OF_WIDE_TILE>({first, second}, Tile(tile, ROWS_OF_WIDE_TILE, inputs),
+                                                          inputs, to);
+    });
+}
+
+template <int NUMBER>
+void Kernels<NUMBER>::unpack(const uint8_t *strip, int64_t inputs, uint8_t *to) {
+    with_format(NUMBER, [&](auto format) {
+        if constexpr (are_unpacked<decltype(format)>) unpack_strip<decltype(format)>(strip, inputs, to);
+    });
+}
+
+template <int NUMBER>
+void Kernels<NUMBER>::multiply_unpacked(const uint8_t *both, uint8_t *tile, int64_t rows, int64_t inputs,
+                                        const uint8_t *next, int64_t bytes_per_block, float (*to)[PANEL]) {
+    constexpr int ROWS = ROWS_OF_UNPACKED_TILE;  // or one fewer, since there are many rows
+    with_format(NUMBER, [&](auto format) {
+        if constexpr (are_unpacked<decltype(format)>) {
+            using F = Unpacked<decltype(format)>;
+            const Tile of_inputs(tile, rows, inputs);
+            const Behind behind = {next, bytes_per_block};
+            if (rows == ROWS)
+                multiply_block_strips<F, ROWS, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to,
+                                                  behind);
+            else
+                multiply_block_strips<F, ROWS - 1, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to,
+                                                      behind);
+        }
+    });
+}
+
+template struct Kernels<THIS_FORMAT>;
