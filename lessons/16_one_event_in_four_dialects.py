@@ -37,7 +37,7 @@ def shortened(wire: bytes) -> str:
 
 
 for path, body in ASKED.items():
-    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path)
+    endpoint = contract.endpoints_at(path)["POST"]
     call = endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("model",)))
     assert not isinstance(call, contract.Question)
     writer = call.writer(ACCEPTED)

@@ -30,7 +30,7 @@ def chunks(include_usage: bool) -> list[dict[str, Any]]:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
     if include_usage:
         body["stream_options"] = {"include_usage": True}
-    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == "/v1/chat/completions")
+    endpoint = contract.endpoints_at("/v1/chat/completions")["POST"]
     call = endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("model",)))
     assert not isinstance(call, contract.Question)
     writer = call.writer(contract.Accepted("an-id", [3]))

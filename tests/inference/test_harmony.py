@@ -118,7 +118,7 @@ def text_side() -> TextSide:
 
 def answered(path: str, text: str, **body: Any) -> tuple[contract.Call, list[Event]]:
     """A call to an endpoint, and the events of an answer with this text."""
-    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path)
+    endpoint = contract.endpoints_at(path)["POST"]
     call = endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=("m",)))
     assert not isinstance(call, contract.Question)
     (encoded,) = text_side().encode(call.requests)

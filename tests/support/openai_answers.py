@@ -24,7 +24,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 def parse(path: str, **body: Any) -> Any:
     """The call that an endpoint parses a body into."""
-    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")
+    endpoint = contract.endpoints_at(path)["POST"]
     return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=MODELS, kept=KEPT))
 
 
