@@ -77,7 +77,7 @@ def test_the_containers_user_owns_the_folder_in_which_it_makes_its_environment()
 
 
 def test_what_git_ignores_does_not_go_into_the_container() -> None:
-    left_out = set((ROOT / ".containerignore").read_text().split())
+    left_out = set((ROOT / ".dockerignore").read_text().split())
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
     # A name without a slash means every folder to git, and needs two stars here to mean the same.
     assert left_out >= {".git", *(name if "/" in name else f"**/{name}" for name in ignored)}
