@@ -129,9 +129,9 @@ def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
     """A parser of lists, in lower case. An entry that no request could match is an error."""
 
     def parse(text: str) -> tuple[str, ...]:
-        for one in (names := _list(text.lower())):
-            if not re.fullmatch(pattern, one):
-                raise ConfigError(f"expected {expected}, got {_shown(one)}")
+        for entry in (names := _list(text.lower())):
+            if not re.fullmatch(pattern, entry):
+                raise ConfigError(f"expected {expected}, got {_shown(entry)}")
         return names
 
     return parse
@@ -190,7 +190,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, tuple):
-        if any("," in one for one in value):
+        if any("," in entry for entry in value):
             raise ConfigError("expected values without commas")
         return ",".join(value)
     return str(value)
@@ -198,7 +198,7 @@ def _as_text(value: Any) -> str:
 
 def _hint(variable: str, known: Collection[str]) -> str:
     """Suggest the variable with nearly the same name as an unknown one, or else list all of them."""
-    names = [one.removeprefix(PREFIX) for one in known]
+    names = [name.removeprefix(PREFIX) for name in known]
     near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0.7)
     return f"did you mean {PREFIX}{near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
 
@@ -285,7 +285,7 @@ class EngineSettings(ModelSettings):
     @property
     def of_engine(self) -> dict[str, Any]:
         """The settings that are passed to the engine, by name. A backend may refuse one."""
-        return {one.name: getattr(self, one.name) for one in dataclasses.fields(EngineSettings)}
+        return {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(EngineSettings)}
 
 
 @dataclass(frozen=True)
@@ -366,8 +366,9 @@ class Config(AccessSettings, ClientSettings, EngineSettings):
 
     def to_environment(self) -> dict[str, str]:
         """The environment variables from which `from_environment` reads these settings."""
-        made = {PREFIX + one.name.upper(): (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
-        return {name: _as_text(value) for name, (value, default) in made.items() if value != default}
+        values = {setting: getattr(self, setting.name) for setting in dataclasses.fields(self)}
+        changed = {setting.name: value for setting, value in values.items() if value != setting.default}
+        return {PREFIX + name.upper(): _as_text(value) for name, value in changed.items()}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Config":

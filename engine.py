@@ -206,12 +206,12 @@ class Engine:
     def _emit(self) -> None:
         """Hand each sink its events of this step."""
         events, self._events = self._events, defaultdict(list)
-        for sink, its_events in events.items():
+        for sink, sink_events in events.items():
             try:
-                sink(its_events)
+                sink(sink_events)
             except Exception:
                 log.exception("A sink raised; its sequences end here")
-                self._arrivals.extend(sequence_id for sequence_id, _ in its_events)  # an abort of each
+                self._arrivals.extend(sequence_id for sequence_id, _ in sink_events)  # an abort of each
 
     def _end(self, sequence: Sequence, event: Finished | Failed) -> None:
         """Emit a terminal event and free the slot; what a failed sequence left in the cache is not reused."""

@@ -60,8 +60,8 @@ def row(victim: str, streams: int, seen: Seen) -> str:
     cells = [
         victim,
         str(streams),
-        said(seen.streams) or "–",
-        said(seen.refusals) or "all answered",
+        in_words(seen.streams) or "–",
+        in_words(seen.refusals) or "all answered",
         "never" if seen.answered_after is None else f"{seen.answered_after:.2f} s",
         "never" if seen.whole_after is None else f"{seen.whole_after:.1f} s",
         ", ".join(seen.left_over) or "nothing",
@@ -69,7 +69,7 @@ def row(victim: str, streams: int, seen: Seen) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def said(counts: Counter[str]) -> str:
+def in_words(counts: Counter[str]) -> str:
     return "; ".join(f"{count} {what}" for what, count in counts.most_common())
 
 

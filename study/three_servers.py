@@ -251,14 +251,14 @@ def _bound_sockets(first: int) -> dict[str, list[socket.socket]]:
 
 
 def _bound(port: int) -> socket.socket:
-    one = socket.socket()
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        one.bind((HOST, port))
+        listener.bind((HOST, port))
     except OSError as error:
-        one.close()
+        listener.close()
         raise OSError(f"port {port} cannot be used ({error.strerror}); choose others with --port") from None
-    return one
+    return listener
 
 
 @contextmanager

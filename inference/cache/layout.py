@@ -73,7 +73,7 @@ def lay_out(decoding: Sequence[Piece], chunks: Sequence[Piece], cache: KVCache, 
     runs, starts = _runs(slots, positions, cache.context), tuple(positions)
     segments = list(_segments(longer, first=len(singles)))
     # Where each slot's piece ends in the row of tokens.
-    ends = {slot: row for row, slot in enumerate(slots, start=1)} | {one.slot: one.last for one in segments}
+    ends = {slot: row for row, slot in enumerate(slots, start=1)} | {segment.slot: segment.last for segment in segments}
     for piece in longer:
         token_ids += piece.token_ids
         positions += range(piece.start, piece.end)

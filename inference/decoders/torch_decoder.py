@@ -43,7 +43,7 @@ class TorchDecoder:
         # Where every matrix is packed, nothing else is left of the file that it was read from, and that can go.
         embedding = as_tensor(llama.embedding, llama.dtype)
         self._embedding = embedding.clone() if self._head.is_packed else embedding
-        is_tied = _are_one(llama.head, llama.embedding)
+        is_tied = _share_memory(llama.head, llama.embedding)
         self._has_exact_logits = is_tied and self._embedding.device.type == "cpu" and llama.dtype != torch.float32
 
     def forward(self, batch: Batch) -> Tensor:
@@ -81,11 +81,11 @@ def exact_near_largest(logits: Tensor, normed: Tensor, rows: Tensor) -> Tensor:
     return exact
 
 
-def _are_one(one: Matrix, other: Matrix) -> bool:
+def _share_memory(first: Matrix, second: Matrix) -> bool:
     """Whether two matrices are the same memory."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.data_ptr() == other.data_ptr()
-    return one is other
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.data_ptr() == second.data_ptr()
+    return first is second
 
 
 class _Layer:

@@ -63,7 +63,7 @@ def function_gemma_calls(text: str) -> list[Call]:
 
 def named_objects(text: str) -> list[Call]:
     """Objects whose only keys are the functions' names."""
-    calls = [(name, arguments) for one in json.loads(text) for name, arguments in one.items()]
+    calls = [(name, arguments) for call in json.loads(text) for name, arguments in call.items()]
     return [{"name": name, "arguments": arguments} for name, arguments in calls]
 
 

@@ -65,7 +65,7 @@ class CallReader:
         if end and text.startswith(end):
             self.is_inside = False
             return text[len(end) :]
-        if text.startswith(self._next_begins) or any(one.startswith(text) for one in (self._next_begins, end)):
+        if text.startswith(self._next_begins) or any(mark.startswith(text) for mark in (self._next_begins, end)):
             self._held = text
             return ""
         self.is_inside = False

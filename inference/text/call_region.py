@@ -140,9 +140,9 @@ class _QuotedTexts:
     """Tells whether a place is in a quoted text. Lost where the quotes cannot be right, it says that none is."""
 
     def __init__(self, quotes: Sequence[Quotes]) -> None:
-        self._by_opening = {one.opening: (one, _inside(one)) for one in quotes}
-        self._openings = re.compile("|".join(re.escape(one.opening) for one in quotes) or "(?!)")
-        self.longest_mark = max((len(mark) for one in quotes for mark in (one.opening, one.closing)), default=1)
+        self._by_opening = {marks.opening: (marks, _inside(marks)) for marks in quotes}
+        self._openings = re.compile("|".join(re.escape(marks.opening) for marks in quotes) or "(?!)")
+        self.longest_mark = max((len(mark) for marks in quotes for mark in (marks.opening, marks.closing)), default=1)
         self._quotes: Quotes | None = None  # those around the place
         self.scanned = 0
         self.is_lost = False

@@ -69,7 +69,7 @@ class CallValues:
     def _read_structures(self, function: dict[str, Any]) -> None:
         """Read lists and objects that are written as Python writes them, as the templates of some models do."""
         functions = (tool["function"] for tool in self._with_plain_types)
-        schema: Any = next((one for one in functions if one["name"] == function["name"]), {})
+        schema: Any = next((offered for offered in functions if offered["name"] == function["name"]), {})
         properties = (schema.get("parameters") or {}).get("properties") or {}
         arguments = function["arguments"]
         for name, value in arguments.items():

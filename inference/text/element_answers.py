@@ -135,10 +135,10 @@ class _Typed:
     def members(self, elements: Sequence[_Element], schema: Mapping[str, Any]) -> dict[str, Any]:
         """An object. Raises if a schema is not understood."""
         properties = schema.get("properties") or {}
-        return {one.name: self._value(one, properties.get(one.name)) for one in elements}
+        return {element.name: self._value(element, properties.get(element.name)) for element in elements}
 
     def _value(self, element: _Element, schema: Any) -> Any:
-        by_type = {one.get("type"): one for one in alternatives(schema, self._root, self._work)}
+        by_type = {alternative.get("type"): alternative for alternative in alternatives(schema, self._root, self._work)}
         if not element.children:
             return _value_of(element.text, by_type)
         if element.text.strip():

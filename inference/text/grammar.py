@@ -193,7 +193,7 @@ class GrammarCompiler:
         special = self._special()
         if thought is not None:
             source = after_thought(source, thought, special)
-        if any(token in one.source for one in (grammar, otherwise) if one for token in special):
+        if any(token in part.source for part in (grammar, otherwise) if part for token in special):
             source = unforced(source)
         matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
         if matcher.is_error():

@@ -28,12 +28,12 @@ def forms(
     """The different forms in which templates expect the same conversation, the plainest first."""
     tried: list[Any] = []
     # Without tools, the second one is an empty list: some templates loop over them without asking.
-    for some_tools in (tools, [_described(tool) for tool in tools or ()]):
+    for offered in (tools, [_described(tool) for tool in tools or ()]):
         for arranged in (list, _with_joined_instructions, _with_instructions_of_the_user, _with_joined_turns):
             for form in _forms_of_messages(arranged(messages)):
-                if (form, some_tools) not in tried:
-                    tried.append((form, some_tools))
-                    yield form, some_tools
+                if (form, offered) not in tried:
+                    tried.append((form, offered))
+                    yield form, offered
 
 
 def _forms_of_messages(messages: list[Message]) -> Iterator[list[Message]]:
@@ -135,9 +135,9 @@ def with_single_calls(messages: Sequence[Message]) -> list[Message]:
         first, *more = message.get("tool_calls") or [None]
         groups.append([message if first is None else message | {"tool_calls": [first]}])
         groups += [[{"role": "assistant", "content": "", "tool_calls": [call]}] for call in more]
-        for call, its_group in zip([first, *more], groups[-1 - len(more) :], strict=True):
+        for call, new_group in zip([first, *more], groups[-1 - len(more) :], strict=True):
             if call is not None and call.get("id"):
-                group_of_call[call["id"]] = its_group
+                group_of_call[call["id"]] = new_group
     return [message for group in groups for message in group]
 
 

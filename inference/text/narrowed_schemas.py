@@ -32,16 +32,16 @@ def narrowed(schema: Mapping[str, Any]) -> Schema:
     """Return a narrowed copy of a schema."""
     copy: Schema = json.loads(json.dumps(schema))
     schemas = list(_subschemas(copy))
-    for one in schemas:
-        if _is_integer(one):
-            _bound(one)
-        if isinstance(one.get("format"), str) and one["format"] in LENGTHS:
-            one.setdefault("maxLength", LENGTHS[one["format"]])
+    for part in schemas:
+        if _is_integer(part):
+            _bound(part)
+        if isinstance(part.get("format"), str) and part["format"] in LENGTHS:
+            part.setdefault("maxLength", LENGTHS[part["format"]])
     if not any(map(_joins_objects, schemas)):
-        for one in schemas:
-            _close(one)
-    for one in schemas:
-        _list_names(one)
+        for part in schemas:
+            _close(part)
+    for part in schemas:
+        _list_names(part)
     return copy
 
 
@@ -49,12 +49,12 @@ def _subschemas(schema: Schema) -> Iterator[Schema]:
     """A schema and all in it. No recursion: a schema may nest deeper than Python's stack."""
     waiting: list[Any] = [schema]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, list):
-            waiting += one
-        elif isinstance(one, dict):
-            yield one
-            for keyword, value in one.items():
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            yield part
+            for keyword, value in part.items():
                 if keyword in SCHEMAS_BY_NAME and isinstance(value, dict):
                     waiting += value.values()
                 elif keyword not in DATA:
@@ -102,7 +102,7 @@ def _list_names(schema: Schema) -> None:
     if not isinstance(patterns, dict) or not isinstance(properties, dict):
         return
     for pattern, names in [(one, found[1] or found[2]) for one in patterns if (found := NAMES.fullmatch(one))]:
-        said = patterns.pop(pattern)
+        value_schema = patterns.pop(pattern)
         for name in names.split("|"):
-            properties[name] = {"allOf": [properties[name], said]} if name in properties else said
+            properties[name] = {"allOf": [properties[name], value_schema]} if name in properties else value_schema
         schema["properties"] = properties

@@ -124,13 +124,13 @@ class ParameterGrammar:
     def _json(self, schemas: Sequence[Any]) -> str:
         """A value that is JSON, and matches one of the schemas."""
         together = {key: self.schema[key] for key in ("$defs", "definitions", "x-guidance") if key in self.schema}
-        one: dict[str, Any] = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
-        source = json.dumps({**together, **one} if isinstance(one, dict) else together, ensure_ascii=False)
+        schema: dict[str, Any] = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
+        source = json.dumps({**together, **schema} if isinstance(schema, dict) else together, ensure_ascii=False)
         return f"{self._text(self.form.before_value)} %json {source} {self._text(self.form.after_value)}"
 
     def _plain_text(self, schema: Schema, has_structures: bool) -> str:
         """A text as it is, of which nothing looks like its end, nor like a structure where one could be meant."""
-        if self.is_strict and (keyword := next((one for one in NO_GRAMMAR_OF_TEXT if one in schema), None)):
+        if self.is_strict and (keyword := next((word for word in NO_GRAMMAR_OF_TEXT if word in schema), None)):
             raise ValueError(f"this model writes texts as they are, so their {keyword!r} cannot be checked")
         if "enum" in schema or "const" in schema:
             return " | ".join(json.dumps(value, ensure_ascii=False) for value in self._choices(schema))

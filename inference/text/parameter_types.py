@@ -56,12 +56,12 @@ def alternatives(schema: Any, root: Mapping[str, Any], work: Work) -> list[Schem
     for _ in range(MOST_STEPS):
         if not waiting:
             return found
-        one = waiting.pop(0)
-        if not isinstance(one, dict):
-            one = {}
-        work.spend(one)
-        if (parts := _parts(one, root)) is None:
-            found.append(one)
+        part = waiting.pop(0)
+        if not isinstance(part, dict):
+            part = {}
+        work.spend(part)
+        if (parts := _parts(part, root)) is None:
+            found.append(part)
         else:
             waiting = [*parts, *waiting]
     raise ValueError("its references lead too far")
@@ -70,7 +70,7 @@ def alternatives(schema: Any, root: Mapping[str, Any], work: Work) -> list[Schem
 def types(schema: Any, root: Mapping[str, Any], work: Work) -> list[str]:
     """The types of the values that a schema allows; none if it allows all, or is not understood."""
     try:
-        found = {one.get("type") for one in alternatives(schema, root, work)}
+        found = {alternative.get("type") for alternative in alternatives(schema, root, work)}
     except (ValueError, TypeError):  # a type that is no name, among others
         return []
     return [name for name in ORDER if name in found] if None not in found else []

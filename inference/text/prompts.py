@@ -124,12 +124,12 @@ class PromptEncoder:
         if not request.parse_response or not isinstance(prompt, ChatPrompt):
             return None
         tools = _offered(prompt)
-        its_format = self._format_for(prompt)
-        if its_format is None or its_format.is_plain(has_tools=tools is not None):
+        answer_format = self._format_for(prompt)
+        if answer_format is None or answer_format.is_plain(has_tools=tools is not None):
             return None
-        guaranteed = its_format.form if _calls_have_grammar(request) else None
-        begun, parallel = its_format.begun(prompt_text), prompt.parallel_tool_calls
-        return ResponseReader(its_format, begun, tools, parallel, guaranteed, has_content=not is_forced(prompt))
+        guaranteed = answer_format.form if _calls_have_grammar(request) else None
+        begun, parallel = answer_format.begun(prompt_text), prompt.parallel_tool_calls
+        return ResponseReader(answer_format, begun, tools, parallel, guaranteed, has_content=not is_forced(prompt))
 
     def grammar(self, request: GenerationRequest, reader: ResponseReader | None) -> CompiledGrammar | None:
         """Return the grammar of the answer, if the request or its tools ask for one.
@@ -211,15 +211,15 @@ class PromptEncoder:
         """The grammar of the calls. Raises RequestError."""
         prompt = request.prompt
         assert isinstance(prompt, ChatPrompt)
-        its_format = self._format_for(prompt)
-        if its_format is None or its_format.form is None:
+        answer_format = self._format_for(prompt)
+        if answer_format is None or answer_format.form is None:
             raise UnsupportedFeature(
                 "This model writes tool calls in a form for which there is no grammar, so tools cannot be strict, nor "
                 "come with a grammar of the answer. Leave that out, or demand a call with tool_choice.",
                 "tools",
             )
         special = self._compiler.special_tokens()
-        return tool_grammar(prompt, its_format.form, special, has_otherwise=request.grammar is not None)
+        return tool_grammar(prompt, answer_format.form, special, has_otherwise=request.grammar is not None)
 
 
 def _calls_have_grammar(request: GenerationRequest) -> bool:

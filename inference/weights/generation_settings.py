@@ -133,7 +133,7 @@ def _bad_words(path: Path, settings: Mapping[str, Any]) -> list[tuple[int, ...]]
     said = settings.get(BAD_WORDS) or ()
     if not isinstance(said, Sequence) or isinstance(said, str):
         raise BadFile(path, f"{BAD_WORDS}: expected a list of lists of tokens' ids, got {said!r}")
-    return [word for one in said if (word := tuple(_token_ids(path, BAD_WORDS, one)))]
+    return [word for ids in said if (word := tuple(_token_ids(path, BAD_WORDS, ids)))]
 
 
 def _token_ids(path: Path, name: str, said: Any) -> Sequence[int]:

@@ -91,7 +91,7 @@ async def tokens_per_second(asked: Asked, target: Target, clients: int) -> float
     began = time.perf_counter()
     exchanges = await asyncio.gather(*(whole(asked.at(target), body) for _ in range(clients)))
     seconds = time.perf_counter() - began
-    if min(len(one.events()) for one in exchanges) < EVENTS:
+    if min(len(exchange.events()) for exchange in exchanges) < EVENTS:
         raise SystemExit(f"error: expected {EVENTS} events for each client from {asked.path}")
     return EVENTS * clients / seconds
 

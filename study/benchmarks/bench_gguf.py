@@ -130,10 +130,10 @@ def _rows(
 
 def _figures(loads: Sequence[Load]) -> dict[str, float]:
     """Medians of the rounds; times in milliseconds, over all of their tokens."""
-    streams = [stream for one in loads for stream in one.streams]
+    streams = [stream for load in loads for stream in load.streams]
     gaps = [gap for stream in streams for gap in stream.gaps]
     return {
-        "tok/s": statistics.median(sum(stream.tokens for stream in one.streams) / one.seconds for one in loads),
+        "tok/s": statistics.median(sum(stream.tokens for stream in load.streams) / load.seconds for load in loads),
         "ttft": 1e3 * percentile([stream.first_token_after for stream in streams], 50),
         "gap_p50": 1e3 * percentile(gaps, 50),
         "gap_p99": 1e3 * percentile(gaps, 99),

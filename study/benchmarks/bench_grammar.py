@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for constrained in times:
         batch(engine, constrained)  # compiles the grammar
     for _ in range(options.rounds):
-        for constrained, its_times in times.items():
-            its_times += batch(engine, constrained)
+        for constrained, durations in times.items():
+            durations += batch(engine, constrained)
     plain = percentile(times[0], FAST)
     print(f"{STREAMS} streams without a grammar: a step takes {1e3 * plain:.2f} ms")
     for constrained in (1, STREAMS):

@@ -39,7 +39,7 @@ def with_prompts(bench: Loads, lengths: Sequence[int] = PROMPTS) -> Iterator[Row
     for tokens in lengths:
         times = 1 if tokens >= ONCE_FROM else 3
         loads = [bench.load("ours", bench.prompts(1, tokens), 2) for _ in range(times)]
-        first = 1e3 * percentile([one.streams[0].first_token_after for one in loads], 50)
+        first = 1e3 * percentile([load.streams[0].first_token_after for load in loads], 50)
         yield {"prompt_tokens": tokens, "ttft_ms": first, "ms_per_token": first / tokens, "times": times}
 
 
@@ -51,7 +51,7 @@ def with_contexts(bench: Loads, memory_speed: Callable[[], float], contexts: Seq
         for streams in (1, 8):  # the second time, the context is in the cache, so no step has a chunk of it
             load = bench.load("ours", [f"{beginning} {tail}" for tail in bench.prompts(streams, 4)], 40)
             read = bench.weight_bytes + streams * tokens * bytes_per_cached_token(bench.shape)
-            row[f"gap_{streams}_ms"] = 1e3 * percentile([gap for one in load.streams for gap in one.gaps], 50)
+            row[f"gap_{streams}_ms"] = 1e3 * percentile([gap for load in load.streams for gap in load.gaps], 50)
             row[f"floor_{streams}_ms"] = 1e3 * read / memory_speed()
         yield row
 

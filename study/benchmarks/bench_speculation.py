@@ -143,7 +143,7 @@ def _http_row(servers: Mapping[str, Process], kind: str, its: Texts, streams: in
             loads[name].append(turns[name].load(prompts, its.parameters))
         for name, of_batch in loads.items():
             turns[name].add(of_batch)
-    guessed, true = (after - its_before for after, its_before in zip(_guesses(servers["with"]), before, strict=True))
+    guessed, true = (now - earlier for now, earlier in zip(_guesses(servers["with"]), before, strict=True))
     row = {
         "texts": kind,
         "streams": streams,

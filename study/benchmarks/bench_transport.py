@@ -92,7 +92,7 @@ async def events_per_second(target: Target, clients: int, body: dict[str, Any]) 
     began = time.perf_counter()
     exchanges = await asyncio.gather(*(whole(target, body) for _ in range(clients)))
     seconds = time.perf_counter() - began
-    events = [len(one.events()) + 1 for one in exchanges]  # with [DONE]
+    events = [len(exchange.events()) + 1 for exchange in exchanges]  # with [DONE]
     if set(events) != {body["max_tokens"] + 2}:
         raise SystemExit(f"error: expected {body['max_tokens'] + 2} events for each client, got {sorted(events)}")
     return sum(events) / seconds

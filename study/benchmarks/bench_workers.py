@@ -82,11 +82,11 @@ def table(runs: dict[tuple[str, int, int], list[Run]]) -> str:
         "| engine | streams | workers | events/s | of one process | /health p99 ms | CPU per event µs |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (pace, streams, workers), its_runs in sorted(runs.items(), key=lambda one: (one[0][0], *one[0][1:])):
-        rate = statistics.median(run.events_per_second for run in its_runs)
+    for (pace, streams, workers), repeated in sorted(runs.items(), key=lambda item: (item[0][0], *item[0][1:])):
+        rate = statistics.median(run.events_per_second for run in repeated)
         single = statistics.median(run.events_per_second for run in runs[pace, streams, 0])
-        health = statistics.median(run.health_p99_ms for run in its_runs)
-        cpu = statistics.median(run.cpu_per_event_us for run in its_runs)
+        health = statistics.median(run.health_p99_ms for run in repeated)
+        cpu = statistics.median(run.cpu_per_event_us for run in repeated)
         layout = workers or "one process"
         lines.append(
             f"| {pace} | {streams} | {layout} | {rate:,.0f} | {rate / single:.2f} | {health:.1f} | {cpu:.1f} |"

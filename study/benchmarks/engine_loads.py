@@ -50,8 +50,8 @@ class Bench:
                     if count == 1:
                         self.memory_speeds.append(memory_speed())
                     loads[server].append(self.load(server, self.prompts(count)))
-            for server, its_loads in loads.items():
-                yield {"server": server, "streams": count} | together(its_loads).figures()
+            for server, measured in loads.items():
+                yield {"server": server, "streams": count} | together(measured).figures()
 
 
 def memory_speed() -> float:

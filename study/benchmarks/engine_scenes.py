@@ -130,4 +130,4 @@ def _with_common_beginning(bench: Bench, streams: int, tokens: int) -> list[str]
 
 def _gaps(loads: Mapping[str, list[Load]]) -> dict[str, float]:
     """The median gap between two tokens, in milliseconds, of each kind of load."""
-    return {name: together(its_loads).figures()["gap_p50_ms"] for name, its_loads in loads.items()}
+    return {name: together(measured).figures()["gap_p50_ms"] for name, measured in loads.items()}

@@ -33,7 +33,7 @@ def stream() -> str:
 def agent() -> str:
     runner = ToolCallingAgent(tools=[move], model=model, max_steps=1, verbosity_level=0)
     answer = runner.run(QUESTION)
-    step, *_ = (one for one in runner.memory.steps if isinstance(one, ActionStep))
+    step, *_ = (entry for entry in runner.memory.steps if isinstance(entry, ActionStep))
     expect(bool(step.tool_calls), "a call of a tool")
     return str(answer)
 

@@ -289,9 +289,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))] if ordered else float("nan")
 
 
-def quotient(one: float, other: float) -> float:
-    """Return one divided by the other; infinity if the other is 0, as gaps are between tokens that arrive together."""
-    return one / other if other else math.inf
+def quotient(dividend: float, divisor: float) -> float:
+    """Return the quotient, or infinity if the divisor is 0, as gaps are between tokens that arrive together."""
+    return dividend / divisor if divisor else math.inf
 
 
 async def ask(url: str) -> tuple[int, bytes]:

@@ -100,7 +100,7 @@ def parsed_script(prompt: Prompt, max_tokens: int) -> list[tuple[Part, ...]]:
             return [(), (ToolCallPart(name, text.split(maxsplit=2)[2] if len(text.split()) > 2 else "{}"),)]
         case _ if forced is not None:
             return [(ToolCallPart(forced, "{}"),)]
-    return [(TextPart("content", one),) if one else () for one in script(text, max_tokens)]
+    return [(TextPart("content", token),) if token else () for token in script(text, max_tokens)]
 
 
 def forced_tool(prompt: Prompt) -> str | None:
@@ -254,10 +254,10 @@ class ScriptedEngine:
             if len(self._scripts) + arriving + len(requests) > self.capacity:
                 raise QueueFull("the script has no more room")
             scripts = [Script(encoded, sink) for encoded in requests]
-            self.prompts += [one.prompt for one in scripts]
+            self.prompts += [script.prompt for script in scripts]
             self._arrivals += scripts
-            for one in scripts:
-                self.numbers[one.sequence_id] = len(self.numbers) + 1
+            for script in scripts:
+                self.numbers[script.sequence_id] = len(self.numbers) + 1
             self._lock.notify_all()
 
     def abort(self, sequence_id: SequenceId) -> None:
@@ -279,10 +279,10 @@ class ScriptedEngine:
             self.steps += 1
             running = list(islice(self._scripts.values(), self.slots))
             self._take_time(running)
-            for one in running:
-                self._advance(one, events)
-        for sink, its_events in events.items():
-            sink(its_events)
+            for script in running:
+                self._advance(script, events)
+        for sink, sink_events in events.items():
+            sink(sink_events)
         return bool(self._arrivals or self._scripts)
 
     def counters(self) -> Counters:
@@ -315,36 +315,36 @@ class ScriptedEngine:
             if isinstance(arrival, Script):
                 self._scripts[arrival.sequence_id] = arrival
             elif arrival in self._scripts:
-                one = self._scripts.pop(arrival)
+                script = self._scripts.pop(arrival)
                 self.aborted.append(self.numbers[arrival])
-                events[one.sink].append((arrival, one.finished("abort")))
+                events[script.sink].append((arrival, script.finished("abort")))
 
     def _take_time(self, running: Sequence[Script]) -> None:
-        if seconds := max([self.seconds_per_step, *[one.seconds_per_step for one in running]]):
+        if seconds := max([self.seconds_per_step, *[script.seconds_per_step for script in running]]):
             time.sleep(seconds)
 
-    def _advance(self, one: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
-        its_events = events[one.sink]
-        if one.made < 2:  # measurements make thousands of tokens after these
-            if one.prefill_steps > 0:
-                one.prefill_steps -= 1
+    def _advance(self, script: Script, events: dict[Sink, list[tuple[SequenceId, Event]]]) -> None:
+        sink_events = events[script.sink]
+        if script.made < 2:  # measurements make thousands of tokens after these
+            if script.prefill_steps > 0:
+                script.prefill_steps -= 1
                 return
-            if one.prompt == "explode" and one.made == 1:
+            if script.prompt == "explode" and script.made == 1:
                 self._explode()
-            if one.echo is not None and one.made == 0:
-                its_events.append((one.sequence_id, one.echo))
-        its_events.append((one.sequence_id, one.next_token()))
+            if script.echo is not None and script.made == 0:
+                sink_events.append((script.sequence_id, script.echo))
+        sink_events.append((script.sequence_id, script.next_token()))
         self.generated_tokens += 1
-        if one.made == one.length:
-            del self._scripts[one.sequence_id]
-            its_events.append((one.sequence_id, one.finished(one.reason)))
+        if script.made == script.length:
+            del self._scripts[script.sequence_id]
+            sink_events.append((script.sequence_id, script.finished(script.reason)))
 
     def _explode(self) -> None:
         with self._lock:
             self._failure = "RuntimeError: the script says so"
             scripts, self._scripts = self._scripts, {}
-        for one in scripts.values():
-            one.sink([(one.sequence_id, Failed(self._failure, "engine_error", one.index))])
+        for script in scripts.values():
+            script.sink([(script.sequence_id, Failed(self._failure, "engine_error", script.index))])
         raise EngineFailed(self._failure)
 
 

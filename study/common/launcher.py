@@ -166,8 +166,8 @@ def children_of(parent: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # a process that has ended meanwhile
-            state, its_parent, *_ = status.read_text().rpartition(") ")[2].split()
-            if int(its_parent) == parent and state != "Z":
+            state, parent_pid, *_ = status.read_text().rpartition(") ")[2].split()
+            if int(parent_pid) == parent and state != "Z":
                 found.append(int(status.parent.name))
     return sorted(found)
 

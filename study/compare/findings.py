@@ -23,20 +23,20 @@ def findings(run: Run) -> dict[str, list[str]]:
 
 
 def article(run: Run) -> Iterator[str]:
-    streamed = [one.article.stream.last_first_token for one in run.results]
-    unstreamed = [one.article.unstreamed.ended_at for one in run.results]
+    streamed = [result.article.stream.last_first_token for result in run.results]
+    unstreamed = [result.article.unstreamed.ended_at for result in run.results]
     yield (
         f"With {run.model}, the first of {run.sizes.article} tokens could be seen after {between(streamed)} ms where "
         f"they were streamed, and after {between(unstreamed)} ms where they were not."
     )
-    yield from _health_during_a_stream(run, f"With {run.model}", lambda one: one.article.stream)
-    made = [(one.article.left.tokens_made, one) for one in run.results]
+    yield from _health_during_a_stream(run, f"With {run.model}", lambda result: result.article.stream)
+    made = [(result.article.left.tokens_made, result) for result in run.results]
     yield f"With {run.model}, for a client that left after {LEAVE_AFTER} of {run.sizes.left} tokens: {tokens_on(made)}."
 
 
 def streaming(run: Run) -> Iterator[str]:
     """Say whether tokens come before the end of the answer."""
-    does, does_not = split(run, lambda one: one.figures.one.last_first_token < 0.75 * one.figures.one.end)
+    does, does_not = split(run, lambda result: result.figures.one.last_first_token < 0.75 * result.figures.one.end)
     if does:
         yield f"The first token came long before the end from {names(does)}: that is streaming."
     if does_not:
@@ -44,8 +44,8 @@ def streaming(run: Run) -> Iterator[str]:
 
 
 def headers(run: Run) -> Iterator[str]:
-    def early(one: Result) -> bool:
-        only = one.figures.one.streams[0]
+    def early(result: Result) -> bool:
+        only = result.figures.one.streams[0]
         return only.headers_at < 0.5 * only.tokens_at[0]
 
     ahead, with_token = split(run, early)
@@ -56,18 +56,18 @@ def headers(run: Run) -> Iterator[str]:
 
 
 def health(run: Run) -> Iterator[str]:
-    yield from _health_during_a_stream(run, "With the paced engine", lambda one: one.figures.one)
+    yield from _health_during_a_stream(run, "With the paced engine", lambda result: result.figures.one)
 
 
 def _health_during_a_stream(run: Run, where: str, stream: Callable[[Result], Together]) -> Iterator[str]:
-    blocked, free = split(run, lambda one: stream(one).longest_wait > BLOCKED * stream(one).end)
-    for one in blocked:
+    blocked, free = split(run, lambda result: stream(result).longest_wait > BLOCKED * stream(result).end)
+    for result in blocked:
         yield (
-            f"{where}, {one.kind.title} left /health unanswered for up to {ms(stream(one).longest_wait)} ms during one "
-            f"stream of {ms(stream(one).end)} ms."
+            f"{where}, {result.kind.title} left /health unanswered for up to {ms(stream(result).longest_wait)} ms "
+            f"during one stream of {ms(stream(result).end)} ms."
         )
     if free:
-        longest = max(stream(one).longest_wait for one in free)
+        longest = max(stream(result).longest_wait for result in free)
         yield f"{where}, /health took at most {ms(longest)} ms during one stream on {names(free)}."
 
 
@@ -77,75 +77,78 @@ def many(run: Run) -> Iterator[str]:
 
 
 def _many(run: Run, count: int) -> str:
-    def first_token(one: Result) -> float:
-        return one.figures.many[count].last_first_token
+    def first_token(result: Result) -> float:
+        return result.figures.many[count].last_first_token
 
-    fastest = min(first_token(one) for one in run.results)
-    late, prompt = split(run, lambda one: first_token(one) > LATER * fastest)
+    fastest = min(first_token(result) for result in run.results)
+    late, prompt = split(run, lambda result: first_token(result) > LATER * fastest)
     sentence = (
         f"Of {count} streams asked for at once, the last had its first token within "
         f"{ms(max(map(first_token, prompt)))} ms on {names(prompt)}"
     )
-    return "".join([sentence, *(f"; after {ms(first_token(one))} ms on {one.kind.title}" for one in late), "."])
+    return "".join(
+        [sentence, *(f"; after {ms(first_token(result))} ms on {result.kind.title}" for result in late), "."]
+    )
 
 
 def leaving(run: Run) -> Iterator[str]:
-    during_another = [(one.figures.left.during_another, one) for one in run.results]
+    during_another = [(result.figures.left.during_another, result) for result in run.results]
     yield (
         f"For a client that left after {LEAVE_AFTER} tokens while another stream ran, of {run.sizes.left} tokens: "
         f"{tokens_on(during_another)}."
     )
     for what, departures in (
-        (f"after {LEAVE_AFTER} tokens of a stream", [one.figures.left.after_tokens for one in run.results]),
-        ("in the prefill of a stream", [one.figures.left.in_prefill for one in run.results]),
-        ("during an answer that is not streamed", [one.figures.left.unstreamed for one in run.results]),
+        (f"after {LEAVE_AFTER} tokens of a stream", [result.figures.left.after_tokens for result in run.results]),
+        ("in the prefill of a stream", [result.figures.left.in_prefill for result in run.results]),
+        ("during an answer that is not streamed", [result.figures.left.unstreamed for result in run.results]),
     ):
-        made = [(one.tokens_made, result) for one, result in zip(departures, run.results, strict=True)]
+        made = [(departure.tokens_made, result) for departure, result in zip(departures, run.results, strict=True)]
         yield f"For a client that left {what}, of {run.sizes.left} tokens: {tokens_on(made)}."
         late = [
-            f"{ms(one.freed_after)} ms on {result.kind.title}"
-            for one, result in zip(departures, run.results, strict=True)
-            if one.freed_after > LONG_SECONDS
+            f"{ms(departure.freed_after)} ms on {result.kind.title}"
+            for departure, result in zip(departures, run.results, strict=True)
+            if departure.freed_after > LONG_SECONDS
         ]
         if late:
             yield f"Its request was in the engine for another {', '.join(late)}."
 
 
 def stuck(run: Run) -> Iterator[str]:
-    held, freed = split(run, lambda one: one.figures.stuck.freed_after is None)
-    for one in freed:
+    held, freed = split(run, lambda result: result.figures.stuck.freed_after is None)
+    for result in freed:
         yield (
-            f"When a reader stopped reading, {one.kind.title} ended its request after "
-            f"{one.figures.stuck.freed_after:.1f} s (its limit was set to {STALL_SECONDS} s)."
+            f"When a reader stopped reading, {result.kind.title} ended its request after "
+            f"{result.figures.stuck.freed_after:.1f} s (its limit was set to {STALL_SECONDS} s)."
         )
     if held:
         yield (
             f"When a reader stopped reading, its request was still held {run.sizes.stuck_seconds:g} s later by "
             f"{names(held)}."
         )
-    made = [(one.figures.stuck.tokens_made, one) for one in run.results]
+    made = [(result.figures.stuck.tokens_made, result) for result in run.results]
     yield f"For the reader that stopped, of {run.sizes.stuck} tokens: {tokens_on(made)}."
-    blocked, _ = split(run, lambda one: one.figures.stuck.longest_wait > BLOCKED * run.sizes.stuck_seconds)
+    blocked, _ = split(run, lambda result: result.figures.stuck.longest_wait > BLOCKED * run.sizes.stuck_seconds)
     if blocked:
         yield f"While it did not read, /health did not answer on {names(blocked)}."
 
 
 def cost(run: Run) -> Iterator[str]:
     for count, tokens in run.sizes.cost.items():
-        costs = [(one.figures.cost[count], one) for one in run.results]
-        known = [(cost, one) for cost, one in costs if cost is not None]
+        costs = [(result.figures.cost[count], result) for result in run.results]
+        known = [(cost, result) for cost, result in costs if cost is not None]
         if known and all(1e-6 * cost * count * tokens > MEASURABLE_SECONDS for cost, _ in known):
             known.sort(key=lambda pair: pair[0])
-            each = ", ".join(f"{micro(cost)} µs on {one.kind.title}" for cost, one in known)
+            each = ", ".join(f"{micro(cost)} µs on {result.kind.title}" for cost, result in known)
             yield f"Processor time per token of {count} at once, cheapest first: {each}."
 
 
 def split(run: Run, condition: Callable[[Result], bool]) -> tuple[list[Result], list[Result]]:
-    return [one for one in run.results if condition(one)], [one for one in run.results if not condition(one)]
+    does = [result for result in run.results if condition(result)]
+    return does, [result for result in run.results if not condition(result)]
 
 
 def names(results: list[Result]) -> str:
-    *most, last = [one.kind.title for one in results]
+    *most, last = [result.kind.title for result in results]
     return f"{', '.join(most)} and {last}" if most else last
 
 

@@ -82,12 +82,12 @@ def _round_step(last: float) -> float:
 
 
 def _by_end(together: Together) -> list[Stream]:
-    return sorted(together.streams, key=lambda one: one.ended_at)
+    return sorted(together.streams, key=lambda stream: stream.ended_at)
 
 
-def _stream(axis: _Axis, one: Stream, y: float, row: float) -> str:
-    dots = "".join(f"M{axis.x(at):.1f} {y:.1f}h0" for at in one.tokens_at)
-    asked, headers, ended = axis.x(one.asked_at), axis.x(one.headers_at), axis.x(one.ended_at)
+def _stream(axis: _Axis, stream: Stream, y: float, row: float) -> str:
+    dots = "".join(f"M{axis.x(at):.1f} {y:.1f}h0" for at in stream.tokens_at)
+    asked, headers, ended = axis.x(stream.asked_at), axis.x(stream.headers_at), axis.x(stream.ended_at)
     return (
         f'<line class="open" x1="{asked:.1f}" x2="{ended:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<line class="headers" x1="{headers:.1f}" x2="{headers:.1f}" y1="{y - row / 2:.1f}" y2="{y + row / 2:.1f}"/>'

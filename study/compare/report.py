@@ -69,10 +69,10 @@ def _findings(run: Run) -> str:
 
 
 def _pictures(run: Run) -> str:
-    what = [("One stream, with the model", [Lane(one.kind.title, one.article.stream) for one in run.results])]
-    what.append(("One stream", [Lane(one.kind.title, one.figures.one) for one in run.results]))
+    what = [("One stream, with the model", [Lane(result.kind.title, result.article.stream) for result in run.results])]
+    what.append(("One stream", [Lane(result.kind.title, result.figures.one) for result in run.results]))
     for count in run.sizes.many:
-        lanes = [Lane(one.kind.title, one.figures.many[count]) for one in run.results]
+        lanes = [Lane(result.kind.title, result.figures.many[count]) for result in run.results]
         what.append((f"{count} streams at once", lanes))
     key = (
         '<p class="quiet"><span class="key" style="background:var(--headers)"></span>headers'

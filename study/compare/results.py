@@ -79,11 +79,11 @@ def _article(run: Run) -> Section:
         f"With {run.model}: {run.sizes.article} tokens, streamed and not; then a client that leaves after "
         f"{LEAVE_AFTER} of {run.sizes.left}.",
         (
-            row("first visible token, ms", lambda one: ms(one.article.stream.last_first_token)),
-            row("… not streamed, ms", lambda one: ms(one.article.unstreamed.ended_at)),
-            row("total time, ms", lambda one: ms(one.article.stream.end)),
-            row("longest wait for /health, ms", lambda one: ms(one.article.stream.longest_wait)),
-            row("tokens made for who left", lambda one: str(one.article.left.tokens_made)),
+            row("first visible token, ms", lambda result: ms(result.article.stream.last_first_token)),
+            row("… not streamed, ms", lambda result: ms(result.article.unstreamed.ended_at)),
+            row("total time, ms", lambda result: ms(result.article.stream.end)),
+            row("longest wait for /health, ms", lambda result: ms(result.article.stream.longest_wait)),
+            row("tokens made for who left", lambda result: str(result.article.left.tokens_made)),
         ),
     )
 
@@ -94,10 +94,10 @@ def _one(run: Run) -> Section:
         "One stream",
         f"A prefill of {sizes.pace * sizes.prefill_steps} ms, then {sizes.one} tokens, one every {sizes.pace} ms.",
         (
-            row("headers after, ms", lambda one: ms(one.figures.one.streams[0].headers_at)),
-            row("first token after, ms", lambda one: ms(one.figures.one.last_first_token)),
-            row("end after, ms", lambda one: ms(one.figures.one.end)),
-            row("longest wait for /health, ms", lambda one: ms(one.figures.one.longest_wait)),
+            row("headers after, ms", lambda result: ms(result.figures.one.streams[0].headers_at)),
+            row("first token after, ms", lambda result: ms(result.figures.one.last_first_token)),
+            row("end after, ms", lambda result: ms(result.figures.one.end)),
+            row("longest wait for /health, ms", lambda result: ms(result.figures.one.longest_wait)),
         ),
     )
 
@@ -108,9 +108,9 @@ def _many(run: Run, count: int) -> Section:
         f"{count} streams at once",
         f"{run.sizes.many[count]} tokens each, one every {run.sizes.pace} ms, without a prefill.",
         (
-            row("last first token after, ms", lambda one: ms(one.figures.many[count].last_first_token)),
-            row("all ended after, ms", lambda one: ms(one.figures.many[count].end)),
-            row("longest wait for /health, ms", lambda one: ms(one.figures.many[count].longest_wait)),
+            row("last first token after, ms", lambda result: ms(result.figures.many[count].last_first_token)),
+            row("all ended after, ms", lambda result: ms(result.figures.many[count].end)),
+            row("longest wait for /health, ms", lambda result: ms(result.figures.many[count].longest_wait)),
         ),
     )
 
@@ -123,13 +123,13 @@ def _leaving(run: Run) -> Section:
         f"request was out of the engine. The prefill lasts {sizes.pace * LEAVE_PREFILL_STEPS} ms; that client, and "
         f"the one whose answer is not streamed, leave after {sizes.pace * LEAVE_AFTER_STEPS} ms.",
         (
-            row(f"after {LEAVE_AFTER} tokens", lambda one: str(one.figures.left.after_tokens.tokens_made)),
-            row("… ended after, ms", lambda one: ms(one.figures.left.after_tokens.freed_after)),
-            row(f"after {LEAVE_AFTER}, during another stream", lambda one: str(one.figures.left.during_another)),
-            row("in the prefill", lambda one: str(one.figures.left.in_prefill.tokens_made)),
-            row("… ended after, ms", lambda one: ms(one.figures.left.in_prefill.freed_after)),
-            row("not streamed", lambda one: str(one.figures.left.unstreamed.tokens_made)),
-            row("… ended after, ms", lambda one: ms(one.figures.left.unstreamed.freed_after)),
+            row(f"after {LEAVE_AFTER} tokens", lambda result: str(result.figures.left.after_tokens.tokens_made)),
+            row("… ended after, ms", lambda result: ms(result.figures.left.after_tokens.freed_after)),
+            row(f"after {LEAVE_AFTER}, during another stream", lambda result: str(result.figures.left.during_another)),
+            row("in the prefill", lambda result: str(result.figures.left.in_prefill.tokens_made)),
+            row("… ended after, ms", lambda result: ms(result.figures.left.in_prefill.freed_after)),
+            row("not streamed", lambda result: str(result.figures.left.unstreamed.tokens_made)),
+            row("… ended after, ms", lambda result: ms(result.figures.left.unstreamed.freed_after)),
         ),
     )
 
@@ -141,9 +141,9 @@ def _stuck(run: Run) -> Section:
         f"It stays connected for {sizes.stuck_seconds:g} s, while {sizes.stuck} tokens of {STUCK_TOKEN_BYTES:,} "
         f"bytes are to come, one every {sizes.stuck_pace} ms. ENGINE_STALL is {STALL_SECONDS} s here, not 60.",
         (
-            row("tokens the engine made", lambda one: str(one.figures.stuck.tokens_made)),
-            row("request ended after, s", lambda one: seconds_or_held(one.figures.stuck.freed_after)),
-            row("longest wait for /health, ms", lambda one: ms(one.figures.stuck.longest_wait)),
+            row("tokens the engine made", lambda result: str(result.figures.stuck.tokens_made)),
+            row("request ended after, s", lambda result: seconds_or_held(result.figures.stuck.freed_after)),
+            row("longest wait for /health, ms", lambda result: ms(result.figures.stuck.longest_wait)),
         ),
     )
 
@@ -157,7 +157,7 @@ def _cost(run: Run) -> Section:
 
 
 def _cost_of(count: int) -> Callable[[Result], str]:
-    return lambda one: micro(one.figures.cost[count])
+    return lambda result: micro(result.figures.cost[count])
 
 
 def _row(run: Run, label: str, cell: Callable[[Result], str]) -> tuple[str, tuple[str, ...]]:

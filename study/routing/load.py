@@ -42,22 +42,24 @@ class Outcome:
     @property
     def hit_rate(self) -> float:
         """The share of the prompts' tokens that were in the cache of the replica that got them."""
-        return sum(one.cached for one in self.requests) / sum(one.prompt for one in self.requests)
+        return sum(request.cached for request in self.requests) / sum(request.prompt for request in self.requests)
 
     @property
     def first_tokens(self) -> list[float]:
         """Seconds from a request to its first token."""
-        return [one.first_token_at - one.asked_at for one in self.requests if one.first_token_at is not None]
+        return [
+            request.first_token_at - request.asked_at for request in self.requests if request.first_token_at is not None
+        ]
 
     @property
     def skew(self) -> float:
         """How much busier the busiest replica was than the mean."""
-        return max(one.busy for one in self.replicas) / mean(one.busy for one in self.replicas)
+        return max(replica.busy for replica in self.replicas) / mean(replica.busy for replica in self.replicas)
 
     @property
     def cost(self) -> float:
         """The mean seconds of a replica's time per request; requests in the same steps share them."""
-        return sum(one.busy for one in self.replicas) / len(self.requests)
+        return sum(replica.busy for replica in self.replicas) / len(self.requests)
 
     def row(self) -> list[str]:
         first = self.first_tokens

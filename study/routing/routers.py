@@ -83,8 +83,8 @@ class ByPrefix(Router):
         number = self._of_session.get(request.session)
         if number is None or self.replicas[number].open > at_most:
             with_system = self._of_system.get(request.system, ())
-            able = [one for one in with_system if self.replicas[one].open <= at_most]
-            number = min(able, key=lambda one: self.replicas[one].open) if able else self.least_loaded()
+            able = [replica for replica in with_system if self.replicas[replica].open <= at_most]
+            number = min(able, key=lambda replica: self.replicas[replica].open) if able else self.least_loaded()
         self._remember(request, number)
         return number
 

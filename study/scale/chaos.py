@@ -97,7 +97,9 @@ async def killed(ray: Cluster, kind: str, streams: int, ha_proxy: bool) -> Resul
 
     async def is_whole() -> bool:
         now = Belongings.of(ray).processes
-        return pid not in ray.processes()[kind] and all(now[one] >= before.processes[one] for one in (kind, "replica"))
+        return pid not in ray.processes()[kind] and all(
+            now[part] >= before.processes[part] for part in (kind, "replica")
+        )
 
     answered = await _within(LIMIT, is_answered, began)
     whole = await _within(LIMIT, is_whole, began) if answered is not None else None

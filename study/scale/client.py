@@ -123,13 +123,13 @@ async def streams(asked: Sequence[Asking]) -> AsyncIterator[list["asyncio.Task[O
     Raises:
         StreamRefused: one of them has not begun.
     """
-    tasks = [asyncio.create_task(one.run()) for one in asked]
+    tasks = [asyncio.create_task(client.run()) for client in asked]
     try:
         async with asyncio.timeout(ANSWER_LIMIT):
-            for one in asked:
-                await one.has_begun.wait()
-                if one.outcome.status != HTTPStatus.OK:
-                    raise StreamRefused(f"expected a stream, got {one.outcome.status}: {one.outcome.body!r}")
+            for client in asked:
+                await client.has_begun.wait()
+                if client.outcome.status != HTTPStatus.OK:
+                    raise StreamRefused(f"expected a stream, got {client.outcome.status}: {client.outcome.body!r}")
         yield tasks
     finally:
         for task in tasks:

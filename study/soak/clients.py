@@ -131,8 +131,8 @@ SHARED: dict[str, Ask] = {
 """Requests that other servers understand too."""
 
 
-def ask(one: Ask) -> Callable[[Client, str], Awaitable[None]]:
-    path, content, is_stream = one
+def ask(request: Ask) -> Callable[[Client, str], Awaitable[None]]:
+    path, content, is_stream = request
 
     async def do(client: Client, name: str) -> None:
         await client.open(path, content())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from interface.events import ArgumentsPart, Part, TextPart, ToolCallPart
 from tests.support.answer_parts import calls_of
-from tests.support.parsed_answers import FORMS, cut, parser, several
+from tests.support.parsed_answers import FORMS, cut, parser_of, several
 
 NASTY = ["</tool_call>", "<tool_call>", '"', "\\", "}", "{", "]", "; {", "</s>", "[TOOL_CALLS]", "<think>", "é😀", "\n"]
 """What marks a call's borders where it is not in a text."""
@@ -27,8 +27,8 @@ CALLS = st.lists(
 
 
 def read(family: str, pieces: Sequence[str]) -> list[Part]:
-    its_parser = parser(family, guaranteed=FORMS[family])
-    return [*(part for piece in pieces for part in its_parser.feed(piece)), *its_parser.finish()]
+    parser = parser_of(family, guaranteed=FORMS[family])
+    return [*(part for piece in pieces for part in parser.feed(piece)), *parser.finish()]
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -61,12 +61,12 @@ def test_a_call_that_is_cut_off_is_the_beginning_of_that_call(
 
 @pytest.mark.parametrize("family", FORMS)
 def test_the_name_comes_first_and_the_arguments_as_they_are_made(family: str) -> None:
-    its_parser = parser(family, guaranteed=FORMS[family])
+    parser = parser_of(family, guaranteed=FORMS[family])
     form = FORMS[family]
-    assert its_parser.feed(form.begin + form.before("add")) == ()
-    assert its_parser.feed('{"a": ') == (ToolCallPart("add", '{"a": ', is_whole=False),)
-    assert its_parser.feed("1") == (ArgumentsPart("1"),)
-    assert its_parser.feed("}") == (ArgumentsPart("}"),)
+    assert parser.feed(form.begin + form.before("add")) == ()
+    assert parser.feed('{"a": ') == (ToolCallPart("add", '{"a": ', is_whole=False),)
+    assert parser.feed("1") == (ArgumentsPart("1"),)
+    assert parser.feed("}") == (ArgumentsPart("}"),)
 
 
 @pytest.mark.parametrize("family", FORMS)
@@ -78,7 +78,7 @@ def test_a_call_that_is_cut_off_before_its_arguments_is_not_sent(
     begun = text[: text.rindex("add") + 3]
     first_whole = text.index('"yes"}') + len('"yes"}') if calls else 1
     for place in range(first_whole, len(begun)):
-        its_parser = parser(family, guaranteed=FORMS[family], has_content=False)
-        parts = [*(part for piece in begun[:place] for part in its_parser.feed(piece)), *its_parser.finish()]
+        parser = parser_of(family, guaranteed=FORMS[family], has_content=False)
+        parts = [*(part for piece in begun[:place] for part in parser.feed(piece)), *parser.finish()]
         assert not [part for part in parts if isinstance(part, TextPart)]
         assert calls_of(parts) == [(name, json.dumps(arguments)) for name, arguments in calls]

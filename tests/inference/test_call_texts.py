@@ -132,9 +132,9 @@ def test_an_answer_of_one_piece_may_hold_any_number_of_calls() -> None:
 
 def test_what_goes_on_with_a_text_of_the_prompt_keeps_its_white_space() -> None:
     """The prompt ends with what may be a mark's beginning, and turns out to be text."""
-    its_format = ResponseFormat.of_family(HERMES_FAMILY, think=None)
+    answer_format = ResponseFormat.of_family(HERMES_FAMILY, think=None)
     answers = []
     for pieces in (["\nx"], ["\n", "x"]):
-        parser = its_format.parser(f"{SAID}\n<tool", TOOLS)
+        parser = answer_format.parser(f"{SAID}\n<tool", TOOLS)
         answers.append(joined([*(part for piece in pieces for part in parser.feed(piece)), *parser.finish()]))
     assert answers == [[TextPart("content", "\nx")]] * 2

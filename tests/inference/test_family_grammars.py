@@ -55,7 +55,7 @@ TOOLS = [a_tool("weather", SCHEMA), a_tool("now", {})]
 
 
 @functools.cache
-def compiler(has_special: bool) -> tuple[PreTrainedTokenizerBase, GrammarCompiler]:
+def tokenizer_and_compiler(has_special: bool) -> tuple[PreTrainedTokenizerBase, GrammarCompiler]:
     """A tokenizer in which the marks of all forms are special tokens, or are not; and a compiler for it."""
     tokenizer = chat_tokenizer("plain")
     text = "".join(form.write("now", {"at": 1}) for form in FORMS.values()) if has_special else ""
@@ -66,13 +66,13 @@ def compiler(has_special: bool) -> tuple[PreTrainedTokenizerBase, GrammarCompile
 
 def compiled(form: str, has_special: bool, **settings: Any) -> CompiledGrammar:
     prompt = ChatPrompt([QUESTION], **{"tools": TOOLS, "tool_choice": "required", **settings})
-    _, its_compiler = compiler(has_special)
-    return its_compiler.compile(tool_grammar(prompt, FORMS[form], its_compiler.special_tokens()))
+    _, compiler = tokenizer_and_compiler(has_special)
+    return compiler.compile(tool_grammar(prompt, FORMS[form], compiler.special_tokens()))
 
 
 def accepts(form: str, has_special: bool, text: str, **settings: Any) -> bool:
     """Whether the grammar lets the model write this text and end it there."""
-    token_ids = compiler(has_special)[0].encode(text, add_special_tokens=False)
+    token_ids = tokenizer_and_compiler(has_special)[0].encode(text, add_special_tokens=False)
     return follows(compiled(form, has_special, **settings), [*token_ids, 1])
 
 
@@ -96,7 +96,9 @@ def drawn(form: str, has_special: bool, seed: int) -> str:
         choices = np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))
         token_ids.append(1 if 1 in choices else int(choices[random.randrange(len(choices))]))
         state.advance(token_ids[-1])
-    text = compiler(has_special)[0].decode([one for one in token_ids if one != 1], skip_special_tokens=False)
+    text = tokenizer_and_compiler(has_special)[0].decode(
+        [one for one in token_ids if one != 1], skip_special_tokens=False
+    )
     assert isinstance(text, str)
     return text
 
@@ -145,8 +147,8 @@ def test_a_family_writes_what_its_grammar_allows(form: str, calls: str) -> None:
 
 @pytest.mark.parametrize("form", PLAIN)
 def test_strict_tools_leave_room_for_text(form: str) -> None:
-    its_form = FORMS[form]
-    text, wrong = its_form.write(*CALLED), its_form.write("weather", {**CALLED[1], "unit": "kelvin"})
+    tool_form = FORMS[form]
+    text, wrong = tool_form.write(*CALLED), tool_form.write("weather", {**CALLED[1], "unit": "kelvin"})
     assert accepts(form, False, "It is 4.", tool_choice="auto")
     assert accepts(form, False, f"I look. {text}", tool_choice="auto")
     assert not accepts(form, False, f"I look. {wrong}", tool_choice="auto")
@@ -214,9 +216,9 @@ KNOWN = [name for name in PLAIN if (known := family_of(FORMS[name].write(*CALLED
 
 @pytest.mark.parametrize("form", KNOWN)
 def test_calls_are_found_in_tokens_whose_marks_are_special(form: str) -> None:
-    its_form = FORMS[form]
-    text = its_form.write_all([CALLED, ("now", {})])
-    tokenizer = copy.deepcopy(compiler(has_special=True)[0])
+    tool_form = FORMS[form]
+    text = tool_form.write_all([CALLED, ("now", {})])
+    tokenizer = copy.deepcopy(tokenizer_and_compiler(has_special=True)[0])
     tokenizer.chat_template = f"{tokenizer.chat_template}{{# tools {text} #}}"
     side = TextSide(tokenizer, 4096, len(tokenizer), [1], {})
     (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), SamplingParams(), parse_response=True)])

@@ -17,7 +17,7 @@ from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingP
 from tests.support.answer_parts import calls_of
 from tests.support.chat_tokenizers import chat_tokenizer, tool
 from tests.support.openai_answers import named_events
-from tests.support.parsed_answers import joined, parser
+from tests.support.parsed_answers import joined, parser_of
 from tests.support.tiny_models import Inbox, run_until_idle, tiny_engine
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
@@ -66,14 +66,14 @@ def content(text: str) -> TextPart:
 )  # fmt: skip
 def test_each_message_becomes_its_part_however_it_is_cut(text: str, parts: list[Part]) -> None:
     for pieces in ([text], list(text)):
-        its_parser = parser("harmony")
-        found = [part for piece in pieces for part in its_parser.feed(piece)]
-        assert joined([*found, *its_parser.finish()]) == parts
+        parser = parser_of("harmony")
+        found = [part for piece in pieces for part in parser.feed(piece)]
+        assert joined([*found, *parser.finish()]) == parts
 
 
 def test_a_message_that_the_prompt_has_begun_is_continued() -> None:
-    its_parser = parser("harmony", "<|start|>assistant<|channel|>final<|message|>It")
-    assert [*its_parser.feed(" is 4."), *its_parser.finish()] == [content(" is 4.")]
+    parser = parser_of("harmony", "<|start|>assistant<|channel|>final<|message|>It")
+    assert [*parser.feed(" is 4."), *parser.finish()] == [content(" is 4.")]
 
 
 def test_the_format_is_known_by_a_tokenizers_own_response_template_too() -> None:

@@ -185,13 +185,13 @@ def test_a_seed_says_the_same_alone_and_in_a_batch(architecture: str) -> None:
 def test_two_seeds_say_different_things_and_so_do_two_requests_without_one() -> None:
     engine = tiny_engine()
 
-    def said(seed: int | None) -> list[int]:
+    def seeded_ids(seed: int | None) -> list[int]:
         token_ids: list[int] = engine.generate(PROMPT, max_tokens=LENGTH, temperature=1.5, seed=seed)["token_ids"]
         return token_ids
 
-    assert said(1) == said(1)
-    assert said(1) != said(2)
-    assert said(None) != said(None)
+    assert seeded_ids(1) == seeded_ids(1)
+    assert seeded_ids(1) != seeded_ids(2)
+    assert seeded_ids(None) != seeded_ids(None)
 
 
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused() -> None:

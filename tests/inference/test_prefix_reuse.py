@@ -14,7 +14,7 @@ BEGINNING = "Once upon a time there was a fox who"
 LENGTH = 16
 
 
-def said(engine: Engine, prompt: str, **settings: Any) -> dict[str, Any]:
+def answer_to(engine: Engine, prompt: str, **settings: Any) -> dict[str, Any]:
     answer = engine.generate(prompt, **{"max_tokens": LENGTH, "temperature": 0} | settings)
     return answer
 
@@ -22,8 +22,8 @@ def said(engine: Engine, prompt: str, **settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_longer_prompt_reuses_the_shorter_one_before_it(architecture: str) -> None:
     engine = tiny_engine(architecture, max_streams=2, prefill_chunk=8)
-    assert said(engine, BEGINNING)["cached_tokens"] == 0
-    second = said(engine, BEGINNING + " lived in a wood")
+    assert answer_to(engine, BEGINNING)["cached_tokens"] == 0
+    second = answer_to(engine, BEGINNING + " lived in a wood")
     assert second["cached_tokens"] == len(BEGINNING)
     assert second["token_ids"] == reference(architecture, BEGINNING + " lived in a wood", LENGTH)
 
@@ -31,16 +31,16 @@ def test_a_longer_prompt_reuses_the_shorter_one_before_it(architecture: str) -> 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_same_prompt_again_computes_its_last_token_only(architecture: str) -> None:
     engine = tiny_engine(architecture, max_streams=1)
-    first, second = said(engine, BEGINNING), said(engine, BEGINNING)
+    first, second = answer_to(engine, BEGINNING), answer_to(engine, BEGINNING)
     assert second["cached_tokens"] == len(BEGINNING) - 1
     assert second["token_ids"] == first["token_ids"] == reference(architecture, BEGINNING, LENGTH)
 
 
 def test_a_prompt_that_departs_in_the_middle_reuses_what_comes_before() -> None:
     engine = tiny_engine(max_streams=1)
-    said(engine, BEGINNING)
+    answer_to(engine, BEGINNING)
     other = BEGINNING[:20] + "XXXX"
-    answer = said(engine, other)
+    answer = answer_to(engine, other)
     assert answer["cached_tokens"] == 20
     assert answer["token_ids"] == reference("llama", other, LENGTH)
 
@@ -58,22 +58,22 @@ def test_of_several_slots_the_one_with_the_longest_common_beginning_is_chosen() 
     for prompt in (BEGINNING[:10] + "?", BEGINNING, BEGINNING[:20] + "?"):  # at once, so each has a slot of its own
         submit(engine, inbox, prompt, max_tokens=4)
     run_until_idle(engine)
-    assert said(engine, BEGINNING + "!")["cached_tokens"] == len(BEGINNING)
+    assert answer_to(engine, BEGINNING + "!")["cached_tokens"] == len(BEGINNING)
 
 
 def test_a_chat_that_rests_keeps_its_slot_while_another_one_goes_on() -> None:
     engine = tiny_engine(max_streams=2)
-    said(engine, "first chat")
-    said(engine, "the other chat")
-    assert said(engine, "the other chat, next turn")["cached_tokens"] == len("the other chat")
-    assert said(engine, "first chat, next turn")["cached_tokens"] == len("first chat")
+    answer_to(engine, "first chat")
+    answer_to(engine, "the other chat")
+    assert answer_to(engine, "the other chat, next turn")["cached_tokens"] == len("the other chat")
+    assert answer_to(engine, "first chat, next turn")["cached_tokens"] == len("first chat")
 
 
 def test_a_short_common_beginning_does_not_take_the_slot_of_a_resting_chat() -> None:
     engine = tiny_engine(max_streams=2)
-    said(engine, "You help. First chat")
-    assert said(engine, "You help. ?")["cached_tokens"] == 0, "an empty slot is taken before one with a prefix"
-    assert said(engine, "You help. First chat, next turn")["cached_tokens"] == len("You help. First chat")
+    answer_to(engine, "You help. First chat")
+    assert answer_to(engine, "You help. ?")["cached_tokens"] == 0, "an empty slot is taken before one with a prefix"
+    assert answer_to(engine, "You help. First chat, next turn")["cached_tokens"] == len("You help. First chat")
 
 
 def test_a_slot_left_in_prefill_is_reused_as_far_as_it_got() -> None:
@@ -83,7 +83,7 @@ def test_a_slot_left_in_prefill_is_reused_as_far_as_it_got() -> None:
     engine.step()
     engine.abort(leaver)
     run_until_idle(engine)
-    answer = said(engine, BEGINNING)
+    answer = answer_to(engine, BEGINNING)
     assert answer["cached_tokens"] == 16
     assert answer["token_ids"] == reference("llama", BEGINNING, LENGTH)
 

@@ -13,13 +13,13 @@ from inference.text.response_format import ResponseFormat
 from inference.text.tool_forms import HERMES
 from interface.events import Part, TextPart, ToolCallPart
 from tests.support.chat_tokenizers import chat_tokenizer
-from tests.support.parsed_answers import FORMS, TOOLS, cut, joined, parser, response_format, several
+from tests.support.parsed_answers import FORMS, TOOLS, cut, joined, parser_of, response_format, several
 
 
 def parse(family: str, pieces: Sequence[str], **settings: Any) -> list[Part]:
-    its_parser = parser(family, **settings)
-    parts = [part for piece in pieces for part in its_parser.feed(piece)]
-    return joined([*parts, *its_parser.finish()])
+    parser = parser_of(family, **settings)
+    parts = [part for piece in pieces for part in parser.feed(piece)]
+    return joined([*parts, *parser.finish()])
 
 
 def content(text: str) -> TextPart:
@@ -67,13 +67,13 @@ def test_reasoning_that_the_prompt_begins_is_reasoning() -> None:
     expected = [TextPart("reasoning", "Two and two."), content("It is 4.")]
     assert parse("qwen", [text], prompt=prompt) == expected
     assert parse("qwen", list(text), prompt=prompt) == expected
-    assert parser("qwen", prompt).is_reasoning
+    assert parser_of("qwen", prompt).is_reasoning
 
 
 def test_reasoning_that_the_prompt_has_ended_is_over() -> None:
     prompt = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
     assert parse("qwen", list("\nIt is 4."), prompt=prompt) == [content("It is 4.")]
-    assert not parser("qwen", prompt).is_reasoning
+    assert not parser_of("qwen", prompt).is_reasoning
 
 
 @pytest.mark.parametrize("prompt", ["<user>Hi</user>\n<assistant><think>", "<think>Hi</think><bot>\n<think>\n"])
@@ -112,8 +112,8 @@ def test_arguments_take_the_types_of_their_tool() -> None:
     xml = ResponseFormat.of(tokenizer)
     assert xml is not None
     text = "<tool_call>\n<function=add>\n<parameter=a>\n7\n</parameter>\n</function>\n</tool_call>"
-    its_parser = xml.parser("", TOOLS)
-    assert [*its_parser.feed(text), *its_parser.finish()] == [call("add", a=7)]
+    parser = xml.parser("", TOOLS)
+    assert [*parser.feed(text), *parser.finish()] == [call("add", a=7)]
 
 
 def test_only_one_call_is_given_where_several_are_not_wanted() -> None:
@@ -224,17 +224,17 @@ def test_a_message_is_what_it_was_when_it_was_written(
 
 
 def test_text_is_shown_as_it_comes() -> None:
-    its_parser = parser("qwen")
-    shown = [its_parser.feed(piece) for piece in ["It", " is", " 4", "."]]
+    parser = parser_of("qwen")
+    shown = [parser.feed(piece) for piece in ["It", " is", " 4", "."]]
     assert shown == [(content("It"),), (content(" is"),), (content(" 4"),), (content("."),)]
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("family", FORMS)
 def test_a_megabyte_of_white_space_takes_no_time(family: str) -> None:
-    its_parser = parser(family)
-    shown = [part for _ in range(1000) for part in its_parser.feed(" \n" * 500)]
-    shown += [*its_parser.feed("x"), *its_parser.finish()]
+    parser = parser_of(family)
+    shown = [part for _ in range(1000) for part in parser.feed(" \n" * 500)]
+    shown += [*parser.feed("x"), *parser.finish()]
     assert joined(shown) == [content(" \n" * 500_000 + "x")]
 
 
@@ -243,9 +243,9 @@ def test_a_megabyte_of_white_space_takes_no_time(family: str) -> None:
 
 @pytest.mark.parametrize("family", FORMS)
 def test_a_family_is_known_by_its_chat_template(family: str) -> None:
-    its_format = response_format(family)
-    assert its_format.form is FORMS[family]
-    assert (its_format.reasoning is not None) == (family in ("qwen", "harmony"))
+    answer_format = response_format(family)
+    assert answer_format.form is FORMS[family]
+    assert (answer_format.reasoning is not None) == (family in ("qwen", "harmony"))
 
 
 def test_a_model_without_tools_and_reasoning_needs_no_parser() -> None:
@@ -276,9 +276,9 @@ def test_a_tokenizers_own_response_template_comes_first() -> None:
     assert own is not None
     assert own.form is HERMES
     assert own.reasoning == ("(", ")")
-    its_parser = own.parser(own.begun("(<|user|>Hi<|assistant|>"), TOOLS)
+    parser = own.parser(own.begun("(<|user|>Hi<|assistant|>"), TOOLS)
     text = "(so) It is." + HERMES.write("add", {"a": 1}) + "<|eos|>"
-    parts = joined([*its_parser.feed(text), *its_parser.finish()])
+    parts = joined([*parser.feed(text), *parser.finish()])
     assert parts == [TextPart("reasoning", "so"), content("It is."), call("add", a=1)]
 
 

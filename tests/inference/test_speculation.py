@@ -36,10 +36,10 @@ def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS["AVX-512, no tiles"])
 
 
-def engine(speculate: str | None, quantize: str | None = None) -> Engine:
-    its_engine = engine_for(quantize)
-    its_engine._speculates = speculate is not None
-    return its_engine
+def shared_engine(speculate: str | None, quantize: str | None = None) -> Engine:
+    engine = engine_for(quantize)
+    engine._speculates = speculate is not None
+    return engine
 
 
 @cache
@@ -47,14 +47,14 @@ def engine_for(quantize: str | None) -> Engine:
     """One engine with guesses and one without, kept because they take seconds to compile."""
     model = nn.Module.to(copy.deepcopy(model_named("llama, tied")), torch.bfloat16)
     checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, ())
-    with one_thread():
-        its_engine = Engine(checkpoint, Config(compile=True, speculate="ngram", quantize=quantize, max_streams=STREAMS))
-    assert its_engine._speculates
-    return its_engine
+    with single_thread():
+        engine = Engine(checkpoint, Config(compile=True, speculate="ngram", quantize=quantize, max_streams=STREAMS))
+    assert engine._speculates
+    return engine
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_thread() -> Iterator[None]:
     """For steps so small that they are mostly waiting for another thread."""
     threads = on_tensor_thread(torch.get_num_threads)
     on_tensor_thread(lambda: torch.set_num_threads(1))
@@ -158,36 +158,36 @@ def test_nothing_that_a_client_sees_depends_on_guessing(quantize: str | None) ->
         parameters = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, **others}
         # Texts of few letters repeat themselves, now and then at least.
         parameters["logit_bias"] = dict.fromkeys(byte_tokenizer()(letters)["input_ids"], 50.0)
-        expected = told(engine(None, quantize), prompts, **parameters)
-        assert told(engine("ngram", quantize), prompts, **parameters) == expected
+        expected = told(shared_engine(None, quantize), prompts, **parameters)
+        assert told(shared_engine("ngram", quantize), prompts, **parameters) == expected
 
     check()
-    counters = engine("ngram", quantize).counters()
+    counters = shared_engine("ngram", quantize).counters()
     assert counters.guessed_tokens > counters.true_guesses > 0
 
 
 def test_a_repeating_text_takes_fewer_steps() -> None:
     steps = {}
     for speculate in (None, "ngram"):
-        its_engine, inbox = engine(speculate), Inbox()
-        submit(its_engine, inbox, "z", 60, temperature=0, logit_bias={45: 100.0})
+        engine, inbox = shared_engine(speculate), Inbox()
+        submit(engine, inbox, "z", 60, temperature=0, logit_bias={45: 100.0})
         steps[speculate] = 1
-        while its_engine.step():
+        while engine.step():
             steps[speculate] += 1
     assert steps[None] == 60
     assert steps["ngram"] <= 20
 
 
 def test_a_guess_that_ends_the_text_has_come_true_and_those_behind_it_have_not() -> None:
-    its_engine, inbox = engine("ngram"), Inbox()
+    engine, inbox = shared_engine("ngram"), Inbox()
     letter = byte_tokenizer().decode([45])
     for length in (9, 10, 11):
-        submit(its_engine, inbox, "z", 60, temperature=0, logit_bias={45: 100.0}, stop=letter * length)
-        is_going_on, true, start = True, 0, its_engine.counters()
+        submit(engine, inbox, "z", 60, temperature=0, logit_bias={45: 100.0}, stop=letter * length)
+        is_going_on, true, start = True, 0, engine.counters()
         while is_going_on:
-            before = its_engine.counters()
-            is_going_on = its_engine.step()
-            after = its_engine.counters()
+            before = engine.counters()
+            is_going_on = engine.step()
+            after = engine.counters()
             made, guessed = (
                 after.generated_tokens - before.generated_tokens,
                 after.guessed_tokens - before.guessed_tokens,
@@ -198,47 +198,47 @@ def test_a_guess_that_ends_the_text_has_come_true_and_those_behind_it_have_not()
 
 
 def test_the_next_turn_finds_guessed_tokens_in_the_cache() -> None:
-    first = engine("ngram").generate("q", max_tokens=50, temperature=0, logit_bias={45: 100.0}, ignore_eos=True)
+    first = shared_engine("ngram").generate("q", max_tokens=50, temperature=0, logit_bias={45: 100.0}, ignore_eos=True)
     prompt = "q" + first["text"] + "?"
-    second, other = (engine(how).generate(prompt, max_tokens=5, temperature=0) for how in ("ngram", None))
+    second, other = (shared_engine(how).generate(prompt, max_tokens=5, temperature=0) for how in ("ngram", None))
     assert second["cached_tokens"] == 50, "all but the last token, which no step has read"
     assert second["token_ids"] == other["token_ids"]
 
 
 def test_rows_whose_next_choice_depends_on_the_one_before_are_not_guessed() -> None:
-    before = engine("ngram").counters().guessed_tokens
+    before = shared_engine("ngram").counters().guessed_tokens
     for parameters in ({"frequency_penalty": 0.1}, {"repetition_penalty": 1.1}):
-        engine("ngram").generate(REPEATING, max_tokens=30, temperature=0, **parameters)
+        shared_engine("ngram").generate(REPEATING, max_tokens=30, temperature=0, **parameters)
     prompt, settled = TextPrompt(REPEATING), SamplingParams(max_tokens=30, temperature=0)
-    engine("ngram").submit(
-        engine("ngram").encode([GenerationRequest(prompt, settled, Grammar("regex", "(ab){20}"))]), Inbox()
+    shared_engine("ngram").submit(
+        shared_engine("ngram").encode([GenerationRequest(prompt, settled, Grammar("regex", "(ab){20}"))]), Inbox()
     )
-    run_until_idle(engine("ngram"))
-    assert engine("ngram").counters().guessed_tokens == before
+    run_until_idle(shared_engine("ngram"))
+    assert shared_engine("ngram").counters().guessed_tokens == before
 
 
 def test_with_many_streams_nothing_is_guessed() -> None:
-    its_engine, inbox = engine("ngram"), Inbox()
-    before = its_engine.counters()
+    engine, inbox = shared_engine("ngram"), Inbox()
+    before = engine.counters()
     for _ in range(STREAMS):
-        submit(its_engine, inbox, REPEATING, 30, temperature=0, logit_bias={45: 100.0})
+        submit(engine, inbox, REPEATING, 30, temperature=0, logit_bias={45: 100.0})
     made = 0
     while made < 20 * STREAMS:
-        its_engine.step()
-        made = its_engine.counters().generated_tokens - before.generated_tokens
-    assert its_engine.counters().running == STREAMS
-    assert its_engine.counters().guessed_tokens == before.guessed_tokens
-    run_until_idle(its_engine)
+        engine.step()
+        made = engine.counters().generated_tokens - before.generated_tokens
+    assert engine.counters().running == STREAMS
+    assert engine.counters().guessed_tokens == before.guessed_tokens
+    run_until_idle(engine)
 
 
 def test_where_steps_may_round_differently_nothing_is_guessed_and_one_line_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     checkpoint = Checkpoint(model_of(MODELS["llama"]), byte_tokenizer(), CONTEXT, ())
-    its_engine = Engine(checkpoint, Config(speculate="ngram"))
+    engine = Engine(checkpoint, Config(speculate="ngram"))
     assert [record.message for record in caplog.records if "guessed" in record.message] == [
         "No tokens are guessed: a step of several tokens may round differently here than steps of one. Expected a "
         "Llama-type model with ENGINE_COMPILE=1, on a CPU without AMX."
     ]
-    its_engine.generate(REPEATING, max_tokens=30, temperature=0, logit_bias={45: 100.0})
-    assert its_engine.counters().guessed_tokens == 0
+    engine.generate(REPEATING, max_tokens=30, temperature=0, logit_bias={45: 100.0})
+    assert engine.counters().guessed_tokens == 0

@@ -23,8 +23,8 @@ def grammar(schema: object) -> Grammar:
     return Grammar("json_schema", json.dumps(schema))
 
 
-def request(prompt: str, its_grammar: Grammar, **settings: Any) -> GenerationRequest:
-    return GenerationRequest(TextPrompt(prompt), SamplingParams(**settings), grammar=its_grammar)
+def request(prompt: str, answer_grammar: Grammar, **settings: Any) -> GenerationRequest:
+    return GenerationRequest(TextPrompt(prompt), SamplingParams(**settings), grammar=answer_grammar)
 
 
 def answers(engine: Engine, requests: Sequence[GenerationRequest]) -> list[tuple[str, str]]:

@@ -36,10 +36,10 @@ def response_format(family: str) -> ResponseFormat:
     return found
 
 
-def parser(family: str, prompt: str | None = None, **settings: Any) -> Parser:
-    its_format = response_format(family)
-    begun = its_format.begun(ANSWER_BEGINS[family] if prompt is None else prompt)
-    return its_format.parser(begun, **{"tools": TOOLS, **settings})
+def parser_of(family: str, prompt: str | None = None, **settings: Any) -> Parser:
+    answer_format = response_format(family)
+    begun = answer_format.begun(ANSWER_BEGINS[family] if prompt is None else prompt)
+    return answer_format.parser(begun, **{"tools": TOOLS, **settings})
 
 
 def joined(parts: Sequence[Part]) -> list[Part]:
