@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.decoders.native.packing import Packer
+from inference.decoders.native.packing import LAYOUT, Packer
 from inference.decoders.native.trial import multiply
 from inference.tensor_thread import on_tensor_thread
 from inference.weights.formats import FORMATS
@@ -50,6 +50,15 @@ def test_its_block_sizes_are_ggufs(format: str) -> None:
     kind = FORMATS[format]
     number = gguf.GGMLQuantizationType[format]
     assert (kind.number, (kind.inputs, kind.bytes)) == (number.value, gguf.GGML_QUANT_SIZES[number])
+
+
+@pytest.mark.parametrize("size", LAYOUT)
+def test_a_size_that_is_another_one_in_python_than_in_cpp_is_noticed(
+    size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAYOUT, size, LAYOUT[size] + 1)
+    with pytest.raises(AssertionError, match=size):
+        Packer(library_for(torch.float32), torch.float32)
 
 
 @pytest.mark.parametrize("format", FORMATS)

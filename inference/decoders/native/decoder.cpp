@@ -173,6 +173,10 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
     }
 }
 
+// The sizes by which packing.py lays out what is handed over, in the order of its LAYOUT.
+extern "C" const int64_t layout_sizes[] = {LANES,          PANEL,         BLOCK,         LANES,       sizeof(Strip),
+                                           sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Step)};
+
 // How keys and values lie in the cache: see attention.hpp.
 extern "C" bool attends_in_pairs() { return ATTENDS_IN_PAIRS; }
 
@@ -180,6 +184,8 @@ extern "C" bool attends_in_pairs() { return ATTENDS_IN_PAIRS; }
 extern "C" bool depends_on_rows() { return has_tiles; }
 
 #if FORMATS
+extern "C" const int64_t input_bytes = Tile::ROOM;
+
 extern "C" int64_t strip_size(int64_t format, int64_t inputs) {  // bytes, packed
     int64_t size = 0;
     with_format(format, [&](auto f) { size = Strips<decltype(f)>::size(inputs); });

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.cache.pages import PAIRED_KEYS
 from inference.decoders.native import structures
 from inference.decoders.native.large_pages import LargePages
 from inference.decoders.native.sources import STRIP
@@ -27,12 +28,41 @@ BLOCK = 32
 """Inputs and rows are filled up to a multiple of this."""
 INPUT_BYTES = 3
 """Room for each input of a quantized product as an integer, with what goes with it (see inputs.hpp)."""
+LAYOUT = {
+    "outputs of a strip": STRIP,
+    "outputs of a panel": PANEL,
+    "rows of a block": BLOCK,
+    "keys of a block in the cache": PAIRED_KEYS,
+    **{
+        f"bytes of a {structure.__name__}": ctypes.sizeof(structure)
+        for structure in (structures.Strip, structures.Matrix, structures.Layer, structures.Model, structures.Step)
+    },
+}
+"""What C++ must have alike, in the order of `layout_sizes` in decoder.cpp."""
+
+
+def check_layout(library: ctypes.CDLL) -> None:
+    """Check that a library reads what is packed here as it lies, since C++ has sizes of its own.
+
+    Raises:
+        AssertionError: a size was changed on one side only.
+    """
+    sizes = (ctypes.c_int64 * len(LAYOUT)).in_dll(library, "layout_sizes")
+    differing = [
+        f"{name} ({here}, {there} in C++)"
+        for (name, here), there in zip(LAYOUT.items(), sizes, strict=True)
+        if here != there
+    ]
+    assert not differing, f"expected the same sizes in packing.py and in C++, got others: {', '.join(differing)}"
+    if hasattr(library, "input_bytes"):  # it multiplies with quantized matrices
+        assert ctypes.c_int64.in_dll(library, "input_bytes").value == INPUT_BYTES
 
 
 class Packer:
     """Packs for one library. Everything that an address points to lives as long as this object."""
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype, ahead: MemoryAhead | None = None) -> None:
+        check_layout(library)
         self.held: list[Tensor | NDArray[np.generic]] = []
         self._library = library
         self._dtype = dtype

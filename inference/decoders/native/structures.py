@@ -3,6 +3,15 @@
 import ctypes
 
 
+class Strip(ctypes.Structure):
+    _fields_ = (
+        ("format", ctypes.c_int64),
+        ("blocks", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("packed", ctypes.c_void_p),
+    )
+
+
 class Matrix(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("panels", "strips", "bias")),
