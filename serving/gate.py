@@ -18,7 +18,7 @@ import contract
 from interface.errors import EngineUnavailable, QueueFull
 from serving.asgi import ASGIApp, Message, Receive, Scope, Send, dialect, header, respond, route_path
 from serving.driver import Driver
-from serving.exchanges import Exchange, current_exchange
+from serving.exchanges import Exchange, Exchanges, current_exchange
 from serving.tracing import record_spans
 
 log = logging.getLogger("engine.requests")
@@ -51,7 +51,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, driver: Driver) -> None:
         self.app = app
-        self._config = driver.config
+        self._body_limit = driver.config.body_limit
         self._exchanges = driver.exchanges
         self._metrics = driver.metrics
 
@@ -62,15 +62,15 @@ class Gate:
         exchange = self._exchanges.begin(receive)
         resolve_absolute_target(scope)
         scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
-        sending = self._sending(exchange, scope, receive, send)
+        passage = Passage(scope, receive, send, exchange, self._exchanges, self._body_limit)
         token = current_exchange.set(exchange)
         try:
             if (reason := self._reason_to_refuse(exchange, scope)) is not None:
-                await respond(scope, sending, dialect(scope).refusal(reason))
+                await passage.refuse(reason)
                 return
             with exchange.cancel_scope:
-                await self.app(scope, self._receiving(exchange, scope, receive), sending)
-            await self._finish(exchange, scope, sending)
+                await self.app(scope, passage.receive, passage.send)
+            await passage.finish()
         finally:
             current_exchange.reset(token)
             self._exchanges.end(exchange)
@@ -91,92 +91,6 @@ class Gate:
             return TWO_FRAMINGS
         return None
 
-    def _receiving(self, exchange: Exchange, scope: Scope, receive: Receive) -> Receive:
-        """Wrap `receive`, and limit the body's size and the time that it takes."""
-
-        async def receiving() -> Message:
-            if exchange.has_body:
-                message = await receive()
-            else:
-                if exchange.body_bytes == 0:
-                    contract.announced_bytes(header(scope, b"content-length"))  # before it is read
-                message = await self._piece(exchange, receive)
-            if message["type"] == "http.disconnect":
-                exchange.has_left = True
-            return message
-
-        return receiving
-
-    async def _piece(self, exchange: Exchange, receive: Receive) -> Message:
-        """Receive the next piece of the body, within the limit."""
-        try:
-            async with asyncio.timeout(self._config.body_limit - exchange.age):
-                message = await receive()
-        except TimeoutError:
-            raise contract.body_too_slow(self._config.body_limit) from None
-        exchange.body_bytes += len(message.get("body", b""))
-        exchange.has_body = not message.get("more_body", False)
-        if self._exchanges.body_bytes > MAX_BODIES_BYTES:
-            raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
-        return message
-
-    def _sending(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> Send:
-        """Wrap `send`, and note the answer's status and its end."""
-
-        def sending(message: Message) -> Awaitable[None]:
-            if exchange.pending is not None:
-                return self._send_after(exchange, sending, message)
-            if message.get("more_body", False):
-                return send(message)  # another coroutine for each token would double the cost of this method
-            if message["type"] == "http.response.start":
-                return self._send_start(exchange, send, message)
-            return self._send_end(exchange, scope, receive, send, message)
-
-        return sending
-
-    async def _send_after(self, exchange: Exchange, sending: Send, message: Message) -> None:
-        """Wait for what is pending, and then send a message."""
-        pending, exchange.pending = exchange.pending, None
-        assert pending is not None
-        await pending
-        await sending(message)
-
-    async def _send_start(self, exchange: Exchange, send: Send, message: Message) -> None:
-        """Send the message that begins an answer."""
-        abort_if_closed(exchange)
-        exchange.status = message["status"]
-        if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await send(message)
-
-    async def _send_end(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, message: Message) -> None:
-        """Send the message that ends an answer.
-
-        Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
-        So what it sends is read and dropped first, for a while. uvicorn gets the answer before that, and closes after
-        the empty message; another may close as soon as it has as many bytes as announced, so it gets the answer after.
-        """
-        abort_if_closed(exchange)
-        is_closing = exchange.status == 413 or header(scope, b"connection") == "close"
-        if is_closing and not exchange.has_body:
-            if exchange.connection is not None:
-                await send({**message, "more_body": True})
-                message = {"type": "http.response.body"}
-            await drop_body(receive)
-        await send(message)
-        exchange.is_complete = True
-
-    async def _finish(self, exchange: Exchange, scope: Scope, send: Send) -> None:
-        """End an answer that the application has left unfinished."""
-        if exchange.is_complete:
-            return
-        if exchange.status is None:
-            await respond(scope, send, CLIENT_CLOSED if exchange.has_left else dialect(scope).refusal(SHUTTING_DOWN))
-        elif exchange.connection is not None:
-            exchange.connection.abort()
-            await asyncio.sleep(0)  # let the server notice, so that it logs no incomplete answer
-            await asyncio.sleep(0)
-
     def _record(self, exchange: Exchange, scope: Scope) -> None:
         """Count a request that is over, and log it if it was refused (a generation has written its own line).
 
@@ -190,6 +104,119 @@ class Gate:
                 shown = " ".join(f"{name}={value}" for name, value in fields.items())
                 log.info("refused %s ms=%.1f", shown, 1e3 * exchange.age, extra={"fields": fields})
         record_spans(scope, exchange)
+
+
+class Passage:
+    """One request on its way through the gate: `receive` and `send` are what the application gets.
+
+    Args:
+        exchange: the request's own, which is kept up to date here.
+        exchanges: those of all open requests.
+        body_limit: seconds that the body may take.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange,
+        exchanges: Exchanges,
+        body_limit: float,
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._exchange = exchange
+        self._exchanges = exchanges
+        self._body_limit = body_limit
+
+    async def receive(self) -> Message:
+        """Receive the next message, and limit the body's size and the time that it takes."""
+        if self._exchange.has_body:
+            message = await self._receive()
+        else:
+            if self._exchange.body_bytes == 0:
+                contract.announced_bytes(header(self._scope, b"content-length"))  # before it is read
+            message = await self._receive_body()
+        if message["type"] == "http.disconnect":
+            self._exchange.has_left = True
+        return message
+
+    async def _receive_body(self) -> Message:
+        """Receive the next piece of the body, within the limit."""
+        try:
+            async with asyncio.timeout(self._body_limit - self._exchange.age):
+                message = await self._receive()
+        except TimeoutError:
+            raise contract.body_too_slow(self._body_limit) from None
+        self._exchange.body_bytes += len(message.get("body", b""))
+        self._exchange.has_body = not message.get("more_body", False)
+        if self._exchanges.body_bytes > MAX_BODIES_BYTES:
+            raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message, and note the answer's status and its end."""
+        if self._exchange.pending is not None:
+            return self._send_after(message)
+        if message.get("more_body", False):
+            return self._send(message)  # another coroutine for each token would double the cost of this method
+        if message["type"] == "http.response.start":
+            return self._send_start(message)
+        return self._send_end(message)
+
+    async def _send_after(self, message: Message) -> None:
+        """Wait for what is pending, and then send a message."""
+        pending, self._exchange.pending = self._exchange.pending, None
+        assert pending is not None
+        await pending
+        await self.send(message)
+
+    async def _send_start(self, message: Message) -> None:
+        """Send the message that begins an answer."""
+        exchange = self._exchange
+        abort_if_closed(exchange)
+        exchange.status = message["status"]
+        if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await self._send(message)
+
+    async def _send_end(self, message: Message) -> None:
+        """Send the message that ends an answer.
+
+        Closing a connection with unread bytes resets it, and a client that is still sending may then lose the answer.
+        So what it sends is read and dropped first, for a while. uvicorn gets the answer before that, and closes after
+        the empty message; another may close as soon as it has as many bytes as announced, so it gets the answer after.
+        """
+        exchange = self._exchange
+        abort_if_closed(exchange)
+        is_closing = exchange.status == 413 or header(self._scope, b"connection") == "close"
+        if is_closing and not exchange.has_body:
+            if exchange.connection is not None:
+                await self._send({**message, "more_body": True})
+                message = {"type": "http.response.body"}
+            await drop_body(self._receive)
+        await self._send(message)
+        exchange.is_complete = True
+
+    async def refuse(self, reason: Exception) -> None:
+        """Answer in the place of the application."""
+        await respond(self._scope, self.send, dialect(self._scope).refusal(reason))
+
+    async def finish(self) -> None:
+        """End an answer that the application has left unfinished."""
+        exchange = self._exchange
+        if exchange.is_complete:
+            return
+        if exchange.status is None and exchange.has_left:
+            await respond(self._scope, self.send, CLIENT_CLOSED)
+        elif exchange.status is None:
+            await self.refuse(SHUTTING_DOWN)
+        elif exchange.connection is not None:
+            exchange.connection.abort()
+            await asyncio.sleep(0)  # let the server notice, so that it logs no incomplete answer
+            await asyncio.sleep(0)
 
 
 def has_two_framings(scope: Scope) -> bool:
