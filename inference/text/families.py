@@ -122,7 +122,7 @@ INVOKED_CALLS: Spec = {  # MiniMax M2, DeepSeek V3.2
     "close_pattern": r"</(?:｜DSML｜)?invoke>",
     "content_args": {
         "tag_pattern": r'parameter name="(?P<key>[^"\n]{1,200})"[^>\n]{0,100}>'
-        r"\n?(?P<value>.*?)\n?</(?:｜DSML｜)?parameter>"
+        r"(?P<value>.*?)</(?:｜DSML｜)?parameter>"
     },
 }
 DEEPSEEK_CALLS: Spec = {
@@ -269,6 +269,15 @@ COHERE_FIELDS = _answer_between(
     r"<\|START_RESPONSE\|>|<\|START_TEXT\|>", r"<\|END_RESPONSE\|>|<\|END_TEXT\|>", THINK_BY_TAG["<|START_THINKING|>"]
 )
 HUNYUAN_FIELDS = _answer_between("<answer>", "</answer>", THINK, calls="<tool_calls>")
+APRIEL_FIELDS: Spec = {
+    "text": {"content": "text"},
+    "reasoning_content": THINK_BY_TAG["[BEGIN FINAL"],
+    "content": {  # the tag before it ends the reasoning, if there is any
+        "open_pattern": r"\s{0,8}\[(?:BEGIN|END) FINAL RESPONSE\]\s{0,8}",
+        "close_pattern": r"(?=\s{0,8}(?:<tool_calls>|\[END FINAL RESPONSE\]))",
+        "content": "text",
+    },
+}
 ERNIE_FIELDS = _answer_between("<response>", "</response>", THINK, calls="<tool_call>")
 
 
@@ -354,6 +363,7 @@ FAMILIES = (
     Family(_has(r'<function name="', '<param name="'), MINICPM_CALLS, forms.MINICPM),
     Family(_has("calls in a single JSON array"), XLAM_CALLS, forms.XLAM, has_bare_calls=True),
     Family(_has(r"<tool_calls>(?:\\n|\n)\{"), MINIMAX_M1_CALLS, forms.MINIMAX_M1, read=json_lines, quotes=JSON_QUOTES),
+    Family(_has(r"\[BEGIN FINAL"), LISTED_CALLS, forms.APRIEL, fields=APRIEL_FIELDS),
     Family(_has("<tool_calls>", "<answer>"), LISTED_CALLS, forms.APRIEL, fields=HUNYUAN_FIELDS, end="</answer>"),
     Family(_has("<TOOLCALL>"), LISTED_CALLS, forms.NEMOTRON),
     Family(_has("</tool_calls>"), LISTED_CALLS, forms.APRIEL),

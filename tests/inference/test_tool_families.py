@@ -184,6 +184,16 @@ def test_special_tokens_that_mark_calls_are_kept(family: str) -> None:
     assert [mark for mark in marks if not found.keeps(mark)] == []
 
 
+@pytest.mark.parametrize("city", ["\nParis\n", "\n\n  Paris", "Paris\n\n", "\n"])
+@pytest.mark.parametrize("family", WRITTEN)
+def test_a_text_keeps_its_line_breaks(family: str, city: str) -> None:
+    template = template_of(family)
+    if (form := format_of(template).form) is not None:
+        assert parse(template, form.write("weather", {"city": city})) == [
+            ToolCallPart("weather", json.dumps({"city": city}))
+        ]
+
+
 @pytest.mark.parametrize("family", CLOSED)
 def test_what_follows_the_calls_is_content(family: str) -> None:
     text = WRITTEN[family]
@@ -285,6 +295,20 @@ def test_a_function_and_its_parameters_need_not_have_names_that_python_allows(na
 def test_tags_around_an_answer_are_left_out(template: str, opening: str, closing: str) -> None:
     assert parse(template, f"{opening}It is 4.{closing}") == [TextPart("content", "It is 4.")]
     assert parse(template, "It is 4.") == [TextPart("content", "It is 4.")]
+
+
+@pytest.mark.parametrize("tools", [(WEATHER, NOW), None], ids=["with tools", "without"])
+@pytest.mark.parametrize("end", ["\n[END FINAL RESPONSE]", "\n[END FINAL RESPONSE]\n", "[END FINAL RESPONSE]", ""])
+def test_the_tags_of_apriel_are_no_part_of_its_answer(end: str, tools: Any) -> None:
+    template = "Here are my reasoning steps:\n [BEGIN FINAL RESPONSE] [END FINAL RESPONSE] <tool_calls></tool_calls>"
+    answer = f"[BEGIN FINAL RESPONSE]\nIt is 4.{end}"
+    assert parse(template, answer, tools) == [TextPart("content", "It is 4.")]
+    thought = "Here are my reasoning steps:\nTwo and two.\n"
+    parts = [TextPart("reasoning", "Two and two."), TextPart("content", "It is 4.")]
+    assert parse(template, thought + answer, tools) == parts
+    if tools:
+        called = f"{thought}[BEGIN FINAL RESPONSE]\nSo:\n<tool_calls>{LISTED}</tool_calls>{end}"
+        assert parse(template, called) == [parts[0], TextPart("content", "So:"), *CALLS]
 
 
 def test_calls_are_found_within_tags_around_an_answer() -> None:
