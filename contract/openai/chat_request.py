@@ -12,6 +12,7 @@ from contract.openai.custom_tools import INPUT, custom_function
 from contract.openai.sampling import SamplingFields
 from contract.openai.stored_chats import check_metadata
 from contract.refusals import Refusal
+from contract.requests import shortened
 from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
 
@@ -148,6 +149,8 @@ def tool_choice_of(value: Any) -> Any:
             return ToolChoice(mode, allowed=_names_of(tools))
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(tools)}:
             return ToolChoice(mode, allowed=_names_of(tools))
+        case {"type": str(kind)} if kind not in (*OWN_TYPES, "allowed_tools"):
+            raise ValueError(f"Expected a tool that the client runs; no tool of type {shortened(kind)!r} runs here")
     raise ValueError("Expected none, auto, required, a function's name or allowed tools")
 
 

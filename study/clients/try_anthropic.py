@@ -36,6 +36,18 @@ def tools() -> str:
     return f"{first.stop_reason}, then {second.stop_reason}"
 
 
+def models() -> str:
+    (model,) = client.models.list(limit=1)
+    expect(client.models.retrieve(model.id) == model, "the same model")
+    try:
+        client.models.retrieve("no-such-model")
+    except anthropic.NotFoundError as error:
+        expect(error.type == "not_found_error", f"not_found_error, got {error.type}")
+        return str(error)
+    raise AssertionError("expected NotFoundError")
+
+
+check("models, and an unknown one is NotFoundError", models)
 check("messages", whole)
 check("stream equals its final message", stream)
 check("named tool, then its result", tools)

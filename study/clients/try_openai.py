@@ -56,6 +56,34 @@ def responses() -> str:
     return answer.output_text
 
 
+def stored() -> str:
+    stored = client.chat.completions
+    answer = stored.create(model=MODEL, messages=messages, max_completion_tokens=9, store=True, metadata={"topic": "a"})
+    listed = [one.id for one in stored.list(metadata={"topic": "a"})]
+    expect(answer.id in listed, f"the completion in the list, got {listed}")
+    expect(stored.retrieve(answer.id).choices == answer.choices, "the same choices")
+    (message,) = stored.messages.list(answer.id)
+    expect(message.content == QUESTION, f"the question, got {message}")
+    return str(stored.delete(answer.id).deleted)
+
+
+def conversation() -> str:
+    kept = client.conversations.create()
+    for text in (QUESTION, "And then?"):
+        client.responses.create(model=MODEL, input=text, conversation=kept.id, max_output_tokens=9)
+    items = [item.type for item in client.conversations.items.list(kept.id)]
+    expect(items == ["message"] * 4, f"four messages, got {items}")
+    return str(client.conversations.delete(kept.id).deleted)
+
+
+def background() -> str:
+    answer = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=9, background=True)
+    while answer.status in ("queued", "in_progress"):
+        answer = client.responses.retrieve(answer.id)
+    expect(bool(answer.output_text), "a text")
+    return str(answer.status)
+
+
 def completions() -> str:
     answer = client.completions.create(model=MODEL, prompt=["Once", "Twice"], max_tokens=4, logprobs=2, n=2)
     expect(len(answer.choices) == 4, "four choices")
@@ -77,5 +105,8 @@ check("stream equals whole", stream)
 check("json_schema", structured)
 check("named tool, then its result", tools)
 check("responses", responses)
+check("stored chat completions", stored)
+check("a conversation", conversation)
+check("a response in the background", background)
 check("completions: prompts, n, logprobs", completions)
 check("an unknown model is NotFoundError", errors)

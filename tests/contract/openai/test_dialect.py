@@ -104,7 +104,22 @@ def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: s
     assert meant is None or f"Did you mean {meant}?" in told
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/files", "/v1/batches", "/v1/complete", "/v1/messages/batches"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/embeddings",
+        "/v1/files",
+        "/v1/batches",
+        "/v1/complete",
+        "/v1/messages/batches",
+        "/v1/images/generations",
+        "/v1/audio/speech",
+        "/v1/moderations",
+        "/v1/vector_stores/vs_1",
+        "/v1/threads",
+        "/v1/skills",
+    ],
+)
 def test_a_path_that_other_servers_have_says_what_to_do(path: str) -> None:
     assert contract.no_such_path(path).message.startswith("Not Found. This ")
 

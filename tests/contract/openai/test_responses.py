@@ -113,6 +113,7 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"input": None}, "input"),
         ({"n": 2}, "n"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"input": 5}, "input"),
         ({"input": ["a"]}, "input"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
@@ -124,6 +125,12 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
 )
 def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
     assert refused(PATH, **{"input": "hi"} | body)["param"] == param
+
+
+def test_a_choice_of_a_tool_that_runs_elsewhere_is_told_that_it_does() -> None:
+    tools = [{"type": "web_search"}]
+    message = refused(PATH, input="hi", tools=tools, tool_choice={"type": "web_search"})["message"]
+    assert message == "tool_choice: Expected a tool that the client runs; no tool of type 'web_search' runs here"
 
 
 def test_fields_without_meaning_here_are_ignored() -> None:
