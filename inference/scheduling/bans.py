@@ -2,7 +2,9 @@
 
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from inference.scheduling.repeats import Repeats
 
 TokenIds = tuple[int, ...]
 
@@ -15,6 +17,8 @@ class ModelBans:
     """Tokens that do not begin an answer: its `begin_suppress_tokens`."""
     after: Mapping[int, Sequence[tuple[TokenIds, int]]] = field(default_factory=dict)
     """By the last token of a text: what the text ends with, and the token that must not follow that."""
+    no_repeat: int = 0
+    """So many tokens in a row come only once, with the prompt's: its `no_repeat_ngram_size`. 0 is off."""
 
     @classmethod
     def of(cls, first: Iterable[int] = (), words: Iterable[TokenIds] = ()) -> "ModelBans":
@@ -29,7 +33,8 @@ class ModelBans:
         words = [
             (*beginning, last) for bans in self.after.values() for beginning, last in bans if 0 <= last < vocabulary
         ]
-        return ModelBans.of((token_id for token_id in self.first if 0 <= token_id < vocabulary), words)
+        below = ModelBans.of((token_id for token_id in self.first if 0 <= token_id < vocabulary), words)
+        return replace(below, no_repeat=self.no_repeat)
 
 
 NO_BANS = ModelBans()
@@ -48,11 +53,14 @@ class Bans:
         self._prompt_ids = prompt_ids
         self._ends = array("q", end_ids)
         self._min_tokens = min_tokens
+        self._repeats = Repeats(model.no_repeat, prompt_ids) if model.no_repeat else None
 
     def after(self, output_ids: Sequence[int]) -> "array[int] | None":
         """The tokens that must not follow the prompt and these tokens."""
         banned = self._ends if len(output_ids) < self._min_tokens else None
         others = [*([] if output_ids else self._model.first), *self._ends_of_words(output_ids)]
+        if self._repeats is not None:
+            others += self._repeats.after(output_ids)
         return array("q", [*(banned or ()), *others]) if others else banned
 
     def _ends_of_words(self, output_ids: Sequence[int]) -> list[int]:

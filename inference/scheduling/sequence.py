@@ -19,7 +19,8 @@ class Sequence:
         answer: makes text and events out of the tokens.
         ends: the tokens that end the text.
         bans: what the model's files forbid at some places.
-        speculates: guess tokens, unless a grammar or penalties make each token depend on the ones before.
+        speculates: guess tokens, unless a grammar, penalties or bans of repeats make each token depend on the ones
+            before.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Sequence:
         self._bans = Bans(bans, encoded.prompt_ids, ends, encoded.params.min_tokens)
         self._random = random.Random(encoded.params.seed)
         self._uniforms: deque[float] = deque()  # the random numbers of the next tokens, as far as they are drawn
-        is_free = self._grammar is None and self._seen is None
+        is_free = self._grammar is None and self._seen is None and not bans.no_repeat
         self._drafter = Drafter(encoded.prompt_ids) if speculates and is_free else None
 
     @property

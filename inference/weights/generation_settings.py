@@ -1,6 +1,7 @@
 """Reads the settings for generation that come with a model: the tokens that end a text, and defaults for sampling."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ SUPPRESSED = "suppress_tokens"
 """The setting that names tokens that are never chosen, such as the marks of images in Gemma 4."""
 SUPPRESSED_FIRST = "begin_suppress_tokens"
 BAD_WORDS = "bad_words_ids"
-BANS = (SUPPRESSED, SUPPRESSED_FIRST, BAD_WORDS)
+NO_REPEAT = "no_repeat_ngram_size"
+BANS = (SUPPRESSED, SUPPRESSED_FIRST, BAD_WORDS, NO_REPEAT)
 
 NOT_APPLIED: Mapping[str, Any] = {
     "num_beams": 1,
-    "no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "guidance_scale": 1.0,
     "typical_p": 1.0,
@@ -120,13 +121,17 @@ def find_suppressed(path: Path, settings: Mapping[str, Any], eos_ids: Collection
 
 
 def find_bans(path: Path, settings: Mapping[str, Any]) -> ModelBans:
-    """Return what a text must not begin with, and which tokens must not follow others.
+    """Return what a text must not begin with, which tokens must not follow others, and how many must not come again.
 
     Raises:
-        BadFile: the file names something that is not a token's id.
+        BadFile: the file names something that is not a token's id, or no number of tokens.
     """
     first = _token_ids(path, SUPPRESSED_FIRST, settings.get(SUPPRESSED_FIRST))
-    return ModelBans.of(first, (word for word in _bad_words(path, settings) if len(word) > 1))
+    bans = ModelBans.of(first, (word for word in _bad_words(path, settings) if len(word) > 1))
+    no_repeat = settings.get(NO_REPEAT) or 0
+    if type(no_repeat) is not int or no_repeat < 0:
+        raise BadFile(path, f"{NO_REPEAT}: expected a number of tokens, or 0 for none, got {no_repeat!r}")
+    return replace(bans, no_repeat=no_repeat)
 
 
 def _bad_words(path: Path, settings: Mapping[str, Any]) -> list[tuple[int, ...]]:

@@ -178,6 +178,27 @@ def test_bad_words_and_bad_beginnings_are_never_chosen_as_in_generate(folder: Pa
     assert answer["token_ids"] != reference_output(model, prompt_ids, 8)
 
 
+@pytest.mark.parametrize(("speculate", "size"), [(None, 1), (None, 2), (None, 4), ("ngram", 2)])
+def test_what_must_not_repeat_does_not_as_in_generate(folder: Path, speculate: Any, size: int) -> None:
+    text = "hello"
+    prompt_ids = byte_tokenizer()(text)["input_ids"]
+    model: Any = random_model("llama")
+    settings = {"no_repeat_ngram_size": size}
+    expected = model.generate(torch.tensor([prompt_ids]), max_new_tokens=80, do_sample=False, **settings)
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    engine = Engine.load(Config(model=str(folder), device="cpu", compile=speculate is not None, speculate=speculate))
+    answer = engine.generate(text, max_tokens=80, temperature=0)
+    assert answer["token_ids"] == expected[0, len(prompt_ids) :].tolist()
+    assert answer["token_ids"] != reference_output(model, prompt_ids, 80)
+
+
+@pytest.mark.parametrize("said", ["3", -1, 2.5, [3]])
+def test_a_size_that_is_no_number_of_tokens_is_refused(said: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"no_repeat_ngram_size": said}))
+    with pytest.raises(LoadError, match=r"generation_config.json: no_repeat_ngram_size: expected a number of tokens"):
+        load(folder)
+
+
 def test_a_bad_word_that_ends_the_text_is_none_as_in_generate(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "bad_words_ids": [[7], [3], [-1]]}))
     checkpoint = load_checkpoint(Config(model=str(folder), device="cpu"))
