@@ -1,20 +1,23 @@
 """GGUF files of every family of architectures are read as the models that were written, or refused."""
 
+import copy
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedConfig
 
 from config import Config
 from engine import Engine
 from inference.weights.gguf.architectures import ARCHITECTURES
 from tests.support.checkpoint_folders import load
-from tests.support.gguf_families import WRITTEN
+from tests.support.gguf_families import OTHER_NAMES, WRITTEN
 from tests.support.gguf_files import same_weights, write_gguf
 from tests.support.gguf_models import CONFIGS, FAMILIES, model_with_norms
 from tests.support.tiny_models import (
     bpe_tokenizer,
+    model_of,
     reference_output,
     transformers_model,
 )
@@ -23,7 +26,7 @@ PROMPT = "the cat sat on the mat, the cat sat still"
 
 
 def test_every_architecture_is_among_those_that_are_tried() -> None:
-    tried = {WRITTEN[config.model_type].architecture for config in FAMILIES} | CONFIGS.keys()
+    tried = {WRITTEN[config.model_type].architecture for config in FAMILIES} | CONFIGS.keys() | OTHER_NAMES.keys()
     assert tried == ARCHITECTURES.keys()
 
 
@@ -46,3 +49,36 @@ def test_a_file_says_what_the_model_that_was_written_says(config: PreTrainedConf
     answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
     assert answer["token_ids"] == reference_output(model, prompt_ids, 12)
     assert len(set(answer["token_ids"])) > 1
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_a_model_under_another_name_says_the_same(name: str, tmp_path: Path) -> None:
+    model_type, written = OTHER_NAMES[name]
+    [config] = [config for config in (*CONFIGS.values(), *FAMILIES) if config.model_type == model_type]
+    config = copy.deepcopy(config)
+    if name == "minicpm":
+        config.attention_multiplier = 8**-0.5  # of a head's width
+    if name == "baichuan":
+        config.num_hidden_layers = 32
+    config.sliding_window = None
+    model = model_with_norms(config)
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), written=written)
+    checkpoint = load(path)
+    loaded = transformers_model(checkpoint)
+    assert loaded.config.model_type == config.model_type
+    assert same_weights(loaded, model)
+    prompt_ids = bpe_tokenizer()(PROMPT)["input_ids"]
+    answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
+    assert answer["token_ids"] == reference_output(model, prompt_ids, 12)
+
+
+def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
+    [config] = [config for config in FAMILIES if config.model_type == "glm4_moe"]
+    model = model_of(config)
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    correction = model.state_dict()[name]
+    correction.copy_(torch.linspace(0.001, 0.002, len(correction)))
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())
+    loaded = transformers_model(load(path, dtype="bfloat16")).state_dict()
+    assert torch.equal(loaded[name], correction)
+    assert loaded["model.norm.weight"].dtype == torch.bfloat16

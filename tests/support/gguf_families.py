@@ -51,6 +51,10 @@ def _granite(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def _minicpm(config: PreTrainedConfig) -> dict[str, Any]:
+    return {key: value for key, value in _granite(config).items() if key != "attention.scale"}
+
+
 def _granite_shared(name: str, weight: Tensor) -> dict[str, Tensor]:
     if name != "shared_mlp.input_linear.weight":
         return {}
@@ -113,7 +117,90 @@ def _gpt_oss_experts(name: str, weight: Tensor) -> dict[str, Tensor]:
     return {}
 
 
+PREDICTS = {"nextn_predict_layers": 1, "expert_gating_func": 2}
+KEY, VALUE = 16, 12
+"""The widths, in test models, of a head's keys without what is rotated, and of its values."""
+
+
+def _mixture(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "expert_count": config.n_routed_experts,
+        "expert_shared_count": config.n_shared_experts,
+        "expert_group_count": config.n_group,
+        "expert_group_used_count": config.topk_group,
+        "expert_weights_scale": config.routed_scaling_factor,
+        "expert_weights_norm": config.norm_topk_prob,
+        "leading_dense_block_count": config.first_k_dense_replace,
+    }
+
+
+def _latents(config: PreTrainedConfig) -> dict[str, Any]:
+    return _mixture(config) | {
+        "attention.head_count_kv": 1,
+        "attention.key_length": config.kv_lora_rank + config.qk_rope_head_dim,
+        "attention.value_length": config.kv_lora_rank,
+        "attention.key_length_mla": KEY + config.qk_rope_head_dim,
+        "attention.value_length_mla": VALUE,
+        "attention.kv_lora_rank": config.kv_lora_rank,
+        "attention.q_lora_rank": config.q_lora_rank,
+        "rope.dimension_count": config.qk_rope_head_dim,
+    }
+
+
+def _deepseek3(config: PreTrainedConfig) -> dict[str, Any]:
+    """As for `_latents`; a tenth of the setting, for historical reasons."""
+    multiplier = config.rope_parameters["mscale_all_dim"] / 10
+    return _latents(config) | _yarn(config) | {"expert_gating_func": 2, "rope.scaling.yarn_log_multiplier": multiplier}
+
+
+def _keys_and_values(name: str, weight: Tensor) -> dict[str, Tensor]:
+    if name == "mlp.gate.e_score_correction_bias":
+        return {"exp_probs_b.bias": weight}
+    if name != "self_attn.kv_b_proj.weight":
+        return {}
+    rows = weight.view(-1, KEY + VALUE, weight.shape[-1])  # of each head
+    return {"attn_k_b.weight": rows[:, :KEY].transpose(1, 2), "attn_v_b.weight": rows[:, KEY:]}
+
+
+def _correction(name: str, weight: Tensor) -> dict[str, Tensor]:
+    return {"exp_probs_b.bias": weight} if name.endswith("e_score_correction_bias") else {}
+
+
+def _ernie(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "expert_count": config.moe_num_experts,
+        "expert_used_count": config.moe_k,
+        "interleave_moe_layer_step": config.moe_layer_interval,
+        "leading_dense_block_count": config.moe_layer_start_index,
+        "expert_shared_count": config.moe_num_shared_experts,
+        "expert_shared_feed_forward_length": config.moe_intermediate_size,
+    }
+
+
+SHARED_EXPERTS = {
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
+}
+LATENTS = {
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_a_layernorm": "attn_q_a_norm",
+    "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+    "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+}
 WRITTEN: Mapping[str, Written] = {
+    "deepseek_v2": Written("deepseek2", SHARED_EXPERTS | LATENTS, _latents, split=_keys_and_values),
+    "deepseek_v3": Written("deepseek2", SHARED_EXPERTS | LATENTS, _deepseek3, split=_keys_and_values),
+    "glm4_moe": Written(
+        "glm4moe",
+        SHARED_EXPERTS | {"post_attention_layernorm": "post_attention_norm"},
+        lambda config: (
+            _mixture(config) | _rotated_in_part(config) | {"block_count": config.num_hidden_layers + 1, **PREDICTS}
+        ),
+        split=_correction,
+    ),
+    "ernie4_5_moe": Written("ernie4_5-moe", SHARED_EXPERTS, _ernie, split=_correction),
     "mixtral": Written("llama", is_paired=True),
     "ministral3": Written("mistral3", entries=_ministral3, is_paired=True),
     "smollm3": Written("smollm3", is_paired=True),
@@ -174,3 +261,17 @@ WRITTEN: Mapping[str, Written] = {
         split=_gpt_oss_experts,
     ),
 }
+
+SECTIONS = {"rope.dimension_sections": [4, 2, 2, 0]}
+OTHER_NAMES: Mapping[str, tuple[str, Written]] = {
+    "internlm2": ("llama", Written("internlm2", is_paired=True)),
+    "xverse": ("llama", Written("xverse", is_paired=True)),
+    "baichuan": ("llama", Written("baichuan", is_paired=True)),
+    "exaone": ("llama", Written("exaone")),
+    "mistral3": ("mistral", Written("mistral3", is_paired=True)),
+    "minicpm": ("granite", Written("minicpm", entries=_minicpm, is_paired=True)),
+    "qwen2vl": ("qwen2", Written("qwen2vl", entries=lambda config: SECTIONS)),
+    "qwen3vl": ("qwen3", Written("qwen3vl", entries=lambda config: SECTIONS | {"n_deepstack_layers": 3})),
+    "qwen3vlmoe": ("qwen3_moe", Written("qwen3vlmoe", entries=lambda config: SECTIONS | {"n_deepstack_layers": 3})),
+}
+"""Architectures whose models are those of another of transformers' types; texts, at least, are the same."""

@@ -57,6 +57,7 @@ def write_gguf(
     kind: str = "F32",
     tensors_per_file: int = 0,
     is_fused: bool = False,
+    written: Written | None = None,
     extra: Mapping[str, Tensor] = MappingProxyType({}),
     **metadata: Any,
 ) -> Path:
@@ -65,10 +66,11 @@ def write_gguf(
     Args:
         kind: the type of matrices; vectors are float32.
         is_fused: as `--fuse-qkv` makes it.
+        written: by which rules; by default those of the model's type.
         extra: more tensors, by their names in the file.
         metadata: what more to say, or to say instead, with `__` for the dots of a key; None leaves a key out.
     """
-    written = _written(model.config)
+    written = written or _written(model.config)
     architecture = written.architecture
     # Split by size: no other way starts a new file at a tensor of our choice in this version of gguf.
     writer = GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)

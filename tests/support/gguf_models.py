@@ -7,12 +7,16 @@ from transformers import (
     ArceeConfig,
     Cohere2Config,
     CohereConfig,
+    DeepseekV2Config,
+    DeepseekV3Config,
+    Ernie4_5_MoeConfig,
     Ernie4_5Config,
     Exaone4Config,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     Glm4Config,
+    Glm4MoeConfig,
     GlmConfig,
     GptOssConfig,
     GraniteConfig,
@@ -41,6 +45,7 @@ from transformers import (
 )
 
 from tests.support import tiny_models
+from tests.support.gguf_families import KEY, VALUE
 from tests.support.tiny_models import NO_ENDS, WINDOW, model_of
 
 SIZES = {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": False}
@@ -87,7 +92,37 @@ YARN: dict[str, Any] = {
     "beta_slow": 1.0,
 }
 QUERIES: dict[str, Any] = {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.3}
+MIXTURE: dict[str, Any] = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
+LATENTS: dict[str, Any] = {
+    "kv_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": KEY,
+    "v_head_dim": VALUE,
+}
+OF_LATENTS = OF_FOUR | MIXTURE | LATENTS | {"num_key_value_heads": 4}
+IN_GROUPS: dict[str, Any] = {"n_group": 4, "topk_group": 2, "q_lora_rank": 20}
+SCALED: dict[str, Any] = YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}
+ERNIE: dict[str, Any] = {
+    "head_dim": 16,
+    "moe_num_experts": 4,
+    "moe_k": 2,
+    "moe_intermediate_size": 24,
+    "moe_num_shared_experts": 1,
+    "moe_layer_start_index": 1,
+}
 FAMILIES: list[PreTrainedConfig] = [
+    DeepseekV2Config(**OF_LATENTS, q_lora_rank=None, topk_method="greedy"),
+    DeepseekV3Config(**OF_LATENTS | IN_GROUPS, rope_parameters=SCALED),
+    Glm4MoeConfig(**OF_FOUR, **MIXTURE, **HALF, **WIDE, attention_bias=True, use_qk_norm=True),
+    Ernie4_5_MoeConfig(**OF_FOUR, **ERNIE),
     MixtralConfig(**OF_FOUR, **LOCAL_EXPERTS),
     Ministral3Config(**OF_FOUR, head_dim=16, rope_parameters=YARN | QUERIES),
     SmolLM3Config(**OF_FOUR),

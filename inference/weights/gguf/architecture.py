@@ -54,7 +54,9 @@ def as_it_is(numbers: Tensor) -> Tensor:
 
 
 def joined_rows(*parts: Tensor) -> Tensor:
-    """Matrices [rows, inputs], or those of all experts [experts, rows, inputs], one below the other."""
+    """Matrices [rows, inputs], or those of all experts [experts, rows, inputs], one below the other; all as large."""
+    if len({part.shape for part in parts}) > 1:
+        raise ValueError("parts of different shapes")
     return torch.cat(parts, dim=-2)
 
 
@@ -101,6 +103,8 @@ class Architecture:
     """What the converter has added to the weights of norms."""
     rotates_in_part: bool = False
     """`rope.dimension_count` may be less than the width of a head."""
+    has_latents: bool = False
+    """Keys and values of all heads are made of latents; `rope.dimension_count` is the width of what is rotated."""
     epsilon: tuple[str, str] = ("attention.layer_norm_rms_epsilon", "rms_norm_eps")
     """The norms' epsilon: the key in the file, and the setting."""
     biases: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -1,7 +1,21 @@
 """The table of the architectures that are served from GGUF files."""
 
+from collections.abc import Callable, Mapping
+
 from inference.weights.gguf.architecture import Architecture
-from inference.weights.gguf.families import cohere, gemma, glm, gpt_oss, layer_norms, llama, olmo, others, phi, qwen
+from inference.weights.gguf.families import (
+    cohere,
+    gemma,
+    glm,
+    gpt_oss,
+    layer_norms,
+    llama,
+    mixtures,
+    olmo,
+    others,
+    phi,
+    qwen,
+)
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -14,16 +28,24 @@ ARCHITECTURES: dict[str, Architecture] = {
     **cohere.FAMILY,
     **olmo.FAMILY,
     **layer_norms.FAMILY,
+    **mixtures.FAMILY,
     **others.FAMILY,
 }
 """By the names that files have for them in `general.architecture`."""
 
-VARIANTS = {
-    "llama": ("expert_count", llama.MIXTRAL),
-    "mistral3": ("attention.temperature_scale", llama.MINISTRAL3),
-    "olmo2": ("attention.sliding_window", olmo.OLMO3),
+
+def _says(key: str) -> Callable[[GGUFFile], bool]:
+    """Whether a file has this key of its architecture, and not 0."""
+    return lambda file: bool(file.metadata.get(f"{file.architecture}.{key}"))
+
+
+VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {
+    "llama": (_says("expert_count"), llama.MIXTRAL),
+    "mistral3": (_says("attention.temperature_scale"), llama.MINISTRAL3),
+    "olmo2": (_says("attention.sliding_window"), olmo.OLMO3),
+    "deepseek2": (mixtures.is_corrected, mixtures.DEEPSEEK3),
 }
-"""Names under which files have another architecture if they have this key, and not 0."""
+"""Names under which some files have another architecture: how these are known, and what they have."""
 
 OTHER_FILES = {
     "adapter": "merge it into its model with llama.cpp's llama-export-lora, and serve the file that this makes",
@@ -47,7 +69,7 @@ def architecture_of(file: GGUFFile) -> Architecture:
     if file.architecture not in ARCHITECTURES:
         raise BadGGUF(file.path, f"its architecture is {file.architecture}; expected one of {', '.join(ARCHITECTURES)}")
     if file.architecture in VARIANTS:
-        key, variant = VARIANTS[file.architecture]
-        if file.metadata.get(f"{file.architecture}.{key}"):
-            return variant
+        is_other, other = VARIANTS[file.architecture]
+        if is_other(file):
+            return other
     return ARCHITECTURES[file.architecture]

@@ -57,12 +57,12 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     if embedding is None or len(embedding.shape) != 2:
         raise BadGGUF(file.path, "expected a tensor token_embd.weight of two dimensions")
     epsilon_key, epsilon = architecture.epsilon
-    heads, kv_heads, head_dim = head_sizes(file, architecture.rotates_in_part)
+    heads, kv_heads, head_dim = _head_sizes(file, architecture)
     return {
         "vocab_size": embedding.shape[0],
         "hidden_size": file.count("embedding_length"),
         "intermediate_size": file.count("feed_forward_length"),
-        "num_hidden_layers": file.count("block_count"),
+        "num_hidden_layers": file.count("block_count") - _layers_behind(file, architecture),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
@@ -74,3 +74,20 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
         "eos_token_id": file.token_id("eos"),
         "pad_token_id": None,  # it would make a row of the embedding special, and serving pads nothing
     }
+
+
+def _head_sizes(file: GGUFFile, architecture: Architecture) -> tuple[int, int, int]:
+    if architecture.has_latents:
+        heads = file.count("attention.head_count")
+        return heads, heads, file.count("rope.dimension_count")
+    return head_sizes(file, architecture.rotates_in_part)
+
+
+def _layers_behind(file: GGUFFile, architecture: Architecture) -> int:
+    """How many layers guess tokens ahead, which files of some architectures have behind the last."""
+    behind: int = 0
+    if "nextn_predict_layers" in architecture.keys:
+        behind = file.get(f"{file.architecture}.nextn_predict_layers", int, 0)
+    if not 0 <= behind < (layers := file.count("block_count")):
+        raise BadGGUF(file.path, f"{file.architecture}.nextn_predict_layers is {behind}, of {layers} layers in all")
+    return behind

@@ -6,7 +6,9 @@ Without torch and transformers, which take seconds to import: the compiler start
 from inference.weights.formats import FORMATS
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
-LLAMAS = ("llama", "mistral", "mistral3", "qwen2", "qwen3", "seed_oss")
+OF_LLAMA = ("llama", "internlm2", "xverse", "baichuan", "exaone", "mistral", "mistral3", "seed_oss")
+OF_QWEN = ("qwen2", "qwen2vl", "qwen3", "qwen3vl")
+LLAMAS = (*OF_LLAMA, *OF_QWEN)
 """The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""
 OTHERWISE = ("expert_count", "attention.temperature_scale")
 COMPUTED = {"F32", "F16", "BF16", *FORMATS}

@@ -102,8 +102,9 @@ def _long_rope(file: GGUFFile, theta: float, count: int) -> dict[str, Any]:
         if name not in file.tensors:
             raise BadGGUF(file.path, f"expected a tensor {name}, as its rotary embedding is longrope")
         rope[key] = _factors(file, name, count).tolist()
-    rope["original_max_position_embeddings"] = file.count("rope.scaling.original_context_length")
-    rope["factor"] = file.count("context_length") / rope["original_max_position_embeddings"]
+    context = file.count("context_length")
+    original = file.count("rope.scaling.original_context_length", context)
+    rope |= {"original_max_position_embeddings": original, "factor": context / original}
     # Where a file does not say it, llama.cpp scales nothing; transformers would go by the lengths.
     rope["attention_factor"] = file.get(f"{file.architecture}.rope.scaling.attn_factor", float, 1.0)
     return rope

@@ -5,6 +5,7 @@ llama.cpp calls everything by other names, and changes some weights when it conv
 halves), norms may have 1 added, and experts may be cut otherwise.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class Weight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Raises RuntimeError or IndexError if the parts do not fit each other."""
+        """Raises RuntimeError, IndexError or ValueError if the parts do not fit each other."""
         return tuple(self.make(*(torch.empty(part.shape, device="meta") for part in self.parts)).shape)
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
@@ -46,11 +47,15 @@ class Weight:
 
 
 class Lazy:
-    """A weight as transformers' loader takes it: made when it is indexed, in the model's precision at once."""
+    """A weight as transformers' loader takes it: made when it is indexed, matrices in the model's precision at once.
+
+    Vectors are in float32, in which transformers keeps a few, such as what corrects a router; it rounds the others.
+    """
 
     def __init__(self, weight: Weight, dtype: torch.dtype) -> None:
-        self._weight, self._dtype = weight, dtype
         self.shape = weight.shape
+        self._weight = weight
+        self._dtype = torch.float32 if math.prod(self.shape[:-1]) == 1 else dtype
 
     def __getitem__(self, _: object) -> Tensor:
         return self._weight.dequantized(self._dtype)
@@ -60,10 +65,10 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     """The weights under transformers' names; a tensor that has none keeps its own, and is found out by that."""
     architecture = architecture_of(file)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    weights = _made(file, architecture)
+    weights = _made(file, architecture, config.num_hidden_layers)
     used = {part.name for weight in weights.values() for part in weight.parts}
     for name, blocks in file.tensors.items():
-        if name in ROPE_FACTORS or name in used:
+        if name in ROPE_FACTORS or name in used or _predicts_further(name, config, architecture):
             continue
         stem, _, kind = name.rpartition(".")
         own = stem.rpartition(".")[2]
@@ -74,12 +79,11 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     return weights
 
 
-def _made(file: GGUFFile, architecture: Architecture) -> dict[str, Weight]:
+def _made(file: GGUFFile, architecture: Architecture, layers: int) -> dict[str, Weight]:
     """The weights that are made of tensors as the architecture says, of those layers that have all of these tensors."""
     weights: dict[str, Weight] = {}
-    numbers = {name.split(".")[1] for name in file.tensors if name.startswith("blk.") and name.count(".") > 2}
     for made in architecture.made:
-        for number in sorted(numbers):
+        for number in range(layers):
             names = [f"blk.{number}.{own}" for own in made.of]
             if file.tensors.keys() >= set(names):
                 weight = Weight(tuple(file.tensors[name] for name in names), made.make)
@@ -88,16 +92,21 @@ def _made(file: GGUFFile, architecture: Architecture) -> dict[str, Weight]:
     return weights
 
 
+def _predicts_further(name: str, config: PreTrainedConfig, architecture: Architecture) -> bool:
+    """Whether a tensor is of a layer behind the last that guesses tokens ahead, which is not needed."""
+    match name.split(".", 2):
+        case ["blk", number, _] if "nextn_predict_layers" in architecture.keys and number.isdecimal():
+            return bool(int(number) >= config.num_hidden_layers)
+    return False
+
+
 def _check_parts(file: GGUFFile, weight: Weight) -> None:
     """Raises BadGGUF if tensors that make one weight do not fit each other."""
-    shapes = [part.shape for part in weight.parts]
     try:
-        if len(set(shapes)) == 1 and weight.shape:
-            return
-    except (RuntimeError, IndexError):
-        pass
-    names, sizes = (", ".join(map(str, items)) for items in ([part.name for part in weight.parts], shapes))
-    raise BadGGUF(file.path, f"tensors {names} are {sizes}; expected what makes one weight of the model")
+        _ = weight.shape
+    except (RuntimeError, IndexError, ValueError):
+        parts = ", ".join(f"{part.name} {part.shape}" for part in weight.parts)
+        raise BadGGUF(file.path, f"tensors {parts} do not fit; expected what makes one weight of the model") from None
 
 
 def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]:

@@ -1,5 +1,5 @@
 """Families of architectures: how their GGUF files name and change what transformers' models have.
 
 Each module has a table, `FAMILY`, of rows by the names in the files: `llama`, `qwen`, `gemma`, `phi`, `glm`, `cohere`,
-`olmo` and `gpt_oss`; `layer_norms`, of several makers; and `others`, each alone in its kind.
+`olmo`, `gpt_oss` and `mixtures`; `layer_norms`, of several makers; and `others`, each alone in its kind.
 """

@@ -1,6 +1,7 @@
-"""Llama, and what differs from it in activations, scales, experts or which layers are rotated.
+"""Llama, models of other makers that are the same, and what differs in activations, scales, experts or rotated layers.
 
-The converter has the rows of their queries and keys in another order, for llama.cpp rotates neighbours and not halves.
+The converter has the rows of most of their queries and keys in another order, for there llama.cpp rotates neighbours
+and not halves.
 """
 
 from typing import Any
@@ -65,6 +66,28 @@ def _granite(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _minicpm(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Granite's scales. Older files do not have them; llama.cpp knows those of the models that there were."""
+
+    def scale(key: str, default: float) -> float:
+        number: float = file.get(f"minicpm.{key}", float, default)
+        return number
+
+    return {
+        "attention_multiplier": common["head_dim"] ** -0.5,
+        "embedding_multiplier": scale("embedding_scale", 12.0),
+        "residual_multiplier": scale("residual_scale", 1.4 / common["num_hidden_layers"] ** 0.5),
+        "logits_scaling": scale("logit_scale", common["hidden_size"] / 256),
+    }
+
+
+def _baichuan(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Only the model of 7B is a Llama. No file says which it is; llama.cpp goes by the number of layers, too."""
+    if (layers := common["num_hidden_layers"]) != 32:
+        raise BadGGUF(file.path, f"a Baichuan of {layers} layers is not supported; expected 32, those of the 7B model")
+    return {}
+
+
 def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return _granite(file, common) | {
         "num_local_experts": file.count("expert_count"),
@@ -74,6 +97,7 @@ def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 GRANITE_SCALES = frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"})
+MINICPM_SCALES = GRANITE_SCALES - {"attention.scale"}
 GRANITE_MOE = (
     *experts("block_sparse_moe.experts"),
     Made("shared_mlp.input_linear.weight", ("ffn_gate_shexp.weight", "ffn_up_shexp.weight"), joined_rows),
@@ -91,11 +115,16 @@ MINISTRAL3 = Architecture(
 """Its files say `mistral3`, as those of Mistral Small 3.1 do."""
 FAMILY = {
     "llama": Architecture("llama", has_paired_rows=True, biases=BIASES),
+    "internlm2": Architecture("llama", has_paired_rows=True),
+    "xverse": Architecture("llama", has_paired_rows=True),
+    "baichuan": Architecture("llama", _baichuan, has_paired_rows=True),
+    "exaone": Architecture("llama"),
     "mistral": Architecture("mistral", _mistral, frozenset({"attention.sliding_window"}), has_paired_rows=True),
     "mistral3": Architecture("mistral", _mistral, has_paired_rows=True),
     "smollm3": Architecture("smollm3", _smollm3, has_paired_rows=True, biases=BIASES),
     "arcee": Architecture("arcee", has_paired_rows=True, biases=BIASES),
     "granite": Architecture("granite", _granite, GRANITE_SCALES, has_paired_rows=True, biases=BIASES),
+    "minicpm": Architecture("granite", _minicpm, MINICPM_SCALES, has_paired_rows=True, biases=BIASES),
     "granitemoe": Architecture(
         "granitemoeshared",
         _granite_moe,

@@ -1,4 +1,7 @@
-"""Qwen 2 and 3, with experts or without."""
+"""Qwen 2 and 3, with experts or without, and the text side of those that see.
+
+These rotate by three positions, of time, height and width, which are one and the same in a text.
+"""
 
 from typing import Any
 
@@ -35,9 +38,14 @@ def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+POSITIONS = frozenset({"rope.dimension_sections", "n_deepstack_layers"})
+QWEN3_MOE = LAYER | EXPERTS
+ATTENTION = {"attention_bias": QKVO}
 FAMILY = {
     "qwen2": Architecture("qwen2", _qwen2, always_biased=QKV),
-    "qwen3": Architecture("qwen3", biases={"attention_bias": QKVO}),
+    "qwen2vl": Architecture("qwen2", _qwen2, POSITIONS, always_biased=QKV),
+    "qwen3": Architecture("qwen3", biases=ATTENTION),
+    "qwen3vl": Architecture("qwen3", keys=POSITIONS, biases=ATTENTION),
     "qwen2moe": Architecture(
         "qwen2_moe",
         _qwen2_moe,
@@ -46,7 +54,8 @@ FAMILY = {
         made=(*experts(), Made("mlp.shared_expert_gate.weight", ("ffn_gate_inp_shexp.weight",), as_a_row)),
         always_biased=QKV,
     ),
-    "qwen3moe": Architecture(
-        "qwen3_moe", _qwen3_moe, OF_EXPERTS, LAYER | EXPERTS, made=experts(), biases={"attention_bias": QKVO}
+    "qwen3moe": Architecture("qwen3_moe", _qwen3_moe, OF_EXPERTS, QWEN3_MOE, made=experts(), biases=ATTENTION),
+    "qwen3vlmoe": Architecture(
+        "qwen3_moe", _qwen3_moe, OF_EXPERTS | POSITIONS, QWEN3_MOE, made=experts(), biases=ATTENTION
     ),
 }
