@@ -74,6 +74,7 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast, text: str, special: bool = Fal
         (["deepseek-llm"], ["I", "'", "LL", "Ġpay", "ĠĠ", "12345", "Ġ((", "Ċ", "Ċ"]),
         (["default"], ["I", "'", "LL", "Ġpay", "Ġ", "Ġ", "123", "45", "Ġ", "((", "ĊĊ"]),
         (["seed-coder"], ["I", "'LL", "Ġpay", "Ġ", "Ġ", "1", "2", "3", "4", "5", "Ġ((", "ĊĊ"]),
+        (["tiny_aya"], ["I'LL", "Ġpay", "ĠĠ", "12", "345", "Ġ((ĊĊ"]),
         (["deepseek-coder"], ["I", "'", "LL", "Ġpay", "ĠĠ", "1", "2", "3", "4", "5", "Ġ((", "Ċ", "Ċ"]),
     ],
 )

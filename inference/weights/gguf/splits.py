@@ -105,7 +105,8 @@ SPLITS: dict[str, Split] = {
     "tekken": Split((_TEKKEN,), takes_whole_words=True, begins_with_bos=True),
     **_all(("glm4", "glm5"), Split((_LLAMA3,), takes_whole_words=True)),
     "minicpm5": Split((r"\p{N}{1,3}", _LLAMA3), takes_whole_words=True),
-    **_all(("deepseek-v3", "hunyuan-dense", "joyai-llm"), Split(_DEEPSEEK3)),
+    **_all(("tiny_aya", "cohere2moe"), Split((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O))),
+    **_all(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), Split(_DEEPSEEK3)),
     "deepseek-llm": Split(
         (r"[\r\n]", rf"\s?[{_CASED}]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", _CJK, r"\p{N}+")
     ),

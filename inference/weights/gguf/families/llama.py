@@ -115,12 +115,12 @@ MINISTRAL3 = Architecture(
 """Its files say `mistral3`, as those of Mistral Small 3.1 do."""
 FAMILY = {
     "llama": Architecture("llama", has_paired_rows=True, biases=BIASES),
+    "mistral": Architecture("mistral", _mistral, frozenset({"attention.sliding_window"}), has_paired_rows=True),
+    "mistral3": Architecture("mistral", _mistral, has_paired_rows=True),
     "internlm2": Architecture("llama", has_paired_rows=True),
     "xverse": Architecture("llama", has_paired_rows=True),
     "baichuan": Architecture("llama", _baichuan, has_paired_rows=True),
     "exaone": Architecture("llama"),
-    "mistral": Architecture("mistral", _mistral, frozenset({"attention.sliding_window"}), has_paired_rows=True),
-    "mistral3": Architecture("mistral", _mistral, has_paired_rows=True),
     "smollm3": Architecture("smollm3", _smollm3, has_paired_rows=True, biases=BIASES),
     "arcee": Architecture("arcee", has_paired_rows=True, biases=BIASES),
     "granite": Architecture("granite", _granite, GRANITE_SCALES, has_paired_rows=True, biases=BIASES),

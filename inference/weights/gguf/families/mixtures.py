@@ -159,7 +159,7 @@ DEEPSEEK3 = Architecture(
     made=(*experts(), CORRECTED, KEYS_AND_VALUES),
     has_latents=True,
 )
-"""Its files say `deepseek2`, as those of DeepSeek 2 do; it is also Kimi K2, and GLM 4.7 Flash."""
+"""Its files say `deepseek2`, as those of DeepSeek 2 do; it is also GLM 4.7 Flash."""
 FAMILY = {
     "deepseek2": Architecture(
         "deepseek_v2",
