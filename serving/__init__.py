@@ -10,5 +10,5 @@ The modules, by topic:
                     `shutdown`
     workers         `workers`, `engine_process`, `engine_keeper`, `sign_of_life`: several processes over one engine
     kept responses  `kept_for_one` (each client's own), `kept_by_engine` (those of all workers)
-    records         `logs`, `request_log`, `metrics`, `tracing`, `transcript`
+    records         `logs`, `log_stream`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -60,7 +60,7 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
 
 
 def _uvicorn_config(app: Any, options: argparse.Namespace, config: Config) -> uvicorn.Config:
-    return uvicorn.Config(
+    made = uvicorn.Config(
         app,
         host=options.host,
         port=options.port,
@@ -70,6 +70,8 @@ def _uvicorn_config(app: Any, options: argparse.Namespace, config: Config) -> uv
         timeout_keep_alive=math.ceil(config.keep_alive),
         timeout_graceful_shutdown=math.ceil(config.drain + SHUTDOWN_SLACK),
     )
+    set_up_logging(config.log_format)  # also of the handlers that this has made
+    return made
 
 
 def main_wsgi(

@@ -8,6 +8,8 @@ import json
 import logging
 import time
 
+from serving.log_stream import stop_waiting_for_readers
+
 
 class JsonFormatter(logging.Formatter):
     """One line of JSON for each record."""
@@ -26,11 +28,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up_logging(form: str = "text") -> None:
-    """Show the service's own lines from INFO on, and only warnings of all others."""
+    """Show the service's own lines from INFO on, and only warnings of all others.
+
+    Call it again when uvicorn has made handlers of its own.
+    """
     if not logging.getLogger().handlers:
         logging.basicConfig(format="%(levelname)s:     %(message)s", level=logging.WARNING)
         logging.getLogger("engine").setLevel(logging.INFO)
-    if form == "json":
-        for name in ("", "uvicorn", "uvicorn.access"):
-            for handler in logging.getLogger(name).handlers:
+    for name in ("", "uvicorn", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        stop_waiting_for_readers(logger)
+        if form == "json":
+            for handler in logger.handlers:
                 handler.setFormatter(JsonFormatter())

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from inference.cpp.library_cache import LibraryCache, name_of
@@ -223,6 +223,7 @@ def _started(compiler: str, arguments: Sequence[str]) -> "subprocess.Popen[str]"
     try:
         return subprocess.Popen(
             [compiler, *arguments],
+            env=os.environ | {"TMPDIR": gettempdir()},  # with a TMPDIR that cannot be used, this is another folder
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -48,6 +48,15 @@ def test_flags_that_a_shell_could_not_read_are_named(source: Path, monkeypatch: 
     assert reason(source).startswith("expected CXXFLAGS as a shell would read them: ")
 
 
+def test_a_compiler_puts_its_own_temporary_files_where_there_is_room(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes another folder if TMPDIR cannot be used, but a compiler does not."""
+    monkeypatch.setenv("TMPDIR", "/proc")
+    (source.parent / "cxx").write_text('#!/bin/sh\necho "an error: $TMPDIR" >&2; exit 1\n')
+    assert reason(source).endswith(f"an error: {tempfile.gettempdir()}")
+
+
 def test_without_a_folder_for_temporary_files_nothing_is_compiled(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
