@@ -146,8 +146,9 @@ def dialect(scope: Scope) -> contract.Dialect:
 
 def find_methods(path: str) -> dict[str, Handler]:
     """The handlers of a path, by method."""
-    endpoints = contract.endpoints_at(path)
-    return ROUTES.get(path) or {method: partial(generate, endpoint) for method, endpoint in endpoints.items()}
+    if path in ROUTES:
+        return ROUTES[path]
+    return {method: partial(generate, endpoint) for method, endpoint in contract.endpoints_at(path).items()}
 
 
 async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:

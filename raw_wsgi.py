@@ -165,8 +165,9 @@ def dialect(environ: WSGIEnvironment) -> contract.Dialect:
 
 def find_methods(path: str) -> dict[str, Handler]:
     """The handlers of a path, by method."""
-    endpoints = contract.endpoints_at(path)
-    return ROUTES.get(path) or {method: partial(generate, endpoint) for method, endpoint in endpoints.items()}
+    if path in ROUTES:
+        return ROUTES[path]
+    return {method: partial(generate, endpoint) for method, endpoint in contract.endpoints_at(path).items()}
 
 
 def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import contract
 from config import AccessSettings
@@ -138,6 +139,7 @@ def _counted_as(address: str) -> str:
     return str(ipaddress.IPv6Network((int(found), 64), strict=False))
 
 
+@lru_cache(maxsize=16)  # most requests name the same hosts
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.partition("%")[0])

@@ -35,7 +35,7 @@ class Exchange:
         self.began_at = time.monotonic()
         self.body_bytes = 0
         self.has_body = False
-        """Whether the whole body has been received."""
+        """Whether the whole body has been received, if there is one."""
         self.has_left = False
         self.status: int | None = None
         """The answer's status, once it has begun."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ class EngineStatus:
     def text(self) -> str:
         return self._outage if self._text == "ok" and self._outage is not None else self._text
 
-    @property
+    @cached_property
     def models(self) -> tuple[str, ...]:
         """The names under which the model is served: as the settings say, or its own without the folders above it."""
         if self._config.model_name is not None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from config import Config
+from serving import gate
+from serving.asgi import Receive
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, PATIENCE
@@ -164,3 +166,22 @@ def test_a_client_that_offers_http2_is_answered_or_told_why_not(door: Door, http
         assert "--http h11" in answer.json()["detail"]
     else:
         assert answer.json()["text"] == "Hello, world!"
+
+
+@both_protocols
+def test_only_a_body_that_was_announced_is_read_before_a_connection_is_closed(
+    door: Door, http: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[Receive] = []
+
+    async def drop_body(receive: Receive) -> None:
+        dropped.append(receive)
+
+    monkeypatch.setattr(gate, "drop_body", drop_body)
+    with on_a_socket(door, http=http) as service:
+        for fields, times in (b"", 0), (b"Content-Length: 1\r\n", 1):
+            with Connection(service.port) as asking:
+                asking.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%b\r\n" % fields)
+                assert asking.read_response().status == 200
+                assert asking.is_closed()
+            assert len(dropped) == times
