@@ -27,7 +27,7 @@ class KeptConversations:
     """The kept conversations of one client, as JSON.
 
     A conversation and its items are pieces that are kept together. The name of an item's piece has the time in it, so
-    items are found in their order.
+    items are found in their order; and no name of one kind of piece is an id of another's.
     """
 
     def __init__(self, kept: Kept) -> None:
@@ -82,7 +82,7 @@ class KeptConversations:
 
     def _found(self, id: str) -> list[tuple[str, bytes]]:
         self.conversation(id)
-        return [found for found in self._kept.find(f"item of {id} ").items() if found[1] != DELETED]
+        return [found for found in self._kept.find(f"said in {id} ").items() if found[1] != DELETED]
 
     def _item(self, id: str, item_id: str) -> tuple[str, Item]:
         """An item, and the name of its piece."""
@@ -113,4 +113,4 @@ def _head(id: str) -> str:
 
 def _pieces(id: str, items: Sequence[Item]) -> dict[str, bytes]:
     now = time.time_ns()
-    return {f"item of {id} {now:020d} {number:06d}": to_json(item) for number, item in enumerate(items)}
+    return {f"said in {id} {now:020d} {number:06d}": to_json(item) for number, item in enumerate(items)}

@@ -8,7 +8,7 @@ import contract
 from contract.requests import MAX_BODY_BYTES
 from interface.events import Failed
 from interface.requests import ChatPrompt
-from tests.support.openai_answers import asked, parse, refused, streamed, tokens, whole
+from tests.support.openai_answers import KEPT, asked, parse, refused, streamed, tokens, whole
 
 PATH = "/v1/conversations"
 RESPONSES = "/v1/responses"
@@ -185,5 +185,10 @@ def test_a_conversation_that_is_larger_than_a_body_may_be_is_not_gone_on_with() 
 
 def test_a_part_of_a_name_is_no_id() -> None:
     conversation = begun(said("secret"))
-    for wrong in (conversation["id"][:-1], f"{conversation['id']} 0", " ", "item of"):
+    for wrong in (conversation["id"][:-1], f"{conversation['id']} 0", " ", "said in"):
         assert why_not("GET", f"{PATH}/{wrong}/items")[0] == 404
+    names = [name for name in KEPT.find("") if conversation["id"] in name and not name.startswith("conversation ")]
+    assert len(names) == 1
+    for name in (f"{names[0]}", names[0].partition(" ")[2]):
+        refused(RESPONSES, 404, input=[{"type": "item_reference", "id": name}])
+        assert why_not("GET", f"{PATH}/{name}")[0] == 404
