@@ -98,15 +98,15 @@ def serve_asgi(door: str, sockets: Sequence[socket.socket], origin: str, loader:
 
 def run_gunicorn(sockets: Sequence[socket.socket], origin: str, loader: str | None) -> None:
     """Run gunicorn with one sync worker, on sockets that are bound already."""
-    descriptors = [one.fileno() for one in sockets]
+    descriptors = [listener.fileno() for listener in sockets]
     binds = [argument for descriptor in descriptors for argument in ("--bind", f"fd://{descriptor}")]
     app = f"study.three_servers:wsgi_app({origin!r}, {loader!r})"
     # By default gunicorn takes a sync worker for hung, and kills it, when a stream lasts longer than 30 s.
     arguments = ["--workers", "1", "--worker-class", "sync", "--timeout", "300", "--log-level", "warning", *binds, app]
     gunicorn = subprocess.Popen([sys.executable, "-m", "gunicorn", *arguments], pass_fds=descriptors)
     signal.signal(signal.SIGTERM, lambda number, frame: gunicorn.terminate())
-    for one in sockets:
-        one.close()
+    for listener in sockets:
+        listener.close()
     raise SystemExit(gunicorn.wait())
 
 
@@ -121,8 +121,8 @@ def _end_with_the_launcher() -> None:
 def serve_one_at_a_time(app: WSGIApplication, sockets: Sequence[socket.socket]) -> None:
     """Serve as `wsgiref` does, on several sockets."""
     with selectors.DefaultSelector() as ready:
-        for one in sockets:
-            ready.register(one, selectors.EVENT_READ, _wsgiref_server(app, one))
+        for listener in sockets:
+            ready.register(listener, selectors.EVENT_READ, _wsgiref_server(app, listener))
         while True:
             for key, _ in ready.select():
                 key.data.handle_request()
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, _leave)
     try:
         sockets = _bound_sockets(options.port)
-        ports = {door: [one.getsockname()[1] for one in both] for door, both in sockets.items()}
+        ports = {door: [listener.getsockname()[1] for listener in both] for door, both in sockets.items()}
         origin = f"http://{HOST}:{ports['raw_asgi'][0]}"
         with _running(sockets, origin, options.load, options.wsgi_server) as processes:
             print(f"Starting {len(DOORS)} servers, each with an engine of its own …", flush=True)
@@ -274,8 +274,8 @@ def _running(
         for door, both in sockets.items():
             processes[door] = spawn.Process(target=serve, args=(door, both, origin, loader, wsgi_server), name=door)
             processes[door].start()
-            for one in both:
-                one.close()  # the server's own from now on: when it ends, the port must be closed
+            for listener in both:
+                listener.close()  # the server's own from now on: when it ends, the port must be closed
         signal.signal(signal.SIGINT, _leave)
         yield processes
     finally:

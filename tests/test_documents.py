@@ -53,7 +53,7 @@ def test_every_program_target_and_setting_that_a_document_names_is_there(documen
     assert [name for name in SCRIPT.findall(text) if not (ROOT / name).exists()] == []
     makefile = (ROOT / "Makefile").read_text()
     assert [name for name in TARGET.findall(text) if f"\n{name}:" not in makefile] == []
-    assert set(SETTING.findall(text)) <= {PREFIX + one.name.upper() for one in fields(Config)}
+    assert set(SETTING.findall(text)) <= {PREFIX + setting.name.upper() for setting in fields(Config)}
 
 
 def test_the_rules_would_notice() -> None:

@@ -100,9 +100,9 @@ def _words(text: str) -> Counter[str]:
     return Counter(text.lower().split())
 
 
-def agreement(one: str, other: str) -> float:
+def agreement(first: str, second: str) -> float:
     """How many words two texts share, from 0 to 1."""
-    a, b = _words(one), _words(other)
+    a, b = _words(first), _words(second)
     return 2 * (a & b).total() / max(1, (a + b).total())
 
 

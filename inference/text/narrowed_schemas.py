@@ -101,7 +101,7 @@ def _list_names(schema: Schema) -> None:
     patterns, properties = schema.get("patternProperties"), schema.get("properties", {})
     if not isinstance(patterns, dict) or not isinstance(properties, dict):
         return
-    for pattern, names in [(one, found[1] or found[2]) for one in patterns if (found := NAMES.fullmatch(one))]:
+    for pattern, names in [(regex, found[1] or found[2]) for regex in patterns if (found := NAMES.fullmatch(regex))]:
         value_schema = patterns.pop(pattern)
         for name in names.split("|"):
             properties[name] = {"allOf": [properties[name], value_schema]} if name in properties else value_schema

@@ -110,7 +110,7 @@ class ParameterGrammar:
         yield f"value_{self._id(place)}: {' | '.join(ways)}"
         if texts:
             has_structures = any(kind["type"] in ("object", "array") for kind in others)
-            text = " | ".join(self._plain_text(one, has_structures) for one in texts)
+            text = " | ".join(self._plain_text(kind, has_structures) for kind in texts)
             yield f"TEXT_{self._id(place)}: ({text}) {json.dumps(plain)}"
 
     def _alternatives(self, schema: Any) -> list[Schema]:

@@ -77,7 +77,7 @@ def _row(engine: Engine, kind: str, its: Texts, rounds: int) -> dict[str, Any]:
             began = time.process_time()
             told.append(engine.generate(prompt, max_tokens=NEW_TOKENS, ignore_eos=True, **its.parameters))
             taken[way].append(time.process_time() - began)
-        assert len({tuple(one["token_ids"]) for one in told}) == 1, "guessing has changed the text"
+        assert len({tuple(answer["token_ids"]) for answer in told}) == 1, "guessing has changed the text"
         for way in WAYS:
             seconds[way] += min(taken[way])
     after = engine.counters()
@@ -123,7 +123,10 @@ class Turns:
 
     def add(self, its: Sequence[tuple[Load, float]]) -> None:
         """Count a batch's loads, each with the processor time that it took."""
-        spans = [statistics.median(one.tokens_at[-1] - one.tokens_at[0] for one in load.streams) for load, _ in its[1:]]
+        spans = [
+            statistics.median(stream.tokens_at[-1] - stream.tokens_at[0] for stream in load.streams)
+            for load, _ in its[1:]
+        ]
         self.spans.append(statistics.median(spans))
         self.cpu += statistics.median(seconds for _, seconds in its[1:])
 

@@ -69,7 +69,7 @@ def memory_speed() -> float:
 def together(loads: Sequence[Load]) -> Load:
     """Several rounds as one load: their seconds add up."""
     return Load(
-        streams=[one for load in loads for one in load.streams],
+        streams=[stream for load in loads for stream in load.streams],
         seconds=sum(load.seconds for load in loads),
         health=[seconds for load in loads for seconds in load.health],
     )

@@ -176,16 +176,17 @@ def texts(path: Path, text: str) -> None:
     exact = greedy_texts(path, prompts, "float32", compile=False)
     for dtype in ("float32", "bfloat16"):
         found = greedy_texts(path, prompts, dtype, compile=True)
-        equal = sum(one == other for one, other in zip(exact, found, strict=True))
-        common = [_common(one, other) for one, other in zip(exact, found, strict=True)]
+        pairs = list(zip(exact, found, strict=True))
+        equal = sum(expected == answer for expected, answer in pairs)
+        common = [_common(expected, answer) for expected, answer in pairs]
         print(
             f"blocks, {dtype}, compiled: {equal} of {len(prompts)} texts of {NEW_TOKENS} tokens as in float32", end=""
         )
         print(f"; {sum(common) / len(common):.1f} tokens in common on average", flush=True)
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+def _common(expected: Sequence[int], answer: Sequence[int]) -> int:
+    return next((at for at, (a, b) in enumerate(zip(expected, answer, strict=True)) if a != b), len(expected))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -35,5 +35,5 @@ def _parsed(choice: dict[str, Any], context_length: int) -> tuple[float, bool]:
     """The lists have an entry for every token of the prompt, and one for the token after it, which is left out."""
     logprobs = choice["logprobs"]["token_logprobs"][context_length:-1]
     top = choice["logprobs"]["top_logprobs"][context_length:-1]
-    is_greedy = all(logprob == max(one.values()) for logprob, one in zip(logprobs, top, strict=True))
+    is_greedy = all(logprob == max(alternatives.values()) for logprob, alternatives in zip(logprobs, top, strict=True))
     return sum(logprobs), is_greedy

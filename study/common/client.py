@@ -280,7 +280,7 @@ async def load(
         began = time.perf_counter()
         exchanges = await asyncio.gather(*(whole(target, target.body(prompt, max_tokens)) for prompt in prompts))
         seconds = time.perf_counter() - began
-    return Load([one.stream() for one in exchanges], seconds, [pulse.waited for pulse in pulses.pulses])
+    return Load([exchange.stream() for exchange in exchanges], seconds, [pulse.waited for pulse in pulses.pulses])
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -328,7 +328,7 @@ def _data_lines(received: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float
 def _has_text(event: dict[str, Any]) -> bool:
     """Whether an event holds a token: of ours, of a completion, or of a chat completion."""
     choices = event.get("choices", ())
-    return "token" in event or any(one.get("text") or one.get("delta", {}).get("content") for one in choices)
+    return "token" in event or any(choice.get("text") or choice.get("delta", {}).get("content") for choice in choices)
 
 
 def _reported_tokens(event: dict[str, Any]) -> int:

@@ -72,11 +72,11 @@ class Together:
 
     @property
     def last_first_token(self) -> float:
-        return max(one.tokens_at[0] for one in self.streams)
+        return max(stream.tokens_at[0] for stream in self.streams)
 
     @property
     def end(self) -> float:
-        return max(one.ended_at for one in self.streams)
+        return max(stream.ended_at for stream in self.streams)
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ async def streamed(server: Server, prompt: str, tokens: int) -> Stream:
     Raises:
         LoadFailed: it was refused, or has not as many tokens as were asked for.
     """
-    one = await stream(server.target, prompt, tokens)
-    if len(one.tokens_at) != tokens:
-        raise LoadFailed(f"expected {tokens} tokens, got {len(one.tokens_at)}")
-    return one
+    received = await stream(server.target, prompt, tokens)
+    if len(received.tokens_at) != tokens:
+        raise LoadFailed(f"expected {tokens} tokens, got {len(received.tokens_at)}")
+    return received
 
 
 async def left(server: Server, sizes: Sizes) -> Left:

@@ -43,7 +43,7 @@ def timeline(title: str, lanes: Sequence[Lane]) -> str:
             f'<text class="end" x="{axis.x(lane.together.end) + 6:.1f}" y="{y + height / 2 + 4:.1f}">'
             f"{1e3 * lane.together.end:,.0f} ms</text>"
         )
-        parts += [_stream(axis, one, y + row * (n + 0.5), row) for n, one in enumerate(_by_end(lane.together))]
+        parts += [_stream(axis, stream, y + row * (n + 0.5), row) for n, stream in enumerate(_by_end(lane.together))]
         y += height + 3
         parts += _strip(axis, lane.together, y)
         y += STRIP + GAP

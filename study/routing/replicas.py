@@ -110,7 +110,7 @@ class Replica:
             request = self._waiting.popleft()
             request.cached = max(slot.common(request) for slot in self._slots)
             request.to_prefill, request.to_decode = request.prompt - request.cached, request.answer - 1
-            slot = min(free, key=lambda one: (one.session != request.session, one.used_at))
+            slot = min(free, key=lambda candidate: (candidate.session != request.session, candidate.used_at))
             slot.request, slot.system, slot.session = request, request.system, request.session
             slot.tokens = request.prompt + request.answer
             self._prefilling.append(request)
@@ -141,7 +141,7 @@ class Replica:
     def _decode(self, steps: int) -> None:
         for request in self._decoding:
             request.to_decode = max(0, request.to_decode - steps)  # an answer of one token has none left
-        for request in [one for one in self._decoding if one.to_decode == 0]:
+        for request in [candidate for candidate in self._decoding if candidate.to_decode == 0]:
             self._decoding.remove(request)
             slot = next(slot for slot in self._slots if slot.request is request)
             slot.request, slot.used_at = None, self._env.now

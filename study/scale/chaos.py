@@ -85,10 +85,10 @@ async def killed(ray: Cluster, kind: str, streams: int, ha_proxy: bool) -> Resul
     """Kill one process of a kind while so many streams run."""
     before = Belongings.of(ray)
     asked = [generation(ray.port, "pace=20", f"s{number}", max_tokens=TOKENS) for number in range(streams)]
-    tasks = [asyncio.create_task(one.run()) for one in asked]
+    tasks = [asyncio.create_task(client.run()) for client in asked]
     async with asyncio.timeout(LIMIT):
-        for one in asked:
-            await one.has_begun.wait()
+        for client in asked:
+            await client.has_begun.wait()
     pid = ray.kill(kind)
     began = time.monotonic()
 

@@ -63,7 +63,7 @@ class Cluster:
     def deploy(self, door: str, replicas: int = 1, **arguments: object) -> None:
         """Deploy a door, or replace the deployed one by it; return when all its replicas are ready."""
         given = {"door": door, "replicas": replicas, "cpus": 0.1, "load": SCRIPTED} | arguments
-        said = self._run("run", "--non-blocking", BUILD, *[f"{name}={one}" for name, one in given.items()])
+        said = self._run("run", "--non-blocking", BUILD, *[f"{name}={value}" for name, value in given.items()])
         if "is ready" not in said:  # the status is 0 all the same
             raise DeployFailed(f"expected the application to become ready, got:\n{said[-4000:]}")
 

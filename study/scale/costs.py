@@ -106,7 +106,7 @@ async def _events_per_second(port: int, clients: int, events: int) -> float:
     began = time.perf_counter()
     done = await asyncio.gather(*(whole(target, target.body(f"count {events}", events)) for _ in range(clients)))
     seconds = time.perf_counter() - began
-    if {events_in(unchunked(b"".join(data for _, data in one.received))) for one in done} != {events}:
+    if {events_in(unchunked(b"".join(data for _, data in client.received))) for client in done} != {events}:
         raise RuntimeError("expected every stream to come whole")
     return clients * events / seconds
 

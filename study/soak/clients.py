@@ -196,8 +196,8 @@ MISUSES: dict[str, Way] = {
     "a slow reader": read_slowly,
     "more": more_after_the_request,
 }
-SHARED_WAYS: dict[str, Way] = {**{name: ask(one) for name, one in SHARED.items()}, **MISUSES}
-ALL_WAYS: dict[str, Way] = {**{name: ask(one) for name, one in OWN.items()}, **SHARED_WAYS}
+SHARED_WAYS: dict[str, Way] = {**{name: ask(request) for name, request in SHARED.items()}, **MISUSES}
+ALL_WAYS: dict[str, Way] = {**{name: ask(request) for name, request in OWN.items()}, **SHARED_WAYS}
 
 
 async def behave(port: int, tally: Tally, ways: dict[str, Way]) -> None:

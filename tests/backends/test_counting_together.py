@@ -53,67 +53,67 @@ def says(driver: Driver, requests: int) -> bool:
 
 
 async def test_every_worker_tells_what_all_have_counted(path: Path) -> None:
-    async with hosting(path), working(path) as one, working(path) as other:
-        await ask(one, 2)
-        await ask(other, 3)
-        await until(lambda: says(one, 5) and says(other, 5))
-        await until(lambda: samples(one)["engine_generated_tokens_total"] == 15)
+    async with hosting(path), working(path) as first, working(path) as second:
+        await ask(first, 2)
+        await ask(second, 3)
+        await until(lambda: says(first, 5) and says(second, 5))
+        await until(lambda: samples(first)["engine_generated_tokens_total"] == 15)
         async with working(path) as late:
             await until(lambda: says(late, 5))
 
 
 async def test_what_the_cache_holds_is_that_of_all_workers(path: Path) -> None:
     engine = ScriptedEngine()
-    async with hosting(path, engine), working(path) as one, working(path) as other:
+    async with hosting(path, engine), working(path) as first, working(path) as second:
         engine.hold()
-        for driver in (one, one, other):
+        for driver in (first, first, second):
             await submit(driver, "count 9")
         await until(lambda: engine.counters().running == 3)
         engine.release(1)
         usage = 3 * 3 / (16 * 4096)
-        await until(lambda: samples(one)["engine_cache_usage"] == pytest.approx(usage))
-        await until(lambda: samples(other)["engine_cache_usage"] == pytest.approx(usage))
+        await until(lambda: samples(first)["engine_cache_usage"] == pytest.approx(usage))
+        await until(lambda: samples(second)["engine_cache_usage"] == pytest.approx(usage))
 
 
 async def test_what_a_worker_has_counted_stays_when_it_ends(path: Path) -> None:
-    async with hosting(path), working(path) as one:
-        async with working(path) as other:
-            await ask(other, 3)
-        await ask(one, 1)
-        await until(lambda: says(one, 4))
+    async with hosting(path), working(path) as first:
+        async with working(path) as second:
+            await ask(second, 3)
+        await ask(first, 1)
+        await until(lambda: says(first, 4))
 
 
 async def test_what_ended_workers_have_counted_survives_the_engine(path: Path) -> None:
-    async with hosting(path) as host, working(path) as one:
-        async with working(path) as other:
-            await ask(other, 3)
-        await until(lambda: says(one, 3))
+    async with hosting(path) as host, working(path) as first:
+        async with working(path) as second:
+            await ask(second, 3)
+        await until(lambda: says(first, 3))
         host.die()
-        await until(lambda: one.status != "ok")
-        assert says(one, 3)
+        await until(lambda: first.status != "ok")
+        assert says(first, 3)
         async with hosting(path), working(path) as late:
-            await until(lambda: one.status == "ok")
-            await ask(one, 1)
-            await until(lambda: says(one, 4) and says(late, 4))
+            await until(lambda: first.status == "ok")
+            await ask(first, 1)
+            await until(lambda: says(first, 4) and says(late, 4))
 
 
 async def test_a_worker_that_connects_again_is_not_counted_twice(path: Path) -> None:
-    async with hosting(path) as host, working(path) as one, working(path) as other:
-        await ask(one, 3)
-        await until(lambda: says(other, 3))
+    async with hosting(path) as host, working(path) as first, working(path) as second:
+        await ask(first, 3)
+        await until(lambda: says(second, 3))
         for worker in list(host._workers.values()):
             worker.channel.cut("a test says so")
-        await until(lambda: one.status != "ok" and other.status != "ok")
-        assert says(one, 3)
-        await until(lambda: one.status == "ok" and other.status == "ok")
-        assert says(one, 3)
-        await ask(one, 1)
-        await until(lambda: says(one, 4) and says(other, 4))
+        await until(lambda: first.status != "ok" and second.status != "ok")
+        assert says(first, 3)
+        await until(lambda: first.status == "ok" and second.status == "ok")
+        assert says(first, 3)
+        await ask(first, 1)
+        await until(lambda: says(first, 4) and says(second, 4))
 
 
 def test_metrics_of_two_processes_add_up() -> None:
-    one, other = Metrics(), Metrics()
-    for metrics, requests in ((one, 2), (other, 3)):
+    first, second = Metrics(), Metrics()
+    for metrics, requests in ((first, 2), (second, 3)):
         for number in range(requests):
             log = RequestLog("an-id")
             log.prompt_lengths = [7]
@@ -125,14 +125,14 @@ def test_metrics_of_two_processes_add_up() -> None:
             log.record(log.end)
             metrics.generation(log)
         metrics.answer(503)
-    both = one.plus(other.counts())
+    both = first.plus(second.counts())
     assert both.inter_token.counts == [
-        here + there for here, there in zip(one.inter_token.counts, other.inter_token.counts, strict=True)
+        here + there for here, there in zip(first.inter_token.counts, second.inter_token.counts, strict=True)
     ]
-    assert both.inter_token.sum == pytest.approx(one.inter_token.sum + other.inter_token.sum)
+    assert both.inter_token.sum == pytest.approx(first.inter_token.sum + second.inter_token.sum)
     assert both.finished == {"length": 2, "stop": 3}
     assert (both.prompt_tokens, both.cached_tokens, both.answers) == (35, 10, {"503": 2})
-    assert one.finished == {"length": 1, "stop": 1}
+    assert first.finished == {"length": 1, "stop": 1}
     assert Metrics().plus(both.counts()).counts() == both.counts()
 
 

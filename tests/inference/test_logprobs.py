@@ -35,10 +35,10 @@ def raw_logprobs(token_ids: list[int]) -> Tensor:
 def assert_reports(report: Logprobs, token_id: int, expected: Tensor, count: int) -> None:
     """The report names this token and the `count` most likely ones, with the numbers of `expected` [vocabulary]."""
     order = expected.argsort(descending=True)[:count].tolist()
-    assert (report.chosen.token_id, [one.token_id for one in report.top]) == (token_id, order)
-    for one in (report.chosen, *report.top):
-        assert one.logprob == pytest.approx(expected[one.token_id].item(), abs=1e-4)
-        assert one.bytes.decode(errors="replace") == one.token
+    assert (report.chosen.token_id, [entry.token_id for entry in report.top]) == (token_id, order)
+    for entry in (report.chosen, *report.top):
+        assert entry.logprob == pytest.approx(expected[entry.token_id].item(), abs=1e-4)
+        assert entry.bytes.decode(errors="replace") == entry.token
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_those_of_a_prompt_are_the_models_whatever_the_chunks_and_the_cache(chun
         run_until_idle(engine)
         echo = echo_of(inbox.events[asking])
         assert echo.text == PROMPT
-        assert [one.chosen.token_id for one in echo.tokens] == prompt_ids
+        assert [entry.chosen.token_id for entry in echo.tokens] == prompt_ids
         assert (echo.tokens[0].chosen.logprob, echo.tokens[0].top) == (None, ())
         for place in range(1, len(prompt_ids)):
             assert_reports(echo.tokens[place], prompt_ids[place], expected[place - 1], 2)
@@ -117,8 +117,8 @@ def test_an_echo_without_logprobs_has_the_tokens_alone_and_uses_the_prefix_cache
     asking = submit_echo(engine, inbox, text_request(PROMPT, max_tokens=2, temperature=0), False)
     run_until_idle(engine)
     echo = echo_of(inbox.events[asking])
-    assert b"".join(one.chosen.bytes for one in echo.tokens) == PROMPT.encode()
-    assert {one.chosen.logprob for one in echo.tokens} == {None}
+    assert b"".join(entry.chosen.bytes for entry in echo.tokens) == PROMPT.encode()
+    assert {entry.chosen.logprob for entry in echo.tokens} == {None}
     end = inbox.end(asking)
     assert isinstance(end, Finished)
     assert end.cached_tokens > 0

@@ -35,26 +35,26 @@ pytestmark = pytest.mark.timeout(200)
 
 
 def test_a_damaged_file_is_refused_or_answered_as_transformers_does(told: list[dict[str, Any]]) -> None:
-    bad = [(one["name"], one["said"]) for one in told if one["outcome"] not in ("served", "refused")]
+    bad = [(case["name"], case["said"]) for case in told if case["outcome"] not in ("served", "refused")]
     assert bad == []
-    kinds = Counter((one["name"].partition(":")[0], one["outcome"]) for one in told)
+    kinds = Counter((case["name"].partition(":")[0], case["outcome"]) for case in told)
     assert kinds["folder", "refused"] > 60
     assert kinds["GGUF", "refused"] > 60
-    served = {one["name"] for one in told if one["outcome"] == "served"}
+    served = {case["name"] for case in told if case["outcome"] == "served"}
     assert {"folder: untouched", "folder: a bit of a weight flipped", "GGUF: untouched"} <= served
 
 
 def test_a_refusal_is_one_line_that_names_the_file_first(told: list[dict[str, Any]]) -> None:
-    for one in told:
-        if one["outcome"] == "refused":
-            said = one["said"]
-            assert said.startswith(one["file"]), one["name"]
-            assert "\n" not in said, one["name"]
-            assert len(said) < len(one["file"]) + LONGEST_LINE, one["name"]
+    for case in told:
+        if case["outcome"] == "refused":
+            said = case["said"]
+            assert said.startswith(case["file"]), case["name"]
+            assert "\n" not in said, case["name"]
+            assert len(said) < len(case["file"]) + LONGEST_LINE, case["name"]
 
 
 def test_a_refusal_is_not_in_the_words_of_python_or_torch(told: list[dict[str, Any]]) -> None:
-    for one in told:
+    for case in told:
         for word in (
             "Traceback",
             "Error: ",
@@ -65,10 +65,10 @@ def test_a_refusal_is_not_in_the_words_of_python_or_torch(told: list[dict[str, A
             "' object",
             "__",
         ):
-            assert word not in one["said"], one["name"]
+            assert word not in case["said"], case["name"]
 
 
 def test_no_damage_costs_much_time_or_memory(told: list[dict[str, Any]]) -> None:
-    for one in told:
-        assert one["seconds"] < MOST_SECONDS, one["name"]
-        assert one["bytes"] < MOST_BYTES, one["name"]
+    for case in told:
+        assert case["seconds"] < MOST_SECONDS, case["name"]
+        assert case["bytes"] < MOST_BYTES, case["name"]

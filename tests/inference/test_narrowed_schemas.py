@@ -55,7 +55,7 @@ def test_names_that_a_pattern_spells_out_are_properties() -> None:
 
 def test_alternatives_are_closed_each_for_itself() -> None:
     alternatives: list[dict[str, Any]] = [{"properties": {name: {}}} for name in "ab"]
-    closed = [one | {"additionalProperties": False} for one in alternatives]
+    closed = [alternative | {"additionalProperties": False} for alternative in alternatives]
     assert narrowed({"anyOf": alternatives}) == {"anyOf": closed}
 
 

@@ -234,8 +234,8 @@ def test_in_a_large_vocabulary_too(vocabulary: int, chooser: Chooser) -> None:
     rows += [SampleArgs(0.9, top_k=40, uniform=0.77, seen=seen([], [5, 7]), presence_penalty=1.0), SampleArgs()]
     rows += [SampleArgs(1.0, min_p=0.01, uniform=0.2, logprobs=20), *rows[:2]]
     together = sample(logits.clone(), rows, chooser)
-    for row, one in enumerate(rows):
-        alone = sample(logits[row : row + 1].clone(), [one], chooser)
+    for row, args in enumerate(rows):
+        alone = sample(logits[row : row + 1].clone(), [args], chooser)
         assert alone.token_ids[0] == together.token_ids[row]
         assert alone.logprobs.get(0) == together.logprobs.get(row)
 

@@ -27,7 +27,7 @@ def user(text: str) -> Message:
 
 
 def assistant(text: str, *calls: str) -> Message:
-    made = [{"id": one, "type": "function", "function": {"name": "look", "arguments": {}}} for one in calls]
+    made = [{"id": call_id, "type": "function", "function": {"name": "look", "arguments": {}}} for call_id in calls]
     return {"role": "assistant", "content": text} | ({"tool_calls": made} if made else {})
 
 
@@ -113,7 +113,7 @@ def test_the_same_id_may_come_again_in_a_later_turn() -> None:
 
 def test_an_agent_keeps_its_task_and_its_latest_calls() -> None:
     calls = [[assistant("b" * 10, str(n)), result(str(n), "r" * 10)] for n in range(20)]
-    messages = [SYSTEM, user("Mend the bug."), *(message for one in calls for message in one)]
+    messages = [SYSTEM, user("Mend the bug."), *(message for turn in calls for message in turn)]
     expected = [SYSTEM, user("Mend the bug."), *calls[-3], *calls[-2], *calls[-1]]
     assert Renderer().to_fit(messages, length_of(expected)) == expected
 
@@ -139,7 +139,7 @@ def test_a_thousand_messages_take_a_few_renderings() -> None:
     messages = [user("a" * 10), assistant("b" * 10)] * 5000 + [user("c")]
     assert length_of(renderer.to_fit(messages, 201)) == 201
     assert len(renderer.rendered) < 20
-    assert max(length_of(one) for one in renderer.rendered[1:]) < 2 * LONGEST
+    assert max(length_of(rendered) for rendered in renderer.rendered[1:]) < 2 * LONGEST
 
 
 @given(
@@ -159,7 +159,7 @@ def test_no_result_stays_without_its_call(messages: list[Message], room: int) ->
     numbered = [{**message, "place": place} for place, message in enumerate(messages)]
     stays = {message["place"] for message in Renderer().to_fit(numbered, room)}
     assert len(messages) - 1 in stays
-    assert stays >= {place for place, one in enumerate(messages) if one["role"] == "system"}
+    assert stays >= {place for place, message in enumerate(messages) if message["role"] == "system"}
     for place, message in enumerate(messages):
         if message["role"] == "tool" and place in stays:
             askers = [n for n in range(place) if any(c["id"] == message["tool_call_id"] for c in calls_of(messages[n]))]

@@ -32,7 +32,7 @@ def answers(engine: Engine, requests: Sequence[GenerationRequest]) -> list[tuple
     inbox = Inbox()
     engine.submit(engine.encode(requests), inbox)
     run_until_idle(engine, most_steps=20_000)
-    return [(inbox.text(one.sequence_id), inbox.finish_reason(one.sequence_id)) for one in requests]
+    return [(inbox.text(request.sequence_id), inbox.finish_reason(request.sequence_id)) for request in requests]
 
 
 def number_of_valid(engine: Engine, max_tokens: int) -> int:

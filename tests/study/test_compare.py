@@ -22,7 +22,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "printed": done.stdout,
         "html": (out / "report.html").read_text(),
-        "servers": {one["kind"]["name"]: one for one in data["results"]},
+        "servers": {result["kind"]["name"]: result for result in data["results"]},
     }
 
 

@@ -138,7 +138,8 @@ def test_a_cost_too_small_to_measure_or_unknown_is_not_mentioned() -> None:
     for cost in costs:
         run = a_run()
         results = tuple(
-            dataclasses.replace(one, figures=dataclasses.replace(one.figures, cost=cost)) for one in run.results
+            dataclasses.replace(result, figures=dataclasses.replace(result.figures, cost=cost))
+            for result in run.results
         )
         assert not any(
             "Processor time" in sentence for sentence in sentences_of(dataclasses.replace(run, results=results))

@@ -121,8 +121,10 @@ async def test_a_load_reads_every_stream_and_asks_for_health_meanwhile() -> None
         target = Target.on_port(port)
         found = await load(target, ["one", "two", "three"], 2)
         assert await ask_health(target) == Health("ok", 0, 2)
-    assert [len(one.tokens_at) for one in found.streams] == [2, 2, 2]
-    assert all(one.asked_at < one.headers_at <= one.tokens_at[0] <= one.ended_at for one in found.streams)
+    assert [len(stream.tokens_at) for stream in found.streams] == [2, 2, 2]
+    assert all(
+        stream.asked_at < stream.headers_at <= stream.tokens_at[0] <= stream.ended_at for stream in found.streams
+    )
     assert found.health
 
 

@@ -46,7 +46,7 @@ def test_no_replica_has_more_streams_than_slots(outcomes: dict[str, Outcome], ro
 
 def test_all_routers_get_the_same_requests(outcomes: dict[str, Outcome]) -> None:
     asked = {
-        name: sorted((one.session, one.prompt, one.answer) for one in outcome.requests)
+        name: sorted((request.session, request.prompt, request.answer) for request in outcome.requests)
         for name, outcome in outcomes.items()
     }
     assert all(requests == asked["round robin"] for requests in asked.values())

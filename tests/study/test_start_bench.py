@@ -30,10 +30,10 @@ def test_the_next_start_finds_what_the_first_has_compiled(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bench_start", "model.gguf", "--rounds", "2", "--uncompiled"])
     bench_start.main()
-    kept = [one.get("ENGINE_COMPILE_CACHE") for one in settings]
+    kept = [environment.get("ENGINE_COMPILE_CACHE") for environment in settings]
     assert kept == [kept[0], kept[0], None, kept[3], kept[3], None]
     assert kept[0] != kept[3]
-    assert all(one["ENGINE_MODEL"] == "model.gguf" for one in settings)
+    assert all(environment["ENGINE_MODEL"] == "model.gguf" for environment in settings)
     table = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
     assert [(line[0], line[1], line[3]) for line in table] == [
         ("first", "1.00", "1.50"),

@@ -114,4 +114,4 @@ def _all() -> Iterator[WrongBody]:
         yield _whole(name, body, "json_invalid")
 
 
-WRONG_BODIES = [pytest.param(one, id=one.name) for one in _all()]
+WRONG_BODIES = [pytest.param(body, id=body.name) for body in _all()]

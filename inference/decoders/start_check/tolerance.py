@@ -39,7 +39,7 @@ class Tolerance:
         """
         rows = (logits.float() - expected.float()).abs().amax(-1) / expected.float().abs().max()
         if not self.is_exact:
-            rows = torch.stack([some.median() for some in torch.split(rows, TOGETHER)])
+            rows = torch.stack([part.median() for part in torch.split(rows, TOGETHER)])
         return float(rows.max().item())
 
 
