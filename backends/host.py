@@ -203,8 +203,8 @@ class EngineHost:
             by_worker[worker].append((to_worker_id(sequence_id), event))
             if isinstance(event, Finished | Failed):
                 self._requests.end(sequence_id)
-        for worker, its_events in by_worker.items():
-            self._send_events(worker, its_events)
+        for worker, worker_events in by_worker.items():
+            self._send_events(worker, worker_events)
         self._requests.news.set()
 
     def _send_events(self, worker: Worker, events: list[tuple[SequenceId, Event]]) -> None:
@@ -231,7 +231,7 @@ class EngineHost:
         self.has_failed.set()
 
 
-def _larger(one: Tally, other: Tally) -> Tally:
+def _larger(first: Tally, second: Tally) -> Tally:
     """Return the later of two states of the same counts, which only grow."""
-    names = one.counts.keys() | other.counts.keys()
-    return Tally({name: max(one.counts.get(name, 0), other.counts.get(name, 0)) for name in names})
+    names = first.counts.keys() | second.counts.keys()
+    return Tally({name: max(first.counts.get(name, 0), second.counts.get(name, 0)) for name in names})

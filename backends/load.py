@@ -42,7 +42,7 @@ def load_engine_service(config: EngineSettings) -> EngineService:
 
 def check_settings(config: EngineSettings, module: ModuleType) -> None:
     """Raise LoadError if a setting was made that the backend would ignore."""
-    fields = {one.name: one for one in dataclasses.fields(config)}
+    fields = {setting.name: setting for setting in dataclasses.fields(config)}
     for name, value in config.of_engine.items():
         if name != "backend" and value != fields[name].default and name not in module.HONOURS:
             said = f"={value}" if fields[name].repr else ""  # not a secret

@@ -53,7 +53,7 @@ class Relay(Protocol):
 
 
 @dataclass(eq=False)
-class _Open:
+class _OpenSequence:
     """A sequence that has not had its terminal event."""
 
     relay: Relay
@@ -68,7 +68,7 @@ class RelayedService(ABC):
 
     def __init__(self, config: EngineSettings) -> None:
         self._capacity = config.max_streams + config.max_waiting
-        self._open: dict[SequenceId, _Open] = {}
+        self._open: dict[SequenceId, _OpenSequence] = {}
         self._ending: set[asyncio.Task[None]] = set()  # cancelled, and not done yet
         self._events: list[tuple[SequenceId, Event]] = []
         self._generated_tokens = 0
@@ -132,26 +132,26 @@ class RelayedService(ABC):
             raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {self._capacity}")
         opened = [self._carry(relay) for relay in relays]
         try:
-            await asyncio.wait([one.admission for one in opened], timeout=ADMISSION_LIMIT)
-            for one in opened:
-                if one.admission.done():
-                    one.admission.result()  # raises what it was refused with
+            await asyncio.wait([sequence.admission for sequence in opened], timeout=ADMISSION_LIMIT)
+            for sequence in opened:
+                if sequence.admission.done():
+                    sequence.admission.result()  # raises what it was refused with
         except BaseException:
-            for one in opened:
-                self._drop(one)
+            for sequence in opened:
+                self._drop(sequence)
             raise
         finally:
-            for one in opened:
-                one.admission.cancel()  # from now on a refusal is an event
+            for sequence in opened:
+                sequence.admission.cancel()  # from now on a refusal is an event
         return [relay.prompt_tokens for relay in relays]
 
     def abort(self, sequence_id: SequenceId) -> None:
-        if (one := self._open.get(sequence_id)) is not None:
-            self._put(one, one.relay.finish("abort"))
-            self._drop(one)
+        if (sequence := self._open.get(sequence_id)) is not None:
+            self._put(sequence, sequence.relay.finish("abort"))
+            self._drop(sequence)
 
     def counters(self) -> Counters:
-        running = sum(one.tokens > 0 for one in self._open.values())
+        running = sum(sequence.tokens > 0 for sequence in self._open.values())
         return Counters(running, len(self._open) - running, self._generated_tokens)
 
     async def close(self) -> None:
@@ -200,51 +200,51 @@ class RelayedService(ABC):
         if self._is_closed or self._outage is not None:
             raise EngineUnavailable(self._outage or "The engine is closed")
 
-    def _carry(self, relay: Relay) -> _Open:
-        one = _Open(relay, self._loop.create_future())
-        self._open[relay.request.sequence_id] = one
-        one.task = asyncio.create_task(self._pass_on(one), name=f"sequence {relay.request.sequence_id}")
-        return one
+    def _carry(self, relay: Relay) -> _OpenSequence:
+        sequence = _OpenSequence(relay, self._loop.create_future())
+        self._open[relay.request.sequence_id] = sequence
+        sequence.task = asyncio.create_task(self._pass_on(sequence), name=f"sequence {relay.request.sequence_id}")
+        return sequence
 
-    async def _pass_on(self, one: _Open) -> None:
+    async def _pass_on(self, sequence: _OpenSequence) -> None:
         try:
-            async with aclosing(one.relay.events()) as events:  # type: ignore[type-var]
+            async with aclosing(sequence.relay.events()) as events:  # type: ignore[type-var]
                 async for event in events:
-                    if not one.admission.done():
-                        one.admission.set_result(None)
+                    if not sequence.admission.done():
+                        sequence.admission.set_result(None)
                     if event is not None:
-                        self._put(one, event)
-            if one.relay.request.sequence_id in self._open:
+                        self._put(sequence, event)
+            if sequence.relay.request.sequence_id in self._open:
                 raise EngineLost("the answer broke off before its end")
         except EngineLost as error:
-            self._refuse(one, EngineUnavailable(str(error)))
+            self._refuse(sequence, EngineUnavailable(str(error)))
             self._check_engine()
         except (RequestError, QueueFull, EngineUnavailable) as error:
-            self._refuse(one, error)
+            self._refuse(sequence, error)
         except Exception as error:
-            log.exception("Sequence %d failed", one.relay.request.sequence_id)
-            self._refuse(one, EngineUnavailable(f"{type(error).__name__}: {error}"))
+            log.exception("Sequence %d failed", sequence.relay.request.sequence_id)
+            self._refuse(sequence, EngineUnavailable(f"{type(error).__name__}: {error}"))
 
-    def _refuse(self, one: _Open, error: Exception) -> None:
+    def _refuse(self, sequence: _OpenSequence, error: Exception) -> None:
         """End a sequence with an error: for `submit` to raise if that is still waiting, or else as its last event."""
-        if one.admission.done():
-            self._put(one, Failed(str(error), "engine_error", one.relay.request.index))
+        if sequence.admission.done():
+            self._put(sequence, Failed(str(error), "engine_error", sequence.relay.request.index))
         else:
-            one.admission.set_exception(error)
-            self._forget(one)
+            sequence.admission.set_exception(error)
+            self._forget(sequence)
 
-    def _put(self, one: _Open, event: Event) -> None:
+    def _put(self, sequence: _OpenSequence, event: Event) -> None:
         """Add an event to those that are delivered in this iteration of the loop."""
-        sequence_id = one.relay.request.sequence_id
+        sequence_id = sequence.relay.request.sequence_id
         if sequence_id not in self._open:
             return
         if isinstance(event, Token):
-            one.tokens += 1
+            sequence.tokens += 1
             self._generated_tokens += 1
         elif isinstance(event, Finished | Failed):
             if isinstance(event, Finished):  # a server that tells texts may tell several tokens in one
-                self._generated_tokens += event.completion_tokens - one.tokens
-            self._forget(one)
+                self._generated_tokens += event.completion_tokens - sequence.tokens
+            self._forget(sequence)
         if not self._events:
             self._loop.call_soon(self._hand_over)
         self._events.append((sequence_id, event))
@@ -254,23 +254,25 @@ class RelayedService(ABC):
         if events:
             self._on_events(events)
 
-    def _forget(self, one: _Open) -> None:
-        self._open.pop(one.relay.request.sequence_id, None)
+    def _forget(self, sequence: _OpenSequence) -> None:
+        self._open.pop(sequence.relay.request.sequence_id, None)
 
-    def _drop(self, one: _Open) -> None:
+    def _drop(self, sequence: _OpenSequence) -> None:
         """End a sequence without an event."""
-        self._forget(one)
-        if not one.task.done():
-            one.task.cancel()
-            self._ending.add(one.task)
-            one.task.add_done_callback(self._ending.discard)
+        self._forget(sequence)
+        if not sequence.task.done():
+            sequence.task.cancel()
+            self._ending.add(sequence.task)
+            sequence.task.add_done_callback(self._ending.discard)
 
     def _drop_all(self) -> None:
         self._hand_over()
-        for one in list(self._open.values()):
-            if not one.admission.done():
-                one.admission.set_exception(EngineUnavailable(self._failure or self._outage or "The engine is closed"))
-            self._drop(one)
+        for sequence in list(self._open.values()):
+            if not sequence.admission.done():
+                sequence.admission.set_exception(
+                    EngineUnavailable(self._failure or self._outage or "The engine is closed")
+                )
+            self._drop(sequence)
 
     def _on_watching_done(self, watching: "asyncio.Task[None]") -> None:
         if not watching.cancelled() and (error := watching.exception()) is not None:

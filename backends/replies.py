@@ -70,7 +70,7 @@ def parse_reply(text: str, path: str) -> Reply:
 def status_in(reply: Mapping[str, Any]) -> int | None:
     """The status of an error in a stream, if it has one: servers have it in different places, and some have a text."""
     error = reply.get("error")
-    codes = [one.get(name) for one in (error, reply) if isinstance(one, dict) for name in ("code", "status_code")]
+    codes = [part.get(name) for part in (error, reply) if isinstance(part, dict) for name in ("code", "status_code")]
     return next((code for code in codes if isinstance(code, int)), None)
 
 

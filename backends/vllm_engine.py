@@ -125,7 +125,8 @@ class VllmService(TokenService):
     async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence["VllmRelay"]:
         encoded = await self._encode(requests)
         return [
-            VllmRelay(one, self._text, self._engine, self._make_params(values_of(one, self._text))) for one in encoded
+            VllmRelay(request, self._text, self._engine, self._make_params(values_of(request, self._text)))
+            for request in encoded
         ]
 
     def _check_engine(self) -> None:

@@ -114,7 +114,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [REQUEST_ID, *_query_parameters(endpoint)]
     for name in re.findall(r"\{(\w+)\}", endpoint.shown_path):
         parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
-    is_first = endpoint == next(one for one in ENDPOINTS if one.path == endpoint.path)
+    is_first = endpoint == next(other for other in ENDPOINTS if other.path == endpoint.path)
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", endpoint.shown_path).strip("_")
         + ("" if is_first else f"_{endpoint.method.lower()}"),

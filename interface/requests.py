@@ -34,7 +34,7 @@ StopStringList = Annotated[list[StopString], Field(max_length=4)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
-def one_as_list(stop: object) -> object:
+def stop_as_list(stop: object) -> object:
     """Turn a single stop string into a list of one; leave anything else for the field's own check."""
     return [stop] if isinstance(stop, str) else stop
 
@@ -107,7 +107,7 @@ class SamplingParams(BaseModel):
         default=None, ge=-(2**63), le=MAX_INTEGER, description="Makes sampling repeatable. null takes a fresh seed."
     )
     stop: Annotated[
-        StopStringList | None, BeforeValidator(one_as_list, json_schema_input_type=StopString | StopStringList | None)
+        StopStringList | None, BeforeValidator(stop_as_list, json_schema_input_type=StopString | StopStringList | None)
     ] = Field(default=None, description="A string, or up to 4, at which the text ends. It is not part of the answer.")
     stop_token_ids: list[TokenId] | None = Field(
         default=None, max_length=64, description="Token ids at which the text ends."

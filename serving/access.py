@@ -106,7 +106,7 @@ class Access:
         given = (token, *(header(scope, name) for name in KEY_HEADERS))
         digests = [_digest(key) for key in given if key]  # Anthropic's client may send both, a token and a key
         # Every key is compared, each in constant time: how long it takes says nothing about any of them.
-        right = [one for one in digests if sum(hmac.compare_digest(one, known) for known in self._digests)]
+        right = [digest for digest in digests if sum(hmac.compare_digest(digest, known) for known in self._digests)]
         if not right:
             came = "a wrong one" if digests else "none"
             message = f"Expected an API key in Authorization: Bearer or X-Api-Key, got {came}"

@@ -45,4 +45,4 @@ class OpenGenerations:
     @property
     def cache_tokens(self) -> int:
         """Tokens in the cache, of the generations that hold a slot."""
-        return sum(one.log.tokens for one in self if one.log.completion_tokens)
+        return sum(generation.log.tokens for generation in self if generation.log.completion_tokens)

@@ -193,7 +193,7 @@ class ChatAssembly:
         )
 
     def whole(self, pieces: list[ChunkChoice], usage: CompletionUsage) -> ChatCompletion:
-        choices = [_joined(its_pieces) for its_pieces in by_choice(pieces)]
+        choices = [_joined(choice) for choice in by_choice(pieces)]
         head = self.head
         return ChatCompletion(
             head.id, "chat.completion", head.created, head.model, choices, usage, head.system_fingerprint
@@ -289,23 +289,25 @@ def _joined_calls(pieces: Iterable[DeltaToolCall]) -> list[MessageToolCall | Mes
     """The calls that all these pieces add up to; the pieces of a call come one after the other."""
     calls: list[MessageToolCall | MessageCustomCall] = []
     for _, group in groupby(pieces, key=lambda piece: piece.index):
-        its_pieces = list(group)
-        call_id = "".join(piece.id or "" for piece in its_pieces)
-        if its_pieces[0].type == "custom":
-            custom = _custom_call([piece.custom for piece in its_pieces if piece.custom is not None])
+        call_pieces = list(group)
+        call_id = "".join(piece.id or "" for piece in call_pieces)
+        if call_pieces[0].type == "custom":
+            custom = _custom_call([piece.custom for piece in call_pieces if piece.custom is not None])
             calls.append(MessageCustomCall(call_id, "custom", custom))
         else:
-            function = _function_call([piece.function for piece in its_pieces if piece.function is not None])
+            function = _function_call([piece.function for piece in call_pieces if piece.function is not None])
             calls.append(MessageToolCall(call_id, "function", function))
     return calls
 
 
 def _function_call(pieces: Sequence[DeltaFunctionCall]) -> FunctionCall:
-    return FunctionCall("".join(one.name or "" for one in pieces), "".join(one.arguments or "" for one in pieces))
+    return FunctionCall(
+        "".join(piece.name or "" for piece in pieces), "".join(piece.arguments or "" for piece in pieces)
+    )
 
 
 def _custom_call(pieces: Sequence[DeltaCustomCall]) -> CustomCall:
-    return CustomCall("".join(one.name or "" for one in pieces), "".join(one.input or "" for one in pieces))
+    return CustomCall("".join(piece.name or "" for piece in pieces), "".join(piece.input or "" for piece in pieces))
 
 
 def _joined_function(calls: Sequence[DeltaToolCall]) -> DeltaFunctionCall:

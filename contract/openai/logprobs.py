@@ -46,17 +46,18 @@ class TextLogprobs(Wire):
     text_offset: list[int]
 
 
-def shown(logprob: float | None) -> float:
+def finite(logprob: float | None) -> float:
+    """Return a log probability as a number that JSON can represent: `LOWEST` at least."""
     return LOWEST if logprob is None else max(logprob, LOWEST)
 
 
 def chat_logprob(logprobs: Logprobs) -> ChatTokenLogprob:
     chosen = logprobs.chosen
-    return ChatTokenLogprob(chosen.token, shown(chosen.logprob), list(chosen.bytes), [*map(_top, logprobs.top)])
+    return ChatTokenLogprob(chosen.token, finite(chosen.logprob), list(chosen.bytes), [*map(_top, logprobs.top)])
 
 
 def _top(token: TokenLogprob) -> TopLogprob:
-    return TopLogprob(token.token, shown(token.logprob), list(token.bytes))
+    return TopLogprob(token.token, finite(token.logprob), list(token.bytes))
 
 
 @dataclass(slots=True)
@@ -98,9 +99,9 @@ class TextOffsets:
 
 def text_logprobs(tokens: Sequence[Logprobs], text_offset: list[int]) -> TextLogprobs:
     return TextLogprobs(
-        tokens=[one.chosen.token for one in tokens],
-        token_logprobs=[None if one.chosen.logprob is None else shown(one.chosen.logprob) for one in tokens],
-        top_logprobs=[None if one.chosen.logprob is None else _by_text(one) for one in tokens],
+        tokens=[token.chosen.token for token in tokens],
+        token_logprobs=[None if token.chosen.logprob is None else finite(token.chosen.logprob) for token in tokens],
+        top_logprobs=[None if token.chosen.logprob is None else _by_text(token) for token in tokens],
         text_offset=text_offset,
     )
 
@@ -109,7 +110,7 @@ def _by_text(logprobs: Logprobs) -> dict[str, float]:
     """The alternatives and the chosen token by their texts; of several with one text, the most likely counts."""
     found: dict[str, float] = {}
     for token in (*logprobs.top, logprobs.chosen):
-        found[token.token] = max(found.get(token.token, LOWEST), shown(token.logprob))
+        found[token.token] = max(found.get(token.token, LOWEST), finite(token.logprob))
     return found
 
 

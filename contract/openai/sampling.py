@@ -19,7 +19,7 @@ from interface.requests import (
     Prompt,
     SamplingParams,
     StopString,
-    one_as_list,
+    stop_as_list,
 )
 
 DEFAULT_TEMPERATURE = 1.0
@@ -109,7 +109,7 @@ class SamplingFields(LenientBody, SamplingParams):
     )
     stop: Annotated[
         Annotated[list[StopString], Field(max_length=MOST_STOP_STRINGS)] | None,
-        BeforeValidator(one_as_list, json_schema_input_type=StopString | list[StopString] | None),
+        BeforeValidator(stop_as_list, json_schema_input_type=StopString | list[StopString] | None),
     ] = Field(
         default=None,
         description=f"A string, or up to {MOST_STOP_STRINGS}, at which the text ends. It is not part of the answer.",

@@ -77,7 +77,7 @@ class TextAssembly:
         )
 
     def whole(self, pieces: list[TextPiece], usage: CompletionUsage) -> TextCompletion:
-        return self.chunk([_joined(its_pieces) for its_pieces in by_choice(pieces)], usage)
+        return self.chunk([_joined(choice) for choice in by_choice(pieces)], usage)
 
     def _end(self, finished: Finished) -> TextPiece:
         if not self.shows_tokens:
@@ -88,7 +88,7 @@ class TextAssembly:
 
     def _prompt(self, echo: PromptEcho) -> TextPiece | None:
         token_ids = (
-            [token_id for one in echo.tokens if (token_id := one.chosen.token_id) is not None]
+            [token_id for token in echo.tokens if (token_id := token.chosen.token_id) is not None]
             if self.shows_token_ids
             else None
         )
@@ -129,5 +129,5 @@ def _joined(pieces: list[TextPiece]) -> TextPiece:
 
 def _concatenated(lists: Iterable[list[int] | None]) -> list[int] | None:
     """The lists as one; None if there is none."""
-    found = [one for one in lists if one is not None]
-    return [token_id for one in found for token_id in one] if found else None
+    found = [part for part in lists if part is not None]
+    return [token_id for part in found for token_id in part] if found else None

@@ -33,15 +33,15 @@ def usage(finished: Mapping[int, Finished], n: int) -> CompletionUsage:
 
     What the second choice of a prompt found in the cache is what the first one put there, so only the first counts.
     """
-    first = [one for index, one in finished.items() if index % n == 0]
-    prompt_tokens = sum(one.prompt_tokens for one in first)
-    completion_tokens = sum(one.completion_tokens for one in finished.values())
+    first = [end for index, end in finished.items() if index % n == 0]
+    prompt_tokens = sum(end.prompt_tokens for end in first)
+    completion_tokens = sum(end.completion_tokens for end in finished.values())
     return CompletionUsage(
         prompt_tokens,
         completion_tokens,
         prompt_tokens + completion_tokens,
-        PromptTokensDetails(sum(one.cached_tokens for one in first)),
-        CompletionTokensDetails(sum(one.reasoning_tokens for one in finished.values())),
+        PromptTokensDetails(sum(end.cached_tokens for end in first)),
+        CompletionTokensDetails(sum(end.reasoning_tokens for end in finished.values())),
     )
 
 
