@@ -51,7 +51,7 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names it, what it may be, and what came."""
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     """A wrong value as an error repeats it."""
     return repr(text[:LONGEST_SHOWN])
 
@@ -61,7 +61,7 @@ def _whole(least: int) -> Callable[[str], int]:
         with suppress(ValueError):  # Python makes no number of some thousand digits
             if text.strip().isdecimal() and (number := int(text)) >= least:
                 return number
-        raise ConfigError(f"expected a whole number of at least {least}, got {_shown(text)}")
+        raise ConfigError(f"expected a whole number of at least {least}, got {_quoted(text)}")
 
     return parse
 
@@ -72,7 +72,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = float("nan")
     if not 0 < seconds <= MOST_SECONDS:
-        raise ConfigError(f"expected a number of seconds above 0 and up to {MOST_SECONDS:g}, got {_shown(text)}")
+        raise ConfigError(f"expected a number of seconds above 0 and up to {MOST_SECONDS:g}, got {_quoted(text)}")
     return seconds
 
 
@@ -82,7 +82,7 @@ def _text(text: str) -> str:
     with suppress(UnicodeEncodeError):
         text.encode()  # answers and the log repeat it
         return text
-    raise ConfigError(f"expected text in UTF-8, got {_shown(text)}")
+    raise ConfigError(f"expected text in UTF-8, got {_quoted(text)}")
 
 
 def _path(text: str) -> str:
@@ -95,7 +95,7 @@ def _socket_path(text: str) -> str:
     if (length := len(os.fsencode(path))) > LONGEST_SOCKET_PATH:
         raise ConfigError(
             f"expected a path of at most {LONGEST_SOCKET_PATH} bytes, as a Unix socket has, got one of {length}: "
-            f"{_shown(path)}"
+            f"{_quoted(path)}"
         )
     return path
 
@@ -106,7 +106,7 @@ def _url(text: str) -> str:
         raise ConfigError("expected a URL without a user and a password, which the log and /health would repeat")
     found = URL.fullmatch(url)
     if found is None or not 0 < int(found["port"] or 80) < 2**16:
-        raise ConfigError(f"expected a URL as in http://127.0.0.1:30000, got {_shown(text)}")
+        raise ConfigError(f"expected a URL as in http://127.0.0.1:30000, got {_quoted(text)}")
     return url.rstrip("/")
 
 
@@ -114,7 +114,7 @@ def _names(text: str) -> str:
     """Names separated by commas; spaces around them do not count."""
     names = [name.strip() for name in _text(text).split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise ConfigError(f"expected different names, separated by commas, got {_shown(text)}")
+        raise ConfigError(f"expected different names, separated by commas, got {_quoted(text)}")
     return ",".join(names)
 
 
@@ -131,7 +131,7 @@ def _matching(pattern: str, expected: str) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         for entry in (names := _list(text.lower())):
             if not re.fullmatch(pattern, entry):
-                raise ConfigError(f"expected {expected}, got {_shown(entry)}")
+                raise ConfigError(f"expected {expected}, got {_quoted(entry)}")
         return names
 
     return parse
@@ -166,14 +166,14 @@ def _lines_of(file: Path) -> list[str]:
 
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
-        raise ConfigError(f"expected 1 (on) or 0 (off), got {_shown(text)}")
+        raise ConfigError(f"expected 1 (on) or 0 (off), got {_quoted(text)}")
     return text == "1"
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise ConfigError(f"expected one of {', '.join(choices)}, got {_shown(text)}")
+            raise ConfigError(f"expected one of {', '.join(choices)}, got {_quoted(text)}")
         return text
 
     return parse
@@ -183,7 +183,7 @@ def _device(text: str) -> str:
     kind, _, index = text.partition(":")
     if text in ("auto", "cpu", "cuda") or (kind == "cuda" and index in DEVICE_INDICES):
         return text
-    raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {_shown(text)}")
+    raise ConfigError(f"expected auto, cpu, cuda or cuda:N, got {_quoted(text)}")
 
 
 def _as_text(value: Any) -> str:

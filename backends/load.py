@@ -45,7 +45,7 @@ def check_settings(config: EngineSettings, module: ModuleType) -> None:
     fields = {setting.name: setting for setting in dataclasses.fields(config)}
     for name, value in config.of_engine.items():
         if name != "backend" and value != fields[name].default and name not in module.HONOURS:
-            said = f"={value}" if fields[name].repr else ""  # not a secret
+            value_text = f"={value}" if fields[name].repr else ""  # not a secret
             raise LoadError(
-                f"{PREFIX}{name.upper()}{said} does not apply to {PREFIX}BACKEND={config.backend}; leave it out."
+                f"{PREFIX}{name.upper()}{value_text} does not apply to {PREFIX}BACKEND={config.backend}; leave it out."
             )

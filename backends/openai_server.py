@@ -68,7 +68,9 @@ class OpenAIService(RemoteService):
     async def _tokenized(self, prompt: Prompt) -> Tokenized:
         match self._dialect.tokenizer, prompt:
             case _, TokenPrompt():
-                return Tokenized(prompt.token_ids, [await self._detokenized([one]) for one in prompt.token_ids])
+                return Tokenized(
+                    prompt.token_ids, [await self._detokenized([token_id]) for token_id in prompt.token_ids]
+                )
             case "llama.cpp", _:
                 return await self._tokenize_with_llama_cpp(prompt)
             case "vllm", _:
@@ -85,14 +87,14 @@ class OpenAIService(RemoteService):
         largest, vocabulary = max(token_ids, default=0), self._info.vocabulary
         if 0 < vocabulary <= largest:  # llama.cpp's server takes these for a failure of its own
             raise RequestError(f"tokens: expected token ids below {vocabulary}, got {largest}.", "tokens")
-        said = await self.server.post("/detokenize", {"model": self._config.model, "tokens": list(token_ids)})
-        return str(said["content" if self._dialect.tokenizer == "llama.cpp" else "prompt"])
+        reply = await self.server.post("/detokenize", {"model": self._config.model, "tokens": list(token_ids)})
+        return str(reply["content" if self._dialect.tokenizer == "llama.cpp" else "prompt"])
 
     async def _learn(self) -> None:
         models = (await self.server.ask("/v1/models"))["data"]
-        found = next((one for one in models if one["id"] == self._config.model), None)
+        found = next((model for model in models if model["id"] == self._config.model), None)
         if found is None:
-            names = ", ".join(one["id"] for one in models)
+            names = ", ".join(model["id"] for model in models)
             raise LoadError(
                 f"ENGINE_MODEL: expected a name under which {self.server.url} offers a model ({names}), "
                 f"got {self._config.model}"
@@ -110,7 +112,10 @@ class OpenAIService(RemoteService):
     async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence["OpenAIRelay"]:
         prompts = {id(request.prompt): request.prompt for request in requests}
         rendered = {key: await self._rendered(prompt) for key, prompt in prompts.items()}
-        return [OpenAIRelay(one, self.server, *self._body_of(one, rendered[id(one.prompt)])) for one in requests]
+        return [
+            OpenAIRelay(request, self.server, *self._body_of(request, rendered[id(request.prompt)]))
+            for request in requests
+        ]
 
     async def _rendered(self, prompt: Prompt) -> str | list[int]:
         """Return a prompt as token ids if the server can tokenize it, or else as text."""
@@ -150,7 +155,7 @@ class OpenAIService(RemoteService):
         text = prompt.text if isinstance(prompt, TextPrompt) else await self._render_with_llama_cpp(prompt)
         asked = {"content": text, "add_special": adds, "parse_special": True, "with_pieces": True}
         tokens = (await self.server.post("/tokenize", asked))["tokens"]
-        return Tokenized([one["id"] for one in tokens], [_piece(one["piece"]) for one in tokens])
+        return Tokenized([token["id"] for token in tokens], [_piece(token["piece"]) for token in tokens])
 
     async def _render_with_llama_cpp(self, prompt: Prompt) -> str:
         assert isinstance(prompt, ChatPrompt)
@@ -175,8 +180,8 @@ class OpenAIService(RemoteService):
             }
         elif isinstance(prompt, TextPrompt):
             asked |= {"prompt": prompt.text, "add_special_tokens": prompt.add_special_tokens}
-        said = await self.server.post("/tokenize", asked)
-        return Tokenized(said["tokens"], said["token_strs"])
+        reply = await self.server.post("/tokenize", asked)
+        return Tokenized(reply["tokens"], reply["token_strs"])
 
 
 class OpenAIRelay:
@@ -240,7 +245,7 @@ class OpenAIRelay:
     def _tokens_of(self, choice: Choice) -> list[Token]:
         """Return the tokens of a piece of text, all of which the last one has. Without ids, a piece is one token."""
         text, logprobs = choice.text or "", _checked_logprobs(choice)
-        ids: Sequence[int | None] = choice.token_ids or [one.chosen.token_id for one in logprobs]
+        ids: Sequence[int | None] = choice.token_ids or [token.chosen.token_id for token in logprobs]
         if not ids and not text:
             return []
         ids = ids or [None]
@@ -262,10 +267,10 @@ class OpenAIRelay:
 
 
 def _finish_reason(choice: Choice) -> FinishReason | None:
-    said = choice.finish_reason
-    if said is None:
+    reason = choice.finish_reason
+    if reason is None:
         return None
-    return "length" if said == "length" else "abort" if said == "abort" else "stop"
+    return "length" if reason == "length" else "abort" if reason == "abort" else "stop"
 
 
 def _checked_logprobs(choice: Choice) -> list[Logprobs]:
@@ -277,16 +282,18 @@ def _checked_logprobs(choice: Choice) -> list[Logprobs]:
         raise EngineLost(f"expected log probabilities in what {COMPLETIONS} answers, got {got}") from None
 
 
-def _logprobs_of(said: Mapping[str, Any] | None) -> list[Logprobs]:
+def _logprobs_of(logprobs: Mapping[str, Any] | None) -> list[Logprobs]:
     """Read log probabilities in the shape of OpenAI's completions, or in that of its chats, which llama.cpp uses."""
-    if said is None:
+    if logprobs is None:
         return []
-    if "content" in said:
-        return [Logprobs(_described(one), tuple(map(_described, one["top_logprobs"]))) for one in said["content"]]
-    tops = said.get("top_logprobs") or [{}] * len(said["tokens"])
+    if "content" in logprobs:
+        return [
+            Logprobs(_described(entry), tuple(map(_described, entry["top_logprobs"]))) for entry in logprobs["content"]
+        ]
+    tops = logprobs.get("top_logprobs") or [{}] * len(logprobs["tokens"])
     return [
         Logprobs(_named(token, logprob), tuple(_named(*other) for other in (top or {}).items()))
-        for token, logprob, top in zip(said["tokens"], said["token_logprobs"], tops, strict=True)
+        for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True)
     ]
 
 

@@ -121,6 +121,6 @@ class Endpoint:
     """The type of the body of every other refusal."""
 
     @property
-    def shown_path(self) -> str:
+    def openapi_path(self) -> str:
         """The path as OpenAPI writes it."""
         return self.path.replace(":path}", "}")

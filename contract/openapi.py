@@ -106,17 +106,17 @@ def _schemas(sampling_defaults: Mapping[str, float]) -> dict[str, Any]:
 def _endpoint_paths() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.shown_path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.openapi_path, {})[endpoint.method.lower()] = _operation(endpoint)
     return paths
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [REQUEST_ID, *_query_parameters(endpoint)]
-    for name in re.findall(r"\{(\w+)\}", endpoint.shown_path):
+    for name in re.findall(r"\{(\w+)\}", endpoint.openapi_path):
         parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     is_first = endpoint == next(other for other in ENDPOINTS if other.path == endpoint.path)
     operation: dict[str, Any] = {
-        "operationId": re.sub(r"\W+", "_", endpoint.shown_path).strip("_")
+        "operationId": re.sub(r"\W+", "_", endpoint.openapi_path).strip("_")
         + ("" if is_first else f"_{endpoint.method.lower()}"),
         "summary": endpoint.summary,
         "parameters": parameters,

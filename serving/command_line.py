@@ -91,7 +91,7 @@ def main_wsgi(
     with _listening(options, create_app(driver), driver.config) as server:
         driver.start()
         with suppress(OSError):  # nothing takes what is printed: a full disk, or the end of a pipe
-            print(f"Serving on http://{_shown(options.host)}:{server.server_port}", file=sys.stderr)
+            print(f"Serving on http://{_in_url(options.host)}:{server.server_port}", file=sys.stderr)
         server.serve_forever()
 
 
@@ -102,11 +102,11 @@ def _listening(options: argparse.Namespace, app: WSGIApplication, config: Config
         return make_server(options.host, options.port, app, kind, handler_of(config))
     except OSError as error:
         raise SystemExit(
-            f"error: cannot listen on {_shown(options.host)}:{options.port}: {error.strerror or error}"
+            f"error: cannot listen on {_in_url(options.host)}:{options.port}: {error.strerror or error}"
         ) from None
 
 
-def _shown(host: str) -> str:
+def _in_url(host: str) -> str:
     """Write an address as in a URL."""
     return f"[{host}]" if ":" in host else host
 

@@ -58,18 +58,20 @@ class OutputText:
 
     def flush(self) -> str:
         """Return what was held back, when no more tokens will come."""
-        return self._searched(self._detokenizer.flush()) + self._shown(self._stop_strings.flush())
+        return self._searched(self._detokenizer.flush()) + self._without_marks(self._stop_strings.flush())
 
     def _searched(self, text: str) -> str:
         if self._unstoppable_tokens >= 0:
-            return self._shown(text)
+            return self._without_marks(text)
         text = self._stop_strings.push(text)
         found = self._stop_strings.found
         if found is None:
-            return self._shown(text)
+            return self._without_marks(text)
         stop = self._stops[found]
         self.is_ended, self.stop_reason = True, stop
-        return self._shown(text.removesuffix(found)) + stop if text.endswith(found) else self._shown(text)
+        return (
+            self._without_marks(text.removesuffix(found)) + stop if text.endswith(found) else self._without_marks(text)
+        )
 
     def _marked(self, stop: str) -> str:
         """Replace special tokens in a stop string by their marks, the longest ones first."""
@@ -77,7 +79,7 @@ class OutputText:
             stop = stop.replace(text, mark)
         return stop
 
-    def _shown(self, text: str) -> str:
+    def _without_marks(self, text: str) -> str:
         """Remove the marks from a text."""
         return text.translate(dict.fromkeys(map(ord, self._texts))) if self._texts else text
 

@@ -97,8 +97,8 @@ def compare(
     wrong = [
         f"{len(prompt)} tokens {how}"
         for how, found in (("alone", alone), ("together", together))
-        for prompt, said, should in zip(prompts, found, expected, strict=True)
-        if said != should
+        for prompt, generated, should in zip(prompts, found, expected, strict=True)
+        if generated != should
     ]
     return decoder.name, f"{WRONG}: {', '.join(wrong)}" if wrong else EQUAL
 
@@ -139,7 +139,7 @@ def greedy(decoder: Decoder, cache: KVCache, prompts: Sequence[Sequence[int]]) -
 def generated(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
     """The tokens that transformers' own greedy `generate` adds to a prompt."""
     ids = torch.tensor([list(prompt)])
-    said: Tensor = model.generate(  # type: ignore[operator]
+    generated: Tensor = model.generate(  # type: ignore[operator]
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=NEW_TOKENS,
@@ -151,7 +151,7 @@ def generated(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
         eos_token_id=None,
         pad_token_id=0,
     )
-    return [int(token_id) for token_id in said[0, ids.shape[1] :]]
+    return [int(token_id) for token_id in generated[0, ids.shape[1] :]]
 
 
 def prompt_of(length: int) -> list[int]:

@@ -49,7 +49,7 @@ def main() -> None:
                         runs[pace, streams, workers].append(measure(process, prompt, streams, tokens))
     print(table(runs))
     print()
-    print("\n".join(f"{workers} workers: {said}" for workers, said in memory.items()))
+    print("\n".join(f"{workers} workers: {text}" for workers, text in memory.items()))
 
 
 @contextmanager

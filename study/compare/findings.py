@@ -18,8 +18,8 @@ MEASURABLE_SECONDS = 0.1
 
 def findings(run: Run) -> dict[str, list[str]]:
     """Return sentences by their topic; a topic without any is left out."""
-    said = {title: [sentence for part in parts for sentence in part(run)] for title, parts in PARTS.items()}
-    return {title: sentences for title, sentences in said.items() if sentences}
+    sentences_of = {title: [sentence for part in parts for sentence in part(run)] for title, parts in PARTS.items()}
+    return {title: sentences for title, sentences in sentences_of.items() if sentences}
 
 
 def article(run: Run) -> Iterator[str]:

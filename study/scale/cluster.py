@@ -63,9 +63,9 @@ class Cluster:
     def deploy(self, door: str, replicas: int = 1, **arguments: object) -> None:
         """Deploy a door, or replace the deployed one by it; return when all its replicas are ready."""
         given = {"door": door, "replicas": replicas, "cpus": 0.1, "load": SCRIPTED} | arguments
-        said = self._run("run", "--non-blocking", BUILD, *[f"{name}={value}" for name, value in given.items()])
-        if "is ready" not in said:  # the status is 0 all the same
-            raise DeployFailed(f"expected the application to become ready, got:\n{said[-4000:]}")
+        output = self._run("run", "--non-blocking", BUILD, *[f"{name}={value}" for name, value in given.items()])
+        if "is ready" not in output:  # the status is 0 all the same
+            raise DeployFailed(f"expected the application to become ready, got:\n{output[-4000:]}")
 
     def deploy_file(self, file: str) -> None:
         """Begin to deploy a configuration file. Its port is ignored, because the proxy runs already."""

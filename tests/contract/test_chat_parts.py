@@ -24,7 +24,7 @@ class Said(LenientBody):
     content: Content
 
 
-def said(content: Any) -> str:
+def text_of(content: Any) -> str:
     return read_body(Said, json.dumps({"content": content}).encode()).content
 
 
@@ -35,16 +35,16 @@ def refusal_of(*arguments: Any, **conversation: Any) -> contract.Refusal:
 
 
 def test_text_parts_become_one_text() -> None:
-    assert said("plain") == "plain"
-    assert said([{"type": "text", "text": "one"}, {"type": "input_text", "text": "two"}]) == "one\ntwo"
-    assert said([{"type": "refusal", "refusal": "no"}]) == "no"
-    assert said([]) == ""
+    assert text_of("plain") == "plain"
+    assert text_of([{"type": "text", "text": "one"}, {"type": "input_text", "text": "two"}]) == "one\ntwo"
+    assert text_of([{"type": "refusal", "refusal": "no"}]) == "no"
+    assert text_of([]) == ""
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
 def test_a_part_that_is_not_text_is_refused_by_name(kind: str) -> None:
     with pytest.raises(contract.Refusal) as caught:
-        said([{"type": "text", "text": "look"}, {"type": kind, kind: {}}])
+        text_of([{"type": "text", "text": "look"}, {"type": kind, kind: {}}])
     assert caught.value.status == 400
     assert caught.value.param == "content"
     assert f"part 1 is of type '{kind}'" in caught.value.message
@@ -53,7 +53,7 @@ def test_a_part_that_is_not_text_is_refused_by_name(kind: str) -> None:
 @pytest.mark.parametrize("wrong", [1, {"type": "text"}, [1], [{"type": "text"}], [{"type": "text", "text": 1}], None])
 def test_what_is_no_content_is_refused(wrong: Any) -> None:
     with pytest.raises(contract.Refusal) as caught:
-        said(wrong)
+        text_of(wrong)
     assert (caught.value.status, caught.value.param) == (400, "content")
 
 

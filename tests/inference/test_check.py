@@ -25,11 +25,11 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def checked(model: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
     """The exit status, and the text under each heading; several texts under one heading are lines."""
     status = check.main([model])
-    said: dict[str, str] = {}
+    report: dict[str, str] = {}
     for line in capsys.readouterr().out.splitlines():
         name, text = line[:13].strip(), line[13:]
-        said[name] = f"{said[name]}\n{text}" if name in said else text
-    return status, said
+        report[name] = f"{report[name]}\n{text}" if name in report else text
+    return status, report
 
 
 def saved(model: PreTrainedModel, folder: Path) -> str:
@@ -39,37 +39,37 @@ def saved(model: PreTrainedModel, folder: Path) -> str:
 
 
 def test_the_bundled_model_is_described_and_served(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = checked(str(BUNDLED_MODEL), capsys)
+    status, report = checked(str(BUNDLED_MODEL), capsys)
     assert status == 0
-    assert said["architecture"].startswith("LlamaForCausalLM (llama), ")
-    assert said["precision"] == "bfloat16 on cpu"
-    assert said["context"].startswith("2048 tokens")
-    assert "<|eos|>" in said["ends"]
-    assert said["template"].endswith(" characters")
-    assert said["decoder"] == "operators of torch"
-    assert " per token, " in said["cache"]
-    short, long = said["compared"].splitlines()
+    assert report["architecture"].startswith("LlamaForCausalLM (llama), ")
+    assert report["precision"] == "bfloat16 on cpu"
+    assert report["context"].startswith("2048 tokens")
+    assert "<|eos|>" in report["ends"]
+    assert report["template"].endswith(" characters")
+    assert report["decoder"] == "operators of torch"
+    assert " per token, " in report["cache"]
+    short, long = report["compared"].splitlines()
     assert short.startswith("12 tokens in pieces, next to a neighbour: off by 0.0")
     assert long.startswith("150 tokens in pieces, next to a neighbour: off by 0.0")
-    assert said["result"] == "served"
+    assert report["result"] == "served"
 
 
 def test_every_length_that_the_config_names_is_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status, said = checked(saved(random_model("gemma3"), tmp_path), capsys)
+    status, report = checked(saved(random_model("gemma3"), tmp_path), capsys)
     assert status == 0
-    assert "20 tokens in pieces, next to a neighbour, beyond the config's sliding_window: off by " in said["compared"]
-    assert said["ends"].startswith("no EOS token") or "<eos>" in said["ends"]
-    assert said["template"].startswith("none")
+    assert "20 tokens in pieces, next to a neighbour, beyond the config's sliding_window: off by " in report["compared"]
+    assert report["ends"].startswith("no EOS token") or "<eos>" in report["ends"]
+    assert report["template"].startswith("none")
 
 
 def test_what_a_window_saves_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = random_model("gemma3")
     model.config.max_position_embeddings = 1000
-    _, said = checked(saved(model, tmp_path), capsys)
+    _, report = checked(saved(model, tmp_path), capsys)
     # Two kv heads of 16 floats, keys and values; a ring of 288 positions, and one more, in two layers of three.
-    assert said["cache"].startswith("256 B per token and 144.5 KiB per stream for 2 layers that look back 8, ")
+    assert report["cache"].startswith("256 B per token and 144.5 KiB per stream for 2 layers that look back 8, ")
 
 
 def test_the_settings_are_read_as_the_server_reads_them(
@@ -78,10 +78,10 @@ def test_the_settings_are_read_as_the_server_reads_them(
     monkeypatch.setenv("ENGINE_CONTEXT", "64")
     monkeypatch.setenv("ENGINE_DTYPE", "float16")
     monkeypatch.setenv("ENGINE_MAX_STREAMS", "3")
-    _, said = checked(saved(random_model("gpt2"), tmp_path), capsys)
-    assert said["context"].startswith("64 tokens")
-    assert said["precision"] == "float16 on cpu"
-    assert said["cache"].endswith(" for 3 streams")
+    _, report = checked(saved(random_model("gpt2"), tmp_path), capsys)
+    assert report["context"].startswith("64 tokens")
+    assert report["precision"] == "float16 on cpu"
+    assert report["cache"].endswith(" for 3 streams")
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_the_settings_are_read_as_the_server_reads_them(
 def test_a_model_that_is_refused_is_described_all_the_same(
     model_type: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, said = checked(saved(small_model(model_type), tmp_path), capsys)
+    status, report = checked(saved(small_model(model_type), tmp_path), capsys)
     assert status == 1
-    assert model_type in said["architecture"]
-    assert said["result"].startswith("refused: ")
-    assert reason in said["result"]
+    assert model_type in report["architecture"]
+    assert report["result"].startswith("refused: ")
+    assert reason in report["result"]
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", str(ROOT / "README.md")])
 def test_what_is_no_model_is_refused_in_a_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = checked(name, capsys)
+    status, report = checked(name, capsys)
     assert status == 1
-    assert said["result"].startswith(f"refused: {name}: expected a folder")
+    assert report["result"].startswith(f"refused: {name}: expected a folder")
 
 
 def test_a_wrong_setting_has_another_exit_status_than_a_wrong_model(
@@ -132,8 +132,8 @@ def test_several_templates_and_an_end_that_no_model_has_are_described(
     tokenizer.chat_template = {"default": "usual", "tool_use": "for tools"}
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    status, said = checked(str(tmp_path), capsys)
-    assert (status, said["ends"]) == (0, "-1 None")
-    assert said["template"] == "default of 5 characters, tool_use of 9 characters"
+    status, report = checked(str(tmp_path), capsys)
+    assert (status, report["ends"]) == (0, "-1 None")
+    assert report["template"] == "default of 5 characters, tool_use of 9 characters"
     text_side = load_text_side(Config(model=str(tmp_path)))
     assert TokenizerInfo(**text_side.info.tokenizer).chat_template == "usual"

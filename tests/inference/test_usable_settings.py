@@ -19,7 +19,7 @@ VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("given", "meant"),
     [
         ({"eos_token_id": "<eos>"}, {"eos_token_id": None}),
         ({"eos_token_id": [1, "<eos>"]}, {"eos_token_id": None}),
@@ -36,10 +36,10 @@ VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num
     ],
     ids=str,
 )
-def test_what_is_clear_is_taken_in_a_config_and_in_its_parts(said: dict[str, Any], meant: dict[str, Any]) -> None:
-    assert usable(said) == meant
-    assert usable({"text_config": said}) == {"text_config": meant}
-    assert usable({"thinker_config": {"text_config": said}}) == {"thinker_config": {"text_config": meant}}
+def test_what_is_clear_is_taken_in_a_config_and_in_its_parts(given: dict[str, Any], meant: dict[str, Any]) -> None:
+    assert usable(given) == meant
+    assert usable({"text_config": given}) == {"text_config": meant}
+    assert usable({"thinker_config": {"text_config": given}}) == {"thinker_config": {"text_config": meant}}
 
 
 @pytest.fixture(scope="module")
