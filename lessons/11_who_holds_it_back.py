@@ -37,7 +37,7 @@ def middleware(app: ASGIApp, collects: bool) -> ASGIApp:
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
 
-        async def its_send(message: Message) -> None:
+        async def wrapped_send(message: Message) -> None:
             nonlocal body
             if message["type"] == "http.response.start" or not collects:
                 return await send(message)
@@ -45,7 +45,7 @@ def middleware(app: ASGIApp, collects: bool) -> ASGIApp:
             if not message["more_body"]:
                 await send({"type": "http.response.body", "body": body, "more_body": False})
 
-        await app(scope, receive, its_send)
+        await app(scope, receive, wrapped_send)
 
     return middleware
 

@@ -1,4 +1,4 @@
-"""The words that the project's style bans are in no prose, comment or string."""
+"""The words that the project's style bans are in no prose, comment, string or name."""
 
 import re
 import subprocess
@@ -15,6 +15,8 @@ EXCEPT = (
     "training/stories.py",
     "lessons/printed/",
 )
+VAGUE = re.compile(r"\bits_[a-z]\w*")
+"""Names that say of what something is a part, where they should say what it is."""
 SUFFIXES = {".py", ".md", ".js", ".css", ".html", ".cpp", ".hpp", ".toml", ".yml", ".yaml", ""}
 
 
@@ -35,7 +37,15 @@ def test_no_banned_word_is_used() -> None:
     assert found == {}
 
 
+def test_no_name_is_a_pronoun() -> None:
+    code = [name for name in tracked_files() if Path(name).suffix in {".py", ".js", ".cpp", ".hpp"}]
+    code.remove("tests/test_words.py")
+    found = {name: names for name in code if (names := VAGUE.findall((ROOT / name).read_text()))}
+    assert found == {}
+
+
 def test_the_rule_would_notice() -> None:
+    assert VAGUE.findall("its_parser = parser()") == ["its_parser"]
     assert banned_in("one\nNobody knows.\n") == ["2: Nobody knows."]
     assert banned_in("It lets go of the slot, besides.") == ["1: It lets go of the slot, besides."]
     assert banned_in("def test_nobody_waits(): ...") == ["1: def test_nobody_waits(): ..."]

@@ -82,11 +82,11 @@ def shown_tools(tools: Iterable[FlatTool]) -> list[dict[str, Any]]:
     """The tools as a response repeats them, again in their namespaces."""
     shown: list[dict[str, Any]] = []
     for namespace, group in groupby(tools, key=lambda tool: tool.namespace):
-        its_tools = [tool.shown() for tool in group]
+        group_tools = [tool.shown() for tool in group]
         if namespace is None:
-            shown += its_tools
+            shown += group_tools
         else:
-            shown.append({"type": "namespace", **namespace.model_dump(exclude_none=True), "tools": its_tools})
+            shown.append({"type": "namespace", **namespace.model_dump(exclude_none=True), "tools": group_tools})
     return shown
 
 

@@ -40,12 +40,12 @@ async def test_a_request_is_accepted_before_its_events_come(path: Path) -> None:
     for number in range(1, 20):
         accepted = worker.heard.index((worker.answer(number), number))
         assert worker.answer(number) == wire.Accepted([1, 2])
-        its_events = [
+        positions = [
             place
             for place, (message, _) in enumerate(worker.heard)
             if isinstance(message, wire.Events) and any(owner // 2 == number for owner, _ in message.events)
         ]
-        assert min(its_events) > accepted
+        assert min(positions) > accepted
 
 
 async def test_each_worker_gets_its_own_events_although_their_numbers_are_the_same(path: Path) -> None:

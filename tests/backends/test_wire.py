@@ -66,8 +66,8 @@ MESSAGES: list[Any] = [
 
 def arrived(message: Any, number: int = 0) -> Any:
     frame = wire.pack(message, number)
-    length, kind, its_number = wire.HEADER.unpack_from(frame)
-    assert (its_number, length) == (number, len(frame) - wire.HEADER.size)
+    length, kind, found_number = wire.HEADER.unpack_from(frame)
+    assert (found_number, length) == (number, len(frame) - wire.HEADER.size)
     return wire.unpack(kind, number, frame[wire.HEADER.size :])
 
 

@@ -53,8 +53,8 @@ async def test_both_doors_serve_the_document(door: Door) -> None:
 
 
 async def test_every_door_tells_the_sampling_defaults_of_the_model(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    its_own = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05}
-    monkeypatch.setattr(ScriptedEngine, "info", property(lambda self: ModelInfo(100, 1000, {}, its_own)))
+    defaults = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05}
+    monkeypatch.setattr(ScriptedEngine, "info", property(lambda self: ModelInfo(100, 1000, {}, defaults)))
     async with by_hand(door) as service:
         response = await service.client.request("GET", "/openapi.json")
     with pulled_by_hand() as other:
@@ -63,10 +63,10 @@ async def test_every_door_tells_the_sampling_defaults_of_the_model(door: Door, m
     for body in ("GenerateBody", "ChatBody", "CompletionBody", "ResponsesBody", "MessagesBody"):
         found = {
             name: schemas[body]["properties"][name]["default"]
-            for name in its_own
+            for name in defaults
             if name in schemas[body]["properties"]
         }
-        assert found == {name: value for name, value in its_own.items() if name in schemas[body]["properties"]}
+        assert found == {name: value for name, value in defaults.items() if name in schemas[body]["properties"]}
         assert schemas[body]["properties"]["top_p"] == plain[body]["properties"]["top_p"]
     assert schemas["ResponseObject"] == plain["ResponseObject"], "an answer has what was used"
     OpenAPIV32SpecValidator(response.json()).validate()

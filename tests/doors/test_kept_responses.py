@@ -36,8 +36,8 @@ async def with_a_response(door: Door) -> AsyncIterator[tuple[Service, dict[str, 
 async def test_a_key_opens_no_response_of_another_key(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         path, item = f"{PATH}/{response['id']}", {"type": "item_reference", "id": response["output"][0]["id"]}
-        for method, its_path in (("GET", path), ("GET", f"{path}/input_items"), ("DELETE", path)):
-            assert (await asked(service, method, its_path, "second")).status == 404
+        for method, url in (("GET", path), ("GET", f"{path}/input_items"), ("DELETE", path)):
+            assert (await asked(service, method, url, "second")).status == 404
         follows = {"input": "So?", "previous_response_id": response["id"]}
         for key, statuses in (("second", (400, 404)), ("first", (200, 200))):
             answers = [await asked(service, "POST", PATH, key, body) for body in (follows, {"input": [item]})]
@@ -66,9 +66,9 @@ async def test_a_key_opens_no_conversation_of_another_key(door: Door) -> None:
         assert (await asked(service, "POST", PATH, "first", body)).status == 200
         path = f"/v1/conversations/{conversation['id']}"
         (item, _) = (await asked(service, "GET", f"{path}/items?order=asc", "first")).json()["data"]
-        for its_path in (path, f"{path}/items", f"{path}/items/{item['id']}"):
+        for url in (path, f"{path}/items", f"{path}/items/{item['id']}"):
             for key, status in (("first", 200), ("second", 404)):
-                assert (await asked(service, "GET", its_path, key)).status == status
+                assert (await asked(service, "GET", url, key)).status == status
         assert (await asked(service, "DELETE", f"{path}/items/{item['id']}", "second")).status == 404
         assert (await asked(service, "DELETE", path, "second")).status == 404
 

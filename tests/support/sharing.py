@@ -124,4 +124,4 @@ class RawWorker:
 
     def answer(self, number: int) -> Any:
         """The answer to a request; None if none has come."""
-        return next((message for message, its_number in self.heard if its_number == number), None)
+        return next((message for message, found_number in self.heard if found_number == number), None)

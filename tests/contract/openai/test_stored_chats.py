@@ -133,13 +133,13 @@ def test_a_deleted_completion_is_gone() -> None:
     path = f"{PATH}/{completion['id']}"
     deleted = {"id": completion["id"], "object": "chat.completion.deleted", "deleted": True}
     assert asked("DELETE", path) == deleted
-    for method, its_path, body in (
+    for method, url, body in (
         ("DELETE", path, None),
         ("GET", path, None),
         ("POST", path, {"metadata": {}}),
         ("GET", f"{path}/messages", None),
     ):
-        assert why_not(method, its_path, body=body) == (404, None)
+        assert why_not(method, url, body=body) == (404, None)
     assert listed()["data"] == []
 
 
