@@ -1,4 +1,4 @@
-"""A log that nothing reads: lines are lost, and nobody waits."""
+"""A log that nothing reads: lines are lost, and no request waits."""
 
 import logging
 import os
@@ -90,7 +90,7 @@ def test_what_uvicorn_writes_to_a_pipe_does_not_wait_either(pipe: Pipe, tmp_path
             set_up_logging()
             set_up_logging()
             assert isinstance(handlers[0].stream, LogStream)
-            assert handlers[1].stream is file  # which makes nobody wait
+            assert handlers[1].stream is file  # a write to a file does not wait
             handlers[0].stream.write("a line\n")
             assert pipe.read() == "a line\n"
         finally:
