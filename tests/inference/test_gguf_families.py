@@ -3,6 +3,7 @@
 import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedConfig
 from config import Config
 from engine import Engine
 from inference.weights.gguf.architectures import ARCHITECTURES
+from interface.errors import LoadError
 from tests.support.checkpoint_folders import load
 from tests.support.gguf_families import OTHER_NAMES, WRITTEN
 from tests.support.gguf_files import same_weights, write_gguf
@@ -82,3 +84,37 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
     loaded = transformers_model(load(path, dtype="bfloat16")).state_dict()
     assert torch.equal(loaded[name], correction)
     assert loaded["model.norm.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("model_type", "metadata", "told"),
+    [
+        ("granite", {"granite__rope__scaling__finetuned": False}, "a Granite without a rotary embedding is not"),
+        ("deepseek_v3", {"deepseek2__expert_gating_func": 1}, "deepseek2.expert_gating_func is 1; expected 2"),
+        (
+            "deepseek_v2",
+            {"deepseek2__expert_weights_norm": True},
+            "deepseek2.expert_weights_norm is true, which is not",
+        ),
+        ("glm4_moe", {"glm4moe__nextn_predict_layers": 9}, "glm4moe.nextn_predict_layers is 9, of 5 layers in all"),
+        (
+            "cohere2",
+            {"cohere2__attention__sliding_window": None},
+            "expected cohere2.attention.sliding_window, got none",
+        ),
+        (
+            "olmo3",
+            {"olmo2__attention__sliding_window_pattern": [True]},
+            "olmo2.attention.sliding_window_pattern has 1 entries; expected 4, one for each layer",
+        ),
+        ("olmo2", {"olmo2__expert_count": 4}, "olmo2.expert_count is 4, which is not supported"),
+    ],
+)
+def test_what_a_family_cannot_have_is_refused(
+    model_type: str, metadata: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    [config] = [config for config in FAMILIES if config.model_type == model_type]
+    path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), **metadata)
+    with pytest.raises(LoadError) as refused:
+        load(path)
+    assert str(refused.value).startswith(f"{path}: {told}")

@@ -223,7 +223,10 @@ WRITTEN: Mapping[str, Written] = {
     ),
     "stablelm": Written(
         "stablelm",
-        entries=lambda config: _rotated_in_part(config) | {"attention.layer_norm_epsilon": config.layer_norm_eps},
+        entries=lambda config: (
+            _rotated_in_part(config)
+            | {"attention.layer_norm_epsilon": config.layer_norm_eps, "use_parallel_residual": True}
+        ),
     ),
     "nemotron": Written(
         "nemotron",

@@ -9,7 +9,8 @@ EPSILON = "attention.layer_norm_epsilon"
 
 
 def _stablelm(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    return {"use_parallel_residual": file.get("stablelm.use_parallel_residual", bool, False)}
+    """Files of models that have a second norm may say otherwise; llama.cpp goes by the norm."""
+    return {"use_parallel_residual": not any(name.endswith(".ffn_norm.weight") for name in file.tensors)}
 
 
 FAMILY = {

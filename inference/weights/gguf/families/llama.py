@@ -58,6 +58,8 @@ def _granite(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         number: float = file.get(f"{file.architecture}.{key}", float, default)
         return number or default  # llama.cpp takes 0 for a scale that there is not
 
+    if not file.get(f"{file.architecture}.rope.scaling.finetuned", bool, True):  # by which these files mean so
+        raise BadGGUF(file.path, "a Granite without a rotary embedding is not supported in GGUF")
     return {
         "attention_multiplier": scale("attention.scale", common["head_dim"] ** -0.5),
         "embedding_multiplier": scale("embedding_scale"),

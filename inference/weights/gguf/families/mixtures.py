@@ -123,7 +123,7 @@ LATENTS = {
 OF_LATENTS = frozenset(
     (
         *("attention.kv_lora_rank", "attention.q_lora_rank", "attention.key_length_mla", "attention.value_length_mla"),
-        "rope.scaling.yarn_log_multiplier",
+        *("rope.scaling.yarn_log_multiplier", "nextn_predict_layers"),
     )
 )
 LATENT_MIXTURE = LAYER | EXPERTS | SHARED | LATENTS
