@@ -138,6 +138,19 @@ def test_markdown_is_shown(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expect(content.locator("a")).to_have_attribute("href", "https://a.example/x")
 
 
+INLINE_SCRIPT = """() => {
+    const script = document.createElement("script");
+    script.textContent = "document.body.dataset.ran = 'yes'";
+    document.body.append(script);
+    return document.body.dataset.ran ?? "no";
+}"""
+
+
+def test_a_browser_runs_no_script_that_is_not_the_servers(page: Any) -> None:
+    """Should what a model says become a part of the page once."""
+    assert page.evaluate(INLINE_SCRIPT) == "no"
+
+
 HOSTILE = [
     "<img src=x onerror='document.title=1'><script>document.title=1</script>",
     "[x](javascript:document.title=1) [y](data:text/html,x) ![z](https://a.example/z.png)",
