@@ -17,6 +17,7 @@ NESTED = re.compile(r"(?P<object>\w+)\[(?P<name>[^\[\]]*)\]")
 
 def read_query(type: type[Body], query: bytes) -> Body:
     """Parse and check a URL's query. Of a parameter that is given twice, the last counts; unknown ones are ignored.
+    An empty value is a value like others.
 
     `a[b]=c` is the object `a` with a `b`.
 
@@ -24,7 +25,7 @@ def read_query(type: type[Body], query: bytes) -> Body:
         Refusal: 400, with the first `MAX_PROBLEMS` problems.
     """
     try:
-        parameters = parse_qsl(query.decode("latin-1"), max_num_fields=MAX_PARAMETERS)
+        parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
         return type.model_validate_strings(_nested(parameters))
     except ValidationError as error:
         raise invalid(error) from None

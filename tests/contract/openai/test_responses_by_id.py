@@ -103,7 +103,9 @@ def test_the_input_comes_in_pages(order: str) -> None:
         ("limit=0", "limit"),
         ("limit=101", "limit"),
         ("limit=x", "limit"),
+        ("limit=", "limit"),
         ("order=up", "order"),
+        ("order=", "order"),
         ("after=msg_x", "after"),
     ],
 )
