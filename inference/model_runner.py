@@ -61,9 +61,11 @@ class ModelRunner:
                     f"ENGINE_MAX_STREAMS or ENGINE_CONTEXT."
                 ) from error
             self._choose = chooser.result()
-        choose_on_device = device_chooser_for(self._device, is_compiled, self.vocabulary, dtype)
+        choose_on_device = device_chooser_for(self._device, is_compiled, self.vocabulary, dtype, slots)
         self._ahead = (
-            Ahead(self._decoder, self._cache, choose_on_device) if isinstance(self._decoder, AheadDecoder) else None
+            Ahead(self._decoder, self._cache, choose_on_device, self._device)
+            if isinstance(self._decoder, AheadDecoder)
+            else None
         )
         if self._ahead is not None:
             self._choose = self._ahead.choose

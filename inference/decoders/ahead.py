@@ -40,13 +40,17 @@ class Ahead:
 
     Args:
         choose_on_device: chooses tokens without waiting for them.
+        device: where they are.
     """
 
-    def __init__(self, decoder: AheadDecoder, cache: KVCache, choose_on_device: DeviceChooser) -> None:
+    def __init__(
+        self, decoder: AheadDecoder, cache: KVCache, choose_on_device: DeviceChooser, device: torch.device
+    ) -> None:
         self._decoder = decoder
         self._choose_on_device = choose_on_device
         self._cache = cache
         self._places: list[Place] = []  # of the running step, unless it has a prefill
+        self._fetching = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._begun: tuple[list[Row], Tensor] | None = None  # the rows of the step that was begun ahead, its logits
 
     def record(self, schedule: Schedule) -> None:
@@ -65,7 +69,7 @@ class Ahead:
     def choose(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
         """Choose a token for each row, as `draw.choose` does, and begin the next step before they are read."""
         tokens = self._choose_on_device(logits, rows)
-        fetched = _Fetched(tokens)
+        fetched = _Fetched(tokens, self._fetching)
         places = [(slot, position + 1) for slot, position in self._places]
         is_foreseen = bool(places) and all(position < self._cache.context for _, position in places)
         following = self._begin(places, tokens) if is_foreseen else None
@@ -82,21 +86,25 @@ class Ahead:
 
 
 class _Fetched:
-    """Tokens that are being copied to the host, which waits for them, but not for the work queued after them."""
+    """Tokens that are being copied to the host, which waits for them, but not for the work queued after them.
 
-    def __init__(self, tokens: Tensor) -> None:
-        self._tokens = tokens
-        self._arrived: torch.cuda.Event | None = None
-        if tokens.is_cuda:
-            self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-            self._tokens.copy_(tokens, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
+    On a GPU they are copied on a stream of their own, so that this work need not wait for the copy either.
+    """
+
+    def __init__(self, tokens: Tensor, stream: torch.cuda.Stream | None) -> None:
+        self._tokens = tokens  # kept until they have been copied
+        self._copy = tokens
+        if stream is not None:
+            self._copy = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._copy.copy_(tokens, non_blocking=True)
+        self._stream = stream
 
     def wait(self) -> list[int]:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return [int(token) for token in self._tokens.tolist()]
+        if self._stream is not None:
+            self._stream.synchronize()
+        return [int(token) for token in self._copy.tolist()]
 
 
 def _rows(schedule: Schedule) -> list[Row]:

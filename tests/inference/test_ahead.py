@@ -221,7 +221,7 @@ def test_without_kernels_tokens_are_chosen_by_operators_of_torch(
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(choosers, "_with_kernels", fails)
-    chosen = choosers.device_chooser_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16)
+    chosen = choosers.device_chooser_for(torch.device("cuda"), True, VOCABULARY, torch.bfloat16, slots=4)
     assert chosen is draw.choose_on_device
     assert "Tokens are chosen without kernels of their own: Failed to find C compiler" in caplog.text
 

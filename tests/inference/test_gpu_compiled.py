@@ -75,7 +75,8 @@ def test_every_kernel_compiles_for_an_h100(
     kernels.attend_chunks(qkv, cached, slots, slots, torch.zeros(2, 4, dtype=torch.int64), of_layer)
     kernels.most_likely(torch.zeros(2, 49152, dtype=dtype))
     for parts in (1, 8):
-        kernels.draw(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, 6, dtype=torch.float64), parts)
+        settings, counts = torch.zeros(2, 5, dtype=torch.float64), torch.zeros(2, dtype=torch.int32)
+        kernels.draw(torch.zeros(2, 49152, dtype=dtype), settings, counts, parts)
     every = {"_embed", "_gate", "_norm", "_multiply", "_attend_rows", "_merge", "_rotate", "_attend_chunks"}
     assert compiled.keys() == every | {"_most_likely", "_draw"}
     for name, kernel in compiled.items():

@@ -26,7 +26,7 @@ VOCABULARIES = [1, 2, 40, 777, 3001, 4096, 5001, 9001]
 def choose_on_device(monkeypatch: pytest.MonkeyPatch) -> draw.DeviceChooser:
     """The chooser in Triton, imported where there is Triton only."""
     mend_interpreter(monkeypatch)
-    chooser: draw.DeviceChooser = importlib.import_module("inference.decoders.gpu.chooser").choose_on_device
+    chooser: draw.DeviceChooser = importlib.import_module("inference.decoders.gpu.chooser").KernelChooser(DEVICE)
     return chooser
 
 
@@ -138,3 +138,12 @@ def test_changed_logits_are_drawn_from_as_in_torch(choose_on_device: draw.Device
     assert choose_on_device(logits.clone(), rows).tolist() == expected
     assert expected[3] in (0, 1, 3)
     assert expected[4] == -1
+
+
+def test_one_draw_after_another_chooses_the_same_for_the_same_rows(choose_on_device: draw.DeviceChooser) -> None:
+    rng = random.Random(5)
+    logits, rows = randn(9, 200, seed=5, width=2), [any_row(rng) for _ in range(9)]
+    expected = draw.choose_on_device(logits.clone(), rows).tolist()
+    for draws in range(3 if IS_INTERPRETED else 300):
+        count = 1 + draws * 7 % 9
+        assert choose_on_device(logits[:count].clone(), rows[:count]).tolist() == expected[:count]

@@ -48,7 +48,7 @@ def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         return GraphedSteps(decoder.KernelDecoder(taken_apart, cache), cache.slots, DEVICE, lambda work: work)
 
     monkeypatch.setattr("inference.model_runner.select_decoder", select_ahead)
-    monkeypatch.setattr("inference.model_runner.device_chooser_for", lambda *settings: chooser.choose_on_device)
+    monkeypatch.setattr("inference.model_runner.device_chooser_for", lambda *settings: chooser.KernelChooser(DEVICE))
 
 
 def answers(device: Any, compile: bool) -> list[list[int]]:

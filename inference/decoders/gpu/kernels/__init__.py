@@ -19,13 +19,14 @@ is -1 is none: it stores nothing, and what it computes is not used.
 
 from inference.decoders.gpu.kernels.attention import Cached, Heads
 from inference.decoders.gpu.kernels.choice import most_likely
-from inference.decoders.gpu.kernels.draw import draw
+from inference.decoders.gpu.kernels.draw import SETTINGS, draw
 from inference.decoders.gpu.kernels.elementwise import embed, gate, rms_norm
 from inference.decoders.gpu.kernels.products import multiply
 from inference.decoders.gpu.kernels.prompts import attend_chunks, tokens_per_block
 from inference.decoders.gpu.kernels.rows import attend_rows
 
 __all__ = [
+    "SETTINGS",
     "Cached",
     "Heads",
     "attend_chunks",

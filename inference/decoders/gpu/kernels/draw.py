@@ -17,21 +17,24 @@ from torch import Tensor
 
 from inference.decoders.gpu.kernels.choice import peak
 from inference.decoders.gpu.kernels.meeting import NOTES, exchange, parts_for, together
-from inference.decoders.gpu.kernels.overlap import overlap, wait_for_input
+from inference.decoders.gpu.kernels.overlap import wait_for_input
 
 SETTINGS = ("temperature", "min_p", "top_k", "top_p", "uniform")
+FIRST_SETTING = tl.constexpr(NOTES.value - len(SETTINGS))
+"""At the first meeting a program notes three numbers, and then the settings."""
 ALIGNED = 64
 """A part begins at a multiple of so many tokens: where memory is read in the widest pieces."""
 UNUSED_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 """How many of float32's last bits are zero in every number of a type."""
 
 
-def draw(logits: Tensor, settings: Tensor, parts: int | None = None) -> Tensor:
+def draw(logits: Tensor, settings: Tensor, counts: Tensor, parts: int | None = None) -> Tensor:
     """A token for each row of logits [rows, vocabulary], -1 if it is broken, as `most_likely` says.
 
     Args:
-        settings: [rows, len(SETTINGS) + 1], float64. A temperature of 0 takes the largest logit; a top_k of 0 is none.
-            The last number is 0: there a row's programs count how many have come to their meetings.
+        settings: [rows, len(SETTINGS)], float64. A temperature of 0 takes the largest logit; a top_k of 0 is none. They
+            may be in pinned memory of the host, which must not change before the kernel has run.
+        counts: [rows], int32, zeros: there a row's programs count how many have come to their meetings.
         parts: how many programs share a row.
     """
     rows, vocabulary = logits.shape
@@ -42,9 +45,9 @@ def draw(logits: Tensor, settings: Tensor, parts: int | None = None) -> Tensor:
         weights = torch.empty(rows, vocabulary, dtype=torch.float32, device=logits.device)
         notes = torch.empty(rows, 2, parts, NOTES.value, dtype=torch.float64, device=logits.device)
         size = {"PARTS": parts, "SHIFT": UNUSED_BITS[logits.dtype], **tile(part_size, parts)}
-        how = {"OVERLAPS": False, **together(parts)} if parts > 1 else overlap(logits)
+        how = together(logits, parts)
         _draw[(rows, parts)](
-            logits, settings, weights, notes, tokens, vocabulary, logits.stride(0), part_size, **size, **how
+            logits, settings, counts, weights, notes, tokens, vocabulary, logits.stride(0), part_size, **size, **how
         )
     return tokens
 
@@ -54,15 +57,14 @@ def tile(part_size: int, parts: int) -> dict[str, int]:
 
     Where many programs meet, meetings take the time, and there should be few; otherwise the comparisons do.
     """
-    thresholds = 8 if parts > 2 else 4
-    per_thread = 32 // thresholds
-    width = min(512 * per_thread, max(512, int(triton.next_power_of_2(part_size))))
-    return {"THRESHOLDS": thresholds, "WIDTH": width, "num_warps": max(4, width // (32 * per_thread))}
+    thresholds, widest = (8, 1024) if parts > 8 else (4, 4096)
+    width = min(widest, max(512, int(triton.next_power_of_2(part_size))))
+    return {"THRESHOLDS": thresholds, "WIDTH": width, "num_warps": 8}
 
 
 @triton.jit
 def _draw(
-    logits, settings, weights, notes, tokens, vocabulary, stride, part_size,
+    logits, settings, counts, weights, notes, tokens, vocabulary, stride, part_size,
     SHIFT: tl.constexpr, THRESHOLDS: tl.constexpr,
     PARTS: tl.constexpr, WIDTH: tl.constexpr, OVERLAPS: tl.constexpr,
 ):  # fmt: skip
@@ -73,11 +75,13 @@ def _draw(
     logits += row * stride
     weights += row * vocabulary
     notes += row * 2 * PARTS * NOTES
-    settings += row * 6
-    arrived = (settings + 5).to(tl.pointer_type(tl.int64), bitcast=True)
-    temperature, min_p = tl.load(settings).to(tl.float32), tl.load(settings + 1).to(tl.float32)
-    top_k, top_p = tl.load(settings + 2), tl.load(settings + 3)
-    largest, token, meeting = _row_peak(logits, notes, arrived, part, begin, end, vocabulary, PARTS, WIDTH)
+    settings += row * (NOTES - FIRST_SETTING)
+    arrived = counts + row
+    largest, token, every, meeting = _first_meeting(
+        logits, settings, notes, arrived, part, begin, end, vocabulary, PARTS, WIDTH
+    )
+    temperature, min_p = _setting(every, 0).to(tl.float32), _setting(every, 1).to(tl.float32)
+    top_k, top_p, uniform = _setting(every, 2), _setting(every, 3), _setting(every, 4)
     if (token >= 0) & (temperature > 0):
         _weigh(logits, weights, largest, temperature, min_p, begin, end, WIDTH)
         tl.debug_barrier()  # what one thread has stored, another will read
@@ -85,7 +89,6 @@ def _draw(
             weights, notes, arrived, meeting, part, top_k, top_p, temperature, largest, begin, end, vocabulary,
             SHIFT, THRESHOLDS, PARTS, WIDTH,
         )  # fmt: skip
-        uniform = tl.load(settings + 4)
         token = _drawn(weights, notes, arrived, meeting, part, least, ties, uniform, begin, end, PARTS, WIDTH)
         if token >= 0:
             tl.store(tokens + row, token.to(tl.int64))
@@ -94,17 +97,33 @@ def _draw(
 
 
 @triton.jit
-def _row_peak(logits, notes, arrived, part, begin, end, vocabulary, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    """A row's largest logit, and its first place, -1 if the row is broken."""
-    most, place, is_broken = peak(logits, begin, end, WIDTH)
+def _first_meeting(
+    logits, settings, notes, arrived, part, begin, end, vocabulary, PARTS: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
+    """A row's largest logit, its first place (-1 if the row is broken), and what each program noted, [PARTS, NOTES].
+
+    Settings in the host's memory take a microsecond to read, and longer if many programs ask for them at once. So one
+    program of a row does, while it looks for the largest logit, and notes them for the others.
+    """
     number = tl.arange(0, NOTES)
-    found = tl.where(number == 0, most.to(tl.float64), tl.where(number == 1, place, is_broken.to(tl.int32)))
-    every, meeting = exchange(found, notes, arrived, tl.full([], 0, tl.int32), part, PARTS)
+    is_setting = number >= FIRST_SETTING + part * NOTES  # never where the part is not 0
+    own = tl.load(settings + number - FIRST_SETTING, mask=is_setting, other=0.0)
+    most, place, is_broken = peak(logits, begin, end, WIDTH)
+    own = tl.where(number == 0, most.to(tl.float64), own)
+    own = tl.where(number == 1, place, own)
+    own = tl.where(number == 2, is_broken.to(tl.int32), own)
+    every, meeting = exchange(own, notes, arrived, tl.full([], 0, tl.int32), part, PARTS)
     peaks, places = _note(every, 0), _note(every, 1)
     largest = tl.max(peaks, 0)
     token = tl.min(tl.where(peaks == largest, places, vocabulary), 0).to(tl.int32)
     is_broken = (tl.max(_note(every, 2), 0) > 0) | (largest == float("-inf"))
-    return largest.to(tl.float32), tl.where(is_broken, -1, token), meeting
+    return largest.to(tl.float32), tl.where(is_broken, -1, token), every, meeting
+
+
+@triton.jit
+def _setting(every, number):
+    """A setting of the row. Only the first program has noted it, the others 0."""
+    return tl.max(_note(every, FIRST_SETTING + number), 0)
 
 
 @triton.jit
@@ -139,21 +158,18 @@ def _limited(
     least = tl.full([], 0, tl.int32)  # the bits of a weight
     ties = tl.full([], 0, tl.int32)
     if (top_k > 0) & (top_k < vocabulary):
-        least, above, meeting = _cut(
-            weights, notes, arrived, meeting, part, top_k, tl.full([], float("-inf"), tl.float32), temperature,
-            largest, begin, end, False, SHIFT, THRESHOLDS, PARTS, WIDTH,
+        least, above, _, meeting = _cut(
+            weights, notes, arrived, meeting, part, top_k, least, ties, tl.full([], float("-inf"), tl.float32),
+            temperature, largest, begin, end, False, SHIFT, THRESHOLDS, PARTS, WIDTH,
         )  # fmt: skip
         ties = (top_k - above).to(tl.int32)
     if top_p < 1:
-        more = _amounts(weights, tl.full([THRESHOLDS], 1, tl.int32) + least, begin, end, True, WIDTH)
-        every, meeting = exchange(more, notes, arrived, meeting, part, PARTS)
-        mass = tl.max(tl.sum(every, 0), 0) + ties * _weight_of(least)
-        goal = top_p * mass
-        # All weights below this one would be less than what top_p leaves out, even if all tokens had it.
-        floor = tl.log(((1 - top_p) * mass / vocabulary / 2).to(tl.float32))
-        limit, above, meeting = _cut(
-            weights, notes, arrived, meeting, part, goal, largest + temperature * floor, temperature, largest,
-            begin, end, True, SHIFT, THRESHOLDS, PARTS, WIDTH,
+        # All weights below this one would be less than what top_p leaves out, even if all tokens had it: together the
+        # weights are at least 1.
+        floor = tl.log(((1 - top_p) / vocabulary / 2).to(tl.float32))
+        limit, above, goal, meeting = _cut(
+            weights, notes, arrived, meeting, part, top_p, least, ties, largest + temperature * floor, temperature,
+            largest, begin, end, True, SHIFT, THRESHOLDS, PARTS, WIDTH,
         )  # fmt: skip
         missing = tl.ceil((goal - above) / tl.maximum(_weight_of(limit), 1e-38))
         enough = tl.minimum(tl.maximum(missing, 1.0), vocabulary).to(tl.int32)
@@ -165,30 +181,38 @@ def _limited(
 
 @triton.jit
 def _cut(
-    weights, notes, arrived, meeting, part, goal, lowest, temperature, largest, begin, end,
+    weights, notes, arrived, meeting, part, limit, least, ties, lowest, temperature, largest, begin, end,
     BY_MASS: tl.constexpr, SHIFT: tl.constexpr, THRESHOLDS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """The largest weight, as bits, that with all larger ones reaches the goal, and the amount of the larger ones.
+    """The largest weight, as bits, that with all larger ones reaches the goal; the amount of the larger; and the goal.
 
-    The amount of weights is their sum, or their number. The weight is that of a logit between the lowest and the
+    The amount of weights is their number, of which the limit is the goal; or their sum, and then the limit is the
+    goal's share of all that `least` and `ties` have kept. The weight is that of a logit between the lowest and the
     largest: a few logits cut what is between them into pieces, until there is none left in between.
     """
     # The first of these reaches the goal, the last does not.
     low, high = _key(tl.maximum(lowest, -3e38), SHIFT) - 1, _key(largest, SHIFT) + 1
+    goal = limit
     above = goal * 0.0
     passes = 0
     while high - low > 1:
         keys = _between(low, high, passes, SHIFT, THRESHOLDS)
         thresholds = _weight(_logit(keys, SHIFT), temperature, largest).to(tl.int32, bitcast=True)
+        # The first time, one of the thresholds lets all pass that has been kept.
+        is_whole = BY_MASS & (passes == 0) & (tl.arange(0, THRESHOLDS) == 0)
+        thresholds = tl.where(is_whole, least + 1, thresholds)
         found = _amounts(weights, thresholds, begin, end, BY_MASS, WIDTH)
         every, meeting = exchange(found, notes, arrived, meeting, part, PARTS)
         amounts = tl.sum(every, 0)
-        is_enough, is_short = (amounts >= goal) & (keys < high), (amounts < goal) & (keys < high)
+        if BY_MASS & (passes == 0):
+            goal = limit * (tl.sum(tl.where(is_whole, amounts, 0.0), 0) + ties * _weight_of(least))
+        is_cut = (keys < high) & ~is_whole
+        is_enough, is_short = (amounts >= goal) & is_cut, (amounts < goal) & is_cut
         above = tl.maximum(above, tl.max(tl.where(is_short, amounts, 0.0), 0))
         low = tl.maximum(low, tl.max(tl.where(is_enough, keys, low), 0))
         high = tl.minimum(high, tl.min(tl.where(is_short, keys, high), 0))
         passes += 1
-    return _weight(_logit(low, SHIFT), temperature, largest).to(tl.int32, bitcast=True), above, meeting
+    return _weight(_logit(low, SHIFT), temperature, largest).to(tl.int32, bitcast=True), above, goal, meeting
 
 
 @triton.jit

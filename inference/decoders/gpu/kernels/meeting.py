@@ -1,7 +1,10 @@
 """Lets programs that share a row exchange what each has found in its part, at a barrier (here: a meeting).
 
-All of the programs must run at once, or those at the barrier would wait for ever for those that cannot start. So they
-are launched as a cooperative grid, which a GPU runs as a whole or refuses. A row with one program needs no barrier.
+All of the programs must run at once, or those at the barrier would wait for ever for those that cannot start. So there
+are no more of them than multiprocessors, each of which has room for several: when the kernels before them have ended,
+they all run. Where kernels cannot overlap, they are also launched as a cooperative grid, which a GPU runs as a whole or
+refuses. (Such a grid does not overlap, and a step of 4 to 64 rows on an H200 is 0.08 ms longer.) A row with one program
+needs no barrier.
 """
 
 import functools
@@ -11,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from inference.decoders.gpu.kernels.overlap import overlap
 
 NOTES = tl.constexpr(8)
 """The most numbers that a program passes to the others at a meeting."""
@@ -27,9 +32,10 @@ def parts_for(rows: int, x: Tensor) -> int:
     return parts
 
 
-def together(parts: int) -> dict[str, Any]:
-    """The launch options of a kernel whose programs meet."""
-    return {"launch_cooperative_grid": True} if parts > 1 else {}
+def together(x: Tensor, parts: int) -> dict[str, Any]:
+    """The launch options, on the device of `x`, of a kernel whose programs meet, and which calls `wait_for_input`."""
+    how = overlap(x)
+    return how if how["OVERLAPS"] or parts == 1 else {**how, "launch_cooperative_grid": True}
 
 
 @functools.cache
