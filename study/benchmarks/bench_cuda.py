@@ -7,7 +7,9 @@
 The engine runs in this process, so that steps are measured and no socket. The variants build on each other:
 "torch" is the engine uncompiled; "graphs" replays the decode steps of the same operators; "kernels" has kernels of its
 own (ENGINE_COMPILE=1, but for the last); "ahead" begins a step before the host has the last one's tokens, draws them
-in one kernel, and is what ENGINE_COMPILE=1 does. With --sampling, it also runs with the draw in operators of torch.
+in one kernel, and is what ENGINE_COMPILE=1 does. With --sampling, it also runs with the draw in operators of torch, and
+greedy steps are measured once more, on random tokens: greedy texts of random weights soon repeat the same few tokens,
+and the products of rows that are alike take less time.
 
 The floor of a step is the time of reading every weight once, as fast as this GPU copies memory, bytes read and written
 counted: measured in the same run. Every prompt is of 75 random tokens. Whether the tokens are right
@@ -20,19 +22,24 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config import Config
 from engine import Engine
 from inference.cache.gpu_pages import GpuPages
 from inference.decoders import select
+from inference.decoders.ahead import Ahead
 from inference.sampling import draw
+from inference.sampling.draw import DeviceChooser
+from inference.scheduling.sample_args import SampleArgs
+from inference.tensor_thread import on_tensor_thread
 from inference.weights.checkpoint import Checkpoint
 from interface.events import Event, Token
 from interface.requests import SequenceId, text_request
@@ -40,10 +47,11 @@ from study.benchmarks.shapes import SHAPES, bytes_per_step, prompt, tokenizer
 from study.common.arguments import argument_parser
 from study.common.client import percentile
 
-PROMPT_TOKENS = 75
-SAMPLED = {"temperature": 0.7, "top_p": 0.9}
-VARIANTS = ("torch", "graphs", "kernels", "ahead")
 Row = dict[str, Any]
+PROMPT_TOKENS = 75
+GREEDY: Row = {"temperature": 0}
+SAMPLED: Row = {"temperature": 0.7, "top_p": 0.9}
+VARIANTS = ("torch", "graphs", "kernels", "ahead")
 _seeds = itertools.count()
 
 
@@ -131,7 +139,7 @@ class Load:
 
 def profiled(engine: Engine, shape: str, streams: int, steps: int = 10) -> None:
     """Print what the GPU does in a decode step."""
-    load = Load(engine, shape, streams, 60, PROMPT_TOKENS, {"temperature": 0})
+    load = Load(engine, shape, streams, 60, PROMPT_TOKENS, GREEDY)
     began = time.perf_counter()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         while len(load.times) < streams:
@@ -204,25 +212,65 @@ def _most_memory(engine: Engine) -> int:
     return torch.cuda.max_memory_allocated() + (storage.backed_bytes if isinstance(storage, GpuPages) else 0)
 
 
-def _measured(engine: Engine, what: str, streams: int, options: argparse.Namespace, settings: Row, floor: float) -> Row:
-    """A load, after a short one of its kind."""
-    Load(engine, options.shape, streams, 12, PROMPT_TOKENS, settings).run()
-    load = Load(engine, options.shape, streams, options.tokens, PROMPT_TOKENS, settings)
-    return _print(what, load.run(), floor)
+class RandomTexts:
+    """Chooses greedily on the GPU, and then takes random tokens in place of those."""
+
+    def __init__(self, vocabulary: int, streams: int) -> None:
+        from inference.decoders.gpu import kernels  # they need Triton
+
+        self._choose = kernels.most_likely
+        self._tokens = torch.randint(vocabulary, (1024, streams), device="cuda")
+        self._step = 0
+
+    def __call__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> Tensor:
+        self._choose(logits)
+        self._step += 1
+        return self._tokens[self._step % len(self._tokens), : len(rows)]
 
 
-def _sampled(engine: Engine, variant: str, streams: int, options: argparse.Namespace, floor: float) -> Iterator[Row]:
-    """A load with temperature and top_p, drawn in one kernel if the variant has it; then in torch's operators too."""
-    yield _measured(engine, f"{variant}, top_p", streams, options, SAMPLED, floor)
+def _in_turn(engine: Engine, variant: str, streams: int, options: argparse.Namespace, floor: float) -> list[Row]:
+    """Greedy and, if asked for, sampled loads, in turn: of each kind the round with the median step."""
+    kinds: dict[str, tuple[Row, DeviceChooser | None]] = {variant: (GREEDY, None)}
     ahead = engine._runner._ahead
-    if ahead is not None:
-        with_kernel, ahead._choose_on_device = ahead._choose_on_device, draw.choose_on_device
-        yield _measured(engine, f"{variant}, top_p in torch", streams, options, SAMPLED, floor)
-        ahead._choose_on_device = with_kernel
+    if options.sampling:
+        kinds[f"{variant}, top_p"] = SAMPLED, None
+        if ahead is not None:
+            kinds[f"{variant}, random texts"] = GREEDY, RandomTexts(engine._runner.vocabulary, streams)
+            kinds[f"{variant}, top_p in torch"] = SAMPLED, draw.choose_on_device
+    rows: dict[str, list[Row]] = {what: [] for what in kinds}
+    for _ in range(options.rounds):
+        for what, (settings, chooser) in kinds.items():
+            with _choosing(ahead, chooser):
+                Load(engine, options.shape, streams, 12, PROMPT_TOKENS, settings).run()
+                load = Load(engine, options.shape, streams, options.tokens, PROMPT_TOKENS, settings)
+                rows[what].append(load.run())
+    return [_print(what, _median(of_kind), floor) for what, of_kind in rows.items()]
+
+
+@contextmanager
+def _choosing(ahead: Ahead | None, chooser: DeviceChooser | None) -> Iterator[None]:
+    """Let another chooser choose for a while, if there is one."""
+    if ahead is None or chooser is None:
+        yield
+        return
+    own, ahead._choose_on_device = ahead._choose_on_device, chooser
+    try:
+        yield
+    finally:
+        ahead._choose_on_device = own
+
+
+def _median(rows: Sequence[Row]) -> Row:
+    """The row whose step is the median; of two, the shorter."""
+    return sorted(rows, key=lambda row: row["step_ms"])[(len(rows) - 1) // 2]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    on_tensor_thread(lambda: _measure(options))  # as in a server, no step hops from thread to thread
+
+
+def _measure(options: argparse.Namespace) -> None:
     shape = options.shape
     speed = copy_speed()
     floor = 1e3 * bytes_per_step(shape) / speed
@@ -234,11 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         engine = new_engine(shape, variant, max(options.streams), options.chunk)
         print(f"{variant}: {engine._runner.decoder_name}; ready after {time.perf_counter() - began:.1f} s", flush=True)
         for streams in options.streams:
-            rows.append(_measured(engine, variant, streams, options, {"temperature": 0}, floor))
-            if options.sampling:
-                rows += _sampled(engine, variant, streams, options, floor)
+            rows += _in_turn(engine, variant, streams, options, floor)
         if options.long:
-            load = Load(engine, shape, 1, 64, options.long, {"temperature": 0})
+            load = Load(engine, shape, 1, 64, options.long, GREEDY)
             rows.append(_print(f"{variant}, {options.long} tokens", load.run(), floor))
         if options.profile:
             for streams in (options.streams[0], options.streams[-1]):
@@ -264,6 +310,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="that each stream takes")
     parser.add_argument("--chunk", type=int, help="ENGINE_PREFILL_CHUNK")
     parser.add_argument("--long", type=int, default=0, help="also one stream behind a prompt of so many tokens")
+    parser.add_argument("--rounds", type=int, default=5, help="of loads in turn, whose median counts")
     parser.add_argument("--sampling", action="store_true", help="also with temperature and top_p")
     parser.add_argument("--profile", action="store_true", help="print what the GPU does in a step")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="transformers' generate")
