@@ -9,9 +9,11 @@ TEST_PROCESSES ?= 2
 CUDA_TESTS := $(addprefix tests/inference/test_,$(addsuffix .py,parity steps prefix_reuse shared_prefix sliding_windows \
   left_in_slots logprobs structured_output broken_sequence stop_tokens terminal_events settled_requests synchronous \
   conversations queue))
-# These two count what a CPU does: tokens of the smallest chunk, forwards of the decoder.
-CPU_ONLY := $(addprefix --deselect tests/inference/test_steps.py::test_,\
-  a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces a_step_is_one_forward_whatever_it_works_on)
+# These count what a CPU does: tokens of the smallest chunk, prompts of a step, forwards of the decoder, shared pages.
+CPU_ONLY := $(addprefix --deselect tests/inference/test_,$(addprefix steps.py::test_,\
+  a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces a_step_is_one_forward_whatever_it_works_on \
+  the_first_of_many_prompts_does_not_wait_for_those_behind_it) \
+  shared_prefix.py::test_compiled_they_share_it_all_in_one_step)
 KERNEL_TESTS := $(addprefix tests/inference/test_gpu_,kernels.py draw.py engine.py)
 
 .PHONY: help serve demo lesson compare test check conformance soak chaos clients test-vllm test-scale test-cuda test-kernels bench-transport bench-chat bench-workers bench-engine bench-cuda bench-scale model eval-model lesson-text pictures clean
