@@ -15,10 +15,9 @@ _FILES = {"/": "chat.html", "/prompt": "prompt.html", "/docs": "docs.html", "/le
 
 _INCLUDE = re.compile(rb" *<!-- include: (\S+) -->\n")
 
-POLICY = "script-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
-HEADERS = {"cache-control": "no-cache", "content-security-policy": POLICY}
-"""A page runs the server's own scripts only, and none that a model writes, should that become a part of it once. No
-other site may show a page in a frame, in which it could make its users click."""
+HEADERS = {"cache-control": "no-cache", "content-security-policy": "frame-ancestors 'self'"}
+"""No other site may show a page in a frame, in which it could make its users click. The rest of a page's policy is in
+its own <meta>, which has no frame-ancestors."""
 
 PAGES = tuple(_FILES) + tuple(
     f"/page/{file.name}" for file in sorted(_FOLDER.iterdir()) if file.suffix in (".css", ".js")
