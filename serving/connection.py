@@ -16,6 +16,7 @@ from typing import Any
 
 HUNG_UP: int | None = getattr(select, "POLLRDHUP", None)
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+NO_ROOM = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
 
 
 class Connection:
@@ -81,14 +82,20 @@ class IdleConnections:
         self._idle_since: dict[Any, float] = {}
 
     def close_overdue(self, protocols: Collection[Any], most: int) -> None:
-        """Close connections that have been idle too long, and, if there are more than `most`, the oldest idle ones."""
+        """Close connections that have been idle too long, and, if there are more than `most`, the oldest idle ones.
+
+        A client whose request is on its way hears the reason: 408, or 503 with a time after which to come back.
+        """
         now = time.monotonic()
         idle = [protocol for protocol in protocols if not is_busy(protocol)]
         self._idle_since = {protocol: self._idle_since.get(protocol, now) for protocol in idle}
         overdue = {protocol for protocol, since in self._idle_since.items() if now - since > self._patience(protocol)}
+        too_many = len(protocols) - most
+        for protocol in overdue:
+            self._close(protocol, TIMED_OUT)
         oldest = sorted(self._idle_since, key=self._idle_since.__getitem__)
-        for protocol in overdue.union(oldest[: max(0, len(protocols) - most)]):
-            self._close(protocol)
+        for protocol in oldest[: max(0, too_many - len(overdue))]:
+            self._close(protocol, NO_ROOM)
 
     def _patience(self, protocol: Any) -> float:
         """Seconds that a connection may be idle. After an answer, uvicorn's keep-alive limit should end it first; but
@@ -97,10 +104,10 @@ class IdleConnections:
         kept_alive = float(getattr(protocol, "timeout_keep_alive", 0)) if protocol.cycle is not None else 0.0
         return self._limit + kept_alive
 
-    def _close(self, protocol: Any) -> None:
+    def _close(self, protocol: Any, answer: bytes) -> None:
         self._idle_since.pop(protocol)
         if not protocol.transport.is_closing():
-            protocol.transport.write(TIMED_OUT)
+            protocol.transport.write(answer)
             protocol.transport.close()
         else:
             protocol.transport.abort()

@@ -72,6 +72,7 @@ class Exchanges:
         self.max_open = config.max_connections
         self._idle = IdleConnections(config.head_limit)
         self._is_needed = asyncio.Event()
+        self._making_room: asyncio.Handle | None = None
 
     def set_up_server(self) -> None:
         """Raise the limit of open files and, under uvicorn, watch its connections from the first one on."""
@@ -104,10 +105,17 @@ class Exchanges:
         self.open.discard(exchange)
 
     def on_connection(self) -> None:
-        """Watch a new connection, which may never send a request, and make room if it is one too many."""
+        """Watch a new connection, which may never send a request, and make room if it is one too many.
+
+        Many come at once in a flood, and looking at all connections for each of them would keep the event loop busy.
+        """
         self._is_needed.set()
-        if len(self.protocols) > self.max_open:
-            self._idle.close_overdue(self.protocols, self.max_open)
+        if len(self.protocols) > self.max_open and self._making_room is None:
+            self._making_room = asyncio.get_running_loop().call_soon(self._make_room)
+
+    def _make_room(self) -> None:
+        self._making_room = None
+        self._idle.close_overdue(self.protocols, self.max_open)
 
     async def watch(self) -> None:
         """Check the connections at intervals, while there are any."""

@@ -3,13 +3,17 @@
 import contextlib
 import json
 import time
+from collections.abc import Collection
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from config import Config
 from serving import gate
 from serving.asgi import Receive
+from serving.exchanges import Exchanges
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, PATIENCE
@@ -118,6 +122,52 @@ def test_idle_connections_beyond_the_limit_make_room(door: Door) -> None:
             connection.send_request("GET", "/health")
         wait_until(lambda: 0 < len(service.driver.exchanges.protocols) <= 3, "room for others")
         wait_until(lambda: not service.driver.exchanges.is_full)
+
+
+class FakeProtocol:
+    """An idle connection of uvicorn's, and its own transport."""
+
+    cycle = None
+
+    def __init__(self, protocols: set[Any]) -> None:
+        self.protocols, self.transport, self.written = protocols, self, b""
+        protocols.add(self)
+
+    def is_closing(self) -> bool:
+        return self not in self.protocols
+
+    def write(self, answer: bytes) -> None:
+        self.written += answer
+
+    def close(self) -> None:
+        self.protocols.remove(self)
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_connections_is_looked_through_once_and_told_to_come_back() -> None:
+    exchanges = Exchanges(Config(max_connections=100, head_limit=60))
+    protocols: set[Any] = set()
+    exchanges.protocols = protocols
+    looks: list[int] = []
+    close_overdue = exchanges._idle.close_overdue
+
+    def counted(protocols: Collection[Any], most: int) -> None:
+        looks.append(len(protocols))
+        close_overdue(protocols, most)
+
+    exchanges._idle.close_overdue = counted  # type: ignore[method-assign]
+    every = []
+    for _ in range(1000):
+        every.append(FakeProtocol(protocols))
+        exchanges.on_connection()
+    await anyio.lowlevel.checkpoint()
+    assert looks == [1000]
+    assert len(protocols) == 100
+    closed = [protocol.written for protocol in every if protocol.is_closing()]
+    assert len(closed) == 900
+    assert all(answer.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1\r\n" in answer for answer in closed)
+    exchanges.on_connection()
+    assert looks == [1000], "there is room"
 
 
 def test_many_half_sent_requests_leave_room_for_others(door: Door) -> None:
