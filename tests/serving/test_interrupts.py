@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,8 +29,14 @@ SERVERS = {
 def serving(server: str, folder: Path) -> Iterator[Process]:
     """A server that is ready, whose folder for the socket is made in `folder`."""
     with in_a_process(SERVERS[server], {"TMPDIR": str(folder), "ENGINE_DRAIN": "1000"}) as process:
-        wait_until(lambda: ready(process.log) == 2, "the start of all")
+        wait_until(lambda: ready(process.log) == 2 and listens(process.port), "the start of all")
         yield process
+
+
+def listens(port: int) -> bool:
+    """Whether connections are accepted. A worker may say that it is ready just before."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def begin_to_stream(connection: Connection, tokens: int) -> None:
@@ -88,7 +95,7 @@ def in_a_terminal(folder: Path, how: str = "") -> Iterator[tuple[Process, int]]:
     environ = {"TMPDIR": str(folder), "ENGINE_DRAIN": "0.3"}
     with in_a_process(["-c", IN_A_TERMINAL, how, *command], environ) as process:
         process.given_port = port
-        wait_until(lambda: ready(process.log) == 1, "the start of all")
+        wait_until(lambda: ready(process.log) == 1 and listens(port), "the start of all")
         (supervisor,) = process.children()
         try:
             yield process, supervisor
