@@ -13,7 +13,8 @@ The modules, by topic:
                         `responses_answer` out of events
     kept responses      `responses_by_id`, `kept_responses`
     conversations       `conversations`, `kept_conversations`
-    stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how
+    stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how, and `metadata`
+                        is what clients write on them
     long conversations  `compact`, `compacted`, `opaque`
     tools               `custom_tools`, `client_tools`
     shared              `sampling`, `logprobs`, `usage`, `dialect` (errors), `models`

@@ -9,8 +9,8 @@ from contract.bodies import LenientBody, refuse
 from contract.content import Content
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.custom_tools import INPUT, custom_function
+from contract.openai.metadata import check_metadata
 from contract.openai.sampling import SamplingFields
-from contract.openai.stored_chats import check_metadata
 from contract.refusals import Refusal
 from contract.requests import shortened
 from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, tool_call

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from contract.answers import Answer, Wire, json_answer, model_answer
-from contract.bodies import LenientBody, read_body
+from contract.bodies import read_body
 from contract.endpoints import BODY_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
 from contract.openai.chat_answer import ChatCompletion
 from contract.openai.dialect import OpenAIError
-from contract.openai.item_pages import PageQuery, ends
-from contract.openai.stored_chats import StoredChats, check_metadata
+from contract.openai.item_pages import ItemPage, PageQuery, ends
+from contract.openai.metadata import MetadataBody
+from contract.openai.stored_chats import StoredChats
 from contract.queries import read_query
 from interface.engine import Lexicon
 
@@ -37,14 +38,6 @@ class ChatsQuery(MessagesQuery):
     )
 
 
-class MetadataBody(LenientBody):
-    """What a stored completion is to be found by."""
-
-    metadata: Annotated[dict[str, Any], AfterValidator(check_metadata)] = Field(
-        default_factory=dict, description="Up to 16 texts, each with a name. They replace those that are there."
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class StoredChatCompletion(ChatCompletion):
     """A completion with its metadata."""
@@ -64,14 +57,8 @@ class ChatCompletionList(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredMessages(Wire):
+class StoredMessages(ItemPage):
     """A page of the messages that a completion answers. Each has an id, and the parts that its content had."""
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +84,9 @@ def parse_list(incoming: Incoming) -> Question:
 
 def _list(query: ChatsQuery, stored: StoredChats, _: str) -> Answer:
     found = [
-        one.id
-        for one in stored.all()
-        if query.model in ("", one.model) and query.metadata.items() <= one.metadata.items()
+        listed.id
+        for listed in stored.all()
+        if query.model in ("", listed.model) and query.metadata.items() <= listed.metadata.items()
     ]
     page, has_more = query.page_of(found, "a stored chat completion")
     first, last = ends(page)
@@ -131,9 +118,7 @@ def parse_messages(incoming: Incoming) -> Question:
 
 
 def _list_messages(query: MessagesQuery, stored: StoredChats, id: str) -> Answer:
-    messages = {message["id"]: message for message in stored.messages(id)}
-    page, has_more = query.page_of(list(messages), "one of the messages")
-    return model_answer(StoredMessages("list", [messages[one] for one in page], *ends(page), has_more))
+    return model_answer(query.items_page(StoredMessages, stored.messages(id), "one of the messages"))
 
 
 LIST = Endpoint(

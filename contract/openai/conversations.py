@@ -3,26 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from contract.answers import Answer, Wire, json_answer, model_answer
 from contract.bodies import LenientBody, read_body
 from contract.endpoints import BODY_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
 from contract.openai.dialect import OpenAIError
-from contract.openai.item_pages import PageQuery, ends
+from contract.openai.item_pages import ItemPage, PageQuery, ends
 from contract.openai.items import Item
 from contract.openai.kept_conversations import KeptConversations, with_ids
+from contract.openai.metadata import ABOUT_METADATA, Metadata, MetadataBody
 from contract.openai.responses_request import as_messages
-from contract.openai.stored_chats import check_metadata
 from contract.queries import read_query
 from interface.engine import Lexicon
 
 REFUSALS = {404: "No conversation of the client's with this id is kept, or it has no such item."} | QUESTION_REFUSALS
 BODY = {400: "The body is not valid."} | BODY_REFUSALS
-Metadata = Annotated[dict[str, Any], AfterValidator(check_metadata)]
-ABOUT_METADATA = "Up to 16 texts, each with a name."
 
 
 class ConversationBody(LenientBody):
@@ -30,12 +28,6 @@ class ConversationBody(LenientBody):
 
     items: list[Item] = Field(default_factory=list, description="What has been said already.")
     metadata: Metadata = Field(default_factory=dict, description=ABOUT_METADATA)
-
-
-class ConversationUpdateBody(LenientBody):
-    """What to change of a conversation."""
-
-    metadata: Metadata = Field(default_factory=dict, description=f"{ABOUT_METADATA} They replace those that are there.")
 
 
 class ItemsBody(LenientBody):
@@ -66,14 +58,8 @@ class ConversationItem(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationItems(Wire):
+class ConversationItems(ItemPage):
     """A page of a conversation's items, or those that were added."""
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +91,7 @@ def parse_retrieve(incoming: Incoming) -> Question:
 
 def parse_update(incoming: Incoming) -> Question:
     """Raises Refusal."""
-    body = read_body(ConversationUpdateBody, incoming.body)
+    body = read_body(MetadataBody, incoming.body)
     kept = KeptConversations(incoming.kept)
     return _question(lambda: json_answer(200, kept.update(incoming.name, body.metadata)))
 
@@ -124,9 +110,8 @@ def parse_list(incoming: Incoming) -> Question:
 
 
 def _list(query: PageQuery, incoming: Incoming) -> Answer:
-    items = {item["id"]: item for item in KeptConversations(incoming.kept).items(incoming.name)}
-    page, has_more = query.page_of(list(items), "one of the conversation's items")
-    return model_answer(ConversationItems("list", [items[one] for one in page], *ends(page), has_more))
+    items = KeptConversations(incoming.kept).items(incoming.name)
+    return model_answer(query.items_page(ConversationItems, items, "one of the conversation's items"))
 
 
 def parse_add(incoming: Incoming) -> Question:
@@ -180,7 +165,7 @@ UPDATE = Endpoint(
     path="/v1/conversations/{name}",
     parse=parse_update,
     summary="Replace the metadata of a conversation",
-    request=ConversationUpdateBody,
+    request=MetadataBody,
     answer=ConversationObject,
     example={"metadata": {"topic": "sums"}},
     refusals=BODY | REFUSALS,

@@ -1,12 +1,28 @@
 """Pages of a list, as OpenAI's clients ask for them: so many, in an order, after the item with an id."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.answers import Wire
 from contract.refusals import Refusal
 from contract.requests import shortened
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage(Wire):
+    """A page of items that have ids."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+Page = TypeVar("Page", bound=ItemPage)
 
 
 class PageQuery(BaseModel):
@@ -32,6 +48,12 @@ class PageQuery(BaseModel):
         start = self._place(ordered, what) + 1 if self.after else 0
         page = ordered[start : start + self.limit]
         return page, start + len(page) < len(ordered)
+
+    def items_page(self, kind: type[Page], items: Sequence[Mapping[str, Any]], what: str) -> Page:
+        """Return the page of these items, the oldest first. Raises what `page_of` raises."""
+        by_id = {item["id"]: dict(item) for item in items}
+        page, has_more = self.page_of(list(by_id), what)
+        return kind("list", [by_id[id] for id in page], *ends(page), has_more)
 
     def _place(self, ids: list[str], what: str) -> int:
         if self.after not in ids:

@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from contract.answers import Answer, Wire, model_answer
 from contract.endpoints import QUESTION_REFUSALS, Endpoint, Incoming, Question
 from contract.openai.dialect import OpenAIError
-from contract.openai.item_pages import PageQuery, ends
+from contract.openai.item_pages import ItemPage, PageQuery
 from contract.openai.kept_responses import KeptResponses
 from contract.openai.responses_answer import ResponseObject
 from contract.queries import read_query
@@ -48,14 +48,8 @@ class DeletedResponse(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class InputItems(Wire):
+class InputItems(ItemPage):
     """Items before those of a response: of earlier responses, if it followed one, and of its own request."""
-
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 def _question(incoming: Incoming, answer: Callable[[KeptResponses, str], Answer]) -> Question:
@@ -87,9 +81,7 @@ def parse_input_items(incoming: Incoming) -> Question:
 
 
 def _list_items(query: PageQuery, kept: KeptResponses, id: str) -> Answer:
-    items = {item["id"]: item for item in json.loads(kept.input(id))}
-    page, has_more = query.page_of(list(items), "one of the response's input items")
-    return model_answer(InputItems("list", [items[one] for one in page], *ends(page), has_more))
+    return model_answer(query.items_page(InputItems, json.loads(kept.input(id)), "one of the response's input items"))
 
 
 def parse_cancel(incoming: Incoming) -> Question:

@@ -17,9 +17,6 @@ HOW_STORED = (
     "Chat completions are stored in memory, for the holder of the API key that they were made with, if `store` is "
     "true; the oldest are forgotten."
 )
-MOST_METADATA = 16
-MOST_KEY, MOST_VALUE = 64, 512
-"""Characters of a name in the metadata, and of its value."""
 
 Content = dict[str, Any]
 
@@ -91,23 +88,6 @@ class StoredChats:
 def new_id() -> str:
     """An id for a completion that is stored. That of the request is none: a client may choose it, and use it again."""
     return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-def check_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return metadata that may be stored.
-
-    Raises:
-        ValueError: it is too much, or not of texts.
-    """
-    if len(metadata) > MOST_METADATA:
-        raise ValueError(f"Expected at most {MOST_METADATA} of them")
-    for name, value in metadata.items():
-        if not isinstance(value, str) or len(value) > MOST_VALUE or len(name) > MOST_KEY:
-            raise ValueError(
-                f"Expected texts of at most {MOST_VALUE} characters, under names of at most {MOST_KEY}; "
-                f"{str(shortened(name))!r} is none"
-            )
-    return dict(metadata)
 
 
 def _shown(message: Content, id: str) -> Content:

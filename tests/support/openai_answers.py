@@ -38,6 +38,13 @@ def asked(method: str, path: str, query: bytes = b"", body: Any = None, kept: Ke
     return answer
 
 
+def why_not(method: str, path: str, query: bytes = b"", body: Any = None) -> tuple[int, str | None]:
+    """The status, and the name of the wrong parameter, of the refusal that a question leads to."""
+    with pytest.raises(contract.Refusal) as caught:
+        asked(method, path, query, body)
+    return caught.value.status, caught.value.param
+
+
 def refused(path: str, expected_status: int = 400, /, **body: Any) -> dict[str, Any]:
     """The error that a body leads to; it must have this status."""
     with pytest.raises(contract.Refusal) as caught:

@@ -8,7 +8,7 @@ import contract
 from contract.requests import MAX_BODY_BYTES
 from interface.events import Failed
 from interface.requests import ChatPrompt
-from tests.support.openai_answers import KEPT, asked, parse, refused, streamed, tokens, whole
+from tests.support.openai_answers import KEPT, asked, parse, refused, streamed, tokens, whole, why_not
 
 PATH = "/v1/conversations"
 RESPONSES = "/v1/responses"
@@ -39,12 +39,6 @@ def prompt_of(call: Any) -> list[tuple[str, str]]:
     prompt = call.requests[0].prompt
     assert isinstance(prompt, ChatPrompt)
     return [(message["role"], message["content"]) for message in prompt.messages]
-
-
-def why_not(method: str, path: str, query: bytes = b"", body: Any = None) -> tuple[int, str | None]:
-    with pytest.raises(contract.Refusal) as caught:
-        asked(method, path, query, body)
-    return caught.value.status, caught.value.param
 
 
 def test_a_conversation_is_begun_shown_changed_and_forgotten() -> None:

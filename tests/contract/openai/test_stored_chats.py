@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-import contract
 from interface.events import Failed, Finished
 from tests.support import openai_answers
-from tests.support.openai_answers import KEPT, asked, chunks, parse, refused, tokens, whole
+from tests.support.openai_answers import KEPT, asked, chunks, parse, refused, tokens, whole, why_not
 
 PATH = "/v1/chat/completions"
 
@@ -31,12 +30,6 @@ def listed(query: str = "") -> dict[str, Any]:
 
 def ids(page: dict[str, Any]) -> list[str]:
     return [one["id"] for one in page["data"]]
-
-
-def why_not(method: str, path: str, query: bytes = b"", body: Any = None) -> tuple[int, str | None]:
-    with pytest.raises(contract.Refusal) as caught:
-        asked(method, path, query, body)
-    return caught.value.status, caught.value.param
 
 
 def test_a_completion_is_shown_as_it_was_answered_with_its_metadata() -> None:
