@@ -35,6 +35,8 @@ TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output"
 QKV = ("attn_q", "attn_k", "attn_v")
 QKVO = (*QKV, "attn_output")
 MLP = ("ffn_gate", "ffn_up", "ffn_down")
+LAYER_NORM_EPSILON = "attention.layer_norm_epsilon"
+"""The key of norms that subtract the mean."""
 
 
 # --- Weights that are laid out otherwise ------------------------------------------------------------------------------

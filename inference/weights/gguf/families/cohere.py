@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from inference.weights.gguf.architecture import QKVO, WINDOWS, Architecture, layer_types, window_of
+from inference.weights.gguf.architecture import LAYER_NORM_EPSILON, QKVO, WINDOWS, Architecture, layer_types, window_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
-EPSILON = ("attention.layer_norm_epsilon", "layer_norm_eps")
+EPSILON = (LAYER_NORM_EPSILON, "layer_norm_eps")
 BIASES = {"attention_bias": QKVO}
 
 

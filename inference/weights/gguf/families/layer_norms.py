@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from inference.weights.gguf.architecture import LAYER, QKV, QKVO, Architecture
+from inference.weights.gguf.architecture import LAYER, LAYER_NORM_EPSILON, QKV, QKVO, Architecture
 from inference.weights.gguf.file import GGUFFile
-
-EPSILON = "attention.layer_norm_epsilon"
 
 
 def _stablelm(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -17,7 +15,7 @@ FAMILY = {
     "starcoder2": Architecture(
         "starcoder2",
         layer=LAYER | {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
-        epsilon=(EPSILON, "norm_epsilon"),
+        epsilon=(LAYER_NORM_EPSILON, "norm_epsilon"),
         biases={"use_bias": (*QKVO, "ffn_up", "ffn_down")},
     ),
     "stablelm": Architecture(
@@ -25,14 +23,14 @@ FAMILY = {
         _stablelm,
         frozenset({"use_parallel_residual"}),
         rotates_in_part=True,
-        epsilon=(EPSILON, "layer_norm_eps"),
+        epsilon=(LAYER_NORM_EPSILON, "layer_norm_eps"),
         biases={"use_qkv_bias": QKV},
     ),
     "nemotron": Architecture(
         "nemotron",
         norm_offset=1.0,
         rotates_in_part=True,
-        epsilon=(EPSILON, "norm_eps"),
+        epsilon=(LAYER_NORM_EPSILON, "norm_eps"),
         biases={"attention_bias": QKVO, "mlp_bias": ("ffn_up", "ffn_down")},
     ),
 }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inference.weights.gguf.architecture import LAYER, QKVO, TOP, Architecture, window_of
+from inference.weights.gguf.architecture import LAYER, LAYER_NORM_EPSILON, QKVO, TOP, Architecture, window_of
 from inference.weights.gguf.file import GGUFFile
 
 
@@ -25,7 +25,7 @@ FAMILY = {
         layer=LAYER | PHI2,
         top=TOP | {"output_norm": "model.final_layernorm"},
         rotates_in_part=True,
-        epsilon=("attention.layer_norm_epsilon", "layer_norm_eps"),
+        epsilon=(LAYER_NORM_EPSILON, "layer_norm_eps"),
         always_biased=(*QKVO, "ffn_up", "ffn_down"),
     ),
     "phi3": Architecture(
