@@ -1,5 +1,6 @@
 """Keeps pieces of bytes in this process' memory, up to a limit."""
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ class KeptInMemory:
         """What is kept together, by the first of its names; used least recently first."""
         self._first_names: dict[str, str] = {}
         """For each name, the first of those that it is kept with."""
+        self._places: dict[str, int] = {}
+        """For each name, how many were put before it. One that is put again keeps its place; no clock is asked."""
+        self._next_places = itertools.count()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -30,10 +34,12 @@ class KeptInMemory:
             if not pieces or (size := _size(pieces)) > self._most_bytes:
                 return
             first = next(iter(pieces))
+            places = {name: self._place(name) for name in pieces}
             for name in pieces:
                 self._forget(name)
             self._together[first] = pieces
             self._first_names |= dict.fromkeys(pieces, first)
+            self._places |= places
             self._bytes += size
             while self._bytes > self._most_bytes:
                 self._forget(next(iter(self._together)))
@@ -47,12 +53,16 @@ class KeptInMemory:
 
     def find(self, beginning: str) -> Mapping[str, bytes]:
         with self._lock:
-            names = sorted(name for name in self._first_names if name.startswith(beginning))
+            names = [name for name in self._first_names if name.startswith(beginning)]
+            names.sort(key=self._places.__getitem__)
             return {name: self._together[self._first_names[name]][name] for name in names}
 
     def drop(self, name: str) -> bool:
         with self._lock:
             return self._forget(name)
+
+    def _place(self, name: str) -> int:
+        return self._places[name] if name in self._places else next(self._next_places)
 
     def _forget(self, name: str) -> bool:
         if (first := self._first_names.get(name)) is None:
@@ -61,6 +71,7 @@ class KeptInMemory:
         self._bytes -= _size(pieces)
         for each in pieces:
             del self._first_names[each]
+            del self._places[each]
         return True
 
 

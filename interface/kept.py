@@ -22,7 +22,10 @@ class Kept(Protocol):
         """Return a piece, which counts as a use of all that are kept with it; None if it is not kept."""
 
     def find(self, beginning: str) -> Mapping[str, bytes]:
-        """Return all pieces whose names begin so, in the order of their names. This does not count as a use."""
+        """Return all pieces whose names begin so, in the order in which the names were put first.
+
+        This does not count as a use.
+        """
 
     def drop(self, name: str) -> bool:
         """Forget a piece and all that are kept with it. Return whether it was kept."""

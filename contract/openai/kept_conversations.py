@@ -26,8 +26,8 @@ DELETED = b""
 class KeptConversations:
     """The kept conversations of one client, as JSON.
 
-    A conversation and its items are pieces that are kept together. The name of an item's piece has the time in it, so
-    items are found in their order; and no name of one kind of piece is an id of another's.
+    A conversation and its items are pieces that are kept together. Items are found in the order in which they came; and
+    no name of one kind of piece is an id of another's.
     """
 
     def __init__(self, kept: Kept) -> None:
@@ -112,5 +112,4 @@ def _head(id: str) -> str:
 
 
 def _pieces(id: str, items: Sequence[Item]) -> dict[str, bytes]:
-    now = time.time_ns()
-    return {f"said in {id} {now:020d} {number:06d}": to_json(item) for number, item in enumerate(items)}
+    return {f"said in {id} {uuid.uuid4().hex}": to_json(item) for item in items}

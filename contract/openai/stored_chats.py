@@ -1,7 +1,6 @@
 """Chat completions that are stored, as `store: true` asks for; `contract.openai.chats_by_id` shows and deletes them."""
 
 import json
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ class Listed:
 class StoredChats:
     """The stored chat completions of one client, as JSON: each with its metadata, and with the messages before it.
 
-    Three pieces are kept of each, together. The name of one begins with the time, so that all are listed in order.
+    Three pieces are kept of each, together. One of them is for the list of all.
     """
 
     def __init__(self, kept: Kept) -> None:
@@ -43,7 +42,7 @@ class StoredChats:
         content = json.loads(to_json(completion)) | {"metadata": dict(metadata)}
         shown = [_shown(message, f"{completion.id}-{number}") for number, message in enumerate(messages)]
         messages_piece = {f"chat messages {completion.id}": to_json({"messages": shown})}
-        self._kept.put(self._pieces(content, time.time_ns()) | messages_piece)
+        self._kept.put(self._pieces(content) | messages_piece)
 
     def completion(self, id: str) -> Content:
         """Raises Refusal: 404, it is not stored."""
@@ -56,14 +55,13 @@ class StoredChats:
 
     def all(self) -> Iterator[Listed]:
         """The oldest comes first."""
-        for piece in self._kept.find("chat at ").values():
+        for piece in self._kept.find("listed chat ").values():
             yield Listed(**json.loads(piece))
 
     def update(self, id: str, metadata: Mapping[str, str]) -> Content:
         """Replace the metadata, and return the completion. Raises Refusal: 404, it is not stored."""
         content = self.completion(id) | {"metadata": dict(metadata)}
-        made = next(name for name in self._kept.find("chat at ") if name.endswith(f" {id}")).split(" ")[2]
-        self._kept.put(self._pieces(content, int(made)), beside=f"chat completion {id}")
+        self._kept.put(self._pieces(content), beside=f"chat completion {id}")
         return content
 
     def delete(self, id: str) -> None:
@@ -71,11 +69,11 @@ class StoredChats:
         if not self._kept.drop(f"chat completion {id}"):
             raise _not_found(id)
 
-    def _pieces(self, content: Content, made: int) -> dict[str, bytes]:
+    def _pieces(self, content: Content) -> dict[str, bytes]:
         listed = {name: content[name] for name in ("id", "model", "metadata")}
         return {
             f"chat completion {content['id']}": to_json(content),
-            f"chat at {made:020d} {content['id']}": to_json(listed),
+            f"listed chat {content['id']}": to_json(listed),
         }
 
     def _read(self, name: str, id: str) -> Content:

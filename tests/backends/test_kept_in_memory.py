@@ -71,7 +71,17 @@ def test_pieces_are_found_by_how_their_names_begin() -> None:
     kept = KeptInMemory(most_bytes=1000)
     for number in (3, 1, 2):
         kept.put(pieces(number))
-    assert list(kept.find("part ").items()) == [("part 1", b"a"), ("part 2", b"a"), ("part 3", b"a")]
+    assert list(kept.find("part ").items()) == [("part 3", b"a"), ("part 1", b"a"), ("part 2", b"a")]
     assert kept.find("no") == {}
     kept.put(pieces(4, size=400))
     assert list(kept.find("part ")) == ["part 1", "part 2", "part 4"], "finding is no use"
+
+
+def test_pieces_are_found_in_the_order_in_which_they_were_put_first() -> None:
+    kept = KeptInMemory()
+    kept.put({"whole": b"", "part 3": b"a"})
+    kept.put({"part 2": b"b"})
+    kept.put({"part 1": b"c"}, beside="whole")
+    kept.get("part 2")
+    kept.put({"part 3": b"changed"}, beside="whole")
+    assert list(kept.find("part ").items()) == [("part 3", b"changed"), ("part 2", b"b"), ("part 1", b"c")]

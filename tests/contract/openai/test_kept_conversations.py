@@ -1,5 +1,7 @@
 """Conversations are kept here and grow with each response that names them, as OpenAI's API does it."""
 
+import itertools
+import time
 from typing import Any
 
 import pytest
@@ -103,6 +105,16 @@ def test_two_responses_at_once_both_join_it() -> None:
     for call in reversed(calls):
         whole(call, tokens(["ok"]))
     assert texts(listed(conversation)) == ["two", "ok", "one", "ok"]
+
+
+def test_items_stay_in_their_order_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = itertools.count(2**60, -(10**9))
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    conversation = begun(said("0"), said("1"))
+    for number in (2, 3):
+        asked("POST", f"{PATH}/{conversation['id']}/items", body={"items": [said(str(number))]})
+    answered(conversation["id"], "4", answer="5")
+    assert texts(listed(conversation)) == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_the_tokens_of_a_conversation_are_counted_and_it_is_summed_up() -> None:

@@ -1,5 +1,6 @@
 """Chat completions with `store: true` are listed, shown, changed and deleted, as OpenAI's API does it."""
 
+import time
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -48,6 +49,15 @@ def test_two_requests_of_one_id_are_two_completions() -> None:
     first, second = made(), made()
     assert first["id"] != second["id"]
     assert ids(listed()) == [first["id"], second["id"]]
+
+
+def test_completions_stay_in_their_order_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = count(2**60, -(10**9))
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    made_ids = [made()["id"] for _ in range(3)]
+    assert ids(listed()) == made_ids
+    asked("POST", f"{PATH}/{made_ids[0]}", body={"metadata": {"topic": "sums"}})
+    assert ids(listed()) == made_ids, "a change of its metadata leaves a completion in its place"
 
 
 @pytest.mark.parametrize("n", [1, 3])
