@@ -107,6 +107,13 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"olmo2__attention__sliding_window_pattern": [True]},
             "olmo2.attention.sliding_window_pattern has 1 entries; expected 4, one for each layer",
         ),
+        ("olmo", {"olmo__attention__layer_norm_epsilon": 1e-6}, "olmo.attention.layer_norm_epsilon is "),
+        (
+            "gpt_bigcode",
+            {"starcoder__attention__head_count_kv": 4},
+            "starcoder.attention.head_count_kv is 4; expected 1, shared by all heads",
+        ),
+        ("minimax_m2", {"minimax-m2__expert_gating_func": 1}, "minimax-m2.expert_gating_func is 1; expected 2"),
         ("olmo2", {"olmo2__expert_count": 4}, "olmo2.expert_count is 4, which is not supported"),
     ],
 )

@@ -177,6 +177,57 @@ def _ernie(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+HEADS = 4
+"""Of every test model."""
+GPT2_NAMES = {
+    "transformer.wte": "token_embd",
+    "transformer.wpe": "position_embd",
+    "transformer.ln_f": "output_norm",
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+NEOX_NAMES = {
+    "gpt_neox.embed_in": "token_embd",
+    "gpt_neox.final_layer_norm": "output_norm",
+    "attention.query_key_value": "attn_qkv",
+    "attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
+}
+
+
+def _gpt2(config: PreTrainedConfig) -> dict[str, Any]:
+    return {"feed_forward_length": config.n_inner, "attention.layer_norm_epsilon": config.layer_norm_epsilon}
+
+
+def _transposed(name: str, weight: Tensor) -> dict[str, Tensor]:
+    stem, _, suffix = name.rpartition(".")
+    return {f"{GPT2_NAMES[stem]}.{suffix}": weight.t()} if ".c_" in stem and suffix == "weight" else {}
+
+
+def _neox(config: PreTrainedConfig) -> dict[str, Any]:
+    return _rotated_in_part(config) | {
+        "attention.layer_norm_epsilon": config.layer_norm_eps,
+        "use_parallel_residual": config.use_parallel_residual,
+    }
+
+
+def _all_queries_first(name: str, weight: Tensor) -> dict[str, Tensor]:
+    stem, _, suffix = name.rpartition(".")
+    if stem != "attention.query_key_value":
+        return {}
+    rows = weight.reshape(HEADS, 3, len(weight) // HEADS // 3, -1).transpose(0, 1)
+    return {f"attn_qkv.{suffix}": rows.reshape(weight.shape)}
+
+
+def _minimax_m2(config: PreTrainedConfig) -> dict[str, Any]:
+    return _rotated_in_part(config) | {"expert_feed_forward_length": config.intermediate_size, "expert_gating_func": 2}
+
+
 SHARED_EXPERTS = {
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
@@ -201,6 +252,16 @@ WRITTEN: Mapping[str, Written] = {
         split=_correction,
     ),
     "ernie4_5_moe": Written("ernie4_5-moe", SHARED_EXPERTS, _ernie, split=_correction),
+    "dots1": Written("dots1", SHARED_EXPERTS, _mixture, split=_correction),
+    "minimax_m2": Written("minimax-m2", entries=_minimax_m2, split=_correction),
+    "gpt2": Written("gpt2", GPT2_NAMES, _gpt2, split=_transposed),
+    "gpt_bigcode": Written("starcoder", GPT2_NAMES, _gpt2),
+    "gpt_neox": Written("gptneox", NEOX_NAMES, _neox, split=_all_queries_first),
+    "olmo": Written(
+        "olmo",
+        entries=lambda config: {"attention.layer_norm_epsilon": 1e-5, "attention.clamp_kqv": config.clip_qkv},
+        is_paired=True,
+    ),
     "mixtral": Written("llama", is_paired=True),
     "ministral3": Written("mistral3", entries=_ministral3, is_paired=True),
     "smollm3": Written("smollm3", is_paired=True),

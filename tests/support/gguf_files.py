@@ -1,6 +1,7 @@
 """Writes a transformers model as a GGUF file, changing its weights as llama.cpp's converter does."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +44,8 @@ NAMES = {
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
+IN_LAYER = re.compile(r"[a-z_.]+\.(?:layers|h)\.(?P<number>\d+)\.(?P<name>.+)")
+"""The name of a layer's weight in transformers' models."""
 GEMMA_NAMES = {
     "post_attention_layernorm": "post_attention_norm",
     "pre_feedforward_layernorm": "ffn_norm",
@@ -119,11 +122,11 @@ def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
     config = model.config
     tensors: dict[str, Tensor] = {}
     names = {**NAMES, **written.names}
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": _kv_heads(config)}
     for name, weight in model.state_dict().items():
-        is_in_layer = name.startswith("model.layers.")
-        place = f"blk.{name.split('.')[2]}." if is_in_layer else ""
-        if is_in_layer and (parts := written.split(name.split(".", 3)[3], weight)):
+        in_layer = IN_LAYER.fullmatch(name)
+        place = f"blk.{in_layer['number']}." if in_layer else ""
+        if in_layer and (parts := written.split(in_layer["name"], weight)):
             tensors |= {f"{place}{own}": part for own, part in parts.items()}
             continue
         if ".experts." in name:
@@ -132,7 +135,7 @@ def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
         stem, _, suffix = name.rpartition(".")
         if stem == "lm_head" and config.tie_word_embeddings:
             continue
-        own = names[stem.split(".", 3)[3]] if is_in_layer else names[stem]
+        own = names[in_layer["name"].rpartition(".")[0] if in_layer else stem]
         if written.is_paired and own in heads:
             weight = paired(weight, heads[own])
         if own == "ffn_gate_inp_shexp":
@@ -165,6 +168,11 @@ def paired(weight: Tensor, heads: int) -> Tensor:
     return weight.reshape(heads, 2, len(weight) // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
+def _kv_heads(config: PreTrainedConfig) -> int:
+    heads: int = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    return heads
+
+
 def _model_entries(written: Written, config: PreTrainedConfig) -> dict[str, Any]:
     architecture = written.architecture
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -173,15 +181,15 @@ def _model_entries(written: Written, config: PreTrainedConfig) -> dict[str, Any]
         f"{architecture}.context_length": config.max_position_embeddings,
         f"{architecture}.embedding_length": config.hidden_size,
         f"{architecture}.block_count": config.num_hidden_layers,
-        f"{architecture}.feed_forward_length": config.intermediate_size,
+        f"{architecture}.feed_forward_length": getattr(config, "intermediate_size", None),
         f"{architecture}.attention.head_count": config.num_attention_heads,
-        f"{architecture}.attention.head_count_kv": config.num_key_value_heads,
+        f"{architecture}.attention.head_count_kv": _kv_heads(config),
         f"{architecture}.attention.key_length": head_dim,
         f"{architecture}.attention.value_length": head_dim,
         f"{architecture}.attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
         f"{architecture}.attention.sliding_window": getattr(config, "sliding_window", None),
         f"{architecture}.rope.dimension_count": head_dim,
-        f"{architecture}.rope.freq_base": config.rope_parameters.get("rope_theta"),
+        f"{architecture}.rope.freq_base": (getattr(config, "rope_parameters", None) or {}).get("rope_theta"),
         f"{architecture}.expert_count": getattr(config, "num_experts", getattr(config, "num_local_experts", None)),
         f"{architecture}.expert_used_count": getattr(config, "num_experts_per_tok", None),
         f"{architecture}.expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),

@@ -101,6 +101,8 @@ class Architecture:
     made: Sequence[Made] = ()
     has_paired_rows: bool = False
     """Rows of queries and keys are in another order: those that are rotated together lie next to each other."""
+    has_qkv_by_head: bool = False
+    """The one matrix of queries, keys and values is ordered by heads in transformers; files have all queries first."""
     norm_offset: float = 0.0
     """What the converter has added to the weights of norms."""
     rotates_in_part: bool = False

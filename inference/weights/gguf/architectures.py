@@ -7,6 +7,7 @@ from inference.weights.gguf.families import (
     cohere,
     gemma,
     glm,
+    gpt,
     gpt_oss,
     layer_norms,
     llama,
@@ -15,6 +16,7 @@ from inference.weights.gguf.families import (
     others,
     phi,
     qwen,
+    sigmoid_mixtures,
 )
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
@@ -23,12 +25,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     **qwen.FAMILY,
     **gemma.FAMILY,
     **phi.FAMILY,
+    **gpt.FAMILY,
     **gpt_oss.FAMILY,
     **glm.FAMILY,
     **cohere.FAMILY,
     **olmo.FAMILY,
     **layer_norms.FAMILY,
     **mixtures.FAMILY,
+    **sigmoid_mixtures.FAMILY,
     **others.FAMILY,
 }
 """By the names that files have for them in `general.architecture`."""

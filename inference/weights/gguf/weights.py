@@ -74,6 +74,8 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
         own = stem.rpartition(".")[2]
         if architecture.has_paired_rows and own in heads:
             blocks = _unpaired(file, blocks, heads[own])
+        if architecture.has_qkv_by_head and own == "attn_qkv":
+            blocks = _by_head(blocks, config.num_attention_heads)
         offset = architecture.norm_offset if own.endswith("norm") and kind == "weight" else 0.0
         weights[f"{_name(stem, architecture)}.{kind}"] = Weight((blocks,), offset=offset)
     return weights
@@ -152,6 +154,17 @@ def _unpaired(file: GGUFFile, blocks: Blocks, heads: int) -> Blocks:
     if rows % (2 * heads):
         raise BadGGUF(file.path, f"tensor {blocks.name} has {rows} rows, which {heads} heads cannot share")
     data = blocks.data.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(blocks.data.shape)
+    return Blocks(blocks.name, blocks.kind, blocks.shape, data)
+
+
+def _by_head(blocks: Blocks, heads: int) -> Blocks:
+    """Bring queries, keys and values of each head together, where all queries come first; rows stay whole.
+
+    A tensor that the heads cannot share is left, and is found out by its size.
+    """
+    if blocks.shape[0] % (3 * heads):
+        return blocks
+    data = blocks.data.reshape(3, heads, -1).swapaxes(0, 1).reshape(blocks.data.shape)
     return Blocks(blocks.name, blocks.kind, blocks.shape, data)
 
 

@@ -38,7 +38,7 @@ ROUTING = frozenset(
 )
 
 
-def _routing(file: GGUFFile, expected: int) -> dict[str, Any]:
+def routing(file: GGUFFile, expected: int) -> dict[str, Any]:
     """How tokens find their experts. `expected` is the function that this architecture weighs them with."""
     name = file.architecture
     function = file.get(f"{name}.expert_gating_func", int, expected) or expected
@@ -101,15 +101,15 @@ def _keys_and_values(keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _deepseek2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    routing = _routing(file, SOFTMAX)
-    if routing.pop("norm_topk_prob"):
+    routed = routing(file, SOFTMAX)
+    if routed.pop("norm_topk_prob"):
         raise BadGGUF(file.path, "deepseek2.expert_weights_norm is true, which is not supported with softmax")
-    method = "group_limited_greedy" if routing["n_group"] > 1 else "greedy"
-    return _latents(file, common) | routing | {"topk_method": method}
+    method = "group_limited_greedy" if routed["n_group"] > 1 else "greedy"
+    return _latents(file, common) | routed | {"topk_method": method}
 
 
 def _deepseek3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    return _latents(file, common) | _routing(file, SIGMOID)
+    return _latents(file, common) | routing(file, SIGMOID)
 
 
 LATENTS = {
@@ -135,17 +135,17 @@ KEYS_AND_VALUES = Made("self_attn.kv_b_proj.weight", ("attn_k_b.weight", "attn_v
 
 def _glm4_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     has_norms = any(name.endswith(".attn_q_norm.weight") for name in file.tensors)
-    return _routing(file, SIGMOID) | {"use_qk_norm": has_norms}
+    return routing(file, SIGMOID) | {"use_qk_norm": has_norms}
 
 
 def _ernie(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    routing = _routing(file, SOFTMAX)
+    routed = routing(file, SOFTMAX)
     return {
-        "moe_num_experts": routing["n_routed_experts"],
-        "moe_k": routing["num_experts_per_tok"],
-        "moe_num_shared_experts": routing["n_shared_experts"],
-        "moe_intermediate_size": routing["moe_intermediate_size"],
-        "moe_layer_start_index": routing["first_k_dense_replace"],
+        "moe_num_experts": routed["n_routed_experts"],
+        "moe_k": routed["num_experts_per_tok"],
+        "moe_num_shared_experts": routed["n_shared_experts"],
+        "moe_intermediate_size": routed["moe_intermediate_size"],
+        "moe_layer_start_index": routed["first_k_dense_replace"],
         "moe_layer_end_index": common["num_hidden_layers"] - 1,
         "moe_layer_interval": file.count("interleave_moe_layer_step", 1),
     }

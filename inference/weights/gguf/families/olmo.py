@@ -1,10 +1,11 @@
-"""OLMo 2 and 3: norms after attention and MLP, none before."""
+"""OLMo 1, whose norms have no weights; OLMo 2 and 3, with norms after attention and MLP, none before."""
 
 from typing import Any
 
 from inference.weights.gguf.architecture import (
     EXPERTS,
     LAYER,
+    LAYER_NORM_EPSILON,
     QKVO,
     WINDOWS,
     Architecture,
@@ -12,13 +13,19 @@ from inference.weights.gguf.architecture import (
     layer_types,
     window_of,
 )
-from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 NORMS_AFTER = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 BIASES = {"attention_bias": QKVO}
+
+
+def _olmo(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    if abs(common["layer_norm_eps"] - 1e-5) > 1e-9:
+        raise BadGGUF(file.path, f"olmo.{LAYER_NORM_EPSILON} is {common['layer_norm_eps']}; expected 1e-05, as in all")
+    return {"clip_qkv": file.get("olmo.attention.clamp_kqv", float, 0.0) or None}
 
 
 def _olmo3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +54,14 @@ def _olmoe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 OLMO3 = Architecture("olmo3", _olmo3, WINDOWS | {"rope.freq_base_swa"}, LAYER | NORMS_AFTER, biases=BIASES)
 """Its files say `olmo2`, as those of models without windows do."""
 FAMILY = {
+    "olmo": Architecture(
+        "olmo",
+        _olmo,
+        frozenset({"attention.clamp_kqv"}),
+        has_paired_rows=True,
+        epsilon=(LAYER_NORM_EPSILON, "layer_norm_eps"),
+        biases=BIASES,
+    ),
     "olmo2": Architecture("olmo2", layer=LAYER | NORMS_AFTER, biases=BIASES),
     "olmoe": Architecture(
         "olmoe",
