@@ -1,5 +1,6 @@
 """The fields that all OpenAI endpoints share: sampling, the number of choices, streaming, the answer's grammar."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,8 @@ from interface.requests import (
     stop_as_list,
 )
 
+TOKEN_ID = re.compile(r"[0-9]{1,19}")
+"""No longer than `MAX_INTEGER`: Python makes no number of some thousand digits."""
 DEFAULT_TEMPERATURE = 1.0
 MOST_CHOICES = 128
 USE_STRUCTURED_OUTPUTS = refuse("this field is out of use; use structured_outputs or response_format")
@@ -35,7 +38,7 @@ def _numbered(bias: Any) -> Any:
     """JSON's keys are strings; those that are numbers become token ids."""
     if not isinstance(bias, dict):
         return bias
-    if wrong := [key for key in bias if not (isinstance(key, str) and key.isascii() and key.isdigit())]:
+    if wrong := [key for key in bias if not TOKEN_ID.fullmatch(key)]:
         raise ValueError(f"expected token ids as keys, got {str(shortened(wrong[0]))!r}")
     return {int(key): value for key, value in bias.items()}
 

@@ -94,8 +94,8 @@ def _target(schema: Any, reference: str) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(target, dict):
             target = target.get(name)
-        elif isinstance(target, list) and name.isdecimal() and int(name) < len(target):
-            target = target[int(name)]
+        elif isinstance(target, list):
+            target = {str(index): item for index, item in enumerate(target)}.get(name)
         else:
             return None
     return target

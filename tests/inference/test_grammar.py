@@ -193,6 +193,7 @@ def test_ids_past_the_tokenizers_last_are_never_allowed() -> None:
         ({"type": "string", "pattern": "(?=a)b"}, "look-ahead"),
         ({"$ref": "https://example.org/schema"}, "https://example.org/schema"),
         ({"$ref": "#/$defs/nothing"}, "/$defs/nothing"),
+        ({"anyOf": [{"$ref": f"#/anyOf/{'9' * 5000}"}]}, "index '999"),
         ({"$ref": "#"}, "its reference # leads back to itself"),
         ({"items": {"$ref": "#/a~1b/0"}, "a/b": [{"$ref": "#/cd"}], "cd": {"$ref": "#/a~1b/0"}}, "leads back"),
         ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum (3)"),

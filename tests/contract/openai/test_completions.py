@@ -169,8 +169,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(field: str, value: Any) -> N
 
 
 def test_a_bias_of_an_unknown_token_is_refused() -> None:
-    for key in ("x", "-1", "1.5", ""):
-        assert refused(PATH, prompt="x", logit_bias={key: 1})["param"].startswith("logit_bias")
+    for key in ("x", "-1", "1.5", "", "٣", "9" * 19, "9" * 5000):
+        error = refused(PATH, prompt="x", logit_bias={key: 1})
+        assert error["param"].startswith("logit_bias")
+        assert "sys." not in error["message"]
 
 
 def test_a_grammar_is_passed_on() -> None:
