@@ -244,9 +244,9 @@ async def test_settings_that_do_not_fit_the_server_are_refused(
 
 @pytest.mark.anyio
 async def test_the_key_is_shown_to_the_server_and_to_nothing_else(plain: FakeCompletions) -> None:
-    async with in_front_of(plain, backend_key="secret"):
-        assert plain.keys == {"Bearer secret"}
-    assert "secret" not in repr(config_for(1, backend_key="secret"))
+    async with in_front_of(plain, backend_key="sk-7f31"):
+        assert plain.keys == {"Bearer sk-7f31"}
+    assert "sk-7f31" not in repr(config_for(1, backend_key="sk-7f31"))
 
 
 def test_without_the_client_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

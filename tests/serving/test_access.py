@@ -133,11 +133,11 @@ async def test_probes_and_pages_need_no_key(door: Door) -> None:
 
 def test_keys_come_from_a_file_or_a_list_and_are_never_shown(tmp_path: Any) -> None:
     file = tmp_path / "keys"
-    file.write_text("one\ntwo\n")
-    assert Config.from_environment({"ENGINE_API_KEYS": f"@{file}"}).api_keys == ("one", "two")
-    config = Config.from_environment({"ENGINE_API_KEYS": "one, two"})
-    assert config.api_keys == ("one", "two")
-    assert "one" not in repr(config).replace("None", "")
+    file.write_text("sk-7f31\nsk-b06e\n")
+    assert Config.from_environment({"ENGINE_API_KEYS": f"@{file}"}).api_keys == ("sk-7f31", "sk-b06e")
+    config = Config.from_environment({"ENGINE_API_KEYS": "sk-7f31, sk-b06e"})
+    assert config.api_keys == ("sk-7f31", "sk-b06e")
+    assert "sk-7f31" not in repr(config)
     with pytest.raises(ConfigError, match="a file with a key on each line"):
         Config.from_environment({"ENGINE_API_KEYS": "@/no/such/file"})
 
