@@ -1,9 +1,10 @@
 """The objects of another server's stream of completions, checked: the fields that are read have these types."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import to_json
 
 from backends.relayed import EngineLost
 from backends.replies import LONGEST_REASON
@@ -21,12 +22,24 @@ class Usage(BaseModel):
     prompt_tokens_details: Details | None = None
 
 
+Content = TypeVar("Content")
+
+
+def _whole(content: Content) -> Content:
+    try:
+        to_json(content)
+    except ValueError:
+        raise ValueError("It has half a character, which no answer can carry") from None
+    return content
+
+
 class Choice(BaseModel):
     text: str | None
+    """May begin or end with half a character, see `backends.split_characters`."""
     token_ids: list[int] | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: Annotated[dict[str, Any], AfterValidator(_whole)] | None = None
     finish_reason: str | None = None
-    stop_reason: str | int | None = None
+    stop_reason: Annotated[str | int, AfterValidator(_whole)] | None = None
 
 
 class Chunk(BaseModel):

@@ -19,6 +19,7 @@ from backends.openai_dialects import DIALECTS, PLAIN
 from backends.relayed import EngineLost
 from backends.remote import RemoteService, Server
 from backends.replies import LONGEST_REASON, Reply
+from backends.split_characters import SplitCharacters
 from config import EngineSettings
 from interface.engine import EngineService, ModelInfo, Tokenized
 from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
@@ -195,6 +196,7 @@ class OpenAIRelay:
         self._tokens = 0
         self._usage = Usage()
         self._stop_reason: str | int | None = None
+        self._characters = SplitCharacters()
         self._began_at = self._last_at = time.perf_counter()
         self._first_at: float | None = None
 
@@ -244,7 +246,8 @@ class OpenAIRelay:
 
     def _tokens_of(self, choice: Choice) -> list[Token]:
         """Return the tokens of a piece of text, all of which the last one has. Without ids, a piece is one token."""
-        text, logprobs = choice.text or "", _checked_logprobs(choice)
+        text = self._characters.joined(choice.text or "", is_last=choice.finish_reason is not None)
+        logprobs = _checked_logprobs(choice)
         ids: Sequence[int | None] = choice.token_ids or [token.chosen.token_id for token in logprobs]
         if not ids and not text:
             return []

@@ -6,6 +6,7 @@ An error becomes one of our own exceptions, with the server's message in it. A r
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
 from pydantic_core import from_json
@@ -53,10 +54,20 @@ async def replies(events: AsyncIterator[ServerSentEvent], path: str, error_statu
     async for event in events:
         if event.data == "[DONE]":
             return
-        reply = parse_reply(event.data, path)
+        reply = _parse_event(event.data, path)
         if event.event == "error" or reply.get("error") is not None or reply.get("object") == "error":
             raise refusal(status_in(reply) or error_status, event.data.encode())
         yield reply
+
+
+def _parse_event(text: str, path: str) -> Reply:
+    """Parse an object of a stream, which may have half a character, as an escape, in its texts. Raises EngineLost."""
+    try:
+        return parse_reply(text, path)
+    except EngineLost:
+        with suppress(ValueError, RecursionError):
+            return Reply(json.loads(text), path)  # slower, and takes such escapes
+        raise
 
 
 def parse_reply(text: str, path: str) -> Reply:

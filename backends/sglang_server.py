@@ -122,7 +122,7 @@ class SGLangRelay(TokenRelay):
         reason = meta["finish_reason"]
         self._has_ended_there = reason is not None
         if reason is not None and reason["type"] == "abort" and reason.get("status_code"):
-            raise refusal(reason["status_code"], reason["message"].encode())
+            raise refusal(reason["status_code"], reason["message"].encode(errors="replace"))
         is_first = self.answer.tokens == 0 and bool(chunk["output_ids"])
         made = self._made(chunk, meta, None if reason is None else FINISH_REASONS[reason["type"]])
         echo = list(self.echo(self._prompt_logprobs(meta))) if is_first else []

@@ -77,7 +77,14 @@ BREAKS_OFF = {
         STREAM + event({"choices": [{"text": "a", "logprobs": {"tokens": 1}}]}) + END,
         "expected log",
     ),
-    "half a character": (STREAM + piece("X").replace(b"X", rb"\ud83d") + END, r"expected JSON .*\\ud83d"),
+    "half a character in a token": (
+        STREAM + event({"choices": [{"text": "a", "logprobs": {"content": [{"token": "\ud83d"}]}}]}) + END,
+        "expected another choices.0.logprobs",
+    ),
+    "half a character in a name": (
+        STREAM + event({"choices": [{"text": "a", "stop_reason": "\ude00"}]}) + END,
+        "expected another choices.0.stop_reason",
+    ),
     "too many brackets": (STREAM + b"data: " + b"[" * 100_000 + b"\n\n" + END, r"expected JSON .*\[\["),
     "no stream": (whole({"choices": []}), "expected text/event-stream, got application/json"),
     "another protocol": (b"SSH-2.0-OpenSSH_9.0\r\n", "broke"),
@@ -102,6 +109,22 @@ async def test_an_answer_that_breaks_off_or_makes_no_sense_fails_its_request_and
         server.answers[COMPLETIONS] = [STREAM + piece("a") + END]
         assert joined(await ask(driver, GenerationRequest(PROMPT))) == "a"
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["Hi \ud83d", "\ude00!"], "Hi 😀!"),
+        (["\ud83d", "\ude00\ud83d", "\ude01"], "😀😁"),
+        (["\ud83d", "", "\ude00"], "😀"),
+        (["a\ud83d", "b"], "a\ufffdb"),
+        (["\ude00a"], "\ufffda"),
+        (["a\ud83d"], "a\ufffd"),
+    ],
+)
+async def test_a_character_whose_halves_come_in_two_pieces_is_joined(pieces: Sequence[str], text: str) -> None:
+    async with in_front_of(odd(STREAM + b"".join(map(piece, pieces)) + END)) as driver:
+        assert joined(await ask(driver, GenerationRequest(PROMPT))) == text
 
 
 async def test_a_line_without_an_end_fails_its_request_before_it_fills_the_memory(

@@ -20,7 +20,7 @@ def whole(body: bytes | dict[str, Any], status: str = "200 OK", headers: Mapping
 
 
 def event(said: Any) -> bytes:
-    return b"data: " + json.dumps(said, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + json.dumps(said, ensure_ascii=False).encode(errors="backslashreplace") + b"\n\n"
 
 
 class OddServer:
