@@ -112,7 +112,7 @@ class EngineHost:
             self._requests.news.clear()
 
     def _totals(self, worker: Worker) -> Totals:
-        others = [one.tally for one in self._workers.values() if one is not worker]
+        others = [other.tally for other in self._workers.values() if other is not worker]
         return Totals(sum(others, self._departed), self._departed)
 
     # --- Its workers --------------------------------------------------------------------------------------------------
@@ -212,8 +212,8 @@ class EngineHost:
             worker.channel.send(Events(events))
         except ValueError as error:  # one of them cannot be serialized: send them one by one
             if len(events) > 1:
-                for one in events:
-                    self._send_events(worker, [one])
+                for pair in events:
+                    self._send_events(worker, [pair])
                 return
             ((sequence_id, event),) = events
             log.exception("An event could not be sent")

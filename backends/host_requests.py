@@ -158,14 +158,14 @@ class Requests:
     def _new_ids(self, worker: Worker, requests: Sequence[GenerationRequest]) -> list[SequenceId]:
         """Return the engine's numbers for new sequences. Raises ValueError for one that is too large, or in use."""
         ids = [worker.to_engine_id(request.sequence_id) for request in requests]
-        if len(set(ids)) < len(ids) or any(one in self.open or one in self._submitting for one in ids):
+        if len(set(ids)) < len(ids) or any(number in self.open or number in self._submitting for number in ids):
             raise ValueError("expected numbers that no other sequence has")
         return ids
 
     async def _submit(self, worker: Worker, submit: Submit, ids: Sequence[SequenceId]) -> Accepted:
         service = self._available_service()
         self._check_room(len(ids))
-        requests = [replace(one, sequence_id=new) for one, new in zip(submit.to_requests(), ids, strict=True)]
+        requests = [replace(request, sequence_id=new) for request, new in zip(submit.to_requests(), ids, strict=True)]
         self.open |= dict.fromkeys(ids, worker)
         try:
             return Accepted(list(await service.submit(requests)))

@@ -154,25 +154,25 @@ class OpenAIService(RemoteService):
     async def _tokenize_with_llama_cpp(self, prompt: Prompt) -> Tokenized:
         adds = prompt.add_special_tokens if isinstance(prompt, TextPrompt) else True
         text = prompt.text if isinstance(prompt, TextPrompt) else await self._render_with_llama_cpp(prompt)
-        asked = {"content": text, "add_special": adds, "parse_special": True, "with_pieces": True}
-        tokens = (await self.server.post("/tokenize", asked))["tokens"]
+        body = {"content": text, "add_special": adds, "parse_special": True, "with_pieces": True}
+        tokens = (await self.server.post("/tokenize", body))["tokens"]
         return Tokenized([token["id"] for token in tokens], [_piece(token["piece"]) for token in tokens])
 
     async def _render_with_llama_cpp(self, prompt: Prompt) -> str:
         assert isinstance(prompt, ChatPrompt)
         if prompt.continue_final_message:
             raise UnsupportedFeature("continue_final_message: llama.cpp does not have it.", "continue_final_message")
-        asked = {
+        body = {
             "messages": prompt.messages,
             "add_generation_prompt": prompt.add_generation_prompt,
             "chat_template_kwargs": prompt.template_arguments,
         }
-        return str((await self.server.post("/apply-template", asked))["prompt"])
+        return str((await self.server.post("/apply-template", body))["prompt"])
 
     async def _tokenize_with_vllm(self, prompt: Prompt) -> Tokenized:
-        asked: dict[str, Any] = {"model": self._config.model, "return_token_strs": True}
+        body: dict[str, Any] = {"model": self._config.model, "return_token_strs": True}
         if isinstance(prompt, ChatPrompt):
-            asked |= {
+            body |= {
                 "messages": prompt.messages,
                 "add_generation_prompt": prompt.add_generation_prompt,
                 "continue_final_message": prompt.continue_final_message,
@@ -180,8 +180,8 @@ class OpenAIService(RemoteService):
                 "chat_template_kwargs": prompt.template_arguments,
             }
         elif isinstance(prompt, TextPrompt):
-            asked |= {"prompt": prompt.text, "add_special_tokens": prompt.add_special_tokens}
-        reply = await self.server.post("/tokenize", asked)
+            body |= {"prompt": prompt.text, "add_special_tokens": prompt.add_special_tokens}
+        reply = await self.server.post("/tokenize", body)
         return Tokenized(reply["tokens"], reply["token_strs"])
 
 

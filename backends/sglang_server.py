@@ -81,10 +81,10 @@ class SGLangService(TokenService, RemoteService):
 
     async def _relays(self, requests: Sequence[GenerationRequest]) -> Sequence["SGLangRelay"]:
         encoded = await self._encode(requests)
-        bodies = [body_of(one, self._has_lark) for one in encoded]
+        bodies = [body_of(request, self._has_lark) for request in encoded]
         return [
-            SGLangRelay(one, self._text, self.server, body, self._is_cumulative)
-            for one, body in zip(encoded, bodies, strict=True)
+            SGLangRelay(request, self._text, self.server, body, self._is_cumulative)
+            for request, body in zip(encoded, bodies, strict=True)
         ]
 
 

@@ -90,7 +90,7 @@ class SteppedService:
         self._check_available()  # it may have failed or been closed during the tokenizing
         self._engine.submit(encoded, self._hand_over)
         self._wakeup.set()
-        return [len(one.prompt_ids) for one in encoded]
+        return [len(request.prompt_ids) for request in encoded]
 
     def abort(self, sequence_id: SequenceId) -> None:
         self._engine.abort(sequence_id)

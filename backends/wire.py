@@ -66,7 +66,8 @@ class Submit:
     def of(cls, requests: Sequence[GenerationRequest]) -> "Submit":
         prompts = {id(request.prompt): request.prompt for request in requests}
         places = {key: place for place, key in enumerate(prompts)}
-        return cls(list(prompts.values()), [(places[id(one.prompt)], replace(one, prompt=_ABSENT)) for one in requests])
+        without_prompts = [(places[id(request.prompt)], replace(request, prompt=_ABSENT)) for request in requests]
+        return cls(list(prompts.values()), without_prompts)
 
     def to_requests(self) -> list[GenerationRequest]:
         return [replace(request, prompt=self.prompts[place]) for place, request in self.requests]
@@ -270,7 +271,7 @@ _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
 def common_settings(config: EngineSettings) -> dict[str, Any]:
     """The settings that the engine's process and its workers must have in common, without secrets."""
-    secret = {one.name for one in fields(config) if not one.repr}
+    secret = {setting.name for setting in fields(config) if not setting.repr}
     shared = {name: value for name, value in config.of_engine.items() if name not in secret}
     settings: dict[str, Any] = json.loads(json.dumps(shared))
     return settings

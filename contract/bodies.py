@@ -62,7 +62,9 @@ def refuse(reason: str, *harmless: Any) -> BeforeValidator:
     """
 
     def check(value: Any) -> None:
-        if not any(type(value) is type(one) and value == one for one in harmless):  # in Python, 0 equals False
+        if not any(
+            type(value) is type(neutral) and value == neutral for neutral in harmless
+        ):  # in Python, 0 equals False
             raise ValueError(reason)
 
     return BeforeValidator(check, json_schema_input_type=Literal[harmless] if harmless else None)
@@ -112,4 +114,4 @@ def _sentence(location: tuple[int | str, ...], message: str, value: Any) -> str:
 
 
 def _name(location: tuple[int | str, ...]) -> str:
-    return ".".join(part for one in location if not IN_UNION.fullmatch(part := str(shortened(one))))
+    return ".".join(part for key in location if not IN_UNION.fullmatch(part := str(shortened(key))))

@@ -100,13 +100,13 @@ def _read(body: bytes) -> GenerateBody:
 
 
 def _unprocessable(error: ValidationError) -> Refusal:
-    found = error.errors(include_url=False, include_context=False)
+    details = error.errors(include_url=False, include_context=False)
     problems = [
-        Problem(one["type"], ["body", *map(shortened, one["loc"])], one["msg"], shortened(one["input"]))
-        for one in found[:MAX_PROBLEMS]
+        Problem(detail["type"], ["body", *map(shortened, detail["loc"])], detail["msg"], shortened(detail["input"]))
+        for detail in details[:MAX_PROBLEMS]
     ]
-    if len(found) > MAX_PROBLEMS:
-        problems.append(Problem("too_many", ["body"], f"{len(found) - MAX_PROBLEMS} more problems", None))
+    if len(details) > MAX_PROBLEMS:
+        problems.append(Problem("too_many", ["body"], f"{len(details) - MAX_PROBLEMS} more problems", None))
     return Refusal(422, "The body is not valid", problems=problems)
 
 

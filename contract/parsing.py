@@ -77,6 +77,6 @@ def check_fields(body: bytes) -> None:
     except ValueError:
         return  # the endpoint says what is wrong
     objects = [content, *content.values()] if isinstance(content, dict) else [content]
-    most = max(len(one) if isinstance(one, dict) else 0 for one in objects)
+    most = max(len(value) if isinstance(value, dict) else 0 for value in objects)
     if most > MAX_FIELDS:
         raise Refusal(413, f"Expected at most {MAX_FIELDS} fields in an object of the body, got {most}")

@@ -120,8 +120,8 @@ def no_such_method(allowed: Iterable[str]) -> Refusal:
 
 def overflow_message(error: PromptTooLong) -> str:
     """A message that clients recognize as a context overflow: LiteLLM, LangChain and pydantic-ai look for its words."""
-    asked = f" and max_tokens is {error.max_tokens}" if error.max_tokens > 1 else ""
+    answer = f" and max_tokens is {error.max_tokens}" if error.max_tokens > 1 else ""
     return (
-        f"prompt is too long: {error.length} tokens{asked}. "
+        f"prompt is too long: {error.length} tokens{answer}. "
         f"This model's maximum context length is {error.context} tokens. Shorten the prompt."
     )

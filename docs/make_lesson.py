@@ -84,7 +84,7 @@ def source_of(file: str, name: str) -> str:
     text = (ROOT / file).read_text(encoding="utf-8")
     body: list[ast.stmt] = ast.parse(text).body
     for part in name.split("."):
-        found = next((one for one in body if _defines(one, part)), None)
+        found = next((statement for statement in body if _defines(statement, part)), None)
         if found is None:
             raise ValueError(f"{file} defines no {name}; correct the reference, or the name")
         body = getattr(found, "body", [])

@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "model", nargs="?", type=os.path.expanduser, help="folder, GGUF file or hub name; by default ENGINE_MODEL"
     )
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         config = Config.from_environment()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if asked.model is not None:
-        config = dataclasses.replace(config, model=asked.model)
+    if options.model is not None:
+        config = dataclasses.replace(config, model=options.model)
     return on_tensor_thread(lambda: _report(config))
 
 
@@ -137,11 +137,11 @@ def _cached(cache: KVCache, streams: int) -> str:
     rings = [layer for layer in cache.rows.layers.values() if layer.window is not None]
     in_rings = sum(layer.bytes for layer in rings)
     per_token = (cache.bytes - in_rings) / (cache.slots * cache.row_length)
-    told = f"{_bytes(per_token)} per token"
+    size = f"{_bytes(per_token)} per token"
     if rings:
         windows = " or ".join(str(window) for window in sorted({layer.window or 0 for layer in rings}))
-        told += f" and {_bytes(in_rings / cache.slots)} per stream for {len(rings)} layers that look back {windows}"
-    return f"{told}, {_bytes(cache.bytes / cache.slots * streams)} for {streams} streams"
+        size += f" and {_bytes(in_rings / cache.slots)} per stream for {len(rings)} layers that look back {windows}"
+    return f"{size}, {_bytes(cache.bytes / cache.slots * streams)} for {streams} streams"
 
 
 def _examined_llama(model: Llama, cache: KVCache, config: Config) -> tuple[Decoder, Sequence[Finding]]:

@@ -69,11 +69,11 @@ class Cors:
             "access-control-allow-methods": ", ".join(self._methods),
             "access-control-max-age": self._max_age,
         }
-        asked = headers.get(b"access-control-request-headers")
+        names = headers.get(b"access-control-request-headers")
         if self._headers is not None:
             answer["access-control-allow-headers"] = ", ".join(self._headers)
-        elif asked is not None:
-            answer["access-control-allow-headers"] = asked.decode("latin-1")
+        elif names is not None:
+            answer["access-control-allow-headers"] = names.decode("latin-1")
         if self._is_allowed(origin):
             answer["access-control-allow-origin"] = "*" if "*" in self._origins else origin
         failures = self._failures(headers, origin)
@@ -94,11 +94,11 @@ class Cors:
             failures.append("private-network")
         return failures
 
-    def _may_be_sent(self, asked: bytes | None) -> bool:
-        if asked is None or self._headers is None:
+    def _may_be_sent(self, names: bytes | None) -> bool:
+        if names is None or self._headers is None:
             return True
         known = {name.lower() for name in self._headers}
-        return all(name.strip() in known for name in asked.decode("latin-1").lower().split(","))
+        return all(name.strip() in known for name in names.decode("latin-1").lower().split(","))
 
     def _is_allowed(self, origin: str) -> bool:
         return bool(origin) and ("*" in self._origins or origin in self._origins)

@@ -109,7 +109,7 @@ class Driver(BaseDriver[EngineProtocol]):
 
     def vitals(self) -> Vitals:
         with self._lock:
-            cache_tokens = sum(one.log.tokens for one in self._open if one.log.completion_tokens)
+            cache_tokens = sum(generation.log.tokens for generation in self._open if generation.log.completion_tokens)
         return self._vitals(cache_tokens)
 
     @property
@@ -136,7 +136,7 @@ class Driver(BaseDriver[EngineProtocol]):
         engine = self._available_engine()
         encoded = engine.encode(requests)
         generation = Generation(self, requests, request_id)
-        generation.log.prompt_lengths = [len(one.prompt_ids) for one in encoded]
+        generation.log.prompt_lengths = [len(request.prompt_ids) for request in encoded]
         with self._lock:
             engine.submit(encoded, generation.take)
             self._open.add(generation)

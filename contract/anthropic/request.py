@@ -90,7 +90,7 @@ class CountTokensBody(LenientBody):
     def _messages(self) -> Iterator[dict[str, Any]]:
         if self.system:
             yield {"role": "system", "content": text_at(self.system, "system")}
-        last_of_user = max((number for number, one in enumerate(self.messages) if one.role == "user"), default=-1)
+        last_of_user = max((number for number, turn in enumerate(self.messages) if turn.role == "user"), default=-1)
         for number, message in enumerate(self.messages):
             where = f"messages.{number}.content"
             if message.clear_at == "next_user_message" and number < last_of_user:

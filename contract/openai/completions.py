@@ -31,7 +31,7 @@ def _is_token_ids(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(type(one) is int and 0 <= one <= MAX_INTEGER for one in value)  # a bool is not a token
+        and all(type(token_id) is int and 0 <= token_id <= MAX_INTEGER for token_id in value)  # a bool is not a token
     )
 
 
@@ -61,8 +61,8 @@ class CompletionBody(SamplingFields):
 
     def prompts(self) -> list[Prompt]:
         return [
-            TextPrompt(one, self.add_special_tokens) if isinstance(one, str) else TokenPrompt(one)
-            for one in self.prompt
+            TextPrompt(prompt, self.add_special_tokens) if isinstance(prompt, str) else TokenPrompt(prompt)
+            for prompt in self.prompt
         ]
 
     def check(self) -> None:

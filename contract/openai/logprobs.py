@@ -93,7 +93,7 @@ class TextOffsets:
             return [self.of(token) for token in tokens]
         self._characters = len(text)
         is_continued = [byte & 0xC0 == 0x80 for byte in whole] + [False]
-        characters = [0, *accumulate(not one for one in is_continued)]
+        characters = [0, *accumulate(not continues for continues in is_continued)]
         return [characters[place] - is_continued[place] for place in places]
 
 

@@ -107,7 +107,7 @@ class ResponsesCall:
             KeptResponses(self.kept).keep(response, self.items.all)
         if self.body.conversation is not None:
             output = [json.loads(to_json(item)) for item in response.output]
-            new = with_ids([*self.items.said, *output], self.items.before)
+            new = with_ids([*self.items.own, *output], self.items.before)
             KeptConversations(self.kept).add(self.body.conversation, new)
 
 

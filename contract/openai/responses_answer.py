@@ -210,8 +210,10 @@ class EventLogprob(Wire):
 
 def event_logprobs(logprobs: Iterable[ChatTokenLogprob]) -> list[EventLogprob]:
     return [
-        EventLogprob(one.token, one.logprob, [EventAlternative(top.token, top.logprob) for top in one.top_logprobs])
-        for one in logprobs
+        EventLogprob(
+            token.token, token.logprob, [EventAlternative(top.token, top.logprob) for top in token.top_logprobs]
+        )
+        for token in logprobs
     ]
 
 

@@ -49,11 +49,11 @@ class Items(NamedTuple):
     """A conversation in items: those that were there before a request, and its own."""
 
     before: list[Item]
-    said: list[Item]
+    own: list[Item]
 
     @property
     def all(self) -> list[Item]:
-        return self.before + self.said
+        return self.before + self.own
 
 
 def _conversation_id(value: Any) -> Any:
@@ -144,7 +144,7 @@ class InputBody(LenientBody):
         """Raises Refusal."""
         return Conversation(
             self.messages(items),
-            [one.as_function() for one in self.tools],
+            [tool.as_function() for tool in self.tools],
             tool_choice=as_called(self.tool_choice, self.tools),
             parallel_tool_calls=self.parallel_tool_calls,
             template_arguments=self.template_arguments,

@@ -108,14 +108,14 @@ def _flat(tools: Any) -> Any:
 
     Some clients always offer these, a web search for example.
     """
-    return [one for tool in tools for one in _tools_in(tool)] if isinstance(tools, list) else tools
+    return [inner for tool in tools for inner in _tools_in(tool)] if isinstance(tools, list) else tools
 
 
 def _tools_in(tool: Any) -> list[Any]:
     match tool:
         case {"type": "namespace", "tools": list(inner)}:
             namespace = {name: tool.get(name) for name in ("name", "description")}
-            return [one | {"namespace": namespace} if isinstance(one, dict) else one for one in inner]
+            return [member | {"namespace": namespace} if isinstance(member, dict) else member for member in inner]
         case {"type": "function" | "custom" | "namespace"}:
             return [tool | {"namespace": None}]
         case {"type": "shell", "environment": {"type": str(place)}} if place != "local":

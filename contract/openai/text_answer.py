@@ -107,9 +107,9 @@ class TextAssembly:
     def _logprobs(self, index: int, tokens: Sequence[Logprobs], prompt: str | None = None) -> TextLogprobs | None:
         if not self.shows_logprobs or not tokens:
             return None
-        offsets, chosen = self._offsets.setdefault(index, TextOffsets()), [one.chosen for one in tokens]
+        offsets, chosen = self._offsets.setdefault(index, TextOffsets()), [token.chosen for token in tokens]
         return text_logprobs(
-            tokens, [offsets.of(one) for one in chosen] if prompt is None else offsets.of_prompt(prompt, chosen)
+            tokens, [offsets.of(token) for token in chosen] if prompt is None else offsets.of_prompt(prompt, chosen)
         )
 
 

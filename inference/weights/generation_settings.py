@@ -43,14 +43,14 @@ NOT_APPLIED: Mapping[str, Any] = {
 def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a config.json says about generating. transformers goes by that where there is no generation_config.json."""
     text = settings.get("text_config")
-    said = {**settings, **text} if isinstance(text, dict) else settings
-    return {name: value for name, value in said.items() if name in (*SAMPLING, *BANS, *NOT_APPLIED)}
+    merged = {**settings, **text} if isinstance(text, dict) else settings
+    return {name: value for name, value in merged.items() if name in (*SAMPLING, *BANS, *NOT_APPLIED)}
 
 
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
     """Return the settings of a generation config that would have an effect, but are not supported."""
-    said = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}
-    return [name for name, value in said.items() if value != NOT_APPLIED[name]]
+    effective = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}
+    return [name for name, value in effective.items() if value != NOT_APPLIED[name]]
 
 
 def find_eos_ids(
@@ -85,11 +85,11 @@ def _of_harmony(ids: set[int], added: Mapping[str, int]) -> set[int]:
 
 
 def _eos_ids(path: Path, settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
-    said = settings.get("eos_token_id", settings.get("eos_token"))
+    tokens = settings.get("eos_token_id", settings.get("eos_token"))
     text_config = settings.get("text_config")
-    if said is None and isinstance(text_config, dict):
-        said = text_config.get("eos_token_id")
-    for token in said if isinstance(said, list) else [said]:
+    if tokens is None and isinstance(text_config, dict):
+        tokens = text_config.get("eos_token_id")
+    for token in tokens if isinstance(tokens, list) else [tokens]:
         text = token.get("content") if isinstance(token, dict) else token  # an added token, spelled out
         if token is None:
             continue
@@ -135,17 +135,17 @@ def find_bans(path: Path, settings: Mapping[str, Any]) -> ModelBans:
 
 
 def _bad_words(path: Path, settings: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    said = settings.get(BAD_WORDS) or ()
-    if not isinstance(said, Sequence) or isinstance(said, str):
-        raise BadFile(path, f"{BAD_WORDS}: expected a list of lists of tokens' ids, got {said!r}")
-    return [word for ids in said if (word := tuple(_token_ids(path, BAD_WORDS, ids)))]
+    words = settings.get(BAD_WORDS) or ()
+    if not isinstance(words, Sequence) or isinstance(words, str):
+        raise BadFile(path, f"{BAD_WORDS}: expected a list of lists of tokens' ids, got {words!r}")
+    return [word for ids in words if (word := tuple(_token_ids(path, BAD_WORDS, ids)))]
 
 
-def _token_ids(path: Path, name: str, said: Any) -> Sequence[int]:
-    said = () if said is None else said
-    if not isinstance(said, Sequence) or not all(type(token_id) is int for token_id in said):
-        raise BadFile(path, f"{name}: expected a list of tokens' ids, got {said!r}")
-    return said
+def _token_ids(path: Path, name: str, token_ids: Any) -> Sequence[int]:
+    token_ids = () if token_ids is None else token_ids
+    if not isinstance(token_ids, Sequence) or not all(type(token_id) is int for token_id in token_ids):
+        raise BadFile(path, f"{name}: expected a list of tokens' ids, got {token_ids!r}")
+    return token_ids
 
 
 def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
@@ -154,18 +154,20 @@ def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str,
     Raises:
         BadFile: one is out of range.
     """
-    said = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
-    if said.get("top_k") == -1:  # "all tokens", as vLLM writes it
-        said["top_k"] = 0
-    said = {name: value if name == "top_k" or type(value) is not int else float(value) for name, value in said.items()}
+    defaults = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    if defaults.get("top_k") == -1:  # "all tokens", as vLLM writes it
+        defaults["top_k"] = 0
+    defaults = {
+        name: value if name == "top_k" or type(value) is not int else float(value) for name, value in defaults.items()
+    }
     try:
-        SamplingParams(**said)
+        SamplingParams(**defaults)
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0]
         raise BadFile(
             path,
-            f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {said[str(name)]!r}. "
+            f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {defaults[str(name)]!r}. "
             f"ENGINE_GENERATION_CONFIG=off ignores what it says about sampling.",
         ) from None
-    return said
+    return defaults

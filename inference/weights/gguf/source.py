@@ -58,10 +58,10 @@ class GGUFSource:
         return {"eos_token_id": [*named, *ends_by_name(self.file)]}
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        said = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
+        settings = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
         suppressed = self.file.metadata.get("tokenizer.ggml.suppress_tokens")
-        said["suppress_tokens"] = suppressed.tolist() if isinstance(suppressed, np.ndarray) else suppressed
-        return self.file.path, said
+        settings["suppress_tokens"] = suppressed.tolist() if isinstance(suppressed, np.ndarray) else suppressed
+        return self.file.path, settings
 
     def config(self) -> PreTrainedConfig:
         return self._made(model_config)

@@ -207,8 +207,8 @@ def _of_types(described: dict[str, Any], wanted: Sequence[int], takes_space: boo
 
 
 def _types(described: dict[str, Any]) -> Sequence[int]:
-    said = described.get("token_type") or [1] * len(described["tokens"])
-    return [CONTROL if token in ENDS else type for token, type in zip(described["tokens"], said, strict=True)]
+    types = described.get("token_type") or [1] * len(described["tokens"])
+    return [CONTROL if token in ENDS else type for token, type in zip(described["tokens"], types, strict=True)]
 
 
 def _is_phi3(file: GGUFFile) -> bool:
