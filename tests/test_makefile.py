@@ -75,34 +75,34 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyPI'
 
 
 def test_without_a_gpu_torch_comes_from_the_cpu_index_and_one_line_says_so(folder: Path, index: str) -> None:
-    said = make(folder, "serve", f"TORCH_CPU={index}")
-    assert "No NVIDIA GPU found: installing torch for the CPU (TORCH=cuda installs the one for CUDA).\n" in said
-    assert f"pip install --disable-pip-version-check --extra-index-url {index} -r requirements.txt" in said
+    output = make(folder, "serve", f"TORCH_CPU={index}")
+    assert "No NVIDIA GPU found: installing torch for the CPU (TORCH=cuda installs the one for CUDA).\n" in output
+    assert f"pip install --disable-pip-version-check --extra-index-url {index} -r requirements.txt" in output
 
 
 def test_where_the_cpu_index_cannot_be_reached_the_default_torch_is_installed(folder: Path) -> None:
-    said = make(folder, "serve", f"TORCH_CPU={NOWHERE}")
-    assert f"No NVIDIA GPU found, but {NOWHERE} cannot be reached: installing the default torch.\n" in said
-    assert "pip install --disable-pip-version-check -r requirements.txt" in said
+    output = make(folder, "serve", f"TORCH_CPU={NOWHERE}")
+    assert f"No NVIDIA GPU found, but {NOWHERE} cannot be reached: installing the default torch.\n" in output
+    assert "pip install --disable-pip-version-check -r requirements.txt" in output
 
 
 def test_torch_with_cuda_is_installed_where_it_is_asked_for(folder: Path, index: str) -> None:
-    said = make(folder, "serve", f"TORCH_CPU={index}", "TORCH=cuda")
-    assert "GPU" not in said
-    assert "pip install --disable-pip-version-check -r requirements.txt" in said
+    output = make(folder, "serve", f"TORCH_CPU={index}", "TORCH=cuda")
+    assert "GPU" not in output
+    assert "pip install --disable-pip-version-check -r requirements.txt" in output
 
 
 def test_with_a_gpu_the_default_torch_is_installed(folder: Path, index: str) -> None:
     write_program(folder / "bin" / "nvidia-smi", "#!/bin/sh\necho 'GPU 0'\n")
-    said = make(folder, "serve", f"TORCH_CPU={index}")
-    assert "No NVIDIA GPU" not in said
-    assert "--extra-index-url" not in said
+    output = make(folder, "serve", f"TORCH_CPU={index}")
+    assert "No NVIDIA GPU" not in output
+    assert "--extra-index-url" not in output
 
 
 def test_the_second_start_installs_nothing_and_says_what_to_type(folder: Path) -> None:
     make(folder, "serve", f"TORCH_CPU={NOWHERE}")
-    said = make(folder, "serve", f"TORCH_CPU={NOWHERE}", "DOOR=raw_asgi")
-    assert "pip" not in said
-    assert "open http://127.0.0.1:8000" in said
-    assert """curl -N http://127.0.0.1:8000/generate -H 'content-type: application/json' -d '{"prompt": """ in said
-    assert said.endswith("served by raw_asgi.py\n")
+    output = make(folder, "serve", f"TORCH_CPU={NOWHERE}", "DOOR=raw_asgi")
+    assert "pip" not in output
+    assert "open http://127.0.0.1:8000" in output
+    assert """curl -N http://127.0.0.1:8000/generate -H 'content-type: application/json' -d '{"prompt": """ in output
+    assert output.endswith("served by raw_asgi.py\n")

@@ -67,8 +67,8 @@ def main() -> None:
         for _ in range(ROUNDS):
             for door, process in processes.items():
                 for clients in (1, STREAMS):
-                    for name, asked in APIS.items():
-                        measure(costs.setdefault((door, clients, name), Cost()), process, asked, clients)
+                    for name, api in APIS.items():
+                        measure(costs.setdefault((door, clients, name), Cost()), process, api, clients)
     print(f"\n{EVENTS} scripted tokens to each client; medians of {ROUNDS} alternating rounds; the bar is {BAR}")
     print(f"{'door':<9} {'clients':>8}  {'API':<12} {'tokens/s':>10} {'ratio':>7} {'CPU us/token':>13}")
     for (door, clients, name), cost in costs.items():
@@ -79,20 +79,20 @@ def main() -> None:
         print(f"{door:<9} {clients:>8}  {name:<12} {rate:>10,.0f} {ratio:>7.2f} {cpu:>13.1f}")
 
 
-def measure(cost: Cost, process: Process, asked: Asked, clients: int) -> None:
+def measure(cost: Cost, process: Process, api: Asked, clients: int) -> None:
     before = process.cpu_seconds() or 0.0
-    cost.rates.append(asyncio.run(tokens_per_second(asked, process.target, clients)))
+    cost.rates.append(asyncio.run(tokens_per_second(api, process.target, clients)))
     cost.cpu_seconds += (process.cpu_seconds() or 0.0) - before
 
 
-async def tokens_per_second(asked: Asked, target: Target, clients: int) -> float:
+async def tokens_per_second(api: Asked, target: Target, clients: int) -> float:
     """Send the same request `clients` times at once, and read every stream to its end."""
-    body = {"stream": True, **asked.body}
+    body = {"stream": True, **api.body}
     began = time.perf_counter()
-    exchanges = await asyncio.gather(*(whole(asked.at(target), body) for _ in range(clients)))
+    exchanges = await asyncio.gather(*(whole(api.at(target), body) for _ in range(clients)))
     seconds = time.perf_counter() - began
     if min(len(exchange.events()) for exchange in exchanges) < EVENTS:
-        raise SystemExit(f"error: expected {EVENTS} events for each client from {asked.path}")
+        raise SystemExit(f"error: expected {EVENTS} events for each client from {api.path}")
     return EVENTS * clients / seconds
 
 

@@ -70,14 +70,14 @@ def _row(engine: Engine, kind: str, its: Texts, rounds: int) -> dict[str, Any]:
     seconds = dict.fromkeys(WAYS, 0.0)
     for prompt in its.prompts:
         taken: dict[bool, list[float]] = {way: [] for way in WAYS}
-        told = []
+        answers = []
         for way in WAYS * rounds:
             engine._speculates = way
             engine.generate(prompt, max_tokens=1)  # so that the prompt is in the cache
             began = time.process_time()
-            told.append(engine.generate(prompt, max_tokens=NEW_TOKENS, ignore_eos=True, **its.parameters))
+            answers.append(engine.generate(prompt, max_tokens=NEW_TOKENS, ignore_eos=True, **its.parameters))
             taken[way].append(time.process_time() - began)
-        assert len({tuple(answer["token_ids"]) for answer in told}) == 1, "guessing has changed the text"
+        assert len({tuple(answer["token_ids"]) for answer in answers}) == 1, "guessing has changed the text"
         for way in WAYS:
             seconds[way] += min(taken[way])
     after = engine.counters()

@@ -28,10 +28,10 @@ def load() -> Any:
 async def ask(backend: str, path: str) -> str:
     bench = load()
     async with aiohttp.ClientSession() as session:
-        asked = bench.RequestFuncInput(
+        request = bench.RequestFuncInput(
             prompt=QUESTION, api_url=f"{V1}/{path}", prompt_len=8, output_len=TOKENS, model=MODEL, ignore_eos=True
         )
-        output = await bench.ASYNC_REQUEST_FUNCS[backend](asked, session)
+        output = await bench.ASYNC_REQUEST_FUNCS[backend](request, session)
     expect(output.success, f"a success, got {output.error}")
     expect(output.output_tokens == TOKENS, f"{TOKENS} tokens, got {output.output_tokens}")
     expect(output.prompt_len > 0 and bool(output.generated_text), "a prompt's length and a text")

@@ -87,9 +87,9 @@ def _by_end(together: Together) -> list[Stream]:
 
 def _stream(axis: _Axis, stream: Stream, y: float, row: float) -> str:
     dots = "".join(f"M{axis.x(at):.1f} {y:.1f}h0" for at in stream.tokens_at)
-    asked, headers, ended = axis.x(stream.asked_at), axis.x(stream.headers_at), axis.x(stream.ended_at)
+    begun, headers, ended = axis.x(stream.asked_at), axis.x(stream.headers_at), axis.x(stream.ended_at)
     return (
-        f'<line class="open" x1="{asked:.1f}" x2="{ended:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<line class="open" x1="{begun:.1f}" x2="{ended:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<line class="headers" x1="{headers:.1f}" x2="{headers:.1f}" y1="{y - row / 2:.1f}" y2="{y + row / 2:.1f}"/>'
         f'<path class="tokens" stroke-width="{min(5.0, row):g}" d="{dots}"/>'
     )

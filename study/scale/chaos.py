@@ -84,10 +84,10 @@ def chaos(ha_proxy: bool) -> Iterator[Result]:
 async def killed(ray: Cluster, kind: str, streams: int, ha_proxy: bool) -> Result:
     """Kill one process of a kind while so many streams run."""
     before = Belongings.of(ray)
-    asked = [generation(ray.port, "pace=20", f"s{number}", max_tokens=TOKENS) for number in range(streams)]
-    tasks = [asyncio.create_task(client.run()) for client in asked]
+    clients = [generation(ray.port, "pace=20", f"s{number}", max_tokens=TOKENS) for number in range(streams)]
+    tasks = [asyncio.create_task(client.run()) for client in clients]
     async with asyncio.timeout(LIMIT):
-        for client in asked:
+        for client in clients:
             await client.has_begun.wait()
     pid = ray.kill(kind)
     began = time.monotonic()

@@ -117,16 +117,16 @@ def generation(port: int, prompt: str, session: str = "", stream: bool = True, *
 
 
 @asynccontextmanager
-async def streams(asked: Sequence[Asking]) -> AsyncIterator[list["asyncio.Task[Outcome]"]]:
+async def streams(clients: Sequence[Asking]) -> AsyncIterator[list["asyncio.Task[Outcome]"]]:
     """Streams that have begun; whatever is left of them is left early at the end.
 
     Raises:
         StreamRefused: one of them has not begun.
     """
-    tasks = [asyncio.create_task(client.run()) for client in asked]
+    tasks = [asyncio.create_task(client.run()) for client in clients]
     try:
         async with asyncio.timeout(ANSWER_LIMIT):
-            for client in asked:
+            for client in clients:
                 await client.has_begun.wait()
                 if client.outcome.status != HTTPStatus.OK:
                     raise StreamRefused(f"expected a stream, got {client.outcome.status}: {client.outcome.body!r}")

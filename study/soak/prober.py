@@ -36,10 +36,10 @@ def seconds_of_answer(port: int) -> float:
 def answer_all(listener: socket.socket) -> None:
     """The idle server."""
     while True:
-        asked, _ = listener.accept()
-        with asked, suppress(OSError):
-            asked.recv(4096)
-            asked.sendall(ANSWER)
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(ANSWER)
 
 
 def main() -> None:

@@ -40,14 +40,14 @@ async def vllm_behind(door: Door, fake: FakeAsyncLLM) -> AsyncIterator[Service]:
 @pytest.mark.parametrize(
     ("path", "body", "read"),
     [
-        ("/generate", {"prompt": "x"}, lambda said: said["text"]),
-        ("/v1/completions", {"prompt": "x", "max_tokens": 99}, lambda said: said["choices"][0]["text"]),
-        ("/v1/chat/completions", {"messages": MESSAGES}, lambda said: said["choices"][0]["message"]["content"]),
-        ("/v1/responses", {"model": MODEL, "input": "x"}, lambda said: said["output"][0]["content"][0]["text"]),
+        ("/generate", {"prompt": "x"}, lambda reply: reply["text"]),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 99}, lambda reply: reply["choices"][0]["text"]),
+        ("/v1/chat/completions", {"messages": MESSAGES}, lambda reply: reply["choices"][0]["message"]["content"]),
+        ("/v1/responses", {"model": MODEL, "input": "x"}, lambda reply: reply["output"][0]["content"][0]["text"]),
         (
             "/v1/messages",
             {"model": MODEL, "messages": MESSAGES, "max_tokens": 99},
-            lambda said: said["content"][0]["text"],
+            lambda reply: reply["content"][0]["text"],
         ),
     ],
 )

@@ -44,7 +44,7 @@ def encoded(**settings: Any) -> EncodedRequest:
     return EncodedRequest(GenerationRequest(TextPrompt("hello"), params), [1, 2], settled)
 
 
-def told(engine: str, **settings: Any) -> dict[str, Any]:
+def request_body(engine: str, **settings: Any) -> dict[str, Any]:
     """The request that an engine gets for these settings."""
     if engine == "sglang":
         return sglang_server.body_of(encoded(**settings), has_lark=True)
@@ -58,4 +58,4 @@ def test_every_parameter_is_tried() -> None:
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
 @pytest.mark.parametrize("name", sorted(VALUES.keys() - OF_THE_TEXT))
 def test_a_parameter_changes_what_the_engine_is_told(engine: str, name: str) -> None:
-    assert told(engine, **{name: VALUES[name]}) != told(engine)
+    assert request_body(engine, **{name: VALUES[name]}) != request_body(engine)

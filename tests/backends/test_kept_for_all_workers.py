@@ -100,17 +100,17 @@ async def test_a_key_opens_no_response_of_another_key_in_any_worker(door: Door, 
 async def test_a_client_hears_of_a_response_only_when_all_workers_find_it(
     door: Door, path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, may_keep, keep = asyncio.Event(), asyncio.Event(), SocketService.keep
+    begun, may_keep, keep = asyncio.Event(), asyncio.Event(), SocketService.keep
 
     async def keep_later(self: SocketService, pieces: Any, beside: str | None = None) -> None:
-        asked.set()
+        begun.set()
         await may_keep.wait()
         await keep(self, pieces, beside)
 
     monkeypatch.setattr(SocketService, "keep", keep_later)
     async with hosting(path), worker(door, path) as service, service.client.open("POST", PATH, JSON) as exchange:
         exchange.send_body(json.dumps({"input": "hello", "stream": stream}).encode())
-        await asked.wait()
+        await begun.wait()
         sent = b"".join(message.get("body", b"") for message in exchange.sent)
         assert (b"output_text.delta" in sent) == stream
         assert b"response.completed" not in sent

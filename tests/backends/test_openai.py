@@ -104,14 +104,14 @@ async def test_parameters_of_openai_are_passed_on(plain: FakeCompletions) -> Non
     params = SamplingParams(temperature=0.5, top_p=0.9, seed=3, stop=["x"], logit_bias={5: 1.0})
     async with in_front_of(plain) as driver:
         await ask(driver, GenerationRequest(PROMPT, params))
-    said = {
+    parameters = {
         "temperature": 0.5,
         "top_p": 0.9,
         "seed": 3,
         "stop": ["x"],
         "logit_bias": {"5": 1.0},
     }
-    assert plain.requests[0] == plain.requests[0] | said
+    assert plain.requests[0] == plain.requests[0] | parameters
 
 
 @pytest.mark.anyio
@@ -155,8 +155,8 @@ async def test_llama_cpps_names_are_used_where_it_has_its_own(llama: FakeComplet
     params = SamplingParams(top_k=3, repetition_penalty=1.5)
     async with in_front_of(llama) as driver:
         await ask(driver, GenerationRequest(PROMPT, params, Grammar("json_schema", '{"type": "object"}')))
-    said = {"top_k": 3, "repeat_penalty": 1.5, "json_schema": {"type": "object"}}
-    assert said.items() <= llama.requests[0].items()
+    parameters = {"top_k": 3, "repeat_penalty": 1.5, "json_schema": {"type": "object"}}
+    assert parameters.items() <= llama.requests[0].items()
 
 
 def test_sglang_has_words_of_its_own() -> None:
@@ -227,18 +227,18 @@ async def test_a_server_that_ends_is_noticed_and_asking_it_is_a_503(llama: FakeC
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "reason"),
     [
         ({"model": "mine"}, r"ENGINE_MODEL: expected a name under which .* \(theirs\), got mine"),
         ({"context": 1000}, "ENGINE_CONTEXT: .* takes 512 tokens together, fewer than 1000"),
     ],
 )
 async def test_settings_that_do_not_fit_the_server_are_refused(
-    plain: FakeCompletions, settings: dict[str, Any], said: str
+    plain: FakeCompletions, settings: dict[str, Any], reason: str
 ) -> None:
     async with in_front_of(plain, **settings) as driver:
         assert driver.vitals().has_failed
-        with pytest.raises(EngineUnavailable, match=said):
+        with pytest.raises(EngineUnavailable, match=reason):
             await driver.submit([GenerationRequest(PROMPT)], "an-id")
 
 

@@ -163,7 +163,7 @@ async def test_several_choices_run_side_by_side(fake: FakeSGLang) -> None:
         events = await all_events(await driver.submit(requests, "an-id"))
     ends = [event for event in events if isinstance(event, Finished)]
     assert sorted(end.index for end in ends) == [0, 1, 2]
-    assert len({asked["rid"] for asked in fake.requests}) == 3
+    assert len({body["rid"] for body in fake.requests}) == 3
 
 
 @pytest.mark.anyio

@@ -80,14 +80,14 @@ def test_all_pages_of_the_models_are_asked_for(door: Door) -> None:
 
 
 def test_the_client_knows_the_id_of_its_request(client: anthropic.Anthropic, service: Service) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
+    body: dict[str, Any] = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
     named = {"x-request-id": "mine-1"}
-    assert client.messages.create(**asked, extra_headers=named)._request_id == "mine-1"
-    with client.messages.stream(**asked, extra_headers=named) as stream:
+    assert client.messages.create(**body, extra_headers=named)._request_id == "mine-1"
+    with client.messages.stream(**body, extra_headers=named) as stream:
         assert stream.request_id == "mine-1"
         stream.until_done()
-    exploding = asked | {"messages": [{"role": "user", "content": "explode"}]}
-    for wrong in (asked | {"model": "other"}, exploding):
+    exploding = body | {"messages": [{"role": "user", "content": "explode"}]}
+    for wrong in (body | {"model": "other"}, exploding):
         with pytest.raises(anthropic.APIStatusError) as caught:
             client.messages.create(**wrong, extra_headers=named)
         assert caught.value.request_id == "mine-1"
@@ -111,10 +111,10 @@ def test_the_tool_runner_goes_on_without_a_thread(client: anthropic.Anthropic) -
         """Adds."""
         return str(x + y)
 
-    asked: dict[str, Any] = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
+    body: dict[str, Any] = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
     with pytest.raises(anthropic.BadRequestError, match="whole"):
-        client.beta.messages.create(**asked, thread={"type": "create"})
-    (message,) = client.beta.messages.tool_runner(**asked, tools=[add])
+        client.beta.messages.create(**body, thread={"type": "create"})
+    (message,) = client.beta.messages.tool_runner(**body, tools=[add])
     assert message.content[0].type == "text"
     assert message.content[0].text == "".join(HELLO)
 

@@ -108,17 +108,17 @@ def test_the_stream_helper_ends_with_what_the_whole_answer_says(client: openai.O
 
 
 def test_an_answer_is_parsed_into_a_model(client: openai.OpenAI) -> None:
-    said = user(f"say {PARIS.model_dump_json()}")
-    answer = client.chat.completions.parse(model=MODEL, messages=said, response_format=Capital)
+    messages = user(f"say {PARIS.model_dump_json()}")
+    answer = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Capital)
     assert answer.choices[0].message.parsed == PARIS
-    with client.chat.completions.stream(model=MODEL, messages=said, response_format=Capital) as stream:
+    with client.chat.completions.stream(model=MODEL, messages=messages, response_format=Capital) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == PARIS
 
 
 def test_a_cut_answer_is_not_parsed(client: openai.OpenAI) -> None:
-    said = user(f"say {PARIS.model_dump_json()}")
+    messages = user(f"say {PARIS.model_dump_json()}")
     with pytest.raises(openai.LengthFinishReasonError):
-        client.chat.completions.parse(model=MODEL, messages=said, response_format=Capital, max_completion_tokens=2)
+        client.chat.completions.parse(model=MODEL, messages=messages, response_format=Capital, max_completion_tokens=2)
 
 
 @pytest.mark.parametrize(

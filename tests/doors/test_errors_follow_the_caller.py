@@ -32,7 +32,7 @@ def type_of(response: Response) -> str:
     return found
 
 
-async def asked(service: Service, method: str, path: str, key: str = "") -> Response:
+async def reply_to(service: Service, method: str, path: str, key: str = "") -> Response:
     return await service.client.request(method, path, b"", VERSION | ({"x-api-key": key} if key else {}))
 
 
@@ -41,17 +41,17 @@ async def test_a_refusal_has_the_shape_of_the_callers_api(
     door: Door, method: str, path: str, status: int, type: str
 ) -> None:
     async with by_hand(door) as service:
-        response = await asked(service, method, path)
+        response = await reply_to(service, method, path)
     assert (response.status, type_of(response)) == (status, type)
 
 
 async def test_so_have_refusals_of_the_middleware_and_of_limits(door: Door) -> None:
     async with by_hand(door, config=Config(api_keys=("right",), client_requests=1)) as service:
-        wrong = await asked(service, "GET", "/v1/models", "wrong")
+        wrong = await reply_to(service, "GET", "/v1/models", "wrong")
         assert (wrong.status, type_of(wrong)) == (401, "authentication_error")
         key = {"x-api-key": "right"}
         async with service.client.open("POST", "/v1/completions", JSON | key):  # its body does not come
-            too_many = await asked(service, "GET", "/v1/models", "right")
+            too_many = await reply_to(service, "GET", "/v1/models", "right")
         assert (too_many.status, type_of(too_many)) == (429, "rate_limit_error")
     async with by_hand(door) as service:
         too_large = b" " * (contract.MAX_BODY_BYTES + 1)

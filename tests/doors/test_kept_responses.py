@@ -21,7 +21,7 @@ def with_key(key: str) -> dict[str, str]:
     return JSON | {"authorization": f"Bearer {key}"}
 
 
-async def asked(service: Service, method: str, path: str, key: str, body: Any = None) -> Response:
+async def reply_to(service: Service, method: str, path: str, key: str, body: Any = None) -> Response:
     content = b"" if body is None else json.dumps(body).encode()
     return await service.client.request(method, path, content, with_key(key))
 
@@ -30,69 +30,69 @@ async def asked(service: Service, method: str, path: str, key: str, body: Any = 
 async def with_a_response(door: Door) -> AsyncIterator[tuple[Service, dict[str, Any]]]:
     """A service with two keys, and a response that was made with the first."""
     async with by_hand(door, config=KEYS) as service:
-        yield service, (await asked(service, "POST", PATH, "first", {"input": "hello"})).json()
+        yield service, (await reply_to(service, "POST", PATH, "first", {"input": "hello"})).json()
 
 
 async def test_a_key_opens_no_response_of_another_key(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         path, item = f"{PATH}/{response['id']}", {"type": "item_reference", "id": response["output"][0]["id"]}
         for method, url in (("GET", path), ("GET", f"{path}/input_items"), ("DELETE", path)):
-            assert (await asked(service, method, url, "second")).status == 404
+            assert (await reply_to(service, method, url, "second")).status == 404
         follows = {"input": "So?", "previous_response_id": response["id"]}
         for key, statuses in (("second", (400, 404)), ("first", (200, 200))):
-            answers = [await asked(service, "POST", PATH, key, body) for body in (follows, {"input": [item]})]
+            answers = [await reply_to(service, "POST", PATH, key, body) for body in (follows, {"input": [item]})]
             assert tuple(answer.status for answer in answers) == statuses
-        counted = await asked(service, "POST", f"{PATH}/input_tokens", "second", follows)
+        counted = await reply_to(service, "POST", f"{PATH}/input_tokens", "second", follows)
         assert counted.status == 400, "nor its length"
-        assert (await asked(service, "GET", path, "first")).json() == response
+        assert (await reply_to(service, "GET", path, "first")).json() == response
 
 
 async def test_a_key_lists_no_chats_of_another_key(door: Door) -> None:
     chats = "/v1/chat/completions"
     body = {"messages": [{"role": "user", "content": "hello"}], "store": True}
     async with by_hand(door, config=KEYS) as service:
-        chat = (await asked(service, "POST", chats, "first", body)).json()
+        chat = (await reply_to(service, "POST", chats, "first", body)).json()
         for key, ids in (("first", [chat["id"]]), ("second", [])):
-            assert [one["id"] for one in (await asked(service, "GET", chats, key)).json()["data"]] == ids
+            assert [one["id"] for one in (await reply_to(service, "GET", chats, key)).json()["data"]] == ids
         for method, content in (("GET", None), ("POST", {"metadata": {}}), ("DELETE", None)):
-            assert (await asked(service, method, f"{chats}/{chat['id']}", "second", content)).status == 404
+            assert (await reply_to(service, method, f"{chats}/{chat['id']}", "second", content)).status == 404
 
 
 async def test_a_key_opens_no_conversation_of_another_key(door: Door) -> None:
     async with by_hand(door, config=KEYS) as service:
-        conversation = (await asked(service, "POST", "/v1/conversations", "first", {"items": []})).json()
+        conversation = (await reply_to(service, "POST", "/v1/conversations", "first", {"items": []})).json()
         body = {"input": "hello", "conversation": conversation["id"]}
-        assert (await asked(service, "POST", PATH, "second", body)).status == 404
-        assert (await asked(service, "POST", PATH, "first", body)).status == 200
+        assert (await reply_to(service, "POST", PATH, "second", body)).status == 404
+        assert (await reply_to(service, "POST", PATH, "first", body)).status == 200
         path = f"/v1/conversations/{conversation['id']}"
-        (item, _) = (await asked(service, "GET", f"{path}/items?order=asc", "first")).json()["data"]
+        (item, _) = (await reply_to(service, "GET", f"{path}/items?order=asc", "first")).json()["data"]
         for url in (path, f"{path}/items", f"{path}/items/{item['id']}"):
             for key, status in (("first", 200), ("second", 404)):
-                assert (await asked(service, "GET", url, key)).status == status
-        assert (await asked(service, "DELETE", f"{path}/items/{item['id']}", "second")).status == 404
-        assert (await asked(service, "DELETE", path, "second")).status == 404
+                assert (await reply_to(service, "GET", url, key)).status == status
+        assert (await reply_to(service, "DELETE", f"{path}/items/{item['id']}", "second")).status == 404
+        assert (await reply_to(service, "DELETE", path, "second")).status == 404
 
 
 async def test_a_path_with_an_id_needs_a_key(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         for method in ("GET", "DELETE"):
-            assert (await asked(service, method, f"{PATH}/{response['id']}", "third")).status == 401
+            assert (await reply_to(service, method, f"{PATH}/{response['id']}", "third")).status == 401
 
 
 async def test_a_response_is_read_listed_and_deleted_by_its_id(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         path = f"{PATH}/{response['id']}"
-        head = await asked(service, "HEAD", path, "first")
+        head = await reply_to(service, "HEAD", path, "first")
         assert (head.status, head.body) == (200, b"")
-        assert (await asked(service, "GET", path, "first")).json() == response
-        listed = (await asked(service, "GET", f"{path}/input_items?limit=1&order=asc", "first")).json()
+        assert (await reply_to(service, "GET", path, "first")).json() == response
+        listed = (await reply_to(service, "GET", f"{path}/input_items?limit=1&order=asc", "first")).json()
         assert [item["content"][0]["text"] for item in listed["data"]] == ["hello"]
         cancelled = await service.client.request("POST", f"{path}/cancel", headers={"authorization": "Bearer first"})
         assert (cancelled.status, cancelled.json()["error"]["type"]) == (400, "invalid_request_error")
-        wrong = await asked(service, "PUT", path, "first")
+        wrong = await reply_to(service, "PUT", path, "first")
         assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, HEAD")
-        assert (await asked(service, "DELETE", path, "first")).json()["deleted"] is True
-        assert (await asked(service, "DELETE", path, "first")).status == 404
+        assert (await reply_to(service, "DELETE", path, "first")).json()["deleted"] is True
+        assert (await reply_to(service, "DELETE", path, "first")).status == 404
 
 
 def test_the_wsgi_door_keeps_conversations_too() -> None:

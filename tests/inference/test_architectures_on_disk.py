@@ -19,7 +19,7 @@ from tests.support.checkpoint_folders import save
 
 
 def test_every_architectures_config_says_how_long_its_texts_are_and_what_they_take() -> None:
-    asked = 0
+    checked = 0
     for model_type in MODEL_TYPES:
         with quiet():
             try:
@@ -32,8 +32,8 @@ def test_every_architectures_config_says_how_long_its_texts_are_and_what_they_ta
         assert (reach_of(text) or 1) > 0, model_type
         settings = json.loads(config.to_json_string(use_diff=False))
         check_numbers(Path(f"{model_type}.json"), settings, elements=sys.maxsize)
-        asked += 1
-    assert asked > 150
+        checked += 1
+    assert checked > 150
 
 
 @pytest.mark.filterwarnings("default")  # the architecture's own

@@ -135,10 +135,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
 )
 def test_what_is_wrong_with_a_file_is_told_in_one_line(folder: Path, damage: Damage, file: str, reason: str) -> None:
     damage(folder)
-    told = refusal(folder, file)
-    assert told.startswith(reason)
+    message = refusal(folder, file)
+    assert message.startswith(reason)
     for word in ("Traceback", "Error:", "torch", "RuntimeError"):
-        assert word not in told
+        assert word not in message
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model-00001-of-00002.safetensors"])
@@ -192,10 +192,10 @@ def test_weights_under_other_names_are_told_with_both_names(folder: Path) -> Non
     """As a wrapper for training leaves them."""
     weights = load_file(folder / "model.safetensors")
     save_file({f"base_model.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
-    told = (
+    message = (
         "30 weights are missing, lm_head.weight for one, and 30 others are there, base_model.lm_head.weight for one. "
     )
-    assert refusal(folder).startswith(told)
+    assert refusal(folder).startswith(message)
 
 
 def test_biases_that_the_config_denies_are_refused(folder: Path) -> None:
@@ -308,14 +308,14 @@ def test_what_transformers_looks_for_and_does_not_find_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (PermissionError(13, "Permission denied", "/model/tokenizer.json"), "/model/tokenizer.json: cannot be read: "),
         (MemoryError(), "{folder}: its weights do not fit the memory of cpu"),
     ],
 )
 def test_what_the_machine_refuses_is_told_in_one_line(
-    folder: Path, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -323,4 +323,4 @@ def test_what_the_machine_refuses_is_told_in_one_line(
     monkeypatch.setattr(Folder, "tokenizer", fail)
     with pytest.raises(LoadError) as refused:
         load(folder)
-    assert str(refused.value).startswith(told.format(folder=folder))
+    assert str(refused.value).startswith(reason.format(folder=folder))

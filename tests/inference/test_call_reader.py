@@ -51,9 +51,9 @@ def test_a_call_that_is_cut_off_is_the_beginning_of_that_call(
     whole = calls_of(read(family, [text]))
     parts = read(family, list(text[: place % len(text)]))
     cut_off = calls_of(parts)
-    for told, (name, arguments) in zip(cut_off, whole, strict=False):
-        assert told[0] == name
-        assert arguments.startswith(told[1])
+    for beginning, (name, arguments) in zip(cut_off, whole, strict=False):
+        assert beginning[0] == name
+        assert arguments.startswith(beginning[1])
     assert cut_off[:-1] == whole[: max(0, len(cut_off) - 1)]
     shown = "".join(part.text for part in parts if isinstance(part, TextPart))
     assert text[: place % len(text)].rstrip().endswith(shown.strip())  # of a call that had no name yet

@@ -95,8 +95,8 @@ def test_the_bundled_model_calls_tools_and_takes_their_results(bundled: Engine) 
     assert (name, end.finish_reason) == ("add", "stop")
     assert json.loads(arguments).keys() == {"a", "b"}
     made = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    asked: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [made]}
-    conversation = [QUESTION, asked, {"role": "tool", "tool_call_id": "1", "content": "4"}]
+    turn: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [made]}
+    conversation = [QUESTION, turn, {"role": "tool", "tool_call_id": "1", "content": "4"}]
     tokens, end = ask(bundled, ChatPrompt(conversation, [ADD]), temperature=0)
     assert end.completion_tokens > 0
     assert all(token.parts is not None for token in tokens)

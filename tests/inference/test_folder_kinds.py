@@ -77,10 +77,12 @@ def test_a_model_that_cannot_run_here_is_refused_with_its_name(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "said", [{"pad_token_id": 5000}, {"_attn_implementation": "flash_attention_2"}, {"return_dict": False}], ids=str
+    "settings", [{"pad_token_id": 5000}, {"_attn_implementation": "flash_attention_2"}, {"return_dict": False}], ids=str
 )
-def test_what_a_config_says_about_computing_is_this_servers_own_business(said: dict[str, object], folder: Path) -> None:
-    edit_json(folder / "config.json", **said)
+def test_what_a_config_says_about_computing_is_this_servers_own_business(
+    settings: dict[str, object], folder: Path
+) -> None:
+    edit_json(folder / "config.json", **settings)
     engine = Engine.load(Config(model=str(folder), device="cpu"))
     prompt_ids = byte_tokenizer()("hello")["input_ids"]
     answer = engine.generate("hello", max_tokens=8, temperature=0)
@@ -112,7 +114,7 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
 
 
 @pytest.mark.parametrize(
-    "said",
+    "settings",
     [
         {"num_return_sequences": 3},
         {"cache_implementation": "of another version"},
@@ -120,12 +122,12 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
         {"compile_config": {}},
         {"max_new_tokens": "many"},
     ],
-    ids=lambda said: next(iter(said)),
+    ids=lambda settings: next(iter(settings)),
 )
 def test_what_a_generation_config_says_to_other_programs_is_no_reason_to_refuse(
-    said: dict[str, object], folder: Path
+    settings: dict[str, object], folder: Path
 ) -> None:
-    (folder / "generation_config.json").write_text(json.dumps(said))
+    (folder / "generation_config.json").write_text(json.dumps(settings))
     assert load(folder).config.model_type == "llama"
 
 
@@ -162,17 +164,19 @@ def test_tokens_that_a_generation_config_suppresses_are_never_chosen_as_in_gener
 def test_bad_words_and_bad_beginnings_are_never_chosen_as_in_generate(folder: Path, speculate: Any) -> None:
     prompt_ids = byte_tokenizer()("hello")["input_ids"]
     model: Any = random_model("llama")
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for place in range(6):  # forbids what the model has said, in a word of one, two, three tokens and as a beginning
-        newest = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, do_sample=False, **said)[0].tolist()
+        newest = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, do_sample=False, **settings)[0].tolist()
         size, end = place % 3 + 1, len(prompt_ids) + place
-        said.setdefault("bad_words_ids", []).append(newest[end + 1 - size : end + 1])
-        said["begin_suppress_tokens"] = [newest[len(prompt_ids)]]
-    expected = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, do_sample=False, **said)
-    (folder / "generation_config.json").write_text(json.dumps(said))
+        settings.setdefault("bad_words_ids", []).append(newest[end + 1 - size : end + 1])
+        settings["begin_suppress_tokens"] = [newest[len(prompt_ids)]]
+    expected = model.generate(torch.tensor([prompt_ids]), max_new_tokens=8, do_sample=False, **settings)
+    (folder / "generation_config.json").write_text(json.dumps(settings))
     engine = Engine.load(Config(model=str(folder), device="cpu", compile=speculate is not None, speculate=speculate))
-    answer = engine.generate("hello", max_tokens=8, temperature=0, logit_bias={said["begin_suppress_tokens"][0]: 10.0})
-    assert answer["token_ids"][0] not in said["begin_suppress_tokens"]
+    answer = engine.generate(
+        "hello", max_tokens=8, temperature=0, logit_bias={settings["begin_suppress_tokens"][0]: 10.0}
+    )
+    assert answer["token_ids"][0] not in settings["begin_suppress_tokens"]
     answer = engine.generate("hello", max_tokens=8, temperature=0)
     assert answer["token_ids"] == expected[0, len(prompt_ids) :].tolist()
     assert answer["token_ids"] != reference_output(model, prompt_ids, 8)
@@ -192,9 +196,9 @@ def test_what_must_not_repeat_does_not_as_in_generate(folder: Path, speculate: A
     assert answer["token_ids"] != reference_output(model, prompt_ids, 80)
 
 
-@pytest.mark.parametrize("said", ["3", -1, 2.5, [3]])
-def test_a_size_that_is_no_number_of_tokens_is_refused(said: object, folder: Path) -> None:
-    (folder / "generation_config.json").write_text(json.dumps({"no_repeat_ngram_size": said}))
+@pytest.mark.parametrize("size", ["3", -1, 2.5, [3]])
+def test_a_size_that_is_no_number_of_tokens_is_refused(size: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"no_repeat_ngram_size": size}))
     with pytest.raises(LoadError, match=r"generation_config.json: no_repeat_ngram_size: expected a number of tokens"):
         load(folder)
 
@@ -208,16 +212,16 @@ def test_a_bad_word_that_ends_the_text_is_none_as_in_generate(folder: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])
-@pytest.mark.parametrize("said", ["3", [3, "a"], {"a": 3}, 5])
-def test_suppressed_tokens_that_are_no_ids_are_refused(name: str, said: object, folder: Path) -> None:
-    (folder / "generation_config.json").write_text(json.dumps({name: said}))
+@pytest.mark.parametrize("value", ["3", [3, "a"], {"a": 3}, 5])
+def test_suppressed_tokens_that_are_no_ids_are_refused(name: str, value: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({name: value}))
     with pytest.raises(LoadError, match=rf"generation_config.json: {name}: expected a list of tokens' ids, got"):
         load(folder)
 
 
-@pytest.mark.parametrize("said", ["3", [3], [["a"]], 5, [[3], "4"]])
-def test_bad_words_that_are_no_lists_of_ids_are_refused(said: object, folder: Path) -> None:
-    (folder / "generation_config.json").write_text(json.dumps({"bad_words_ids": said}))
+@pytest.mark.parametrize("value", ["3", [3], [["a"]], 5, [[3], "4"]])
+def test_bad_words_that_are_no_lists_of_ids_are_refused(value: object, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"bad_words_ids": value}))
     with pytest.raises(LoadError, match=r"generation_config.json: bad_words_ids: expected a list of"):
         load(folder)
 

@@ -28,7 +28,7 @@ def touch(*names: str) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (touch(), "expected a folder with a config.json, found an empty folder"),
         (touch("params.json", "consolidated.00.pth"), "found consolidated.00.pth, params.json"),
@@ -38,15 +38,15 @@ def touch(*names: str) -> Change:
     ],
     ids=["nothing", "Meta's files", "many files", "a trainer's folder", "the hub's cache"],
 )
-def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, told: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, reason: str, tmp_path: Path) -> None:
     change(tmp_path)
     with pytest.raises(LoadError) as refused:
         Folder(tmp_path, "model")
-    assert str(refused.value).endswith(told.format(folder=tmp_path))
+    assert str(refused.value).endswith(reason.format(folder=tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (touch("pytorch_model.msgpack"), "none of them"),
         (
@@ -65,9 +65,9 @@ def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, t
     ],
     ids=["none", "shards without an index", "another name", "a link to nowhere"],
 )
-def test_weights_that_are_not_found_are_told_by_what_is_there(change: Change, told: str, tmp_path: Path) -> None:
+def test_weights_that_are_not_found_are_told_by_what_is_there(change: Change, reason: str, tmp_path: Path) -> None:
     change(tmp_path)
-    assert weights_instead(tmp_path) == told
+    assert weights_instead(tmp_path) == reason
 
 
 def test_an_adapter_is_told_with_its_model_and_how_to_merge_it(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "metadata", "told"),
+    ("model_type", "metadata", "reason"),
     [
         ("granite", {"granite__rope__scaling__finetuned": False}, "a Granite without a rotary embedding is not"),
         ("deepseek_v3", {"deepseek2__expert_gating_func": 1}, "deepseek2.expert_gating_func is 1; expected 2"),
@@ -118,10 +118,10 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_family_cannot_have_is_refused(
-    model_type: str, metadata: dict[str, Any], told: str, tmp_path: Path
+    model_type: str, metadata: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     [config] = [config for config in FAMILIES if config.model_type == model_type]
     path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), **metadata)
     with pytest.raises(LoadError) as refused:
         load(path)
-    assert str(refused.value).startswith(f"{path}: {told}")
+    assert str(refused.value).startswith(f"{path}: {reason}")

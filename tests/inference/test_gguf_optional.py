@@ -126,7 +126,7 @@ def test_what_a_converter_has_joined_is_what_it_was_made_of(name: str, kind: str
 
 @pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "uncompiled"])
 @pytest.mark.parametrize(
-    ("config", "extra", "told"),
+    ("config", "extra", "reason"),
     [
         (MistralConfig(**SHAPE), "blk.0.attn_q.bias", "blk.0.attn_q.bias"),
         (LlamaConfig(**SHAPE), "output.bias", "output.bias"),
@@ -136,11 +136,11 @@ def test_what_a_converter_has_joined_is_what_it_was_made_of(name: str, kind: str
     ids=["Mistral", "the head", "a norm", "what sees images"],
 )
 def test_what_the_architecture_has_no_place_for_is_refused_by_the_files_own_name(
-    config: PreTrainedConfig, extra: str, told: str, is_compiled: bool, tmp_path: Path
+    config: PreTrainedConfig, extra: str, reason: str, is_compiled: bool, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), extra={extra: torch.ones(64)})
     with pytest.raises(
-        LoadError, match=rf"model\.gguf: the model has no place for 1 tensors .*, {told} for one. Is"
+        LoadError, match=rf"model\.gguf: the model has no place for 1 tensors .*, {reason} for one. Is"
     ) as refused:
         load(path, compile=is_compiled)
     assert "config.json" not in str(refused.value)
@@ -157,7 +157,7 @@ def test_the_gate_of_a_shared_expert_may_be_a_matrix_of_one_row(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reason"),
     [
         (
             "adapter",
@@ -170,9 +170,9 @@ def test_the_gate_of_a_shared_expert_may_be_a_matrix_of_one_row(tmp_path: Path) 
         ("imatrix", "expected a model, got general.type imatrix: it says which weights matter when a model is"),
     ],
 )
-def test_a_file_that_is_no_model_says_what_it_is(kind: str, told: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_says_what_it_is(kind: str, reason: str, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "x.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), general__type=kind)
-    with pytest.raises(LoadError, match=rf"x\.gguf: {told}"):
+    with pytest.raises(LoadError, match=rf"x\.gguf: {reason}"):
         load(path)
 
 

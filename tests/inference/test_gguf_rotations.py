@@ -77,7 +77,7 @@ def test_other_factors_are_taken_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "reason"),
     [
         ({"rope_freqs.weight": [1.0, 0.0, 1.0]}, "tensor rope_freqs.weight has factors that no frequency can have"),
         ({"rope_freqs.weight": [1.0, math.nan]}, "tensor rope_freqs.weight has factors that no frequency can have"),
@@ -89,16 +89,16 @@ def test_other_factors_are_taken_as_they_are(tmp_path: Path) -> None:
     ],
     ids=["zero", "not a number", "too few", "one list of two"],
 )
-def test_factors_that_no_rotation_has_are_refused(extra: dict[str, list[float]], told: str, tmp_path: Path) -> None:
+def test_factors_that_no_rotation_has_are_refused(extra: dict[str, list[float]], reason: str, tmp_path: Path) -> None:
     tensors = {name: torch.tensor(factors) for name, factors in extra.items()}
     path = write_gguf(tmp_path / "a.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), extra=tensors)
     with pytest.raises(LoadError) as refused:
         load_checkpoint(Config(model=str(path), device="cpu"))
-    assert str(refused.value).startswith(f"{path}: {told}")
+    assert str(refused.value).startswith(f"{path}: {reason}")
 
 
-@pytest.mark.parametrize("said", [1.25, None])
-def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(said: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", [1.25, None])
+def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(factor: float | None, tmp_path: Path) -> None:
     short, long = torch.linspace(1, 2, 6), torch.linspace(1, 8, 6)
     rope = {
         "rope_type": "longrope",
@@ -107,7 +107,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(said: float | None
         "long_factor": long.tolist(),
         "short_factor": short.tolist(),
         "original_max_position_embeddings": CONTEXT // 2,
-        "attention_factor": said or 1.0,
+        "attention_factor": factor or 1.0,
     }
     config = Phi3Config(**SHAPE, rope_parameters=rope, original_max_position_embeddings=CONTEXT // 2)
     model = model_of(config)
@@ -118,7 +118,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(said: float | None
         extra={"rope_factors_long.weight": long, "rope_factors_short.weight": short},
         phi3__rope__dimension_count=12,
         phi3__rope__scaling__original_context_length=CONTEXT // 2,
-        phi3__rope__scaling__attn_factor=said,
+        phi3__rope__scaling__attn_factor=factor,
     )
     loaded = transformers_model(load_checkpoint(Config(model=str(path), device="cpu"))).config
     assert loaded.rope_parameters["partial_rotary_factor"] == 0.75

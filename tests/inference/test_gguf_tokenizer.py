@@ -145,19 +145,21 @@ def test_a_text_begins_with_bos_where_the_model_expects_it(
 
 
 @pytest.mark.parametrize("name", ["bos", "eos"])
-@pytest.mark.parametrize("said", [None, 2**32 - 1])
-def test_a_token_that_is_to_be_added_to_every_text_must_be_named(name: str, said: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("token_id", [None, 2**32 - 1])
+def test_a_token_that_is_to_be_added_to_every_text_must_be_named(
+    name: str, token_id: int | None, tmp_path: Path
+) -> None:
     """Without a name, llama.cpp adds the token 11, and transformers none."""
-    entries: dict[str, Any] = {f"add_{name}_token": True} | ({} if said is None else {f"{name}_token_id": said})
+    entries: dict[str, Any] = {f"add_{name}_token": True} | ({} if token_id is None else {f"{name}_token_id": token_id})
     with pytest.raises(
         LoadError, match=rf"add_{name}_token is true; expected \S*{name}_token_id to say which token, got"
     ):
         made(byte_level(tmp_path, **entries))
 
 
-@pytest.mark.parametrize("said", [2**32 - 1, 5000])
-def test_ids_that_are_no_tokens_are_ignored_where_serving_needs_none(said: int, tmp_path: Path) -> None:
-    file = byte_level(tmp_path, padding_token_id=said, unknown_token_id=said, eot_token_id=2**32 - 1)
+@pytest.mark.parametrize("token_id", [2**32 - 1, 5000])
+def test_ids_that_are_no_tokens_are_ignored_where_serving_needs_none(token_id: int, tmp_path: Path) -> None:
+    file = byte_level(tmp_path, padding_token_id=token_id, unknown_token_id=token_id, eot_token_id=2**32 - 1)
     tokenizer = made(file)
     assert (tokenizer.pad_token, tokenizer.unk_token) == (None, None)
     assert file.settings["eos_token_id"] == []

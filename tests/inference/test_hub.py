@@ -103,9 +103,9 @@ def test_a_name_brings_all_chat_templates_with_the_weights_or_without(caller: Ca
 
 def test_a_second_start_downloads_nothing_again(caller: Caller) -> None:
     caller.download("me/plain")
-    before = len(caller.hub.asked)
+    before = len(caller.hub.requested)
     caller.download("me/plain")
-    assert not [path for path in caller.hub.asked[before:] if path.endswith("model.safetensors")]
+    assert not [path for path in caller.hub.requested[before:] if path.endswith("model.safetensors")]
 
 
 def test_a_revision_is_the_one_that_is_named(caller: Caller) -> None:
@@ -115,9 +115,9 @@ def test_a_revision_is_the_one_that_is_named(caller: Caller) -> None:
 
 def test_what_is_on_the_disk_is_served_without_the_hub(caller: Caller) -> None:
     folder = caller.download("me/plain")
-    before = len(caller.hub.asked)
+    before = len(caller.hub.requested)
     assert caller.download("me/plain", HF_HUB_OFFLINE="1") == folder
-    assert len(caller.hub.asked) == before
+    assert len(caller.hub.requested) == before
     assert caller.download("me/plain", HF_ENDPOINT=closed_port()) == folder
 
 
@@ -130,13 +130,13 @@ def closed_port() -> str:
 
 def test_without_a_network_one_line_says_so(caller: Caller) -> None:
     endpoint = closed_port()
-    told = caller.download("me/plain", HF_ENDPOINT=endpoint)
-    assert told.startswith(
+    message = caller.download("me/plain", HF_ENDPOINT=endpoint)
+    assert message.startswith(
         f"refused: me/plain: the hub at {endpoint} cannot be reached, and the model is not on this disk"
     )
     offline = caller.download("me/plain", HF_HUB_OFFLINE="1")
     assert offline.startswith("refused: me/plain: HF_HUB_OFFLINE is set, and the model is not on this disk")
-    assert "\n" not in told + offline
+    assert "\n" not in message + offline
 
 
 def test_a_token_opens_a_gated_model(caller: Caller) -> None:
@@ -153,8 +153,8 @@ def test_a_repository_with_one_gguf_file_is_that_file(caller: Caller) -> None:
 
 
 def test_of_several_gguf_files_one_has_to_be_named(caller: Caller) -> None:
-    told = caller.download("me/quants")
-    assert told.startswith("refused: me/quants: it has 2 GGUF files; name one of them, as in me/quants/a-Q4_0.gguf")
+    message = caller.download("me/quants")
+    assert message.startswith("refused: me/quants: it has 2 GGUF files; name one of them, as in me/quants/a-Q4_0.gguf")
     assert Path(caller.download("me/quants/a-Q4_0.gguf")).read_bytes() == b"GGUF4"
     split = Path(caller.download("me/quants/a-Q8_0-00001-of-00002.gguf"))
     assert files_in(str(split.parent)) == set(QUANTS)

@@ -173,9 +173,9 @@ def test_what_the_files_do_not_say_is_not_taken_from_the_defaults_of_an_architec
 
 
 def test_the_models_own_sampling_defaults_are_those_of_its_generation_config(folder: Path) -> None:
-    said = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.01, "repetition_penalty": 1.1}
-    edit_json(folder / "generation_config.json", **said, do_sample=True, max_new_tokens=7)
-    assert load_checkpoint(Config(model=str(folder), device="cpu")).sampling_defaults == said
+    settings = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.01, "repetition_penalty": 1.1}
+    edit_json(folder / "generation_config.json", **settings, do_sample=True, max_new_tokens=7)
+    assert load_checkpoint(Config(model=str(folder), device="cpu")).sampling_defaults == settings
     off = Config(model=str(folder), device="cpu", generation_config="off")
     assert load_checkpoint(off).sampling_defaults == {}
 
@@ -184,8 +184,8 @@ def test_which_sampling_defaults_apply_is_said_in_one_line(folder: Path, caplog:
     edit_json(folder / "generation_config.json", temperature=0.6, top_k=20)
     with caplog.at_level("INFO", "engine"):
         load_checkpoint(Config(model=str(folder), device="cpu"))
-    said = [record.message for record in caplog.records if "Sampling" in record.message]
-    assert said == ["Sampling defaults of the model: temperature 0.6, top_k 20"]
+    lines = [record.message for record in caplog.records if "Sampling" in record.message]
+    assert lines == ["Sampling defaults of the model: temperature 0.6, top_k 20"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ MOST_BYTES = 30_000_000  # what loading the sound files of 160 kB takes and does
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The result of every mutation; a process that hangs or dies is a failure of all."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.support.mutations", str(tmp_path_factory.mktemp("mutations"))],
@@ -34,27 +34,27 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 pytestmark = pytest.mark.timeout(200)
 
 
-def test_a_damaged_file_is_refused_or_answered_as_transformers_does(told: list[dict[str, Any]]) -> None:
-    bad = [(case["name"], case["said"]) for case in told if case["outcome"] not in ("served", "refused")]
+def test_a_damaged_file_is_refused_or_answered_as_transformers_does(results: list[dict[str, Any]]) -> None:
+    bad = [(case["name"], case["message"]) for case in results if case["outcome"] not in ("served", "refused")]
     assert bad == []
-    kinds = Counter((case["name"].partition(":")[0], case["outcome"]) for case in told)
+    kinds = Counter((case["name"].partition(":")[0], case["outcome"]) for case in results)
     assert kinds["folder", "refused"] > 60
     assert kinds["GGUF", "refused"] > 60
-    served = {case["name"] for case in told if case["outcome"] == "served"}
+    served = {case["name"] for case in results if case["outcome"] == "served"}
     assert {"folder: untouched", "folder: a bit of a weight flipped", "GGUF: untouched"} <= served
 
 
-def test_a_refusal_is_one_line_that_names_the_file_first(told: list[dict[str, Any]]) -> None:
-    for case in told:
+def test_a_refusal_is_one_line_that_names_the_file_first(results: list[dict[str, Any]]) -> None:
+    for case in results:
         if case["outcome"] == "refused":
-            said = case["said"]
-            assert said.startswith(case["file"]), case["name"]
-            assert "\n" not in said, case["name"]
-            assert len(said) < len(case["file"]) + LONGEST_LINE, case["name"]
+            message = case["message"]
+            assert message.startswith(case["file"]), case["name"]
+            assert "\n" not in message, case["name"]
+            assert len(message) < len(case["file"]) + LONGEST_LINE, case["name"]
 
 
-def test_a_refusal_is_not_in_the_words_of_python_or_torch(told: list[dict[str, Any]]) -> None:
-    for case in told:
+def test_a_refusal_is_not_in_the_words_of_python_or_torch(results: list[dict[str, Any]]) -> None:
+    for case in results:
         for word in (
             "Traceback",
             "Error: ",
@@ -65,10 +65,10 @@ def test_a_refusal_is_not_in_the_words_of_python_or_torch(told: list[dict[str, A
             "' object",
             "__",
         ):
-            assert word not in case["said"], case["name"]
+            assert word not in case["message"], case["name"]
 
 
-def test_no_damage_costs_much_time_or_memory(told: list[dict[str, Any]]) -> None:
-    for case in told:
+def test_no_damage_costs_much_time_or_memory(results: list[dict[str, Any]]) -> None:
+    for case in results:
         assert case["seconds"] < MOST_SECONDS, case["name"]
         assert case["bytes"] < MOST_BYTES, case["name"]

@@ -210,11 +210,11 @@ def test_a_decoder_that_computes_something_else_is_not_used(
 def test_other_architectures_have_their_layers_compiled_by_torch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = []
+    compiled = []
     monkeypatch.setattr(
-        "inference.decoders.transformers_decoder.compile_layers", lambda model: asked.append(type(model))
+        "inference.decoders.transformers_decoder.compile_layers", lambda model: compiled.append(type(model))
     )
     with caplog.at_level(logging.INFO, "engine"):
         tiny_engine("gpt2", compile=True)
-    assert [kind.__name__ for kind in asked] == ["GPT2LMHeadModel"]
+    assert [kind.__name__ for kind in compiled] == ["GPT2LMHeadModel"]
     assert "GPT2LMHeadModel is none of LlamaForCausalLM" in caplog.records[0].message

@@ -112,8 +112,8 @@ def requests(settings: list[dict[str, Any]]) -> Iterator[GenerationRequest]:
 def test_greedy_text_is_that_of_generate(name: str, compile: bool) -> None:
     engine = engine_of(name, "cuda", compile)
     for streams in (1, len(PROMPTS), len(PROMPTS)):  # the last finds all prompts in the cache
-        asked = list(requests([GREEDY] * streams))
-        found = answers(engine, asked)
+        wanted = list(requests([GREEDY] * streams))
+        found = answers(engine, wanted)
         for prompt, ids in zip(PROMPTS, found, strict=False):
             assert ids == expected(name, prompt), prompt
 
@@ -128,12 +128,12 @@ def test_every_sampling_parameter_chooses_what_it_chooses_on_the_cpu(name: str, 
 @pytest.mark.parametrize("compile", [False, True])
 def test_a_grammar_is_followed(compile: bool) -> None:
     grammar = Grammar("regex", "[a-f]{5}[0-9]{10}")
-    asked = [
+    wanted = [
         GenerationRequest(TextPrompt("Hello"), SamplingParams(**GREEDY), grammar=grammar if number % 2 else None)
         for number in range(4)
     ]
-    again = [replace(one, sequence_id=one.sequence_id + 10**6) for one in asked]
-    assert answers(engine_of("llama", "cuda", compile), asked) == answers(engine_of("llama", "cpu"), again)
+    again = [replace(one, sequence_id=one.sequence_id + 10**6) for one in wanted]
+    assert answers(engine_of("llama", "cuda", compile), wanted) == answers(engine_of("llama", "cpu"), again)
 
 
 @pytest.mark.parametrize("compile", [False, True])

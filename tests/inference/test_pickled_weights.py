@@ -42,13 +42,13 @@ def refusal(folder: Path, content: object, **settings: Any) -> str:
     torch.save(content, path, **settings)
     with pytest.raises(LoadError) as refused:
         load(folder)
-    name, _, told = str(refused.value).partition(": ")
+    name, _, reason = str(refused.value).partition(": ")
     assert name == str(path)
-    return told
+    return reason
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (lambda weights: list(weights.values()), "expected tensors by their names, got a list"),
         (lambda weights: {"state_dict": weights}, "expected tensors by their names, got a dict under 'state_dict'"),
@@ -60,18 +60,18 @@ def refusal(folder: Path, content: object, **settings: Any) -> str:
     ids=["a list", "one dictionary in another", "a number", "a module", "eight bits", "not finite"],
 )
 def test_what_is_no_tensor_or_no_number_is_refused_by_its_name(
-    change: Callable[[Weights], object], told: str, weights: tuple[Path, Weights]
+    change: Callable[[Weights], object], reason: str, weights: tuple[Path, Weights]
 ) -> None:
     folder, tensors = weights
-    assert refusal(folder, change(tensors)).startswith(told)
+    assert refusal(folder, change(tensors)).startswith(reason)
 
 
 @pytest.mark.parametrize("is_archive", [True, False])
 def test_a_program_in_a_pickle_is_not_run(is_archive: bool, weights: tuple[Path, Weights], tmp_path: Path) -> None:
     folder, tensors = weights
     content = tensors | {"program": Program(f"touch {tmp_path / 'run'}")}
-    told = refusal(folder, content, _use_new_zipfile_serialization=is_archive)
-    assert told.startswith("expected a file of torch.save with tensors and nothing else")
+    reason = refusal(folder, content, _use_new_zipfile_serialization=is_archive)
+    assert reason.startswith("expected a file of torch.save with tensors and nothing else")
     assert not (tmp_path / "run").exists()
 
 

@@ -62,7 +62,7 @@ def expected(name: str, prompt: str, length: int = LENGTH) -> list[int]:
     return reference_output(model_of(MODELS[name]()), byte_tokenizer()(prompt)["input_ids"], length)
 
 
-def asked(engine: Engine, prompt: str, length: int = LENGTH) -> dict[str, Any]:
+def generate(engine: Engine, prompt: str, length: int = LENGTH) -> dict[str, Any]:
     return engine.generate(prompt, max_tokens=length, temperature=0)
 
 
@@ -85,12 +85,12 @@ def test_texts_of_many_windows_together_say_what_generate_says(name: str) -> Non
 @pytest.mark.parametrize("name", ["mistral", "gemma3"])
 def test_a_piece_of_a_prompt_may_be_longer_than_what_is_kept(name: str) -> None:
     engine = engine_for(name, prefill_chunk=512)
-    assert asked(engine, TEXT[:1100])["token_ids"] == expected(name, TEXT[:1100])
+    assert generate(engine, TEXT[:1100])["token_ids"] == expected(name, TEXT[:1100])
 
 
 def test_a_text_is_decoded_across_the_end_of_its_ring() -> None:
     engine, prompt = engine_for("gemma3"), TEXT[: KEPT - 10]
-    assert asked(engine, prompt, 60)["token_ids"] == expected("gemma3", prompt, 60)
+    assert generate(engine, prompt, 60)["token_ids"] == expected("gemma3", prompt, 60)
 
 
 def test_decode_steps_laid_out_for_graphs_write_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +101,9 @@ def test_decode_steps_laid_out_for_graphs_write_nothing_over(monkeypatch: pytest
         ),
     )
     engine = engine_for("gemma3", max_streams=2)
-    asked(engine, TEXT[:600], 1)
-    asked(engine, "Hello, world")  # decodes in the other slot
-    answer = asked(engine, TEXT[:600] + "!")
+    generate(engine, TEXT[:600], 1)
+    generate(engine, "Hello, world")  # decodes in the other slot
+    answer = generate(engine, TEXT[:600] + "!")
     assert (answer["token_ids"], answer["cached_tokens"]) == (expected("gemma3", TEXT[:600] + "!"), 600)
 
 
@@ -114,48 +114,48 @@ def test_decode_steps_laid_out_for_graphs_write_nothing_over(monkeypatch: pytest
 def test_what_a_longer_text_has_pushed_out_stays_forgotten_when_shorter_ones_take_up_its_beginning(name: str) -> None:
     engine = engine_for(name, max_streams=1)
     for length in (KEPT + 112, KEPT + 12, KEPT - 13):
-        assert asked(engine, TEXT[:length] + "!", 1)["cached_tokens"] == (0 if length == KEPT + 112 else length)
-    assert asked(engine, TEXT[:40] + "?")["token_ids"] == expected(name, TEXT[:40] + "?")
+        assert generate(engine, TEXT[:length] + "!", 1)["cached_tokens"] == (0 if length == KEPT + 112 else length)
+    assert generate(engine, TEXT[:40] + "?")["token_ids"] == expected(name, TEXT[:40] + "?")
 
 
 def test_a_copy_has_forgotten_what_its_source_has() -> None:
     engine, inbox = engine_for("gemma3", max_streams=2), Inbox()
-    asked(engine, TEXT[: KEPT + 112], 1)
+    generate(engine, TEXT[: KEPT + 112], 1)
     running = submit(engine, inbox, TEXT[: KEPT + 12] + "!", 60, temperature=0)  # in the slot of the one before
     engine.step()
-    assert asked(engine, TEXT[: KEPT - 13] + "!", 1)["cached_tokens"] == KEPT - 13
+    assert generate(engine, TEXT[: KEPT - 13] + "!", 1)["cached_tokens"] == KEPT - 13
     engine.abort(running)
-    assert asked(engine, TEXT[:40] + "?")["token_ids"] == expected("gemma3", TEXT[:40] + "?")
+    assert generate(engine, TEXT[:40] + "?")["token_ids"] == expected("gemma3", TEXT[:40] + "?")
 
 
 def test_a_conversation_goes_on_where_it_ended() -> None:
     engine = engine_for("gemma3")
     prompt = byte_tokenizer()(TEXT[:600])["input_ids"]
-    said = asked(engine, TEXT[:600])["token_ids"]
-    again = [*prompt, *said, *byte_tokenizer()("and then?")["input_ids"]]
+    answer_ids = generate(engine, TEXT[:600])["token_ids"]
+    again = [*prompt, *answer_ids, *byte_tokenizer()("and then?")["input_ids"]]
     answer = engine.generate(TokenPrompt(again), max_tokens=LENGTH, temperature=0)
     assert answer["token_ids"] == reference_output(model_of(MODELS["gemma3"]()), again, LENGTH)
-    assert answer["cached_tokens"] == len(prompt) + len(said) - 1, "the last one was said and not computed"
+    assert answer["cached_tokens"] == len(prompt) + len(answer_ids) - 1, "the last one was said and not computed"
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3"])
 def test_a_text_is_continued_from_a_little_before_its_end_and_not_from_where_it_is_forgotten(name: str) -> None:
     engine = engine_for(name, max_streams=1)
-    asked(engine, TEXT[:700])
-    regenerated = asked(engine, TEXT[:700])
+    generate(engine, TEXT[:700])
+    regenerated = generate(engine, TEXT[:700])
     assert (regenerated["token_ids"], regenerated["cached_tokens"]) == (expected(name, TEXT[:700]), 699)
     near = TEXT[: 700 - SLACK // 2] + "??"
-    answer = asked(engine, near)
+    answer = generate(engine, near)
     assert (answer["token_ids"], answer["cached_tokens"]) == (expected(name, near), 700 - SLACK // 2)
     far = TEXT[:200] + "??"
-    answer = asked(engine, far)
+    answer = generate(engine, far)
     assert (answer["token_ids"], answer["cached_tokens"]) == (expected(name, far), 0)
 
 
 def test_a_short_text_is_kept_whole() -> None:
     engine = engine_for("gemma3", max_streams=1)
-    asked(engine, TEXT[: KEPT - LENGTH])
-    answer = asked(engine, TEXT[:20] + "??")
+    generate(engine, TEXT[: KEPT - LENGTH])
+    answer = generate(engine, TEXT[:20] + "??")
     assert (answer["token_ids"], answer["cached_tokens"]) == (expected("gemma3", TEXT[:20] + "??"), 20)
 
 
@@ -163,7 +163,7 @@ def test_a_short_text_is_kept_whole() -> None:
 @pytest.mark.parametrize("shared", [200, 500])
 def test_beginnings_that_are_shared_are_copied_where_they_are_still_there(name: str, shared: int) -> None:
     engine, inbox = engine_for(name), Inbox()
-    asked(engine, TEXT[600:1100])  # what the copies are made over
+    generate(engine, TEXT[600:1100])  # what the copies are made over
     prompts = [TEXT[:shared] + ending for ending in ("one", "another", "a third " * 20)]
     for _ in range(2):
         probes = {submit(engine, inbox, prompt, LENGTH, temperature=0): prompt for prompt in prompts}
@@ -210,7 +210,7 @@ def test_nan_that_the_last_token_of_a_prompt_does_not_see_fails_the_request_all_
     run_until_idle(engine)
     assert isinstance(inbox.end(broken), Failed)
     for prompt in (TEXT[:30], TEXT[:500]):
-        answer = asked(engine, prompt)
+        answer = generate(engine, prompt)
         assert answer["token_ids"] == expected("mistral", prompt)
 
 

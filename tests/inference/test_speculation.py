@@ -62,7 +62,7 @@ def single_thread() -> Iterator[None]:
     on_tensor_thread(lambda: torch.set_num_threads(threads))
 
 
-def told(engine: Engine, prompts: list[str], **parameters: Any) -> list[Any]:
+def generated(engine: Engine, prompts: list[str], **parameters: Any) -> list[Any]:
     """The events of some requests at once, without times."""
     inbox = Inbox()
     probes = [submit(engine, inbox, prompt, **parameters) for prompt in prompts]
@@ -158,8 +158,8 @@ def test_nothing_that_a_client_sees_depends_on_guessing(quantize: str | None) ->
         parameters = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, **others}
         # Texts of few letters repeat themselves, now and then at least.
         parameters["logit_bias"] = dict.fromkeys(byte_tokenizer()(letters)["input_ids"], 50.0)
-        expected = told(shared_engine(None, quantize), prompts, **parameters)
-        assert told(shared_engine("ngram", quantize), prompts, **parameters) == expected
+        expected = generated(shared_engine(None, quantize), prompts, **parameters)
+        assert generated(shared_engine("ngram", quantize), prompts, **parameters) == expected
 
     check()
     counters = shared_engine("ngram", quantize).counters()

@@ -216,7 +216,7 @@ def test_a_caller_waits_for_a_step_that_another_thread_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reason"),
     [
         ({"max_tokens": 0}, "max_tokens\n  Input should be greater than or equal to 1"),
         ({"temperature": 2.5}, "temperature\n  Input should be less than or equal to 2"),
@@ -231,11 +231,11 @@ def test_a_caller_waits_for_a_step_that_another_thread_runs() -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["generate", "generate_stream"])
-def test_a_wrong_setting_is_an_error_with_its_name(method: str, settings: dict[str, Any], told: str) -> None:
+def test_a_wrong_setting_is_an_error_with_its_name(method: str, settings: dict[str, Any], reason: str) -> None:
     engine = tiny_engine()
     with pytest.raises(ValueError, match="1 validation error for SamplingParams") as refused:
         list(getattr(engine, method)("hello", **settings))
-    assert told in str(refused.value)
+    assert reason in str(refused.value)
     assert engine.counters() == Counters(0, 0, 0)
 
 
@@ -246,8 +246,10 @@ def test_a_prompt_that_is_no_text_is_a_wrong_setting(prompt: str) -> None:
 
 
 def test_a_prompt_that_is_too_long_says_both_lengths() -> None:
-    told = "The prompt has 5 tokens and max_tokens is 999, together 1004; the context holds 160. Shorten one of them."
-    with pytest.raises(PromptTooLong, match=told):
+    message = (
+        "The prompt has 5 tokens and max_tokens is 999, together 1004; the context holds 160. Shorten one of them."
+    )
+    with pytest.raises(PromptTooLong, match=message):
         tiny_engine().generate("hello", max_tokens=999)
 
 

@@ -95,8 +95,8 @@ async def test_what_is_refused_is_refused_by_the_door_and_not_by_ray(deployed: C
 
 
 async def test_when_a_replica_is_killed_its_clients_can_tell_and_another_takes_its_place(deployed: Cluster) -> None:
-    asked = [generation(deployed.port, "pace=20", f"s{n}", max_tokens=300) for n in range(12)]
-    async with streams(asked) as tasks:
+    clients = [generation(deployed.port, "pace=20", f"s{n}", max_tokens=300) for n in range(12)]
+    async with streams(clients) as tasks:
         killed = deployed.kill("replica")
         await until_answered(deployed.port)
         kinds = [outcome.kind for outcome in await asyncio.gather(*tasks)]
@@ -139,9 +139,9 @@ async def test_a_redeployment_to_the_other_door_loses_no_request(ray: Cluster) -
 async def test_replicas_are_added_when_streams_have_taken_the_slots(ray: Cluster) -> None:
     await asyncio.to_thread(ray.deploy, "app", replicas=1, max_replicas=3)
     assert len(ray.processes()["replica"]) < 3
-    asked = [generation(ray.port, "pace=50", f"s{n}", max_tokens=4000) for n in range(16)]
+    clients = [generation(ray.port, "pace=50", f"s{n}", max_tokens=4000) for n in range(16)]
     asked_too_late = [generation(ray.port, "pace=50", f"t{n}", max_tokens=4000) for n in range(26)]
-    async with streams(asked):
+    async with streams(clients):
         waiting = [asyncio.create_task(one.run()) for one in asked_too_late]
         await until_replicas(ray, lambda now: len(now) == 3)
         for task in waiting:

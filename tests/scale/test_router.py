@@ -109,5 +109,5 @@ def test_a_server_whose_health_fails_gets_no_more_requests(routed: Routed) -> No
 
 async def all_answered(port: int) -> bool:
     """Whether many requests in a row are answered, which begin in different ways."""
-    asked = [completion(port, f"{number} times hello", stream=False) for number in range(8)]
-    return {outcome.status for outcome in [await one.run() for one in asked]} == {200}
+    clients = [completion(port, f"{number} times hello", stream=False) for number in range(8)]
+    return {outcome.status for outcome in [await one.run() for one in clients]} == {200}

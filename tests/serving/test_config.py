@@ -225,8 +225,8 @@ def test_a_path_may_begin_with_the_users_home(tmp_path: Path, monkeypatch: pytes
     """No shell reads a systemd unit, or the file of a container's environment."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "keys").write_text("one\ntwo\n")
-    said = {"ENGINE_MODEL": "~/model", "ENGINE_COMPILE_CACHE": "~/libraries", "ENGINE_SOCKET": "~/engine.sock"}
-    config = Config.from_environment({**said, "ENGINE_API_KEYS": "@~/keys"})
+    variables = {"ENGINE_MODEL": "~/model", "ENGINE_COMPILE_CACHE": "~/libraries", "ENGINE_SOCKET": "~/engine.sock"}
+    config = Config.from_environment({**variables, "ENGINE_API_KEYS": "@~/keys"})
     assert (config.model, config.compile_cache) == (f"{tmp_path}/model", f"{tmp_path}/libraries")
     assert (config.socket, config.api_keys) == (f"{tmp_path}/engine.sock", ("one", "two"))
 

@@ -81,10 +81,10 @@ async def test_a_reader_that_is_stuck_is_looked_at_again_when_its_time_is_over(m
         await until(lambda: generation._is_waiting)
         generation.put(generation.sequence_ids[0], Token("unread", 0, 1.0, is_first=True))
         generation._last_taken_at -= 45
-        asked: list[float] = []
+        delays: list[float] = []
 
         async def end(seconds: float) -> None:
-            asked.append(seconds)
+            delays.append(seconds)
             generation._last_taken_at -= seconds
 
         with monkeypatch.context() as patched:
@@ -94,7 +94,7 @@ async def test_a_reader_that_is_stuck_is_looked_at_again_when_its_time_is_over(m
                 watching.send(None)
         engine.release()
         assert isinstance(terminal(await reading), Finished)
-    (seconds,) = asked
+    (seconds,) = delays
     assert 0 < seconds <= 15
 
 

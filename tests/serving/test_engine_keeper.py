@@ -46,8 +46,8 @@ def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
     keeper.start()
     wait_until(lambda: len(caplog.records) >= 4)
     keeper.close()
-    said = [record.getMessage() for record in caplog.records[:4]]
-    assert [one.rpartition("starts in ")[2] for one in said] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
+    lines = [record.getMessage() for record in caplog.records[:4]]
+    assert [one.rpartition("starts in ")[2] for one in lines] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
     threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
     for thread in threads:
         thread.join(20)

@@ -86,13 +86,13 @@ async def test_the_cache_in_use_is_that_of_the_running_sequences(door: Door) -> 
 
 async def test_the_dashboard_asks_for_nothing_that_is_not_there(door: Door) -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    asked = {name for panel in panels for one in panel["targets"] for name in re.findall(r"engine_\w+", one["expr"])}
+    names = {name for panel in panels for one in panel["targets"] for name in re.findall(r"engine_\w+", one["expr"])}
     async with by_hand(door) as service:
         await service.client.post(prompt="hello")
         await service.client.post(prompt="")
         known = {name.partition("{")[0] for name in await samples_of(service.client)}
-    assert asked
-    assert asked - known == set()
+    assert names
+    assert names - known == set()
 
 
 async def test_several_tokens_in_one_event_are_counted_when_the_engine_tells_them() -> None:

@@ -50,7 +50,7 @@ async def scraped(service: Service) -> dict[str, tuple[str, dict[str, str], floa
     }
 
 
-async def asked(service: Service, path: str, **fields: Any) -> Any:
+async def reply_to(service: Service, path: str, **fields: Any) -> Any:
     """The whole answer of one of OpenAI's endpoints."""
     body = json.dumps({"model": MODEL, **fields}).encode()
     answer = await service.client.request("POST", path, body, {"content-type": "application/json"})
@@ -109,15 +109,15 @@ async def test_a_router_that_asks_for_the_models_can_ask_the_first_one(door: Doo
         (model,) = listed["data"]
         assert model["object"] == "model"
         assert isinstance(model["created"], int)
-        answer = await asked(service, "/v1/completions", model=model["id"], prompt="hello")
+        answer = await reply_to(service, "/v1/completions", model=model["id"], prompt="hello")
     assert answer.json()["model"] == model["id"]
 
 
 async def test_whole_answers_of_both_apis_say_what_they_have_used(door: Door) -> None:
     async with by_hand(door, config=CONFIG) as service:
-        completion = (await asked(service, "/v1/completions", prompt="hello")).json()
+        completion = (await reply_to(service, "/v1/completions", prompt="hello")).json()
         messages = [{"role": "user", "content": "hello"}]
-        chat = (await asked(service, "/v1/chat/completions", messages=messages)).json()
+        chat = (await reply_to(service, "/v1/chat/completions", messages=messages)).json()
     assert completion["choices"][0]["text"] == chat["choices"][0]["message"]["content"] == "Hello, world!"
     assert completion["usage"]["completion_tokens"] == chat["usage"]["completion_tokens"] == 4
 
@@ -125,7 +125,7 @@ async def test_whole_answers_of_both_apis_say_what_they_have_used(door: Door) ->
 async def test_a_streams_last_chunk_has_the_usage_that_the_gateway_counts(door: Door) -> None:
     """The inference extension makes its clients request it with stream_options."""
     async with by_hand(door, config=CONFIG) as service:
-        answer = await asked(
+        answer = await reply_to(
             service, "/v1/completions", prompt="hello", stream=True, stream_options={"include_usage": True}
         )
     assert answer.headers["content-type"].startswith("text/event-stream")

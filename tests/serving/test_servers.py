@@ -79,10 +79,10 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_every_endpoint_answers(server: str, name: str) -> None:
-    asked = {
+    requests = {
         endpoint.path for endpoint in contract.ENDPOINTS if endpoint.request is not None and "{" not in endpoint.path
     }
-    assert asked == set(BODIES)
+    assert requests == set(BODIES)
     streams = {endpoint.path for endpoint in contract.ENDPOINTS if endpoint.stream}
     gets = [endpoint.path for endpoint in contract.ENDPOINTS if endpoint.method == "GET" and "{" not in endpoint.path]
     door = importlib.import_module(name).create_app

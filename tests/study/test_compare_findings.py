@@ -52,11 +52,11 @@ def sentences_of(run: Run) -> list[str]:
 
 
 def test_servers_that_do_the_same_are_named_together() -> None:
-    said = sentences_of(a_run())
-    assert f"The first token came long before the end from {ALL}: that is streaming." in said
-    assert f"The headers came well before the first token from {ALL}." in said
-    assert f"For a client that left after 5 tokens of a stream, of 100 tokens: 6 made on {ALL}." in said
-    assert not any("unanswered" in sentence or "only with" in sentence or "still" in sentence for sentence in said)
+    sentences = sentences_of(a_run())
+    assert f"The first token came long before the end from {ALL}: that is streaming." in sentences
+    assert f"The headers came well before the first token from {ALL}." in sentences
+    assert f"For a client that left after 5 tokens of a stream, of 100 tokens: 6 made on {ALL}." in sentences
+    assert not any("unanswered" in sentence or "only with" in sentence or "still" in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_servers_that_do_the_same_are_named_together() -> None:
     ids=["one", "many", "left", "stuck", "cost", "article"],
 )
 def test_a_server_that_does_otherwise_is_named_apart(figures: dict[str, Any], sentences: list[str]) -> None:
-    said = sentences_of(a_run(**figures))
+    written = sentences_of(a_run(**figures))
     for sentence in sentences:
-        assert sentence in said, "\n".join(said)
+        assert sentence in written, "\n".join(written)
     assert not any(sentence in sentences_of(a_run()) for sentence in sentences[:1])
 
 

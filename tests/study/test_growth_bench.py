@@ -17,13 +17,13 @@ class FakeServer:
     weight_bytes = 1000
 
     def __init__(self) -> None:
-        self.asked: list[list[int]] = []
+        self.prompt_lengths: list[list[int]] = []
 
     def prompts(self, streams: int, tokens: int) -> list[str]:
         return [" ".join(["w1"] * tokens)] * streams
 
     def load(self, server: str, prompts: Sequence[str], max_tokens: int) -> Load:
-        self.asked.append([len(prompt.split()) for prompt in prompts])
+        self.prompt_lengths.append([len(prompt.split()) for prompt in prompts])
         streams = [Stream(1.0, 1.0, [1.25, 1.5], 1.5, max_tokens) for _ in prompts]
         return Load(streams, 1.0, [])
 
@@ -45,14 +45,14 @@ def test_a_row_is_there_before_the_next_one_is_measured(capsys: pytest.CaptureFi
 def test_long_prompts_are_sent_once_and_short_ones_three_times() -> None:
     server = FakeServer()
     rows = list(with_prompts(server, (16, 8192)))
-    assert server.asked == [[16]] * 3 + [[8192]]
+    assert server.prompt_lengths == [[16]] * 3 + [[8192]]
     assert [row["times"] for row in rows] == [3, 1]
 
 
 def test_eight_streams_share_a_context_that_one_has_left_in_the_cache() -> None:
     server = FakeServer()
     [row] = with_contexts(server, lambda: 1e9, (128,))
-    assert server.asked == [[132], [132] * 8]
+    assert server.prompt_lengths == [[132], [132] * 8]
     of_one = 128 * bytes_per_cached_token("tiny")
     assert row["floor_1_ms"] == pytest.approx(1e3 * (1000 + of_one) / 1e9)
     assert row["floor_8_ms"] == pytest.approx(1e3 * (1000 + 8 * of_one) / 1e9)

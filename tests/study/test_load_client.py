@@ -109,8 +109,8 @@ async def service(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
         return
-    asked = json.loads((await receive())["body"])
-    await send({"type": "http.response.start", "status": 200 if asked["max_tokens"] == 2 else 503, "headers": []})
+    request = json.loads((await receive())["body"])
+    await send({"type": "http.response.start", "status": 200 if request["max_tokens"] == 2 else 503, "headers": []})
     for event in OURS:
         await send({"type": "http.response.body", "body": framed(event), "more_body": True})
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})

@@ -45,11 +45,11 @@ def test_no_replica_has_more_streams_than_slots(outcomes: dict[str, Outcome], ro
 
 
 def test_all_routers_get_the_same_requests(outcomes: dict[str, Outcome]) -> None:
-    asked = {
+    by_router = {
         name: sorted((request.session, request.prompt, request.answer) for request in outcome.requests)
         for name, outcome in outcomes.items()
     }
-    assert all(requests == asked["round robin"] for requests in asked.values())
+    assert all(requests == by_router["round robin"] for requests in by_router.values())
 
 
 def test_the_more_a_router_knows_of_prefixes_the_more_of_them_are_in_the_cache(outcomes: dict[str, Outcome]) -> None:

@@ -45,8 +45,8 @@ class FakeCompletions:
         return JSONResponse({"data": [{"id": "theirs", "object": "model", "owned_by": self.owned_by, **meta}]})
 
     async def _render(self, request: Request) -> Response:
-        asked = await request.json()
-        return JSONResponse({"prompt": "".join(f"<{one['role']}>{one['content']}" for one in asked["messages"])})
+        body = await request.json()
+        return JSONResponse({"prompt": "".join(f"<{one['role']}>{one['content']}" for one in body["messages"])})
 
     async def _tokenize(self, request: Request) -> Response:
         text = (await request.json())["content"].encode()
@@ -56,26 +56,26 @@ class FakeCompletions:
         return JSONResponse({"content": bytes((await request.json())["tokens"]).decode()})
 
     async def _complete(self, request: Request) -> Response:
-        asked = await request.json()
-        self.requests.append(asked)
-        if asked["prompt"] == "unusable":
+        body = await request.json()
+        self.requests.append(body)
+        if body["prompt"] == "unusable":
             return JSONResponse({"error": {"message": "not this one", "code": 400}}, status_code=400)
-        if asked["prompt"] == "crowded":
+        if body["prompt"] == "crowded":
             return JSONResponse({"error": {"message": "come back later"}}, status_code=429)
-        return event_stream(self._chunks(asked), self._note_leaving)
+        return event_stream(self._chunks(body), self._note_leaving)
 
     def _note_leaving(self) -> None:
         self.left += 1
 
-    async def _chunks(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        for number, piece in enumerate(self.pieces[: asked["max_tokens"]]):
+    async def _chunks(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        for number, piece in enumerate(self.pieces[: body["max_tokens"]]):
             await self.may_go_on.wait()
             if self.error is not None and number == 1:
                 yield {"error": self.error}
                 return
-            logprobs = self._logprobs(piece, number) if asked.get("logprobs") is not None else None
+            logprobs = self._logprobs(piece, number) if body.get("logprobs") is not None else None
             yield {"choices": [{"text": piece, "index": 0, "logprobs": logprobs, "finish_reason": None}]}
-        reason = "length" if len(self.pieces) > asked["max_tokens"] else "stop"
+        reason = "length" if len(self.pieces) > body["max_tokens"] else "stop"
         yield {"choices": [{"text": "", "index": 0, "logprobs": None, "finish_reason": reason}]}
         usage = {"prompt_tokens": 7, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
         yield {"choices": [], "usage": usage}
@@ -83,6 +83,6 @@ class FakeCompletions:
     def _logprobs(self, piece: str, number: int) -> dict[str, Any]:
         """llama.cpp's shape, or OpenAI's own."""
         if self.owned_by == "llamacpp":
-            told = {"id": number, "token": piece, "bytes": list(piece.encode()), "logprob": -0.5}
-            return {"content": [{**told, "top_logprobs": [told]}]}
+            entry = {"id": number, "token": piece, "bytes": list(piece.encode()), "logprob": -0.5}
+            return {"content": [{**entry, "top_logprobs": [entry]}]}
         return {"tokens": [piece], "token_logprobs": [-0.5], "top_logprobs": [{piece: -0.5, "other": -1.5}]}

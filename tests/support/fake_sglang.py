@@ -75,9 +75,9 @@ class FakeSGLang:
         )
 
     async def _tokenize(self, request: Request) -> Response:
-        asked = await request.json()
-        assert asked["add_special_tokens"] is False
-        tokens = list(self.tokenize(asked["prompt"]))
+        body = await request.json()
+        assert body["add_special_tokens"] is False
+        tokens = list(self.tokenize(body["prompt"]))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": self.context})
 
     async def _abort(self, request: Request) -> Response:
@@ -85,19 +85,19 @@ class FakeSGLang:
         return Response(status_code=200)
 
     async def _generate(self, request: Request) -> Response:
-        asked = await request.json()
-        assert asked["stream"] is True
-        self.requests.append(asked)
-        if len(asked["input_ids"]) == 13:  # what it does not like
+        body = await request.json()
+        assert body["stream"] is True
+        self.requests.append(body)
+        if len(body["input_ids"]) == 13:  # what it does not like
             return JSONResponse({"error": {"message": "an unlucky number of tokens"}}, status_code=400)
-        return event_stream(self._chunks(asked), lambda: self.left.append(asked["rid"]))
+        return event_stream(self._chunks(body), lambda: self.left.append(body["rid"]))
 
-    async def _chunks(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         if self.is_full:
             full = {"type": "abort", "message": "The request queue is full.", "status_code": 503, "err_type": None}
-            yield self._chunk(asked, [], [], full)
+            yield self._chunk(body, [], [], full)
             return
-        limit = asked["sampling_params"]["max_new_tokens"]
+        limit = body["sampling_params"]["max_new_tokens"]
         made = [*self.answer, self.eos][:limit]
         for end in range(self.coalesces, len(made) + self.coalesces, self.coalesces):
             if self.breaks_after is not None and end > self.breaks_after:
@@ -105,7 +105,7 @@ class FakeSGLang:
             await self._may_go_on.wait()
             so_far = made[:end]
             reason = self._reason(so_far, limit) if len(so_far) == len(made) else None
-            yield self._chunk(asked, so_far, so_far[end - self.coalesces :], reason)
+            yield self._chunk(body, so_far, so_far[end - self.coalesces :], reason)
 
     def _reason(self, made: Sequence[int], limit: int) -> dict[str, Any]:
         if made[-1] == self.eos:
@@ -113,19 +113,19 @@ class FakeSGLang:
         return {"type": "length", "length": limit}
 
     def _chunk(
-        self, asked: dict[str, Any], made: Sequence[int], new: Sequence[int], reason: dict[str, Any] | None
+        self, body: dict[str, Any], made: Sequence[int], new: Sequence[int], reason: dict[str, Any] | None
     ) -> dict[str, Any]:
         shown = new if self.is_incremental else made
         meta = {
-            "id": asked["rid"],
+            "id": body["rid"],
             "finish_reason": reason,
-            "prompt_tokens": len(asked["input_ids"]),
+            "prompt_tokens": len(body["input_ids"]),
             "completion_tokens": len(made),
             "cached_tokens": 2,
         }
-        if asked.get("return_logprob"):
-            top = asked["top_logprobs_num"]
-            prompt = asked["input_ids"] if asked.get("logprob_start_len") == 0 else []
+        if body.get("return_logprob"):
+            top = body["top_logprobs_num"]
+            prompt = body["input_ids"] if body.get("logprob_start_len") == 0 else []
             meta |= {
                 "input_token_logprobs": [(None if n == 0 else -1.5, one, None) for n, one in enumerate(prompt)],
                 "output_token_logprobs": [(-0.5, one, None) for one in shown],

@@ -17,7 +17,7 @@ class Hub:
 
     repositories: Mapping[str, Mapping[str, Mapping[str, bytes]]]  # name -> revision -> file -> bytes
     closed: frozenset[str] = frozenset()
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     endpoint: str = ""
 
 
@@ -51,7 +51,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, with_body: bool) -> None:
             path = self.path.partition("?")[0]
-            hub.asked.append(path)
+            hub.requested.append(path)
             parts = path.removeprefix("/api/models").strip("/").split("/")
             name, rest = "/".join(parts[:2]), parts[2:]
             revisions = hub.repositories.get(name)

@@ -3,7 +3,7 @@
     python -m tests.support.mutations FOLDER
 
 All of them run in one process, since starting one takes longer than a hundred mutations. It prints a line of JSON for
-each: the outcome ("served" or "refused"), what was said, the seconds that it took, and the memory that it added.
+each: the outcome ("served" or "refused"), the message, the seconds that it took, and the memory that it added.
 """
 
 import json
@@ -298,13 +298,13 @@ def outcome_of(folder: Path) -> dict[str, object]:
     try:
         engine = Engine.load(Config(model=str(path if path.exists() else folder), device="cpu", max_streams=2))
     except LoadError as error:
-        return {"outcome": "refused", "said": str(error)}
+        return {"outcome": "refused", "message": str(error)}
     except Exception as error:
-        return {"outcome": "raised", "said": f"{type(error).__name__}: {error}"}
+        return {"outcome": "raised", "message": f"{type(error).__name__}: {error}"}
     ids = engine.generate(PROMPT, max_tokens=5, temperature=0, ignore_eos=True)["token_ids"]
     prompt_ids = list(engine.tokenize(TextPrompt(PROMPT)).token_ids)
     expected = transformers_says(folder, prompt_ids)
-    return {"outcome": "served" if ids == expected else "wrong", "said": f"{ids}, expected {expected}"}
+    return {"outcome": "served" if ids == expected else "wrong", "message": f"{ids}, expected {expected}"}
 
 
 def main(folder: Path) -> None:
@@ -319,9 +319,9 @@ def main(folder: Path) -> None:
             damaged = Path(shutil.copytree(source, folder / "damaged"))
             mutate(damaged)
             before, began = peak_memory(), time.perf_counter()
-            told = outcome_of(damaged) | {"name": f"{kind}: {name}", "file": str(damaged)}
-            told |= {"seconds": time.perf_counter() - began, "bytes": peak_memory() - before}
-            print(json.dumps(told), flush=True)
+            result = outcome_of(damaged) | {"name": f"{kind}: {name}", "file": str(damaged)}
+            result |= {"seconds": time.perf_counter() - began, "bytes": peak_memory() - before}
+            print(json.dumps(result), flush=True)
             shutil.rmtree(damaged)
 
 

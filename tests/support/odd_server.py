@@ -19,8 +19,8 @@ def whole(body: bytes | dict[str, Any], status: str = "200 OK", headers: Mapping
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + data
 
 
-def event(said: Any) -> bytes:
-    return b"data: " + json.dumps(said, ensure_ascii=False).encode(errors="backslashreplace") + b"\n\n"
+def event(data: Any) -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode(errors="backslashreplace") + b"\n\n"
 
 
 class OddServer:
@@ -31,7 +31,7 @@ class OddServer:
 
     def __init__(self, answers: dict[str, Sequence[bytes]]) -> None:
         self.answers = answers
-        self.asked: list[bytes] = []
+        self.heads: list[bytes] = []
         self.holds = False
 
     @asynccontextmanager
@@ -58,7 +58,7 @@ class OddServer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; return whether another may follow on its connection."""
         head = await reader.readuntil(b"\r\n\r\n")
-        self.asked.append(head)
+        self.heads.append(head)
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
         await reader.readexactly(int(fields.get(b"content-length", b"0")))
         path = head.split(b" ")[1].decode()

@@ -28,7 +28,7 @@ def parse(path: str, **body: Any) -> Any:
     return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=MODELS, kept=KEPT))
 
 
-def asked(method: str, path: str, query: bytes = b"", body: Any = None, kept: Kept = KEPT) -> dict[str, Any]:
+def reply_to(method: str, path: str, query: bytes = b"", body: Any = None, kept: Kept = KEPT) -> dict[str, Any]:
     """The answer to a question."""
     endpoint = contract.endpoints_at(path)[method]
     content = b"" if body is None else json.dumps(body).encode()
@@ -41,7 +41,7 @@ def asked(method: str, path: str, query: bytes = b"", body: Any = None, kept: Ke
 def why_not(method: str, path: str, query: bytes = b"", body: Any = None) -> tuple[int, str | None]:
     """The status, and the name of the wrong parameter, of the refusal that a question leads to."""
     with pytest.raises(contract.Refusal) as caught:
-        asked(method, path, query, body)
+        reply_to(method, path, query, body)
     return caught.value.status, caught.value.param
 
 

@@ -60,14 +60,14 @@ def test_greedy_text_is_that_of_our_own_engine_whole_and_streamed(
 
 def test_greedy_text_is_that_of_our_own_engine_through_every_api(http: httpx2.Client, ours: Engine) -> None:
     expected = ours.generate(ChatPrompt(CHAT), temperature=0, max_tokens=24)["text"]
-    asked: dict[str, Any] = {"model": "SmolLM2", "temperature": 0}
-    chat = post(http, "/v1/chat/completions", messages=CHAT, max_tokens=24, **asked)
+    common: dict[str, Any] = {"model": "SmolLM2", "temperature": 0}
+    chat = post(http, "/v1/chat/completions", messages=CHAT, max_tokens=24, **common)
     assert chat["choices"][0]["message"]["content"] == expected
-    response = post(http, "/v1/responses", input=CHAT[0]["content"], max_output_tokens=24, **asked)
+    response = post(http, "/v1/responses", input=CHAT[0]["content"], max_output_tokens=24, **common)
     assert response["output"][0]["content"][0]["text"] == expected
-    message = post(http, "/v1/messages", messages=CHAT, max_tokens=24, **asked)
+    message = post(http, "/v1/messages", messages=CHAT, max_tokens=24, **common)
     assert message["content"][0]["text"] == expected
-    text = post(http, "/v1/completions", prompt=PROMPTS[0], max_tokens=24, **asked)["choices"][0]["text"]
+    text = post(http, "/v1/completions", prompt=PROMPTS[0], max_tokens=24, **common)["choices"][0]["text"]
     assert text == ours.generate(PROMPTS[0], temperature=0, max_tokens=24)["text"]
 
 
@@ -84,18 +84,18 @@ def test_log_probabilities_are_those_of_our_own_engine(http: httpx2.Client, ours
 
 
 def test_choices_seeds_penalties_and_limits(http: httpx2.Client) -> None:
-    asked: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 8}
-    choices = post(http, "/v1/completions", n=3, temperature=1, seed=7, **asked)["choices"]
+    common: dict[str, Any] = {"prompt": PROMPTS[0], "max_tokens": 8}
+    choices = post(http, "/v1/completions", n=3, temperature=1, seed=7, **common)["choices"]
     assert [choice["index"] for choice in choices] == [0, 1, 2]
-    again = post(http, "/v1/completions", n=3, temperature=1, seed=7, **asked)["choices"]
+    again = post(http, "/v1/completions", n=3, temperature=1, seed=7, **common)["choices"]
     assert [one["text"] for one in again] == [one["text"] for one in choices]
-    greedy = post(http, "/generate", temperature=0, **asked)
-    banned = post(http, "/generate", temperature=0, logit_bias={greedy["token_ids"][0]: -100}, **asked)
+    greedy = post(http, "/generate", temperature=0, **common)
+    banned = post(http, "/generate", temperature=0, logit_bias={greedy["token_ids"][0]: -100}, **common)
     assert banned["token_ids"][0] != greedy["token_ids"][0]
-    assert len(set(post(http, "/generate", temperature=0, frequency_penalty=2.0, **asked)["token_ids"])) == 8
-    stopped = post(http, "/generate", temperature=0, stop=" Paris", **asked)
+    assert len(set(post(http, "/generate", temperature=0, frequency_penalty=2.0, **common)["token_ids"])) == 8
+    stopped = post(http, "/generate", temperature=0, stop=" Paris", **common)
     assert (stopped["text"], stopped["finish_reason"]) == ("", "stop")
-    ended = post(http, "/generate", temperature=0, stop_token_ids=[greedy["token_ids"][1]], min_tokens=4, **asked)
+    ended = post(http, "/generate", temperature=0, stop_token_ids=[greedy["token_ids"][1]], min_tokens=4, **common)
     assert ended["completion_tokens"] >= 4
 
 

@@ -280,7 +280,7 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "type", "told"),
+    ("fields", "status", "type", "reason"),
     [
         ({"max_tokens": None}, 400, "invalid_request_error", "max_tokens"),
         ({"messages": []}, 400, "invalid_request_error", "messages"),
@@ -322,10 +322,10 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
         ),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(fields: Any, status: int, type: str, told: str) -> None:
+def test_what_cannot_be_honoured_is_refused_by_name(fields: Any, status: int, type: str, reason: str) -> None:
     got, error = refused(**fields)
     assert (got, error["type"]) == (status, type)
-    assert told in error["message"]
+    assert reason in error["message"]
 
 
 @pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])

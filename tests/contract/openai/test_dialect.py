@@ -98,10 +98,10 @@ def test_an_unknown_path_and_method_are_errors_of_the_same_shape() -> None:
     ],
 )
 def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: str | None) -> None:
-    told = contract.no_such_path(path).message
-    assert "Not Found" in told
-    assert ("Did you mean" in told) == (meant is not None)
-    assert meant is None or f"Did you mean {meant}?" in told
+    message = contract.no_such_path(path).message
+    assert "Not Found" in message
+    assert ("Did you mean" in message) == (meant is not None)
+    assert meant is None or f"Did you mean {meant}?" in message
 
 
 @pytest.mark.parametrize(

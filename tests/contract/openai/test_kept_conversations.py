@@ -10,22 +10,22 @@ import contract
 from contract.requests import MAX_BODY_BYTES
 from interface.events import Failed
 from interface.requests import ChatPrompt
-from tests.support.openai_answers import KEPT, asked, parse, refused, streamed, tokens, whole, why_not
+from tests.support.openai_answers import KEPT, parse, refused, reply_to, streamed, tokens, whole, why_not
 
 PATH = "/v1/conversations"
 RESPONSES = "/v1/responses"
 
 
 def begun(*items: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return asked("POST", PATH, body={"items": list(items)} | fields)
+    return reply_to("POST", PATH, body={"items": list(items)} | fields)
 
 
-def said(content: str, role: str = "user") -> dict[str, Any]:
+def message(content: str, role: str = "user") -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
 def listed(conversation: dict[str, Any], query: bytes = b"order=asc") -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = asked("GET", f"{PATH}/{conversation['id']}/items", query)["data"]
+    items: list[dict[str, Any]] = reply_to("GET", f"{PATH}/{conversation['id']}/items", query)["data"]
     return items
 
 
@@ -47,16 +47,16 @@ def test_a_conversation_is_begun_shown_changed_and_forgotten() -> None:
     conversation = begun(metadata={"topic": "sums"})
     path = f"{PATH}/{conversation['id']}"
     assert (conversation["object"], conversation["metadata"]) == ("conversation", {"topic": "sums"})
-    assert asked("GET", path) == conversation
-    assert asked("POST", path, body={"metadata": {"a": "b"}}) == conversation | {"metadata": {"a": "b"}}
-    assert asked("GET", path)["metadata"] == {"a": "b"}
-    assert asked("DELETE", path) == {"id": conversation["id"], "object": "conversation.deleted", "deleted": True}
+    assert reply_to("GET", path) == conversation
+    assert reply_to("POST", path, body={"metadata": {"a": "b"}}) == conversation | {"metadata": {"a": "b"}}
+    assert reply_to("GET", path)["metadata"] == {"a": "b"}
+    assert reply_to("DELETE", path) == {"id": conversation["id"], "object": "conversation.deleted", "deleted": True}
     for method, ending, body in (
         ("GET", "", None),
         ("POST", "", {"metadata": {}}),
         ("DELETE", "", None),
         ("GET", "/items", None),
-        ("POST", "/items", {"items": [said("hi")]}),
+        ("POST", "/items", {"items": [message("hi")]}),
         ("GET", "/items/msg_1", None),
         ("DELETE", "/items/msg_1", None),
     ):
@@ -64,7 +64,7 @@ def test_a_conversation_is_begun_shown_changed_and_forgotten() -> None:
 
 
 def test_a_response_goes_on_with_a_conversation_and_joins_it() -> None:
-    conversation = begun(said("Be brief.", "system"))
+    conversation = begun(message("Be brief.", "system"))
     first = answered(conversation["id"], "1 + 1?")
     assert first["conversation"] == {"id": conversation["id"]}
     second = parse(RESPONSES, input="So?", conversation={"id": conversation["id"]})
@@ -94,7 +94,7 @@ def test_a_response_that_fails_adds_nothing() -> None:
 def test_a_conversation_that_is_forgotten_meanwhile_does_not_come_back() -> None:
     conversation = begun()
     call = parse(RESPONSES, input="1 + 1?", conversation=conversation["id"])
-    asked("DELETE", f"{PATH}/{conversation['id']}")
+    reply_to("DELETE", f"{PATH}/{conversation['id']}")
     assert whole(call, tokens(["2"]))["status"] == "completed"
     assert why_not("GET", f"{PATH}/{conversation['id']}/items")[0] == 404
 
@@ -110,15 +110,15 @@ def test_two_responses_at_once_both_join_it() -> None:
 def test_items_stay_in_their_order_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     times = itertools.count(2**60, -(10**9))
     monkeypatch.setattr(time, "time_ns", lambda: next(times))
-    conversation = begun(said("0"), said("1"))
+    conversation = begun(message("0"), message("1"))
     for number in (2, 3):
-        asked("POST", f"{PATH}/{conversation['id']}/items", body={"items": [said(str(number))]})
+        reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [message(str(number))]})
     answered(conversation["id"], "4", answer="5")
     assert texts(listed(conversation)) == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_the_tokens_of_a_conversation_are_counted_and_it_is_summed_up() -> None:
-    conversation = begun(said("1 + 1?"), said("2", "assistant"))
+    conversation = begun(message("1 + 1?"), message("2", "assistant"))
     compacted = parse(f"{RESPONSES}/compact", conversation=conversation["id"])
     assert prompt_of(compacted)[:2] == [("user", "1 + 1?"), ("assistant", "2")]
     assert isinstance(
@@ -127,19 +127,19 @@ def test_the_tokens_of_a_conversation_are_counted_and_it_is_summed_up() -> None:
 
 
 def test_items_are_added_listed_in_pages_read_and_forgotten() -> None:
-    conversation = begun(said("0"))
+    conversation = begun(message("0"))
     path = f"{PATH}/{conversation['id']}/items"
     call = {"type": "function_call", "name": "add", "call_id": "c", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c", "output": "3"}
-    added = asked("POST", path, body={"items": [said("1"), call, result]})
+    added = reply_to("POST", path, body={"items": [message("1"), call, result]})
     assert [item["type"] for item in added["data"]] == ["message", "function_call", "function_call_output"]
     assert (added["first_id"], added["last_id"]) == (added["data"][0]["id"], added["data"][2]["id"])
     items = listed(conversation)
     assert items[1:] == added["data"]
     assert listed(conversation, b"") == items[::-1], "the newest comes first, unless it is asked for otherwise"
     assert listed(conversation, f"order=asc&limit=2&after={items[0]['id']}".encode()) == items[1:3]
-    assert asked("GET", f"{path}/{items[2]['id']}") == items[2]
-    assert asked("DELETE", f"{path}/{items[1]['id']}") == conversation
+    assert reply_to("GET", f"{path}/{items[2]['id']}") == items[2]
+    assert reply_to("DELETE", f"{path}/{items[1]['id']}") == conversation
     assert why_not("GET", f"{path}/{items[1]['id']}")[0] == 404
     assert listed(conversation) == [items[0], *items[2:]]
     assert why_not("GET", path, b"limit=0") == (400, "limit")
@@ -147,10 +147,10 @@ def test_items_are_added_listed_in_pages_read_and_forgotten() -> None:
 
 
 def test_an_item_whose_id_is_taken_gets_another() -> None:
-    conversation = begun(said("0") | {"id": "msg_a"})
+    conversation = begun(message("0") | {"id": "msg_a"})
     path = f"{PATH}/{conversation['id']}/items"
-    asked("POST", path, body={"items": [said("1") | {"id": "msg_a"}, said("2") | {"id": "msg_b"}]})
-    more = [said("3") | {"id": "msg_b"}, said("4") | {"id": "msg_c"}]
+    reply_to("POST", path, body={"items": [message("1") | {"id": "msg_a"}, message("2") | {"id": "msg_b"}]})
+    more = [message("3") | {"id": "msg_b"}, message("4") | {"id": "msg_c"}]
     whole(parse(RESPONSES, input=more, conversation=conversation["id"]), tokens(["5"]))
     items = listed(conversation)
     assert texts(items) == ["0", "1", "2", "3", "4", "5"]
@@ -158,7 +158,7 @@ def test_an_item_whose_id_is_taken_gets_another() -> None:
     assert [items[place]["id"] for place in (0, 2, 4)] == ["msg_a", "msg_b", "msg_c"]
 
 
-@pytest.mark.parametrize("items", [[{"type": "nonsense"}], [said("a"), {"role": "user"}], ["a"], 5])
+@pytest.mark.parametrize("items", [[{"type": "nonsense"}], [message("a"), {"role": "user"}], ["a"], 5])
 def test_items_that_no_response_could_go_on_with_are_refused(items: Any) -> None:
     conversation = begun()
     for path in (PATH, f"{PATH}/{conversation['id']}/items"):
@@ -185,12 +185,12 @@ def test_a_response_names_one_thing_that_it_goes_on_with() -> None:
 def test_a_conversation_that_is_larger_than_a_body_may_be_is_not_gone_on_with() -> None:
     conversation = begun()
     for _ in range(2):
-        asked("POST", f"{PATH}/{conversation['id']}/items", body={"items": [said("a" * (MAX_BODY_BYTES // 2))]})
+        reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [message("a" * (MAX_BODY_BYTES // 2))]})
     refused(RESPONSES, 413, input="hi", conversation=conversation["id"])
 
 
 def test_a_part_of_a_name_is_no_id() -> None:
-    conversation = begun(said("secret"))
+    conversation = begun(message("secret"))
     for wrong in (conversation["id"][:-1], f"{conversation['id']} 0", " ", "said in"):
         assert why_not("GET", f"{PATH}/{wrong}/items")[0] == 404
     names = [name for name in KEPT.find("") if conversation["id"] in name and not name.startswith("conversation ")]

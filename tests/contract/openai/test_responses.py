@@ -146,7 +146,7 @@ def test_fields_without_meaning_here_are_ignored() -> None:
 
 
 def test_a_response_repeats_what_its_request_asked_for() -> None:
-    asked = {
+    parameters = {
         "frequency_penalty": 0.5,
         "max_tool_calls": 3,
         "presence_penalty": -0.5,
@@ -156,8 +156,8 @@ def test_a_response_repeats_what_its_request_asked_for() -> None:
         "top_logprobs": 2,
         "user": "three",
     }
-    response = whole(call(**asked, reasoning={"effort": "low"}, background=None), tokens(["a"]))
-    assert asked.items() <= response.items()
+    response = whole(call(**parameters, reasoning={"effort": "low"}, background=None), tokens(["a"]))
+    assert parameters.items() <= response.items()
     assert response["reasoning"] == {"effort": "low", "summary": None}
     assert (response["background"], response["service_tier"]) == (False, "default")
 
@@ -223,7 +223,7 @@ def test_the_form_of_the_text_becomes_a_grammar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("form", "shown"),
     [
         (None, {"type": "text"}),
         ({"format": {"type": "json_object"}}, {"type": "json_object"}),
@@ -237,8 +237,8 @@ def test_the_form_of_the_text_becomes_a_grammar() -> None:
         ),
     ],
 )
-def test_a_response_repeats_the_form_of_its_text(asked: Any, shown: Any) -> None:
-    assert whole(call(text=asked), tokens(["a"]))["text"] == {"format": shown}
+def test_a_response_repeats_the_form_of_its_text(form: Any, shown: Any) -> None:
+    assert whole(call(text=form), tokens(["a"]))["text"] == {"format": shown}
 
 
 def test_the_length_and_the_effort_reach_the_engine() -> None:

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 import contract
-from tests.support.openai_answers import asked, parse, refused, tokens, whole
+from tests.support.openai_answers import parse, refused, reply_to, tokens, whole
 
 PATH = "/v1/responses"
 
 
 def why_not(method: str, path: str, query: bytes = b"") -> tuple[int, str, str | None]:
     with pytest.raises(contract.Refusal) as caught:
-        asked(method, path, query)
+        reply_to(method, path, query)
     return caught.value.status, caught.value.message, caught.value.param
 
 
@@ -22,18 +22,18 @@ def made(**body: Any) -> dict[str, Any]:
 
 def test_a_response_is_shown_as_it_was_answered() -> None:
     response = made(input="1 + 1?", metadata={"a": "b"})
-    assert asked("GET", f"{PATH}/{response['id']}") == response
-    assert asked("GET", f"{PATH}/{response['id']}", b"include=reasoning.encrypted_content&stream=false") == response
+    assert reply_to("GET", f"{PATH}/{response['id']}") == response
+    assert reply_to("GET", f"{PATH}/{response['id']}", b"include=reasoning.encrypted_content&stream=false") == response
 
 
 def test_a_deleted_response_is_gone_with_its_items_and_those_that_followed_it_stay() -> None:
     first = made(input="1 + 1?")
     second = made(input="So?", previous_response_id=first["id"])
-    assert asked("DELETE", f"{PATH}/{first['id']}") == {"id": first["id"], "object": "response", "deleted": True}
+    assert reply_to("DELETE", f"{PATH}/{first['id']}") == {"id": first["id"], "object": "response", "deleted": True}
     assert why_not("GET", f"{PATH}/{first['id']}")[0] == 404
     refused(PATH, input="So?", previous_response_id=first["id"])
     refused(PATH, 404, input=[{"type": "item_reference", "id": first["output"][0]["id"]}])
-    assert asked("GET", f"{PATH}/{second['id']}") == second
+    assert reply_to("GET", f"{PATH}/{second['id']}") == second
     parse(PATH, input="So?", previous_response_id=second["id"])
 
 
@@ -51,9 +51,9 @@ def test_an_unknown_id_is_a_404_whatever_is_asked_of_it(method: str, ending: str
 def test_the_input_of_a_response_is_listed_newest_first_with_an_id_and_parts_for_each_item() -> None:
     call = {"type": "function_call", "name": "add", "call_id": "c", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c", "output": "3"}
-    said = [{"role": "user", "content": "1 + 2?"}, call, result, {"role": "assistant", "content": "3"}]
-    response = made(input=[*said, {"role": "user", "content": ["So", {"type": "input_text", "text": "?"}]}])
-    listed = asked("GET", f"{PATH}/{response['id']}/input_items")
+    messages = [{"role": "user", "content": "1 + 2?"}, call, result, {"role": "assistant", "content": "3"}]
+    response = made(input=[*messages, {"role": "user", "content": ["So", {"type": "input_text", "text": "?"}]}])
+    listed = reply_to("GET", f"{PATH}/{response['id']}/input_items")
     items = listed["data"]
     assert [item["type"] for item in items] == [
         "message",
@@ -69,24 +69,24 @@ def test_the_input_of_a_response_is_listed_newest_first_with_an_id_and_parts_for
     assert items[3] == {**call, "id": items[3]["id"], "status": "completed"}
     ends = (listed["object"], listed["first_id"], listed["last_id"], listed["has_more"])
     assert ends == ("list", items[0]["id"], items[-1]["id"], False)
-    assert asked("GET", f"{PATH}/{response['id']}/input_items") == listed, "each item has the same id the next time"
+    assert reply_to("GET", f"{PATH}/{response['id']}/input_items") == listed, "each item has the same id the next time"
 
 
 def test_the_input_of_a_response_has_all_that_came_before_it() -> None:
     first = made(input="1 + 1?")
     second = made(input="So?", previous_response_id=first["id"])
-    items = asked("GET", f"{PATH}/{second['id']}/input_items", b"order=asc")["data"]
+    items = reply_to("GET", f"{PATH}/{second['id']}/input_items", b"order=asc")["data"]
     assert [item["content"][0]["text"] for item in items] == ["1 + 1?", "2", "So?"]
     assert items[1] == first["output"][0]
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_the_input_comes_in_pages(order: str) -> None:
-    said = [{"id": f"msg_{number}", "role": "user", "content": str(number)} for number in range(5)]
-    path, after = f"{PATH}/{made(input=said)['id']}/input_items", ""
+    items = [{"id": f"msg_{number}", "role": "user", "content": str(number)} for number in range(5)]
+    path, after = f"{PATH}/{made(input=items)['id']}/input_items", ""
     pages: list[list[str]] = []
     while len(pages) < 5:
-        listed = asked("GET", path, f"limit=2&order={order}&after={after}".encode())
+        listed = reply_to("GET", path, f"limit=2&order={order}&after={after}".encode())
         pages.append([item["id"] for item in listed["data"]])
         after = listed["last_id"]
         if not listed["has_more"]:
@@ -94,7 +94,7 @@ def test_the_input_comes_in_pages(order: str) -> None:
     numbers = [0, 1, 2, 3, 4] if order == "asc" else [4, 3, 2, 1, 0]
     ids = [f"msg_{number}" for number in numbers]
     assert pages == [ids[:2], ids[2:4], ids[4:]]
-    assert asked("GET", path, f"order={order}&after={ids[-1]}".encode())["data"] == []
+    assert reply_to("GET", path, f"order={order}&after={ids[-1]}".encode())["data"] == []
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_a_query_of_many_parameters_is_refused() -> None:
 def test_a_response_that_was_asked_for_in_the_background_has_ended_when_it_is_cancelled() -> None:
     response = made(input="hi", background=True)
     assert (response["background"], response["status"]) == (True, "completed")
-    assert asked("POST", f"{PATH}/{response['id']}/cancel") == response
-    assert asked("GET", f"{PATH}/{response['id']}") == response
+    assert reply_to("POST", f"{PATH}/{response['id']}/cancel") == response
+    assert reply_to("GET", f"{PATH}/{response['id']}") == response
 
 
 def test_what_was_not_asked_for_in_the_background_cannot_be_cancelled_and_nothing_streamed_again() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from interface.events import Failed, Finished
 from tests.support import openai_answers
-from tests.support.openai_answers import KEPT, asked, chunks, parse, refused, tokens, whole, why_not
+from tests.support.openai_answers import KEPT, chunks, parse, refused, reply_to, tokens, whole, why_not
 
 PATH = "/v1/chat/completions"
 
@@ -26,7 +26,7 @@ def made(**body: Any) -> dict[str, Any]:
 
 
 def listed(query: str = "") -> dict[str, Any]:
-    return asked("GET", PATH, query.encode())
+    return reply_to("GET", PATH, query.encode())
 
 
 def ids(page: dict[str, Any]) -> list[str]:
@@ -35,8 +35,8 @@ def ids(page: dict[str, Any]) -> list[str]:
 
 def test_a_completion_is_shown_as_it_was_answered_with_its_metadata() -> None:
     completion = made(metadata={"topic": "sums"})
-    assert asked("GET", f"{PATH}/{completion['id']}") == completion | {"metadata": {"topic": "sums"}}
-    assert asked("GET", f"{PATH}/{made()['id']}")["metadata"] == {}
+    assert reply_to("GET", f"{PATH}/{completion['id']}") == completion | {"metadata": {"topic": "sums"}}
+    assert reply_to("GET", f"{PATH}/{made()['id']}")["metadata"] == {}
 
 
 def test_only_what_is_to_be_stored_is() -> None:
@@ -56,7 +56,7 @@ def test_completions_stay_in_their_order_when_the_clock_is_set_back(monkeypatch:
     monkeypatch.setattr(time, "time_ns", lambda: next(times))
     made_ids = [made()["id"] for _ in range(3)]
     assert ids(listed()) == made_ids
-    asked("POST", f"{PATH}/{made_ids[0]}", body={"metadata": {"topic": "sums"}})
+    reply_to("POST", f"{PATH}/{made_ids[0]}", body={"metadata": {"topic": "sums"}})
     assert ids(listed()) == made_ids, "a change of its metadata leaves a completion in its place"
 
 
@@ -65,7 +65,7 @@ def test_a_streamed_completion_is_stored_as_the_whole_one(n: int) -> None:
     events = [event for index in range(n) for event in tokens(["1", " and", " 2"], index)]
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "store": True, "n": n}
     stream = chunks(parse(PATH, stream=True, **body), events)
-    stored = asked("GET", f"{PATH}/{stream[0]['id']}")
+    stored = reply_to("GET", f"{PATH}/{stream[0]['id']}")
     answer = whole(parse(PATH, **body), events)
     assert stored["choices"] == answer["choices"]
     assert stored["usage"] == answer["usage"]
@@ -110,14 +110,14 @@ def test_completions_are_found_by_their_model_and_metadata() -> None:
 
 def test_metadata_is_replaced_and_the_place_in_the_list_stays() -> None:
     first, second = made(metadata={"a": "1"}), made()
-    changed = asked("POST", f"{PATH}/{first['id']}", body={"metadata": {"b": "2"}})
+    changed = reply_to("POST", f"{PATH}/{first['id']}", body={"metadata": {"b": "2"}})
     assert changed == first | {"metadata": {"b": "2"}}
-    assert asked("GET", f"{PATH}/{first['id']}") == changed
+    assert reply_to("GET", f"{PATH}/{first['id']}") == changed
     assert ids(listed("metadata[b]=2")) == [first["id"]]
     assert ids(listed("metadata[a]=1")) == []
     assert ids(listed()) == [first["id"], second["id"]]
-    assert asked("GET", f"{PATH}/{first['id']}/messages")["data"]
-    assert asked("POST", f"{PATH}/{first['id']}", body={"metadata": None})["metadata"] == {}
+    assert reply_to("GET", f"{PATH}/{first['id']}/messages")["data"]
+    assert reply_to("POST", f"{PATH}/{first['id']}", body={"metadata": None})["metadata"] == {}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_deleted_completion_is_gone() -> None:
     completion = made()
     path = f"{PATH}/{completion['id']}"
     deleted = {"id": completion["id"], "object": "chat.completion.deleted", "deleted": True}
-    assert asked("DELETE", path) == deleted
+    assert reply_to("DELETE", path) == deleted
     for method, url, body in (
         ("DELETE", path, None),
         ("GET", path, None),
@@ -157,23 +157,23 @@ def test_no_name_of_another_piece_is_an_id() -> None:
 def test_the_messages_are_listed_with_an_id_and_their_parts() -> None:
     parts = [{"type": "text", "text": "1"}, {"type": "text", "text": "+ 1?"}]
     call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
-    said: list[dict[str, Any]] = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": parts},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "2"},
     ]
-    completion = made(messages=said)
+    completion = made(messages=messages)
     path = f"{PATH}/{completion['id']}/messages"
-    page = asked("GET", path)
+    page = reply_to("GET", path)
     numbered = [f"{completion['id']}-{number}" for number in range(4)]
     assert ids(page) == numbered
     assert (page["first_id"], page["last_id"], page["has_more"]) == (numbered[0], numbered[3], False)
-    assert page["data"][0] == {**said[0], "id": numbered[0], "content_parts": None}
+    assert page["data"][0] == {**messages[0], "id": numbered[0], "content_parts": None}
     assert page["data"][1] == {"role": "user", "content": "1\n+ 1?", "content_parts": parts, "id": numbered[1]}
     assert page["data"][2]["tool_calls"] == [call]
-    assert ids(asked("GET", path, b"order=desc&limit=1")) == numbered[3:]
-    assert ids(asked("GET", path, f"after={numbered[1]}".encode())) == numbered[2:]
+    assert ids(reply_to("GET", path, b"order=desc&limit=1")) == numbered[3:]
+    assert ids(reply_to("GET", path, f"after={numbered[1]}".encode())) == numbered[2:]
 
 
 def test_a_stored_answer_has_its_own_id_and_others_that_of_their_request() -> None:
