@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-import contract
 from tests.support.asgi_client import JSON
 from tests.support.serving import Door, by_hand
 
@@ -60,8 +59,3 @@ async def test_an_unknown_model_is_404_and_the_served_ones_are_named(door: Door)
     status, answer = await ask(door, "/tokenize", {"prompt": "x", "model": "other"})
     assert status == 404
     assert "bundled_model" in json.dumps(answer)
-
-
-def test_every_endpoint_has_a_path_and_method_of_its_own() -> None:
-    paths = [(endpoint.path, endpoint.method) for endpoint in contract.ENDPOINTS]
-    assert len(set(paths)) == len(paths)

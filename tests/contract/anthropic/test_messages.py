@@ -88,6 +88,8 @@ def test_the_stream_of_a_text_has_the_documented_events() -> None:
         "message_stop",
     ]
     assert events[0]["message"]["stop_reason"] is None
+    counts = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    assert [events[0]["message"]["usage"][name] for name in counts] == [9, 0, 0, 0]
     assert events[-2]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 

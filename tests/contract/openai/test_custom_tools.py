@@ -32,7 +32,12 @@ def pieces(text: str) -> list[tuple[Part, ...]]:
 
 def test_a_model_is_offered_a_function_of_one_text_and_shown_the_format() -> None:
     patch, add = call().requests[0].prompt.tools
-    assert patch["function"]["parameters"]["required"] == ["input"]
+    assert patch["function"]["parameters"] == {
+        "type": "object",
+        "properties": {"input": {"type": "string"}},
+        "required": ["input"],
+        "additionalProperties": False,
+    }
     assert patch["function"]["description"].startswith("Changes files.\n\nThe input must match this grammar (lark):\n")
     assert patch["function"]["description"].endswith(PATCH["format"]["definition"])  # type: ignore[index]
     assert add["function"]["name"] == "add"
