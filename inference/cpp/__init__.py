@@ -1,3 +1,3 @@
-"""Compiles C++ for the processor at hand, for `decoders` and `sampling` (`build`), and keeps the libraries for the next
-start (`library_cache`).
+"""Compiles C++ for the processor at hand, for `decoders` and `sampling` (`build`, in a `scratch_folder`), and keeps the
+libraries for the next start (`library_cache`).
 """

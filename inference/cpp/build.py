@@ -14,10 +14,10 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from inference.cpp.library_cache import LibraryCache, name_of
+from inference.cpp.scratch_folder import ScratchFolder
 from inference.priorities import lower_priority
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -154,30 +154,30 @@ class _Job:
     def compiled(self) -> Compiled:
         if self.found is not None:
             return Compiled(nullcontext(), self.found, is_kept=True)
-        folder = _temporary_folder()
-        library = Path(folder.name, f"{self.units[0].source.stem}.so")
+        folder = _scratch_folder()
+        library = folder.path / f"{self.units[0].source.stem}.so"
         try:
-            self._make(library)
+            self._make(library, folder)
         except CannotBuild:
-            folder.cleanup()
-            raise
+            with folder:
+                raise
         if self.kept is not None and self.name is not None:
             self.kept.put(self.name, library)
         return Compiled(folder, library)
 
-    def _make(self, library: Path) -> None:
+    def _make(self, library: Path, folder: ScratchFolder) -> None:
         """Compile a single unit at once, several at the same time and then link them."""
         if len(self.units) == 1:
             (unit,) = self.units
-            _run(self.compiler, [[*self.flags, *unit.macros, str(unit.source), "-o", str(library)]])
+            _run(self.compiler, [[*self.flags, *unit.macros, str(unit.source), "-o", str(library)]], folder)
             return
-        objects = [str(library.with_name(f"{number}.o")) for number in range(len(self.units))]
+        objects = [str(folder.path / f"{number}.o") for number in range(len(self.units))]
         calls = [
             [*self.flags, *unit.macros, "-c", str(unit.source), "-o", path]
             for unit, path in zip(self.units, objects, strict=True)
         ]
-        _run(self.compiler, calls)
-        _run(self.compiler, [[*self.flags, *objects, "-o", str(library)]])
+        _run(self.compiler, calls, folder)
+        _run(self.compiler, [[*self.flags, *objects, "-o", str(library)]], folder)
 
 
 def _flags_of_user() -> list[str]:
@@ -187,14 +187,14 @@ def _flags_of_user() -> list[str]:
         raise CannotBuild(f"expected CXXFLAGS as a shell would read them: {error}") from None
 
 
-def _temporary_folder() -> TemporaryDirectory[str]:
+def _scratch_folder() -> ScratchFolder:
     try:
-        return TemporaryDirectory()
+        return ScratchFolder()
     except OSError as error:
         raise CannotBuild(f"there is no folder to compile in: {error.strerror or error}") from error
 
 
-def _run(compiler: str, calls: Iterable[Sequence[str]]) -> None:
+def _run(compiler: str, calls: Iterable[Sequence[str]], folder: ScratchFolder) -> None:
     """Run a compiler with each of these arguments, all at the same time.
 
     Raises:
@@ -204,7 +204,7 @@ def _run(compiler: str, calls: Iterable[Sequence[str]]) -> None:
     running: list[subprocess.Popen[str]] = []
     try:
         for arguments in calls:
-            running.append(_started(compiler, arguments))
+            running.append(_started(compiler, arguments, folder))
         for process in running:
             _, complaints = process.communicate(timeout=give_up_at - time.monotonic())
             if process.returncode:
@@ -219,16 +219,17 @@ def _run(compiler: str, calls: Iterable[Sequence[str]]) -> None:
                 process.kill()
 
 
-def _started(compiler: str, arguments: Sequence[str]) -> "subprocess.Popen[str]":
+def _started(compiler: str, arguments: Sequence[str], folder: ScratchFolder) -> "subprocess.Popen[str]":
     try:
         return subprocess.Popen(
             [compiler, *arguments],
-            env=os.environ | {"TMPDIR": gettempdir()},  # with a TMPDIR that cannot be used, this is another folder
+            env=os.environ | {"TMPDIR": str(folder.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",  # it may write in another encoding than this process reads
+            process_group=folder.process_group,
         )
     except OSError as error:
         raise CannotBuild(f"{compiler}: {error}") from error
