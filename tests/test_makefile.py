@@ -5,6 +5,7 @@ Python is a script here that writes down what pip is asked for, so that nothing 
 
 import http.server
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -22,7 +23,7 @@ PYTHON = f"""#!/bin/sh
 case "$1 $2" in
     "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     "-m pip") echo "pip $*" ;;
-    "-c "*) exec {sys.executable} "$@" ;;
+    "-c "*) exec {shlex.quote(sys.executable)} "$@" ;;
     *) echo "served by $*" ;;
 esac
 """

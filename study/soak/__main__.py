@@ -131,7 +131,8 @@ def ours(door: str, settings: dict[str, str]) -> Iterator[Process]:
 @contextmanager
 def peer(command: str, model: Path) -> Iterator[Process]:
     port = free_port()
-    program, *arguments = shlex.split(command.format(model=model, port=port, streams=STREAMS))
+    values = {"model": model, "port": port, "streams": STREAMS}
+    program, *arguments = [part.format(**values) for part in shlex.split(command)]
     with running(arguments, program=program) as process:
         process.given_port = port
         process.wait_until_ready()

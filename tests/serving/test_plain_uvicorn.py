@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def test_health_is_answered_soon_whatever_bodies_come(name: str, http: str) -> N
 
 
 def test_more_connections_than_the_system_has_files_for_leave_the_server_able_to_hear(name: str, http: str) -> None:
-    command = ["-c", f"ulimit -n 320; exec {sys.executable} {' '.join(UVICORN)} {http}"]
+    command = ["-c", f"ulimit -n 320; exec {shlex.join([sys.executable, *UVICORN])} {http}"]
     with (
         in_a_process(command, {"DOOR": name}, program="/bin/bash") as process,
         contextlib.ExitStack() as stack,

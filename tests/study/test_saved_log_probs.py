@@ -1,5 +1,6 @@
 """The loss benchmark's peer: llama.cpp's saved log probabilities, and programs that fail."""
 
+import shlex
 import struct
 import sys
 from collections.abc import Sequence
@@ -35,7 +36,9 @@ def saved(path: Path, tokens: Tensor, log_probs: Tensor) -> Path:
 
 
 def program(path: Path, lines: Sequence[str]) -> Path:
-    path.write_text("\n".join([f"#!{sys.executable}", *lines]) + "\n")
+    """Write a program in Python. A shell starts it: the path in a `#!` line can have no spaces."""
+    start = f"""#!/bin/sh\nexec {shlex.quote(sys.executable)} - "$@" <<'END'"""
+    path.write_text("\n".join([start, *lines, "END"]) + "\n")
     path.chmod(0o755)
     return path
 

@@ -1,6 +1,7 @@
 """The engine's benchmark: what it sends, counts and draws."""
 
 import json
+import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_a_gguf_file_is_measured_on_our_server_and_on_a_peer(
 ) -> None:
     file = tmp_path / "tiny.gguf"
     gguf_checkpoint.write(write_checkpoint("tiny", tmp_path / "tiny"), file, "Q4_0")
-    peer = f"env ENGINE_MODEL={{model}} {sys.executable} -m uvicorn raw_asgi:app --port {{port}}"
+    peer = f"env ENGINE_MODEL={{model}} {shlex.quote(sys.executable)} -m uvicorn raw_asgi:app --port {{port}}"
     bench_engine.main(
         [
             *("--gguf", str(file), "--streams", "1,2", "--rounds", "1", "--results", str(tmp_path)),

@@ -24,7 +24,7 @@ def event(data: Any) -> bytes:
 
 
 class OddServer:
-    """`answers` are the pieces for each path; another path gets a 404. `asked` are the requests' heads.
+    """`answers` are the pieces for each path; another path gets a 404. `heads` are those of the requests.
 
     While `holds`, connections stay open after an answer, whatever it says.
     """

@@ -29,6 +29,8 @@ def test_the_model_is_asked_to_sum_up_the_whole_conversation() -> None:
     assert request.prompt.messages[-1]["content"] == REQUEST
     assert (request.prompt.tools, request.prompt.leave_room) == (None, SUMMARY_TOKENS)
     assert (request.params.max_tokens, request.params.temperature) == (SUMMARY_TOKENS, 0)
+    assert request.clamp_max_tokens
+    assert request.parse_response
 
 
 def test_the_answer_has_the_users_messages_and_the_summary() -> None:
