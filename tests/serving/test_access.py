@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from config import Config, ConfigError
 from serving.access import OPEN_PATHS, warn_if_open
 from serving.cors import Cors
 from serving.driver import Driver
+from serving.quotas import Quotas
 from serving.transcript.asgi import Transcript
 from tests.support.asgi_client import JSON, Client, Exchange, Response, http_scope, until, with_settled_id
 from tests.support.serving import Door, Service, by_hand
@@ -301,6 +303,24 @@ def open_from(service: Service, address: str) -> Exchange:
     exchange.scope["client"] = (address, 40000)
     exchange.send_body(BODY)
     return exchange
+
+
+def test_a_request_that_ends_makes_room_for_one_more_of_its_client_and_not_for_two() -> None:
+    quotas = Quotas(requests=2, tokens=None)
+    with ExitStack() as open_requests:
+        open_requests.enter_context(quotas.charged("a client", None))
+        with quotas.charged("a client", None):
+            pass
+        open_requests.enter_context(quotas.charged("a client", None))
+        with pytest.raises(contract.Refusal, match="at most 2 requests at once"):
+            open_requests.enter_context(quotas.charged("a client", None))
+        open_requests.enter_context(quotas.charged("another", None))
+
+
+async def test_a_request_that_generates_nothing_is_answered_and_costs_no_tokens(door: Door) -> None:
+    async with by_hand(door, config=Config(client_tokens=1)) as service:
+        for _ in range(3):
+            assert (await service.client.request("GET", "/v1/models")).status == 200
 
 
 async def test_one_client_may_have_so_many_tokens_in_a_minute_and_keys_are_counted_apart(door: Door) -> None:
