@@ -185,7 +185,7 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
         ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "keys and values of different widths are not supported"),
-        ({"tokenizer__ggml__model": "rwkv"}, "its tokenizer is of the kind 'rwkv'; expected gpt2 or llama"),
+        ({"tokenizer__ggml__model": "rwkv"}, "its tokenizer is of the kind 'rwkv'; expected gpt2, llama, gemma4"),
         ({"llama__context_length": None}, "expected llama.context_length to be of type int, got nothing"),
         ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5, which is not supported"),
     ],

@@ -107,6 +107,36 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"olmo2__attention__sliding_window_pattern": [True]},
             "olmo2.attention.sliding_window_pattern has 1 entries; expected 4, one for each layer",
         ),
+        (
+            "gemma3n_text",
+            {"gemma3n__activation_sparsity_scale": [1.0]},
+            "gemma3n.activation_sparsity_scale has 1 entries; expected 6, one for each layer",
+        ),
+        (
+            "gemma3n_text",
+            {"gemma3n__attention__sliding_window": None},
+            "expected gemma3n.attention.sliding_window",
+        ),
+        (
+            "gemma4_text",
+            {"gemma4__attention__value_length": 8},
+            "gemma4.attention.value_length is 8; expected 32, as wide as keys",
+        ),
+        (
+            "gemma4_text",
+            {"gemma4__rope__dimension_count_swa": 8},
+            "gemma4.rope.dimension_count_swa is 8; expected 16, a whole head",
+        ),
+        (
+            "gemma4_text",
+            {"gemma4__feed_forward_length": [64, 64, 128, 64]},
+            "gemma4.feed_forward_length differs from layer to layer otherwise than is supported",
+        ),
+        (
+            "gemma4_text",
+            {"gemma4__attention__head_count_kv": [2, 1]},
+            "gemma4.attention.head_count_kv has 2 entries; expected 4, one for each layer",
+        ),
         ("olmo", {"olmo__attention__layer_norm_epsilon": 1e-6}, "olmo.attention.layer_norm_epsilon is "),
         (
             "gpt_bigcode",
@@ -120,7 +150,7 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
 def test_what_a_family_cannot_have_is_refused(
     model_type: str, metadata: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
-    [config] = [config for config in FAMILIES if config.model_type == model_type]
+    config = next(config for config in FAMILIES if config.model_type == model_type)
     path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), **metadata)
     with pytest.raises(LoadError) as refused:
         load(path)

@@ -282,3 +282,25 @@ def test_a_tokenizer_can_be_copied_though_transformers_made_no_copy_of_it(tmp_pa
     copied = copy.deepcopy(tokenizer)
     copied.add_tokens(["ba"])
     assert (len(copied), copied.backend_tokenizer is tokenizer.backend_tokenizer) == (len(tokenizer) + 1, False)
+
+
+def test_a_vocabulary_of_gemma_4_is_merged_as_its_merges_say(tmp_path: Path) -> None:
+    pieces = ["▁", "▁▁", "a", "b", "▁a", "ab", "\n", "\n\n", *(f"<0x{byte:02X}>" for byte in range(256))]
+    merges = ["▁ ▁", "a b", "▁ a", "\n \n"]
+    tokens = ["<bos>", "<eos>", "<unk>", "<turn|>", *pieces]
+    types = {"<bos>": CONTROL, "<eos>": CONTROL, "<turn|>": USER_DEFINED}
+    special = {"bos_token_id": 0, "eos_token_id": 1, "unknown_token_id": 2, "add_bos_token": False}
+    file = source(tmp_path, tokens, types, "gemma4", model="gemma4", merges=merges, **special)
+    tokenizer = made(file)
+    text = "a ab  b\n\n\ré<turn|>"
+    expected = ["<bos>", "a", "▁", "ab", "▁▁", "b", "\n\n", "<0x0D>", "<0xC3>", "<0xA9>", "<turn|>"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) == expected  # with <bos>, whatever it says
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == "a ab  b\n\n\ré"
+    assert set(file.settings["eos_token_id"]) == {tokens.index("<eos>"), tokens.index("<turn|>")}
+
+
+def test_what_ends_a_message_of_solar_open_ends_no_answer(tmp_path: Path) -> None:
+    ends = dict.fromkeys(["<|end|>", "<|calls|>", "<|flush|>"], CONTROL)
+    file = byte_level(tmp_path, types=ends)
+    tokens = file.file.metadata["tokenizer.ggml.tokens"]
+    assert set(file.settings["eos_token_id"]) == {tokens.index("<|calls|>"), tokens.index("<|flush|>")}

@@ -1,35 +1,13 @@
 """How llama.cpp's converter writes the models of each family, as `conversion/` in its repository has it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-
-def no_more(config: PreTrainedConfig) -> dict[str, Any]:
-    return {}
-
-
-def not_split(name: str, weight: Tensor) -> dict[str, Tensor]:
-    return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What is special about the files of one of transformers' model types."""
-
-    architecture: str
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Names of weights that are others than in most architectures: transformers' and llama.cpp's."""
-    entries: Callable[[PreTrainedConfig], dict[str, Any]] = no_more
-    """Metadata, without the architecture's prefix."""
-    is_paired: bool = False
-    norm_offset: float = 0.0
-    split: Callable[[str, Tensor], dict[str, Tensor]] = not_split
-    """What a layer's weight becomes that does not stay one tensor, by llama.cpp's names; nothing for all others."""
-
+from tests.support.gguf_gemma import WRITTEN as OF_GEMMA
+from tests.support.gguf_rules import Written
 
 NORMS_AFTER = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 
@@ -241,6 +219,7 @@ LATENTS = {
     "self_attn.kv_a_layernorm": "attn_kv_a_norm",
 }
 WRITTEN: Mapping[str, Written] = {
+    **OF_GEMMA,
     "deepseek_v2": Written("deepseek2", SHARED_EXPERTS | LATENTS, _latents, split=_keys_and_values),
     "deepseek_v3": Written("deepseek2", SHARED_EXPERTS | LATENTS, _deepseek3, split=_keys_and_values),
     "glm4_moe": Written(

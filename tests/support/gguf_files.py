@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.support.gguf_families import WRITTEN, Written
+from tests.support.gguf_families import WRITTEN
+from tests.support.gguf_rules import Written
 from tests.support.tiny_models import SPECIAL_TOKENS
 
 ENDS = (SPECIAL_TOKENS.index("<eos>"),)
@@ -81,7 +82,7 @@ def write_gguf(
     entries |= {key.replace("__", "."): value for key, value in metadata.items()}
     for key, value in entries.items():
         _add(writer, key, value)
-    tensors = {**_tensors(written, model), **extra}
+    tensors = {**_tensors(written, model), **written.extra(model), **extra}
     for name, weight in (_fused(tensors) if is_fused else tensors).items():
         numbers = weight.detach().float().numpy()
         if numbers.ndim == 1 or kind == "F32":
@@ -122,7 +123,7 @@ def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
     config = model.config
     tensors: dict[str, Tensor] = {}
     names = {**NAMES, **written.names}
-    heads = {"attn_q": config.num_attention_heads, "attn_k": _kv_heads(config)}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": _head_sizes(config)[0]}
     for name, weight in model.state_dict().items():
         in_layer = IN_LAYER.fullmatch(name)
         place = f"blk.{in_layer['number']}." if in_layer else ""
@@ -136,6 +137,8 @@ def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
         if stem == "lm_head" and config.tie_word_embeddings:
             continue
         own = names[in_layer["name"].rpartition(".")[0] if in_layer else stem]
+        if not own:
+            continue
         if written.is_paired and own in heads:
             weight = paired(weight, heads[own])
         if own == "ffn_gate_inp_shexp":
@@ -168,14 +171,19 @@ def paired(weight: Tensor, heads: int) -> Tensor:
     return weight.reshape(heads, 2, len(weight) // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
-def _kv_heads(config: PreTrainedConfig) -> int:
-    heads: int = getattr(config, "num_key_value_heads", config.num_attention_heads)
-    return heads
+def _head_sizes(config: PreTrainedConfig) -> tuple[int, int]:
+    """How many heads of keys and values the first layer has, and how wide they are."""
+    layer = config.per_layer_config[0] if config.model_type == "gemma4_text" else config
+    heads = config.num_attention_heads
+    return (
+        getattr(layer, "num_key_value_heads", heads),
+        getattr(layer, "head_dim", None) or config.hidden_size // heads,
+    )
 
 
 def _model_entries(written: Written, config: PreTrainedConfig) -> dict[str, Any]:
     architecture = written.architecture
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kv_heads, head_dim = _head_sizes(config)
     return {
         f"{architecture}.vocab_size": config.vocab_size,
         f"{architecture}.context_length": config.max_position_embeddings,
@@ -183,7 +191,7 @@ def _model_entries(written: Written, config: PreTrainedConfig) -> dict[str, Any]
         f"{architecture}.block_count": config.num_hidden_layers,
         f"{architecture}.feed_forward_length": getattr(config, "intermediate_size", None),
         f"{architecture}.attention.head_count": config.num_attention_heads,
-        f"{architecture}.attention.head_count_kv": _kv_heads(config),
+        f"{architecture}.attention.head_count_kv": kv_heads,
         f"{architecture}.attention.key_length": head_dim,
         f"{architecture}.attention.value_length": head_dim,
         f"{architecture}.attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),

@@ -14,7 +14,9 @@ from transformers import (
     Ernie4_5Config,
     Exaone4Config,
     Gemma2Config,
+    Gemma3nTextConfig,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     GemmaConfig,
     Glm4Config,
     Glm4MoeConfig,
@@ -134,11 +136,35 @@ GPT: dict[str, Any] = NO_ENDS | {
     "initializer_range": 0.2,
     "tie_word_embeddings": False,
 }
+MOE: dict[str, Any] = {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}
+EVERY_OTHER = ["sliding_attention", "full_attention"]
+GEMMA: dict[str, Any] = OF_FOUR | {"head_dim": 16, "sliding_window": WINDOW, "final_logit_softcapping": 30.0}
+GEMMA4: dict[str, Any] = GEMMA | {"global_head_dim": 32}
+NO_INPUTS: dict[str, Any] = {
+    "layer_types": [*EVERY_OTHER, *EVERY_OTHER],
+    "hidden_size_per_layer_input": 0,
+    "attention_k_eq_v": True,
+    "num_global_key_value_heads": 1,
+}
+INPUTS: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "layer_types": EVERY_OTHER * 3,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": tiny_models.VOCABULARY,
+    "num_kv_shared_layers": 2,
+}
 FAMILIES: list[PreTrainedConfig] = [
     DeepseekV2Config(**OF_LATENTS, q_lora_rank=None, topk_method="greedy"),
     DeepseekV3Config(**OF_LATENTS | IN_GROUPS, rope_parameters=SCALED),
     Glm4MoeConfig(**OF_FOUR, **MIXTURE, **HALF, **WIDE, attention_bias=True, use_qk_norm=True),
     Ernie4_5_MoeConfig(**OF_FOUR, **ERNIE),
+    Gemma3nTextConfig(
+        **GEMMA | INPUTS | {"intermediate_size": [48] * 6, "activation_sparsity_pattern": [0.95, 0.9] + [0.0] * 4},
+        laurel_rank=8,
+    ),
+    Gemma4TextConfig(**GEMMA4, **NO_INPUTS),
+    Gemma4TextConfig(**GEMMA4 | INPUTS, use_double_wide_mlp=True),
+    Gemma4TextConfig(**GEMMA4, **NO_INPUTS, **MOE),
     Dots1Config(**OF_FOUR, **MIXTURE, **WIDE, sliding_window=None),
     MiniMaxM2Config(**OF_FOUR, **LOCAL_EXPERTS, **WIDE, rope_parameters={"rope_theta": 5e6, **HALF}),
     GPT2Config(**GPT),

@@ -99,6 +99,10 @@ class Architecture:
     top: Mapping[str, str] = field(default_factory=lambda: TOP)
     layers: str = "model.layers"
     made: Sequence[Made] = ()
+    made_on_top: Sequence[Made] = ()
+    """The same of weights outside the layers, by their whole names."""
+    sizes_by_layer: frozenset[str] = frozenset()
+    """Keys of sizes that may differ from layer to layer; `settings` reads them."""
     has_paired_rows: bool = False
     """Rows of queries and keys are in another order: those that are rotated together lie next to each other."""
     has_qkv_by_head: bool = False

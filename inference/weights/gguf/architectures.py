@@ -6,6 +6,7 @@ from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.families import (
     cohere,
     gemma,
+    gemma4,
     glm,
     gpt,
     gpt_oss,
@@ -24,6 +25,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **llama.FAMILY,
     **qwen.FAMILY,
     **gemma.FAMILY,
+    **gemma4.FAMILY,
     **phi.FAMILY,
     **gpt.FAMILY,
     **gpt_oss.FAMILY,

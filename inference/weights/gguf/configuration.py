@@ -61,7 +61,7 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     return {
         "vocab_size": embedding.shape[0],
         "hidden_size": file.count("embedding_length"),
-        "intermediate_size": file.count("feed_forward_length"),
+        "intermediate_size": _size(file, architecture, "feed_forward_length"),
         "num_hidden_layers": file.count("block_count") - _layers_behind(file, architecture),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
@@ -76,10 +76,18 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     }
 
 
+def _size(file: GGUFFile, architecture: Architecture, key: str) -> int:
+    """A size of all layers; of the first one where they may differ."""
+    return file.counts(key, file.count("block_count"))[0] if key in architecture.sizes_by_layer else file.count(key)
+
+
 def _head_sizes(file: GGUFFile, architecture: Architecture) -> tuple[int, int, int]:
     if architecture.has_latents:
         heads = file.count("attention.head_count")
         return heads, heads, file.count("rope.dimension_count")
+    if (key := "attention.head_count_kv") in architecture.sizes_by_layer:
+        heads = file.count("attention.head_count")
+        return heads, _size(file, architecture, key), file.count("attention.key_length")
     return head_sizes(file, architecture.rotates_in_part)
 
 

@@ -142,15 +142,31 @@ class GGUFFile:
         Raises:
             BadGGUF: it is missing and without a default, or no size.
         """
+        sizes = set(self._sizes(key, default))
+        if len(sizes) != 1:
+            raise BadGGUF(self.path, f"{self.architecture}.{key} differs from layer to layer, which is not supported")
+        return sizes.pop()
+
+    def counts(self, key: str, layers: int) -> list[int]:
+        """A size of each layer, which files have as one for all of them or as a list.
+
+        Raises:
+            BadGGUF: it is missing, no size, or a list of another length.
+        """
+        sizes = self._sizes(key, None)
+        if len(sizes) not in (1, layers):
+            raise BadGGUF(
+                self.path, f"{self.architecture}.{key} has {len(sizes)} entries; expected {layers}, one for each layer"
+            )
+        return sizes if len(sizes) == layers else sizes * layers
+
+    def _sizes(self, key: str, default: int | None) -> list[int]:
         full = f"{self.architecture}.{key}"
         value = self.metadata.get(full)
-        sizes = {int(size) for size in value} if isinstance(value, np.ndarray) else {self.get(full, int, default)}
-        if len(sizes) != 1:
-            raise BadGGUF(self.path, f"{full} differs from layer to layer, which is not supported")
-        size: int = sizes.pop()
-        if size < 1:
-            raise BadGGUF(self.path, f"expected {full} to be at least 1, got {size}")
-        return size
+        sizes = [int(size) for size in value] if isinstance(value, np.ndarray) else [self.get(full, int, default)]
+        if sizes and min(sizes) < 1:
+            raise BadGGUF(self.path, f"expected {full} to be at least 1, got {min(sizes)}")
+        return sizes
 
 
 def is_gguf(path: Path) -> bool:

@@ -34,6 +34,22 @@ def _fraction(part: int, whole: int) -> float:
     return fraction if int(fraction * whole) == part else math.nextafter(fraction, 1)
 
 
+def proportional_rope(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
+    """The scheme of a head of which the fastest frequencies turn and the others do not: their factors are enormous.
+
+    Raises:
+        BadGGUF: the file has other factors, or none.
+    """
+    name, count = "rope_freqs.weight", head_dim // 2
+    if name not in file.tensors:
+        raise BadGGUF(file.path, f"expected a tensor {name}, which says how much of a head is rotated")
+    factors = _factors(file, name, count)
+    turning = int((factors == 1).sum())
+    if not ((factors[:turning] == 1).all() and (factors[turning:] >= 1e29).all()):
+        raise BadGGUF(file.path, f"tensor {name} has factors other than 1 and, behind these, 1e30")
+    return {"rope_type": "proportional", "rope_theta": theta, "partial_rotary_factor": _fraction(2 * turning, head_dim)}
+
+
 def _scheme(file: GGUFFile, head_dim: int) -> dict[str, Any]:
     prefix = f"{file.architecture}.rope"
     theta = file.get(f"{prefix}.freq_base", float, 10_000.0)

@@ -23,8 +23,8 @@ from inference.weights.weight_checks import reason
 
 log = logging.getLogger("engine")
 
-MODELS = ("gpt2", "llama")
-"""The kinds of vocabulary: byte-level BPE, and SentencePiece's."""
+MODELS = ("gpt2", "llama", "gemma4")
+"""The kinds of vocabulary: byte-level BPE, SentencePiece's, and Gemma 4's, which is SentencePiece's with merges."""
 DESCRIBED = {
     "ggml.model": "tokenizer_type",
     "ggml.tokens": "tokens",
@@ -58,6 +58,9 @@ ENDS_OF_TURNS = (
     "<end_of_utterance>",
     "<|return|>",
     "<|call|>",
+    *("<turn|>", "<|tool_response>"),  # of Gemma 4
+    *("<|calls|>", "<|flush|>"),  # of Solar Open
+    "[e~[",  # of MiniMax
 )
 ENDS_OF_TEXTS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<EOT>", "_<EOT>", "[EOT]")
 ENDS = frozenset((*ENDS_OF_MESSAGES, *ENDS_OF_TURNS, *ENDS_OF_TEXTS))
@@ -65,8 +68,8 @@ ENDS = frozenset((*ENDS_OF_MESSAGES, *ENDS_OF_TURNS, *ENDS_OF_TEXTS))
 
 They are control tokens, whatever type the file gives them, as for llama.cpp.
 """
-HARMONY = {"<|return|>", "<|call|>"}
-"""A vocabulary with these is gpt-oss's, whose answers are of several messages."""
+OF_SEVERAL_MESSAGES = ({"<|return|>", "<|call|>"}, {"<|calls|>", "<|flush|>"})
+"""A vocabulary with one of these pairs is gpt-oss's or Solar Open's, whose answers are of several messages."""
 ENDS_OF_TYPE_CONTROL = ("</s>", "<eos>", "[EOS]")
 """Ends too, but only where they are control tokens: in many vocabularies they may be part of a text."""
 KEEP_SPACE = ("<unk>", "<s>", "<|endoftext|>")
@@ -96,6 +99,8 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
     for name, key in SPECIAL_TOKENS.items():
         settings[name] = _special_token(file, tokens, key)
     _refuse_unnamed(file, settings)
+    if described["tokenizer_type"] == "gemma4":
+        settings["add_bos_token"] = True  # whatever the file says, as in llama.cpp: some say otherwise by mistake
     settings.setdefault("add_bos_token", split is None or split.begins_with_bos)  # as llama.cpp does
     with _not_copied(backend):
         tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -122,7 +127,7 @@ def ends_by_name(file: GGUFFile) -> list[int]:
         return []
     controls = {token for token, type in zip(tokens, types, strict=False) if type == CONTROL}
     ends = ENDS | (controls & set(ENDS_OF_TYPE_CONTROL))
-    if set(tokens) >= HARMONY:
+    if any(set(tokens) >= pair for pair in OF_SEVERAL_MESSAGES):
         ends -= set(ENDS_OF_MESSAGES)
     return [token_id for token_id, token in enumerate(tokens) if token in ends]
 
@@ -231,9 +236,9 @@ CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.it
 def _vocabulary(file: GGUFFile) -> list[str]:
     model = file.get("tokenizer.ggml.model", str)
     if model not in MODELS:
-        raise BadGGUF(file.path, f"its tokenizer is of the kind {model!r}; expected {' or '.join(MODELS)}")
+        raise BadGGUF(file.path, f"its tokenizer is of the kind {model!r}; expected {', '.join(MODELS)}")
     tokens: list[str] = file.get("tokenizer.ggml.tokens", list)
-    needed = "merges" if model == "gpt2" else "scores"
+    needed = "scores" if model == "llama" else "merges"
     if not {"tokenizer.ggml.merges", f"tokenizer.ggml.{needed}"} & file.metadata.keys():
         raise BadGGUF(file.path, f"expected tokenizer.ggml.{needed}, without which no text becomes tokens")
     rows = file.tensors["token_embd.weight"].shape[0]

@@ -64,7 +64,7 @@ class Lazy:
 def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]:
     """The weights under transformers' names; a tensor that has none keeps its own, and is found out by that."""
     architecture = architecture_of(file)
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads = _heads(config) if architecture.has_paired_rows else {}
     weights = _made(file, architecture, config.num_hidden_layers)
     used = {part.name for weight in weights.values() for part in weight.parts}
     for name, blocks in file.tensors.items():
@@ -72,13 +72,17 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
             continue
         stem, _, kind = name.rpartition(".")
         own = stem.rpartition(".")[2]
-        if architecture.has_paired_rows and own in heads:
+        if own in heads:
             blocks = _unpaired(file, blocks, heads[own])
         if architecture.has_qkv_by_head and own == "attn_qkv":
             blocks = _by_head(blocks, config.num_attention_heads)
         offset = architecture.norm_offset if own.endswith("norm") and kind == "weight" else 0.0
         weights[f"{_name(stem, architecture)}.{kind}"] = Weight((blocks,), offset=offset)
     return weights
+
+
+def _heads(config: PreTrainedConfig) -> dict[str, int]:
+    return {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
 
 
 def _made(file: GGUFFile, architecture: Architecture, layers: int) -> dict[str, Weight]:
@@ -91,6 +95,10 @@ def _made(file: GGUFFile, architecture: Architecture, layers: int) -> dict[str, 
                 weight = Weight(tuple(file.tensors[name] for name in names), made.make)
                 _check_parts(file, weight)
                 weights[f"{architecture.layers}.{number}.{made.name}"] = weight
+    for made in architecture.made_on_top:
+        if file.tensors.keys() >= set(made.of):
+            weights[made.name] = Weight(tuple(file.tensors[name] for name in made.of), made.make)
+            _check_parts(file, weights[made.name])
     return weights
 
 

@@ -1,0 +1,37 @@
+"""What a rule says by which the GGUF file of a model is written, see `gguf_families`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def no_more(config: PreTrainedConfig) -> dict[str, Any]:
+    return {}
+
+
+def not_split(name: str, weight: Tensor) -> dict[str, Tensor]:
+    return {}
+
+
+def nothing_extra(model: PreTrainedModel) -> dict[str, Tensor]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is special about the files of one of transformers' model types."""
+
+    architecture: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of weights that are others than in most architectures: transformers' and llama.cpp's."""
+    entries: Callable[[PreTrainedConfig], dict[str, Any]] = no_more
+    """Metadata, without the architecture's prefix."""
+    is_paired: bool = False
+    norm_offset: float = 0.0
+    split: Callable[[str, Tensor], dict[str, Tensor]] = not_split
+    """What a layer's weight becomes that does not stay one tensor, by llama.cpp's names; nothing for all others."""
+    extra: Callable[[PreTrainedModel], dict[str, Tensor]] = nothing_extra
+    """Tensors outside the layers that are no weight of the model, or several; weights that `names` has as ""."""
