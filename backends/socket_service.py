@@ -75,7 +75,9 @@ class SocketService:
         """The connection, while the engine takes requests through it."""
         self._info: ModelInfo | None = None
         self._counters = IDLE
-        self._heard_at = 0.0
+        self._silence = 0.0
+        """Seconds since the engine's last message, in whole intervals of reports: time in which this process was
+        stopped, perhaps together with the engine, does not count."""
         self._reason = "it has not answered yet"
         """The reason why there is no channel."""
 
@@ -168,7 +170,8 @@ class SocketService:
         while True:
             await asyncio.sleep(REPORT_INTERVAL)
             self._report()
-            if self._channel is not None and self._loop.time() - self._heard_at > SILENCE:
+            self._silence += REPORT_INTERVAL
+            if self._channel is not None and self._silence > SILENCE:
                 self._channel.cut(f"it has said nothing for {SILENCE:g} seconds")
 
     def _report(self) -> None:
@@ -232,7 +235,7 @@ class SocketService:
     # --- Messages of the engine -------------------------------------------------------------------------------------
 
     def _on_message(self, channel: Channel, message: Message, number: int) -> None:
-        self._heard_at = self._loop.time()
+        self._silence = 0.0
         match message:
             case Events():
                 self._on_events(message.events)

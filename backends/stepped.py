@@ -163,11 +163,18 @@ class SteppedService:
             watching.cancel()
 
     async def _watch_steps(self) -> None:
-        """Fail when a step takes longer than the limit: a device that hangs raises nothing."""
+        """Fail when a step takes longer than the limit: a device that hangs raises nothing.
+
+        Each look counts as one interval. By the clock, a process that was stopped for long (Ctrl-Z, `docker pause`)
+        would be in a step that hangs.
+        """
+        interval = min(self._step_limit / 4, WATCH_INTERVAL)
+        watched, seconds = None, 0.0
         while True:
-            await anyio.sleep(min(self._step_limit / 4, WATCH_INTERVAL))
-            began = self._step_began_at
-            if began is not None and time.perf_counter() - began > self._step_limit:
+            await anyio.sleep(interval)
+            is_same = self._step_began_at is not None and self._step_began_at == watched
+            watched, seconds = self._step_began_at, seconds + interval if is_same else 0.0
+            if seconds >= self._step_limit:
                 self._fail(f"a step has taken longer than {self._step_limit:g} s (ENGINE_STEP_LIMIT)")
 
     def _work(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backends import host as host_module
 from backends import socket_service
 from backends.load import load_service
 from config import Config
@@ -127,6 +129,22 @@ async def test_an_engine_that_says_nothing_for_long_counts_as_lost(path: Path, m
         assert "said nothing for 0.3 seconds" in driver.status
         with suppress(asyncio.CancelledError):
             await host._pulsing
+
+
+async def test_an_engine_that_was_stopped_together_with_its_workers_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by Ctrl-Z, or by `docker pause`. Here both are on one loop, which stands still."""
+    monkeypatch.setattr(socket_service, "SILENCE", 0.3)
+    monkeypatch.setattr(socket_service, "REPORT_INTERVAL", 0.05)
+    monkeypatch.setattr(host_module, "PULSE_INTERVAL", 0.05)
+    monkeypatch.setattr(host_module, "BUSY_INTERVAL", 0.02)
+    async with hosting(path), working(path) as driver:
+        await asyncio.sleep(0.1)
+        time.sleep(0.5)  # noqa: ASYNC251
+        await asyncio.sleep(0.1)
+        assert driver.status == "ok"
+    assert "cannot be reached" not in caplog.text
 
 
 async def test_a_client_that_leaves_ends_its_request_in_the_engine(path: Path) -> None:

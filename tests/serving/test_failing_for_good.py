@@ -1,17 +1,20 @@
 """A service that has failed for good: its probes fail, and its process ends with a status for the supervisor."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from backends import stepped
 from backends.stepped import SteppedService
 from config import Config
 from interface.engine import Sink
-from interface.events import Failed
+from interface.events import Failed, Finished
 from serving.driver import Driver
 from serving.process import FAILED
 from study.common.engine import ScriptedEngine
@@ -114,6 +117,22 @@ async def test_a_step_that_does_not_return_is_a_failure() -> None:
         assert isinstance(end, Failed)
         assert "longer than 0.05 s" in end.message
         assert driver.vitals().has_failed
+
+
+class Slow(ScriptedEngine):
+    def step(self) -> bool:
+        time.sleep(0.1)
+        return super().step()
+
+
+@pytest.mark.anyio
+async def test_a_step_in_which_the_process_was_stopped_for_long_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-Z, or by `docker pause`: the clock has gone on, but nothing else."""
+    times = itertools.count(0.0, 1000.0)
+    monkeypatch.setattr(stepped, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(stepped, "WATCH_INTERVAL", 0.01)
+    async with driving(Slow(), service=lambda engine: SteppedService(engine, step_limit=300.0)) as driver:
+        assert isinstance(terminal(await all_events(await submit(driver))), Finished)
 
 
 class Leaving(ScriptedEngine):
