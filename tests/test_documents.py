@@ -58,7 +58,7 @@ def test_every_program_target_and_setting_that_a_document_names_is_there(documen
 
 def test_the_rules_would_notice() -> None:
     assert MODULE.findall("run `python -m study.soak --door app`") == ["study.soak"]
-    assert SCRIPT.findall("run `python docs/make_lesson.py --check`") == ["docs/make_lesson.py"]
+    assert SCRIPT.findall("run `python docs/make_lesson.py --run`") == ["docs/make_lesson.py"]
     text = "    make soak\n$ DOOR=app make serve\n`make .venv-vllm` must make it so"
     assert TARGET.findall(text) == ["soak", "serve", ".venv-vllm"]
 

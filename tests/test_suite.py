@@ -22,7 +22,7 @@ def imported_names(source: str) -> Iterator[str]:
 def from_test_modules(source: str) -> list[str]:
     """What a source imports that is a test module, or a part of one."""
     names = imported_names(source)
-    return [one for one in names if one.startswith("tests.") and any(map(is_test_module, one.split(".")))]
+    return [name for name in names if name.startswith("tests.") and any(map(is_test_module, name.split(".")))]
 
 
 def is_test_module(name: str) -> bool:
@@ -30,7 +30,7 @@ def is_test_module(name: str) -> bool:
 
 
 def from_measuring_programs(source: str) -> list[str]:
-    return [one for one in imported_names(source) if one.startswith(MEASURING)]
+    return [name for name in imported_names(source) if name.startswith(MEASURING)]
 
 
 def test_a_test_file_has_at_most_400_lines() -> None:

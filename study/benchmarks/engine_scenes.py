@@ -19,7 +19,7 @@ SAMPLED = {"temperature": 0.7, "top_p": 0.9}
 def long_prompt(bench: Bench) -> Row:
     """The gaps of eight running streams when a prompt of 1,500 tokens arrives."""
     streams, long = asyncio.run(_long_prompt_among_streams(bench))
-    gaps = [gap for one in streams for gap in one.gaps]
+    gaps = [gap for stream in streams for gap in stream.gaps]
     median, p99 = 1e3 * percentile(gaps, 50), 1e3 * percentile(gaps, 99)
     ratio, ttft = quotient(p99, median), 1e3 * long.first_token_after
     print(f"a prompt of 1,500 tokens while 8 streams run: their gap p50 {median:.1f}, p99 {p99:.1f}:", end=" ")

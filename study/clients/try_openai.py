@@ -59,7 +59,7 @@ def responses() -> str:
 def stored() -> str:
     stored = client.chat.completions
     answer = stored.create(model=MODEL, messages=messages, max_completion_tokens=9, store=True, metadata={"topic": "a"})
-    listed = [one.id for one in stored.list(metadata={"topic": "a"})]
+    listed = [completion.id for completion in stored.list(metadata={"topic": "a"})]
     expect(answer.id in listed, f"the completion in the list, got {listed}")
     expect(stored.retrieve(answer.id).choices == answer.choices, "the same choices")
     (message,) = stored.messages.list(answer.id)

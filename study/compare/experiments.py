@@ -145,7 +145,9 @@ async def together(server: Server, count: int, prompt: str, tokens: int) -> Toge
         streams = await asyncio.gather(*(streamed(server, prompt, tokens) for _ in range(count)))
     await until_idle(server)
     return Together(
-        [one.since(began) for one in streams], [one.since(began) for one in pulses.pulses], pulses.longest_wait
+        [moment.since(began) for moment in streams],
+        [moment.since(began) for moment in pulses.pulses],
+        pulses.longest_wait,
     )
 
 

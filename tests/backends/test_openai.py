@@ -176,7 +176,7 @@ async def test_log_probabilities_come_through_in_either_shape(
     assert first.logprobs is not None
     assert first.token_id == first.logprobs.chosen.token_id == first_id
     assert (first.logprobs.chosen.token, first.logprobs.chosen.logprob) == ("The", -0.5)
-    assert [one.token for one in first.logprobs.top] == alternatives
+    assert [token.token for token in first.logprobs.top] == alternatives
 
 
 @pytest.mark.anyio

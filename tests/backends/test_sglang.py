@@ -138,10 +138,10 @@ async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeSGL
         echo, *rest = await ask(driver, request)
     assert isinstance(echo, PromptEcho)
     assert echo.text == PROMPT.text
-    assert [one.chosen.logprob for one in echo.tokens][:3] == [None, -1.5, -1.5]
+    assert [token.chosen.logprob for token in echo.tokens][:3] == [None, -1.5, -1.5]
     first = tokens_of(rest)[0].logprobs
     assert first is not None
-    assert [one.token_id for one in first.top] == [7, 8]
+    assert [alternative.token_id for alternative in first.top] == [7, 8]
     assert (first.chosen.token_id, first.chosen.logprob) == (fake.answer[0], -0.5)
 
 

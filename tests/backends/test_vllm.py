@@ -128,11 +128,11 @@ async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeAsy
         echo, *rest = await ask(driver, request)
     assert isinstance(echo, PromptEcho)
     assert echo.text == PROMPT.text
-    assert [one.chosen.logprob for one in echo.tokens][:2] == [None, -4.5]
+    assert [token.chosen.logprob for token in echo.tokens][:2] == [None, -4.5]
     first = tokens_of(rest)[0].logprobs
     assert first is not None
     assert (first.chosen.token_id, first.chosen.logprob) == (fake.answer[0], -4.5)
-    assert [(one.token_id, one.logprob) for one in first.top] == [(7, -0.5), (8, -1.5)]
+    assert [(alternative.token_id, alternative.logprob) for alternative in first.top] == [(7, -0.5), (8, -1.5)]
 
 
 @pytest.mark.anyio

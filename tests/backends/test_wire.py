@@ -96,7 +96,7 @@ def test_choices_share_their_prompt_at_the_other_side_too() -> None:
     submit = wire.Submit.of([GenerationRequest(prompt, index=index) for index in range(8)])
     assert len(wire.pack(submit)) < 110_000
     first, *others = arrived(submit).to_requests()
-    assert all(one.prompt is first.prompt for one in others)
+    assert all(request.prompt is first.prompt for request in others)
 
 
 def test_a_doors_own_fields_are_not_sent() -> None:

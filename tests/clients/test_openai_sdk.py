@@ -159,8 +159,8 @@ def test_log_probabilities_of_a_chat(client: openai.OpenAI) -> None:
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content is not None
-    assert [one.token for one in logprobs.content] == HELLO
-    assert all(len(one.top_logprobs) == 2 for one in logprobs.content)
+    assert [token.token for token in logprobs.content] == HELLO
+    assert all(len(token.top_logprobs) == 2 for token in logprobs.content)
 
 
 def test_a_stream_that_is_left_is_aborted(client: openai.OpenAI, service: Service) -> None:
@@ -175,14 +175,14 @@ def test_stored_completions_are_listed_read_changed_and_deleted(client: openai.O
     first = stored.create(model=MODEL, messages=user("hello"), store=True, metadata={"topic": "greeting"})
     with stored.stream(model=MODEL, messages=user("say 4"), store=True) as stream:
         second = stream.get_final_completion()
-    assert [one.id for one in stored.list(limit=1)] == [first.id, second.id], "all pages of them"
-    assert [one.id for one in stored.list(metadata={"topic": "greeting"}, model=MODEL)] == [first.id]
+    assert [completion.id for completion in stored.list(limit=1)] == [first.id, second.id], "all pages of them"
+    assert [completion.id for completion in stored.list(metadata={"topic": "greeting"}, model=MODEL)] == [first.id]
     assert stored.retrieve(first.id).choices == first.choices
     assert stored.retrieve(second.id).choices[0].message.content == "4"
     (message,) = stored.messages.list(first.id)
     assert (message.id, message.content) == (f"{first.id}-0", "hello")
     assert stored.update(first.id, metadata={"topic": "sums"}).metadata == {"topic": "sums"}
-    assert [one.id for one in stored.list(metadata={"topic": "sums"})] == [first.id]
+    assert [completion.id for completion in stored.list(metadata={"topic": "sums"})] == [first.id]
     assert stored.delete(first.id).deleted
     with pytest.raises(openai.NotFoundError, match="not found"):
         stored.retrieve(first.id)

@@ -91,11 +91,11 @@ def test_one_stop_string_is_a_list_of_one() -> None:
 @pytest.mark.parametrize("wrong", WRONG_BODIES)
 def test_every_problem_of_a_body_is_listed(wrong: WrongBody) -> None:
     problems = refused(wrong.body)
-    assert [(one["type"], tuple(one["loc"][1:])) for one in problems] == list(wrong.problems)
-    for one in problems:
-        assert list(one) == ["type", "loc", "msg", "input"]
-        assert one["loc"][0] == "body"
-        assert one["msg"]
+    assert [(problem["type"], tuple(problem["loc"][1:])) for problem in problems] == list(wrong.problems)
+    for problem in problems:
+        assert list(problem) == ["type", "loc", "msg", "input"]
+        assert problem["loc"][0] == "body"
+        assert problem["msg"]
 
 
 @pytest.mark.parametrize(
@@ -113,20 +113,20 @@ def test_every_problem_of_a_body_is_listed(wrong: WrongBody) -> None:
 def test_a_long_input_is_cut(body: bytes) -> None:
     problems = refused(body)
     assert len(json.dumps(problems)) < 20 * MAX_ECHO
-    for one in problems:
-        assert len(str(one["input"])) <= MAX_ECHO + 1
-        assert all(len(str(step)) <= MAX_ECHO + 1 for step in one["loc"])
+    for problem in problems:
+        assert len(str(problem["input"])) <= MAX_ECHO + 1
+        assert all(len(str(step)) <= MAX_ECHO + 1 for step in problem["loc"])
 
 
 def test_a_short_input_comes_back_as_it_was() -> None:
     given_body = {"prompt": 1, "max_tokens": "many", "stop": {"a": [None, True, 1.5]}, "seed": 1.5, "stream": "yes"}
-    assert {one["loc"][1]: one["input"] for one in refused(json.dumps(given_body).encode())} == given_body
+    assert {problem["loc"][1]: problem["input"] for problem in refused(json.dumps(given_body).encode())} == given_body
 
 
 def test_of_very_many_problems_the_first_are_listed_and_the_others_counted() -> None:
     fields = {f"nonsense {n}": n for n in range(MAX_PROBLEMS + 17)}
     *listed, last = refused(json.dumps({"prompt": "x", **fields}).encode())
-    assert [one["loc"] for one in listed] == [["body", name] for name in list(fields)[:MAX_PROBLEMS]]
+    assert [problem["loc"] for problem in listed] == [["body", name] for name in list(fields)[:MAX_PROBLEMS]]
     assert last["type"] == "too_many"
     assert last["msg"] == "17 more problems"
 
@@ -134,7 +134,7 @@ def test_of_very_many_problems_the_first_are_listed_and_the_others_counted() -> 
 def test_exactly_as_many_problems_as_may_be_listed_are_listed() -> None:
     problems = refused(json.dumps({"prompt": "x", **{f"n{n}": n for n in range(MAX_PROBLEMS)}}).encode())
     assert len(problems) == MAX_PROBLEMS
-    assert {one["type"] for one in problems} == {"extra_forbidden"}
+    assert {problem["type"] for problem in problems} == {"extra_forbidden"}
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -32,8 +32,8 @@ def schemas_in(node: Any) -> Iterator[str]:
             yield node["$ref"]
         node = list(node.values())
     if isinstance(node, list):
-        for one in node:
-            yield from schemas_in(one)
+        for item in node:
+            yield from schemas_in(item)
 
 
 def test_the_document_is_valid() -> None:
@@ -167,7 +167,7 @@ def a_schema_can_refuse(wrong: WrongBody) -> bool:
     return is_json and b": 1.0}" not in wrong.body
 
 
-@pytest.mark.parametrize("wrong", [one for one in WRONG_BODIES if a_schema_can_refuse(one.values[0])])  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", [body for body in WRONG_BODIES if a_schema_can_refuse(body.values[0])])  # type: ignore[arg-type]
 def test_the_requests_schema_refuses_what_the_doors_refuse(wrong: WrongBody) -> None:
     with pytest.raises(ValidationError):
         check(json.loads(wrong.body), {"$ref": "#/components/schemas/GenerateBody"})
@@ -194,7 +194,7 @@ def test_every_field_of_a_request_is_explained() -> None:
         assert "default" in field or name == "prompt"
 
 
-@pytest.mark.parametrize("endpoint", [one for one in contract.ENDPOINTS if one.request is not None])
+@pytest.mark.parametrize("endpoint", [endpoint for endpoint in contract.ENDPOINTS if endpoint.request is not None])
 def test_every_default_may_be_sent(endpoint: contract.Endpoint) -> None:
     fields = DOCUMENT["components"]["schemas"][endpoint.request.__name__]["properties"]
     defaults = {name: field["default"] for name, field in fields.items() if "default" in field}

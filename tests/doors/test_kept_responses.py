@@ -53,7 +53,7 @@ async def test_a_key_lists_no_chats_of_another_key(door: Door) -> None:
     async with by_hand(door, config=KEYS) as service:
         chat = (await reply_to(service, "POST", chats, "first", body)).json()
         for key, ids in (("first", [chat["id"]]), ("second", [])):
-            assert [one["id"] for one in (await reply_to(service, "GET", chats, key)).json()["data"]] == ids
+            assert [entry["id"] for entry in (await reply_to(service, "GET", chats, key)).json()["data"]] == ids
         for method, content in (("GET", None), ("POST", {"metadata": {}}), ("DELETE", None)):
             assert (await reply_to(service, method, f"{chats}/{chat['id']}", "second", content)).status == 404
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_wrong_body_is_422_with_every_problem(door: Door, wrong: WrongBody) -> None:
     async with by_hand(door) as service:
         problems = (await service.client.post(wrong.body)).problems()
-        assert [(one["type"], tuple(one["loc"])) for one in problems] == [
+        assert [(problem["type"], tuple(problem["loc"])) for problem in problems] == [
             (problem, ("body", *place)) for problem, place in wrong.problems
         ]
         assert service.engine.prompts == []

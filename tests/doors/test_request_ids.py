@@ -48,7 +48,7 @@ async def test_every_answer_has_a_new_request_id_if_the_client_sent_none(
     ids = {response.headers["x-request-id"] for response in responses}
     assert {response.headers["request-id"] for response in responses} == ids
     assert len(ids) == 2
-    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
+    assert all(re.fullmatch(r"[0-9a-f]{32}", request_id) for request_id in ids)
 
 
 @pytest.mark.parametrize("insane", ["", " ", "a b", "a\nb", "a\r\nx: y", "é", "x" * 129, "x" * 100_000])

@@ -19,8 +19,8 @@ async def test_a_stream_is_a_first_token_next_tokens_a_closing_event_and_done(do
     assert response.status == 200
     first, *others, closing = events_of(response.body)
     assert list(first) == ["token", "token_id", "prefill_time_ms"]
-    assert [list(one) for one in others] == [["token", "token_id", "step_ms"]] * 3
-    assert [(one["token"], one["token_id"]) for one in (first, *others)] == [
+    assert [list(event) for event in others] == [["token", "token_id", "step_ms"]] * 3
+    assert [(event["token"], event["token_id"]) for event in (first, *others)] == [
         (text, number) for number, text in enumerate(HELLO)
     ]
     assert list(closing) == ["finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "total_time_ms"]

@@ -97,7 +97,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def run(engine: Engine, settings: Sequence[dict[str, Any]]) -> list[list[int]]:
     inbox = Inbox()
-    numbers = [submit(engine, inbox, PROMPTS[n], max_tokens=LENGTH, **one) for n, one in enumerate(settings)]
+    numbers = [
+        submit(engine, inbox, PROMPTS[n], max_tokens=LENGTH, **parameters) for n, parameters in enumerate(settings)
+    ]
     run_until_idle(engine)
     return [inbox.token_ids(number) for number in numbers]
 

@@ -50,7 +50,7 @@ def call(name: str, **arguments: Any) -> ToolCallPart:
 
 
 def minimax(*calls: str) -> str:
-    return f"{M}<tool_call>\n" + "".join(f"{M}<invoke name={one}{M}</invoke>\n" for one in calls) + f"{M}</tool_call>"
+    return f"{M}<tool_call>\n" + "".join(f"{M}<invoke name={call}{M}</invoke>\n" for call in calls) + f"{M}</tool_call>"
 
 
 def element(name: str, value: str) -> str:

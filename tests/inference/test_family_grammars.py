@@ -97,7 +97,7 @@ def drawn(form: str, has_special: bool, seed: int) -> str:
         token_ids.append(1 if 1 in choices else int(choices[random.randrange(len(choices))]))
         state.advance(token_ids[-1])
     text = tokenizer_and_compiler(has_special)[0].decode(
-        [one for one in token_ids if one != 1], skip_special_tokens=False
+        [token_id for token_id in token_ids if token_id != 1], skip_special_tokens=False
     )
     assert isinstance(text, str)
     return text

@@ -55,7 +55,7 @@ def with_biases(config: PreTrainedConfig, kept: Sequence[str]) -> PreTrainedMode
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
-                if not any(one in name for one in kept):
+                if not any(part in name for part in kept):
                     parameter.zero_()
     return model
 

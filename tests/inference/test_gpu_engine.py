@@ -56,7 +56,9 @@ def answers(device: Any, compile: bool) -> list[list[int]]:
     nn.Module.to(model, device)
     checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
     engine, inbox = Engine(checkpoint, Config(max_streams=len(SETTINGS), compile=compile)), Inbox()
-    numbers = [submit(engine, inbox, "Hello!"[:n], max_tokens=LENGTH, **one) for n, one in enumerate(SETTINGS, 2)]
+    numbers = [
+        submit(engine, inbox, "Hello!"[:n], max_tokens=LENGTH, **parameters) for n, parameters in enumerate(SETTINGS, 2)
+    ]
     run_until_idle(engine)
     return [inbox.token_ids(number) for number in numbers]
 

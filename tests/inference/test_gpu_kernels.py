@@ -93,7 +93,8 @@ def test_single_tokens_attend_to_their_slots(
     query, key, value = every[:, :heads], every[:, heads:-kv_heads], every[:, -kv_heads:]
     if norms is not None:
         query, key = (
-            F.rms_norm(one, (head_dim,), norm.float(), EPSILON) for one, norm in zip((query, key), norms, strict=True)
+            F.rms_norm(heads_of, (head_dim,), norm.float(), EPSILON)
+            for heads_of, norm in zip((query, key), norms, strict=True)
         )
     query, key = (rotated(one, cosines[positions], sines[positions]) for one in (query, key))
     keys, values = in_order(keys), in_order(values)

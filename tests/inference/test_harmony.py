@@ -277,5 +277,5 @@ def test_a_random_model_calls_the_tool_that_it_is_told_to() -> None:
     engine.submit(engine.encode([request]), inbox)
     run_until_idle(engine)
     assert inbox.finish_reason(request.sequence_id) == "stop"
-    ((name, arguments),) = calls_of([part for one in inbox.tokens(request.sequence_id) for part in one.parts or ()])
+    ((name, arguments),) = calls_of([part for token in inbox.tokens(request.sequence_id) for part in token.parts or ()])
     assert (name, json.loads(arguments)["text"] in ("yes", "no")) == ("say", True)

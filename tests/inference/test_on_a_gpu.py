@@ -132,7 +132,7 @@ def test_a_grammar_is_followed(compile: bool) -> None:
         GenerationRequest(TextPrompt("Hello"), SamplingParams(**GREEDY), grammar=grammar if number % 2 else None)
         for number in range(4)
     ]
-    again = [replace(one, sequence_id=one.sequence_id + 10**6) for one in wanted]
+    again = [replace(request, sequence_id=request.sequence_id + 10**6) for request in wanted]
     assert answers(engine_of("llama", "cuda", compile), wanted) == answers(engine_of("llama", "cpu"), again)
 
 

@@ -50,7 +50,7 @@ def test_what_has_the_focus_is_seen_to_have_it(service: Service, open_page: Open
 
 def test_every_control_has_a_label(service: Service, open_page: OpenPage) -> None:
     page = open_page(address(service))
-    labels = "() => [...document.querySelectorAll('input, textarea')].map((one) => one.labels.length)"
+    labels = "() => [...document.querySelectorAll('input, textarea')].map((field) => field.labels.length)"
     assert set(page.evaluate(labels)) == {1}
 
 
@@ -94,7 +94,7 @@ def test_the_page_is_dark_for_those_who_want_it_dark(service: Service, open_page
         expect(page.locator("#answer")).to_have_text("Hello, world!")
         assert page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
         colours = "() => ['backgroundColor', 'color'].map((name) => getComputedStyle(document.body)[name])"
-        brightness[scheme] = [sum(map(int, re.findall(r"\d+", one)[:3])) for one in page.evaluate(colours)]
+        brightness[scheme] = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in page.evaluate(colours)]
     (light_paper, light_ink), (dark_paper, dark_ink) = brightness["light"], brightness["dark"]
     assert light_paper > 600 > 200 > light_ink
     assert dark_paper < 200 < 600 < dark_ink
@@ -142,6 +142,6 @@ def test_no_file_of_the_pages_names_another_host() -> None:
     harmless = ("http://www.w3.org/2000/svg", "http://127.0.0.1:*", "http://localhost:*")
     for path in PAGES:
         text = page_file(path).body.decode()
-        for one in harmless:
-            text = text.replace(one, "")
+        for words in harmless:
+            text = text.replace(words, "")
         assert not re.search(r"https?://|[\"'(]//", text), path

@@ -106,7 +106,7 @@ def test_events_are_read_whole_wherever_the_chunks_are_cut(service: Service, ope
             }""",
             list(events.replace("\n", line_end).encode()),
         )
-        assert [json.loads(one) for one in read] == [['{"token":"half an 😀"}', "one\ntwo", ""]]
+        assert [json.loads(line) for line in read] == [['{"token":"half an 😀"}', "one\ntwo", ""]]
 
 
 def test_stop_ends_the_request_in_the_engine_and_its_counter_stands_still(

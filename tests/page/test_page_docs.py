@@ -134,5 +134,5 @@ def test_a_long_answer_does_not_widen_a_phone(service: Service, open_page: OpenP
     page = open_page(address(service, "/docs"), viewport=PHONE, color_scheme="dark")
     page.click("#openapi button:text('Send')")
     expect(page.locator("#openapi .output")).to_contain_text('"openapi": "3.2.0"')
-    page.evaluate("() => document.querySelectorAll('.answer').forEach((one) => (one.open = true))")
+    page.evaluate("() => document.querySelectorAll('.answer').forEach((element) => (element.open = true))")
     assert overflow(page) <= 0

@@ -84,7 +84,7 @@ async def test_what_is_refused_is_refused_by_the_door_and_not_by_ray(deployed: C
 
     too_much = [generation(deployed.port, "pace=20", "full", max_tokens=200) for _ in range(16 + 64)]
     async with streams(too_much[:16]):
-        waiting = [asyncio.create_task(one.run()) for one in too_much[16:]]
+        waiting = [asyncio.create_task(client.run()) for client in too_much[16:]]
         await until(is_full)
         refused = await generation(deployed.port, "hello", "full").run()
         for task in waiting:
@@ -142,7 +142,7 @@ async def test_replicas_are_added_when_streams_have_taken_the_slots(ray: Cluster
     clients = [generation(ray.port, "pace=50", f"s{n}", max_tokens=4000) for n in range(16)]
     asked_too_late = [generation(ray.port, "pace=50", f"t{n}", max_tokens=4000) for n in range(26)]
     async with streams(clients):
-        waiting = [asyncio.create_task(one.run()) for one in asked_too_late]
+        waiting = [asyncio.create_task(client.run()) for client in asked_too_late]
         await until_replicas(ray, lambda now: len(now) == 3)
         for task in waiting:
             task.cancel()

@@ -51,11 +51,11 @@ def server(door: str) -> Iterator[Process]:
 def routed() -> Iterator[Routed]:
     with ExitStack() as stack:
         servers = [stack.enter_context(server(door)) for door in DOORS]
-        for one in servers:
-            one.wait_until_ready()
+        for process in servers:
+            process.wait_until_ready()
         port = free_port()
         arguments = [str(BIN / "vllm-router"), "--host", "127.0.0.1", "--port", str(port), "--policy", "cache_aware"]
-        arguments += ["--worker-urls", *[f"http://127.0.0.1:{one.port}" for one in servers]]
+        arguments += ["--worker-urls", *[f"http://127.0.0.1:{process.port}" for process in servers]]
         arguments += ["--prometheus-port", str(free_port())]
         arguments += ["--health-check-interval-secs", "1", "--health-failure-threshold", "1"]  # by asking /health
         router = stack.enter_context(running(arguments, end_limit=0, program=str(BIN / "python")))
@@ -110,4 +110,4 @@ def test_a_server_whose_health_fails_gets_no_more_requests(routed: Routed) -> No
 async def all_answered(port: int) -> bool:
     """Whether many requests in a row are answered, which begin in different ways."""
     clients = [completion(port, f"{number} times hello", stream=False) for number in range(8)]
-    return {outcome.status for outcome in [await one.run() for one in clients]} == {200}
+    return {outcome.status for outcome in [await client.run() for client in clients]} == {200}

@@ -285,7 +285,7 @@ def test_the_fingerprint_changes_with_what_changes_the_answers() -> None:
     plain = Config()
     assert plain.fingerprint == Config(max_streams=2, model_name="other").fingerprint
     others = [Config(dtype="float32"), Config(model="a/b"), Config(quantize="int8"), Config(backend="vllm")]
-    assert len({one.fingerprint for one in (plain, *others)}) == 5
+    assert len({config.fingerprint for config in (plain, *others)}) == 5
 
 
 def test_the_version_is_the_projects() -> None:

@@ -22,7 +22,9 @@ async def test_a_step_that_raises_gives_everyone_exactly_one_terminal_event() ->
         waiting = [await submit(driver) for _ in range(3)]
         await until(lambda: engine.counters().waiting == 3)
         engine.release()
-        *answers, finished = await asyncio.gather(*[all_events(one) for one in [*running[:3], *waiting, running[3]]])
+        *answers, finished = await asyncio.gather(
+            *[all_events(generation) for generation in [*running[:3], *waiting, running[3]]]
+        )
         for events in answers:
             end = terminal(events)
             assert end == Failed("RuntimeError: the script says so", "engine_error")

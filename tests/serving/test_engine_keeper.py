@@ -47,7 +47,7 @@ def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
     wait_until(lambda: len(caplog.records) >= 4)
     keeper.close()
     lines = [record.getMessage() for record in caplog.records[:4]]
-    assert [one.rpartition("starts in ")[2] for one in lines] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
+    assert [line.rpartition("starts in ")[2] for line in lines] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
     threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
     for thread in threads:
         thread.join(20)

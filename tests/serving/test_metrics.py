@@ -86,7 +86,9 @@ async def test_the_cache_in_use_is_that_of_the_running_sequences(door: Door) -> 
 
 async def test_the_dashboard_asks_for_nothing_that_is_not_there(door: Door) -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    names = {name for panel in panels for one in panel["targets"] for name in re.findall(r"engine_\w+", one["expr"])}
+    names = {
+        name for panel in panels for target in panel["targets"] for name in re.findall(r"engine_\w+", target["expr"])
+    }
     async with by_hand(door) as service:
         await service.client.post(prompt="hello")
         await service.client.post(prompt="")
@@ -152,7 +154,7 @@ def test_with_json_every_line_of_the_log_is_an_object(name: str) -> None:
         wait_until(lambda: "finish_reason" in process.log)
         lines = process.log.partition("running on")[2].splitlines()[1:]
     objects = [json.loads(line) for line in lines]
-    assert any(one.get("finish_reason") == "stop" for one in objects)
+    assert any(record.get("finish_reason") == "stop" for record in objects)
     assert not any("hello" in line for line in lines)
 
 

@@ -44,7 +44,7 @@ def test_what_pep_3333_has_is_written_down_in_its_order(service: WsgiService) ->
         ("receive", "close"),
     ]
     assert notes[1]["size"] == len(HELLO)
-    assert [note["head"] for note in notes if note["type"] == "block"] == [f"{one.decode()}\n\n" for one in blocks]
+    assert [note["head"] for note in notes if note["type"] == "block"] == [f"{block.decode()}\n\n" for block in blocks]
 
 
 def test_a_server_that_stops_pulling_shows_as_a_close(service: WsgiService) -> None:

@@ -46,7 +46,9 @@ class FakeCompletions:
 
     async def _render(self, request: Request) -> Response:
         body = await request.json()
-        return JSONResponse({"prompt": "".join(f"<{one['role']}>{one['content']}" for one in body["messages"])})
+        return JSONResponse(
+            {"prompt": "".join(f"<{message['role']}>{message['content']}" for message in body["messages"])}
+        )
 
     async def _tokenize(self, request: Request) -> Response:
         text = (await request.json())["content"].encode()

@@ -127,8 +127,10 @@ class FakeSGLang:
             top = body["top_logprobs_num"]
             prompt = body["input_ids"] if body.get("logprob_start_len") == 0 else []
             meta |= {
-                "input_token_logprobs": [(None if n == 0 else -1.5, one, None) for n, one in enumerate(prompt)],
-                "output_token_logprobs": [(-0.5, one, None) for one in shown],
+                "input_token_logprobs": [
+                    (None if n == 0 else -1.5, token_id, None) for n, token_id in enumerate(prompt)
+                ],
+                "output_token_logprobs": [(-0.5, token_id, None) for token_id in shown],
             }
             if top:
                 meta["input_top_logprobs"] = [None, *([[(-1.5, 7, None)] * top] * (len(prompt) - 1))]

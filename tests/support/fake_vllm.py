@@ -94,7 +94,11 @@ class FakeAsyncLLM:
             new = made[end - self.coalesces : end]
             reason = "length" if end >= params["max_tokens"] else self.finish_reason
             explained = self._explained(prompt, params) if is_first else None
-            chosen = None if params.get("logprobs") is None else [candidates(one, params["logprobs"]) for one in new]
+            chosen = (
+                None
+                if params.get("logprobs") is None
+                else [candidates(token_id, params["logprobs"]) for token_id in new]
+            )
             yield FakeOutput([FakeCompletion(new, reason if is_last else None, chosen)], explained)
             await asyncio.sleep(0)
 
@@ -102,7 +106,7 @@ class FakeAsyncLLM:
         self, prompt: Sequence[int], params: dict[str, Any]
     ) -> Sequence[dict[int, FakeLogprob] | None] | None:
         top = params.get("prompt_logprobs")
-        return None if top is None else [None, *(candidates(one, top) for one in prompt[1:])]
+        return None if top is None else [None, *(candidates(token_id, top) for token_id in prompt[1:])]
 
 
 def candidates(chosen: int, top: int) -> dict[int, FakeLogprob]:

@@ -80,7 +80,7 @@ def tokens(texts: Iterable[str], index: int = 0) -> list[Event]:
 
 def parsed_tokens(parts: Iterable[tuple[Part, ...]], index: int = 0) -> list[Event]:
     """Tokens with these parts, and the end."""
-    made = [Token("", number, 1.0, number == 0, index, parts=one) for number, one in enumerate(parts)]
+    made = [Token("", number, 1.0, number == 0, index, parts=token_parts) for number, token_parts in enumerate(parts)]
     return [*made, replace(FINISHED, index=index, completion_tokens=len(made))]
 
 

@@ -117,7 +117,9 @@ class RawWorker:
         return [message for message, _ in self.heard if isinstance(message, kinds)]
 
     def events(self, sequence_id: int) -> list[Event]:
-        return [event for one in self.messages(wire.Events) for number, event in one.events if number == sequence_id]
+        return [
+            event for message in self.messages(wire.Events) for number, event in message.events if number == sequence_id
+        ]
 
     def failures(self, sequence_id: int) -> list[Failed]:
         return [event for event in self.events(sequence_id) if isinstance(event, Failed)]

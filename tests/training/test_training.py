@@ -122,14 +122,14 @@ def test_no_further_phrasing_of_a_sum_holds_an_examined_one(operation: str) -> N
         for word in words_of_both
     ]
     for phrasing in [*phrasings.further(operation), *opposed]:
-        assert not any(f" {one} " in f" {key(phrasing.format(a='A', b='B'))} " for one in examined), phrasing
+        assert not any(f" {question} " in f" {key(phrasing.format(a='A', b='B'))} " for question in examined), phrasing
 
 
 @pytest.mark.parametrize(("part", "many"), [("term", 0), ("terms", 1)])
 def test_no_further_template_holds_an_examined_one(part: str, many: int) -> None:
     examined = {key(template.format(x="X")) for template in topics.templates(examined=True)[many]}
     for template in phrasings.further(part):
-        assert not any(f" {one} " in f" {key(template.format(x='X'))} " for one in examined), template
+        assert not any(f" {question} " in f" {key(template.format(x='X'))} " for question in examined), template
 
 
 def test_no_question_belongs_to_two_topics() -> None:

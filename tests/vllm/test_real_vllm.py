@@ -88,7 +88,7 @@ def test_choices_seeds_penalties_and_limits(http: httpx2.Client) -> None:
     choices = post(http, "/v1/completions", n=3, temperature=1, seed=7, **common)["choices"]
     assert [choice["index"] for choice in choices] == [0, 1, 2]
     again = post(http, "/v1/completions", n=3, temperature=1, seed=7, **common)["choices"]
-    assert [one["text"] for one in again] == [one["text"] for one in choices]
+    assert [choice["text"] for choice in again] == [choice["text"] for choice in choices]
     greedy = post(http, "/generate", temperature=0, **common)
     banned = post(http, "/generate", temperature=0, logit_bias={greedy["token_ids"][0]: -100}, **common)
     assert banned["token_ids"][0] != greedy["token_ids"][0]

@@ -14,7 +14,7 @@ from tests.support.anthropic_requests import parsed, prompt_of, refused
 USER = {"role": "user", "content": "hello"}
 BRIEF = {"role": "system", "content": "Be brief."}
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
-TYPES_OF_THINKING = [get_type_hints(one)["type"] for one in get_args(ThinkingConfigParam)]
+TYPES_OF_THINKING = [get_type_hints(param)["type"] for param in get_args(ThinkingConfigParam)]
 CALL = {"type": "tool_use", "id": "1", "name": "add", "input": {}}
 
 

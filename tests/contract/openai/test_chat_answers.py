@@ -134,7 +134,7 @@ def test_a_call_that_a_stop_string_cuts_off_is_not_to_be_made() -> None:
 
 def test_several_calls_have_ids_of_their_own_unless_only_one_is_wanted() -> None:
     made = message_of([(CALL, CALL), (CALL,)])["tool_calls"]
-    assert len({one["id"] for one in made}) == 3
+    assert len({chunk["id"] for chunk in made}) == 3
     assert len(message_of([(CALL, CALL), (CALL,)], parallel_tool_calls=False)["tool_calls"]) == 1
 
 
@@ -194,7 +194,7 @@ def test_every_chunk_can_count_the_tokens_so_far() -> None:
 
 @given(st.data(), st.lists(ANSWERS, min_size=1, max_size=3))
 def test_the_deltas_of_each_choice_join_to_its_whole_message(data: st.DataObject, choices: list[Tokens]) -> None:
-    events = data.draw(interleaved([parsed_tokens(one, index) for index, one in enumerate(choices)]))
+    events = data.draw(interleaved([parsed_tokens(choice, index) for index, choice in enumerate(choices)]))
     body = call(n=len(choices))
     answers = whole(body, events)["choices"]
     stream = chunks(body, events)
@@ -205,7 +205,10 @@ def test_the_deltas_of_each_choice_join_to_its_whole_message(data: st.DataObject
         assert (message["content"] or "") == joined["content"]
         assert joined["content"] == "".join(p.text for p in flat if isinstance(p, TextPart) and p.kind == "content")
         assert message.get("reasoning_content", "") == joined.get("reasoning_content", "")
-        made = [(one["function"]["name"], one["function"]["arguments"]) for one in message.get("tool_calls", ())]
-        assert made == [(one["name"], one["arguments"]) for one in joined["tool_calls"]]
+        made = [
+            (tool_call["function"]["name"], tool_call["function"]["arguments"])
+            for tool_call in message.get("tool_calls", ())
+        ]
+        assert made == [(tool_call["name"], tool_call["arguments"]) for tool_call in joined["tool_calls"]]
         assert made == calls_of(flat)
         assert message["role"] == joined["role"] == "assistant"

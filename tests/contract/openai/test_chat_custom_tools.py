@@ -56,12 +56,12 @@ def test_clients_see_the_text_of_a_call() -> None:
 
 
 def test_a_stream_has_the_text_as_it_is_made() -> None:
-    deltas = [one["choices"][0]["delta"] for one in chunks(call(), parsed_tokens(CALLED))]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(call(), parsed_tokens(CALLED))]
     role, first, second, third, fourth, end = deltas
     assert (role["role"], end) == ("assistant", {})
     (begun,) = first["tool_calls"]
     assert (begun["index"], begun["type"], begun["custom"]) == (0, "custom", {"name": "note", "input": ""})
-    assert [one["tool_calls"] for one in (second, third)] == [
+    assert [delta["tool_calls"] for delta in (second, third)] == [
         [{"index": 0, "custom": {"input": "a"}}],
         [{"index": 0, "custom": {"input": "b"}}],
     ]

@@ -38,7 +38,7 @@ def test_the_answer_has_the_users_messages_and_the_summary() -> None:
     answer = whole(parse(PATH, input=INPUT), parsed_tokens(parts))
     first, second, summary = answer["output"]
     assert (answer["object"], answer["usage"]["output_tokens"]) == ("response.compaction", 3)
-    assert [(one["role"], one["content"][0]["text"]) for one in (first, second)] == [
+    assert [(message["role"], message["content"][0]["text"]) for message in (first, second)] == [
         ("user", "Mend it."),
         ("user", "Thanks."),
     ]
@@ -53,14 +53,14 @@ def test_a_summary_that_comes_back_is_shown_to_the_model() -> None:
     output = whole(parse(PATH, input=INPUT), tokens(["It is mended."]))["output"]
     items = [*output, {"role": "user", "content": "And now?"}]
     messages = parse("/v1/responses", input=items).requests[0].prompt.messages
-    assert [one["role"] for one in messages] == ["user", "user", "assistant", "user"]
+    assert [message["role"] for message in messages] == ["user", "user", "assistant", "user"]
     assert messages[2]["content"] == "Summary of the conversation so far:\nIt is mended."
 
 
 def test_a_kept_response_may_be_compacted() -> None:
     first = whole(parse("/v1/responses", input="Mend it."), tokens(["Done."]))
     messages = parse(PATH, previous_response_id=first["id"]).requests[0].prompt.messages
-    assert [one["content"] for one in messages] == ["Mend it.", "Done.", REQUEST]
+    assert [message["content"] for message in messages] == ["Mend it.", "Done.", REQUEST]
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,15 @@ PATH = "/v1/completions"
 
 
 def logprob(text: str, value: float | None, *others: tuple[str, float]) -> Logprobs:
-    top = tuple(TokenLogprob(0, other, other.encode(), one) for other, one in others)
+    top = tuple(TokenLogprob(0, other, other.encode(), logprob) for other, logprob in others)
     return Logprobs(TokenLogprob(1, text, text.encode(), value), top)
 
 
 def scored(*tokens: Logprobs) -> list[Any]:
     """Tokens with log probabilities, and the end."""
-    made = [Token(one.chosen.token, 1, 1.0, number == 0, logprobs=one) for number, one in enumerate(tokens)]
+    made = [
+        Token(logprobs.chosen.token, 1, 1.0, number == 0, logprobs=logprobs) for number, logprobs in enumerate(tokens)
+    ]
     return [*made, FINISHED]
 
 
@@ -223,7 +225,7 @@ def test_the_usage_comes_last_and_without_choices() -> None:
     assert last["usage"]["prompt_tokens"] == 6, "a prompt counts once"
     assert last["usage"]["prompt_tokens_details"]["cached_tokens"] == 0 + 2
     assert last["usage"]["completion_tokens"] == 8
-    assert all(one["choices"] and "usage" not in one for one in others)
+    assert all(chunk["choices"] and "usage" not in chunk for chunk in others)
 
 
 def test_a_stream_that_fails_says_so_before_done() -> None:
@@ -325,10 +327,10 @@ def test_token_ids_come_if_they_are_wanted() -> None:
 
 @given(st.data(), st.lists(st.lists(TEXTS, max_size=5), min_size=1, max_size=3))
 def test_the_chunks_of_each_choice_join_to_its_whole_text(data: st.DataObject, texts: list[list[str]]) -> None:
-    events = data.draw(interleaved([tokens(one, index) for index, one in enumerate(texts)]))
+    events = data.draw(interleaved([tokens(text, index) for index, text in enumerate(texts)]))
     call = parse(PATH, prompt="x", n=len(texts))
     choices = whole(call, events)["choices"]
-    assert [choice["text"] for choice in choices] == ["".join(one) for one in texts]
+    assert [choice["text"] for choice in choices] == ["".join(pieces) for pieces in texts]
     stream = events_of(streamed(call, events))
     for index, choice in enumerate(choices):
         pieces = [piece for chunk in stream for piece in chunk["choices"] if piece["index"] == index]

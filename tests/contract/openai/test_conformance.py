@@ -75,8 +75,8 @@ def extras_in(value: Any) -> Iterator[str]:
         yield from value.model_extra or ()
         value = [getattr(value, name) for name in type(value).model_fields]
     if isinstance(value, list):
-        for one in value:
-            yield from extras_in(one)
+        for item in value:
+            yield from extras_in(item)
 
 
 def without_forgotten_nulls(completion: dict[str, Any]) -> dict[str, Any]:
@@ -143,11 +143,11 @@ async def test_every_event_of_a_stream_conforms(
 async def test_models_and_counts_conform(door: Door) -> None:
     async with by_hand(door) as service:
         models = await service.client.request("GET", "/v1/models")
-        one = await service.client.request("GET", "/v1/models/bundled_model")
+        model = await service.client.request("GET", "/v1/models/bundled_model")
         counted = await post(service, "/v1/responses/input_tokens", {"input": "one two three"})
     check(models.json(), described("/v1/models", "get", models)["application/json"]["schema"])
-    check(one.json(), described("/v1/models/{name}", "get", one)["application/json"]["schema"])
-    check_with_the_sdk({name: value for name, value in one.json().items() if name not in OF_ANTHROPIC}, Model)
+    check(model.json(), described("/v1/models/{name}", "get", model)["application/json"]["schema"])
+    check_with_the_sdk({name: value for name, value in model.json().items() if name not in OF_ANTHROPIC}, Model)
     check(counted.json(), described("/v1/responses/input_tokens", "post", counted)["application/json"]["schema"])
     assert counted.json() == {"object": "response.input_tokens", "input_tokens": 3}
 

@@ -29,13 +29,13 @@ def test_a_conversation_goes_on_after_a_response_without_its_instructions() -> N
     second = whole(second_call, tokens(["4"]))
     assert second["previous_response_id"] == first["id"]
     third = parse(PATH, input="So?", previous_response_id=second["id"])
-    assert [one["content"] for one in messages_of(third)] == ["1 + 1?", "2", "And 2 + 2?", "4", "So?"]
+    assert [message["content"] for message in messages_of(third)] == ["1 + 1?", "2", "And 2 + 2?", "4", "So?"]
 
 
 def test_a_streamed_response_is_kept_too() -> None:
     events = named_events(streamed(parse(PATH, input="1 + 1?", stream=True), tokens(["2"])))
     call = parse(PATH, input="So?", previous_response_id=events[-1]["response"]["id"])
-    assert [one["content"] for one in messages_of(call)] == ["1 + 1?", "2", "So?"]
+    assert [message["content"] for message in messages_of(call)] == ["1 + 1?", "2", "So?"]
 
 
 def test_items_of_an_answer_need_only_be_named() -> None:
@@ -57,7 +57,7 @@ def test_references_are_resolved_before_a_conversation_is_kept() -> None:
     named = {"type": "item_reference", "id": first["output"][0]["id"]}
     second = whole(parse(PATH, input=[named, {"role": "user", "content": "So?"}]), tokens(["4"]))
     third = parse(PATH, input="Why?", previous_response_id=second["id"])
-    assert [one["content"] for one in messages_of(third)] == ["2", "So?", "4", "Why?"]
+    assert [message["content"] for message in messages_of(third)] == ["2", "So?", "4", "Why?"]
 
 
 def test_what_is_not_kept_is_refused_in_openais_words_and_with_what_to_do() -> None:

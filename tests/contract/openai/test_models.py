@@ -59,7 +59,7 @@ async def test_every_name_is_listed(door: Door) -> None:
 async def test_the_names_come_in_pages(door: Door, query: str, names: list[str], has_more: bool) -> None:
     async with by_hand(door, config=Config(model_name="a,b,c")) as service:
         page = (await service.client.request("GET", f"/v1/models?{query}")).json()
-    assert [one["id"] for one in page["data"]] == names
+    assert [entry["id"] for entry in page["data"]] == names
     ends = (names[0], names[-1]) if names else (None, None)
     assert (page["has_more"], page["first_id"], page["last_id"]) == (has_more, *ends)
 
@@ -104,7 +104,7 @@ async def test_an_answer_says_what_version_and_weights_made_it(door: Door) -> No
             whole = await service.client.request("POST", path, json.dumps(body).encode(), JSON)
             stream = await service.client.request("POST", path, json.dumps(body | {"stream": True}).encode(), JSON)
             answers = [whole.json(), *events_of(stream.body)]
-            assert {one["system_fingerprint"] for one in answers} == {Config().fingerprint}
+            assert {answer["system_fingerprint"] for answer in answers} == {Config().fingerprint}
 
 
 async def test_more_choices_than_there_ever_is_room_for_are_not_to_be_tried_again(door: Door) -> None:

@@ -50,7 +50,7 @@ def test_clients_see_the_name_and_the_namespace(
     assert answer["tools"] == [ADD, {**CRM, "tools": [shown, NOTE]}, {**SHOP, "tools": [shown]}]
     events = named_events(streamed(call(), parts))
     announced = [event["item"] for event in events if event["type"] == "response.output_item.added"]
-    assert [(one["name"], one.get("namespace")) for one in announced] == [(name, namespace)]
+    assert [(item["name"], item.get("namespace")) for item in announced] == [(name, namespace)]
 
 
 def test_a_call_comes_back_by_the_name_that_the_model_knows() -> None:
@@ -61,7 +61,7 @@ def test_a_call_comes_back_by_the_name_that_the_model_knows() -> None:
         {"type": "function_call_output", "call_id": "1", "output": "Ada"},
     ]
     _, turn, _ = call(input=items).requests[0].prompt.messages
-    assert [one["function"]["name"] for one in turn["tool_calls"]] == ["crm__get", "crm__note"]
+    assert [tool_call["function"]["name"] for tool_call in turn["tool_calls"]] == ["crm__get", "crm__note"]
     items[1]["namespace"] = 5  # type: ignore[assignment]
     assert refused("/v1/responses", input=items)["param"] == "input.1.namespace"
 

@@ -171,7 +171,7 @@ def test_a_response_that_was_not_asked_for_anything_has_the_defaults() -> None:
 
 def test_a_response_says_when_it_was_completed_and_not_when_it_was_cut_off() -> None:
     events = named_events(streamed(call(), tokens(["a"])))
-    first, last = (one["response"] for one in (events[0], events[-1]))
+    first, last = (event["response"] for event in (events[0], events[-1]))
     assert first["completed_at"] is None
     assert last["completed_at"] >= last["created_at"]
     assert whole(call(), [replace(FINISHED, finish_reason="length")])["completed_at"] is None

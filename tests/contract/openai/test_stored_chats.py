@@ -30,7 +30,7 @@ def listed(query: str = "") -> dict[str, Any]:
 
 
 def ids(page: dict[str, Any]) -> list[str]:
-    return [one["id"] for one in page["data"]]
+    return [entry["id"] for entry in page["data"]]
 
 
 def test_a_completion_is_shown_as_it_was_answered_with_its_metadata() -> None:
@@ -69,7 +69,7 @@ def test_a_streamed_completion_is_stored_as_the_whole_one(n: int) -> None:
     answer = whole(parse(PATH, **body), events)
     assert stored["choices"] == answer["choices"]
     assert stored["usage"] == answer["usage"]
-    assert {one["id"] for one in stream} == {stored["id"]}
+    assert {chunk["id"] for chunk in stream} == {stored["id"]}
 
 
 @pytest.mark.parametrize("end", [Failed("no", "engine_error"), None], ids=["failed", "left"])
