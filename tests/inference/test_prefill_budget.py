@@ -83,8 +83,20 @@ def test_more_streams_take_longer_and_that_is_not_the_prompts_fault() -> None:
     assert budget.tokens(16, MOST) >= measured(usual=0.030, per_token=0.0005).tokens(8, MOST)
 
 
-def test_before_anything_was_timed_no_number_of_prompt_tokens_is_enough() -> None:
-    assert PrefillBudget().enough(512) == 512
+def test_a_budget_goes_by_the_mean_number_of_streams_where_it_changes_from_step_to_step() -> None:
+    usual, per_token, mean = 0.030, 0.0005, 33
+    budget = measured(usual, per_token, streams=mean)
+    expected = budget.tokens(mean, MOST)
+    for streams in (65, 1) * 20:
+        budget.record_step(streams, 0, usual + (streams - mean) * per_token)
+    assert budget.tokens(mean, MOST) == pytest.approx(expected, abs=1)
+
+
+def test_before_a_step_without_prompts_was_timed_no_number_of_prompt_tokens_is_enough() -> None:
+    budget = PrefillBudget()
+    assert budget.enough(512) == 512
+    budget.record_step(0, 512, 9.0)
+    assert budget.enough(512) == 512
 
 
 def test_prompt_tokens_are_enough_if_reading_the_weights_takes_a_small_part_of_their_time() -> None:
