@@ -20,8 +20,8 @@ namespace {
 
 constexpr int64_t TOKENS = GROUP < LANES ? LANES / GROUP : 1, QUERIES = TOKENS * GROUP;
 constexpr int64_t KEYS = 32;  // keys or values that are worked on together
-// How far ahead memory is asked for: pages for the second cache, numbers for the first.
-constexpr int64_t PAGES_AHEAD = BF16 ? 2 : 1, SOON = 512 / sizeof(Weight);
+// How far ahead memory is prefetched: so many pages into the second-level cache, so many numbers into the first.
+constexpr int64_t PAGES_AHEAD = BF16 ? 2 : 1, NUMBERS_AHEAD = 512 / sizeof(Weight);
 static_assert(PAGE_TOKENS % KEYS == 0 && (PAGE_TOKENS & (PAGE_TOKENS - 1)) == 0,
               "blocks of 16, 32, … positions lie in one page each");
 
@@ -38,8 +38,9 @@ struct Head {
     Weight *at(int64_t position) const {
         return first + pages[position / PAGE_TOKENS] * page_stride + position % PAGE_TOKENS * HEAD_DIM;
     }
-    // How far it is from a position of a text of this length to what is read PAGES_AHEAD later: of this head, or of
-    // the one that is read next. A processor foresees what is read within a page, but not where the next one lies.
+    // The distance in numbers from a position of a text of this length to what is read PAGES_AHEAD later: of this head,
+    // or of the one that is read next. A processor prefetches within a page by itself, but cannot tell where the next
+    // page lies.
     int64_t later(int64_t position, int64_t length, const Head *next) const {
         const int64_t ahead = position + PAGES_AHEAD * PAGE_TOKENS, count = (length + PAGE_TOKENS - 1) / PAGE_TOKENS;
         if (ahead < length) return at(ahead) - at(position);
@@ -49,28 +50,29 @@ struct Head {
     }
 };
 
-// Ask for memory that is read later, into the second cache.
-void ask_for(const Weight *from, int64_t numbers) {
+// Prefetch memory into the second-level cache.
+void prefetch(const Weight *from, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i += 64 / int64_t(sizeof(Weight))) __builtin_prefetch(from + i, 0, 2);
 }
 
 struct Task {
     const Step &step;
-    int64_t first, tokens, queries, stride, query_heads;
+    int64_t first, tokens, queries, stride, query_heads, output_size;
     Head keys, values, next;  // the last: the keys that this thread is likely to read after these values
 
     Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head,
          const Head &next)
         : step(step), first(first), tokens(tokens), queries(tokens * GROUP), stride(layer.qkv.panel_count * PANEL),
-          query_heads(kv_head * GROUP), keys(model, layer.keys, step.slots[first], kv_head),
-          values(model, layer.values, step.slots[first], kv_head), next(next) {}
+          query_heads(kv_head * GROUP), output_size(layer.output.inputs),
+          keys(model, layer.keys, step.slots[first], kv_head), values(model, layer.values, step.slots[first], kv_head),
+          next(next) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
     int64_t length() const { return step.positions[first] + tokens; }
     const float *query(int64_t query) const {
         return step.qkv + (first + query / GROUP) * stride + (query_heads + query % GROUP) * HEAD_DIM;
     }
-    Activation *answer(int64_t query, int64_t inputs) const {
-        return step.attended + (first + query / GROUP) * inputs + (query_heads + query % GROUP) * HEAD_DIM;
+    Activation *output(int64_t query) const {
+        return step.attended + (first + query / GROUP) * output_size + (query_heads + query % GROUP) * HEAD_DIM;
     }
 };
 
@@ -80,18 +82,18 @@ void to_floats(const Weight *from, int64_t rows, int64_t later, float (*to)[HEAD
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t i = 0; i < HEAD_DIM; i += LANES) {
             const Weight *numbers = from + row * HEAD_DIM + i;
-            __builtin_prefetch(numbers + SOON);
-            __builtin_prefetch(numbers + later, 0, 2);  // into the second cache
+            __builtin_prefetch(numbers + NUMBERS_AHEAD);
+            __builtin_prefetch(numbers + later, 0, 2);  // into the second-level cache
             store(to[row] + i, load(numbers));
         }
 }
 
 // Softmax of scores times values, in blocks of keys. A block with a score larger than all before scales down what was
 // added up so far. (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".)
-void attend_with_vectors(const Task &task, int64_t inputs) {
+void attend_with_vectors(const Task &task) {
     constexpr int64_t PARTS = HEAD_DIM / LANES;
     const int64_t length = task.length();
-    Floats answer[QUERIES][PARTS] = {};
+    Floats outputs[QUERIES][PARTS] = {};
     float largest[QUERIES], total[QUERIES] = {};
     for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITE;
     for (int64_t start = 0; start < length; start += KEYS) {
@@ -120,17 +122,16 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
             for (int64_t column = 0; column < KEYS; column += LANES)
                 store(score + column, exponential(load(score + column) - now));
             total[q] *= rescale;
-            for (int64_t part = 0; part < PARTS; ++part) answer[q][part] *= rescale;
+            for (int64_t part = 0; part < PARTS; ++part) outputs[q][part] *= rescale;
             for (int64_t column = 0; column < visible; ++column) {
                 total[q] += score[column];
                 for (int64_t part = 0; part < PARTS; ++part)
-                    answer[q][part] += score[column] * load(block[column] + part * LANES);
+                    outputs[q][part] += score[column] * load(block[column] + part * LANES);
             }
         }
     }
     for (int64_t q = 0; q < task.queries; ++q)
-        for (int64_t part = 0; part < PARTS; ++part)
-            store(task.answer(q, inputs) + part * LANES, answer[q][part] / total[q]);
+        for (int64_t part = 0; part < PARTS; ++part) store(task.output(q) + part * LANES, outputs[q][part] / total[q]);
 }
 
 // --- With products of bfloat16 pairs, or tiles -----------------------------------------------------------------------
@@ -140,7 +141,7 @@ void attend_with_vectors(const Task &task, int64_t inputs) {
 // of its inputs and of the keys, whichever queries are computed with it and wherever the task ends: what it may not see
 // adds zero. So a token has the same bits alone and in a chunk of any size.
 
-constexpr bool ATTENDS_IN_PAIRS = PAIR_PRODUCTS && HEAD_DIM % KEYS == 0 && GROUP <= LANES;
+constexpr bool ATTENDS_IN_PAIRS = PAIR_PRODUCTS && HEAD_DIM % (LANES * PAIR) == 0 && GROUP <= LANES;
 
 #if PAIR_PRODUCTS
 // ROWS rows of pairs times BLOCKS blocks of sixteen columns, added to `sums`. From one row, pair and block to the next
@@ -151,8 +152,8 @@ void multiply_pairs(const Weight *a, int64_t a_row, const Weight *b, int64_t b_p
     for (int64_t pair = 0; pair < pairs; ++pair, b += b_pair)
         for (int block = 0; block < BLOCKS; ++block) {
             const Weight *from = b + block * b_block;
-            __builtin_prefetch(from + SOON);
-            __builtin_prefetch(from + later, 0, 2);  // into the second cache
+            __builtin_prefetch(from + NUMBERS_AHEAD);
+            __builtin_prefetch(from + later, 0, 2);  // into the second-level cache
             const __m512bh columns = load_pairs(from);
             for (int row = 0; row < ROWS; ++row)
                 sums[block][row] = (Floats)_mm512_dpbf16_ps((__m512)sums[block][row], columns,
@@ -167,8 +168,8 @@ constexpr int at_once(int rows, int most) {
     return count;
 }
 
-// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys, from one on: `scores` [block][ROWS][16]. Memory is asked for
-// the `next` ones, too.
+// `queries` [ROWS][HEAD_DIM] times blocks of sixteen keys, from one on: `scores` [block][ROWS][16]. The `next` ones are
+// prefetched, too.
 template <int ROWS, int BLOCKS = at_once(ROWS, PAGE_TOKENS / LANES < 8 ? PAGE_TOKENS / LANES : 8)>
 void query_key_products(const Weight *queries, const Head &keys, const Head &next, int64_t block, int64_t blocks,
                         float *scores) {
@@ -176,9 +177,9 @@ void query_key_products(const Weight *queries, const Head &keys, const Head &nex
     if (has_tiles) {
         for (; block < blocks; ++block) {
             const Weight *from = keys.at(block * LANES);
-            ask_for(from + keys.later(block * LANES, blocks * LANES, &next), LANES * HEAD_DIM);
+            prefetch(from + keys.later(block * LANES, blocks * LANES, &next), LANES * HEAD_DIM);
             _tile_zero(0);
-            for (int64_t i = 0; i < HEAD_DIM; i += KEYS) {
+            for (int64_t i = 0; i < HEAD_DIM; i += LANES * PAIR) {
                 _tile_loadd(4, queries + i, HEAD_DIM * sizeof(Weight));
                 _tile_loadd(6, from + i * LANES, LANES * PAIR * sizeof(Weight));
                 _tile_dpbf16ps(0, 4, 6);
@@ -212,7 +213,7 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
             const Floats score = load(scores + key * ROWS + row * LANES);
             largest[row] = is_visible(key, row) & (Ints)(score > largest[row]) ? score : largest[row];
         }
-    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} + most(largest[row]);
+    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} + maximum(largest[row]);
     Weight *weights = reinterpret_cast<Weight *>(scores);
     for (int64_t key = 0; key < blocks * KEYS; key += KEYS)
         for (int row = 0; row < ROWS; ++row)
@@ -226,7 +227,7 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
 }
 
 // `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value, from a number on: `outputs`
-// [ROWS][HEAD_DIM]. Memory is asked for the `next` keys, too.
+// [ROWS][HEAD_DIM]. The `next` keys are prefetched, too.
 template <int ROWS, int PARTS>
 void weighted_values(const Weight *weights, const Head &values, const Head &next, int64_t first, int64_t blocks,
                      float *outputs) {
@@ -237,7 +238,7 @@ void weighted_values(const Weight *weights, const Head &values, const Head &next
         _tile_zero(1);
         for (int64_t block = 0; block < blocks; ++block) {
             const Weight *from = values.at(block * KEYS) + first * PAIR;
-            if (first == 0) ask_for(from + values.later(block * KEYS, blocks * KEYS, &next), KEYS * HEAD_DIM);
+            if (first == 0) prefetch(from + values.later(block * KEYS, blocks * KEYS, &next), KEYS * HEAD_DIM);
             _tile_loadd(4, weights + block * ROWS * KEYS, KEYS * sizeof(Weight));
             _tile_loadd(6, from, HEAD_DIM * PAIR * sizeof(Weight));
             _tile_loadd(7, from + LANES * PAIR, HEAD_DIM * PAIR * sizeof(Weight));
@@ -260,7 +261,7 @@ void weighted_values(const Weight *weights, const Head &values, const Head &next
 
 // ROWS queries, of which the task may fill only the first. `scratch` is [context][ROWS].
 template <int ROWS>
-void attend_in_pairs(const Task &task, int64_t inputs, float *scratch) {
+void attend_in_pairs(const Task &task, float *scratch) {
     constexpr int PARTS = TILES ? 2 : at_once(ROWS, HEAD_DIM / LANES % 4 ? 2 : 4);
     const int64_t blocks = (task.length() + KEYS - 1) / KEYS;
     alignas(64) Weight queries[ROWS][HEAD_DIM] = {};
@@ -278,21 +279,20 @@ void attend_in_pairs(const Task &task, int64_t inputs, float *scratch) {
         weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, task.next, i, blocks,
                                      outputs[0]);
     for (int64_t q = 0; q < task.queries; ++q)
-        for (int64_t i = 0; i < HEAD_DIM; i += LANES)
-            store(task.answer(q, inputs) + i, load(outputs[q] + i) / totals[q]);
+        for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(task.output(q) + i, load(outputs[q] + i) / totals[q]);
 }
 #endif
 
 // --- Which, and for whom ---------------------------------------------------------------------------------------------
 
-// `inputs` is the length of a row of outputs, `scratch` is [context][16].
-void attend(const Task &task, int64_t inputs, float *scratch) {
+// `scratch` is [context][16].
+void attend(const Task &task, float *scratch) {
 #if PAIR_PRODUCTS
     if constexpr (ATTENDS_IN_PAIRS)
-        return task.tokens == 1 && !has_tiles ? attend_in_pairs<GROUP>(task, inputs, scratch)
-                                              : attend_in_pairs<LANES>(task, inputs, scratch);
+        return task.tokens == 1 && !has_tiles ? attend_in_pairs<GROUP>(task, scratch)
+                                              : attend_in_pairs<LANES>(task, scratch);
 #endif
-    attend_with_vectors(task, inputs);
+    attend_with_vectors(task);
 }
 
 // Cut the tokens into runs of neighbours: next to each other in one slot, at most TOKENS.

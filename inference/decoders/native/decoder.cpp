@@ -126,7 +126,7 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         if (step.neighbours[token] == 0) continue;
         const Head next = keys_of(min(i + step.threads, tasks - 1));  // if all threads are equally fast
         const Task task(model, layer, step, token, step.neighbours[token], i % model.kv_heads, next);
-        attend(task, layer.output.inputs, step.scores + omp_get_thread_num() * model.context * LANES);
+        attend(task, step.scores + omp_get_thread_num() * model.context * LANES);
     }
 
     product(layer.output, step.attended, tokens, step, add_to_hidden);

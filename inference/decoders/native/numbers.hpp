@@ -140,7 +140,7 @@ inline float sum(Floats numbers) {
     return lanes[0];
 #endif
 }
-inline float most(Floats numbers) {
+inline float maximum(Floats numbers) {
     float largest = numbers[0];
     for (int64_t lane = 1; lane < LANES; ++lane) largest = numbers[lane] > largest ? numbers[lane] : largest;
     return largest;
