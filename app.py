@@ -39,7 +39,7 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
     if isinstance(call, contract.Question):
         return respond(request, await driver.ask(call.ask))
-    generation = await driver.submit(call.requests, request_id(request))
+    generation = await driver.begin(call, request_id(request))
     accepted = contract.Accepted(request_id(request), generation.prompt_tokens)
     disconnected = partial(listen_for_disconnect, request)
     if call.stream:

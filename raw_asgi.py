@@ -45,7 +45,7 @@ async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, re
     if isinstance(call, contract.Question):
         await respond(scope, send, await driver.ask(call.ask))
         return
-    generation = await driver.submit(call.requests, request_id(scope))
+    generation = await driver.begin(call, request_id(scope))
     accepted = contract.Accepted(request_id(scope), generation.prompt_tokens)
     disconnected = partial(listen_for_disconnect, receive)
     if call.stream:

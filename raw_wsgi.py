@@ -49,7 +49,7 @@ def generate(
     call = contract.parse(endpoint, incoming)
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))
-    generation = driver.submit(call.requests, request_id(environ))
+    generation = driver.begin(call, request_id(environ))
     accepted = contract.Accepted(request_id(environ), generation.prompt_tokens)
     if call.stream:
         return EventStream(generation, call.writer(accepted), environ, start_response)

@@ -13,13 +13,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 
 from backends.load import load_service
 from backends.threads import in_daemon_thread
 from config import Config
+from interface.calls import InBackground, Recall
 from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Failed
@@ -30,6 +31,7 @@ from serving import process
 from serving.base_driver import BaseDriver
 from serving.blocking_lexicon import BlockingLexicon
 from serving.exchanges import Exchanges, current_exchange
+from serving.following import Following
 from serving.generation import Generation
 from serving.kept_by_engine import KeptByEngine, MustWait
 from serving.kept_for_one import KeptForOne
@@ -44,10 +46,19 @@ SMALL_BODY = 16 * 1024
 """Bytes up to which a body is parsed on the loop: that takes less time than a hop to a thread."""
 ASKERS = 4
 """Threads for questions about the model. A question holds its thread while the engine tokenizes for it."""
+ASK_EVERY = 0.25
+"""Seconds between two questions whether a call in the background is still wanted."""
 WELCOME_LIMIT = 1.0
 """Seconds that a worker's start waits for an engine in another process: enough for one that has loaded its model."""
 
 Result = TypeVar("Result")
+
+
+class Call(Protocol):
+    """What the driver takes of any call."""
+
+    @property
+    def requests(self) -> Sequence[GenerationRequest]: ...
 
 
 class Driver(BaseDriver[EngineService]):
@@ -75,6 +86,7 @@ class Driver(BaseDriver[EngineService]):
         self.exchanges.set_up_server()
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
+        self._looking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
         if self.config.socket is not None:
             process.end_with_parent()
@@ -82,6 +94,7 @@ class Driver(BaseDriver[EngineService]):
         self._status.begin()  # here and not on the thread that loads, which may begin later than the first request
         try:
             async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
                 tasks.start_soon(self._watched, self._load_and_start)
                 tasks.start_soon(self._watched, self._shutdown.drain_when, signalled)
                 tasks.start_soon(self._watched, self._shutdown.hurry_when, again)
@@ -115,8 +128,22 @@ class Driver(BaseDriver[EngineService]):
                 return parse()
         return await in_daemon_thread(parse, self._parsing)
 
-    async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
+    async def begin(self, call: Call, request_id: str) -> Generation:
+        """Queue the sequences of any call; see `submit`, also for what this raises.
+
+        One in the background goes on without its client. One that only recalls what another writes needs no engine.
+        """
+        if isinstance(call, Recall):
+            return Following(call, request_id, self.config, self._looking)
+        listener = call if isinstance(call, InBackground) else None
+        return await self.submit(call.requests, request_id, listener)
+
+    async def submit(
+        self, requests: Sequence[GenerationRequest], request_id: str, listener: InBackground | None = None
+    ) -> Generation:
         """Queue an HTTP request's sequences. Call `run` on what this returns, with no await in between.
+
+        With a `listener` they go on without their client.
 
         Raises:
             RequestError: a request does not fit the model, `PromptTooLong` for example.
@@ -125,7 +152,7 @@ class Driver(BaseDriver[EngineService]):
         """
         engine = self._available_engine()
         self._check_room(len(requests))  # before the tokenizing, which takes long
-        generation = Generation(requests, request_id, self.config, self._on_close)
+        generation = Generation(requests, request_id, self.config, self._on_close, listener)
         if (exchange := current_exchange.get()) is not None:
             exchange.log = generation.log
         self._open.add(generation)
@@ -137,6 +164,10 @@ class Driver(BaseDriver[EngineService]):
             if isinstance(error, EngineUnavailable):
                 self._available_engine()  # raises the reason, if the driver knows a better one
             raise
+        if listener is not None:
+            if exchange is not None:
+                exchange.goes_on_until = generation.over
+            self._tasks.start_soon(self._watched, self._abandon_unwanted, generation, listener)
         return generation
 
     async def ask(self, question: Callable[[Lexicon], Result]) -> Result:
@@ -227,6 +258,14 @@ class Driver(BaseDriver[EngineService]):
             self.metrics.generation(generation.log)
         except Exception:  # a fault in the metrics must not end a request
             log.exception("A request could not be counted")
+
+    async def _abandon_unwanted(self, generation: Generation, listener: InBackground) -> None:
+        """End a call in the background once it is not wanted any more."""
+        while generation in self._open:
+            await anyio.sleep(ASK_EVERY)
+            with suppress(EngineUnavailable):  # it then ends as all others do
+                if not await in_daemon_thread(listener.is_wanted, self._looking) and generation in self._open:
+                    generation.abandon()
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run a background task. If it raises, the service has failed."""

@@ -13,7 +13,8 @@ from typing import TypeVar
 import anyio
 
 from config import ClientSettings
-from interface.events import Event, Failed
+from interface.calls import InBackground
+from interface.events import Event, Failed, Finished
 from interface.requests import GenerationRequest, SequenceId
 from serving.mailbox import BaseGeneration
 
@@ -28,7 +29,8 @@ Result = TypeVar("Result")
 class Generation(BaseGeneration):
     """One HTTP request in flight, with one or several sequences.
 
-    `on_close` is called with it once the request is over, to abort the sequences that have not ended.
+    `on_close` is called with it once the request is over, to abort the sequences that have not ended. With a `listener`
+    the request is over when its last event has come, and not when its client has left.
     """
 
     def __init__(
@@ -37,8 +39,15 @@ class Generation(BaseGeneration):
         request_id: str,
         config: ClientSettings,
         on_close: Callable[["Generation"], None],
+        listener: InBackground | None = None,
     ) -> None:
         super().__init__(requests, request_id)
+        self._listener = listener
+        self._has_client = True
+        self.over: asyncio.Future[None] | None = None
+        """Is done when the request is over, if it has a listener."""
+        if listener is not None:
+            self.over = asyncio.get_running_loop().create_future()
         self.sequence_ids = [request.sequence_id for request in requests]
         self._config = config
         self._on_close = on_close
@@ -67,13 +76,15 @@ class Generation(BaseGeneration):
             await self._waiter
 
     async def result(self) -> list[Event]:
-        """Return all the events, once the last one has come."""
+        """Return all the events, once the last one has come; none, and at once, if a listener takes them."""
+        if self._listener is not None:
+            return []
         return [event async for event in self.events() if event is not None]
 
     async def run(
         self, work: Callable[[], Awaitable[Result]], disconnected: Callable[[], Awaitable[None]]
     ) -> Result | None:
-        """Run `work`, cancelled on client disconnect; abort the request either way.
+        """Run `work`, cancelled on client disconnect; abort the request either way, unless it has a listener.
 
         `disconnected` returns when the client has left.
 
@@ -91,18 +102,44 @@ class Generation(BaseGeneration):
                 tasks.cancel_scope.cancel()
         finally:
             # No await here: nothing may come between the end of the work and the abort.
-            self.close()
+            self._has_client = False
+            if self._listener is None or self._mailbox.has_ended:
+                self.close()
+            self._mailbox.events.clear()
         return result
 
     def put(self, sequence_id: SequenceId, event: Event) -> None:
         """Take an event from the engine; events after the end are dropped."""
         if self._mailbox.put(sequence_id, event):
-            self._wake()
+            self._tell(event)
 
     def fail(self, failed: Failed) -> None:
         """End the request with an error that does not come from the engine."""
-        if self._mailbox.fail(failed):
+        if self._mailbox.end(failed):
+            self._tell(failed)
+
+    def abandon(self) -> None:
+        """End a request that its listener does not want any more, and with it the stream of its client."""
+        self._listener = None
+        log = self.log
+        end = Finished("abort", log.prompt_tokens, log.completion_tokens, 0.0, 0.0, 1e3 * log.seconds)
+        if self._mailbox.end(end):
+            self._tell(end)
+
+    def _tell(self, event: Event) -> None:
+        """Tell the listener of an event, and then the reader if there is one."""
+        if self._listener is not None:
+            try:
+                self._listener.take(event)
+            except Exception:
+                self._listener = None  # the driver fails the request, and that must not raise again
+                raise
+        if self._has_client:
             self._wake()
+            return
+        self._mailbox.events.clear()
+        if self._mailbox.has_ended:
+            self.close()
 
     def cancel(self) -> None:
         """Stop the work at once, even if it is stuck in a send."""
@@ -112,6 +149,8 @@ class Generation(BaseGeneration):
         """End the request, and write its log line."""
         self._on_close(self)
         self.log.write()
+        if self.over is not None and not self.over.done():
+            self.over.set_result(None)
 
     def _wake(self) -> None:
         if self._is_waiting:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from interface.events import Event, Failed, Finished
+from interface.events import Event, Failed, Finished, TerminalEvent
 from interface.requests import GenerationRequest, SequenceId
 from serving.request_log import RequestLog
 
@@ -39,12 +39,12 @@ class Mailbox:
         self.events.append(event)
         return True
 
-    def fail(self, failed: Failed) -> bool:
-        """End the request with an error that does not come from the engine; return False if it had ended."""
+    def end(self, end: TerminalEvent) -> bool:
+        """End the request with an event that does not come from the engine; return False if it had ended."""
         if self.has_ended:
             return False
-        self.log.end = failed
-        self.events.append(failed)
+        self.log.end = end
+        self.events.append(end)
         return True
 
 

@@ -22,6 +22,9 @@ class OpenGenerations:
         """Yield each one once. They may be removed during the iteration."""
         return iter(list(dict.fromkeys(self._by_sequence.values())))
 
+    def __contains__(self, generation: Generation) -> bool:
+        return any(self._by_sequence.get(number) is generation for number in generation.sequence_ids)
+
     def of(self, sequence_id: SequenceId) -> Generation | None:
         return self._by_sequence.get(sequence_id)
 

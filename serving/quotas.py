@@ -26,6 +26,8 @@ class Quotas:
     def charged(self, client: str, exchange: Exchange | None) -> Iterator[None]:
         """Count a request, and at its end its tokens. "" is a client that is not counted.
 
+        One that goes on without its client ends with its generation.
+
         Raises:
             Refusal: 429, with the seconds after which to come back.
         """
@@ -37,11 +39,17 @@ class Quotas:
         try:
             yield
         finally:
-            self._open[client] -= 1
-            if not self._open[client]:
-                del self._open[client]
-            if exchange is not None and exchange.log is not None:
-                self._charge(client, exchange.log.tokens)
+            if exchange is None or exchange.goes_on_until is None:
+                self._end(client, exchange)
+            else:
+                exchange.goes_on_until.add_done_callback(lambda _: self._end(client, exchange))
+
+    def _end(self, client: str, exchange: Exchange | None) -> None:
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
+        if exchange is not None and exchange.log is not None:
+            self._charge(client, exchange.log.tokens)
 
     def _check(self, client: str) -> None:
         if self._requests is not None and self._open.get(client, 0) >= self._requests:

@@ -10,12 +10,14 @@ Invariants:
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from backends.own_engine import load_engine
 from config import PREFIX, Config
 from inference.turns import Turns
+from interface.calls import InBackground, Recall
 from interface.engine import EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
@@ -32,7 +34,18 @@ log = logging.getLogger("engine")
 OF_THE_GATE = ("api_keys", "hosts", "allow_origins", "client_requests", "client_tokens")
 """Settings of the layers around the ASGI doors. Without those, a server that took them would not be what they say."""
 
+CLIENT_LEFT = Failed("The client has left, and this door generates nothing without one", "engine_error")
+LOOK_EVERY = 0.1
+"""Seconds between two looks for what another request has written."""
+
 Result = TypeVar("Result")
+
+
+class Call(Protocol):
+    """What the driver takes of any call."""
+
+    @property
+    def requests(self) -> Sequence[GenerationRequest]: ...
 
 
 def _load_here(config: Config) -> EngineProtocol:
@@ -50,9 +63,16 @@ def _load_here(config: Config) -> EngineProtocol:
 class Generation(BaseGeneration):
     """One HTTP request in flight, with one or several sequences."""
 
-    def __init__(self, driver: "Driver", requests: Sequence[GenerationRequest], request_id: str) -> None:
+    def __init__(
+        self,
+        driver: "Driver",
+        requests: Sequence[GenerationRequest],
+        request_id: str,
+        listener: InBackground | None = None,
+    ) -> None:
         super().__init__(requests, request_id)
         self._driver = driver
+        self._listener = listener
         self._is_closed = False
 
     def events(self) -> Iterator[Event | None]:
@@ -78,6 +98,8 @@ class Generation(BaseGeneration):
         """End the request; a second call does nothing."""
         if self._is_closed:
             return
+        if self._listener is not None and not self._mailbox.has_ended:
+            self.fail(CLIENT_LEFT)
         self._is_closed = True
         self._driver.forget(self)
         self._driver.count_generation(self.log)
@@ -88,11 +110,32 @@ class Generation(BaseGeneration):
         self._driver.count_step(events)
         if not self._is_closed:
             for sequence_id, event in events:
-                self._mailbox.put(sequence_id, event)
+                if self._mailbox.put(sequence_id, event) and self._listener is not None:
+                    self._listener.take(event)
 
     def fail(self, failed: Failed) -> None:
-        if not self._is_closed:
-            self._mailbox.fail(failed)
+        if not self._is_closed and self._mailbox.end(failed) and self._listener is not None:
+            self._listener.take(failed)
+
+
+class Following(Generation):
+    """What another request has written, for its client: a generation without sequences, whose events are silences."""
+
+    def __init__(self, driver: "Driver", call: Recall, request_id: str) -> None:
+        super().__init__(driver, (), request_id)
+        self._call = call
+
+    def events(self) -> Iterator[None]:
+        """Yield None whenever the call's writer has something to send, until it has sent all."""
+        may_go_on = True
+        while may_go_on:
+            may_go_on = self._call.look()
+            if may_go_on and not self._call.has_news:
+                time.sleep(LOOK_EVERY)  # another request's thread steps the engine
+            yield None
+
+    def close(self) -> None:
+        """There is nothing to abort, and no generation to log."""
 
 
 class Driver(BaseDriver[EngineProtocol]):
@@ -125,7 +168,19 @@ class Driver(BaseDriver[EngineProtocol]):
             self._is_started = True
         threading.Thread(target=self._load_engine, name="load", daemon=True).start()
 
-    def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
+    def begin(self, call: Call, request_id: str) -> Generation:
+        """Queue the sequences of any call; see `submit`, also for what this raises.
+
+        One in the background has a client here, too: nothing else pulls its events. One that only recalls what another
+        writes needs no engine.
+        """
+        if isinstance(call, Recall):
+            return Following(self, call, request_id)
+        return self.submit(call.requests, request_id, call if isinstance(call, InBackground) else None)
+
+    def submit(
+        self, requests: Sequence[GenerationRequest], request_id: str, listener: InBackground | None = None
+    ) -> Generation:
         """Tokenize and queue an HTTP request's sequences. Call `close` on what this returns.
 
         Raises:
@@ -135,7 +190,7 @@ class Driver(BaseDriver[EngineProtocol]):
         """
         engine = self._available_engine()
         encoded = engine.encode(requests)
-        generation = Generation(self, requests, request_id)
+        generation = Generation(self, requests, request_id, listener)
         generation.log.prompt_lengths = [len(request.prompt_ids) for request in encoded]
         with self._lock:
             engine.submit(encoded, generation.take)

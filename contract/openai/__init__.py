@@ -11,7 +11,8 @@ The modules, by topic:
     chat completions    `chat`, with `chat_request` and `chat_answer`
     responses           `responses`, with `responses_request` and `responses_tools`; `response_builder` makes a
                         `responses_answer` out of events
-    kept responses      `responses_by_id`, `kept_responses`
+    kept responses      `responses_by_id`, `kept_responses`; `background` and `running_responses` for those that are
+                        made without their client
     conversations       `conversations`, `kept_conversations`
     stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how, and `metadata`
                         is what clients write on them

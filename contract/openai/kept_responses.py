@@ -35,9 +35,7 @@ class KeptResponses:
 
     def keep(self, response: ResponseObject, input: Sequence[Item]) -> None:
         """Keep a response, and all the items that came before its own."""
-        items = {f"item {item.id}": to_json(item) for item in response.output}
-        before = pydantic_core.to_json([complete(item) for item in input])
-        self._kept.put({f"response {response.id}": to_json(response), f"input {response.id}": before, **items})
+        self._kept.put(response_pieces(response) | input_pieces(response.id, input))
 
     def response(self, id: str) -> bytes:
         """Raises Refusal: 404, it is not kept."""
@@ -57,6 +55,17 @@ class KeptResponses:
             raise _not_found(id)
 
 
+def response_pieces(response: ResponseObject) -> dict[str, bytes]:
+    """What is kept of a response, by names."""
+    items = {f"item {item.id}": to_json(item) for item in response.output}
+    return {f"response {response.id}": to_json(response), **items}
+
+
+def input_pieces(id: str, input: Sequence[Item]) -> dict[str, bytes]:
+    """What is kept of all that came before a response."""
+    return {f"input {id}": pydantic_core.to_json([complete(item) for item in input])}
+
+
 class References:
     """What one request refers to. All of it together may be as long as a body: it is parsed like one."""
 
@@ -69,7 +78,7 @@ class References:
         """The conversation up to a response and with it.
 
         Raises:
-            Refusal: 400, it is not kept; 413, the request refers to too much.
+            Refusal: 400, it is not kept or has not ended; 413, the request refers to too much.
         """
         try:
             input, response = self._kept.input(response_id), self._kept.response(response_id)
@@ -77,8 +86,11 @@ class References:
             message = f"Previous response with id {str(shortened(response_id))!r} not found. {HOW_KEPT}"
             code = "previous_response_not_found"
             raise Refusal(400, message, param="previous_response_id", code=code) from None
-        before: list[Item] = self._parsed(input)
-        return before + list(self._parsed(response)["output"])
+        before, previous = self._parsed(input), self._parsed(response)
+        if previous["status"] == "in_progress":
+            message = f"Previous response with id {str(shortened(response_id))!r} has not ended yet."
+            raise Refusal(400, message, param="previous_response_id")
+        return [*before, *previous["output"]]
 
     def kept_conversation(self, id: str) -> list[Item]:
         """The items of a conversation.

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from contract.answers import Answer, Wire, model_answer, to_json
 from contract.bodies import check_model, read_body
 from contract.endpoints import Accepted, Endpoint, Incoming, Question
+from contract.openai.background import BackgroundCall
 from contract.openai.client_tools import CLIENT_TOOLS
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
@@ -37,6 +38,10 @@ class ResponsesWriter:
     """Is shown the finished response."""
     _template: FrameTemplate | None = field(default=None, init=False)
     """The frame of the open message's text, to be filled in."""
+
+    @property
+    def response(self) -> ResponseObject:
+        return self.builder.response
 
     def start(self) -> bytes:
         return b"".join(map(typed_frame, self.builder.start()))
@@ -83,6 +88,14 @@ class ResponsesCall:
     kept: Kept
 
     def writer(self, accepted: Accepted) -> ResponsesWriter:
+        return self.new_writer(self._keep)
+
+    def in_background(self) -> BackgroundCall:
+        """The same, made whether its client waits or not."""
+        maker = self.new_writer(self._join_conversation)
+        return BackgroundCall(self.requests, self.stream, maker, self.kept, self.items.all)
+
+    def new_writer(self, keep: Callable[[ResponseObject], None]) -> ResponsesWriter:
         # Not the id of the request, which a client may choose and use again.
         blank = _blank(self.body, self.model, f"resp_{uuid.uuid4().hex}")
         builder = ResponseBuilder(
@@ -92,7 +105,7 @@ class ResponsesCall:
             tools={tool.called_name: tool for tool in self.body.tools},
             repeats_reasoning=ENCRYPTED_REASONING in self.body.include,
         )
-        return ResponsesWriter(builder, self._keep)
+        return ResponsesWriter(builder, keep)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         writer = self.writer(accepted)
@@ -105,6 +118,9 @@ class ResponsesCall:
     def _keep(self, response: ResponseObject) -> None:
         if self.body.store:
             KeptResponses(self.kept).keep(response, self.items.all)
+        self._join_conversation(response)
+
+    def _join_conversation(self, response: ResponseObject) -> None:
         if self.body.conversation is not None:
             output = [json.loads(to_json(item)) for item in response.output]
             new = with_ids([*self.items.own, *output], self.items.before)
@@ -180,10 +196,11 @@ class InputTokens(Wire):
     input_tokens: int
 
 
-def parse(incoming: Incoming) -> ResponsesCall:
+def parse(incoming: Incoming) -> ResponsesCall | BackgroundCall:
     """Raises Refusal."""
     body = read_body(ResponsesBody, incoming.body)
     model = check_model(body.model, incoming.models)
+    body.check()
     grammar, items = body.text_grammar(), body.items(incoming.kept)
     requests = body.requests(
         [body.conversation_prompt(items.all)],
@@ -192,7 +209,8 @@ def parse(incoming: Incoming) -> ResponsesCall:
         parse_response=grammar is None or bool(body.tools),
         fill_context=True,
     )
-    return ResponsesCall(requests, body.stream, body, items, model, incoming.kept)
+    call = ResponsesCall(requests, body.stream, body, items, model, incoming.kept)
+    return call.in_background() if body.background else call
 
 
 def parse_input_tokens(incoming: Incoming) -> Question:

@@ -1,35 +1,33 @@
-"""The kept responses: `GET` and `DELETE /v1/responses/{id}`, their input, and what cancelling them does.
+"""The kept responses: `GET` and `DELETE /v1/responses/{id}`, their input, and the end of those in the background.
 
-A response that was asked for in the background is answered when it is whole, so none that is kept is still being made.
+One that is made in the background is kept from its beginning on. If its request asked for a stream, that is kept, too,
+and `GET` with `stream=true` reads it, also while it grows.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract.answers import Answer, Wire, model_answer
 from contract.endpoints import QUESTION_REFUSALS, Endpoint, Incoming, Question
+from contract.openai.background import RecallCall
 from contract.openai.dialect import OpenAIError
 from contract.openai.item_pages import ItemPage, PageQuery
 from contract.openai.kept_responses import KeptResponses
-from contract.openai.responses_answer import ResponseObject
+from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent
+from contract.openai.running_responses import RunningResponses
 from contract.queries import read_query
 from contract.refusals import Refusal
 from interface.engine import Lexicon
+from interface.requests import MAX_INTEGER
 
-NO_STREAM = "expected false, as no stream is kept here, also none of a response that was asked for in the background"
+NO_STREAM = "stream: Expected false; a stream is kept of a response in the background whose request had stream: true."
 NOT_KEPT = {404: "No response of the client's with this id is kept."}
 REFUSALS = NOT_KEPT | QUESTION_REFUSALS
-
-
-def _refuse_stream(stream: bool) -> bool:
-    if stream:
-        raise ValueError(NO_STREAM)
-    return stream
 
 
 class RetrieveQuery(BaseModel):
@@ -37,7 +35,10 @@ class RetrieveQuery(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    stream: Annotated[bool, AfterValidator(_refuse_stream)] = Field(default=False, description="True is refused.")
+    stream: bool = Field(default=False, description="Send the events of a response in the background.")
+    starting_after: int | None = Field(
+        default=None, ge=0, le=MAX_INTEGER, description="Send only the events after the one of this `sequence_number`."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,16 @@ def _question(incoming: Incoming, answer: Callable[[KeptResponses, str], Answer]
     return Question(ask)
 
 
-def parse_retrieve(incoming: Incoming) -> Question:
+def parse_retrieve(incoming: Incoming) -> Question | RecallCall:
     """Raises Refusal."""
-    read_query(RetrieveQuery, incoming.query)
-    return _question(incoming, lambda kept, id: Answer(200, kept.response(id)))
+    query = read_query(RetrieveQuery, incoming.query)
+    if not query.stream:
+        return _question(incoming, lambda kept, id: Answer(200, kept.response(id)))
+    KeptResponses(incoming.kept).response(incoming.name)  # raises if there is none
+    if RunningResponses(incoming.kept).piece(incoming.name, 0) is None:
+        raise Refusal(400, NO_STREAM, param="stream")
+    first = 0 if query.starting_after is None else query.starting_after + 1
+    return RecallCall(incoming.kept, incoming.name, first)
 
 
 def parse_delete(incoming: Incoming) -> Question:
@@ -86,10 +93,10 @@ def _list_items(query: PageQuery, kept: KeptResponses, id: str) -> Answer:
 
 def parse_cancel(incoming: Incoming) -> Question:
     def cancel(kept: KeptResponses, id: str) -> Answer:
-        response = kept.response(id)
-        if json.loads(response)["background"]:
-            return Answer(200, response)  # as OpenAI's API does with one that has ended
-        raise Refusal(400, "Cannot cancel a synchronous response. To end one that is being made, close its connection.")
+        if not json.loads(kept.response(id))["background"]:
+            message = "Cannot cancel a synchronous response. To end one that is being made, close its connection."
+            raise Refusal(400, message)
+        return Answer(200, RunningResponses(incoming.kept).cancel(id))
 
     return _question(incoming, cancel)
 
@@ -101,7 +108,9 @@ RETRIEVE = Endpoint(
     method="GET",
     query=RetrieveQuery,
     answer=ResponseObject,
-    refusals={400: "It cannot be streamed."} | REFUSALS,
+    stream=get_args(ResponseStreamEvent),
+    stream_description="With `stream=true`: the events of the response, as its own request has had them.",
+    refusals={400: "Its stream is not kept."} | REFUSALS,
     error=OpenAIError,
 )
 DELETE = Endpoint(
@@ -126,7 +135,7 @@ INPUT_ITEMS = Endpoint(
 CANCEL = Endpoint(
     path="/v1/responses/{name}/cancel",
     parse=parse_cancel,
-    summary="A response that was asked for in the background, which has ended already",
+    summary="End a response in the background; one that has ended stays as it is",
     answer=ResponseObject,
     refusals={400: "The response was not asked for in the background."} | REFUSALS,
     error=OpenAIError,

@@ -99,7 +99,10 @@ class InputBody(LenientBody):
     """A conversation: an input, the tools for it, and what a response must look like."""
 
     model: str | None = Field(default=None, description="One of the names of GET /v1/models; the default is the first.")
-    input: str | list[Item] = Field(description="A text of the user's, or a list of items.")
+    input: str | list[Item] = Field(
+        default_factory=list,
+        description="A text of the user's, or a list of items. May be left out where it follows others.",
+    )
     instructions: str | None = Field(default=None, description="A system message before the input.")
     tools: FlatTools = Field(default_factory=list)
     tool_choice: Choice = ToolChoice()
@@ -191,8 +194,15 @@ class ResponsesBody(InputBody, SamplingFields):
     user: str | None = Field(default=None, description=COMES_BACK)
     store: bool = Field(default=True, description="Keep the response for a while, for previous_response_id.")
     background: bool = Field(
-        default=False, description=f"The answer comes once it is whole, as without it. {COMES_BACK}"
+        default=False,
+        description="Answer at once, and go on without the client, who reads the response by its id. Needs `store`.",
     )
+
+    def check(self) -> None:
+        """Raises Refusal."""
+        if self.background and not self.store:
+            message = "background: Expected store: true with it; what is not kept could not be read."
+            raise Refusal(400, message, param="background")
 
     @property
     def answer_tokens(self) -> int:

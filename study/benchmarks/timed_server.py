@@ -7,7 +7,6 @@ GET /delays answers with [seconds, tokens that the same step made] for each toke
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,9 +16,9 @@ from config import Config
 from contract.answers import json_answer
 from interface.engine import EngineProtocol, EngineService, StepEvents
 from interface.events import Token
-from interface.requests import GenerationRequest, SequenceId
+from interface.requests import SequenceId
 from raw_asgi import create_app, respond
-from serving.driver import Driver
+from serving.driver import Call, Driver
 from serving.generation import Generation
 
 
@@ -47,9 +46,9 @@ class TimedDriver(Driver):
         super().__init__(config, self._load_timed)
         self.sequence_ids: dict[str, SequenceId] = {}
 
-    async def submit(self, requests: Sequence[GenerationRequest], request_id: str) -> Generation:
-        self.sequence_ids[request_id] = requests[0].sequence_id
-        return await super().submit(requests, request_id)
+    async def begin(self, call: Call, request_id: str) -> Generation:
+        self.sequence_ids[request_id] = call.requests[0].sequence_id
+        return await super().begin(call, request_id)
 
     def _load_timed(self, config: Config) -> EngineService:
         self.service = TimedService(load_engine(config))

@@ -301,14 +301,6 @@ def test_a_conversation_is_kept_and_grows(client: openai.OpenAI) -> None:
         client.responses.create(model=MODEL, input="hello", conversation=conversation.id)
 
 
-def test_a_response_in_the_background_is_there_when_it_is_polled(client: openai.OpenAI) -> None:
-    response = client.responses.create(model=MODEL, input="hello", background=True)
-    while response.status in ("queued", "in_progress"):
-        response = client.responses.retrieve(response.id)
-    assert (response.output_text, response.background) == (TEXT, True)
-    assert client.responses.cancel(response.id).output_text == TEXT
-
-
 def test_the_tokens_of_an_input_are_counted(client: openai.OpenAI) -> None:
     assert client.responses.input_tokens.count(model=MODEL, input="one two three").input_tokens == 3
 

@@ -122,13 +122,6 @@ def test_a_query_of_many_parameters_is_refused() -> None:
     assert (status, "at most 100 parameters" in message) == (400, True)
 
 
-def test_a_response_that_was_asked_for_in_the_background_has_ended_when_it_is_cancelled() -> None:
-    response = made(input="hi", background=True)
-    assert (response["background"], response["status"]) == (True, "completed")
-    assert reply_to("POST", f"{PATH}/{response['id']}/cancel") == response
-    assert reply_to("GET", f"{PATH}/{response['id']}") == response
-
-
 def test_what_was_not_asked_for_in_the_background_cannot_be_cancelled_and_nothing_streamed_again() -> None:
     response = made(input="hi")
     status, message, _ = why_not("POST", f"{PATH}/{response['id']}/cancel")

@@ -1,0 +1,49 @@
+"""The stream of a client that takes up what another request writes, or has written. No engine is asked for it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+
+from backends.threads import in_daemon_thread
+from config import ClientSettings
+from interface.calls import Recall
+from interface.errors import EngineUnavailable
+from serving.generation import Generation
+
+LOOK_EVERY = 0.1
+"""Seconds between two looks for news, which may be in another process."""
+
+
+class Following(Generation):
+    """A generation without sequences. Its events are silences: at each one, the call's writer sends what was found."""
+
+    def __init__(self, call: Recall, request_id: str, config: ClientSettings, looking: anyio.CapacityLimiter) -> None:
+        super().__init__((), request_id, config, on_close=lambda _: None)
+        self._call = call
+        self._looking = looking
+
+    async def events(self) -> AsyncIterator[None]:
+        """Yield None whenever there is news, and after `heartbeat` seconds without any, until all has come."""
+        may_go_on, silent_since = True, time.monotonic()
+        while may_go_on:
+            self._waiter = asyncio.get_running_loop().create_future()  # waits for news, and not for the reader
+            may_go_on = await self._look()
+            if may_go_on and not self._call.has_news:
+                await anyio.sleep(LOOK_EVERY)
+            self._wake()
+            if self._call.has_news or time.monotonic() - silent_since >= self._config.heartbeat:
+                yield None
+                silent_since = time.monotonic()
+
+    async def _look(self) -> bool:
+        """Look for news; return whether there may be more. If the engine that keeps them is gone, cut it off."""
+        try:
+            return await in_daemon_thread(self._call.look, self._looking)
+        except EngineUnavailable:
+            self.cancel()
+            return True
+
+    def close(self) -> None:
+        """There is nothing to abort, and no generation to log."""
