@@ -137,6 +137,15 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"gemma4__attention__head_count_kv": [2, 1]},
             "gemma4.attention.head_count_kv has 2 entries; expected 4, one for each layer",
         ),
+        ("afmoe", {"afmoe__attention__sliding_window": None}, "expected afmoe.attention.sliding_window, got none"),
+        ("afmoe", {"afmoe__expert_weights_norm": False}, "afmoe.expert_weights_norm is false; expected true"),
+        ("exaone_moe", {"exaone-moe__attention__sliding_window": None}, "expected exaone-moe.attention.sliding_window"),
+        ("llama4_text", {"llama4__attention__sliding_window": 0}, "llama4.attention.sliding_window is not supported"),
+        (
+            "hunyuan_v1_moe",
+            {"hunyuan-moe__expert_shared_feed_forward_length": 32},
+            "hunyuan-moe.expert_shared_feed_forward_length is 32; expected 64",
+        ),
         ("olmo", {"olmo__attention__layer_norm_epsilon": 1e-6}, "olmo.attention.layer_norm_epsilon is "),
         (
             "gpt_bigcode",

@@ -141,7 +141,7 @@ def _keys_and_values(name: str, weight: Tensor) -> dict[str, Tensor]:
 
 
 def _correction(name: str, weight: Tensor) -> dict[str, Tensor]:
-    return {"exp_probs_b.bias": weight} if name.endswith("e_score_correction_bias") else {}
+    return {"exp_probs_b.bias": weight} if name.endswith(("e_score_correction_bias", "expert_bias")) else {}
 
 
 def _ernie(config: PreTrainedConfig) -> dict[str, Any]:
@@ -206,6 +206,65 @@ def _minimax_m2(config: PreTrainedConfig) -> dict[str, Any]:
     return _rotated_in_part(config) | {"expert_feed_forward_length": config.intermediate_size, "expert_gating_func": 2}
 
 
+def _afmoe(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "expert_shared_count": config.num_shared_experts,
+        "expert_weights_scale": config.route_scale,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+        "leading_dense_block_count": config.num_dense_layers,
+        "attention.sliding_window": config.sliding_window,
+    }
+
+
+def _exaone_moe(config: PreTrainedConfig) -> dict[str, Any]:
+    return _windows(config) | {
+        "expert_shared_count": config.num_shared_experts,
+        "expert_weights_scale": config.routed_scaling_factor,
+        "expert_weights_norm": config.norm_topk_prob,
+        "expert_gating_func": 2,
+        "leading_dense_block_count": config.first_k_dense_replace,
+    }
+
+
+def _llama4(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "feed_forward_length": config.intermediate_size_mlp,
+        "expert_feed_forward_length": config.intermediate_size,
+        "interleave_moe_layer_step": config.interleave_moe_layer_step,
+    }
+
+
+def _llama4_experts(name: str, weight: Tensor) -> dict[str, Tensor]:
+    if name == "feed_forward.experts.gate_up_proj":
+        gate, up = weight.transpose(1, 2).chunk(2, dim=1)
+        return {"ffn_gate_exps.weight": gate, "ffn_up_exps.weight": up}
+    return {"ffn_down_exps.weight": weight.transpose(1, 2)} if name == "feed_forward.experts.down_proj" else {}
+
+
+AFMOE_NAMES = {
+    "self_attn.gate_proj": "attn_gate",
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_mlp_layernorm": "ffn_norm",
+    "post_mlp_layernorm": "post_ffw_norm",
+    "mlp.router.gate": "ffn_gate_inp",
+}
+LLAMA4_NAMES = {
+    "feed_forward.gate_proj": "ffn_gate",
+    "feed_forward.up_proj": "ffn_up",
+    "feed_forward.down_proj": "ffn_down",
+    "feed_forward.router": "ffn_gate_inp",
+    "feed_forward.shared_expert.gate_proj": "ffn_gate_shexp",
+    "feed_forward.shared_expert.up_proj": "ffn_up_shexp",
+    "feed_forward.shared_expert.down_proj": "ffn_down_shexp",
+}
+HUNYUAN_NAMES = {"self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm"}
+HUNYUAN_MOE_NAMES = HUNYUAN_NAMES | {
+    "mlp.gate.wg": "ffn_gate_inp",
+    "mlp.shared_mlp.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_mlp.up_proj": "ffn_up_shexp",
+    "mlp.shared_mlp.down_proj": "ffn_down_shexp",
+}
 SHARED_EXPERTS = {
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
@@ -294,9 +353,20 @@ WRITTEN: Mapping[str, Written] = {
     "ernie4_5": Written("ernie4_5"),
     "seed_oss": Written("seed_oss", {"post_attention_layernorm": "post_attention_norm"}),
     "exaone4": Written("exaone4", NORMS_AFTER, _windows),
-    "hunyuan_v1_dense": Written(
-        "hunyuan-dense", {"self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm"}
+    "hunyuan_v1_dense": Written("hunyuan-dense", HUNYUAN_NAMES),
+    "hunyuan_v1_moe": Written(
+        "hunyuan-moe",
+        HUNYUAN_MOE_NAMES,
+        lambda config: {
+            "expert_used_count": config.moe_topk,
+            "expert_shared_count": 1,
+            "expert_feed_forward_length": config.intermediate_size,
+            "expert_shared_feed_forward_length": config.intermediate_size,
+        },
     ),
+    "afmoe": Written("afmoe", SHARED_EXPERTS | AFMOE_NAMES, _afmoe, split=_correction),
+    "exaone_moe": Written("exaone-moe", SHARED_EXPERTS, _exaone_moe, split=_correction),
+    "llama4_text": Written("llama4", LLAMA4_NAMES, _llama4, split=_llama4_experts),
     "gpt_oss": Written(
         "gpt-oss",
         {"post_attention_layernorm": "post_attention_norm", "mlp.router": "ffn_gate_inp"},

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AfmoeConfig,
     ArceeConfig,
     Cohere2Config,
     CohereConfig,
@@ -13,6 +14,7 @@ from transformers import (
     Ernie4_5_MoeConfig,
     Ernie4_5Config,
     Exaone4Config,
+    ExaoneMoeConfig,
     Gemma2Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
@@ -28,6 +30,8 @@ from transformers import (
     GraniteConfig,
     GraniteMoeSharedConfig,
     HunYuanDenseV1Config,
+    HunYuanMoEV1Config,
+    Llama4TextConfig,
     LlamaConfig,
     MiniMaxM2Config,
     Ministral3Config,
@@ -192,6 +196,15 @@ FAMILIES: list[PreTrainedConfig] = [
     SeedOssConfig(**OF_FOUR, head_dim=16, attention_bias=True, attention_out_bias=False),
     Exaone4Config(**OF_FOUR, sliding_window=WINDOW, sliding_window_pattern=4),
     HunYuanDenseV1Config(**OF_FOUR, head_dim=16),
+    HunYuanMoEV1Config(**OF_FOUR, head_dim=16, num_experts=4, moe_topk=2),
+    AfmoeConfig(**OF_FOUR, **EXPERTS, **WIDE, sliding_window=WINDOW, mup_enabled=True, route_scale=1.5),
+    ExaoneMoeConfig(**OF_FOUR, **EXPERTS, **WIDE, sliding_window=WINDOW),
+    Llama4TextConfig(
+        **OF_FOUR | {"num_experts_per_tok": 1, "num_local_experts": 4},
+        intermediate_size_mlp=40,
+        interleave_moe_layer_step=2,
+        **WIDE,
+    ),
     GptOssConfig(
         **OF_FOUR, **LOCAL_EXPERTS, head_dim=16, sliding_window=WINDOW, rope_parameters=YARN | {"truncate": False}
     ),

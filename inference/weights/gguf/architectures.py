@@ -12,6 +12,7 @@ from inference.weights.gguf.families import (
     gpt_oss,
     layer_norms,
     llama,
+    llama4,
     mixtures,
     olmo,
     others,
@@ -23,6 +24,7 @@ from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 ARCHITECTURES: dict[str, Architecture] = {
     **llama.FAMILY,
+    **llama4.FAMILY,
     **qwen.FAMILY,
     **gemma.FAMILY,
     **gemma4.FAMILY,

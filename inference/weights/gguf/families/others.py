@@ -1,9 +1,19 @@
-"""Architectures of which there is one: EXAONE 4, ERNIE 4.5, Hunyuan and Seed-OSS."""
+"""Architectures of which there is one: EXAONE 4, ERNIE 4.5, Hunyuan with experts or without, and Seed-OSS."""
 
 from typing import Any
 
-from inference.weights.gguf.architecture import LAYER, MLP, QKV, QKVO, WINDOWS, Architecture, layer_types, window_of
-from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.architecture import (
+    LAYER,
+    MLP,
+    QKV,
+    QKVO,
+    WINDOWS,
+    Architecture,
+    experts,
+    layer_types,
+    window_of,
+)
+from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 
 def _exaone4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -17,6 +27,35 @@ def _exaone4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _hunyuan_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """All experts are as wide as the one that all tokens share."""
+    width = file.count("expert_feed_forward_length", common["intermediate_size"])
+    shared = file.count("expert_shared_feed_forward_length", width)
+    if shared != width or file.count("expert_shared_count", 1) != 1:
+        raise BadGGUF(
+            file.path,
+            f"hunyuan-moe.expert_shared_feed_forward_length is {shared}; expected {width}, and one such expert",
+        )
+    return {
+        "intermediate_size": width,
+        "num_experts": file.count("expert_count"),
+        "moe_topk": file.count("expert_used_count"),
+    }
+
+
+HEAD_NORMS = {"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"}
+SHARED_MLP = {
+    "ffn_gate_inp": "mlp.gate.wg",
+    "ffn_gate_shexp": "mlp.shared_mlp.gate_proj",
+    "ffn_up_shexp": "mlp.shared_mlp.up_proj",
+    "ffn_down_shexp": "mlp.shared_mlp.down_proj",
+}
+HUNYUAN_EXPERTS = frozenset(
+    (
+        *("expert_count", "expert_used_count", "expert_shared_count", "expert_feed_forward_length"),
+        "expert_shared_feed_forward_length",
+    )
+)
 FAMILY = {
     "exaone4": Architecture(
         "exaone4",
@@ -27,7 +66,15 @@ FAMILY = {
     "ernie4_5": Architecture("ernie4_5", biases={"use_bias": (*QKVO, *MLP)}),
     "hunyuan-dense": Architecture(
         "hunyuan_v1_dense",
-        layer=LAYER | {"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"},
+        layer=LAYER | HEAD_NORMS,
+        biases={"attention_bias": QKVO},
+    ),
+    "hunyuan-moe": Architecture(
+        "hunyuan_v1_moe",
+        _hunyuan_moe,
+        HUNYUAN_EXPERTS,
+        LAYER | HEAD_NORMS | SHARED_MLP,
+        made=experts(),
         biases={"attention_bias": QKVO},
     ),
     "seed_oss": Architecture(

@@ -1,8 +1,20 @@
-"""Mixtures of experts that are weighed by a sigmoid of the router's scores: dots.llm1 and MiniMax M2."""
+"""Mixtures whose experts are weighed by a sigmoid of the router's scores: dots.llm1, MiniMax M2, Trinity, K-EXAONE."""
 
 from typing import Any
 
-from inference.weights.gguf.architecture import EXPERTS, LAYER, QKV, Architecture, Made, as_it_is, experts
+from inference.weights.gguf.architecture import (
+    EXPERTS,
+    LAYER,
+    QKV,
+    QKVO,
+    WINDOWS,
+    Architecture,
+    Made,
+    as_it_is,
+    experts,
+    layer_types,
+    window_of,
+)
 from inference.weights.gguf.families.mixtures import CORRECTED, CORRECTION, ROUTING, SHARED, SIGMOID, routing
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
@@ -22,7 +34,66 @@ def _minimax_m2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _afmoe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Layers without a window are not rotated; embeddings are scaled, as in all models that there are."""
+    routed = routing(file, SIGMOID)
+    window = window_of(file)
+    if window is None:
+        raise BadGGUF(file.path, "expected afmoe.attention.sliding_window, got none")
+    if not file.get("afmoe.expert_weights_norm", bool, True):
+        raise BadGGUF(file.path, "afmoe.expert_weights_norm is false; expected true, as in all models of this kind")
+    return {
+        "mup_enabled": True,
+        "sliding_window": window,
+        "layer_types": layer_types(file, common, every=4),
+        "num_dense_layers": routed["first_k_dense_replace"],
+        "num_experts": routed["n_routed_experts"],
+        "num_experts_per_tok": routed["num_experts_per_tok"],
+        "num_shared_experts": routed["n_shared_experts"],
+        "moe_intermediate_size": routed["moe_intermediate_size"],
+        "route_scale": routed["routed_scaling_factor"],
+    }
+
+
+def _exaone(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Layers without a window are not rotated."""
+    routed = routing(file, SIGMOID)
+    window = window_of(file)
+    if window is None:
+        raise BadGGUF(file.path, "expected exaone-moe.attention.sliding_window, got none")
+    dense, layers = routed["first_k_dense_replace"], common["num_hidden_layers"]
+    return routed | {
+        "sliding_window": window,
+        "layer_types": layer_types(file, common, every=4),
+        "mlp_layer_types": ["dense" if layer < dense else "sparse" for layer in range(layers)],
+        "num_experts": routed["n_routed_experts"],
+        "num_shared_experts": routed["n_shared_experts"],
+    }
+
+
+AFMOE = {
+    "attn_gate": "self_attn.gate_proj",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_mlp_layernorm",
+    "post_ffw_norm": "post_mlp_layernorm",
+    "ffn_gate_inp": "mlp.router.gate",
+}
 FAMILY = {
+    "afmoe": Architecture(
+        "afmoe",
+        _afmoe,
+        ROUTING | WINDOWS,
+        LAYER | SHARED | AFMOE,
+        made=(*experts(), Made("mlp.expert_bias", (CORRECTION,), as_it_is)),
+        biases={"attention_bias": QKVO},
+    ),
+    "exaone-moe": Architecture(
+        "exaone_moe",
+        _exaone,
+        ROUTING | WINDOWS | {"nextn_predict_layers", "expert_shared_feed_forward_length"},
+        LAYER | EXPERTS | SHARED,
+        made=(*experts(), CORRECTED),
+    ),
     "dots1": Architecture(
         "dots1",
         _dots,
