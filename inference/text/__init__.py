@@ -10,7 +10,8 @@
     calls in an answer  `call_region` finds where they end, `call_values` reads whole ones, `call_reader` reads those of
                         a guaranteed form while they are generated
     families of models  `families` is their table. How each writes calls: `tool_forms`, `call_notations`,
-                        `parameter_types`; how its answers are built: `message_answers`, `element_answers`
+                        `parameter_types`; how its answers are built: `answer_specs`, `message_answers`,
+                        `element_answers`
     grammars            `grammar` makes an answer match one: `grammar_source` writes it, of `narrowed_schemas`, within
                         `grammar_limits`; `tool_grammar` and `parameter_grammar` make an answer call tools
 """

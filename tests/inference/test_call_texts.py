@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from inference.text.families import FAMILIES, HERMES_FAMILY, LLAMA3_CALLS, Family
+from inference.text.answer_specs import LLAMA3_CALLS
+from inference.text.families import FAMILIES, HERMES_FAMILY, Family
 from inference.text.response_format import ResponseFormat
 from interface.events import Part, TextPart, ToolCallPart
 from tests.support.chat_tokenizers import tool
