@@ -1,7 +1,7 @@
 // From the form and the conversation to POST /v1/chat/completions, and from its stream to one turn.
 
 import { streamed } from "./generate.js";
-import { numberOrText, withSeed } from "./settings.js";
+import { addSampling, withSeed } from "./settings.js";
 
 const NUMBERS = [
   "max_tokens",
@@ -21,12 +21,7 @@ export function chatBody(form, messages) {
   const body = { messages, stream: true, stream_options: { include_usage: true } };
   body.logprobs = true;
   body.top_logprobs = ALTERNATIVES;
-  for (const name of NUMBERS) {
-    const text = typed.get(name).trim();
-    if (text !== "") body[name] = numberOrText(text);
-  }
-  const stop = typed.get("stop").split("\n").filter((line) => line !== "");
-  if (stop.length > 0) body.stop = stop;
+  addSampling(body, typed, NUMBERS);
   if (typed.get("tools").trim() !== "") body.tools = JSON.parse(typed.get("tools"));
   return withSeed(JSON.stringify(body), typed.get("seed").trim());
 }

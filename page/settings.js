@@ -1,5 +1,5 @@
-// From the form to the body of POST /generate. What the fields may be is the server's to say, and it says it well: so
-// a value that is no number goes as it was typed, and its refusal comes back in words.
+// From the form to the body of POST /generate. The server checks the fields, and its refusals are sentences; so a value
+// that is no number is sent as it was typed.
 
 const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k"];
 
@@ -7,14 +7,19 @@ const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k"];
 export function requestBody(form) {
   const typed = new FormData(form);
   const body = { prompt: typed.get("prompt"), stream: true };
-  for (const name of NUMBERS) {
+  addSampling(body, typed, NUMBERS);
+  if (typed.has("ignore_eos")) body.ignore_eos = true;
+  return withSeed(JSON.stringify(body), typed.get("seed").trim());
+}
+
+/** Into `body` go the numbers of these names, and a stop string for each line of its field. */
+export function addSampling(body, typed, numbers) {
+  for (const name of numbers) {
     const text = typed.get(name).trim();
     if (text !== "") body[name] = numberOrText(text);
   }
   const stop = typed.get("stop").split("\n").filter((line) => line !== "");
   if (stop.length > 0) body.stop = stop;
-  if (typed.has("ignore_eos")) body.ignore_eos = true;
-  return withSeed(JSON.stringify(body), typed.get("seed").trim());
 }
 
 export function numberOrText(text) {
