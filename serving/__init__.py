@@ -9,6 +9,7 @@ The modules, by topic:
     processes       `quiet_start`, `command_line`, `flags`, `standard_streams`, `demo`, `supervised`, `process`,
                     `shutdown`
     workers         `workers`, `engine_process`, `engine_keeper`, `sign_of_life`: several processes over one engine
-    kept responses  `kept_for_one` (each client's own), `kept_by_engine` (those of all workers)
+    kept responses  `kept_for_one` (each client's own), `kept_here` (in this process), `kept_by_engine` (those of
+                    all workers)
     records         `logs`, `log_stream`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -35,6 +35,7 @@ from serving.following import Following
 from serving.generation import Generation
 from serving.kept_by_engine import KeptByEngine, MustWait
 from serving.kept_for_one import KeptForOne
+from serving.kept_here import KeptHere
 from serving.open_generations import OpenGenerations
 from serving.shutdown import Shutdown
 from serving.status import EngineStatus
@@ -118,11 +119,11 @@ class Driver(BaseDriver[EngineService]):
         if exchange is None:
             return self._kept
         if self._shared is None:
-            return KeptForOne(self._kept, exchange.key)
+            return KeptForOne(KeptHere(self._kept, SMALL_BODY), exchange.key)
         return KeptForOne(KeptByEngine(self._shared, asyncio.get_running_loop(), exchange), exchange.key)
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
-        """Call `parse`, on a thread if the body is large or if it must wait. `size` is the body's, in bytes."""
+        """Call `parse`, on a thread if the body is large, or what it refers to. `size` is the body's, in bytes."""
         if size <= SMALL_BODY:
             with suppress(MustWait):
                 return parse()

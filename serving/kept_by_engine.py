@@ -15,7 +15,7 @@ Found = TypeVar("Found")
 
 
 class MustWait(Exception):
-    """The answer is in another process, and the event loop must not wait for it: ask again on a thread."""
+    """The event loop must not wait for the answer, or read it: ask again on a thread."""
 
 
 class KeptByEngine:
@@ -32,7 +32,7 @@ class KeptByEngine:
 
     def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
         """Raises EngineUnavailable, if it waits."""
-        if _is_on_a_loop():
+        if is_on_a_loop():
             before, self._exchange.pending = self._exchange.pending, None
             self._exchange.pending = self._loop.create_task(self._put(pieces, beside, before))
         else:
@@ -59,12 +59,13 @@ class KeptByEngine:
         return self._wait_for(self._engine.drop, name)
 
     def _wait_for(self, ask: Callable[..., Coroutine[Any, Any, Found]], *arguments: object) -> Found:
-        if _is_on_a_loop():
+        if is_on_a_loop():
             raise MustWait
         return asyncio.run_coroutine_threadsafe(ask(*arguments), self._loop).result()
 
 
-def _is_on_a_loop() -> bool:
+def is_on_a_loop() -> bool:
+    """Whether the caller runs on an event loop, which others wait for."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -10,7 +10,6 @@ from typing import Protocol
 
 from contract.answers import Answer, model_answer
 from contract.endpoints import Accepted
-from contract.openai.items import Item
 from contract.openai.kept_responses import KeptResponses
 from contract.openai.responses_answer import ResponseObject
 from contract.openai.running_responses import RunningResponses
@@ -40,7 +39,7 @@ class BackgroundCall(InBackground):
     """One response. Its client is answered at once, or gets a stream of what is written."""
 
     def __init__(
-        self, requests: Sequence[GenerationRequest], stream: bool, maker: Maker, kept: Kept, input: Sequence[Item]
+        self, requests: Sequence[GenerationRequest], stream: bool, maker: Maker, kept: Kept, input: bytes
     ) -> None:
         self.requests = requests
         self.stream = stream

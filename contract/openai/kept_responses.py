@@ -6,7 +6,6 @@ SDK does so with all of them, unless it is told otherwise. `contract.openai.resp
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import pydantic_core
 
@@ -23,6 +22,10 @@ HOW_KEPT = (
     "the oldest are forgotten. Send the whole conversation as input, with store: false."
 )
 
+MOST_BYTES = 4 * MAX_BODY_BYTES
+"""Of a conversation that a request goes on with. It may be larger than a body, as it came in many of them, with the
+fields of each item written out. Most contexts are shorter."""
+
 
 class KeptResponses:
     """The kept responses of one client, as JSON: each with its input, and with the items of its output by themselves.
@@ -33,8 +36,8 @@ class KeptResponses:
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    def keep(self, response: ResponseObject, input: Sequence[Item]) -> None:
-        """Keep a response, and all the items that came before its own."""
+    def keep(self, response: ResponseObject, input: bytes) -> None:
+        """Keep a response, and all the items that came before its own (`listed`)."""
         self._kept.put(response_pieces(response) | input_pieces(response.id, input))
 
     def response(self, id: str) -> bytes:
@@ -61,13 +64,18 @@ def response_pieces(response: ResponseObject) -> dict[str, bytes]:
     return {f"response {response.id}": to_json(response), **items}
 
 
-def input_pieces(id: str, input: Sequence[Item]) -> dict[str, bytes]:
-    """What is kept of all that came before a response."""
-    return {f"input {id}": pydantic_core.to_json([complete(item) for item in input])}
+def input_pieces(id: str, input: bytes) -> dict[str, bytes]:
+    """What is kept of all that came before a response (`listed`)."""
+    return {f"input {id}": input}
+
+
+def listed(input: Sequence[Item]) -> bytes:
+    """The items before a response, as they are kept. To write many takes long: do so where a body is parsed."""
+    return pydantic_core.to_json([complete(item) for item in input])
 
 
 class References:
-    """What one request refers to. All of it together may be as long as a body: it is parsed like one."""
+    """What one request refers to. Single items together may be as long as a body: they stand for a part of it."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = KeptResponses(kept)
@@ -78,7 +86,7 @@ class References:
         """The conversation up to a response and with it.
 
         Raises:
-            Refusal: 400, it is not kept or has not ended; 413, the request refers to too much.
+            Refusal: 400, it is not kept or has not ended; 413, it is too long.
         """
         try:
             input, response = self._kept.input(response_id), self._kept.response(response_id)
@@ -86,7 +94,8 @@ class References:
             message = f"Previous response with id {str(shortened(response_id))!r} not found. {HOW_KEPT}"
             code = "previous_response_not_found"
             raise Refusal(400, message, param="previous_response_id", code=code) from None
-        before, previous = self._parsed(input), self._parsed(response)
+        _check_length([input, response])
+        before, previous = json.loads(input), json.loads(response)
         if previous["status"] == "in_progress":
             message = f"Previous response with id {str(shortened(response_id))!r} has not ended yet."
             raise Refusal(400, message, param="previous_response_id")
@@ -96,9 +105,11 @@ class References:
         """The items of a conversation.
 
         Raises:
-            Refusal: 404, it is not kept; 413, it is too much.
+            Refusal: 404, it is not kept; 413, it is too long.
         """
-        return [self._parsed(piece) for piece in self._conversations.pieces(id)]
+        pieces = self._conversations.pieces(id)
+        _check_length(pieces)
+        return [json.loads(piece) for piece in pieces]
 
     def item(self, item_id: str) -> Item:
         """An item of an answer.
@@ -108,14 +119,18 @@ class References:
         """
         if (found := self._kept.item(item_id)) is None:
             raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
-        item: Item = self._parsed(found)
-        return item
-
-    def _parsed(self, found: bytes) -> Any:
         self._bytes += len(found)
         if self._bytes > MAX_BODY_BYTES:
             raise Refusal(413, f"Expected to refer to at most {MAX_BODY_BYTES} bytes of earlier items, got more")
-        return json.loads(found)
+        item: Item = json.loads(found)
+        return item
+
+
+def _check_length(pieces: Sequence[bytes]) -> None:
+    """Raises Refusal: 413, a conversation is too long."""
+    if (size := sum(map(len, pieces))) > MOST_BYTES:
+        message = f"Expected to go on with a conversation of at most {MOST_BYTES} bytes, got {size}; sum it up"
+        raise Refusal(413, f"{message}, or begin another with its last items.")
 
 
 def _found(piece: bytes | None, id: str) -> bytes:

@@ -15,7 +15,7 @@ from contract.openai.client_tools import CLIENT_TOOLS
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.kept_conversations import KeptConversations, with_ids
-from contract.openai.kept_responses import KeptResponses
+from contract.openai.kept_responses import KeptResponses, listed
 from contract.openai.response_builder import ResponseBuilder
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent, ShownConversation, ShownReasoning
 from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, Items, ResponsesBody
@@ -84,6 +84,8 @@ class ResponsesCall:
     stream: bool
     body: ResponsesBody
     items: Items
+    input: bytes
+    """The items as they are kept with the response; empty if it is not to be kept."""
     model: str
     kept: Kept
 
@@ -93,7 +95,7 @@ class ResponsesCall:
     def in_background(self) -> BackgroundCall:
         """The same, made whether its client waits or not."""
         maker = self.new_writer(self._join_conversation)
-        return BackgroundCall(self.requests, self.stream, maker, self.kept, self.items.all)
+        return BackgroundCall(self.requests, self.stream, maker, self.kept, self.input)
 
     def new_writer(self, keep: Callable[[ResponseObject], None]) -> ResponsesWriter:
         # Not the id of the request, which a client may choose and use again.
@@ -117,7 +119,7 @@ class ResponsesCall:
 
     def _keep(self, response: ResponseObject) -> None:
         if self.body.store:
-            KeptResponses(self.kept).keep(response, self.items.all)
+            KeptResponses(self.kept).keep(response, self.input)
         self._join_conversation(response)
 
     def _join_conversation(self, response: ResponseObject) -> None:
@@ -209,7 +211,8 @@ def parse(incoming: Incoming) -> ResponsesCall | BackgroundCall:
         parse_response=grammar is None or bool(body.tools),
         fill_context=True,
     )
-    call = ResponsesCall(requests, body.stream, body, items, model, incoming.kept)
+    input = listed(items.all) if body.store else b""
+    call = ResponsesCall(requests, body.stream, body, items, input, model, incoming.kept)
     return call.in_background() if body.background else call
 
 

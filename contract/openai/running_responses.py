@@ -5,9 +5,7 @@ that is full. What is written after that is not kept, and the driver, which asks
 """
 
 import json
-from collections.abc import Sequence
 
-from contract.openai.items import Item
 from contract.openai.kept_responses import KeptResponses, input_pieces, response_pieces
 from contract.openai.responses_answer import ResponseObject
 from interface.kept import Kept
@@ -19,7 +17,7 @@ class RunningResponses:
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    def begin(self, response: ResponseObject, input: Sequence[Item], written: bytes | None) -> None:
+    def begin(self, response: ResponseObject, input: bytes, written: bytes | None) -> None:
         """Keep a response before anything has been generated. `written` begins its stream; None if it has none."""
         stream = {} if written is None else {_piece(response.id, 0): written}
         pieces = response_pieces(response) | input_pieces(response.id, input)

@@ -1,13 +1,15 @@
 """Every door shows the kept responses alike, and each API key's holder only those that were made with that key."""
 
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from config import Config
+from contract.openai import kept_responses
 from tests.support.asgi_client import JSON, Response
 from tests.support.serving import Door, Service, by_hand
 from tests.support.wsgi_client import pulled_by_hand
@@ -45,6 +47,27 @@ async def test_a_key_opens_no_response_of_another_key(door: Door) -> None:
         counted = await reply_to(service, "POST", f"{PATH}/input_tokens", "second", follows)
         assert counted.status == 400, "nor its length"
         assert (await reply_to(service, "GET", path, "first")).json() == response
+
+
+async def test_a_long_conversation_is_read_on_a_thread_so_that_nothing_waits(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    check = kept_responses._check_length
+
+    def observed(pieces: Sequence[bytes]) -> None:
+        threads.append(threading.current_thread())
+        check(pieces)
+
+    monkeypatch.setattr(kept_responses, "_check_length", observed)
+    async with by_hand(door, config=KEYS) as service:
+        for padding, is_on_loop in (("", True), ("a" * 20_000, False)):
+            items = [{"role": "user", "content": "hello", "padding": padding}]
+            response = (await reply_to(service, "POST", PATH, "first", {"input": items})).json()
+            follows = {"input": "So?", "previous_response_id": response["id"]}
+            assert (await reply_to(service, "POST", PATH, "first", follows)).status == 200
+            assert (threads.pop() is threading.current_thread()) == is_on_loop
+            assert threads == []
 
 
 async def test_a_key_lists_no_chats_of_another_key(door: Door) -> None:

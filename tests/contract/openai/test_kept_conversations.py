@@ -182,11 +182,14 @@ def test_a_response_names_one_thing_that_it_goes_on_with() -> None:
         assert refused(RESPONSES, input="hi", conversation=wrong)["param"] == "conversation"
 
 
-def test_a_conversation_that_is_larger_than_a_body_may_be_is_not_gone_on_with() -> None:
+def test_a_conversation_may_be_larger_than_a_body_up_to_a_limit() -> None:
     conversation = begun()
-    for _ in range(2):
+    for number in range(1, 9):
         reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [message("a" * (MAX_BODY_BYTES // 2))]})
-    refused(RESPONSES, 413, input="hi", conversation=conversation["id"])
+        if number < 8:
+            assert len(prompt_of(parse(RESPONSES, input="hi", conversation=conversation["id"]))) == number + 1
+    error = refused(RESPONSES, 413, input="hi", conversation=conversation["id"])
+    assert "sum it up" in error["message"]
 
 
 def test_a_part_of_a_name_is_no_id() -> None:

@@ -84,5 +84,24 @@ def test_a_request_refers_to_no_more_than_a_body_may_have() -> None:
     with pytest.raises(contract.Refusal, match="refer to at most") as caught:
         parse(PATH, input=[item] * 4)
     assert caught.value.status == 413
-    with pytest.raises(contract.Refusal, match="refer to at most"):
-        parse(PATH, input=[item] * 3, previous_response_id=first["id"])
+    assert len(messages_of(parse(PATH, input=[item] * 3, previous_response_id=first["id"]))) == 5
+
+
+def test_a_conversation_may_be_longer_than_one_body() -> None:
+    text, id = "a" * (contract.MAX_BODY_BYTES - 200), None
+    for _ in range(3):
+        id = whole(parse(PATH, input=text, previous_response_id=id), tokens(["b"]))["id"]
+    assert [one["content"] for one in messages_of(parse(PATH, input="So?", previous_response_id=id))][::2] == [
+        *[text] * 3,
+        "So?",
+    ]
+    id = whole(parse(PATH, input=text, previous_response_id=id), tokens(["b"]))["id"]
+    error = refused(PATH, 413, input="So?", previous_response_id=id)
+    assert "at most 4194304 bytes" in error["message"]
+
+
+def test_as_many_short_items_as_a_body_holds_can_be_gone_on_with() -> None:
+    """They are kept with all of their fields, which are longer than the items."""
+    said = [{"role": "user", "content": str(number)} for number in range(5_000)]
+    first = whole(parse(PATH, input=said), tokens(["b"]))
+    assert len(messages_of(parse(PATH, input="So?", previous_response_id=first["id"]))) == 5_002
