@@ -94,6 +94,8 @@ class Engine:
             checkpoint.eos_ids,
             checkpoint.sampling_defaults,
             checkpoint.suppressed,
+            checkpoint.stop_strings,
+            checkpoint.biases,
         )
         self._bans = checkpoint.bans.below(self._runner.vocabulary)
         self.turns = Turns(self.step)

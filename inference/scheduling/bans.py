@@ -19,6 +19,10 @@ class ModelBans:
     """By the last token of a text: what the text ends with, and the token that must not follow that."""
     no_repeat: int = 0
     """So many tokens in a row come only once, with the prompt's: its `no_repeat_ngram_size`. 0 is off."""
+    min_new_tokens: int = 0
+    """No answer ends before so many tokens."""
+    min_length: int = 0
+    """No prompt with its answer ends before so many tokens."""
 
     @classmethod
     def of(cls, first: Iterable[int] = (), words: Iterable[TokenIds] = ()) -> "ModelBans":
@@ -34,7 +38,11 @@ class ModelBans:
             (*beginning, last) for bans in self.after.values() for beginning, last in bans if 0 <= last < vocabulary
         ]
         below = ModelBans.of((token_id for token_id in self.first if 0 <= token_id < vocabulary), words)
-        return replace(below, no_repeat=self.no_repeat)
+        return replace(self, first=below.first, after=below.after)
+
+    def min_tokens(self, prompt_tokens: int) -> int:
+        """The length before which an answer to a prompt of this length does not end."""
+        return max(self.min_new_tokens, self.min_length - prompt_tokens)
 
 
 NO_BANS = ModelBans()

@@ -47,7 +47,9 @@ class Sequence:
         self._prompt_logprobs: list[RowLogprobs] = []
         self._seen = _seen(encoded)
         self._bias = LogitBias(encoded.params.logit_bias) if encoded.params.logit_bias else None
-        self._bans = Bans(bans, encoded.prompt_ids, ends, encoded.params.min_tokens)
+        # A grammar says by itself where a text may end.
+        least = bans.min_tokens(len(encoded.prompt_ids)) if encoded.grammar is None else 0
+        self._bans = Bans(bans, encoded.prompt_ids, ends, max(encoded.params.min_tokens, least))
         self._random = random.Random(encoded.params.seed)
         self._uniforms: deque[float] = deque()  # the random numbers of the next tokens, as far as they are drawn
         is_free = self._grammar is None and self._seen is None and not bans.no_repeat

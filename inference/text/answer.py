@@ -31,6 +31,7 @@ class Answer:
         ends: the tokens that end the text, each with its `Finished.stop_reason`.
         token_bytes: the bytes of each token.
         hidden_tokens: the texts of the special tokens that `decode` leaves out.
+        own_stops: the model's own stop strings. Where there is a grammar, that says where the text ends.
     """
 
     def __init__(
@@ -40,12 +41,15 @@ class Answer:
         ends: Mapping[int, str | int | None],
         token_bytes: TokenBytes,
         hidden_tokens: Mapping[int, str],
+        own_stops: Sequence[str] = (),
     ) -> None:
         self.tokens = 0
         self._prompt_ids = encoded.prompt_ids
         self._request = encoded.request
         self._decode = decode
-        self._text = OutputText(decode, ends, encoded.params, hidden_tokens)
+        self._text = OutputText(
+            decode, ends, encoded.params, hidden_tokens, own_stops if encoded.grammar is None else ()
+        )
         self._pushed = ""
         self._parser = None if encoded.reader is None else encoded.reader.start()
         self._reasoning_tokens = 0

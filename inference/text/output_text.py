@@ -23,6 +23,7 @@ class OutputText:
         ends: the tokens that end the text, each with its `stop_reason`. Their own text is not shown.
         params: the sampling parameters, of which those about stop strings are used.
         hidden_tokens: the texts of the special tokens that `decode` leaves out.
+        own_stops: more stop strings, of the model itself, which are no `stop_reason`.
     """
 
     def __init__(
@@ -31,11 +32,14 @@ class OutputText:
         ends: Mapping[int, str | int | None],
         params: SamplingParams,
         hidden_tokens: Mapping[int, str] = MappingProxyType({}),
+        own_stops: Sequence[str] = (),
     ) -> None:
         self._detokenizer = Detokenizer(decode)
-        self._marks = _marks(params.stop or (), hidden_tokens)
+        self._reported = set(params.stop or ())
+        stops = [*self._reported, *own_stops]
+        self._marks = _marks(stops, hidden_tokens)
         self._texts = {self._marks[token_id]: hidden_tokens[token_id] for token_id in self._marks}
-        self._stops = {self._marked(stop): stop for stop in params.stop or ()}
+        self._stops = {self._marked(stop): stop for stop in stops}
         self._stop_strings = StopStrings(tuple(self._stops), params.include_stop_str_in_output)
         self._ends = ends
         self._shown_ends = (
@@ -68,7 +72,7 @@ class OutputText:
         if found is None:
             return self._without_marks(text)
         stop = self._stops[found]
-        self.is_ended, self.stop_reason = True, stop
+        self.is_ended, self.stop_reason = True, stop if stop in self._reported else None
         return (
             self._without_marks(text.removesuffix(found)) + stop if text.endswith(found) else self._without_marks(text)
         )

@@ -6,6 +6,7 @@ Any thread may call any method.
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from transformers import PreTrainedTokenizerBase
 
@@ -38,6 +39,8 @@ class TextSide:
         eos_ids: the tokens with which the model ends its text.
         sampling_defaults: the model's own, under the names of `SamplingParams`.
         suppressed: the tokens that are never chosen.
+        stop_strings: the model's own, at which every answer ends.
+        biases: what is added to the logits of tokens that a request does not name in its own `logit_bias`.
     """
 
     def __init__(
@@ -48,10 +51,14 @@ class TextSide:
         eos_ids: Collection[int],
         sampling_defaults: Mapping[str, float],
         suppressed: Collection[int] = (),
+        stop_strings: Sequence[str] = (),
+        biases: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
         self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer), dict(sampling_defaults))
         self._eos_ids = self._known(eos_ids)
         self._bans = {token_id: BANNED for token_id in suppressed if 0 <= token_id < vocabulary}
+        self._biases = {token_id: bias for token_id, bias in biases.items() if 0 <= token_id < vocabulary}
+        self._stop_strings = stop_strings
         self.prompts = PromptEncoder(tokenizer, context, vocabulary, self._eos_ids)
         self._token_bytes = TokenBytes(tokenizer)
 
@@ -71,16 +78,17 @@ class TextSide:
     def answer(self, encoded: EncodedRequest) -> Answer:
         """Return what makes the events of a request, to which the engine shows its tokens."""
         decode, hidden = self.prompts.decoder(encoded), self.prompts.hidden_tokens(encoded)
-        return Answer(encoded, decode, self.ends(encoded.params), self._token_bytes, hidden)
+        return Answer(encoded, decode, self.ends(encoded.params), self._token_bytes, hidden, self._stop_strings)
 
     def ends(self, params: SettledParams) -> Ends:
         """The tokens that end a text."""
-        eos: dict[int, str | int | None] = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
+        eos: Ends = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
         stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
         # Special tokens have no text in the answer where a stop string could be found.
         names = self._token_bytes.special_tokens
         special = {token: token_id for token_id, token in names.items() if token_id < self.info.vocabulary}
-        return eos | stops | {special[stop]: stop for stop in params.stop or () if stop in special}
+        own: Ends = {special[stop]: None for stop in self._stop_strings if stop in special}
+        return {**own, **eos, **stops, **{special[stop]: stop for stop in params.stop or () if stop in special}}
 
     def tokenize(self, prompt: Prompt) -> Tokenized:
         """Return a prompt's token ids, and the text of each."""
@@ -105,9 +113,9 @@ class TextSide:
         self._check_bans(params.logit_bias or {})
         defaults = {"temperature": request.default_temperature, **self.info.sampling_defaults}
         settled = SettledParams.of(params, self._max_tokens(request, prompt_tokens), defaults)
-        if not self._bans:
+        if not (self._bans or self._biases):
             return settled
-        return settled.model_copy(update={"logit_bias": {**(params.logit_bias or {}), **self._bans}})
+        return settled.model_copy(update={"logit_bias": self._biases | (params.logit_bias or {}) | self._bans})
 
     def _known(self, eos_ids: Collection[int]) -> list[int]:
         """Those of the tokens that the model can say; files of models with a smaller vocabulary name others too."""

@@ -4,7 +4,7 @@ Each kind of checkpoint implements `Source`; everything else is the same for all
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +19,11 @@ from inference.text.templates import template_error
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import (
     find_bans,
+    find_biases,
     find_eos_ids,
     find_not_applied,
     find_sampling_defaults,
+    find_stop_strings,
     find_suppressed,
 )
 from inference.weights.gguf.file import GGUFFile
@@ -66,6 +68,10 @@ class Checkpoint:
     """The tokens that are never chosen."""
     bans: ModelBans = NO_BANS
     """What is not chosen at some places."""
+    stop_strings: Sequence[str] = ()
+    """The texts at which every answer ends."""
+    biases: Mapping[int, float] = field(default_factory=dict)
+    """What is added to the logits of tokens that a request does not name in its own `logit_bias`."""
     gguf: GGUFFile | None = None
     """The file that the weights were dequantized from."""
 
@@ -165,6 +171,8 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
         sampling_defaults=defaults,
         suppressed=find_suppressed(*source.generation_settings(), eos_ids) if applies else (),
         bans=find_bans(*source.generation_settings()) if applies else NO_BANS,
+        stop_strings=find_stop_strings(*source.generation_settings()) if applies else (),
+        biases=find_biases(*source.generation_settings()) if applies else {},
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 
@@ -193,7 +201,7 @@ def _sampling_defaults(source: Source) -> Mapping[str, float]:
     """The model's own defaults for sampling parameters; logs them, and what is not applied."""
     path, generation = source.generation_settings()
     if names := find_not_applied(generation):
-        log.warning("%s: not applied here: %s. A request may name what it wants.", path, ", ".join(names))
+        log.warning("%s: not applied here, so that answers are as without: %s", path, ", ".join(names))
     defaults = find_sampling_defaults(path, generation)
     if defaults:
         log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))

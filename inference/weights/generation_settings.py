@@ -1,5 +1,6 @@
 """Reads the settings for generation that come with a model: the tokens that end a text, and defaults for sampling."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from inference.scheduling.bans import ModelBans
 from inference.weights.safetensors_header import BadFile
-from interface.requests import SamplingParams
+from interface.requests import BANNED, SamplingParams
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """The settings of a generation config that are also parameters of a request."""
@@ -19,19 +20,22 @@ SUPPRESSED = "suppress_tokens"
 SUPPRESSED_FIRST = "begin_suppress_tokens"
 BAD_WORDS = "bad_words_ids"
 NO_REPEAT = "no_repeat_ngram_size"
-BANS = (SUPPRESSED, SUPPRESSED_FIRST, BAD_WORDS, NO_REPEAT)
+MINIMA = ("min_new_tokens", "min_length")
+BANS = (SUPPRESSED, SUPPRESSED_FIRST, BAD_WORDS, NO_REPEAT, *MINIMA)
+STOPS = "stop_strings"
+BIAS = "sequence_bias"
 
 NOT_APPLIED: Mapping[str, Any] = {
-    "num_beams": 1,
+    **dict.fromkeys(("num_beams", "num_beam_groups"), 1),
+    **dict.fromkeys(("diversity_penalty", "encoder_no_repeat_ngram_size"), 0),
     "encoder_repetition_penalty": 1.0,
     "guidance_scale": 1.0,
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
-    "min_length": 0,
-    "min_new_tokens": 0,
     **dict.fromkeys(("xtc_probability", "mirostat"), 0),  # of GGUF files
-    **dict.fromkeys(("sequence_bias", "stop_strings")),
+    "token_healing": False,
+    **dict.fromkeys(("force_words_ids", "constraints")),
     **dict.fromkeys(
         ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "penalty_alpha")
     ),
@@ -44,13 +48,53 @@ def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a config.json says about generating. transformers goes by that where there is no generation_config.json."""
     text = settings.get("text_config")
     merged = {**settings, **text} if isinstance(text, dict) else settings
-    return {name: value for name, value in merged.items() if name in (*SAMPLING, *BANS, *NOT_APPLIED)}
+    return {name: value for name, value in merged.items() if name in (*SAMPLING, *BANS, STOPS, BIAS, *NOT_APPLIED)}
 
 
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a generation config that would have an effect, but are not supported."""
-    effective = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}
-    return [name for name, value in effective.items() if value != NOT_APPLIED[name]]
+    """Return the settings of a generation config that would have an effect here, if it were supported."""
+    given = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}
+    found = [f"{name} {value}"[:60] for name, value in given.items() if value != NOT_APPLIED[name]]
+    of_several = [ids for ids, _ in _biased(settings.get(BIAS)) if len(ids) != 1]
+    return [*found, f"{BIAS} of several tokens, {of_several[0]}"[:60]] if of_several else found
+
+
+def find_stop_strings(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the texts at which every answer ends.
+
+    Raises:
+        BadFile: the file names something that is no text.
+    """
+    given = settings.get(STOPS) or []
+    stops = given if isinstance(given, list) else [given]
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise BadFile(path, f"{STOPS}: expected a text or a list of texts, got {given!r}")
+    return tuple(stops)
+
+
+def find_biases(path: Path, settings: Mapping[str, Any]) -> dict[int, float]:
+    """Return what is added to the logits of single tokens.
+
+    Raises:
+        BadFile: the file has something else than lists of a token's ids and a number.
+    """
+    pairs = settings.get(BIAS) or []
+    biased = _biased(pairs)
+    if not isinstance(pairs, list) or len(biased) != len(pairs):
+        raise BadFile(path, f"{BIAS}: expected pairs of a list of tokens' ids and a number, got {pairs!r}")
+    return {ids[0]: max(bias, BANNED) for ids, bias in biased if len(ids) == 1}
+
+
+def _biased(pairs: Any) -> list[tuple[list[int], float]]:
+    """Those of the pairs that are of tokens and a number."""
+    return [(pair[0], float(pair[1])) for pair in (pairs if isinstance(pairs, list) else []) if _is_bias(pair)]
+
+
+def _is_bias(pair: Any) -> bool:
+    match pair:
+        case [[_, *_] as ids, int() | float() as bias]:
+            return all(type(token_id) is int for token_id in ids) and bias == bias and bias < math.inf
+    return False
 
 
 def find_eos_ids(
@@ -128,10 +172,15 @@ def find_bans(path: Path, settings: Mapping[str, Any]) -> ModelBans:
     """
     first = _token_ids(path, SUPPRESSED_FIRST, settings.get(SUPPRESSED_FIRST))
     bans = ModelBans.of(first, (word for word in _bad_words(path, settings) if len(word) > 1))
-    no_repeat = settings.get(NO_REPEAT) or 0
-    if type(no_repeat) is not int or no_repeat < 0:
-        raise BadFile(path, f"{NO_REPEAT}: expected a number of tokens, or 0 for none, got {no_repeat!r}")
-    return replace(bans, no_repeat=no_repeat)
+    new, whole = (_tokens(path, name, settings) for name in MINIMA)
+    return replace(bans, no_repeat=_tokens(path, NO_REPEAT, settings), min_new_tokens=new, min_length=whole)
+
+
+def _tokens(path: Path, name: str, settings: Mapping[str, Any]) -> int:
+    tokens = settings.get(name) or 0
+    if type(tokens) is not int or tokens < 0:
+        raise BadFile(path, f"{name}: expected a number of tokens, or 0 for none, got {tokens!r}")
+    return tokens
 
 
 def _bad_words(path: Path, settings: Mapping[str, Any]) -> list[tuple[int, ...]]:

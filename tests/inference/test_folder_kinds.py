@@ -108,9 +108,11 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder / "generation_config.json"
-    path.write_text(json.dumps({"num_beams": 4, "stop_strings": ["x"], "no_repeat_ngram_size": 0, "top_k": 5}))
+    settings = {"num_beams": 4, "typical_p": 0.9, "guidance_scale": 1.0, "no_repeat_ngram_size": 0, "top_k": 5}
+    path.write_text(json.dumps(settings | {"sequence_bias": [[[3], 1.5], [[4, 5], -2.0]]}))
     load(folder)
-    assert f"{path}: not applied here: num_beams, stop_strings. A request may name what it wants." in caplog.text
+    told = "num_beams 4, typical_p 0.9, sequence_bias of several tokens, [4, 5]"
+    assert f"{path}: not applied here, so that answers are as without: {told}\n" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_without_a_generation_config_the_config_says_how_to_generate(
     assert checkpoint.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
     assert checkpoint.eos_ids == {7}
     assert checkpoint.suppressed == {3}
-    assert f"{folder / 'config.json'}: not applied here: num_beams. A request may" in caplog.text
+    assert f"{folder / 'config.json'}: not applied here, so that answers are as without: num_beams 2\n" in caplog.text
     theirs = AutoModelForCausalLM.from_pretrained(folder).generation_config
     assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])
 

@@ -138,7 +138,7 @@ def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
     settings = {"general__sampling__xtc_probability": 0.5, "general__sampling__mirostat": 0}
     path = llama_file(tmp_path, **settings, tokenizer__ggml__suppress_tokens=[5, 6])
     assert load(path).suppressed == {5, 6}
-    assert f"{path}: not applied here: xtc_probability. A request may" in caplog.text
+    assert f"{path}: not applied here, so that answers are as without: xtc_probability 0.5\n" in caplog.text
 
 
 def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:
