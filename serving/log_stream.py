@@ -63,8 +63,13 @@ class LogStream:
 def stop_waiting_for_readers(logger: logging.Logger) -> None:
     """Have those of a logger's handlers that write to pipes and terminals do so through a `LogStream`."""
     for handler in logger.handlers:
-        if type(handler) is logging.StreamHandler and _may_block(handler.stream):
-            handler.setStream(LogStream(handler.stream))
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(without_waiting(handler.stream))
+
+
+def without_waiting(stream: TextIO) -> "TextIO | LogStream":
+    """Return a stream for the log in the place of one that may block."""
+    return LogStream(stream) if _may_block(stream) else stream
 
 
 def _may_block(stream: object) -> bool:

@@ -6,14 +6,16 @@ library's default, the kernel drops most of those that come at once; their clien
 31 seconds.
 """
 
+import logging
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
 from http import HTTPStatus
 from io import BufferedIOBase
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, TextIO, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIEnvironment
 
@@ -21,6 +23,9 @@ import contract
 from config import ClientSettings
 from interface.errors import QueueFull
 from serving.file_limit import raise_file_limit
+from serving.log_stream import without_waiting
+
+log = logging.getLogger("engine")
 
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
@@ -141,8 +146,13 @@ class PatientHandler(WSGIRequestHandler):
             self._end()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        with suppress(OSError):  # nothing takes what is logged: a full disk, or the end of a pipe
-            super().log_message(format, *arguments)
+        """A line of the log. The standard library's own way writes to stderr, and waits until that is read."""
+        line = (format % arguments).encode("unicode_escape").decode()  # a terminal obeys what clients may send
+        log.info("%s - %s", self.address_string(), line)
+
+    def get_stderr(self) -> TextIO:
+        """The request's `wsgi.errors`."""
+        return cast(TextIO, without_waiting(sys.stderr))
 
     def get_environ(self) -> WSGIEnvironment:
         """The request's head has come."""

@@ -4,12 +4,13 @@ crowd gets an answer.
 
 import errno
 import io
+import logging
 import os
 import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from wsgiref.simple_server import WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -18,7 +19,7 @@ import pytest
 
 import contract
 from config import Config
-from serving import wsgi_server
+from serving import log_stream, wsgi_server
 from serving.wsgi_server import OneByOneWSGIServer, handler_of, server_class
 
 SHORT, PATIENCE = 0.3, 30.0
@@ -27,6 +28,8 @@ SHORT, PATIENCE = 0.3, 30.0
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     if environ["PATH_INFO"] != "/unread":
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    if environ["PATH_INFO"] == "/faulty":
+        environ["wsgi.errors"].write("Traceback: none\n")
     start_response("200 OK", [("content-type", "text/plain")])
     return (b"x" * 65536 for _ in range(2000 if environ["PATH_INFO"] == "/endless" else 1))
 
@@ -147,14 +150,43 @@ def raise_no_files_left(*_: Any) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
+def reply(port: int, path: bytes = b"/") -> bytes:
+    """The first line of an answer that comes whole."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as one:
+        one.sendall(b"GET %b HTTP/1.1\r\n\r\n" % path)
+        with one.makefile("rb") as answer:
+            first = answer.readline()
+            answer.read()
+            return first
+
+
 def test_a_request_is_answered_though_nothing_takes_its_line_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     with served() as port, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", OnFullDisk())
-        with socket.create_connection(("127.0.0.1", port), PATIENCE) as one:
-            one.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            with one.makefile("rb") as answer:
-                assert answer.readline() == b"HTTP/1.0 200 OK\r\n"
-                answer.read()
+        assert reply(port) == b"HTTP/1.0 200 OK\r\n"
+
+
+def test_no_request_waits_for_a_reader_of_what_it_logs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_stream, "PATIENCE_MS", 1)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(reader), os.fdopen(writer, "w") as stderr, served() as port:
+        with suppress(BlockingIOError):
+            while os.write(writer, bytes(4096)):
+                pass
+        os.set_blocking(writer, True)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with caplog.at_level(logging.INFO, "engine"):
+            for path in (b"/", b"/faulty", b"/\x1b[31m\xe9"):
+                assert reply(port, path) == b"HTTP/1.0 200 OK\r\n"
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(" 200 ")[0] for line in lines] == [
+        '127.0.0.1 - "GET / HTTP/1.1"',
+        '127.0.0.1 - "GET /faulty HTTP/1.1"',
+        r'127.0.0.1 - "GET /\x1b[31m\xe9 HTTP/1.1"',
+    ]
 
 
 CROWD = 200
