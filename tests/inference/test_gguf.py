@@ -132,6 +132,17 @@ def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
     assert load(path, generation_config="off").sampling_defaults == {}
 
 
+def test_what_a_file_says_of_its_model_under_an_unknown_key_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = llama_file(tmp_path, llama__attention__value_scale=0.5, general__of_theirs="x")
+    load(path)
+    assert f"{path}: not known here, and without effect: llama.attention.value_scale 0.5\n" in caplog.text
+    caplog.clear()
+    load(llama_file(tmp_path, llama__rope__scale_linear=1.0))
+    assert "not known here" not in caplog.text
+
+
 def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,18 @@ def test_a_model_under_another_name_says_the_same(name: str, tmp_path: Path) -> 
     assert answer["token_ids"] == reference_output(model, prompt_ids, 12)
 
 
+def test_a_granite_4_without_states_is_a_granite_whatever_sizes_of_states_it_has(tmp_path: Path) -> None:
+    for model_type, name in (("granite", "granite"), ("granitemoeshared", "granitemoe")):
+        [config] = [config for config in FAMILIES if config.model_type == model_type]
+        model = model_of(config)
+        keys = ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank")
+        sizes: dict[str, Any] = {f"{name}__ssm__{key}": 4 for key in keys}
+        if name == "granite":
+            sizes["granite__expert_shared_feed_forward_length"] = 64
+        path = write_gguf(tmp_path / f"{name}.gguf", model, bpe_tokenizer(), **sizes)
+        assert same_weights(transformers_model(load(path)), model)
+
+
 def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
     [config] = [config for config in FAMILIES if config.model_type == "glm4_moe"]
     model = model_of(config)

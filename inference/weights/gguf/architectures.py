@@ -75,7 +75,12 @@ def architecture_of(file: GGUFFile) -> Architecture:
     if not file.tensors:
         raise BadGGUF(file.path, "expected the weights of a model, got a file without tensors, a vocabulary perhaps")
     if file.architecture not in ARCHITECTURES:
-        raise BadGGUF(file.path, f"its architecture is {file.architecture}; expected one of {', '.join(ARCHITECTURES)}")
+        raise BadGGUF(
+            file.path,
+            f"its architecture is {file.architecture}; expected one of {', '.join(ARCHITECTURES)}. Serve the folder it "
+            "was made of, if docs/models.md has its model; or let llama-server serve the file, and name that server in "
+            "ENGINE_BACKEND_URL, with ENGINE_BACKEND=openai.",
+        )
     if file.architecture in VARIANTS:
         is_other, other = VARIANTS[file.architecture]
         if is_other(file):

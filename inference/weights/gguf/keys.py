@@ -1,7 +1,7 @@
 """Refuses a GGUF file with metadata that is not read here, since the model would compute other numbers.
 
 The package `gguf` lists the keys that a model may have. A key that is not read for its architecture is refused by name,
-unless its value has no effect.
+unless its value has no effect. Of a key that the package does not list either, there is a warning.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +23,8 @@ READ = frozenset(
 """Keys that are read for every architecture."""
 UNUSED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "attention.layer_norm_epsilon"})
 """Keys that do not matter for these architectures, whatever their values."""
+OLD = frozenset({"rope.scale_linear"})
+"""Keys that are read, and that the package no longer lists."""
 NEUTRAL: Mapping[str, Any] = {
     "attention.causal": True,
     "expert_gating_func": 1,  # softmax
@@ -46,6 +48,13 @@ def refuse_unread(file: GGUFFile, own: Collection[str]) -> None:
         value = file.metadata.get(prefix + key)
         if value is not None and not _is_neutral(key, value):
             raise BadGGUF(file.path, f"{prefix}{key} is {value}, which is not supported")
+
+
+def unknown_keys(file: GGUFFile) -> list[str]:
+    """What the file says of its model under keys that nothing here knows, newer ones of llama.cpp perhaps."""
+    prefix = f"{file.metadata.get('general.architecture')}."
+    said = {key: value for key, value in file.metadata.items() if key.startswith(prefix)}
+    return [f"{key} {value}"[:80] for key, value in said.items() if key.removeprefix(prefix) not in KNOWN | OLD]
 
 
 def _is_neutral(key: str, value: Any) -> bool:

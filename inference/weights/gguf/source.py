@@ -1,5 +1,6 @@
 """A checkpoint in a GGUF file, with the same questions to it as a folder of transformers' kind answers."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,14 @@ from inference.weights.gguf.ahead import OPENED
 from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.fused import separated
+from inference.weights.gguf.keys import unknown_keys
 from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.tokenizer import ends_by_name, make_tokenizer
 from inference.weights.gguf.weights import absent_biases, lazily, model_weights, name_in_file
 from inference.weights.weight_checks import Loaded, Origin, reason
 from interface.errors import LoadError
+
+log = logging.getLogger("engine")
 
 Config = TypeVar("Config")
 
@@ -47,6 +51,8 @@ class GGUFSource:
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self.file = separated(OPENED.take(path))
+        if unknown := unknown_keys(self.file):
+            log.warning("%s: not known here, and without effect: %s", self.file.path, ", ".join(unknown))
 
     @property
     def config_path(self) -> Path:

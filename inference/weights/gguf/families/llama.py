@@ -99,6 +99,11 @@ def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 GRANITE_SCALES = frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"})
+OF_STATES = frozenset(
+    f"ssm.{key}" for key in ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank")
+)
+"""Sizes of layers with a state, which files of Granite 4 have also where the model has no such layer."""
+GRANITE_KEYS = GRANITE_SCALES | OF_STATES | {"expert_shared_feed_forward_length"}
 MINICPM_SCALES = GRANITE_SCALES - {"attention.scale"}
 GRANITE_MOE = (
     *experts("block_sparse_moe.experts"),
@@ -125,12 +130,12 @@ FAMILY = {
     "exaone": Architecture("llama"),
     "smollm3": Architecture("smollm3", _smollm3, has_paired_rows=True, biases=BIASES),
     "arcee": Architecture("arcee", has_paired_rows=True, biases=BIASES),
-    "granite": Architecture("granite", _granite, GRANITE_SCALES, has_paired_rows=True, biases=BIASES),
+    "granite": Architecture("granite", _granite, GRANITE_KEYS, has_paired_rows=True, biases=BIASES),
     "minicpm": Architecture("granite", _minicpm, MINICPM_SCALES, has_paired_rows=True, biases=BIASES),
     "granitemoe": Architecture(
         "granitemoeshared",
         _granite_moe,
-        GRANITE_SCALES | OF_EXPERTS | {"expert_shared_feed_forward_length"},
+        GRANITE_KEYS | OF_EXPERTS,
         LAYER | {"ffn_gate_inp": "block_sparse_moe.router", "ffn_down_shexp": "shared_mlp.output_linear"},
         made=GRANITE_MOE,
         has_paired_rows=True,
