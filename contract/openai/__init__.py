@@ -17,7 +17,7 @@ The modules, by topic:
     stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how, and `metadata`
                         is what clients write on them
     long conversations  `compact`, `compacted`, `opaque`
-    tools               `custom_tools`, `client_tools`
+    tools               `custom_tools` with `lark_pattern`, `client_tools`
     shared              `sampling`, `logprobs`, `usage`, `dialect` (errors), `models`
 
 Source: the OpenAI API reference; extra fields are those of vLLM.

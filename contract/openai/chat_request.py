@@ -105,7 +105,7 @@ class CustomTool(LenientBody):
     name: Name
     description: str | None = None
     format: dict[str, Any] | None = Field(
-        default=None, description="The form of the input. `regex` is enforced, a grammar in Lark only shown."
+        default=None, description="The form of the input. `regex` is enforced, and a grammar in Lark without recursion."
     )
 
 

@@ -1,8 +1,9 @@
 """Custom tools of OpenAI's APIs, whose input is a text and no JSON.
 
 A model that knows functions only is offered one with a single parameter, the input. If a format demands a regular
-expression, calls are held to it. A grammar in Lark's form is shown to the model in the function's description; a call
-is not held to it, as the text is written in JSON, with escapes that the grammar does not know.
+expression, calls are held to it; and to a grammar in Lark's form whose rules do not recurse, which can be written as
+one. Any other is only shown to the model, in the function's description: the text is written in JSON, with escapes that
+a grammar does not know.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from contract.openai.lark_pattern import pattern_of
 from contract.tools import function_tool
 
 INPUT = "input"
@@ -39,8 +41,9 @@ def custom_function(name: str, description: str | None, format: Mapping[str, Any
             syntax = grammar.get("syntax", "lark")
             shown = f"The input must match this grammar ({syntax}):\n{definition}"
             description = shown if description is None else f"{description}\n\n{shown}"
-            if syntax == "regex":
-                return function_tool(name, description, _parameters({"pattern": f"^(?:{definition})$"}), strict=True)
+            pattern = definition if syntax == "regex" else pattern_of(definition)
+            if pattern is not None:
+                return function_tool(name, description, _parameters({"pattern": f"^(?:{pattern})$"}), strict=True)
     return function_tool(name, description, _parameters({}))
 
 

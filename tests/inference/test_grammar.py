@@ -1,6 +1,7 @@
 """A text follows its grammar token by token; a grammar that cannot be enforced is refused with the reason."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from contract.openai.lark_pattern import pattern_of
 from contract.tools import function_tool
 from inference.text.grammar import CompiledGrammar, GrammarCompiler, GrammarError
 from inference.text.tool_forms import HERMES
@@ -81,6 +83,16 @@ def test_a_regular_expression_matches_the_whole_text() -> None:
         text, is_finished = random_text(Grammar("regex", "ab?c"), seed)
         assert is_finished
         assert text in ("ac", "abc")
+
+
+def test_an_expression_made_of_a_lark_grammar_matches_a_string_in_json() -> None:
+    lark = 'start: ("\\"q\\"\\n" | "\\\\" "a".."c" | /[^x]/ "é"i){1,3} LF\n%import common.LF'
+    pattern = pattern_of(lark)
+    assert pattern is not None
+    for seed in range(20):
+        text, is_finished = random_text(schema({"type": "string", "pattern": f"^(?:{pattern})$"}), seed)
+        assert is_finished
+        assert re.fullmatch(pattern, json.loads(text)), text
 
 
 def test_a_grammar_may_be_lark_or_gbnf() -> None:

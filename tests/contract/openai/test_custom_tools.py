@@ -34,7 +34,7 @@ def test_a_model_is_offered_a_function_of_one_text_and_shown_the_format() -> Non
     patch, add = call().requests[0].prompt.tools
     assert patch["function"]["parameters"] == {
         "type": "object",
-        "properties": {"input": {"type": "string"}},
+        "properties": {"input": {"type": "string", "pattern": r"^(?:\*\*\* Begin(?:(.|\n)*))$"}},
         "required": ["input"],
         "additionalProperties": False,
     }
