@@ -12,7 +12,7 @@ from contract.answers import Answer, model_answer
 from contract.endpoints import Accepted
 from contract.openai.kept_responses import KeptResponses
 from contract.openai.responses_answer import ResponseObject
-from contract.openai.running_responses import RunningResponses
+from contract.openai.running_responses import SAY_EVERY, RunningResponses
 from contract.sse import HEARTBEAT
 from interface.calls import InBackground, Recall
 from interface.events import Event, Failed, Finished
@@ -21,6 +21,8 @@ from interface.requests import GenerationRequest
 
 KEEP_EVERY = 0.2
 """Seconds of a stream that are kept in one piece: keeping each event by itself would cost more than making it."""
+MOST_KEPT = 16 * 1024 * 1024
+"""Bytes of one stream that are kept, half of what is kept in all. The response itself is kept in any case."""
 FRAME_END = b"\n\n"
 
 
@@ -54,6 +56,8 @@ class BackgroundCall(InBackground):
         self._kept_frames = 0
         """How much of `_written` is in them."""
         self._keep_at = 0.0
+        self._kept_bytes = 0
+        self._alive_until = 0.0
 
     def writer(self, accepted: Accepted) -> "BackgroundWriter":
         self._begin()
@@ -66,16 +70,20 @@ class BackgroundCall(InBackground):
 
     def take(self, event: Event) -> None:
         self._begin()
+        self._say_that_it_goes_on()
         written = self._maker.event(event)
         if self.stream:
             self._written.append(written)
         if isinstance(event, Finished | Failed):
-            self._running.end(self._maker.response, self._pieces, self._unkept() if self.stream else None)
-        elif self.stream and time.monotonic() >= self._keep_at:
-            self._running.add(self._maker.response.id, self._pieces, self._unkept())
+            self._running.end(self._maker.response, self._pieces, self._unkept())
+        elif time.monotonic() >= self._keep_at and (piece := self._unkept()):
+            self._running.add(self._maker.response.id, self._pieces, piece)
             self._pieces += 1
 
     def is_wanted(self) -> bool:
+        if not self._has_begun:
+            return True
+        self._say_that_it_goes_on()
         return self._running.is_wanted(self._maker.response.id)
 
     def written_after(self, frames: int) -> list[bytes]:
@@ -87,16 +95,23 @@ class BackgroundCall(InBackground):
         if self._has_begun:
             return
         self._has_begun = True
+        self._alive_until = time.monotonic() + SAY_EVERY
         if self.stream:
             self._written.append(self._maker.start())
-        self._running.begin(self._maker.response, self._input, self._unkept() if self.stream else None)
+        self._running.begin(self._maker.response, self._input, self._unkept())
+
+    def _say_that_it_goes_on(self) -> None:
+        if time.monotonic() >= self._alive_until:
+            self._alive_until = time.monotonic() + SAY_EVERY
+            self._running.goes_on(self._maker.response.id)
 
     def _unkept(self) -> bytes:
-        """What has been written and is not kept, and will be from now on."""
+        """What has been written and is not kept, and will be from now on; empty if there is no stream to keep."""
         unkept = b"".join(self._written[self._kept_frames :])
         self._kept_frames = len(self._written)
         self._keep_at = time.monotonic() + KEEP_EVERY
-        return unkept
+        self._kept_bytes += len(unkept)
+        return unkept if self._kept_bytes <= MOST_KEPT else b""
 
 
 @dataclass(slots=True)

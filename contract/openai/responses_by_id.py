@@ -66,7 +66,7 @@ def parse_retrieve(incoming: Incoming) -> Question | RecallCall:
     """Raises Refusal."""
     query = read_query(RetrieveQuery, incoming.query)
     if not query.stream:
-        return _question(incoming, lambda kept, id: Answer(200, kept.response(id)))
+        return _question(incoming, lambda _, id: Answer(200, RunningResponses(incoming.kept).response(id)))
     KeptResponses(incoming.kept).response(incoming.name)  # raises if there is none
     if RunningResponses(incoming.kept).piece(incoming.name, 0) is None:
         raise Refusal(400, NO_STREAM, param="stream")

@@ -2,13 +2,22 @@
 
 All of it is kept together with a mark that it is wanted. Cancelling and deleting take the mark away, as does a memory
 that is full. What is written after that is not kept, and the driver, which asks for the mark, ends the request.
+
+The other way round, the process that makes it may have ended: it says from time to time that it goes on, and a response
+of which that has not been said for `LOST_AFTER` seconds is shown as failed.
 """
 
 import json
+import time
 
 from contract.openai.kept_responses import KeptResponses, input_pieces, response_pieces
 from contract.openai.responses_answer import ResponseObject
 from interface.kept import Kept
+
+SAY_EVERY = 10.0
+"""Seconds after which a process says again that it goes on with a response."""
+LOST_AFTER = 60.0
+LOST = {"code": "server_error", "message": "The process that made this response has ended before it was whole."}
 
 
 class RunningResponses:
@@ -16,20 +25,25 @@ class RunningResponses:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
+        self._responses = KeptResponses(kept)
 
-    def begin(self, response: ResponseObject, input: bytes, written: bytes | None) -> None:
-        """Keep a response before anything has been generated. `written` begins its stream; None if it has none."""
-        stream = {} if written is None else {_piece(response.id, 0): written}
+    def begin(self, response: ResponseObject, input: bytes, written: bytes) -> None:
+        """Keep a response before anything has been generated. `written` begins its stream; empty if it has none."""
+        stream = {_piece(response.id, 0): written} if written else {}
         pieces = response_pieces(response) | input_pieces(response.id, input)
-        self._kept.put({**pieces, _wanted(response.id): b"", **stream})
+        self._kept.put({**pieces, _wanted(response.id): b"", **_now(response.id), **stream})
+
+    def goes_on(self, id: str) -> None:
+        """Say that the response is still being made."""
+        self._kept.put(_now(id), beside=_wanted(id))
 
     def add(self, id: str, number: int, written: bytes) -> None:
         """Keep a piece of the stream."""
         self._kept.put({_piece(id, number): written}, beside=_wanted(id))
 
-    def end(self, response: ResponseObject, number: int, written: bytes | None) -> None:
+    def end(self, response: ResponseObject, number: int, written: bytes) -> None:
         """Keep the response as it has become, and the last piece of its stream."""
-        stream = {} if written is None else {_piece(response.id, number): written}
+        stream = {_piece(response.id, number): written} if written else {}
         ended = {f"ended {response.id}": b""}
         self._kept.put({**response_pieces(response), **ended, **stream}, beside=_wanted(response.id))
 
@@ -38,7 +52,22 @@ class RunningResponses:
 
     def is_over(self, id: str) -> bool:
         """Whether nothing more will be written."""
-        return self._kept.get(f"ended {id}") is not None or not self.is_wanted(id)
+        return self._kept.get(f"ended {id}") is not None or not self.is_wanted(id) or self._is_lost(id)
+
+    def response(self, id: str) -> bytes:
+        """The response as it is now.
+
+        Raises:
+            Refusal: 404, it is not kept.
+        """
+        found = self._responses.response(id)
+        if json.loads(found)["status"] != "in_progress" or not self._is_lost(id):
+            return found
+        return json.dumps({**json.loads(found), "status": "failed", "error": LOST}, ensure_ascii=False).encode()
+
+    def _is_lost(self, id: str) -> bool:
+        said_at = self._kept.get(_alive(id))
+        return said_at is not None and time.time() - float(said_at) > LOST_AFTER
 
     def piece(self, id: str, number: int) -> bytes | None:
         """A piece of the stream; None if there is none yet, or no stream."""
@@ -50,13 +79,20 @@ class RunningResponses:
         Raises:
             Refusal: 404, it is not kept.
         """
-        responses = KeptResponses(self._kept)
-        found = responses.response(id)
+        found = self.response(id)
         if json.loads(found)["status"] != "in_progress":
             return found
         cancelled = json.dumps({**json.loads(found), "status": "cancelled"}, ensure_ascii=False).encode()
-        self._kept.put({f"response {id}": cancelled, f"input {id}": responses.input(id)})
+        self._kept.put({f"response {id}": cancelled, f"input {id}": self._responses.input(id)})
         return cancelled
+
+
+def _alive(id: str) -> str:
+    return f"alive {id}"
+
+
+def _now(id: str) -> dict[str, bytes]:
+    return {_alive(id): repr(time.time()).encode()}
 
 
 def _wanted(id: str) -> str:

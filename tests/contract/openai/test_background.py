@@ -1,11 +1,12 @@
 """Responses in the background: answered at once, kept while they are made, streamed again, cancelled."""
 
+import time
 from typing import Any
 
 import pytest
 
 import contract
-from contract.openai import background
+from contract.openai import background, running_responses
 from contract.sse import HEARTBEAT
 from interface.events import Event, Failed
 from tests.support.openai_answers import ACCEPTED, KEPT, named_events, parse, refused, reply_to, tokens, whole, why_not
@@ -128,6 +129,37 @@ def test_a_cancelled_one_is_not_wanted_and_stays_cancelled(monkeypatch: pytest.M
     assert kept(id) == cancelled == reply_to("POST", f"{PATH}/{id}/cancel")
     assert not reader.look(), "who reads it waits for nothing"
     assert [item["content"][0]["text"] for item in reply_to("GET", f"{PATH}/{id}/input_items")["data"]] == ["1 + 1?"]
+
+
+def test_one_whose_process_has_ended_is_shown_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    call, id = begun(stream=True)
+    reader = recalled(id)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + running_responses.LOST_AFTER / 2)
+    assert kept(id)["status"] == "in_progress"
+    assert reader.look()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * running_responses.LOST_AFTER)
+    assert (kept(id)["status"], kept(id)["error"]["code"]) == ("failed", "server_error")
+    assert not reader.look(), "who reads it waits for nothing"
+    later = time.monotonic() + running_responses.SAY_EVERY
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert call.is_wanted(), "it is slow, but goes on"
+    assert kept(id)["status"] == "in_progress"
+
+
+def test_of_a_stream_that_is_too_long_only_the_beginning_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "KEEP_EVERY", 0.0)
+    call, id = begun(stream=True)
+    *first, end = tokens(["2", "!", "?"])
+    call.take(first[0])
+    monkeypatch.setattr(background, "MOST_KEPT", 0)
+    for event in [*first[1:], end]:
+        call.take(event)
+    assert kept(id)["status"] == "completed"
+    reader = recalled(id)
+    assert not reader.look()
+    types = [event["type"] for event in named_events(reader.writer(ACCEPTED).silence())]
+    assert types[-1] == "response.output_text.delta"
 
 
 def test_a_deleted_one_is_not_wanted_either() -> None:
