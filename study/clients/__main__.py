@@ -35,6 +35,8 @@ NAMES = {
     "try_dspy.py": "DSPy",
     "try_haystack.py": "Haystack",
     "try_smolagents.py": "smolagents",
+    "try_agno.py": "Agno",
+    "try_autogen.py": "AutoGen",
     "try_instructor.py": "instructor",
     "try_llama_index.py": "llama-index",
     "try_vllm_bench.py": "vllm bench serve",
@@ -42,6 +44,8 @@ NAMES = {
     "try_openai.mjs": "openai-node",
     "try_anthropic.mjs": "@anthropic-ai/sdk",
     "try_ai_sdk.mjs": "Vercel AI SDK",
+    "try_agents.mjs": "@openai/agents",
+    "try_langchain.mjs": "LangChain.js",
 }
 OWN_ENVIRONMENTS = {"try_instructor.py": "instructor", "try_llama_index.py": "llama_index"}
 """Which Python programs do not run in the environment of the others, and the option that names theirs."""
@@ -56,6 +60,23 @@ them, runs them all and writes this page. Their versions are those of
 [requirements-llama-index.txt](../study/clients/requirements-llama-index.txt) and
 [package.json](../study/clients/package.json) in study/clients. From vLLM 0.32.0 come the request functions of its
 benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests, and how it reads the answers.
+
+Coding agents are too large to be installed for that, and their prompts alone are longer than the bundled model's
+context. Claude Code 2.1.197, Codex 0.171.0, opencode 1.18.33 and Qwen Code 0.24.4 were tried by hand, with an engine
+that follows a script and counts only the last message:
+
+```console
+$ DOOR=app ENGINE_MODEL_NAME=a-model uvicorn --factory tests.support.serving:scripted_app
+$ export ANTHROPIC_BASE_URL=http://127.0.0.1:8000 ANTHROPIC_AUTH_TOKEN=any OPENAI_BASE_URL=http://127.0.0.1:8000/v1
+$ claude --model a-model -p hello
+$ codex exec -m a-model -c model_provider=local \\
+    -c 'model_providers.local={name="local", base_url="http://127.0.0.1:8000/v1", wire_api="responses"}' \\
+    'call exec_command {"cmd": "pwd"}'
+$ OPENAI_API_KEY=any OPENAI_MODEL=a-model qwen --auth-type openai -p hello
+```
+
+Each answers; Claude Code and Codex call a tool, too, and go on with its result. opencode has its provider in
+`opencode.json`: the package `@ai-sdk/openai-compatible`, with `baseURL`.
 """
 
 

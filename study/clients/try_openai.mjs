@@ -17,6 +17,17 @@ await check("stream helper", async () => {
   expect(final, "a text");
   return final;
 });
+await check("a response in the background, its stream taken up again", async () => {
+  const asked = await client.responses.create({ model: MODEL, input: QUESTION, background: true, stream: true });
+  let id;
+  for await (const event of asked) {
+    id = event.response.id;
+    break;
+  }
+  const final = await client.responses.stream({ response_id: id }).finalResponse();
+  expect(final.output_text, "a text");
+  return final.output_text;
+});
 await check("responses, streamed", async () => {
   let text = "";
   for await (const event of await client.responses.create({ model: MODEL, input: QUESTION, stream: true })) {

@@ -84,6 +84,26 @@ def background() -> str:
     return str(answer.status)
 
 
+def background_stream() -> str:
+    asked = client.responses.create(model=MODEL, input=QUESTION, temperature=0, background=True, stream=True)
+    first = next(iter(asked))
+    expect(first.type == "response.created", f"response.created first, got {first.type}")
+    asked.close()
+    with client.responses.stream(response_id=first.response.id) as again:
+        text = again.get_final_response().output_text
+    late = list(client.responses.retrieve(first.response.id, stream=True, starting_after=2))
+    expect(late[0].sequence_number == 3, f"event 3 first, got {late[0].sequence_number}")
+    expect(text == late[-1].response.output_text == responses(), "the same text")
+    return text
+
+
+def cancelled() -> str:
+    answer = client.responses.create(model=MODEL, input=QUESTION, extra_body={"ignore_eos": True}, background=True)
+    status = client.responses.cancel(answer.id).status
+    expect(client.responses.retrieve(answer.id).status == status == "cancelled", f"cancelled, got {status}")
+    return str(status)
+
+
 def completions() -> str:
     answer = client.completions.create(model=MODEL, prompt=["Once", "Twice"], max_tokens=4, logprobs=2, n=2)
     expect(len(answer.choices) == 4, "four choices")
@@ -108,5 +128,7 @@ check("responses", responses)
 check("stored chat completions", stored)
 check("a conversation", conversation)
 check("a response in the background", background)
+check("its stream, taken up again", background_stream)
+check("its cancellation", cancelled)
 check("completions: prompts, n, logprobs", completions)
 check("an unknown model is NotFoundError", errors)
