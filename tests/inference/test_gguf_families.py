@@ -149,6 +149,8 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"gemma4__attention__head_count_kv": [2, 1]},
             "gemma4.attention.head_count_kv has 2 entries; expected 4, one for each layer",
         ),
+        ("apertus", {"xielu__beta": None}, "expected xielu.beta to be of type float, got nothing"),
+        ("apertus", {"xielu__beta": [0.5]}, "xielu.beta has 1 entries; expected 4, one for each layer"),
         ("afmoe", {"afmoe__attention__sliding_window": None}, "expected afmoe.attention.sliding_window, got none"),
         ("afmoe", {"afmoe__expert_weights_norm": False}, "afmoe.expert_weights_norm is false; expected true"),
         ("exaone_moe", {"exaone-moe__attention__sliding_window": None}, "expected exaone-moe.attention.sliding_window"),

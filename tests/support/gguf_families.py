@@ -364,6 +364,11 @@ WRITTEN: Mapping[str, Written] = {
             "expert_shared_feed_forward_length": config.intermediate_size,
         },
     ),
+    "apertus": Written(
+        "apertus",
+        {"attention_layernorm": "attn_norm", "feedforward_layernorm": "ffn_norm"},
+        numbers={f"mlp.act_fn.{name}": f"xielu.{name}" for name in ("alpha_p", "alpha_n", "beta", "eps")},
+    ),
     "afmoe": Written("afmoe", SHARED_EXPERTS | AFMOE_NAMES, _afmoe, split=_correction),
     "exaone_moe": Written("exaone-moe", SHARED_EXPERTS, _exaone_moe, split=_correction),
     "llama4_text": Written("llama4", LLAMA4_NAMES, _llama4, split=_llama4_experts),

@@ -78,7 +78,7 @@ def write_gguf(
     architecture = written.architecture
     # Split by size: no other way starts a new file at a tensor of our choice in this version of gguf.
     writer = GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
-    entries = _model_entries(written, model.config) | _tokenizer_entries(tokenizer)
+    entries = _model_entries(written, model.config) | _number_entries(written, model) | _tokenizer_entries(tokenizer)
     entries |= {key.replace("__", "."): value for key, value in metadata.items()}
     for key, value in entries.items():
         _add(writer, key, value)
@@ -127,6 +127,8 @@ def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
     for name, weight in model.state_dict().items():
         in_layer = IN_LAYER.fullmatch(name)
         place = f"blk.{in_layer['number']}." if in_layer else ""
+        if in_layer and in_layer["name"] in written.numbers:
+            continue
         if in_layer and (parts := written.split(in_layer["name"], weight)):
             tensors |= {f"{place}{own}": part for own, part in parts.items()}
             continue
@@ -203,6 +205,14 @@ def _model_entries(written: Written, config: PreTrainedConfig) -> dict[str, Any]
         f"{architecture}.expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),
         f"{architecture}.expert_shared_feed_forward_length": getattr(config, "shared_expert_intermediate_size", None),
     } | {f"{architecture}.{key}": value for key, value in written.entries(config).items()}
+
+
+def _number_entries(written: Written, model: PreTrainedModel) -> dict[str, Any]:
+    weights = model.state_dict()
+    return {
+        key: [weights[f"model.layers.{layer}.{name}"].item() for layer in range(model.config.num_hidden_layers)]
+        for name, key in written.numbers.items()
+    }
 
 
 def _tokenizer_entries(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import (
     AfmoeConfig,
+    ApertusConfig,
     ArceeConfig,
     Cohere2Config,
     CohereConfig,
@@ -197,6 +198,7 @@ FAMILIES: list[PreTrainedConfig] = [
     Exaone4Config(**OF_FOUR, sliding_window=WINDOW, sliding_window_pattern=4),
     HunYuanDenseV1Config(**OF_FOUR, head_dim=16),
     HunYuanMoEV1Config(**OF_FOUR, head_dim=16, num_experts=4, moe_topk=2),
+    ApertusConfig(**OF_FOUR, rope_parameters={"rope_theta": 12e6}),
     AfmoeConfig(**OF_FOUR, **EXPERTS, **WIDE, sliding_window=WINDOW, mup_enabled=True, route_scale=1.5),
     ExaoneMoeConfig(**OF_FOUR, **EXPERTS, **WIDE, sliding_window=WINDOW),
     Llama4TextConfig(

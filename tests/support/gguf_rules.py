@@ -33,5 +33,7 @@ class Written:
     norm_offset: float = 0.0
     split: Callable[[str, Tensor], dict[str, Tensor]] = not_split
     """What a layer's weight becomes that does not stay one tensor, by llama.cpp's names; nothing for all others."""
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    """Weights of each layer that become a list of the metadata: transformers' names, and whole keys."""
     extra: Callable[[PreTrainedModel], dict[str, Tensor]] = nothing_extra
     """Tensors outside the layers that are no weight of the model, or several; weights that `names` has as ""."""

@@ -67,6 +67,11 @@ def as_a_row(numbers: Tensor) -> Tensor:
     return numbers.view(1, -1)
 
 
+def as_a_number(numbers: Tensor) -> Tensor:
+    """A tensor without dimensions, of a vector of one."""
+    return numbers.view(())
+
+
 EXPERTS = {"ffn_gate_inp": "mlp.gate"}
 
 
@@ -101,6 +106,8 @@ class Architecture:
     made: Sequence[Made] = ()
     made_on_top: Sequence[Made] = ()
     """The same of weights outside the layers, by their whole names."""
+    numbers: Mapping[str, Made] = field(default_factory=dict)
+    """Weights of a layer that are single numbers, by the keys under which the metadata has them, one for each layer."""
     sizes_by_layer: frozenset[str] = frozenset()
     """Keys of sizes that may differ from layer to layer; `settings` reads them."""
     has_paired_rows: bool = False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -95,11 +96,29 @@ def _made(file: GGUFFile, architecture: Architecture, layers: int) -> dict[str, 
                 weight = Weight(tuple(file.tensors[name] for name in names), made.make)
                 _check_parts(file, weight)
                 weights[f"{architecture.layers}.{number}.{made.name}"] = weight
+    for key, made in architecture.numbers.items():
+        for number, value in enumerate(_numbers(file, key, layers)):
+            blocks = Blocks(key, GGMLQuantizationType.F32, (1,), value.reshape(1).view(np.uint8).reshape(1, 4))
+            weights[f"{architecture.layers}.{number}.{made.name}"] = Weight((blocks,), made.make)
     for made in architecture.made_on_top:
         if file.tensors.keys() >= set(made.of):
             weights[made.name] = Weight(tuple(file.tensors[name] for name in made.of), made.make)
             _check_parts(file, weights[made.name])
     return weights
+
+
+def _numbers(file: GGUFFile, key: str, layers: int) -> NDArray[np.float32]:
+    """The numbers that metadata has for each layer, as a list or as one for all.
+
+    Raises:
+        BadGGUF: it has others.
+    """
+    numbers = file.metadata.get(key)
+    if isinstance(numbers, np.ndarray):
+        if len(numbers) != layers:
+            raise BadGGUF(file.path, f"{key} has {len(numbers)} entries; expected {layers}, one for each layer")
+        return numbers.astype(np.float32)
+    return np.full(layers, file.get(key, float), np.float32)
 
 
 def _predicts_further(name: str, config: PreTrainedConfig, architecture: Architecture) -> bool:

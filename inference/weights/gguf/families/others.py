@@ -1,4 +1,4 @@
-"""Architectures of which there is one: EXAONE 4, ERNIE 4.5, Hunyuan with experts or without, and Seed-OSS."""
+"""Architectures of which there is one: EXAONE 4, ERNIE 4.5, Hunyuan with experts or without, Seed-OSS and Apertus."""
 
 from typing import Any
 
@@ -9,6 +9,9 @@ from inference.weights.gguf.architecture import (
     QKVO,
     WINDOWS,
     Architecture,
+    Made,
+    as_a_number,
+    as_it_is,
     experts,
     layer_types,
     window_of,
@@ -43,6 +46,13 @@ def _hunyuan_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+ACTIVATION = {
+    "xielu.alpha_p": Made("mlp.act_fn.alpha_p", (), as_it_is),
+    "xielu.alpha_n": Made("mlp.act_fn.alpha_n", (), as_it_is),
+    "xielu.beta": Made("mlp.act_fn.beta", (), as_a_number),
+    "xielu.eps": Made("mlp.act_fn.eps", (), as_a_number),
+}
+"""Apertus' activation function, which is trained with the weights of each layer."""
 HEAD_NORMS = {"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"}
 SHARED_MLP = {
     "ffn_gate_inp": "mlp.gate.wg",
@@ -57,6 +67,12 @@ HUNYUAN_EXPERTS = frozenset(
     )
 )
 FAMILY = {
+    "apertus": Architecture(
+        "apertus",
+        layer=LAYER | {"attn_norm": "attention_layernorm", "ffn_norm": "feedforward_layernorm"},
+        numbers=ACTIVATION,
+        biases={"attention_bias": QKVO},
+    ),
     "exaone4": Architecture(
         "exaone4",
         _exaone4,
