@@ -6,8 +6,10 @@ small parallel loops of a step. On two cores that made a step almost 50% slower.
 0.1 ms, so a server's steps are all made here for as long as there is work (`backends.own`).
 """
 
+import ctypes
 import logging
 import os
+import platform
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,6 +27,10 @@ Result = TypeVar("Result")
 
 LARGE_BLOCK = 31 * 2**20
 """Bytes; just below the 32 MiB cap that glibc puts on its M_MMAP_THRESHOLD."""
+M_TOP_PAD = -2
+"""The number of the parameter in glibc's malloc.h."""
+LARGEST_HEAP = 64 * 2**20
+"""Bytes of a thread's heap in glibc: twice its cap on M_MMAP_THRESHOLD."""
 
 _lock = threading.Lock()
 _work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -84,6 +90,12 @@ def _keep_freed_memory() -> None:
     glibc returns memory to the system as soon as more is free than twice the largest block that it ever mapped and
     freed. A layer frees ten megabytes if the step has a large chunk. Every layer would then map them again, and the
     system would zero them page by page.
+
+    A thread's memory lies in heaps, and one that becomes empty is returned too, unless the heap before it has less room
+    than the top pad (`heap_trim` in glibc's malloc/arena.c). So whether a layer's last tensor, for which the first heap
+    had no room, was mapped again each time depended on how much else lay there.
     """
     with suppress(RuntimeError):  # there is no room for the block: what needs as much will say so
         torch.empty(LARGE_BLOCK, dtype=torch.uint8)
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_TOP_PAD, LARGEST_HEAP)  # from here on, glibc leaves its thresholds as they are

@@ -80,6 +80,9 @@ def caller(hub: Hub, tmp_path: Path) -> Caller:
     return Caller(tmp_path, hub)
 
 
+pytestmark = pytest.mark.timeout(200)  # each download is a process of its own, and a test has up to three
+
+
 def files_in(folder: str) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 
