@@ -146,6 +146,19 @@ async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeSGL
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("coalesces", [1, 3])
+async def test_each_token_has_its_own_log_probability_however_many_come_at_once(
+    fake: FakeSGLang, coalesces: int
+) -> None:
+    fake.coalesces = coalesces
+    async with in_front_of(fake) as driver:
+        tokens = tokens_of(await ask(driver, GenerationRequest(PROMPT, SamplingParams(logprobs=1))))
+    assert len(tokens) > coalesces
+    chosen = [None if token.logprobs is None else token.logprobs.chosen.token_id for token in tokens]
+    assert chosen == [token.token_id for token in tokens]
+
+
+@pytest.mark.anyio
 async def test_an_abort_closes_the_connection_and_says_so(fake: FakeSGLang) -> None:
     fake.hold()
     async with in_front_of(fake) as driver:
