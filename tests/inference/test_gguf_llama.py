@@ -82,7 +82,6 @@ def neutral(checkpoint: Checkpoint) -> Llama:
     return checkpoint.model
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -103,7 +102,6 @@ def test_in_float32_it_says_what_its_dequantized_weights_say(name: str, kind: st
         assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == expected
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
 def test_in_bfloat16_its_logits_are_about_as_near_as_the_models_own(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, "qwen3", kind)

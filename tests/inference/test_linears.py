@@ -183,7 +183,6 @@ for _ in range(12):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep free memory by rules of their own")
-@pytest.mark.timeout(60)
 def test_what_a_layer_frees_is_not_given_back_to_the_system() -> None:
     process = subprocess.run(
         [sys.executable, "-c", LARGE_LAYERS],

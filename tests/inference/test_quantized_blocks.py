@@ -78,7 +78,6 @@ def test_its_numbers_are_ggufs_bit_for_bit_dequantized_packed_and_looked_up(form
         assert np.array_equal(row, expected[output])
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_product_is_exact_but_for_the_rounding_of_its_inputs(format: str, precision: str) -> None:

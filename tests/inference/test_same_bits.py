@@ -126,7 +126,6 @@ def compile_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXXFLAGS", INSTRUCTIONS[KINDS[name].instructions])
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -131,7 +131,6 @@ def test_a_guess_that_comes_true_in_part_is_followed_by_one_of_that_size() -> No
     assert drafter.guess(100) == [33, 34, 35, 36, 37]
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("quantize", [None, "int4"])
 def test_nothing_that_a_client_sees_depends_on_guessing(quantize: str | None) -> None:
     @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
