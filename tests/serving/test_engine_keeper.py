@@ -1,5 +1,6 @@
 """The engine's process is restarted when it dies or hangs, and not when it is only slow."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,22 @@ def test_silence_counts_from_the_first_sign_of_life_on(monkeypatch: pytest.Monke
     assert silences == [0, 0, 0, 0.01, 0.02, 0, 0.01]
     os.close(signs.writer)
     assert not signs.listen()
+    signs.close()
+
+
+@pytest.mark.anyio
+async def test_a_keeper_that_reads_no_signs_of_life_does_not_stop_the_loop_that_sends_them() -> None:
+    signs = SignsOfLife()
+    os.set_blocking(signs.writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(signs.writer, bytes(65536))
+    os.set_blocking(signs.writer, True)
+    sending = asyncio.create_task(sign_of_life.send_signs_of_life(signs.writer))
+    await asyncio.sleep(0)  # in which it writes one, and would wait for ever
+    assert not sending.done()
+    sending.cancel()
+    os.close(signs.writer)
     signs.close()
 
 
