@@ -25,7 +25,7 @@ def client(service: Service) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def test_a_whole_message(client: anthropic.Anthropic) -> None:
+def test_the_client_reads_a_whole_message(client: anthropic.Anthropic) -> None:
     message = client.messages.create(model=MODEL, max_tokens=50, messages=[{"role": "user", "content": "hello"}])
     (block,) = message.content
     assert block.type == "text"

@@ -66,7 +66,7 @@ def test_the_served_names_are_listed_and_found(client: openai.OpenAI) -> None:
 # --- Chat completions -------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_answer(client: openai.OpenAI) -> None:
+def test_the_client_reads_a_whole_answer(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=user("hello"))
     assert answer.choices[0].message.content == TEXT
     assert answer.choices[0].finish_reason == "stop"
@@ -197,12 +197,12 @@ def test_a_list_of_prompts_is_continued(client: openai.OpenAI) -> None:
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
 
 
-def test_a_streamed_completion(client: openai.OpenAI) -> None:
+def test_a_streamed_completion_has_the_whole_text(client: openai.OpenAI) -> None:
     chunks = client.completions.create(model=MODEL, prompt="hello", stream=True, stream_options=USAGE)
     assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == TEXT
 
 
-def test_log_probabilities_of_a_completion(client: openai.OpenAI) -> None:
+def test_the_client_reads_log_probabilities_of_a_completion(client: openai.OpenAI) -> None:
     answer = client.completions.create(model=MODEL, prompt="hello", logprobs=2, echo=True)
     logprobs = answer.choices[0].logprobs
     assert answer.choices[0].text == "hello" + TEXT
@@ -216,7 +216,7 @@ def test_log_probabilities_of_a_completion(client: openai.OpenAI) -> None:
 # --- Responses --------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_response(client: openai.OpenAI) -> None:
+def test_the_client_reads_a_whole_response(client: openai.OpenAI) -> None:
     response = client.responses.create(model=MODEL, input="hello", instructions="Be brief.")
     assert (response.output_text, response.status) == (TEXT, "completed")
     assert response.usage is not None

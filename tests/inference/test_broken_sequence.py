@@ -136,7 +136,7 @@ def test_a_prompt_fails_at_the_piece_that_breaks_and_is_offered_to_no_other(arch
 
 
 @pytest.mark.timeout(120)
-def test_compiled_too() -> None:
+def test_compiled_a_broken_sequence_leaves_its_neighbours_alone_too() -> None:
     engine, inbox = poisoned_engine("qwen3", max_streams=3, compile=True), Inbox()
     for sampling in SAMPLINGS:
         broken = submit(engine, inbox, f"it is {POISON} here", 12, **sampling)

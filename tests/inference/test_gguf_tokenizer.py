@@ -109,11 +109,16 @@ def test_a_rule_that_is_not_known_is_refused_by_its_name(tmp_path: Path) -> None
         made(byte_level(tmp_path, pre="from-mars"))
 
 
-def test_a_word_that_is_a_token_is_that_token_where_the_model_was_trained_so(tmp_path: Path) -> None:
-    merged = ["a+b", "c+d"]
-    for pre, expected in (("llama-bpe", ["abcd"]), ("gpt-2", ["ab", "cd"])):
-        file = byte_level(tmp_path, *merged, types={"abcd": 1}, pre=pre)
-        assert tokens_of(made(file), "abcd") == expected
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["llama-bpe", "tekken", "glm4", "minicpm5", "youtu"], ["abcd"]), (["gpt-2", "qwen2"], ["ab", "cd"])],
+)
+def test_a_word_that_is_a_token_is_that_token_where_the_model_was_trained_so(
+    names: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    for name in names:
+        file = byte_level(tmp_path, "a+b", "c+d", types={"abcd": 1}, pre=name)
+        assert (name, tokens_of(made(file), "abcd")) == (name, expected)
 
 
 def test_a_special_token_is_one_token_whatever_its_characters(tmp_path: Path) -> None:
@@ -139,7 +144,8 @@ def test_no_token_has_an_id_beyond_the_vocabulary(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("pre", "flag", "begins"), [("llama-bpe", None, 1), ("llama-bpe", False, 0), ("gpt-2", None, 0)]
+    ("pre", "flag", "begins"),
+    [("llama-bpe", None, 1), ("llama-bpe", False, 0), ("tekken", None, 1), ("glm4", None, 0), ("gpt-2", None, 0)],
 )
 def test_a_text_begins_with_bos_where_the_model_expects_it(
     pre: str, flag: bool | None, begins: int, tmp_path: Path

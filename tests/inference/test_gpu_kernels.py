@@ -141,7 +141,7 @@ def test_chunks_attend_as_single_tokens_do(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_small_ones(kernels: Any, dtype: torch.dtype) -> None:
+def test_gate_norm_and_embedding_are_those_of_torch(kernels: Any, dtype: torch.dtype) -> None:
     gate_up, x = randn(3, 2600, dtype=dtype), randn(5, 1100, dtype=dtype)
     gate, up = gate_up.float().chunk(2, -1)
     assert_near(kernels.gate(gate_up), F.silu(gate) * up)

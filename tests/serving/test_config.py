@@ -67,7 +67,7 @@ def test_every_setting_has_the_type_that_it_declares(setting: "dataclasses.Field
     assert all(isinstance(value, tuple(get_origin(kind) or kind for kind in kinds)) for value in values), values
 
 
-def test_all_settings_together() -> None:
+def test_all_settings_can_be_given_together() -> None:
     environ = {PREFIX + name.upper(): text for name, (text, _) in TYPICAL.items()}
     config = Config.from_environment(environ)
     assert {name: getattr(config, name) for name in TYPICAL} == {name: value for name, (_, value) in TYPICAL.items()}
