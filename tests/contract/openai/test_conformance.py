@@ -55,6 +55,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/responses", {"input": "think hard", "max_output_tokens": 2}),
     ("/v1/responses", {"input": "emoji", "top_logprobs": 2, "text": {"format": {"type": "json_object"}}}),
     ("/v1/responses", {"input": 'call add {"a": 1}', "tools": [FLAT_TOOL], "tool_choice": FLAT_TOOL}),
+    ("/v1/responses", {"input": "hello", "background": True}),
     ("/v1/responses", {"input": "explode"}),
 ]
 SDK_WHOLE: dict[str, Any] = {
@@ -138,6 +139,22 @@ async def test_every_event_of_a_stream_conforms(
         check(event, schema)
         if "error" not in event:
             check_with_the_sdk(event, SDK_EVENT[path])
+
+
+async def test_a_stream_that_is_read_again_and_the_reply_to_a_cancel_conform(door: Door) -> None:
+    async with by_hand(door) as service:
+        path = "/v1/responses"
+        made = await post(service, path, {"input": "hello", "background": True, "stream": True})
+        first = named_events(made.body)[0]
+        by_id = f"{path}/{first['response']['id']}"
+        again = await service.client.request("GET", f"{by_id}?stream=true")
+        cancelled = await service.client.request("POST", f"{by_id}/cancel")
+    assert again.body == made.body
+    schema = event_schema(described(f"{path}/{{name}}", "get", again)["text/event-stream"])
+    for event in named_events(again.body):
+        check(event, schema)
+    check(cancelled.json(), described(f"{path}/{{name}}/cancel", "post", cancelled)["application/json"]["schema"])
+    check_with_the_sdk(cancelled.json(), Response)
 
 
 async def test_models_and_counts_conform(door: Door) -> None:
