@@ -33,7 +33,7 @@ from serving.blocking_lexicon import BlockingLexicon
 from serving.exchanges import Exchanges, current_exchange
 from serving.following import Following
 from serving.generation import Generation
-from serving.kept_by_engine import KeptByEngine, MustWait
+from serving.kept_by_engine import KeptByEngine, MustWait, asked
 from serving.kept_for_one import KeptForOne
 from serving.kept_here import KeptHere
 from serving.open_generations import OpenGenerations
@@ -265,7 +265,7 @@ class Driver(BaseDriver[EngineService]):
         while generation in self._open:
             await anyio.sleep(ASK_EVERY)
             with suppress(EngineUnavailable):  # it then ends as all others do
-                if not await in_daemon_thread(listener.is_wanted, self._looking) and generation in self._open:
+                if not await asked(listener.is_wanted, self._looking) and generation in self._open:
                     generation.abandon()
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:

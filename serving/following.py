@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from backends.threads import in_daemon_thread
 from config import ClientSettings
 from interface.calls import Recall
 from interface.errors import EngineUnavailable
 from serving.generation import Generation
+from serving.kept_by_engine import asked
 
 LOOK_EVERY = 0.1
 """Seconds between two looks for news, which may be in another process."""
@@ -40,7 +40,7 @@ class Following(Generation):
     async def _look(self) -> bool:
         """Look for news; return whether there may be more. If the engine that keeps them is gone, cut it off."""
         try:
-            return await in_daemon_thread(self._call.look, self._looking)
+            return await asked(self._call.look, self._looking)
         except EngineUnavailable:
             self.cancel()
             return True

@@ -3,8 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
+import anyio
+
+from backends.threads import in_daemon_thread
 from interface.engine import SharedEngine
 from interface.errors import EngineUnavailable
 from serving.exchanges import Exchange
@@ -16,6 +20,17 @@ Found = TypeVar("Found")
 
 class MustWait(Exception):
     """The event loop must not wait for the answer, or read it: ask again on a thread."""
+
+
+async def asked(question: Callable[[], Found], limiter: anyio.CapacityLimiter) -> Found:
+    """Ask something about what is kept: on the event loop, or on a thread if that must wait.
+
+    Raises:
+        EngineUnavailable: it is kept in another process, which cannot be reached.
+    """
+    with suppress(MustWait):
+        return question()
+    return await in_daemon_thread(question, limiter)
 
 
 class KeptByEngine:
