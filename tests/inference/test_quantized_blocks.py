@@ -21,8 +21,8 @@ from tests.support.quantized_matrices import library_for, random_matrix
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 ERROR = {torch.bfloat16: 0.008, torch.float32: 1e-6}
 """Of an output, relative to the lengths of its row of inputs and its row of weights: inputs have eight bits in
-bfloat16 models, so each is off by at most a 224th of the largest of its 32, in the formats in "K" by a 127th."""
-ROWS = [1, 2, 3, 5, 8, 11, 12, 13, 16, 24, 25, 32, 40, 75]
+bfloat16 models, so each is off by at most a 254th of the largest of its 32, in the formats in "K" by a 127th."""
+ROWS = [1, 2, 3, 5, 8, 11, 12, 13, 16, 24, 25, 40, 75]
 OUTPUTS = 83  # fills neither a strip nor a panel
 
 
@@ -134,19 +134,6 @@ def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precisio
         assert torch.equal(together, alone[:rows]), rows
         last = on_tensor_thread(partial(multiply, library, dtype, [matrix], x[-rows:]))
         assert torch.equal(last, alone[-rows:]), rows
-
-
-@pytest.mark.parametrize("format", ["Q4_0", "Q4_1"])
-def test_no_byte_overflows_where_two_codes_and_two_inputs_are_multiplied_at_once(format: str) -> None:
-    """The largest and smallest codes, with inputs whose largest are nearly as large in both signs."""
-    library, matrix = library_for(torch.bfloat16), random_matrix(format, OUTPUTS, 6)
-    codes = matrix.blocks.reshape(OUTPUTS, 6, -1)[:, :, -16:]
-    codes[:] = np.random.default_rng(10).choice(np.array([0x00, 0x0F, 0xF0, 0xFF], dtype=np.uint8), codes.shape)
-    signs = torch.randint(0, 2, (75, matrix.inputs), generator=torch.Generator().manual_seed(9)) * 2 - 1
-    x = torch.where(signs > 0, torch.linspace(0.8, 1.25, 75)[:, None], -1.0)
-    alone = torch.cat([on_tensor_thread(partial(multiply, library, torch.bfloat16, [matrix], row[None])) for row in x])
-    assert torch.equal(on_tensor_thread(lambda: multiply(library, torch.bfloat16, [matrix], x)), alone)
-    check_product(matrix, x, alone, torch.bfloat16)
 
 
 def test_formats_of_32_and_of_256_weights_can_be_in_one_matrix() -> None:

@@ -24,7 +24,7 @@ constexpr bool HAS_WIDE_TILES = true;  // of two strips
 constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 #endif
 constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
-constexpr int64_t MANY_ROWS = 24, MANY_CROSSED_ROWS = 32;  // from here on, unpacking is worth while
+constexpr int64_t MANY_ROWS = 24;  // from here on, unpacking is worth while
 
 // A format whose codes have been unpacked: each is a byte.
 template <class F>
@@ -36,13 +36,9 @@ constexpr bool is_unpacked = false;
 template <class F>
 constexpr bool is_unpacked<Unpacked<F>> = true;
 
-// Whether a format's codes are multiplied in pairs when they are unpacked: see crossed.hpp.
+// Whether that is done with a format's codes.
 template <class F>
-constexpr bool are_crossed = F::BITS == 4 && !F::HAS_GROUP_SCALES;
-
-// Whether a format's codes are unpacked for many rows.
-template <class F>
-constexpr bool are_unpacked = HAS_WIDE_TILES && (F::HAS_GROUP_SCALES || are_crossed<F>);
+constexpr bool are_unpacked = HAS_WIDE_TILES && F::HAS_GROUP_SCALES;
 
 // How tiles are multiplied: with one strip after the other, with two at a time, or with two that have been unpacked.
 enum class Way { EACH_STRIP, BOTH_STRIPS, UNPACKED };
@@ -58,14 +54,12 @@ struct Tiling {
     int64_t count(int64_t tile) const { return first(tile + 1) - first(tile); }
 };
 
-// The best for so many rows, whose scales are those of blocks or of 32 inputs, and strips of a format.
-inline Tiling tiling_for(int64_t rows, bool is_of_blocks, int64_t format) {
+// The best for so many rows, whose scales are those of blocks or of 32 inputs.
+inline Tiling tiling_for(int64_t rows, bool is_of_blocks, bool is_q8) {
     const int64_t most = is_of_blocks ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE;
-    const bool is_q8 = format == Q8_0::NUMBER, is_crossed = format == Q4_0::NUMBER || format == Q4_1::NUMBER;
     // Codes of eight bits are so many bytes that the memory stays the limit for long.
     if (!HAS_WIDE_TILES || is_q8 || rows <= most) return Tiling(rows, most, Way::EACH_STRIP);
-    if (is_of_blocks ? rows >= MANY_ROWS : is_crossed && rows >= MANY_CROSSED_ROWS)
-        return Tiling(rows, ROWS_OF_UNPACKED_TILE, Way::UNPACKED);
+    if (is_of_blocks && rows >= MANY_ROWS) return Tiling(rows, ROWS_OF_UNPACKED_TILE, Way::UNPACKED);
     return Tiling(rows, ROWS_OF_WIDE_TILE, Way::BOTH_STRIPS);
 }
 
@@ -74,7 +68,7 @@ inline Tiling tiling_for(int64_t rows, bool is_of_blocks, int64_t format) {
 // All sums are negative. Those of codes are for the formats' offsets, multiplied with what these have in common, so a
 // row of Q4_0 begins with its sum as it is; weighted sums, with the scale, are for the formats' minimums.
 //
-// The formats in "K" read the codes and the last part. A matrix may have strips of both kinds.
+// The formats in "K" read the codes and the second part. A matrix may have strips of both kinds.
 struct Tile {
     static constexpr int32_t OFFSET_UNIT = 8, SUM_PARTS = 8;
     static constexpr int64_t ROOM = 3;  // bytes for each input: its code, and the rest in a whole number
@@ -82,9 +76,6 @@ struct Tile {
     int32_t *codes;                 // [inputs / 4][count]
     float *scales, *weighted_sums;  // [inputs / 32][count]
     int32_t *sums;                  // [inputs / 32][count]
-
-    // [inputs / 32][count]: what sums begin with in crossed.hpp, without and with those of the codes
-    int32_t *crossed_sums, *crossed_offsets;
 
     float *block_scales;            // [inputs / 256][count], of sums that are shifted
     int32_t *right, *left;          // [inputs / 32][count]: shifts, into the lower or the upper sixteen bits
@@ -103,20 +94,8 @@ struct Tile {
         half_starts = starts + groups;
         pair_sums = half_starts + 2 * groups;
         block_scales = reinterpret_cast<float *>(pair_sums + groups / 2);
-        crossed_sums = reinterpret_cast<int32_t *>(block_scales + groups / 8);
-        crossed_offsets = crossed_sums + groups;
     }
 };
-
-// To each lane's sum, four unsigned codes times four signed inputs, which are the same for all lanes.
-inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
-#else
-    for (int i = 0; i < CODES; ++i) sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * (inputs << 24 - 8 * i >> 24);
-    return sums;
-#endif
-}
 
 // The largest magnitude, as the bits of a float: those that are no number are larger than all others.
 inline int32_t largest_magnitude(Floats left, Floats right) {
@@ -230,57 +209,13 @@ inline void quantize_block(const float *x, const Tile &tile, int64_t count, int6
     tile.block_scales[block * count + row] = scale * float(1 << cut);
 }
 
-// Whether one of 32 numbers is larger than a limit.
-inline bool has_larger(Floats left, Floats right, float limit) {
-#if defined(__AVX512F__)
-    const __m512 limits = (__m512)same(limit);
-    return _mm512_cmp_ps_mask((__m512)left, limits, _CMP_GT_OQ) | _mm512_cmp_ps_mask((__m512)right, limits, _CMP_GT_OQ);
-#else
-    const Ints found = (left > limit) | (right > limit);
-    int32_t some = 0;
-    for (int64_t i = 0; i < LANES; ++i) some |= found[i];
-    return some != 0;
-#endif
-}
-
-// Which code the largest of 32 inputs becomes, if codes are from -128 to 112, as crossed.hpp needs them: -128, for
-// which all inputs may change their sign, or 112 if inputs of both signs are nearly as large. Mostly they are not, so
-// inputs are no coarser than from -127 to 127. (The choice is looked up, since no branch could be predicted.)
-inline float largest_code(Floats left, Floats right, float largest) {
-    constexpr float CODES_OF_LARGEST[] = {-128, 128, -128, 112};
-    const float limit = largest * (112.0f / 128);
-    return CODES_OF_LARGEST[2 * has_larger(left, right, limit) + has_larger(-left, -right, limit)];
-}
-
-// Whether some of the model's matrices may be multiplied so.
-constexpr bool HAS_CROSSED = FORMATS >> Q4_0::NUMBER & 1 || FORMATS >> Q4_1::NUMBER & 1;
-
-// What sums begin with in crossed.hpp, for a group of all rows of a tile: a lane for each row, of which there are fewer
-// than lanes.
-inline void put_crossed_sums(const Tile &tile, int64_t count, int64_t group) {
-    const int32_t *x = tile.codes + group * VECTORS * count, *y = x + VECTORS / 2 * count;
-    Ints sums = {};
-    for (int64_t i = 0; i < VECTORS / 2; ++i, x += count, y += count)
-        sums = add_products(sums, load_bits(reinterpret_cast<const uint8_t *>(y)) ^ 0x80808080,
-                            (Ints)load_bits(reinterpret_cast<const uint8_t *>(x)));
-    int32_t numbers[LANES];
-    memcpy(numbers, &sums, sizeof numbers);
-    for (int64_t row = 0, at = group * count; row < count; ++row, ++at) {
-        tile.crossed_sums[at] = -numbers[row];
-        tile.crossed_offsets[at] = tile.sums[at] - numbers[row];
-    }
-}
-
 // 32 or 256 inputs, which share a scale.
 inline void quantize_inputs(const float *x, int64_t inputs, const Tile &tile, int64_t count, int64_t first,
                             int64_t row) {
     if (inputs > GROUP_INPUTS) return quantize_block(x, tile, count, first / inputs, row);
-    const Floats left = load(x), right = load(x + LANES);
-    const float most = as_float(largest_magnitude(left, right));
-    const float code = HAS_CROSSED ? largest_code(left, right, most) : 127;
-    const float scale = most / code, factor = most > 0 ? code / most : 0;
+    const float largest = as_float(largest_magnitude(load(x), load(x + LANES)));
     Sums halves[2];
-    quantize_group(x, scale, factor, 0, tile, count, first / inputs, row, halves);
+    quantize_group(x, largest / 127, largest > 0 ? 127 / largest : 0, 0, tile, count, first / inputs, row, halves);
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 
 #include "kernels.hpp"
 
-#include "crossed.hpp"
 #include "quantized.hpp"
 
 constexpr int THIS_FORMAT = __builtin_ctz(FORMATS);
@@ -29,13 +28,9 @@ void Kernels<NUMBER>::multiply_both(const uint8_t *first, const uint8_t *second,
 }
 
 template <int NUMBER>
-void Kernels<NUMBER>::unpack(const uint8_t *first, const uint8_t *second, int64_t inputs, uint8_t *to) {
+void Kernels<NUMBER>::unpack(const uint8_t *strip, int64_t inputs, uint8_t *to) {
     with_format(NUMBER, [&](auto format) {
-        if constexpr (are_unpacked<decltype(format)>) {
-            using By = ByUnpacked<decltype(format)>;
-            By::unpack(first, inputs, to);
-            By::unpack(second, inputs, to + By::size(inputs));
-        }
+        if constexpr (are_unpacked<decltype(format)>) unpack_strip<decltype(format)>(strip, inputs, to);
     });
 }
 
@@ -45,14 +40,15 @@ void Kernels<NUMBER>::multiply_unpacked(const uint8_t *both, uint8_t *tile, int6
     constexpr int ROWS = ROWS_OF_UNPACKED_TILE;  // or one fewer, since there are many rows
     with_format(NUMBER, [&](auto format) {
         if constexpr (are_unpacked<decltype(format)>) {
-            using By = ByUnpacked<decltype(format)>;
-            const uint8_t *const strips[2] = {both, both + By::size(inputs)};
+            using F = Unpacked<decltype(format)>;
             const Tile of_inputs(tile, rows, inputs);
             const Behind behind = {next, bytes_per_block};
             if (rows == ROWS)
-                By::template multiply<ROWS>(strips, of_inputs, inputs, to, behind);
+                multiply_block_strips<F, ROWS, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to,
+                                                  behind);
             else
-                By::template multiply<ROWS - 1>(strips, of_inputs, inputs, to, behind);
+                multiply_block_strips<F, ROWS - 1, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to,
+                                                      behind);
         }
     });
 }

@@ -14,9 +14,9 @@ struct [[gnu::visibility("hidden")]] Kernels {
     static void multiply_both(const uint8_t *first, const uint8_t *second, uint8_t *tile, int64_t inputs,
                               float (*to)[32]);
 
-    // For many rows: two strips unpacked, and multiplied. What will be read next begins at `next`; so many bytes of it
-    // are asked for with each block.
-    static void unpack(const uint8_t *first, const uint8_t *second, int64_t inputs, uint8_t *to);
+    // For many rows: a strip with each code as a byte, and two of these at a time, which lie one behind the other. What
+    // will be read next begins at `next`; so many bytes of it are asked for with each block.
+    static void unpack(const uint8_t *strip, int64_t inputs, uint8_t *to);
     static void multiply_unpacked(const uint8_t *both, uint8_t *tile, int64_t rows, int64_t inputs, const uint8_t *next,
                                   int64_t bytes_per_block, float (*to)[32]);
 };

@@ -178,15 +178,13 @@ void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t fir
     const Tile to(tiles.at(tile), rows, tiles.inputs);
     for (int64_t row = 0; row < rows; ++row)
         quantize_inputs(x + (first_row + row) * tiles.inputs + first, count, to, rows, first, row);
-    if (HAS_CROSSED && count == GROUP_INPUTS && tiles.tiling.way == Way::UNPACKED)
-        put_crossed_sums(to, rows, first / GROUP_INPUTS);
 }
 
 // All inputs become integers, in `step.inputs`.
 Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &step) {
     const bool is_own = each_for_itself(rows, step);
     const int64_t inputs = matrix.inputs, size = rows * Tile::ROOM * inputs, count = matrix.scaled_inputs;
-    const Tiles tiles = {tiling_for(rows, count > GROUP_INPUTS, matrix.strips[0].format), inputs,
+    const Tiles tiles = {tiling_for(rows, count > GROUP_INPUTS, matrix.strips[0].format == Q8_0::NUMBER), inputs,
                          step.inputs + (is_own ? omp_get_thread_num() * size : 0)};
     const int64_t tile_count = tiles.tiling.tiles, pieces = inputs / count * tile_count;
     const auto quantize_piece = [&](int64_t i) {
@@ -203,17 +201,18 @@ Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &s
     return tiles;
 }
 
-// Both strips of a panel unpacked, in `room`, if that is how they are multiplied; or null.
-const uint8_t *unpacked(const Strip *strips, const Matrix &matrix, const Tiles &tiles, uint8_t *room) {
+// Both strips of a panel with each code as a byte, in `room`, if that is how they are multiplied; or null.
+const uint8_t *unpacked(const Strip *strips, const Tiles &tiles, uint8_t *room) {
     bool is_unpacked = false;
     if (tiles.tiling.way == Way::UNPACKED && strips[0].format == strips[1].format)
         with_format(strips[0].format, [&](auto format) {
             using F = decltype(format);
-            if constexpr (are_unpacked<F>)
-                if (F::SIZE == matrix.scaled_inputs) {
-                    Kernels<F::NUMBER>::unpack(strips[0].packed, strips[1].packed, tiles.inputs, room);
-                    is_unpacked = true;
-                }
+            if constexpr (are_unpacked<F>) {
+                Kernels<F::NUMBER>::unpack(strips[0].packed, tiles.inputs, room);
+                Kernels<F::NUMBER>::unpack(strips[1].packed, tiles.inputs,
+                                           room + Strips<Unpacked<F>>::size(tiles.inputs));
+                is_unpacked = true;
+            }
         });
     return is_unpacked ? room : nullptr;
 }
@@ -261,7 +260,7 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
 #pragma omp for schedule(static)
     for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
         const Strip *strips = matrix.strips + 2 * panel;
-        const uint8_t *codes = unpacked(strips, matrix, tiles, room);
+        const uint8_t *codes = unpacked(strips, tiles, room);
         for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
             alignas(64) float sums[ROWS_OF_TILE][PANEL];
             multiply_strips(strips, codes, tiles, tile, sums);

@@ -15,8 +15,7 @@
 // Nearly all of them need a number of the row, which is loaded into all lanes. So where there are tiles enough for the
 // memory not to be the limit, two strips are multiplied at a time: each number is loaded once for both. With fewer rows
 // the strips are read one after the other, since memory is fastest from front to back. With many rows, the codes of the
-// formats in "K" are first unpacked, each to a byte, once for all tiles; so are those of Q4_0 and Q4_1, which then take
-// half the multiplications (crossed.hpp).
+// formats in "K" are first unpacked, each to a byte, once for all tiles.
 
 #pragma once
 
@@ -25,6 +24,16 @@
 #include "structures.hpp"
 
 namespace {
+
+// To each lane's sum, four unsigned codes times four signed inputs, which are the same for all lanes.
+inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
+#else
+    for (int i = 0; i < CODES; ++i) sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * (inputs << 24 - 8 * i >> 24);
+    return sums;
+#endif
+}
 
 // To each lane's sum, two products of numbers of sixteen bits.
 inline Ints add_pairs(Ints sums, Ints a, Ints b) {
@@ -184,21 +193,6 @@ inline void store_outputs(const Floats (&outputs)[ROWS][STRIPS], float (*to)[PAN
         for (int strip = 0; strip < STRIPS; ++strip) store(to[row] + strip * LANES, outputs[row][strip]);
 }
 
-// To each row's outputs, a block's sums times its scales, which are those of the strips and of the rows.
-template <class F, int ROWS, int STRIPS>
-[[gnu::always_inline]] inline void add_block(Floats (&outputs)[ROWS][STRIPS], const Ints (&sums)[ROWS][STRIPS],
-                                             const Floats (&of_block)[STRIPS], const Floats (&minimums)[STRIPS],
-                                             const float *scales, const float *weighted_sums) {
-    for (int row = 0; row < ROWS; ++row) {
-        const Floats scale = same(scales[row]), weighted_sum = same(weighted_sums[row]);
-        for (int strip = 0; strip < STRIPS; ++strip) {
-            Floats &output = outputs[row][strip];
-            output = add_product(to_floats(sums[row][strip]), of_block[strip] * scale, output);
-            if (F::HAS_MINIMUM) output = add_product(minimums[strip], weighted_sum, output);
-        }
-    }
-}
-
 // ROWS rows times STRIPS strips. `to` has PANEL floats for each row, of which this fills sixteen for each strip.
 template <class F, int ROWS, int STRIPS>
 void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
@@ -220,7 +214,14 @@ void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, i
         Ints sums[ROWS][STRIPS];
         begin_sums(sums, offsets, F::OFFSET / Tile::OFFSET_UNIT);
         add_group<F, ROWS, STRIPS, 0>(sums, codes, x, next);
-        add_block<F>(outputs, sums, of_block, minimums, scales, weighted_sums);
+        for (int row = 0; row < ROWS; ++row) {
+            const Floats scale = same(scales[row]), weighted_sum = same(weighted_sums[row]);
+            for (int strip = 0; strip < STRIPS; ++strip) {
+                Floats &output = outputs[row][strip];
+                output = add_product(to_floats(sums[row][strip]), of_block[strip] * scale, output);
+                if (F::HAS_MINIMUM) output = add_product(minimums[strip], weighted_sum, output);
+            }
+        }
         x += VECTORS * ROWS, offsets += ROWS, scales += ROWS, weighted_sums += ROWS;
     }
     store_outputs(outputs, to);
