@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from config import Config
 from engine import Engine
+from inference.decoders.decoder import Decoder
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.start_check import corner
+from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.tolerance import Tolerance
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.formats import FORMATS
@@ -80,13 +83,27 @@ def test_a_decoder_with_a_fault_is_refused(
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_sound_one_is_far_from_being_refused(name: str, dtype: str, tmp_path: Path) -> None:
-    model = loaded(tmp_path, name, "Q4_0", dtype=dtype).model
+def test_a_sound_one_is_far_from_being_refused(name: str, kind: str, dtype: str, tmp_path: Path) -> None:
+    model = loaded(tmp_path, name, kind, dtype=dtype).model
     assert isinstance(model, Llama)
     with torch.inference_mode():
         difference = corner.difference(build_for(model, model.formats), corner.corner(model))
     assert 0 < difference < Tolerance.of(model.dtype).limit / 2
+
+
+@needs_compiler
+def test_a_neighbour_s_logits_that_are_not_finite_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = in_pieces
+
+    def with_a_broken_neighbour(decoder: Decoder, *further: Any) -> list[Tensor]:
+        text, neighbour = compute(decoder, *further)
+        return [text, torch.full_like(neighbour, torch.nan) if isinstance(decoder, NativeDecoder) else neighbour]
+
+    monkeypatch.setattr(corner, "in_pieces", with_a_broken_neighbour)
+    with pytest.raises(UnsupportedModel, match=r"gives other logits than operators of torch \(some are not finite\)"):
+        Engine(loaded(tmp_path, "llama", "Q4_0"), Config(compile=True))
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -1,5 +1,7 @@
 """How far a decoder's logits are from the model's own, and how far they may be."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,3 +48,8 @@ class Tolerance:
 def typical_difference(logits: Tensor, expected: Tensor) -> float:
     """Root mean square, relative to the logits'."""
     return float((torch.linalg.norm(logits.float() - expected.float()) / torch.linalg.norm(expected.float())).item())
+
+
+def largest(differences: Sequence[float]) -> float:
+    """The largest difference, 0 if there are none, and NaN if any is, which `max` may overlook."""
+    return next((difference for difference in differences if math.isnan(difference)), max(differences, default=0.0))

@@ -19,7 +19,7 @@ from inference.decoders.start_check.few_layers import shortened
 from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.length_trials import LengthTrial, bounded_trials, unbounded_trials
 from inference.decoders.start_check.texts import SHORT, Attempt, Texts
-from inference.decoders.start_check.tolerance import QUANTIZED, Tolerance, typical_difference
+from inference.decoders.start_check.tolerance import QUANTIZED, Tolerance, largest, typical_difference
 from inference.messages import first_line
 from interface.errors import UnsupportedModel
 
@@ -131,8 +131,7 @@ class Trial:
         """How far a decoder's logits are from the model's own, of a text or of its neighbour: whichever is further."""
         texts = (attempt.text, attempt.neighbour)[: self._cache.slots]
         found = in_pieces(decoder, self._cache, self._model.device, [list(text.token_ids) for text in texts])
-        differences = [measure(logits, text.expected) for logits, text in zip(found, texts, strict=True)]
-        return next((difference for difference in differences if math.isnan(difference)), max(differences))
+        return largest([measure(logits, text.expected) for logits, text in zip(found, texts, strict=True)])
 
 
 def _how_far(difference: float) -> str:
