@@ -118,8 +118,8 @@ class _Rules:
     def _alternatives(self, tokens: list[_Token], depth: int) -> str:
         """Read alternatives from the end of a list of tokens, which is their beginning."""
         options = [""]
-        while tokens and tokens[-1].value not in (")", "]"):
-            if tokens[-1] == _Token("mark", "|"):
+        while tokens and _next_mark(tokens) not in (")", "]"):
+            if _next_mark(tokens) == "|":
                 tokens.pop()
                 options.append("")
             else:
@@ -135,22 +135,28 @@ class _Rules:
                 return value
             case "name":
                 return self.written(value, depth)
-            case "text" if tokens and tokens[-1] == _Token("mark", ".."):
+            case "text" if _next_mark(tokens) == "..":
                 tokens.pop()
                 return _range(value, tokens)
             case "text":
                 return _quoted(value)
             case "mark" if value in ("(", "[") and depth > 0:
                 inner = self._alternatives(tokens, depth - 1)
-                if not tokens or tokens.pop().value != {"(": ")", "[": "]"}[value]:
+                if _next_mark(tokens) != {"(": ")", "[": "]"}[value]:
                     raise _NotRegular
+                tokens.pop()
                 return inner if value == "(" else f"(?:{inner})?"
         raise _NotRegular
 
     def _repeated(self, atom: str, tokens: list[_Token]) -> str:
-        while tokens and (tokens[-1].kind == "times" or tokens[-1].value in ("?", "*", "+")):
+        while tokens and (tokens[-1].kind == "times" or _next_mark(tokens) in ("?", "*", "+")):
             atom = f"(?:{atom}){tokens.pop().value}"
         return atom
+
+
+def _next_mark(tokens: list[_Token]) -> str:
+    """The mark that comes next; empty if something else does, such as a text that looks like one."""
+    return tokens[-1].value if tokens and tokens[-1].kind == "mark" else ""
 
 
 def _token(found: re.Match[str]) -> _Token:

@@ -54,6 +54,8 @@ def test_a_patch_matches_its_grammar(text: str, matches: bool) -> None:
     [
         ('start: "a" | "b"\n   | "c"\nunused: "d"', ["a", "b", "c"], ["d", "", "ab"]),
         ('start: ["a"] "b"', ["ab", "b"], ["a"]),
+        ('start: "(" "a" "+" "b" ")" "?" "|" "*"', ["(a+b)?|*"], ["(aab)", "(ab)|"]),
+        ('start: ("]" "..")~2 "a".."b"', ["]..]..b"], ["].."]),
         ('start: ("a" | "b")~2 "c"~1..2 "d"{2} "e"{0,1}', ["abcdd", "aaccdde"], ["acdd", "abcccdd", "abcd"]),
         ('start: "a".."c" "-".."/"', ["a-", "c/", "b."], ["d-", "a0"]),
         ('start: /[a-z]+/i "x"i /./s', ["aBx\n", "qXy"], ["1x1"]),
