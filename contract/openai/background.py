@@ -12,7 +12,7 @@ from contract.answers import Answer, model_answer
 from contract.endpoints import Accepted
 from contract.openai.kept_responses import KeptResponses
 from contract.openai.responses_answer import ResponseObject
-from contract.openai.running_responses import SAY_EVERY, RunningResponses
+from contract.openai.running_responses import RENEW_EVERY, RunningResponses
 from contract.sse import HEARTBEAT
 from interface.calls import InBackground, Recall
 from interface.events import Event, Failed, Finished
@@ -57,7 +57,7 @@ class BackgroundCall(InBackground):
         """How much of `_written` is in them."""
         self._keep_at = 0.0
         self._kept_bytes = 0
-        self._alive_until = 0.0
+        self._renew_at = 0.0
 
     def writer(self, accepted: Accepted) -> "BackgroundWriter":
         self._begin()
@@ -70,7 +70,7 @@ class BackgroundCall(InBackground):
 
     def take(self, event: Event) -> None:
         self._begin()
-        self._say_that_it_goes_on()
+        self._renew_lease()
         written = self._maker.event(event)
         if self.stream:
             self._written.append(written)
@@ -83,7 +83,7 @@ class BackgroundCall(InBackground):
     def is_wanted(self) -> bool:
         if not self._has_begun:
             return True
-        self._say_that_it_goes_on()
+        self._renew_lease()
         return self._running.is_wanted(self._maker.response.id)
 
     def written_after(self, frames: int) -> list[bytes]:
@@ -95,15 +95,15 @@ class BackgroundCall(InBackground):
         if self._has_begun:
             return
         self._has_begun = True
-        self._alive_until = time.monotonic() + SAY_EVERY
+        self._renew_at = time.monotonic() + RENEW_EVERY
         if self.stream:
             self._written.append(self._maker.start())
         self._running.begin(self._maker.response, self._input, self._unkept())
 
-    def _say_that_it_goes_on(self) -> None:
-        if time.monotonic() >= self._alive_until:
-            self._alive_until = time.monotonic() + SAY_EVERY
-            self._running.goes_on(self._maker.response.id)
+    def _renew_lease(self) -> None:
+        if time.monotonic() >= self._renew_at:
+            self._renew_at = time.monotonic() + RENEW_EVERY
+            self._running.renew(self._maker.response.id)
 
     def _unkept(self) -> bytes:
         """What has been written and is not kept, and will be from now on; empty if there is no stream to keep."""

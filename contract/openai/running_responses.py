@@ -3,8 +3,8 @@
 All of it is kept together with a mark that it is wanted. Cancelling and deleting take the mark away, as does a memory
 that is full. What is written after that is not kept, and the driver, which asks for the mark, ends the request.
 
-The other way round, the process that makes it may have ended: it says from time to time that it goes on, and a response
-of which that has not been said for `LOST_AFTER` seconds is shown as failed.
+The other way round, the process that makes it may have ended. So it has a lease of `LEASE` seconds on the response,
+which it renews; a response whose lease has run out is shown as failed.
 """
 
 import json
@@ -14,9 +14,10 @@ from contract.openai.kept_responses import KeptResponses, input_pieces, response
 from contract.openai.responses_answer import ResponseObject
 from interface.kept import Kept
 
-SAY_EVERY = 10.0
-"""Seconds after which a process says again that it goes on with a response."""
-LOST_AFTER = 60.0
+RENEW_EVERY = 10.0
+"""Seconds after which a process renews its lease on a response."""
+LEASE = 60.0
+"""Seconds."""
 LOST = {"code": "server_error", "message": "The process that made this response has ended before it was whole."}
 
 
@@ -31,11 +32,11 @@ class RunningResponses:
         """Keep a response before anything has been generated. `written` begins its stream; empty if it has none."""
         stream = {_piece(response.id, 0): written} if written else {}
         pieces = response_pieces(response) | input_pieces(response.id, input)
-        self._kept.put({**pieces, _wanted(response.id): b"", **_now(response.id), **stream})
+        self._kept.put({**pieces, _wanted(response.id): b"", **_lease_from_now(response.id), **stream})
 
-    def goes_on(self, id: str) -> None:
-        """Say that the response is still being made."""
-        self._kept.put(_now(id), beside=_wanted(id))
+    def renew(self, id: str) -> None:
+        """Renew the lease on a response, which is still being made."""
+        self._kept.put(_lease_from_now(id), beside=_wanted(id))
 
     def add(self, id: str, number: int, written: bytes) -> None:
         """Keep a piece of the stream."""
@@ -66,8 +67,8 @@ class RunningResponses:
         return json.dumps({**json.loads(found), "status": "failed", "error": LOST}, ensure_ascii=False).encode()
 
     def _is_lost(self, id: str) -> bool:
-        said_at = self._kept.get(_alive(id))
-        return said_at is not None and time.time() - float(said_at) > LOST_AFTER
+        ends_at = self._kept.get(_lease(id))
+        return ends_at is not None and time.monotonic() > float(ends_at)
 
     def piece(self, id: str, number: int) -> bytes | None:
         """A piece of the stream; None if there is none yet, or no stream."""
@@ -87,12 +88,13 @@ class RunningResponses:
         return cancelled
 
 
-def _alive(id: str) -> str:
-    return f"alive {id}"
+def _lease(id: str) -> str:
+    return f"lease {id}"
 
 
-def _now(id: str) -> dict[str, bytes]:
-    return {_alive(id): repr(time.time()).encode()}
+def _lease_from_now(id: str) -> dict[str, bytes]:
+    """The monotonic clock is the same for all processes of a system, and does not change when its time is set."""
+    return {_lease(id): repr(time.monotonic() + LEASE).encode()}
 
 
 def _wanted(id: str) -> str:

@@ -134,16 +134,21 @@ def test_a_cancelled_one_is_not_wanted_and_stays_cancelled(monkeypatch: pytest.M
 def test_one_whose_process_has_ended_is_shown_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     call, id = begun(stream=True)
     reader = recalled(id)
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + running_responses.LOST_AFTER / 2)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + running_responses.LEASE / 2)
     assert kept(id)["status"] == "in_progress"
     assert reader.look()
-    monkeypatch.setattr(time, "time", lambda: now + 2 * running_responses.LOST_AFTER)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * running_responses.LEASE)
     assert (kept(id)["status"], kept(id)["error"]["code"]) == ("failed", "server_error")
     assert not reader.look(), "who reads it waits for nothing"
-    later = time.monotonic() + running_responses.SAY_EVERY
-    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert call.is_wanted(), "it is slow, but goes on"
+    assert kept(id)["status"] == "in_progress"
+
+
+def test_one_goes_on_when_the_system_s_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, id = begun(stream=True)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * running_responses.LEASE)
     assert kept(id)["status"] == "in_progress"
 
 
