@@ -126,13 +126,15 @@ class Following(Generation):
         self._call = call
 
     def events(self) -> Iterator[None]:
-        """Yield None whenever the call's writer has something to send, until it has sent all."""
-        may_go_on = True
+        """Yield None whenever there is news, and after `heartbeat` seconds without any, until all has come."""
+        may_go_on, silent_since = True, time.monotonic()
         while may_go_on:
             may_go_on = self._call.look()
             if may_go_on and not self._call.has_news:
                 time.sleep(LOOK_EVERY)  # another request's thread steps the engine
-            yield None
+            if self._call.has_news or time.monotonic() - silent_since >= self._driver.config.heartbeat:
+                yield None
+                silent_since = time.monotonic()
 
     def close(self) -> None:
         """There is nothing to abort, and no generation to log."""

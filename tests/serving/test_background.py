@@ -3,14 +3,16 @@
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from config import Config
 from contract.sse import HEARTBEAT
-from interface.calls import InBackground
+from interface.calls import InBackground, Recall
 from interface.events import Event, Failed, Finished
-from interface.requests import text_request
+from interface.requests import GenerationRequest, text_request
+from serving import sync_driver
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, until
 from tests.support.driving import all_events, driving, never
@@ -34,6 +36,21 @@ class Listener(InBackground):
 
     def is_wanted(self) -> bool:
         return self.wanted
+
+
+class Later(Recall):
+    """Has news at the last of some looks."""
+
+    requests: Sequence[GenerationRequest] = ()
+    has_news = False
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def look(self) -> bool:
+        self._looks -= 1
+        self.has_news = self._looks == 0
+        return not self.has_news
 
 
 class Broken(Listener):
@@ -171,3 +188,12 @@ def test_the_wsgi_door_ends_it_when_its_client_leaves() -> None:
         left = service.request("GET", f"{PATH}/{id}").json()
         assert left["status"] == "failed"
         assert "client has left" in left["error"]["message"]
+
+
+@pytest.mark.parametrize(("heartbeat", "silences"), [(60.0, 1), (1e-9, 5)])
+def test_at_the_wsgi_door_a_stream_that_is_read_again_has_heartbeats_when_they_are_due(
+    heartbeat: float, silences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_driver, "LOOK_EVERY", 0.0)
+    with pulled_by_hand(config=Config(heartbeat=heartbeat)) as service:
+        assert len(list(service.driver.begin(Later(looks=5), "a request").events())) == silences
