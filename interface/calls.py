@@ -4,8 +4,21 @@ A driver recognises them by their classes, and takes nothing but the requests of
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
 
 from interface.events import Event
+from interface.requests import GenerationRequest
+
+LOOK_EVERY = 0.1
+"""Seconds between two looks for news of a `Recall`, which may be in another process."""
+
+
+class Call(Protocol):
+    """What a driver takes of any call."""
+
+    @property
+    def requests(self) -> Sequence[GenerationRequest]: ...
 
 
 class InBackground(ABC):

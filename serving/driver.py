@@ -13,14 +13,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 
 from backends.load import load_service
 from backends.threads import in_daemon_thread
 from config import Config
-from interface.calls import InBackground, Recall
+from interface.calls import Call, InBackground, Recall
 from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
 from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
 from interface.events import Failed
@@ -53,13 +53,6 @@ WELCOME_LIMIT = 1.0
 """Seconds that a worker's start waits for an engine in another process: enough for one that has loaded its model."""
 
 Result = TypeVar("Result")
-
-
-class Call(Protocol):
-    """What the driver takes of any call."""
-
-    @property
-    def requests(self) -> Sequence[GenerationRequest]: ...
 
 
 class Driver(BaseDriver[EngineService]):

@@ -7,13 +7,10 @@ from collections.abc import AsyncIterator
 import anyio
 
 from config import ClientSettings
-from interface.calls import Recall
+from interface.calls import LOOK_EVERY, Recall
 from interface.errors import EngineUnavailable
 from serving.generation import Generation
 from serving.kept_by_engine import asked
-
-LOOK_EVERY = 0.1
-"""Seconds between two looks for news, which may be in another process."""
 
 
 class Following(Generation):

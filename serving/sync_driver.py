@@ -12,12 +12,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from backends.own_engine import load_engine
 from config import PREFIX, Config
 from inference.turns import Turns
-from interface.calls import InBackground, Recall
+from interface.calls import LOOK_EVERY, Call, InBackground, Recall
 from interface.engine import EngineProtocol, Lexicon, StepEvents
 from interface.errors import EngineFailed, LoadError
 from interface.events import Event, Failed
@@ -35,17 +35,8 @@ OF_THE_GATE = ("api_keys", "hosts", "allow_origins", "client_requests", "client_
 """Settings of the layers around the ASGI doors. Without those, a server that took them would not be what they say."""
 
 CLIENT_LEFT = Failed("The client has left, and this door generates nothing without one", "engine_error")
-LOOK_EVERY = 0.1
-"""Seconds between two looks for what another request has written."""
 
 Result = TypeVar("Result")
-
-
-class Call(Protocol):
-    """What the driver takes of any call."""
-
-    @property
-    def requests(self) -> Sequence[GenerationRequest]: ...
 
 
 def _load_here(config: Config) -> EngineProtocol:

@@ -95,16 +95,20 @@ INVOKED_CALLS: Spec = {  # MiniMax M2, DeepSeek V3.2
         r"(?P<value>.*?)</(?:｜DSML｜)?parameter>"
     },
 }
-DEEPSEEK_CALLS: Spec = {
-    "open_pattern": r"(?:\s{0,8}<｜tool▁calls▁begin｜>)?\s{0,8}<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?"
-    r"(?P<name>[\w.-]{1,100})(?:<｜tool▁sep｜>|\n```json\n)",
-    "close_pattern": r"(?:\n```)?<｜tool▁call▁end｜>",
+NAMED_CALLS: Spec = {
     "repeats": True,
     "content": "json",
     "transform": {"name": "{name}", "arguments": "{content}"},
 }
+"""Calls that begin with a name, which an opening pattern finds; their arguments are JSON."""
+DEEPSEEK_CALLS: Spec = {
+    **NAMED_CALLS,
+    "open_pattern": r"(?:\s{0,8}<｜tool▁calls▁begin｜>)?\s{0,8}<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?"
+    r"(?P<name>[\w.-]{1,100})(?:<｜tool▁sep｜>|\n```json\n)",
+    "close_pattern": r"(?:\n```)?<｜tool▁call▁end｜>",
+}
 KIMI_CALLS: Spec = {
-    **DEEPSEEK_CALLS,
+    **NAMED_CALLS,
     "open_pattern": r"(?:\s{0,8}<\|tool_calls_section_begin\|>)?\s{0,8}<\|tool_call_begin\|>\s{0,8}"
     r"(?:functions\.)?(?P<name>[\w.-]{1,100})(?::\d{1,4})?\s{0,8}<\|tool_call_argument_begin\|>",
     "close_pattern": r"<\|tool_call_end\|>",
@@ -122,11 +126,9 @@ LLAMA3_CALLS: Spec = {
 }
 MISTRAL_LIST_CALLS: Spec = {"open": "[TOOL_CALLS]", "close": "</s>", "content": "json"}
 MISTRAL_NAMED_CALLS: Spec = {
+    **NAMED_CALLS,
     "open_pattern": r"\[TOOL_CALLS\](?P<name>[\w.-]{1,100})(?:\[CALL_ID\]\w{1,40})?\[ARGS\]",
     "close_pattern": r"(?=\[TOOL_CALLS\])|</s>",
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
 }
 COHERE_CALLS: Spec = {
     "open_pattern": r"\s{0,8}<\|START_ACTION\|>(?=\s{0,8}\[)",
@@ -167,11 +169,9 @@ GIGACHAT_CALLS: Spec = {
     "content": "json",
 }
 FUNCTIONARY_CALLS: Spec = {
+    **NAMED_CALLS,
     "open_pattern": r"\s{0,8}<function=(?P<name>[\w.-]{1,100})>(?=\s{0,8}\{)",
     "close": "</function>",
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
 }
 MINICPM_CALLS: Spec = {
     **XML_CALLS,
@@ -206,11 +206,9 @@ FUNCTION_GEMMA_CALLS: Spec = {
     "content": "text",
 }
 PROMPTED_CALLS: Spec = {  # functionary 3.2, whose prompts end with the first >>>
+    **NAMED_CALLS,
     "open_pattern": r">>>(?P<name>(?!all\n)[\w.-]{1,100})\n(?=\s{0,8}\{)",
     "close_pattern": r"(?=>>>)|<\|eot_id\|>",
-    "repeats": True,
-    "content": "json",
-    "transform": {"name": "{name}", "arguments": "{content}"},
 }
 PROMPTED_FIELDS: Spec = {
     "text": {"content": "text"},

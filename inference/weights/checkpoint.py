@@ -150,9 +150,14 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     plain = None if blocks is None else blocks.plain_config()
     model_config = plain or _config_of(source)
     tokenizer = _tokenizer(source, model_config)
+    generation = source.generation_settings()
     applies = config.generation_config == "auto"
-    defaults = _sampling_defaults(source) if applies else {}
-    eos_ids = _eos_ids(source, model_config, tokenizer)
+    defaults = _sampling_defaults(*generation) if applies else {}
+    eos_ids = find_eos_ids(
+        [(source.config_path, source.settings), generation],
+        tokenizer,
+        getattr(model_config.get_text_config(), "eos_token_id", None),
+    )
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, config, dtype, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
@@ -169,10 +174,10 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
         context=context,
         eos_ids=eos_ids,
         sampling_defaults=defaults,
-        suppressed=find_suppressed(*source.generation_settings(), eos_ids) if applies else (),
-        bans=find_bans(*source.generation_settings()) if applies else NO_BANS,
-        stop_strings=find_stop_strings(*source.generation_settings()) if applies else (),
-        biases=find_biases(*source.generation_settings()) if applies else {},
+        suppressed=find_suppressed(*generation, eos_ids) if applies else (),
+        bans=find_bans(*generation) if applies else NO_BANS,
+        stop_strings=find_stop_strings(*generation) if applies else (),
+        biases=find_biases(*generation) if applies else {},
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 
@@ -197,20 +202,14 @@ def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def _sampling_defaults(source: Source) -> Mapping[str, float]:
+def _sampling_defaults(path: Path, generation: Mapping[str, Any]) -> Mapping[str, float]:
     """The model's own defaults for sampling parameters; logs them, and what is not applied."""
-    path, generation = source.generation_settings()
     if names := find_not_applied(generation):
         log.warning("%s: not applied here, so that answers are as without: %s", path, ", ".join(names))
     defaults = find_sampling_defaults(path, generation)
     if defaults:
         log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
     return defaults
-
-
-def _eos_ids(source: Source, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
-    sources = [(source.config_path, source.settings), source.generation_settings()]
-    return find_eos_ids(sources, tokenizer, getattr(config.get_text_config(), "eos_token_id", None))
 
 
 def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama | None:

@@ -14,11 +14,12 @@ from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
 from contract.answers import json_answer
+from interface.calls import Call
 from interface.engine import EngineProtocol, EngineService, StepEvents
 from interface.events import Token
 from interface.requests import SequenceId
 from raw_asgi import create_app, respond
-from serving.driver import Call, Driver
+from serving.driver import Driver
 from serving.generation import Generation
 
 

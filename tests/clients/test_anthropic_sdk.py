@@ -14,12 +14,6 @@ MODEL = "bundled_model"
 
 
 @pytest.fixture
-def service(door: Door) -> Iterator[Service]:
-    with on_a_socket(door) as service:
-        yield service
-
-
-@pytest.fixture
 def client(service: Service) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=f"http://127.0.0.1:{service.port}", api_key="any", max_retries=0) as client:
         yield client

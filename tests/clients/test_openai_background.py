@@ -7,16 +7,10 @@ import openai
 import pytest
 
 from study.common.engine import HELLO
-from tests.support.serving import Door, Service, on_a_socket, wait_until
+from tests.support.serving import Service, wait_until
 
 MODEL = "bundled_model"
 TEXT = "".join(HELLO)
-
-
-@pytest.fixture
-def service(door: Door) -> Iterator[Service]:
-    with on_a_socket(door) as service:
-        yield service
 
 
 @pytest.fixture

@@ -67,6 +67,11 @@ def as_a_row(numbers: Tensor) -> Tensor:
     return numbers.view(1, -1)
 
 
+def transposed(rows: Tensor) -> Tensor:
+    """A matrix, or each matrix of a stack, with rows and columns exchanged."""
+    return rows.transpose(-2, -1).contiguous()
+
+
 def as_a_number(numbers: Tensor) -> Tensor:
     """A tensor without dimensions, of a vector of one."""
     return numbers.view(())
@@ -144,6 +149,17 @@ def window_of(file: GGUFFile) -> int | None:
     """How many tokens layers with a sliding window look back; None if there are no such layers."""
     window: int = file.get(f"{file.architecture}.attention.sliding_window", int, -1)
     return window if 0 < window < 2**31 else None
+
+
+def required_window(file: GGUFFile) -> int:
+    """The same of an architecture in which some layers always have a window.
+
+    Raises:
+        BadGGUF: the file names none.
+    """
+    if (window := window_of(file)) is None:
+        raise BadGGUF(file.path, f"expected {file.architecture}.attention.sliding_window, got none")
+    return window
 
 
 WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_pattern"})

@@ -53,8 +53,8 @@ def refuse_unread(file: GGUFFile, own: Collection[str]) -> None:
 def unknown_keys(file: GGUFFile) -> list[str]:
     """What the file says of its model under keys that nothing here knows, newer ones of llama.cpp perhaps."""
     prefix = f"{file.metadata.get('general.architecture')}."
-    said = {key: value for key, value in file.metadata.items() if key.startswith(prefix)}
-    return [f"{key} {value}"[:80] for key, value in said.items() if key.removeprefix(prefix) not in KNOWN | OLD]
+    given = {key: value for key, value in file.metadata.items() if key.startswith(prefix)}
+    return [f"{key} {value}"[:80] for key, value in given.items() if key.removeprefix(prefix) not in KNOWN | OLD]
 
 
 def _is_neutral(key: str, value: Any) -> bool:

@@ -2,8 +2,15 @@
 
 from typing import Any
 
-from inference.weights.gguf.architecture import LAYER_NORM_EPSILON, QKVO, WINDOWS, Architecture, layer_types, window_of
-from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.architecture import (
+    LAYER_NORM_EPSILON,
+    QKVO,
+    WINDOWS,
+    Architecture,
+    layer_types,
+    required_window,
+)
+from inference.weights.gguf.file import GGUFFile
 
 EPSILON = (LAYER_NORM_EPSILON, "layer_norm_eps")
 BIASES = {"attention_bias": QKVO}
@@ -16,9 +23,7 @@ def _cohere(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _cohere2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers with a window are rotated, the others are not."""
-    window = window_of(file)
-    if window is None:
-        raise BadGGUF(file.path, "expected cohere2.attention.sliding_window, got none")
+    window = required_window(file)
     return _scale(file) | {"sliding_window": window, "layer_types": layer_types(file, common, every=4)}
 
 

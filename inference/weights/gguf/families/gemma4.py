@@ -17,7 +17,7 @@ from inference.weights.gguf.architecture import (
     as_it_is,
     experts,
     layer_types,
-    window_of,
+    required_window,
 )
 from inference.weights.gguf.families.gemma import FOUR_NORMS
 from inference.weights.gguf.file import BadGGUF, GGUFFile
@@ -26,14 +26,11 @@ from inference.weights.gguf.rope import proportional_rope
 
 def _of_both(file: GGUFFile, common: dict[str, Any], every: int) -> dict[str, Any]:
     """What the two have in common: windows, inputs to each layer, and layers that share keys and values."""
-    window = window_of(file)
-    if window is None:
-        raise BadGGUF(file.path, f"expected {file.architecture}.attention.sliding_window, got none")
     by_layer = file.tensors.get("per_layer_token_embd.weight")
     softcap = file.get(f"{file.architecture}.final_logit_softcapping", float, 0.0)
     return {
         "hidden_activation": "gelu_pytorch_tanh",
-        "sliding_window": window,
+        "sliding_window": required_window(file),
         "layer_types": layer_types(file, common, every),
         "num_kv_shared_layers": file.get(f"{file.architecture}.attention.shared_kv_layers", int, 0),
         "hidden_size_per_layer_input": file.get(f"{file.architecture}.embedding_length_per_layer_input", int, 0),

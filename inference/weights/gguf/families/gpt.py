@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from inference.weights.gguf.architecture import LAYER, LAYER_NORM_EPSILON, Architecture, Made
+from inference.weights.gguf.architecture import LAYER, LAYER_NORM_EPSILON, Architecture, Made, transposed
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 
@@ -21,11 +19,6 @@ def _starcoder(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _neox(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return {"use_parallel_residual": file.get("gptneox.use_parallel_residual", bool, True)}
-
-
-def _transposed(rows: Tensor) -> Tensor:
-    """A matrix as [inputs, outputs]."""
-    return rows.t().contiguous()
 
 
 GPT2 = {
@@ -57,7 +50,7 @@ FAMILY = {
         layer=GPT2,
         top=GPT2_TOP,
         layers="transformer.h",
-        made=tuple(Made(f"{GPT2[own]}.weight", (f"{own}.weight",), _transposed) for own in MATRICES),
+        made=tuple(Made(f"{GPT2[own]}.weight", (f"{own}.weight",), transposed) for own in MATRICES),
         epsilon=(LAYER_NORM_EPSILON, "layer_norm_epsilon"),
         always_biased=MATRICES,
     ),

@@ -13,16 +13,14 @@ from inference.weights.gguf.architecture import (
     Made,
     as_it_is,
     layer_types,
-    window_of,
+    required_window,
 )
-from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.file import GGUFFile
 
 
 def _gpt_oss(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """The range in which frequencies are stretched has no whole bounds; no file says so, as there are no others."""
-    window = window_of(file)
-    if window is None:
-        raise BadGGUF(file.path, "expected gpt-oss.attention.sliding_window, got none")
+    window = required_window(file)
     return {
         "num_local_experts": file.count("expert_count"),
         "num_experts_per_tok": file.count("expert_used_count"),

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.weights.gguf.architecture import LAYER, QKVO, Architecture, Made
+from inference.weights.gguf.architecture import LAYER, QKVO, Architecture, Made, transposed
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 CHUNK = 8192
@@ -34,12 +34,7 @@ def _llama4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _columns(gate: Tensor, up: Tensor) -> Tensor:
     """The experts' gates and ups as [experts, inputs, 2 × outputs]."""
-    return torch.cat((gate, up), dim=1).transpose(1, 2).contiguous()
-
-
-def _transposed(rows: Tensor) -> Tensor:
-    """[experts, inputs, outputs]."""
-    return rows.transpose(1, 2).contiguous()
+    return transposed(torch.cat((gate, up), dim=1))
 
 
 FEED_FORWARD = {
@@ -64,8 +59,8 @@ FAMILY = {
         LAYER | FEED_FORWARD,
         made=(
             Made("feed_forward.experts.gate_up_proj", ("ffn_gate_exps.weight", "ffn_up_exps.weight"), _columns),
-            Made("feed_forward.experts.gate_up_proj", ("ffn_gate_up_exps.weight",), _transposed),
-            Made("feed_forward.experts.down_proj", ("ffn_down_exps.weight",), _transposed),
+            Made("feed_forward.experts.gate_up_proj", ("ffn_gate_up_exps.weight",), transposed),
+            Made("feed_forward.experts.down_proj", ("ffn_down_exps.weight",), transposed),
         ),
         biases={"attention_bias": QKVO},
     ),

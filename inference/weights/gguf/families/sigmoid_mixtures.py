@@ -13,7 +13,7 @@ from inference.weights.gguf.architecture import (
     as_it_is,
     experts,
     layer_types,
-    window_of,
+    required_window,
 )
 from inference.weights.gguf.families.mixtures import CORRECTED, CORRECTION, ROUTING, SHARED, SIGMOID, routing
 from inference.weights.gguf.file import BadGGUF, GGUFFile
@@ -37,14 +37,11 @@ def _minimax_m2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 def _afmoe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers without a window are not rotated; embeddings are scaled, as in all models that there are."""
     routed = routing(file, SIGMOID)
-    window = window_of(file)
-    if window is None:
-        raise BadGGUF(file.path, "expected afmoe.attention.sliding_window, got none")
     if not file.get("afmoe.expert_weights_norm", bool, True):
         raise BadGGUF(file.path, "afmoe.expert_weights_norm is false; expected true, as in all models of this kind")
     return {
         "mup_enabled": True,
-        "sliding_window": window,
+        "sliding_window": required_window(file),
         "layer_types": layer_types(file, common, every=4),
         "num_dense_layers": routed["first_k_dense_replace"],
         "num_experts": routed["n_routed_experts"],
@@ -58,12 +55,9 @@ def _afmoe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 def _exaone(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers without a window are not rotated."""
     routed = routing(file, SIGMOID)
-    window = window_of(file)
-    if window is None:
-        raise BadGGUF(file.path, "expected exaone-moe.attention.sliding_window, got none")
     dense, layers = routed["first_k_dense_replace"], common["num_hidden_layers"]
     return routed | {
-        "sliding_window": window,
+        "sliding_window": required_window(file),
         "layer_types": layer_types(file, common, every=4),
         "mlp_layer_types": ["dense" if layer < dense else "sparse" for layer in range(layers)],
         "num_experts": routed["n_routed_experts"],
