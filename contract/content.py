@@ -1,5 +1,11 @@
-"""The content of a message, as the OpenAI and Anthropic APIs send it: a text, or a list of parts that are texts."""
+"""The content of a message, as the OpenAI and Anthropic APIs send it: a text, or a list of parts that are texts.
 
+Images, sound and files are none that a model here could read. In a question they are refused: the answer would be
+about something that the model has not seen. Elsewhere, in the result of a tool for example, a note stands in for them,
+so that the conversation goes on and the model knows what it has missed.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -7,6 +13,23 @@ from pydantic import BeforeValidator
 from contract.bodies import LenientBody
 from contract.refusals import Refusal
 from contract.requests import shortened
+
+MEDIA: Mapping[str, str] = {
+    "image": "An image",
+    "image_url": "An image",
+    "input_image": "An image",
+    "computer_screenshot": "A screenshot",
+    "audio": "A recording",
+    "audio_url": "A recording",
+    "input_audio": "A recording",
+    "video": "A video",
+    "video_url": "A video",
+    "document": "A document",
+    "file": "A file",
+    "input_file": "A file",
+    "container_upload": "A file",
+}
+"""The types of parts that are not text, in any of the APIs, and what the model is told about them."""
 
 
 class TextPart(LenientBody):
@@ -17,36 +40,48 @@ class TextPart(LenientBody):
     refusal: str | None = None
 
 
-def text_of(content: Any) -> Any:
-    """Return content as one text, with its parts joined by line breaks; leave anything else for the field's own check.
+class MediaPart(LenientBody):
+    """An image, sound or a file. A note stands in for it; in a question it is refused."""
+
+    type: Literal["image_url", "input_image", "input_audio", "file", "input_file"]
+
+
+def _check(content: Any) -> Any:
+    if not isinstance(content, str | list):
+        raise ValueError("Expected a text or a list of text parts")
+    return content
+
+
+Content = Annotated[Any, BeforeValidator(_check, json_schema_input_type=str | list[TextPart | MediaPart | str])]
+"""A text, or a list of parts, which `text_at` makes one text."""
+
+
+def text_at(content: Any, where: str, *, notes_media: bool = False) -> str:
+    """Return content as one text, with its parts joined by line breaks.
+
+    Args:
+        where: its place in the body.
+        notes_media: let a note stand in for what is not text, instead of refusing it.
 
     Raises:
-        ValueError: a part is not text; the message says which.
+        Refusal: 400, it is neither a text nor a list of parts, or a part is not text; the message says which.
     """
-    if not isinstance(content, list):
+    if isinstance(content, str):
         return content
-    return "\n".join(_text_of_part(part, index) for index, part in enumerate(content))
-
-
-def text_at(content: Any, where: str) -> str:
-    """The same for content that no field checks; `where` is its place in the body.
-
-    Raises:
-        Refusal: 400, it is neither a text nor a list of text parts.
-    """
+    if not isinstance(content, list):
+        raise Refusal(400, f"{where}: Expected a text or a list of text parts.", param=where)
     try:
-        text = text_of(content)
+        return "\n".join(_text_of_part(part, index, notes_media) for index, part in enumerate(content))
     except ValueError as error:
         raise Refusal(400, f"{where}: {error}.", param=where) from None
-    if not isinstance(text, str):
-        raise Refusal(400, f"{where}: Expected a text or a list of text parts.", param=where)
-    return text
 
 
-def _text_of_part(part: Any, index: int) -> str:
+def _text_of_part(part: Any, index: int, notes_media: bool) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, dict) else None
+    if notes_media and (note := note_of(part)) is not None:
+        return note
     if kind not in ("text", "refusal", "input_text", "output_text"):
         raise ValueError(f"this model takes only text, and part {index} is of type {shortened(kind)!r}")
     text = part.get("refusal" if kind == "refusal" else "text")
@@ -55,5 +90,21 @@ def _text_of_part(part: Any, index: int) -> str:
     return text
 
 
-Content = Annotated[str, BeforeValidator(text_of, json_schema_input_type=str | list[TextPart | str])]
-"""A text, or a list of text parts, as one text."""
+def note_of(part: Any) -> str | None:
+    """What stands in for a part that is not text; None if it is none of these."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in MEDIA:
+        return None
+    return f"[{MEDIA[kind]} was here. You take only text, and cannot see it.]"
+
+
+def first_of_question(roles: Sequence[str]) -> int:
+    """Return the index of the first message of the question that is to be answered.
+
+    These are the messages after the assistant's last. After the results of tools there is none: what clients send there
+    as the user's are the images and files that tools have returned.
+    """
+    first = len(roles)
+    while first and roles[first - 1] not in ("assistant", "tool"):
+        first -= 1
+    return len(roles) if first and roles[first - 1] == "tool" else first

@@ -11,7 +11,7 @@ from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
 from contract.conversation import Conversation
 from contract.endpoints import BODY_REFUSALS, MODEL_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
-from contract.openai.chat_request import ChatMessage, OfferedTool
+from contract.openai.chat_request import ChatMessage, OfferedTool, as_messages
 from contract.openai.dialect import OpenAIError
 from contract.refusals import Refusal
 from interface.engine import Lexicon
@@ -43,7 +43,7 @@ class TokenizeBody(LenientBody):
             return TextPrompt(self.prompt, add_special_tokens=self.add_special_tokens is not False)
         assert self.messages is not None
         return Conversation(
-            [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
+            as_messages(self.messages),
             [tool.as_dict(f"tools.{number}") for number, tool in enumerate(self.tools or ())],
             template_arguments=self.chat_template_kwargs,
             add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,

@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contract.content import text_at
+from contract.content import note_of, text_at
 from contract.refusals import Refusal
 from contract.requests import shortened
 
 
-def text_of_block(block: Any, where: str, expected: str) -> str:
-    """Return the text of a block; `expected` says which blocks may stand here.
+def text_of_block(block: Any, where: str, expected: str, *, notes_media: bool = False) -> str:
+    """Return the text of a block.
+
+    Args:
+        where: its place in the body.
+        expected: which blocks may stand here.
+        notes_media: let a note stand in for what is not text, instead of refusing it.
 
     Raises:
-        Refusal: 400, it has none, or asks for citations.
+        Refusal: 400, it has no text, or asks for citations.
     """
     match block:
         case {"type": "text", "text": str(text)}:
@@ -22,15 +27,19 @@ def text_of_block(block: Any, where: str, expected: str) -> str:
         case {"type": "document", "source": {"type": "text", "data": str(text)}}:
             return _headed(block, ("title", "context"), text, where)
         case {"type": "document", "source": {"type": "content", "content": content}}:
-            return _headed(block, ("title", "context"), text_at(content, f"{where}.source.content"), where)
+            text = text_at(content, f"{where}.source.content", notes_media=notes_media)
+            return _headed(block, ("title", "context"), text, where)
         case {"type": "search_result", "content": list(content)}:
-            return _headed(block, ("title", "source"), text_at(content, f"{where}.content"), where)
+            text = text_at(content, f"{where}.content", notes_media=notes_media)
+            return _headed(block, ("title", "source"), text, where)
+    if notes_media and (note := note_of(block)) is not None:
+        return note
     raise unknown_block(block, where, expected)
 
 
 def unknown_block(block: Any, where: str, expected: str) -> Refusal:
     came = block.get("type") if isinstance(block, dict) else type(block).__name__
-    if came in ("image", "document"):
+    if note_of(block) is not None:
         return Refusal(400, f"{where}: this model reads text only, and this is a block of type {came!r}", param=where)
     message = f"{where}: expected a complete block of type {expected}, got type {shortened(came)!r}"
     return Refusal(400, message, param=where)

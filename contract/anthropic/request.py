@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from contract.anthropic.blocks import text_of_block, unknown_block
 from contract.anthropic.tools import Tool, ToolChoiceSettings, callable_only
 from contract.bodies import LenientBody, refuse
-from contract.content import text_at
+from contract.content import first_of_question, text_at
 from contract.conversation import Conversation
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
@@ -49,6 +49,12 @@ class Message(LenientBody):
     @property
     def effort(self) -> str | None:
         return None if self.output_config is None else self.output_config.effort
+
+    @property
+    def kind(self) -> str:
+        """The role; `tool` if the message has results of tools."""
+        blocks = self.content if isinstance(self.content, list) else []
+        return "tool" if any(block.get("type") == "tool_result" for block in blocks) else self.role
 
 
 class CountTokensBody(LenientBody):
@@ -91,6 +97,7 @@ class CountTokensBody(LenientBody):
         if self.system:
             yield {"role": "system", "content": text_at(self.system, "system")}
         last_of_user = max((number for number, turn in enumerate(self.messages) if turn.role == "user"), default=-1)
+        asked = first_of_question([message.kind for message in self.messages])
         for number, message in enumerate(self.messages):
             where = f"messages.{number}.content"
             if message.clear_at == "next_user_message" and number < last_of_user:
@@ -103,7 +110,8 @@ class CountTokensBody(LenientBody):
             elif message.role == "assistant":
                 yield _assistant(message.content, where)
             else:
-                yield from _user(message.role, message.content, where)
+                notes_media = number < asked and message.role == "user"
+                yield from _user(message.role, message.content, where, notes_media=notes_media)
 
 
 class MessagesBody(CountTokensBody):
@@ -187,7 +195,7 @@ def _is_of_other_servers(type: str) -> bool:
     return type in ("redacted_thinking", "server_tool_use", "mcp_tool_use") or type.endswith("_tool_result")
 
 
-def _user(role: str, blocks: Sequence[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
+def _user(role: str, blocks: Sequence[dict[str, Any]], where: str, *, notes_media: bool) -> Iterator[dict[str, Any]]:
     """The results of tools come first, as messages of their own; then the text."""
     texts: list[str] = []
     for number, block in enumerate(blocks):
@@ -198,7 +206,8 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str) -> Iterator[d
                     content = f"Error: {content}"
                 yield {"role": "tool", "tool_call_id": id, "content": content}
             case _:
-                texts.append(text_of_block(block, f"{where}.{number}", "text or tool_result"))
+                place = f"{where}.{number}"
+                texts.append(text_of_block(block, place, "text or tool_result", notes_media=notes_media))
     if texts:
         yield {"role": role, "content": "\n".join(texts)}
 
@@ -207,7 +216,8 @@ def _result(content: Any, where: str) -> str:
     """The text of a tool's result. Raises Refusal."""
     if not isinstance(content, list):
         return text_at(content, where)
-    return "\n".join(text_of_block(block, f"{where}.{number}", "text") for number, block in enumerate(content))
+    blocks = enumerate(content)
+    return "\n".join(text_of_block(block, f"{where}.{number}", "text", notes_media=True) for number, block in blocks)
 
 
 def _is_begun(messages: Sequence[dict[str, Any]]) -> bool:

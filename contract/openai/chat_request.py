@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
-from contract.content import Content
+from contract.content import Content, first_of_question, text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.custom_tools import INPUT, custom_function
 from contract.openai.metadata import check_metadata
@@ -67,8 +67,13 @@ class ChatMessage(LenientBody):
     thinking: str | None = None
     function_call: CalledFunction | None = Field(default=None, description="An older tool_calls, with one call.")
 
-    def as_dict(self, where: str) -> dict[str, Any]:
-        """The message in the form that chat templates expect. Raises Refusal."""
+    @property
+    def known_role(self) -> str:
+        """The role, by the name that templates know."""
+        return "tool" if self.role == "function" else self.role
+
+    def as_dict(self, where: str, *, is_asked: bool) -> dict[str, Any]:
+        """The message in the form that chat templates expect; `is_asked` if it is of the question. Raises Refusal."""
         if self.content is None and self.role not in ("assistant", "function"):
             message = f"{where}.content: Expected a text or a list of text parts in a message of role {self.role!r}."
             raise Refusal(400, message, param=f"{where}.content")
@@ -76,15 +81,24 @@ class ChatMessage(LenientBody):
         if self.function_call is not None:
             arguments = arguments_of(self.function_call.arguments, f"{where}.function_call.arguments")
             calls.append(tool_call(None, self.function_call.name, arguments))
+        notes_media = not is_asked and self.role not in ("system", "developer")
         fields = {
-            "role": "tool" if self.role == "function" else self.role,  # an older name, which no template knows
-            "content": self.refusal if self.content is None else self.content,
+            "role": self.known_role,
+            "content": self.refusal
+            if self.content is None
+            else text_at(self.content, f"{where}.content", notes_media=notes_media),
             "name": self.name,
             "tool_call_id": self.tool_call_id,
             "reasoning_content": self.reasoning_content or self.reasoning or self.thinking,
             "tool_calls": calls or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages of a body in the form that chat templates expect. Raises Refusal."""
+    asked = first_of_question([message.known_role for message in messages])
+    return [message.as_dict(f"messages.{index}", is_asked=index >= asked) for index, message in enumerate(messages)]
 
 
 class Function(LenientBody):
@@ -277,7 +291,7 @@ class ChatBody(SamplingFields):
     def conversation(self) -> ChatPrompt:
         """Raises Refusal."""
         return Conversation(
-            [message.as_dict(f"messages.{index}") for index, message in enumerate(self.messages)],
+            as_messages(self.messages),
             self.offered,
             tool_choice=self.chosen,
             parallel_tool_calls=not self.takes_one_call,
@@ -289,4 +303,7 @@ class ChatBody(SamplingFields):
 
     def prefix(self) -> str:
         """What the answer begins with: the message that it continues, if that is wanted."""
-        return self.messages[-1].content or "" if self.echo and self.continue_final_message else ""
+        if not (self.echo and self.continue_final_message):
+            return ""
+        content: str = as_messages(self.messages)[-1].get("content", "")
+        return content

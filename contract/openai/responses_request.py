@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
-from contract.content import text_at
+from contract.content import first_of_question, text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
@@ -224,10 +224,18 @@ class ResponsesBody(InputBody, SamplingFields):
 def as_messages(items: Sequence[Item], where: str) -> list[Message]:
     """Items in the form of chat templates; `where` is their place in the body. Raises Refusal."""
     messages: list[Message] = []
+    asked = first_of_question([_role(item) for item in items])
     for index, item in enumerate(items):
         present = {name: value for name, value in item.items() if value is not None}
-        _add(messages, present, f"{where}.{index}")
+        _add(messages, present, f"{where}.{index}", is_asked=index >= asked)
     return messages
+
+
+def _role(item: Item) -> str:
+    """Whose message an item becomes a part of."""
+    if str(item.get("type")).endswith("_call_output"):
+        return "tool"
+    return str(item.get("role", "assistant"))
 
 
 def _referred(item: Item, referred: References) -> Item:
@@ -238,8 +246,16 @@ def _referred(item: Item, referred: References) -> Item:
     return item
 
 
-def _add(messages: list[Message], item: Item, where: str) -> None:
-    """Add an item to the conversation. What the assistant did in one turn becomes one message. Raises Refusal."""
+def _add(messages: list[Message], item: Item, where: str, *, is_asked: bool) -> None:
+    """Add an item to the conversation. What the assistant did in one turn becomes one message.
+
+    Args:
+        where: its place in the body.
+        is_asked: whether it is of the question that is to be answered.
+
+    Raises:
+        Refusal: 400, it is no item that a conversation here can have.
+    """
     match item:
         case {"type": "function_call", "name": str(name), "call_id": str(call_id)}:
             arguments = arguments_of(item.get("arguments", ""), f"{where}.arguments")
@@ -255,7 +271,7 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
         case {"type": "shell_call_output" | "local_shell_call_output" | "apply_patch_call_output"}:
             messages.append(result_of_item(item, where))
         case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
-            content = text_at(item.get("output"), f"{where}.output")
+            content = text_at(item.get("output"), f"{where}.output", notes_media=True)
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
         case {"type": str(type)} if type in OF_OTHER_SERVERS:
             pass
@@ -267,9 +283,11 @@ def _add(messages: list[Message], item: Item, where: str) -> None:
             turn["reasoning_content"] = _thoughts(item, where)
         case {"role": "assistant"} if item.get("type", "message") == "message":
             turn = _turn(messages, ("content", "tool_calls"))
-            turn["content"] = text_at(item.get("content"), f"{where}.content")
+            turn["content"] = text_at(item.get("content"), f"{where}.content", notes_media=True)
         case {"role": "user" | "system" | "developer" as role} if item.get("type", "message") == "message":
-            messages.append({"role": role, "content": text_at(item.get("content"), f"{where}.content")})
+            notes_media = not is_asked and role == "user"
+            content = text_at(item.get("content"), f"{where}.content", notes_media=notes_media)
+            messages.append({"role": role, "content": content})
         case _:
             raise Refusal(
                 400, f"{where}: Expected a message, a tool call or its output, got {_kind(item)}.", param=where

@@ -77,6 +77,10 @@ $ OPENAI_API_KEY=any OPENAI_MODEL=a-model qwen --auth-type openai -p hello
 
 Each answers; Claude Code and Codex call a tool, too, and go on with its result. opencode has its provider in
 `opencode.json`: the package `@ai-sdk/openai-compatible`, with `baseURL`.
+
+Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
+of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does
+not end its conversation, and the model knows that it has not seen it.
 """
 
 

@@ -8,7 +8,7 @@ import pytest
 import contract
 from contract.anthropic.blocks import unknown_block
 from contract.bodies import LenientBody, read_body
-from contract.content import Content, text_at
+from contract.content import Content, first_of_question, text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.grammars import StructuredOutputs, schema_grammar
 from contract.requests import MAX_ECHO
@@ -25,7 +25,7 @@ class Said(LenientBody):
 
 
 def text_of(content: Any) -> str:
-    return read_body(Said, json.dumps({"content": content}).encode()).content
+    return text_at(read_body(Said, json.dumps({"content": content}).encode()).content, "content")
 
 
 def refusal_of(*arguments: Any, **conversation: Any) -> contract.Refusal:
@@ -48,6 +48,35 @@ def test_a_part_that_is_not_text_is_refused_by_name(kind: str) -> None:
     assert caught.value.status == 400
     assert caught.value.param == "content"
     assert f"part 1 is of type '{kind}'" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_image", "input_audio", "file", "input_file", "document"])
+def test_a_note_can_stand_in_for_a_part_that_is_not_text(kind: str) -> None:
+    text, noted, end = text_at(["saved:", {"type": kind}, "end"], "content", notes_media=True).split("\n")
+    assert (text, end) == ("saved:", "end")
+    assert "You take only text" in noted
+
+
+def test_no_note_stands_in_for_a_part_of_an_unknown_type() -> None:
+    for part in ({"type": "text"}, {"type": "telepathy"}, {"type": ["image"]}, {}, 1):
+        with pytest.raises(contract.Refusal):
+            text_at([part], "content", notes_media=True)
+
+
+@pytest.mark.parametrize(
+    ("roles", "first"),
+    [
+        (["user"], 0),
+        (["system", "user", "assistant", "user", "user"], 3),
+        (["user", "assistant", "tool"], 3),
+        (["user", "assistant", "tool", "user"], 4),
+        (["user", "assistant", "tool", "assistant", "user"], 4),
+        (["user", "assistant"], 2),
+        ([], 0),
+    ],
+)
+def test_the_question_is_what_comes_after_the_last_answer_and_not_with_results(roles: list[str], first: int) -> None:
+    assert first_of_question(roles) == first
 
 
 @pytest.mark.parametrize("wrong", [1, {"type": "text"}, [1], [{"type": "text"}], [{"type": "text", "text": 1}], None])

@@ -1,0 +1,109 @@
+"""Images, sound and files in conversations: a question about them is refused, and everything else goes on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import contract
+from interface.requests import ChatPrompt
+
+Message = dict[str, Any]
+URL = "data:image/png;base64,iVBORw0KGgo="
+NOTE = "[An image was here. You take only text, and cannot see it.]"
+
+
+@dataclass(frozen=True)
+class Api:
+    """How an API writes the same conversation."""
+
+    path: str
+    messages: str
+    image: Message
+    asked: Sequence[Message]
+    """A message of the user's, then a call that the assistant makes."""
+
+    def text(self, text: str) -> Message:
+        return {"type": "input_text" if self.messages == "input" else "text", "text": text}
+
+    def user(self, *parts: Message) -> Message:
+        return {"role": "user", "content": list(parts)}
+
+    def result(self, *parts: Message) -> Message:
+        match self.path:
+            case "/v1/messages":
+                return self.user({"type": "tool_result", "tool_use_id": "c", "content": list(parts)})
+            case "/v1/responses":
+                return {"type": "function_call_output", "call_id": "c", "output": list(parts)}
+        return {"role": "tool", "tool_call_id": "c", "content": list(parts)}
+
+    def shown(self, *messages: Message) -> list[tuple[str, str]]:
+        """The roles and texts that the chat template gets."""
+        body = {"max_tokens": 5, self.messages: [*self.asked, *messages]}
+        if self.path == "/v1/responses":
+            del body["max_tokens"]
+        (endpoint,) = (one for one in contract.ENDPOINTS if one.path == self.path and one.method == "POST")
+        call = contract.parse(endpoint, contract.Incoming(json.dumps(body).encode(), self.path, models=["m"]))
+        assert not isinstance(call, contract.Question)
+        prompt = call.requests[0].prompt
+        assert isinstance(prompt, ChatPrompt)
+        return [(message["role"], message.get("content", "")) for message in prompt.messages]
+
+
+USER = {"role": "user", "content": "Look at the page."}
+CHAT = Api(
+    "/v1/chat/completions",
+    "messages",
+    {"type": "image_url", "image_url": {"url": URL}},
+    [USER, {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "look", "arguments": "{}"}}]}],
+)
+RESPONSES = Api(
+    "/v1/responses",
+    "input",
+    {"type": "input_image", "image_url": URL, "detail": "auto"},
+    [USER, {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}],
+)
+MESSAGES = Api(
+    "/v1/messages",
+    "messages",
+    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}},
+    [USER, {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "look", "input": {}}]}],
+)
+every_api = pytest.mark.parametrize("api", [CHAT, RESPONSES, MESSAGES], ids=lambda api: api.path)
+
+
+@every_api
+def test_a_note_stands_in_for_an_image_that_a_tool_has_returned(api: Api) -> None:
+    shown = api.shown(api.result(api.text("Saved."), api.image))
+    assert shown[-1] == ("tool", f"Saved.\n{NOTE}")
+
+
+@every_api
+def test_a_note_stands_in_for_an_image_that_comes_with_a_result(api: Api) -> None:
+    shown = api.shown(api.result(api.text("See below.")), api.user(api.text("From the tool:"), api.image))
+    assert shown[-1] == ("user", f"From the tool:\n{NOTE}")
+
+
+@every_api
+def test_a_note_stands_in_for_an_image_of_an_earlier_turn(api: Api) -> None:
+    answer = {"role": "assistant", "content": "A cat."}
+    shown = api.shown(api.result(api.text("ok")), answer, api.user(api.image), answer, api.user(api.text("Sure?")))
+    assert shown[-3:] == [("user", NOTE), ("assistant", "A cat."), ("user", "Sure?")]
+
+
+@every_api
+def test_a_question_about_an_image_is_refused(api: Api) -> None:
+    answer = {"role": "assistant", "content": "Done."}
+    with pytest.raises(contract.Refusal) as refused:
+        api.shown(api.result(api.text("ok")), answer, api.user(api.text("What is this?"), api.image))
+    assert refused.value.status == 400
+    assert "text" in refused.value.message
+    assert (refused.value.param or "").startswith(f"{api.messages}.4.content")
+
+
+@every_api
+def test_instructions_that_are_an_image_are_refused(api: Api) -> None:
+    with pytest.raises(contract.Refusal):
+        api.shown({"role": "system", "content": [api.image]}, api.result(api.text("ok")))
