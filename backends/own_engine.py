@@ -9,8 +9,9 @@ from config import EngineSettings
 from interface.engine import EngineProtocol
 from interface.errors import LoadError
 
-NO_MEMORY = ("allocate memory", "failed to map segment", "could not create a primitive")
-"""What torch, the system's loader and oneDNN say when there is no memory left. They raise exceptions of all kinds."""
+NO_MEMORY = ("allocate memory", "failed to map segment", "could not create a primitive", "can't start new thread")
+"""What torch, the system's loader, oneDNN and Python say when there is no memory left, not even for a thread's stack.
+They raise exceptions of all kinds."""
 
 
 def load_engine(config: EngineSettings) -> EngineProtocol:
@@ -65,7 +66,8 @@ def _reporting_lack_of_memory(model: str) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         raise LoadError(
-            f"{model}: there is not enough memory to load it, or a limit (ulimit -v, a container's) leaves too little"
+            f"{model}: there is not enough memory to load it, or a limit (ulimit -v or -u, a container's) leaves too "
+            "little"
         ) from error
 
 

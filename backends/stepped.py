@@ -22,7 +22,7 @@ from anyio import to_thread
 
 from backends.threads import in_daemon_thread
 from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, StepEvents, Tokenized
-from interface.errors import EngineFailed, EngineUnavailable
+from interface.errors import EngineFailed, EngineUnavailable, LoadError
 from interface.events import Failed
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
 
@@ -73,6 +73,7 @@ class SteppedService:
     async def start(
         self, on_events: Sink, on_failure: Callable[[str], None], on_outage: Callable[[str | None], None]
     ) -> None:
+        """Raises LoadError if there is no thread to step on."""
         self._loop = asyncio.get_running_loop()
         self._on_events = on_events
         self._on_failure = on_failure
@@ -80,8 +81,23 @@ class SteppedService:
         self._encode_limiter = anyio.CapacityLimiter(ENCODERS)
         self._large_limiter = anyio.CapacityLimiter(1)
         self._wakeup = anyio.Event()
+        await self._hold_thread()
         self._driving = asyncio.create_task(self._drive(), name="drive the engine")
         self._driving.add_done_callback(self._on_driving_done)
+
+    async def _hold_thread(self) -> None:
+        """Have anyio start the thread of the steps, which it then keeps, so that a lack of threads shows at the start.
+
+        Raises:
+            LoadError: the system gives no more threads.
+        """
+        try:
+            await to_thread.run_sync(_do_nothing, limiter=self._step_limiter)
+        except RuntimeError as error:
+            raise LoadError(
+                f"There is no thread to run the model on: {error}. A limit (ulimit -v or -u, a container's) leaves too "
+                "little."
+            ) from error
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()
@@ -239,6 +255,10 @@ class SteppedService:
             self._on_events([(sequence_id, Failed(reason, "engine_error")) for sequence_id in sequence_ids])
         except Exception:
             self._fail(f"events could not be taken: {reason}")
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _size(prompts: Sequence[Prompt]) -> int:

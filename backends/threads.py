@@ -16,6 +16,8 @@ from typing import ClassVar, TypeVar
 
 import anyio
 
+from interface.errors import EngineUnavailable
+
 Result = TypeVar("Result")
 
 
@@ -37,6 +39,9 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
     """Call a function on a daemon thread. Cancelling stops the waiting, not the thread.
 
     `limiter` counts all threads that run, including those that are no longer waited for.
+
+    Raises:
+        EngineUnavailable: the system gives no more threads.
     """
     loop, context = asyncio.get_running_loop(), copy_context()
     outcome: Future[Result] = Future()
@@ -60,9 +65,9 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
         await limiter.acquire_on_behalf_of(outcome)
     try:
         thread = DaemonThread.idle.pop() if DaemonThread.idle else DaemonThread()
-    except RuntimeError:  # the system gives no more threads
+    except RuntimeError as error:
         end()
-        raise
+        raise EngineUnavailable(f"The system gives this process no more threads: {error}") from error
     thread.queue.put(run)
     await has_ended.wait()
     return outcome.result()

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -114,13 +114,14 @@ def end_with_parent() -> None:
 
 
 def begin_to_end(limit: float, exit_status: int) -> None:
-    """Tell the server to end, and exit in any case after `limit` seconds."""
+    """Tell the server to end, and exit in any case after `limit` seconds (if the system gives a thread for that)."""
 
     def end_after_limit() -> None:
         time.sleep(limit)
         end_now(exit_status)
 
-    threading.Thread(target=end_after_limit, name="end", daemon=True).start()
+    with suppress(RuntimeError):  # a lack of threads may be the reason to end
+        threading.Thread(target=end_after_limit, name="end", daemon=True).start()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

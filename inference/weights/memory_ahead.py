@@ -101,7 +101,8 @@ class MemoryAhead:
         with self._lock:
             self._memory = self._fetching = memory
             self._bytes = 0
-        threading.Thread(target=self._run, args=(memory, size), name="memory", daemon=True).start()
+        with suppress(RuntimeError):  # without a thread, the memory comes as it is filled
+            threading.Thread(target=self._run, args=(memory, size), name="memory", daemon=True).start()
 
     def take(self) -> NDArray[np.uint8] | None:
         """Return the memory, some of which may be yet to come; None if there is none, or it was taken before."""

@@ -253,6 +253,7 @@ def test_two_engines_of_one_folder_do_not_share_their_state(sound_folder: Path) 
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 56623104 bytes."),
+        RuntimeError("can't start new thread"),
         LoadError("Model: cannot compute a text of 12 tokens by itself: could not create a primitive"),
     ],
     ids=lambda error: type(error).__name__,

@@ -19,6 +19,7 @@ from inference.weights.memory_ahead import AHEAD, MemoryAhead
 from interface.errors import LoadError
 from study.common.launcher import memory_of
 from tests.support.smollm2 import smollm2_file
+from tests.support.threads import refuse_threads
 
 SMALL = 2**20
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems provide no memory in advance")
@@ -106,6 +107,14 @@ def test_where_there_is_no_memory_the_start_goes_on(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory_ahead, "region", none)
     ahead = fetched(SMALL)
     assert (ahead.bytes, ahead.take()) == (0, None)
+
+
+def test_where_there_is_no_thread_to_fetch_it_memory_comes_as_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch)
+    ahead = MemoryAhead()
+    ahead.fetch(SMALL)
+    assert ahead.bytes == 0
+    assert not LargePages(ahead).take(SMALL).any()
 
 
 def test_where_the_system_provides_none_in_advance_it_comes_as_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

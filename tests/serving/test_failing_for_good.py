@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import signal
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,12 +17,13 @@ from config import Config
 from interface.engine import Sink
 from interface.events import Failed, Finished
 from serving.driver import Driver
-from serving.process import FAILED
+from serving.process import FAILED, begin_to_end
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, events_of, lifespan, until
 from tests.support.driving import all_events, driving, submit, terminal
 from tests.support.http_client import Connection
 from tests.support.serving import DOORS, Door, assemble, by_hand, in_a_process, wait_until
+from tests.support.threads import refuse_threads
 
 both_doors = pytest.mark.parametrize("name", DOORS)
 APPLICATION = ["-m", "uvicorn", "--factory", "tests.support.serving:scripted_app", "--port", "0"]
@@ -98,6 +100,41 @@ async def test_a_driver_whose_model_cannot_be_loaded_ends_its_process(on_failure
     async with driver.running():
         await until(lambda: driver.vitals().has_failed)
     assert ends == (["begin 78", "now 78"] if on_failure == "exit" else [])
+
+
+def test_a_process_that_gets_no_thread_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr("os.kill", lambda process_id, number: sent.append(number))
+    refuse_threads(monkeypatch)
+    begin_to_end(0.0, FAILED)
+    assert sent == [signal.SIGTERM]
+
+
+@pytest.mark.anyio
+async def test_a_service_that_gets_no_thread_for_its_steps_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, ends: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(config: Config) -> SteppedService:
+        refuse_threads(monkeypatch)
+        return SteppedService(ScriptedEngine())
+
+    driver = Driver(Config(), load)
+    async with driver.running():
+        await until(lambda: driver.vitals().has_failed)
+        assert "no thread to run the model on: can't start new thread" in driver.status
+    assert ends == ["begin 78", "now 78"]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+@pytest.mark.anyio
+async def test_a_request_that_gets_no_thread_may_come_again(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with by_hand(door) as service:
+        with monkeypatch.context() as patch:
+            refuse_threads(patch)
+            answer = await service.client.post(prompt="one", stream=False)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "no more threads" in answer.json()["detail"]
+        assert (await service.client.post(prompt="one", stream=False)).status == 200
 
 
 class Stuck(ScriptedEngine):

@@ -21,6 +21,7 @@ import contract
 from config import Config
 from serving import log_stream, wsgi_server
 from serving.wsgi_server import OneByOneWSGIServer, handler_of, server_class
+from tests.support.threads import refuse_threads
 
 SHORT, PATIENCE = 0.3, 30.0
 
@@ -232,11 +233,7 @@ def test_a_request_that_the_system_has_no_thread_for_is_refused_and_the_next_is_
 ) -> None:
     with served(threads=True, max_connections=1) as port:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse_to_start)
+            refuse_threads(patch)
             assert answer_to_one_more(port).startswith(b"HTTP/1.1 503 ")
         assert answer_to_one_more(port).startswith(b"HTTP/1.0 200 ")
     assert "Traceback" not in capsys.readouterr().err
-
-
-def refuse_to_start(thread: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")

@@ -14,5 +14,5 @@ The modules, by topic:
                     `gguf_families` and `gguf_gemma`, which are of `gguf_rules`, of the models in `gguf_models`
     text            `chat_tokenizers`, `parsed_answers`, `answer_parts`, `json_schemas`
     pages           `browser`, `page_helpers`
-    all of them     `imports` and `own_copy`
+    all of them     `imports`, `own_copy`, and `threads`, of which there are no more
 """
