@@ -16,7 +16,8 @@ from interface.errors import LoadError
 from tests.support.checkpoint_folders import load
 from tests.support.gguf_families import OTHER_NAMES, WRITTEN
 from tests.support.gguf_files import same_weights, write_gguf
-from tests.support.gguf_models import CONFIGS, FAMILIES, model_with_norms
+from tests.support.gguf_models import CHANGED, CONFIGS, FALCON, FAMILIES, model_with_norms
+from tests.support.gguf_rules import Written
 from tests.support.tiny_models import (
     bpe_tokenizer,
     model_of,
@@ -28,7 +29,11 @@ PROMPT = "the cat sat on the mat, the cat sat still"
 
 
 def test_every_architecture_is_among_those_that_are_tried() -> None:
-    tried = {WRITTEN[config.model_type].architecture for config in FAMILIES} | CONFIGS.keys() | OTHER_NAMES.keys()
+    tried = (
+        {WRITTEN[config.model_type].architecture for config in (*FAMILIES, FALCON)}
+        | CONFIGS.keys()
+        | OTHER_NAMES.keys()
+    )
     assert tried == ARCHITECTURES.keys()
 
 
@@ -53,16 +58,19 @@ def test_a_file_says_what_the_model_that_was_written_says(config: PreTrainedConf
     assert len(set(answer["token_ids"])) > 1
 
 
-@pytest.mark.parametrize("name", OTHER_NAMES)
-def test_a_model_under_another_name_says_the_same(name: str, tmp_path: Path) -> None:
+def _under(name: str) -> tuple[PreTrainedConfig, Written]:
+    """The configuration of a small model whose files have one of `OTHER_NAMES`, and how they are written."""
     model_type, written = OTHER_NAMES[name]
     [config] = [config for config in (*CONFIGS.values(), *FAMILIES) if config.model_type == model_type]
     config = copy.deepcopy(config)
-    if name == "minicpm":
-        config.attention_multiplier = 8**-0.5  # of a head's width
-    if name == "baichuan":
-        config.num_hidden_layers = 32
-    config.sliding_window = None
+    for setting, value in ({"sliding_window": None} | CHANGED.get(name, {})).items():
+        setattr(config, setting, value)
+    return config, written
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_a_model_under_another_name_says_the_same(name: str, tmp_path: Path) -> None:
+    config, written = _under(name)
     model = model_with_norms(config)
     path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), written=written)
     checkpoint = load(path)
@@ -72,6 +80,63 @@ def test_a_model_under_another_name_says_the_same(name: str, tmp_path: Path) -> 
     prompt_ids = bpe_tokenizer()(PROMPT)["input_ids"]
     answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
     assert answer["token_ids"] == reference_output(model, prompt_ids, 12)
+
+
+def test_a_falcon_of_7b_says_what_transformers_own_says_though_it_is_read_as_a_phi(tmp_path: Path) -> None:
+    for is_tied in (False, True):
+        config = copy.deepcopy(FALCON)
+        config.tie_word_embeddings = is_tied
+        model = model_with_norms(config)
+        checkpoint = load(write_gguf(tmp_path / f"{is_tied}.gguf", model, bpe_tokenizer()))
+        loaded = transformers_model(checkpoint)
+        prompt_ids = torch.tensor([bpe_tokenizer()(PROMPT)["input_ids"]])
+        with torch.no_grad():
+            assert torch.allclose(loaded(prompt_ids).logits, model(prompt_ids).logits, atol=1e-4)
+        answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
+        assert answer["token_ids"] == reference_output(model, prompt_ids[0].tolist(), 12)
+
+
+def test_a_falcon_of_40b_is_refused(tmp_path: Path) -> None:
+    norm = {"blk.0.attn_norm_2.weight": torch.ones(FALCON.hidden_size)}
+    path = write_gguf(tmp_path / "model.gguf", model_of(FALCON), bpe_tokenizer(), extra=norm)
+    with pytest.raises(LoadError, match=r"a Falcon with two norms in a layer \(40B, 180B\) is not supported"):
+        load(path)
+
+
+def test_a_ling_of_the_first_kind_whose_experts_weights_do_not_sum_up_to_1_is_refused(tmp_path: Path) -> None:
+    config, written = _under("bailingmoe")
+    entries: dict[str, Any] = {"bailingmoe__expert_weights_norm": False}
+    path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), written=written, **entries)
+    with pytest.raises(LoadError, match="bailingmoe has leading_dense_block_count, expert_weights_scale or"):
+        load(path)
+
+
+def test_a_phi_with_experts_and_longrope_says_the_same_within_the_length_it_was_trained_at(tmp_path: Path) -> None:
+    short, long = [1.0 + place / 40 for place in range(4)], [1.0 + place for place in range(4)]
+    scale = 1.243163121016122
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": short,
+        "long_factor": long,
+        "short_mscale": scale,
+        "long_mscale": scale,
+        "original_max_position_embeddings": 64,
+    }
+    [config] = [copy.deepcopy(config) for config in FAMILIES if config.model_type == "phimoe"]
+    config.rope_parameters = rope
+    model = model_with_norms(config)
+    factors = {
+        "rope_factors_short.weight": torch.tensor(short),
+        "rope_factors_long.weight": torch.tensor(long),
+    }
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), extra=factors)
+    checkpoint = load(path, context=64)
+    prompt_ids = bpe_tokenizer()(PROMPT)["input_ids"]
+    answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
+    assert answer["token_ids"] == reference_output(model, prompt_ids, 12)
+    with pytest.raises(LoadError, match="longrope"):
+        Engine(load(path), Config())
 
 
 def test_a_granite_4_without_states_is_a_granite_whatever_sizes_of_states_it_has(tmp_path: Path) -> None:
@@ -166,6 +231,7 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"starcoder__attention__head_count_kv": 4},
             "starcoder.attention.head_count_kv is 4; expected 1, shared by all heads",
         ),
+        ("phimoe", {"phimoe__expert_used_count": 3}, "phimoe.expert_used_count is 3; expected 2"),
         ("minimax_m2", {"minimax-m2__expert_gating_func": 1}, "minimax-m2.expert_gating_func is 1; expected 2"),
         ("olmo2", {"olmo2__expert_count": 4}, "olmo2.expert_count is 4, which is not supported"),
     ],

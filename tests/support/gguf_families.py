@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from tests.support.gguf_gemma import WRITTEN as OF_GEMMA
-from tests.support.gguf_rules import Written
+from tests.support.gguf_gpt import WRITTEN as OF_GPT
+from tests.support.gguf_rules import Written, rotated_in_part
 
 NORMS_AFTER = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 
@@ -59,11 +60,6 @@ def _yarn(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-def _rotated_in_part(config: PreTrainedConfig) -> dict[str, Any]:
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return {"rope.dimension_count": int(head_dim * config.rope_parameters["partial_rotary_factor"])}
-
-
 def _cohere(config: PreTrainedConfig) -> dict[str, Any]:
     return {
         "logit_scale": config.logit_scale,
@@ -112,6 +108,23 @@ def _mixture(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def _phimoe(config: PreTrainedConfig) -> dict[str, Any]:
+    if config.rope_parameters["rope_type"] == "default":
+        return {}
+    original = config.rope_parameters["original_max_position_embeddings"]
+    return {"rope.scaling.original_context_length": original, "rope.scaling.attn_factor": 1.19}
+
+
+def _minicpm3(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "attention.key_length": config.qk_nope_head_dim + config.qk_rope_head_dim,
+        "attention.value_length": None,
+        "attention.kv_lora_rank": config.kv_lora_rank,
+        "attention.q_lora_rank": config.q_lora_rank,
+        "rope.dimension_count": config.qk_rope_head_dim,
+    }
+
+
 def _latents(config: PreTrainedConfig) -> dict[str, Any]:
     return _mixture(config) | {
         "attention.head_count_kv": 1,
@@ -129,6 +142,23 @@ def _deepseek3(config: PreTrainedConfig) -> dict[str, Any]:
     """As for `_latents`; a tenth of the setting, for historical reasons."""
     multiplier = config.rope_parameters["mscale_all_dim"] / 10
     return _latents(config) | _yarn(config) | {"expert_gating_func": 2, "rope.scaling.yarn_log_multiplier": multiplier}
+
+
+def _bailing(config: PreTrainedConfig) -> dict[str, Any]:
+    """All experts are as wide; two of them for all tokens."""
+    return {
+        "expert_feed_forward_length": config.intermediate_size,
+        "expert_shared_count": config.shared_intermediate_size // config.intermediate_size,
+        "expert_weights_scale": 1.0,
+        "expert_weights_norm": True,
+        "leading_dense_block_count": 0,
+    }
+
+
+def _bailing2(config: PreTrainedConfig) -> dict[str, Any]:
+    shared = config.moe_intermediate_size * config.n_shared_experts
+    own = {"expert_gating_func": 2, "expert_shared_feed_forward_length": shared}
+    return _mixture(config) | rotated_in_part(config) | own
 
 
 def _keys_and_values(name: str, weight: Tensor) -> dict[str, Tensor]:
@@ -155,55 +185,8 @@ def _ernie(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-HEADS = 4
-"""Of every test model."""
-GPT2_NAMES = {
-    "transformer.wte": "token_embd",
-    "transformer.wpe": "position_embd",
-    "transformer.ln_f": "output_norm",
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-NEOX_NAMES = {
-    "gpt_neox.embed_in": "token_embd",
-    "gpt_neox.final_layer_norm": "output_norm",
-    "attention.query_key_value": "attn_qkv",
-    "attention.dense": "attn_output",
-    "mlp.dense_h_to_4h": "ffn_up",
-    "mlp.dense_4h_to_h": "ffn_down",
-}
-
-
-def _gpt2(config: PreTrainedConfig) -> dict[str, Any]:
-    return {"feed_forward_length": config.n_inner, "attention.layer_norm_epsilon": config.layer_norm_epsilon}
-
-
-def _transposed(name: str, weight: Tensor) -> dict[str, Tensor]:
-    stem, _, suffix = name.rpartition(".")
-    return {f"{GPT2_NAMES[stem]}.{suffix}": weight.t()} if ".c_" in stem and suffix == "weight" else {}
-
-
-def _neox(config: PreTrainedConfig) -> dict[str, Any]:
-    return _rotated_in_part(config) | {
-        "attention.layer_norm_epsilon": config.layer_norm_eps,
-        "use_parallel_residual": config.use_parallel_residual,
-    }
-
-
-def _all_queries_first(name: str, weight: Tensor) -> dict[str, Tensor]:
-    stem, _, suffix = name.rpartition(".")
-    if stem != "attention.query_key_value":
-        return {}
-    rows = weight.reshape(HEADS, 3, len(weight) // HEADS // 3, -1).transpose(0, 1)
-    return {f"attn_qkv.{suffix}": rows.reshape(weight.shape)}
-
-
 def _minimax_m2(config: PreTrainedConfig) -> dict[str, Any]:
-    return _rotated_in_part(config) | {"expert_feed_forward_length": config.intermediate_size, "expert_gating_func": 2}
+    return rotated_in_part(config) | {"expert_feed_forward_length": config.intermediate_size, "expert_gating_func": 2}
 
 
 def _afmoe(config: PreTrainedConfig) -> dict[str, Any]:
@@ -265,6 +248,15 @@ HUNYUAN_MOE_NAMES = HUNYUAN_NAMES | {
     "mlp.shared_mlp.up_proj": "ffn_up_shexp",
     "mlp.shared_mlp.down_proj": "ffn_down_shexp",
 }
+GRANITE_MOE_NAMES = {"block_sparse_moe.router": "ffn_gate_inp", "shared_mlp.output_linear": "ffn_down_shexp"}
+FALCON_NAMES = {
+    "transformer.word_embeddings": "token_embd",
+    "transformer.ln_f": "output_norm",
+    "self_attention.query_key_value": "attn_qkv",
+    "self_attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
+}
 SHARED_EXPERTS = {
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
@@ -276,25 +268,25 @@ LATENTS = {
     "self_attn.q_b_proj": "attn_q_b",
     "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
     "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "self_attn.kv_b_proj": "attn_kv_b",
 }
 WRITTEN: Mapping[str, Written] = {
     **OF_GEMMA,
+    **OF_GPT,
+    "minicpm3": Written("minicpm3", LATENTS, _minicpm3),
     "deepseek_v2": Written("deepseek2", SHARED_EXPERTS | LATENTS, _latents, split=_keys_and_values),
     "deepseek_v3": Written("deepseek2", SHARED_EXPERTS | LATENTS, _deepseek3, split=_keys_and_values),
     "glm4_moe": Written(
         "glm4moe",
         SHARED_EXPERTS | {"post_attention_layernorm": "post_attention_norm"},
         lambda config: (
-            _mixture(config) | _rotated_in_part(config) | {"block_count": config.num_hidden_layers + 1, **PREDICTS}
+            _mixture(config) | rotated_in_part(config) | {"block_count": config.num_hidden_layers + 1, **PREDICTS}
         ),
         split=_correction,
     ),
     "ernie4_5_moe": Written("ernie4_5-moe", SHARED_EXPERTS, _ernie, split=_correction),
     "dots1": Written("dots1", SHARED_EXPERTS, _mixture, split=_correction),
     "minimax_m2": Written("minimax-m2", entries=_minimax_m2, split=_correction),
-    "gpt2": Written("gpt2", GPT2_NAMES, _gpt2, split=_transposed),
-    "gpt_bigcode": Written("starcoder", GPT2_NAMES, _gpt2),
-    "gpt_neox": Written("gptneox", NEOX_NAMES, _neox, split=_all_queries_first),
     "olmo": Written(
         "olmo",
         entries=lambda config: {"attention.layer_norm_epsilon": 1e-5, "attention.clamp_kqv": config.clip_qkv},
@@ -307,7 +299,7 @@ WRITTEN: Mapping[str, Written] = {
     "granite": Written("granite", entries=_granite, is_paired=True),
     "granitemoeshared": Written(
         "granitemoe",
-        {"block_sparse_moe.router": "ffn_gate_inp", "shared_mlp.output_linear": "ffn_down_shexp"},
+        GRANITE_MOE_NAMES,
         _granite,
         is_paired=True,
         split=_granite_shared,
@@ -323,14 +315,24 @@ WRITTEN: Mapping[str, Written] = {
     "stablelm": Written(
         "stablelm",
         entries=lambda config: (
-            _rotated_in_part(config)
+            rotated_in_part(config)
             | {"attention.layer_norm_epsilon": config.layer_norm_eps, "use_parallel_residual": True}
         ),
     ),
     "nemotron": Written(
         "nemotron",
-        entries=lambda config: _rotated_in_part(config) | {"attention.layer_norm_epsilon": config.norm_eps},
+        entries=lambda config: rotated_in_part(config) | {"attention.layer_norm_epsilon": config.norm_eps},
         norm_offset=1.0,
+    ),
+    "phimoe": Written("phimoe", {"mlp.router": "ffn_gate_inp"}, _phimoe),
+    "falcon": Written(
+        "falcon",
+        FALCON_NAMES,
+        lambda config: {
+            "attention.head_count_kv": config.num_kv_heads,
+            "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+            "feed_forward_length": config.ffn_hidden_size,
+        },
     ),
     "phi": Written(
         "phi2",
@@ -340,13 +342,13 @@ WRITTEN: Mapping[str, Written] = {
             "mlp.fc1": "ffn_up",
             "mlp.fc2": "ffn_down",
         },
-        lambda config: _rotated_in_part(config) | {"attention.layer_norm_epsilon": config.layer_norm_eps},
+        lambda config: rotated_in_part(config) | {"attention.layer_norm_epsilon": config.layer_norm_eps},
     ),
-    "glm": Written("chatglm", entries=_rotated_in_part),
+    "glm": Written("chatglm", entries=rotated_in_part),
     "glm4": Written(
         "glm4",
         {"post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"},
-        _rotated_in_part,
+        rotated_in_part,
     ),
     "cohere": Written("command-r", entries=_cohere),
     "cohere2": Written("cohere2", entries=_cohere),
@@ -388,6 +390,11 @@ OTHER_NAMES: Mapping[str, tuple[str, Written]] = {
     "exaone": ("llama", Written("exaone")),
     "mistral3": ("mistral", Written("mistral3", is_paired=True)),
     "minicpm": ("granite", Written("minicpm", entries=_minicpm, is_paired=True)),
+    "bailingmoe": (
+        "granitemoeshared",
+        Written("bailingmoe", GRANITE_MOE_NAMES, _bailing, is_paired=True, split=_granite_shared),
+    ),
+    "bailingmoe2": ("glm4_moe", Written("bailingmoe2", SHARED_EXPERTS, _bailing2, split=_correction)),
     "qwen2vl": ("qwen2", Written("qwen2vl", entries=lambda config: SECTIONS)),
     "qwen3vl": ("qwen3", Written("qwen3vl", entries=lambda config: SECTIONS | {"n_deepstack_layers": 3})),
     "qwen3vlmoe": ("qwen3_moe", Written("qwen3vlmoe", entries=lambda config: SECTIONS | {"n_deepstack_layers": 3})),

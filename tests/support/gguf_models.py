@@ -16,6 +16,7 @@ from transformers import (
     Ernie4_5Config,
     Exaone4Config,
     ExaoneMoeConfig,
+    FalconConfig,
     Gemma2Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
@@ -34,6 +35,7 @@ from transformers import (
     HunYuanMoEV1Config,
     Llama4TextConfig,
     LlamaConfig,
+    MiniCPM3Config,
     MiniMaxM2Config,
     Ministral3Config,
     MistralConfig,
@@ -45,6 +47,7 @@ from transformers import (
     OlmoeConfig,
     Phi3Config,
     PhiConfig,
+    PhimoeConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -161,6 +164,7 @@ INPUTS: dict[str, Any] = {
 FAMILIES: list[PreTrainedConfig] = [
     DeepseekV2Config(**OF_LATENTS, q_lora_rank=None, topk_method="greedy"),
     DeepseekV3Config(**OF_LATENTS | IN_GROUPS, rope_parameters=SCALED),
+    MiniCPM3Config(**OF_FOUR | LATENTS | {"num_key_value_heads": 4}, q_lora_rank=20),
     Glm4MoeConfig(**OF_FOUR, **MIXTURE, **HALF, **WIDE, attention_bias=True, use_qk_norm=True),
     Ernie4_5_MoeConfig(**OF_FOUR, **ERNIE),
     Gemma3nTextConfig(
@@ -189,6 +193,7 @@ FAMILIES: list[PreTrainedConfig] = [
     StableLmConfig(**OF_FOUR, **HALF, use_qkv_bias=True),
     NemotronConfig(**OF_FOUR, **HALF),
     PhiConfig(**OF_FOUR, **HALF),
+    PhimoeConfig(**OF_FOUR, **LOCAL_EXPERTS, attention_bias=True, lm_head_bias=True),
     GlmConfig(**OF_FOUR, **HALF, head_dim=16, attention_bias=True),
     Glm4Config(**OF_FOUR, **HALF, head_dim=16, attention_bias=False),
     CohereConfig(**OF_FOUR | {"tie_word_embeddings": True}, logit_scale=0.5, use_qk_norm=True),
@@ -212,6 +217,15 @@ FAMILIES: list[PreTrainedConfig] = [
     ),
 ]
 """Those that are written by the rules in `gguf_families`."""
+FALCON = FalconConfig(**OF_FOUR | {"num_key_value_heads": None, "num_kv_heads": 1})
+"""Of 7B, whose file is read as another of transformers' models."""
+CHANGED: dict[str, dict[str, Any]] = {
+    "minicpm": {"attention_multiplier": 8**-0.5},  # of a head's width
+    "baichuan": {"num_hidden_layers": 32},
+    "bailingmoe": dict.fromkeys(SCALES, 1.0) | {"attention_multiplier": 8**-0.5, "shared_intermediate_size": 128},
+    "bailingmoe2": {"attention_bias": False},
+}
+"""What models under `OTHER_NAMES` have otherwise than those of the same type in `FAMILIES`."""
 
 
 def model_with_norms(config: PreTrainedConfig) -> PreTrainedModel:

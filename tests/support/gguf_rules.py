@@ -37,3 +37,9 @@ class Written:
     """Weights of each layer that become a list of the metadata: transformers' names, and whole keys."""
     extra: Callable[[PreTrainedModel], dict[str, Tensor]] = nothing_extra
     """Tensors outside the layers that are no weight of the model, or several; weights that `names` has as ""."""
+
+
+def rotated_in_part(config: PreTrainedConfig) -> dict[str, Any]:
+    """The width that is rotated of a head."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {"rope.dimension_count": int(head_dim * config.rope_parameters["partial_rotary_factor"])}

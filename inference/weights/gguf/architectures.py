@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.families import (
+    bailing,
     cohere,
     gemma,
     gemma4,
@@ -13,6 +14,7 @@ from inference.weights.gguf.families import (
     layer_norms,
     llama,
     llama4,
+    minicpm3,
     mixtures,
     olmo,
     others,
@@ -35,6 +37,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     **cohere.FAMILY,
     **olmo.FAMILY,
     **layer_norms.FAMILY,
+    **minicpm3.FAMILY,
+    **bailing.FAMILY,
     **mixtures.FAMILY,
     **sigmoid_mixtures.FAMILY,
     **others.FAMILY,

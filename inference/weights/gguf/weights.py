@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from inference.weights.gguf.architecture import Architecture, as_it_is
 from inference.weights.gguf.architectures import architecture_of
-from inference.weights.gguf.file import BadGGUF, Blocks, GGUFFile
+from inference.weights.gguf.file import EMBEDDING, HEAD, BadGGUF, Blocks, GGUFFile
 from inference.weights.gguf.numbers import dequantized
 from inference.weights.gguf.rope import ROPE_FACTORS
 
@@ -142,9 +142,10 @@ def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     """Zeros for each bias that transformers' model has and the file has not: llama.cpp adds those that it finds."""
     architecture = architecture_of(file)
     biased = architecture.biased(config)
+    matrices = {HEAD: file.tensors[EMBEDDING], **file.tensors}  # the head is the embedding if there is no other
     return {
         f"{_name(stem, architecture)}.bias": Weight((_zeros(f"{stem}.bias", blocks.shape[0]),))
-        for name, blocks in file.tensors.items()
+        for name, blocks in matrices.items()
         if (stem := name.removesuffix(".weight")).rpartition(".")[2] in biased and f"{stem}.bias" not in file.tensors
     }
 

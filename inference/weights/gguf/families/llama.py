@@ -105,6 +105,10 @@ OF_STATES = frozenset(
 """Sizes of layers with a state, which files of Granite 4 have also where the model has no such layer."""
 GRANITE_KEYS = GRANITE_SCALES | OF_STATES | {"expert_shared_feed_forward_length"}
 MINICPM_SCALES = GRANITE_SCALES - {"attention.scale"}
+GRANITE_MOE_LAYER = LAYER | {
+    "ffn_gate_inp": "block_sparse_moe.router",
+    "ffn_down_shexp": "shared_mlp.output_linear",
+}
 GRANITE_MOE = (
     *experts("block_sparse_moe.experts"),
     Made("shared_mlp.input_linear.weight", ("ffn_gate_shexp.weight", "ffn_up_shexp.weight"), joined_rows),
@@ -136,7 +140,7 @@ FAMILY = {
         "granitemoeshared",
         _granite_moe,
         GRANITE_KEYS | OF_EXPERTS,
-        LAYER | {"ffn_gate_inp": "block_sparse_moe.router", "ffn_down_shexp": "shared_mlp.output_linear"},
+        GRANITE_MOE_LAYER,
         made=GRANITE_MOE,
         has_paired_rows=True,
         biases={"attention_bias": QKVO},
