@@ -125,10 +125,13 @@ class Driver(BaseDriver[EngineService]):
     async def begin(self, call: Call, request_id: str) -> Generation:
         """Queue the sequences of any call; see `submit`, also for what this raises.
 
-        One in the background goes on without its client. One that only recalls what another writes needs no engine.
+        One in the background goes on without its client. One that only recalls what another writes needs no engine;
+        when the server ends it is waited for as the others are.
         """
         if isinstance(call, Recall):
-            return Following(call, request_id, self.config, self._looking)
+            following = Following(call, request_id, self.config, self._open.remove, self._looking)
+            self._open.add(following)
+            return following
         listener = call if isinstance(call, InBackground) else None
         return await self.submit(call.requests, request_id, listener)
 

@@ -22,6 +22,8 @@ from serving.request_log import RequestLog
 
 TICK = 0.1
 """Seconds between two looks at the open requests' connections."""
+LOOK_AGAIN = 0.01
+"""Seconds between two looks at the answers that are being sent when the server ends."""
 GRACE = 0.2
 """Seconds until the connections are closed, for the last answers to be written."""
 
@@ -132,6 +134,11 @@ class Exchanges:
             if not self.open and not self.protocols:
                 self._is_needed.clear()
             await anyio.sleep(TICK if self.open else 1)
+
+    async def wait_until_answered(self) -> None:
+        """Return when each request that had a generation has its whole answer, which may be sent only after that."""
+        while any(exchange.log is not None for exchange in self.open):  # noqa: ASYNC110
+            await anyio.sleep(LOOK_AGAIN)
 
     async def end_all(self) -> None:
         """Cancel all open requests, then close all connections."""

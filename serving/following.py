@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 
 from config import ClientSettings
 from interface.calls import LOOK_EVERY, Recall
 from interface.errors import EngineUnavailable
+from interface.events import Failed
 from serving.generation import Generation
 from serving.kept_by_engine import asked
 
@@ -16,8 +17,15 @@ from serving.kept_by_engine import asked
 class Following(Generation):
     """A generation without sequences. Its events are silences: at each one, the call's writer sends what was found."""
 
-    def __init__(self, call: Recall, request_id: str, config: ClientSettings, looking: anyio.CapacityLimiter) -> None:
-        super().__init__((), request_id, config, on_close=lambda _: None)
+    def __init__(
+        self,
+        call: Recall,
+        request_id: str,
+        config: ClientSettings,
+        on_close: Callable[[Generation], None],
+        looking: anyio.CapacityLimiter,
+    ) -> None:
+        super().__init__((), request_id, config, on_close)
         self._call = call
         self._looking = looking
 
@@ -42,5 +50,9 @@ class Following(Generation):
             self.cancel()
             return True
 
+    def fail(self, failed: Failed) -> None:
+        """Nothing: the request that writes has failed too, and the event that it then writes is found and sent."""
+
     def close(self) -> None:
-        """There is nothing to abort, and no generation to log."""
+        """End the request. There is no generation to log."""
+        self._on_close(self)

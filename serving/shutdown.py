@@ -8,6 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import anyio
+
 from config import STARTUP_FAILURE, Config
 from interface.events import Failed
 from serving import process
@@ -54,7 +56,9 @@ class Shutdown:
         self._status.refuse("shutting down")
         await self._generations.wait_until_none(self._config.drain)
         self._fail_all(SHUTDOWN)
-        await self._generations.wait_until_none(CUT_OFF)
+        with anyio.move_on_after(CUT_OFF):
+            await self._generations.wait_until_none(CUT_OFF)
+            await self._exchanges.wait_until_answered()
         await self._cut_off_all()
 
     async def hurry_when(self, signalled_again: asyncio.Event) -> None:

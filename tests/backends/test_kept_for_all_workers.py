@@ -12,8 +12,10 @@ import pytest
 from backends.load import load_service
 from backends.socket_service import SocketService
 from config import Config
-from study.common.engine import HELLO
-from tests.support.asgi_client import JSON, Response, lifespan, until
+from study.common.engine import HELLO, ScriptedEngine
+from tests.support.asgi_client import JSON, PATIENCE, Response, lifespan, until
+from tests.support.driving import signalled
+from tests.support.openai_answers import named_events
 from tests.support.serving import Door, Service, assemble
 from tests.support.sharing import hosting
 
@@ -139,3 +141,29 @@ async def test_an_answer_is_sent_although_it_cannot_be_kept(
         response = await made(service, input="hello")
         assert response.status == 200
         assert (await service.client.request("GET", f"{PATH}/{response.json()['id']}")).status == 404
+
+
+async def test_at_the_end_of_all_workers_what_they_still_make_reaches_its_readers(door: Door, path: Path) -> None:
+    engine = ScriptedEngine()
+    async with (
+        hosting(path, engine),
+        worker(door, path, drain=PATIENCE) as one,
+        worker(door, path, drain=PATIENCE) as other,
+    ):
+        engine.hold()
+        body = {"input": "hello", "background": True, "stream": True}
+        async with one.client.open("POST", PATH, JSON) as stream:
+            stream.send_body(json.dumps(body).encode())
+            await stream.next_message()
+            id = named_events((await stream.next_message())["body"])[0]["response"]["id"]
+        whole = asyncio.create_task(made(one, input="hello"))
+        async with other.client.open("GET", f"{PATH}/{id}?stream=true") as again:
+            again.send_body(b"")
+            await again.next_message()
+            await until(lambda: one.driver.counters().running == 2)
+            ends = [asyncio.create_task(each.driver._shutdown.drain_when(signalled())) for each in (one, other)]
+            await until(lambda: "shutting down" in one.driver.status)
+            engine.release()
+            assert (await whole).status == 200
+            assert named_events((await again.response()).body)[-1]["type"] == "response.completed"
+        await asyncio.gather(*ends)

@@ -14,8 +14,8 @@ from interface.events import Event, Failed, Finished
 from interface.requests import GenerationRequest, text_request
 from serving import sync_driver
 from study.common.engine import ScriptedEngine
-from tests.support.asgi_client import JSON, until
-from tests.support.driving import all_events, driving, never
+from tests.support.asgi_client import JSON, PATIENCE, until
+from tests.support.driving import all_events, driving, never, signalled
 from tests.support.openai_answers import named_events
 from tests.support.serving import Door, by_hand
 from tests.support.wsgi_client import pulled_by_hand
@@ -163,6 +163,28 @@ async def test_a_stream_that_is_read_again_has_a_heartbeat_while_nothing_comes(d
             answer = await again.response()
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert named_events(without_comments(answer.body))[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize(("drain", "end"), [(PATIENCE, "response.completed"), (0.01, "response.failed")])
+async def test_at_the_servers_end_a_stream_that_is_read_again_has_its_last_event(
+    drain: float, end: str, door: Door
+) -> None:
+    async with by_hand(door, config=Config(drain=drain)) as service:
+        service.engine.hold()
+        async with service.client.open("POST", PATH, JSON) as stream:
+            stream.send_body(b'{"input": "hello", "background": true, "stream": true}')
+            await stream.next_message()
+            id = named_events((await stream.next_message())["body"])[0]["response"]["id"]
+        async with service.client.open("GET", f"{PATH}/{id}?stream=true") as again:
+            again.send_body(b"")
+            await again.next_message()
+            draining = asyncio.create_task(service.driver._shutdown.drain_when(signalled()))
+            await until(lambda: service.driver.status == "shutting down")
+            if end == "response.completed":
+                service.engine.release()
+            answer = await again.response()
+            await draining
+        assert named_events(without_comments(answer.body))[-1]["type"] == end
 
 
 def without_comments(body: bytes) -> bytes:

@@ -11,17 +11,10 @@ from interface.errors import EngineUnavailable
 from interface.events import Failed, Finished
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
-from tests.support.driving import all_events, driving, never, stuck, submit, terminal
+from tests.support.driving import all_events, driving, never, signalled, stuck, submit, terminal
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio
-
-
-def signalled() -> asyncio.Event:
-    """The state after a signal."""
-    event = asyncio.Event()
-    event.set()
-    return event
 
 
 async def test_the_end_gives_every_open_request_a_terminal_event_of_type_shutdown() -> None:

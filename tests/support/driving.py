@@ -39,6 +39,13 @@ async def never() -> None:
     await asyncio.Event().wait()
 
 
+def signalled() -> asyncio.Event:
+    """The state after a signal."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 async def stuck() -> str:
     """A send that never ends."""
     await never()
