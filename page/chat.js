@@ -37,6 +37,7 @@ function ask() {
 async function continueConversation() {
   const requestId = newRequestId();
   const mine = new AbortController();
+  const request = { id: requestId, signal: mine.signal, answered: () => instruments.answered(requestId) };
   let body;
   clearProblem();
   try {
@@ -61,7 +62,7 @@ async function continueConversation() {
     view.drawSoon();
   };
   try {
-    const { reason, usage } = await answer(turn, body, requestId, mine.signal, heard);
+    const { reason, usage } = await answer(turn, body, request, heard);
     say(`Done, because ${REASONS[reason] ?? reason}: ${counted(usage?.completion_tokens ?? tokens.count, "token")}.`);
   } catch (error) {
     if (!mine.signal.aborted) showFailure(error, turn);

@@ -30,10 +30,10 @@ export function chatBody(form, messages) {
  * The stream of an answer. `turn` grows as it comes; `heard` is called after each chunk with the tokens in it, and
  * returned are the reason why the answer ended and the usage.
  */
-export async function answer(turn, body, requestId, signal, heard) {
+export async function answer(turn, body, request, heard) {
   let reason = null;
   let usage = null;
-  for await (const chunk of streamed("v1/chat/completions", body, requestId, signal)) {
+  for await (const chunk of streamed("v1/chat/completions", body, request)) {
     if (chunk.error) throw new StreamError(chunk.error.message);
     usage = chunk.usage ?? usage;
     for (const choice of chunk.choices) {

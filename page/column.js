@@ -75,7 +75,7 @@ export class Column {
     const base = this.bases[lane % this.bases.length];
     let beganAt = this.timeline.axis.now();
     try {
-      for await (const event of generate(base, body, newRequestId(), ended)) {
+      for await (const event of generate(base, body, { id: newRequestId(), signal: ended })) {
         if ("error" in event) this.problems.push(explainStreamError(event.error, view.count));
         if (!("token" in event)) continue;
         if (view.count === 0) this.firstTokens.push((beganAt = this.timeline.axis.now()));

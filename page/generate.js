@@ -15,24 +15,26 @@ export class Refused extends Error {
 export class BrokenOff extends Error {}
 
 /** The stream of POST /generate: tokens, then a closing event or an error. */
-export function generate(base, body, requestId, signal) {
-  return streamed(`${base}generate`, body, requestId, signal);
+export function generate(base, body, request) {
+  return streamed(`${base}generate`, body, request);
 }
 
 /**
  * A stream's events as objects.
  *
- * `address` is where to; `body` is JSON text. Aborting `signal` closes the connection, and
- * that is how the server learns that the client has left: there is no message for it.
+ * `address` is where to; `body` is JSON text. A request has an `id`. Aborting its `signal` closes the connection, and
+ * that is how the server learns that the client has left: there is no message for it. `answered` is called when the
+ * headers of the answer are there, so the server knows the request by its id.
  */
-export async function* streamed(address, body, requestId, signal) {
+export async function* streamed(address, body, { id, signal, answered = () => {} }) {
   const response = await fetch(address, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-Request-Id": requestId, ...keyHeaders() },
+    headers: { "Content-Type": "application/json", "X-Request-Id": id, ...keyHeaders() },
     body,
     signal,
     cache: "no-store",
   });
+  answered();
   if (!response.ok) throw await refusal(response);
   for await (const data of serverSentEvents(response.body)) {
     if (data === "[DONE]") return;

@@ -38,7 +38,12 @@ export class Instruments {
     find("timeline").setAttribute("aria-busy", "true");
     this.axis.begin();
     this.pulse.start();
-    this.transcript.watch(requestId);
+    this.transcript.clear();
+  }
+
+  /** The answer has begun, so there is a transcript of it, if the server keeps any. */
+  answered(requestId) {
+    if (this.latest === requestId) this.transcript.watch(requestId);
   }
 
   token() {

@@ -19,6 +19,7 @@ async function ask() {
   if (connection !== null) return;
   const requestId = newRequestId();
   const mine = new AbortController();
+  const request = { id: requestId, signal: mine.signal, answered: () => instruments.answered(requestId) };
   answer.clear();
   clearProblem();
   connection = mine;
@@ -26,7 +27,7 @@ async function ask() {
   instruments.begin(requestId);
   say("Asked. Waiting for the first token.");
   try {
-    for await (const event of generate("", requestBody(form), requestId, mine.signal)) show(event);
+    for await (const event of generate("", requestBody(form), request)) show(event);
   } catch (error) {
     if (!mine.signal.aborted) showProblem(explain(error, answer.count));
   }

@@ -2,12 +2,10 @@
 //
 // An EventSource asks again whenever its connection closes, for ever, unless it is told that this was the end: the
 // server's `end` event says so here, and then it is closed. (A server that is asked again all the same answers 204,
-// which ends it too.) A refused one, such as a 404, closes itself and is not asked again by the browser.
+// which ends it too.) One that is refused, with the 404 of a server that keeps no transcripts, closes itself.
 
 import { element } from "./dom.js";
 
-const TRIES = 8;
-const TRY_AGAIN_MS = 150;
 const ARROWS = { scope: "●", receive: "→", send: "←" };
 
 export class Transcript {
@@ -16,13 +14,11 @@ export class Transcript {
     this.ended = ended;
     this.unavailable = unavailable;
     this.source = null;
-    this.tries = TRIES;
   }
 
-  watch(requestId) {
+  clear() {
     this.close();
     this.table.replaceChildren();
-    this.#open(requestId, this.tries);
   }
 
   close() {
@@ -30,26 +26,18 @@ export class Transcript {
     this.source = null;
   }
 
-  #open(requestId, tries) {
+  /** Show the messages of a request that the server has begun to answer: a transcript is kept from its first one. */
+  watch(requestId) {
     const source = new EventSource(`transcript/${requestId}`);
     this.source = source;
     source.onmessage = (event) => this.#add(JSON.parse(event.data));
     source.addEventListener("end", () => {
       this.close();
-      this.tries = TRIES;
       this.ended(requestId);
     });
     source.onerror = () => {
-      if (source.readyState !== EventSource.CLOSED || this.source !== source) return;
-      // Either there is no transcript, or this question was faster than the request that it is about.
-      if (tries > 1) setTimeout(() => this.source === source && this.#open(requestId, tries - 1), TRY_AGAIN_MS);
-      else this.#giveUp();
+      if (source.readyState === EventSource.CLOSED && this.source === source) this.unavailable();
     };
-  }
-
-  #giveUp() {
-    this.tries = 1; // a server without a transcript need not be asked that often again
-    this.unavailable();
   }
 
   #add(message) {

@@ -67,25 +67,19 @@ def test_a_stopped_request_shows_its_disconnect(browser: Any, open_page: OpenPag
         expect(page.locator("#messages")).to_contain_text("http.disconnect")
 
 
-def test_a_transcript_that_was_asked_for_too_early_is_asked_for_again(browser: Any, open_page: OpenPage) -> None:
+def test_a_request_that_is_refused_shows_its_messages_too(browser: Any, open_page: OpenPage) -> None:
     with with_transcript() as service:
         page = open_page(address(service))
-        too_early = iter((True, True))
-
-        def answer(route: Any) -> None:
-            if next(too_early, False):
-                route.fulfill(status=404)
-            else:
-                route.continue_()
-
-        page.route("**/transcript/*", answer)
-        ask(page, "hello")
-        expect(page.locator("#messages")).to_contain_text("[DONE]")
+        ask(page, "")
+        expect(page.locator("#messages")).to_contain_text("422")
         expect(page.locator("#transcript-off")).to_be_hidden()
 
 
 def test_without_a_transcript_the_page_says_how_to_turn_it_on(service: Service, open_page: OpenPage) -> None:
     page = open_page(address(service))
+    asked_for: list[str] = []
+    page.on("request", lambda request: asked_for.append(request.url) if "/transcript/" in request.url else None)
     ask(page, "hello")
     expect(page.locator("#transcript-off")).to_contain_text("ENGINE_TRANSCRIPT=1")
+    assert len(asked_for) == 1, "each is a line in the server's log"
     expect(page.locator("#answer")).to_have_text("Hello, world!")
