@@ -33,13 +33,18 @@ NOT_APPLIED: Mapping[str, Any] = {
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
-    **dict.fromkeys(("xtc_probability", "mirostat"), 0),  # of GGUF files
+    **dict.fromkeys(("xtc_probability", "mirostat"), 0),  # of GGUF files, as are the next two
+    "penalty_last_n": -1,  # a repetition penalty is for the whole text
+    "sequence": None,
     "token_healing": False,
     **dict.fromkeys(("force_words_ids", "constraints")),
     **dict.fromkeys(
         ("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "penalty_alpha")
     ),
     **dict.fromkeys(("dola_layers", "watermarking_config", "top_h")),
+    **dict.fromkeys(("max_new_tokens", "max_length", "max_time")),  # requests say how long an answer may be
+    "num_return_sequences": 1,
+    "do_sample": True,
 }
 """Settings of a generation config that this server does not support, each with the value that has no effect."""
 

@@ -109,9 +109,10 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
 ) -> None:
     path = folder / "generation_config.json"
     settings = {"num_beams": 4, "typical_p": 0.9, "guidance_scale": 1.0, "no_repeat_ngram_size": 0, "top_k": 5}
+    settings |= {"max_new_tokens": 9, "do_sample": False, "num_return_sequences": 1}
     path.write_text(json.dumps(settings | {"sequence_bias": [[[3], 1.5], [[4, 5], -2.0]]}))
     load(folder)
-    told = "num_beams 4, typical_p 0.9, sequence_bias of several tokens, [4, 5]"
+    told = "num_beams 4, typical_p 0.9, max_new_tokens 9, do_sample False, sequence_bias of several tokens, [4, 5]"
     assert f"{path}: not applied here, so that answers are as without: {told}\n" in caplog.text
 
 

@@ -146,10 +146,16 @@ def test_what_a_file_says_of_its_model_under_an_unknown_key_is_told(
 def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = {"general__sampling__xtc_probability": 0.5, "general__sampling__mirostat": 0}
+    own = {"xtc_probability": 0.5, "mirostat": 0, "sequence": "top_k;temperature", "penalty_last_n": 64, "new": 3}
+    settings = {f"general__sampling__{key}": value for key, value in own.items()}
     path = llama_file(tmp_path, **settings, tokenizer__ggml__suppress_tokens=[5, 6])
     assert load(path).suppressed == {5, 6}
-    assert f"{path}: not applied here, so that answers are as without: xtc_probability 0.5\n" in caplog.text
+    told = "xtc_probability 0.5, sequence top_k;temperature"
+    assert f"{path}: not applied here, so that answers are as without: {told}\n" in caplog.text
+    assert f"{path}: not known here, and without effect: general.sampling.new 3\n" in caplog.text
+    caplog.clear()
+    load(llama_file(tmp_path, general__sampling__penalty_last_n=64, general__sampling__penalty_repeat=1.1))
+    assert f"{path}: not applied here, so that answers are as without: penalty_last_n 64\n" in caplog.text
 
 
 def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:
@@ -192,7 +198,12 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        ({"general__architecture": "mamba"}, "its architecture is mamba; expected one of llama, mistral, "),
+        ({"general__architecture": "from-mars"}, "its architecture is from-mars; expected one of the "),
+        ({"general__architecture": "mamba"}, "its architecture is mamba: its layers keep states, and this server's"),
+        ({"general__architecture": "bert"}, "its architecture is bert: it makes embeddings or ranks of texts"),
+        ({"general__architecture": "dream"}, "its architecture is dream: it writes texts by diffusion; expected"),
+        ({"general__architecture": "clip"}, "expected a model, got one of the type mmproj: it is what a model sees"),
+        ({"llama__pooling_type": 3}, "it makes embeddings or ranks of texts and writes none; expected a model"),
         ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "keys and values of different widths are not supported"),
@@ -207,6 +218,29 @@ def test_what_is_not_supported_is_refused_by_its_name(metadata: dict[str, Any], 
     with pytest.raises(LoadError) as refused:
         load(path)
     assert str(refused.value).startswith(f"{path}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("magic", "reason"),
+    [
+        (b"tjgg", "expected a GGUF file, got one of llama.cpp's format before that; convert the model again"),
+        (b"PK\3\4", "expected a GGUF file, which begins with the letters GGUF, got one that begins b'PK"),
+    ],
+)
+def test_a_file_of_another_format_says_what_it_is(magic: bytes, reason: str, tmp_path: Path) -> None:
+    path = llama_file(tmp_path)
+    path.write_bytes(magic + path.read_bytes()[4:])
+    with pytest.raises(LoadError) as refused:
+        load(path)
+    assert str(refused.value).startswith(f"{path}: {reason}")
+
+
+def test_a_file_of_a_model_that_ranks_texts_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(
+        tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), extra={"cls.weight": torch.ones(1, 32)}
+    )
+    with pytest.raises(LoadError, match="it makes embeddings or ranks of texts and writes none"):
+        load(path)
 
 
 def test_a_type_that_is_not_supported_is_refused_by_its_name(tmp_path: Path) -> None:

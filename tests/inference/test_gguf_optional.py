@@ -161,13 +161,13 @@ def test_the_gate_of_a_shared_expert_may_be_a_matrix_of_one_row(tmp_path: Path) 
     [
         (
             "adapter",
-            "expected a model, got general.type adapter: merge it into its model with llama.cpp's llama-export",
+            "expected a model, got one of the type adapter: merge it into its model with llama.cpp's llama-export",
         ),
         (
             "mmproj",
-            "expected a model, got general.type mmproj: it is what a model sees and hears with; serve the model",
+            "expected a model, got one of the type mmproj: it is what a model sees and hears with; serve the model",
         ),
-        ("imatrix", "expected a model, got general.type imatrix: it says which weights matter when a model is"),
+        ("imatrix", "expected a model, got one of the type imatrix: it says which weights matter when a model is"),
     ],
 )
 def test_a_file_that_is_no_model_says_what_it_is(kind: str, reason: str, tmp_path: Path) -> None:

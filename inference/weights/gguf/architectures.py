@@ -22,7 +22,8 @@ from inference.weights.gguf.families import (
     qwen,
     sigmoid_mixtures,
 )
-from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.file import GGUFFile
+from inference.weights.gguf.unserved import refusal, refuse_other
 
 ARCHITECTURES: dict[str, Architecture] = {
     **llama.FAMILY,
@@ -59,13 +60,6 @@ VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {
 }
 """Names under which some files have another architecture: how these are known, and what they have."""
 
-OTHER_FILES = {
-    "adapter": "merge it into its model with llama.cpp's llama-export-lora, and serve the file that this makes",
-    "mmproj": "it is what a model sees and hears with; serve the model's own file, which is next to it",
-    "imatrix": "it says which weights matter when a model is quantized; serve the model's own file",
-}
-"""Other types of GGUF files (`general.type`), and what to do about them."""
-
 
 def architecture_of(file: GGUFFile) -> Architecture:
     """How the file has its model.
@@ -73,18 +67,9 @@ def architecture_of(file: GGUFFile) -> Architecture:
     Raises:
         BadGGUF: it has none, or one that is not served from GGUF files.
     """
-    kind = file.get("general.type", str, "model")
-    if kind in OTHER_FILES:
-        raise BadGGUF(file.path, f"expected a model, got general.type {kind}: {OTHER_FILES[kind]}")
-    if not file.tensors:
-        raise BadGGUF(file.path, "expected the weights of a model, got a file without tensors, a vocabulary perhaps")
+    refuse_other(file)
     if file.architecture not in ARCHITECTURES:
-        raise BadGGUF(
-            file.path,
-            f"its architecture is {file.architecture}; expected one of {', '.join(ARCHITECTURES)}. Serve the folder it "
-            "was made of, if docs/models.md has its model; or let llama-server serve the file, and name that server in "
-            "ENGINE_BACKEND_URL, with ENGINE_BACKEND=openai.",
-        )
+        raise refusal(file, len(ARCHITECTURES))
     if file.architecture in VARIANTS:
         is_other, other = VARIANTS[file.architecture]
         if is_other(file):

@@ -27,6 +27,8 @@ from inference.weights.gguf.parts import all_parts
 from inference.weights.safetensors_header import BadFile, refuse_pointer
 
 MAGIC = b"GGUF"
+OLD_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
+"""How files of llama.cpp begin that are from before GGUF: models of three formats, and adapters."""
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MOST_DIMENSIONS = 4
@@ -35,6 +37,8 @@ KINDS = (
     *("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0", "MXFP4"),
 )
 """The types of tensors that are served."""
+KNOWN = ", ".join(KINDS)
+REQUANTIZE = "Make another file of the model, of type Q4_K_M or Q8_0 for example, with llama.cpp's llama-quantize."
 
 NO_TOKEN = (-1, 2**32 - 1)
 """Ids that some converters write where there is no such token: -1, also as a number without a sign."""
@@ -225,8 +229,10 @@ class _Header:
         return tensors
 
     def _begin(self) -> tuple[int, int]:
-        if bytes(self._take(4)) != MAGIC:
-            raise self._bad("expected a GGUF file, which begins with the letters GGUF")
+        if (magic := bytes(self._take(4))) in OLD_MAGICS:
+            raise self._bad("expected a GGUF file, got one of llama.cpp's format before that; convert the model again")
+        if magic != MAGIC:
+            raise self._bad(f"expected a GGUF file, which begins with the letters GGUF, got one that begins {magic!r}")
         version = self._number("<I")
         if version not in VERSIONS:
             known = " or ".join(map(str, VERSIONS))
@@ -268,9 +274,9 @@ class _Header:
         try:
             kind = GGMLQuantizationType(number)
         except ValueError:
-            raise self._bad(f"tensor {name} is of a type, {number}, that this server does not know") from None
+            raise self._bad(f"tensor {name} is of type {number}; expected one of {KNOWN}. {REQUANTIZE}") from None
         if kind.name not in KINDS:
-            raise self._bad(f"tensor {name} is of type {kind.name}; expected one of {', '.join(KINDS)}")
+            raise self._bad(f"tensor {name} is of type {kind.name}; expected one of {KNOWN}. {REQUANTIZE}")
         return kind
 
     def _value(self, key: str, kind: int) -> Any:

@@ -25,6 +25,7 @@ UNUSED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"
 """Keys that do not matter for these architectures, whatever their values."""
 OLD = frozenset({"rope.scale_linear"})
 """Keys that are read, and that the package no longer lists."""
+SAMPLES = "general.sampling."
 NEUTRAL: Mapping[str, Any] = {
     "attention.causal": True,
     "expert_gating_func": 1,  # softmax
@@ -51,10 +52,14 @@ def refuse_unread(file: GGUFFile, own: Collection[str]) -> None:
 
 
 def unknown_keys(file: GGUFFile) -> list[str]:
-    """What the file says of its model under keys that nothing here knows, newer ones of llama.cpp perhaps."""
+    """What the file says of its model under keys that nothing here knows, newer ones of llama.cpp perhaps.
+
+    The same of how to choose tokens.
+    """
     prefix = f"{file.metadata.get('general.architecture')}."
-    given = {key: value for key, value in file.metadata.items() if key.startswith(prefix)}
-    return [f"{key} {value}"[:80] for key, value in given.items() if key.removeprefix(prefix) not in KNOWN | OLD]
+    known = {f"{prefix}{key}" for key in KNOWN | OLD} | SAMPLING
+    given = {key: value for key, value in file.metadata.items() if key.startswith((prefix, SAMPLES))}
+    return [f"{key} {value}"[:80] for key, value in given.items() if key not in known]
 
 
 def _is_neutral(key: str, value: Any) -> bool:
@@ -71,3 +76,4 @@ def _known_keys(group: type) -> Iterator[str]:
 
 
 KNOWN = frozenset(_known_keys(Keys))
+SAMPLING = frozenset(key for key in vars(Keys.General).values() if str(key).startswith(SAMPLES))

@@ -33,6 +33,7 @@ SAMPLING = {
     "repetition_penalty": "penalty_repeat",
     "xtc_probability": "xtc_probability",
     "mirostat": "mirostat",
+    "sequence": "sequence",
 }
 """The names of sampling parameters in generation_config.json, and in `general.sampling.…`."""
 ORIGIN = Origin(
@@ -65,6 +66,8 @@ class GGUFSource:
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
         settings = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
+        if settings["repetition_penalty"] not in (None, 1):
+            settings["penalty_last_n"] = self.file.metadata.get("general.sampling.penalty_last_n")
         suppressed = self.file.metadata.get("tokenizer.ggml.suppress_tokens")
         settings["suppress_tokens"] = suppressed.tolist() if isinstance(suppressed, np.ndarray) else suppressed
         return self.file.path, settings

@@ -19,6 +19,7 @@ from transformers.tokenization_utils_base import generate_merges
 from inference.text.token_bytes import BYTE_OF_CHARACTER
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.splits import SPLITS, Split
+from inference.weights.gguf.unserved import ADVICE
 from inference.weights.weight_checks import reason
 
 log = logging.getLogger("engine")
@@ -143,7 +144,7 @@ def _split(file: GGUFFile) -> Split:
         raise BadGGUF(
             file.path,
             f"its tokenizer cuts texts by a rule that this server does not know, tokenizer.ggml.pre {name!r}; expected "
-            f"one of {', '.join(sorted(SPLITS))}",
+            f"one of {', '.join(sorted(SPLITS))}. {ADVICE}",
         )
     return SPLITS[name]
 
@@ -236,7 +237,7 @@ CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.it
 def _vocabulary(file: GGUFFile) -> list[str]:
     model = file.get("tokenizer.ggml.model", str)
     if model not in MODELS:
-        raise BadGGUF(file.path, f"its tokenizer is of the kind {model!r}; expected {', '.join(MODELS)}")
+        raise BadGGUF(file.path, f"its tokenizer is of the kind {model!r}; expected {', '.join(MODELS)}. {ADVICE}")
     tokens: list[str] = file.get("tokenizer.ggml.tokens", list)
     needed = "scores" if model == "llama" else "merges"
     if not {"tokenizer.ggml.merges", f"tokenizer.ggml.{needed}"} & file.metadata.keys():

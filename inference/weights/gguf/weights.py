@@ -73,7 +73,7 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
             continue
         stem, _, kind = name.rpartition(".")
         own = stem.rpartition(".")[2]
-        if own in heads:
+        if own in heads and kind in ("weight", "bias"):
             blocks = _unpaired(file, blocks, heads[own])
         if architecture.has_qkv_by_head and own == "attn_qkv":
             blocks = _by_head(blocks, config.num_attention_heads)
