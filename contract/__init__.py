@@ -10,7 +10,7 @@ door changes. The modules, by topic:
     endpoints       `generate`, `tokens`, and those of `openai` and `anthropic`
     other paths     `health`, `pages`, `openapi`; `paths` says what may have been meant by one that there is not
     requests        `requests` (head and size), `parsing` (text, parts), `bodies` and `queries` (fields)
-    conversations   `conversation`, `content`, `tools`, `grammars`
+    conversations   `conversation`, `content`, `media` (what is left out of large bodies), `tools`, `grammars`
     answers         `answers` (whole), `sse` (streams), `refusals`, whose shapes are those of `plain` or of an API
 """
 
@@ -23,6 +23,7 @@ from contract.paths import no_such_path
 from contract.refusals import REFUSALS, Dialect, Refusal, dialect, no_such_method
 from contract.requests import (
     MAX_BODY_BYTES,
+    MAX_TEXT_BYTES,
     announced_bytes,
     body_too_large,
     body_too_slow,
@@ -39,6 +40,7 @@ from contract.table import ENDPOINTS
 __all__ = [
     "ENDPOINTS",
     "MAX_BODY_BYTES",
+    "MAX_TEXT_BYTES",
     "PAGES",
     "REFUSALS",
     "REPORTS",

@@ -1,11 +1,14 @@
 """Checks every body before its endpoint parses it: that it is text, and that it is not too large to parse."""
 
 import codecs
+from dataclasses import replace
 
 from pydantic_core import from_json
 
 from contract.endpoints import Call, Endpoint, Incoming, Question
+from contract.media import without_media
 from contract.refusals import Problem, Refusal
+from contract.requests import without_escapes
 
 MAX_FIELDS = 4096
 """Members of a body, or of an object directly in it. Reporting an unknown member costs more than sending one."""
@@ -28,6 +31,7 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
             problem = Problem("json_invalid", ["body"], complaint, None)
             raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
         check_counts(incoming.body)
+        incoming = replace(incoming, body=without_media(incoming.body))
         check_fields(incoming.body)
     return endpoint.parse(incoming)
 
@@ -54,9 +58,9 @@ def encoding_problem(body: bytes) -> str | None:
 def check_counts(body: bytes) -> None:
     """Refuse, with 413, a body of so many parts that parsing it would block the interpreter for long.
 
-    The parts are counted without parsing: once escaped quotes are removed, every second quote ends a string.
+    The parts are counted without parsing.
     """
-    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+    unescaped = without_escapes(body)
     strings = unescaped.count(b'"') // 2
     if strings > MAX_STRINGS:
         raise Refusal(413, f"Expected at most {MAX_STRINGS} strings in the body, got {strings}")

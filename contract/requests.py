@@ -8,7 +8,10 @@ from typing import Any
 from contract.endpoints import Endpoint
 from contract.refusals import Refusal
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Of a body with its images and files, as much as Anthropic's API takes."""
+MAX_TEXT_BYTES = 1024 * 1024
+"""Of a body without them."""
 MOST_DIGITS = 18
 """Of a Content-Length. Python makes no number of some thousands."""
 MAX_ECHO = 200
@@ -67,6 +70,11 @@ def announced_bytes(content_length: str | None) -> int | None:
     if len(content_length) > MOST_DIGITS or int(content_length) > MAX_BODY_BYTES:
         raise body_too_large()
     return int(content_length)
+
+
+def without_escapes(body: bytes) -> bytes:
+    """Return a JSON text without escaped quotes: every second quote then ends a string."""
+    return body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
 
 
 def length_required() -> Refusal:

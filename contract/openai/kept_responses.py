@@ -14,7 +14,7 @@ from contract.openai.items import Item, complete
 from contract.openai.kept_conversations import KeptConversations
 from contract.openai.responses_answer import ResponseObject
 from contract.refusals import Refusal
-from contract.requests import MAX_BODY_BYTES, shortened
+from contract.requests import MAX_TEXT_BYTES, shortened
 from interface.kept import Kept
 
 HOW_KEPT = (
@@ -22,7 +22,7 @@ HOW_KEPT = (
     "the oldest are forgotten. Send the whole conversation as input, with store: false."
 )
 
-MOST_BYTES = 4 * MAX_BODY_BYTES
+MOST_BYTES = 4 * MAX_TEXT_BYTES
 """Of a conversation that a request goes on with. It may be larger than a body, as it came in many of them, with the
 fields of each item written out. Most contexts are shorter."""
 
@@ -120,8 +120,8 @@ class References:
         if (found := self._kept.item(item_id)) is None:
             raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
         self._bytes += len(found)
-        if self._bytes > MAX_BODY_BYTES:
-            raise Refusal(413, f"Expected to refer to at most {MAX_BODY_BYTES} bytes of earlier items, got more")
+        if self._bytes > MAX_TEXT_BYTES:
+            raise Refusal(413, f"Expected to refer to at most {MAX_TEXT_BYTES} bytes of earlier items, got more")
         item: Item = json.loads(found)
         return item
 

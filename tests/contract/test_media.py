@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import contract
+from contract.media import without_media
 from interface.requests import ChatPrompt
 
 Message = dict[str, Any]
@@ -107,3 +108,64 @@ def test_a_question_about_an_image_is_refused(api: Api) -> None:
 def test_instructions_that_are_an_image_are_refused(api: Api) -> None:
     with pytest.raises(contract.Refusal):
         api.shown({"role": "system", "content": [api.image]}, api.result(api.text("ok")))
+
+
+def large(part: Message) -> Message:
+    """A part with as much in it as no text may have."""
+    written = json.dumps(part).replace("iVBORw0KGgo=", "iVBORw0KGgo=" * (contract.MAX_TEXT_BYTES // 8))
+    grown: Message = json.loads(written)
+    return grown
+
+
+@every_api
+def test_images_may_be_larger_than_texts(api: Api) -> None:
+    image = large(api.image)
+    assert len(json.dumps(image)) > contract.MAX_TEXT_BYTES
+    assert api.shown(api.result(api.text("Saved."), image, image))[-1] == ("tool", f"Saved.\n{NOTE}\n{NOTE}")
+
+
+@every_api
+def test_a_text_is_not_taken_for_an_image_because_an_image_comes_with_it(api: Api) -> None:
+    text = "data:image/png;base64," + "iVBORw0KGgo=" * 1000
+    shown = api.shown(api.result(api.text(text), large(api.image)))
+    assert shown[-1] == ("tool", f"{text}\n{NOTE}")
+    with pytest.raises(contract.Refusal) as refused:
+        api.shown(api.result(large(api.text(URL)), api.image))
+    assert (refused.value.status, "besides images" in refused.value.message) == (413, True)
+
+
+def test_the_text_of_a_document_stays_where_an_image_comes_with_it() -> None:
+    parts = [{"type": "text", "text": "Inside."}, MESSAGES.image]
+    plain = {
+        "type": "document",
+        "title": "One",
+        "source": {"type": "text", "media_type": "text/plain", "data": "Text."},
+    }
+    mixed = {"type": "document", "title": "Two", "source": {"type": "content", "content": parts}}
+    (*_, (_, shown)) = MESSAGES.shown(MESSAGES.result(plain, mixed, large(MESSAGES.image)))
+    assert shown == f"One\nText.\nTwo\nInside.\n{NOTE}\n{NOTE}"
+
+
+def test_the_arguments_of_a_call_stay_where_an_image_comes_with_it() -> None:
+    arguments = {"type": "image", "data": "kept", "content": [MESSAGES.image]}
+    call = {"type": "tool_use", "id": "d", "name": "draw", "input": arguments}
+    again = {"role": "assistant", "content": [call]}
+    body = without_media(json.dumps({"messages": [again, MESSAGES.result(large(MESSAGES.image))]}).encode())
+    assert json.loads(body)["messages"][0] == again
+
+
+@pytest.mark.parametrize("inner", ["[1, 2], ", '"a", ', "1, ", '{"type": "image", "data": "a"}, ', '"\\"", '])
+def test_what_is_dear_to_parse_is_refused_before_it_is_parsed(inner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = ('{"messages": [' + inner * (4 * contract.MAX_TEXT_BYTES // len(inner))).encode()
+    monkeypatch.setattr("contract.media.from_json", pytest.fail)
+    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == CHAT.path and one.method == "POST")
+    with pytest.raises(contract.Refusal) as refused:
+        contract.parse(endpoint, contract.Incoming(body, CHAT.path, models=["m"]))
+    assert refused.value.status == 413
+
+
+def test_numbers_stay_as_they_were_sent() -> None:
+    part = json.dumps(large(MESSAGES.image))
+    for number in ("1e400", "NaN", "123456789012345678901234567890", "0.1"):
+        body = without_media(f'{{"messages": [{part}], "temperature": {number}}}'.encode())
+        assert json.loads(body)["temperature"] == pytest.approx(json.loads(number), nan_ok=True)

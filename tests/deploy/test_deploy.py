@@ -182,16 +182,22 @@ def test_a_stream_comes_token_by_token_through_a_proxy_and_a_leaving_client_is_h
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in PROXIES])
-def test_through_a_proxy_a_body_may_be_as_long_as_without_it_and_a_longer_one_is_refused_by_the_service(
+def test_through_a_proxy_a_body_may_be_as_long_as_without_it_and_the_service_refuses_one_with_too_long_a_text(
     name: str, tmp_path: Path
 ) -> None:
-    body = json.dumps({"prompt": "hello"}).encode()
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+    shown = [{"role": "tool", "content": [image]}, {"role": "user", "content": "hello"}]
+    body = json.dumps({"messages": shown}).encode()
     with proxied(name, "app", tmp_path) as (_, port):
-        for excess, status in ((0, 200), (1, 413)):
+        for grows, status in ((b"base64,", 200), (b"hello", 413)):
+            grown = grows.ljust(MAX_BODY_BYTES - len(body) + len(grows), b"A")
             with connect(port) as connection:
-                padded = body + b" " * (MAX_BODY_BYTES - len(body) + excess)
                 answer = connection.request(
-                    "POST", "/generate", padded, Host="models.example", Content_Type="application/json"
+                    "POST",
+                    "/v1/chat/completions",
+                    body.replace(grows, grown),
+                    Host="models.example",
+                    Content_Type="application/json",
                 )
             assert answer.status == status, answer.body
             assert answer.headers["content-type"] == "application/json"

@@ -58,19 +58,19 @@ async def test_a_body_that_does_not_call_itself_json_is_415(door: Door, content_
 
 
 async def test_a_body_of_exactly_the_limit_is_read(door: Door) -> None:
-    body = b'{"prompt": "hello"}'.ljust(contract.MAX_BODY_BYTES)
+    body = b'{"prompt": "hello"}'.ljust(contract.MAX_TEXT_BYTES)
     async with by_hand(door) as service:
         response = await service.client.post(body)
     assert response.status == 200
 
 
 async def test_a_body_over_the_limit_is_413(door: Door) -> None:
-    body = b'{"prompt": "hello"}'.ljust(contract.MAX_BODY_BYTES + 1)
+    body = b'{"prompt":"%b"}' % (b"a" * contract.MAX_TEXT_BYTES)
     async with by_hand(door) as service:
         response = await service.client.post(body)
         assert service.engine.prompts == []
     assert response.status == 413
-    assert str(contract.MAX_BODY_BYTES) in response.json()["detail"]
+    assert str(contract.MAX_TEXT_BYTES) in response.json()["detail"]
 
 
 async def test_a_body_without_end_is_413_as_soon_as_it_is_over_the_limit(door: Door) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import contract
 import raw_asgi
 from config import Config
 from study.common.engine import CONTEXT, ScriptedEngine
@@ -76,8 +77,8 @@ REQUESTS = {
         b'{"prompt": "x"}',
         {"content-type": "application/a+json"},
     ),
-    "a body too large": ("POST", "/generate", b" " * (1024 * 1024 + 1), JSON),
-    "the largest body": ("POST", "/generate", b'{"prompt": "hello"}'.ljust(1024 * 1024), JSON),
+    "a body too large": ("POST", "/generate", b" " * (contract.MAX_BODY_BYTES + 1), JSON),
+    "the largest body": ("POST", "/generate", b'{"prompt": "hello"}'.ljust(contract.MAX_TEXT_BYTES), JSON),
     "an engine that fails in a stream": generate(prompt="explode", stream=True),
     "an engine that fails": generate(prompt="explode"),
 }
@@ -273,7 +274,7 @@ def test_a_length_that_is_no_number_is_no_reason_to_wait(service: WsgiService) -
     assert heads == [f"422 {HTTPStatus(422).phrase}"]
 
 
-@pytest.mark.parametrize("length", [str(2**20 + 1), "9" * 30, "9" * 5000])
+@pytest.mark.parametrize("length", [str(contract.MAX_BODY_BYTES + 1), "9" * 30, "9" * 5000])
 def test_a_body_that_is_announced_as_too_large_is_413_and_is_not_waited_for(service: WsgiService, length: str) -> None:
     class Silent(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:

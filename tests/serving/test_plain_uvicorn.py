@@ -54,7 +54,7 @@ def test_a_head_without_an_end_is_refused(name: str, http: str) -> None:
 
 def test_health_is_answered_soon_whatever_bodies_come(name: str, http: str) -> None:
     """The bar is 50 ms at the 99th percentile; a busy machine gets ten times as much."""
-    assert len(MEGABYTE) < contract.MAX_BODY_BYTES
+    assert len(MEGABYTE) < contract.MAX_TEXT_BYTES
     with listening(name, http) as process, contextlib.ExitStack() as stack:
         wait_until(lambda: status_of(process.target) == "ok")
         connections = [stack.enter_context(Connection(process.port)) for _ in range(4)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import contract
-from contract.requests import MAX_BODY_BYTES
+from contract.requests import MAX_TEXT_BYTES
 from interface.events import Failed
 from interface.requests import ChatPrompt
 from tests.support.openai_answers import KEPT, parse, refused, reply_to, streamed, tokens, whole, why_not
@@ -185,7 +185,7 @@ def test_a_response_names_one_thing_that_it_goes_on_with() -> None:
 def test_a_conversation_may_be_larger_than_a_body_up_to_a_limit() -> None:
     conversation = begun()
     for number in range(1, 9):
-        reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [message("a" * (MAX_BODY_BYTES // 2))]})
+        reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [message("a" * (MAX_TEXT_BYTES // 2))]})
         if number < 8:
             assert len(prompt_of(parse(RESPONSES, input="hi", conversation=conversation["id"]))) == number + 1
     error = refused(RESPONSES, 413, input="hi", conversation=conversation["id"])

@@ -77,7 +77,7 @@ def test_two_responses_to_requests_of_one_id_are_two() -> None:
 
 
 def test_a_request_refers_to_no_more_than_a_body_may_have() -> None:
-    text = "a" * (contract.MAX_BODY_BYTES // 4)
+    text = "a" * (contract.MAX_TEXT_BYTES // 4)
     first = whole(parse(PATH, input="hi"), tokens([text]))
     item = {"type": "item_reference", "id": first["output"][0]["id"]}
     assert messages_of(parse(PATH, input=[item] * 3)) == [{"role": "assistant", "content": text}] * 3
@@ -88,7 +88,7 @@ def test_a_request_refers_to_no_more_than_a_body_may_have() -> None:
 
 
 def test_a_conversation_may_be_longer_than_one_body() -> None:
-    text, id = "a" * (contract.MAX_BODY_BYTES - 200), None
+    text, id = "a" * (contract.MAX_TEXT_BYTES - 200), None
     for _ in range(3):
         id = whole(parse(PATH, input=text, previous_response_id=id), tokens(["b"]))["id"]
     assert [one["content"] for one in messages_of(parse(PATH, input="So?", previous_response_id=id))][::2] == [
