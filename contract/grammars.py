@@ -31,14 +31,16 @@ class StructuredOutputs(LenientBody):
     json_schema: dict[str, Any] | str | None = Field(default=None, alias="json", description="A JSON schema.")
     regex: str | None = None
     choice: list[str] | None = Field(default=None, min_length=1)
-    grammar: str | None = Field(default=None, description="A grammar in Lark's form, as llguidance reads it.")
+    grammar: str | None = Field(
+        default=None, description="A grammar in Lark's form, as llguidance reads it, or in llama.cpp's (GBNF)."
+    )
     json_object: bool | None = None
 
     def as_grammar(self) -> Grammar:
         param = "structured_outputs"
         found: list[Grammar] = []
         if self.json_schema is not None:
-            found.append(schema_grammar(_parsed(self.json_schema, param), f"{param}.json"))
+            found.append(schema_grammar(parsed_schema(self.json_schema, f"{param}.json"), f"{param}.json"))
         if self.regex is not None:
             found.append(Grammar("regex", self.regex))
         if self.choice is not None:
@@ -53,5 +55,6 @@ class StructuredOutputs(LenientBody):
         return found[0]
 
 
-def _parsed(schema: dict[str, Any] | str, param: str) -> Any:
-    return arguments_of(schema, f"{param}.json") if isinstance(schema, str) else schema
+def parsed_schema(schema: dict[str, Any] | str, param: str) -> Any:
+    """A schema that may be written as text. Raises Refusal."""
+    return arguments_of(schema, param) if isinstance(schema, str) else schema

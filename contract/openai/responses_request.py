@@ -1,6 +1,6 @@
 """Reads the body of `POST /v1/responses`, and turns its items into messages in the form of chat templates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
@@ -12,11 +12,12 @@ from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
 from contract.openai.compacted import summary_of
 from contract.openai.custom_tools import INPUT
+from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
 from contract.openai.kept_responses import References
 from contract.openai.opaque import REASONING, opened
 from contract.openai.responses_tools import FlatTools, as_called, called_name
-from contract.openai.sampling import SamplingFields, format_grammar
+from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
 from contract.requests import shortened
 from contract.tools import ToolChoice, arguments_of, tool_call
@@ -217,8 +218,13 @@ class ResponsesBody(InputBody, SamplingFields):
         """Raises Refusal."""
         if self.tool_choice.forces_a_call:
             return None  # a forced call has a grammar of its own
-        wanted = None if self.text is None or self.text.format is None else self.text.format.as_grammar()
-        return wanted or self.grammar()
+        return self.grammar()
+
+    def grammars(self) -> Iterator[tuple[str, Grammar]]:
+        format = None if self.text is None else self.text.format
+        if format is not None and (wanted := format.as_grammar()) is not None:
+            yield "text.format", wanted
+        yield from super().grammars()
 
 
 def as_messages(items: Sequence[Item], where: str) -> list[Message]:

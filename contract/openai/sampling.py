@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from contract.bodies import LenientBody, refuse, show_that_null_is_absent
-from contract.grammars import JSON_OBJECT, StructuredOutputs, schema_grammar
+from contract.openai.grammar_fields import GrammarFields
 from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -16,7 +16,6 @@ from interface.requests import (
     MOST_STOP_STRINGS,
     SMALLEST_TOP_P,
     GenerationRequest,
-    Grammar,
     Prompt,
     SamplingParams,
     StopString,
@@ -27,7 +26,6 @@ TOKEN_ID = re.compile(r"[0-9]{1,19}")
 """No longer than `MAX_INTEGER`: Python makes no number of some thousand digits."""
 DEFAULT_TEMPERATURE = 1.0
 MOST_CHOICES = 128
-USE_STRUCTURED_OUTPUTS = refuse("this field is out of use; use structured_outputs or response_format")
 
 
 def _top_k(value: Any) -> Any:
@@ -52,40 +50,7 @@ class StreamOptions(LenientBody):
     )
 
 
-class JsonSchemaFormat(LenientBody):
-    """A JSON schema and its name."""
-
-    name: str | None = None
-    description: str | None = None
-    strict: bool | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-
-
-class ResponseFormat(LenientBody):
-    """The form of the answer. llama.cpp's clients put the schema next to the type."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-
-    def as_grammar(self) -> Grammar | None:
-        """Raises Refusal."""
-        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
-        return format_grammar(self.type, schema, "response_format.json_schema.schema")
-
-
-def format_grammar(type: str, schema: dict[str, Any] | None, param: str) -> Grammar | None:
-    """The grammar of a response format; `param` is the place of its schema in the body. Raises Refusal."""
-    if type == "text":
-        return None
-    if schema is not None:
-        return schema_grammar(schema, param)
-    if type == "json_object":
-        return JSON_OBJECT
-    raise Refusal(400, f"{param}: Expected a JSON schema, got none.", param=param)
-
-
-class SamplingFields(LenientBody, SamplingParams):
+class SamplingFields(GrammarFields, SamplingParams):
     """How to sample, how many choices to make, and whether to stream them."""
 
     model_config = ConfigDict(
@@ -121,13 +86,6 @@ class SamplingFields(LenientBody, SamplingParams):
         dict[Annotated[int, Field(ge=0, le=MAX_INTEGER)], Annotated[float, Field(ge=-100, le=100)]] | None,
         BeforeValidator(_numbered, json_schema_input_type=dict[str, float] | None),
     ] = Field(default=None, description="Added to the logits of these token ids. -100 bans a token, 100 forces it.")
-    response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
-    guided_json: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
-    guided_regex: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
-    guided_choice: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
-    guided_grammar: Annotated[None, USE_STRUCTURED_OUTPUTS] = None
-    grammar_: Annotated[None, USE_STRUCTURED_OUTPUTS] = Field(default=None, alias="grammar")
     bad_words: Annotated[None, refuse("this server bans tokens, not words; use logit_bias", [])] = None
     allowed_token_ids: Annotated[None, refuse("use structured_outputs, or logit_bias", [])] = None
     use_beam_search: Annotated[None, refuse("this server samples, and searches no beams", False)] = None
@@ -146,16 +104,6 @@ class SamplingFields(LenientBody, SamplingParams):
         if self.top_p == 0:
             fields["top_p"] = SMALLEST_TOP_P
         return SamplingParams.model_construct(**fields | changes)
-
-    def grammar(self) -> Grammar | None:
-        """The grammar of the answer, if the request has one. Raises Refusal."""
-        wanted = None if self.response_format is None else self.response_format.as_grammar()
-        if self.structured_outputs is None:
-            return wanted
-        if wanted is not None:
-            message = "structured_outputs: Expected only one of response_format and structured_outputs, got both."
-            raise Refusal(400, message, param="structured_outputs")
-        return self.structured_outputs.as_grammar()
 
     def check_stream_options(self) -> None:
         """Raises Refusal."""

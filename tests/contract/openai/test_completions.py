@@ -143,8 +143,10 @@ def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
     [
         ("suffix", "end"),
         ("best_of", 2),
-        ("guided_json", {}),
-        ("grammar", 'root ::= "a"'),
+        ("guided_json", 1),
+        ("guided_json", "{"),
+        ("guided_choice", []),
+        ("grammar", {"root": "a"}),
         ("bad_words", ["a"]),
         ("allowed_token_ids", [1]),
         ("use_beam_search", True),
