@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from backends.sglang_server import SGLangService
+from backends.token_relay import Made, TokenRelay
 from config import Config
 from interface.engine import EngineService
 from interface.errors import EngineUnavailable, QueueFull, RequestError, UnsupportedFeature
@@ -138,11 +139,21 @@ async def test_log_probabilities_of_answer_and_prompt_come_through(fake: FakeSGL
         echo, *rest = await ask(driver, request)
     assert isinstance(echo, PromptEcho)
     assert echo.text == PROMPT.text
-    assert [token.chosen.logprob for token in echo.tokens][:3] == [None, -1.5, -1.5]
+    assert [token.chosen.logprob for token in echo.tokens] == [None, *(-1.5 - n for n in range(1, len(echo.tokens)))]
+    assert [len(token.top) for token in echo.tokens] == [0, *[2] * (len(echo.tokens) - 1)]
     first = tokens_of(rest)[0].logprobs
     assert first is not None
     assert [alternative.token_id for alternative in first.top] == [7, 8]
     assert (first.chosen.token_id, first.chosen.logprob) == (fake.answer[0], -0.5)
+
+
+def test_an_engine_may_end_an_answer_without_a_last_token() -> None:
+    text = bundled_text()
+    relay = TokenRelay(text.encode([GenerationRequest(PROMPT, SamplingParams(max_tokens=50))])[0], text)
+    assert len(list(relay.events_of(Made(ids_of("yes"))))) == len(ids_of("yes"))
+    assert not relay.is_finished
+    assert finished(list(relay.events_of(Made((), "length")))).finish_reason == "length"
+    assert relay.is_finished
 
 
 @pytest.mark.anyio

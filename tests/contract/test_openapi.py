@@ -136,6 +136,24 @@ async def test_other_answers_are_as_described(door: Door) -> None:
     assert [answer.status for answer in answers] == [415, 413, 422, 503, 500]
 
 
+async def test_what_is_refused_before_the_door_is_as_described(door: Door) -> None:
+    async with by_hand(door, config=Config(api_keys=("a-key",))) as service:
+        answers = [
+            await service.client.post(prompt="hello"),
+            await service.client.post(prompt="hello", headers={"host": "evil.example"}),
+        ]
+    async with by_hand(door, config=Config(client_requests=1)) as service:
+        service.engine.hold()
+        async with service.client.open_generate("hello") as running:
+            await until(lambda: service.engine.counters().running == 1)
+            answers.append(await service.client.post(prompt="hello"))
+            service.engine.release()
+            await running.end()
+    for answer in answers:
+        check_response("/generate", "post", answer)
+    assert [answer.status for answer in answers] == [401, 421, 429]
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
 async def test_the_answer_at_a_shutdown_is_as_described(door: Door, stream: bool) -> None:
     service = assemble(door)

@@ -128,7 +128,7 @@ class FakeSGLang:
             prompt = body["input_ids"] if body.get("logprob_start_len") == 0 else []
             meta |= {
                 "input_token_logprobs": [
-                    (None if n == 0 else -1.5, token_id, None) for n, token_id in enumerate(prompt)
+                    (None if n == 0 else -1.5 - n, token_id, None) for n, token_id in enumerate(prompt)
                 ],
                 "output_token_logprobs": [(-0.5, token_id, None) for token_id in shown],
             }

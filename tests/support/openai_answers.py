@@ -29,13 +29,15 @@ def parse(path: str, **body: Any) -> Any:
 
 
 def reply_to(method: str, path: str, query: bytes = b"", body: Any = None, kept: Kept = KEPT) -> dict[str, Any]:
-    """The answer to a question."""
+    """The answer to a question, which must not be a refusal."""
     endpoint = contract.endpoints_at(path)[method]
-    content = b"" if body is None else json.dumps(body).encode()
-    question = contract.parse(endpoint, contract.Incoming(content, path, query, kept=kept))
+    asked = b"" if body is None else json.dumps(body).encode()
+    question = contract.parse(endpoint, contract.Incoming(asked, path, query, kept=kept))
     assert isinstance(question, contract.Question)
-    answer: dict[str, Any] = json.loads(question.ask(cast(Lexicon, None)).body)
-    return answer
+    answer = question.ask(cast(Lexicon, None))
+    assert answer.status == 200
+    content: dict[str, Any] = json.loads(answer.body)
+    return content
 
 
 def why_not(method: str, path: str, query: bytes = b"", body: Any = None) -> tuple[int, str | None]:

@@ -80,6 +80,12 @@ def test_the_input_of_a_response_has_all_that_came_before_it() -> None:
     assert items[1] == first["output"][0]
 
 
+def test_a_page_has_twenty_items_unless_another_number_is_asked_for() -> None:
+    items = [{"role": "user", "content": str(number)} for number in range(21)]
+    listed = reply_to("GET", f"{PATH}/{made(input=items)['id']}/input_items")
+    assert (len(listed["data"]), listed["has_more"]) == (20, True)
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_the_input_comes_in_pages(order: str) -> None:
     items = [{"id": f"msg_{number}", "role": "user", "content": str(number)} for number in range(5)]
