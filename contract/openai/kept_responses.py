@@ -42,31 +42,35 @@ class KeptResponses:
 
     def response(self, id: str) -> bytes:
         """Raises Refusal: 404, it is not kept."""
-        return _found(self._kept.get(f"response {id}"), id)
+        return _found(self._kept.get(_response(id)), id)
 
     def input(self, id: str) -> bytes:
         """The items before those of a response. Raises Refusal: 404, it is not kept."""
-        return _found(self._kept.get(f"input {id}"), id)
+        return _found(self._kept.get(_input(id)), id)
 
     def item(self, id: str) -> bytes | None:
         """An item of a response, None if it is not kept."""
-        return self._kept.get(f"item {id}")
+        return self._kept.get(_item(id))
+
+    def replace(self, id: str, response: bytes) -> None:
+        """Keep a response as it is now, and its input; all else that was kept with it is forgotten."""
+        self._kept.put({_response(id): response, _input(id): self.input(id)})
 
     def delete(self, id: str) -> None:
         """Raises Refusal: 404, it is not kept."""
-        if not self._kept.drop(f"response {id}"):
+        if not self._kept.drop(_response(id)):
             raise _not_found(id)
 
 
 def response_pieces(response: ResponseObject) -> dict[str, bytes]:
     """What is kept of a response, by names."""
-    items = {f"item {item.id}": to_json(item) for item in response.output}
-    return {f"response {response.id}": to_json(response), **items}
+    items = {_item(item.id): to_json(item) for item in response.output}
+    return {_response(response.id): to_json(response), **items}
 
 
 def input_pieces(id: str, input: bytes) -> dict[str, bytes]:
     """What is kept of all that came before a response (`listed`)."""
-    return {f"input {id}": input}
+    return {_input(id): input}
 
 
 def listed(input: Sequence[Item]) -> bytes:
@@ -131,6 +135,18 @@ def _check_length(pieces: Sequence[bytes]) -> None:
     if (size := sum(map(len, pieces))) > MOST_BYTES:
         message = f"Expected to go on with a conversation of at most {MOST_BYTES} bytes, got {size}; sum it up"
         raise Refusal(413, f"{message}, or begin another with its last items.")
+
+
+def _response(id: str) -> str:
+    return f"response {id}"
+
+
+def _input(id: str) -> str:
+    return f"input {id}"
+
+
+def _item(id: str) -> str:
+    return f"item {id}"
 
 
 def _found(piece: bytes | None, id: str) -> bytes:

@@ -45,15 +45,14 @@ class RunningResponses:
     def end(self, response: ResponseObject, number: int, written: bytes) -> None:
         """Keep the response as it has become, and the last piece of its stream."""
         stream = {_piece(response.id, number): written} if written else {}
-        ended = {f"ended {response.id}": b""}
-        self._kept.put({**response_pieces(response), **ended, **stream}, beside=_wanted(response.id))
+        self._kept.put({**response_pieces(response), _ended(response.id): b"", **stream}, beside=_wanted(response.id))
 
     def is_wanted(self, id: str) -> bool:
         return self._kept.get(_wanted(id)) is not None
 
     def is_over(self, id: str) -> bool:
         """Whether nothing more will be written."""
-        return self._kept.get(f"ended {id}") is not None or not self.is_wanted(id) or self._is_lost(id)
+        return self._kept.get(_ended(id)) is not None or not self.is_wanted(id) or self._is_lost(id)
 
     def response(self, id: str) -> bytes:
         """The response as it is now.
@@ -84,7 +83,7 @@ class RunningResponses:
         if json.loads(found)["status"] != "in_progress":
             return found
         cancelled = json.dumps({**json.loads(found), "status": "cancelled"}, ensure_ascii=False).encode()
-        self._kept.put({f"response {id}": cancelled, f"input {id}": self._responses.input(id)})
+        self._responses.replace(id, cancelled)  # without the mark that it is wanted
         return cancelled
 
 
@@ -99,6 +98,10 @@ def _lease_from_now(id: str) -> dict[str, bytes]:
 
 def _wanted(id: str) -> str:
     return f"wanted {id}"
+
+
+def _ended(id: str) -> str:
+    return f"ended {id}"
 
 
 def _piece(id: str, number: int) -> str:
