@@ -136,6 +136,26 @@ def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precisio
         assert torch.equal(last, alone[-rows:]), rows
 
 
+@pytest.mark.parametrize("rows", [5, 13, 40])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_product_has_the_same_bits_with_any_number_of_threads(precision: str, rows: int) -> None:
+    dtype = PRECISIONS[precision]
+    library, matrix = library_for(dtype), random_matrix("Q4_K", 7 * OUTPUTS, 6, seed=9)
+    x = torch.randn(rows, matrix.inputs, generator=torch.Generator().manual_seed(10))
+
+    def with_threads(threads: int) -> Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return multiply(library, dtype, [matrix], x)
+        finally:
+            torch.set_num_threads(before)
+
+    expected = on_tensor_thread(partial(with_threads, 1))
+    for threads in (2, 3):
+        assert torch.equal(on_tensor_thread(partial(with_threads, threads)), expected), threads
+
+
 def test_formats_of_32_and_of_256_weights_can_be_in_one_matrix() -> None:
     library, inputs = library_for(torch.bfloat16), 1536
     matrices = [

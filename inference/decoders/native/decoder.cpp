@@ -174,8 +174,8 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 }
 
 // The sizes by which packing.py lays out what is handed over, in the order of its LAYOUT.
-extern "C" const int64_t layout_sizes[] = {LANES,          PANEL,         BLOCK,         LANES,       sizeof(Strip),
-                                           sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Step)};
+extern "C" const int64_t layout_sizes[] = {LANES,          PANEL,         BLOCK,         LANES,        sizeof(Strip),
+                                           sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Step), sizeof(Share)};
 
 // How keys and values lie in the cache: see attention.hpp.
 extern "C" bool attends_in_pairs() { return ATTENDS_IN_PAIRS; }

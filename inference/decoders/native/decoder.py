@@ -141,6 +141,7 @@ class NativeDecoder:
             "activated": torch.zeros(rows, layer.down.inputs, dtype=activations),
             "scores": torch.zeros(self._threads, self._model.context, STRIP),
             "inputs": torch.zeros(rows * INPUT_BYTES * most_inputs if is_narrowed else 0, dtype=torch.uint8),
+            "shares": torch.zeros(self._threads, ctypes.sizeof(structures.Share), dtype=torch.uint8),
             "widened": torch.zeros(self._threads, most_inputs * PANEL if self._is_quantized else 0, dtype=self._dtype),
         }
 

@@ -35,7 +35,14 @@ LAYOUT = {
     "keys of a block in the cache": PAIRED_KEYS,
     **{
         f"bytes of a {structure.__name__}": ctypes.sizeof(structure)
-        for structure in (structures.Strip, structures.Matrix, structures.Layer, structures.Model, structures.Step)
+        for structure in (
+            structures.Strip,
+            structures.Matrix,
+            structures.Layer,
+            structures.Model,
+            structures.Step,
+            structures.Share,
+        )
     },
 }
 """What C++ must have alike, in the order of `layout_sizes` in decoder.cpp."""

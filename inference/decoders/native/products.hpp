@@ -8,6 +8,7 @@
 #include <omp.h>
 
 #include "numbers.hpp"
+#include "shares.hpp"
 #if FORMATS
 #include "inputs.hpp"
 #include "kernels.hpp"
@@ -149,19 +150,40 @@ void multiply_panel(const Weight *weights, const Weight *x, int64_t inputs, int6
     }
 }
 
-// x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
-// The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
-template <class Take>
-void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, Take take) {
-#pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < matrix.panel_count; ++panel)
-        multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
-}
-
 // With few rows, each thread prepares all of them for a product, in memory of its own: waiting for the other threads,
 // and fetching their results from their caches, takes longer. (There is room for at least 32 rows of each thread.)
 constexpr int64_t FEW_TO_PREPARE = 8;
 inline bool each_for_itself(int64_t rows, const Step &step) { return rows * step.threads <= FEW_TO_PREPARE; }
+
+// With more rows than these, threads help one another with a product. With fewer, the memory is the limit, and a thread
+// that takes over another one's panels has to wait for them.
+constexpr int64_t FEW_TO_SHARE = 12;
+static_assert(FEW_TO_SHARE >= FEW_TO_PREPARE, "with so many rows, threads meet once the inputs are prepared");
+
+// Share the panels out where no barrier follows by itself.
+inline void share_out_with_barrier(const Matrix &matrix, int64_t rows, const Step &step) {
+    share_out(matrix.panel_count, step.shares);
+    if (rows > FEW_TO_SHARE) {
+#pragma omp barrier
+    }
+}
+
+// Call `work(panel)` for the panels that have been shared out, and return when all threads have.
+template <class Work>
+void for_each_panel(int64_t rows, const Step &step, Work work) {
+    work_off(step.shares, rows > FEW_TO_SHARE, work);
+#pragma omp barrier
+}
+
+// x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
+// The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
+template <class Take>
+void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, const Step &step, Take take) {
+    share_out_with_barrier(matrix, rows, step);
+    for_each_panel(rows, step, [&](int64_t panel) {
+        multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
+    });
+}
 
 #if FORMATS && BF16
 // A product's inputs as integers, in tiles of rows.
@@ -255,10 +277,10 @@ void multiply_strips(const Strip *strips, const uint8_t *codes, const Tiles &til
 // The same as a plain product with a quantized matrix.
 template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
+    share_out(matrix.panel_count, step.shares);  // all threads meet when the inputs are there
     const Tiles tiles = quantize(x, rows, matrix, step);
     uint8_t *room = reinterpret_cast<uint8_t *>(step.widened + omp_get_thread_num() * step.widened_size);
-#pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
+    for_each_panel(rows, step, [&](int64_t panel) {
         const Strip *strips = matrix.strips + 2 * panel;
         const uint8_t *codes = unpacked(strips, tiles, room);
         for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
@@ -267,7 +289,7 @@ void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const
             const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
             for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
         }
-    }
+    });
 }
 
 // A quantized model may have matrices that are not. Their inputs become bfloat16 here.
@@ -276,7 +298,7 @@ void narrowed_product(const Matrix &matrix, const float *x, int64_t rows, const 
     Weight *inputs = reinterpret_cast<Weight *>(step.inputs);
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < rows * matrix.inputs; i += LANES) store(inputs + i, load(x + i));
-    plain_product(matrix, inputs, rows, take);
+    plain_product(matrix, inputs, rows, step, take);
 }
 
 template <class Take>
@@ -289,10 +311,10 @@ void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step
 // In float32 a quantized panel becomes floats, in the calling thread's own memory.
 template <class Take>
 void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
-    if (!matrix.strips) return plain_product(matrix, x, rows, take);
+    if (!matrix.strips) return plain_product(matrix, x, rows, step, take);
     Weight *widened = step.widened + omp_get_thread_num() * step.widened_size;
-#pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < matrix.panel_count; ++panel) {
+    share_out_with_barrier(matrix, rows, step);
+    for_each_panel(rows, step, [&](int64_t panel) {
         for (int64_t half = 0; half < 2; ++half) {
             const Strip &strip = matrix.strips[2 * panel + half];
             with_format(strip.format, [&](auto format) {
@@ -300,12 +322,12 @@ void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step
             });
         }
         multiply_panel(widened, x, matrix.inputs, rows, panel, take);
-    }
+    });
 }
 #else
 template <class Take>
-void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &, Take take) {
-    plain_product(matrix, x, rows, take);
+void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
+    plain_product(matrix, x, rows, step, take);
 }
 #endif
 

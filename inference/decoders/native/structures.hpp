@@ -6,6 +6,8 @@
 
 namespace {
 
+struct Share;
+
 constexpr int64_t PANEL = 2 * LANES, BLOCK = 32;  // outputs, and rows, that are computed together
 constexpr int64_t PAGE = 4096;  // bytes: by itself, a processor asks for memory ahead to the end of a page at most
 
@@ -56,6 +58,7 @@ struct Step {
     uint8_t *inputs;  // [tokens, in whole 32s][3 * inputs], a product's as its kernel reads them, if not as they are
     Weight *widened;  // [threads][widened_size], for a quantized panel as floats, or with its codes unpacked
     float *logits;    // [sampled_count][vocabulary]
+    Share *shares;    // [threads], of a product's panels: see shares.hpp
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""The structures of structures.hpp, field by field."""
+"""The structures of structures.hpp and shares.hpp, field by field."""
 
 import ctypes
 
@@ -46,5 +46,9 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
         *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "widened_size")),
         *((name, ctypes.c_void_p) for name in ("neighbours", "hidden", "qkv", "normed", "attended", "activated")),
-        *((name, ctypes.c_void_p) for name in ("scores", "inputs", "widened", "logits")),
+        *((name, ctypes.c_void_p) for name in ("scores", "inputs", "widened", "logits", "shares")),
     )
+
+
+class Share(ctypes.Structure):
+    _fields_ = (("panels", ctypes.c_uint64), ("rest_of_the_cache_line", ctypes.c_uint64 * 7))

@@ -25,8 +25,13 @@ def multiply(library: ctypes.CDLL, dtype: torch.dtype, matrices: Sequence[Quanti
     inputs[:, : x.shape[1]] = x
     scratch = torch.zeros(padded(rows, BLOCK) * INPUT_BYTES * packed.inputs, dtype=torch.uint8)
     widened = torch.zeros(threads, packed.inputs * PANEL, dtype=dtype)
+    shares = torch.zeros(threads, ctypes.sizeof(structures.Share), dtype=torch.uint8)
     step = structures.Step(
-        threads=threads, widened_size=widened.shape[1], inputs=scratch.data_ptr(), widened=widened.data_ptr()
+        threads=threads,
+        widened_size=widened.shape[1],
+        inputs=scratch.data_ptr(),
+        widened=widened.data_ptr(),
+        shares=shares.data_ptr(),
     )
     outputs = torch.zeros(rows, packed.panel_count * PANEL)
     library.multiply_rows_by(
