@@ -33,6 +33,7 @@ from inference.weights.gguf.source import GGUFSource
 from inference.weights.llama import Llama, NotLlama
 from inference.weights.locate import locate
 from inference.weights.memory_ahead import AHEAD
+from inference.weights.model_classes import auto_class
 from inference.weights.quiet import quiet
 from inference.weights.weight_checks import (
     Loaded,
@@ -244,9 +245,7 @@ def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.d
 
 
 def _built(config: PreTrainedConfig) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
-
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = auto_class(type(config)).from_config(config)  # type: ignore[no-untyped-call]
     return model
 
 

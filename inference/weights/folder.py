@@ -26,6 +26,7 @@ from inference.weights.config_numbers import check_numbers
 from inference.weights.found_instead import contents, refuse_adapter, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
+from inference.weights.model_classes import auto_class, continues_texts
 from inference.weights.pickled import read_pickle
 from inference.weights.safetensors_header import (
     BITS,
@@ -187,11 +188,11 @@ class Folder(TextFiles):
         return elements(self._tensors)
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import GenerationConfig
 
         self._refuse_quantized_weights()
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = auto_class(type(config)).from_pretrained(
                 str(self._path),
                 config=config,
                 dtype=dtype,
@@ -215,8 +216,6 @@ class Folder(TextFiles):
     # --- Checks of the files alone ------------------------------------------------------------------------------------
 
     def _refuse_unsupported(self) -> None:
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
         path, kind = self.config_path, self.settings.get("model_type")
         if not isinstance(kind, str):
             raise BadFile(path, f"expected a model_type, the name of an architecture, got {kind!r}")
@@ -226,8 +225,7 @@ class Folder(TextFiles):
             )
             version = transformers.__version__
             raise BadFile(path, f"model_type {kind!r} is none that transformers {version} knows{code}")
-        if CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise BadFile(path, f"model_type {kind!r} is no causal language model; expected one that continues a text")
+        self._refuse_other_purposes(kind)
         text = self.settings.get("text_config")
         of_text = text.get("quantization_config") if isinstance(text, dict) else None
         quantization = self.settings.get("quantization_config", of_text)
@@ -240,6 +238,16 @@ class Folder(TextFiles):
                 f"from, or a GGUF file of it",
             )
         refuse_adapter(self._path)
+
+    def _refuse_other_purposes(self, kind: str) -> None:
+        try:
+            is_of_texts = continues_texts(CONFIG_MAPPING[kind])
+        except ImportError as error:
+            raise BadFile(self.config_path, f"model_type {kind!r} cannot be used here: {reason(error)}") from error
+        if not is_of_texts:
+            raise BadFile(
+                self.config_path, f"model_type {kind!r} is no causal language model; expected one that continues a text"
+            )
 
     def _weight_files(self) -> list[Path]:
         found = next((self._path / name for name in WEIGHTS if (self._path / name).is_file()), None)

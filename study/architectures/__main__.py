@@ -35,10 +35,11 @@ def document(verdicts: Mapping[str, Verdict]) -> str:
     rows = "\n".join(_row(model_type, verdict) for model_type, verdict in sorted(verdicts.items()))
     return f"""# Models
 
-Every causal language model of transformers {transformers.__version__}, {len(verdicts)} of them, tried on a small random
-checkpoint in float32: {served} are served, {refused} are refused with the reason, and for the rest there is no small
-checkpoint. "{EQUAL[0].upper()}{EQUAL[1:]}" means that greedy answers to prompts of {lengths} tokens, prefilled in
-chunks of {CHUNK}, are those of transformers' own `generate`, alone and together.
+Every causal language model of transformers {transformers.__version__} and every model that sees or hears as well,
+{len(verdicts)} of them, tried on a small random checkpoint in float32: {served} are served, with texts only, {refused}
+are refused with the reason, and for the rest there is no small checkpoint. "{EQUAL[0].upper()}{EQUAL[1:]}" means that
+greedy answers to prompts of {lengths} tokens, prefilled in chunks of {CHUNK}, are those of transformers' own
+`generate`, alone and together.
 
 The server makes a shorter check at every start, on the real weights: a text in pieces, next to another one, must give
 the logits that the model gives alone, also beyond every length that its config names within the context. `python -m

@@ -1,4 +1,4 @@
-"""A small random checkpoint of each causal language model that transformers has.
+"""A small random checkpoint of each language model that transformers has.
 
 The configs are the architectures' own defaults with small sizes. Every length at which an architecture may compute
 differently (a window, a chunk, a block, how many tokens an indexer keeps) is far below the longest
@@ -13,11 +13,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 
-MODEL_TYPES: tuple[str, ...] = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+from inference.weights.model_classes import auto_class
+
+MODEL_TYPES: tuple[str, ...] = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+"""Causal language models, and models that see or hear as well; not all of the latter continue texts."""
 VOCABULARY = 320
 POSITIONS = 256
 WINDOW, CHUNK, KEPT = 24, 32, 16
@@ -33,6 +39,7 @@ SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_global_key_value_heads"), 2),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "n_inner", "d_ff"), 48),
+    **dict.fromkeys(("out_hidden_size", "text_hidden_size", "projection_dim", "projector_hidden_size"), 32),
     **dict.fromkeys(("head_dim", "global_head_dim", "d_kv", "rotary_dim", "qk_rope_head_dim", "qk_nope_head_dim"), 8),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), POSITIONS),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
@@ -77,6 +84,7 @@ _VISION = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate
 _ROTATION = {"rope_type": "default", "rope_theta": 10_000.0}
 _TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
 _TEXT |= {"num_key_value_heads": 2, "head_dim": 8}
+_IN_SPACE = {"rope_parameters": _ROTATION | {"mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}}
 _LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10_000.0,
@@ -90,6 +98,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(("glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "youtu"), _MLA),
     **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp"), _ENCODER),
     **dict.fromkeys(("pegasus", "plbart"), _ENCODER),
+    **dict.fromkeys(("mistral4", "mistral_large4_text", "glm5_next_text"), _MLA),
+    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "paddleocr_vl_text"), _IN_SPACE),
+    **dict.fromkeys(("glm4v_text", "glm4v_moe_text", "glm_ocr_text", "hunyuan_vl_text"), _IN_SPACE),
     "bailing_hybrid": _HYBRID | _MLA,
     "bamba": {"attn_layer_indices": [1, 3]},
     "cohere_compass_text": {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), _ROTATION)},
@@ -165,7 +176,7 @@ def _last_line(error: Exception) -> str:
 
 
 def _model(config: PreTrainedConfig) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = auto_class(type(config)).from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
     return model
 
 
@@ -175,7 +186,15 @@ def _small_config(config_class: type[PreTrainedConfig], more: Mapping[str, Any])
     for name, part in (config_class.sub_configs or {}).items():
         if part is not AutoConfig:
             settings[name] = _small_config(part, {})
+        elif (default := _default_part(config_class, name)) is not None:
+            settings[name] = _small_config(default, {})
     return config_class(**settings | dict(SETTINGS.get(config_class.model_type, {})) | dict(more))
+
+
+def _default_part(config_class: type[PreTrainedConfig], name: str) -> type[PreTrainedConfig] | None:
+    """The kind of a part that may be of any kind; None if there is none by default."""
+    part = getattr(config_class(), name, None)
+    return type(part) if isinstance(part, PreTrainedConfig) else None
 
 
 def _settings_of(config_class: type[PreTrainedConfig]) -> set[str]:

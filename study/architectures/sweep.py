@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from inference.cache.kv_cache import KVCache
 from inference.cache.layout import Piece, lay_out
 from inference.decoders.decoder import Decoder
 from inference.decoders.select import select_decoder
+from inference.weights.model_classes import continues_texts
 from interface.errors import UnsupportedModel
 from study.architectures.checkpoints import VOCABULARY, NotTried, small_model
 
@@ -44,6 +45,8 @@ class Verdict:
 
 def examine(model_type: str) -> Verdict:
     """Try one architecture of transformers."""
+    if not continues_texts(CONFIG_MAPPING[model_type]):
+        return Verdict("", "", f"{REFUSED}: is no causal language model; expected one that continues a text")
     try:
         model = small_model(model_type)
     except NotTried as reason:

@@ -1,4 +1,4 @@
-"""Every causal language model of transformers, small and random, answers as `generate` does, or is refused.
+"""Every language model of transformers, small and random, answers as `generate` does, or is refused.
 
 docs/models.md has a verdict for each. What it says is served must be served, and nothing may be answered wrongly.
 """
