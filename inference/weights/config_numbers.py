@@ -26,11 +26,14 @@ SIZES = (
     "n_layer",
 )
 LENGTHS = ("max_position_embeddings", "max_target_positions", "n_positions", "original_max_position_embeddings")
+EPSILON = re.compile(r"(^|_)eps(ilon)?$")
 POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
-OTHER_SENSES = ("vision_config", "audio_config")
-"""Parts of a model that texts do not use; their settings have other names."""
+PART = "_config"
+"""The end of the names of a model's parts."""
+OF_TEXTS = ("text_config", "attn_config", "ffn_config")
+"""The parts that texts use. In others, of what a model sees and hears with, a number may mean something else."""
 MOST_EXPERTS = 4096
 MOST_TOKENS = 2**31 - 1
 """Tokens of a text. A configuration with more is damaged, and its table of angles alone would fill the memory."""
@@ -46,7 +49,7 @@ def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensor
         BadFile: it cannot have one of them; the message names it.
     """
     for key, value in settings.items():
-        if key in OTHER_SENSES:
+        if key.endswith(PART) and key not in OF_TEXTS:
             continue
         if isinstance(value, dict):
             check_numbers(path, value, elements, tensors)
@@ -64,7 +67,7 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
         return None if _is_whole(value, MOST_TOKENS) else f"a whole number of tokens from 1 to {MOST_TOKENS}"
     if re.match(r"(num|n)_.*experts$", key) and not isinstance(value, list):
         return None if _is_number(value) and value <= MOST_EXPERTS else f"at most {MOST_EXPERTS}"
-    if "eps" in key.split("_")[-1]:
+    if EPSILON.search(key):
         return None if _is_number(value) and 0 <= value < 1 else "a number from 0 to 1"
     if key in POSITIVE:
         return None if _is_number(value) and 0 < value < 1e30 else "a number above 0"

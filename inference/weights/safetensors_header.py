@@ -1,5 +1,6 @@
 """Reads the header of a safetensors file, and checks that the file is complete, without reading the tensors."""
 
+import codecs
 import json
 import math
 import struct
@@ -72,6 +73,10 @@ def read_json(path: Path) -> dict[str, Any]:
     text = path.read_bytes()
     if not text.strip():
         raise BadFile(path, "expected a JSON object, got an empty file")
+    if text.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadFile(
+            path, "expected a JSON object in UTF-8, got a byte order mark first; save it again as UTF-8 without one"
+        )
     try:
         found = json.loads(text)
     except UnicodeDecodeError:

@@ -90,6 +90,12 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
             "config.json",
             "expected a JSON object, got one that is nested too deeply",
         ),
+        (write("config.json", "\ufeff{}"), "config.json", "expected a JSON object in UTF-8, got a byte order mark"),
+        (
+            write("tokenizer.json", "\ufeff{}"),
+            "tokenizer.json",
+            "expected a JSON object in UTF-8, got a byte order mark",
+        ),
         (write("config.json", "{}"), "config.json", "expected a model_type, the name of an architecture, got None"),
         (edit(model_type="no-such"), "config.json", "model_type 'no-such' is none that transformers"),
         (edit(model_type="t5"), "config.json", "model_type 't5' is no causal language model; expected one that"),

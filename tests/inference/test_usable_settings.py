@@ -9,6 +9,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from config import Config
 from engine import Engine
+from inference.weights.config_numbers import check_numbers
 from inference.weights.text_only import load_text_side
 from inference.weights.usable_settings import usable
 from interface.errors import LoadError
@@ -100,3 +101,10 @@ def test_a_template_that_is_no_text_in_utf_8_is_refused_by_its_file(tmp_path: Pa
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(LoadError, match=r"chat_template.jinja: expected a text, got bytes that are not UTF-8$"):
         load(folder)
+
+
+def test_numbers_that_no_text_depends_on_are_not_looked_at() -> None:
+    settings = {"warmup_steps": 500, "qformer_config": {"num_attention_heads": 0}, "text_config": {"rms_norm_eps": 0.1}}
+    check_numbers(Path("config.json"), settings, elements=10)
+    with pytest.raises(LoadError, match=r"config.json: rms_norm_eps: expected a number from 0 to 1, got 1.5"):
+        check_numbers(Path("config.json"), {"text_config": {"rms_norm_eps": 1.5}}, elements=10)
