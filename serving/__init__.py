@@ -4,7 +4,7 @@ The modules, by topic:
 
     generations     `driver` (the ASGI doors), `sync_driver` (callers that block), `generation`, `mailbox`,
                     `following`, `base_driver`, `open_generations`, `status`, `blocking_lexicon`
-    requests        `gate`, `access`, `quotas`, `cors`, `exchanges`: the layers around a door; `asgi`
+    requests        `gate`, `access`, `quotas`, `cors`, `exchanges`, `websockets`: the layers around a door; `asgi`
     connections     `connection`, `protocol`, `file_limit`: limits on uvicorn's connections; `wsgi_server`
     processes       `quiet_start`, `command_line`, `flags`, `standard_streams`, `demo`, `supervised`, `process`,
                     `shutdown`

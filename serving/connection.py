@@ -101,7 +101,8 @@ class IdleConnections:
         """Seconds that a connection may be idle. After an answer, uvicorn's keep-alive limit should end it first; but
         each byte from the client restarts that.
         """
-        kept_alive = float(getattr(protocol, "timeout_keep_alive", 0)) if protocol.cycle is not None else 0.0
+        has_answered = getattr(protocol, "cycle", None) is not None  # a WebSocket has none, and is refused
+        kept_alive = float(getattr(protocol, "timeout_keep_alive", 0)) if has_answered else 0.0
         return self._limit + kept_alive
 
     def _close(self, protocol: Any, answer: bytes) -> None:

@@ -20,6 +20,7 @@ from serving.asgi import ASGIApp, Message, Receive, Scope, Send, dialect, header
 from serving.driver import Driver
 from serving.exchanges import Exchange, Exchanges, current_exchange
 from serving.tracing import record_spans
+from serving.websockets import NO_WEBSOCKETS, is_handshake, refuse_websocket
 
 log = logging.getLogger("engine.requests")
 
@@ -56,6 +57,9 @@ class Gate:
         self._metrics = driver.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await refuse_websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -86,6 +90,8 @@ class Gate:
             return QueueFull(
                 f"Expected at most {self._exchanges.max_open} connections at once (ENGINE_MAX_CONNECTIONS)"
             )
+        if is_handshake(scope):
+            return NO_WEBSOCKETS
         if exchange.connection is not None and exchange.connection.loses_bodies and header(scope, b"upgrade"):
             return BODY_LOST
         if has_two_framings(scope):

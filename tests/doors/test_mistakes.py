@@ -1,5 +1,6 @@
 """Scopes of other protocols, and exceptions that the code did not expect."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.support.serving import Door, by_hand
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_websocket_is_closed(door: Door) -> None:
+async def sent_to_a_websocket(app: Any, path: str, **scope: Any) -> list[Any]:
+    """The messages that an application sends where a client asks for a WebSocket."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, str]:
@@ -23,12 +25,36 @@ async def test_a_websocket_is_closed(door: Door) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "websocket", "asgi": {"version": "3.0"}, "path": "/generate", "headers": [], "subprotocols": []}
+    scope |= {"type": "websocket", "asgi": {"version": "3.0"}, "path": path, "headers": [], "subprotocols": []}
+    await app(scope, receive, send)
+    return sent
+
+
+async def test_a_websocket_is_closed(door: Door) -> None:
     async with by_hand(door) as service:
-        await service.app(scope, receive, send)
-    (message,) = sent
+        (message,) = await sent_to_a_websocket(service.app, "/generate")
     assert message["type"] == "websocket.close"
     assert message.get("code", 1000) == 1000
+
+
+async def test_a_websocket_is_told_to_use_http_where_the_server_can_say_so(door: Door) -> None:
+    async with by_hand(door) as service:
+        start, body = await sent_to_a_websocket(
+            service.app, "/v1/responses", extensions={"websocket.http.response": {}}
+        )
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 426)
+    assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    assert "server-sent events" in json.loads(body["body"])["error"]["message"]
+
+
+async def test_so_is_one_that_comes_as_http(door: Door) -> None:
+    """uvicorn without a library for WebSockets passes their handshakes on as requests."""
+    handshake = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
+    async with by_hand(door) as service:
+        answer = await service.client.request("GET", "/v1/responses", headers=handshake)
+        assert (answer.status, answer.headers["upgrade"]) == (426, "HTTP/1.1")
+        assert "WebSocket" in answer.json()["error"]["message"]
+        assert (await service.client.request("GET", "/health", headers={"upgrade": "h2c"})).status == 200
 
 
 @pytest.mark.parametrize("kind", ["mqtt", "http2", ""])

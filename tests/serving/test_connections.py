@@ -12,7 +12,7 @@ import pytest
 
 from config import Config
 from serving import gate
-from serving.asgi import Receive
+from serving.asgi import Receive, Scope, Send
 from serving.exchanges import Exchanges
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
@@ -23,6 +23,10 @@ from tests.support.serving import Door, by_hand, kept_busy, on_a_socket, wait_un
 PROTOCOLS = ["h11", "httptools", SlicedH11]
 both_protocols = pytest.mark.parametrize("http", PROTOCOLS)
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HANDSHAKE = (
+    b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 STRAY = {"a line end": b"\r\n", "a second request": HEALTH, "many requests": HEALTH * 2000}
 HALF = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 
@@ -122,6 +126,34 @@ def test_idle_connections_beyond_the_limit_make_room(door: Door) -> None:
             connection.send_request("GET", "/health")
         wait_until(lambda: 0 < len(service.driver.exchanges.protocols) <= 3, "room for others")
         wait_until(lambda: not service.driver.exchanges.is_full)
+
+
+def test_a_websocket_that_is_open_while_connections_are_looked_through_is_closed_and_ends_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused at once, but connections may be looked through at that very moment."""
+
+    async def wait_for_its_end(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    monkeypatch.setattr(gate, "refuse_websocket", wait_for_its_end)
+    with (
+        on_a_socket(door, config=Config(head_limit=0.1)) as service,
+        Connection(service.port) as connection,
+        Connection(service.port) as observer,
+    ):
+        observer.request("GET", "/health")  # from which on the connections are watched
+        connection.send(HANDSHAKE)
+        assert connection.read_head()[0] == 408
+        assert connection.is_closed()
+        assert observer.request("GET", "/health").json()["status"] == "ok"
+
+
+def test_a_websocket_is_told_to_use_http(door: Door) -> None:
+    with on_a_socket(door) as service, Connection(service.port) as connection:
+        connection.send(HANDSHAKE)
+        assert connection.read_response().status == 426
 
 
 class FakeProtocol:
