@@ -99,7 +99,9 @@ def test_a_falcon_of_7b_says_what_transformers_own_says_though_it_is_read_as_a_p
 def test_a_falcon_of_40b_is_refused(tmp_path: Path) -> None:
     norm = {"blk.0.attn_norm_2.weight": torch.ones(FALCON.hidden_size)}
     path = write_gguf(tmp_path / "model.gguf", model_of(FALCON), bpe_tokenizer(), extra=norm)
-    with pytest.raises(LoadError, match=r"a Falcon with two norms in a layer \(40B, 180B\) is not supported"):
+    with pytest.raises(
+        LoadError, match=r"a Falcon with two norms in a layer \(40B, 180B\) is not supported; let llama"
+    ):
         load(path)
 
 
@@ -230,6 +232,16 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             "gpt_bigcode",
             {"starcoder__attention__head_count_kv": 4},
             "starcoder.attention.head_count_kv is 4; expected 1, shared by all heads",
+        ),
+        (
+            "cohere2_moe",
+            {"cohere2moe__expert_gating_func": 1, "cohere2moe__expert_weights_norm": False},
+            "cohere2moe.expert_gating_func is 1; expected 2, or 1 with expert_weights_norm",
+        ),
+        (
+            "laguna",
+            {"laguna__expert_gating_func": 1},
+            "laguna.expert_gating_func and expert_weights_norm: expected 2 and true",
         ),
         ("phimoe", {"phimoe__expert_used_count": 3}, "phimoe.expert_used_count is 3; expected 2"),
         ("minimax_m2", {"minimax-m2__expert_gating_func": 1}, "minimax-m2.expert_gating_func is 1; expected 2"),

@@ -10,8 +10,9 @@ The modules, by topic:
                     `relaying` puts a driver in front
     the contract    `openai_answers`, `anthropic_requests`, `wrong_bodies`, `openapi`
     models          `tiny_models`, `native_models`, `smollm2`; `quantized_matrices`, `triton_interpreter`, `compilers`
-    checkpoints     `checkpoint_folders`, `hub`, and `mutations` to damage them; `gguf_files`, written by the rules in
-                    `gguf_families`, `gguf_gemma` and `gguf_gpt`, as `gguf_rules` has them, of those in `gguf_models`
+    checkpoints     `checkpoint_folders`, `hub`, and `mutations` to damage them; `gguf_files`, written of those
+                    in `gguf_models` by the rules in `gguf_families`, `gguf_mixtures`, `gguf_gemma` and `gguf_gpt`, as
+                    `gguf_rules` has them
     text            `chat_tokenizers`, `parsed_answers`, `answer_parts`, `json_schemas`
     pages           `browser`, `page_helpers`
     all of them     `imports`, `own_copy`, and `threads`, of which there are no more

@@ -8,6 +8,7 @@ from transformers import (
     ApertusConfig,
     ArceeConfig,
     Cohere2Config,
+    Cohere2MoeConfig,
     CohereConfig,
     DeepseekV2Config,
     DeepseekV3Config,
@@ -33,8 +34,10 @@ from transformers import (
     GraniteMoeSharedConfig,
     HunYuanDenseV1Config,
     HunYuanMoEV1Config,
+    LagunaConfig,
     Llama4TextConfig,
     LlamaConfig,
+    MellumConfig,
     MiniCPM3Config,
     MiniMaxM2Config,
     Ministral3Config,
@@ -61,7 +64,7 @@ from transformers import (
 )
 
 from tests.support import tiny_models
-from tests.support.gguf_families import KEY, VALUE
+from tests.support.gguf_mixtures import KEY, VALUE
 from tests.support.tiny_models import NO_ENDS, WINDOW, model_of
 
 SIZES = {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": False}
@@ -161,6 +164,21 @@ INPUTS: dict[str, Any] = {
     "vocab_size_per_layer_input": tiny_models.VOCABULARY,
     "num_kv_shared_layers": 2,
 }
+OF_KINDS: dict[str, Any] = OF_FOUR | EXPERTS | WIDE | {"sliding_window": WINDOW}
+LAST_IS_FULL = ["sliding_attention"] * 3 + ["full_attention"]
+FIRST_IS_FULL = LAST_IS_FULL[::-1]
+TURNS: dict[str, Any] = {
+    "full_attention": {"rope_type": "default", "rope_theta": 500_000.0, "partial_rotary_factor": 0.5},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
+}
+DENSE_FIRST = ["dense", "sparse", "sparse", "sparse"]
+NORTH: dict[str, Any] = {key: value for key, value in OF_KINDS.items() if key != "moe_intermediate_size"} | {
+    "tie_word_embeddings": True,
+    "logit_scale": 0.5,
+    "layer_types": LAST_IS_FULL,
+    "mlp_layer_types": DENSE_FIRST,
+    "prefix_dense_intermediate_size": 48,
+}
 FAMILIES: list[PreTrainedConfig] = [
     DeepseekV2Config(**OF_LATENTS, q_lora_rank=None, topk_method="greedy"),
     DeepseekV3Config(**OF_LATENTS | IN_GROUPS, rope_parameters=SCALED),
@@ -198,6 +216,28 @@ FAMILIES: list[PreTrainedConfig] = [
     Glm4Config(**OF_FOUR, **HALF, head_dim=16, attention_bias=False),
     CohereConfig(**OF_FOUR | {"tie_word_embeddings": True}, logit_scale=0.5, use_qk_norm=True),
     Cohere2Config(**OF_FOUR | {"tie_word_embeddings": True}, logit_scale=0.5, sliding_window=WINDOW),
+    Cohere2MoeConfig(**NORTH, num_shared_experts=1, expert_selection_fn="sigmoid"),
+    Cohere2MoeConfig(**NORTH, num_shared_experts=2, rms_norm_eps=1e-5),
+    MellumConfig(
+        **OF_KINDS,
+        layer_types=LAST_IS_FULL,
+        rope_parameters={kind: {"rope_type": "default", "rope_theta": TURNS[kind]["rope_theta"]} for kind in TURNS},
+    ),
+    LagunaConfig(
+        **OF_KINDS,
+        layer_types=FIRST_IS_FULL,
+        num_attention_heads_per_layer=[4, 8, 8, 8],
+        shared_expert_intermediate_size=24,
+        rope_parameters=TURNS,
+        moe_routed_scaling_factor=2.5,
+    ),
+    LagunaConfig(
+        **OF_KINDS,
+        layer_types=FIRST_IS_FULL,
+        gating="per-element",
+        shared_expert_intermediate_size=24,
+        rope_parameters=TURNS,
+    ),
     Ernie4_5Config(**OF_FOUR, head_dim=16),
     SeedOssConfig(**OF_FOUR, head_dim=16, attention_bias=True, attention_out_bias=False),
     Exaone4Config(**OF_FOUR, sliding_window=WINDOW, sliding_window_pattern=4),

@@ -43,3 +43,29 @@ def rotated_in_part(config: PreTrainedConfig) -> dict[str, Any]:
     """The width that is rotated of a head."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return {"rope.dimension_count": int(head_dim * config.rope_parameters["partial_rotary_factor"])}
+
+
+def windows(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "attention.sliding_window": config.sliding_window,
+        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types],
+    }
+
+
+def yarn(config: PreTrainedConfig) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": rope["factor"],
+        "rope.scaling.original_context_length": rope["original_max_position_embeddings"],
+        "rope.scaling.yarn_beta_fast": rope["beta_fast"],
+        "rope.scaling.yarn_beta_slow": rope["beta_slow"],
+    }
+
+
+def thetas(config: PreTrainedConfig) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return {
+        "rope.freq_base": rope["full_attention"]["rope_theta"],
+        "rope.freq_base_swa": rope["sliding_attention"]["rope_theta"],
+    }

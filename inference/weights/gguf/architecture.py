@@ -162,11 +162,27 @@ def required_window(file: GGUFFile) -> int:
     return window
 
 
+def plain_within_windows(file: GGUFFile, everywhere: dict[str, Any], part: float = 1.0) -> dict[str, Any]:
+    """The rotary embeddings of layers by their kinds: those with a window do not scale theirs.
+
+    Args:
+        everywhere: the scheme of layers without a window.
+        part: how much of a head is rotated in layers that have one.
+    """
+    theta = file.get(f"{file.architecture}.rope.freq_base_swa", float, everywhere["rope_theta"])
+    own = {"rope_type": "default", "rope_theta": theta}
+    own |= {"partial_rotary_factor": part} if "partial_rotary_factor" in everywhere else {}
+    return {"full_attention": everywhere, "sliding_attention": own}
+
+
 WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_pattern"})
 
 
-def layer_types(file: GGUFFile, common: dict[str, Any], every: int) -> list[str]:
+def layer_types(file: GGUFFile, common: dict[str, Any], every: int, without_is_first: bool = False) -> list[str]:
     """Which layers have a sliding window: as the file lists them, or all but every so-many-th.
+
+    Args:
+        without_is_first: of so many layers the first has none, not the last.
 
     Raises:
         BadGGUF: the file lists other than one value for each layer.
@@ -179,5 +195,6 @@ def layer_types(file: GGUFFile, common: dict[str, Any], every: int) -> list[str]
         slides = [bool(entry) for entry in pattern]
     else:
         period = file.get(key, int, every)
-        slides = [period < 1 or (layer + 1) % period != 0 for layer in range(layers)]
+        ahead = 0 if without_is_first else 1
+        slides = [period < 1 or (layer + ahead) % period != 0 for layer in range(layers)]
     return ["sliding_attention" if has_window else "full_attention" for has_window in slides]

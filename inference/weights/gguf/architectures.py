@@ -56,6 +56,7 @@ VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {
     "llama": (_says("expert_count"), llama.MIXTRAL),
     "mistral3": (_says("attention.temperature_scale"), llama.MINISTRAL3),
     "olmo2": (_says("attention.sliding_window"), olmo.OLMO3),
+    "cohere2moe": (_says("attention.layer_norm_rms_epsilon"), cohere.RMS_COHERE2_MOE),
     "deepseek2": (mixtures.is_corrected, mixtures.DEEPSEEK3),
 }
 """Names under which some files have another architecture: how these are known, and what they have."""

@@ -85,9 +85,9 @@ def _head_sizes(file: GGUFFile, architecture: Architecture) -> tuple[int, int, i
     if architecture.has_latents:
         heads = file.count("attention.head_count")
         return heads, heads, file.count("rope.dimension_count")
-    if (key := "attention.head_count_kv") in architecture.sizes_by_layer:
-        heads = file.count("attention.head_count")
-        return heads, _size(file, architecture, key), file.count("attention.key_length")
+    if {"attention.head_count", "attention.head_count_kv"} & architecture.sizes_by_layer:
+        heads, kv_heads = (_size(file, architecture, f"attention.{key}") for key in ("head_count", "head_count_kv"))
+        return heads, kv_heads, file.count("attention.key_length")
     return head_sizes(file, architecture.rotates_in_part)
 
 

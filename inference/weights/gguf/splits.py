@@ -30,14 +30,9 @@ class Split:
 
 
 GPT2 = Split(then_as_gpt2=True)
-UNNAMED = Split(  # not `then_as_gpt2`, as that comes last
-    (
-        r"[\p{P}$+<=>^~|]+",
-        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-        r"\p{N}+",
-        r"[0-9]{3}",
-    )
-)
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""GPT-2's rule where another one comes after it."""
+UNNAMED = Split((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9]{3}"))
 """What llama.cpp does for a file that does not name a rule."""
 DIGITS = Split((r"\p{N}",), then_as_gpt2=True)
 _LLAMA3 = (
@@ -65,6 +60,10 @@ _GPT4O = (
 _SEED_CODER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_BAILING = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 _CJK = r"[一-龥ࠀ-一가-퟿]+"
 _CASED = (
@@ -139,6 +138,9 @@ SPLITS: dict[str, Split] = {
     "afmoe": Split((_THREES, _ASIAN, _DEEPSEEK3[-1])),
     "youtu": Split(_YOUTU, takes_whole_words=True),
     "kimi-k2": Split((_KIMI_K2,)),
+    "falcon": Split((r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9]{3}")),
+    **_all(("bailingmoe", "bailingmoe2"), Split((_BAILING,))),
+    "laguna": Split((r"[^\n]+|\n+", _QWEN2)),
     "superbpe": Split((r"\p{N}+", _THREES)),
     "viking": Split((_WORDS, r"\p{N}")),
 }

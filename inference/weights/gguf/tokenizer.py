@@ -225,7 +225,7 @@ def _is_phi3(file: GGUFFile) -> bool:
 
 def _has_vocabulary_of_phi3(file: GGUFFile) -> bool:
     """Whether it is Phi-3's (and 3.5's) own, also if a model that was made of it has another name."""
-    return file.architecture == "phi3" and file.metadata.get("tokenizer.ggml.model") == "llama"
+    return file.architecture in ("phi3", "phimoe") and file.metadata.get("tokenizer.ggml.model") == "llama"
 
 
 CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}

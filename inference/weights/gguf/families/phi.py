@@ -12,6 +12,7 @@ from inference.weights.gguf.architecture import (
     window_of,
 )
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.unserved import ELSEWHERE
 
 MIXED_SCALE = 1.243163121016122
 """What the angles of longrope are multiplied by in all models of Phi with experts. Files do not have it."""
@@ -42,7 +43,7 @@ def _phimoe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 def _falcon(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """The models of 40B and 180B have a norm for attention alone."""
     if "blk.0.attn_norm_2.weight" in file.tensors:
-        raise BadGGUF(file.path, "a Falcon with two norms in a layer (40B, 180B) is not supported; expected a 7B")
+        raise BadGGUF(file.path, f"a Falcon with two norms in a layer (40B, 180B) is not supported; {ELSEWHERE}")
     return {"hidden_act": "gelu"}
 
 

@@ -1,11 +1,24 @@
-"""Qwen 2 and 3, with experts or without, and the text side of those that see.
+"""Qwen 2 and 3, with experts or without, the text side of those that see, and Mellum 2, a Qwen 3 with windows.
 
-These rotate by three positions, of time, height and width, which are one and the same in a text.
+Those that see rotate by three positions, of time, height and width, which are one and the same in a text.
 """
 
 from typing import Any
 
-from inference.weights.gguf.architecture import EXPERTS, LAYER, QKV, QKVO, Architecture, Made, as_a_row, experts
+from inference.weights.gguf.architecture import (
+    EXPERTS,
+    LAYER,
+    QKV,
+    QKVO,
+    WINDOWS,
+    Architecture,
+    Made,
+    as_a_row,
+    experts,
+    layer_types,
+    plain_within_windows,
+    window_of,
+)
 from inference.weights.gguf.file import GGUFFile
 
 SHARED_EXPERT = {
@@ -38,6 +51,16 @@ def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _mellum(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    window = window_of(file)
+    kinds = layer_types(file, common, every=4)
+    return _qwen3_moe(file, common) | {
+        "sliding_window": window,
+        "layer_types": kinds if window else ["full_attention"] * len(kinds),
+        "rope_parameters": plain_within_windows(file, common["rope_parameters"]),
+    }
+
+
 POSITIONS = frozenset({"rope.dimension_sections", "n_deepstack_layers"})
 QWEN3_MOE = LAYER | EXPERTS
 ATTENTION = {"attention_bias": QKVO}
@@ -57,5 +80,13 @@ FAMILY = {
     "qwen3moe": Architecture("qwen3_moe", _qwen3_moe, OF_EXPERTS, QWEN3_MOE, made=experts(), biases=ATTENTION),
     "qwen3vlmoe": Architecture(
         "qwen3_moe", _qwen3_moe, OF_EXPERTS | POSITIONS, QWEN3_MOE, made=experts(), biases=ATTENTION
+    ),
+    "mellum": Architecture(
+        "mellum",
+        _mellum,
+        OF_EXPERTS | WINDOWS | {"rope.freq_base_swa"},
+        QWEN3_MOE,
+        made=experts(),
+        biases=ATTENTION,
     ),
 }

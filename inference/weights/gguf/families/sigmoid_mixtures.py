@@ -1,4 +1,6 @@
-"""Mixtures whose experts are weighed by a sigmoid of the router's scores: dots.llm1, MiniMax M2, Trinity, K-EXAONE."""
+"""Mixtures whose experts are weighed by a sigmoid of the router's scores: dots.llm1, MiniMax M2, Trinity, K-EXAONE,
+Laguna.
+"""
 
 from typing import Any
 
@@ -13,7 +15,9 @@ from inference.weights.gguf.architecture import (
     as_it_is,
     experts,
     layer_types,
+    plain_within_windows,
     required_window,
+    window_of,
 )
 from inference.weights.gguf.families.mixtures import CORRECTED, CORRECTION, ROUTING, SHARED, SIGMOID, routing
 from inference.weights.gguf.file import BadGGUF, GGUFFile
@@ -65,6 +69,32 @@ def _exaone(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _laguna(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Layers have different numbers of heads, whose outputs have gates: one for each head, or for each number."""
+    function = file.get("laguna.expert_gating_func", int, SIGMOID) or SIGMOID
+    if function != SIGMOID or not file.get("laguna.expert_weights_norm", bool, True):
+        raise BadGGUF(file.path, "laguna.expert_gating_func and expert_weights_norm: expected 2 and true, got others")
+    layers, head_dim, window = common["num_hidden_layers"], common["head_dim"], window_of(file)
+    heads = file.counts("attention.head_count", file.count("block_count"))
+    dense = file.get("laguna.leading_dense_block_count", int, 0)
+    gate = file.tensors.get("blk.0.attn_gate.weight")
+    kinds = layer_types(file, common, every=4, without_is_first=True)
+    part = file.count("rope.dimension_count_swa", head_dim) / head_dim
+    return {
+        "sliding_window": window or common["max_position_embeddings"],
+        "layer_types": kinds if window else ["full_attention"] * len(kinds),
+        "rope_parameters": plain_within_windows(file, common["rope_parameters"], part),
+        "num_attention_heads_per_layer": heads,
+        "mlp_layer_types": ["dense" if layer < dense else "sparse" for layer in range(layers)],
+        "gating": "per-head" if gate is not None and gate.shape[0] == heads[0] else "per-element",
+        "num_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "moe_intermediate_size": file.count("expert_feed_forward_length"),
+        "shared_expert_intermediate_size": file.count("expert_shared_feed_forward_length"),
+        "moe_routed_scaling_factor": file.get("laguna.expert_weights_scale", float, 1.0) or 1.0,
+    }
+
+
 AFMOE = {
     "attn_gate": "self_attn.gate_proj",
     "post_attention_norm": "post_attention_layernorm",
@@ -103,5 +133,17 @@ FAMILY = {
         LAYER | EXPERTS,
         made=(*experts(), Made("mlp.e_score_correction_bias", (CORRECTION,), as_it_is)),
         rotates_in_part=True,
+    ),
+    "laguna": Architecture(
+        "laguna",
+        _laguna,
+        (ROUTING - {"expert_group_count", "expert_group_used_count"})
+        | WINDOWS
+        | {"expert_shared_feed_forward_length", "rope.freq_base_swa", "rope.dimension_count_swa"},
+        LAYER | EXPERTS | SHARED | {"attn_gate": "self_attn.g_proj"},
+        made=(*experts(), CORRECTED),
+        sizes_by_layer=frozenset({"attention.head_count"}),
+        rotates_in_part=True,
+        biases={"attention_bias": QKVO},
     ),
 }
