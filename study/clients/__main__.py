@@ -62,8 +62,8 @@ them, runs them all and writes this page. Their versions are those of
 benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests, and how it reads the answers.
 
 Coding agents are too large to be installed for that, and their prompts alone are longer than the bundled model's
-context. Claude Code 2.1.197, Codex 0.171.0, opencode 1.18.33 and Qwen Code 0.24.4 were tried by hand, with an engine
-that follows a script and counts only the last message:
+context. Claude Code 2.1.197, Codex 0.171.0, opencode 1.18.33, Qwen Code 0.24.4 and Continue's CLI 1.5.47 were tried by
+hand, with an engine that follows a script and counts only the last message:
 
 ```console
 $ DOOR=app ENGINE_MODEL_NAME=a-model uvicorn --factory tests.support.serving:scripted_app
@@ -76,7 +76,9 @@ $ OPENAI_API_KEY=any OPENAI_MODEL=a-model qwen --auth-type openai -p hello
 ```
 
 Each answers; Claude Code and Codex call a tool, too, and go on with its result. opencode has its provider in
-`opencode.json`: the package `@ai-sdk/openai-compatible`, with `baseURL`.
+`opencode.json`: the package `@ai-sdk/openai-compatible`, with `baseURL`. Continue has its model in `config.yaml`, with
+`provider: openai` (or `anthropic`) and `apiBase: http://127.0.0.1:8000/v1`. Codex uses WebSockets only if its provider
+says `supports_websockets`; this server has none, and Codex goes on over HTTP.
 
 Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
 of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does
