@@ -21,10 +21,15 @@ BITS = {
 
 
 class BadFile(LoadError):
-    """A file that cannot be used; the message begins with its path."""
+    """A file that cannot be used; the message begins with its path, and is one line whatever is in the file."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{path}: {_in_one_line(reason)}")
+
+
+def _in_one_line(text: str) -> str:
+    """The text with its control characters as escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,22 @@ def test_a_file_of_another_format_says_what_it_is(magic: bytes, reason: str, tmp
     assert str(refused.value).startswith(f"{path}: {reason}")
 
 
+def test_an_error_is_one_line_whatever_is_in_the_file(tmp_path: Path) -> None:
+    path = llama_file(tmp_path, general__architecture="a\nb\x1b[2J")
+    with pytest.raises(LoadError) as refused:
+        load(path)
+    assert str(refused.value).startswith(rf"{path}: its architecture is a\nb\x1b[2J; expected one of")
+
+
+def test_a_name_that_is_too_long_for_one_is_not_repeated(tmp_path: Path) -> None:
+    path = llama_file(tmp_path, **{"general.x" * 100: "y"})
+    with pytest.raises(
+        LoadError, match=r"expected a name before byte \d+, got 900 characters, 'general.xgeneral"
+    ) as it:
+        load(path)
+    assert len(str(it.value)) < len(str(path)) + 150
+
+
 def test_a_file_of_a_model_that_ranks_texts_is_refused(tmp_path: Path) -> None:
     path = write_gguf(
         tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), extra={"cls.weight": torch.ones(1, 32)}

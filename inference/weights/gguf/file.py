@@ -32,6 +32,8 @@ OLD_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MOST_DIMENSIONS = 4
+LONGEST_NAME = 512
+"""Of an entry or a tensor, in characters; a longer one is a sign of damage."""
 KINDS = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"),
     *("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0", "MXFP4"),
@@ -249,7 +251,7 @@ class _Header:
     def _metadata(self, entries: int) -> dict[str, Any]:
         metadata: dict[str, Any] = {}
         for _ in range(entries):
-            key = self._string()
+            key = self._name()
             if key in metadata:
                 raise self._bad(f"{key} is there twice")
             metadata[key] = self._value(key, self._number("<I"))
@@ -258,7 +260,7 @@ class _Header:
     def _tensor_infos(self, count: int) -> list[tuple[str, tuple[int, ...], int, int]]:
         infos: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
         for _ in range(count):
-            name = self._string()
+            name = self._name()
             if name in infos:
                 raise self._bad(f"tensor {name} is there twice")
             dimensions = self._number("<I")
@@ -301,6 +303,13 @@ class _Header:
 
     def _number(self, form: str) -> Any:
         return struct.unpack(form, self._take(struct.calcsize(form)))[0]
+
+    def _name(self) -> str:
+        """The name of an entry or of a tensor."""
+        name = self._string()
+        if len(name) > LONGEST_NAME:
+            raise self._bad(f"expected a name before byte {self._at}, got {len(name)} characters, {name[:40]!r} first")
+        return name
 
     def _string(self) -> str:
         text = bytes(self._take(self._number("<Q")))
