@@ -77,6 +77,7 @@ class Driver(BaseDriver[EngineService]):
     async def running(self) -> AsyncIterator[None]:
         """Load the engine and deliver its events until the context ends. Entering does not wait for the load."""
         _check_loop()
+        self._status.begin()  # here and not on the thread that loads, which may begin later than the first request
         self.exchanges.set_up_server()
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
@@ -85,7 +86,6 @@ class Driver(BaseDriver[EngineService]):
         if self.config.socket is not None:
             process.end_with_parent()
         self._shutdown.begin()
-        self._status.begin()  # here and not on the thread that loads, which may begin later than the first request
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks

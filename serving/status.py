@@ -39,12 +39,12 @@ class EngineStatus:
         return (path.name if path.is_absolute() or path.exists() else self._config.model,)
 
     def begin(self) -> None:
-        """Note that an engine is about to be loaded."""
+        """Note that an engine is about to be loaded, and set up the log for what is said from now on."""
         self._text = "loading"
+        set_up_logging(self._config.log_format)
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
-        set_up_logging(self._config.log_format)
         log.info("Loading %s …", self.models[0])
         self._began_at = time.perf_counter()
         try:

@@ -159,6 +159,7 @@ class Driver(BaseDriver[EngineProtocol]):
             if self._is_started:
                 return
             self._is_started = True
+        self._status.begin()
         threading.Thread(target=self._load_engine, name="load", daemon=True).start()
 
     def begin(self, call: Call, request_id: str) -> Generation:

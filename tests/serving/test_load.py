@@ -16,6 +16,7 @@ from contract.generate import GenerateBody
 from contract.parsing import MAX_FIELDS
 from interface.errors import QueueFull
 from interface.requests import EncodedRequest, GenerationRequest
+from serving import exchanges, status
 from serving.file_limit import SPARE, raise_file_limit
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
@@ -155,6 +156,14 @@ def test_the_limit_of_open_files_is_raised_and_what_is_missing_is_told(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "LimitNOFILE" in record.getMessage()
+
+
+async def test_what_is_missing_is_told_once_the_log_has_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(status, "set_up_logging", lambda form: order.append(form))
+    monkeypatch.setattr(exchanges, "raise_file_limit", lambda connections: order.append("the limit"))
+    async with driving(ScriptedEngine(), Config(log_format="json")):
+        assert order == ["json", "the limit"]
 
 
 BODIES = {
