@@ -122,8 +122,8 @@ def echo_of(encoded: EncodedRequest, prompt: str) -> PromptEcho:
     alternatives = encoded.params.logprobs or 0
     words = re.findall(r"\S+\s*", prompt)
     tokens = [logprobs_of(token_id, word, alternatives) for token_id, word in enumerate(words)]
-    first = Logprobs(replace(tokens[0].chosen, logprob=None))
-    return PromptEcho(prompt, (first, *tokens[1:]), encoded.request.index)
+    first = [Logprobs(replace(token.chosen, logprob=None)) for token in tokens[:1]]  # none of an empty prompt
+    return PromptEcho(prompt, (*first, *tokens[1:]), encoded.request.index)
 
 
 def settings_of(prompt: str) -> dict[str, float]:
