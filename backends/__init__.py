@@ -11,5 +11,5 @@ which one it has.
                                     `split_characters`; `sglang_server`; `remote` for both
     shared by engines elsewhere     `relayed`, `token_relay`, `replies`
     shared by all                   `threads`, `throttled_log`
-    kept responses                  `kept_in_memory`
+    kept responses                  `kept_in_memory`, in `shared_blocks`
 """

@@ -1,6 +1,9 @@
 """What is kept in memory, for later requests to find: bounded, and forgotten in the order of its last use."""
 
+import random
+
 from backends.kept_in_memory import KeptInMemory
+from backends.shared_blocks import BLOCK
 
 
 def pieces(number: int, size: int = 200) -> dict[str, bytes]:
@@ -85,3 +88,26 @@ def test_pieces_are_found_in_the_order_in_which_they_were_put_first() -> None:
     kept.get("part 2")
     kept.put({"part 3": b"changed"}, beside="whole")
     assert list(kept.find("part ").items()) == [("part 3", b"changed"), ("part 2", b"b"), ("part 1", b"c")]
+
+
+def test_turns_of_a_conversation_take_no_more_room_than_the_last_one_and_what_is_left_of_each() -> None:
+    last = random.Random(1).randbytes(100 * BLOCK)
+    turns = [last[: (number + 1) * BLOCK - 1] for number in range(100)]
+    kept = KeptInMemory(most_bytes=203 * BLOCK)
+    for number, turn in enumerate(turns):
+        kept.put({f"turn {number}": turn})
+    assert [kept.get(f"turn {number}") for number in range(100)] == turns
+    assert kept.drop("turn 99")
+    assert kept.get("turn 98") == turns[98], "what it had in common with another stays"
+
+
+def test_a_piece_of_any_length_comes_back_and_leaves_nothing_behind() -> None:
+    kept = KeptInMemory(most_bytes=10 * BLOCK)
+    for size in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK):
+        piece = random.Random(size).randbytes(size)
+        kept.put({"whole": piece, "again": piece})
+        kept.put({"again": piece}, beside="whole")
+        assert (kept.get("whole"), kept.get("again")) == (piece, piece)
+        assert kept.drop("whole")
+    kept.put({"all": random.Random(2).randbytes(10 * BLOCK - 3)})
+    assert kept.get("all"), "there is room for as much as at the beginning"

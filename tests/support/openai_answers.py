@@ -22,10 +22,10 @@ FINISHED = Finished("stop", 3, 2, prefill_ms=1.0, decode_ms=1.0, total_ms=2.0)
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
-def parse(path: str, **body: Any) -> Any:
+def parse(path: str, kept: Kept = KEPT, /, **body: Any) -> Any:
     """The call that an endpoint parses a body into."""
     endpoint = contract.endpoints_at(path)["POST"]
-    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=MODELS, kept=KEPT))
+    return endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=MODELS, kept=kept))
 
 
 def reply_to(method: str, path: str, query: bytes = b"", body: Any = None, kept: Kept = KEPT) -> dict[str, Any]:

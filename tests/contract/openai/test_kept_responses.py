@@ -1,10 +1,13 @@
 """Later requests to `/v1/responses` refer to what earlier ones said and were answered."""
 
+import random
 from typing import Any
 
 import pytest
 
 import contract
+from backends.kept_in_memory import KeptInMemory
+from contract.openai.kept_responses import KeptResponses
 from interface.events import TextPart, ToolCallPart
 from tests.support.openai_answers import named_events, parse, parsed_tokens, refused, streamed, tokens, whole
 
@@ -98,6 +101,17 @@ def test_a_conversation_may_be_longer_than_one_body() -> None:
     id = whole(parse(PATH, input=text, previous_response_id=id), tokens(["b"]))["id"]
     error = refused(PATH, 413, input="So?", previous_response_id=id)
     assert "at most 4194304 bytes" in error["message"]
+
+
+def test_the_turns_of_a_conversation_are_kept_in_little_more_room_than_the_last_one() -> None:
+    kept = KeptInMemory(most_bytes=600_000)
+    ids: list[str | None] = [None]
+    for number in range(40):
+        text = random.Random(number).randbytes(2000).hex()
+        ids.append(whole(parse(PATH, kept, input=text, previous_response_id=ids[-1]), tokens(["b"]))["id"])
+    inputs = [KeptResponses(kept).input(str(id)) for id in ids[1:]]
+    assert sum(map(len, inputs)) > 3_000_000
+    assert len(messages_of(parse(PATH, kept, input="So?", previous_response_id=ids[-1]))) == 81
 
 
 def test_as_many_short_items_as_a_body_holds_can_be_gone_on_with() -> None:
