@@ -37,7 +37,7 @@ Peak find_peak(const float *logits, int64_t size) {
     Ints is_nan = {};
     for (int64_t begin = 0; begin < size; begin += BLOCK) {
         const int64_t end = min(begin + BLOCK, size);
-        Floats most = Floats{} + NEGATIVE_INFINITY;
+        Floats most = broadcast(NEGATIVE_INFINITY);
         int64_t i = begin;
         for (; i + LANES <= end; i += LANES) {
             const Floats x = load(logits + i);
@@ -173,7 +173,7 @@ void find_top(const float *logits, int64_t size, int64_t count, float *top, int6
     for (int64_t begin = 0; begin < size; begin += LANES) {
 #if defined(__AVX512F__)
         if (found == count && begin + LANES <= size &&
-            !_mm512_cmp_ps_mask((__m512)load(logits + begin), (__m512)(Floats{} + top[count - 1]), _CMP_GT_OQ))
+            !_mm512_cmp_ps_mask((__m512)load(logits + begin), (__m512)broadcast(top[count - 1]), _CMP_GT_OQ))
             continue;
 #endif
         for (int64_t id = begin; id < min(begin + LANES, size); ++id) offer(id);

@@ -27,8 +27,8 @@ int64_t copy_between(const Vectors &vectors, float from, float to, float *into) 
         const float *numbers = vectors.numbers + vectors.places[i];
 #if defined(__AVX512F__)
         const __m512 x = (__m512)load(numbers);
-        const __mmask16 wanted = _mm512_cmp_ps_mask(x, (__m512)(Floats{} + from), _CMP_GE_OQ) &
-                                 _mm512_cmp_ps_mask(x, (__m512)(Floats{} + to), _CMP_LT_OQ);
+        const __mmask16 wanted = _mm512_cmp_ps_mask(x, (__m512)broadcast(from), _CMP_GE_OQ) &
+                                 _mm512_cmp_ps_mask(x, (__m512)broadcast(to), _CMP_LT_OQ);
         if (!wanted) continue;
         store(into + count, (Floats)_mm512_maskz_compress_ps(wanted, x));
         count += __builtin_popcount(wanted);
@@ -48,12 +48,12 @@ int64_t copy_between(const Vectors &vectors, float from, float to, float *into) 
 template <By BY, int COUNT, int64_t STRIDE = 1>
 void measure(const Vectors &vectors, const float *thresholds, double *amounts) {
     Floats limits[COUNT];
-    for (int64_t step = 0; step < COUNT; ++step) limits[step] = Floats{} + thresholds[step], amounts[step] = 0;
+    for (int64_t step = 0; step < COUNT; ++step) limits[step] = broadcast(thresholds[step]), amounts[step] = 0;
     for (int64_t i = 0; i < vectors.count;) {
         const int64_t end = (vectors.places[i] / BLOCK + 1) * BLOCK;
         Floats amount[COUNT] = {};
         for (; i < vectors.count && vectors.places[i] < end; i += STRIDE) {
-            const Floats x = load(vectors.numbers + vectors.places[i]), counted = BY == By::MASS ? x : Floats{} + 1;
+            const Floats x = load(vectors.numbers + vectors.places[i]), counted = BY == By::MASS ? x : broadcast(1);
             for (int64_t step = 0; step < COUNT; ++step)
                 amount[step] = x >= limits[step] ? amount[step] + counted : amount[step];
         }

@@ -89,7 +89,7 @@ void weigh(const float *logits, int64_t size, float largest, float temperature, 
     const float factor = 1 / temperature, least = max(min_p, 2e-38f);
     const auto weights_of = [=](Floats x) {
         const Floats scaled = (x - largest) * factor;
-        const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : Floats{} + SMALLEST);
+        const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : broadcast(SMALLEST));
         return weights >= least ? weights : Floats{};
     };
     float *weights = scratch.weights;
@@ -126,7 +126,7 @@ void find_notable(double mass, Scratch &scratch) {
     for (int64_t i = 0; i < scratch.all.count; ++i) {
         const __m512 weights = (__m512)load(scratch.weights + i * LANES);
         places[count] = i * LANES;
-        count += _mm512_cmp_ps_mask(weights, (__m512)(Floats{} + NOTABLE), _CMP_GE_OQ) != 0;
+        count += _mm512_cmp_ps_mask(weights, (__m512)broadcast(NOTABLE), _CMP_GE_OQ) != 0;
     }
     scratch.notable = {scratch.weights, places, count};
 #endif

@@ -157,7 +157,7 @@ void multiply_pairs(const Weight *a, int64_t a_row, const Weight *b, int64_t b_p
             const __m512bh columns = load_pairs(from);
             for (int row = 0; row < ROWS; ++row)
                 sums[block][row] = (Floats)_mm512_dpbf16_ps((__m512)sums[block][row], columns,
-                                                            same_pair(a + row * a_row + pair * PAIR));
+                                                            broadcast_pair(a + row * a_row + pair * PAIR));
         }
 }
 
@@ -207,13 +207,13 @@ template <int ROWS>
 void softmax(float *scores, int64_t blocks, const int32_t *positions, float *totals) {
     Floats largest[ROWS], sums[ROWS] = {};
     const auto is_visible = [&](int64_t key, int row) { return FIRST_COLUMNS + int32_t(key) <= positions[row]; };
-    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} - INFINITE;
+    for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(-INFINITE);
     for (int64_t key = 0; key < blocks * KEYS; key += LANES)
         for (int row = 0; row < ROWS; ++row) {
             const Floats score = load(scores + key * ROWS + row * LANES);
             largest[row] = is_visible(key, row) & (Ints)(score > largest[row]) ? score : largest[row];
         }
-    for (int row = 0; row < ROWS; ++row) largest[row] = Floats{} + maximum(largest[row]);
+    for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(maximum(largest[row]));
     Weight *weights = reinterpret_cast<Weight *>(scores);
     for (int64_t key = 0; key < blocks * KEYS; key += KEYS)
         for (int row = 0; row < ROWS; ++row)

@@ -51,7 +51,9 @@ using Activation = Weight;
 #endif
 
 inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
-inline Floats same(float number) { return number - Floats{}; }  // in all lanes; adding zero would be an instruction
+// A number in all lanes. Nothing is subtracted, as any number less 0 is itself. 0 and a number can be another (-0), so
+// that sum is computed, and without AVX-512 gcc 12 does it lane by lane: products take several times as long.
+inline Floats broadcast(float number) { return number - Floats{}; }
 inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
 inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
 inline Floats load(const uint16_t *from) {
@@ -91,7 +93,7 @@ inline float half_to_float(uint16_t half) {
     return number * 0x1p112f;
 }
 // a * b + c, rounded once wherever the processor can: the compiler must not choose from one function to the next.
-inline Floats add_product(Floats a, Floats b, Floats c) {
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #else
@@ -109,7 +111,7 @@ inline void store(uint16_t *to, Floats numbers) {
 // Sixteen pairs of numbers that lie side by side, as they are multiplied with a pair of inputs.
 #if PAIR_PRODUCTS
 inline __m512bh load_pairs(const uint16_t *from) { return (__m512bh)load(reinterpret_cast<const float *>(from)); }
-inline __m512bh same_pair(const uint16_t *from) {  // sixteen times
+inline __m512bh broadcast_pair(const uint16_t *from) {  // sixteen times
     uint32_t both;
     memcpy(&both, from, sizeof both);
     return (__m512bh)(Bits{} + both);
@@ -127,9 +129,9 @@ inline Pairs load_pairs(const uint16_t *from) {
 inline float to_float(float number) { return number; }
 inline float to_float(uint16_t number) {
     const uint32_t bits = uint32_t(number) << 16;
-    float same;
-    memcpy(&same, &bits, sizeof same);
-    return same;
+    float widened;
+    memcpy(&widened, &bits, sizeof widened);
+    return widened;
 }
 
 // Adds halves onto halves: in the same order with any compiler.
@@ -163,13 +165,13 @@ constexpr float INFINITE = __builtin_inff();
 
 // e^x to float32's last digit but one: 2^n by its bits, the rest by a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline Floats exponential(Floats x) {
-    x = x < -87.0f ? Floats{} - 87.0f : x > 88.0f ? Floats{} + 88.0f : x;
+    x = x < -87.0f ? broadcast(-87.0f) : x > 88.0f ? broadcast(88.0f) : x;
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
-    const Floats n = add_product(x, Floats{} + 1.44269504f, Floats{} + ROUNDER) - ROUNDER;
-    const Floats r = add_product(n, Floats{} + 2.12194440e-4f, add_product(n, Floats{} - 0.693359375f, x));
-    Floats p = Floats{} + 0.00138889f;
+    const Floats n = multiply_add(x, broadcast(1.44269504f), broadcast(ROUNDER)) - ROUNDER;
+    const Floats r = multiply_add(n, broadcast(2.12194440e-4f), multiply_add(n, broadcast(-0.693359375f), x));
+    Floats p = broadcast(0.00138889f);
     constexpr float LAST[] = {0.00833333f, 0.0416666667f, 0.166666667f, 0.5f, 1.0f, 1.0f};
-    for (float next : LAST) p = add_product(p, r, Floats{} + next);
+    for (float next : LAST) p = multiply_add(p, r, broadcast(next));
     Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
     return p * (Floats)power;
 }

@@ -35,23 +35,23 @@ void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (
 #if PAIR_PRODUCTS
         const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
-            const __m512bh pair = same_pair(x + row * inputs + i);
+            const __m512bh pair = broadcast_pair(x + row * inputs + i);
             left[row] = (Floats)_mm512_dpbf16_ps((__m512)left[row], a, pair);
             right[row] = (Floats)_mm512_dpbf16_ps((__m512)right[row], b, pair);
         }
 #elif BF16
         const Pairs a = load_pairs(panel), b = load_pairs(panel + PANEL);
         for (int row = 0; row < ROWS; ++row) {
-            const Floats x0 = Floats{} + to_float(x[row * inputs + i]),
-                         x1 = Floats{} + to_float(x[row * inputs + i + 1]);
-            left[row] = add_product(x1, a.second, add_product(x0, a.first, left[row]));
-            right[row] = add_product(x1, b.second, add_product(x0, b.first, right[row]));
+            const Floats x0 = broadcast(to_float(x[row * inputs + i])),
+                         x1 = broadcast(to_float(x[row * inputs + i + 1]));
+            left[row] = multiply_add(x1, a.second, multiply_add(x0, a.first, left[row]));
+            right[row] = multiply_add(x1, b.second, multiply_add(x0, b.first, right[row]));
         }
 #else
         const Floats a = load(panel), b = load(panel + LANES);
         for (int row = 0; row < ROWS; ++row) {
-            left[row] = add_product(Floats{} + x[row * inputs + i], a, left[row]);
-            right[row] = add_product(Floats{} + x[row * inputs + i], b, right[row]);
+            left[row] = multiply_add(broadcast(x[row * inputs + i]), a, left[row]);
+            right[row] = multiply_add(broadcast(x[row * inputs + i]), b, right[row]);
         }
 #endif
     }

@@ -215,11 +215,11 @@ void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, i
         begin_sums(sums, offsets, F::OFFSET / Tile::OFFSET_UNIT);
         add_group<F, ROWS, STRIPS, 0>(sums, codes, x, next);
         for (int row = 0; row < ROWS; ++row) {
-            const Floats scale = same(scales[row]), weighted_sum = same(weighted_sums[row]);
+            const Floats scale = broadcast(scales[row]), weighted_sum = broadcast(weighted_sums[row]);
             for (int strip = 0; strip < STRIPS; ++strip) {
                 Floats &output = outputs[row][strip];
-                output = add_product(to_floats(sums[row][strip]), of_block[strip] * scale, output);
-                if (F::HAS_MINIMUM) output = add_product(minimums[strip], weighted_sum, output);
+                output = multiply_add(to_floats(sums[row][strip]), of_block[strip] * scale, output);
+                if (F::HAS_MINIMUM) output = multiply_add(minimums[strip], weighted_sum, output);
             }
         }
         x += VECTORS * ROWS, offsets += ROWS, scales += ROWS, weighted_sums += ROWS;
@@ -308,8 +308,8 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
             const Floats scale = of_block(strip).scale, minimum = of_block(strip).minimum / Tile::SUM_PARTS;
             for (int row = 0; row < ROWS; ++row) {
                 Floats result = to_floats(sums[row][strip]) * scale;
-                if (F::HAS_MINIMUM) result = add_product(to_floats(minimums[row][strip]), minimum, result);
-                outputs[row][strip] = add_product(result, same(block_scales[row]), outputs[row][strip]);
+                if (F::HAS_MINIMUM) result = multiply_add(to_floats(minimums[row][strip]), minimum, result);
+                outputs[row][strip] = multiply_add(result, broadcast(block_scales[row]), outputs[row][strip]);
             }
         }
     }
