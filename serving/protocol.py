@@ -66,12 +66,12 @@ class Slices:
         until = time.monotonic() + SHARE
         try:
             protocol.parse(slices.popleft())
-            while slices and not protocol.transport.is_closing() and time.monotonic() < until:
+            while slices and not protocol.is_over and time.monotonic() < until:
                 protocol.parse(slices.popleft())
         except Exception:
             log.exception("A request could not be parsed")
             protocol.transport.abort()
-        if slices and not protocol.transport.is_closing():
+        if slices and not protocol.is_over:
             self._waiting[protocol] = slices  # behind the others
         else:
             protocol.go_on_reading()
@@ -112,6 +112,11 @@ class Sliced(_Protocol):
 
     def parse(self, data: bytes) -> None:
         super().data_received(data)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of what has come is not parsed: the connection closes, or is a WebSocket's from here on."""
+        return bool(self.transport.is_closing()) or self.transport.get_protocol() is not self
 
     def go_on_reading(self) -> None:
         """Read on, unless uvicorn waits for the application to take what has come."""

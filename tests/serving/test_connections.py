@@ -156,6 +156,19 @@ def test_a_websocket_is_told_to_use_http(door: Door) -> None:
         assert connection.read_response().status == 426
 
 
+@both_protocols
+def test_what_comes_after_the_handshake_of_a_websocket_is_dropped(
+    door: Door, http: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with on_a_socket(door, http=http) as service, Connection(service.port) as connection:
+        connection.send(HANDSHAKE + HEALTH * 40)
+        with contextlib.suppress(OSError):  # a reset, as not all has been read
+            connection.read_head()
+        with Connection(service.port) as observer:
+            assert observer.request("GET", "/health").json()["status"] == "ok"
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 class FakeProtocol:
     """An idle connection of uvicorn's, and its own transport."""
 
