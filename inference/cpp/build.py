@@ -23,6 +23,7 @@ from inference.priorities import lower_priority
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
 SECONDS = 120
+"""For all compilers of a library."""
 
 
 class CannotBuild(Exception):
@@ -212,7 +213,7 @@ def _run(compiler: str, calls: Iterable[Sequence[str]], folder: ScratchFolder) -
                 complaint = next((line for line in lines if "error" in line), lines[0])
                 raise CannotBuild(f"{compiler} failed: {complaint}")
     except subprocess.TimeoutExpired as error:
-        raise CannotBuild(f"{compiler}: {error}") from error
+        raise CannotBuild(f"{compiler} has not ended after {SECONDS} s") from error
     finally:
         for process in running:
             with process:  # which waits for its end

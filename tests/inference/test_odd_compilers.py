@@ -48,6 +48,14 @@ def test_an_odd_compiler_is_one_that_cannot_build(source: Path, script: str) -> 
     assert not reason(source).endswith(": ")
 
 
+def test_a_compiler_that_does_not_end_is_named_without_its_arguments(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "SECONDS", 0.1)
+    (source.parent / "cxx").write_text("#!/bin/sh\nexec sleep 60\n")
+    assert reason(source) == f"{source.parent / 'cxx'} has not ended after 0.1 s"
+
+
 def test_flags_that_a_shell_could_not_read_are_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", "-DNAME='half")
     assert reason(source).startswith("expected CXXFLAGS as a shell would read them: ")
