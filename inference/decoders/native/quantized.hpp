@@ -67,14 +67,13 @@ inline Ints halves_of(Ints lower, Ints upper) {
     return (Ints)(IS_UPPER ? (Shorts)upper : (Shorts)lower);
 }
 
-// Ask for `bytes` bytes of what will be read soon of a strip by itself. A single row reads so fast that one request, in
-// time, is best; with more rows there is time to bring memory to the second cache first, and from there to the first.
+// Ask for `bytes` bytes of what will be read soon of a strip by itself. It is read once in a step, so it is kept out of
+// the larger caches, from where it would drive out what the next step needs, the interpreter's data too. How far ahead
+// is best was found by trying.
 template <int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) {
-        if (ROWS > 1) __builtin_prefetch(from + i + 4 * PAGE, 0, 2);
-        __builtin_prefetch(from + i + PAGE * 3 / 2, 0, 3);
-    }
+    constexpr int64_t AHEAD = ROWS > 1 ? 3 * PAGE : PAGE * 3 / 2;
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + AHEAD, 0, 0);
 }
 
 // The next two strips are asked for line by line, while the same places of these two are read.
