@@ -243,6 +243,11 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"laguna__expert_gating_func": 1},
             "laguna.expert_gating_func and expert_weights_norm: expected 2 and true",
         ),
+        *(
+            ("laguna", {f"laguna__rope__{key}": rotated}, f"laguna.rope.{key} is {rotated}; expected pairs of at most")
+            for key in ("dimension_count", "dimension_count_swa")
+            for rotated in (7, 2**31 - 2)
+        ),
         ("phimoe", {"phimoe__expert_used_count": 3}, "phimoe.expert_used_count is 3; expected 2"),
         ("minimax_m2", {"minimax-m2__expert_gating_func": 1}, "minimax-m2.expert_gating_func is 1; expected 2"),
         ("olmo2", {"olmo2__expert_count": 4}, "olmo2.expert_count is 4, which is not supported"),

@@ -24,8 +24,20 @@ def rope_parameters(file: GGUFFile, head_dim: int, rotates_in_part: bool) -> dic
     """The scheme, and what part of a head is rotated if that may be less than all."""
     scheme = _scheme(file, head_dim)
     if rotates_in_part:
-        scheme["partial_rotary_factor"] = _fraction(file.count("rope.dimension_count", head_dim), head_dim)
+        scheme["partial_rotary_factor"] = rotated_part(file, "rope.dimension_count", head_dim)
     return scheme
+
+
+def rotated_part(file: GGUFFile, key: str, head_dim: int) -> float:
+    """What part of a head is rotated.
+
+    Raises:
+        BadGGUF: it is more than the head, or no pairs.
+    """
+    rotated = file.count(key, head_dim)
+    if rotated > head_dim or rotated % 2:
+        raise BadGGUF(file.path, f"{file.architecture}.{key} is {rotated}; expected pairs of at most {head_dim}")
+    return _fraction(rotated, head_dim)
 
 
 def _fraction(part: int, whole: int) -> float:

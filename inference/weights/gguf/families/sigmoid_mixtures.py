@@ -21,6 +21,7 @@ from inference.weights.gguf.architecture import (
 )
 from inference.weights.gguf.families.mixtures import CORRECTED, CORRECTION, ROUTING, SHARED, SIGMOID, routing
 from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.rope import rotated_part
 
 
 def _dots(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _laguna(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     dense = file.get("laguna.leading_dense_block_count", int, 0)
     gate = file.tensors.get("blk.0.attn_gate.weight")
     kinds = layer_types(file, common, every=4, without_is_first=True)
-    part = file.count("rope.dimension_count_swa", head_dim) / head_dim
+    part = rotated_part(file, "rope.dimension_count_swa", head_dim)
     return {
         "sliding_window": window or common["max_position_embeddings"],
         "layer_types": kinds if window else ["full_attention"] * len(kinds),
