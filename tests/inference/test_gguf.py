@@ -203,7 +203,7 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
         ({"general__architecture": "bert"}, "its architecture is bert: it makes embeddings or ranks of texts"),
         ({"general__architecture": "dream"}, "its architecture is dream: it writes texts by diffusion; expected"),
         ({"general__architecture": "clip"}, "expected a model, got one of the type mmproj: it is what a model sees"),
-        ({"llama__pooling_type": 3}, "it makes embeddings or ranks of texts and writes none; expected a model"),
+        ({"llama__pooling_type": 3}, "llama.pooling_type is 3: it makes embeddings or ranks of texts and writes none"),
         ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "keys and values of different widths are not supported"),
@@ -255,7 +255,9 @@ def test_a_file_of_a_model_that_ranks_texts_is_refused(tmp_path: Path) -> None:
     path = write_gguf(
         tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), extra={"cls.weight": torch.ones(1, 32)}
     )
-    with pytest.raises(LoadError, match="it makes embeddings or ranks of texts and writes none"):
+    with pytest.raises(
+        LoadError, match=r"it has a tensor cls\.weight: it makes embeddings or ranks of texts and writes none"
+    ):
         load(path)
 
 

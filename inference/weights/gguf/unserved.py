@@ -55,8 +55,10 @@ def refuse_other(file: GGUFFile) -> None:
         raise BadGGUF(file.path, f"expected a model, got one of the type {kind}: {OTHER_FILES[kind]}")
     if not file.tensors:
         raise BadGGUF(file.path, "expected the weights of a model, got a file without tensors, a vocabulary perhaps")
-    if file.metadata.get(f"{name}.pooling_type") or any(tensor.startswith("cls.") for tensor in file.tensors):
-        raise BadGGUF(file.path, EMBEDS)
+    if pooling := file.metadata.get(f"{name}.pooling_type"):
+        raise BadGGUF(file.path, f"{name}.pooling_type is {pooling}: {EMBEDS}")
+    if heads := [tensor for tensor in file.tensors if tensor.startswith("cls.")]:
+        raise BadGGUF(file.path, f"it has a tensor {heads[0]}: {EMBEDS}")
 
 
 def refusal(file: GGUFFile, served: int) -> BadGGUF:
