@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from inference.weights.model_classes import decoder_of
 from inference.weights.quantized import QUANTIZERS, Matrix, QuantizedMatrix, quantize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MODELS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
+"""Classes of transformers, on their own or as the part of a model that sees or hears as well."""
 FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles depend on the position alone, not on how long the text is."""
 
@@ -100,10 +102,10 @@ def check(model: "PreTrainedModel", context: int) -> None:
     Raises:
         NotLlama: the model computes something else.
     """
-    kind, config = type(model).__name__, model.config
-    if kind not in MODELS:
-        raise NotLlama(f"{kind} is none of {', '.join(MODELS)}")
-    decoder: Any = model.model
+    decoder = decoder_of(model)
+    kind, config = type(decoder).__name__, decoder.config
+    if kind not in DECODERS:
+        raise NotLlama(f"{kind} is none of {', '.join(DECODERS)}")
     attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
     if config.hidden_act != "silu":
         raise NotLlama(f"activation {config.hidden_act}; expected silu")
@@ -123,17 +125,17 @@ def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
 
     The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
     """
-    decoder: Any = model.model
+    decoder = decoder_of(model)
     lm_head: Any = model.lm_head
     attention = decoder.layers[0].self_attn
     numbers = torch.arange(positions, device=model.device)[None]
     cosines, sines = decoder.rotary_emb(torch.zeros(1, device=model.device), numbers)
     taken = Llama(
         sizes=Sizes(
-            heads=model.config.num_attention_heads,
-            kv_heads=model.config.num_key_value_heads,
+            heads=decoder.config.num_attention_heads,
+            kv_heads=decoder.config.num_key_value_heads,
             head_dim=attention.head_dim,
-            epsilon=model.config.rms_norm_eps,
+            epsilon=decoder.config.rms_norm_eps,
             scale=attention.scaling,
         ),
         dtype=decoder.embed_tokens.weight.dtype,

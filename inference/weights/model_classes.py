@@ -1,6 +1,7 @@
-"""Finds the class of transformers that loads a model: one of texts alone, or one that sees or hears as well.
+"""Finds the class of transformers that loads a model, and the part that continues texts.
 
-Only texts are served. Of a text, a model of several senses computes what its language model computes.
+A model may be one of texts alone, or one that sees or hears as well. Only texts are served. Of a text, a model of
+several senses computes what its language model computes.
 """
 
 import inspect
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedConfig
 
 if TYPE_CHECKING:
-    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedModel
 
 # Nothing of transformers is imported at the top: with its mappings come the lists of all its models.
 
@@ -40,3 +41,14 @@ def auto_class(config_class: type[PreTrainedConfig]) -> "type[AutoModelForCausal
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     return AutoModelForCausalLM if config_class in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForMultimodalLM
+
+
+def decoder_of(model: "PreTrainedModel") -> Any:
+    """The part of a model that continues texts, from the embedding to the final norm; all of it, if that is not told.
+
+    What transformers finds by its name may be another thing: the last matrix of BERT is called a decoder.
+    """
+    from transformers import PreTrainedModel
+
+    found = model.get_decoder()  # type: ignore[no-untyped-call]
+    return found if isinstance(found, PreTrainedModel) else model

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from inference.weights.model_classes import decoder_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -46,11 +48,14 @@ def shortened(model: "PreTrainedModel", count: int | None) -> Iterator[None]:
 
 
 def _layer_list(model: "PreTrainedModel") -> tuple[nn.Module, str, nn.ModuleList] | None:
-    """Where a model keeps its layers, if there is one list of as many modules as the config says."""
+    """Where a model keeps its layers, if there is one list of as many modules as the config says.
+
+    Only where texts are continued: what a model sees or hears with may have as many layers.
+    """
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (parent, name, child)
-        for parent in model.modules()
+        for parent in decoder_of(model).modules()
         for name, child in parent.named_children()
         if isinstance(child, nn.ModuleList) and len(child) == count
     ]
