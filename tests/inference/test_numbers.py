@@ -1,30 +1,57 @@
 """What the compiler makes of vectors of numbers (numbers.hpp)."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 import inference
 from inference.cpp.build import COMPILERS, FLAGS
 from inference.decoders.native.sources import DECODER
 from tests.support.compilers import needs_compiler
+from tests.support.native_models import INSTRUCTIONS
 
-NUMBERS = DECODER.with_name("numbers.hpp")
+NUMBERS, PRODUCTS = DECODER.with_name("numbers.hpp"), DECODER.with_name("products.hpp")
+
+
+def instructions_of(folder: Path, code: str, bfloat16: bool = False, flags: Sequence[str] = ()) -> list[str]:
+    """What the compiler makes of a source in C++: the assembly's instructions, in order."""
+    source, made = folder / "source.cpp", folder / "made.s"
+    source.write_text(code)
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS))
+    macros = [f"-DBF16={int(bfloat16)}", "-DFORMATS=0", "-DHAS_PLAIN=1"]
+    subprocess.run([compiler, *FLAGS, *flags, *macros, "-S", source, "-o", made], check=True, timeout=60)
+    found = [line.strip() for line in made.read_text().splitlines() if re.match(r"\t[^.]", line)]
+    assert found
+    return found
 
 
 @needs_compiler
 def test_a_number_in_all_lanes_takes_no_addition(tmp_path: Path) -> None:
     """Without AVX-512 gcc 12 adds lane by lane, which took most of a product's time."""
-    source = tmp_path / "broadcast.cpp"
-    source.write_text(f'#include "{NUMBERS}"\nFloats lanes(float number) {{ return broadcast(number); }}\n')
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS))
-    macros = ["-DBF16=0", "-DFORMATS=0"]
-    subprocess.run([compiler, *FLAGS, *macros, "-S", source, "-o", tmp_path / "made.s"], check=True, timeout=60)
-    instructions = [line.split()[0] for line in (tmp_path / "made.s").read_text().splitlines() if line.startswith("\t")]
-    assert instructions
+    code = f'#include "{NUMBERS}"\nFloats lanes(float number) {{ return broadcast(number); }}\n'
+    instructions = [line.split()[0] for line in instructions_of(tmp_path, code)]
     assert [name for name in instructions if re.match(r"v?(add|sub)[ps]s|f(add|sub)", name)] == []
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is of other processors")
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_with_avx2_alone_the_sums_of_a_product_stay_in_registers(bfloat16: bool, tmp_path: Path) -> None:
+    code = f'''#include "{PRODUCTS}"
+        void product(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {{
+            multiply_rows<ROWS_AT_ONCE>(panel, x, inputs, sums);
+        }}
+    '''
+    made = instructions_of(tmp_path, code, bfloat16, INSTRUCTIONS["AVX2 alone"].split())
+    multiplying = [place for place, line in enumerate(made) if line.startswith("vfmadd")]
+    loop = made[multiplying[0] : multiplying[-1] + 1]
+    assert [line for line in loop if re.search(r"\(%r[sb]p\)", line) and not re.match(r"vmov\w+\s+%", line)] == []
 
 
 def test_no_vector_is_made_by_an_addition_to_zeros() -> None:

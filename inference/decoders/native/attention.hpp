@@ -93,7 +93,7 @@ void to_floats(const Weight *from, int64_t rows, int64_t later, float (*to)[HEAD
 void attend_with_vectors(const Task &task) {
     constexpr int64_t PARTS = HEAD_DIM / LANES;
     const int64_t length = task.length();
-    Floats outputs[QUERIES][PARTS] = {};
+    KeptFloats outputs[QUERIES][PARTS] = {};
     float largest[QUERIES], total[QUERIES] = {};
     for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITE;
     for (int64_t start = 0; start < length; start += KEYS) {
@@ -104,9 +104,9 @@ void attend_with_vectors(const Task &task) {
         to_floats(task.keys.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q)
             for (int64_t column = 0; column < columns; ++column) {
-                Floats products = {};
+                KeptFloats products = {};
                 for (int64_t i = 0; i < HEAD_DIM; i += LANES)
-                    products += load(task.query(q) + i) * load(block[column] + i);
+                    products = multiply_add(load(task.query(q) + i), load(block[column] + i), products);
                 scores[q][column] = sum(products);
             }
         to_floats(task.values.at(start), columns, later, block);
@@ -122,16 +122,18 @@ void attend_with_vectors(const Task &task) {
             for (int64_t column = 0; column < KEYS; column += LANES)
                 store(score + column, exponential(load(score + column) - now));
             total[q] *= rescale;
-            for (int64_t part = 0; part < PARTS; ++part) outputs[q][part] *= rescale;
+            for (KeptFloats &output : outputs[q]) output = Floats(output) * rescale;
             for (int64_t column = 0; column < visible; ++column) {
                 total[q] += score[column];
                 for (int64_t part = 0; part < PARTS; ++part)
-                    outputs[q][part] += score[column] * load(block[column] + part * LANES);
+                    outputs[q][part] =
+                        multiply_add(broadcast(score[column]), load(block[column] + part * LANES), outputs[q][part]);
             }
         }
     }
     for (int64_t q = 0; q < task.queries; ++q)
-        for (int64_t part = 0; part < PARTS; ++part) store(task.output(q) + part * LANES, outputs[q][part] / total[q]);
+        for (int64_t part = 0; part < PARTS; ++part)
+            store(task.output(q) + part * LANES, Floats(outputs[q][part]) / total[q]);
 }
 
 // --- With products of bfloat16 pairs, or tiles -----------------------------------------------------------------------

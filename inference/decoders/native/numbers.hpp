@@ -50,12 +50,43 @@ using Activation = float;  // what a quantized matrix is multiplied with is roun
 using Activation = Weight;
 #endif
 
+// Vectors that are kept from one round of a loop to the next, or in memory. Where registers have 32 bytes, gcc takes
+// one of 64 through memory for that, eight bytes at a time; its halves stay in registers. (clang makes halves by
+// itself.)
+#if defined(__AVX__) && !defined(__AVX512F__) && __GNUC__ >= 12
+template <class Number>
+class InHalves {
+    typedef Number Vector __attribute__((vector_size(64)));
+    typedef Number Half __attribute__((vector_size(32), aligned(4), may_alias));
+    Half lower, upper;
+
+public:
+    InHalves() : lower{}, upper{} {}
+    InHalves(Vector a)
+        : lower(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7)),
+          upper(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15)) {}
+    operator Vector() const {
+        return __builtin_shufflevector(lower, upper, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    void store(Number *to) const {
+        reinterpret_cast<Half *>(to)[0] = lower;
+        reinterpret_cast<Half *>(to)[1] = upper;
+    }
+};
+using KeptFloats = InHalves<float>;
+using KeptInts = InHalves<int32_t>;
+inline void store(float *to, KeptFloats numbers) { numbers.store(to); }
+#else
+using KeptFloats = Floats;
+using KeptInts = Ints;
+inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
+#endif
+
 inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
 // A number in all lanes. Nothing is subtracted, as any number less 0 is itself. 0 and a number can be another (-0), so
 // that sum is computed, and without AVX-512 gcc 12 does it lane by lane: products take several times as long.
 inline Floats broadcast(float number) { return number - Floats{}; }
 inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
-inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
 inline Floats load(const uint16_t *from) {
     Bits wide = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits) << 16;
     return (Floats)wide;
@@ -120,9 +151,12 @@ inline __m512bh broadcast_pair(const uint16_t *from) {  // sixteen times
 struct Pairs {
     Floats first, second;
 };
-inline Pairs load_pairs(const uint16_t *from) {
-    const Bits both = *reinterpret_cast<const Bits *>(from);
-    return {(Floats)(both << 16), (Floats)(both & 0xffff0000)};
+inline Pairs widened(Bits both) { return {(Floats)(both << 16), (Floats)(both & 0xffff0000)}; }
+inline Pairs load_pairs(const uint16_t *from) { return widened(*reinterpret_cast<const Bits *>(from)); }
+inline Pairs broadcast_pair(const uint16_t *from) {
+    uint32_t both;
+    memcpy(&both, from, sizeof both);
+    return widened(Bits{} + both);
 }
 #endif
 

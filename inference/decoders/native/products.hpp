@@ -22,43 +22,46 @@
 
 namespace {
 
-// ROWS rows of x times one panel, which is read once, from front to back. A row's sums are added up in the order of its
-// inputs, so they are the same with any number of other rows.
-template <int ROWS>
-void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
-    Floats left[ROWS] = {}, right[ROWS] = {};
+// ROWS rows of x times VECTORS vectors of a panel, which are read once, from front to back. A row's sums are added up
+// in the order of its inputs, so they are the same with any number of other rows.
+template <int ROWS, int VECTORS>
+void multiply_vectors(const Weight *panel, const Weight *x, int64_t inputs, float (*to)[PANEL]) {
+    KeptFloats sums[ROWS][VECTORS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
         // Not in a function of its own: gcc 12 would then keep the sums in memory.
         const char *ahead = reinterpret_cast<const char *>(panel) + (ROWS > 1 ? 2 * PAGE : PAGE);
-        __builtin_prefetch(ahead);
-        __builtin_prefetch(ahead + PANEL * PAIR * sizeof(Weight) / 2);
+        for (int vector = 0; vector < VECTORS; ++vector)
+            __builtin_prefetch(ahead + vector * LANES * PAIR * int64_t(sizeof(Weight)));
 #if PAIR_PRODUCTS
-        const __m512bh a = load_pairs(panel), b = load_pairs(panel + PANEL);
+        __m512bh weights[VECTORS];
+        for (int vector = 0; vector < VECTORS; ++vector) weights[vector] = load_pairs(panel + vector * LANES * PAIR);
         for (int row = 0; row < ROWS; ++row) {
             const __m512bh pair = broadcast_pair(x + row * inputs + i);
-            left[row] = (Floats)_mm512_dpbf16_ps((__m512)left[row], a, pair);
-            right[row] = (Floats)_mm512_dpbf16_ps((__m512)right[row], b, pair);
+            for (int vector = 0; vector < VECTORS; ++vector)
+                sums[row][vector] = (Floats)_mm512_dpbf16_ps((__m512)sums[row][vector], weights[vector], pair);
         }
 #elif BF16
-        const Pairs a = load_pairs(panel), b = load_pairs(panel + PANEL);
+        Pairs weights[VECTORS];
+        for (int vector = 0; vector < VECTORS; ++vector) weights[vector] = load_pairs(panel + vector * LANES * PAIR);
         for (int row = 0; row < ROWS; ++row) {
-            const Floats x0 = broadcast(to_float(x[row * inputs + i])),
-                         x1 = broadcast(to_float(x[row * inputs + i + 1]));
-            left[row] = multiply_add(x1, a.second, multiply_add(x0, a.first, left[row]));
-            right[row] = multiply_add(x1, b.second, multiply_add(x0, b.first, right[row]));
+            const Pairs pair = broadcast_pair(x + row * inputs + i);
+            for (int vector = 0; vector < VECTORS; ++vector) {
+                const Floats sum = multiply_add(pair.first, weights[vector].first, sums[row][vector]);
+                sums[row][vector] = multiply_add(pair.second, weights[vector].second, sum);
+            }
         }
 #else
-        const Floats a = load(panel), b = load(panel + LANES);
+        Floats weights[VECTORS];
+        for (int vector = 0; vector < VECTORS; ++vector) weights[vector] = load(panel + vector * LANES);
         for (int row = 0; row < ROWS; ++row) {
-            left[row] = multiply_add(broadcast(x[row * inputs + i]), a, left[row]);
-            right[row] = multiply_add(broadcast(x[row * inputs + i]), b, right[row]);
+            const Floats number = broadcast(x[row * inputs + i]);
+            for (int vector = 0; vector < VECTORS; ++vector)
+                sums[row][vector] = multiply_add(number, weights[vector], sums[row][vector]);
         }
 #endif
     }
-    for (int row = 0; row < ROWS; ++row) {
-        store(sums[row], left[row]);
-        store(sums[row] + LANES, right[row]);
-    }
+    for (int row = 0; row < ROWS; ++row)
+        for (int vector = 0; vector < VECTORS; ++vector) store(to[row] + vector * LANES, sums[row][vector]);
 }
 
 #if TILES
@@ -113,9 +116,22 @@ constexpr bool has_tiles = false;
 
 #if defined(__AVX512F__)
 constexpr int ROWS_AT_ONCE = 12;  // their 24 sums, and what is added to them, just fit 32 registers
+constexpr int ROWS_OF_WHOLE_PANELS = ROWS_AT_ONCE;
 #else
-constexpr int ROWS_AT_ONCE = 8;
+constexpr int ROWS_AT_ONCE = BF16 ? 4 : 6;  // of half a panel, with 16 registers of half a vector
+constexpr int ROWS_OF_WHOLE_PANELS = BF16 ? 1 : 2;
 #endif
+
+// ROWS rows of x times one panel: all of it at once, if its sums fit the registers.
+template <int ROWS>
+void multiply_rows(const Weight *panel, const Weight *x, int64_t inputs, float (*sums)[PANEL]) {
+    if constexpr (ROWS <= ROWS_OF_WHOLE_PANELS) {
+        multiply_vectors<ROWS, 2>(panel, x, inputs, sums);
+    } else {
+        multiply_vectors<ROWS, 1>(panel, x, inputs, sums);
+        multiply_vectors<ROWS, 1>(panel + LANES * PAIR, x, inputs, reinterpret_cast<float (*)[PANEL]>(sums[0] + LANES));
+    }
+}
 
 // The same for a number of rows that is known only at run time: up to ROWS, or (below) any number.
 template <int ROWS>
