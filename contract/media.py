@@ -24,21 +24,24 @@ def without_media(body: bytes) -> bytes:
 
     Raises:
         Refusal: 413, the rest of it is too large.
+        ValueError: it is large and no JSON.
     """
     if len(body) <= MAX_TEXT_BYTES:
         return body
     if sum(map(len, without_escapes(body).split(b'"')[::2])) > MAX_TEXT_BYTES:  # outside strings, the dearest to parse
         raise _too_large()
-    try:
-        content = from_json(body)
-    except ValueError:
-        raise _too_large() from None
-    for part in _media(content):
-        _empty(part)
-    rest = to_json(content, inf_nan_mode="constants")
+    rest = emptied(body)
     if len(rest) > MAX_TEXT_BYTES:
         raise _too_large()
     return rest
+
+
+def emptied(text: bytes) -> bytes:
+    """Return a JSON text without what is in its images, recordings and files. Raises ValueError: it is none."""
+    content = from_json(text)
+    for part in _media(content):
+        _empty(part)
+    return to_json(content, inf_nan_mode="constants")
 
 
 def _media(content: Any) -> Iterator[dict[str, Any]]:

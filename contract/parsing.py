@@ -24,16 +24,23 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     """Parse and check a body.
 
     Raises:
-        Refusal: it is not UTF-8, has too many fields, or is not what the endpoint expects.
+        Refusal: it is not JSON in UTF-8, has too many fields, or is not what the endpoint expects.
     """
     if endpoint.request is not None:
         if (complaint := encoding_problem(incoming.body)) is not None:
-            problem = Problem("json_invalid", ["body"], complaint, None)
-            raise Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
+            raise _no_json(endpoint, complaint)
         check_counts(incoming.body)
-        incoming = replace(incoming, body=without_media(incoming.body))
+        try:
+            incoming = replace(incoming, body=without_media(incoming.body))
+        except ValueError as error:
+            raise _no_json(endpoint, f"The body is not valid: Invalid JSON: {error}") from None
         check_fields(incoming.body)
     return endpoint.parse(incoming)
+
+
+def _no_json(endpoint: Endpoint, complaint: str) -> Refusal:
+    problem = Problem("json_invalid", ["body"], complaint, None)
+    return Refusal(422 if endpoint.problems else 400, complaint, problems=[problem])
 
 
 def encoding_problem(body: bytes) -> str | None:

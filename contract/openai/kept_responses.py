@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pydantic_core
 
 from contract.answers import to_json
+from contract.media import emptied
 from contract.openai.items import Item, complete
 from contract.openai.kept_conversations import KeptConversations
 from contract.openai.responses_answer import ResponseObject
@@ -74,8 +75,12 @@ def input_pieces(id: str, input: bytes) -> dict[str, bytes]:
 
 
 def listed(input: Sequence[Item]) -> bytes:
-    """The items before a response, as they are kept. To write many takes long: do so where a body is parsed."""
-    return pydantic_core.to_json([complete(item) for item in input])
+    """The items before a response, as they are kept. To write many takes long: do so where a body is parsed.
+
+    If they are larger than a text may be, what is in their images is left out, as it is of a large body.
+    """
+    items = pydantic_core.to_json([complete(item) for item in input])
+    return items if len(items) <= MAX_TEXT_BYTES else emptied(items)
 
 
 class References:
@@ -112,6 +117,8 @@ class References:
             Refusal: 404, it is not kept; 413, it is too long.
         """
         pieces = self._conversations.pieces(id)
+        if sum(map(len, pieces)) > MOST_BYTES:
+            pieces = [emptied(piece) for piece in pieces]
         _check_length(pieces)
         return [json.loads(piece) for piece in pieces]
 

@@ -164,6 +164,18 @@ def test_what_is_dear_to_parse_is_refused_before_it_is_parsed(inner: str, monkey
     assert refused.value.status == 413
 
 
+@pytest.mark.parametrize("path", [CHAT.path, RESPONSES.path, MESSAGES.path, "/generate"])
+@pytest.mark.parametrize("end", ["", '"}], "stop": "\\ud83d"}'])
+def test_a_large_body_that_is_no_json_is_told_so(path: str, end: str) -> None:
+    """And not that its text is too large, after which an agent would leave out a part of its conversation."""
+    body = json.dumps({"messages": [large(MESSAGES.image)]}).removesuffix('"}}]}') + end
+    (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")
+    with pytest.raises(contract.Refusal) as refused:
+        contract.parse(endpoint, contract.Incoming(body.encode(), path, models=["m"]))
+    assert refused.value.status == (422 if path == "/generate" else 400)
+    assert "Invalid JSON: " in refused.value.message
+
+
 def test_numbers_stay_as_they_were_sent() -> None:
     part = json.dumps(large(MESSAGES.image))
     for number in ("1e400", "NaN", "123456789012345678901234567890", "0.1"):

@@ -201,3 +201,14 @@ def test_a_part_of_a_name_is_no_id() -> None:
     for name in (f"{names[0]}", names[0].partition(" ")[2]):
         refused(RESPONSES, 404, input=[{"type": "item_reference", "id": name}])
         assert why_not("GET", f"{PATH}/{name}")[0] == 404
+
+
+def test_a_conversation_with_many_screenshots_is_gone_on_with_without_what_is_in_them() -> None:
+    conversation = begun(message("Look."), message("A page.", "assistant"))
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 900_000}
+    for number in range(6):
+        shown = {"type": "function_call_output", "call_id": f"c{number}", "output": [image]}
+        call = {"type": "function_call", "call_id": f"c{number}", "name": "look", "arguments": "{}"}
+        reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [call, shown]})
+    assert answered(conversation["id"], "So?", "Yes.")["output"][0]["content"][0]["text"] == "Yes."
+    assert listed(conversation, b"order=desc&limit=4")[2]["output"] == [image], "it is listed as it came"

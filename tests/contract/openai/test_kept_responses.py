@@ -114,6 +114,20 @@ def test_the_turns_of_a_conversation_are_kept_in_little_more_room_than_the_last_
     assert len(messages_of(parse(PATH, kept, input="So?", previous_response_id=ids[-1]))) == 81
 
 
+def test_each_turn_of_a_conversation_may_bring_a_screenshot() -> None:
+    """Each body is small; all of them together are larger than what may be gone on with, and than what is kept."""
+    kept, id = KeptInMemory(most_bytes=8 * contract.MAX_TEXT_BYTES), None
+    for number in range(10):
+        image = {"type": "input_image", "image_url": "data:image/png;base64," + str(number) * 900_000}
+        call = {"type": "function_call", "call_id": f"c{number}", "name": "look", "arguments": "{}"}
+        shown = {"type": "function_call_output", "call_id": f"c{number}", "output": [image]}
+        id = whole(parse(PATH, kept, input=[call, shown], previous_response_id=id), tokens([f"{number}."]))["id"]
+    said = messages_of(parse(PATH, kept, input="So?", previous_response_id=id))
+    assert [message["content"] for message in said if message["role"] == "assistant" and message.get("content")] == [
+        f"{number}." for number in range(10)
+    ]
+
+
 def test_as_many_short_items_as_a_body_holds_can_be_gone_on_with() -> None:
     """They are kept with all of their fields, which are longer than the items."""
     said = [{"role": "user", "content": str(number)} for number in range(5_000)]
