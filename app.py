@@ -37,6 +37,7 @@ async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
     path, query = route_path(request), request.scope["query_string"]
     incoming = contract.Incoming(await read_body(request), path, query, driver.models, driver.fingerprint, driver.kept)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
+    del incoming  # the body may be large, and the answer take long
     if isinstance(call, contract.Question):
         return respond(request, await driver.ask(call.ask))
     generation = await driver.begin(call, request_id(request))

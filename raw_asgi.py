@@ -42,6 +42,7 @@ async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, re
     path, query = route_path(scope), scope.get("query_string", b"")
     incoming = contract.Incoming(await read_body(receive), path, query, driver.models, driver.fingerprint, driver.kept)
     call = await driver.parse(partial(contract.parse, endpoint, incoming), len(incoming.body))
+    del incoming  # the body may be large, and the answer take long
     if isinstance(call, contract.Question):
         await respond(scope, send, await driver.ask(call.ask))
         return

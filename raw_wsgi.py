@@ -47,6 +47,7 @@ def generate(
     path, query = route_path(environ), environ.get("QUERY_STRING", "").encode("latin-1")
     incoming = contract.Incoming(read_body(environ), path, query, driver.models, driver.fingerprint, driver.kept)
     call = contract.parse(endpoint, incoming)
+    del incoming  # the body may be large, and the answer take long
     if isinstance(call, contract.Question):
         return respond(environ, start_response, driver.ask(call.ask))
     generation = driver.begin(call, request_id(environ))

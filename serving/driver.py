@@ -127,7 +127,11 @@ class Driver(BaseDriver[EngineService]):
 
         One in the background goes on without its client. One that only recalls what another writes needs no engine;
         when the server ends it is waited for as the others are.
+
+        The door has let the body go, so it no longer counts as one of those that are held.
         """
+        if (exchange := current_exchange.get()) is not None:
+            exchange.body_bytes = 0
         if isinstance(call, Recall):
             following = Following(call, request_id, self.config, self._open.remove, self._looking)
             self._open.add(following)

@@ -36,6 +36,7 @@ class Exchange:
         self.cancel_scope = anyio.CancelScope()
         self.began_at = time.monotonic()
         self.body_bytes = 0
+        """What has come of the body; 0 again once it has been parsed."""
         self.has_body = False
         """Whether the whole body has been received, if there is one."""
         self.has_left = False
@@ -93,7 +94,7 @@ class Exchanges:
 
     @property
     def body_bytes(self) -> int:
-        """The bytes of the bodies of all open requests."""
+        """The bytes of the bodies of all open requests that are not parsed yet."""
         return sum(exchange.body_bytes for exchange in self.open)
 
     def begin(self, receive: Receive) -> Exchange:

@@ -39,7 +39,7 @@ TWO_FRAMINGS = contract.Refusal(
 ABSOLUTE_URL = re.compile(r"https?://(?P<host>[^/?#]*)(?:/(?P<path>.*))?", re.IGNORECASE | re.DOTALL)
 """A request target that is a whole URL."""
 MAX_BODIES_BYTES = 256 * 1024 * 1024
-"""Bytes of the bodies of all open requests together."""
+"""Bytes of the bodies of all open requests together, until each has been parsed."""
 SHUTTING_DOWN = EngineUnavailable("The server is shutting down")
 NOT_AWAITED = (408, 413)
 """Statuses that answer a request before its body has been read: the connection is then closed."""

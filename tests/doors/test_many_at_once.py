@@ -3,6 +3,8 @@
 import contextlib
 import json
 import threading
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
@@ -70,6 +72,46 @@ async def test_health_is_answered_while_a_stream_has_much_to_send(door: Door) ->
             assert (await service.client.request("GET", "/health")).status == 200
             assert not exchange.task.done()
             await exchange.end()
+
+
+MIB = 2**20
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def with_a_screenshot(stream: bool) -> bytes:
+    """A body of 5 MiB."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (5 * MIB)}}
+    turns = [{"role": "user", "content": [image]}, {"role": "assistant", "content": "A."}]
+    messages = [*turns, {"role": "user", "content": "hello"}]
+    return json.dumps({"messages": messages, "stream": stream}).encode()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_large_bodies_take_no_room_while_their_answers_are_generated(
+    door: Door, stream: bool, traced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long answers to a few agents with screenshots would otherwise refuse all others."""
+    monkeypatch.setattr("serving.gate.MAX_BODIES_BYTES", 8 * MIB)
+    async with by_hand(door) as service, contextlib.AsyncExitStack() as stack:
+        service.engine.hold()
+        before, _ = tracemalloc.get_traced_memory()
+        exchanges = []
+        for count in (1, 2, 3):
+            exchange = service.client.open("POST", "/v1/chat/completions", JSON)
+            exchanges.append(await stack.enter_async_context(exchange))
+            exchange.send_body(with_a_screenshot(stream))
+            await until(lambda count=count: service.engine.counters().running == count)  # type: ignore[misc]
+        assert service.driver.exchanges.body_bytes == 0
+        assert tracemalloc.get_traced_memory()[0] - before < 5 * MIB
+        service.engine.release()
+        for exchange in exchanges:
+            assert (await exchange.response()).status == 200
 
 
 async def test_requests_in_flight_do_not_meet(door: Door) -> None:
