@@ -79,7 +79,8 @@ class Dialect:
             return {}
         if grammar.kind not in self.grammars:
             raise UnsupportedFeature(
-                f"The engine's server ({self.name}) cannot hold an answer to a grammar of the kind {grammar.kind}."
+                f"The engine's server ({self.name}) cannot hold an answer to a grammar of the kind {grammar.kind}.",
+                grammar.param,
             )
         return self.grammars[grammar.kind](grammar.source)
 

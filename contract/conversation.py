@@ -26,6 +26,8 @@ class Conversation:
     """Shortens a conversation that is too long, so that there is room for an answer of this many tokens."""
     param: str = "messages"
     """The API's name for the field that holds the messages."""
+    choice_param: str = "tool_choice"
+    """The API's name for the field that holds the tool choice."""
 
     def prompt(self) -> ChatPrompt:
         """The conversation as the engine takes it.
@@ -56,13 +58,12 @@ class Conversation:
         choice = self.tool_choice
         names = [str(tool["function"]["name"]) for tool in self.tools]
         if unknown := set(filter(None, [choice.name, *(choice.allowed or ())])) - set(names):
-            raise Refusal(
-                400, f"tool_choice names {_listed(unknown)}; the tools are {_listed(names)}.", param="tool_choice"
-            )
+            message = f"{self.choice_param} names {_listed(unknown)}; the tools are {_listed(names)}."
+            raise Refusal(400, message, param=self.choice_param)
         offered = [choice.allowed is None or name in choice.allowed for name in names]
         if not any(offered) and choice.mode == "required":
             which = "it allows no tools" if names else "there are no tools"
-            raise Refusal(400, f"tool_choice demands a call, but {which}.", param="tool_choice")
+            raise Refusal(400, f"{self.choice_param} demands a call, but {which}.", param=self.choice_param)
         for number, tool in enumerate(self.tools):
             check_parameters(tool["function"]["parameters"], f"tools.{number}")
         return [tool for tool, is_offered in zip(self.tools, offered, strict=True) if is_offered]

@@ -14,13 +14,13 @@ JSON_OBJECT = Grammar("json_schema", '{"type": "object"}')
 
 
 def schema_grammar(schema: Any, param: str) -> Grammar:
-    """The grammar that enforces a JSON schema.
+    """The grammar that enforces a JSON schema; `param` is the schema's place in the body.
 
     Raises:
         Refusal: 400, the schema is not JSON.
     """
     try:
-        return Grammar("json_schema", json.dumps(schema, allow_nan=False))
+        return Grammar("json_schema", json.dumps(schema, allow_nan=False), param)
     except ValueError:
         raise Refusal(400, f"{param}: Expected a JSON schema; this one holds a number that JSON has not.") from None
 

@@ -194,6 +194,8 @@ class Grammar:
 
     kind: Literal["json_schema", "regex", "choice", "lark", "tools"]
     source: str
+    param: str | None = field(default=None, compare=False)
+    """The request's field that it comes from, for errors."""
 
 
 _sequence_ids = itertools.count(1)

@@ -299,6 +299,7 @@ class ChatBody(SamplingFields):
             add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
             continue_final_message=self.continue_final_message,
             add_special_tokens=self.add_special_tokens,
+            choice_param="function_call" if self.functions else "tool_choice",
         ).prompt()
 
     def prefix(self) -> str:

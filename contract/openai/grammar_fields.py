@@ -9,6 +9,7 @@ Source: the protocols of vLLM (0.11), llama.cpp's server and SGLang.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -79,7 +80,7 @@ class GrammarFields(LenientBody):
         if len(found) > 1:
             first, second, *_ = found
             raise Refusal(400, f"{second}: Expected only one of {first} and {second}, got both.", param=second)
-        return next(iter(found.values()), None)
+        return next((replace(grammar, param=name) for name, grammar in found.items()), None)
 
     def grammars(self) -> Iterator[tuple[str, Grammar]]:
         """The grammars of the request, by the fields that they are in. Raises Refusal."""

@@ -52,13 +52,13 @@ LONGEST_REASON = 500
 PROBED_TOKENS = 4
 """Steps taken while compiling, to find a grammar that is too much for a step before the answer begins."""
 NAMES = {
-    "json_schema": ("JSON schema", "response_format"),
-    "regex": ("regular expression", "structured_outputs"),
-    "choice": ("choice", "structured_outputs"),
-    "lark": ("grammar", "structured_outputs"),
-    "tools": ("grammar of the tools", "tools"),
+    "json_schema": "JSON schema",
+    "regex": "regular expression",
+    "choice": "choice",
+    "lark": "grammar",
+    "tools": "grammar of the tools",
 }
-"""For each kind of grammar its name in an error, and the request's field."""
+"""For each kind of grammar its name in an error."""
 
 
 class GrammarError(RuntimeError):
@@ -263,10 +263,11 @@ def _checked_source(grammar: Grammar) -> str:
 
 
 def _refusal(grammar: Grammar, reason: str) -> RequestError:
-    name, field = NAMES[grammar.kind]
+    where = "" if grammar.param is None else f"{grammar.param}: "
     if grammar.kind == "tools":
         reason = _without_grammar(grammar.source, reason)
-    return RequestError(f"This {name} cannot be enforced: {_shortened(reason)}", field)
+    message = f"{where}This {NAMES[grammar.kind]} cannot be enforced: {_shortened(reason)}"
+    return RequestError(message, grammar.param)
 
 
 def _without_grammar(source: str, reason: str) -> str:

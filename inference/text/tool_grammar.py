@@ -55,7 +55,7 @@ def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens, has
     else:
         answer = _either(form, special)
     rules = [*answer, *_calls(form, special, tools, most_calls)]
-    return Grammar("tools", "\n".join(rules))
+    return Grammar("tools", "\n".join(rules), "tools")
 
 
 def is_forced(prompt: Prompt) -> bool:

@@ -83,11 +83,15 @@ def test_every_kind_of_message_is_tried() -> None:
 def test_requests_arrive_with_everything_that_is_asked_for() -> None:
     params = SamplingParams(logit_bias={5: -1.5}, stop=["a", "b"], seed=-(2**63), temperature=0.0, logprobs=3)
     requests = [
-        GenerationRequest(TextPrompt("a", add_special_tokens=False), params, Grammar("regex", "a+"), 1, echo=True),
+        GenerationRequest(
+            TextPrompt("a", add_special_tokens=False), params, Grammar("regex", "a+", "guided_regex"), 1, echo=True
+        ),
         GenerationRequest(TokenPrompt([1, 2]), SamplingParams(), clamp_max_tokens=True, default_temperature=1.0),
         GenerationRequest(ChatPrompt([{"role": "user", "content": "x"}], named_tool="add"), parse_response=True),
     ]
-    assert arrived(wire.Submit.of(requests)).to_requests() == requests
+    there = arrived(wire.Submit.of(requests)).to_requests()
+    assert there == requests
+    assert there[0].grammar.param == "guided_regex"
 
 
 def test_choices_share_their_prompt_at_the_other_side_too() -> None:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -220,7 +221,23 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_the_keyword(value: obj
     with pytest.raises(RequestError) as refused:
         COMPILER.compile(schema(value))
     assert named in str(refused.value)
-    assert refused.value.param == "response_format"
+
+
+@pytest.mark.parametrize("grammar", [schema({"type": "colour"}), Grammar("regex", "(a"), Grammar("lark", "start: b")])
+def test_a_grammar_is_refused_by_the_field_that_it_comes_from(grammar: Grammar) -> None:
+    for param in ("response_format", "guided_regex"):
+        with pytest.raises(RequestError, match=f"^{param}: This ") as refused:
+            COMPILER.compile(replace(grammar, param=param))
+        assert refused.value.param == param
+    with pytest.raises(RequestError, match=r"^This ") as refused:
+        COMPILER.compile(grammar)
+    assert refused.value.param is None
+
+
+def test_equal_grammars_of_different_fields_compile_once() -> None:
+    grammars = [Grammar("regex", "a{3}", param) for param in ("regex", "guided_regex")]
+    first, second = map(COMPILER.compile, grammars)
+    assert first is second
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,14 @@ def test_a_last_message_of_the_assistant_is_the_beginning_of_the_answer() -> Non
 
 def test_the_form_of_the_answer_may_be_asked_for_in_two_places() -> None:
     form = {"type": "json_schema", "schema": {"type": "integer"}}
-    for fields in ({"output_config": {"format": form}}, {"output_format": form}):
-        assert parsed(**fields).requests[0].grammar == Grammar("json_schema", '{"type": "integer"}')
+    places: list[tuple[dict[str, Any], str]] = [
+        ({"output_config": {"format": form}}, "output_config.format.schema"),
+        ({"output_format": form}, "output_format.schema"),
+    ]
+    for fields, param in places:
+        grammar = parsed(**fields).requests[0].grammar
+        assert grammar == Grammar("json_schema", '{"type": "integer"}')
+        assert grammar.param == param
     assert parsed(output_config={"effort": "low"}).requests[0].grammar is None
 
 

@@ -70,7 +70,7 @@ def test_a_call_and_its_result_come_back_in_the_next_request() -> None:
         ({"tools": [{"type": "function", "function": ADD}]}, "functions"),
         ({"functions": [{}]}, "functions.0.name"),
         ({"function_call": "always"}, "function_call"),
-        ({"function_call": {"name": "other"}}, "tool_choice"),
+        ({"function_call": {"name": "other"}}, "function_call"),
         (
             {"messages": [{"role": "assistant", "function_call": {"name": "add", "arguments": "{"}}]},
             "messages.0.function_call.arguments",

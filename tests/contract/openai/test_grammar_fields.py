@@ -31,7 +31,9 @@ FIELDS: list[tuple[str, Any, Grammar]] = [
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("field", "value", "grammar"), FIELDS)
 def test_each_server_s_field_limits_the_answer(path: str, field: str, value: Any, grammar: Grammar) -> None:
-    assert parse(path, **PATHS[path], **{field: value}).requests[0].grammar == grammar
+    found = parse(path, **PATHS[path], **{field: value}).requests[0].grammar
+    assert found == grammar
+    assert found.param == field
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -52,3 +54,4 @@ def test_the_form_of_a_response_s_text_is_one_of_them() -> None:
     text = {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}
     error = refused("/v1/responses", input="x", text=text, guided_regex="a+")
     assert "Expected only one of text.format and guided_regex" in error["message"]
+    assert parse("/v1/responses", input="x", text=text).requests[0].grammar.param == "text.format"
