@@ -69,6 +69,10 @@ class CountTokensBody(LenientBody):
     tool_choice: ToolChoiceSettings | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    mcp_servers: Annotated[None, refuse("this server calls no MCP servers; offer their tools as tools", [])] = None
+    context_management: dict[str, Any] | None = Field(
+        default=None, description="Changes nothing: a conversation stays whole."
+    )
 
     def prompt(self) -> ChatPrompt:
         """The conversation in the form of chat templates. Raises Refusal."""
@@ -128,7 +132,10 @@ class MessagesBody(CountTokensBody):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     output_format: OutputFormat | None = Field(default=None, description="An older output_config.format.")
-    mcp_servers: Annotated[None, refuse("this server calls no MCP servers; offer their tools as tools", [])] = None
+    stop: Annotated[None, refuse("it is a field of OpenAI's APIs; use stop_sequences", [])] = None
+    response_format: Annotated[None, refuse("it is a field of OpenAI's APIs; use output_config.format")] = None
+    reasoning_effort: Annotated[None, refuse("it is a field of OpenAI's APIs; use output_config.effort")] = None
+    n: Annotated[None, refuse("a message has no other choices; send the request several times", 1)] = None
     container: Annotated[None, refuse("this server runs no containers")] = None
     compaction: Annotated[None, refuse("this server summarizes no conversations")] = None
     thread: dict[str, Any] | None = Field(

@@ -231,6 +231,7 @@ class ChatBody(SamplingFields):
     echo: bool = Field(default=False, description="Begin with the assistant's last message, if it is continued.")
     return_token_ids: bool = Field(default=False, description="Give the answer's token ids, too.")
     chat_template: Annotated[None, refuse("a request cannot bring a template; the model's own is used")] = None
+    documents: Annotated[None, refuse("this server gives templates no documents; put them into messages", [])] = None
     functions: list[Function] = Field(
         default_factory=list, description="An older tools. The answer then has a function_call, and no tool_calls."
     )

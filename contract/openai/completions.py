@@ -51,6 +51,9 @@ class CompletionBody(SamplingFields):
     add_special_tokens: bool = Field(default=True, description="Let the tokenizer add its special tokens to a text.")
     return_token_ids: bool = Field(default=False, description="Give the token ids, too.")
     best_of: int | None = Field(default=None, description="Nothing but `n`.")
+    max_output_tokens: Annotated[None, refuse("it is a field of /v1/responses; use max_tokens")] = None
+    messages: Annotated[None, refuse("a text has no messages; use /v1/chat/completions")] = None
+    tools: Annotated[None, refuse("a text has no tools; use /v1/chat/completions", [])] = None
     prompt_embeds: Annotated[None, refuse("this server takes texts and token ids only")] = None
     suffix: Annotated[None, refuse("this model cannot fill in the middle", "")] = None
 

@@ -177,6 +177,10 @@ class ResponsesBody(InputBody, SamplingFields):
     )
     max_tokens: Annotated[None, USE_MAX_OUTPUT_TOKENS] = None
     max_completion_tokens: Annotated[None, USE_MAX_OUTPUT_TOKENS] = None
+    messages_: Annotated[None, refuse("it is a field of /v1/chat/completions; use input")] = Field(
+        default=None, alias="messages"
+    )
+    reasoning_effort: Annotated[None, refuse("it is a field of /v1/chat/completions; use reasoning.effort")] = None
     logprobs: Annotated[None, refuse("use top_logprobs, or include", False)] = None
     top_logprobs: int | None = Field(
         default=None, ge=0, le=MAX_LOGPROBS, description="Report this many of the most likely alternatives."
@@ -187,6 +191,10 @@ class ResponsesBody(InputBody, SamplingFields):
         "for clients that send back nothing else; it is not encrypted.",
     )
     metadata: dict[str, str] = Field(default_factory=dict, description=COMES_BACK)
+    context_management: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Changes nothing: a conversation stays whole. See `truncation`, and `/v1/responses/compact`.",
+    )
     max_tool_calls: int | None = Field(
         default=None, description=f"Limits tools that run on a server, of which there are none. {COMES_BACK}"
     )

@@ -88,6 +88,7 @@ class SamplingFields(GrammarFields, SamplingParams):
     ] = Field(default=None, description="Added to the logits of these token ids. -100 bans a token, 100 forces it.")
     bad_words: Annotated[None, refuse("this server bans tokens, not words; use logit_bias", [])] = None
     allowed_token_ids: Annotated[None, refuse("use structured_outputs, or logit_bias", [])] = None
+    logits_processors: Annotated[None, refuse("a request cannot bring code", [])] = None
     use_beam_search: Annotated[None, refuse("this server samples, and searches no beams", False)] = None
     truncate_prompt_tokens: Annotated[None, refuse("this server cuts no prompts; shorten it")] = None
     moderation: Annotated[None, refuse("this server moderates nothing")] = None

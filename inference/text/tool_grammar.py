@@ -148,7 +148,7 @@ def _numbered(text: str, special: SpecialTokens) -> str:
 def _arguments(form: ToolForm, special: SpecialTokens, tool: Mapping[str, Any], number: int) -> Iterator[str]:
     """The arguments of one tool's calls, and what ends the call."""
     is_strict, end = bool(tool.get("strict")), literal(form.after_arguments, special)
-    schema = _schema(tool, number)
+    schema = _schema(tool)
     if form.parameters is None:
         yield f"rest_{number}: %json {json.dumps(schema, ensure_ascii=False)} {end}"
         return
@@ -156,10 +156,10 @@ def _arguments(form: ToolForm, special: SpecialTokens, tool: Mapping[str, Any], 
     try:
         yield from ParameterGrammar(form.parameters, schema, number, special, is_strict).rules()
     except ValueError as error:
-        raise _not_enforced(tool, number, error) from error
+        raise _not_enforced(tool, error) from error
 
 
-def _schema(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _schema(tool: Mapping[str, Any]) -> dict[str, Any]:
     """A tool's schema; one that lists no parameters has none.
 
     A tool that is not strict may have keywords that cannot be enforced.
@@ -168,12 +168,12 @@ def _schema(tool: Mapping[str, Any], number: int) -> dict[str, Any]:
     try:
         schema = json_schema(parameters, lenient=not tool.get("strict"))
     except ValueError as error:
-        raise _not_enforced(tool, number, error) from error
+        raise _not_enforced(tool, error) from error
     if schema.keys() & {"$ref", "allOf", "anyOf", "oneOf", "properties", "required"}:
         return {"type": "object", **schema}
     return {"type": "object", "additionalProperties": False, **schema}
 
 
-def _not_enforced(tool: Mapping[str, Any], number: int, error: ValueError) -> RequestError:
+def _not_enforced(tool: Mapping[str, Any], error: ValueError) -> RequestError:
     message = f"The parameters of the tool {tool['name']!r} cannot be enforced: {error}"
-    return RequestError(message, f"tools.{number}.function.parameters")
+    return RequestError(message, "tools")  # how it is written there, and at which place, only the API knows

@@ -257,9 +257,10 @@ def test_the_end_of_the_text_is_never_shown(family: str) -> None:
         ({"tools": [tool("no spaces")], "tool_choice": "required"}, "tools.0.function.name"),
         ({"tools": [{"type": "function"}], "tool_choice": "required"}, "tools.0.function.name"),
         ({"tools": [tool("f", strict=True, a={"not": {}})]}, "tools"),
+        ({"tools": [ADD, {"function": {"name": "f", "parameters": 3}}], "named_tool": "f"}, "tools"),
         (
             {"tools": [{"function": {"name": "f", "parameters": 3}}], "tool_choice": "required"},
-            "tools.0.function.parameters",
+            "tools",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import contract
 from interface.events import ArgumentsPart, Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
 from interface.requests import Grammar
 from tests.support.answer_parts import ANSWERS, Tokens
-from tests.support.anthropic_requests import parsed, prompt_of, refused
+from tests.support.anthropic_requests import HELLO, parsed, prompt_of, refused
 
 SDK_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 """Made once: that takes a tenth of a second."""
@@ -255,6 +255,12 @@ def test_a_last_message_of_the_assistant_is_the_beginning_of_the_answer() -> Non
         assert (prompt.continue_final_message, prompt.add_generation_prompt) == (False, True)
 
 
+def test_what_cannot_be_answered_is_not_counted_either() -> None:
+    path, body = "/v1/messages/count_tokens", {"messages": HELLO["messages"], "mcp_servers": [{"type": "url"}]}
+    with pytest.raises(contract.Refusal, match="mcp_servers"):
+        contract.endpoints_at(path)["POST"].parse(contract.Incoming(json.dumps(body).encode(), models=("a",)))
+
+
 def test_the_form_of_the_answer_may_be_asked_for_in_two_places() -> None:
     form = {"type": "json_schema", "schema": {"type": "integer"}}
     places: list[tuple[dict[str, Any], str]] = [
@@ -299,6 +305,11 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
         ({"tools": [{"name": "add"}]}, 400, "invalid_request_error", "tools.0.input_schema"),
         ({"tools": [{**TOOL, "input_schema": {"type": "string"}}]}, 400, "invalid_request_error", "tools.0"),
         ({"messages": [{"role": "user", "content": 5}]}, 400, "invalid_request_error", "messages.0.content:"),
+        ({"stop": ["a"]}, 400, "invalid_request_error", "stop: it is a field of OpenAI's APIs; use stop_sequences"),
+        ({"response_format": {"type": "json_object"}}, 400, "invalid_request_error", "use output_config.format"),
+        ({"reasoning_effort": "low"}, 400, "invalid_request_error", "use output_config.effort"),
+        ({"n": 2}, 400, "invalid_request_error", "n: a message has no other choices"),
+        ({"context_management": 5}, 400, "invalid_request_error", "context_management"),
         ({"container": "c"}, 400, "invalid_request_error", "container"),
         ({"compaction": {"type": "summarize"}}, 400, "invalid_request_error", "compaction"),
         ({"tool_choice": {"type": "any"}}, 400, "invalid_request_error", "tool_choice"),

@@ -182,6 +182,8 @@ def test_a_forced_call_brings_its_own_grammar() -> None:
         ({"audio": {"voice": "x"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"web_search_options": {}}, "web_search_options"),
+        ({"documents": [{"text": "a"}]}, "documents"),
+        ({"logits_processors": ["a.b"]}, "logits_processors"),
         ({"moderation": {"model": "x"}}, "moderation"),
         ({"max_output_tokens": 5}, "max_output_tokens"),
         ({"continue_final_message": True}, "messages"),
@@ -198,7 +200,15 @@ def test_a_refusal_is_what_the_assistant_said() -> None:
 
 
 def test_harmless_fields_are_ignored() -> None:
-    prompt_of(modalities=["text"], functions=[], function_call="none", verbosity="low", prediction={}, nonsense=1)
+    prompt_of(
+        modalities=["text"],
+        functions=[],
+        documents=[],
+        function_call="none",
+        verbosity="low",
+        prediction={},
+        nonsense=1,
+    )
 
 
 def test_arguments_of_the_template_come_from_two_places() -> None:

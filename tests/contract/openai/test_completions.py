@@ -136,6 +136,7 @@ def test_there_may_be_more_stop_strings_than_openai_takes(path: str, prompt: str
 def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
     parse(PATH, prompt="x", nonsense=1, user="me", metadata={}, store=True, best_of=1, suffix="", service_tier="auto")
     parse(PATH, prompt="x", bad_words=[], use_beam_search=False, prompt_logprobs=None, truncate_prompt_tokens=None)
+    parse(PATH, prompt="x", tools=[], logits_processors=[])
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,10 @@ def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
         ("truncate_prompt_tokens", 5),
         ("prompt_logprobs", 1),
         ("prompt_embeds", "AAAA"),
+        ("max_output_tokens", 5),
+        ("messages", []),
+        ("tools", [{"type": "function", "function": {"name": "now"}}]),
+        ("logits_processors", ["a.b"]),
         ("n", 0),
         ("n", 129),
         ("temperature", 2.1),

@@ -120,6 +120,9 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"max_tokens": 5}, "max_tokens"),
         ({"max_completion_tokens": 5}, "max_completion_tokens"),
         ({"logprobs": True}, "logprobs"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "messages"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"context_management": 5}, "context_management"),
         ({"truncation": "middle"}, "truncation"),
     ],
 )
