@@ -35,28 +35,29 @@ Peak find_peak(const float *logits, int64_t size) {
     float largest = NEGATIVE_INFINITY;
     int64_t block_of_largest = 0;
     Ints is_nan = {};
+    bool some_is_nan = false;
     for (int64_t begin = 0; begin < size; begin += BLOCK) {
         const int64_t end = min(begin + BLOCK, size);
         Floats most = broadcast(NEGATIVE_INFINITY);
         int64_t i = begin;
         for (; i + LANES <= end; i += LANES) {
             const Floats x = load(logits + i);
-            most = x > most ? x : most;
+            most = select(x > most, x, most);
             is_nan |= x != x;
         }
         float here = most[0];
         for (int64_t lane = 1; lane < LANES; ++lane) here = max(here, most[lane]);
         for (; i < end; ++i) {
             here = max(here, logits[i]);
-            is_nan[0] |= logits[i] != logits[i];
+            some_is_nan |= logits[i] != logits[i];
         }
         if (here > largest) {
             largest = here;
             block_of_largest = begin;
         }
     }
-    for (int64_t lane = 1; lane < LANES; ++lane) is_nan[0] |= is_nan[lane];
-    if (is_nan[0] || !__builtin_isfinite(largest)) return {largest, BROKEN};
+    for (int64_t lane = 0; lane < LANES; ++lane) some_is_nan |= is_nan[lane] != 0;
+    if (some_is_nan || !__builtin_isfinite(largest)) return {largest, BROKEN};
     int64_t at = block_of_largest;
     while (logits[at] != largest) ++at;
     return {largest, at};
@@ -107,10 +108,10 @@ void apply(const Cut &cut, Scratch &scratch) {
         Ints equal = {};
         for (; i < vectors.count && vectors.places[i] < end; ++i) {
             const Floats x = load(vectors.numbers + vectors.places[i]);
-            above += x > cut.least ? x : Floats{};
+            above += select(x > cut.least, x, Floats{});
             equal -= x == cut.least;
         }
-        const int64_t equals = sum(__builtin_convertvector(equal, Floats));
+        const int64_t equals = sum(to_floats(equal));
         scratch.ties[block] = min(equals, ties);
         ties -= scratch.ties[block];
         scratch.masses[block] = sum(above) + double(scratch.ties[block]) * cut.least;

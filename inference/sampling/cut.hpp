@@ -55,7 +55,7 @@ void measure(const Vectors &vectors, const float *thresholds, double *amounts) {
         for (; i < vectors.count && vectors.places[i] < end; i += STRIDE) {
             const Floats x = load(vectors.numbers + vectors.places[i]), counted = BY == By::MASS ? x : broadcast(1);
             for (int64_t step = 0; step < COUNT; ++step)
-                amount[step] = x >= limits[step] ? amount[step] + counted : amount[step];
+                amount[step] = select(x >= limits[step], amount[step] + counted, amount[step]);
         }
         for (int64_t step = 0; step < COUNT; ++step) amounts[step] += sum(amount[step]);
     }
@@ -118,8 +118,8 @@ Range range_of(const float *numbers, int64_t size) {
     Floats least = load(numbers), most = least;
     for (int64_t i = 0; i < size; i += LANES) {
         const Floats x = load(numbers + min(i, size - LANES));  // the last ones overlap
-        least = x < least ? x : least;
-        most = x > most ? x : most;
+        least = select(x < least, x, least);
+        most = select(x > most, x, most);
     }
     Range range = {least[0], most[0]};
     for (int64_t lane = 1; lane < LANES; ++lane) range = {min(range.least, least[lane]), max(range.most, most[lane])};

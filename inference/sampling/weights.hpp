@@ -79,7 +79,7 @@ inline Floats exponential_of_negative(Floats x) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
-    return p * (Floats)((__builtin_convertvector(n, Ints) + 127) << 23);
+    return p * (Floats)((to_ints(n) + 127) << 23);
 #endif
 }
 
@@ -89,8 +89,8 @@ void weigh(const float *logits, int64_t size, float largest, float temperature, 
     const float factor = 1 / temperature, least = max(min_p, 2e-38f);
     const auto weights_of = [=](Floats x) {
         const Floats scaled = (x - largest) * factor;
-        const Floats weights = exponential_of_negative(scaled > SMALLEST ? scaled : broadcast(SMALLEST));
-        return weights >= least ? weights : Floats{};
+        const Floats weights = exponential_of_negative(select(scaled > SMALLEST, scaled, broadcast(SMALLEST)));
+        return select(weights >= least, weights, Floats{});
     };
     float *weights = scratch.weights;
     for (int64_t begin = 0, block = 0; begin < size; begin += BLOCK, ++block) {

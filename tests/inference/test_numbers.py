@@ -12,20 +12,22 @@ import pytest
 
 import inference
 from inference.cpp.build import COMPILERS, FLAGS
-from inference.decoders.native.sources import DECODER
+from inference.decoders.native.sources import DECODER, KERNELS
+from inference.weights.formats import FORMATS
 from tests.support.compilers import needs_compiler
 from tests.support.native_models import INSTRUCTIONS
 
 NUMBERS, PRODUCTS = DECODER.with_name("numbers.hpp"), DECODER.with_name("products.hpp")
+AVX2 = INSTRUCTIONS["AVX2 alone"].split()
 
 
-def instructions_of(folder: Path, code: str, bfloat16: bool = False, flags: Sequence[str] = ()) -> list[str]:
+def instructions_of(folder: Path, code: str, flags: Sequence[str] = (), **macros: int) -> list[str]:
     """What the compiler makes of a source in C++: the assembly's instructions, in order."""
     source, made = folder / "source.cpp", folder / "made.s"
     source.write_text(code)
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS))
-    macros = [f"-DBF16={int(bfloat16)}", "-DFORMATS=0", "-DHAS_PLAIN=1"]
-    subprocess.run([compiler, *FLAGS, *flags, *macros, "-S", source, "-o", made], check=True, timeout=60)
+    defined = [f"-D{name}={value}" for name, value in {"BF16": 0, "FORMATS": 0, "HAS_PLAIN": 1, **macros}.items()]
+    subprocess.run([compiler, *FLAGS, *flags, *defined, "-S", source, "-o", made], check=True, timeout=60)
     found = [line.strip() for line in made.read_text().splitlines() if re.match(r"\t[^.]", line)]
     assert found
     return found
@@ -48,10 +50,19 @@ def test_with_avx2_alone_the_sums_of_a_product_stay_in_registers(bfloat16: bool,
             multiply_rows<ROWS_AT_ONCE>(panel, x, inputs, sums);
         }}
     '''
-    made = instructions_of(tmp_path, code, bfloat16, INSTRUCTIONS["AVX2 alone"].split())
+    made = instructions_of(tmp_path, code, AVX2, BF16=int(bfloat16))
     multiplying = [place for place, line in enumerate(made) if line.startswith("vfmadd")]
     loop = made[multiplying[0] : multiplying[-1] + 1]
     assert [line for line in loop if re.search(r"\(%r[sb]p\)", line) and not re.match(r"vmov\w+\s+%", line)] == []
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is of other processors")
+@pytest.mark.parametrize("format", ["Q8_0", "Q6_K"])
+def test_with_avx2_alone_codes_are_multiplied_in_vectors_and_not_lane_by_lane(format: str, tmp_path: Path) -> None:
+    made = instructions_of(tmp_path, f'#include "{KERNELS}"\n', AVX2, BF16=1, FORMATS=1 << FORMATS[format].number)
+    assert any(line.startswith("vpmaddwd") for line in made)
+    assert [line for line in made if line.startswith(("vpmulld", "vpextr", "vpinsr"))] == []
 
 
 def test_no_vector_is_made_by_an_addition_to_zeros() -> None:

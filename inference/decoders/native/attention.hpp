@@ -93,7 +93,7 @@ void to_floats(const Weight *from, int64_t rows, int64_t later, float (*to)[HEAD
 void attend_with_vectors(const Task &task) {
     constexpr int64_t PARTS = HEAD_DIM / LANES;
     const int64_t length = task.length();
-    KeptFloats outputs[QUERIES][PARTS] = {};
+    Floats outputs[QUERIES][PARTS] = {};
     float largest[QUERIES], total[QUERIES] = {};
     for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITE;
     for (int64_t start = 0; start < length; start += KEYS) {
@@ -104,9 +104,9 @@ void attend_with_vectors(const Task &task) {
         to_floats(task.keys.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q)
             for (int64_t column = 0; column < columns; ++column) {
-                KeptFloats products = {};
+                Floats products = {};
                 for (int64_t i = 0; i < HEAD_DIM; i += LANES)
-                    products = multiply_add(load(task.query(q) + i), load(block[column] + i), products);
+                    products += load(task.query(q) + i) * load(block[column] + i);
                 scores[q][column] = sum(products);
             }
         to_floats(task.values.at(start), columns, later, block);
@@ -122,18 +122,16 @@ void attend_with_vectors(const Task &task) {
             for (int64_t column = 0; column < KEYS; column += LANES)
                 store(score + column, exponential(load(score + column) - now));
             total[q] *= rescale;
-            for (KeptFloats &output : outputs[q]) output = Floats(output) * rescale;
+            for (int64_t part = 0; part < PARTS; ++part) outputs[q][part] *= rescale;
             for (int64_t column = 0; column < visible; ++column) {
                 total[q] += score[column];
                 for (int64_t part = 0; part < PARTS; ++part)
-                    outputs[q][part] =
-                        multiply_add(broadcast(score[column]), load(block[column] + part * LANES), outputs[q][part]);
+                    outputs[q][part] += score[column] * load(block[column] + part * LANES);
             }
         }
     }
     for (int64_t q = 0; q < task.queries; ++q)
-        for (int64_t part = 0; part < PARTS; ++part)
-            store(task.output(q) + part * LANES, Floats(outputs[q][part]) / total[q]);
+        for (int64_t part = 0; part < PARTS; ++part) store(task.output(q) + part * LANES, outputs[q][part] / total[q]);
 }
 
 // --- With products of bfloat16 pairs, or tiles -----------------------------------------------------------------------
@@ -213,7 +211,7 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
     for (int64_t key = 0; key < blocks * KEYS; key += LANES)
         for (int row = 0; row < ROWS; ++row) {
             const Floats score = load(scores + key * ROWS + row * LANES);
-            largest[row] = is_visible(key, row) & (Ints)(score > largest[row]) ? score : largest[row];
+            largest[row] = select(is_visible(key, row) & (Ints)(score > largest[row]), score, largest[row]);
         }
     for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(maximum(largest[row]));
     Weight *weights = reinterpret_cast<Weight *>(scores);
@@ -221,7 +219,7 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
         for (int row = 0; row < ROWS; ++row)
             for (int64_t half = 0; half < KEYS; half += LANES) {
                 Floats weight = exponential(load(scores + (key + half) * ROWS + row * LANES) - largest[row]);
-                weight = is_visible(key + half, row) ? weight : Floats{};
+                weight = select(is_visible(key + half, row), weight, Floats{});
                 sums[row] += weight;
                 store(weights + key * ROWS + row * KEYS + half, weight);
             }

@@ -21,7 +21,7 @@ void rms_norm(const float *x, const float *weights, int64_t size, double epsilon
     float last[LANES] = {}, last_weights[LANES] = {};
     memcpy(last, x + whole, rest * sizeof(float));
     memcpy(last_weights, weights + whole, rest * sizeof(float));
-    KeptFloats squares = load(last) * load(last);
+    Floats squares = load(last) * load(last);
     for (int64_t i = 0; i < whole; i += LANES) squares = multiply_add(load(x + i), load(x + i), squares);
     const float factor = 1 / __builtin_sqrt(sum(squares) / size + epsilon);
     for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(x + i) * factor * load(weights + i));

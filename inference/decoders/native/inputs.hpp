@@ -103,7 +103,7 @@ inline int32_t largest_magnitude(Floats left, Floats right) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_epi32(_mm512_max_epi32((__m512i)a, (__m512i)b));
 #else
-    const Ints most = a > b ? a : b;
+    const Ints most = select(a > b, a, b);
     int32_t largest = 0;
     for (int64_t i = 0; i < LANES; ++i) largest = most[i] > largest ? most[i] : largest;
     return largest;
@@ -125,7 +125,7 @@ inline Sums round_inputs(Floats inputs, float factor, int8_t *codes) {
     return {int32_t(moved[0] + moved[1] - LANES * 128), int32_t(sizes[0] + sizes[1])};
 #else
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
-    const Ints rounded = __builtin_convertvector((inputs * factor + ROUNDER) - ROUNDER, Ints);
+    const Ints rounded = to_ints((inputs * factor + ROUNDER) - ROUNDER);
     Sums of = {};
     for (int64_t i = 0; i < LANES; ++i) {
         codes[i] = int8_t(rounded[i]);

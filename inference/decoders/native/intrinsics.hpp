@@ -1,4 +1,4 @@
-// Instructions of AVX-512 that C++ has no operator for, by the names that Intel gave them.
+// Instructions of AVX-512, and a few of AVX2, that C++ has no operator for, by the names that Intel gave them.
 //
 // <immintrin.h> declares 6,000, and gcc takes 0.3 s to read it: for two sources, a tenth of a server's first start. So
 // these few are declared here as they are there. Other compilers, gcc's later versions, which may call its own
@@ -82,6 +82,25 @@ inline __m512i _mm512_cvtps_epi32(__m512 a) {
 inline __m512 _mm512_cvtph_ps(__m256i a) {
     return __builtin_ia32_vcvtph2ps512_mask(a, __m512{}, ALL, ROUNDED_AS_USUAL);
 }
+
+}  // namespace
+#elif defined(__AVX2__) && defined(__F16C__) && !defined(__clang__)
+
+namespace {
+
+typedef float __m256 __attribute__((vector_size(32), may_alias));
+typedef long long __m256i __attribute__((vector_size(32), may_alias));  // as in the header
+typedef short __m128i __attribute__((vector_size(16), aligned(1), may_alias));
+typedef char Chars __attribute__((vector_size(32)));
+typedef short Shorts16 __attribute__((vector_size(32)));
+
+inline __m256i _mm256_maddubs_epi16(__m256i a, __m256i b) {
+    return (__m256i)__builtin_ia32_pmaddubsw256((Chars)a, (Chars)b);
+}
+inline __m256i _mm256_madd_epi16(__m256i a, __m256i b) {
+    return (__m256i)__builtin_ia32_pmaddwd256((Shorts16)a, (Shorts16)b);
+}
+inline __m256 _mm256_cvtph_ps(__m128i a) { return __builtin_ia32_vcvtph2ps256(a); }
 
 }  // namespace
 #endif

@@ -25,12 +25,30 @@
 #define TILES 0
 #endif
 
+#if defined(__AVX2__) && defined(__F16C__) && !defined(__AVX512F__) && !defined(__clang__)
+#define HALVED 1  // clang makes halves of vectors by itself
+#include "halved.hpp"
+#else
+#define HALVED 0
+#endif
+
 namespace {
 
+#if HALVED
+using Floats = Halved<float>;
+using Ints = Halved<int32_t>;
+using Bits = Halved<uint32_t>;
+using Shorts = Halved<int16_t>;
+#else
 typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int16_t Shorts __attribute__((vector_size(64), aligned(4), may_alias));
+template <class Mask, class Vector>
+inline Vector select(Mask mask, Vector a, Vector b) {
+    return mask ? a : b;
+}
+#endif
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint8_t UnsignedBytes __attribute__((vector_size(16), aligned(1), may_alias));
@@ -50,70 +68,73 @@ using Activation = float;  // what a quantized matrix is multiplied with is roun
 using Activation = Weight;
 #endif
 
-// Vectors that are kept from one round of a loop to the next, or in memory. Where registers have 32 bytes, gcc takes
-// one of 64 through memory for that, eight bytes at a time; its halves stay in registers. (clang makes halves by
-// itself.)
-#if defined(__AVX__) && !defined(__AVX512F__) && __GNUC__ >= 12
-template <class Number>
-class InHalves {
-    typedef Number Vector __attribute__((vector_size(64)));
-    typedef Number Half __attribute__((vector_size(32), aligned(4), may_alias));
-    Half lower, upper;
-
-public:
-    InHalves() : lower{}, upper{} {}
-    InHalves(Vector a)
-        : lower(__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7)),
-          upper(__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15)) {}
-    operator Vector() const {
-        return __builtin_shufflevector(lower, upper, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    }
-    void store(Number *to) const {
-        reinterpret_cast<Half *>(to)[0] = lower;
-        reinterpret_cast<Half *>(to)[1] = upper;
-    }
-};
-using KeptFloats = InHalves<float>;
-using KeptInts = InHalves<int32_t>;
-inline void store(float *to, KeptFloats numbers) { numbers.store(to); }
+// The same numbers in another type. Those of fewer bytes lie side by side in memory.
+#if HALVED
+inline Floats to_floats(Ints numbers) { return converted<float>(numbers.lower, numbers.upper); }
+inline Ints to_ints(Floats numbers) { return converted<int32_t>(numbers.lower, numbers.upper); }
+template <class To, class Number>
+inline Halved<To> widened(const Number *from) {
+    typedef Number Eight __attribute__((vector_size(8 * sizeof(Number)), aligned(1), may_alias));
+    const Eight *halves = reinterpret_cast<const Eight *>(from);
+    return converted<To>(halves[0], halves[1]);
+}
+inline void store_narrowed(uint16_t *to, Bits numbers) {
+    typedef uint16_t Eight __attribute__((vector_size(16), aligned(2), may_alias));
+    Eight *halves = reinterpret_cast<Eight *>(to);
+    halves[0] = __builtin_convertvector(numbers.lower, Eight);
+    halves[1] = __builtin_convertvector(numbers.upper, Eight);
+}
 #else
-using KeptFloats = Floats;
-using KeptInts = Ints;
-inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
-#endif
-
 inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
+inline Ints to_ints(Floats numbers) { return __builtin_convertvector(numbers, Ints); }
+template <class To>
+inline Bits widened(const uint16_t *from) {
+    return __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits);
+}
+template <class To>
+inline Ints widened(const int8_t *from) {
+    return __builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints);
+}
+template <class To>
+inline Ints widened(const uint8_t *from) {
+    return __builtin_convertvector(*reinterpret_cast<const UnsignedBytes *>(from), Ints);
+}
+inline void store_narrowed(uint16_t *to, Bits numbers) {
+    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(numbers, Halves);
+}
+#endif
 // A number in all lanes. Nothing is subtracted, as any number less 0 is itself. 0 and a number can be another (-0), so
 // that sum is computed, and without AVX-512 gcc 12 does it lane by lane: products take several times as long.
 inline Floats broadcast(float number) { return number - Floats{}; }
 inline Floats load(const float *from) { return *reinterpret_cast<const Floats *>(from); }
-inline Floats load(const uint16_t *from) {
-    Bits wide = __builtin_convertvector(*reinterpret_cast<const Halves *>(from), Bits) << 16;
-    return (Floats)wide;
-}
+inline void store(float *to, Floats numbers) { *reinterpret_cast<Floats *>(to) = numbers; }
+inline Floats load(const uint16_t *from) { return (Floats)(widened<uint32_t>(from) << 16); }
 inline Floats load(const int8_t *from) {
-    const Bytes bytes = *reinterpret_cast<const Bytes *>(from);
 #if defined(__AVX512F__)  // gcc 12 would go number by number
-    return __builtin_convertvector((Ints)_mm512_cvtepi8_epi32((__m128i)bytes), Floats);
+    const Bytes bytes = *reinterpret_cast<const Bytes *>(from);
+    return to_floats((Ints)_mm512_cvtepi8_epi32((__m128i)bytes));
 #else
-    return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
+    return to_floats(widened<int32_t>(from));
 #endif
 }
 inline Floats load(const uint8_t *from) {
-    const UnsignedBytes bytes = *reinterpret_cast<const UnsignedBytes *>(from);
 #if defined(__AVX512F__)
-    return __builtin_convertvector((Ints)_mm512_cvtepu8_epi32((__m128i)bytes), Floats);
+    const UnsignedBytes bytes = *reinterpret_cast<const UnsignedBytes *>(from);
+    return to_floats((Ints)_mm512_cvtepu8_epi32((__m128i)bytes));
 #else
-    return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
+    return to_floats(widened<int32_t>(from));
 #endif
 }
 // Sixteen numbers of float16. All but the exponent's offset is where float32 has it, once it is moved.
 inline Floats load_halves(const uint8_t *from) {
-    const Halves halves = *reinterpret_cast<const Halves *>(from);
 #if defined(__AVX512F__)
+    const Halves halves = *reinterpret_cast<const Halves *>(from);
     return (Floats)_mm512_cvtph_ps((__m256i)halves);
+#elif HALVED
+    return {(Floats::Half)_mm256_cvtph_ps(*reinterpret_cast<const __m128i *>(from)),
+            (Floats::Half)_mm256_cvtph_ps(*reinterpret_cast<const __m128i *>(from + 16))};
 #else
-    const Bits bits = __builtin_convertvector(halves, Bits);
+    const Bits bits = widened<uint32_t>(reinterpret_cast<const uint16_t *>(from));
     return (Floats)((bits & 0x7fff) << 13 | (bits & 0x8000) << 16) * 0x1p112f;
 #endif
 }
@@ -135,9 +156,7 @@ inline Bits rounded(Floats numbers) {  // to the nearest bfloat16; of two, to th
     const Bits bits = (Bits)numbers;
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
-inline void store(uint16_t *to, Floats numbers) {
-    *reinterpret_cast<Halves *>(to) = __builtin_convertvector(rounded(numbers), Halves);
-}
+inline void store(uint16_t *to, Floats numbers) { store_narrowed(to, rounded(numbers)); }
 
 // Sixteen pairs of numbers that lie side by side, as they are multiplied with a pair of inputs.
 #if PAIR_PRODUCTS
@@ -151,12 +170,12 @@ inline __m512bh broadcast_pair(const uint16_t *from) {  // sixteen times
 struct Pairs {
     Floats first, second;
 };
-inline Pairs widened(Bits both) { return {(Floats)(both << 16), (Floats)(both & 0xffff0000)}; }
-inline Pairs load_pairs(const uint16_t *from) { return widened(*reinterpret_cast<const Bits *>(from)); }
+inline Pairs halves_of_pairs(Bits both) { return {(Floats)(both << 16), (Floats)(both & 0xffff0000)}; }
+inline Pairs load_pairs(const uint16_t *from) { return halves_of_pairs(*reinterpret_cast<const Bits *>(from)); }
 inline Pairs broadcast_pair(const uint16_t *from) {
     uint32_t both;
     memcpy(&both, from, sizeof both);
-    return widened(Bits{} + both);
+    return halves_of_pairs(Bits{} + both);
 }
 #endif
 
@@ -199,14 +218,14 @@ constexpr float INFINITE = __builtin_inff();
 
 // e^x to float32's last digit but one: 2^n by its bits, the rest by a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline Floats exponential(Floats x) {
-    x = x < -87.0f ? broadcast(-87.0f) : x > 88.0f ? broadcast(88.0f) : x;
+    x = select(x < -87.0f, broadcast(-87.0f), select(x > 88.0f, broadcast(88.0f), x));
     constexpr float ROUNDER = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
     const Floats n = multiply_add(x, broadcast(1.44269504f), broadcast(ROUNDER)) - ROUNDER;
     const Floats r = multiply_add(n, broadcast(2.12194440e-4f), multiply_add(n, broadcast(-0.693359375f), x));
     Floats p = broadcast(0.00138889f);
     constexpr float LAST[] = {0.00833333f, 0.0416666667f, 0.166666667f, 0.5f, 1.0f, 1.0f};
     for (float next : LAST) p = multiply_add(p, r, broadcast(next));
-    Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
+    Ints power = (to_ints(n) + 127) << 23;
     return p * (Floats)power;
 }
 

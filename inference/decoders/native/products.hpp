@@ -26,7 +26,7 @@ namespace {
 // in the order of its inputs, so they are the same with any number of other rows.
 template <int ROWS, int VECTORS>
 void multiply_vectors(const Weight *panel, const Weight *x, int64_t inputs, float (*to)[PANEL]) {
-    KeptFloats sums[ROWS][VECTORS] = {};
+    Floats sums[ROWS][VECTORS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
         // Not in a function of its own: gcc 12 would then keep the sums in memory.
         const char *ahead = reinterpret_cast<const char *>(panel) + (ROWS > 1 ? 2 * PAGE : PAGE);

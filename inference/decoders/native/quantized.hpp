@@ -1,9 +1,9 @@
 // Products with quantized matrices, computed from their codes.
 //
 // In bfloat16 models the inputs become integers of eight bits, so that four products of a code and an input are one
-// instruction (VNNI). Their sums are exact. What is rounded is the sum over blocks, and it is added up in the order of
-// the blocks, so an output does not depend on how many rows are computed with it. In float32 models a strip is
-// converted to floats, and nothing is rounded but sums.
+// instruction (VNNI), or two (AVX2). Their sums are exact. What is rounded is the sum over blocks, and it is added up
+// in the order of the blocks, so an output does not depend on how many rows are computed with it. In float32 models a
+// strip is converted to floats, and nothing is rounded but sums.
 //
 // With several rows the limits are the ports of the processor: one or two that start an instruction of 512 bits a
 // cycle, of those that multiply, and two that load; shifts, additions and conversions have others. 32 inputs of a row
@@ -25,10 +25,36 @@
 
 namespace {
 
-// To each lane's sum, four unsigned codes times four signed inputs, which are the same for all lanes.
+#if HALVED
+// Two products of numbers of sixteen bits, in each lane.
+inline Ints pair_products(Ints a, Ints b) {
+    return {(Ints::Half)_mm256_madd_epi16((__m256i)a.lower, (__m256i)b.lower),
+            (Ints::Half)_mm256_madd_epi16((__m256i)a.upper, (__m256i)b.upper)};
+}
+
+// Four products of codes and inputs. Two are added to a number of sixteen bits, which codes of eight bits would be too
+// large for: these and their inputs become numbers of sixteen bits first.
+template <int BITS>
+inline Ints code_products(Bits codes, Ints inputs) {
+    if constexpr (BITS < 8) {
+        const Ints pairs((Ints::Half)_mm256_maddubs_epi16((__m256i)codes.lower, (__m256i)inputs.lower),
+                         (Ints::Half)_mm256_maddubs_epi16((__m256i)codes.upper, (__m256i)inputs.upper));
+        return pair_products(pairs, 0x00010001);
+    } else {
+        const Shorts x = (Shorts)inputs;
+        return pair_products((Ints)(codes & 0x00ff00ff), (Ints)(x << 8 >> 8)) +
+               pair_products((Ints)((Shorts)codes >> 8 & 0xff), (Ints)(x >> 8));
+    }
+}
+#endif
+
+// To each lane's sum, four unsigned codes of BITS bits times four signed inputs, which are the same for all lanes.
+template <int BITS>
 inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
+#elif HALVED
+    return sums + code_products<BITS>(codes, inputs);
 #else
     for (int i = 0; i < CODES; ++i) sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * (inputs << 24 - 8 * i >> 24);
     return sums;
@@ -39,6 +65,8 @@ inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
 inline Ints add_pairs(Ints sums, Ints a, Ints b) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+#elif HALVED
+    return sums + pair_products(a, b);
 #else
     return sums + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 #endif
@@ -62,9 +90,13 @@ inline Ints shifted_left(Ints numbers, Ints by) {
 
 // The lower sixteen bits of each lane of one, and the upper ones of another.
 inline Ints halves_of(Ints lower, Ints upper) {
+#if HALVED
+    return (lower & 0xffff) | (upper & ~0xffff);
+#else
     constexpr Shorts IS_UPPER = {0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1,
                                  0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1};
     return (Ints)(IS_UPPER ? (Shorts)upper : (Shorts)lower);
+#endif
 }
 
 // Ask for `bytes` bytes of what will be read soon of a strip by itself. It is read once in a step, so it is kept out of
@@ -122,12 +154,13 @@ struct Behind {
 
 // To each row's sums, a vector of codes of each strip times the same four inputs. (All that is added to sums is
 // inlined, or the compiler would keep them in memory.)
-template <int ROWS, int STRIPS>
+template <int BITS, int ROWS, int STRIPS>
 [[gnu::always_inline]] inline void add_codes(Ints (&sums)[ROWS][STRIPS], const Bits (&codes)[STRIPS],
                                              const int32_t *inputs) {
     for (int row = 0; row < ROWS; ++row) {
         const Ints x = Ints{} + inputs[row];
-        for (int strip = 0; strip < STRIPS; ++strip) sums[row][strip] = add_products(sums[row][strip], codes[strip], x);
+        for (int strip = 0; strip < STRIPS; ++strip)
+            sums[row][strip] = add_products<BITS>(sums[row][strip], codes[strip], x);
     }
 }
 
@@ -139,7 +172,7 @@ template <class F, int ROWS, int STRIPS, int VECTOR>
         if (STRIPS == 2 && VECTOR < F::BITS) __builtin_prefetch(codes[strip] + next + VECTOR * 64, 0, KEPT<F>);
         weights[strip] = codes_at<F, VECTOR>(codes[strip]);
     }
-    add_codes(sums, weights, inputs + VECTOR * ROWS);
+    add_codes<F::BITS>(sums, weights, inputs + VECTOR * ROWS);
 }
 
 // The same for the vectors from `first` to `last` - 1 of codes that are bytes. This is a loop, since the compiler takes
@@ -151,7 +184,7 @@ template <int ROWS, int STRIPS>
     for (int vector = first; vector < last; ++vector) {
         Bits weights[STRIPS];
         for (int strip = 0; strip < STRIPS; ++strip) weights[strip] = load_bits(codes[strip] + vector * 64);
-        add_codes(sums, weights, inputs + vector * ROWS);
+        add_codes<8>(sums, weights, inputs + vector * ROWS);
     }
 }
 

@@ -140,7 +140,7 @@ private:
     const uint8_t *group_minimums() const { return group_scales() + F::GROUPS * LANES; }
     static Floats one(const uint8_t *bytes, int64_t group) {
         const Ints four = (Ints)load_bits(bytes + group / 4 * 64);
-        return __builtin_convertvector(four << (24 - 8 * byte_of_group(group)) >> 24, Floats);
+        return to_floats(four << (24 - 8 * byte_of_group(group)) >> 24);
     }
     static Ints two(const uint8_t *bytes, int64_t pair) {
         const Shorts four = (Shorts)load_bits(bytes + pair / 2 * 64);
@@ -161,8 +161,7 @@ void widen_strip(const uint8_t *strip, int64_t inputs, int64_t step, To *to) {
             for (int64_t i = 0; i < GROUP_INPUTS; ++i, to += step) {
                 const int64_t group = (part * GROUP_INPUTS + i) / F::GROUP_SIZE;
                 const Ints code = (Ints)(vectors[i / CODES] >> uint32_t(i % CODES * 8) & 0xff) - F::OFFSET;
-                store(to,
-                      __builtin_convertvector(code, Floats) * scales.of_group(group) - scales.minimum_of_group(group));
+                store(to, to_floats(code) * scales.of_group(group) - scales.minimum_of_group(group));
             }
         }
     }
