@@ -2,6 +2,9 @@
 
 import random
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from backends.kept_in_memory import KeptInMemory
 from backends.shared_blocks import BLOCK
 
@@ -111,3 +114,43 @@ def test_a_piece_of_any_length_comes_back_and_leaves_nothing_behind() -> None:
         assert kept.drop("whole")
     kept.put({"all": random.Random(2).randbytes(10 * BLOCK - 3)})
     assert kept.get("all"), "there is room for as much as at the beginning"
+
+
+NAMES = ("a", "b", "c", "d", "e")
+PIECES = st.builds(
+    lambda blocks, rest: b"".join(block * BLOCK for block in blocks) + rest,
+    st.lists(st.sampled_from([b"1", b"2"]), max_size=3),
+    st.sampled_from([b"", b"3", b"4" * (BLOCK - 1)]),
+)
+"""Pieces that have much in common."""
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.dictionaries(st.sampled_from(NAMES), PIECES, max_size=3), st.sampled_from([None, *NAMES])),
+        st.sampled_from(NAMES),
+    ),
+    max_size=20,
+)
+
+
+@given(STEPS, st.sampled_from([3, 6, 20]))
+@settings(max_examples=50)
+def test_in_whatever_order_pieces_come_and_go_they_stay_whole_and_leave_all_room_behind(
+    steps: list[tuple[dict[str, bytes], str | None] | str], blocks: int
+) -> None:
+    kept, last = KeptInMemory(most_bytes=blocks * BLOCK), dict[str, bytes]()
+    for step in steps:
+        if isinstance(step, str):
+            kept.drop(step)
+            assert kept.get(step) is None
+            continue
+        pieces, beside = step
+        takes_place = beside is None or kept.get(beside) is not None
+        kept.put(pieces, beside)
+        if takes_place and all(kept.get(name) == piece for name, piece in pieces.items()):
+            last |= pieces
+        assert all(kept.get(name) in (None, last.get(name)) for name in NAMES)
+    for name in NAMES:
+        kept.drop(name)
+    room = random.Random(2).randbytes(blocks * BLOCK - len("all"))
+    kept.put({"all": room})
+    assert kept.get("all") == room
