@@ -68,13 +68,14 @@ async def test_health_is_answered_while_a_stream_has_much_to_send(door: Door) ->
             service.engine.release()
             await until(lambda: service.engine.generated_tokens == 4000)
             await until(lambda: service.engine.counters().running == 0)
-            exchange._room.set()
+            exchange.start_reading()
             assert (await service.client.request("GET", "/health")).status == 200
             assert not exchange.task.done()
             await exchange.end()
 
 
 MIB = 2**20
+IN_PIECES = JSON | {"transfer-encoding": "chunked"}
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ async def test_large_bodies_take_no_room_while_their_answers_are_generated(
         before, _ = tracemalloc.get_traced_memory()
         exchanges = []
         for count in (1, 2, 3):
-            exchange = service.client.open("POST", "/v1/chat/completions", JSON)
+            exchange = service.client.open("POST", "/v1/chat/completions", IN_PIECES)
             exchanges.append(await stack.enter_async_context(exchange))
             exchange.send_body(with_a_screenshot(stream))
             await until(lambda count=count: service.engine.counters().running == count)  # type: ignore[misc]
@@ -112,6 +113,26 @@ async def test_large_bodies_take_no_room_while_their_answers_are_generated(
         service.engine.release()
         for exchange in exchanges:
             assert (await exchange.response()).status == 200
+
+
+async def test_a_body_that_found_no_room_takes_none_from_others_until_its_client_reads_so(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many that come at once, all would otherwise be refused and not only those that are too many."""
+    monkeypatch.setattr("serving.gate.MAX_BODIES_BYTES", 8 * MIB)
+    body = with_a_screenshot(stream=False)
+    async with by_hand(door) as service:
+        first, second = (service.client.open("POST", "/v1/chat/completions", IN_PIECES) for _ in range(2))
+        async with first, second:
+            first.send_body(body[: 4 * MIB], more_body=True)
+            await until(lambda: service.driver.exchanges.body_bytes == 4 * MIB)
+            second.stop_reading()
+            second.send_body(body[: 5 * MIB], more_body=True)
+            await until(lambda: second.send_calls > 0, "the refusal")
+            first.send_body(body[4 * MIB :])
+            assert (await first.response()).status == 200
+            second.start_reading()
+            assert (await second.response()).status == 503
 
 
 async def test_requests_in_flight_do_not_meet(door: Door) -> None:

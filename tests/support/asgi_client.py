@@ -112,6 +112,9 @@ class Exchange:
         """From now on every send waits, as it does when the socket is full."""
         self._room.clear()
 
+    def start_reading(self) -> None:
+        self._room.set()
+
     async def next_message(self) -> Message:
         """The next message that the application sends, or has sent."""
         async with asyncio.timeout(PATIENCE):
