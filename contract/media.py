@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from contract.content import MEDIA
 from contract.refusals import Refusal
-from contract.requests import MAX_TEXT_BYTES, without_escapes
+from contract.requests import MAX_TEXT_BYTES
 
 HOLDERS = frozenset({"messages", "input", "items", "content", "output", "source"})
 """The fields in which the parts of a conversation lie, in any of the APIs. Calls have their arguments in others."""
@@ -28,11 +28,9 @@ def without_media(body: bytes) -> bytes:
     """
     if len(body) <= MAX_TEXT_BYTES:
         return body
-    if sum(map(len, without_escapes(body).split(b'"')[::2])) > MAX_TEXT_BYTES:  # outside strings, the dearest to parse
-        raise _too_large()
     rest = emptied(body)
     if len(rest) > MAX_TEXT_BYTES:
-        raise _too_large()
+        raise too_large()
     return rest
 
 
@@ -67,5 +65,5 @@ def _empty(part: dict[str, Any]) -> None:
             fields |= {name: "" for name in CONTENTS & fields.keys() if isinstance(fields[name], str)}
 
 
-def _too_large() -> Refusal:
+def too_large() -> Refusal:
     return Refusal(413, f"Expected a body of at most {MAX_TEXT_BYTES} bytes besides images and files, got more")

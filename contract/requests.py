@@ -72,11 +72,6 @@ def announced_bytes(content_length: str | None) -> int | None:
     return int(content_length)
 
 
-def without_escapes(body: bytes) -> bytes:
-    """Return a JSON text without escaped quotes: every second quote then ends a string."""
-    return body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
-
-
 def length_required() -> Refusal:
     return Refusal(411, "Expected a body with Content-Length, got one in chunks, whose end this server does not tell")
 
