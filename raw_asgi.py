@@ -189,15 +189,13 @@ async def lifespan(driver: Driver, receive: Receive, send: Send) -> None:
 
 
 def create_app(driver: Driver) -> ASGIApp:
-    """The application: a callable that is awaited once per connection, whatever its type."""
+    """The application: a callable that is awaited once per connection. What guards it has refused WebSockets."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await lifespan(driver, receive, send)
         elif scope["type"] == "http":
             await http(driver, scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
         else:
             raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
 
