@@ -179,7 +179,7 @@ WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_patte
 
 
 def layer_types(file: GGUFFile, common: dict[str, Any], every: int, without_is_first: bool = False) -> list[str]:
-    """Which layers have a sliding window: as the file lists them, or all but every so-many-th.
+    """Which layers have a sliding window: as the file lists them, or all but every so-many-th; none if it has none.
 
     Args:
         without_is_first: of so many layers the first has none, not the last.
@@ -197,4 +197,10 @@ def layer_types(file: GGUFFile, common: dict[str, Any], every: int, without_is_f
         period = file.get(key, int, every)
         ahead = 0 if without_is_first else 1
         slides = [period < 1 or (layer + ahead) % period != 0 for layer in range(layers)]
-    return ["sliding_attention" if has_window else "full_attention" for has_window in slides]
+    has_windows = window_of(file) is not None
+    return ["sliding_attention" if has_windows and one_slides else "full_attention" for one_slides in slides]
+
+
+def mlp_layer_types(common: dict[str, Any], dense: int) -> list[str]:
+    """Which layers have experts: all but so many at the beginning."""
+    return ["dense" if layer < dense else "sparse" for layer in range(common["num_hidden_layers"])]

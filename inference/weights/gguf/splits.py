@@ -5,7 +5,6 @@ shows in worse answers; so an unknown name is refused. The rules are those of th
 function `llm_tokenizer_bpe` in llama.cpp.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tokenizers import Regex, pre_tokenizers
@@ -103,43 +102,43 @@ _KIMI_K2 = (
 )
 
 
-def _all(names: Iterable[str], split: Split) -> dict[str, Split]:
-    return dict.fromkeys(names, split)
-
-
 SPLITS: dict[str, Split] = {
     "default": UNNAMED,
-    **_all(("dbrx", "smaug-bpe", "chatglm-bpe"), Split((_LLAMA3,))),
-    **_all(
+    **dict.fromkeys(("dbrx", "smaug-bpe", "chatglm-bpe"), Split((_LLAMA3,))),
+    **dict.fromkeys(
         ("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"),
         Split((_QWEN2,)),
     ),
     "qwen35": Split((_QWEN35,)),
-    **_all(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), Split((_GPT4O,))),
-    **_all(("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "exaone4"), GPT2),
-    **_all(("a.x-4.0", "mellum"), GPT2),
-    **_all(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), DIGITS),
-    **_all(
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), Split((_GPT4O,))),
+    **dict.fromkeys(
+        ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "exaone4"), GPT2
+    ),
+    **dict.fromkeys(("a.x-4.0", "mellum"), GPT2),
+    **dict.fromkeys(
+        ("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), DIGITS
+    ),
+    **dict.fromkeys(
         ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
         Split((_LLAMA3,), takes_whole_words=True, begins_with_bos=True),
     ),
     "tekken": Split((_TEKKEN,), takes_whole_words=True, begins_with_bos=True),
-    **_all(("glm4", "glm5"), Split((_LLAMA3,), takes_whole_words=True)),
+    **dict.fromkeys(("glm4", "glm5"), Split((_LLAMA3,), takes_whole_words=True)),
     "minicpm5": Split((r"\p{N}{1,3}", _LLAMA3), takes_whole_words=True),
-    **_all(("tiny_aya", "cohere2moe"), Split((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O))),
-    **_all(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), Split(_DEEPSEEK3)),
+    **dict.fromkeys(("tiny_aya", "cohere2moe"), Split((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O))),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), Split(_DEEPSEEK3)),
     "deepseek-llm": Split(
         (r"[\r\n]", rf"\s?[{_CASED}]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", _CJK, r"\p{N}+")
     ),
     "seed-coder": Split((_SEED_CODER,)),
     "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\p{N}")),
-    **_all(("poro-chat", "bloom", "gpt3-finnish"), Split((_WORDS,))),
+    **dict.fromkeys(("poro-chat", "bloom", "gpt3-finnish"), Split((_WORDS,))),
     "exaone-moe": Split((_EXAONE_MOE,)),
     "afmoe": Split((_THREES, _ASIAN, _DEEPSEEK3[-1])),
     "youtu": Split(_YOUTU, takes_whole_words=True),
     "kimi-k2": Split((_KIMI_K2,)),
     "falcon": Split((r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9]{3}")),
-    **_all(("bailingmoe", "bailingmoe2"), Split((_BAILING,))),
+    **dict.fromkeys(("bailingmoe", "bailingmoe2"), Split((_BAILING,))),
     "laguna": Split((r"[^\n]+|\n+", _QWEN2)),
     "superbpe": Split((r"\p{N}+", _THREES)),
     "viking": Split((_WORDS, r"\p{N}")),

@@ -1,6 +1,6 @@
 """Says why a GGUF file is not served, and what can be done about it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
@@ -18,21 +18,19 @@ OTHER_NAMES: Mapping[str, str] = {"clip": "mmproj", "imatrix": "imatrix"}
 """The architectures that such files name; older ones have no type."""
 
 
-def _all(names: Iterable[str], reason: str) -> dict[str, str]:
-    return dict.fromkeys(names, reason)
-
-
 EMBEDS = "it makes embeddings or ranks of texts and writes none; expected a model that writes texts"
 STATES = f"its layers keep states, and this server's cache only keys and values; {ELSEWHERE}"
 FALLS_OFF = f"its attention falls off with the distance (ALiBi), which this server's does not; {ELSEWHERE}"
 REASONS: Mapping[str, str] = {
-    **_all(("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe"), EMBEDS),
-    **_all(("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "llama-embed", "t5encoder"), EMBEDS),
-    **_all(("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "jamba", "plamo2", "falcon-h1"), STATES),
-    **_all(("nemotron_h", "nemotron_h_moe", "granitehybrid", "lfm2", "lfm2moe", "kimi-linear"), STATES),
-    **_all(("qwen3next", "qwen35", "qwen35moe"), STATES),
-    **_all(("mpt", "bloom", "refact", "jais"), FALLS_OFF),
-    **_all(
+    **dict.fromkeys(("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe"), EMBEDS),
+    **dict.fromkeys(("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "llama-embed", "t5encoder"), EMBEDS),
+    **dict.fromkeys(
+        ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "jamba", "plamo2", "falcon-h1"), STATES
+    ),
+    **dict.fromkeys(("nemotron_h", "nemotron_h_moe", "granitehybrid", "lfm2", "lfm2moe", "kimi-linear"), STATES),
+    **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), STATES),
+    **dict.fromkeys(("mpt", "bloom", "refact", "jais"), FALLS_OFF),
+    **dict.fromkeys(
         ("dream", "llada", "llada-moe", "rnd1"),
         "it writes texts by diffusion; expected a model that writes one token after the other",
     ),

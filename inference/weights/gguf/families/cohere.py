@@ -12,6 +12,7 @@ from inference.weights.gguf.architecture import (
     Architecture,
     experts,
     layer_types,
+    mlp_layer_types,
     required_window,
 )
 from inference.weights.gguf.families.mixtures import ROUTING, SHARED, SIGMOID, SOFTMAX
@@ -41,11 +42,10 @@ def _cohere2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
             file.path,
             f"cohere2moe.expert_gating_func is {function}; expected {SIGMOID}, or {SOFTMAX} with expert_weights_norm",
         )
-    dense = file.get("cohere2moe.leading_dense_block_count", int, 0)
     return _scale(file) | {
         "sliding_window": required_window(file),
         "layer_types": layer_types(file, common, every=4, without_is_first=True),
-        "mlp_layer_types": ["dense" if layer < dense else "sparse" for layer in range(common["num_hidden_layers"])],
+        "mlp_layer_types": mlp_layer_types(common, file.get("cohere2moe.leading_dense_block_count", int, 0)),
         "prefix_dense_intermediate_size": common["intermediate_size"],
         "prefix_dense_sliding_window_pattern": 1,
         "intermediate_size": file.count("expert_feed_forward_length"),

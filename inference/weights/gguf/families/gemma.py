@@ -30,8 +30,6 @@ def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Five layers with a window, then one without; only that one's rotary embedding is scaled. Or none has a window."""
-    window = window_of(file)
-    kinds = layer_types(file, common, every=6)
     local = {"rope_type": "default", "rope_theta": file.get("gemma3.rope.freq_base_swa", float, 10_000.0)}
     everywhere = common["rope_parameters"]
     if "gemma3.rope.freq_base" not in file.metadata:
@@ -39,8 +37,8 @@ def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     softcap = file.get("gemma3.final_logit_softcapping", float, 0.0)
     return {
         "hidden_activation": "gelu_pytorch_tanh",
-        "sliding_window": window or common["max_position_embeddings"],
-        "layer_types": kinds if window else ["full_attention"] * len(kinds),
+        "sliding_window": window_of(file) or common["max_position_embeddings"],
+        "layer_types": layer_types(file, common, every=6),
         "rope_parameters": {"full_attention": everywhere, "sliding_attention": local},
         "query_pre_attn_scalar": _query_scale(common, layers_of_largest=62),
         "final_logit_softcapping": softcap or None,

@@ -21,12 +21,10 @@ from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 def _exaone4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Where layers have windows, those without one are not rotated."""
-    window = window_of(file)
-    kinds = layer_types(file, common, every=4)
     return {
-        "sliding_window": window,
+        "sliding_window": window_of(file),
         "sliding_window_pattern": None,
-        "layer_types": kinds if window else ["full_attention"] * len(kinds),
+        "layer_types": layer_types(file, common, every=4),
     }
 
 

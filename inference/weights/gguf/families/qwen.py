@@ -52,11 +52,9 @@ def _qwen2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mellum(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    window = window_of(file)
-    kinds = layer_types(file, common, every=4)
     return _qwen3_moe(file, common) | {
-        "sliding_window": window,
-        "layer_types": kinds if window else ["full_attention"] * len(kinds),
+        "sliding_window": window_of(file),
+        "layer_types": layer_types(file, common, every=4),
         "rope_parameters": plain_within_windows(file, common["rope_parameters"]),
     }
 

@@ -15,6 +15,7 @@ from inference.weights.gguf.architecture import (
     as_it_is,
     experts,
     layer_types,
+    mlp_layer_types,
     plain_within_windows,
     required_window,
     window_of,
@@ -60,11 +61,10 @@ def _afmoe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 def _exaone(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers without a window are not rotated."""
     routed = routing(file, SIGMOID)
-    dense, layers = routed["first_k_dense_replace"], common["num_hidden_layers"]
     return routed | {
         "sliding_window": required_window(file),
         "layer_types": layer_types(file, common, every=4),
-        "mlp_layer_types": ["dense" if layer < dense else "sparse" for layer in range(layers)],
+        "mlp_layer_types": mlp_layer_types(common, routed["first_k_dense_replace"]),
         "num_experts": routed["n_routed_experts"],
         "num_shared_experts": routed["n_shared_experts"],
     }
@@ -75,18 +75,15 @@ def _laguna(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     function = file.get("laguna.expert_gating_func", int, SIGMOID) or SIGMOID
     if function != SIGMOID or not file.get("laguna.expert_weights_norm", bool, True):
         raise BadGGUF(file.path, "laguna.expert_gating_func and expert_weights_norm: expected 2 and true, got others")
-    layers, head_dim, window = common["num_hidden_layers"], common["head_dim"], window_of(file)
     heads = file.counts("attention.head_count", file.count("block_count"))
-    dense = file.get("laguna.leading_dense_block_count", int, 0)
     gate = file.tensors.get("blk.0.attn_gate.weight")
-    kinds = layer_types(file, common, every=4, without_is_first=True)
-    part = rotated_part(file, "rope.dimension_count_swa", head_dim)
+    part = rotated_part(file, "rope.dimension_count_swa", common["head_dim"])
     return {
-        "sliding_window": window or common["max_position_embeddings"],
-        "layer_types": kinds if window else ["full_attention"] * len(kinds),
+        "sliding_window": window_of(file) or common["max_position_embeddings"],
+        "layer_types": layer_types(file, common, every=4, without_is_first=True),
         "rope_parameters": plain_within_windows(file, common["rope_parameters"], part),
         "num_attention_heads_per_layer": heads,
-        "mlp_layer_types": ["dense" if layer < dense else "sparse" for layer in range(layers)],
+        "mlp_layer_types": mlp_layer_types(common, file.get("laguna.leading_dense_block_count", int, 0)),
         "gating": "per-head" if gate is not None and gate.shape[0] == heads[0] else "per-element",
         "num_experts": file.count("expert_count"),
         "num_experts_per_tok": file.count("expert_used_count"),
