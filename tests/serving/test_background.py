@@ -14,7 +14,7 @@ from interface.events import Event, Failed, Finished
 from interface.requests import GenerationRequest, text_request
 from serving import sync_driver
 from study.common.engine import ScriptedEngine
-from tests.support.asgi_client import JSON, PATIENCE, until
+from tests.support.asgi_client import JSON, PATIENCE, Client, until
 from tests.support.driving import all_events, driving, never, signalled
 from tests.support.openai_answers import named_events
 from tests.support.serving import Door, by_hand
@@ -22,6 +22,15 @@ from tests.support.wsgi_client import pulled_by_hand
 
 pytestmark = pytest.mark.anyio
 PATH = "/v1/responses"
+
+
+async def begun_in_the_background(client: Client) -> str:
+    """Begin a stream in the background, leave it, and return its id."""
+    async with client.open("POST", PATH, JSON) as stream:
+        stream.send_body(b'{"input": "hello", "background": true, "stream": true}')
+        await stream.next_message()
+        id: str = named_events((await stream.next_message())["body"])[0]["response"]["id"]
+        return id
 
 
 class Listener(InBackground):
@@ -151,10 +160,7 @@ async def test_what_the_engine_refuses_is_refused_and_counted_no_longer(door: Do
 async def test_a_stream_that_is_read_again_has_a_heartbeat_while_nothing_comes(door: Door) -> None:
     async with by_hand(door, config=Config(heartbeat=0.05)) as service:
         service.engine.hold()
-        async with service.client.open("POST", PATH, JSON) as stream:
-            stream.send_body(b'{"input": "hello", "background": true, "stream": true}')
-            await stream.next_message()
-            id = named_events((await stream.next_message())["body"])[0]["response"]["id"]
+        id = await begun_in_the_background(service.client)
         async with service.client.open("GET", f"{PATH}/{id}?stream=true") as again:
             again.send_body(b"")
             while (await again.next_message()).get("body") != HEARTBEAT:
@@ -171,10 +177,7 @@ async def test_at_the_servers_end_a_stream_that_is_read_again_has_its_last_event
 ) -> None:
     async with by_hand(door, config=Config(drain=drain)) as service:
         service.engine.hold()
-        async with service.client.open("POST", PATH, JSON) as stream:
-            stream.send_body(b'{"input": "hello", "background": true, "stream": true}')
-            await stream.next_message()
-            id = named_events((await stream.next_message())["body"])[0]["response"]["id"]
+        id = await begun_in_the_background(service.client)
         async with service.client.open("GET", f"{PATH}/{id}?stream=true") as again:
             again.send_body(b"")
             await again.next_message()
