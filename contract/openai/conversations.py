@@ -14,6 +14,7 @@ from contract.openai.dialect import OpenAIError
 from contract.openai.item_pages import ItemPage, PageQuery, ends
 from contract.openai.items import Item
 from contract.openai.kept_conversations import KeptConversations, with_ids
+from contract.openai.kept_responses import References
 from contract.openai.metadata import ABOUT_METADATA, Metadata, MetadataBody
 from contract.openai.responses_request import as_messages
 from contract.queries import read_query
@@ -120,9 +121,9 @@ def parse_add(incoming: Incoming) -> Question:
     as_messages(body.items, "items")
 
     def add() -> Answer:
-        kept = KeptConversations(incoming.kept)
-        added = with_ids(body.items, kept.items(incoming.name))
-        kept.add(incoming.name, added)
+        before = References(incoming.kept).kept_conversation(incoming.name)
+        added = with_ids(body.items, before)
+        KeptConversations(incoming.kept).add(incoming.name, added)
         return model_answer(ConversationItems("list", added, *ends([item["id"] for item in added]), has_more=False))
 
     return _question(add)

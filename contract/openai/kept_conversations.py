@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contract.answers import to_json
+from contract.media import emptied
 from contract.openai.items import Item, complete
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -59,13 +60,32 @@ class KeptConversations:
         self.conversation(id)
         self._kept.drop(_head(id))
 
-    def pieces(self, id: str) -> list[bytes]:
-        """The items as they are kept, the oldest first. Raises Refusal: 404, the conversation is not kept."""
-        return [piece for _, piece in self._found(id)]
+    def fitted(self, id: str, most_bytes: int) -> list[bytes]:
+        """The items as they are kept, the oldest first, without what is in images that are too many.
+
+        If the items have more than `most_bytes` together, the oldest images are emptied, also in what is kept: no
+        model here reads them, and a conversation that grew without a limit would find no room to be kept.
+
+        Raises:
+            Refusal: 404, the conversation is not kept.
+        """
+        found = dict(self._found(id))
+        too_many = sum(map(len, found.values())) - most_bytes
+        without_images: dict[str, bytes] = {}
+        for name, piece in found.items():
+            if too_many <= 0:
+                break
+            rest = emptied(piece)
+            if len(rest) < len(piece):
+                without_images[name] = rest
+                too_many -= len(piece) - len(rest)
+        if without_images:
+            self._kept.put(without_images, beside=_head(id))
+        return list((found | without_images).values())
 
     def items(self, id: str) -> list[Item]:
         """The items, the oldest first. Raises Refusal: 404, the conversation is not kept."""
-        return [json.loads(piece) for piece in self.pieces(id)]
+        return [json.loads(piece) for _, piece in self._found(id)]
 
     def item(self, id: str, item_id: str) -> Item:
         """Raises Refusal: 404, the conversation is not kept, or has no such item."""

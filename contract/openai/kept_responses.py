@@ -111,14 +111,12 @@ class References:
         return [*before, *previous["output"]]
 
     def kept_conversation(self, id: str) -> list[Item]:
-        """The items of a conversation.
+        """The items of a conversation, without those of its images that are too many.
 
         Raises:
             Refusal: 404, it is not kept; 413, it is too long.
         """
-        pieces = self._conversations.pieces(id)
-        if sum(map(len, pieces)) > MOST_BYTES:
-            pieces = [emptied(piece) for piece in pieces]
+        pieces = self._conversations.fitted(id, MOST_BYTES)
         _check_length(pieces)
         return [json.loads(piece) for piece in pieces]
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import contract
+from contract.openai.kept_conversations import KeptConversations
 from contract.requests import MAX_TEXT_BYTES
 from interface.events import Failed
 from interface.requests import ChatPrompt
@@ -212,3 +213,24 @@ def test_a_conversation_with_many_screenshots_is_gone_on_with_without_what_is_in
         reply_to("POST", f"{PATH}/{conversation['id']}/items", body={"items": [call, shown]})
     assert answered(conversation["id"], "So?", "Yes.")["output"][0]["content"][0]["text"] == "Yes."
     assert listed(conversation, b"order=desc&limit=4")[2]["output"] == [image], "it is listed as it came"
+
+
+def test_a_conversation_takes_items_however_many_images_it_has_had() -> None:
+    conversation, kept = begun(message("Look.")), KeptConversations(KEPT)
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 40}
+    for _ in range(9):
+        kept.add(conversation["id"], [{"type": "function_call_output", "id": "x", "call_id": "c", "output": [image]}])
+        assert sum(map(len, kept.fitted(conversation["id"], 1200))) <= 1200
+    first, *others = kept.items(conversation["id"])
+    assert texts([first]) == ["Look."]
+    shown = [item["output"][0]["image_url"] for item in others]
+    assert 0 < shown.count("") < 9
+    assert shown == sorted(shown), "the newest images are still there"
+
+
+def test_a_conversation_that_no_response_could_go_on_with_takes_no_further_items() -> None:
+    conversation = begun()
+    path = f"{PATH}/{conversation['id']}/items"
+    for _ in range(8):
+        reply_to("POST", path, body={"items": [message("a" * (MAX_TEXT_BYTES // 2))]})
+    assert why_not("POST", path, body={"items": [message("more")]})[0] == 413
