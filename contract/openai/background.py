@@ -12,7 +12,7 @@ from contract.answers import Answer, model_answer
 from contract.endpoints import Accepted
 from contract.openai.kept_responses import KeptResponses
 from contract.openai.responses_answer import ResponseObject
-from contract.openai.running_responses import RENEW_EVERY, RunningResponses
+from contract.openai.running_responses import RENEW_EVERY, Piece, RunningResponses
 from contract.sse import HEARTBEAT
 from interface.calls import InBackground, Recall
 from interface.events import Event, Failed, Finished
@@ -37,6 +37,41 @@ class Maker(Protocol):
     def event(self, event: Event) -> bytes: ...
 
 
+class GrowingStream:
+    """What a stream has written so far, and how much of that is kept already, in numbered pieces."""
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._kept_frames = 0
+        self._kept_bytes = 0
+        self._pieces = 0
+        self._keep_at = 0.0
+
+    def write(self, frames: bytes) -> None:
+        self._frames.append(frames)
+
+    def after(self, frames: int) -> list[bytes]:
+        """What has been written since there were so many frames."""
+        return self._frames[frames:]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to keep another piece."""
+        return time.monotonic() >= self._keep_at
+
+    def next_piece(self) -> Piece:
+        """What has been written since the last piece; empty if nothing was, or if too much is kept already."""
+        written = b"".join(self._frames[self._kept_frames :])
+        self._kept_frames = len(self._frames)
+        self._kept_bytes += len(written)
+        self._keep_at = time.monotonic() + KEEP_EVERY
+        if self._kept_bytes > MOST_KEPT:
+            written = b""
+        piece = Piece(self._pieces, written)
+        self._pieces += bool(written)
+        return piece
+
+
 class BackgroundCall(InBackground):
     """One response. Its client is answered at once, or gets a stream of what is written."""
 
@@ -45,23 +80,17 @@ class BackgroundCall(InBackground):
     ) -> None:
         self.requests = requests
         self.stream = stream
+        self._written = GrowingStream()
+        """Stays empty without `stream`."""
         self._maker = maker
         self._running = RunningResponses(kept)
         self._input = input
-        self._written: list[bytes] = []
-        """All that the stream has so far."""
         self._has_begun = False
-        self._pieces = 1
-        """How many pieces of the stream are kept; the first is its beginning."""
-        self._kept_frames = 0
-        """How much of `_written` is in them."""
-        self._keep_at = 0.0
-        self._kept_bytes = 0
         self._renew_at = 0.0
 
     def writer(self, accepted: Accepted) -> "BackgroundWriter":
         self._begin()
-        return BackgroundWriter(self)
+        return BackgroundWriter(self._written)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         """The response as it is now."""
@@ -71,24 +100,19 @@ class BackgroundCall(InBackground):
     def take(self, event: Event) -> None:
         self._begin()
         self._renew_lease()
-        written = self._maker.event(event)
+        frames = self._maker.event(event)
         if self.stream:
-            self._written.append(written)
+            self._written.write(frames)
         if isinstance(event, Finished | Failed):
-            self._running.end(self._maker.response, self._pieces, self._unkept())
-        elif time.monotonic() >= self._keep_at and (piece := self._unkept()):
-            self._running.add(self._maker.response.id, self._pieces, piece)
-            self._pieces += 1
+            self._running.end(self._maker.response, self._written.next_piece())
+        elif self._written.is_due and (piece := self._written.next_piece()).written:
+            self._running.add(self._maker.response.id, piece)
 
     def is_wanted(self) -> bool:
         if not self._has_begun:
             return True
         self._renew_lease()
         return self._running.is_wanted(self._maker.response.id)
-
-    def written_after(self, frames: int) -> list[bytes]:
-        """What has been written since the stream had so many frames."""
-        return self._written[frames:]
 
     def _begin(self) -> None:
         """Keep the response, once it is certain that it will be made: the first event or its client may come first."""
@@ -97,28 +121,20 @@ class BackgroundCall(InBackground):
         self._has_begun = True
         self._renew_at = time.monotonic() + RENEW_EVERY
         if self.stream:
-            self._written.append(self._maker.start())
-        self._running.begin(self._maker.response, self._input, self._unkept())
+            self._written.write(self._maker.start())
+        self._running.begin(self._maker.response, self._input, self._written.next_piece())
 
     def _renew_lease(self) -> None:
         if time.monotonic() >= self._renew_at:
             self._renew_at = time.monotonic() + RENEW_EVERY
             self._running.renew(self._maker.response.id)
 
-    def _unkept(self) -> bytes:
-        """What has been written and is not kept, and will be from now on; empty if there is no stream to keep."""
-        unkept = b"".join(self._written[self._kept_frames :])
-        self._kept_frames = len(self._written)
-        self._keep_at = time.monotonic() + KEEP_EVERY
-        self._kept_bytes += len(unkept)
-        return unkept if self._kept_bytes <= MOST_KEPT else b""
-
 
 @dataclass(slots=True)
 class BackgroundWriter:
     """Sends what a call has written, to the client that has asked for it. An event says only that there is more."""
 
-    call: BackgroundCall
+    written: GrowingStream
     _sent: int = field(default=0, init=False)
 
     def start(self) -> bytes:
@@ -134,7 +150,7 @@ class BackgroundWriter:
         return self._more()
 
     def _more(self) -> bytes:
-        more = self.call.written_after(self._sent)
+        more = self.written.after(self._sent)
         self._sent += len(more)
         return b"".join(more)
 

@@ -9,6 +9,7 @@ which it renews; a response whose lease has run out is shown as failed.
 
 import json
 import time
+from dataclasses import dataclass
 
 from contract.openai.kept_responses import KeptResponses, input_pieces, response_pieces
 from contract.openai.responses_answer import ResponseObject
@@ -21,6 +22,15 @@ LEASE = 60.0
 LOST = {"code": "server_error", "message": "The process that made this response has ended before it was whole."}
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a response's stream."""
+
+    number: int
+    written: bytes
+    """Its frames; empty if there is nothing to keep."""
+
+
 class RunningResponses:
     """The responses of one client that are made in the background. Their streams are kept in pieces, by number."""
 
@@ -28,24 +38,23 @@ class RunningResponses:
         self._kept = kept
         self._responses = KeptResponses(kept)
 
-    def begin(self, response: ResponseObject, input: bytes, written: bytes) -> None:
-        """Keep a response before anything has been generated. `written` begins its stream; empty if it has none."""
-        stream = {_piece(response.id, 0): written} if written else {}
-        pieces = response_pieces(response) | input_pieces(response.id, input)
-        self._kept.put({**pieces, _wanted(response.id): b"", **_lease_from_now(response.id), **stream})
+    def begin(self, response: ResponseObject, input: bytes, piece: Piece) -> None:
+        """Keep a response before anything has been generated, and the beginning of its stream if it has one."""
+        pieces = response_pieces(response) | input_pieces(response.id, input) | _by_name(response.id, piece)
+        self._kept.put({**pieces, _wanted(response.id): b"", **_lease_from_now(response.id)})
 
     def renew(self, id: str) -> None:
         """Renew the lease on a response, which is still being made."""
         self._kept.put(_lease_from_now(id), beside=_wanted(id))
 
-    def add(self, id: str, number: int, written: bytes) -> None:
+    def add(self, id: str, piece: Piece) -> None:
         """Keep a piece of the stream."""
-        self._kept.put({_piece(id, number): written}, beside=_wanted(id))
+        self._kept.put(_by_name(id, piece), beside=_wanted(id))
 
-    def end(self, response: ResponseObject, number: int, written: bytes) -> None:
+    def end(self, response: ResponseObject, piece: Piece) -> None:
         """Keep the response as it has become, and the last piece of its stream."""
-        stream = {_piece(response.id, number): written} if written else {}
-        self._kept.put({**response_pieces(response), _ended(response.id): b"", **stream}, beside=_wanted(response.id))
+        pieces = response_pieces(response) | _by_name(response.id, piece)
+        self._kept.put({**pieces, _ended(response.id): b""}, beside=_wanted(response.id))
 
     def is_wanted(self, id: str) -> bool:
         return self._kept.get(_wanted(id)) is not None
@@ -106,3 +115,7 @@ def _ended(id: str) -> str:
 
 def _piece(id: str, number: int) -> str:
     return f"stream {id} {number}"
+
+
+def _by_name(id: str, piece: Piece) -> dict[str, bytes]:
+    return {_piece(id, piece.number): piece.written} if piece.written else {}
