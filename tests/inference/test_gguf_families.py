@@ -44,10 +44,13 @@ def test_the_documentation_lists_every_architecture() -> None:
 
 
 @pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
-def test_a_file_says_what_the_model_that_was_written_says(config: PreTrainedConfig, tmp_path: Path) -> None:
+def test_a_file_says_what_the_model_that_was_written_says(
+    config: PreTrainedConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = model_with_norms(config)
     path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())
     checkpoint = load(path)
+    assert "not known here" not in caplog.text
     loaded = transformers_model(checkpoint)
     assert loaded.config.model_type == config.model_type
     if config.model_type != "nemotron":  # adding 1 to its norms and taking it away again rounds
@@ -247,6 +250,18 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             ("laguna", {f"laguna__rope__{key}": rotated}, f"laguna.rope.{key} is {rotated}; expected pairs of at most")
             for key in ("dimension_count", "dimension_count_swa")
             for rotated in (7, 2**31 - 2)
+        ),
+        ("dbrx", {"dbrx__attention__layer_norm_epsilon": 1e-6}, "dbrx.attention.layer_norm_epsilon is "),
+        ("hy_v3", {"hy_v3__expert_gating_func": 1}, "hy_v3.expert_gating_func and expert_weights_norm: expected 2 and"),
+        (
+            "hy_v3",
+            {"hy_v3__expert_shared_feed_forward_length": 33},
+            "hy_v3.expert_shared_feed_forward_length is 33; expected a multiple of 32",
+        ),
+        (
+            "granite_swa",
+            {"granite_swa__attention__rope_pattern": [True]},
+            "granite_swa.attention.rope_pattern has 1 entries; expected 4, one for each layer",
         ),
         ("phimoe", {"phimoe__expert_used_count": 3}, "phimoe.expert_used_count is 3; expected 2"),
         ("minimax_m2", {"minimax-m2__expert_gating_func": 1}, "minimax-m2.expert_gating_func is 1; expected 2"),

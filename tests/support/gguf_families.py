@@ -72,6 +72,43 @@ def _phimoe(config: PreTrainedConfig) -> dict[str, Any]:
     return {"rope.scaling.original_context_length": original, "rope.scaling.attn_factor": 1.19}
 
 
+def _granite_swa(config: PreTrainedConfig) -> dict[str, Any]:
+    return _granite(config) | windows(config) | {"attention.rope_pattern": [bool(t) for t in config.layer_rope_theta]}
+
+
+def _granite_moe_swa(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """Gates and ups stay one tensor."""
+    experts = {"block_sparse_moe.experts.gate_up_proj": "ffn_gate_up_exps.weight"}
+    return {(experts | SINKS)[name]: weight} if name in experts | SINKS else {}
+
+
+def _sinks(name: str, weight: Tensor) -> dict[str, Tensor]:
+    return {SINKS[name]: weight} if name in SINKS else {}
+
+
+def _dbrx(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "feed_forward_length": config.ffn_config.ffn_hidden_size,
+        "attention.clamp_kqv": config.attn_config.clip_qkv,
+        "attention.layer_norm_epsilon": 1e-5,
+        "expert_count": config.ffn_config.moe_num_experts,
+        "expert_used_count": config.ffn_config.moe_top_k,
+    }
+
+
+def _dbrx_experts(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """Each matrix a tensor of its own experts, and those that lead back turned round."""
+    of_each = weight.view(4, -1, weight.shape[-1]) if name.startswith("ffn.experts") else weight
+    match name.removeprefix("ffn.experts.mlp."):
+        case "w1":
+            return {"ffn_gate_exps.weight": of_each}
+        case "v1":
+            return {"ffn_up_exps.weight": of_each}
+        case "w2":
+            return {"ffn_down_exps.weight": of_each.transpose(1, 2)}
+    return {}
+
+
 def _bailing(config: PreTrainedConfig) -> dict[str, Any]:
     """All experts are as wide; two of them for all tokens."""
     return {
@@ -91,6 +128,17 @@ HUNYUAN_MOE_NAMES = HUNYUAN_NAMES | {
     "mlp.shared_mlp.down_proj": "ffn_down_shexp",
 }
 GRANITE_MOE_NAMES = {"block_sparse_moe.router": "ffn_gate_inp", "shared_mlp.output_linear": "ffn_down_shexp"}
+SINKS = {"self_attn.sinks": "attn_sinks.weight"}
+GRANITE_SWA_NAMES = GRANITE_MOE_NAMES | {"shared_mlp.input_linear": "ffn_up_shexp"}
+DBRX_NAMES = {
+    "transformer.wte": "token_embd",
+    "transformer.norm_f": "output_norm",
+    "norm_attn_norm.norm_1": "attn_norm",
+    "norm_attn_norm.norm_2": "attn_output_norm",
+    "norm_attn_norm.attn.Wqkv": "attn_qkv",
+    "norm_attn_norm.attn.out_proj": "attn_output",
+    "ffn.router.layer": "ffn_gate_inp",
+}
 FALCON_NAMES = {
     "transformer.word_embeddings": "token_embd",
     "transformer.ln_f": "output_norm",
@@ -120,6 +168,10 @@ WRITTEN: Mapping[str, Written] = {
         is_paired=True,
         split=_granite_shared,
     ),
+    "granite_swa": Written("granite_swa", {}, _granite_swa, is_paired=True, split=_sinks),
+    "granitemoe_swa": Written("granite_swa", GRANITE_SWA_NAMES, _granite_swa, is_paired=True, split=_granite_moe_swa),
+    "dbrx": Written("dbrx", DBRX_NAMES, _dbrx, split=_dbrx_experts),
+    "jais2": Written("jais2", entries=lambda config: {"attention.layer_norm_epsilon": config.layer_norm_eps}),
     "olmo2": Written("olmo2", NORMS_AFTER),
     "olmo3": Written("olmo2", NORMS_AFTER, lambda config: windows(config) | {"rope.freq_base": 500_000.0}),
     "olmoe": Written("olmoe"),
@@ -191,6 +243,8 @@ WRITTEN: Mapping[str, Written] = {
     ),
 }
 
+ORION = Written("orion", entries=lambda config: {"attention.layer_norm_epsilon": config.layer_norm_eps})
+QWEN = Written("qwen", entries=lambda config: {"feed_forward_length": 2 * config.intermediate_size})
 SECTIONS = {"rope.dimension_sections": [4, 2, 2, 0]}
 OTHER_NAMES: Mapping[str, tuple[str, Written]] = {
     "internlm2": ("llama", Written("internlm2", is_paired=True)),
@@ -198,6 +252,10 @@ OTHER_NAMES: Mapping[str, tuple[str, Written]] = {
     "baichuan": ("llama", Written("baichuan", is_paired=True)),
     "exaone": ("llama", Written("exaone")),
     "mistral3": ("mistral", Written("mistral3", is_paired=True)),
+    "qwen": ("qwen2", QWEN),
+    "orion": ("stablelm", ORION),
+    "pangu-embedded": ("llama", Written("pangu-embedded")),
+    "maincoder": ("hunyuan_v1_dense", Written("maincoder", HUNYUAN_NAMES, is_paired=True)),
     "minicpm": ("granite", Written("minicpm", entries=_minicpm, is_paired=True)),
     "bailingmoe": (
         "granitemoeshared",

@@ -45,7 +45,7 @@ NAMES = {
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
-IN_LAYER = re.compile(r"[a-z_.]+\.(?:layers|h)\.(?P<number>\d+)\.(?P<name>.+)")
+IN_LAYER = re.compile(r"[a-z_.]+\.(?:layers|blocks|h)\.(?P<number>\d+)\.(?P<name>.+)")
 """The name of a layer's weight in transformers' models."""
 GEMMA_NAMES = {
     "post_attention_layernorm": "post_attention_norm",
@@ -123,7 +123,7 @@ def _tensors(written: Written, model: PreTrainedModel) -> dict[str, Tensor]:
     config = model.config
     tensors: dict[str, Tensor] = {}
     names = {**NAMES, **written.names}
-    heads = {"attn_q": config.num_attention_heads, "attn_k": _head_sizes(config)[0]}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": _head_sizes(config)[0], "attn_q_norm": 1, "attn_k_norm": 1}
     for name, weight in model.state_dict().items():
         in_layer = IN_LAYER.fullmatch(name)
         place = f"blk.{in_layer['number']}." if in_layer else ""

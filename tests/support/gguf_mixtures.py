@@ -174,6 +174,19 @@ def _exaone_moe(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
+def _hy_v3(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "expert_shared_feed_forward_length": config.moe_intermediate_size * config.num_shared_experts,
+        "expert_weights_scale": config.router_scaling_factor,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+    }
+
+
+def _unsuffixed_correction(name: str, weight: Tensor) -> dict[str, Tensor]:
+    return {"exp_probs_b": weight} if name.endswith("e_score_correction_bias") else {}
+
+
 def _llama4(config: PreTrainedConfig) -> dict[str, Any]:
     return {
         "feed_forward_length": config.intermediate_size_mlp,
@@ -207,6 +220,7 @@ WRITTEN: Mapping[str, Written] = {
     "laguna": Written("laguna", SHARED_EXPERTS | {"self_attn.g_proj": "attn_gate"}, _heads_by_layer, split=_correction),
     "afmoe": Written("afmoe", SHARED_EXPERTS | AFMOE_NAMES, _afmoe, split=_correction),
     "exaone_moe": Written("exaone-moe", SHARED_EXPERTS, _exaone_moe, split=_correction),
+    "hy_v3": Written("hy_v3", SHARED_EXPERTS, _hy_v3, split=_unsuffixed_correction),
     "llama4_text": Written("llama4", LLAMA4_NAMES, _llama4, split=_llama4_experts),
     "gpt_oss": Written(
         "gpt-oss",

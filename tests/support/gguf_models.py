@@ -10,6 +10,7 @@ from transformers import (
     Cohere2Config,
     Cohere2MoeConfig,
     CohereConfig,
+    DbrxConfig,
     DeepseekV2Config,
     DeepseekV3Config,
     Dots1Config,
@@ -32,8 +33,12 @@ from transformers import (
     GptOssConfig,
     GraniteConfig,
     GraniteMoeSharedConfig,
+    GraniteMoeSWAConfig,
+    GraniteSWAConfig,
     HunYuanDenseV1Config,
     HunYuanMoEV1Config,
+    HYV3Config,
+    Jais2Config,
     LagunaConfig,
     Llama4TextConfig,
     LlamaConfig,
@@ -94,6 +99,7 @@ OF_FOUR: dict[str, Any] = {
     "intermediate_size": 64,
     "tie_word_embeddings": False,
 }
+WHOLE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
 HALF: dict[str, Any] = {"partial_rotary_factor": 0.5}
 SCALES: dict[str, Any] = {
     "embedding_multiplier": 3.0,
@@ -171,6 +177,11 @@ TURNS: dict[str, Any] = {
     "full_attention": {"rope_type": "default", "rope_theta": 500_000.0, "partial_rotary_factor": 0.5},
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
 }
+SWASH: dict[str, Any] = {
+    "sliding_window": WINDOW,
+    "layer_types": FIRST_IS_FULL,
+    "layer_rope_theta": [0.0, *[10_000.0] * 3],
+}
 DENSE_FIRST = ["dense", "sparse", "sparse", "sparse"]
 NORTH: dict[str, Any] = {key: value for key, value in OF_KINDS.items() if key != "moe_intermediate_size"} | {
     "tie_word_embeddings": True,
@@ -203,11 +214,25 @@ FAMILIES: list[PreTrainedConfig] = [
     SmolLM3Config(**OF_FOUR),
     ArceeConfig(**OF_FOUR),
     GraniteConfig(**OF_FOUR, **SCALES),
+    GraniteSWAConfig(**OF_FOUR, **SCALES, **SWASH),
+    GraniteMoeSWAConfig(**OF_FOUR, **SCALES, **SWASH, **LOCAL_EXPERTS, shared_intermediate_size=24),
     GraniteMoeSharedConfig(**OF_FOUR, **SCALES, **LOCAL_EXPERTS, shared_intermediate_size=24),
     Olmo2Config(**OF_FOUR),
     Olmo3Config(**OF_FOUR, sliding_window=WINDOW),
     OlmoeConfig(**OF_FOUR, num_experts=4, num_experts_per_tok=2),
     Starcoder2Config(**OF_FOUR),
+    Jais2Config(**OF_FOUR),
+    DbrxConfig(
+        **NO_ENDS,
+        vocab_size=tiny_models.VOCABULARY,
+        d_model=32,
+        n_layers=3,
+        n_heads=4,
+        max_seq_len=tiny_models.CONTEXT,
+        initializer_range=0.2,
+        attn_config={"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 10_000.0},
+        ffn_config={"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2},
+    ),
     StableLmConfig(**OF_FOUR, **HALF, use_qkv_bias=True),
     NemotronConfig(**OF_FOUR, **HALF),
     PhiConfig(**OF_FOUR, **HALF),
@@ -246,6 +271,7 @@ FAMILIES: list[PreTrainedConfig] = [
     ApertusConfig(**OF_FOUR, rope_parameters={"rope_theta": 12e6}),
     AfmoeConfig(**OF_FOUR, **EXPERTS, **WIDE, sliding_window=WINDOW, mup_enabled=True, route_scale=1.5),
     ExaoneMoeConfig(**OF_FOUR, **EXPERTS, **WIDE, sliding_window=WINDOW),
+    HYV3Config(**OF_FOUR, **EXPERTS, **WIDE, num_shared_experts=2, router_scaling_factor=2.5),
     Llama4TextConfig(
         **OF_FOUR | {"num_experts_per_tok": 1, "num_local_experts": 4},
         intermediate_size_mlp=40,
@@ -260,6 +286,8 @@ FAMILIES: list[PreTrainedConfig] = [
 FALCON = FalconConfig(**OF_FOUR | {"num_key_value_heads": None, "num_kv_heads": 1})
 """Of 7B, whose file is read as another of transformers' models."""
 CHANGED: dict[str, dict[str, Any]] = {
+    "orion": {"use_qkv_bias": False, "rope_parameters": WHOLE},
+    "pangu-embedded": {"attention_bias": True},
     "minicpm": {"attention_multiplier": 8**-0.5},  # of a head's width
     "baichuan": {"num_hidden_layers": 32},
     "bailingmoe": dict.fromkeys(SCALES, 1.0) | {"attention_multiplier": 8**-0.5, "shared_intermediate_size": 128},

@@ -6,6 +6,7 @@ from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.families import (
     bailing,
     cohere,
+    dbrx,
     gemma,
     gemma4,
     glm,
@@ -36,6 +37,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **gpt_oss.FAMILY,
     **glm.FAMILY,
     **cohere.FAMILY,
+    **dbrx.FAMILY,
     **olmo.FAMILY,
     **layer_norms.FAMILY,
     **minicpm3.FAMILY,
@@ -54,6 +56,7 @@ def _says(key: str) -> Callable[[GGUFFile], bool]:
 
 VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {
     "llama": (_says("expert_count"), llama.MIXTRAL),
+    "granite_swa": (_says("expert_count"), llama.GRANITE_MOE_SWA),
     "mistral3": (_says("attention.temperature_scale"), llama.MINISTRAL3),
     "olmo2": (_says("attention.sliding_window"), olmo.OLMO3),
     "cohere2moe": (_says("attention.layer_norm_rms_epsilon"), cohere.RMS_COHERE2_MOE),

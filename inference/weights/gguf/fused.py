@@ -1,6 +1,6 @@
 """Takes apart the queries, keys and values that llama.cpp's converter puts into one tensor if asked (`--fuse-qkv`).
 
-Rows stay whole, so the parts are views of the same blocks. Phi-3 and GPT have them in one matrix in transformers, too.
+Rows stay whole, so the parts are views of the same blocks. Phi-3, DBRX and GPT have one matrix in transformers, too.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from inference.weights.gguf.file import Blocks, GGUFFile
 from inference.weights.gguf.heads import head_sizes
 
 FUSED = "attn_qkv"
-FUSED_EVERYWHERE = ("phi3", "gpt2", "starcoder", "gptneox")
+FUSED_EVERYWHERE = ("phi3", "gpt2", "starcoder", "gptneox", "dbrx")
 
 
 def separated(file: GGUFFile) -> GGUFFile:

@@ -7,7 +7,7 @@ from inference.weights.formats import FORMATS
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 OF_LLAMA = ("llama", "internlm2", "xverse", "baichuan", "exaone", "mistral", "mistral3", "seed_oss")
-OF_QWEN = ("qwen2", "qwen2vl", "qwen3", "qwen3vl")
+OF_QWEN = ("qwen", "qwen2", "qwen2vl", "qwen3", "qwen3vl")
 LLAMAS = (*OF_LLAMA, *OF_QWEN)
 """The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""
 OTHERWISE = ("expert_count", "attention.temperature_scale")

@@ -51,13 +51,13 @@ def refuse_unread(file: GGUFFile, own: Collection[str]) -> None:
             raise BadGGUF(file.path, f"{prefix}{key} is {value}, which is not supported")
 
 
-def unknown_keys(file: GGUFFile) -> list[str]:
+def unknown_keys(file: GGUFFile, own: Collection[str] = ()) -> list[str]:
     """What the file says of its model under keys that nothing here knows, newer ones of llama.cpp perhaps.
 
-    The same of how to choose tokens.
+    The same of how to choose tokens. `own` are keys that are read for its architecture.
     """
     prefix = f"{file.metadata.get('general.architecture')}."
-    known = {f"{prefix}{key}" for key in KNOWN | OLD} | SAMPLING
+    known = {f"{prefix}{key}" for key in KNOWN | OLD | frozenset(own)} | SAMPLING
     given = {key: value for key, value in file.metadata.items() if key.startswith((prefix, SAMPLES))}
     return [f"{key} {value}"[:80] for key, value in given.items() if key not in known]
 

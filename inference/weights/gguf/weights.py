@@ -83,7 +83,9 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
 
 
 def _heads(config: PreTrainedConfig) -> dict[str, int]:
-    return {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    """How many heads lie in the rows of what is rotated; a norm of heads has the numbers of one."""
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    return heads | {"attn_q_norm": 1, "attn_k_norm": 1}
 
 
 def _made(file: GGUFFile, architecture: Architecture, layers: int) -> dict[str, Weight]:

@@ -1,4 +1,4 @@
-"""Architectures whose norms subtract the mean, with biases: StarCoder 2, StableLM 2, Nemotron and Minitron."""
+"""Architectures whose norms subtract the mean, with biases: StarCoder 2, StableLM 2, Orion, Nemotron, Jais 2."""
 
 from typing import Any
 
@@ -9,6 +9,14 @@ from inference.weights.gguf.file import GGUFFile
 def _stablelm(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Files of models that have a second norm may say otherwise; llama.cpp goes by the norm."""
     return {"use_parallel_residual": not any(name.endswith(".ffn_norm.weight") for name in file.tensors)}
+
+
+def _orion(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """A StableLM whose heads are rotated as a whole, and whose feed-forward comes after attention."""
+    return {
+        "use_parallel_residual": False,
+        "rope_parameters": common["rope_parameters"] | {"partial_rotary_factor": 1.0},
+    }
 
 
 FAMILY = {
@@ -25,6 +33,17 @@ FAMILY = {
         rotates_in_part=True,
         epsilon=(LAYER_NORM_EPSILON, "layer_norm_eps"),
         biases={"use_qkv_bias": QKV},
+    ),
+    "orion": Architecture(
+        "stablelm",
+        _orion,
+        epsilon=(LAYER_NORM_EPSILON, "layer_norm_eps"),
+        biases={"use_qkv_bias": QKV},
+    ),
+    "jais2": Architecture(
+        "jais2",
+        epsilon=(LAYER_NORM_EPSILON, "layer_norm_eps"),
+        biases={"attention_bias": QKVO, "mlp_bias": ("ffn_up", "ffn_down")},
     ),
     "nemotron": Architecture(
         "nemotron",

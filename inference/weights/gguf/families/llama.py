@@ -11,10 +11,14 @@ from inference.weights.gguf.architecture import (
     LAYER,
     MLP,
     QKVO,
+    WINDOWS,
     Architecture,
     Made,
+    as_it_is,
     experts,
     joined_rows,
+    layer_types,
+    required_window,
     window_of,
 )
 from inference.weights.gguf.file import BadGGUF, GGUFFile
@@ -90,6 +94,31 @@ def _baichuan(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _granite_swa(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Layers of two kinds, of which some are not rotated."""
+    layers = common["num_hidden_layers"]
+    pattern = file.metadata.get("granite_swa.attention.rope_pattern", [True] * layers)
+    if len(pattern) != layers:
+        raise BadGGUF(
+            file.path,
+            f"granite_swa.attention.rope_pattern has {len(pattern)} entries; expected {layers}, one for each layer",
+        )
+    theta = common["rope_parameters"]["rope_theta"]
+    return _granite(file, common) | {
+        "sliding_window": required_window(file),
+        "layer_types": layer_types(file, common, every=4, without_is_first=True),
+        "layer_rope_theta": [theta if is_rotated else 0.0 for is_rotated in pattern],
+    }
+
+
+def _granite_moe_swa(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    return _granite_swa(file, common) | {
+        "num_local_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "shared_intermediate_size": file.get("granite_swa.expert_shared_feed_forward_length", int, 0),
+    }
+
+
 def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return _granite(file, common) | {
         "num_local_experts": file.count("expert_count"),
@@ -109,6 +138,7 @@ GRANITE_MOE_LAYER = LAYER | {
     "ffn_gate_inp": "block_sparse_moe.router",
     "ffn_down_shexp": "shared_mlp.output_linear",
 }
+SINKS = Made("self_attn.sinks", ("attn_sinks.weight",), as_it_is)
 GRANITE_MOE = (
     *experts("block_sparse_moe.experts"),
     Made("shared_mlp.input_linear.weight", ("ffn_gate_shexp.weight", "ffn_up_shexp.weight"), joined_rows),
@@ -124,6 +154,17 @@ MINISTRAL3 = Architecture(
     has_paired_rows=True,
 )
 """Its files say `mistral3`, as those of Mistral Small 3.1 do."""
+GRANITE_SWA = GRANITE_SCALES | WINDOWS | {"attention.rope_pattern"}
+GRANITE_MOE_SWA = Architecture(
+    "granitemoe_swa",
+    _granite_moe_swa,
+    GRANITE_SWA | OF_EXPERTS | {"expert_shared_feed_forward_length"},
+    GRANITE_MOE_LAYER | {"ffn_up_shexp": "shared_mlp.input_linear"},
+    made=(*experts("block_sparse_moe.experts"), SINKS),
+    has_paired_rows=True,
+    biases={"attention_bias": QKVO},
+)
+"""Its files say `granite_swa`, as those of models without experts do."""
 FAMILY = {
     "llama": Architecture("llama", has_paired_rows=True, biases=BIASES),
     "mistral": Architecture("mistral", _mistral, frozenset({"attention.sliding_window"}), has_paired_rows=True),
@@ -132,9 +173,13 @@ FAMILY = {
     "xverse": Architecture("llama", has_paired_rows=True),
     "baichuan": Architecture("llama", _baichuan, has_paired_rows=True),
     "exaone": Architecture("llama"),
+    "pangu-embedded": Architecture("llama", biases=BIASES),
     "smollm3": Architecture("smollm3", _smollm3, has_paired_rows=True, biases=BIASES),
     "arcee": Architecture("arcee", has_paired_rows=True, biases=BIASES),
     "granite": Architecture("granite", _granite, GRANITE_KEYS, has_paired_rows=True, biases=BIASES),
+    "granite_swa": Architecture(
+        "granite_swa", _granite_swa, GRANITE_SWA, made=(SINKS,), has_paired_rows=True, biases=BIASES
+    ),
     "minicpm": Architecture("granite", _minicpm, MINICPM_SCALES, has_paired_rows=True, biases=BIASES),
     "granitemoe": Architecture(
         "granitemoeshared",

@@ -83,6 +83,7 @@ FAMILY = {
         layer=LAYER | HEAD_NORMS,
         biases={"attention_bias": QKVO},
     ),
+    "maincoder": Architecture("hunyuan_v1_dense", layer=LAYER | HEAD_NORMS, has_paired_rows=True),
     "hunyuan-moe": Architecture(
         "hunyuan_v1_moe",
         _hunyuan_moe,

@@ -1,4 +1,4 @@
-"""Qwen 2 and 3, with experts or without, the text side of those that see, and Mellum 2, a Qwen 3 with windows.
+"""Qwen 1 to 3, with experts or without, the text side of those that see, and Mellum 2, a Qwen 3 with windows.
 
 Those that see rotate by three positions, of time, height and width, which are one and the same in a text.
 """
@@ -27,6 +27,11 @@ SHARED_EXPERT = {
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
 OF_EXPERTS = frozenset({"expert_count", "expert_used_count", "expert_feed_forward_length", "expert_weights_norm"})
+
+
+def _qwen(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """The first Qwen is a Qwen 2 whose files have the widths of gate and up together."""
+    return {"use_sliding_window": False, "intermediate_size": common["intermediate_size"] // 2}
 
 
 def _qwen2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +68,7 @@ POSITIONS = frozenset({"rope.dimension_sections", "n_deepstack_layers"})
 QWEN3_MOE = LAYER | EXPERTS
 ATTENTION = {"attention_bias": QKVO}
 FAMILY = {
+    "qwen": Architecture("qwen2", _qwen, always_biased=QKV),
     "qwen2": Architecture("qwen2", _qwen2, always_biased=QKV),
     "qwen2vl": Architecture("qwen2", _qwen2, POSITIONS, always_biased=QKV),
     "qwen3": Architecture("qwen3", biases=ATTENTION),

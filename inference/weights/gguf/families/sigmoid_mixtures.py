@@ -70,6 +70,27 @@ def _exaone(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _hy_v3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Files have the width of all experts that all tokens share, not their number."""
+    function = file.get("hy_v3.expert_gating_func", int, SIGMOID) or SIGMOID
+    if function != SIGMOID or not file.get("hy_v3.expert_weights_norm", bool, True):
+        raise BadGGUF(file.path, "hy_v3.expert_gating_func and expert_weights_norm: expected 2 and true, got others")
+    width = file.count("expert_feed_forward_length")
+    shared = file.count("expert_shared_feed_forward_length", width)
+    if shared % width:
+        raise BadGGUF(file.path, f"hy_v3.expert_shared_feed_forward_length is {shared}; expected a multiple of {width}")
+    layers = range(common["num_hidden_layers"])
+    dense = [f"blk.{layer}.ffn_gate_inp.weight" not in file.tensors for layer in layers]
+    return {
+        "num_experts": file.count("expert_count"),
+        "num_experts_per_tok": file.count("expert_used_count"),
+        "num_shared_experts": shared // width,
+        "moe_intermediate_size": width,
+        "router_scaling_factor": file.get("hy_v3.expert_weights_scale", float, 1.0) or 1.0,
+        "mlp_layer_types": ["dense" if is_dense else "sparse" for is_dense in dense],
+    }
+
+
 def _laguna(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers have different numbers of heads, whose outputs have gates: one for each head, or for each number."""
     function = file.get("laguna.expert_gating_func", int, SIGMOID) or SIGMOID
@@ -100,6 +121,13 @@ AFMOE = {
     "post_ffw_norm": "post_mlp_layernorm",
     "ffn_gate_inp": "mlp.router.gate",
 }
+OF_HY_V3 = frozenset(
+    (
+        *("expert_count", "expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length"),
+        *("expert_gating_func", "expert_weights_norm", "expert_weights_scale", "nextn_predict_layers"),
+        "leading_dense_block_count",
+    )
+)
 FAMILY = {
     "afmoe": Architecture(
         "afmoe",
@@ -131,6 +159,14 @@ FAMILY = {
         LAYER | EXPERTS,
         made=(*experts(), Made("mlp.e_score_correction_bias", (CORRECTION,), as_it_is)),
         rotates_in_part=True,
+    ),
+    "hy_v3": Architecture(
+        "hy_v3",
+        _hy_v3,
+        OF_HY_V3,
+        LAYER | EXPERTS | SHARED,
+        made=(*experts(), Made("mlp.e_score_correction_bias", ("exp_probs_b",), as_it_is)),
+        biases={"attention_bias": QKVO},
     ),
     "laguna": Architecture(
         "laguna",
