@@ -74,7 +74,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def thinking_arguments(effort: str | None) -> dict[str, Any]:
-    """Template arguments that turn reasoning on or off, for templates that know one of them."""
+    """Template arguments that say how much to reason, for templates that know one of them."""
     if effort is None:
         return {}
-    return {"enable_thinking": effort != "none", "reasoning_effort": effort}
+    return {**thinking_switches(effort != "none"), "reasoning_effort": effort}
+
+
+def thinking_switches(thinks: bool) -> dict[str, Any]:
+    """Template arguments that turn reasoning on or off: Qwen's and GLM's templates know one, DeepSeek's the other."""
+    return {"enable_thinking": thinks, "thinking": thinks}

@@ -46,6 +46,13 @@ class Usage(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class ContextManagement(Wire):
+    """What a request's `context_management` has changed: nothing, as a conversation stays whole."""
+
+    applied_edits: Annotated[list[dict[str, Any]], Field(max_length=0)]
+
+
+@dataclass(frozen=True, slots=True)
 class AssistantMessage(Wire):
     """A whole answer."""
 
@@ -57,6 +64,7 @@ class AssistantMessage(Wire):
     stop_reason: StopReason | None
     stop_sequence: str | None
     usage: Usage
+    context_management: ContextManagement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,7 @@ class MessageDelta(Wire):
     type: Literal["message_delta"]
     delta: StopDelta
     usage: Usage
+    context_management: ContextManagement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,19 @@ class _OpenBlock:
 
 
 class MessageBuilder:
-    """The message so far: `message` is whole once `finish` has been iterated."""
+    """The message so far: `message` is whole once `finish` has been iterated.
 
-    def __init__(self, model: str, prompt_tokens: int) -> None:
+    Args:
+        context_management: what the end of the message says about it, if the request asks.
+    """
+
+    def __init__(
+        self, model: str, prompt_tokens: int, context_management: wire.ContextManagement | None = None
+    ) -> None:
         usage = wire.Usage(prompt_tokens, 0, 0, 0)
         message_id = f"msg_{uuid.uuid4().hex}"
         self.message = wire.AssistantMessage(message_id, "message", "assistant", model, [], None, None, usage)
+        self._context_management = context_management
         self._blocks: list[wire.Block] = []
         self._open: _OpenBlock | None = None
 
@@ -94,8 +101,9 @@ class MessageBuilder:
             stop_reason=delta.stop_reason,
             stop_sequence=stop_sequence,
             usage=usage,
+            context_management=self._context_management,
         )
-        yield wire.MessageDelta("message_delta", delta, usage)
+        yield wire.MessageDelta("message_delta", delta, usage, self._context_management)
         yield wire.MessageStop("message_stop")
 
     def _text(self, blank: wire.Block, text: str) -> Events:

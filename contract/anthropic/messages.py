@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from contract.answers import Answer, Wire, model_answer
-from contract.anthropic.answer import AssistantMessage, Ping, StreamEvent
+from contract.anthropic.answer import AssistantMessage, ContextManagement, Ping, StreamEvent
 from contract.anthropic.dialect import DIALECT, ErrorBody, error_body
 from contract.anthropic.message_builder import MessageBuilder
 from contract.anthropic.request import CountTokensBody, MessagesBody
@@ -73,9 +73,10 @@ class MessagesCall:
     stream: bool
     model: str
     shows_tokens: bool = True
+    context_management: ContextManagement | None = None
 
     def writer(self, accepted: Accepted) -> MessagesWriter:
-        builder = MessageBuilder(self.model, accepted.prompt_tokens[0])
+        builder = MessageBuilder(self.model, accepted.prompt_tokens[0], self.context_management)
         return MessagesWriter(builder, accepted.request_id, self.shows_tokens)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
@@ -107,7 +108,8 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
         clamp_max_tokens=True,
         default_temperature=DEFAULT_TEMPERATURE,
     )
-    return MessagesCall([request], body.stream, model, shows_tokens=body.max_tokens > 0)
+    context_management = None if body.context_management is None else ContextManagement(applied_edits=[])
+    return MessagesCall([request], body.stream, model, body.max_tokens > 0, context_management)
 
 
 def parse_count_tokens(incoming: Incoming) -> Question:

@@ -9,7 +9,7 @@ from contract.anthropic.blocks import text_of_block, unknown_block
 from contract.anthropic.tools import Tool, ToolChoiceSettings, callable_only
 from contract.bodies import LenientBody, refuse
 from contract.content import first_of_question, text_at
-from contract.conversation import Conversation
+from contract.conversation import Conversation, thinking_switches
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
 from contract.tools import tool_call
@@ -91,7 +91,7 @@ class CountTokensBody(LenientBody):
 
     def _template_arguments(self) -> Iterator[tuple[str, Any]]:
         if self.thinking is not None:
-            yield "enable_thinking", self.thinking.type in ("enabled", "adaptive")
+            yield from thinking_switches(self.thinking.type in ("enabled", "adaptive")).items()
         first = None if self.output_config is None else self.output_config.effort
         efforts = [effort for effort in (first, *(message.effort for message in self.messages)) if effort is not None]
         if efforts:

@@ -18,7 +18,8 @@ The modules, by topic:
                         is what clients write on them
     long conversations  `compact`, `compacted`, `opaque`
     tools               `custom_tools` with `lark_pattern`, `client_tools`
-    shared              `sampling`, `grammar_fields`, `logprobs`, `usage`, `dialect` (errors), `models`
+    shared              `sampling` with `other_samplers`, `reasoning_fields`, `grammar_fields`, `logprobs`, `usage`,
+                        `dialect` (errors), `models`
 
 Source: the OpenAI API reference; extra fields are those of vLLM.
 """

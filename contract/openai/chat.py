@@ -29,7 +29,7 @@ def parse(incoming: Incoming) -> AssembledCall[ChunkChoice]:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         ),
         grammar=grammar,
-        parse_response=grammar is None or bool(body.offered),
+        parse_response=bool(body.offered) or (grammar is None and body.separates_reasoning),
         fill_context=True,
     )
     assembly = partial(_assembly, body, model, incoming.fingerprint)
@@ -48,6 +48,7 @@ def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Acc
         Head(new_id() if body.store else f"chatcmpl-{accepted.request_id}", model, fingerprint),
         body.n,
         prefix=body.prefix(),
+        shows_reasoning=body.shows_reasoning,
         shows_logprobs=body.logprobs,
         shows_token_ids=body.return_token_ids,
         parallel_tool_calls=not body.takes_one_call,

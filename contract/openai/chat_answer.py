@@ -153,6 +153,7 @@ class ChatAssembly:
     head: Head
     n: int
     prefix: str = ""
+    shows_reasoning: bool = True
     shows_logprobs: bool = False
     shows_token_ids: bool = False
     parallel_tool_calls: bool = True
@@ -206,7 +207,7 @@ class ChatAssembly:
             return None  # its text comes with a later token
         delta = self._delta(token.index, parts)
         if delta == NOTHING and not shows_logprobs and not self.shows_token_ids:
-            return None  # a piece of a custom tool's arguments without a piece of its input
+            return None  # reasoning that is not shown, or of a custom tool's arguments none of its input
         return ChunkChoice(
             token.index,
             delta,
@@ -220,7 +221,7 @@ class ChatAssembly:
         calls = [call for call in calls if self.parallel_tool_calls or call.index == 0]
         return Delta(
             content=_text(parts, "content"),
-            reasoning_content=_text(parts, "reasoning"),
+            reasoning_content=_text(parts, "reasoning") if self.shows_reasoning else None,
             tool_calls=None if self.calls_functions else calls or None,
             function_call=_joined_function(calls) if self.calls_functions and calls else None,
         )

@@ -7,9 +7,10 @@ from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import Content, first_of_question, text_at
-from contract.conversation import Conversation, thinking_arguments
+from contract.conversation import Conversation
 from contract.openai.custom_tools import INPUT, custom_function
 from contract.openai.metadata import check_metadata
+from contract.openai.reasoning_fields import ReasoningFields
 from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -205,8 +206,10 @@ FunctionChoice = Annotated[
 ]
 
 
-class ChatBody(SamplingFields):
+class ChatBody(ReasoningFields, SamplingFields):
     """A conversation to answer, and how to answer."""
+
+    model_config = SamplingFields.model_config
 
     messages: list[ChatMessage]
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER, description="An older max_completion_tokens.")
@@ -221,7 +224,6 @@ class ChatBody(SamplingFields):
     tools: list[OfferedTool] = Field(default_factory=list)
     tool_choice: Choice = ToolChoice()
     parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
-    reasoning_effort: str | None = Field(default=None, description="`none` turns reasoning off where a model can.")
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the model's chat template, `enable_thinking` for example."
     )
@@ -236,8 +238,6 @@ class ChatBody(SamplingFields):
         default_factory=list, description="An older tools. The answer then has a function_call, and no tool_calls."
     )
     function_call: FunctionChoice = Field(default=None, description="An older tool_choice, for functions.")
-    audio: Annotated[None, refuse("this model makes text only")] = None
-    modalities: Annotated[None, refuse("this model makes text only", ["text"], [])] = None
     store: bool = Field(default=False, description="Keep the completion for a while, to be listed and read.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="What a stored completion can be found by.")
     web_search_options: Annotated[None, refuse("this server searches nothing")] = None
@@ -272,6 +272,9 @@ class ChatBody(SamplingFields):
     def check(self) -> None:
         """Raises Refusal."""
         self.check_stream_options()
+        if not self.separates_reasoning and self.offered:
+            message = "reasoning_format: Expected one that separates the reasoning from calls of tools, or no tools."
+            raise Refusal(400, message, param="reasoning_format")
         if self.functions and self.tools:
             raise Refusal(400, "functions: Expected only one of tools and functions, got both.", param="functions")
         if self.top_logprobs and not self.logprobs:
@@ -296,7 +299,7 @@ class ChatBody(SamplingFields):
             self.offered,
             tool_choice=self.chosen,
             parallel_tool_calls=not self.takes_one_call,
-            template_arguments=thinking_arguments(self.reasoning_effort) | self.chat_template_kwargs,
+            template_arguments=self.thinking_arguments | self.chat_template_kwargs,
             add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
             continue_final_message=self.continue_final_message,
             add_special_tokens=self.add_special_tokens,

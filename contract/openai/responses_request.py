@@ -110,6 +110,9 @@ class InputBody(LenientBody):
     parallel_tool_calls: bool = Field(default=True, description="Let one answer hold several tool calls.")
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model's chat template, `enable_thinking` for example."
+    )
     truncation: Literal["auto", "disabled"] = Field(
         default="disabled",
         description="What becomes of a conversation that is too long: `auto` leaves out its oldest messages, "
@@ -158,7 +161,8 @@ class InputBody(LenientBody):
 
     @property
     def template_arguments(self) -> dict[str, Any]:
-        return thinking_arguments(None if self.reasoning is None else self.reasoning.effort)
+        effort = None if self.reasoning is None else self.reasoning.effort
+        return thinking_arguments(effort) | self.chat_template_kwargs
 
     @property
     def answer_tokens(self) -> int:
@@ -209,6 +213,7 @@ class ResponsesBody(InputBody, SamplingFields):
 
     def check(self) -> None:
         """Raises Refusal."""
+        self.check_stream_options()
         if self.background and not self.store:
             message = "background: Expected store: true with it; what is not kept could not be read."
             raise Refusal(400, message, param="background")

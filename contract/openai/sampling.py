@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from contract.bodies import LenientBody, refuse, show_that_null_is_absent
 from contract.openai.grammar_fields import GrammarFields
+from contract.openai.other_samplers import OtherSamplers
 from contract.openai.stream import UsageOptions
 from contract.refusals import Refusal
 from contract.requests import shortened
@@ -50,7 +51,7 @@ class StreamOptions(LenientBody):
     )
 
 
-class SamplingFields(GrammarFields, SamplingParams):
+class SamplingFields(OtherSamplers, GrammarFields, SamplingParams):
     """How to sample, how many choices to make, and whether to stream them."""
 
     model_config = ConfigDict(
@@ -82,6 +83,9 @@ class SamplingFields(GrammarFields, SamplingParams):
         default=None,
         description=f"A string, or up to {MOST_STOP_STRINGS}, at which the text ends. It is not part of the answer.",
     )
+    repeat_penalty: float | None = Field(
+        default=None, ge=0.01, le=100, description="llama.cpp's name for repetition_penalty."
+    )
     logit_bias: Annotated[
         dict[Annotated[int, Field(ge=0, le=MAX_INTEGER)], Annotated[float, Field(ge=-100, le=100)]] | None,
         BeforeValidator(_numbered, json_schema_input_type=dict[str, float] | None),
@@ -89,8 +93,11 @@ class SamplingFields(GrammarFields, SamplingParams):
     bad_words: Annotated[None, refuse("this server bans tokens, not words; use logit_bias", [])] = None
     allowed_token_ids: Annotated[None, refuse("use structured_outputs, or logit_bias", [])] = None
     logits_processors: Annotated[None, refuse("a request cannot bring code", [])] = None
+    sequence_bias: Annotated[None, refuse("this server biases single tokens; use logit_bias", [])] = None
     use_beam_search: Annotated[None, refuse("this server samples, and searches no beams", False)] = None
     truncate_prompt_tokens: Annotated[None, refuse("this server cuts no prompts; shorten it")] = None
+    audio: Annotated[None, refuse("this model makes text only")] = None
+    modalities: Annotated[None, refuse("this model makes text only", ["text"], [])] = None
     moderation: Annotated[None, refuse("this server moderates nothing")] = None
     prompt_logprobs: Annotated[None, refuse("use echo and logprobs of /v1/completions")] = None
 
@@ -104,6 +111,8 @@ class SamplingFields(GrammarFields, SamplingParams):
         fields = {name: getattr(self, name) for name in SamplingParams.model_fields}
         if self.top_p == 0:
             fields["top_p"] = SMALLEST_TOP_P
+        if self.repetition_penalty is None:
+            fields["repetition_penalty"] = self.repeat_penalty
         return SamplingParams.model_construct(**fields | changes)
 
     def check_stream_options(self) -> None:

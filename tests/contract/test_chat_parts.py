@@ -151,7 +151,7 @@ def test_an_empty_conversation_is_refused_and_so_is_continuing_a_user() -> None:
 
 @pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True), ("high", True)])
 def test_an_effort_turns_thinking_on_or_off(effort: str, thinks: bool) -> None:
-    assert thinking_arguments(effort) == {"enable_thinking": thinks, "reasoning_effort": effort}
+    assert thinking_arguments(effort) == {"enable_thinking": thinks, "thinking": thinks, "reasoning_effort": effort}
     assert thinking_arguments(None) == {}
 
 

@@ -8,6 +8,7 @@ import pytest
 from anthropic.types import ThinkingConfigParam
 
 import contract
+from contract.conversation import thinking_switches
 from interface.events import Finished, Token
 from tests.support.anthropic_requests import parsed, prompt_of, refused
 
@@ -33,7 +34,7 @@ def roles_and_texts(*messages: dict[str, Any]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("kind", [*chain.from_iterable(map(get_args, TYPES_OF_THINKING))])
 def test_each_kind_of_thinking_turns_reasoning_on_or_off(kind: str) -> None:
     wanted = kind in ("enabled", "adaptive")
-    assert prompt_of(thinking={"type": kind}).template_arguments == {"enable_thinking": wanted}
+    assert prompt_of(thinking={"type": kind}).template_arguments == thinking_switches(wanted)
 
 
 def test_a_system_message_may_hold_until_the_next_of_the_user() -> None:

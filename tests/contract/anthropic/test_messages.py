@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.beta import BetaRawMessageDeltaEvent
 from hypothesis import given
 from pydantic import TypeAdapter
 
 import contract
+from contract.conversation import thinking_switches
 from interface.events import ArgumentsPart, Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
 from interface.requests import Grammar
 from tests.support.answer_parts import ANSWERS, Tokens
@@ -74,6 +76,18 @@ def put_together(events: list[dict[str, Any]]) -> dict[str, Any]:
 def without_ids(message: dict[str, Any]) -> dict[str, Any]:
     blocks = [{name: value for name, value in block.items() if name != "id"} for block in message["content"]]
     return message | {"id": "", "content": blocks}
+
+
+def test_context_management_that_a_request_asks_for_has_edited_nothing() -> None:
+    asked = parsed(context_management={"edits": [{"type": "clear_tool_uses_20250919"}]})
+    nothing: dict[str, list[Any]] = {"applied_edits": []}
+    assert json.loads(asked.answer(ACCEPTED, [FINISHED]).body)["context_management"] == nothing
+    writer = asked.writer(ACCEPTED)
+    assert b"context_management" not in writer.start()
+    delta = json.loads(writer.event(FINISHED).split(b"data: ")[1].split(b"\n")[0])
+    assert BetaRawMessageDeltaEvent.model_validate(delta).context_management is not None
+    assert delta["context_management"] == nothing
+    assert "context_management" not in whole([FINISHED])
 
 
 def test_the_stream_of_a_text_has_the_documented_events() -> None:
@@ -236,7 +250,7 @@ def test_documents_and_search_results_that_are_text_are_read(block: dict[str, An
 
 def test_effort_reaches_templates_that_know_it() -> None:
     assert prompt_of(output_config={"effort": "low"}).template_arguments == {"reasoning_effort": "low"}
-    assert prompt_of(thinking={"type": "disabled"}).template_arguments == {"enable_thinking": False}
+    assert prompt_of(thinking={"type": "disabled"}).template_arguments == thinking_switches(False)
     assert prompt_of().template_arguments == {}
 
 

@@ -5,10 +5,25 @@ from typing import Any
 
 import pytest
 
+from contract.conversation import thinking_switches
 from interface.requests import ChatPrompt, Grammar
 from tests.support.openai_answers import MESSAGES, parse, refused
 
 PATH = "/v1/chat/completions"
+SAMPLERS_THAT_ARE_OFF = {
+    "typical_p": 1.0,
+    "mirostat": 0,
+    "dynatemp_range": 0.0,
+    "xtc_probability": 0,
+    "top_n_sigma": -1,
+    "top_a": 0,
+    "tfs": 1,
+    "dry_multiplier": 0.0,
+    "no_repeat_ngram_size": 0,
+    "n_predict": -1,
+    "min_length": 0,
+}
+"""As frontends send them that were written for another server."""
 ADD = {"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object"}}}
 NOW = {"type": "function", "function": {"name": "now"}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -186,6 +201,13 @@ def test_a_forced_call_brings_its_own_grammar() -> None:
         ({"logits_processors": ["a.b"]}, "logits_processors"),
         ({"moderation": {"model": "x"}}, "moderation"),
         ({"max_output_tokens": 5}, "max_output_tokens"),
+        ({"n_predict": 5}, "n_predict"),
+        ({"typical_p": 0.5}, "typical_p"),
+        ({"xtc_probability": 0.5}, "xtc_probability"),
+        ({"dry_multiplier": 0.8}, "dry_multiplier"),
+        ({"mirostat": 2}, "mirostat"),
+        ({"sequence_bias": [[[1, 2], -1.0]]}, "sequence_bias"),
+        ({"reasoning_format": "none", "tools": [ADD]}, "reasoning_format"),
         ({"continue_final_message": True}, "messages"),
     ],
 )
@@ -208,12 +230,13 @@ def test_harmless_fields_are_ignored() -> None:
         verbosity="low",
         prediction={},
         nonsense=1,
+        **SAMPLERS_THAT_ARE_OFF,
     )
 
 
 def test_arguments_of_the_template_come_from_two_places() -> None:
     prompt = prompt_of(reasoning_effort="none", chat_template_kwargs={"tone": "kind"})
-    assert prompt.template_arguments == {"enable_thinking": False, "reasoning_effort": "none", "tone": "kind"}
+    assert prompt.template_arguments == {**thinking_switches(False), "reasoning_effort": "none", "tone": "kind"}
     prompt = prompt_of(reasoning_effort="low", chat_template_kwargs={"enable_thinking": False})
     assert prompt.template_arguments["enable_thinking"] is False
 

@@ -124,6 +124,9 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"context_management": 5}, "context_management"),
         ({"truncation": "middle"}, "truncation"),
+        ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(body: dict[str, Any], param: str) -> None:
