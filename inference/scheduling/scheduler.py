@@ -2,10 +2,10 @@
 
 Sequences are admitted first come, first served. A step decodes one token for every running sequence and prefills at
 most `prefill_chunk` prompt tokens along with them, fewer if those take too long (see `prefill_budget`), so a long
-prompt delays the running streams by a bounded time and never stops them. Where prefilling sequences outnumber the
-streams that they delay, a step takes up to four whole chunks: each step reads all the weights, so one large chunk
-costs less than several small ones. But it begins no further prompt once that reading is a small part of its time, so
-the first of many prompts do not wait for those behind them.
+prompt delays the running streams by a bounded time and never stops them. The more sequences are prefilling for
+each stream that they delay, the more a step takes, up to four whole chunks: each step reads all the weights, so one
+large chunk costs less than several small ones. But it begins no further prompt once that reading is a small part of its
+time, so the first of many prompts do not wait for those behind them.
 
 A prompt that begins like another one is computed from where they differ: its beginning is copied from the other's slot.
 While the other is still being prefilled, it waits. A step copies a bounded number of tokens, unless the cache shares
@@ -188,9 +188,15 @@ class Scheduler:
             tokens += end - start
 
     def _step_budget(self, decoding: int, prefilling: int) -> int:
-        """Return how many prompt tokens the next step may prefill."""
+        """Return how many prompt tokens the next step may prefill.
+
+        A single prompt gets what the streams can spare, and as many prompts as there are streams get a whole chunk.
+        """
+        if not prefilling:
+            return 0
         if prefilling <= decoding:
-            return self._prefill_budget.tokens(decoding, self._prefill_chunk)
+            spared = self._prefill_budget.tokens(decoding, self._prefill_chunk)
+            return spared and spared + (self._prefill_chunk - spared) * (prefilling - 1) // max(1, decoding - 1)
         # A chunk, and one more for each prefilling sequence per stream that has to wait for it.
         chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)

@@ -3,6 +3,7 @@
 import pytest
 from torch import Tensor
 
+from engine import Engine
 from inference.cache.batch import Batch
 from inference.scheduling.prefill_budget import MIN_TOKENS, PrefillBudget
 from inference.scheduling.scheduler import Schedule
@@ -65,8 +66,8 @@ def test_running_streams_get_a_token_in_every_step_while_a_long_prompt_is_prefil
     assert prefill_steps == -(-len(LONG_PROMPT) // 4)
 
 
-def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
+def with_tokens_that_take_long(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a made-up clock, a prompt may have no more than the smallest pieces next to a few streams."""
     scheduler = engine._scheduler
     record_step = scheduler.record_step
 
@@ -74,6 +75,11 @@ def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypa
         record_step(schedule, 0.005 * (len(schedule.decoding) + schedule.prompt_tokens))
 
     monkeypatch.setattr(scheduler, "record_step", by_a_made_up_clock)
+
+
+def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, inbox = tiny_engine(max_streams=4, prefill_chunk=64), Inbox()
+    with_tokens_that_take_long(engine, monkeypatch)
     for _ in range(2):
         submit(engine, inbox, "a" * 20, max_tokens=60)
     steps(engine, 4)
@@ -83,6 +89,24 @@ def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypa
         engine.step()
     assert {schedule.prompt_tokens for schedule in schedules[:-1]} == {MIN_TOKENS}
     assert sum(schedule.prompt_tokens for schedule in schedules) == len(LONG_PROMPT)
+
+
+def test_the_more_prompts_wait_for_each_stream_the_nearer_to_a_whole_chunk_is_what_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, inbox = tiny_engine(max_streams=8, prefill_chunk=64), Inbox()
+    with_tokens_that_take_long(engine, monkeypatch)
+    for letter in "abcd":
+        submit(engine, inbox, letter * 8, max_tokens=60)
+    steps(engine, 4)
+    schedules = spy_on_schedules(engine)
+    for letter in "efgh":
+        submit(engine, inbox, letter * 64, max_tokens=60)
+    steps(engine, 4)
+    whole, spared = 64, MIN_TOKENS
+    of_three_prompts, of_two = spared + (whole - spared) * 2 // 4, spared + (whole - spared) * 1 // 5
+    assert [len(schedule.decoding) for schedule in schedules] == [4, 5, 5, 6]
+    assert [schedule.prompt_tokens for schedule in schedules] == [whole, of_three_prompts, of_three_prompts, of_two]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
