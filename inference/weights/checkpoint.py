@@ -225,7 +225,7 @@ def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtyp
 def _config_of(source: Source) -> PreTrainedConfig:
     """Return the configuration of a model, after checking that the model is no larger than its files."""
     config = source.config()
-    refuse_larger(source.config_path, source.origin, source.elements, lambda: _built(config))
+    refuse_larger(source.config_path, source.origin, source.elements, config, _built)
     return config
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from inference.weights.safetensors_header import BadFile
@@ -55,6 +56,17 @@ def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensor
             check_numbers(path, value, elements, tensors)
         elif value is not None and (expected := _expected(key, value, elements, tensors)):
             raise BadFile(path, f"{key}: expected {expected}, got {value!r}")
+
+
+def check_rope_type(path: Path, config: PreTrainedConfig) -> None:
+    """Check that there is a rotary embedding of the type that a configuration has, under whatever name files have it.
+
+    Raises:
+        BadFile: there is none; the message names the type.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None)
+    if isinstance(rope, dict) and "rope_type" in rope:
+        check_numbers(path, {"rope_type": rope["rope_type"]}, elements=0)
 
 
 def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str | None:

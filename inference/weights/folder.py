@@ -50,6 +50,16 @@ TEMPLATE_OF_PROCESSOR = "chat_template.json"
 """Where older models that also see or hear have their template: transformers reads it for those senses' processor."""
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files from which a tokenizer can be made without other packages."""
+_SENTENCEPIECE = ("a SentencePiece model", "sentencepiece")
+OTHER_TOKENIZERS: Mapping[str, tuple[str, str]] = {
+    "tiktoken.model": ("tiktoken's ranks", "tiktoken"),
+    "*.tiktoken": ("tiktoken's ranks", "tiktoken"),
+    "tekken.json": ("Mistral's own tokenizer", "mistral-common"),
+    "tokenizer.model": _SENTENCEPIECE,
+    "spiece.model": _SENTENCEPIECE,
+    "sentencepiece.bpe.model": _SENTENCEPIECE,
+}
+"""Other files that models come with: what they are, and the package with which transformers reads them."""
 SAMPLED_TOKENS = 500
 """The size of the sample of a vocabulary on which a tokenizer is tried, which takes some milliseconds."""
 
@@ -135,6 +145,7 @@ class Folder(TextFiles):
         except BaseException as error:  # a panic in tokenizers is no Exception
             if path is not None:
                 read_json(path)  # only now, as it takes long: where it is damaged, this says in which line
+            self._refuse_own_code(error)
             raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
         self._complete_template(tokenizer)
         if not tokenizer.vocab_size:
@@ -300,13 +311,36 @@ class Folder(TextFiles):
             refuse_pointer(path)
             return path
         made = "write one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
-        if (self._path / "tokenizer.model").is_file():
-            raise BadFile(
-                self._path / "tokenizer.model",
-                f"expected a tokenizer.json; from a SentencePiece model alone no tokenizer is made here. Where the "
-                f"package sentencepiece is installed, {made}",
-            )
+        for pattern, (kind, package) in OTHER_TOKENIZERS.items():
+            if found := sorted(self._path.glob(pattern)):
+                raise BadFile(
+                    found[0],
+                    f"expected a tokenizer.json; from {kind} alone no tokenizer is made here. Where the package "
+                    f"{package} is installed, {made}",
+                )
         raise BadFile(self._path, f"expected a tokenizer.json next to config.json, found none; {made}")
+
+    def _refuse_own_code(self, error: BaseException) -> None:
+        """See that it was not for want of a class that no tokenizer could be made.
+
+        Raises:
+            BadFile: it was: the class is among the model's files, or none is named.
+        """
+        config = self._path / "tokenizer_config.json"
+        described = read_json(config) if config.is_file() else {}
+        named = described.get("tokenizer_class")
+        if "trust_remote_code" in str(error):
+            raise BadFile(
+                config,
+                f"tokenizer_class {named!r} is code that comes with the model, which is not run (trust_remote_code). "
+                f"Expected a tokenizer that transformers has; a GGUF file of the model needs no such code",
+            ) from error
+        if named is None and not (self._path / "tokenizer.json").is_file():
+            raise BadFile(
+                self._path,
+                "of vocab.json and merges.txt a tokenizer is made only where tokenizer_config.json names its class "
+                "(tokenizer_class, GPT2Tokenizer for one); expected that, or a tokenizer.json",
+            ) from error
 
     def _broken_tokenizer(self) -> Path:
         """The file that makes a tokenizer fail: the tokenizer itself, or the configuration of one that is sound."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +11,19 @@ from inference.weights.safetensors_header import BadFile
 SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 MOST_NAMES = 4
 ADAPTER = "adapter_config.json"
+IN_SAFETENSORS = ".safetensors"
+OTHER_FORMATS: Mapping[str, str] = {
+    ".tflite": "a model for LiteRT",
+    ".xml": "a model for OpenVINO",
+    ".onnx": "a model for ONNX Runtime",
+    ".npz": "weights for MLX",
+    ".ot": "weights for Rust",
+    ".msgpack": "weights for Flax",
+    ".h5": "weights for TensorFlow",
+    **dict.fromkeys((".part", ".partial", ".incomplete", ".crdownload", ".aria2"), "what a download left unfinished"),
+    **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), "PyTorch's, under another name than pytorch_model.bin"),
+}
+"""What files are by the ends of their names, the more telling ones first."""
 
 
 def contents(folder: Path) -> str:
@@ -27,13 +40,24 @@ def weights_instead(folder: Path) -> str:
     gone = [path for path in sorted(folder.iterdir()) if path.is_symlink() and not path.exists()]
     if gone:
         return f"{gone[0].name}, a link to {gone[0].readlink()}, which is not there"
-    found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".safetensors")
+    found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == IN_SAFETENSORS)
     if not found:
-        return "none of them"
+        return _in_other_formats(folder)
     if shard := SHARD.fullmatch(found[0]):
         index = f"{shard['stem']}.safetensors.index.json"
         return f"{listed(found)} without {index}, which says what is in them; download that file too"
     return f"{listed(found)}, which transformers does not look for; a single file must have that name"
+
+
+def _in_other_formats(folder: Path) -> str:
+    """The file that says most about what a folder without weights is, or the folder in it that has them."""
+    if within := sorted({str(path.parent) for path in folder.glob(f"*/*{IN_SAFETENSORS}")}):
+        return f"files in safetensors in {listed(within)}; they must lie next to config.json"
+    files = sorted(path for path in (*folder.iterdir(), *folder.glob("onnx/*")) if path.is_file())
+    for ending, kind in OTHER_FORMATS.items():
+        if named := [path.name for path in files if path.suffix.lower() == ending]:
+            return f"{named[0]}, {kind}; get the model's files in safetensors, or as a GGUF file"
+    return "none of them"
 
 
 def listed(names: Sequence[str]) -> str:

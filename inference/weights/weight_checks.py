@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
+from inference.weights.config_numbers import check_rope_type
 from inference.weights.safetensors_header import BadFile
 from interface.errors import LoadError
 
@@ -158,7 +160,13 @@ def _is_finite(weight: Tensor) -> bool:
     return True
 
 
-def refuse_larger(path: Path, origin: Origin, elements: int, build: "Callable[[], PreTrainedModel]") -> None:
+def refuse_larger(
+    path: Path,
+    origin: Origin,
+    elements: int,
+    config: PreTrainedConfig,
+    build: "Callable[[PreTrainedConfig], PreTrainedModel]",
+) -> None:
     """Check that a model is no larger than its files, before memory is allocated for it.
 
     Raises:
@@ -166,8 +174,9 @@ def refuse_larger(path: Path, origin: Origin, elements: int, build: "Callable[[]
     """
     try:
         with torch.device("meta"):
-            model = build()
+            model = build(config)
     except Exception as error:
+        check_rope_type(path, config)
         raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
     wanted = sum(parameter.numel() for parameter in model.parameters())
     if wanted > 1.05 * elements + 4096:

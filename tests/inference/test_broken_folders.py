@@ -167,6 +167,43 @@ def test_a_sentencepiece_model_alone_is_no_tokenizer(folder: Path) -> None:
     assert refusal(folder, "tokenizer.model").startswith("expected a tokenizer.json; from a SentencePiece model alone")
 
 
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("tiktoken.model", "tiktoken"), ("qwen.tiktoken", "tiktoken"), ("tekken.json", "mistral-common")],
+)
+def test_a_tokenizer_in_another_form_is_told_with_the_package_for_it(name: str, package: str, folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / name)
+    told = refusal(folder, name)
+    assert told.startswith("expected a tokenizer.json; from ")
+    assert f"Where the package {package} is installed, write one with" in told
+
+
+def test_a_tokenizer_that_is_code_of_its_own_is_not_run(folder: Path) -> None:
+    changes = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
+    edit_json(folder / "tokenizer_config.json", **changes)
+    assert refusal(folder, "tokenizer_config.json").startswith(
+        "tokenizer_class 'OwnTokenizer' is code that comes with the model, which is not run (trust_remote_code)"
+    )
+
+
+def test_a_vocabulary_with_merges_needs_the_name_of_a_class(folder: Path) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = "\n".join(" ".join(merge) for merge in model.get("merges", []))
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}")
+    (folder / "tokenizer.json").unlink()
+    edit_json(folder / "tokenizer_config.json", tokenizer_class=None)
+    assert refusal(folder).startswith("of vocab.json and merges.txt a tokenizer is made only where tokenizer_config")
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    assert load(folder).tokenizer.vocab_size > 0
+
+
+@pytest.mark.parametrize("kind", ["su", "mrope"])
+def test_a_rotation_of_an_unknown_type_is_told_under_its_older_name_too(kind: str, folder: Path) -> None:
+    edit_json(folder / "config.json", rope_parameters=None, rope_scaling={"type": kind}, rope_theta=10_000.0)
+    assert refusal(folder, "config.json").startswith("rope_type: expected one of default, dynamic, linear, llama3")
+
+
 def test_a_shard_that_is_not_there_is_named(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}

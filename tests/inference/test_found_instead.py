@@ -48,7 +48,24 @@ def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, r
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (touch("pytorch_model.msgpack"), "none of them"),
+        (touch("README.md"), "none of them"),
+        (
+            touch("model.ckpt", "tf_model.h5"),
+            "tf_model.h5, weights for TensorFlow; get the model's files in safetensors, or as a GGUF file",
+        ),
+        (
+            touch("onnx/model_q4.onnx"),
+            "model_q4.onnx, a model for ONNX Runtime; get the model's files in safetensors, or as a GGUF file",
+        ),
+        (
+            touch("model.safetensors.part"),
+            "model.safetensors.part, what a download left unfinished; get the model's files in safetensors, or as a "
+            "GGUF file",
+        ),
+        (
+            touch("weights/model.safetensors"),
+            "files in safetensors in {folder}/weights; they must lie next to config.json",
+        ),
         (
             touch("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
             "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors without model.safetensors.index.json, "
@@ -63,11 +80,20 @@ def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, r
             "model.safetensors, a link to ../blobs/abc, which is not there",
         ),
     ],
-    ids=["none", "shards without an index", "another name", "a link to nowhere"],
+    ids=[
+        "none",
+        "TensorFlow's",
+        "ONNX",
+        "half a download",
+        "a folder in it",
+        "shards without an index",
+        "another name",
+        "a link to nowhere",
+    ],
 )
 def test_weights_that_are_not_found_are_told_by_what_is_there(change: Change, reason: str, tmp_path: Path) -> None:
     change(tmp_path)
-    assert weights_instead(tmp_path) == reason
+    assert weights_instead(tmp_path) == reason.format(folder=tmp_path)
 
 
 def test_an_adapter_is_told_with_its_model_and_how_to_merge_it(tmp_path: Path) -> None:
