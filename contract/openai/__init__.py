@@ -9,8 +9,8 @@ The modules, by topic:
     completions         `completions` with its `text_answer`; `stream` makes whole answers and streams of both APIs of
                         choices
     chat completions    `chat`, with `chat_request` and `chat_answer`
-    responses           `responses`, with `responses_request` and `responses_tools`; `response_builder` makes a
-                        `responses_answer` out of events
+    responses           `responses`, with `responses_request`, `response_settings` and `responses_tools`;
+                        `response_builder` makes a `responses_answer` out of events
     kept responses      `responses_by_id`, `kept_responses`; `background` and `running_responses` for those that are
                         made without their client
     conversations       `conversations`, `kept_conversations`

@@ -203,7 +203,9 @@ def parse(incoming: Incoming) -> ResponsesCall | BackgroundCall:
     body = read_body(ResponsesBody, incoming.body)
     model = check_model(body.model, incoming.models)
     body.check()
-    grammar, items = body.text_grammar(), body.items(incoming.kept)
+    items = body.items(incoming.kept)
+    body = body.after(items.all)
+    grammar = body.text_grammar()
     requests = body.requests(
         [body.conversation_prompt(items.all)],
         body.params(max_tokens=body.max_output_tokens, logprobs=body.chosen_logprobs),
@@ -220,7 +222,8 @@ def parse_input_tokens(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(InputBody, incoming.body)
     check_model(body.model, incoming.models)
-    prompt = body.conversation_prompt(body.items(incoming.kept).all)
+    items = body.items(incoming.kept).all
+    prompt = body.after(items).conversation_prompt(items)
 
     def count(lexicon: Lexicon) -> Answer:
         return model_answer(InputTokens("response.input_tokens", len(lexicon.tokenize(prompt).token_ids)))

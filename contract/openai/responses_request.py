@@ -1,7 +1,7 @@
 """Reads the body of `POST /v1/responses`, and turns its items into messages in the form of chat templates."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -12,10 +12,10 @@ from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
 from contract.openai.compacted import summary_of
 from contract.openai.custom_tools import INPUT
-from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
 from contract.openai.kept_responses import References
 from contract.openai.opaque import REASONING, opened
+from contract.openai.response_settings import SETTINGS, ReasoningSettings, Settings, TextSettings
 from contract.openai.responses_tools import FlatTools, as_called, called_name
 from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
@@ -28,18 +28,24 @@ COMES_BACK = "Comes back with the response."
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
-OF_OTHER_SERVERS = (
+OF_OTHER_TOOLS = (
     "code_interpreter_call",
+    "computer_call",
+    "computer_call_output",
     "file_search_call",
     "image_generation_call",
+    "mcp_approval_request",
+    "mcp_approval_response",
     "mcp_call",
     "mcp_list_tools",
+    "program",
+    "program_output",
     "tool_search_call",
     "tool_search_output",
     "web_search_call",
 )
-"""The items of tools that run on OpenAI's servers, in a conversation that was begun there: left out, as these tools
-are. What came of them is in the messages after them.
+"""The items of tools that run on OpenAI's servers, or take eyes, in a conversation that was begun there: left out, as
+these tools are. What came of them is in the messages after them.
 """
 USE_MAX_OUTPUT_TOKENS = refuse("it is a field of /v1/chat/completions; use max_output_tokens")
 
@@ -62,38 +68,6 @@ def _conversation_id(value: Any) -> Any:
         case {"id": str(id)}:
             return id
     return value
-
-
-class TextFormat(LenientBody):
-    """The form of the answer's text, with fewer levels than a `response_format` has."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
-
-    def as_grammar(self) -> Grammar | None:
-        """Raises Refusal."""
-        return format_grammar(self.type, self.schema_, "text.format.schema")
-
-    def shown(self) -> dict[str, Any]:
-        """The format as a response repeats it."""
-        if self.type != "json_schema":
-            return {"type": self.type}
-        return {"name": "answer", **self.model_dump(by_alias=True, exclude_none=True)}
-
-
-class TextSettings(LenientBody):
-    """The form of the answer's text."""
-
-    format: TextFormat | None = None
-
-
-class ReasoningSettings(LenientBody):
-    """How much to reason. `none` turns it off where a model can."""
-
-    effort: str | None = None
 
 
 class InputBody(LenientBody):
@@ -158,6 +132,11 @@ class InputBody(LenientBody):
             leave_room=self.answer_tokens if self.truncation == "auto" else None,
             param="input",
         ).prompt()
+
+    def after(self, items: Sequence[Item]) -> Self:
+        """The body with the settings that its items have changed. Raises Refusal."""
+        settings = Settings(self.tools, self.reasoning, self.text).after(items, "input")
+        return self.model_copy(update={"tools": settings.tools, "reasoning": settings.reasoning, "text": settings.text})
 
     @property
     def template_arguments(self) -> dict[str, Any]:
@@ -292,8 +271,13 @@ def _add(messages: list[Message], item: Item, where: str, *, is_asked: bool) -> 
         case {"type": "function_call_output" | "custom_tool_call_output", "call_id": str(call_id)}:
             content = text_at(item.get("output"), f"{where}.output", notes_media=True)
             messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
-        case {"type": str(type)} if type in OF_OTHER_SERVERS:
+        case {"type": "function_call_output"} if "call_id" not in item:  # of whichever call
+            content = text_at(item.get("output"), f"{where}.output", notes_media=True)
+            messages.append({"role": "tool", "content": content})
+        case {"type": str(type)} if type in OF_OTHER_TOOLS or type in SETTINGS:
             pass
+        case {"type": "compaction_trigger"}:
+            raise Refusal(400, f"{where}: Expected a conversation; POST /v1/responses/compact sums it up.", param=where)
         case {"type": "compaction"}:
             turn = _turn(messages, ("content", "tool_calls"))
             turn["content"] = summary_of(item, where)

@@ -1,0 +1,101 @@
+"""The settings of an answer that `/v1/responses` writes in objects of their own, and the items that change them.
+
+A conversation may hold items that are no messages: `additional_tools` offers more tools, as the result of a search for
+tools does, and `configuration_update` replaces the effort or the form of the text, for all answers that come after it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from contract.bodies import LenientBody, invalid
+from contract.openai.grammar_fields import format_grammar
+from contract.openai.items import Item
+from contract.openai.responses_tools import FlatTool, FlatTools
+from contract.refusals import Refusal
+from interface.requests import Grammar
+
+SETTINGS = ("additional_tools", "configuration_update")
+"""The types of items that change settings."""
+
+
+class TextFormat(LenientBody):
+    """The form of the answer's text, with fewer levels than a `response_format` has."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+    def as_grammar(self) -> Grammar | None:
+        """Raises Refusal."""
+        return format_grammar(self.type, self.schema_, "text.format.schema")
+
+    def shown(self) -> dict[str, Any]:
+        """The format as a response repeats it."""
+        if self.type != "json_schema":
+            return {"type": self.type}
+        return {"name": "answer", **self.model_dump(by_alias=True, exclude_none=True)}
+
+
+class TextSettings(LenientBody):
+    """The form of the answer's text."""
+
+    format: TextFormat | None = None
+
+
+class ReasoningSettings(LenientBody):
+    """How much to reason. `none` turns it off where a model can."""
+
+    effort: str | None = None
+
+
+class AdditionalTools(LenientBody):
+    """Tools that are offered from here on; one takes the place of an earlier one of the same name."""
+
+    tools: FlatTools = Field(default_factory=list)
+
+
+class ConfigurationUpdate(LenientBody):
+    """Settings that hold from here on; one that is absent stays as it was."""
+
+    reasoning: ReasoningSettings | None = None
+    text: TextSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings that items may change."""
+
+    tools: Sequence[FlatTool]
+    reasoning: ReasoningSettings | None
+    text: TextSettings | None
+
+    def after(self, items: Sequence[Item], where: str) -> "Settings":
+        """The settings at the end of a conversation; `where` is the place of its items in the body. Raises Refusal."""
+        tools = {tool.called_name: tool for tool in self.tools}
+        reasoning, text = self.reasoning, self.text
+        for number, item in enumerate(items):
+            place = f"{where}.{number}"
+            match item.get("type"):
+                case "additional_tools" | "tool_search_output":
+                    tools |= {tool.called_name: tool for tool in _read(AdditionalTools, item, place).tools}
+                case "configuration_update":
+                    update = _read(ConfigurationUpdate, item, place)
+                    reasoning, text = update.reasoning or reasoning, update.text or text
+        return Settings([*tools.values()], reasoning, text)
+
+
+Read = TypeVar("Read", bound=LenientBody)
+
+
+def _read(kind: type[Read], item: dict[str, Any], place: str) -> Read:
+    """Raises Refusal."""
+    try:
+        return kind.model_validate(item)
+    except ValidationError as error:
+        wrong = invalid(error)
+        raise Refusal(400, f"{place}.{wrong.message}", param=f"{place}.{wrong.param}") from None
