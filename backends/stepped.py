@@ -20,9 +20,9 @@ from functools import partial
 import anyio
 from anyio import to_thread
 
-from backends.threads import in_daemon_thread
+from backends.threads import in_daemon_thread, no_thread_to
 from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, StepEvents, Tokenized
-from interface.errors import EngineFailed, EngineUnavailable, LoadError
+from interface.errors import EngineFailed, EngineUnavailable
 from interface.events import Failed
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
 
@@ -94,10 +94,7 @@ class SteppedService:
         try:
             await to_thread.run_sync(_do_nothing, limiter=self._step_limiter)
         except RuntimeError as error:
-            raise LoadError(
-                f"There is no thread to run the model on: {error}. A limit (ulimit -v or -u, a container's) leaves too "
-                "little."
-            ) from error
+            raise no_thread_to("run the model on", error) from error
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()

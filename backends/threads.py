@@ -16,9 +16,13 @@ from typing import ClassVar, TypeVar
 
 import anyio
 
-from interface.errors import EngineUnavailable
+from interface.errors import EngineUnavailable, LoadError
 
 Result = TypeVar("Result")
+
+
+class NoThread(EngineUnavailable):
+    """The system gives this process no more threads. It may give one later."""
 
 
 class DaemonThread:
@@ -41,7 +45,7 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
     `limiter` counts all threads that run, including those that are no longer waited for.
 
     Raises:
-        EngineUnavailable: the system gives no more threads.
+        NoThread: the system gives no more threads.
     """
     loop, context = asyncio.get_running_loop(), copy_context()
     outcome: Future[Result] = Future()
@@ -67,7 +71,26 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
         thread = DaemonThread.idle.pop() if DaemonThread.idle else DaemonThread()
     except RuntimeError as error:
         end()
-        raise EngineUnavailable(f"The system gives this process no more threads: {error}") from error
+        raise NoThread(f"The system gives this process no more threads: {error}") from error
     thread.queue.put(run)
     await has_ended.wait()
     return outcome.result()
+
+
+async def load_in_daemon_thread(load: Callable[[], Result]) -> Result:
+    """Call what loads an engine on a daemon thread. See `in_daemon_thread`.
+
+    Raises:
+        LoadError: the system gives no thread; or what `load` raises.
+    """
+    try:
+        return await in_daemon_thread(load)
+    except NoThread as error:
+        raise no_thread_to("load the model on", error.__cause__) from error
+
+
+def no_thread_to(work: str, reason: BaseException | None) -> LoadError:
+    """The error of an engine that cannot be started because the system gives no thread for some work."""
+    return LoadError(
+        f"There is no thread to {work}: {reason}. A limit (ulimit -v or -u, a container's) leaves too little."
+    )

@@ -18,7 +18,7 @@ from typing import TypeVar
 import anyio
 
 from backends.load import load_service
-from backends.threads import in_daemon_thread
+from backends.threads import in_daemon_thread, load_in_daemon_thread
 from config import Config
 from interface.calls import Call, InBackground, Recall
 from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
@@ -194,7 +194,7 @@ class Driver(BaseDriver[EngineService]):
             await self._is_loaded.wait()
 
     async def _load_and_start(self) -> None:
-        engine = await in_daemon_thread(lambda: self._status.load(self._load))
+        engine = await self._loaded()
         if engine is None or not await self._start(engine):
             self._shutdown.after_failed_load()
             return
@@ -204,6 +204,14 @@ class Driver(BaseDriver[EngineService]):
             engine.share(lambda: Tally(self.metrics.counts(), self._open.cache_tokens))
         self._status.accept()
         self._is_loaded.set()
+
+    async def _loaded(self) -> EngineService | None:
+        """Load an engine off the loop; None if it cannot be loaded."""
+        try:
+            return await load_in_daemon_thread(lambda: self._status.load(self._load))
+        except LoadError as error:  # there is no thread
+            self._status.fail_to_load(error)
+            return None
 
     async def _start(self, engine: EngineService) -> bool:
         """Start an engine; return whether it can be used. A service in front of another server finds out only now."""

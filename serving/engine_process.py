@@ -25,7 +25,7 @@ from typing import Any
 
 from backends.host import EngineHost
 from backends.load import load_engine_service
-from backends.threads import in_daemon_thread
+from backends.threads import load_in_daemon_thread, no_thread_to
 from config import Config
 from interface.engine import EngineService
 from interface.errors import LoadError
@@ -128,7 +128,11 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_end.set)
     if until_stdin_closes:
-        threading.Thread(target=_wait_for_stdin, args=(loop, told_to_end), daemon=True).start()
+        try:
+            threading.Thread(target=_wait_for_stdin, args=(loop, told_to_end), daemon=True).start()
+        except RuntimeError as error:
+            log.error("%s", no_thread_to("wait for the end of stdin on", error))
+            return CANNOT_LOAD
     host = EngineHost(config)
     server = await loop.create_unix_server(host.connect, sock=listener)
     starting = asyncio.create_task(_load_and_start(host, config, load))
@@ -150,7 +154,7 @@ async def _load_and_start(host: EngineHost, config: Config, load: Callable[[Conf
     log.info("Loading %s …", config.model)
     began = time.perf_counter()
     try:
-        await host.start(await in_daemon_thread(lambda: load(config)))
+        await host.start(await load_in_daemon_thread(lambda: load(config)))
     except LoadError as error:
         log.error("The model could not be loaded: %s", error)
         return CANNOT_LOAD

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from backends.own_engine import load_engine
+from backends.threads import no_thread_to
 from config import PREFIX, Config
 from inference.turns import Turns
 from interface.calls import LOOK_EVERY, Call, InBackground, Recall
@@ -160,7 +161,10 @@ class Driver(BaseDriver[EngineProtocol]):
                 return
             self._is_started = True
         self._status.begin()
-        threading.Thread(target=self._load_engine, name="load", daemon=True).start()
+        try:
+            threading.Thread(target=self._load_engine, name="load", daemon=True).start()
+        except RuntimeError as error:
+            self._status.fail_to_load(no_thread_to("load the model on", error))
 
     def begin(self, call: Call, request_id: str) -> Generation:
         """Queue the sequences of any call; see `submit`, also for what this raises.

@@ -18,9 +18,10 @@ from interface.errors import LoadError
 from serving.engine_process import UnusablePath, listening, serve
 from serving.process import CANNOT_LOAD, FAILED
 from study.common.launcher import ROOT, Process
-from study.common.scripted_workers import NAME
+from study.common.scripted_workers import NAME, scripted_service
 from tests.support.imports import modules_after
 from tests.support.serving import in_a_process
+from tests.support.threads import refuse_threads
 
 
 def connects(path: Path) -> bool:
@@ -145,3 +146,19 @@ async def test_a_model_that_cannot_be_loaded_ends_the_process_with_a_status_that
         assert await serve(Config(), load, listener, until_stdin_closes=False) == status
     assert str(error) in caplog.text
     assert ("Traceback" in caplog.text) == (status == FAILED)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("until_stdin_closes", "work"), [(False, "load the model"), (True, "wait for the end of")])
+async def test_a_process_that_gets_no_thread_says_so(
+    until_stdin_closes: bool,
+    work: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refuse_threads(monkeypatch)
+    with listening(str(tmp_path / "engine.sock")) as listener:
+        assert await serve(Config(), scripted_service, listener, until_stdin_closes) == CANNOT_LOAD
+    assert f"There is no thread to {work}" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -16,6 +16,7 @@ from backends.stepped import SteppedService
 from config import Config
 from interface.engine import Sink
 from interface.events import Failed, Finished
+from serving import sync_driver
 from serving.driver import Driver
 from serving.process import FAILED, begin_to_end
 from study.common.engine import ScriptedEngine
@@ -123,6 +124,30 @@ async def test_a_service_that_gets_no_thread_for_its_steps_is_not_ready(
         await until(lambda: driver.vitals().has_failed)
         assert "no thread to run the model on: can't start new thread" in driver.status
     assert ends == ["begin 78", "now 78"]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+@pytest.mark.anyio
+async def test_a_service_that_gets_no_thread_for_its_load_says_so(
+    monkeypatch: pytest.MonkeyPatch, ends: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    refuse_threads(monkeypatch)
+    driver = Driver(Config(), lambda config: SteppedService(ScriptedEngine()))
+    async with driver.running():
+        await until(lambda: driver.vitals().has_failed)
+        assert "no thread to load the model on: can't start new thread. A limit" in driver.status
+    assert ends == ["begin 78", "now 78"]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_a_wsgi_door_that_gets_no_thread_for_its_load_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refuse_threads(monkeypatch)
+    driver = sync_driver.Driver(Config(), lambda config: ScriptedEngine())
+    driver.start()
+    assert driver.vitals().has_failed
+    assert "no thread to load the model on: can't start new thread. A limit" in driver.status
     assert all(record.exc_info is None for record in caplog.records)
 
 
