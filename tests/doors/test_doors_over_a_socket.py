@@ -227,7 +227,7 @@ def test_a_client_that_leaves_while_it_sends_its_body_disturbs_no_other(door: Do
 
 def test_a_client_that_never_reads_is_cut_off(door: Door, server: str) -> None:
     with (
-        on_a_socket(door, config=Config(stall=0.1), server=server) as service,
+        on_a_socket(door, config=Config(stall=1.0), server=server) as service,
         Connection(service.port, receive_buffer=4096) as stuck,
         Connection(service.port) as reader,
     ):

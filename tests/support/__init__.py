@@ -16,5 +16,5 @@ The modules, by topic:
                     `gguf_rules` has them
     text            `chat_tokenizers`, `parsed_answers`, `answer_parts`, `json_schemas`
     pages           `browser`, `page_helpers`
-    all of them     `imports`, `own_copy`, and `threads`, of which there are no more
+    all of them     `imports`, `own_copy`, `idle_time` (on a busy machine), and `threads`, of which there are no more
 """

@@ -18,8 +18,8 @@ from typing import Any, Literal, Self
 
 from starlette.types import ASGIApp, Message, Scope
 
-PATIENCE = 30.0
-"""Seconds after which a test stops waiting and fails. On an idle machine nothing in these tests takes a tenth of it."""
+PATIENCE = 60.0
+"""Seconds after which a test stops waiting and fails. On an idle machine nothing takes a twentieth of it."""
 JSON = {"content-type": "application/json"}
 
 
