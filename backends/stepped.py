@@ -20,9 +20,9 @@ from functools import partial
 import anyio
 from anyio import to_thread
 
-from backends.threads import in_daemon_thread, no_thread_to
+from backends.threads import in_daemon_thread
 from interface.engine import Counters, EngineProtocol, ModelInfo, Sink, StepEvents, Tokenized
-from interface.errors import EngineFailed, EngineUnavailable
+from interface.errors import EngineFailed, EngineUnavailable, NoThreadToStart
 from interface.events import Failed
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, SequenceId, TextPrompt, TokenPrompt
 
@@ -94,7 +94,7 @@ class SteppedService:
         try:
             await to_thread.run_sync(_do_nothing, limiter=self._step_limiter)
         except RuntimeError as error:
-            raise no_thread_to("run the model on", error) from error
+            raise NoThreadToStart("run the model on", error) from error
 
     async def submit(self, requests: Sequence[GenerationRequest]) -> Sequence[int]:
         self._check_available()

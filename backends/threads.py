@@ -16,7 +16,7 @@ from typing import ClassVar, TypeVar
 
 import anyio
 
-from interface.errors import EngineUnavailable, LoadError
+from interface.errors import EngineUnavailable, NoThreadToStart
 
 Result = TypeVar("Result")
 
@@ -86,11 +86,4 @@ async def load_in_daemon_thread(load: Callable[[], Result]) -> Result:
     try:
         return await in_daemon_thread(load)
     except NoThread as error:
-        raise no_thread_to("load the model on", error.__cause__) from error
-
-
-def no_thread_to(work: str, reason: BaseException | None) -> LoadError:
-    """The error of an engine that cannot be started because the system gives no thread for some work."""
-    return LoadError(
-        f"There is no thread to {work}: {reason}. A limit (ulimit -v or -u, a container's) leaves too little."
-    )
+        raise NoThreadToStart("load the model on", error.__cause__) from error

@@ -73,5 +73,14 @@ class LoadError(RuntimeError):
     """The model cannot be served, for a reason that the user can change. The message says what to do."""
 
 
+class NoThreadToStart(LoadError):
+    """The system gives no thread for some work without which there is no engine."""
+
+    def __init__(self, work: str, reason: BaseException | None) -> None:
+        super().__init__(
+            f"There is no thread to {work}: {reason}. A limit (ulimit -v or -u, a container's) leaves too little."
+        )
+
+
 class UnsupportedModel(LoadError):
     """The model does not give the same logits on this engine's cache as by itself."""

@@ -25,10 +25,10 @@ from typing import Any
 
 from backends.host import EngineHost
 from backends.load import load_engine_service
-from backends.threads import load_in_daemon_thread, no_thread_to
+from backends.threads import load_in_daemon_thread
 from config import Config
 from interface.engine import EngineService
-from interface.errors import LoadError
+from interface.errors import LoadError, NoThreadToStart
 from serving.flags import add_settings, chosen_config, parsed
 from serving.logs import set_up_logging
 from serving.process import CANNOT_LOAD, FAILED
@@ -131,7 +131,7 @@ async def serve(
         try:
             threading.Thread(target=_wait_for_stdin, args=(loop, told_to_end), daemon=True).start()
         except RuntimeError as error:
-            log.error("%s", no_thread_to("wait for the end of stdin on", error))
+            log.error("%s", NoThreadToStart("wait for the end of stdin on", error))
             return CANNOT_LOAD
     host = EngineHost(config)
     server = await loop.create_unix_server(host.connect, sock=listener)

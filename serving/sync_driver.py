@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from backends.own_engine import load_engine
-from backends.threads import no_thread_to
 from config import PREFIX, Config
 from inference.turns import Turns
 from interface.calls import LOOK_EVERY, Call, InBackground, Recall
 from interface.engine import EngineProtocol, Lexicon, StepEvents
-from interface.errors import EngineFailed, LoadError
+from interface.errors import EngineFailed, LoadError, NoThreadToStart
 from interface.events import Event, Failed
 from interface.kept import Kept
 from interface.requests import GenerationRequest
@@ -164,7 +163,7 @@ class Driver(BaseDriver[EngineProtocol]):
         try:
             threading.Thread(target=self._load_engine, name="load", daemon=True).start()
         except RuntimeError as error:
-            self._status.fail_to_load(no_thread_to("load the model on", error))
+            self._status.fail_to_load(NoThreadToStart("load the model on", error))
 
     def begin(self, call: Call, request_id: str) -> Generation:
         """Queue the sequences of any call; see `submit`, also for what this raises.
