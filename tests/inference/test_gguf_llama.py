@@ -1,5 +1,6 @@
 """ENGINE_MODEL=….gguf ENGINE_COMPILE=1: quantized blocks give the same text as the same weights as floats."""
 
+import gc
 import logging
 from mmap import mmap
 from pathlib import Path
@@ -46,6 +47,7 @@ from tests.support.tiny_models import (
     transformers_model,
 )
 
+MAPS = Path("/proc/self/maps")
 SHAPE: dict[str, Any] = {
     **tiny_models.SHAPE,
     **NO_ENDS,
@@ -122,6 +124,18 @@ def test_blocks_stay_in_the_mapped_file(tmp_path: Path) -> None:
     for name, matrix in {"embedding": model.embedding, **model.layers[0].matrices}.items():
         assert isinstance(matrix, QuantizedMatrix)
         assert is_mapped(matrix.blocks) == (name not in ("query", "key")), name
+
+
+def test_the_file_is_let_go_once_its_weights_are_packed(tmp_path: Path) -> None:
+    """So it may be written over, or cut short, while the model is served."""
+    path = written(tmp_path, "llama", "Q4_0")
+    engine = Engine(load(path, compile=True), Config(compile=True))
+    before = engine.generate("hello", max_tokens=9, temperature=0)["token_ids"]
+    gc.collect()
+    if MAPS.is_file():  # only Linux lists what is mapped
+        assert str(path) not in MAPS.read_text()
+    path.write_bytes(bytes(path.stat().st_size))
+    assert engine.generate("hello", max_tokens=9, temperature=0)["token_ids"] == before
 
 
 def is_mapped(array: Any) -> bool:

@@ -5,7 +5,6 @@ from the blocks, in threads: the blocks may be a mapped file, and no other copy 
 """
 
 import ctypes
-import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,7 +74,6 @@ class Packer:
         self._dtype = dtype
         self._threads = torch.get_num_threads()
         self._pages = LargePages(ahead)
-        self._files: set[mmap.mmap] = set()
 
     def matrix(
         self, parts: Sequence[Matrix], is_interleaved: bool = False, bias: Tensor | None = None
@@ -91,14 +89,18 @@ class Packer:
         return matrix
 
     def embedding(self, embedding: Matrix) -> dict[str, int]:
-        """The fields of a `structures.Model` that say where a token's row is."""
+        """The fields of a `structures.Model` that say where a token's row is.
+
+        Keeps a copy. A row that was read from the file as a token comes would be another one once the file has been
+        written over, and if the file were cut short, the system would end the process.
+        """
         if isinstance(embedding, QuantizedMatrix):
             return {
-                "embedding_rows": self.hold_array(embedding.blocks),
+                "embedding_rows": self.hold_array(embedding.blocks.copy()),
                 "embedding_row_size": embedding.blocks.shape[1],
                 "embedding_format": FORMATS[embedding.format].number,
             }
-        return {"embedding": self.hold(embedding.to(self._dtype, copy=True))}  # see `hold_floats`
+        return {"embedding": self.hold(embedding.to(self._dtype, copy=True))}
 
     def hold_floats(self, weight: Tensor) -> int:
         """Keep a copy: the model's own tensor would keep the whole file mapped that it was read from."""
@@ -115,11 +117,7 @@ class Packer:
         return array.ctypes.data
 
     def release_unused(self) -> None:
-        """Let the system take the pages of mapped files whose blocks are packed, which it reads again if necessary, and
-        memory that was fetched ahead and is not needed.
-        """
-        for file in self._files:
-            file.madvise(mmap.MADV_DONTNEED)
+        """Let the system take the memory that was fetched ahead and is not needed."""
         self._pages.release_rest()
 
     def _panels(self, parts: Sequence[Tensor], is_interleaved: bool) -> structures.Matrix:
@@ -138,7 +136,6 @@ class Packer:
 
     def _strips(self, parts: Sequence[QuantizedMatrix], is_interleaved: bool) -> structures.Matrix:
         inputs = parts[0].padded_inputs
-        self._files.update(file for part in parts if (file := _file_of(part.blocks)) is not None)
         tables = [_strip_table(part) for part in parts]
         strips = np.stack(tables, axis=1).reshape(-1, 4) if is_interleaved else np.concatenate(tables)
         if len(strips) % 2:
@@ -161,14 +158,6 @@ def padded(size: int, to: int) -> int:
 
 def _int64(*numbers: int) -> tuple[ctypes.c_int64, ...]:
     return tuple(ctypes.c_int64(number) for number in numbers)
-
-
-def _file_of(array: NDArray[np.uint8]) -> mmap.mmap | None:
-    """The mapped file that an array is a part of, if it is."""
-    base: object = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None
 
 
 def _strip_table(matrix: QuantizedMatrix) -> NDArray[np.int64]:
