@@ -135,8 +135,7 @@ def respond(request: Request, answer: contract.Answer) -> Response:
 
 def request_id(request: Request) -> str:
     """The request's id, which the gate (`serving.gate`) has noted: the client's own, or a new one."""
-    found: str = request.scope["request_id"]
-    return found
+    return str(request.scope["request_id"])
 
 
 def route_path(request: Request) -> str:

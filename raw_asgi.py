@@ -131,8 +131,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 def request_id(scope: Scope) -> str:
     """The request's id, which the gate (`serving.gate`) has noted: the client's own, or a new one."""
-    found: str = scope["request_id"]
-    return found
+    return str(scope["request_id"])
 
 
 def route_path(scope: Scope) -> str:

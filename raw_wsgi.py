@@ -146,8 +146,7 @@ def request_id(environ: WSGIEnvironment) -> str:
     """The request's id, the same each time it is asked for."""
     if "request_id" not in environ:
         environ["request_id"] = contract.request_id(environ.get("HTTP_X_REQUEST_ID"))
-    found: str = environ["request_id"]
-    return found
+    return str(environ["request_id"])
 
 
 def route_path(environ: WSGIEnvironment) -> str:

@@ -38,8 +38,8 @@ class Connection:
     @property
     def protocols(self) -> Collection[Any] | None:
         """The server's own set of all its open connections."""
-        found: Collection[Any] | None = getattr(self._transport.get_protocol(), "connections", None)
-        return found
+        connections: Collection[Any] | None = getattr(self._transport.get_protocol(), "connections", None)
+        return connections
 
     @property
     def loses_bodies(self) -> bool:

@@ -37,7 +37,7 @@ class Exchange:
         self.began_at = time.monotonic()
         self.body_bytes = 0
         """What has come of the body; 0 again once it has been parsed."""
-        self.has_body = False
+        self.has_whole_body = False
         """Whether the whole body has been received, if there is one."""
         self.has_left = False
         self.status: int | None = None
@@ -58,7 +58,7 @@ class Exchange:
 
     def cancel_if_left(self) -> None:
         """Cancel the work if the client has left, which the server may not have noticed."""
-        if self.connection is not None and self.has_body and self.connection.has_left():
+        if self.connection is not None and self.has_whole_body and self.connection.has_left():
             self.has_left = True
             self.cancel_scope.cancel()
 

@@ -64,7 +64,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         exchange = self._exchanges.begin(receive)
-        exchange.has_body = is_bodyless(scope)
+        exchange.has_whole_body = is_bodyless(scope)
         resolve_absolute_target(scope)
         scope["request_id"] = contract.request_id(header(scope, b"x-request-id"))
         passage = Passage(scope, receive, send, exchange, self._exchanges, self._body_limit)
@@ -140,7 +140,7 @@ class Passage:
 
     async def receive(self) -> Message:
         """Receive the next message, and limit the body's size and the time that it takes."""
-        if self._exchange.has_body:
+        if self._exchange.has_whole_body:
             message = await self._receive()
         else:
             if self._exchange.body_bytes == 0:
@@ -158,7 +158,7 @@ class Passage:
         except TimeoutError:
             raise contract.body_too_slow(self._body_limit) from None
         self._exchange.body_bytes += len(message.get("body", b""))
-        self._exchange.has_body = not message.get("more_body", False)
+        self._exchange.has_whole_body = not message.get("more_body", False)
         if self._exchanges.body_bytes > MAX_BODIES_BYTES:
             self._exchange.body_bytes = 0  # it is let go: while it is refused, which may take long, others may come
             raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
@@ -186,7 +186,7 @@ class Passage:
         exchange = self._exchange
         abort_if_closed(exchange)
         exchange.status = message["status"]
-        if exchange.connection is not None and not exchange.has_body and message["status"] in NOT_AWAITED:
+        if exchange.connection is not None and not exchange.has_whole_body and message["status"] in NOT_AWAITED:
             message["headers"] = [*message["headers"], (b"connection", b"close")]
         await self._send(message)
 
@@ -200,7 +200,7 @@ class Passage:
         exchange = self._exchange
         abort_if_closed(exchange)
         is_closing = exchange.status == 413 or header(self._scope, b"connection") == "close"
-        if is_closing and not exchange.has_body:
+        if is_closing and not exchange.has_whole_body:
             if exchange.connection is not None:
                 await self._send({**message, "more_body": True})
                 message = {"type": "http.response.body"}

@@ -32,13 +32,13 @@ def count_workers() -> int:
     its settings: uvicorn's `Server.config.workers`, gunicorn's `Arbiter.cfg.workers` and `Worker.cfg.workers`.
     """
     frame = inspect.currentframe()
-    found = 1
+    workers = 1
     while frame is not None:
         caller: Any = frame.f_locals.get("self")
         module = type(caller).__module__.partition(".")[0]
         if module in ("uvicorn", "uvicorn_worker", "gunicorn"):
             settings = getattr(caller, "cfg", None) or getattr(caller, "config", None)
             count = getattr(settings, "workers", 1)
-            found = max(found, count if isinstance(count, int) else 1)
+            workers = max(workers, count if isinstance(count, int) else 1)
         frame = frame.f_back
-    return found
+    return workers

@@ -1,4 +1,4 @@
-"""The tests' own rules: short files that stand alone, and helpers in one place."""
+"""The tests' own rules: files that stand alone, and helpers in one place."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("tests/**/*.py"))
-MOST_LINES = 400
 MEASURING = ("study.benchmarks.", "study.compare.")
 
 
@@ -31,11 +30,6 @@ def is_test_module(name: str) -> bool:
 
 def from_measuring_programs(source: str) -> list[str]:
     return [name for name in imported_names(source) if name.startswith(MEASURING)]
-
-
-def test_a_test_file_has_at_most_400_lines() -> None:
-    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in FILES}
-    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
 
 
 def test_no_test_module_is_imported() -> None:
