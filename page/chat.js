@@ -33,8 +33,8 @@ function ask() {
   continueConversation();
 }
 
-/** Ask for the next turn, which must be the model's. */
-async function continueConversation() {
+/** Ask for the next turn, which must be the model's. `replaced` are the turns that come back if there is no answer. */
+async function continueConversation(replaced = []) {
   const requestId = newRequestId();
   const mine = new AbortController();
   const request = { id: requestId, signal: mine.signal, answered: () => instruments.answered(requestId) };
@@ -50,7 +50,7 @@ async function continueConversation() {
   const view = views.at(-1);
   connection = mine;
   tokens.clear();
-  setOpen(true);
+  setBusy(true);
   instruments.begin(requestId);
   say("Asked. Waiting for the first token.");
   const heard = (entries) => {
@@ -65,10 +65,12 @@ async function continueConversation() {
     const { reason, usage } = await answer(turn, body, request, heard);
     say(`Done, because ${REASONS[reason] ?? reason}: ${counted(usage?.completion_tokens ?? tokens.count, "token")}.`);
   } catch (error) {
-    if (!mine.signal.aborted) showFailure(error, turn);
+    const hasFailed = !mine.signal.aborted;
+    if (hasFailed) showFailure(error);
+    if (isEmpty(turn) && (hasFailed || replaced.length > 0)) conversation.replaceFrom(turn, replaced);
   }
   connection = null;
-  setOpen(false);
+  setBusy(false);
   conversation.keep();
   await instruments.finish(requestId, mine.signal.aborted, tokens.count);
 }
@@ -80,11 +82,21 @@ function stop() {
   instruments.left();
 }
 
-function showFailure(error, turn) {
-  if (turn.content === "" && !turn.tool_calls) conversation.cut(conversation.turns.indexOf(turn));
+function isEmpty(turn) {
+  return turn.content === "" && !turn.reasoning && !turn.tool_calls;
+}
+
+function showFailure(error) {
   if (error instanceof StreamError) {
     showProblem({ sentence: explainStreamError({ message: error.message }, tokens.count), lines: [] });
   } else showProblem(explain(error, tokens.count));
+}
+
+/** Show that an answer comes: nothing else can be asked, and a screen reader waits until it is whole. */
+function setBusy(isBusy) {
+  setOpen(isBusy);
+  find("conversation").setAttribute("aria-busy", String(isBusy));
+  for (const view of views) view.setBusy(isBusy);
 }
 
 /** Make as many views as there are turns; those that are there already are drawn again. */
@@ -102,21 +114,19 @@ function showTurns() {
 function makeView(turn, index) {
   return new TurnView(turn, {
     edit: (text) => editTurn(index, text),
-    again: () => askAgain(index),
+    again: () => askAgain(index, conversation.turns.slice(index)),
   });
 }
 
 /** A question that is changed is asked again; an answer that is changed stands as it was changed. */
 function editTurn(index, text) {
-  if (connection !== null) return;
   conversation.edit(index, text);
   if (conversation.turns[index].role === "user") askAgain(index + 1);
 }
 
-function askAgain(index) {
-  if (connection !== null) return;
+function askAgain(index, replaced = []) {
   conversation.cut(index);
-  continueConversation();
+  continueConversation(replaced);
 }
 
 function save() {
@@ -139,7 +149,7 @@ function startOver() {
 
 /** The arrow up in an empty prompt edits the last question. */
 function editLastQuestion(event) {
-  if (event.key !== "ArrowUp" || prompt.value !== "") return;
+  if (event.key !== "ArrowUp" || prompt.value !== "" || connection !== null) return;
   const index = conversation.turns.findLastIndex((turn) => turn.role === "user");
   if (index === -1) return;
   event.preventDefault();
@@ -164,6 +174,6 @@ bindKey(find("api-key"));
 prompt.addEventListener("keydown", editLastQuestion);
 find("save-button").addEventListener("click", save);
 find("new-button").addEventListener("click", startOver);
-setOpen(false);
 showTurns();
+setBusy(false);
 instruments.waitUntilReady();

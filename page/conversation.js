@@ -27,6 +27,14 @@ export class Conversation {
     this.#save();
   }
 
+  /** Put other turns into the place of one and of all that follow; one that was forgotten meanwhile has no place. */
+  replaceFrom(turn, others) {
+    const index = this.turns.indexOf(turn);
+    if (index === -1) return;
+    this.turns.splice(index, Infinity, ...others);
+    this.#save();
+  }
+
   edit(index, content) {
     this.turns[index].content = content;
     this.#save();

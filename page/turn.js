@@ -11,6 +11,8 @@ export class TurnView {
   constructor(turn, actions) {
     this.turn = turn;
     this.actions = actions;
+    this.isBusy = false; // while an answer comes, no turn can be changed
+    this.editor = null; // the text field, while the turn is edited
     this.reasoning = folded("Reasoning", "reasoning");
     this.content = element("div", { class: "content" });
     this.calls = element("div", { class: "calls" });
@@ -30,13 +32,19 @@ export class TurnView {
 
   addButtons() {
     const edit = element("button", { type: "button" }, "Edit");
-    edit.addEventListener("click", () => this.edit());
+    edit.addEventListener("click", () => this.isBusy || this.edit());
     this.buttons.replaceChildren(edit);
     if (this.turn.role === "assistant") {
       const again = element("button", { type: "button" }, "Regenerate");
-      again.addEventListener("click", () => this.actions.again());
+      again.addEventListener("click", () => this.isBusy || this.actions.again());
       this.buttons.append(again);
     }
+    this.setBusy(this.isBusy);
+  }
+
+  setBusy(isBusy) {
+    this.isBusy = isBusy;
+    for (const button of this.buttons.children) button.setAttribute("aria-disabled", String(isBusy));
   }
 
   /** Draw the turn as it is now; while it grows, as often as the screen is drawn at most. */
@@ -47,30 +55,45 @@ export class TurnView {
     });
   }
 
+  /** Draw the turn as it is now. What is being typed into it stays. */
   draw() {
     const { role, content, reasoning, tool_calls: calls } = this.turn;
-    this.content.replaceChildren(...(role === "assistant" ? markdown(content ?? "") : [asTyped(content)]));
+    const drawn = role === "assistant" ? markdown(content ?? "") : [asTyped(content)];
+    if (this.editor === null) this.content.replaceChildren(...drawn);
     this.reasoning.fill(reasoning ? [element("p", { class: "as-typed" }, reasoning)] : []);
     this.calls.replaceChildren(...(calls ?? []).map(callView));
   }
 
   edit() {
+    const opener = document.activeElement;
     const text = element("textarea", { rows: "4", "aria-label": "Edit this turn", spellcheck: "false" });
     text.value = this.turn.content ?? "";
     const save = element("button", { type: "button", class: "primary" }, this.turn.role === "user" ? "Ask again" : "Keep");
     const cancel = element("button", { type: "button" }, "Cancel");
-    const close = () => (this.addButtons(), this.draw());
-    save.addEventListener("click", () => (close(), this.actions.edit(text.value)));
-    cancel.addEventListener("click", close);
+    save.addEventListener("click", () => {
+      if (this.isBusy) return;
+      this.endEdit(opener);
+      this.actions.edit(text.value);
+    });
+    cancel.addEventListener("click", () => this.endEdit(opener));
     text.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") close();
+      if (event.key === "Escape") this.endEdit(opener);
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       save.click();
     });
+    this.editor = text;
     this.content.replaceChildren(text);
     this.buttons.replaceChildren(save, cancel);
     text.focus();
+  }
+
+  /** Show the turn again. The focus returns to what began the edit, so that the keyboard goes on from there. */
+  endEdit(opener) {
+    this.editor = null;
+    this.addButtons();
+    this.draw();
+    (opener.isConnected ? opener : this.buttons.firstChild).focus();
   }
 }
 

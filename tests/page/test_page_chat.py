@@ -122,6 +122,63 @@ def test_the_arrow_up_edits_the_last_question(page: Any) -> None:
     expect(page.locator(".turn.user textarea")).to_have_count(0)
 
 
+def test_the_focus_returns_to_where_an_edit_began(page: Any) -> None:
+    say(page, "hello")
+    finished(page)
+    edit = page.locator(".turn.user button:text('Edit')")
+    for opener, key in ((edit, "Enter"), (page.locator("#prompt"), "ArrowUp")):
+        opener.focus()
+        page.keyboard.press(key)
+        expect(page.locator(".turn.user textarea")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(opener).to_be_focused()
+
+
+def test_no_turn_can_be_changed_while_an_answer_comes(service: Service, page: Any) -> None:
+    service.engine.hold()
+    say(page, "count 3")
+    buttons = page.locator(".turn-buttons button")
+    expect(buttons.and_(page.locator("[aria-disabled=true]"))).to_have_count(3)
+    for button in buttons.all():
+        button.click(force=True)  # it does nothing, so playwright would wait until it does something
+    page.focus("#prompt")
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".turn textarea")).to_have_count(0)
+    service.engine.release(3)
+    finished(page)
+    expect(buttons.and_(page.locator("[aria-disabled=false]"))).to_have_count(3)
+
+
+def test_what_is_being_typed_into_a_turn_stays_when_another_is_asked(page: Any) -> None:
+    say(page, "hello")
+    finished(page)
+    page.click(".turn.user button:text('Edit')")
+    page.fill(".turn.user textarea", "something else")
+    say(page, "say more")
+    expect(page.locator(".turn.assistant")).to_have_count(2)
+    finished(page)
+    expect(page.locator(".turn.user textarea")).to_have_value("something else")
+
+
+def test_an_answer_stays_if_none_can_be_made_in_its_place(page: Any) -> None:
+    say(page, "hello")
+    finished(page)
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    page.click("button:text('Regenerate')")
+    expect(page.locator("#problem")).to_contain_text("cannot be reached")
+    assert contents(page) == ["hello", "Hello, world!"]
+
+
+def test_a_screen_reader_is_told_an_answer_when_it_is_whole(service: Service, page: Any) -> None:
+    service.engine.hold()
+    say(page, "count 2")
+    conversation = page.locator("#conversation[aria-live]")
+    expect(conversation).to_have_attribute("aria-busy", "true")
+    service.engine.release(2)
+    finished(page)
+    expect(conversation).to_have_attribute("aria-busy", "false")
+
+
 MARKDOWN = (
     "# Title\n\nSome **bold** and `code`.\n\n- one\n- two\n\n```js\nlet x = '<b>';\n```\n\n[here](https://a.example/x)"
 )
