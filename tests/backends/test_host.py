@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from backends import channel, wire
+from backends import host as hosts
 from config import Config
 from interface.engine import Tally
 from interface.errors import LoadError
@@ -263,6 +264,20 @@ async def test_counters_come_to_every_worker_also_to_those_without_a_stream(path
         await late.greet(path)
         await until(lambda: late.messages(wire.Pulse))
         assert late.messages(wire.Pulse)[0].counters.running == 2
+
+
+async def test_a_token_is_counted_for_every_worker_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "PULSE_INTERVAL", 3600.0)
+    engine = ScriptedEngine()
+    async with hosting(path, engine):
+        busy, idle = RawWorker(), RawWorker()
+        for worker in (busy, idle):
+            await worker.greet(path)
+        engine.hold()
+        busy.submit(1, "count 3")
+        await until(lambda: idle.messages(wire.Pulse)[-1].counters.running == 1)
+        engine.release(1)
+        await until(lambda: idle.messages(wire.Pulse)[-1].counters.generated_tokens == 1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
+from backends import remote
 from backends.sglang_server import SGLangService
 from backends.token_relay import Made, TokenRelay
 from config import Config
@@ -277,6 +280,28 @@ async def test_a_server_that_is_ill_ends_the_streams_and_is_waited_for(fake: Fak
         fake.release()
         await until(lambda: driver.status == "ok")
         assert joined(await ask(driver, GenerationRequest(PROMPT))) == ANSWER
+
+
+class Faltering(FakeSGLang):
+    """A server that answers one of three probes with success: it never fails as many in a row as it may."""
+
+    async def _health(self, request: Request) -> Response:
+        self.is_healthy = self.looks % remote.PATIENCE == 0
+        return await super()._health(request)
+
+
+@pytest.mark.anyio
+async def test_a_server_whose_probes_fail_now_and_then_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(remote, "PROBE_INTERVAL", 0.01)
+    monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.01)
+    fake = Faltering(ids_of, ids_of(ANSWER), EOS)
+    async with in_front_of(fake) as driver:
+        seen = fake.looks
+        await until(lambda: fake.looks >= seen + 4 * remote.PATIENCE)
+        assert driver.status == "ok"
+    assert "cannot be reached" not in caplog.text
 
 
 @pytest.mark.anyio

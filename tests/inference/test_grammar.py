@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from contract.openai.lark_pattern import pattern_of
 from contract.tools import function_tool
 from inference.text.grammar import CompiledGrammar, GrammarCompiler, GrammarError
+from inference.text.grammar_limits import DEEPEST, TooLarge, check_schema
 from inference.text.tool_forms import HERMES
 from inference.text.tool_grammar import tool_grammar
 from interface.errors import RequestError, UnsupportedFeature
@@ -321,6 +322,20 @@ def chain(length: int) -> dict[str, object]:
 def test_a_grammar_that_would_take_too_much_is_refused(grammar: Grammar) -> None:
     with pytest.raises(RequestError, match="cannot be enforced"):
         COMPILER.compile(grammar)
+
+
+def alternatives_in(levels: int) -> dict[str, Any]:
+    """A schema that nests in lists as well as in objects; its innermost object is one more level."""
+    nested: dict[str, Any] = {}
+    for _ in range(levels // 2):
+        nested = {"anyOf": [nested]}
+    return nested
+
+
+def test_a_list_is_a_level_of_a_schema_as_an_object_is() -> None:
+    check_schema(alternatives_in(DEEPEST - 1))
+    with pytest.raises(TooLarge, match=f"nests {DEEPEST + 1} levels deep"):
+        check_schema(alternatives_in(DEEPEST))
 
 
 def test_grammars_within_the_limits_are_not_refused() -> None:
