@@ -8,7 +8,7 @@ from pydantic import Field
 from contract.answers import Wire
 from contract.anthropic.dialect import ErrorBody
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "compaction"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,15 @@ class ToolUseBlock(Wire):
     input: dict[str, Any]
 
 
-Block = TextBlock | ThinkingBlock | ToolUseBlock
+@dataclass(frozen=True, slots=True)
+class CompactionBlock(Wire):
+    """The summary of a conversation, for later requests; null if there is none. It has no signature."""
+
+    type: Literal["compaction"]
+    content: str | None
+
+
+Block = TextBlock | ThinkingBlock | ToolUseBlock | CompactionBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +124,21 @@ class InputJsonDelta(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class CompactionDelta(Wire):
+    """A whole summary: clients put the latest one in place of those before it."""
+
+    type: Literal["compaction_delta"]
+    content: str | None
+
+
+Delta = TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta | CompactionDelta
+
+
+@dataclass(frozen=True, slots=True)
 class ContentBlockDelta(Wire):
     type: Literal["content_block_delta"]
     index: int
-    delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
+    delta: Delta
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pydantic_core import from_json
 
 from contract.anthropic import answer as wire
+from contract.summaries import summary_in
 from contract.tools import are_whole
 from interface.events import ArgumentsPart, Finished, TextPart, Token, ToolCallPart
 
@@ -23,12 +24,14 @@ class _OpenBlock:
     blank: wire.Block
     pieces: list[str] = field(default_factory=list)
 
-    def delta(self, piece: str) -> wire.TextDelta | wire.ThinkingDelta | wire.InputJsonDelta:
+    def delta(self, piece: str) -> wire.Delta:
         match self.blank:
             case wire.TextBlock():
                 return wire.TextDelta("text_delta", piece)
             case wire.ThinkingBlock():
                 return wire.ThinkingDelta("thinking_delta", piece)
+            case wire.CompactionBlock():
+                return wire.CompactionDelta("compaction_delta", piece or None)
         return wire.InputJsonDelta("input_json_delta", piece)
 
     def block(self) -> wire.Block:
@@ -38,6 +41,8 @@ class _OpenBlock:
                 return replace(self.blank, text=text)
             case wire.ThinkingBlock():
                 return replace(self.blank, thinking=text)
+            case wire.CompactionBlock():
+                return replace(self.blank, content=text or None)
         # A call that was cut off has what was there; clients read their stream in the same way.
         return replace(self.blank, input=from_json(text or "{}", allow_partial=True))
 
@@ -89,10 +94,9 @@ class MessageBuilder:
 
     def finish(self, finished: Finished) -> Events:
         """Take the end of the sequence."""
-        calls = self._has_called()
-        yield from self._close()
         stop_sequence = finished.stop_reason if isinstance(finished.stop_reason, str) else None
-        delta = wire.StopDelta(_stop_reason(finished, stop_sequence, calls), stop_sequence)
+        delta = wire.StopDelta(self._stop_reason(finished, stop_sequence), stop_sequence)
+        yield from self._close()
         uncached = finished.prompt_tokens - finished.cached_tokens
         usage = wire.Usage(uncached, finished.cached_tokens, 0, finished.completion_tokens)
         self.message = replace(
@@ -136,9 +140,7 @@ class MessageBuilder:
             self._blocks.append(self._open.block())
             self._open = None
 
-    def _delta(
-        self, delta: wire.TextDelta | wire.ThinkingDelta | wire.SignatureDelta | wire.InputJsonDelta
-    ) -> wire.ContentBlockDelta:
+    def _delta(self, delta: wire.Delta) -> wire.ContentBlockDelta:
         return wire.ContentBlockDelta("content_block_delta", self._index, delta)
 
     @property
@@ -152,10 +154,30 @@ class MessageBuilder:
             return are_whole(self._open.pieces)
         return any(isinstance(block, wire.ToolUseBlock) for block in self._blocks)
 
+    def _stop_reason(self, finished: Finished, stop_sequence: str | None) -> wire.StopReason:
+        if finished.finish_reason == "length":
+            return "max_tokens"
+        if self._has_called():
+            return "tool_use"
+        return "end_turn" if stop_sequence is None else "stop_sequence"
 
-def _stop_reason(finished: Finished, stop_sequence: str | None, calls: bool) -> wire.StopReason:
-    if finished.finish_reason == "length":
-        return "max_tokens"
-    if calls:
-        return "tool_use"
-    return "end_turn" if stop_sequence is None else "stop_sequence"
+
+class SummaryBuilder(MessageBuilder):
+    """A message that holds the summary of a conversation, and nothing else."""
+
+    def __init__(self, model: str, prompt_tokens: int) -> None:
+        super().__init__(model, prompt_tokens)
+        self._tokens: list[Token] = []
+
+    def token(self, token: Token) -> Events:
+        """Keep a token: the summary is sent when it is whole."""
+        self._tokens.append(token)
+        return iter(())
+
+    def finish(self, finished: Finished) -> Events:
+        yield from self._begin(wire.CompactionBlock("compaction", None))
+        yield from self._grow(summary_in(self._tokens))
+        yield from super().finish(finished)
+
+    def _stop_reason(self, finished: Finished, stop_sequence: str | None) -> wire.StopReason:
+        return "compaction"

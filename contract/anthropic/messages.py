@@ -7,8 +7,8 @@ from typing import get_args
 from contract.answers import Answer, Wire, model_answer
 from contract.anthropic.answer import AssistantMessage, ContextManagement, Ping, StreamEvent
 from contract.anthropic.dialect import DIALECT, ErrorBody, error_body
-from contract.anthropic.message_builder import MessageBuilder
-from contract.anthropic.request import CountTokensBody, MessagesBody
+from contract.anthropic.message_builder import MessageBuilder, SummaryBuilder
+from contract.anthropic.request import Compaction, CountTokensBody, MessagesBody
 from contract.bodies import check_model, read_body
 from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Accepted, Endpoint, Incoming, Question
 from contract.refusals import STATUSES
@@ -74,10 +74,15 @@ class MessagesCall:
     model: str
     shows_tokens: bool = True
     context_management: ContextManagement | None = None
+    sums_up: bool = False
 
     def writer(self, accepted: Accepted) -> MessagesWriter:
-        builder = MessageBuilder(self.model, accepted.prompt_tokens[0], self.context_management)
-        return MessagesWriter(builder, accepted.request_id, self.shows_tokens)
+        return MessagesWriter(self._builder(accepted.prompt_tokens[0]), accepted.request_id, self.shows_tokens)
+
+    def _builder(self, prompt_tokens: int) -> MessageBuilder:
+        if self.sums_up:
+            return SummaryBuilder(self.model, prompt_tokens)
+        return MessageBuilder(self.model, prompt_tokens, self.context_management)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         writer = self.writer(accepted)
@@ -100,6 +105,8 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
     body = read_body(MessagesBody, incoming.body)
     model = check_model(body.model, incoming.models)
     body.check()
+    if body.compaction is not None:
+        return MessagesCall([_summary_request(body, body.compaction)], body.stream, model, sums_up=True)
     request = GenerationRequest(
         prompt=body.prompt(),
         params=body.params(),
@@ -110,6 +117,17 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
     )
     context_management = None if body.context_management is None else ContextManagement(applied_edits=[])
     return MessagesCall([request], body.stream, model, body.max_tokens > 0, context_management)
+
+
+def _summary_request(body: MessagesBody, compaction: Compaction) -> GenerationRequest:
+    """Raises Refusal."""
+    return GenerationRequest(
+        prompt=body.summary_prompt(compaction),
+        params=body.params(),
+        parse_response=True,
+        clamp_max_tokens=True,
+        default_temperature=0,  # the most faithful one
+    )
 
 
 def parse_count_tokens(incoming: Incoming) -> Question:

@@ -1,21 +1,26 @@
 """Reads the body of a Messages request, and turns its blocks into messages in the form of chat templates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from contract.anthropic.blocks import text_of_block, unknown_block
+from contract.anthropic.tool_changes import OfferedTools
 from contract.anthropic.tools import Tool, ToolChoiceSettings, callable_only
 from contract.bodies import LenientBody, refuse
 from contract.content import first_of_question, text_at
 from contract.conversation import Conversation, thinking_switches
 from contract.grammars import schema_grammar
 from contract.refusals import Refusal
+from contract.summaries import INTRODUCTION, REQUEST, SUMMARY_TOKENS
 from contract.tools import tool_call
 from interface.requests import MAX_INTEGER, MOST_STOP_STRINGS, SMALLEST_TOP_P, ChatPrompt, Grammar, SamplingParams
 
 MAX_TEMPERATURE = 2
+OF_OTHER_SERVERS = ("redacted_thinking", "server_tool_use", "mcp_tool_use", "mcp_tool_listing", "fallback")
+"""Blocks of answers from Anthropic's servers, besides the results of tools that run there."""
 NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 """What makes Anthropic's own tool runner go on without a thread, with the whole conversation in each request."""
 
@@ -34,6 +39,13 @@ class OutputFormat(LenientBody):
 class OutputConfig(LenientBody):
     format: OutputFormat | None = None
     effort: str | None = Field(default=None, description="How much to reason, for templates that know it.")
+
+
+class Compaction(LenientBody):
+    """How to sum up a conversation."""
+
+    type: Literal["summarize"]
+    instructions: str | None = Field(default=None, description="Takes the place of this server's own request for it.")
 
 
 class Message(LenientBody):
@@ -81,13 +93,21 @@ class CountTokensBody(LenientBody):
         is_begun = _is_begun(messages)
         return Conversation(
             messages,
-            [tool.as_function(f"tools.{number}") for number, tool in enumerate(self.tools or ())],
+            self._offered_tools(),
             tool_choice=choice.as_choice(),
             parallel_tool_calls=not choice.disable_parallel_tool_use,
             template_arguments=dict(self._template_arguments()),
             add_generation_prompt=not is_begun,
             continue_final_message=is_begun,
         ).prompt()
+
+    def _offered_tools(self) -> list[dict[str, Any]]:
+        """The tools that are there at the end of the conversation. Raises Refusal."""
+        offered = OfferedTools(self.tools or ())
+        for number, message in enumerate(self.messages):
+            if isinstance(message.content, list):
+                offered.take(message.content, f"messages.{number}.content")
+        return offered.functions()
 
     def _template_arguments(self) -> Iterator[tuple[str, Any]]:
         if self.thinking is not None:
@@ -112,7 +132,7 @@ class CountTokensBody(LenientBody):
             elif isinstance(message.content, str):
                 yield {"role": message.role, "content": message.content}
             elif message.role == "assistant":
-                yield _assistant(message.content, where)
+                yield _summary(message.content) or _assistant(message.content, where)
             else:
                 notes_media = number < asked and message.role == "user"
                 yield from _user(message.role, message.content, where, notes_media=notes_media)
@@ -137,7 +157,9 @@ class MessagesBody(CountTokensBody):
     reasoning_effort: Annotated[None, refuse("it is a field of OpenAI's APIs; use output_config.effort")] = None
     n: Annotated[None, refuse("a message has no other choices; send the request several times", 1)] = None
     container: Annotated[None, refuse("this server runs no containers")] = None
-    compaction: Annotated[None, refuse("this server summarizes no conversations")] = None
+    compaction: Compaction | None = Field(
+        default=None, description="Sums up the conversation: the answer is one `compaction` block, for later requests."
+    )
     thread: dict[str, Any] | None = Field(
         default=None, description="Refused, so that clients send whole conversations."
     )
@@ -147,6 +169,15 @@ class MessagesBody(CountTokensBody):
         if self.thread is not None:
             message = "thread: this server keeps no conversations; send the whole one as messages"
             raise Refusal(400, message, param="thread", details=NO_THREADS)
+
+    def summary_prompt(self, compaction: Compaction) -> ChatPrompt:
+        """The conversation with the request to sum it up. Raises Refusal."""
+        wanted = (compaction.instructions or "").strip() or REQUEST
+        return Conversation(
+            [*_merged(chain(self._messages(), [{"role": "user", "content": wanted}]))],
+            template_arguments=dict(self._template_arguments()),
+            leave_room=SUMMARY_TOKENS,
+        ).prompt()
 
     def params(self) -> SamplingParams:
         """The sampling parameters, which are checked already."""
@@ -178,8 +209,8 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
                 texts.append(text)
             case {"type": "thinking", "thinking": str(thought)}:
                 thoughts.append(thought)
-            case {"type": "compaction", "content": str(summary)}:
-                texts.append(summary)
+            case {"type": "compaction"}:
+                texts.append(str(block.get("content") or ""))
             case {"type": str(type)} if _is_of_other_servers(type):
                 pass
             case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict(arguments)}:
@@ -194,12 +225,20 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
     return message
 
 
+def _summary(blocks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """A message that is nothing but a summary, in the user's words: many templates let no assistant begin."""
+    summaries = [block.get("content") for block in blocks if block.get("type") == "compaction"]
+    if len(summaries) < len(blocks) or not all(isinstance(summary, str) for summary in summaries):
+        return None
+    return {"role": "user", "content": INTRODUCTION + "\n\n".join(map(str, summaries))}
+
+
 def _is_of_other_servers(type: str) -> bool:
     """Whether a block says nothing to this model: it is encrypted, or of a tool that runs on Anthropic's servers.
 
     Conversations that were begun there have them. Such tools are left out, too; what came of them is in the text.
     """
-    return type in ("redacted_thinking", "server_tool_use", "mcp_tool_use") or type.endswith("_tool_result")
+    return type in OF_OTHER_SERVERS or type.endswith("_tool_result")
 
 
 def _user(role: str, blocks: Sequence[dict[str, Any]], where: str, *, notes_media: bool) -> Iterator[dict[str, Any]]:
@@ -212,6 +251,8 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str, *, notes_medi
                 if block.get("is_error") is True:  # templates have no field for it
                     content = f"Error: {content}"
                 yield {"role": "tool", "tool_call_id": id, "content": content}
+            case {"type": "tool_addition" | "tool_removal"} if role == "system":
+                pass
             case _:
                 place = f"{where}.{number}"
                 texts.append(text_of_block(block, place, "text or tool_result", notes_media=notes_media))
@@ -233,7 +274,7 @@ def _is_begun(messages: Sequence[dict[str, Any]]) -> bool:
     return last["role"] == "assistant" and bool(last["content"]) and "tool_calls" not in last
 
 
-def _merged(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _merged(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Join consecutive messages of the same role: the API allows them, and many templates do not."""
     last: dict[str, Any] | None = None
     for message in messages:

@@ -1,7 +1,6 @@
 """`POST /v1/responses/compact`: the model sums up a conversation, so that the next requests are shorter.
 
-The answer has the user's messages and a compaction item with the summary (`contract.openai.compacted`). A conversation
-that leaves no room for a summary in the context loses its oldest messages first.
+The answer has the user's messages and a compaction item with the summary (`contract.openai.compacted`).
 """
 
 import time
@@ -24,17 +23,9 @@ from contract.openai.response_builder import usage_of
 from contract.openai.responses import DIALECT
 from contract.openai.responses_request import InputBody
 from contract.refusals import Refusal
-from interface.events import Event, Failed, Finished, TextPart, Token
+from contract.summaries import REQUEST, SUMMARY_TOKENS, summary_in
+from interface.events import Event, Failed, Finished
 from interface.requests import ChatPrompt, GenerationRequest, SamplingParams
-
-SUMMARY_TOKENS = 2048
-"""The most tokens of a summary."""
-REQUEST = (
-    "Sum up our conversation for someone who continues it without having read it: what I asked for, what has been done "
-    "and found, which decisions were made, and what is still to do. Name files, commands and values exactly. Answer "
-    "with the summary alone."
-)
-"""The last message that the model sees."""
 
 
 class CompactBody(InputBody):
@@ -71,7 +62,7 @@ class CompactCall:
         if isinstance(last, Failed):
             return DIALECT.failure(last)
         assert isinstance(last, Finished)
-        if not (text := _text_of(events).strip()):
+        if not (text := summary_in(events)):
             return DIALECT.failure(Failed("The model wrote no summary.", "engine_error"))
         summary = CompactionItem("compaction", f"cmp_{uuid.uuid4().hex}", SUMMARY + text)
         users = [complete(item) for item in self.items if item.get("role") == "user"]
@@ -83,12 +74,6 @@ class CompactCall:
             usage_of(last),
         )
         return model_answer(compacted)
-
-
-def _text_of(events: Sequence[Event]) -> str:
-    """The text of an answer, without its reasoning."""
-    parts = [part for event in events if isinstance(event, Token) for part in event.as_parts()]
-    return "".join(part.text for part in parts if isinstance(part, TextPart) and part.kind == "content")
 
 
 def parse(incoming: Incoming) -> CompactCall:

@@ -8,8 +8,7 @@ from contract.answers import Wire
 from contract.openai.opaque import SUMMARY, opened
 from contract.openai.responses_answer import ResponseUsage
 from contract.refusals import Refusal
-
-INTRODUCTION = "Summary of the conversation so far:\n"
+from contract.summaries import INTRODUCTION
 
 
 @dataclass(frozen=True, slots=True)

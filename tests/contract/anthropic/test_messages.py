@@ -325,7 +325,7 @@ def test_each_tool_choice_reaches_the_prompt(choice: Any, expected: tuple[str, s
         ({"n": 2}, 400, "invalid_request_error", "n: a message has no other choices"),
         ({"context_management": 5}, 400, "invalid_request_error", "context_management"),
         ({"container": "c"}, 400, "invalid_request_error", "container"),
-        ({"compaction": {"type": "summarize"}}, 400, "invalid_request_error", "compaction"),
+        ({"compaction": {"type": "forget"}}, 400, "invalid_request_error", "compaction"),
         ({"tool_choice": {"type": "any"}}, 400, "invalid_request_error", "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, 400, "invalid_request_error", "add"),
         (

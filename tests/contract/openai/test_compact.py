@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contract.openai.compact import REQUEST, SUMMARY_TOKENS
+from contract.summaries import REQUEST, SUMMARY_TOKENS
 from interface.events import Event, Failed, TextPart
 from tests.support.asgi_client import JSON
 from tests.support.openai_answers import ACCEPTED, parse, parsed_tokens, refused, tokens, whole
