@@ -29,6 +29,7 @@ LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
 OF_OTHER_TOOLS = (
+    "agent_message",
     "code_interpreter_call",
     "computer_call",
     "computer_call_output",
@@ -38,6 +39,8 @@ OF_OTHER_TOOLS = (
     "mcp_approval_response",
     "mcp_call",
     "mcp_list_tools",
+    "multi_agent_call",
+    "multi_agent_call_output",
     "program",
     "program_output",
     "tool_search_call",
@@ -184,6 +187,7 @@ class ResponsesBody(InputBody, SamplingFields):
     prompt_cache_key: str | None = Field(default=None, description=COMES_BACK)
     safety_identifier: str | None = Field(default=None, description=COMES_BACK)
     user: str | None = Field(default=None, description=COMES_BACK)
+    multi_agent: Annotated[None, refuse("this server runs no agents of its own", {"enabled": False})] = None
     store: bool = Field(default=True, description="Keep the response for a while, for previous_response_id.")
     background: bool = Field(
         default=False,

@@ -51,6 +51,12 @@ class StreamOptions(LenientBody):
     )
 
 
+class PromptCacheOptions(LenientBody):
+    """How a prompt is cached: here always, by its beginning, for as long as there is room."""
+
+    prewarm: Annotated[None, refuse("this server caches what it generates for; ask for one token", False)] = None
+
+
 class SamplingFields(OtherSamplers, GrammarFields, SamplingParams):
     """How to sample, how many choices to make, and whether to stream them."""
 
@@ -98,6 +104,7 @@ class SamplingFields(OtherSamplers, GrammarFields, SamplingParams):
     truncate_prompt_tokens: Annotated[None, refuse("this server cuts no prompts; shorten it")] = None
     audio: Annotated[None, refuse("this model makes text only")] = None
     modalities: Annotated[None, refuse("this model makes text only", ["text"], [])] = None
+    prompt_cache_options: PromptCacheOptions | None = None
     moderation: Annotated[None, refuse("this server moderates nothing")] = None
     prompt_logprobs: Annotated[None, refuse("use echo and logprobs of /v1/completions")] = None
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from openai.types.beta.beta_response_input_item_param import BetaResponseInputItemParam
 from openai.types.responses import ResponseInputItemParam, ToolParam
 
 from contract.conversation import thinking_switches
@@ -40,7 +41,9 @@ def offered(prompt: ChatPrompt) -> list[tuple[str, str]]:
 
 
 ITEMS = [
-    item for item in samples_of(ResponseInputItemParam) if item.get("type", item.get("role")) not in OF_THIS_SERVER
+    item
+    for item in [*samples_of(ResponseInputItemParam), *samples_of(BetaResponseInputItemParam)]
+    if item.get("type", item.get("role")) not in OF_THIS_SERVER
 ]
 
 

@@ -124,6 +124,8 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"context_management": 5}, "context_management"),
         ({"truncation": "middle"}, "truncation"),
+        ({"multi_agent": {"enabled": True}}, "multi_agent"),
+        ({"prompt_cache_options": {"mode": "explicit", "prewarm": True}}, "prompt_cache_options.prewarm"),
         ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
