@@ -1,5 +1,7 @@
 """The refusal of a path that does not exist. Usually a client's base URL has a `/v1` too many or too few."""
 
+from difflib import get_close_matches
+
 from contract.health import REPORTS
 from contract.refusals import Refusal
 from contract.table import ENDPOINTS
@@ -30,20 +32,25 @@ ABSENT = {
 
 
 def no_such_path(path: str) -> Refusal:
-    known = meant(path)
-    hint = _advice(path) if known is None else f". Did you mean {known}?"
+    hint = _question(_same_ending(path)) or _advice(path) or _question(_nearly_the_same(path))
     return Refusal(404, "Not Found" + hint)
+
+
+def _question(known: str | None) -> str:
+    return "" if known is None else f". Did you mean {known}?"
 
 
 def _advice(path: str) -> str:
     return next((f". {advice}" for beginning, advice in ABSENT.items() if path.startswith(beginning)), "")
 
 
-def meant(path: str) -> str | None:
-    """Return the known path that an unknown one resembles: for `/chat/completions`, `/v1/chat/completions`.
-
-    None if it resembles none.
-    """
+def _same_ending(path: str) -> str | None:
+    """The longest known path that is the end of an unknown one: for `/chat/completions`, `/v1/chat/completions`."""
     ending = "/" + path.strip("/")
-    found = [known for known in KNOWN if ending.endswith(known.removeprefix(VERSION_PREFIX))]
-    return max(found, key=len, default=None)
+    ends = [known for known in KNOWN if ending.endswith(known.removeprefix(VERSION_PREFIX))]
+    return max(ends, key=len, default=None)
+
+
+def _nearly_the_same(path: str) -> str | None:
+    """The known path from which a misspelt one differs in a character or two."""
+    return next(iter(get_close_matches(path, KNOWN, n=1, cutoff=0.85)), None)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import contract
 from contract import generate
 from contract.generate import MAX_PROBLEMS, GenerateBody
+from contract.parsing import MAX_CONTAINERS, MAX_STRINGS, check_counts
 from contract.refusals import STATUSES
 from contract.requests import MAX_ECHO
 from contract.sse import frame
@@ -310,3 +311,13 @@ def test_a_frame_is_one_line_even_to_a_client_that_splits_at_every_unicode_line_
     data, empty = frame(stream_event(Token(f"a{line_end}b", 7, ms=1.0, is_first=False))).decode().splitlines()
     assert json.loads(data.removeprefix("data: "))["token"] == f"a{line_end}b"
     assert empty == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "most", "name"), [(b"[]", MAX_CONTAINERS, "lists and objects"), (b'""', MAX_STRINGS, "strings")]
+)
+def test_a_body_may_have_as_many_parts_as_its_refusal_says(part: bytes, most: int, name: str) -> None:
+    check_counts(part * most)
+    with pytest.raises(contract.Refusal, match=f"at most {most} {name} in the body, got {most + 1}") as refusal:
+        check_counts(part * (most + 1))
+    assert refusal.value.status == 413

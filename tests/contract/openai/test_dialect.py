@@ -95,6 +95,7 @@ def test_an_unknown_path_and_method_are_errors_of_the_same_shape() -> None:
         ("/messages/count_tokens", "/v1/messages/count_tokens"),
         ("/v1/embeddings", None),
         ("/", None),
+        ("/" * 60_000, None),
     ],
 )
 def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: str | None) -> None:
@@ -102,6 +103,22 @@ def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: s
     assert "Not Found" in message
     assert ("Did you mean" in message) == (meant is not None)
     assert meant is None or f"Did you mean {meant}?" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/generat", "/generate"),
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/v1/respones", "/v1/responses"),
+        ("/metric", "/metrics"),
+        ("/v1/nothing", None),
+        ("/robots.txt", None),
+    ],
+)
+def test_a_misspelt_path_is_told_how_it_is_written(path: str, meant: str | None) -> None:
+    hint = "" if meant is None else f". Did you mean {meant}?"
+    assert contract.no_such_path(path).message == "Not Found" + hint
 
 
 @pytest.mark.parametrize(
