@@ -153,6 +153,22 @@ def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
 
 
 @pytest.mark.parametrize("name", KINDS)
+@torch.inference_mode()
+def test_logits_are_the_same_bits_whichever_other_tokens_logits_are_wanted(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_for(name, monkeypatch)
+    expected, (decoder, cache) = logits_alone(name), decoder_of(name)
+
+    def logits_of(*pieces: Piece) -> Tensor:
+        return on_tensor_thread(partial(decoder.forward, lay_out([], pieces, cache, torch.device("cpu"))))
+
+    assert logits_of(Piece(1, 0, TEXT[:7], sampled=0)).shape == (0, VOCABULARY)
+    found = logits_of(Piece(2, 0, TEXT, sampled=2, scored=3), Piece(3, 0, TEXT[:9], sampled=0), Piece(1, 7, TEXT[7:12]))
+    assert torch.equal(found, torch.cat([expected[-2:], expected[11:12], expected[:3]]))
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,9 +82,8 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
     }
 }
 
-// The hidden states, normed for a product of so many inputs.
-const Activation *normed(const Model &model, const Step &step, const float *weights, int64_t inputs) {
-    const int64_t tokens = step.token_count;
+// The hidden states of the first tokens, normed for a product of so many inputs.
+const Activation *normed(const Model &model, const Step &step, int64_t tokens, const float *weights, int64_t inputs) {
     const bool is_own = each_for_itself(tokens, step);
     Activation *rows = step.normed + (is_own ? omp_get_thread_num() * tokens * inputs : 0);
     const auto norm = [&](int64_t token) {
@@ -99,15 +98,10 @@ const Activation *normed(const Model &model, const Step &step, const float *weig
     return rows;
 }
 
-void run_layer(const Model &model, const Layer &layer, const Step &step) {
-    const int64_t tokens = step.token_count, hidden = model.hidden, all_heads = model.kv_heads * (GROUP + 2);
-    const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
-        float *to = step.hidden + token * hidden + panel * PANEL;
-        const int64_t count = min(PANEL, hidden - panel * PANEL), whole = count / LANES * LANES;
-        for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(to + i) + load(sums + i));
-        for (int64_t i = whole; i < count; ++i) to[i] += sums[i];
-    };
-    const Activation *inputs = normed(model, step, layer.input_norm, layer.qkv.inputs);
+// The first half of a layer: what each token takes from those before it, into `step.attended`.
+void run_attention(const Model &model, const Layer &layer, const Step &step) {
+    const int64_t tokens = step.token_count, all_heads = model.kv_heads * (GROUP + 2);
+    const Activation *inputs = normed(model, step, tokens, layer.input_norm, layer.qkv.inputs);
     product(layer.qkv, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
         for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
@@ -128,10 +122,20 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
         const Task task(model, layer, step, token, step.neighbours[token], i % model.kv_heads, next);
         attend(task, step.scores + omp_get_thread_num() * model.context * LANES);
     }
+}
 
+// The second half, for the first tokens: each goes on by itself.
+void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t tokens) {
+    const int64_t hidden = model.hidden;
+    const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
+        float *to = step.hidden + token * hidden + panel * PANEL;
+        const int64_t count = min(PANEL, hidden - panel * PANEL), whole = count / LANES * LANES;
+        for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(to + i) + load(sums + i));
+        for (int64_t i = whole; i < count; ++i) to[i] += sums[i];
+    };
     product(layer.output, step.attended, tokens, step, add_to_hidden);
 
-    inputs = normed(model, step, layer.mlp_norm, layer.gate_up.inputs);
+    const Activation *inputs = normed(model, step, tokens, layer.mlp_norm, layer.gate_up.inputs);
     product(layer.gate_up, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
         store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
@@ -140,12 +144,35 @@ void run_layer(const Model &model, const Layer &layer, const Step &step) {
     product(layer.down, step.activated, tokens, step, add_to_hidden);
 }
 
+// Give each token whose logits are wanted a place among these, and return how many there are.
+int64_t find_places(const Step &step) {
+    for (int64_t token = 0; token < step.token_count; ++token) step.places[token] = -1;
+    for (int64_t row = 0; row < step.sampled_count; ++row) step.places[step.sampled[row]] = 0;
+    int64_t count = 0;
+    for (int64_t token = 0; token < step.token_count; ++token)
+        if (step.places[token] == 0) step.places[token] = count++;
+    return count;
+}
+
+// Move what is known of the tokens whose logits are wanted to their places, in front of all others.
+void keep_wanted(const Model &model, const Layer &layer, const Step &step) {
+    const int64_t hidden = model.hidden, attended = layer.output.inputs;
+#pragma omp single
+    for (int64_t token = 0; token < step.token_count; ++token) {
+        const int64_t place = step.places[token];
+        if (place < 0 || place == token) continue;
+        memcpy(step.hidden + place * hidden, step.hidden + token * hidden, hidden * sizeof *step.hidden);
+        memcpy(step.attended + place * attended, step.attended + token * attended, attended * sizeof *step.attended);
+    }
+}
+
 }  // namespace
 
 // Leaves the logits in step.logits, and the new tokens' keys and values in the cache.
 extern "C" void decoder_step(const Model *model, const Step *step) {
     const int64_t hidden = model->hidden;
     find_neighbours(*step);
+    const int64_t wanted = find_places(*step);
 #pragma omp parallel num_threads(step->threads)
     {
 #if TILES
@@ -155,12 +182,18 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
         for (int64_t token = 0; token < step->token_count; ++token)
             embed(*model, step->token_ids[token], step->hidden + token * hidden);
 
-        for (int64_t i = 0; i < model->layer_count; ++i) run_layer(*model, model->layers[i], *step);
+        for (int64_t i = 0; i < model->layer_count; ++i) {
+            const Layer &layer = model->layers[i];
+            const bool is_last = i == model->layer_count - 1;
+            run_attention(*model, layer, *step);
+            if (is_last) keep_wanted(*model, layer, *step);  // all others needed no more than their keys and values
+            run_mlp(*model, layer, *step, is_last ? wanted : step->token_count);
+        }
 
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < step->sampled_count; ++row)
-            rms_norm(step->hidden + step->sampled[row] * hidden, model->final_norm, hidden, model->epsilon,
-                     step->normed + row * model->head.inputs);
+            rms_norm(step->hidden + step->places[step->sampled[row]] * hidden, model->final_norm, hidden,
+                     model->epsilon, step->normed + row * model->head.inputs);
 
         const auto to_logits = [&](int64_t row, int64_t panel, const float *sums) {
             const int64_t first = panel * PANEL, count = min(PANEL, model->vocabulary - first);

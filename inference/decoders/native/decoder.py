@@ -134,6 +134,7 @@ class NativeDecoder:
         most_inputs = max(matrix.inputs for matrix in (layer.qkv, layer.output, layer.down, head))
         self._scratch = {
             "neighbours": torch.zeros(rows, dtype=torch.int64),
+            "places": torch.zeros(rows, dtype=torch.int64),
             "hidden": torch.zeros(rows, self._model.hidden),
             "qkv": torch.zeros(rows, layer.qkv.panel_count * PANEL),
             "normed": torch.zeros(rows, layer.qkv.inputs, dtype=activations),

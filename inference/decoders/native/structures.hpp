@@ -51,6 +51,7 @@ struct Step {
     int64_t token_count, sampled_count, threads, widened_size;
     // Room to work in.
     int64_t *neighbours;                        // [tokens], how many attend together from this one on; 0: with another
+    int64_t *places;                            // [tokens], the row of one whose logits are wanted among these; or -1
     float *hidden;                              // [tokens][hidden]
     float *qkv;                                 // [tokens][qkv.panel_count * 32]
     Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
