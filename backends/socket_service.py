@@ -289,7 +289,7 @@ class SocketService:
         if malformed.number:
             self._on_answer(malformed.number, RuntimeError("The engine's answer cannot be read"))
         else:  # perhaps events, without which a stream would wait for ever
-            channel.cut("a message of its cannot be read")
+            channel.cut("one of its messages cannot be read")
 
 
 def _unavailable(reason: str) -> EngineUnavailable:

@@ -28,13 +28,21 @@ const REASONS = {
 function ask() {
   const text = prompt.value;
   if (connection !== null || text.trim() === "") return;
+  const before = [...conversation.turns];
   prompt.value = "";
   conversation.add({ role: "user", content: text });
-  continueConversation();
+  continueConversation((hasFailed) => {
+    if (!hasFailed) return;
+    conversation.restore(before);
+    prompt.value ||= text; // to be asked again, or otherwise
+  });
 }
 
-/** Ask for the next turn, which must be the model's. `replaced` are the turns that come back if there is no answer. */
-async function continueConversation(replaced = []) {
+/**
+ * Ask for the next turn, which must be the model's. If nothing of it comes, `unanswered(hasFailed)` is called, which
+ * may have failed or been stopped.
+ */
+async function continueConversation(unanswered) {
   const requestId = newRequestId();
   const mine = new AbortController();
   const request = { id: requestId, signal: mine.signal, answered: () => instruments.answered(requestId) };
@@ -44,6 +52,7 @@ async function continueConversation(replaced = []) {
     body = chatBody(form, conversation.messages(find("system").value));
   } catch (error) {
     showProblem({ sentence: `The tools are not JSON: ${error.message}`, lines: [] });
+    unanswered(true);
     return;
   }
   const turn = conversation.add({ role: "assistant", content: "" });
@@ -67,7 +76,7 @@ async function continueConversation(replaced = []) {
   } catch (error) {
     const hasFailed = !mine.signal.aborted;
     if (hasFailed) showFailure(error);
-    if (isEmpty(turn) && (hasFailed || replaced.length > 0)) conversation.replaceFrom(turn, replaced);
+    if (isEmpty(turn) && conversation.turns.includes(turn)) unanswered(hasFailed);
   }
   connection = null;
   setBusy(false);
@@ -114,19 +123,24 @@ function showTurns() {
 function makeView(turn, index) {
   return new TurnView(turn, {
     edit: (text) => editTurn(index, text),
-    again: () => askAgain(index, conversation.turns.slice(index)),
+    again: () => askAgain(index),
   });
 }
 
 /** A question that is changed is asked again; an answer that is changed stands as it was changed. */
 function editTurn(index, text) {
   conversation.edit(index, text);
-  if (conversation.turns[index].role === "user") askAgain(index + 1);
+  if (conversation.turns[index].role !== "user") return;
+  conversation.cut(index + 1);
+  const before = [...conversation.turns];
+  continueConversation((hasFailed) => hasFailed && conversation.restore(before));
 }
 
-function askAgain(index, replaced = []) {
+/** Ask for another answer in the place of one and of all that follow, which stay if there is none. */
+function askAgain(index) {
+  const before = [...conversation.turns];
   conversation.cut(index);
-  continueConversation(replaced);
+  continueConversation(() => conversation.restore(before));
 }
 
 function save() {

@@ -27,11 +27,9 @@ export class Conversation {
     this.#save();
   }
 
-  /** Put other turns into the place of one and of all that follow; one that was forgotten meanwhile has no place. */
-  replaceFrom(turn, others) {
-    const index = this.turns.indexOf(turn);
-    if (index === -1) return;
-    this.turns.splice(index, Infinity, ...others);
+  /** Have these turns in the place of all that there are. */
+  restore(turns) {
+    this.turns = [...turns];
     this.#save();
   }
 

@@ -1,5 +1,6 @@
 // Markdown as elements. Text only ever becomes text nodes, so nothing that a model writes can be markup; a link goes to
-// http and https alone. Known: headings, lists, quotes, fenced code, rules, and in a line code, bold, italic and links.
+// http and https alone. Known: headings, lists, quotes, tables, fenced code, rules, and in a line code, bold, italic,
+// struck and links.
 
 import { element } from "./dom.js";
 
@@ -7,9 +8,10 @@ const FENCE = /^ {0,3}(```+|~~~+)\s*([^\s`]*)/;
 const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])(\s*\1){2,}\s*$/;
+const BELOW_TABLE_HEAD = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 // The lengths are bounded, so that no text makes the search slow.
 const INLINE =
-  /(`+)(.{1,999}?)\1|\*\*(.{1,999}?)\*\*|__(.{1,999}?)__|\*(?!\s)(.{1,999}?)\*|(?<!\w)_(?!\s)(.{1,999}?)_(?!\w)|\[([^\]]{1,299})\]\((\S{1,999}?)\)/gs;
+  /(`+)(.{1,999}?)\1|\*\*\*(?!\s)(.{1,999}?)\*\*\*|~~(?!\s)(.{1,999}?)~~|\*\*(.{1,999}?)\*\*|__(.{1,999}?)__|\*(?!\s)(.{1,999}?)\*|(?<!\w)_(?!\s)(.{1,999}?)_(?!\w)|\[([^\]]{1,299})\]\((\S{1,999}?)\)/gs;
 
 /** The blocks of a text. */
 export function markdown(text) {
@@ -36,7 +38,9 @@ function block(lines) {
     return element("blockquote", {}, ...markdown(quoted.join("\n")));
   }
   if (ITEM.test(lines[0])) return list(lines);
-  const paragraph = takeWhile(lines, (line) => line.trim() !== "" && !FENCE.test(line) && !HEADING.test(line));
+  if (isTable(lines)) return table(lines);
+  const isText = (line) => line.trim() !== "" && !FENCE.test(line) && !HEADING.test(line) && !isTable(lines);
+  const paragraph = takeWhile(lines, isText);
   return element("p", {}, ...inline(paragraph.join("\n")));
 }
 
@@ -68,22 +72,41 @@ function itemContent(text, more) {
   return [...inline(text), ...nested];
 }
 
+/** Whether a table begins here: a line with columns, and one below it that only separates them. */
+function isTable([head, below = ""]) {
+  return head.includes("|") && below.includes("|") && BELOW_TABLE_HEAD.test(below);
+}
+
+function table(lines) {
+  const head = row(lines.shift(), "th");
+  lines.shift();
+  const rows = takeWhile(lines, (line) => line.includes("|")).map((line) => row(line, "td"));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+}
+
+function row(line, tag) {
+  const cells = line.trim().replace(/^\||(?<!\\)\|$/g, "").split(/(?<!\\)\|/);
+  return element("tr", {}, ...cells.map((cell) => element(tag, {}, ...inline(cell.trim().replaceAll("\\|", "|")))));
+}
+
 /** A line's text, with the marks in it; a link that is no web address stays text. */
 function inline(text) {
   const children = [];
   let at = 0;
   for (const found of text.matchAll(INLINE)) {
-    const [whole, , code, strong, strong2, em, em2, label, target] = found;
+    const [whole, , code, both, struck, strong, strong2, em, em2, label, target] = found;
     if (found.index > at) children.push(text.slice(at, found.index));
-    children.push(marked(whole, code, strong ?? strong2, em ?? em2, label, target));
+    children.push(marked(whole, { code, both, struck, strong: strong ?? strong2, em: em ?? em2, label, target }));
     at = found.index + whole.length;
   }
   if (at < text.length) children.push(text.slice(at));
   return children;
 }
 
-function marked(whole, code, strong, em, label, target) {
+function marked(whole, { code, both, struck, strong, em, label, target }) {
   if (code !== undefined) return element("code", {}, code.trim());
+  if (both !== undefined) return element("strong", {}, element("em", {}, ...inline(both)));
+  if (struck !== undefined) return element("del", {}, ...inline(struck));
   if (strong !== undefined) return element("strong", {}, ...inline(strong));
   if (em !== undefined) return element("em", {}, ...inline(em));
   if (!/^https?:\/\//i.test(target)) return whole;

@@ -29,16 +29,22 @@ function explainRefusal({ status, detail, retryAfter }) {
   if (status === 422 && Array.isArray(detail)) {
     return { sentence: "The server cannot take this request (422):", lines: detail.map(problem) };
   }
-  const said = typeof detail === "string" ? detail : "It gave no reason.";
-  if (status === 503) {
-    const wait = retryAfter === null ? "Try again in a moment." : `Try again in ${counted(Number(retryAfter), "second")}.`;
-    return { sentence: `The server takes no request just now (503). ${said}. ${wait}`.replace("..", "."), lines: [] };
+  const said = typeof detail === "string" ? ended(detail) : "It gave no reason.";
+  if (status !== 503 && retryAfter === null) {
+    return { sentence: `The server refused the request (${status}). ${said}`, lines: [] };
   }
-  return { sentence: `The server refused the request (${status}). ${said}`, lines: [] };
+  const what = status === 503 ? "takes no request just now" : "refused the request";
+  const wait = retryAfter === null ? "in a moment" : `in ${counted(Number(retryAfter), "second")}`;
+  return { sentence: `The server ${what} (${status}). ${said} Try again ${wait}.`, lines: [] };
+}
+
+/** A sentence with its full stop. */
+function ended(text) {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 function problem({ loc, msg, input }) {
   const field = loc.filter((part) => part !== "body").join(", ");
   const came = ["string", "number", "boolean"].includes(typeof input) ? ` It got ${JSON.stringify(input)}.` : "";
-  return `${field ? `${field}: ` : ""}${/[.!?]$/.test(msg) ? msg : `${msg}.`}${came}`;
+  return `${field ? `${field}: ` : ""}${ended(msg)}${came}`;
 }

@@ -169,6 +169,23 @@ def test_an_answer_stays_if_none_can_be_made_in_its_place(page: Any) -> None:
     assert contents(page) == ["hello", "Hello, world!"]
 
 
+def test_a_question_that_is_refused_is_back_in_its_field(page: Any) -> None:
+    page.click("form summary")
+    page.fill("[name=tools]", "{")
+    say(page, "hello")
+    expect(page.locator("#problem")).to_contain_text("The tools are not JSON")
+    expect(page.locator("#prompt")).to_have_value("hello")
+    page.fill("[name=tools]", "")
+    answer = {"status": 429, "headers": {"retry-after": "7"}, "json": {"error": {"message": "Too many"}}}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**answer))
+    page.press("#prompt", "Enter")
+    expect(page.locator("#problem")).to_have_text(
+        "The server refused the request (429). Too many. Try again in 7 seconds."
+    )
+    expect(page.locator("#prompt")).to_have_value("hello")
+    expect(page.locator(".turn")).to_have_count(0)
+
+
 def test_a_screen_reader_is_told_an_answer_when_it_is_whole(service: Service, page: Any) -> None:
     service.engine.hold()
     say(page, "count 2")
@@ -181,6 +198,7 @@ def test_a_screen_reader_is_told_an_answer_when_it_is_whole(service: Service, pa
 
 MARKDOWN = (
     "# Title\n\nSome **bold** and `code`.\n\n- one\n- two\n\n```js\nlet x = '<b>';\n```\n\n[here](https://a.example/x)"
+    "\n\nA table:\n| a | b |\n|---|:-:|\n| 1 | x \\| y |\n| ~~2~~ | ***3*** |"
 )
 
 
@@ -189,9 +207,12 @@ def test_markdown_is_shown(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     say(page, "anything")
     finished(page)
     content = page.locator(".turn.assistant .content")
-    expect(content.locator("strong")).to_have_text("bold")
+    expect(content.locator("p strong")).to_have_text("bold")
     expect(content.locator("li")).to_have_text(["one", "two"])
     expect(content.locator("pre code")).to_have_text("let x = '<b>';")
+    expect(content.locator("thead th")).to_have_text(["a", "b"])
+    expect(content.locator("tbody td")).to_have_text(["1", "x | y", "2", "3"])
+    expect(content.locator("del, strong > em")).to_have_text(["2", "3"])
     expect(content.locator("a")).to_have_attribute("href", "https://a.example/x")
 
 
