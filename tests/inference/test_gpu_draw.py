@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inference.sampling import draw
 from inference.scheduling.sample_args import LogitBias, SampleArgs, TokenCounts
-from tests.support.triton_interpreter import DEVICE, IS_INTERPRETED, mend_interpreter
+from tests.support.triton_interpreter import DEVICE, IS_INTERPRETED, mend_interpreter, run_programs_at_once
 
 pytestmark = pytest.mark.gpu
 
@@ -147,3 +147,18 @@ def test_one_draw_after_another_chooses_the_same_for_the_same_rows(choose_on_dev
     for draws in range(3 if IS_INTERPRETED else 300):
         count = 1 + draws * 7 % 9
         assert choose_on_device(logits[:count].clone(), rows[:count]).tolist() == expected[:count]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_that_share_a_row_draw_what_torch_draws(
+    choose_on_device: draw.DeviceChooser, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_programs_at_once(monkeypatch)
+    kernel = importlib.import_module("inference.decoders.gpu.kernels.draw")
+    monkeypatch.setattr(kernel, "parts_for", lambda rows, logits: 4)
+    rng = random.Random(kind)
+    for vocabulary in (1, 200, 3001):
+        logits = KINDS[kind](randn(2, vocabulary, vocabulary))
+        rows = [any_row(rng) for _ in range(2)]
+        expected = draw.choose_on_device(logits.clone(), rows)
+        assert choose_on_device(logits.clone(), rows).tolist() == expected.tolist(), rows
