@@ -49,6 +49,7 @@ class LibraryCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._has_complained = False
 
     def find(self, name: str) -> Path | None:
         """Return the library that was put there under this name, if it is whole."""
@@ -63,26 +64,37 @@ class LibraryCache:
         return None
 
     def put(self, name: str, library: Path) -> None:
-        """Copy a library into the folder; other processes see the whole file, or none."""
-        with suppress(OSError):
+        """Copy a library into the folder; other processes see the whole file, or none. The first failure is told."""
+        try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._is_own():
-                log.warning(
-                    "What was compiled is not kept in %s: expected a folder that belongs to this user and that no "
-                    "other can write to. ENGINE_COMPILE_CACHE names another, or is off.",
-                    self._folder,
-                )
-                return
-            content = library.read_bytes()
-            descriptor, written = tempfile.mkstemp(dir=self._folder)
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(content)
-                os.replace(written, self._folder / f"{name}-{_digest([content])}.so")
-            except OSError:
-                os.unlink(written)
-                raise
+            if self._is_own():
+                self._write(name, library.read_bytes())
+            else:
+                self._complain("expected a folder that belongs to this user and that no other can write to")
+        except OSError as error:
+            self._complain(error.strerror or str(error))
+        with suppress(OSError):  # another process may delete the same ones
             self._forget_oldest()
+
+    def _write(self, name: str, content: bytes) -> None:
+        descriptor, written = tempfile.mkstemp(dir=self._folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(written, self._folder / f"{name}-{_digest([content])}.so")
+        except OSError:
+            os.unlink(written)
+            raise
+
+    def _complain(self, reason: str) -> None:
+        """Say once that each start compiles again, as it takes long."""
+        if not self._has_complained:
+            self._has_complained = True
+            log.warning(
+                "What was compiled is not kept in %s: %s. ENGINE_COMPILE_CACHE names another folder, or is off.",
+                self._folder,
+                reason,
+            )
 
     def _is_own(self) -> bool:
         """Whether only this user can write there."""

@@ -1,6 +1,7 @@
 """The next start reuses a compiled library if its inputs are the same, and its file is unchanged and the user's own."""
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -127,11 +128,29 @@ def test_another_users_folder_is_not_used(compile: Compile, tmp_path: Path, monk
     assert times_compiled(tmp_path) == 2
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(compile: Compile, tmp_path: Path) -> None:
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(
+    compile: Compile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("")
     for _ in range(2):
         compile(folder=tmp_path / "file" / "kept")
     assert times_compiled(tmp_path) == 2
+    assert f"is not kept in {tmp_path}/file/kept: Not a directory" in caplog.text
+
+
+def test_a_disk_that_is_full_is_told_once_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(old: str, new: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    library, libraries = tmp_path / "library.so", LibraryCache(tmp_path / "kept")
+    library.write_text("library")
+    for number in range(2):
+        libraries.put(f"library-{number}", library)
+    assert caplog.text.count("No space left on device. ENGINE_COMPILE_CACHE names another folder") == 1
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_where_the_processor_is_not_known_nothing_is_kept(
