@@ -72,7 +72,8 @@ class CompletionBody(SamplingFields):
         """Raises Refusal."""
         self.check_stream_options()
         if self.chosen_max_tokens == 0 and not self.echo:
-            raise Refusal(400, "max_tokens: Expected at least 1 without echo, got 0.", param="max_tokens")
+            name = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+            raise Refusal(400, f"{name}: Expected at least 1 without echo, got 0.", param=name)
         if self.best_of not in (None, self.n):
             raise Refusal(400, f"best_of: Expected n, which is {self.n}, got {self.best_of}.", param="best_of")
 
