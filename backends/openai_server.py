@@ -93,16 +93,16 @@ class OpenAIService(RemoteService):
 
     async def _learn(self) -> None:
         models = (await self.server.ask("/v1/models"))["data"]
-        found = next((model for model in models if model["id"] == self._config.model), None)
-        if found is None:
+        model = next((offered for offered in models if offered["id"] == self._config.model), None)
+        if model is None:
             names = ", ".join(model["id"] for model in models)
             raise LoadError(
                 f"ENGINE_MODEL: expected a name under which {self.server.url} offers a model ({names}), "
                 f"got {self._config.model}"
             )
-        self._dialect = DIALECTS.get(found.get("owned_by"), PLAIN)
-        meta = found.get("meta") or {}
-        theirs = found.get("max_model_len") or meta.get("n_ctx")
+        self._dialect = DIALECTS.get(model.get("owned_by"), PLAIN)
+        meta = model.get("meta") or {}
+        theirs = model.get("max_model_len") or meta.get("n_ctx")
         context = self._config.context or theirs
         if context is None:
             raise LoadError(f"ENGINE_CONTEXT: {self.server.url} does not say how many tokens it takes; set it")
@@ -252,10 +252,10 @@ class OpenAIRelay:
         if not ids and not text:
             return []
         ids = ids or [None]
-        found = logprobs if len(logprobs) == len(ids) else [None] * len(ids)
+        entries = logprobs if len(logprobs) == len(ids) else [None] * len(ids)
         return [
-            self._token(text if place == len(ids) else "", token_id, its)
-            for place, (token_id, its) in enumerate(zip(ids, found, strict=True), start=1)
+            self._token(text if place == len(ids) else "", token_id, entry)
+            for place, (token_id, entry) in enumerate(zip(ids, entries, strict=True), start=1)
         ]
 
     def _token(self, text: str, token_id: int | None, logprobs: Logprobs | None) -> Token:

@@ -38,21 +38,21 @@ class StructuredOutputs(LenientBody):
 
     def as_grammar(self) -> Grammar:
         param = "structured_outputs"
-        found: list[Grammar] = []
+        grammars: list[Grammar] = []
         if self.json_schema is not None:
-            found.append(schema_grammar(parsed_schema(self.json_schema, f"{param}.json"), f"{param}.json"))
+            grammars.append(schema_grammar(parsed_schema(self.json_schema, f"{param}.json"), f"{param}.json"))
         if self.regex is not None:
-            found.append(Grammar("regex", self.regex))
+            grammars.append(Grammar("regex", self.regex))
         if self.choice is not None:
-            found.append(Grammar("choice", json.dumps(self.choice)))
+            grammars.append(Grammar("choice", json.dumps(self.choice)))
         if self.grammar is not None:
-            found.append(Grammar("lark", self.grammar))
+            grammars.append(Grammar("lark", self.grammar))
         if self.json_object:
-            found.append(JSON_OBJECT)
-        if len(found) != 1:
-            message = f"{param}: Expected one of json, regex, choice, grammar and json_object; got {len(found)}."
+            grammars.append(JSON_OBJECT)
+        if len(grammars) != 1:
+            message = f"{param}: Expected one of json, regex, choice, grammar and json_object; got {len(grammars)}."
             raise Refusal(400, message, param=param)
-        return found[0]
+        return grammars[0]
 
 
 def parsed_schema(schema: dict[str, Any] | str, param: str) -> Any:

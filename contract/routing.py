@@ -20,11 +20,11 @@ NAME = re.compile(r"\\\{(?P<name>\w+)(?P<may_have_slashes>:path)?\\\}")
 
 def endpoints_at(path: str) -> dict[str, Endpoint]:
     """The endpoints of a path by their methods; of several with one method, the first in the table. HEAD is GET."""
-    found: dict[str, Endpoint] = {}
+    by_method: dict[str, Endpoint] = {}
     exact = [endpoint for endpoint in ENDPOINTS if endpoint.path == path]
     for endpoint in exact or [endpoint for endpoint in ENDPOINTS if _pattern(endpoint.path).fullmatch(path)]:
-        found.setdefault(endpoint.method, endpoint)
-    return found | {"HEAD": found["GET"]} if "GET" in found else found
+        by_method.setdefault(endpoint.method, endpoint)
+    return by_method | {"HEAD": by_method["GET"]} if "GET" in by_method else by_method
 
 
 def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
@@ -36,8 +36,8 @@ def parse(endpoint: Endpoint, incoming: Incoming) -> Call | Question:
     methods = {other.method for other in ENDPOINTS if other.path == incoming.path}
     if methods and endpoint.method not in methods:
         raise no_such_method(methods)
-    found = _pattern(endpoint.path).fullmatch(incoming.path)
-    names = {} if found is None else found.groupdict()
+    match = _pattern(endpoint.path).fullmatch(incoming.path)
+    names = {} if match is None else match.groupdict()
     incoming = replace(incoming, name=names.get("name", ""), item=names.get("item", ""))
     return parsing.parse(endpoint, incoming)
 
@@ -47,5 +47,5 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(NAME.sub(_named_group, re.escape(path)))
 
 
-def _named_group(found: re.Match[str]) -> str:
-    return f"(?P<{found['name']}>{'.*' if found['may_have_slashes'] else '[^/]+'})"
+def _named_group(name: re.Match[str]) -> str:
+    return f"(?P<{name['name']}>{'.*' if name['may_have_slashes'] else '[^/]+'})"

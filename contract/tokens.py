@@ -96,13 +96,13 @@ def parse_tokenize(incoming: Incoming) -> Question:
     prompt = body.to_prompt()
 
     def tokenize(lexicon: Lexicon) -> Answer:
-        found = lexicon.tokenize(prompt)
+        tokenized = lexicon.tokenize(prompt)
         return _answer(
             TokenizeAnswer(
-                count=len(found.token_ids),
+                count=len(tokenized.token_ids),
                 max_model_len=lexicon.info.context,
-                tokens=list(found.token_ids),
-                token_strs=list(found.tokens) if body.return_token_strs else None,
+                tokens=list(tokenized.token_ids),
+                token_strs=list(tokenized.tokens) if body.return_token_strs else None,
             )
         )
 

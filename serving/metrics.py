@@ -116,12 +116,12 @@ class Metrics:
 
     def counts(self) -> dict[str, float]:
         """Everything counted so far, by names that are the same in every process."""
-        found = {"prompt_tokens:": float(self.prompt_tokens), "cached_tokens:": float(self.cached_tokens)}
+        counts = {"prompt_tokens:": float(self.prompt_tokens), "cached_tokens:": float(self.cached_tokens)}
         for name in HISTOGRAMS:
-            found |= {f"{name}:{place}": amount for place, amount in getattr(self, name).state().items()}
+            counts |= {f"{name}:{place}": amount for place, amount in getattr(self, name).state().items()}
         for name in LABELLED:
-            found |= {f"{name}:{label}": float(count) for label, count in getattr(self, name).items()}
-        return found
+            counts |= {f"{name}:{label}": float(count) for label, count in getattr(self, name).items()}
+        return counts
 
     def plus(self, counts: Mapping[str, float]) -> "Metrics":
         """Return these metrics with the counts of other processes added."""

@@ -83,12 +83,12 @@ def parse_list(incoming: Incoming) -> Question:
 
 
 def _list(query: ChatsQuery, stored: StoredChats, _: str) -> Answer:
-    found = [
+    matching = [
         listed.id
         for listed in stored.all()
         if query.model in ("", listed.model) and query.metadata.items() <= listed.metadata.items()
     ]
-    page, has_more = query.page_of(found, "a stored chat completion")
+    page, has_more = query.page_of(matching, "a stored chat completion")
     first, last = ends(page)
     data = [stored.completion(id) for id in page]
     return json_answer(200, {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more})

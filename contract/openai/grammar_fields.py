@@ -76,11 +76,11 @@ class GrammarFields(LenientBody):
 
     def grammar(self) -> Grammar | None:
         """The grammar of the answer, if the request has one. Raises Refusal."""
-        found = dict(self.grammars())
-        if len(found) > 1:
-            first, second, *_ = found
+        by_field = dict(self.grammars())
+        if len(by_field) > 1:
+            first, second, *_ = by_field
             raise Refusal(400, f"{second}: Expected only one of {first} and {second}, got both.", param=second)
-        return next((replace(grammar, param=name) for name, grammar in found.items()), None)
+        return next((replace(grammar, param=name) for name, grammar in by_field.items()), None)
 
     def grammars(self) -> Iterator[tuple[str, Grammar]]:
         """The grammars of the request, by the fields that they are in. Raises Refusal."""

@@ -108,10 +108,10 @@ def text_logprobs(tokens: Sequence[Logprobs], text_offset: list[int]) -> TextLog
 
 def _by_text(logprobs: Logprobs) -> dict[str, float]:
     """The alternatives and the chosen token by their texts; of several with one text, the most likely counts."""
-    found: dict[str, float] = {}
+    by_text: dict[str, float] = {}
     for token in (*logprobs.top, logprobs.chosen):
-        found[token.token] = max(found.get(token.token, LOWEST), finite(token.logprob))
-    return found
+        by_text[token.token] = max(by_text.get(token.token, LOWEST), finite(token.logprob))
+    return by_text
 
 
 def joined(pieces: Iterable[TextLogprobs]) -> TextLogprobs:

@@ -69,10 +69,10 @@ class RunningResponses:
         Raises:
             Refusal: 404, it is not kept.
         """
-        found = self._responses.response(id)
-        if json.loads(found)["status"] != "in_progress" or not self._is_lost(id):
-            return found
-        return json.dumps({**json.loads(found), "status": "failed", "error": LOST}, ensure_ascii=False).encode()
+        response = self._responses.response(id)
+        if json.loads(response)["status"] != "in_progress" or not self._is_lost(id):
+            return response
+        return json.dumps({**json.loads(response), "status": "failed", "error": LOST}, ensure_ascii=False).encode()
 
     def _is_lost(self, id: str) -> bool:
         ends_at = self._kept.get(_lease(id))
@@ -88,10 +88,10 @@ class RunningResponses:
         Raises:
             Refusal: 404, it is not kept.
         """
-        found = self.response(id)
-        if json.loads(found)["status"] != "in_progress":
-            return found
-        cancelled = json.dumps({**json.loads(found), "status": "cancelled"}, ensure_ascii=False).encode()
+        response = self.response(id)
+        if json.loads(response)["status"] != "in_progress":
+            return response
+        cancelled = json.dumps({**json.loads(response), "status": "cancelled"}, ensure_ascii=False).encode()
         self._responses.replace(id, cancelled)  # without the mark that it is wanted
         return cancelled
 

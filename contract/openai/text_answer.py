@@ -129,5 +129,5 @@ def _joined(pieces: list[TextPiece]) -> TextPiece:
 
 def _concatenated(lists: Iterable[list[int] | None]) -> list[int] | None:
     """The lists as one; None if there is none."""
-    found = [part for part in lists if part is not None]
-    return [token_id for part in found for token_id in part] if found else None
+    parts = [part for part in lists if part is not None]
+    return [token_id for part in parts for token_id in part] if parts else None
