@@ -79,6 +79,14 @@ async def test_an_answer_comes_through_piece_by_piece(plain: FakeCompletions) ->
 
 
 @pytest.mark.anyio
+async def test_a_server_that_tells_no_counts_has_made_as_many_tokens_as_have_come(plain: FakeCompletions) -> None:
+    async with in_front_of(plain) as driver:
+        for plain.usage in (None, {"prompt_tokens": 0, "completion_tokens": 0}):
+            end = finished(await ask(driver, GenerationRequest(PROMPT)))
+            assert (end.prompt_tokens, end.completion_tokens, end.cached_tokens) == (0, len(PIECES), 0)
+
+
+@pytest.mark.anyio
 async def test_our_own_door_may_be_the_server_and_tells_its_token_ids() -> None:
     async with in_front_of_our_door(ScriptedEngine()) as driver:
         events = await ask(driver, GenerationRequest(TextPrompt("hello there")))

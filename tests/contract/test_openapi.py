@@ -221,6 +221,13 @@ def test_every_default_may_be_sent(endpoint: contract.Endpoint) -> None:
     endpoint.parse(contract.Incoming(json.dumps(body).encode(), models=["a-model"]))
 
 
+def test_a_parameter_with_names_of_its_own_is_an_object_in_the_query() -> None:
+    parameters = DOCUMENT["paths"]["/v1/chat/completions"]["get"]["parameters"]
+    styles = {parameter["name"]: parameter.get("style") for parameter in parameters if parameter["in"] == "query"}
+    assert styles["metadata"] == "deepObject"
+    assert {name for name, style in styles.items() if style is not None} == {"metadata"}
+
+
 def test_every_operation_has_a_summary_and_a_request_id() -> None:
     for path, method in OPERATIONS:
         operation = DOCUMENT["paths"][path][method]

@@ -21,6 +21,12 @@ class FakeCompletions:
         self.context: int | None = 512
         self.error: dict[str, Any] | None = None
         """What comes in the stream after the first piece."""
+        self.usage: dict[str, Any] | None = {
+            "prompt_tokens": 7,
+            "completion_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        }
+        """What it says of its tokens at the end."""
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.left = 0
@@ -79,8 +85,7 @@ class FakeCompletions:
             yield {"choices": [{"text": piece, "index": 0, "logprobs": logprobs, "finish_reason": None}]}
         reason = "length" if len(self.pieces) > body["max_tokens"] else "stop"
         yield {"choices": [{"text": "", "index": 0, "logprobs": None, "finish_reason": reason}]}
-        usage = {"prompt_tokens": 7, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
-        yield {"choices": [], "usage": usage}
+        yield {"choices": [], "usage": self.usage}
 
     def _logprobs(self, piece: str, number: int) -> dict[str, Any]:
         """llama.cpp's shape, or OpenAI's own."""
