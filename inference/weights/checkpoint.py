@@ -32,6 +32,7 @@ from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
 from inference.weights.llama import Llama, NotLlama
 from inference.weights.locate import locate
+from inference.weights.memory import gibibytes, left_to_the_process
 from inference.weights.memory_ahead import AHEAD
 from inference.weights.model_classes import auto_class
 from inference.weights.quiet import quiet
@@ -167,6 +168,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     if blocks is not None:
         model = _quantized_llama(blocks.file, model_config, dtype, context)
     if model is None:
+        _check_room(config.model, source.elements * dtype.itemsize)
         model = _transformers_model(source, model_config if plain is None else _config_of(source), dtype)
         nn.Module.to(model, device)
     return Checkpoint(
@@ -194,6 +196,20 @@ def _weight_bytes(source: Source, config: EngineSettings, dtype: torch.dtype, de
     if blocks is not None and stays_as_it_is(blocks.file):
         return blocks.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
     return source.elements * dtype.itemsize
+
+
+def _check_room(name: str, weight_bytes: int) -> None:
+    """Check that the limit of this process leaves room for the weights: libraries may crash when they reach it.
+
+    Raises:
+        LoadError: it does not.
+    """
+    left = left_to_the_process()
+    if left is not None and left < weight_bytes:
+        raise LoadError(
+            f"{name}: its weights take {gibibytes(weight_bytes)}, and the limit of this process (ulimit -v) leaves "
+            f"{gibibytes(left)}; raise it"
+        )
 
 
 def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

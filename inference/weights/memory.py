@@ -7,13 +7,32 @@ import torch
 
 from inference import control_groups
 
+STATM = Path("/proc/self/statm")
+"""The sizes of this process in pages; the first is that of all it has mapped."""
+
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on a device, or for this process; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = [found for found in (_available(), _left_to_the_container()) if found is not None]
-    return min(free, default=None)
+    found = (_available(), _left_to_the_container(), left_to_the_process())
+    return min((free for free in found if free is not None), default=None)
+
+
+def left_to_the_process() -> int | None:
+    """Bytes of addresses that this process may still map (`ulimit -v`); None if it has no limit."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        mapped = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return None
+    return max(0, limit - mapped)
 
 
 def gibibytes(count: float) -> str:

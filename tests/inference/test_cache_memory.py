@@ -1,6 +1,7 @@
 """The cache takes memory as it is used, and at most as much as the server announced."""
 
 import dataclasses
+import resource
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from inference.weights import context, memory
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.memory import free_memory
-from interface.errors import UnsupportedModel
+from interface.errors import LoadError, UnsupportedModel
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_models import SHAPE, bpe_tokenizer, model_of, random_model, tiny_engine
 
@@ -62,11 +63,16 @@ def test_a_cache_that_does_not_fit_the_memory_is_refused_with_what_to_do(monkeyp
         tiny_engine("llama", context=100, max_streams=3)
 
 
+def write_model(folder: Path) -> Path:
+    """A GGUF file of quantized blocks, of a long context."""
+    model = model_of(LlamaConfig(**SHAPE | {"hidden_size": 64, "intermediate_size": 96, "num_key_value_heads": 1}))
+    return write_gguf(folder / "model.gguf", model, bpe_tokenizer(), "Q4_0", llama__context_length=100_000)
+
+
 def test_the_blocks_of_a_gguf_file_leave_more_memory_than_floats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(LlamaConfig(**SHAPE | {"hidden_size": 64, "intermediate_size": 96, "num_key_value_heads": 1}))
-    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), "Q4_0", llama__context_length=100_000)
+    path = write_model(tmp_path)
     monkeypatch.setattr(context, "free_memory", lambda device: 600_000)
     as_floats, as_blocks = (
         load_checkpoint(Config(model=str(path), device="cpu", compile=how, max_streams=1)).context
@@ -120,6 +126,30 @@ def test_the_first_version_of_control_groups_is_understood(groups: Path) -> None
     files = {"memory.limit_in_bytes": 3 * GIB, "memory.usage_in_bytes": GIB, "memory.stat": STAT_V1.format(0, GIB // 2)}
     limit(groups / "memory", files)  # as a container sees it that has a path of its host's
     assert free() == 2.5 * GIB
+
+
+@pytest.fixture
+def limited(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may map 3 GiB, and has mapped one."""
+    (groups / "statm").write_text(f"{GIB // resource.getpagesize()} 2 3 4 5 6 7\n")
+    monkeypatch.setattr(memory, "STATM", groups / "statm")
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (3 * GIB, resource.RLIM_INFINITY))
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_limit_of_this_process_holds_as_well(groups: Path) -> None:
+    assert free() == 2 * GIB
+    limit(groups, {"memory.max": 2 * GIB, "memory.current": GIB})
+    assert free() == GIB
+
+
+@pytest.mark.usefixtures("limited")
+def test_weights_that_are_larger_than_the_limit_of_this_process_are_not_loaded(tmp_path: Path) -> None:
+    config = Config(model=str(write_model(tmp_path)), device="cpu")
+    assert load_checkpoint(config).context
+    memory.STATM.write_text(f"{3 * GIB // resource.getpagesize()} 2 3 4 5 6 7\n")
+    with pytest.raises(LoadError, match=r"weights take 0\.00 GiB, and the limit .*ulimit -v\) leaves 0\.00 GiB; raise"):
+        load_checkpoint(config)
 
 
 def test_without_limits_the_machine_s_memory_is_free(groups: Path) -> None:
