@@ -12,6 +12,7 @@ from contract.bodies import LenientBody, refuse
 
 NO_SUCH_SAMPLER = "this server has no such sampler; use temperature, top_p, top_k or min_p"
 NO_SUCH_PENALTY = "this server has no such penalty; use repetition_penalty, presence_penalty or frequency_penalty"
+OF_THE_MODEL = "only the model's generation config may set it here"
 NO_SUCH_LIMIT = "use max_tokens, or max_output_tokens of /v1/responses"
 
 
@@ -30,7 +31,7 @@ class OtherSamplers(LenientBody):
     eta_cutoff: Annotated[None, refuse(NO_SUCH_SAMPLER, 0)] = None
     smoothing_factor: Annotated[None, refuse(NO_SUCH_SAMPLER, 0)] = None
     dry_multiplier: Annotated[None, refuse(NO_SUCH_PENALTY, 0)] = None
-    no_repeat_ngram_size: Annotated[None, refuse(NO_SUCH_PENALTY, 0)] = None
+    no_repeat_ngram_size: Annotated[None, refuse(OF_THE_MODEL, 0)] = None
     n_predict: Annotated[None, refuse(NO_SUCH_LIMIT, -1, -2)] = None
     max_new_tokens: Annotated[None, refuse(NO_SUCH_LIMIT)] = None
     max_length: Annotated[None, refuse(NO_SUCH_LIMIT)] = None
