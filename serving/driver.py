@@ -128,7 +128,7 @@ class Driver(BaseDriver[EngineService]):
         One in the background goes on without its client. One that only recalls what another writes needs no engine;
         when the server ends it is waited for as the others are.
 
-        The door has let the body go, so it no longer counts as one of those that are held.
+        The door has dropped the body, so it no longer counts among those of open requests.
         """
         if (exchange := current_exchange.get()) is not None:
             exchange.body_bytes = 0

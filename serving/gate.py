@@ -160,7 +160,7 @@ class Passage:
         self._exchange.body_bytes += len(message.get("body", b""))
         self._exchange.has_whole_body = not message.get("more_body", False)
         if self._exchanges.body_bytes > MAX_BODIES_BYTES:
-            self._exchange.body_bytes = 0  # it is let go: while it is refused, which may take long, others may come
+            self._exchange.body_bytes = 0  # it is dropped: while it is refused, which may take long, others may come
             raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
         return message
 
