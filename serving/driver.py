@@ -172,13 +172,13 @@ class Driver(BaseDriver[EngineService]):
         return generation
 
     async def ask(self, question: Callable[[Lexicon], Result]) -> Result:
-        """Answer a question about the model or its tokens, off the loop.
+        """Answer a question about the model or its tokens, or about what is kept, off the loop.
 
         Raises:
             RequestError: the question does not fit the model.
-            EngineUnavailable: see `submit`.
+            EngineUnavailable: see `submit`. A question about what is kept needs no engine.
         """
-        lexicon = BlockingLexicon(self._available_engine(), asyncio.get_running_loop())
+        lexicon = BlockingLexicon(self._available_engine, asyncio.get_running_loop())
         return await in_daemon_thread(partial(question, lexicon), self._asking)
 
     def forget(self, generation: Generation) -> None:

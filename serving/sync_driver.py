@@ -18,11 +18,11 @@ from backends.own_engine import load_engine
 from config import PREFIX, Config
 from inference.turns import Turns
 from interface.calls import LOOK_EVERY, Call, InBackground, Recall
-from interface.engine import EngineProtocol, Lexicon, StepEvents
+from interface.engine import EngineProtocol, Lexicon, ModelInfo, StepEvents, Tokenized
 from interface.errors import EngineFailed, LoadError, NoThreadToStart
 from interface.events import Event, Failed
 from interface.kept import Kept
-from interface.requests import GenerationRequest
+from interface.requests import GenerationRequest, Prompt
 from interface.vitals import Vitals
 from serving.base_driver import BaseDriver
 from serving.mailbox import BaseGeneration
@@ -131,6 +131,23 @@ class Following(Generation):
         """There is nothing to abort, and no generation to log."""
 
 
+class _LexiconOnceAsked:
+    """The `Lexicon` of the engine that `available_engine` returns, which is called only when something is asked."""
+
+    def __init__(self, available_engine: Callable[[], EngineProtocol]) -> None:
+        self._available_engine = available_engine
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._available_engine().info
+
+    def tokenize(self, prompt: Prompt) -> Tokenized:
+        return self._available_engine().tokenize(prompt)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return self._available_engine().detokenize(token_ids)
+
+
 class Driver(BaseDriver[EngineProtocol]):
     """One engine and the generations that are open on it; any thread may call any method."""
 
@@ -195,8 +212,11 @@ class Driver(BaseDriver[EngineProtocol]):
         return generation
 
     def ask(self, question: Callable[[Lexicon], Result]) -> Result:
-        """Answer a question about the model or its tokens; see `submit` for what it raises."""
-        return question(self._available_engine())
+        """Answer a question about the model or its tokens; see `submit` for what it raises.
+
+        A question about what is kept needs no engine.
+        """
+        return question(_LexiconOnceAsked(self._available_engine))
 
     def wait_for(self, has_news: Callable[[], bool]) -> bool:
         """Return whether there is news before the next heartbeat is due; step the engine if no other thread does."""

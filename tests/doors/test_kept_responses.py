@@ -35,6 +35,20 @@ async def with_a_response(door: Door) -> AsyncIterator[tuple[Service, dict[str, 
         yield service, (await reply_to(service, "POST", PATH, "first", {"input": "hello"})).json()
 
 
+async def test_what_is_kept_is_read_and_deleted_while_the_engine_is_away(door: Door) -> None:
+    """So a client that polls for its answer gets it although the engine, elsewhere, is being restarted."""
+    async with with_a_response(door) as (service, response):
+        conversation = (await reply_to(service, "POST", "/v1/conversations", "first", {})).json()
+        service.driver._on_outage("no server answers")
+        path = f"{PATH}/{response['id']}"
+        for kept in (path, f"{path}/input_items", f"/v1/conversations/{conversation['id']}/items"):
+            assert (await reply_to(service, "GET", kept, "first")).status == 200, kept
+        for needs_an_engine in ("/v1/models", "/tokenizer_info"):
+            assert (await reply_to(service, "GET", needs_an_engine, "first")).status == 503, needs_an_engine
+        assert (await reply_to(service, "DELETE", path, "first")).status == 200
+        assert (await reply_to(service, "GET", path, "first")).status == 404
+
+
 async def test_a_key_opens_no_response_of_another_key(door: Door) -> None:
     async with with_a_response(door) as (service, response):
         path, item = f"{PATH}/{response['id']}", {"type": "item_reference", "id": response["output"][0]["id"]}
@@ -154,3 +168,11 @@ def test_the_wsgi_door_keeps_responses_too() -> None:
         assert service.request("PUT", path).headers["allow"] == "DELETE, GET, HEAD"
         assert service.request("DELETE", path).json() == {"id": made["id"], "object": "response", "deleted": True}
         assert service.request("GET", path).status == 404
+
+
+def test_the_wsgi_door_shows_what_is_kept_after_its_engine_has_failed() -> None:
+    with pulled_by_hand() as service:
+        made = service.request("POST", PATH, b'{"input": "hello"}', JSON).json()
+        assert service.request("POST", "/generate", b'{"prompt": "explode"}', JSON).status == 500
+        assert service.request("GET", "/v1/models").status == 500
+        assert service.request("GET", f"{PATH}/{made['id']}").json() == made
