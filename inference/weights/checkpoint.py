@@ -35,6 +35,7 @@ from inference.weights.locate import locate
 from inference.weights.memory import gibibytes, left_to_the_process
 from inference.weights.memory_ahead import AHEAD
 from inference.weights.model_classes import auto_class
+from inference.weights.other_senses import take_out
 from inference.weights.quiet import quiet
 from inference.weights.weight_checks import (
     Loaded,
@@ -257,6 +258,7 @@ def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.d
     # The parts for images and sound may have infinite bounds; texts do not use them.
     weights = ((name, weight) for name, weight in loaded.model.state_dict().items() if not is_leftover(name))
     refuse_nan(weights, source.where, source.called)
+    take_out(loaded.model)
     return loaded.model
 
 

@@ -45,11 +45,16 @@ def answer_of(engine: Engine, prompt: list[int]) -> list[int]:
 
 
 @pytest.mark.filterwarnings("default")  # the architecture's own
-@pytest.mark.parametrize("model_type", ["mistral3", "qwen2_5_vl", "voxtral"])
-def test_a_model_of_several_senses_answers_texts_as_generate_does(model_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_type", ["mistral3", "qwen2_5_vl", "qwen2_audio", "voxtral"])
+def test_a_model_of_several_senses_answers_texts_as_generate_does_and_keeps_no_other_sense(
+    model_type: str, tmp_path: Path
+) -> None:
     with quiet():
         model, prompts = small_model(model_type), [prompt_of(length) for length in (40, 3)]
+        before = {id(thing) for thing in models_in_memory()}
         engine = engine_for(model, tmp_path)
+        kept = {type(thing.config).__name__ for thing in models_in_memory() if id(thing) not in before}
+        assert not [name for name in kept if name.endswith(("VisionConfig", "EncoderConfig"))]
         for prompt in [*prompts, [*prompts[0], 7]]:  # the last begins in the cache
             assert answer_of(engine, prompt) == generated(model, prompt)
 
