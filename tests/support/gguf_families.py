@@ -127,6 +127,13 @@ HUNYUAN_MOE_NAMES = HUNYUAN_NAMES | {
     "mlp.shared_mlp.up_proj": "ffn_up_shexp",
     "mlp.shared_mlp.down_proj": "ffn_down_shexp",
 }
+
+
+def _starcoder2(name: str) -> Written:
+    names = {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
+    return Written(name, names, lambda config: {"attention.layer_norm_epsilon": config.norm_epsilon})
+
+
 GRANITE_MOE_NAMES = {"block_sparse_moe.router": "ffn_gate_inp", "shared_mlp.output_linear": "ffn_down_shexp"}
 SINKS = {"self_attn.sinks": "attn_sinks.weight"}
 GRANITE_SWA_NAMES = GRANITE_MOE_NAMES | {"shared_mlp.input_linear": "ffn_up_shexp"}
@@ -175,11 +182,7 @@ WRITTEN: Mapping[str, Written] = {
     "olmo2": Written("olmo2", NORMS_AFTER),
     "olmo3": Written("olmo2", NORMS_AFTER, lambda config: windows(config) | {"rope.freq_base": 500_000.0}),
     "olmoe": Written("olmoe"),
-    "starcoder2": Written(
-        "starcoder2",
-        {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
-        lambda config: {"attention.layer_norm_epsilon": config.norm_epsilon},
-    ),
+    "starcoder2": _starcoder2("starcoder2"),
     "stablelm": Written(
         "stablelm",
         entries=lambda config: (
@@ -252,9 +255,12 @@ OTHER_NAMES: Mapping[str, tuple[str, Written]] = {
     "baichuan": ("llama", Written("baichuan", is_paired=True)),
     "exaone": ("llama", Written("exaone")),
     "mistral3": ("mistral", Written("mistral3", is_paired=True)),
+    "codeshell": ("starcoder2", _starcoder2("codeshell")),
     "qwen": ("qwen2", QWEN),
     "orion": ("stablelm", ORION),
     "pangu-embedded": ("llama", Written("pangu-embedded")),
+    "paddleocr": ("llama", Written("paddleocr", entries=lambda config: SECTIONS)),
+    "hunyuan_vl": ("hunyuan_v1_dense", Written("hunyuan_vl", HUNYUAN_NAMES, lambda config: SECTIONS)),
     "maincoder": ("hunyuan_v1_dense", Written("maincoder", HUNYUAN_NAMES, is_paired=True)),
     "minicpm": ("granite", Written("minicpm", entries=_minicpm, is_paired=True)),
     "bailingmoe": (

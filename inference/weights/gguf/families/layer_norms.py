@@ -1,4 +1,7 @@
-"""Architectures whose norms subtract the mean, with biases: StarCoder 2, StableLM 2, Orion, Nemotron, Jais 2."""
+"""Architectures whose norms subtract the mean, with biases: StarCoder 2, StableLM 2, Nemotron, Jais 2.
+
+CodeShell is a StarCoder 2, and Orion a StableLM, by other names.
+"""
 
 from typing import Any
 
@@ -19,13 +22,15 @@ def _orion(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+STARCODER2 = Architecture(
+    "starcoder2",
+    layer=LAYER | {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+    epsilon=(LAYER_NORM_EPSILON, "norm_epsilon"),
+    biases={"use_bias": (*QKVO, "ffn_up", "ffn_down")},
+)
 FAMILY = {
-    "starcoder2": Architecture(
-        "starcoder2",
-        layer=LAYER | {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
-        epsilon=(LAYER_NORM_EPSILON, "norm_epsilon"),
-        biases={"use_bias": (*QKVO, "ffn_up", "ffn_down")},
-    ),
+    "starcoder2": STARCODER2,
+    "codeshell": STARCODER2,
     "stablelm": Architecture(
         "stablelm",
         _stablelm,

@@ -1,4 +1,7 @@
-"""Architectures of which there is one: EXAONE 4, ERNIE 4.5, Hunyuan with experts or without, Seed-OSS and Apertus."""
+"""Architectures of which there is one: EXAONE 4, ERNIE 4.5, Hunyuan with experts or without, Seed-OSS and Apertus.
+
+Maincoder and the text side of HunyuanOCR are a Hunyuan by other names, that of PaddleOCR-VL is a Llama.
+"""
 
 from typing import Any
 
@@ -52,6 +55,8 @@ ACTIVATION = {
 }
 """Apertus' activation function, which is trained with the weights of each layer."""
 HEAD_NORMS = {"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"}
+POSITIONS = frozenset({"rope.dimension_sections"})
+"""Key of models that see, which rotate by several positions; in a text these are one and the same."""
 SHARED_MLP = {
     "ffn_gate_inp": "mlp.gate.wg",
     "ffn_gate_shexp": "mlp.shared_mlp.gate_proj",
@@ -80,6 +85,13 @@ FAMILY = {
     "ernie4_5": Architecture("ernie4_5", biases={"use_bias": (*QKVO, *MLP)}),
     "hunyuan-dense": Architecture(
         "hunyuan_v1_dense",
+        layer=LAYER | HEAD_NORMS,
+        biases={"attention_bias": QKVO},
+    ),
+    "paddleocr": Architecture("llama", keys=POSITIONS, biases={"attention_bias": QKVO, "mlp_bias": MLP}),
+    "hunyuan_vl": Architecture(
+        "hunyuan_v1_dense",
+        keys=POSITIONS,
         layer=LAYER | HEAD_NORMS,
         biases={"attention_bias": QKVO},
     ),
