@@ -15,6 +15,7 @@ from study.common.http_servers import serving
 from tests.support.asgi_client import JSON, events_of, lifespan, until
 from tests.support.fake_sglang import FakeSGLang
 from tests.support.fake_vllm import FakeAsyncLLM
+from tests.support.openai_answers import named_events
 from tests.support.relaying import ANSWER, EOS, bundled_text, ids_of
 from tests.support.serving import Door, Service, assemble
 
@@ -88,3 +89,29 @@ async def test_the_death_of_a_server_fails_health_but_not_live(door: Door) -> No
             assert (health.status, health.json()["status"][:12]) == (503, "engine lost:")
             assert (await service.client.request("GET", "/live")).status == 200
             assert (await service.client.post(prompt="x")).status == 503
+
+
+@pytest.mark.anyio
+async def test_a_response_that_breaks_off_in_the_background_has_failed_and_its_conversation_goes_on(door: Door) -> None:
+    fake = FakeSGLang(ids_of, ids_of(ANSWER), EOS)
+    async with serving(fake.app) as port:
+        config = Config(backend="sglang", backend_url=f"http://127.0.0.1:{port}")
+        service = assemble(door, config=config, load=lambda config: SGLangService(config, bundled_text()))
+
+        async def answer_to(method: str, path: str, **body: Any) -> Any:
+            return (await service.client.request(method, path, json.dumps(body).encode(), JSON)).json()
+
+        async with lifespan(service.app):
+            await until(lambda: service.driver.status == "ok")
+            conversation = (await answer_to("POST", "/v1/conversations"))["id"]
+            turn = {"input": "x", "conversation": conversation}
+            fake.breaks_after = 2
+            stream = json.dumps({**turn, "background": True, "stream": True}).encode()
+            (first, *_, last) = named_events((await service.client.request("POST", "/v1/responses", stream, JSON)).body)
+            assert last["type"] == "response.failed"
+            fake.is_healthy = False
+            await until(lambda: service.driver.status != "ok")
+            assert (await answer_to("GET", f"/v1/responses/{first['response']['id']}"))["status"] == "failed"
+            fake.is_healthy, fake.breaks_after = True, None
+            await until(lambda: service.driver.status == "ok")
+            assert (await answer_to("POST", "/v1/responses", **turn))["output"][0]["content"][0]["text"] == ANSWER
