@@ -69,6 +69,9 @@ class Driver(BaseDriver[EngineService]):
         self._open = OpenGenerations()
         self._shutdown = Shutdown(config, self._status, self._open, self.exchanges, self._fail_all)
         self._is_loaded = anyio.Event()
+        self._parsing = anyio.CapacityLimiter(1)
+        self._asking = anyio.CapacityLimiter(ASKERS)
+        self._looking = anyio.CapacityLimiter(ASKERS)
 
     def vitals(self) -> Vitals:
         return self._vitals(self._open.cache_tokens, None if self._shared is None else self._shared.others())
@@ -79,9 +82,6 @@ class Driver(BaseDriver[EngineService]):
         _check_loop()
         self._status.begin()  # here and not on the thread that loads, which may begin later than the first request
         self.exchanges.set_up_server()
-        self._parsing = anyio.CapacityLimiter(1)
-        self._asking = anyio.CapacityLimiter(ASKERS)
-        self._looking = anyio.CapacityLimiter(ASKERS)
         signalled, again = asyncio.Event(), asyncio.Event()
         if self.config.socket is not None:
             process.end_with_parent()

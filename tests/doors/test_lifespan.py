@@ -11,7 +11,7 @@ from backends.stepped import SteppedService
 from config import Config
 from interface.engine import EngineService
 from interface.errors import LoadError
-from serving.driver import Driver
+from serving.driver import SMALL_BODY, Driver
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import events_of, lifespan, until
 from tests.support.by_message import streaming_or_not
@@ -101,7 +101,10 @@ async def test_without_the_lifespan_protocol_there_is_no_engine_and_health_says_
     health = await service.client.request("GET", "/health")
     assert health.status == 503
     assert "lifespan" in health.json()["status"]
-    assert (await service.client.post(prompt="hello")).status == 503
+    for prompt in ("hello", "x" * 2 * SMALL_BODY):
+        assert (await service.client.post(prompt=prompt)).status == 503
+    assert (await service.client.request("GET", "/v1/models")).status == 503
+    assert (await service.client.request("GET", "/v1/responses/unknown")).status == 404
     assert (await service.client.request("GET", "/docs")).status == 200
 
 
