@@ -5,7 +5,7 @@ The programs, by topic:
     the doors       `compare` (with other ways to serve), `three_servers` (for the page at `/lesson`), `conformance` (to
                     the OpenAPI document), `clients` (real client libraries)
     under strain    `soak` (more than a server can do, for long), `chaos` (processes are killed)
-    speed           `benchmarks`, `next_draw` (a kernel for GPUs that may follow the engine's own)
+    speed           `benchmarks`
     models          `architectures` (which ones of transformers are served)
     many machines   `scale` (Ray Serve), `routing` (a simulation)
 """

@@ -228,14 +228,6 @@ class RandomTexts:
         return self._tokens[self._step % len(self._tokens), : len(rows)]
 
 
-def _next_chooser() -> DeviceChooser:
-    """The engine's chooser with the kernel of study/next_draw."""
-    from inference.decoders.gpu.chooser import KernelChooser  # they need Triton
-    from study.next_draw.draw import draw as next_draw
-
-    return KernelChooser(torch.device("cuda"), next_draw)
-
-
 def _in_turn(engine: Engine, variant: str, streams: int, options: argparse.Namespace, floor: float) -> list[Row]:
     """Greedy and, if asked for, sampled loads, in turn: of each kind the round with the median step."""
     kinds: dict[str, tuple[Row, DeviceChooser | None]] = {variant: (GREEDY, None)}
@@ -245,8 +237,6 @@ def _in_turn(engine: Engine, variant: str, streams: int, options: argparse.Names
         if ahead is not None:
             kinds[f"{variant}, random texts"] = GREEDY, RandomTexts(engine._runner.vocabulary, streams)
             kinds[f"{variant}, top_p in torch"] = SAMPLED, draw.choose_on_device
-        if ahead is not None and options.next_draw:
-            kinds[f"{variant}, top_p, next draw"] = SAMPLED, _next_chooser()
     rows: dict[str, list[Row]] = {what: [] for what in kinds}
     for _ in range(options.rounds):
         for what, (settings, chooser) in kinds.items():
@@ -322,9 +312,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--long", type=int, default=0, help="also one stream behind a prompt of so many tokens")
     parser.add_argument("--rounds", type=int, default=5, help="of loads in turn, whose median counts")
     parser.add_argument("--sampling", action="store_true", help="also with temperature and top_p")
-    parser.add_argument(
-        "--next-draw", action="store_true", help="with --sampling, also in the kernel of study/next_draw"
-    )
     parser.add_argument("--profile", action="store_true", help="print what the GPU does in a step")
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True, help="transformers' generate")
     parser.add_argument("--results", type=Path, help="write the figures there, as JSON")

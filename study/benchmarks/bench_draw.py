@@ -1,7 +1,6 @@
 """How long a GPU takes to choose a step's tokens: in the kernel that draws them, and in that of the greedy choice.
 
     python -m study.benchmarks.bench_draw
-    python -m study.benchmarks.bench_draw --next    # and in the kernel of study/next_draw
 
 It prints the microseconds of the kernel itself, as torch's profiler counts them, for logits that are nearly level, as
 those of random weights are, and for peaked ones, as a trained model's are: the mean of four sets of random logits.
@@ -18,7 +17,6 @@ VOCABULARIES = (32_000, 49_152, 151_936)
 ROWS = (1, 4, 16, 64)
 SEEDS = range(4)
 LAUNCHES = 10
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 LEVEL, PEAKED = 1.0, 4.0
 """Standard deviations of the logits."""
 KINDS: dict[str, tuple[float, tuple[float, ...]]] = {
@@ -38,25 +36,15 @@ def microseconds(choose: Callable[[], Tensor]) -> float:
         for _ in range(LAUNCHES):
             choose()
         torch.cuda.synchronize()
-    own = [
-        row.self_device_time_total
-        for row in profile.key_averages()
-        if row.key in ("_draw", "_next_draw", "_most_likely")
-    ]
+    own = [row.self_device_time_total for row in profile.key_averages() if row.key in ("_draw", "_most_likely")]
     return float(sum(own)) / LAUNCHES
 
 
-def measure(rows: int, vocabulary: int, with_next: bool) -> dict[str, float]:
+def measure(rows: int, vocabulary: int) -> dict[str, float]:
     """Microseconds by kind, with `LEVEL` logits for the greedy choice."""
     from inference.decoders.gpu import kernels  # they need Triton
 
-    kernel_of = {"": kernels.draw}
-    if with_next:
-        from study.next_draw.draw import draw as next_draw
-
-        kernel_of["next, "] = next_draw
-    kinds = [f"{which}{kind}" for which in kernel_of for kind in KINDS]
-    found = dict.fromkeys([*kinds, "greedy"], 0.0)
+    found = dict.fromkeys([*KINDS, "greedy"], 0.0)
     for seed in SEEDS:
         torch.manual_seed(seed)
         logits = torch.randn(rows, vocabulary, device="cuda")
@@ -64,28 +52,25 @@ def measure(rows: int, vocabulary: int, with_next: bool) -> dict[str, float]:
             scaled = (logits * width).bfloat16()
             of_rows = [[*settings, (0.13 + 0.31 * row + 0.2 * seed) % 1] for row in range(rows)]
             pinned = torch.tensor(of_rows, dtype=torch.float64).pin_memory()
-            for which, kernel in kernel_of.items():
 
-                def draw(scaled: Tensor = scaled, pinned: Tensor = pinned, kernel: Kernel = kernel) -> Tensor:
-                    return kernel(scaled, pinned, torch.zeros(rows, dtype=torch.int32, device="cuda"))
+            def draw(scaled: Tensor = scaled, pinned: Tensor = pinned) -> Tensor:
+                return kernels.draw(scaled, pinned, torch.zeros(rows, dtype=torch.int32, device="cuda"))
 
-                found[f"{which}{kind}"] += microseconds(draw) / len(SEEDS)
+            found[kind] += microseconds(draw) / len(SEEDS)
         level = logits.bfloat16()
         found["greedy"] += microseconds(lambda level=level: kernels.most_likely(level)) / len(SEEDS)  # type: ignore[misc]
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argument_parser(__doc__)
-    parser.add_argument("--next", action="store_true", help="also the kernel of study/next_draw")
-    options = parser.parse_args(arguments)
+    argument_parser(__doc__).parse_args(arguments)
     from inference.decoders.gpu.kernels import overlap
 
     overlap.OVERLAPS = False  # a kernel that has begun early would count its waiting
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: microseconds")
     for vocabulary in VOCABULARIES:
         for rows in ROWS:
-            times = ", ".join(f"{kind} {time:.0f}" for kind, time in measure(rows, vocabulary, options.next).items())
+            times = ", ".join(f"{kind} {time:.0f}" for kind, time in measure(rows, vocabulary).items())
             print(f"{vocabulary:>7} tokens x {rows:>2} rows: {times}", flush=True)
 
 

@@ -82,12 +82,3 @@ def test_every_kernel_compiles_for_an_h100(
     for name, kernel in compiled.items():
         assert len(kernel.asm["cubin"]) > 1000, name
         assert kernel.metadata.shared <= SHARED_MEMORY, name
-
-
-@pytest.mark.parametrize("parts", [1, 8])
-def test_the_kernel_that_may_draw_next_compiles_for_an_h100(compiled: dict[str, Any], parts: int) -> None:
-    settings, counts = torch.zeros(2, 5, dtype=torch.float64), torch.zeros(2, dtype=torch.int32)
-    draw = importlib.import_module("study.next_draw.draw").draw
-    draw(torch.zeros(2, 49152, dtype=torch.bfloat16), settings, counts, parts)
-    assert len(compiled["_next_draw"].asm["cubin"]) > 1000
-    assert compiled["_next_draw"].metadata.shared <= SHARED_MEMORY

@@ -1,6 +1,5 @@
 """The kernel that draws a step's tokens chooses the same tokens as torch operators, for all settings of a row."""
 
-import functools
 import importlib
 import random
 from array import array
@@ -23,22 +22,12 @@ ROWS = 5
 VOCABULARIES = [1, 2, 40, 777, 3001, 4096, 5001, 9001]
 
 
-@pytest.fixture(params=["inference.decoders.gpu.kernels.draw", "study.next_draw.draw"], ids=["engine", "next"])
-def drawing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The kernel's draw: the engine's, and the one that may follow it. Imported where there is Triton only."""
-    mend_interpreter(monkeypatch)
-    return importlib.import_module(request.param).draw
-
-
 @pytest.fixture
-def choose_on_device(drawing: Any) -> draw.DeviceChooser:
-    return chooser(drawing)
-
-
-def chooser(drawing: Any) -> draw.DeviceChooser:
-    """The chooser in Triton."""
-    found: draw.DeviceChooser = importlib.import_module("inference.decoders.gpu.chooser").KernelChooser(DEVICE, drawing)
-    return found
+def choose_on_device(monkeypatch: pytest.MonkeyPatch) -> draw.DeviceChooser:
+    """The chooser in Triton, imported where there is Triton only."""
+    mend_interpreter(monkeypatch)
+    chooser: draw.DeviceChooser = importlib.import_module("inference.decoders.gpu.chooser").KernelChooser(DEVICE)
+    return chooser
 
 
 def randn(rows: int, vocabulary: int, seed: int, width: float = 1.0) -> Tensor:
@@ -162,10 +151,11 @@ def test_one_draw_after_another_chooses_the_same_for_the_same_rows(choose_on_dev
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_programs_that_share_a_row_draw_what_torch_draws(
-    drawing: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+    choose_on_device: draw.DeviceChooser, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_programs_at_once(monkeypatch)
-    choose_on_device = chooser(functools.partial(drawing, parts=4))
+    kernel = importlib.import_module("inference.decoders.gpu.kernels.draw")
+    monkeypatch.setattr(kernel, "parts_for", lambda rows, logits: 4)
     rng = random.Random(kind)
     for vocabulary in (1, 200, 3001):
         logits = KINDS[kind](randn(2, vocabulary, vocabulary))

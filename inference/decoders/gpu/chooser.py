@@ -1,6 +1,6 @@
 """Chooses tokens on a GPU in one kernel, whatever the rows ask for; see `kernels.draw`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,14 +18,10 @@ class KernelChooser:
 
     The kernel reads the rows' settings from the host's memory: a copy to the GPU first would be one thing more that the
     GPU does between a step and the next.
-
-    Args:
-        draw: the kernel, or another that does the same.
     """
 
-    def __init__(self, device: torch.device, draw: Callable[[Tensor, Tensor, Tensor], Tensor] = kernels.draw) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._draw = draw
         self._drawn = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._settings = self._new_settings(1)
         self._counts = torch.zeros(COUNTS, dtype=torch.int32, device=device)
@@ -47,7 +43,7 @@ class KernelChooser:
         if len(rows) > len(self._settings):
             self._settings = self._new_settings(len(rows))
         self._settings.numpy()[: len(rows)] = [_settings_of(row, logits.shape[-1]) for row in rows]
-        tokens = self._draw(logits, self._settings, self._zeros(len(rows)))
+        tokens = kernels.draw(logits, self._settings, self._zeros(len(rows)))
         if self._drawn is not None:
             self._drawn.record()
         return tokens

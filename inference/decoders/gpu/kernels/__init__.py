@@ -9,6 +9,7 @@ small operators between them takes another 2 to 5. So here a kernel does all tha
     prompts.py      attend_chunks: the same for prompts, whose tokens must all be stored before the first one attends
     choice.py       most_likely: the last kernel of a greedy step
     draw.py         draw: the last kernel of a step with rows that are sampled
+    limits.py       what top_k and top_p keep, for draw
 
 `attention.py` is what the two kinds of attention share, `overlap.py` what all kernels do when they begin, and
 `meeting.py` how the programs that share a row of logits wait for one another.

@@ -28,25 +28,22 @@ def most_likely(logits: Tensor) -> Tensor:
 def _most_likely(logits, tokens, vocabulary, stride, WIDTH: tl.constexpr, OVERLAPS: tl.constexpr):
     wait_for_input(OVERLAPS)
     row = tl.program_id(0).to(tl.int64)
-    largest, place, is_broken = peak(logits + row * stride, 0, vocabulary, WIDTH)
-    is_broken |= largest == float("-inf")
-    tl.store(tokens + row, tl.where(is_broken, -1, place).to(tl.int64))
+    largest, place = peak(logits + row * stride, 0, vocabulary, WIDTH)
+    tl.store(tokens + row, tl.where(tl.abs(largest) == float("inf"), -1, place).to(tl.int64))
 
 
 @triton.jit
 def peak(logits, begin, end, WIDTH: tl.constexpr):
-    """The largest logit of a part of a row, the first place where it is, and whether NaN or infinity is there."""
+    """The largest logit of a part of a row, infinity if NaN is there, and the first place where it is."""
     columns = tl.arange(0, WIDTH)
     best = tl.full([WIDTH], float("-inf"), tl.float32)
     where = tl.full([WIDTH], 0, tl.int32)
-    broken = tl.zeros([WIDTH], tl.int32)
     for first in range(begin, end, WIDTH):
         places = first + columns
         values = tl.load(logits + places, mask=places < end, other=float("-inf")).to(tl.float32)
-        broken = tl.where((values != values) | (values == float("inf")), 1, broken)
+        values = tl.where(values == values, values, float("inf"))
         is_better = values > best
         best = tl.where(is_better, values, best)
         where = tl.where(is_better, places, where)
     most = tl.max(best, 0)
-    place = tl.min(tl.where(best == most, where, end), 0)
-    return most, place, tl.max(broken, 0) > 0
+    return most, tl.min(tl.where(best == most, where, end), 0)

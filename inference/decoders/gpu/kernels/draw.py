@@ -2,12 +2,12 @@
 
 `inference.sampling.draw` says the same in operators of torch, which are about 310 kernels, and the tests hold this
 against it; choose.cpp does for a CPU. A few programs share a row, whatever the other rows ask for. They read it once
-for the largest logit, once for the weights, a few times for each limit, and once or twice for the token; after each
-time they meet (meeting.py).
+for the largest logit, once for the weights, a few times for each limit (limits.py), and once or twice for the token;
+after each time they meet (meeting.py).
 
-Nothing is sorted. A limit is one of the numbers that a logit can be, so it is found as a word in a dictionary is: the
-weights above a few of these numbers are added up, and the search goes on between the two that are next to the limit.
-Logits of 16 bits leave little to search.
+Nothing is sorted. Each thread reads four neighbouring tokens, of logits as of weights, so that no numbers change
+threads while they are added up. The sums of what is kept are noted for each line of 128 tokens, and the token is looked
+for in one line.
 """
 
 import torch
@@ -16,16 +16,21 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.decoders.gpu.kernels.choice import peak
+from inference.decoders.gpu.kernels.limits import bits_of, block_of, depths, limited, weight_of
 from inference.decoders.gpu.kernels.meeting import NOTES, exchange, parts_for, together
 from inference.decoders.gpu.kernels.overlap import wait_for_input
 
 SETTINGS = ("temperature", "min_p", "top_k", "top_p", "uniform")
 FIRST_SETTING = tl.constexpr(NOTES.value - len(SETTINGS))
-"""At the first meeting a program notes three numbers, and then the settings."""
+"""At the first meeting a program notes two numbers, and then the settings."""
 ALIGNED = 64
 """A part begins at a multiple of so many tokens: where memory is read in the widest pieces."""
 UNUSED_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 """How many of float32's last bits are zero in every number of a type."""
+MOST_ALONE = 32_768
+"""The longest row that one program reads as fast as two do, which have to meet."""
+LINE = tl.constexpr(128)
+"""Tokens that are added up together: a warp's four for each thread."""
 
 
 def draw(logits: Tensor, settings: Tensor, counts: Tensor, parts: int | None = None) -> Tensor:
@@ -40,33 +45,40 @@ def draw(logits: Tensor, settings: Tensor, counts: Tensor, parts: int | None = N
     rows, vocabulary = logits.shape
     tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
     if rows:
-        parts = parts or parts_for(rows, logits)
+        parts = parts or parts_of(rows, logits)
         part_size = triton.cdiv(triton.cdiv(vocabulary, parts), ALIGNED) * ALIGNED
+        lines = triton.cdiv(part_size, LINE.value)
         weights = torch.empty(rows, vocabulary, dtype=torch.float32, device=logits.device)
+        sums = torch.empty(rows, parts, 2, lines, dtype=torch.float32, device=logits.device)
         notes = torch.empty(rows, 2, parts, NOTES.value, dtype=torch.float64, device=logits.device)
-        size = {"PARTS": parts, "SHIFT": UNUSED_BITS[logits.dtype], **tile(part_size, parts)}
-        how = together(logits, parts)
+        size = {"LINES": triton.next_power_of_2(lines), "PARTS": parts, "SHIFT": UNUSED_BITS[logits.dtype]}
+        how = {**size, **tile(part_size), **together(logits, parts)}
         _draw[(rows, parts)](
-            logits, settings, counts, weights, notes, tokens, vocabulary, logits.stride(0), part_size, **size, **how
+            logits, settings, counts, weights, sums, notes, tokens, vocabulary, logits.stride(0), part_size, **how
         )
     return tokens
 
 
-def tile(part_size: int, parts: int) -> dict[str, int]:
-    """Into how many pieces what may be the limit is cut at a time; how many weights a program holds at once.
+def parts_of(rows: int, logits: Tensor) -> int:
+    """How many programs share a row: as many as run at once, but not two where one is as fast."""
+    parts = parts_for(rows, logits)
+    return 1 if parts == 2 and logits.shape[-1] <= MOST_ALONE else parts
 
-    Where many programs meet, meetings take the time, and there should be few; otherwise the comparisons do.
+
+def tile(part_size: int) -> dict[str, int]:
+    """In how many warps a program runs, and how many weights it looks at at once.
+
+    There are four for each thread: as many as are read in one piece, of logits as of weights.
     """
-    thresholds, widest = (8, 1024) if parts > 8 else (4, 4096)
-    width = min(widest, max(512, int(triton.next_power_of_2(part_size))))
-    return {"THRESHOLDS": thresholds, "WIDTH": width, "num_warps": 8}
+    warps = min(16, max(8, int(triton.next_power_of_2(part_size)) // 512))
+    return {"WIDTH": warps * LINE.value, "num_warps": warps}
 
 
 @triton.jit
 def _draw(
-    logits, settings, counts, weights, notes, tokens, vocabulary, stride, part_size,
-    SHIFT: tl.constexpr, THRESHOLDS: tl.constexpr,
-    PARTS: tl.constexpr, WIDTH: tl.constexpr, OVERLAPS: tl.constexpr,
+    logits, settings, counts, weights, sums, notes, tokens, vocabulary, stride, part_size,
+    SHIFT: tl.constexpr, LINES: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     wait_for_input(OVERLAPS)
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -74,6 +86,7 @@ def _draw(
     end = tl.minimum(begin + part_size, vocabulary)
     logits += row * stride
     weights += row * vocabulary
+    sums += (row * PARTS + part) * 2 * tl.cdiv(part_size, LINE)
     notes += row * 2 * PARTS * NOTES
     settings += row * (NOTES - FIRST_SETTING)
     arrived = counts + row
@@ -83,13 +96,16 @@ def _draw(
     temperature, min_p = _setting(every, 0).to(tl.float32), _setting(every, 1).to(tl.float32)
     top_k, top_p, uniform = _setting(every, 2), _setting(every, 3), _setting(every, 4)
     if (token >= 0) & (temperature > 0):
-        _weigh(logits, weights, largest, temperature, min_p, begin, end, WIDTH)
+        moments = _weigh(logits, weights, largest, temperature, min_p, begin, end, WIDTH)
         tl.debug_barrier()  # what one thread has stored, another will read
-        least, ties, meeting = _limited(
-            weights, notes, arrived, meeting, part, top_k, top_p, temperature, largest, begin, end, vocabulary,
-            SHIFT, THRESHOLDS, PARTS, WIDTH,
+        least, ties, goal, meeting = limited(
+            weights, notes, arrived, meeting, part, moments, top_k, top_p, temperature, largest, begin, end,
+            vocabulary, SHIFT, PARTS, WIDTH,
         )  # fmt: skip
-        token = _drawn(weights, notes, arrived, meeting, part, least, ties, uniform, begin, end, PARTS, WIDTH)
+        token = _drawn(
+            weights, sums, notes, arrived, meeting, part, least, ties, goal, uniform, begin, end, part_size,
+            LINES, PARTS, WIDTH,
+        )  # fmt: skip
         if token >= 0:
             tl.store(tokens + row, token.to(tl.int64))
     elif part == 0:
@@ -108,16 +124,14 @@ def _first_meeting(
     number = tl.arange(0, NOTES)
     is_setting = number >= FIRST_SETTING + part * NOTES  # never where the part is not 0
     own = tl.load(settings + number - FIRST_SETTING, mask=is_setting, other=0.0)
-    most, place, is_broken = peak(logits, begin, end, WIDTH)
+    most, place = peak(logits, begin, end, WIDTH)
     own = tl.where(number == 0, most.to(tl.float64), own)
     own = tl.where(number == 1, place, own)
-    own = tl.where(number == 2, is_broken.to(tl.int32), own)
     every, meeting = exchange(own, notes, arrived, tl.full([], 0, tl.int32), part, PARTS)
     peaks, places = _note(every, 0), _note(every, 1)
     largest = tl.max(peaks, 0)
     token = tl.min(tl.where(peaks == largest, places, vocabulary), 0).to(tl.int32)
-    is_broken = (tl.max(_note(every, 2), 0) > 0) | (largest == float("-inf"))
-    return largest.to(tl.float32), tl.where(is_broken, -1, token), every, meeting
+    return largest.to(tl.float32), tl.where(tl.abs(largest) == float("inf"), -1, token), every, meeting
 
 
 @triton.jit
@@ -134,153 +148,55 @@ def _note(every, number):
 
 @triton.jit
 def _weigh(logits, weights, largest, temperature, min_p, begin, end, WIDTH: tl.constexpr):
-    """Store the weight of each token, 1 for the most likely one and 0 for those below min_p."""
+    """Store the weight of each token, 1 for the most likely one and 0 for those below min_p.
+
+    Returns:
+        Their moments [NOTES], as `limited` takes them.
+    """
     columns = tl.arange(0, WIDTH)
-    for first in range(begin, end, WIDTH):
-        places = first + columns
+    zeroth, first, second = _zeros(WIDTH), _zeros(WIDTH), _zeros(WIDTH)
+    for start in range(begin, end, WIDTH):
+        places = start + columns
         is_token = places < end
         logit = tl.load(logits + places, mask=is_token, other=float("-inf"))
-        weight = _weight(logit, temperature, largest)
-        tl.store(weights + places, tl.where(weight < min_p, 0.0, weight), mask=is_token)
+        depth = depths(logit.to(tl.float32), temperature, largest)
+        weight = tl.exp(depth)
+        is_kept = weight >= min_p  # not where the logit is -inf
+        weight = tl.where(is_kept, weight, 0.0)
+        tl.store(weights + places, weight, mask=is_token)
+        depth = tl.where(is_kept, depth, 0.0)
+        zeroth += weight
+        first += weight * depth
+        second += weight * depth * depth
+    number = tl.arange(0, NOTES)
+    moments = tl.where(number == 0, tl.sum(zeroth, 0), 0.0)
+    moments = tl.where(number == 1, tl.sum(first, 0), moments)
+    return tl.where(number == 2, tl.sum(second, 0), moments).to(tl.float64)
 
 
 @triton.jit
-def _weight(logit, temperature, largest):
-    return tl.exp(tl.div_rn(logit.to(tl.float32), temperature) - tl.div_rn(largest, temperature))
-
-
-@triton.jit
-def _limited(
-    weights, notes, arrived, meeting, part, top_k, top_p, temperature, largest, begin, end, vocabulary,
-    SHIFT: tl.constexpr, THRESHOLDS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """What top_k and then top_p keep: the weights above the first number, and so many of those that equal it."""
-    least = tl.full([], 0, tl.int32)  # the bits of a weight
-    ties = tl.full([], 0, tl.int32)
-    if (top_k > 0) & (top_k < vocabulary):
-        least, above, _, meeting = _cut(
-            weights, notes, arrived, meeting, part, top_k, least, ties, tl.full([], float("-inf"), tl.float32),
-            temperature, largest, begin, end, False, SHIFT, THRESHOLDS, PARTS, WIDTH,
-        )  # fmt: skip
-        ties = (top_k - above).to(tl.int32)
-    if top_p < 1:
-        # All weights below this one would be less than what top_p leaves out, even if all tokens had it: together the
-        # weights are at least 1.
-        floor = tl.log(((1 - top_p) / vocabulary / 2).to(tl.float32))
-        limit, above, goal, meeting = _cut(
-            weights, notes, arrived, meeting, part, top_p, least, ties, largest + temperature * floor, temperature,
-            largest, begin, end, True, SHIFT, THRESHOLDS, PARTS, WIDTH,
-        )  # fmt: skip
-        missing = tl.ceil((goal - above) / tl.maximum(_weight_of(limit), 1e-38))
-        enough = tl.minimum(tl.maximum(missing, 1.0), vocabulary).to(tl.int32)
-        # A sum that is rounded otherwise must not take in what top_k has left out.
-        ties = tl.where(limit > least, enough, tl.where(least > 0, tl.minimum(enough, ties), ties))
-        least = tl.maximum(limit, least)
-    return least, ties, meeting
-
-
-@triton.jit
-def _cut(
-    weights, notes, arrived, meeting, part, limit, least, ties, lowest, temperature, largest, begin, end,
-    BY_MASS: tl.constexpr, SHIFT: tl.constexpr, THRESHOLDS: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """The largest weight, as bits, that with all larger ones reaches the goal; the amount of the larger; and the goal.
-
-    The amount of weights is their number, of which the limit is the goal; or their sum, and then the limit is the
-    goal's share of all that `least` and `ties` have kept. The weight is that of a logit between the lowest and the
-    largest: a few logits cut what is between them into pieces, until there is none left in between.
-    """
-    # The first of these reaches the goal, the last does not.
-    low, high = _key(tl.maximum(lowest, -3e38), SHIFT) - 1, _key(largest, SHIFT) + 1
-    goal = limit
-    above = goal * 0.0
-    passes = 0
-    while high - low > 1:
-        keys = _between(low, high, passes, SHIFT, THRESHOLDS)
-        thresholds = _weight(_logit(keys, SHIFT), temperature, largest).to(tl.int32, bitcast=True)
-        # The first time, one of the thresholds lets all pass that has been kept.
-        is_whole = BY_MASS & (passes == 0) & (tl.arange(0, THRESHOLDS) == 0)
-        thresholds = tl.where(is_whole, least + 1, thresholds)
-        found = _amounts(weights, thresholds, begin, end, BY_MASS, WIDTH)
-        every, meeting = exchange(found, notes, arrived, meeting, part, PARTS)
-        amounts = tl.sum(every, 0)
-        if BY_MASS & (passes == 0):
-            goal = limit * (tl.sum(tl.where(is_whole, amounts, 0.0), 0) + ties * _weight_of(least))
-        is_cut = (keys < high) & ~is_whole
-        is_enough, is_short = (amounts >= goal) & is_cut, (amounts < goal) & is_cut
-        above = tl.maximum(above, tl.max(tl.where(is_short, amounts, 0.0), 0))
-        low = tl.maximum(low, tl.max(tl.where(is_enough, keys, low), 0))
-        high = tl.minimum(high, tl.min(tl.where(is_short, keys, high), 0))
-        passes += 1
-    return _weight(_logit(low, SHIFT), temperature, largest).to(tl.int32, bitcast=True), above, goal, meeting
-
-
-@triton.jit
-def _between(low, high, passes, SHIFT: tl.constexpr, THRESHOLDS: tl.constexpr):
-    """Where to cut: at first evenly by value, because half of all numbers are next to 0; in the end evenly by place."""
-    numbers = 1 + tl.arange(0, THRESHOLDS)
-    first, last = _logit(low, SHIFT), _logit(high, SHIFT)
-    by_value = _key(first + (last - first) / (THRESHOLDS + 1) * numbers, SHIFT)
-    by_place = low + tl.cdiv(high - low, THRESHOLDS + 1) * numbers
-    keys = tl.where((passes < 3) & (first > -1e30), by_value, by_place)
-    return tl.minimum(tl.maximum(keys, low + 1), high)
-
-
-@triton.jit
-def _key(logit, SHIFT: tl.constexpr):
-    """The place of a logit among all numbers of its type, in rising order."""
-    bits = logit.to(tl.float32).to(tl.int32, bitcast=True) >> SHIFT
-    return tl.where(bits < 0, bits ^ (0x7FFFFFFF >> SHIFT), bits).to(tl.int64)
-
-
-@triton.jit
-def _logit(key, SHIFT: tl.constexpr):
-    """The number at this place."""
-    key = key.to(tl.int32)
-    bits = tl.where(key < 0, key ^ (0x7FFFFFFF >> SHIFT), key) << SHIFT
-    return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _amounts(weights, thresholds, begin, end, BY_MASS: tl.constexpr, WIDTH: tl.constexpr):
-    """The amounts of a part's weights whose bits are at least each of the thresholds."""
-    sums = tl.zeros([thresholds.shape[0], WIDTH], tl.float32)
-    for first in range(begin, end, WIDTH):
-        weight, bits, places = _block(weights, first, end, WIDTH)
-        amount = weight
-        if not BY_MASS:
-            amount = (places < end).to(tl.float32)
-        sums += tl.where(bits[None, :] >= thresholds[:, None], amount[None, :], 0.0)
-    return tl.sum(sums.to(tl.float64), 1)
-
-
-@triton.jit
-def _block(weights, first, end, WIDTH: tl.constexpr):
-    """Some weights, 0 behind the last one; their bits; and their places."""
-    places = first + tl.arange(0, WIDTH)
-    weight = tl.load(weights + places, mask=places < end, other=0.0)
-    return weight, weight.to(tl.int32, bitcast=True), places
-
-
-@triton.jit
-def _weight_of(bits):
-    return bits.to(tl.float32, bitcast=True).to(tl.float64)
+def _zeros(WIDTH: tl.constexpr):
+    return tl.zeros([WIDTH], tl.float32)
 
 
 @triton.jit
 def _drawn(
-    weights, notes, arrived, meeting, part, least, ties, uniform, begin, end, PARTS: tl.constexpr, WIDTH: tl.constexpr
-):
+    weights, sums, notes, arrived, meeting, part, least, ties, goal, uniform, begin, end, part_size,
+    LINES: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """The token in whose share of what is kept the number falls, -1 if that is in another part.
 
     Tokens follow one another by their ids.
     """
-    above, equal = _kept(weights, least, begin, end, WIDTH)
-    found = tl.where(tl.arange(0, NOTES) == 0, above, equal)
+    aboves, equals = _kept(weights, sums, least, begin, end, part_size, LINES, WIDTH)  # [LINES]
+    found = tl.where(tl.arange(0, NOTES) == 0, tl.sum(aboves, 0), tl.sum(equals, 0))
     every, _ = exchange(found, notes, arrived, meeting, part, PARTS)
-    equals = _note(every, 1)  # [PARTS]
-    taken = tl.minimum(tl.maximum(ties - (tl.cumsum(equals, 0) - equals), 0.0), equals)
-    masses = _note(every, 0) + taken * _weight_of(least)
+    all_aboves, all_equals = _note(every, 0), _note(every, 1)  # [PARTS]
+    above = tl.sum(all_aboves, 0)
+    missing = tl.ceil((goal - above) / tl.maximum(weight_of(least), 1e-38))
+    ties = tl.minimum(tl.maximum(missing, tl.where(above > 0, 0.0, 1.0)), ties)
+    taken = _taken(ties, all_equals)
+    masses = all_aboves + taken * weight_of(least)
     parts = tl.arange(0, PARTS)
     begins = tl.sum(tl.where(parts[None, :] < parts[:, None], masses[None, :], 0.0), 1)
     target = uniform * tl.max(begins + masses, 0)
@@ -288,45 +204,62 @@ def _drawn(
     token = tl.full([], -1, tl.int32)
     if part == chosen:
         before = tl.sum(tl.where(parts == part, begins, 0.0), 0)
-        ties = tl.sum(tl.where(parts == part, taken, 0.0), 0).to(tl.int32)
-        token = _drawn_here(weights, least, ties, before, target, begin, end, WIDTH)
+        ties = tl.sum(tl.where(parts == part, taken, 0.0), 0)
+        token = _drawn_here(weights, aboves, equals, least, ties, before, target, begin, end, LINES)
     return token
 
 
 @triton.jit
-def _kept(weights, least, begin, end, WIDTH: tl.constexpr):
-    """The sum of a part's weights above `least`, and how many equal it."""
-    sums = tl.zeros([WIDTH], tl.float64)
-    equal = tl.zeros([WIDTH], tl.int32)
-    for first in range(begin, end, WIDTH):
-        weight, bits, places = _block(weights, first, end, WIDTH)
-        sums += tl.where(bits > least, weight, 0.0)
-        equal += ((bits == least) & (places < end)).to(tl.int32)
-    return tl.sum(sums, 0), tl.sum(equal, 0).to(tl.float64)
+def _taken(ties, equals):
+    """How many of some equal weights are kept, if in all so many are."""
+    return tl.minimum(tl.maximum(ties - (tl.cumsum(equals, 0) - equals), 0.0), equals)
 
 
 @triton.jit
-def _drawn_here(weights, least, ties, before, target, begin, end, WIDTH: tl.constexpr):
-    """The token of this part: of the last block with something kept before which no more is kept than `target`."""
-    found = begin
-    mass = before
-    ties_left = ties
+def _kept(weights, sums, least, begin, end, part_size, LINES: tl.constexpr, WIDTH: tl.constexpr):
+    """For each line of a part the sum of its weights above `least`, and how many equal it, both [LINES]."""
+    lines = tl.cdiv(part_size, LINE)
+    shape: tl.constexpr = [WIDTH // LINE, LINE]
     for first in range(begin, end, WIDTH):
-        weight, bits, _ = _block(weights, first, end, WIDTH)
-        equal = tl.minimum(tl.sum((bits == least).to(tl.int32), 0), ties)
-        here = tl.sum(tl.where(bits > least, weight, 0.0).to(tl.float64), 0) + equal * _weight_of(least)
-        is_found = (here > 0) & (mass <= target)
-        found = tl.where(is_found, first, found)
-        before = tl.where(is_found, mass, before)
-        ties_left = tl.where(is_found, ties, ties_left)
-        mass += here
-        ties -= equal
-    weight, bits, places = _block(weights, found, end, WIDTH)
+        weight, places = block_of(weights, first, end, WIDTH)
+        bits = bits_of(weight)
+        above = tl.reshape(tl.where(bits > least, weight, 0.0), shape)
+        equal = tl.reshape(((bits == least) & (places < end)).to(tl.float32), shape)
+        line = (first - begin) // LINE + tl.arange(0, WIDTH // LINE)
+        tl.store(sums + line, tl.sum(above, 1), mask=line < lines)
+        tl.store(sums + lines + line, tl.sum(equal, 1), mask=line < lines)
+    tl.debug_barrier()  # what one thread has stored, another will read
+    line = tl.arange(0, LINES)
+    is_line = line < tl.cdiv(tl.maximum(end - begin, 0), LINE)
+    aboves = tl.load(sums + line, mask=is_line, other=0.0)
+    return aboves.to(tl.float64), tl.load(sums + lines + line, mask=is_line, other=0.0).to(tl.float64)
+
+
+@triton.jit
+def _drawn_here(weights, aboves, equals, least, ties, before, target, begin, end, LINES: tl.constexpr):
+    """The token of this part: of the first line at whose end more is kept than `target`; if there is none, of the last
+    line with something kept.
+    """
+    number = tl.arange(0, LINES)
+    taken = _taken(ties, equals)
+    masses = aboves + taken * weight_of(least)
+    ends = before + tl.cumsum(masses, 0)
+    has_some = masses > 0
+    last = tl.max(tl.where(has_some, number, 0), 0)
+    line = tl.min(tl.where(has_some & (ends > target), number, last), 0)
+    before = tl.max(tl.where(number < line, ends, before), 0)
+    mass = tl.sum(tl.where(number == line, masses, 0.0), 0)
+    weight, places = block_of(weights, begin + line * LINE, end, LINE)
+    bits = bits_of(weight)
     is_equal = bits == least
-    is_tie = is_equal & (tl.cumsum(is_equal.to(tl.int32), 0) <= ties_left)
+    ties = tl.sum(tl.where(number == line, taken, 0.0), 0)
+    is_tie = is_equal & (tl.cumsum(is_equal.to(tl.int32), 0) <= ties)
     kept = tl.where((bits > least) | is_tie, weight, 0.0)
     is_kept = kept > 0
     sums = tl.cumsum(kept.to(tl.float64), 0)
+    whole = tl.max(tl.where(is_kept, sums, 0.0), 0)
+    # The line's mass was added up in float32.
+    target = (target - before) / mass * whole
     # Where they last rise, if rounding keeps all of them from exceeding the target.
-    last = tl.min(tl.where(is_kept & (sums >= tl.max(tl.where(is_kept, sums, 0.0), 0)), places, end), 0)
-    return tl.min(tl.where(is_kept & (sums > target - before), places, last), 0)
+    last = tl.min(tl.where(is_kept & (sums >= whole), places, end), 0)
+    return tl.min(tl.where(is_kept & (sums > target), places, last), 0)

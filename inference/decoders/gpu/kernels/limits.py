@@ -1,10 +1,12 @@
 """Where top_k and top_p end: the least weight of a row that they keep.
 
-A limit is found as in `inference.decoders.gpu.kernels.draw`: the weights above a few numbers (thresholds) are added up,
-which is a reading of the row, and the search goes on between the two thresholds next to the limit. Here they are placed
-where the limit is expected. Those of top_p's first reading are where it would be if the logits, each counted by its
-weight, were distributed normally; those of the next readings follow from the amounts at both ends of what is left. And
-the search ends as soon as a single token is left between the two ends.
+A limit is one of the numbers that a logit can be, so it is found as a word in a dictionary is: the weights above a few
+of these numbers (thresholds) are added up, which is a reading of the row, and the search goes on between the two that
+are next to the limit. Logits of 16 bits leave little to search.
+
+Thresholds are placed where the limit is expected. Those of top_p's first reading are where it would be if the logits,
+each counted by its weight, were distributed normally; those of the next readings follow from the amounts at both ends
+of what is left. The search ends as soon as a single token is left between the two ends.
 """
 
 import triton
@@ -15,7 +17,7 @@ from inference.decoders.gpu.kernels.meeting import exchange
 THRESHOLDS = tl.constexpr(4)
 """Of a reading."""
 EXPECTED = tl.constexpr(9)
-"""From this reading on, and in each third one before it, thresholds divide what is left evenly. So the search ends."""
+"""From this reading on, and in each fourth one before it, thresholds divide what is left evenly. So the search ends."""
 
 
 @triton.jit
@@ -125,7 +127,9 @@ def _cut(
     passes = 0
     is_found = tl.full([], False, tl.int1)
     while (high - low > 1) & (is_found == 0):
-        keys = _expected(low, high, below, above, goal, guess, spread, IS_CUT, temperature, passes, BY_MASS, SHIFT)
+        keys = _expected(
+            low, high, below, above, goal, guess, spread, IS_CUT, temperature, largest, passes, BY_MASS, SHIFT
+        )
         thresholds = bits_of(tl.exp(depths(_logit(keys, SHIFT), temperature, largest)))
         # What top_k keeps is added up with the first thresholds.
         is_whole = BY_MASS & IS_CUT & (passes == 0) & (tl.arange(0, THRESHOLDS) == 0)
@@ -161,20 +165,23 @@ def _one(key, temperature, largest, BY_MASS: tl.constexpr, SHIFT: tl.constexpr):
 
 @triton.jit
 def _expected(
-    low, high, below, above, goal, guess, spread, IS_CUT, temperature, passes,
+    low, high, below, above, goal, guess, spread, IS_CUT, temperature, largest, passes,
     BY_MASS: tl.constexpr, SHIFT: tl.constexpr,
 ):  # fmt: skip
     """The thresholds' keys, all of them between `low` and `high`.
 
-    After the first reading, the amount of weights is taken to fall exponentially from the one to the other. Keys that
-    are no more than thresholds are all among them.
+    After the first reading, the amount of weights is taken to fall exponentially from the one to the other. How far the
+    limit may be from there is what the count of tokens between the two may vary by, as a random one does: its root.
+    Keys that are no more than thresholds are all among them.
     """
     number = tl.arange(0, THRESHOLDS)
     offset = number - (THRESHOLDS - 1) / 2
     first, last = _logit(low, SHIFT), _logit(high, SHIFT)
     fall = tl.log((below / tl.maximum(above, 0.5)).to(tl.float32))
     center = first + (last - first) * tl.log((below / tl.maximum(goal, 1e-30)).to(tl.float32)) / fall
-    places = center + 0.01 * (last - first) * offset
+    tokens = ((below - above) / tl.maximum(_one(low, temperature, largest, BY_MASS, SHIFT), 1e-38)).to(tl.float32)
+    apart = 0.5 * (last - first) / tl.sqrt(tl.maximum(tokens, 1.0))
+    places = center + apart * offset * tl.abs(offset)
     if passes == 0:
         center = guess
         places = (
@@ -183,16 +190,16 @@ def _expected(
             else guess - 0.75 * temperature * tl.exp2(1.32 * number)
         )
     # At least one key apart.
-    apart = _key(center, SHIFT) + number - THRESHOLDS // 2 + 1
+    nearest = _key(center, SHIFT) + number - THRESHOLDS // 2 + 1
     keys = _key(places, SHIFT)
-    keys = tl.where(offset < 0, tl.minimum(keys, apart), tl.maximum(keys, apart))
+    keys = tl.where(offset < 0, tl.minimum(keys, nearest), tl.maximum(keys, nearest))
     is_first = passes == 0
     if BY_MASS:
         is_even = is_first & IS_CUT
     else:
         keys = tl.where(is_first, _key(places, SHIFT), keys)
         is_even = is_first & False
-    is_even = is_even | (high - low <= THRESHOLDS + 1) | (passes >= EXPECTED) | (passes % 3 == 2)
+    is_even = is_even | (high - low <= THRESHOLDS + 1) | (passes >= EXPECTED) | (passes % 4 == 3)
     keys = tl.where(is_even, low + tl.cdiv(high - low, THRESHOLDS + 1) * (number + 1), keys)
     return tl.minimum(tl.maximum(keys, low + 1), high - 1)
 
