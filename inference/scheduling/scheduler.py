@@ -196,7 +196,9 @@ class Scheduler:
             return 0
         if prefilling <= decoding:
             spared = self._prefill_budget.tokens(decoding, self._prefill_chunk)
-            return spared and spared + (self._prefill_chunk - spared) * (prefilling - 1) // max(1, decoding - 1)
+            if not spared:
+                return 0
+            return spared + (self._prefill_chunk - spared) * (prefilling - 1) // max(1, decoding - 1)
         # A chunk, and one more for each prefilling sequence per stream that has to wait for it.
         chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)

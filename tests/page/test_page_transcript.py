@@ -80,6 +80,7 @@ def test_without_a_transcript_the_page_says_how_to_turn_it_on(service: Service, 
     asked_for: list[str] = []
     page.on("request", lambda request: asked_for.append(request.url) if "/transcript/" in request.url else None)
     ask(page, "hello")
+    expect(page.locator("#answer")).to_have_text("Hello, world!")
+    expect(page.locator("#transcript-off")).to_be_visible()
     expect(page.locator("#transcript-off")).to_contain_text("ENGINE_TRANSCRIPT=1")
     assert len(asked_for) == 1, "each is a line in the server's log"
-    expect(page.locator("#answer")).to_have_text("Hello, world!")
