@@ -2,10 +2,10 @@
 
 Sequences are admitted first come, first served. A step decodes one token for every running sequence and prefills at
 most `prefill_chunk` prompt tokens along with them, fewer if those take too long (see `prefill_budget`), so a long
-prompt delays the running streams by a bounded time and never stops them. The more sequences are prefilling for
-each stream that they delay, the more a step takes, up to four whole chunks: each step reads all the weights, so one
-large chunk costs less than several small ones. But it begins no further prompt once that reading is a small part of its
-time, so the first of many prompts do not wait for those behind them.
+prompt delays the running streams by a bounded time and never stops them. The more sequences with short prompts are
+prefilling for each stream that they delay, the more a step takes, and where they outnumber the streams up to four whole
+chunks: each step reads all the weights, so one large chunk costs less than several small ones. But it begins no further
+prompt once that reading is a small part of its time, so the first of many prompts do not wait for those behind them.
 
 A prompt that begins like another one is computed from where they differ: its beginning is copied from the other's slot.
 While the other is still being prefilled, it waits. A step copies a bounded number of tokens, unless the cache shares
@@ -154,7 +154,7 @@ class Scheduler:
         prefilling = [sequence for sequence in running if not sequence.is_prefilled]
         for sequence in decoding:
             sequence.draft(MOST_GUESSED // len(decoding) - 1)
-        chunks = list(self._chunks(prefilling, self._step_budget(len(decoding), len(prefilling))))
+        chunks = list(self._chunks(prefilling, self._step_budget(len(decoding), prefilling)))
         return Schedule(decoding, chunks, copies)
 
     def record_step(self, schedule: Schedule, seconds: float) -> None:
@@ -187,20 +187,22 @@ class Scheduler:
             yield Chunk(sequence, start, end)
             tokens += end - start
 
-    def _step_budget(self, decoding: int, prefilling: int) -> int:
+    def _step_budget(self, decoding: int, prefilling: abc.Sequence[Sequence]) -> int:
         """Return how many prompt tokens the next step may prefill.
 
-        A single prompt gets what the streams can spare, and as many prompts as there are streams get a whole chunk.
+        A single prompt gets what the streams can spare, and as many short prompts as there are streams get a whole
+        chunk. A long one gets no more for those behind it: it would delay the streams in many steps.
         """
         if not prefilling:
             return 0
-        if prefilling <= decoding:
+        prompts = len(prefilling)
+        if prompts <= decoding:
             spared = self._prefill_budget.tokens(decoding, self._prefill_chunk)
-            if not spared:
-                return 0
-            return spared + (self._prefill_chunk - spared) * (prefilling - 1) // max(1, decoding - 1)
+            if not spared or prefilling[0].prompt_tokens_left > self._prefill_chunk:
+                return spared
+            return spared + (self._prefill_chunk - spared) * (prompts - 1) // max(1, decoding - 1)
         # A chunk, and one more for each prefilling sequence per stream that has to wait for it.
-        chunks = 1 + prefilling // decoding if decoding else MAX_CHUNKS
+        chunks = 1 + prompts // decoding if decoding else MAX_CHUNKS
         return self._prefill_chunk * min(chunks, MAX_CHUNKS)
 
     def _copies(self) -> abc.Iterator[Copy]:

@@ -70,6 +70,11 @@ class Sequence:
         return self.cached_tokens >= len(self.prompt_ids)
 
     @property
+    def prompt_tokens_left(self) -> int:
+        """How much of the prompt has not been prefilled."""
+        return max(0, len(self.prompt_ids) - self.cached_tokens)
+
+    @property
     def cached_ids(self) -> list[int]:
         """The tokens whose keys and values its slot holds."""
         return [*self.prompt_ids, *self.output_ids][: self.cached_tokens]

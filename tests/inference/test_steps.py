@@ -109,6 +109,19 @@ def test_the_more_prompts_wait_for_each_stream_the_nearer_to_a_whole_chunk_is_wh
     assert [schedule.prompt_tokens for schedule in schedules] == [whole, of_three_prompts, of_three_prompts, of_two]
 
 
+def test_several_long_prompts_delay_the_streams_as_little_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, inbox = tiny_engine(max_streams=8, prefill_chunk=20), Inbox()
+    with_tokens_that_take_long(engine, monkeypatch)
+    for letter in "abcd":
+        submit(engine, inbox, letter * 8, max_tokens=60)
+    steps(engine, 4)
+    schedules = spy_on_schedules(engine)
+    for letter in "efgh":
+        submit(engine, inbox, letter * 60, max_tokens=60)
+    steps(engine, 2)
+    assert [schedule.prompt_tokens for schedule in schedules] == [MIN_TOKENS, MIN_TOKENS]
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_step_is_one_forward_whatever_it_works_on(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, inbox, forwards = tiny_engine(architecture, max_streams=4, prefill_chunk=16), Inbox(), 0
