@@ -196,7 +196,7 @@ def create_app(driver: Driver) -> ASGIApp:
         elif scope["type"] == "http":
             await http(driver, scope, receive, send)
         else:
-            raise ValueError(f"Expected a scope of type lifespan, http or websocket, got {scope['type']!r}")
+            raise ValueError(f"Expected a scope of type lifespan or http, got {scope['type']!r}")
 
     return guarded(app, driver, Cors)
 

@@ -82,6 +82,19 @@ def read_body(type: type[Body], body: bytes) -> Body:
         raise invalid(error) from None
 
 
+def read_part(type: type[Body], part: dict[str, Any], where: str) -> Body:
+    """Check a part of a body that could not be checked with the whole; `where` is its place there.
+
+    Raises:
+        Refusal: 400, as for a whole body, naming the places within the part.
+    """
+    try:
+        return type.model_validate(part)
+    except ValidationError as error:
+        wrong = invalid(error)
+        raise Refusal(400, f"{where}.{wrong.message}", param=f"{where}.{wrong.param}") from None
+
+
 def invalid(error: ValidationError) -> Refusal:
     """Return the refusal of a body with the problems that pydantic found."""
     problems = error.errors(include_url=False, include_context=False)

@@ -8,11 +8,8 @@ are there at the end. Changes of tools that run on Anthropic's servers are left 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from contract.anthropic.tools import Tool, callable_only
-from contract.bodies import invalid
-from contract.refusals import Refusal
+from contract.bodies import read_part
 
 Block = Mapping[str, Any]
 
@@ -41,11 +38,7 @@ class OfferedTools:
 
     def _define(self, definition: dict[str, Any], where: str) -> None:
         for callable in callable_only([definition]):
-            try:
-                tool = Tool.model_validate(callable)
-            except ValidationError as error:
-                wrong = invalid(error)
-                raise Refusal(400, f"{where}.{wrong.message}", param=f"{where}.{wrong.param}") from None
+            tool = read_part(Tool, callable, where)
             self._known[tool.name] = tool.as_function(where)
             self._removed.discard(tool.name)
 

@@ -6,15 +6,14 @@ tools does, and `configuration_update` replaces the effort or the form of the te
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from contract.bodies import LenientBody, invalid
+from contract.bodies import LenientBody, read_part
 from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
 from contract.openai.responses_tools import FlatTool, FlatTools
-from contract.refusals import Refusal
 from interface.requests import Grammar
 
 SETTINGS = ("additional_tools", "configuration_update")
@@ -82,20 +81,8 @@ class Settings:
             place = f"{where}.{number}"
             match item.get("type"):
                 case "additional_tools" | "tool_search_output":
-                    tools |= {tool.called_name: tool for tool in _read(AdditionalTools, item, place).tools}
+                    tools |= {tool.called_name: tool for tool in read_part(AdditionalTools, item, place).tools}
                 case "configuration_update":
-                    update = _read(ConfigurationUpdate, item, place)
+                    update = read_part(ConfigurationUpdate, item, place)
                     reasoning, text = update.reasoning or reasoning, update.text or text
         return Settings([*tools.values()], reasoning, text)
-
-
-Read = TypeVar("Read", bound=LenientBody)
-
-
-def _read(kind: type[Read], item: dict[str, Any], place: str) -> Read:
-    """Raises Refusal."""
-    try:
-        return kind.model_validate(item)
-    except ValidationError as error:
-        wrong = invalid(error)
-        raise Refusal(400, f"{place}.{wrong.message}", param=f"{place}.{wrong.param}") from None

@@ -74,12 +74,16 @@ async def test_the_death_of_vllm_shows_in_streams_and_probes(door: Door) -> None
         assert (await service.client.request("GET", "/health")).status == 503
 
 
+def in_front_of_sglang(door: Door, port: int) -> Service:
+    config = Config(backend="sglang", backend_url=f"http://127.0.0.1:{port}")
+    return assemble(door, config=config, load=lambda config: SGLangService(config, bundled_text()))
+
+
 @pytest.mark.anyio
 async def test_the_death_of_a_server_fails_health_but_not_live(door: Door) -> None:
     fake = FakeSGLang(ids_of, ids_of(ANSWER), EOS)
     async with serving(fake.app) as port:
-        config = Config(backend="sglang", backend_url=f"http://127.0.0.1:{port}")
-        service = assemble(door, config=config, load=lambda config: SGLangService(config, bundled_text()))
+        service = in_front_of_sglang(door, port)
         async with lifespan(service.app):
             await until(lambda: service.driver.status == "ok")
             assert (await service.client.request("GET", "/health")).status == 200
@@ -95,8 +99,7 @@ async def test_the_death_of_a_server_fails_health_but_not_live(door: Door) -> No
 async def test_a_response_that_breaks_off_in_the_background_has_failed_and_its_conversation_goes_on(door: Door) -> None:
     fake = FakeSGLang(ids_of, ids_of(ANSWER), EOS)
     async with serving(fake.app) as port:
-        config = Config(backend="sglang", backend_url=f"http://127.0.0.1:{port}")
-        service = assemble(door, config=config, load=lambda config: SGLangService(config, bundled_text()))
+        service = in_front_of_sglang(door, port)
 
         async def answer_to(method: str, path: str, **body: Any) -> Any:
             return (await service.client.request(method, path, json.dumps(body).encode(), JSON)).json()

@@ -251,12 +251,16 @@ async def test_a_worker_that_does_not_read_never_holds_the_engine_and_is_dropped
     assert any("wait to be read" in record.getMessage() for record in caplog.records)
 
 
+async def greeted(path: Path) -> RawWorker:
+    worker = RawWorker()
+    await worker.greet(path)
+    return worker
+
+
 async def test_counters_come_to_every_worker_also_to_those_without_a_stream(path: Path) -> None:
     engine = ScriptedEngine()
     async with hosting(path, engine):
-        busy, idle = RawWorker(), RawWorker()
-        for worker in (busy, idle):
-            await worker.greet(path)
+        busy, idle = await greeted(path), await greeted(path)
         engine.hold()
         busy.submit(1, "hello", "hello")
         await until(lambda: idle.messages(wire.Pulse) and idle.messages(wire.Pulse)[-1].counters.running == 2)
@@ -270,9 +274,7 @@ async def test_a_token_is_counted_for_every_worker_at_once(path: Path, monkeypat
     monkeypatch.setattr(hosts, "PULSE_INTERVAL", 3600.0)
     engine = ScriptedEngine()
     async with hosting(path, engine):
-        busy, idle = RawWorker(), RawWorker()
-        for worker in (busy, idle):
-            await worker.greet(path)
+        busy, idle = await greeted(path), await greeted(path)
         engine.hold()
         busy.submit(1, "count 3")
         await until(lambda: idle.messages(wire.Pulse)[-1].counters.running == 1)

@@ -91,17 +91,23 @@ def test_a_prompt_whose_tokens_take_long_goes_in_by_the_smallest_pieces(monkeypa
     assert sum(schedule.prompt_tokens for schedule in schedules) == len(LONG_PROMPT)
 
 
-def test_the_more_prompts_wait_for_each_stream_the_nearer_to_a_whole_chunk_is_what_a_step_takes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    engine, inbox = tiny_engine(max_streams=8, prefill_chunk=64), Inbox()
-    with_tokens_that_take_long(engine, monkeypatch)
+def four_prompts_next_to_four_streams(engine: Engine, inbox: Inbox, tokens: int) -> list[Schedule]:
+    """Submit four prompts of so many tokens where four streams run; the list gets the schedules from there on."""
     for letter in "abcd":
         submit(engine, inbox, letter * 8, max_tokens=60)
     steps(engine, 4)
     schedules = spy_on_schedules(engine)
     for letter in "efgh":
-        submit(engine, inbox, letter * 64, max_tokens=60)
+        submit(engine, inbox, letter * tokens, max_tokens=60)
+    return schedules
+
+
+def test_the_more_prompts_wait_for_each_stream_the_nearer_to_a_whole_chunk_is_what_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, inbox = tiny_engine(max_streams=8, prefill_chunk=64), Inbox()
+    with_tokens_that_take_long(engine, monkeypatch)
+    schedules = four_prompts_next_to_four_streams(engine, inbox, tokens=64)
     steps(engine, 4)
     whole, spared = 64, MIN_TOKENS
     of_three_prompts, of_two = spared + (whole - spared) * 2 // 4, spared + (whole - spared) * 1 // 5
@@ -112,12 +118,7 @@ def test_the_more_prompts_wait_for_each_stream_the_nearer_to_a_whole_chunk_is_wh
 def test_several_long_prompts_delay_the_streams_as_little_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, inbox = tiny_engine(max_streams=8, prefill_chunk=20), Inbox()
     with_tokens_that_take_long(engine, monkeypatch)
-    for letter in "abcd":
-        submit(engine, inbox, letter * 8, max_tokens=60)
-    steps(engine, 4)
-    schedules = spy_on_schedules(engine)
-    for letter in "efgh":
-        submit(engine, inbox, letter * 60, max_tokens=60)
+    schedules = four_prompts_next_to_four_streams(engine, inbox, tokens=60)
     steps(engine, 2)
     assert [schedule.prompt_tokens for schedule in schedules] == [MIN_TOKENS, MIN_TOKENS]
 

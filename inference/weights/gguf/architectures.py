@@ -65,6 +65,13 @@ VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {
 """Names under which some files have another architecture: how these are known, and what they have."""
 
 
+def keys_read(file: GGUFFile) -> frozenset[str]:
+    """The keys that are read for the file's architecture or a variant of it; none if it is not served."""
+    name = str(file.metadata.get("general.architecture"))  # a file without one is refused later, with the reason
+    rows = [ARCHITECTURES.get(name), VARIANTS.get(name, (None, None))[1]]
+    return frozenset(key for row in rows if row is not None for key in row.keys)
+
+
 def architecture_of(file: GGUFFile) -> Architecture:
     """How the file has its model.
 

@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from inference.weights.gguf.ahead import OPENED
-from inference.weights.gguf.architectures import ARCHITECTURES
+from inference.weights.gguf.architectures import keys_read
 from inference.weights.gguf.configuration import model_config, plain_config
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.fused import separated
@@ -53,8 +53,7 @@ class GGUFSource:
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self.file = separated(OPENED.take(path))
-        architecture = ARCHITECTURES.get(str(self.file.metadata.get("general.architecture")))
-        if unknown := unknown_keys(self.file, architecture.keys if architecture else ()):
+        if unknown := unknown_keys(self.file, keys_read(self.file)):
             log.warning("%s: not known here, and without effect: %s", self.file.path, ", ".join(unknown))
 
     @property

@@ -112,18 +112,14 @@ def _granite_swa(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _granite_moe_swa(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    return _granite_swa(file, common) | {
-        "num_local_experts": file.count("expert_count"),
-        "num_experts_per_tok": file.count("expert_used_count"),
-        "shared_intermediate_size": file.get("granite_swa.expert_shared_feed_forward_length", int, 0),
-    }
+    return _granite_moe(file, common) | _granite_swa(file, common)
 
 
 def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return _granite(file, common) | {
         "num_local_experts": file.count("expert_count"),
         "num_experts_per_tok": file.count("expert_used_count"),
-        "shared_intermediate_size": file.get("granitemoe.expert_shared_feed_forward_length", int, 0),
+        "shared_intermediate_size": file.get(f"{file.architecture}.expert_shared_feed_forward_length", int, 0),
     }
 
 

@@ -70,11 +70,17 @@ def _exaone(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _refuse_other_weights(file: GGUFFile) -> None:
+    """Raises BadGGUF: the weights of experts are not sigmoids that are normed."""
+    name = file.architecture
+    function = file.get(f"{name}.expert_gating_func", int, SIGMOID) or SIGMOID
+    if function != SIGMOID or not file.get(f"{name}.expert_weights_norm", bool, True):
+        raise BadGGUF(file.path, f"{name}.expert_gating_func and expert_weights_norm: expected 2 and true, got others")
+
+
 def _hy_v3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Files have the width of all experts that all tokens share, not their number."""
-    function = file.get("hy_v3.expert_gating_func", int, SIGMOID) or SIGMOID
-    if function != SIGMOID or not file.get("hy_v3.expert_weights_norm", bool, True):
-        raise BadGGUF(file.path, "hy_v3.expert_gating_func and expert_weights_norm: expected 2 and true, got others")
+    _refuse_other_weights(file)
     width = file.count("expert_feed_forward_length")
     shared = file.count("expert_shared_feed_forward_length", width)
     if shared % width:
@@ -93,9 +99,7 @@ def _hy_v3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _laguna(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers have different numbers of heads, whose outputs have gates: one for each head, or for each number."""
-    function = file.get("laguna.expert_gating_func", int, SIGMOID) or SIGMOID
-    if function != SIGMOID or not file.get("laguna.expert_weights_norm", bool, True):
-        raise BadGGUF(file.path, "laguna.expert_gating_func and expert_weights_norm: expected 2 and true, got others")
+    _refuse_other_weights(file)
     heads = file.counts("attention.head_count", file.count("block_count"))
     gate = file.tensors.get("blk.0.attn_gate.weight")
     part = rotated_part(file, "rope.dimension_count_swa", common["head_dim"])
