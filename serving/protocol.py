@@ -65,9 +65,10 @@ class Slices:
     def _parse_share(self, protocol: "Sliced", slices: deque[bytes]) -> None:
         until = time.monotonic() + SHARE
         try:
-            protocol.parse(slices.popleft())
-            while slices and not protocol.is_over and time.monotonic() < until:
+            while slices and not protocol.is_over:  # it may have closed since its last turn
                 protocol.parse(slices.popleft())
+                if time.monotonic() >= until:
+                    break
         except Exception:
             log.exception("A request could not be parsed")
             protocol.transport.abort()
