@@ -18,12 +18,12 @@ void Kernels<NUMBER>::multiply_strip(const uint8_t *strip, uint8_t *tile, int64_
 }
 
 template <int NUMBER>
-void Kernels<NUMBER>::multiply_both(const uint8_t *first, const uint8_t *second, uint8_t *tile, int64_t inputs,
-                                    float (*to)[PANEL]) {
+void Kernels<NUMBER>::multiply_both(const uint8_t *const (&strips)[2], uint8_t *tile, int64_t inputs,
+                                    float (*to)[PANEL], const uint8_t *const (&next)[2]) {
     with_format(NUMBER, [&](auto format) {
         if constexpr (HAS_WIDE_TILES)
-            multiply<decltype(format), ROWS_OF_WIDE_TILE>({first, second}, Tile(tile, ROWS_OF_WIDE_TILE, inputs),
-                                                          inputs, to);
+            multiply<decltype(format), ROWS_OF_WIDE_TILE>(strips, Tile(tile, ROWS_OF_WIDE_TILE, inputs), inputs, to,
+                                                          {next[0] - strips[0], next[1] - strips[1]});
     });
 }
 
@@ -44,10 +44,10 @@ void Kernels<NUMBER>::multiply_unpacked(const uint8_t *both, uint8_t *tile, int6
             const Tile of_inputs(tile, rows, inputs);
             const Behind behind = {next, bytes_per_block};
             if (rows == ROWS)
-                multiply_block_strips<F, ROWS, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to,
+                multiply_block_strips<F, ROWS, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to, {},
                                                   behind);
             else
-                multiply_block_strips<F, ROWS - 1, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to,
+                multiply_block_strips<F, ROWS - 1, 2>({both, both + Strips<F>::size(inputs)}, of_inputs, inputs, to, {},
                                                       behind);
         }
     });

@@ -10,9 +10,10 @@ template <int NUMBER>
 struct [[gnu::visibility("hidden")]] Kernels {
     static void multiply_strip(const uint8_t *strip, uint8_t *tile, int64_t rows, int64_t inputs, float (*to)[32]);
 
-    // Two strips at a time; the tile has as many rows as Tiling says for that.
-    static void multiply_both(const uint8_t *first, const uint8_t *second, uint8_t *tile, int64_t inputs,
-                              float (*to)[32]);
+    // Two strips at a time; the tile has as many rows as Tiling says for that. Meanwhile what lies at the same places
+    // of `next` is asked for.
+    static void multiply_both(const uint8_t *const (&strips)[2], uint8_t *tile, int64_t inputs, float (*to)[32],
+                              const uint8_t *const (&next)[2]);
 
     // For many rows: a strip with each code as a byte, and two of these at a time, which lie one behind the other. What
     // will be read next begins at `next`; so many bytes of it are asked for with each block.

@@ -267,6 +267,20 @@ void multiply_unpacked(const Strip *strips, const uint8_t *codes, const Tiles &t
                                           bytes_per_block, sums);
 }
 
+// One tile times two strips at a time. Meanwhile it asks for the next two; or for one of them, if another tile asks for
+// the other: a tile that asked for both would wait for the memory, which would then have nothing to do.
+template <class F>
+void multiply_both(const Strip *strips, const Tiles &tiles, int64_t number, float (*sums)[PANEL]) {
+    const uint8_t *const both[] = {strips[0].packed, strips[1].packed};
+    const int64_t size = both[1] - both[0];
+    const uint8_t *next[] = {both[1] + size, both[1] + 2 * size};
+    if (tiles.tiling.rows >= 2 * ROWS_OF_WIDE_TILE) {
+        const uint8_t *of_tile = next[number == 0 ? 0 : 1];
+        next[0] = next[1] = of_tile;
+    }
+    Kernels<F::NUMBER>::multiply_both(both, tiles.at(number), tiles.inputs, sums, {next[0], next[1]});
+}
+
 // One tile times one panel, which is two strips. In most files these are of one format. `codes` are theirs if they are
 // unpacked, or null.
 void multiply_strips(const Strip *strips, const uint8_t *codes, const Tiles &tiles, int64_t number,
@@ -279,9 +293,8 @@ void multiply_strips(const Strip *strips, const uint8_t *codes, const Tiles &til
             multiply_unpacked<decltype(format)>(strips, codes, tiles, number, sums);
         });
     if (tiles.tiling.way == Way::BOTH_STRIPS && rows == ROWS_OF_WIDE_TILE && are_alike)
-        return with_format(strips[0].format, [&](auto format) {
-            Kernels<format.NUMBER>::multiply_both(strips[0].packed, strips[1].packed, tile, inputs, sums);
-        });
+        return with_format(strips[0].format,
+                           [&](auto format) { multiply_both<decltype(format)>(strips, tiles, number, sums); });
     for (int64_t half = 0; half < 2; ++half) {
         float (*to)[PANEL] = reinterpret_cast<float (*)[PANEL]>(sums[0] + half * LANES);
         with_format(strips[half].format, [&](auto format) {

@@ -108,19 +108,17 @@ inline void prefetch(const uint8_t *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + AHEAD, 0, 0);
 }
 
-// The next two strips are asked for line by line, while the same places of these two are read.
+// While two strips are read, the same places of other two are asked for: so many bytes away from each.
 template <int STRIPS>
-inline int64_t next_strips(const uint8_t *const (&strips)[STRIPS]) {
-    return STRIPS == 2 ? 2 * (strips[1] - strips[0]) : 0;
-}
-// In the formats of 32 they are kept out of the larger caches too (0), which gains 3% of a step of sixteen rows. In the
-// formats in "K", where it gains nothing and costs 2% with twelve rows, they go into the second one (2).
-template <class F>
-constexpr int KEPT = F::SIZE == GROUP_INPUTS ? 0 : 2;
-template <class F>
-inline void prefetch_scales(const uint8_t *from, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, KEPT<F>);
-}
+struct Ahead {
+    int64_t bytes[STRIPS] = {};
+    void ask_for(const uint8_t *from, int strip) const {
+        if (STRIPS == 2) __builtin_prefetch(from + bytes[strip], 0, 0);
+    }
+    void ask_for(const uint8_t *from, int strip, int64_t size) const {
+        for (int64_t i = 0; i < size; i += 64) ask_for(from + i, strip);
+    }
+};
 
 template <class F, int VECTOR = 0>
 inline void unpack_codes(const uint8_t *codes, uint8_t *to) {
@@ -148,7 +146,7 @@ struct Behind {
     const uint8_t *from = nullptr;
     int64_t bytes_per_block = 0;
     void ask_for(int64_t block) const {
-        for (int64_t i = 0; i < bytes_per_block; i += 64) __builtin_prefetch(from + block * bytes_per_block + i, 0, 2);
+        for (int64_t i = 0; i < bytes_per_block; i += 64) __builtin_prefetch(from + block * bytes_per_block + i, 0, 0);
     }
 };
 
@@ -166,10 +164,10 @@ template <int BITS, int ROWS, int STRIPS>
 
 template <class F, int ROWS, int STRIPS, int VECTOR>
 [[gnu::always_inline]] inline void add_vector(Ints (&sums)[ROWS][STRIPS], const uint8_t *const (&codes)[STRIPS],
-                                              const int32_t *inputs, int64_t next) {
+                                              const int32_t *inputs, const Ahead<STRIPS> &ahead) {
     Bits weights[STRIPS];
     for (int strip = 0; strip < STRIPS; ++strip) {
-        if (STRIPS == 2 && VECTOR < F::BITS) __builtin_prefetch(codes[strip] + next + VECTOR * 64, 0, KEPT<F>);
+        if (VECTOR < F::BITS) ahead.ask_for(codes[strip] + VECTOR * 64, strip);
         weights[strip] = codes_at<F, VECTOR>(codes[strip]);
     }
     add_codes<F::BITS>(sums, weights, inputs + VECTOR * ROWS);
@@ -198,19 +196,19 @@ constexpr int vector_at(int place) {
 // To each row's sum, a group's codes times inputs: its vectors from FIRST on.
 template <class F, int ROWS, int STRIPS, int FIRST>
 [[gnu::always_inline]] inline void add_group(Ints (&sums)[ROWS][STRIPS], const uint8_t *const (&codes)[STRIPS],
-                                             const int32_t *inputs, int64_t next) {
+                                             const int32_t *inputs, const Ahead<STRIPS> &ahead) {
     if constexpr (is_unpacked<F>) {
         add_bytes(sums, codes, inputs, FIRST, FIRST + F::GROUP_SIZE / CODES);
     } else {
-        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST)>(sums, codes, inputs, next);
-        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 1)>(sums, codes, inputs, next);
-        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 2)>(sums, codes, inputs, next);
-        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 3)>(sums, codes, inputs, next);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST)>(sums, codes, inputs, ahead);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 1)>(sums, codes, inputs, ahead);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 2)>(sums, codes, inputs, ahead);
+        add_vector<F, ROWS, STRIPS, vector_at<F>(FIRST + 3)>(sums, codes, inputs, ahead);
         if constexpr (F::GROUP_SIZE == 32) {
-            add_vector<F, ROWS, STRIPS, vector_at<F>(4)>(sums, codes, inputs, next);
-            add_vector<F, ROWS, STRIPS, vector_at<F>(5)>(sums, codes, inputs, next);
-            add_vector<F, ROWS, STRIPS, vector_at<F>(6)>(sums, codes, inputs, next);
-            add_vector<F, ROWS, STRIPS, vector_at<F>(7)>(sums, codes, inputs, next);
+            add_vector<F, ROWS, STRIPS, vector_at<F>(4)>(sums, codes, inputs, ahead);
+            add_vector<F, ROWS, STRIPS, vector_at<F>(5)>(sums, codes, inputs, ahead);
+            add_vector<F, ROWS, STRIPS, vector_at<F>(6)>(sums, codes, inputs, ahead);
+            add_vector<F, ROWS, STRIPS, vector_at<F>(7)>(sums, codes, inputs, ahead);
         }
     }
 }
@@ -232,8 +230,8 @@ inline void store_outputs(const Floats (&outputs)[ROWS][STRIPS], float (*to)[PAN
 
 // ROWS rows times STRIPS strips. `to` has PANEL floats for each row, of which this fills sixteen for each strip.
 template <class F, int ROWS, int STRIPS>
-void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
-    const int64_t next = next_strips(strips);
+void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL],
+                     const Ahead<STRIPS> &ahead) {
     Floats outputs[ROWS][STRIPS] = {};
     const int32_t *x = tile.codes, *offsets = tile.sums;
     const float *scales = tile.scales, *weighted_sums = tile.weighted_sums;
@@ -245,12 +243,12 @@ void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, i
         for (int strip = 0; strip < STRIPS; ++strip) {
             codes[strip] = strips[strip] + Strips<F>::codes_at(block);
             const uint8_t *of_strip = strips[strip] + Strips<F>::scales_at(block);
-            if (STRIPS == 2) prefetch_scales<F>(of_strip + next, Strips<F>::SCALE_BYTES);
+            ahead.ask_for(of_strip, strip, Strips<F>::SCALE_BYTES);
             of_block[strip] = Scales<F>(of_strip).scale, minimums[strip] = Scales<F>(of_strip).minimum;
         }
         Ints sums[ROWS][STRIPS];
         begin_sums(sums, offsets, F::OFFSET / Tile::OFFSET_UNIT);
-        add_group<F, ROWS, STRIPS, 0>(sums, codes, x, next);
+        add_group<F, ROWS, STRIPS, 0>(sums, codes, x, ahead);
         for (int row = 0; row < ROWS; ++row) {
             const Floats scale = broadcast(scales[row]), weighted_sum = broadcast(weighted_sums[row]);
             for (int strip = 0; strip < STRIPS; ++strip) {
@@ -279,11 +277,12 @@ struct Reading {
 // A pair of groups' sums, each cut to sixteen bits, times their scales: to each row's sums over a block.
 template <class F, int ROWS, int STRIPS>
 [[gnu::always_inline]] inline void add_pair(Ints (&sums)[ROWS][STRIPS], const uint8_t *const (&codes)[STRIPS],
-                                            Reading<F, ROWS> &x, const Ints (&scales)[STRIPS], int64_t next) {
+                                            Reading<F, ROWS> &x, const Ints (&scales)[STRIPS],
+                                            const Ahead<STRIPS> &ahead) {
     constexpr bool IS_WIDE = Reading<F, ROWS>::IS_WIDE;
     Ints lower[ROWS][STRIPS], upper[ROWS][STRIPS];
     begin_sums(lower, x.starts);
-    add_group<F, ROWS, STRIPS, 0>(lower, codes, x.codes, next);
+    add_group<F, ROWS, STRIPS, 0>(lower, codes, x.codes, ahead);
     for (int row = 0; row < ROWS; ++row) {
         const Ints by = Ints{} + x.right[row];
         for (Ints &sum : lower[row]) sum = shifted_right(sum, by);
@@ -293,7 +292,7 @@ template <class F, int ROWS, int STRIPS>
     const uint8_t *second[STRIPS];
     for (int strip = 0; strip < STRIPS; ++strip) second[strip] = codes[strip] + (IS_WIDE ? Strips<F>::CODE_BYTES : 0);
     begin_sums(upper, x.starts);
-    add_group<F, ROWS, STRIPS, IS_WIDE ? 0 : 4>(upper, second, x.codes, next);
+    add_group<F, ROWS, STRIPS, IS_WIDE ? 0 : 4>(upper, second, x.codes, ahead);
     for (int row = 0; row < ROWS; ++row) {
         const Ints by = Ints{} + x.left[row];
         for (int strip = 0; strip < STRIPS; ++strip) {
@@ -308,10 +307,9 @@ template <class F, int ROWS, int STRIPS>
 // The same in the formats in "K". Within a block all sums are of integers.
 template <class F, int ROWS, int STRIPS>
 void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL],
-                           const Behind &behind = {}) {
+                           const Ahead<STRIPS> &ahead, const Behind &behind = {}) {
     constexpr int64_t PAIRS = F::GROUPS / 2, PAIR_BYTES = Strips<F>::BLOCK_BYTES / PAIRS;
     constexpr int64_t PAIR_CODES = Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
-    const int64_t next = next_strips(strips);
     Floats outputs[ROWS][STRIPS] = {};
     Reading<F, ROWS> x(tile);
     const int32_t *pair_sums = tile.pair_sums;
@@ -323,8 +321,7 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
         const uint8_t *codes[STRIPS];
         for (int strip = 0; strip < STRIPS; ++strip) {
             codes[strip] = strips[strip] + codes_at;
-            if (STRIPS == 2 && !is_unpacked<F>)
-                prefetch_scales<F>(strips[strip] + scales_at + next, Strips<F>::SCALE_BYTES);
+            if constexpr (!is_unpacked<F>) ahead.ask_for(strips[strip] + scales_at, strip, Strips<F>::SCALE_BYTES);
         }
         if constexpr (is_unpacked<F>) behind.ask_for(block);
         Ints sums[ROWS][STRIPS] = {}, minimums[ROWS][STRIPS] = {};
@@ -332,7 +329,7 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
             if (STRIPS == 1) prefetch<ROWS>(read, PAIR_BYTES);
             Ints scales[STRIPS];
             for (int strip = 0; strip < STRIPS; ++strip) scales[strip] = of_block(strip).of_pair(pair);
-            add_pair<F, ROWS, STRIPS>(sums, codes, x, scales, next);
+            add_pair<F, ROWS, STRIPS>(sums, codes, x, scales, ahead);
             for (const uint8_t *&at : codes) at += PAIR_CODES;
         }
         for (int64_t pair = 0; F::HAS_MINIMUM && pair < PAIRS; ++pair, pair_sums += ROWS)
@@ -354,11 +351,12 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
 }
 
 template <class F, int ROWS, int STRIPS>
-void multiply(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
+void multiply(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL],
+              const Ahead<STRIPS> &ahead = {}) {
     if constexpr (F::HAS_GROUP_SCALES)
-        multiply_block_strips<F, ROWS>(strips, tile, inputs, to);
+        multiply_block_strips<F, ROWS>(strips, tile, inputs, to, ahead);
     else
-        multiply_strips<F, ROWS>(strips, tile, inputs, to);
+        multiply_strips<F, ROWS>(strips, tile, inputs, to, ahead);
 }
 
 // The same with one strip, for a number of rows that is known only at run time.
