@@ -7,7 +7,7 @@ from pydantic import Field
 
 from contract.bodies import LenientBody
 from contract.refusals import Refusal
-from contract.tools import arguments_of
+from contract.tools import object_of
 from interface.requests import Grammar
 
 JSON_OBJECT = Grammar("json_schema", '{"type": "object"}')
@@ -57,4 +57,4 @@ class StructuredOutputs(LenientBody):
 
 def parsed_schema(schema: dict[str, Any] | str, param: str) -> Any:
     """A schema that may be written as text. Raises Refusal."""
-    return arguments_of(schema, param) if isinstance(schema, str) else schema
+    return object_of(schema, param) if isinstance(schema, str) else schema

@@ -10,6 +10,8 @@ from contract.refusals import Refusal
 from contract.requests import shortened
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+ENDS_EARLY = "EOF while parsing"
+"""How pydantic's parser begins its complaint about a text that is the beginning of JSON."""
 
 
 def function_tool(
@@ -42,19 +44,39 @@ def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> d
 def arguments_of(text: Any, param: str) -> dict[str, Any]:
     """Parse a call's arguments, which are a JSON object as text; an empty text means none.
 
-    They are read as strictly as the body itself: without NaN, and without halves of surrogate pairs.
+    A call that `max_tokens` has cut off has the arguments that are there: clients send it back with its error, and a
+    conversation that were refused for it could not go on.
 
     Raises:
         Refusal: 400, it is something else.
     """
+    is_empty = isinstance(text, str) and not text.strip()
+    return _object_of("{}" if is_empty else text, param, may_end_early=True)
+
+
+def object_of(text: Any, param: str) -> dict[str, Any]:
+    """Parse a JSON object that is written as text. Raises Refusal: 400, it is something else."""
+    return _object_of(text, param, may_end_early=False)
+
+
+def _object_of(text: Any, param: str, *, may_end_early: bool) -> dict[str, Any]:
     try:
-        arguments = from_json(text or "{}", allow_inf_nan=False) if isinstance(text, str) else None
-        reason = ""
+        found, reason = _read(text, may_end_early) if isinstance(text, str) else None, ""
     except ValueError as error:
-        arguments, reason = None, f" ({error})"
-    if not isinstance(arguments, dict):
+        found, reason = None, f" ({error})"
+    if not isinstance(found, dict):
         raise Refusal(400, f"{param}: Expected a JSON object as text; got {shortened(text)!r}{reason}.", param=param)
-    return arguments
+    return found
+
+
+def _read(text: str, may_end_early: bool) -> Any:
+    """Parse as strictly as the body itself: without NaN, and without halves of surrogate pairs. Raises ValueError."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        if not (may_end_early and str(error).startswith(ENDS_EARLY)):
+            raise
+        return from_json(text, allow_inf_nan=False, allow_partial="trailing-strings")
 
 
 def are_whole(arguments: Iterable[str]) -> bool:

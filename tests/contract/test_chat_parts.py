@@ -12,7 +12,7 @@ from contract.content import Content, first_of_question, text_at
 from contract.conversation import Conversation, thinking_arguments
 from contract.grammars import StructuredOutputs, schema_grammar
 from contract.requests import MAX_ECHO
-from contract.tools import ToolChoice, arguments_of, function_tool, tool_call
+from contract.tools import ToolChoice, arguments_of, function_tool, object_of, tool_call
 from interface.requests import Grammar
 
 USER = [{"role": "user", "content": "hi"}]
@@ -94,11 +94,22 @@ def test_arguments_are_an_object_as_text() -> None:
     assert arguments_of('{"a": 1}', "x") == {"a": 1}
     assert arguments_of("", "x") == {}
     not_json = ['{"a": NaN}', '{"a": -Infinity}', '{"a": "\\ud800"}', '{"\\udc00": 1}', '{"a": 1' + "0" * 5000 + "}"]
-    for wrong in ("[1]", "{", "1", "null", "[" * 100_000, *not_json):
+    for wrong in ("[1]", "[1", '"a', "1", "null", '{"a": 1} b', '{"a" 1', "[" * 100_000, None, 1, *not_json):
         with pytest.raises(contract.Refusal) as caught:
             arguments_of(wrong, "messages.1.tool_calls.0.function.arguments")
         assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
         assert len(caught.value.message) < 500
+
+
+def test_a_call_that_was_cut_off_has_the_arguments_that_are_there() -> None:
+    whole = '{"path": "a.py", "text": "caf\\u00e9", "lines": [1, 23], "new": true}'
+    beginnings = [arguments_of(whole[:end], "x") for end in range(len(whole) + 1)]
+    assert beginnings[0] == beginnings[1] == {}
+    assert beginnings[whole.index("\\u")] == {"path": "a.py", "text": "caf"}
+    assert beginnings[whole.index("3]")] == {"path": "a.py", "text": "café", "lines": [1, 2]}
+    assert beginnings[-1] == {"path": "a.py", "text": "café", "lines": [1, 23], "new": True}
+    with pytest.raises(contract.Refusal, match="EOF"):
+        object_of(whole[:-1], "schema")
 
 
 def test_a_tool_call_has_its_arguments_as_an_object() -> None:
