@@ -57,7 +57,10 @@ def format_grammar(type: str, schema: dict[str, Any] | None, param: str) -> Gram
 
 
 class GrammarFields(LenientBody):
-    """What the answer must look like. A request has one of these fields at most."""
+    """What the answer must look like. A request has one grammar at most.
+
+    It may be there by several names: guidance's client of vLLM writes it into an old field and a new one.
+    """
 
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -76,11 +79,13 @@ class GrammarFields(LenientBody):
 
     def grammar(self) -> Grammar | None:
         """The grammar of the answer, if the request has one. Raises Refusal."""
-        by_field = dict(self.grammars())
-        if len(by_field) > 1:
-            first, second, *_ = by_field
+        found: dict[Grammar, str] = {}
+        for name, grammar in self.grammars():
+            found.setdefault(grammar, name)
+        if len(found) > 1:
+            first, second, *_ = found.values()
             raise Refusal(400, f"{second}: Expected only one of {first} and {second}, got both.", param=second)
-        return next((replace(grammar, param=name) for name, grammar in by_field.items()), None)
+        return next((replace(grammar, param=name) for grammar, name in found.items()), None)
 
     def grammars(self) -> Iterator[tuple[str, Grammar]]:
         """The grammars of the request, by the fields that they are in. Raises Refusal."""

@@ -44,10 +44,18 @@ def test_a_request_without_any_is_free(path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_two_of_them_are_refused_by_name(path: str) -> None:
+    other = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "string"}}}
     for field, value, _ in FIELDS[1:]:
-        error = refused(path, **PATHS[path], response_format={"type": "json_object"}, **{field: value})
+        error = refused(path, **PATHS[path], response_format=other, **{field: value})
         assert "Expected only one of" in error["message"]
         assert error["param"] == field
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_same_grammar_by_two_names_is_one(path: str) -> None:
+    grammar = 'start: "a"'
+    both = {"guided_grammar": grammar, "structured_outputs": {"grammar": grammar}}
+    assert parse(path, **PATHS[path], **both).requests[0].grammar == Grammar("lark", grammar)
 
 
 def test_the_form_of_a_response_s_text_is_one_of_them() -> None:
