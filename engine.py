@@ -87,16 +87,7 @@ class Engine:
             self._runner.is_on_gpu,
             self._runner.shares_beginnings,
         )
-        self._text = TextSide(
-            checkpoint.tokenizer,
-            checkpoint.context,
-            self._runner.vocabulary,
-            checkpoint.eos_ids,
-            checkpoint.sampling_defaults,
-            checkpoint.suppressed,
-            checkpoint.stop_strings,
-            checkpoint.biases,
-        )
+        self._text = TextSide(checkpoint.tokenizer, checkpoint.context, self._runner.vocabulary, checkpoint.generation)
         self._bans = checkpoint.bans.below(self._runner.vocabulary)
         self.turns = Turns(self.step)
         # Other threads share these with the stepping one.

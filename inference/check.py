@@ -80,11 +80,11 @@ def described(checkpoint: Checkpoint) -> Iterator[Line]:
     yield "precision", f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     reach = None if isinstance(model, Llama) else reach_of(model.config.get_text_config())
     yield "context", f"{checkpoint.context} tokens" + (f"; the model reaches {reach}" if reach is not None else "")
-    ends = [f"{token_id} {_token(tokenizer, token_id)!r}" for token_id in sorted(checkpoint.eos_ids)]
+    ends = [f"{token_id} {_token(tokenizer, token_id)!r}" for token_id in sorted(checkpoint.generation.eos_ids)]
     yield "ends", ", ".join(ends) or "no EOS token: a text ends at max_tokens or a stop string"
     template = getattr(tokenizer, "chat_template", None)
     yield "template", _described_template(template) if template else "none: the chat endpoints refuse"
-    defaults = ", ".join(f"{name} {value:g}" for name, value in checkpoint.sampling_defaults.items())
+    defaults = ", ".join(f"{name} {value:g}" for name, value in checkpoint.generation.sampling_defaults.items())
     yield "sampling", f"where a request names none: {defaults}" if defaults else "the engine's own defaults"
 
 

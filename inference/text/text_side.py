@@ -6,7 +6,7 @@ Any thread may call any method.
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
@@ -31,34 +31,38 @@ Ends = Mapping[int, str | int | None]
 """The tokens that end a text, each with its `stop_reason`."""
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """What comes with a model about the texts that it generates."""
+
+    eos_ids: Collection[int] = ()
+    """The tokens with which the model ends its text."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """The model's own, under the names of `SamplingParams`."""
+    suppressed: Collection[int] = ()
+    """The tokens that are never chosen."""
+    stop_strings: Sequence[str] = ()
+    """The texts at which every answer ends."""
+    biases: Mapping[int, float] = field(default_factory=dict)
+    """What is added to the logits of tokens that a request does not name in its own `logit_bias`."""
+
+
 class TextSide:
     """The text side of one model.
 
     Args:
+        context: tokens of a prompt and its answer together, at most.
         vocabulary: how many tokens the model has logits for.
-        eos_ids: the tokens with which the model ends its text.
-        sampling_defaults: the model's own, under the names of `SamplingParams`.
-        suppressed: the tokens that are never chosen.
-        stop_strings: the model's own, at which every answer ends.
-        biases: what is added to the logits of tokens that a request does not name in its own `logit_bias`.
     """
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        context: int,
-        vocabulary: int,
-        eos_ids: Collection[int],
-        sampling_defaults: Mapping[str, float],
-        suppressed: Collection[int] = (),
-        stop_strings: Sequence[str] = (),
-        biases: Mapping[int, float] = MappingProxyType({}),
+        self, tokenizer: PreTrainedTokenizerBase, context: int, vocabulary: int, generation: GenerationSettings
     ) -> None:
-        self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer), dict(sampling_defaults))
-        self._eos_ids = self._known(eos_ids)
-        self._bans = {token_id: BANNED for token_id in suppressed if 0 <= token_id < vocabulary}
-        self._biases = {token_id: bias for token_id, bias in biases.items() if 0 <= token_id < vocabulary}
-        self._stop_strings = stop_strings
+        self.info = ModelInfo(context, vocabulary, _tokenizer_info(tokenizer), dict(generation.sampling_defaults))
+        self._eos_ids = self._known(generation.eos_ids)
+        self._bans = {token_id: BANNED for token_id in generation.suppressed if 0 <= token_id < vocabulary}
+        self._biases = {token_id: bias for token_id, bias in generation.biases.items() if 0 <= token_id < vocabulary}
+        self._stop_strings = generation.stop_strings
         self.prompts = PromptEncoder(tokenizer, context, vocabulary, self._eos_ids)
         self._token_bytes = TokenBytes(tokenizer)
 

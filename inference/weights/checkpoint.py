@@ -4,7 +4,7 @@ Each kind of checkpoint implements `Source`; everything else is the same for all
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from config import EngineSettings
 from inference.scheduling.bans import NO_BANS, ModelBans
 from inference.text.templates import template_error
+from inference.text.text_side import GenerationSettings
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import (
     find_bans,
@@ -64,17 +65,9 @@ class Checkpoint:
     model: "PreTrainedModel | Llama"
     tokenizer: PreTrainedTokenizerBase
     context: int
-    eos_ids: Collection[int]
-    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
-    """The model's own defaults for sampling parameters, by the names of `SamplingParams`."""
-    suppressed: Collection[int] = ()
-    """The tokens that are never chosen."""
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
     bans: ModelBans = NO_BANS
     """What is not chosen at some places."""
-    stop_strings: Sequence[str] = ()
-    """The texts at which every answer ends."""
-    biases: Mapping[int, float] = field(default_factory=dict)
-    """What is added to the logits of tokens that a request does not name in its own `logit_bias`."""
     gguf: GGUFFile | None = None
     """The file that the weights were dequantized from."""
 
@@ -153,14 +146,9 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     plain = None if blocks is None else blocks.plain_config()
     model_config = plain or _config_of(source)
     tokenizer = _tokenizer(source, model_config)
-    generation = source.generation_settings()
     applies = config.generation_config == "auto"
-    defaults = _sampling_defaults(*generation) if applies else {}
-    eos_ids = find_eos_ids(
-        [(source.config_path, source.settings), generation],
-        tokenizer,
-        getattr(model_config.get_text_config(), "eos_token_id", None),
-    )
+    generation = _generation_settings(source, model_config, tokenizer, applies)
+    bans = find_bans(*source.generation_settings()) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, config, dtype, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
@@ -176,12 +164,8 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
         model=model,
         tokenizer=tokenizer,
         context=context,
-        eos_ids=eos_ids,
-        sampling_defaults=defaults,
-        suppressed=find_suppressed(*generation, eos_ids) if applies else (),
-        bans=find_bans(*generation) if applies else NO_BANS,
-        stop_strings=find_stop_strings(*generation) if applies else (),
-        biases=find_biases(*generation) if applies else {},
+        generation=generation,
+        bans=bans,
         gguf=source.file if isinstance(source, GGUFSource) else None,
     )
 
@@ -218,6 +202,27 @@ def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerB
     if (error := template_error(tokenizer)) is not None:
         log.warning("%s: the chat template cannot be read, so no messages can be taken: %s", source.name, error)
     return tokenizer
+
+
+def _generation_settings(
+    source: Source, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, applies: bool
+) -> GenerationSettings:
+    """What the files say about generating; only the tokens that end a text unless the rest `applies`."""
+    found = source.generation_settings()
+    eos_ids = find_eos_ids(
+        [(source.config_path, source.settings), found],
+        tokenizer,
+        getattr(config.get_text_config(), "eos_token_id", None),
+    )
+    if not applies:
+        return GenerationSettings(eos_ids)
+    return GenerationSettings(
+        eos_ids,
+        _sampling_defaults(*found),
+        find_suppressed(*found, eos_ids),
+        find_stop_strings(*found),
+        find_biases(*found),
+    )
 
 
 def _sampling_defaults(path: Path, generation: Mapping[str, Any]) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ checked.
 """
 
 from config import EngineSettings
-from inference.text.text_side import TextSide
+from inference.text.text_side import GenerationSettings, TextSide
 from inference.weights.context import choose_context
 from inference.weights.folder import TextFiles
 from inference.weights.generation_settings import find_eos_ids, find_sampling_defaults
@@ -35,10 +35,8 @@ def load_text_side(config: EngineSettings) -> TextSide:
     path, generation = files.generation_settings()
     sources = [(files.config_path, files.settings), (path, generation)]
     text_config = model_config.get_text_config()
-    return TextSide(
-        tokenizer,
-        choose_context(config.context, model_config),
-        text_config.vocab_size,
+    settings = GenerationSettings(
         find_eos_ids(sources, tokenizer, getattr(text_config, "eos_token_id", None)),
         find_sampling_defaults(path, generation) if config.generation_config == "auto" else {},
     )
+    return TextSide(tokenizer, choose_context(config.context, model_config), text_config.vocab_size, settings)

@@ -84,7 +84,7 @@ def new_engine(shape: str, variant: str, streams: int, chunk: int | None) -> Eng
     if variant == "graphs":
         select.has_kernels = lambda device: False
     try:
-        checkpoint = Checkpoint(new_model(shape), tokenizer(shape), SHAPES[shape].max_position_embeddings, frozenset())
+        checkpoint = Checkpoint(new_model(shape), tokenizer(shape), SHAPES[shape].max_position_embeddings)
         engine = Engine(
             checkpoint, Config(max_streams=streams, compile=variant != "torch", prefill_chunk=chunk, device="cuda")
         )

@@ -34,7 +34,7 @@ def poisoned_engine(architecture: str, **settings: Any) -> Engine:
     assert isinstance(embedding, nn.Embedding)
     with torch.no_grad():
         embedding.weight[poison_id()] = float("nan")
-    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset()), Config(**settings))
+    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT), Config(**settings))
 
 
 def poison_id() -> int:

@@ -16,7 +16,7 @@ from inference.text import tool_forms
 from inference.text.families import FAMILIES, family_of
 from inference.text.grammar import CompiledGrammar, GrammarCompiler
 from inference.text.response_format import ResponseFormat
-from inference.text.text_side import TextSide
+from inference.text.text_side import GenerationSettings, TextSide
 from inference.text.tool_forms import ToolForm
 from inference.text.tool_grammar import tool_grammar
 from interface.errors import RequestError
@@ -205,7 +205,7 @@ def test_strict_tools_leave_room_for_what_special_tokens_mark(text: str, is_allo
     marks = re.findall(r"<[^<>]+>", THOUGHT + COHERE_CALL + "".join(FORMS["COHERE"].around_content or ()))
     tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(mark, normalized=False) for mark in marks]})
     tokenizer.chat_template = tokenizer.chat_template + "{# tools <|START_THINKING|> <|START_ACTION|> #}"
-    side = TextSide(tokenizer, 4096, len(tokenizer), [1], {})
+    side = TextSide(tokenizer, 4096, len(tokenizer), GenerationSettings([1]))
     (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), SamplingParams(), parse_response=True)])
     assert follows(encoded.grammar, [*tokenizer.encode(text, add_special_tokens=False), 1]) == is_allowed
 
@@ -220,7 +220,7 @@ def test_calls_are_found_in_tokens_whose_marks_are_special(form: str) -> None:
     text = tool_form.write_all([CALLED, ("now", {})])
     tokenizer = copy.deepcopy(tokenizer_and_compiler(has_special=True)[0])
     tokenizer.chat_template = f"{tokenizer.chat_template}{{# tools {text} #}}"
-    side = TextSide(tokenizer, 4096, len(tokenizer), [1], {})
+    side = TextSide(tokenizer, 4096, len(tokenizer), GenerationSettings([1]))
     (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), SamplingParams(), parse_response=True)])
     answer = side.answer(encoded)
     parts: list[Part] = []

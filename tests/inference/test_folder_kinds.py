@@ -140,9 +140,9 @@ def test_without_a_generation_config_the_config_says_how_to_generate(
     (folder / "generation_config.json").unlink()
     edit_json(folder / "config.json", repetition_penalty=1.7, top_k=3, suppress_tokens=[3], num_beams=2, eos_token_id=7)
     checkpoint = load_checkpoint(Config(model=str(folder), device="cpu"))
-    assert checkpoint.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
-    assert checkpoint.eos_ids == {7}
-    assert checkpoint.suppressed == {3}
+    assert checkpoint.generation.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
+    assert checkpoint.generation.eos_ids == {7}
+    assert checkpoint.generation.suppressed == {3}
     assert f"{folder / 'config.json'}: not applied here, so that answers are as without: num_beams 2\n" in caplog.text
     theirs = AutoModelForCausalLM.from_pretrained(folder).generation_config
     assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])
@@ -209,9 +209,9 @@ def test_a_size_that_is_no_number_of_tokens_is_refused(size: object, folder: Pat
 def test_a_bad_word_that_ends_the_text_is_none_as_in_generate(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "bad_words_ids": [[7], [3], [-1]]}))
     checkpoint = load_checkpoint(Config(model=str(folder), device="cpu"))
-    assert 7 in checkpoint.eos_ids
-    assert 7 not in checkpoint.suppressed
-    assert 3 in checkpoint.suppressed
+    assert 7 in checkpoint.generation.eos_ids
+    assert 7 not in checkpoint.generation.suppressed
+    assert 3 in checkpoint.generation.suppressed
 
 
 @pytest.mark.parametrize("name", ["suppress_tokens", "begin_suppress_tokens"])

@@ -123,13 +123,13 @@ def test_the_tokenizer_is_what_transformers_makes_of_the_file(tmp_path: Path) ->
 
 @pytest.mark.parametrize("key", ["eos", "eot", "eom"])
 def test_each_token_that_the_file_says_ends_a_text_does(key: str, tmp_path: Path) -> None:
-    assert load(llama_file(tmp_path, **{f"tokenizer__ggml__{key}_token_id": 2})).eos_ids == {1, 2}
+    assert load(llama_file(tmp_path, **{f"tokenizer__ggml__{key}_token_id": 2})).generation.eos_ids == {1, 2}
 
 
 def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
     path = llama_file(tmp_path, general__sampling__temp=0.5, general__sampling__top_k=20)
-    assert load(path).sampling_defaults == {"temperature": 0.5, "top_k": 20}
-    assert load(path, generation_config="off").sampling_defaults == {}
+    assert load(path).generation.sampling_defaults == {"temperature": 0.5, "top_k": 20}
+    assert load(path, generation_config="off").generation.sampling_defaults == {}
 
 
 def test_what_a_file_says_of_its_model_under_an_unknown_key_is_told(
@@ -149,7 +149,7 @@ def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
     own = {"xtc_probability": 0.5, "mirostat": 0, "sequence": "top_k;temperature", "penalty_last_n": 64, "new": 3}
     settings = {f"general__sampling__{key}": value for key, value in own.items()}
     path = llama_file(tmp_path, **settings, tokenizer__ggml__suppress_tokens=[5, 6])
-    assert load(path).suppressed == {5, 6}
+    assert load(path).generation.suppressed == {5, 6}
     told = "xtc_probability 0.5, sequence top_k;temperature"
     assert f"{path}: not applied here, so that answers are as without: {told}\n" in caplog.text
     assert f"{path}: not known here, and without effect: general.sampling.new 3\n" in caplog.text

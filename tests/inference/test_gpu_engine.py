@@ -54,7 +54,7 @@ def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def answers(device: Any, compile: bool) -> list[list[int]]:
     model = model_of(CONFIGS["llama"]())
     nn.Module.to(model, device)
-    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT)
     engine, inbox = Engine(checkpoint, Config(max_streams=len(SETTINGS), compile=compile)), Inbox()
     numbers = [
         submit(engine, inbox, "Hello!"[:n], max_tokens=LENGTH, **parameters) for n, parameters in enumerate(SETTINGS, 2)

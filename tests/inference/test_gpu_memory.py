@@ -61,7 +61,7 @@ def test_memory_goes_back_when_nothing_uses_it() -> None:
 def new_engine() -> Engine:
     model = model_of(LlamaConfig(**SHAPE, vocab_size=300, tie_word_embeddings=True))
     nn.Module.to(model, device="cuda", dtype=torch.bfloat16)
-    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT)
     return Engine(checkpoint, Config(max_streams=8, compile=True))
 
 

@@ -10,7 +10,7 @@ import pytest
 import contract
 from inference.text.grammar import GrammarState
 from inference.text.response_format import ResponseFormat
-from inference.text.text_side import TextSide
+from inference.text.text_side import GenerationSettings, TextSide
 from inference.weights.generation_settings import find_eos_ids
 from interface.events import ArgumentsPart, Event, Part, TextPart, Token, ToolCallPart
 from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams
@@ -113,7 +113,7 @@ def test_a_call_ends_the_answer_and_a_message_does_not() -> None:
 @cache
 def text_side() -> TextSide:
     tokenizer = chat_tokenizer("harmony")
-    return TextSide(tokenizer, 1000, len(tokenizer), find_eos_ids([], tokenizer), {})
+    return TextSide(tokenizer, 1000, len(tokenizer), GenerationSettings(find_eos_ids([], tokenizer)))
 
 
 def answered(path: str, text: str, **body: Any) -> tuple[contract.Call, list[Event]]:

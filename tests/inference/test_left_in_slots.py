@@ -27,7 +27,7 @@ def poisonable_engine(architecture: str, max_streams: int) -> Engine:
     model = random_model(architecture)
     embedding = model.get_input_embeddings().weight
     assert isinstance(embedding, torch.Tensor)
-    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT)
     engine = Engine(checkpoint, Config(max_streams=max_streams, prefill_chunk=16))
     [poison_id] = byte_tokenizer()(POISON)["input_ids"]
     with torch.no_grad():

@@ -87,7 +87,7 @@ def test_a_relative_folder_is_a_folder_too(sound_folder: Path, monkeypatch: pyte
 def test_the_bundled_model_is_the_default() -> None:
     checkpoint = load_checkpoint(Config(device="cpu"))
     assert Path(Config().model) == BUNDLED_MODEL
-    assert checkpoint.eos_ids
+    assert checkpoint.generation.eos_ids
     assert not transformers_model(checkpoint).training
 
 
@@ -160,7 +160,7 @@ def test_every_token_that_any_of_the_files_names_ends_a_text(
     edit_json(folder / "tokenizer_config.json", eos_token=tokenizer)
     edit_json(folder / "config.json", eos_token_id=model)
     edit_json(folder / "generation_config.json", eos_token_id=generation)
-    assert load_checkpoint(Config(model=str(folder), device="cpu")).eos_ids == eos_ids
+    assert load_checkpoint(Config(model=str(folder), device="cpu")).generation.eos_ids == eos_ids
 
 
 def test_what_the_files_do_not_say_is_not_taken_from_the_defaults_of_an_architecture(folder: Path) -> None:
@@ -169,15 +169,15 @@ def test_what_the_files_do_not_say_is_not_taken_from_the_defaults_of_an_architec
     path = folder / "config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "eos_token_id"}))
     edit_json(folder / "generation_config.json", eos_token_id=7)
-    assert load_checkpoint(Config(model=str(folder), device="cpu")).eos_ids == {7}
+    assert load_checkpoint(Config(model=str(folder), device="cpu")).generation.eos_ids == {7}
 
 
 def test_the_models_own_sampling_defaults_are_those_of_its_generation_config(folder: Path) -> None:
     settings = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.01, "repetition_penalty": 1.1}
     edit_json(folder / "generation_config.json", **settings, do_sample=True, max_new_tokens=7)
-    assert load_checkpoint(Config(model=str(folder), device="cpu")).sampling_defaults == settings
+    assert load_checkpoint(Config(model=str(folder), device="cpu")).generation.sampling_defaults == settings
     off = Config(model=str(folder), device="cpu", generation_config="off")
-    assert load_checkpoint(off).sampling_defaults == {}
+    assert load_checkpoint(off).generation.sampling_defaults == {}
 
 
 def test_which_sampling_defaults_apply_is_said_in_one_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

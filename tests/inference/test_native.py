@@ -58,7 +58,7 @@ Q4_1_AND_Q6_K = (3, 14)
 @pytest.mark.parametrize("name", MODELS)
 def test_uncompiled_it_says_what_generate_says_too(name: str) -> None:
     expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
-    checkpoint = Checkpoint(model_named(name), byte_tokenizer(), CONTEXT, ())
+    checkpoint = Checkpoint(model_named(name), byte_tokenizer(), CONTEXT)
     engine, inbox = Engine(checkpoint, Config(max_streams=3, prefill_chunk=40)), Inbox()
     assert isinstance(engine._runner._decoder, TorchDecoder)
     probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS * 2}
@@ -202,7 +202,7 @@ def test_a_decoder_that_computes_something_else_is_not_used(
 ) -> None:
     forward: Any = decoder.forward
     monkeypatch.setattr(decoder, "forward", lambda self, batch: forward(self, batch) * 1.01)
-    checkpoint = Checkpoint(model_named("llama"), byte_tokenizer(), CONTEXT, ())
+    checkpoint = Checkpoint(model_named("llama"), byte_tokenizer(), CONTEXT)
     with pytest.raises(UnsupportedModel, match="LlamaForCausalLM gives other logits on this engine's cache than by"):
         Engine(checkpoint, Config(compile=is_compiled))
 

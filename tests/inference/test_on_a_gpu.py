@@ -80,7 +80,7 @@ def config_of(name: str) -> PreTrainedConfig:
 def engine_of(name: str, device: str, compile: bool = False, **settings: Any) -> Engine:
     model = model_of(config_of(name))
     nn.Module.to(model, device)
-    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, frozenset())
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT)
     return Engine(checkpoint, Config(**{"compile": compile, "max_streams": 5, "prefill_chunk": 16, **settings}))
 
 

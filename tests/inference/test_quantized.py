@@ -155,7 +155,7 @@ def random_model_of_width(hidden: int) -> PreTrainedModel:
 def test_an_engine_serves_it_and_compiles_without_being_told_to(kind: str) -> None:
     model = rounded(model_named("llama"), kind)
     expected = {p: reference_output(model, byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
-    checkpoint = Checkpoint(model_named("llama"), byte_tokenizer(), CONTEXT, ())
+    checkpoint = Checkpoint(model_named("llama"), byte_tokenizer(), CONTEXT)
     engine, inbox = Engine(checkpoint, Config(quantize=kind, max_streams=3)), Inbox()
     probes = {submit(engine, inbox, prompt, max_tokens=LENGTH, temperature=0): prompt for prompt in PROMPTS}
     run_until_idle(engine)
@@ -166,7 +166,7 @@ def test_an_engine_serves_it_and_compiles_without_being_told_to(kind: str) -> No
 def test_where_there_can_be_none_it_says_why_and_does_not_serve_the_whole_model_instead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checkpoint = Checkpoint(random_model("gpt2"), byte_tokenizer(), CONTEXT, ())
+    checkpoint = Checkpoint(random_model("gpt2"), byte_tokenizer(), CONTEXT)
     with pytest.raises(UnsupportedModel, match=r"int8.*GPT2Model is none of LlamaModel"):
         Engine(checkpoint, Config(quantize="int8"))
     monkeypatch.setenv("CXX", "no-such-compiler")

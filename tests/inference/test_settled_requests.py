@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from config import Config
 from engine import Engine
 from inference.text.prompt_length import tokens_at_least
+from inference.text.text_side import GenerationSettings
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.generation_settings import SAMPLING
 from interface.errors import PromptTooLong, RequestError
@@ -27,7 +28,9 @@ from tests.support.tiny_models import (
 
 
 def settled(request_settings: dict[str, Any], **defaults: float) -> SamplingParams:
-    checkpoint = Checkpoint(random_model("llama"), byte_tokenizer(), CONTEXT, (), defaults)
+    checkpoint = Checkpoint(
+        random_model("llama"), byte_tokenizer(), CONTEXT, GenerationSettings(sampling_defaults=defaults)
+    )
     (encoded,) = Engine(checkpoint, Config()).encode([text_request("hello", **request_settings)])
     return encoded.params
 

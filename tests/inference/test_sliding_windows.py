@@ -53,7 +53,7 @@ TEXT = "".join(chr(97 + (7 * number + number // 5) % 26) for number in range(CON
 
 
 def engine_for(name: str, **settings: Any) -> Engine:
-    checkpoint = Checkpoint(model_of(MODELS[name]()), byte_tokenizer(), CONTEXT, frozenset())
+    checkpoint = Checkpoint(model_of(MODELS[name]()), byte_tokenizer(), CONTEXT)
     return Engine(checkpoint, Config(**{"max_streams": 3, "prefill_chunk": 64} | settings))
 
 
@@ -253,7 +253,7 @@ def test_what_is_stale_in_a_ring_is_cleared_wherever_it_lies() -> None:
 
 def test_llama_type_models_without_a_window_keep_everything() -> None:
     shape = {name: value for name, value in _SHAPE.items() if name != "sliding_window"}
-    checkpoint = Checkpoint(model_of(LlamaConfig(**shape)), byte_tokenizer(), CONTEXT, frozenset())
+    checkpoint = Checkpoint(model_of(LlamaConfig(**shape)), byte_tokenizer(), CONTEXT)
     engine = Engine(checkpoint, Config(max_streams=1))
     assert rings(engine) == []
     assert engine._runner.retention == Retention()

@@ -46,7 +46,7 @@ def shared_engine(speculate: str | None, quantize: str | None = None) -> Engine:
 def engine_for(quantize: str | None) -> Engine:
     """One engine with guesses and one without, kept because they take seconds to compile."""
     model = nn.Module.to(copy.deepcopy(model_named("llama, tied")), torch.bfloat16)
-    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT, ())
+    checkpoint = Checkpoint(model, byte_tokenizer(), CONTEXT)
     with single_thread():
         engine = Engine(checkpoint, Config(compile=True, speculate="ngram", quantize=quantize, max_streams=STREAMS))
     assert engine._speculates
@@ -233,7 +233,7 @@ def test_with_many_streams_nothing_is_guessed() -> None:
 def test_where_steps_may_round_differently_nothing_is_guessed_and_one_line_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    checkpoint = Checkpoint(model_of(MODELS["llama"]), byte_tokenizer(), CONTEXT, ())
+    checkpoint = Checkpoint(model_of(MODELS["llama"]), byte_tokenizer(), CONTEXT)
     engine = Engine(checkpoint, Config(speculate="ngram"))
     assert [record.message for record in caplog.records if "guessed" in record.message] == [
         "No tokens are guessed: a step of several tokens may round differently here than steps of one. Expected a "

@@ -66,7 +66,7 @@ def test_a_part_may_name_its_tokens_in_any_way(tokens: dict[str, Any], ends: set
     config = of_several_parts / "config.json"
     written = json.loads(config.read_text())
     edit_json(config, text_config=written["text_config"] | tokens, eos_token_id=None)
-    assert load(of_several_parts).eos_ids == ends
+    assert load(of_several_parts).generation.eos_ids == ends
     assert load_text_side(Config(model=str(of_several_parts))).info.context == CONTEXT
 
 
@@ -82,7 +82,7 @@ def test_a_dtype_may_be_spelt_as_in_python(tmp_path: Path) -> None:
 def test_top_k_of_minus_one_is_every_token(tmp_path: Path) -> None:
     folder = save(tmp_path, random_model("llama"))
     (folder / "generation_config.json").write_text(json.dumps({"top_k": -1}))
-    assert load(folder).sampling_defaults == {"top_k": 0}
+    assert load(folder).generation.sampling_defaults == {"top_k": 0}
 
 
 def test_the_template_of_an_older_models_processor_is_its_template(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def model_named(name: str) -> PreTrainedModel:
 
 
 def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
-    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT, ()), Config(compile=True, **settings))
+    return Engine(Checkpoint(model, byte_tokenizer(), CONTEXT), Config(compile=True, **settings))
 
 
 def native(model: PreTrainedModel, cache: KVCache, quantize: str | None = None) -> NativeDecoder:

@@ -38,6 +38,7 @@ from transformers import (
 
 from config import Config
 from engine import Engine
+from inference.text.text_side import GenerationSettings
 from inference.weights.checkpoint import Checkpoint
 from interface.engine import StepEvents
 from interface.events import Event, Failed, Finished, Token
@@ -161,7 +162,7 @@ def tiny_engine(
     """An engine over a model of its own; `settings` are those of `Config`."""
     model = random_model(architecture)
     nn.Module.to(model, DEVICE)
-    checkpoint = Checkpoint(model, tokenizer or byte_tokenizer(), context, frozenset(eos_ids))
+    checkpoint = Checkpoint(model, tokenizer or byte_tokenizer(), context, GenerationSettings(frozenset(eos_ids)))
     return Engine(checkpoint, Config(**{"compile": COMPILE, **settings}))
 
 
