@@ -193,13 +193,11 @@ def _expected(
     nearest = _key(center, SHIFT) + number - THRESHOLDS // 2 + 1
     keys = _key(places, SHIFT)
     keys = tl.where(offset < 0, tl.minimum(keys, nearest), tl.maximum(keys, nearest))
-    is_first = passes == 0
+    is_even = (high - low <= THRESHOLDS + 1) | (passes >= EXPECTED) | (passes % 4 == 3)
     if BY_MASS:
-        is_even = is_first & IS_CUT
-    else:
-        keys = tl.where(is_first, _key(places, SHIFT), keys)
-        is_even = is_first & False
-    is_even = is_even | (high - low <= THRESHOLDS + 1) | (passes >= EXPECTED) | (passes % 4 == 3)
+        is_even = is_even | ((passes == 0) & IS_CUT)
+    else:  # the first ones fall from the largest logit, each farther than the one before
+        keys = tl.where(passes == 0, _key(places, SHIFT), keys)
     keys = tl.where(is_even, low + tl.cdiv(high - low, THRESHOLDS + 1) * (number + 1), keys)
     return tl.minimum(tl.maximum(keys, low + 1), high - 1)
 
