@@ -1,7 +1,7 @@
 """Why a request is refused, and what its client is told: always before a stream starts, so always as JSON.
 
-Each API has an error shape of its own, its dialect. A client of Anthropic's says so in a header, and gets that shape
-also at the paths that other APIs have, too; for all others, the path decides.
+Each API has an error shape of its own, its dialect. A client of Anthropic's says so in a header, and gets that shape at
+the paths of other APIs too; for all others, the path decides.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Reads what a file of torch.save says of its tensors, without their numbers, and sees that it holds nothing else."""
+"""Reads the names, shapes and types of the tensors in a file of torch.save, and checks that it holds nothing else."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Brings the settings of a config.json into the forms that transformers takes, where they mean something all the same.
+"""Rewrites settings of a config.json that transformers refuses although their meaning is clear.
 
 Tokens may be given as texts, or as several; what this server reads of them it reads from the file itself. It pads
 nothing, and chooses by itself how a model is computed. A precision may be "auto", that of the weights.

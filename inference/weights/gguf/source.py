@@ -1,4 +1,4 @@
-"""A checkpoint in a GGUF file, with the same questions to it as a folder of transformers' kind answers."""
+"""A checkpoint in a GGUF file: a `Source` (`inference.weights.checkpoint`), as a folder is one."""
 
 import logging
 from collections.abc import Callable, Mapping
