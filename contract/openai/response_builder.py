@@ -65,10 +65,22 @@ class _OpenReasoning:
         return wire.OutputReasoning("reasoning", self.id, "in_progress", [], [])
 
     def item(self, status: wire.ItemStatus) -> wire.OutputItem:
-        text = "".join(self.pieces)
-        content = [wire.ReasoningText("reasoning_text", text)]
-        again = opaque.REASONING + text if self.repeats_content else None
-        return wire.OutputReasoning("reasoning", self.id, status, [], content, again)
+        content = [wire.ReasoningText("reasoning_text", "".join(self.pieces))]
+        return wire.OutputReasoning("reasoning", self.id, status, [], content, self.content_again())
+
+    def content_again(self) -> str | None:
+        return opaque.REASONING + "".join(self.pieces) if self.repeats_content else None
+
+
+@dataclass(slots=True)
+class _OpenSummary(_OpenReasoning):
+    """Reasoning that is shown where its summary would be. Nothing sums it up."""
+
+    def item(self, status: wire.ItemStatus) -> wire.OutputItem:
+        return wire.OutputReasoning("reasoning", self.id, status, [self.part()], [], self.content_again())
+
+    def part(self) -> wire.SummaryText:
+        return wire.SummaryText("summary_text", "".join(self.pieces))
 
 
 @dataclass(slots=True)
@@ -126,10 +138,12 @@ class ResponseBuilder:
         parallel_tool_calls: bool,
         tools: Mapping[str, FlatTool],
         repeats_reasoning: bool,
+        summarizes_reasoning: bool,
     ) -> None:
         self.response = blank
         self._tools = tools
         self._repeats_reasoning = repeats_reasoning
+        self._reasoning_item = _OpenSummary if summarizes_reasoning else _OpenReasoning
         self._shows_logprobs = shows_logprobs
         self._parallel_tool_calls = parallel_tool_calls
         self._output: list[wire.OutputItem] = []
@@ -210,7 +224,7 @@ class ResponseBuilder:
         if part.kind == "content" and not isinstance(self._open, _OpenMessage):
             yield from self._begin(_OpenMessage(f"msg_{uuid.uuid4().hex}"))
         elif part.kind == "reasoning" and not isinstance(self._open, _OpenReasoning):
-            yield from self._begin(_OpenReasoning(f"rs_{uuid.uuid4().hex}", self._repeats_reasoning))
+            yield from self._begin(self._reasoning_item(f"rs_{uuid.uuid4().hex}", self._repeats_reasoning))
         yield from self._grow(part.text)
 
     def _call(self, part: ToolCallPart) -> Events:
@@ -242,6 +256,10 @@ class ResponseBuilder:
             yield wire.ContentPartEvent(
                 "response.content_part.added", self._next(), opened.id, opened.output_index, 0, opened.part()
             )
+        elif isinstance(opened, _OpenSummary):
+            yield wire.SummaryPartEvent(
+                "response.reasoning_summary_part.added", self._next(), opened.id, opened.output_index, 0, opened.part()
+            )
 
     def _grow(self, piece: str) -> Events:
         opened = self._open
@@ -253,6 +271,9 @@ class ResponseBuilder:
                 logprobs, self._held = self._held, []
                 opened.logprobs += logprobs
                 yield self.text_delta(self._next(), piece, logprobs)
+            case _OpenSummary():
+                self._held = []
+                yield wire.SummaryTextDelta("response.reasoning_summary_text.delta", self._next(), *where, 0, piece)
             case _OpenReasoning():
                 self._held = []
                 yield wire.ReasoningTextDelta("response.reasoning_text.delta", self._next(), *where, 0, piece)
@@ -277,6 +298,10 @@ class ResponseBuilder:
                 logprobs = wire.event_logprobs(opened.logprobs)
                 yield wire.OutputTextDone("response.output_text.done", self._next(), *where, 0, text, logprobs)
                 yield wire.ContentPartEvent("response.content_part.done", self._next(), *where, 0, opened.part())
+            case _OpenSummary():
+                type: Literal["response.reasoning_summary_part.done"] = "response.reasoning_summary_part.done"
+                yield wire.SummaryTextDone("response.reasoning_summary_text.done", self._next(), *where, 0, text)
+                yield wire.SummaryPartEvent(type, self._next(), *where, 0, opened.part())
             case _OpenReasoning():
                 yield wire.ReasoningTextDone("response.reasoning_text.done", self._next(), *where, 0, text)
             case _OpenCustomCall():

@@ -13,6 +13,7 @@ from pydantic import Field
 from contract.bodies import LenientBody, read_part
 from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
+from contract.openai.responses_answer import Summary
 from contract.openai.responses_tools import FlatTool, FlatTools
 from interface.requests import Grammar
 
@@ -47,9 +48,21 @@ class TextSettings(LenientBody):
 
 
 class ReasoningSettings(LenientBody):
-    """How much to reason. `none` turns it off where a model can."""
+    """How much to reason, and how the reasoning is shown."""
 
-    effort: str | None = None
+    effort: str | None = Field(default=None, description="`none` turns reasoning off where a model can.")
+    summary: Literal[Summary, "none"] | None = Field(
+        default=None,
+        description="`auto`, `concise` and `detailed` show the reasoning as its summary, for clients that read nothing "
+        "else; nothing sums it up.",
+    )
+    generate_summary: Summary | None = Field(default=None, description="An older summary.")
+
+    @property
+    def chosen_summary(self) -> Summary | None:
+        """The summary that is wanted; None if there is to be none."""
+        chosen = self.generate_summary if self.summary is None else self.summary
+        return None if chosen == "none" else chosen
 
 
 class AdditionalTools(LenientBody):

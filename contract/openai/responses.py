@@ -17,6 +17,7 @@ from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.kept_conversations import KeptConversations, with_ids
 from contract.openai.kept_responses import KeptResponses, listed
 from contract.openai.response_builder import ResponseBuilder
+from contract.openai.response_settings import ReasoningSettings
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent, ShownConversation, ShownReasoning
 from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, Items, ResponsesBody
 from contract.openai.responses_tools import shown_tools
@@ -106,6 +107,7 @@ class ResponsesCall:
             parallel_tool_calls=self.body.parallel_tool_calls,
             tools={tool.called_name: tool for tool in self.body.tools},
             repeats_reasoning=ENCRYPTED_REASONING in self.body.include,
+            summarizes_reasoning=blank.reasoning.summary is not None,
         )
         return ResponsesWriter(builder, keep)
 
@@ -151,7 +153,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         presence_penalty=body.presence_penalty,
         previous_response_id=body.previous_response_id,
         prompt_cache_key=body.prompt_cache_key,
-        reasoning=ShownReasoning(None if body.reasoning is None else body.reasoning.effort, summary=None),
+        reasoning=_shown_reasoning(body.reasoning or ReasoningSettings()),
         safety_identifier=body.safety_identifier,
         service_tier="default",
         store=body.store,
@@ -166,6 +168,10 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         user=body.user,
         conversation=None if body.conversation is None else ShownConversation(body.conversation),
     )
+
+
+def _shown_reasoning(settings: ReasoningSettings) -> ShownReasoning:
+    return ShownReasoning(settings.effort, settings.chosen_summary)
 
 
 def _shown_format(body: ResponsesBody) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contract.answers import Wire
 from contract.openai.client_tools import ClientCall
 from contract.openai.logprobs import ChatTokenLogprob
 
+Summary = Literal["auto", "concise", "detailed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 
@@ -65,13 +66,22 @@ class ReasoningText(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryText(Wire):
+    type: Literal["summary_text"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputReasoning(Wire):
-    """The reasoning before the answer. `encrypted_content` is there if a request includes it, and is text, too."""
+    """The reasoning before the answer: the content, or the summary if a request asks for one.
+
+    `encrypted_content` is there if a request includes it, and is text, too.
+    """
 
     type: Literal["reasoning"]
     id: str
     status: ItemStatus
-    summary: list[str]
+    summary: list[SummaryText]
     content: list[ReasoningText]
     encrypted_content: str | None = None
 
@@ -112,10 +122,10 @@ class IncompleteDetails(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ShownReasoning(Wire):
-    """How much to reason, as the request has asked. There are no summaries: the reasoning itself is shown."""
+    """How much to reason, and whether to show it as a summary, as the request has asked."""
 
     effort: str | None
-    summary: None
+    summary: Summary | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +270,36 @@ class ReasoningTextDone(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryPartEvent(Wire):
+    type: Literal["response.reasoning_summary_part.added", "response.reasoning_summary_part.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    summary_index: int
+    part: SummaryText
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryTextDelta(Wire):
+    type: Literal["response.reasoning_summary_text.delta"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    summary_index: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryTextDone(Wire):
+    type: Literal["response.reasoning_summary_text.done"]
+    sequence_number: int
+    item_id: str
+    output_index: int
+    summary_index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ArgumentsDelta(Wire):
     type: Literal["response.function_call_arguments.delta"]
     sequence_number: int
@@ -314,6 +354,9 @@ ResponseStreamEvent = (
     | OutputTextDone
     | ReasoningTextDelta
     | ReasoningTextDone
+    | SummaryPartEvent
+    | SummaryTextDelta
+    | SummaryTextDone
     | ArgumentsDelta
     | ArgumentsDone
     | InputDelta

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from interface.events import Part, TextPart
-from tests.support.openai_answers import named_events, parse, parsed_tokens, streamed, whole
+from tests.support.openai_answers import named_events, parse, parsed_tokens, refused, streamed, whole
 
 PATH = "/v1/responses"
 INCLUDE = ["reasoning.encrypted_content"]
@@ -33,6 +34,39 @@ def test_a_stream_repeats_it_when_it_is_whole() -> None:
     events = named_events(streamed(call(include=INCLUDE), parsed_tokens(PARTS)))
     items = [event["item"] for event in events if event["type"].startswith("response.output_item")]
     assert ["encrypted_content" in item for item in items] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("field", ["summary", "generate_summary"])
+def test_reasoning_is_shown_as_its_summary_if_a_request_asks_for_one(field: str) -> None:
+    answer = whole(call(reasoning={field: "auto"}, include=INCLUDE), parsed_tokens(PARTS))
+    Response.model_validate_json(json.dumps(answer), strict=True)
+    assert answer["reasoning"]["summary"] == "auto"
+    assert answer["output"][0]["summary"] == [{"type": "summary_text", "text": "hm"}]
+    assert (answer["output"][0]["content"], answer["output"][0]["encrypted_content"]) == ([], "reasoning:hm")
+
+
+def test_a_stream_has_the_events_of_a_summary() -> None:
+    events = named_events(streamed(call(reasoning={"summary": "auto"}), parsed_tokens(PARTS)))
+    shown = [event for event in events if "reasoning" in event["type"]]
+    for event in shown:
+        TypeAdapter(ResponseStreamEvent).validate_json(json.dumps(event), strict=True)
+    assert [event["type"].removeprefix("response.reasoning_") for event in shown] == [
+        "summary_part.added",
+        "summary_text.delta",
+        "summary_text.delta",
+        "summary_text.done",
+        "summary_part.done",
+    ]
+    assert [event.get("delta") or event.get("text") or event["part"]["text"] for event in shown] == [
+        "", "h", "m", "hm", "hm"
+    ]  # fmt: skip
+
+
+def test_no_summary_is_shown_where_none_is_asked_for() -> None:
+    for reasoning in (None, {}, {"effort": "low"}, {"summary": None}, {"summary": "none"}):
+        answer = whole(call(reasoning=reasoning), parsed_tokens(PARTS))
+        assert (answer["reasoning"]["summary"], answer["output"][0]["summary"]) == (None, [])
+    assert refused(PATH, input="hi", reasoning={"summary": "long"})["param"] == "reasoning.summary"
 
 
 @pytest.mark.parametrize(
