@@ -13,17 +13,18 @@
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = 8;  // so many sums fit the registers
-#else
-constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
-#endif
 #if defined(__AVX512VNNI__)
 constexpr bool HAS_WIDE_TILES = true;  // of two strips
 #else
 constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 #endif
 constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
+// Of one strip: so many sums fit the registers, but of rows with scales for blocks, eight are better as a wide tile.
+#if defined(__AVX512F__)
+constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = HAS_WIDE_TILES ? ROWS_OF_WIDE_TILE - 1 : 8;
+#else
+constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
+#endif
 constexpr int64_t MANY_ROWS = 24;  // from here on, unpacking is worth while
 
 // A format whose codes have been unpacked: each is a byte.

@@ -9,10 +9,20 @@
 
 constexpr int THIS_FORMAT = __builtin_ctz(FORMATS);
 
+// A wide tile times a strip next to one of another format, which is rare: as if there were two of it.
+template <class F>
+void multiply_one_of_two(const uint8_t *strip, uint8_t *tile, int64_t inputs, float (*to)[PANEL]) {
+    alignas(64) float both[ROWS_OF_WIDE_TILE][PANEL];
+    multiply<F, ROWS_OF_WIDE_TILE>({strip, strip}, Tile(tile, ROWS_OF_WIDE_TILE, inputs), inputs, both, Ahead<2>());
+    for (int64_t row = 0; row < ROWS_OF_WIDE_TILE; ++row) memcpy(to[row], both[row], LANES * sizeof(float));
+}
+
 template <int NUMBER>
 void Kernels<NUMBER>::multiply_strip(const uint8_t *strip, uint8_t *tile, int64_t rows, int64_t inputs,
                                      float (*to)[PANEL]) {
     with_format(NUMBER, [&](auto format) {
+        if constexpr (are_unpacked<decltype(format)>)
+            if (rows > ROWS_OF_BLOCK_TILE) return multiply_one_of_two<decltype(format)>(strip, tile, inputs, to);
         multiply_strip_by<decltype(format)>(rows, strip, Tile(tile, rows, inputs), inputs, to);
     });
 }
