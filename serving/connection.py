@@ -58,8 +58,11 @@ class Connection:
         return bool(self._flow.read_paused) and has_hung_up(self._transport)
 
     def abort(self) -> None:
-        """Close the connection at once, whatever has not been written."""
-        self._transport.abort()
+        """Close the connection at once, whatever has not been written; in HTTP/2, only this request's stream."""
+        if not hasattr(self._cycle, "abort_stream"):
+            self._transport.abort()
+        elif not self._cycle.disconnected:
+            self._cycle.abort_stream()
         self._cycle.disconnected = True  # of pipelined requests, uvicorn on httptools sets it for the last only
 
 
@@ -101,21 +104,30 @@ class IdleConnections:
         """Seconds that a connection may be idle. After an answer, uvicorn's keep-alive limit should end it first; but
         each byte from the client restarts that.
         """
-        has_answered = getattr(protocol, "cycle", None) is not None  # a WebSocket has none, and is refused
-        kept_alive = float(getattr(protocol, "timeout_keep_alive", 0)) if has_answered else 0.0
+        may_have_answered = is_http2(protocol) or getattr(protocol, "cycle", None) is not None  # no WebSocket has one
+        kept_alive = float(getattr(protocol, "timeout_keep_alive", 0)) if may_have_answered else 0.0
         return self._limit + kept_alive
 
     def _close(self, protocol: Any, answer: bytes) -> None:
         self._idle_since.pop(protocol)
-        if not protocol.transport.is_closing():
+        if protocol.transport.is_closing():
+            protocol.transport.abort()
+        elif is_http2(protocol):
+            protocol.shutdown()  # it says so in a frame
+        else:
             protocol.transport.write(answer)
             protocol.transport.close()
-        else:
-            protocol.transport.abort()
+
+
+def is_http2(protocol: Any) -> bool:
+    """Whether a connection speaks HTTP/2, as uvicorn's may with `--http zttp --http2`: it then has many cycles."""
+    return hasattr(protocol, "cycles")
 
 
 def is_busy(protocol: Any) -> bool:
     """Whether a request is being answered. A WebSocket has no cycle, and is refused by the doors at once."""
+    if is_http2(protocol):
+        return bool(protocol.cycles)
     cycle = getattr(protocol, "cycle", None)
     return cycle is not None and not cycle.response_complete
 

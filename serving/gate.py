@@ -223,8 +223,6 @@ class Passage:
             await self.refuse(SHUTTING_DOWN)
         elif exchange.connection is not None:
             exchange.connection.abort()
-            await asyncio.sleep(0)  # let the server notice, so that it logs no incomplete answer
-            await asyncio.sleep(0)
 
 
 def is_bodyless(scope: Scope) -> bool:

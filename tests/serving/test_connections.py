@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,6 +14,8 @@ import pytest
 from config import Config
 from serving import gate
 from serving.asgi import Receive, Scope, Send
+from serving.connection import Connection as ServerConnection
+from serving.connection import IdleConnections
 from serving.exchanges import Exchanges
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
@@ -186,6 +189,37 @@ class FakeProtocol:
 
     def close(self) -> None:
         self.protocols.remove(self)
+
+
+class FakeHTTP2(FakeProtocol):
+    """The same of HTTP/2, with a cycle for each request that is being answered."""
+
+    def __init__(self, protocols: set[Any], requests: int) -> None:
+        super().__init__(protocols)
+        self.cycles = dict.fromkeys(range(requests))
+
+    def shutdown(self) -> None:
+        self.close()
+
+
+def test_a_connection_of_http2_is_closed_only_without_requests_and_in_its_own_way() -> None:
+    protocols: set[Any] = set()
+    quiet, busy = FakeHTTP2(protocols, 0), FakeHTTP2(protocols, 2)
+    IdleConnections(60).close_overdue(list(protocols), 0)
+    assert protocols == {busy}
+    assert quiet.written == b"", "this would be HTTP/1.1"
+
+
+def test_an_answer_over_http2_is_cut_off_alone() -> None:
+    """Other requests of the client, or of a proxy's other clients, share its connection."""
+    calls: list[str] = []
+    transport = SimpleNamespace(abort=lambda: calls.append("the connection"))
+    cycle = SimpleNamespace(
+        transport=transport, flow=None, disconnected=False, abort_stream=lambda: calls.append("the stream")
+    )
+    for _ in range(2):
+        ServerConnection(cycle).abort()
+    assert calls == ["the stream"]
 
 
 @pytest.mark.anyio
