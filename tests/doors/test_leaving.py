@@ -1,6 +1,7 @@
 """Clients that leave, or stop reading: their request ends, and no other does."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -17,9 +18,10 @@ pytestmark = pytest.mark.anyio
 
 @any_server
 @pytest.mark.parametrize("pieces", [0, 1, 2])
-async def test_a_client_that_leaves_while_it_sends_its_body_is_answered_nothing(
-    door: Door, server: Server, pieces: int
+async def test_a_client_that_leaves_while_it_sends_its_body_is_answered_nothing_and_not_logged_as_refused(
+    door: Door, server: Server, pieces: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "engine.requests")
     async with by_hand(door) as service, service.client.open("POST", "/generate", JSON, server) as exchange:
         for piece in (b'{"prompt"', b': "hello"}')[:pieces]:
             exchange.send_body(piece, more_body=True)
@@ -27,6 +29,7 @@ async def test_a_client_that_leaves_while_it_sends_its_body_is_answered_nothing(
         await exchange.end()
         assert exchange.sent == []
         assert service.engine.prompts == []
+    assert [record for record in caplog.records if record.name == "engine.requests"] == []
 
 
 @any_server

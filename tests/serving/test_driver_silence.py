@@ -35,6 +35,27 @@ async def test_a_silence_is_reported_each_time_it_has_lasted_a_heartbeat() -> No
     assert isinstance(seen[-1], Finished)
 
 
+async def test_while_a_reader_is_slow_there_is_no_silence() -> None:
+    engine = ScriptedEngine()
+    async with driving(engine, Config(heartbeat=0.005)) as driver:
+        engine.hold()
+        generation = await submit(driver)
+        generation.put(generation.sequence_ids[0], Token("early", 0, 1.0, is_first=True))
+        seen: list[Event | None] = []
+
+        async def collect() -> None:
+            async for event in generation.events():
+                if not seen:
+                    await asyncio.sleep(0.05)  # ten heartbeats
+                    engine.release()
+                    await until(lambda: generation.log.end is not None)
+                seen.append(event)
+
+        await generation.run(collect, never)
+    assert isinstance(seen[-1], Finished)
+    assert None not in seen
+
+
 async def test_a_reader_that_is_stuck_is_cut_off_and_one_that_is_not_is_not() -> None:
     engine = ScriptedEngine()
     async with driving(engine, Config(stall=0.02, heartbeat=0.005)) as driver:
