@@ -6,7 +6,7 @@ calls, several calls in a message, system messages, tools without a description.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -29,7 +29,7 @@ def forms(
     tried: list[Any] = []
     # Without tools, the second one is an empty list: some templates loop over them without asking.
     for offered in (tools, [_described(tool) for tool in tools or ()]):
-        for arranged in (list, _with_joined_instructions, _with_instructions_of_the_user, _with_joined_turns):
+        for arranged in ARRANGEMENTS:
             for form in _forms_of_messages(arranged(messages)):
                 if (form, offered) not in tried:
                     tried.append((form, offered))
@@ -83,6 +83,23 @@ def _with_joined_turns(messages: Sequence[Message]) -> list[Message]:
         else:
             turns.append(message)
     return turns
+
+
+def _with_results_of_the_user(messages: Sequence[Message]) -> list[Message]:
+    """The same, with the results of tools as the user's: some templates know two roles."""
+    return _with_joined_turns(
+        [message | {"role": "user"} if message["role"] == "tool" else message for message in messages]
+    )
+
+
+ARRANGEMENTS: Sequence[Callable[[list[Message]], list[Message]]] = (
+    list,
+    _with_joined_instructions,
+    _with_instructions_of_the_user,
+    _with_joined_turns,
+    _with_results_of_the_user,
+)
+"""What templates may need, the least change first."""
 
 
 def _split_off_instructions(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:

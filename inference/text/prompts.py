@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from inference.text.detokenizer import Decode
+from inference.text.families import HERMES_FAMILY
 from inference.text.grammar import CompiledGrammar, GrammarCompiler
 from inference.text.grammar_source import Thought
 from inference.text.prompt_length import tokens_at_least
@@ -64,6 +65,11 @@ class PromptEncoder:
     def _hermes(self) -> ResponseFormat:
         """The format that forced calls take where the model's own is not known."""
         return ResponseFormat.hermes()
+
+    @cached_property
+    def _format_with_calls(self) -> ResponseFormat | None:
+        """The format of answers to prompts that describe tools because the template does not."""
+        return ResponseFormat.of(self._tokenizer, HERMES_FAMILY)
 
     def render(self, prompt: Prompt, contexts: int = 1) -> Rendered:
         """Return a prompt's token ids, and a conversation's text.
@@ -197,9 +203,14 @@ class PromptEncoder:
         return token_ids
 
     def _format_for(self, prompt: ChatPrompt) -> ResponseFormat | None:
-        """The model's own format, or that of Hermes if a call is forced and there is no grammar for the model's."""
+        """The model's own format, or one with calls in the form of Hermes if it needs that.
+
+        It does if its template knows no tools, or if a call is forced and there is no grammar for the model's own form.
+        """
         if is_forced(prompt) and (self._format is None or self._format.form is None):
             return self._hermes
+        if _offered(prompt) is not None and not self._template.knows_tools:
+            return self._format_with_calls
         return self._format
 
     def _marked_by_tokens(self, thought: Thought | None) -> Thought | None:

@@ -47,14 +47,17 @@ class ResponseFormat:
         """The texts that open and close reasoning, if the model's answers have any."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "ResponseFormat | None":
-        """The format of a model's answers: its tokenizer's own, or that of its family; None if they are plain text."""
+    def of(cls, tokenizer: PreTrainedTokenizerBase, otherwise: Family | None = None) -> "ResponseFormat | None":
+        """The format of a model's answers: its tokenizer's own, or that of its family; None if they are plain text.
+
+        `otherwise` is the family of a model whose own is not known.
+        """
         spec = getattr(tokenizer, "response_template", None)
         if spec is not None:
             return cls(spec)
         templates = tokenizer.chat_template or ""
         text = templates if isinstance(templates, str) else "\n".join(templates.values())
-        family, think = family_of(text), thinking(text)
+        family, think = family_of(text) or otherwise, thinking(text)
         return None if family is None and think is None else cls.of_family(family, think)
 
     @classmethod

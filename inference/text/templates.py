@@ -15,15 +15,17 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from inference.text.described_tools import described_tools
 from inference.text.families import family_of
 from inference.text.message_forms import forms, loses_instructions, reads_one_call, with_single_calls
-from inference.text.tool_forms import HERMES
+from inference.text.tool_forms import HERMES, ToolForm
 from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
 from interface.requests import ChatPrompt
 
@@ -98,20 +100,27 @@ class ChatTemplate:
 
         Raises:
             UnusablePrompt: the model has no chat template.
-            UnsupportedFeature: the template knows no tools, or a message has parts that are not text.
+            UnsupportedFeature: a message has parts that are not text.
             RequestError: the template cannot render these messages.
         """
         tools = None if prompt.tool_choice == "none" else [dict(tool) for tool in prompt.tools or ()] or None
         template = self._template(tools)
-        if tools and not any(_mentions(template, name) for name in ("tools", *TOOLS_BY_OTHER_NAMES)):
-            _check_that_a_grammar_knows_the_tools(prompt)
         _check_the_end(prompt)
         messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
+        if tools and not self.knows_tools:
+            messages.insert(0, _describing(tools, template))
         if reads_one_call(template):
             messages = with_single_calls(messages)
         self._check_keys([messages, tools])
         with self._lock:
             return self._apply(prompt, messages, tools, check)
+
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the model's template shows tools. Else they are described in a system message."""
+        templates = self._shared_tokenizer.chat_template or ""
+        text = templates if isinstance(templates, str) else "\n".join(templates.values())
+        return any(_mentions(text, name) for name in ("tools", *TOOLS_BY_OTHER_NAMES))
 
     def _template(self, tools: list[dict[str, Any]] | None) -> str:
         """The template's text. Some models have one for conversations with tools and one for those without."""
@@ -280,12 +289,22 @@ def _tool_call(call: object, where: str) -> dict[str, Any]:
     return {"type": "function", **call, "function": {**function, "arguments": dict(arguments)}}
 
 
+def _describing(tools: Sequence[Mapping[str, Any]], template: str) -> Message:
+    """A system message that describes the tools, in the form that this template expects."""
+    return _message({"role": "system", "content": described_tools(tools, _form_of(template))}, 0, template)
+
+
 def _with_calls_as_text(message: Message, template: str) -> str:
     """For a template that knows no tool calls: the content, followed by the calls as the model wrote them."""
-    family = family_of(template)
-    form = HERMES if family is None or family.form is None else family.form
+    form = _form_of(template)
     calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message["tool_calls"]]
     return "\n".join([*filter(None, [message["content"]]), form.write_all(calls)])
+
+
+def _form_of(template: str) -> ToolForm:
+    """How a model writes calls, by its template."""
+    family = family_of(template)
+    return HERMES if family is None or family.form is None else family.form
 
 
 def _keys(value: object) -> Iterator[str]:
@@ -305,15 +324,6 @@ def _keys(value: object) -> Iterator[str]:
 
 def _mentions(template: str, word: str) -> bool:
     return re.search(rf"\b{word}\b", template) is not None
-
-
-def _check_that_a_grammar_knows_the_tools(prompt: ChatPrompt) -> None:
-    if prompt.tool_choice == "auto" and prompt.named_tool is None:
-        raise UnsupportedFeature(
-            "This model's chat template knows no tools, so the model cannot choose among them. Force a call with "
-            "tool_choice 'required' ('any' in Anthropic's API) or a named tool, or leave the tools out.",
-            "tools",
-        )
 
 
 def _check_the_end(prompt: ChatPrompt) -> None:

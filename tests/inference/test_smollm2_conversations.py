@@ -7,7 +7,6 @@ import pytest
 
 from config import Config
 from engine import Engine
-from interface.errors import UnsupportedFeature
 from interface.events import Part
 from interface.requests import ChatPrompt, GenerationRequest, Grammar, SamplingParams
 from tests.support.answer_parts import calls_of
@@ -68,6 +67,6 @@ def test_it_takes_a_tools_result(engine: Engine) -> None:
     assert "12 degrees" in answer["text"]
 
 
-def test_it_cannot_choose_among_tools_that_its_template_does_not_show(engine: Engine) -> None:
-    with pytest.raises(UnsupportedFeature, match="knows no tools"):
-        engine.generate(ChatPrompt([WEATHER], [GET_WEATHER]))
+def test_it_answers_in_text_where_it_may_call_a_tool(engine: Engine) -> None:
+    answer = engine.generate(ChatPrompt([CAPITAL], [GET_WEATHER]), max_tokens=20, temperature=0)
+    assert answer["text"] == "The capital of France is Paris."

@@ -268,12 +268,7 @@ def test_only_the_assistants_last_message_can_be_continued() -> None:
     assert "'user'" in str(refusal(RequestError, "plain", QUESTION, **settings))
 
 
-def test_tools_need_a_template_that_knows_them_unless_a_grammar_does() -> None:
-    assert refusal(UnsupportedFeature, "plain", QUESTION, tools=[ADD]).param == "tools"
-    without = render("plain", QUESTION)
-    assert render("plain", QUESTION, tools=[ADD], tool_choice="required") == without
-    assert render("plain", QUESTION, tools=[ADD], named_tool="add") == without
-    assert render("plain", QUESTION, tools=[ADD], tool_choice="none") == without
+def test_tools_are_shown_unless_none_is_to_be_called() -> None:
     assert "add" in render("hermes", QUESTION, tools=[ADD]).text
     assert "add" not in render("hermes", QUESTION, tools=[ADD], tool_choice="none").text
 
