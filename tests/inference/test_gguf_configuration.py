@@ -5,11 +5,21 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma3TextConfig, GemmaConfig, LlamaConfig, PreTrainedConfig, Qwen3MoeConfig
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    Qwen3MoeConfig,
+)
 
 from config import Config
 from engine import Engine
 from inference.weights.checkpoint import load_checkpoint
+from inference.weights.gguf.configuration import model_config
+from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.keys import KNOWN
 from interface.errors import LoadError
 from tests.support import tiny_models
@@ -88,6 +98,32 @@ def test_a_value_that_changes_nothing_is_no_reason_to_refuse(tmp_path: Path) -> 
     metadata = {f"llama__{key}": value for key, value in neutral.items()}
     path = write_gguf(tmp_path / "model.gguf", model_of(LlamaConfig(**SHAPE)), bpe_tokenizer(), **metadata)
     assert load_checkpoint(Config(model=str(path), device="cpu")).context == CONTEXT
+
+
+def test_a_factor_of_longropes_angles_next_to_another_scheme_is_refused(tmp_path: Path) -> None:
+    metadata: dict[str, Any] = {"phi3__rope__scaling__attn_factor": 1.5}
+    path = write_gguf(tmp_path / "model.gguf", model_of(Phi3Config(**SHAPE)), bpe_tokenizer(), **metadata)
+    with pytest.raises(LoadError, match=r"phi3.rope.scaling.attn_factor is 1.5, which is supported with longrope only"):
+        load_checkpoint(Config(model=str(path), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "window", "slides"),
+    [
+        ({"sliding_window": None}, 4096, [True, False, True, False]),
+        ({"sliding_window": 8, "sliding_window_pattern": 3}, 8, [True, True, False, True]),
+        ({"sliding_window": 8, "sliding_window_pattern": 0}, 8, [True] * 4),
+    ],
+)
+def test_which_layers_of_gemma_2_have_a_window(
+    entries: dict[str, int | None], window: int, slides: list[bool], tmp_path: Path
+) -> None:
+    metadata: dict[str, Any] = {f"gemma2__attention__{key}": value for key, value in entries.items()}
+    config = Gemma2Config(**SHAPE | {"num_hidden_layers": 4})
+    file = GGUFFile.open(write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), **metadata))
+    found = model_config(file)
+    assert found.sliding_window == window
+    assert [kind == "sliding_attention" for kind in found.layer_types] == slides
 
 
 def test_factors_of_frequencies_next_to_another_scheme_are_refused(tmp_path: Path) -> None:

@@ -178,11 +178,14 @@ def plain_within_windows(file: GGUFFile, everywhere: dict[str, Any], part: float
 WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_pattern"})
 
 
-def layer_types(file: GGUFFile, common: dict[str, Any], every: int, without_is_first: bool = False) -> list[str]:
+def layer_types(
+    file: GGUFFile, common: dict[str, Any], every: int, without_is_first: bool = False, window: int | None = None
+) -> list[str]:
     """Which layers have a sliding window: as the file lists them, or all but every so-many-th; none if it has none.
 
     Args:
         without_is_first: of so many layers the first has none, not the last.
+        window: how far they look back where the file does not say it; None for an architecture that may have no window.
 
     Raises:
         BadGGUF: the file lists other than one value for each layer.
@@ -197,7 +200,7 @@ def layer_types(file: GGUFFile, common: dict[str, Any], every: int, without_is_f
         period = file.get(key, int, every)
         ahead = 0 if without_is_first else 1
         slides = [period < 1 or (layer + ahead) % period != 0 for layer in range(layers)]
-    has_windows = window_of(file) is not None
+    has_windows = (window_of(file) or window) is not None
     return ["sliding_attention" if has_windows and one_slides else "full_attention" for one_slides in slides]
 
 

@@ -75,6 +75,10 @@ def _scheme(file: GGUFFile, head_dim: int) -> dict[str, Any]:
         return _factored(file, theta, count)
     if kind == "longrope" or not file.tensors.keys().isdisjoint(ROPE_FACTORS):
         return _long_rope(file, theta, count)
+    if (attention_factor := file.get(f"{prefix}.scaling.attn_factor", float, 1.0)) != 1:
+        raise BadGGUF(
+            file.path, f"{prefix}.scaling.attn_factor is {attention_factor}, which is supported with longrope only"
+        )
     if kind == "none":
         return {"rope_type": "default", "rope_theta": theta}
     if kind == "linear":

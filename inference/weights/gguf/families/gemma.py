@@ -19,9 +19,12 @@ def _gemma(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    """Every other layer has a window, which the first files do not name."""
+    window = window_of(file) or 4096
     return {
         "hidden_activation": "gelu_pytorch_tanh",
-        "sliding_window": window_of(file) or 4096,
+        "sliding_window": window,
+        "layer_types": layer_types(file, common, every=2, window=window),
         "attn_logit_softcapping": file.get("gemma2.attn_logit_softcapping", float, 50.0),
         "final_logit_softcapping": file.get("gemma2.final_logit_softcapping", float, 30.0),
         "query_pre_attn_scalar": _query_scale(common, layers_of_largest=46),
@@ -57,7 +60,7 @@ FAMILY = {
     "gemma2": Architecture(
         "gemma2",
         _gemma2,
-        frozenset({"attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"}),
+        WINDOWS | {"attn_logit_softcapping", "final_logit_softcapping"},
         LAYER | FOUR_NORMS,
         norm_offset=1.0,
         biases=BIASES,
