@@ -273,7 +273,7 @@ class Driver(BaseDriver[EngineService]):
         while generation in self._open:
             await anyio.sleep(ASK_EVERY)
             with suppress(EngineUnavailable):  # it then ends as all others do
-                if not await asked(listener.is_wanted, self._looking) and generation in self._open:
+                if not await asked(listener.is_wanted, self._looking):
                     generation.abandon()
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:

@@ -119,7 +119,9 @@ class Generation(BaseGeneration):
             self._tell(failed)
 
     def abandon(self) -> None:
-        """End a request that its listener does not want any more, and with it the stream of its client."""
+        """End a request that its listener does not want any more, and with it the stream of its client, unless it has
+        ended.
+        """
         self._listener = None
         log = self.log
         end = Finished("abort", log.prompt_tokens, log.completion_tokens, 0.0, 0.0, 1e3 * log.seconds)

@@ -57,6 +57,19 @@ async def test_a_request_that_is_tokenized_while_the_server_ends_is_refused() ->
             await late
 
 
+async def test_a_request_that_is_tokenized_when_the_signal_comes_is_refused_while_streams_may_finish() -> None:
+    engine = SlowTokenizer()
+    async with driving(engine, Config(drain=PATIENCE)) as driver:
+        late = asyncio.create_task(submit(driver))
+        await until(engine.is_encoding.is_set)
+        draining = asyncio.create_task(driver._shutdown.drain_when(signalled()))
+        await until(lambda: driver.status == "shutting down")
+        engine.may_encode.set()
+        with pytest.raises(EngineUnavailable, match="shutting down"):
+            await late
+        await draining
+
+
 async def test_at_a_signal_open_streams_may_finish_and_new_ones_are_refused() -> None:
     engine = ScriptedEngine()
     async with driving(engine, Config(drain=PATIENCE)) as driver:
