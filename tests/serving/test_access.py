@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import re
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from config import Config, ConfigError
 from serving.access import OPEN_PATHS, warn_if_open
 from serving.cors import Cors
 from serving.driver import Driver
+from serving.exchanges import Exchange as ServerExchange
 from serving.quotas import Quotas
+from serving.request_log import RequestLog
 from serving.transcript.asgi import Transcript
 from tests.support.asgi_client import JSON, Client, Exchange, Response, http_scope, until, with_settled_id
 from tests.support.serving import Door, Service, by_hand
@@ -321,6 +324,25 @@ async def test_a_request_that_generates_nothing_is_answered_and_costs_no_tokens(
     async with by_hand(door, config=Config(client_tokens=1)) as service:
         for _ in range(3):
             assert (await service.client.request("GET", "/v1/models")).status == 200
+
+
+async def test_a_client_is_forgotten_that_has_no_open_requests_and_no_debt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others come from ever new addresses, and would fill the memory."""
+    quotas = Quotas(requests=2, tokens=60)
+
+    def ask(client: str) -> None:
+        exchange = ServerExchange(None)
+        exchange.log = RequestLog("an id")
+        exchange.log.prompt_lengths = [30]
+        with quotas.charged(client, exchange):
+            assert list(quotas._open) == [client]
+
+    ask("a client")
+    assert (list(quotas._open), list(quotas._paid_until)) == ([], ["a client"])
+    soon = time.monotonic() + 31
+    monkeypatch.setattr("serving.quotas.time.monotonic", lambda: soon)
+    ask("another")
+    assert list(quotas._paid_until) == ["another"]
 
 
 async def test_one_client_may_have_so_many_tokens_in_a_minute_and_keys_are_counted_apart(door: Door) -> None:

@@ -9,6 +9,7 @@ from config import Config
 from interface.engine import Counters
 from interface.errors import EngineUnavailable
 from interface.events import Failed, Finished
+from serving.status import EngineStatus
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, signalled, stuck, submit, terminal
@@ -96,3 +97,12 @@ async def test_at_a_signal_streams_that_do_not_finish_are_told_and_those_that_do
         assert terminal(await listening) == Failed("The server is shutting down", "shutdown")
         assert await sending is None
         await until(lambda: sorted(engine.aborted) == [1, 2])
+
+
+def test_the_first_reason_to_take_no_requests_stays_whatever_happens_later() -> None:
+    status = EngineStatus(Config(), "loading")
+    status.refuse("shutting down")
+    status.accept()
+    assert status.text == "shutting down"
+    status.fail("engine failed: too late")
+    assert (status.text, status.has_failed) == ("shutting down", True)
