@@ -5,6 +5,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from backends.missing_folders import make_up_for_missing_folders
 from config import EngineSettings
 from interface.engine import EngineProtocol
 from interface.errors import LoadError
@@ -30,6 +31,7 @@ def load_engine(config: EngineSettings) -> EngineProtocol:
         from inference.weights.lean_transformers import defer_model_classes
         from inference.weights.memory_ahead import AHEAD
 
+        make_up_for_missing_folders()
         compile_ahead(config)
         defer_model_classes()
         from engine import Engine

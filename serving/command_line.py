@@ -21,6 +21,7 @@ from serving import sync_driver, workers
 from serving.access import warn_if_open
 from serving.demo import run_demo
 from serving.driver import Driver
+from serving.file_limit import require_files
 from serving.flags import add_settings, chosen_config, parsed
 from serving.logs import set_up_logging
 from serving.protocol import SlicedH11
@@ -43,6 +44,7 @@ def main(create_app: Callable[[Driver], Any], description: str | None, arguments
     )
     add_settings(parser)
     options = parsed(parser, arguments)
+    require_files()
     config = chosen_config(options)
     set_up_logging(config.log_format)
     warn_if_open(options.host, config)
@@ -85,6 +87,7 @@ def main_wsgi(
     parser.add_argument("--threads", action="store_true", help="give each request a thread, instead of one at a time")
     add_settings(parser)
     options = parsed(parser, arguments)
+    require_files()
     driver = sync_driver.Driver(chosen_config(options))
     set_up_logging(driver.config.log_format)
     warn_if_open(options.host, driver.config, "Serve app.py or raw_asgi.py, which can ask for one.")

@@ -1,4 +1,4 @@
-"""Raises the limit of open files: to the kernel each connection is one, and the usual limit is low."""
+"""The limit of open files, which is usually low: to the kernel each connection is one. It is raised, or refused."""
 
 import logging
 from contextlib import suppress
@@ -9,6 +9,25 @@ SPARE = 256
 """Files for anything but connections: libraries, the model's weights, logs."""
 LEAST = 16
 """The number of connections that is allowed in any case."""
+FEWEST = 40
+"""Files for so many connections, and for an event loop and the model."""
+
+
+def require_files() -> None:
+    """Check that the process may open enough files to start at all.
+
+    Raises:
+        SystemExit: the hard limit is too low. Without this, it would be a traceback of whatever needs the next file.
+    """
+    with suppress(ImportError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if hard != resource.RLIM_INFINITY and hard < FEWEST:
+            raise SystemExit(
+                f"error: expected a hard limit of at least {FEWEST} open files, got {hard}; raise it (LimitNOFILE= of "
+                "systemd, ulimit -Hn)"
+            )
 
 
 def raise_file_limit(connections: int) -> int:

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from backends.missing_folders import leave_removed_folder
 from config import PREFIX, Config, ConfigError
 from serving.engine_keeper import EngineKeeper
 from serving.engine_process import REMOVE_FOLDER, UNTIL_STDIN_CLOSES
@@ -47,12 +48,14 @@ class _Supervisor(Multiprocess):
         super().__init__(config, sockets)
 
     def run(self) -> None:
+        leave_removed_folder()
         signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
         resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)
         super().run()
 
     def handle_signals(self) -> None:
+        leave_removed_folder()  # no worker could be started there
         has_terminal = _has_terminal()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)  # here they are heard if they have come
         signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL)

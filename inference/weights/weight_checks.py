@@ -5,6 +5,7 @@ answers are fluent garbage. So both are refused, except for the leftovers in the
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,16 @@ def refuse_nan(
             )
 
 
+def check_docstrings(path: Path) -> None:
+    """Raise BadFile if Python drops docstrings, which transformers' models are made with."""
+    if sys.flags.optimize > 1:
+        raise BadFile(
+            path,
+            "transformers can make no model of it, as Python was started without docstrings (-OO, PYTHONOPTIMIZE=2); "
+            "start it with -O, or with neither",
+        )
+
+
 def _is_finite(weight: Tensor) -> bool:
     for piece in torch.split(weight.reshape(-1), PIECE):
         least, most = torch.aminmax(piece) if len(piece) else (piece.new_zeros(()), piece.new_zeros(()))
@@ -176,6 +187,7 @@ def refuse_larger(
         with torch.device("meta"):
             model = build(config)
     except Exception as error:
+        check_docstrings(path)
         check_rope_type(path, config)
         raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
     wanted = sum(parameter.numel() for parameter in model.parameters())

@@ -192,8 +192,9 @@ def running(
     settings: Mapping[str, str] | None = None,
     end_limit: float = END_LIMIT,
     program: str = sys.executable,
+    folder: Path = ROOT,
 ) -> Iterator[Process]:
-    """Run a program with `arguments` in the repository's root, its output in a file, until the block ends.
+    """Run a program with `arguments` in a folder, its output in a file, until the block ends.
 
     The process inherits the environment without the `ENGINE_` settings; `settings` are added to it. At the end it is
     told to end, and killed with all that it started if that takes longer than `end_limit`. It is told too when this
@@ -202,11 +203,11 @@ def running(
     _exit_on_sigterm()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
     environ |= {"NO_COLOR": "1", **(settings or {})}
-    with tempfile.TemporaryDirectory() as folder:
-        log_file = Path(folder, "log")
+    with tempfile.TemporaryDirectory() as log_folder:
+        log_file = Path(log_folder, "log")
         with log_file.open("wb") as log:
             popen = subprocess.Popen(
-                [program, *arguments], cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True
+                [program, *arguments], cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
             )
         try:
             yield Process(popen, log_file, time.perf_counter())

@@ -15,8 +15,8 @@ from contract.generate import GenerateBody
 from contract.parsing import MAX_FIELDS
 from interface.errors import QueueFull
 from interface.requests import EncodedRequest, GenerationRequest
-from serving import exchanges, status
-from serving.file_limit import SPARE, raise_file_limit
+from serving import command_line, exchanges, status
+from serving.file_limit import FEWEST, SPARE, raise_file_limit
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, until
@@ -156,6 +156,13 @@ def test_the_limit_of_open_files_is_raised_and_what_is_missing_is_told(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "LimitNOFILE" in record.getMessage()
+
+
+@pytest.mark.parametrize("main", [command_line.main, command_line.main_wsgi])
+def test_too_few_files_to_start_with_are_refused_in_a_sentence(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (12, FEWEST - 1))
+    with pytest.raises(SystemExit, match=f"at least {FEWEST} open files, got {FEWEST - 1}; raise it"):
+        main(None, "a door", [])
 
 
 async def test_what_is_missing_is_told_once_the_log_has_its_form(monkeypatch: pytest.MonkeyPatch) -> None:

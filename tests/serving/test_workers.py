@@ -14,7 +14,7 @@ from uvicorn.config import STARTUP_FAILURE
 from config import Config, ConfigError
 from serving.workers import engine_running
 from study.common.engine import HELLO
-from study.common.launcher import Process, command_line_of, free_port, status_of
+from study.common.launcher import ROOT, Process, command_line_of, free_port, status_of
 from study.common.scripted_workers import NAME, ready
 from tests.support.asgi_client import Response, events_of
 from tests.support.http_client import Connection
@@ -26,10 +26,13 @@ ENGINE, WORKER = "engine --until", "spawn_main"
 
 @contextmanager
 def serving(door: str, tmp_path: Path, workers: int = 2) -> Iterator[Process]:
-    """A launcher whose folder for the socket is made in `tmp_path`."""
-    environ = {"TMPDIR": str(tmp_path), "ENGINE_DRAIN": "0.3"}
-    with in_a_process(["-m", NAME, door, "--workers", str(workers)], environ) as process:
+    """A launcher whose folder for the socket is made in `tmp_path`. The folder that it was started in is removed."""
+    environ = {"TMPDIR": str(tmp_path), "ENGINE_DRAIN": "0.3", "PYTHONPATH": str(ROOT)}
+    folder = tmp_path / "started"
+    folder.mkdir()
+    with in_a_process(["-m", NAME, door, "--workers", str(workers)], environ, folder=folder) as process:
         wait_until(lambda: ready(process.log) == workers, "the start of all")
+        folder.rmdir()
         yield process
 
 
