@@ -13,6 +13,7 @@
     families of models  `families` is their table. How each writes calls: `tool_forms`, `call_notations`,
                         `parameter_types`; how its answers are built: `answer_specs`, `message_answers`,
                         `element_answers`
-    grammars            `grammar` makes an answer match one: `grammar_source` writes it, of `narrowed_schemas`, within
-                        `grammar_limits`; `tool_grammar` and `parameter_grammar` make an answer call tools
+    grammars            `grammar` makes an answer match one: `grammar_source` writes it, of `narrowed_schemas` without
+                        their `schema_addresses`, within `grammar_limits`; `tool_grammar` and `parameter_grammar` make
+                        an answer call tools
 """

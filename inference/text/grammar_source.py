@@ -15,6 +15,7 @@ from typing import Any
 
 from inference.text.grammar_limits import check_lark, check_length, check_pattern, check_schema
 from inference.text.narrowed_schemas import narrowed
+from inference.text.schema_addresses import without_addresses
 from interface.requests import Grammar
 
 SpecialTokens = Mapping[str, int]
@@ -132,7 +133,10 @@ def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ValueError(f"expected a JSON schema as an object, but got {schema!r}")
     check_schema(schema)
-    return {**narrowed(schema), "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient}}
+    return {
+        **narrowed(without_addresses(schema)),
+        "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient},
+    }
 
 
 def _choices(source: str) -> list[str]:

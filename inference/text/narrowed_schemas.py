@@ -31,7 +31,7 @@ NAMES = re.compile(r"\^(?:([\w-]+)|\((?:\?:)?([\w-]+(?:\|[\w-]+)*)\))\$")
 def narrowed(schema: Mapping[str, Any]) -> Schema:
     """Return a narrowed copy of a schema."""
     copy: Schema = json.loads(json.dumps(schema))
-    schemas = list(_subschemas(copy))
+    schemas = list(subschemas(copy))
     for part in schemas:
         if _is_integer(part):
             _bound(part)
@@ -45,7 +45,7 @@ def narrowed(schema: Mapping[str, Any]) -> Schema:
     return copy
 
 
-def _subschemas(schema: Schema) -> Iterator[Schema]:
+def subschemas(schema: Schema) -> Iterator[Schema]:
     """A schema and all in it. No recursion: a schema may nest deeper than Python's stack."""
     waiting: list[Any] = [schema]
     while waiting:
