@@ -61,6 +61,20 @@ def test_a_file_says_what_the_model_that_was_written_says(
     assert len(set(answer["token_ids"])) > 1
 
 
+@pytest.mark.parametrize(("beta", "log_multiplier"), [(0.0, 1.0), (0.3, 0.0), (0.3, None), (0.0, 0.0)])
+def test_a_ministral_3_without_one_of_its_two_scales_says_the_same(
+    beta: float, log_multiplier: float | None, tmp_path: Path
+) -> None:
+    [ministral] = [config for config in FAMILIES if config.model_type == "ministral3"]
+    config = copy.deepcopy(ministral)
+    config.rope_parameters |= {"llama_4_scaling_beta": beta, "mscale_all_dim": log_multiplier or 0.0}
+    model = model_with_norms(config)
+    entries: dict[str, Any] = {"mistral3__rope__scaling__yarn_log_multiplier": log_multiplier}
+    checkpoint = load(write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer(), **entries))
+    answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0, ignore_eos=True)
+    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12)
+
+
 def _under(name: str) -> tuple[PreTrainedConfig, Written]:
     """The configuration of a small model whose files have one of `OTHER_NAMES`, and how they are written."""
     model_type, written = OTHER_NAMES[name]

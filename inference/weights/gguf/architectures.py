@@ -49,15 +49,15 @@ ARCHITECTURES: dict[str, Architecture] = {
 """By the names that files have for them in `general.architecture`."""
 
 
-def _says(key: str) -> Callable[[GGUFFile], bool]:
-    """Whether a file has this key of its architecture, and not 0."""
-    return lambda file: bool(file.metadata.get(f"{file.architecture}.{key}"))
+def _says(*keys: str) -> Callable[[GGUFFile], bool]:
+    """Whether a file has one of these keys of its architecture, and not 0."""
+    return lambda file: any(file.metadata.get(f"{file.architecture}.{key}") for key in keys)
 
 
 VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {
     "llama": (_says("expert_count"), llama.MIXTRAL),
     "granite_swa": (_says("expert_count"), llama.GRANITE_MOE_SWA),
-    "mistral3": (_says("attention.temperature_scale"), llama.MINISTRAL3),
+    "mistral3": (_says(*llama.MINISTRAL3.keys), llama.MINISTRAL3),
     "olmo2": (_says("attention.sliding_window"), olmo.OLMO3),
     "cohere2moe": (_says("attention.layer_norm_rms_epsilon"), cohere.RMS_COHERE2_MOE),
     "deepseek2": (mixtures.is_corrected, mixtures.DEEPSEEK3),

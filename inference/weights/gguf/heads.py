@@ -10,7 +10,7 @@ OF_LLAMA = ("llama", "internlm2", "xverse", "baichuan", "exaone", "mistral", "mi
 OF_QWEN = ("qwen", "qwen2", "qwen2vl", "qwen3", "qwen3vl")
 LLAMAS = (*OF_LLAMA, *OF_QWEN)
 """The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""
-OTHERWISE = ("expert_count", "attention.temperature_scale")
+OTHERWISE = ("expert_count", "attention.temperature_scale", "rope.scaling.yarn_log_multiplier")
 COMPUTED = {"F32", "F16", "BF16", *FORMATS}
 """The types of tensors that a decoder of our own computes with; all weights are dequantized if one has another."""
 

@@ -40,8 +40,8 @@ def _mixtral(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _ministral3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Queries grow with the logarithm of their distance from the beginning."""
-    scale = file.get("mistral3.attention.temperature_scale", float)
-    log_multiplier = file.get("mistral3.rope.scaling.yarn_log_multiplier", float, 1.0)
+    scale = file.get("mistral3.attention.temperature_scale", float, 0.0)
+    log_multiplier = file.get("mistral3.rope.scaling.yarn_log_multiplier", float, 0.0)
     rope = common["rope_parameters"] | {
         "llama_4_scaling_beta": scale,
         "mscale": 1.0,
@@ -149,7 +149,7 @@ MINISTRAL3 = Architecture(
     frozenset({"attention.temperature_scale", "rope.scaling.yarn_log_multiplier"}),
     has_paired_rows=True,
 )
-"""Its files say `mistral3`, as those of Mistral Small 3.1 do."""
+"""Its files say `mistral3`, as those of Mistral Small 3.1 do, but have one of these keys."""
 GRANITE_SWA = GRANITE_SCALES | WINDOWS | {"attention.rope_pattern"}
 GRANITE_MOE_SWA = Architecture(
     "granitemoe_swa",
