@@ -191,6 +191,20 @@ class FakeProtocol:
         self.protocols.remove(self)
 
 
+def test_a_connection_that_was_idle_too_long_makes_room_so_that_no_other_is_closed_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    protocols: set[Any] = set()
+    idle = IdleConnections(60)
+    FakeProtocol(protocols)
+    idle.close_overdue(list(protocols), 2)
+    later = time.monotonic() + 61
+    monkeypatch.setattr("serving.connection.time.monotonic", lambda: later)
+    others = {FakeProtocol(protocols), FakeProtocol(protocols)}
+    idle.close_overdue(list(protocols), 2)
+    assert protocols == others
+
+
 class FakeHTTP2(FakeProtocol):
     """The same of HTTP/2, with a cycle for each request that is being answered."""
 
