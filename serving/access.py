@@ -129,7 +129,7 @@ def _counted_as(address: str) -> str:
     Source: RFC 4291, section 2.5.4.
     """
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = ipaddress.ip_address(address)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv4Address):
@@ -142,7 +142,7 @@ def _counted_as(address: str) -> str:
 @lru_cache(maxsize=16)  # most requests name the same hosts
 def _is_address(name: str) -> bool:
     try:
-        ipaddress.ip_address(name.partition("%")[0])
+        ipaddress.ip_address(name)
     except ValueError:
         return False
     return True

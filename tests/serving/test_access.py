@@ -31,7 +31,14 @@ KEYS = Config(api_keys=("first-key", "second-key"))
 BODY = json.dumps({"prompt": "hello"}).encode()
 
 
-DISGUISED = ["[::1].evil.example", "localhost@evil.example", "[evil.example]", "localhost:80:evil", "localhost/evil"]
+DISGUISED = [
+    "[::1].evil.example",
+    "localhost@evil.example",
+    "[evil.example]",
+    "localhost:80:evil",
+    "localhost/evil",
+    "127.0.0.1%evil",
+]
 
 
 @pytest.mark.parametrize(
