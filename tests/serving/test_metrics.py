@@ -13,8 +13,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from config import Config
+from interface.engine import Counters
 from interface.events import Finished, Token
 from serving.logs import JsonFormatter
+from serving.metrics import Metrics, State
 from serving.request_log import RequestLog
 from tests.support.asgi_client import Client, until
 from tests.support.http_client import Connection
@@ -35,6 +37,15 @@ async def samples_of(client: Client) -> dict[str, float]:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}"] = sample.value
     return found
+
+
+@pytest.mark.parametrize(("tokens", "usage"), [(0, 0.0), (15, 0.75), (30, 1.0)])
+def test_the_usage_of_the_cache_is_at_most_all_of_it(tokens: int, usage: float) -> None:
+    """All choices of a request count until the last one has ended, so they may be more than there are slots."""
+    state = State(
+        Counters(2, 0, 0), is_ready=True, has_failed=False, cache_tokens=tokens, slots=2, context=10, model="a-model"
+    )
+    assert f"engine_cache_usage {usage}\n" in Metrics().text(state).decode()
 
 
 async def test_what_happened_is_counted(door: Door) -> None:

@@ -298,6 +298,12 @@ def test_an_echo_begins_the_text_and_the_lists() -> None:
     }
 
 
+def test_an_echo_has_log_probabilities_only_if_they_are_wanted() -> None:
+    echo = PromptEcho("ab", (logprob("a", None), logprob("b", None)))
+    (choice,) = whole(parse(PATH, prompt="ab", echo=True), [echo, *tokens(["c"])])["choices"]
+    assert (choice["text"], choice["logprobs"]) == ("abc", None)
+
+
 @pytest.mark.parametrize(
     ("text", "tokens", "offsets"),
     [
