@@ -11,6 +11,8 @@ ADVICE = (
     "error: {count} workers would load {count} models; run `python app.py --workers {count}`, "
     "or start the engine with `python -m serving.engine_process` and set ENGINE_SOCKET for both"
 )
+SERVERS = ("uvicorn", "uvicorn_worker", "gunicorn", "hypercorn", "granian")
+"""The packages of servers whose settings are looked at."""
 
 
 def refuse_several_models() -> None:
@@ -29,16 +31,23 @@ def count_workers() -> int:
     """Return how many processes the server around the present call runs, as far as its settings say.
 
     A server tells its application nothing of them. But while it imports the application it is among the callers, with
-    its settings: uvicorn's `Server.config.workers`, gunicorn's `Arbiter.cfg.workers` and `Worker.cfg.workers`.
+    its settings: uvicorn's `Server.config.workers`, gunicorn's `Arbiter.cfg.workers` and `Worker.cfg.workers`, the
+    `config.workers` that hypercorn's workers are called with, and the `workers` of granian's server, from whose process
+    its workers are forked. (Where granian's workers are spawned, as with Python 3.14, nothing tells them.)
     """
     frame = inspect.currentframe()
     workers = 1
     while frame is not None:
-        caller: Any = frame.f_locals.get("self")
-        module = type(caller).__module__.partition(".")[0]
-        if module in ("uvicorn", "uvicorn_worker", "gunicorn"):
-            settings = getattr(caller, "cfg", None) or getattr(caller, "config", None)
-            count = getattr(settings, "workers", 1)
-            workers = max(workers, count if isinstance(count, int) else 1)
+        for name in ("self", "config"):
+            workers = max(workers, _workers_of(frame.f_locals.get(name)))
         frame = frame.f_back
     return workers
+
+
+def _workers_of(caller: Any) -> int:
+    """How many processes a server runs; 1 if `caller` is no part of a server."""
+    if type(caller).__module__.partition(".")[0] not in SERVERS:
+        return 1
+    settings = getattr(caller, "cfg", None) or getattr(caller, "config", None) or caller
+    count = getattr(settings, "workers", 1)
+    return count if isinstance(count, int) else 1

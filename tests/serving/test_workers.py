@@ -137,6 +137,8 @@ GUNICORN = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--bind"]
 SERVERS = {
     "uvicorn": ["-m", "uvicorn", "raw_asgi:app", "--workers", "2", "--port", "0"],
     "gunicorn": [*GUNICORN, "127.0.0.1:0", "--workers", "2", "raw_asgi:app"],
+    "hypercorn": ["-m", "hypercorn", "--bind", "127.0.0.1:0", "--workers", "2", "raw_asgi:app"],
+    "granian": ["-m", "granian", "--interface", "asgi", "--port", "0", "--workers", "2", "raw_asgi:app"],
 }
 
 
