@@ -47,9 +47,10 @@ async def test_a_websocket_is_told_to_use_http_where_the_server_can_say_so(door:
     assert "server-sent events" in json.loads(body["body"])["error"]["message"]
 
 
-async def test_so_is_one_that_comes_as_http(door: Door) -> None:
+@pytest.mark.parametrize("protocol", ["websocket", "WebSocket"])  # RFC 6455, section 4.2.1: in any case
+async def test_so_is_one_that_comes_as_http(door: Door, protocol: str) -> None:
     """uvicorn without a library for WebSockets passes their handshakes on as requests."""
-    handshake = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
+    handshake = {"upgrade": protocol, "connection": "Upgrade", "sec-websocket-version": "13"}
     async with by_hand(door) as service:
         answer = await service.client.request("GET", "/v1/responses", headers=handshake)
         assert (answer.status, answer.headers["upgrade"]) == (426, "HTTP/1.1")
