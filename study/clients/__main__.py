@@ -34,6 +34,7 @@ NAMES = {
     "try_agents.py": "openai-agents",
     "try_dspy.py": "DSPy",
     "try_haystack.py": "Haystack",
+    "try_guidance.py": "guidance",
     "try_smolagents.py": "smolagents",
     "try_agno.py": "Agno",
     "try_autogen.py": "AutoGen",
@@ -62,8 +63,9 @@ them, runs them all and writes this page. Their versions are those of
 benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests, and how it reads the answers.
 
 Coding agents are too large to be installed for that, and their prompts alone are longer than the bundled model's
-context. Claude Code 2.1.197, Codex 0.171.0, opencode 1.18.33, Qwen Code 0.24.4 and Continue's CLI 1.5.47 were tried by
-hand, with an engine that follows a script and counts only the last message:
+context. Claude Code 2.1.197 and 2.1.332, Codex 0.171.0, opencode 1.18.33, Qwen Code 0.24.4, Continue's CLI 1.5.47, pi
+0.73.1, aider 0.86.2 and Open Interpreter 0.4.3 were tried by hand, with an engine that follows a script and counts only
+the last message:
 
 ```console
 $ DOOR=app ENGINE_MODEL_NAME=a-model uvicorn --factory tests.support.serving:scripted_app
@@ -75,10 +77,23 @@ $ codex exec -m a-model -c model_provider=local \\
 $ OPENAI_API_KEY=any OPENAI_MODEL=a-model qwen --auth-type openai -p hello
 ```
 
-Each answers; Claude Code and Codex call a tool, too, and go on with its result. opencode has its provider in
-`opencode.json`: the package `@ai-sdk/openai-compatible`, with `baseURL`. Continue has its model in `config.yaml`, with
-`provider: openai` (or `anthropic`) and `apiBase: http://127.0.0.1:8000/v1`. Codex uses WebSockets only if its provider
-says `supports_websockets`; this server has none, and Codex goes on over HTTP.
+Each answers; Claude Code 2.1.197 and Codex call a tool, too, and go on with its result. (2.1.332 puts a system message
+last, so the script does not see the call.) opencode has its provider in `opencode.json`: the package
+`@ai-sdk/openai-compatible`, with `baseURL`. Continue has its model in `config.yaml`, with `provider: openai` (or
+`anthropic`) and `apiBase: http://127.0.0.1:8000/v1`. Codex uses WebSockets only if its provider says
+`supports_websockets`; this server has none, and Codex goes on over HTTP.
+
+Open WebUI 0.12.4 was tried by hand, too: its page in a browser, and its own API. It finds the model by itself:
+
+```console
+$ OPENAI_API_BASE_URLS=http://127.0.0.1:8000/v1 OPENAI_API_KEYS=any ENABLE_OLLAMA_API=false open-webui serve --port 8080
+```
+
+Its page offers tools of its own in every chat, of some 5,000 tokens: more than the bundled model's context.
+
+So were LangGraph 1.2.24, Strands Agents 1.62.0, Semantic Kernel 1.45.0, griptape 1.13.0, magentic 0.41.1, outlines
+1.3.3, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0 and LlamaIndex.TS 0.12.1: answers whole and streamed, and, where
+they have them, tools and structured output.
 
 Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
 of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does
