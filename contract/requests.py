@@ -60,13 +60,15 @@ def check_media_type(content_type: str | None) -> None:
 
 
 def announced_bytes(content_length: str | None) -> int | None:
-    """Return the length of a body according to Content-Length; None if that is missing or not a number.
+    """Return the length of a body according to Content-Length; None if that is missing or empty.
 
     Raises:
-        Refusal: 413, it is too large.
+        Refusal: 400, it is not a number; 413, it is too large.
     """
-    if content_length is None or not content_length.isdecimal():
+    if not content_length:
         return None
+    if not content_length.isdecimal():
+        raise Refusal(400, f"Expected Content-Length to be a number of bytes, got {content_length[:MAX_ECHO]!r}")
     if len(content_length) > MOST_DIGITS or int(content_length) > MAX_BODY_BYTES:
         raise body_too_large()
     return int(content_length)

@@ -77,8 +77,8 @@ class Process:
         return Target.on_port(self.port)
 
     def wait(self) -> int:
-        """The status with which it ends."""
-        return self.popen.wait(END_LIMIT)
+        """The status with which it ends. It may have to start first, to find out that it cannot."""
+        return self.popen.wait(LISTEN_LIMIT)
 
     def terminate(self) -> None:
         """Tell the process to end, as a supervisor does."""

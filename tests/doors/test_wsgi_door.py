@@ -266,12 +266,14 @@ def test_a_body_that_breaks_off_starts_nothing(service: WsgiService, error: type
     assert service.errors.getvalue() == ""
 
 
-def test_a_length_that_is_no_number_is_no_reason_to_wait(service: WsgiService) -> None:
-    headers = {"content-type": "application/json", "content-length": "abc"}
+@pytest.mark.parametrize("length", ["abc", "-5", "+18", "1_8", "18, 18"])
+def test_a_length_that_is_no_number_is_a_400_and_no_reason_to_wait(service: WsgiService, length: str) -> None:
+    headers = {"content-type": "application/json", "content-length": length}
     environ = service.environ("POST", "/generate", b'{"prompt": "hello"}', headers)
     heads: list[str] = []
-    list(service.app(environ, lambda status, *rest: heads.append(status)))  # type: ignore[arg-type]
-    assert heads == [f"422 {HTTPStatus(422).phrase}"]
+    blocks = list(service.app(environ, lambda status, *rest: heads.append(status)))  # type: ignore[arg-type]
+    assert heads == ["400 Bad Request"]
+    assert f"to be a number of bytes, got {length!r}" in b"".join(blocks).decode()
 
 
 @pytest.mark.parametrize("length", [str(contract.MAX_BODY_BYTES + 1), "9" * 30, "9" * 5000])
