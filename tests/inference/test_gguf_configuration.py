@@ -93,6 +93,7 @@ def test_a_value_that_changes_nothing_is_no_reason_to_refuse(tmp_path: Path) -> 
         "expert_count": 0,
         "logit_scale": 1.0,
         "rope__scaling__attn_factor": 1.0,
+        "rope__scaling__yarn_ext_factor": 0.5,
     }
     neutral |= {"tensor_data_layout": "Meta AI original pth", "rope__scaling__finetuned": True}
     metadata = {f"llama__{key}": value for key, value in neutral.items()}

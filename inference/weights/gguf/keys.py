@@ -21,7 +21,12 @@ READ = frozenset(
     )
 )
 """Keys that are read for every architecture."""
-UNUSED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "attention.layer_norm_epsilon"})
+UNUSED = frozenset(
+    (
+        *("vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "attention.layer_norm_epsilon"),
+        "rope.scaling.yarn_ext_factor",  # llama.cpp reads it for Grok alone, and transformers for no model
+    )
+)
 """Keys that do not matter for these architectures, whatever their values."""
 OLD = frozenset({"rope.scale_linear"})
 """Keys that are read, and that the package no longer lists."""
