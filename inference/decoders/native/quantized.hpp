@@ -99,19 +99,26 @@ inline Ints halves_of(Ints lower, Ints upper) {
 #endif
 }
 
-// While strips are read, what lies so many bytes behind each is asked for, line by line. It is read once in a step, so
-// it is kept out of the larger caches, from where it would drive out what the next step needs, the interpreter's data
-// too.
+// Ask for `bytes` bytes of what will be read soon of a strip by itself. It is read once in a step, so it is kept out of
+// the larger caches, from where it would drive out what the next step needs, the interpreter's data too. How far ahead
+// is best was found by trying.
+template <int ROWS>
+inline void prefetch(const uint8_t *from, int64_t bytes) {
+    constexpr int64_t AHEAD = ROWS > 1 ? 3 * PAGE : PAGE * 3 / 2;
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + AHEAD, 0, 0);
+}
+
+// While two strips are read, the same places of other two are asked for: so many bytes away from each.
 template <int STRIPS>
 struct Ahead {
     int64_t bytes[STRIPS] = {};
-    void ask_for(const uint8_t *from, int strip, int64_t size = 64) const {
-        for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(from + bytes[strip] + i, 0, 0);
+    void ask_for(const uint8_t *from, int strip) const {
+        if (STRIPS == 2) __builtin_prefetch(from + bytes[strip], 0, 0);
+    }
+    void ask_for(const uint8_t *from, int strip, int64_t size) const {
+        for (int64_t i = 0; i < size; i += 64) ask_for(from + i, strip);
     }
 };
-// For strips that are read one after the other: found by trying.
-template <int ROWS>
-constexpr Ahead<1> SOON = {ROWS > 1 ? 3 * PAGE : PAGE * 3 / 2};
 
 template <class F, int VECTOR = 0>
 inline void unpack_codes(const uint8_t *codes, uint8_t *to) {
@@ -228,7 +235,9 @@ void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, i
     Floats outputs[ROWS][STRIPS] = {};
     const int32_t *x = tile.codes, *offsets = tile.sums;
     const float *scales = tile.scales, *weighted_sums = tile.weighted_sums;
-    for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
+    const uint8_t *read = strips[0];
+    for (int64_t block = 0; block < inputs / F::SIZE; ++block, read += Strips<F>::BLOCK_BYTES) {
+        if (STRIPS == 1) prefetch<ROWS>(read, Strips<F>::BLOCK_BYTES);
         const uint8_t *codes[STRIPS];
         Floats of_block[STRIPS], minimums[STRIPS];
         for (int strip = 0; strip < STRIPS; ++strip) {
@@ -299,11 +308,13 @@ template <class F, int ROWS, int STRIPS>
 template <class F, int ROWS, int STRIPS>
 void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL],
                            const Ahead<STRIPS> &ahead, const Behind &behind = {}) {
-    constexpr int64_t PAIRS = F::GROUPS / 2, PAIR_CODES = Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
+    constexpr int64_t PAIRS = F::GROUPS / 2, PAIR_BYTES = Strips<F>::BLOCK_BYTES / PAIRS;
+    constexpr int64_t PAIR_CODES = Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
     Floats outputs[ROWS][STRIPS] = {};
     Reading<F, ROWS> x(tile);
     const int32_t *pair_sums = tile.pair_sums;
     const float *block_scales = tile.block_scales;
+    const uint8_t *read = strips[0];
     for (int64_t block = 0; block < inputs / F::SIZE; ++block, block_scales += ROWS) {
         const int64_t scales_at = Strips<F>::scales_at(block), codes_at = Strips<F>::codes_at(block);
         const auto of_block = [&](int strip) { return Scales<F>(strips[strip] + scales_at); };
@@ -314,7 +325,8 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
         }
         if constexpr (is_unpacked<F>) behind.ask_for(block);
         Ints sums[ROWS][STRIPS] = {}, minimums[ROWS][STRIPS] = {};
-        for (int64_t pair = 0; pair < PAIRS; ++pair) {
+        for (int64_t pair = 0; pair < PAIRS; ++pair, read += PAIR_BYTES) {
+            if (STRIPS == 1) prefetch<ROWS>(read, PAIR_BYTES);
             Ints scales[STRIPS];
             for (int strip = 0; strip < STRIPS; ++strip) scales[strip] = of_block(strip).of_pair(pair);
             add_pair<F, ROWS, STRIPS>(sums, codes, x, scales, ahead);
@@ -340,7 +352,7 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
 
 template <class F, int ROWS, int STRIPS>
 void multiply(const uint8_t *const (&strips)[STRIPS], const Tile &tile, int64_t inputs, float (*to)[PANEL],
-              const Ahead<STRIPS> &ahead) {
+              const Ahead<STRIPS> &ahead = {}) {
     if constexpr (F::HAS_GROUP_SCALES)
         multiply_block_strips<F, ROWS>(strips, tile, inputs, to, ahead);
     else
@@ -352,7 +364,7 @@ template <class F, int ROWS = F::HAS_GROUP_SCALES ? ROWS_OF_BLOCK_TILE : ROWS_OF
 void multiply_strip_by(int64_t rows, const uint8_t *strip, const Tile &tile, int64_t inputs, float (*to)[PANEL]) {
     if constexpr (ROWS > 1)
         if (rows < ROWS) return multiply_strip_by<F, ROWS - 1>(rows, strip, tile, inputs, to);
-    multiply<F, ROWS>({strip}, tile, inputs, to, SOON<ROWS>);
+    multiply<F, ROWS>({strip}, tile, inputs, to);
 }
 
 }  // namespace
