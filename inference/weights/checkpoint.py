@@ -4,7 +4,7 @@ Each kind of checkpoint implements `Source`; everything else is the same for all
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -146,9 +146,11 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     plain = None if blocks is None else blocks.plain_config()
     model_config = plain or _config_of(source)
     tokenizer = _tokenizer(source, model_config)
+    found = source.generation_settings()
     applies = config.generation_config == "auto"
-    generation = _generation_settings(source, model_config, tokenizer, applies)
-    bans = find_bans(*source.generation_settings()) if applies else NO_BANS
+    eos_ids = _eos_ids(source, found, model_config, tokenizer)
+    generation = _generation_settings(found, eos_ids) if applies else GenerationSettings(eos_ids)
+    bans = find_bans(*found) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, config, dtype, device)
     budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
@@ -204,18 +206,19 @@ def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def _generation_settings(
-    source: Source, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, applies: bool
-) -> GenerationSettings:
-    """What the files say about generating; only the tokens that end a text unless the rest `applies`."""
-    found = source.generation_settings()
-    eos_ids = find_eos_ids(
+def _eos_ids(
+    source: Source, found: tuple[Path, Mapping[str, Any]], config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> Collection[int]:
+    """The tokens that end a text. `found` are the settings for generating, and the file that they are from."""
+    return find_eos_ids(
         [(source.config_path, source.settings), found],
         tokenizer,
         getattr(config.get_text_config(), "eos_token_id", None),
     )
-    if not applies:
-        return GenerationSettings(eos_ids)
+
+
+def _generation_settings(found: tuple[Path, Mapping[str, Any]], eos_ids: Collection[int]) -> GenerationSettings:
+    """What the files say about generating, in the same `found`."""
     return GenerationSettings(
         eos_ids,
         _sampling_defaults(*found),
