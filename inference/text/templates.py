@@ -13,7 +13,7 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -60,6 +60,9 @@ RESERVED_ARGUMENTS = frozenset(
 TOOLS_BY_OTHER_NAMES = ("xml_tools",)
 """What the tools are called in the templates of some models, here SmolLM3's."""
 LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
+MOST_WRITTEN = 2**25
+"""Characters that a template may write. Several times what a conversation may have; but a template that repeats the
+tools with each message would write gigabytes."""
 LONGEST_REASON = 300
 """Characters of a template's own error message that a client is shown; some quote the whole conversation."""
 
@@ -70,6 +73,15 @@ class Rendered:
 
     token_ids: Sequence[int]
     text: str
+
+
+class WritesTooMuch(RequestError):
+    """A template writes far more than any prompt has. It would in the other forms of the conversation, too."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The chat template writes more than {MOST_WRITTEN:,} characters for these messages.", "messages"
+        )
 
 
 def template_error(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -164,6 +176,8 @@ class ChatTemplate:
         for form, tools in forms(messages, arguments["tools"]):
             try:
                 text = self._applied(form, tokenize=False, **arguments | {"tools": tools})
+            except WritesTooMuch:
+                raise
             except RequestError as error:
                 failure = failure or error
                 continue
@@ -180,7 +194,10 @@ class ChatTemplate:
         template = self._template(arguments["tools"])
         aliases = {name: arguments["tools"] for name in TOOLS_BY_OTHER_NAMES if _mentions(template, name)}
         try:
+            _compile_jinja_template(template).environment.concat = _joined  # the one that transformers renders, too
             return self._tokenizer().apply_chat_template(messages, **arguments, **aliases)
+        except WritesTooMuch:
+            raise
         except Exception as error:  # a template may fail in any way: its own exception, Undefined, a type, recursion
             raise RequestError(
                 f"The chat template cannot render these messages: {_reason(error)}", "messages"
@@ -320,6 +337,18 @@ def _keys(value: object) -> Iterator[str]:
 
 
 # --- Checks -----------------------------------------------------------------------------------------------------------
+
+
+def _joined(written: Iterable[str]) -> str:
+    """What a template writes, as one text. Raises WritesTooMuch before it has taken more memory than it may."""
+    pieces = []
+    room = MOST_WRITTEN
+    for piece in written:
+        room -= len(piece)
+        if room < 0:
+            raise WritesTooMuch
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def _mentions(template: str, word: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from inference.text import templates
 from inference.text.templates import RESERVED_ARGUMENTS, ChatTemplate, Rendered
 from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
 from interface.requests import ChatPrompt
@@ -202,6 +203,26 @@ def refusal(kind: type[RequestError], family: str, *messages: dict[str, Any], **
     with pytest.raises(kind) as refused:
         render(family, *messages, **settings)
     return refused.value
+
+
+REPEATS = "{% for message in messages %}{{ tools }}{{ message.content }}{% endfor %}"
+OF_MACRO = "{% macro all() %}" + REPEATS + "{% endmacro %}{{ all() }}"
+
+
+@pytest.mark.parametrize("template", [REPEATS, OF_MACRO])
+def test_a_template_that_writes_too_much_for_a_conversation_is_stopped(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body with a megabyte of tools and thousands of messages would become gigabytes."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    chat = ChatTemplate(tokenizer)
+    longest = len(chat.render(ChatPrompt([QUESTION] * 20, tools=[ADD])).text)
+    monkeypatch.setattr(templates, "MOST_WRITTEN", longest)
+    assert len(chat.render(ChatPrompt([QUESTION] * 20, tools=[ADD])).text) == longest
+    with pytest.raises(RequestError, match=f"template writes more than {longest:,} characters") as refused:
+        chat.render(ChatPrompt([QUESTION] * 21, tools=[ADD]))
+    assert refused.value.param == "messages"
 
 
 def test_without_a_template_the_client_learns_that_completions_go_on() -> None:
