@@ -8,7 +8,7 @@ do.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -200,7 +200,7 @@ class OpenAIRelay:
         self._began_at = self._last_at = time.perf_counter()
         self._first_at: float | None = None
 
-    async def events(self) -> AsyncIterator[Event | None]:
+    async def events(self) -> AsyncGenerator[Event | None, None]:
         reason: FinishReason | None = None
         try:
             async with self._server.stream(COMPLETIONS, self._body) as chunks:

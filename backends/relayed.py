@@ -10,7 +10,7 @@ Invariants:
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -40,7 +40,7 @@ class Relay(Protocol):
     @property
     def prompt_tokens(self) -> int: ...
 
-    def events(self) -> AsyncIterator[Event | None]:
+    def events(self) -> AsyncGenerator[Event | None, None]:
         """Send the request, and yield its events up to the terminal one. None means that the engine has accepted it.
 
         Raises:
@@ -208,7 +208,7 @@ class RelayedService(ABC):
 
     async def _pass_on(self, sequence: _OpenSequence) -> None:
         try:
-            async with aclosing(sequence.relay.events()) as events:  # type: ignore[type-var]
+            async with aclosing(sequence.relay.events()) as events:
                 async for event in events:
                     if not sequence.admission.done():
                         sequence.admission.set_result(None)

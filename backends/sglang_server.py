@@ -10,7 +10,7 @@ The shapes are those of SGLang 0.5.23, read in its sources: `managers/io_struct.
 """
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from backends.remote import RemoteService, Server
@@ -102,7 +102,7 @@ class SGLangRelay(TokenRelay):
         self._taken = 0
         self._has_ended_there = False
 
-    async def events(self) -> AsyncIterator[Event | None]:
+    async def events(self) -> AsyncGenerator[Event | None, None]:
         try:
             async with self._server.stream(GENERATE, self._body, error_status=400) as chunks:
                 async for chunk in chunks:

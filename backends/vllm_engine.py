@@ -9,7 +9,7 @@ It needs an environment of its own (`make .venv-vllm`; docs/scale.md). The calls
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from importlib import import_module
 from multiprocessing import resource_tracker
@@ -52,7 +52,7 @@ class AsyncEngine(Protocol):
     def output_handler(self) -> "asyncio.Task[None] | None":
         """The task that reads what the engine process sends, from the first sequence on."""
 
-    def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncIterator[Any]:
+    def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncGenerator[Any, None]:
         """Yield a RequestOutput for each step, or for several that came at once; closing it aborts."""
 
     def shutdown(self) -> None: ...
@@ -152,11 +152,11 @@ class VllmRelay(TokenRelay):
         self._engine = engine
         self._params = params
 
-    async def events(self) -> AsyncIterator[Event | None]:
+    async def events(self) -> AsyncGenerator[Event | None, None]:
         yield None  # vLLM accepts what was checked here, and sends nothing before the first token
         prompt = {"prompt_token_ids": list(self.encoded.prompt_ids)}
         try:
-            async with aclosing(self._engine.generate(prompt, self._params, uuid.uuid4().hex)) as outputs:  # type: ignore[type-var]
+            async with aclosing(self._engine.generate(prompt, self._params, uuid.uuid4().hex)) as outputs:
                 async for output in outputs:
                     for event in self._events_of_output(output):
                         yield event

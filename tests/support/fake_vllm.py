@@ -1,7 +1,7 @@
 """A fake AsyncLLM of vLLM 0.32 without a model: the calls that the adapter makes, and what they return."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ class FakeAsyncLLM:
         await self._has_ended.wait()
         self.has_logged_a_traceback = True
 
-    async def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncIterator[FakeOutput]:
+    async def generate(self, prompt: Any, sampling_params: Any, request_id: str) -> AsyncGenerator[FakeOutput, None]:
         if self.refusal is not None:
             raise self.refusal
         self.output_handler = self.output_handler or asyncio.create_task(self._read_outputs())
@@ -84,7 +84,7 @@ class FakeAsyncLLM:
         finally:
             self.running -= 1
 
-    async def _outputs(self, prompt: Sequence[int], params: dict[str, Any]) -> AsyncIterator[FakeOutput]:
+    async def _outputs(self, prompt: Sequence[int], params: dict[str, Any]) -> AsyncGenerator[FakeOutput, None]:
         made = self.answer[: params["max_tokens"]]
         for end in range(self.coalesces, len(made) + self.coalesces, self.coalesces):
             await self.may_go_on.wait()
