@@ -8,7 +8,7 @@ from contract.refusals import Refusal
 from contract.requests import shortened
 
 
-def text_of_block(block: Any, where: str, expected: str, *, notes_media: bool = False) -> str:
+def text_of_block(block: Any, where: str, expected: str, *, notes_media: bool) -> str:
     """Return the text of a block.
 
     Args:

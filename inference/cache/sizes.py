@@ -21,7 +21,7 @@ def page_count(length: int) -> int:
     return -(-length // PAGE_TOKENS)
 
 
-def kept_positions(context: int, window: int | None, slack: int = SLACK) -> int:
+def kept_positions(context: int, window: int | None, slack: int) -> int:
     """The number of a text's last positions that a layer with this window keeps; None: it looks to the beginning."""
     whole = row_length(context)
     return whole if window is None else min(whole, -(-(window + slack) // BLOCK) * BLOCK)

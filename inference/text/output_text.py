@@ -5,7 +5,6 @@ text that is searched, and the mark is removed from the text that is shown.
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from inference.text.detokenizer import Decode, Detokenizer
 from inference.text.stop_strings import StopStrings
@@ -31,7 +30,7 @@ class OutputText:
         decode: Decode,
         ends: Mapping[int, str | int | None],
         params: SamplingParams,
-        hidden_tokens: Mapping[int, str] = MappingProxyType({}),
+        hidden_tokens: Mapping[int, str],
         own_stops: Sequence[str] = (),
     ) -> None:
         self._detokenizer = Detokenizer(decode)

@@ -204,12 +204,12 @@ class Pulse:
 
 
 class Pulses:
-    """Asks for /health every `interval` seconds: by default whether or not the last request has been answered.
+    """Asks for /health every `interval` seconds, by default whether or not the last request has been answered.
 
     With `overlap` off, each request waits for the answer to the one before, so a slow server is not made slower.
     """
 
-    def __init__(self, target: Target, interval: float = HEALTH_INTERVAL, overlap: bool = True) -> None:
+    def __init__(self, target: Target, interval: float, overlap: bool = True) -> None:
         self.pulses: list[Pulse] = []
         self._target = target
         self._interval = interval

@@ -75,7 +75,7 @@ class QuietHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def serving_wsgi(app: WSGIApplication, server_class: type[WSGIServer] = WSGIServer) -> Iterator[int]:
+def serving_wsgi(app: WSGIApplication, server_class: type[WSGIServer]) -> Iterator[int]:
     """Serve a WSGI application with the standard library's server, in a thread; the port."""
     with server_class(("127.0.0.1", 0), QuietHandler) as server:
         server.set_app(app)

@@ -121,7 +121,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(ha_proxy: bool = False, settings: dict[str, str] | None = None) -> Iterator[Cluster]:
+def cluster(ha_proxy: bool, settings: dict[str, str] | None = None) -> Iterator[Cluster]:
     """Run a cluster of one node until the block ends; then end all its processes."""
     if not (BIN / "ray").exists():
         raise SystemExit(f"error: expected Ray in {BIN}, found none; make it with `make .venv-ray`")

@@ -51,7 +51,7 @@ class Trial:
     """
 
     def __init__(
-        self, model: "PreTrainedModel", cache: KVCache, depends_on_length: bool = True, is_bounded: bool = True
+        self, model: "PreTrainedModel", cache: KVCache, depends_on_length: bool, is_bounded: bool = True
     ) -> None:
         self.findings: list[Finding] = []
         self._model = model
