@@ -11,7 +11,7 @@ door changes. The modules, by topic:
     other paths     `health`, `pages`, `openapi`; `paths` says what may have been meant by one that there is not
     requests        `requests` (head and size), `parsing` (text, parts), `bodies` and `queries` (fields)
     conversations   `conversation`, `content`, `media` (what is left out of large bodies), `tools`, `grammars`,
-                    `summaries`
+                    `summaries`, `opaque`
     answers         `answers` (whole), `sse` (streams), `refusals`, whose shapes are those of `plain` or of an API
 """
 

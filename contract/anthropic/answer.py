@@ -19,7 +19,11 @@ class TextBlock(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ThinkingBlock(Wire):
-    """The reasoning before the answer. `signature` is empty: this server does not sign."""
+    """The reasoning before the answer.
+
+    This server does not sign. `signature` has the text of a block whose `thinking` is omitted, for later requests: it
+    is not encrypted. It is empty otherwise.
+    """
 
     type: Literal["thinking"]
     thinking: str
@@ -46,11 +50,17 @@ Block = TextBlock | ThinkingBlock | ToolUseBlock | CompactionBlock
 
 
 @dataclass(frozen=True, slots=True)
+class OutputTokensDetails(Wire):
+    thinking_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage(Wire):
     input_tokens: Annotated[int, Field(description="Tokens of the prompt that were not in the prefix cache.")]
     cache_read_input_tokens: Annotated[int, Field(description="Tokens of the prompt that were in the prefix cache.")]
     cache_creation_input_tokens: int
     output_tokens: int
+    output_tokens_details: OutputTokensDetails
 
 
 @dataclass(frozen=True, slots=True)

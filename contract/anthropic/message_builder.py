@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic_core import from_json
 
+from contract import opaque
 from contract.anthropic import answer as wire
 from contract.summaries import summary_in
 from contract.tools import are_whole
@@ -24,7 +25,8 @@ class _OpenBlock:
     blank: wire.Block
     pieces: list[str] = field(default_factory=list)
 
-    def delta(self, piece: str) -> wire.Delta:
+    def delta(self, piece: str) -> wire.Delta | None:
+        """What a stream says of a piece; None for nothing."""
         match self.blank:
             case wire.TextBlock():
                 return wire.TextDelta("text_delta", piece)
@@ -47,20 +49,38 @@ class _OpenBlock:
         return replace(self.blank, input=from_json(text or "{}", allow_partial=True))
 
 
+@dataclass(slots=True)
+class _OmittedThinking(_OpenBlock):
+    """Reasoning that the client does not want to see. It comes back with later requests, as the block's signature."""
+
+    def delta(self, piece: str) -> None:
+        """A stream says nothing of it before the signature."""
+
+    def block(self) -> wire.Block:
+        return wire.ThinkingBlock("thinking", "", opaque.REASONING + "".join(self.pieces))
+
+
 class MessageBuilder:
     """The message so far: `message` is whole once `finish` has been iterated.
 
     Args:
         context_management: what the end of the message says about it, if the request asks.
+        shows_thinking: whether thinking blocks have their text.
     """
 
     def __init__(
-        self, model: str, prompt_tokens: int, context_management: wire.ContextManagement | None = None
+        self,
+        model: str,
+        prompt_tokens: int,
+        context_management: wire.ContextManagement | None = None,
+        *,
+        shows_thinking: bool = True,
     ) -> None:
-        usage = wire.Usage(prompt_tokens, 0, 0, 0)
+        usage = wire.Usage(prompt_tokens, 0, 0, 0, wire.OutputTokensDetails(0))
         message_id = f"msg_{uuid.uuid4().hex}"
         self.message = wire.AssistantMessage(message_id, "message", "assistant", model, [], None, None, usage)
         self._context_management = context_management
+        self._shows_thinking = shows_thinking
         self._blocks: list[wire.Block] = []
         self._open: _OpenBlock | None = None
 
@@ -98,7 +118,8 @@ class MessageBuilder:
         delta = wire.StopDelta(self._stop_reason(finished, stop_sequence), stop_sequence)
         yield from self._close()
         uncached = finished.prompt_tokens - finished.cached_tokens
-        usage = wire.Usage(uncached, finished.cached_tokens, 0, finished.completion_tokens)
+        details = wire.OutputTokensDetails(finished.reasoning_tokens)
+        usage = wire.Usage(uncached, finished.cached_tokens, 0, finished.completion_tokens, details)
         self.message = replace(
             self.message,
             content=list(self._blocks),
@@ -124,20 +145,23 @@ class MessageBuilder:
 
     def _begin(self, blank: wire.Block) -> Events:
         yield from self._close()
-        self._open = _OpenBlock(blank)
+        is_omitted = isinstance(blank, wire.ThinkingBlock) and not self._shows_thinking
+        self._open = _OmittedThinking(blank) if is_omitted else _OpenBlock(blank)
         yield wire.ContentBlockStart("content_block_start", self._index, blank)
 
     def _grow(self, piece: str) -> Events:
         assert self._open is not None
         self._open.pieces.append(piece)
-        yield self._delta(self._open.delta(piece))
+        if (delta := self._open.delta(piece)) is not None:
+            yield self._delta(delta)
 
     def _close(self) -> Events:
         if self._open is not None:
-            if isinstance(self._open.blank, wire.ThinkingBlock):
-                yield self._delta(wire.SignatureDelta("signature_delta", self._open.blank.signature))
+            block = self._open.block()
+            if isinstance(block, wire.ThinkingBlock):
+                yield self._delta(wire.SignatureDelta("signature_delta", block.signature))
             yield wire.ContentBlockStop("content_block_stop", self._index)
-            self._blocks.append(self._open.block())
+            self._blocks.append(block)
             self._open = None
 
     def _delta(self, delta: wire.Delta) -> wire.ContentBlockDelta:

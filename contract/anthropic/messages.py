@@ -75,6 +75,7 @@ class MessagesCall:
     shows_tokens: bool = True
     context_management: ContextManagement | None = None
     sums_up: bool = False
+    shows_thinking: bool = True
 
     def writer(self, accepted: Accepted) -> MessagesWriter:
         return MessagesWriter(self._builder(accepted.prompt_tokens[0]), accepted.request_id, self.shows_tokens)
@@ -82,7 +83,7 @@ class MessagesCall:
     def _builder(self, prompt_tokens: int) -> MessageBuilder:
         if self.sums_up:
             return SummaryBuilder(self.model, prompt_tokens)
-        return MessageBuilder(self.model, prompt_tokens, self.context_management)
+        return MessageBuilder(self.model, prompt_tokens, self.context_management, shows_thinking=self.shows_thinking)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         writer = self.writer(accepted)
@@ -116,7 +117,14 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
         default_temperature=DEFAULT_TEMPERATURE,
     )
     context_management = None if body.context_management is None else ContextManagement(applied_edits=[])
-    return MessagesCall([request], body.stream, model, body.max_tokens > 0, context_management)
+    return MessagesCall(
+        [request],
+        body.stream,
+        model,
+        shows_tokens=body.max_tokens > 0,
+        context_management=context_management,
+        shows_thinking=body.thinking is None or body.thinking.is_shown,
+    )
 
 
 def _summary_request(body: MessagesBody, compaction: Compaction) -> GenerationRequest:

@@ -13,6 +13,7 @@ from contract.bodies import LenientBody, refuse
 from contract.content import first_of_question, text_at
 from contract.conversation import Conversation, thinking_switches
 from contract.grammars import schema_grammar
+from contract.opaque import REASONING, opened
 from contract.refusals import Refusal
 from contract.summaries import INTRODUCTION, REQUEST, SUMMARY_TOKENS
 from contract.tools import tool_call
@@ -29,6 +30,15 @@ class Thinking(LenientBody):
     """Whether to reason. `between_tools` turns it off too; the reports on progress that it asks for are optional."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    display: Literal["summarized", "omitted", "updates"] | None = Field(
+        default=None,
+        description="`omitted` leaves the text of thinking blocks empty. So does `updates`, which shows reports on "
+        "progress only: there are none. `summarized` shows all of it, like the default.",
+    )
+
+    @property
+    def is_shown(self) -> bool:
+        return self.display in (None, "summarized")
 
 
 class OutputFormat(LenientBody):
@@ -208,7 +218,7 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
             case {"type": "text", "text": str(text)}:
                 texts.append(text)
             case {"type": "thinking", "thinking": str(thought)}:
-                thoughts.append(thought)
+                thoughts.append(thought or opened(block.get("signature"), REASONING) or "")
             case {"type": "compaction"}:
                 texts.append(str(block.get("content") or ""))
             case {"type": str(type)} if _is_of_other_servers(type):
@@ -218,8 +228,8 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
             case _:
                 raise unknown_block(block, f"{where}.{number}", "text, thinking or tool_use")
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
-    if thoughts:
-        message["reasoning_content"] = "".join(thoughts)
+    if reasoning := "".join(thoughts):
+        message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = calls
     return message

@@ -16,7 +16,7 @@ The modules, by topic:
     conversations       `conversations`, `kept_conversations`
     stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how, and `metadata`
                         is what clients write on them
-    long conversations  `compact`, `compacted`, `opaque`
+    long conversations  `compact`, `compacted`
     tools               `custom_tools` with `lark_pattern`, `client_tools`
     shared              `sampling` with `other_samplers`, `reasoning_fields`, `grammar_fields`, `logprobs`, `usage`,
                         `dialect` (errors), `models`

@@ -14,11 +14,11 @@ from contract.answers import Answer, model_answer
 from contract.bodies import check_model, read_body
 from contract.conversation import Conversation
 from contract.endpoints import Accepted, Endpoint, Incoming, Writer
+from contract.opaque import SUMMARY
 from contract.openai.compacted import CompactedResponse, CompactionItem
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIError
 from contract.openai.items import Item, complete
-from contract.openai.opaque import SUMMARY
 from contract.openai.response_builder import usage_of
 from contract.openai.responses import DIALECT
 from contract.openai.responses_request import InputBody

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.answers import Wire
-from contract.openai.opaque import SUMMARY, opened
+from contract.opaque import SUMMARY, opened
 from contract.openai.responses_answer import ResponseUsage
 from contract.refusals import Refusal
 from contract.summaries import INTRODUCTION

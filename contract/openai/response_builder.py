@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from contract.openai import opaque
+from contract import opaque
 from contract.openai import responses_answer as wire
 from contract.openai.client_tools import CLIENT_TOOLS, client_call
 from contract.openai.custom_tools import InputReader

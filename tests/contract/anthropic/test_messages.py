@@ -4,78 +4,19 @@ import json
 from typing import Any
 
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
 from anthropic.types.beta import BetaRawMessageDeltaEvent
 from hypothesis import given
-from pydantic import TypeAdapter
 
 import contract
 from contract.conversation import thinking_switches
 from interface.events import ArgumentsPart, Event, Failed, Finished, Part, TextPart, Token, ToolCallPart
 from interface.requests import Grammar
 from tests.support.answer_parts import ANSWERS, Tokens
+from tests.support.anthropic_answers import ACCEPTED, put_together, streamed, tokens_of, whole, without_ids
 from tests.support.anthropic_requests import HELLO, parsed, prompt_of, refused
 
-SDK_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
-"""Made once: that takes a tenth of a second."""
 FINISHED = Finished("stop", 9, 4, prefill_ms=1, decode_ms=1, total_ms=2, cached_tokens=5)
-ACCEPTED = contract.Accepted("an-id", [9])
 TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {"a": {}}}}
-
-
-def tokens_of(*parts: Part) -> list[Event]:
-    return [Token("", number, 1.0, number == 0, parts=(part,)) for number, part in enumerate(parts)]
-
-
-def streamed(events: list[Event]) -> list[dict[str, Any]]:
-    """The events that a stream sends, checked against the SDK's own types and their names."""
-    writer = parsed(stream=True).writer(ACCEPTED)
-    wire = writer.start() + b"".join(map(writer.event, events)) + writer.end()
-    found = []
-    for frame in wire.decode().split("\n\n")[:-1]:
-        name, data = frame.split("\n")
-        content = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {content['type']}"
-        if content["type"] not in ("ping", "error"):
-            SDK_EVENT.validate_python(content)
-        found.append(content)
-    return found
-
-
-def whole(events: list[Event]) -> dict[str, Any]:
-    answer = parsed().answer(ACCEPTED, events)
-    assert answer.status == 200
-    content: dict[str, Any] = json.loads(answer.body)
-    Message.model_validate(content)
-    return content
-
-
-def put_together(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """The message that a client has after a stream."""
-    message: dict[str, Any] = events[0]["message"]
-    arguments: dict[int, str] = {}
-    for event in events[1:]:
-        match event["type"]:
-            case "content_block_start":
-                assert event["index"] == len(message["content"])
-                message["content"].append(event["content_block"])
-            case "content_block_delta":
-                block, delta = message["content"][event["index"]], event["delta"]
-                if delta["type"] == "input_json_delta":
-                    arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
-                else:
-                    kind = delta["type"].removesuffix("_delta")
-                    block[kind] += delta[kind]
-            case "message_delta":
-                message |= event["delta"] | {"usage": event["usage"]}
-    for index, text in arguments.items():
-        message["content"][index]["input"] = json.loads(text)
-    return message
-
-
-def without_ids(message: dict[str, Any]) -> dict[str, Any]:
-    blocks = [{name: value for name, value in block.items() if name != "id"} for block in message["content"]]
-    return message | {"id": "", "content": blocks}
 
 
 def test_context_management_that_a_request_asks_for_has_edited_nothing() -> None:
@@ -163,19 +104,6 @@ def test_a_call_that_a_stop_sequence_cuts_off_is_not_to_be_made() -> None:
     begun = ToolCallPart("add", '{"a": 1', is_whole=False)
     assert whole([*tokens_of(begun), finished])["stop_reason"] == "stop_sequence"
     assert whole([*tokens_of(begun, ArgumentsPart("}")), finished])["stop_reason"] == "tool_use"
-
-
-def test_a_thinking_block_ends_with_its_signature() -> None:
-    events = streamed([*tokens_of(TextPart("reasoning", "hm"), TextPart("content", "4")), FINISHED])
-    assert [event["delta"]["type"] for event in events if event["type"] == "content_block_delta"] == [
-        "thinking_delta",
-        "signature_delta",
-        "text_delta",
-    ]
-    assert (
-        events[3]["delta"]["signature"]
-        == whole([*tokens_of(TextPart("reasoning", "hm")), FINISHED])["content"][0]["signature"]
-    )
 
 
 @pytest.mark.parametrize(

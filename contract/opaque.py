@@ -1,6 +1,6 @@
-"""Contents of items that clients keep, and send back, without reading them.
+"""Contents of items and blocks that clients keep, and send back, without reading them.
 
-OpenAI encrypts them. Here they are text, after a mark by which this server knows its own.
+OpenAI and Anthropic encrypt them. Here they are text, after a mark by which this server knows its own.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 SUMMARY = "summary:"
 """The mark of a conversation's summary."""
 REASONING = "reasoning:"
-"""The mark of a reasoning, for clients that send back only what looks encrypted."""
+"""The mark of a reasoning, for clients that send back only what looks encrypted, or do not want to see it."""
 
 
 def opened(content: Any, mark: str) -> str | None:
