@@ -98,7 +98,7 @@ class EventStream(StreamingResponse):
         disconnected: Callable[[], Awaitable[None]],
     ) -> None:
         headers = contract.stream_headers(request_id(request))
-        super().__init__(contract.frames(writer, generation.events()), 200, headers)
+        super().__init__(contract.frames(writer, generation.events(), generation.heartbeat), 200, headers)
         self.generation = generation
         self.disconnected = disconnected
 

@@ -104,7 +104,7 @@ async def stream_events(generation: Generation, writer: contract.Writer, scope: 
     # OSError from send, others drop the message silently.
     with suppress(OSError):
         await start(scope, send, 200, contract.stream_headers(request_id(scope)))
-        async for frame in contract.frames(writer, generation.events()):
+        async for frame in contract.frames(writer, generation.events(), generation.heartbeat):
             await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

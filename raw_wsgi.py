@@ -103,7 +103,7 @@ def stream_events(
 ) -> Iterator[bytes]:
     """Yield a block for each event as it comes; the headers leave with the first."""
     start(start_response, 200, contract.stream_headers(request_id(environ)))
-    yield from contract.blocks(writer, generation.events())
+    yield from contract.blocks(writer, generation.events(), generation.heartbeat)
 
 
 class EventStream:

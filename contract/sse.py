@@ -8,6 +8,7 @@ Source: HTML Living Standard, section 9.2, "Server-sent events".
 
 from collections.abc import AsyncIterator, Iterator
 from json.encoder import encode_basestring
+from time import monotonic
 from typing import Any, Protocol
 
 from contract.answers import SAFE_HEADERS, id_headers, to_json
@@ -87,23 +88,38 @@ def _on_one_line(data: bytes) -> bytes:
     return data
 
 
-async def frames(writer: Writer, events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
-    """Yield the bytes of each event as it comes; None is a silence. An event without bytes yields nothing."""
+async def frames(writer: Writer, events: AsyncIterator[Event | None], heartbeat: float) -> AsyncIterator[bytes]:
+    """Yield the bytes of each event as it comes; None is a silence.
+
+    An event without bytes yields nothing, unless it is the latest of those that have come for `heartbeat` seconds: a
+    call that is sent once it is whole, or reasoning that is not shown, must not look like a connection that hangs.
+    """
     if start := writer.start():
         yield start
+    written_at = monotonic()
     async for event in events:
-        if written := writer.silence() if event is None else writer.event(event):
+        if written := _bytes_of(event, writer, written_at + heartbeat):
             yield written
+            written_at = monotonic()
     if end := writer.end():
         yield end
 
 
-def blocks(writer: Writer, events: Iterator[Event | None]) -> Iterator[bytes]:
+def blocks(writer: Writer, events: Iterator[Event | None], heartbeat: float) -> Iterator[bytes]:
     """The same as `frames`, for a door without an event loop."""
     if start := writer.start():
         yield start
+    written_at = monotonic()
     for event in events:
-        if written := writer.silence() if event is None else writer.event(event):
+        if written := _bytes_of(event, writer, written_at + heartbeat):
             yield written
+            written_at = monotonic()
     if end := writer.end():
         yield end
+
+
+def _bytes_of(event: Event | None, writer: Writer, silent_until: float) -> bytes:
+    """The bytes of an event; those of a silence if it has none and `silent_until` is over."""
+    if event is None:
+        return writer.silence()
+    return writer.event(event) or (writer.silence() if monotonic() >= silent_until else b"")

@@ -38,7 +38,7 @@ class Following(Generation):
             if may_go_on and not self._call.has_news:
                 await anyio.sleep(LOOK_EVERY)
             self._wake()
-            if self._call.has_news or time.monotonic() - silent_since >= self._config.heartbeat:
+            if self._call.has_news or time.monotonic() - silent_since >= self.heartbeat:
                 yield None
                 silent_since = time.monotonic()
 

@@ -41,7 +41,7 @@ class Generation(BaseGeneration):
         on_close: Callable[["Generation"], None],
         listener: InBackground | None = None,
     ) -> None:
-        super().__init__(requests, request_id)
+        super().__init__(requests, request_id, config.heartbeat)
         self._listener = listener
         self._has_client = True
         self.over: asyncio.Future[None] | None = None
@@ -169,11 +169,11 @@ class Generation(BaseGeneration):
         """Add a None to the mailbox after each `heartbeat` seconds of silence. (A timer per token would cost more.)"""
         while True:
             silence = time.perf_counter() - self._last_taken_at
-            if silence >= self._config.heartbeat and self._is_waiting:
+            if silence >= self.heartbeat and self._is_waiting:
                 self._mailbox.events.append(None)
                 self._wake()
                 silence = 0
-            await anyio.sleep(max(self._config.heartbeat - silence, MIN_SLEEP))
+            await anyio.sleep(max(self.heartbeat - silence, MIN_SLEEP))
 
     async def _cancel_after(self, condition: Callable[[], Awaitable[None]]) -> None:
         await condition()

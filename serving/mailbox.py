@@ -51,8 +51,10 @@ class Mailbox:
 class BaseGeneration:
     """One HTTP request in flight, with one or several sequences: what the generations of both drivers share."""
 
-    def __init__(self, requests: Sequence[GenerationRequest], request_id: str) -> None:
+    def __init__(self, requests: Sequence[GenerationRequest], request_id: str, heartbeat: float) -> None:
         self._mailbox = Mailbox(requests, request_id)
+        self.heartbeat = heartbeat
+        """Seconds of silence after which a stream says that it is still there."""
 
     @property
     def log(self) -> RequestLog:

@@ -61,7 +61,7 @@ class Generation(BaseGeneration):
         request_id: str,
         listener: InBackground | None = None,
     ) -> None:
-        super().__init__(requests, request_id)
+        super().__init__(requests, request_id, driver.config.heartbeat)
         self._driver = driver
         self._listener = listener
         self._is_closed = False
@@ -123,7 +123,7 @@ class Following(Generation):
             may_go_on = self._call.look()
             if may_go_on and not self._call.has_news:
                 time.sleep(LOOK_EVERY)  # another request's thread steps the engine
-            if self._call.has_news or time.monotonic() - silent_since >= self._driver.config.heartbeat:
+            if self._call.has_news or time.monotonic() - silent_since >= self.heartbeat:
                 yield None
                 silent_since = time.monotonic()
 

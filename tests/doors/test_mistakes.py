@@ -89,7 +89,7 @@ async def test_a_mistake_of_our_own_is_500_and_is_raised_for_the_servers_log(doo
 async def test_a_mistake_after_the_start_is_raised_and_stops_the_request(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def break_off(writer: Any, events: Any) -> Any:
+    async def break_off(*arguments: Any) -> Any:
         yield b": fine so far\n\n"
         raise ZeroDivisionError("a mistake")
 

@@ -145,7 +145,7 @@ def test_the_stream_of_a_generation_that_was_shut_down_ends_like_any_other() -> 
         yield Failed("why", "shutdown")
 
     async def frames() -> list[bytes]:
-        return [frame async for frame in contract.frames(GenerateWriter(), failed())]
+        return [frame async for frame in contract.frames(GenerateWriter(), failed(), 60)]
 
     error, done = asyncio.run(frames())
     assert b'"type":"shutdown"' in error.replace(b" ", b"")

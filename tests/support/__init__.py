@@ -8,8 +8,8 @@ The modules, by topic:
     drivers         `driving`, `sharing` (an engine for several workers), `slow_tokenizer`, `probes` and `faults`
     other engines   `fake_vllm`, `fake_sglang` and `fake_completions` with their `event_stream`; `odd_server`;
                     `relaying` puts a driver in front
-    the contract    `openai_answers`, `anthropic_requests`, `wrong_bodies`, `openapi`, and `typed_samples` of
-                    what the SDKs send
+    the contract    `openai_answers`, `anthropic_requests`, `anthropic_answers`, `wrong_bodies`, `openapi`, and
+                    `typed_samples` of what the SDKs send
     models          `tiny_models`, `native_models`, `smollm2`; `quantized_matrices`, `triton_interpreter`, `compilers`
     checkpoints     `checkpoint_folders`, `hub`, and `mutations` to damage them; `gguf_files`, written of those
                     in `gguf_models` by the rules in `gguf_families`, `gguf_mixtures`, `gguf_gemma` and `gguf_gpt`, as
