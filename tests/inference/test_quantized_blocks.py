@@ -110,7 +110,7 @@ def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
 
 @pytest.mark.timeout(600)  # a busy machine compiles slowly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are those of x86-64")
-@pytest.mark.parametrize("flags", ["-mno-avx512vnni", "-march=x86-64-v3"])
+@pytest.mark.parametrize("flags", ["-mno-avx512vnni", "-march=x86-64-v3", "-march=x86-64-v2"])
 def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", flags)
     library = library_for(torch.bfloat16, ("Q4_1", "Q4_K", "Q6_K"), flags)

@@ -58,6 +58,7 @@ INSTRUCTIONS = {
     "AVX-512, no tiles": "-mno-amx-bf16 -mno-amx-tile",
     "AVX-512, no bfloat16": "-mno-amx-bf16 -mno-amx-tile -mno-avx512bf16",
     "AVX2 alone": "-march=x86-64-v3",
+    "SSE alone": "-march=x86-64-v2",
 }
 PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox" * 4]
 LENGTH = 24

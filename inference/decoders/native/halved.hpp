@@ -1,8 +1,7 @@
-// Sixteen numbers in two registers of 32 bytes: what a vector of 64 bytes is elsewhere.
+// Sixteen numbers in registers smaller than a vector of 64 bytes: in two of 32 (AVX2), or in four of 16 (SSE, NEON).
 //
-// On processors with AVX2 and without AVX-512 gcc keeps vectors of 64 bytes in memory, and takes them from there eight
-// bytes at a time, or lane by lane. These have the same operators, but for `?:` (see `select`), and each is two
-// instructions.
+// There gcc keeps vectors of 64 bytes in memory, and takes them from it eight bytes at a time, or lane by lane. These
+// have the same operators, but for `?:` (see `select`), and each is an instruction for each register.
 
 #pragma once
 
@@ -10,17 +9,72 @@
 
 namespace {
 
-template <class Number>
+#if defined(__AVX2__)
+constexpr int64_t REGISTER_BYTES = 32;
+#else
+constexpr int64_t REGISTER_BYTES = 16;
+#endif
+
+template <class Number, int64_t BYTES = 64>
+struct Halved;
+
+// A register, or what fills several.
+template <class Number, int64_t BYTES, bool FITS = BYTES <= REGISTER_BYTES>
+struct Held {
+    typedef Number Type __attribute__((vector_size(BYTES), aligned(4), may_alias));
+};
+template <class Number, int64_t BYTES>
+struct Held<Number, BYTES, false> {
+    using Type = Halved<Number, BYTES>;
+};
+
+template <class Number, int64_t BYTES>
 struct Halved {
-    typedef Number Half __attribute__((vector_size(32), aligned(4), may_alias));
+    using Half = typename Held<Number, BYTES / 2>::Type;
+    static constexpr int64_t LANES_OF_HALF = BYTES / 2 / sizeof(Number);
+    static constexpr bool IN_REGISTERS = BYTES / 2 <= REGISTER_BYTES;  // or the halves are halved as well
+    using Mask = Halved<int32_t, BYTES>;
+    template <class Narrow>
+    using NarrowHalf [[gnu::vector_size(LANES_OF_HALF * sizeof(Narrow)), gnu::aligned(1), gnu::may_alias]] = Narrow;
     Half lower, upper;
 
-    Halved() : lower{}, upper{} {}
-    Halved(Number in_all_lanes) : lower(in_all_lanes - Half{}), upper(in_all_lanes - Half{}) {}
-    Halved(Half lower, Half upper) : lower(lower), upper(upper) {}
+    [[gnu::always_inline]] Halved() : lower{}, upper{} {}
+    [[gnu::always_inline]] Halved(Number in_all_lanes) : lower(in_all_lanes - Half{}), upper(in_all_lanes - Half{}) {}
+    [[gnu::always_inline]] Halved(Half lower, Half upper) : lower(lower), upper(upper) {}
     template <class Other>
-    explicit Halved(Halved<Other> bits) : lower((Half)bits.lower), upper((Half)bits.upper) {}
-    Number operator[](int64_t lane) const { return lane < 8 ? lower[lane] : upper[lane - 8]; }
+    explicit Halved(Halved<Other, BYTES> bits) : lower((Half)bits.lower), upper((Half)bits.upper) {}
+    Number operator[](int64_t lane) const { return lane < LANES_OF_HALF ? lower[lane] : upper[lane - LANES_OF_HALF]; }
+
+    // The same numbers in another type.
+    template <class Other>
+    static Halved converted(Halved<Other, BYTES> numbers) {
+        if constexpr (IN_REGISTERS)
+            return {__builtin_convertvector(numbers.lower, Half), __builtin_convertvector(numbers.upper, Half)};
+        else
+            return {Half::converted(numbers.lower), Half::converted(numbers.upper)};
+    }
+
+    // The same, of numbers of fewer bytes, which lie side by side in memory.
+    template <class Narrow>
+    static Halved widened(const Narrow *from) {
+        if constexpr (IN_REGISTERS) {
+            const NarrowHalf<Narrow> *halves = reinterpret_cast<const NarrowHalf<Narrow> *>(from);
+            return {__builtin_convertvector(halves[0], Half), __builtin_convertvector(halves[1], Half)};
+        } else {
+            return {Half::widened(from), Half::widened(from + LANES_OF_HALF)};
+        }
+    }
+    template <class Narrow>
+    void store_narrowed(Narrow *to) const {
+        if constexpr (IN_REGISTERS) {
+            NarrowHalf<Narrow> *halves = reinterpret_cast<NarrowHalf<Narrow> *>(to);
+            halves[0] = __builtin_convertvector(lower, NarrowHalf<Narrow>);
+            halves[1] = __builtin_convertvector(upper, NarrowHalf<Narrow>);
+        } else {
+            lower.store_narrowed(to);
+            upper.store_narrowed(to + LANES_OF_HALF);
+        }
+    }
 
     friend Halved operator-(Halved a) { return {-a.lower, -a.upper}; }
     friend Halved operator+(Halved a, Halved b) { return {a.lower + b.lower, a.upper + b.upper}; }
@@ -31,28 +85,32 @@ struct Halved {
     friend Halved operator|(Halved a, Halved b) { return {a.lower | b.lower, a.upper | b.upper}; }
     friend Halved operator<<(Halved a, Halved by) { return {a.lower << by.lower, a.upper << by.upper}; }
     friend Halved operator>>(Halved a, Halved by) { return {a.lower >> by.lower, a.upper >> by.upper}; }
-    friend Halved<int32_t> operator<(Halved a, Halved b) { return {a.lower < b.lower, a.upper < b.upper}; }
-    friend Halved<int32_t> operator>(Halved a, Halved b) { return {a.lower > b.lower, a.upper > b.upper}; }
-    friend Halved<int32_t> operator>=(Halved a, Halved b) { return {a.lower >= b.lower, a.upper >= b.upper}; }
-    friend Halved<int32_t> operator==(Halved a, Halved b) { return {a.lower == b.lower, a.upper == b.upper}; }
-    friend Halved<int32_t> operator!=(Halved a, Halved b) { return {a.lower != b.lower, a.upper != b.upper}; }
+    friend Mask operator<(Halved a, Halved b) { return {a.lower < b.lower, a.upper < b.upper}; }
+    friend Mask operator>(Halved a, Halved b) { return {a.lower > b.lower, a.upper > b.upper}; }
+    friend Mask operator>=(Halved a, Halved b) { return {a.lower >= b.lower, a.upper >= b.upper}; }
+    friend Mask operator==(Halved a, Halved b) { return {a.lower == b.lower, a.upper == b.upper}; }
+    friend Mask operator!=(Halved a, Halved b) { return {a.lower != b.lower, a.upper != b.upper}; }
     Halved &operator+=(Halved b) { return *this = *this + b; }
     Halved &operator-=(Halved b) { return *this = *this - b; }
     Halved &operator*=(Halved b) { return *this = *this * b; }
     Halved &operator|=(Halved b) { return *this = *this | b; }
 };
 
-// In each lane one or the other: `a` where `mask` is -1.
-template <class Vector>
-inline Vector select(Halved<int32_t> mask, Vector a, Vector b) {
-    return {mask.lower ? a.lower : b.lower, mask.upper ? a.upper : b.upper};
+// `function` of registers, for each of them.
+template <class Function, class Register, class... Registers>
+inline Register for_each_register(Function function, Register first, Registers... others) {
+    return function(first, others...);
+}
+template <class Function, class Number, int64_t BYTES, class... Vectors>
+inline Halved<Number, BYTES> for_each_register(Function function, Halved<Number, BYTES> first, Vectors... others) {
+    return {for_each_register(function, first.lower, others.lower...),
+            for_each_register(function, first.upper, others.upper...)};
 }
 
-// The same numbers in vectors of another type, whose halves are each converted.
-template <class To, class From>
-inline Halved<To> converted(From lower, From upper) {
-    using Half = typename Halved<To>::Half;
-    return {__builtin_convertvector(lower, Half), __builtin_convertvector(upper, Half)};
+// In each lane one or the other: `a` where `mask` is -1.
+template <int64_t BYTES, class Vector>
+inline Vector select(Halved<int32_t, BYTES> mask, Vector a, Vector b) {
+    return for_each_register([](auto a, auto b, auto mask) { return mask ? a : b; }, a, b, mask);
 }
 
 }  // namespace

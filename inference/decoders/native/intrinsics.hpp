@@ -84,7 +84,7 @@ inline __m512 _mm512_cvtph_ps(__m256i a) {
 }
 
 }  // namespace
-#elif defined(__AVX2__) && defined(__F16C__) && !defined(__clang__)
+#elif defined(__AVX2__) && !defined(__clang__)
 
 namespace {
 
@@ -100,7 +100,27 @@ inline __m256i _mm256_maddubs_epi16(__m256i a, __m256i b) {
 inline __m256i _mm256_madd_epi16(__m256i a, __m256i b) {
     return (__m256i)__builtin_ia32_pmaddwd256((Shorts16)a, (Shorts16)b);
 }
+#if defined(__F16C__)
 inline __m256 _mm256_cvtph_ps(__m128i a) { return __builtin_ia32_vcvtph2ps256(a); }
+#endif
 
 }  // namespace
+#elif defined(__SSSE3__) && !defined(__clang__)
+
+namespace {
+
+typedef long long __m128i __attribute__((vector_size(16), may_alias));  // as in the header
+typedef char Chars __attribute__((vector_size(16)));
+typedef short Shorts8 __attribute__((vector_size(16)));
+
+inline __m128i _mm_maddubs_epi16(__m128i a, __m128i b) {
+    return (__m128i)__builtin_ia32_pmaddubsw128((Chars)a, (Chars)b);
+}
+inline __m128i _mm_madd_epi16(__m128i a, __m128i b) {
+    return (__m128i)__builtin_ia32_pmaddwd128((Shorts8)a, (Shorts8)b);
+}
+
+}  // namespace
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif

@@ -25,8 +25,8 @@
 #define TILES 0
 #endif
 
-#if defined(__AVX2__) && defined(__F16C__) && !defined(__AVX512F__) && !defined(__clang__)
-#define HALVED 1  // clang makes halves of vectors by itself
+#if defined(__aarch64__) || defined(__SSSE3__) && !defined(__AVX512F__) && !defined(__clang__)
+#define HALVED 1  // on x86, clang makes halves of vectors by itself
 #include "halved.hpp"
 #else
 #define HALVED 0
@@ -70,20 +70,13 @@ using Activation = Weight;
 
 // The same numbers in another type. Those of fewer bytes lie side by side in memory.
 #if HALVED
-inline Floats to_floats(Ints numbers) { return converted<float>(numbers.lower, numbers.upper); }
-inline Ints to_ints(Floats numbers) { return converted<int32_t>(numbers.lower, numbers.upper); }
+inline Floats to_floats(Ints numbers) { return Floats::converted(numbers); }
+inline Ints to_ints(Floats numbers) { return Ints::converted(numbers); }
 template <class To, class Number>
 inline Halved<To> widened(const Number *from) {
-    typedef Number Eight __attribute__((vector_size(8 * sizeof(Number)), aligned(1), may_alias));
-    const Eight *halves = reinterpret_cast<const Eight *>(from);
-    return converted<To>(halves[0], halves[1]);
+    return Halved<To>::widened(from);
 }
-inline void store_narrowed(uint16_t *to, Bits numbers) {
-    typedef uint16_t Eight __attribute__((vector_size(16), aligned(2), may_alias));
-    Eight *halves = reinterpret_cast<Eight *>(to);
-    halves[0] = __builtin_convertvector(numbers.lower, Eight);
-    halves[1] = __builtin_convertvector(numbers.upper, Eight);
-}
+inline void store_narrowed(uint16_t *to, Bits numbers) { numbers.store_narrowed(to); }
 #else
 inline Floats to_floats(Ints numbers) { return __builtin_convertvector(numbers, Floats); }
 inline Ints to_ints(Floats numbers) { return __builtin_convertvector(numbers, Ints); }
@@ -130,9 +123,14 @@ inline Floats load_halves(const uint8_t *from) {
 #if defined(__AVX512F__)
     const Halves halves = *reinterpret_cast<const Halves *>(from);
     return (Floats)_mm512_cvtph_ps((__m256i)halves);
-#elif HALVED
+#elif HALVED && defined(__AVX2__) && defined(__F16C__)
     return {(Floats::Half)_mm256_cvtph_ps(*reinterpret_cast<const __m128i *>(from)),
             (Floats::Half)_mm256_cvtph_ps(*reinterpret_cast<const __m128i *>(from + 16))};
+#elif defined(__aarch64__)
+    float16_t halves[LANES];
+    memcpy(halves, from, sizeof halves);
+    const auto four = [&](int first) { return (Floats::Half::Half)vcvt_f32_f16(vld1_f16(halves + first)); };
+    return {{four(0), four(4)}, {four(8), four(12)}};
 #else
     const Bits bits = widened<uint32_t>(reinterpret_cast<const uint16_t *>(from));
     return (Floats)((bits & 0x7fff) << 13 | (bits & 0x8000) << 16) * 0x1p112f;

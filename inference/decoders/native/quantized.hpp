@@ -1,9 +1,9 @@
 // Products with quantized matrices, computed from their codes.
 //
 // In bfloat16 models the inputs become integers of eight bits, so that four products of a code and an input are one
-// instruction (VNNI), or two (AVX2). Their sums are exact. What is rounded is the sum over blocks, and it is added up
-// in the order of the blocks, so an output does not depend on how many rows are computed with it. In float32 models a
-// strip is converted to floats, and nothing is rounded but sums.
+// instruction (VNNI, NEON), or two (AVX2, SSE). Their sums are exact. What is rounded is the sum over blocks, and it is
+// added up in the order of the blocks, so an output does not depend on how many rows are computed with it. In float32
+// models a strip is converted to floats, and nothing is rounded but sums.
 //
 // With several rows the limits are the ports of the processor: one or two that start an instruction of 512 bits a
 // cycle, of those that multiply, and two that load; shifts, additions and conversions have others. 32 inputs of a row
@@ -19,34 +19,12 @@
 
 #pragma once
 
+#include "halved_products.hpp"
 #include "inputs.hpp"
 #include "strips.hpp"
 #include "structures.hpp"
 
 namespace {
-
-#if HALVED
-// Two products of numbers of sixteen bits, in each lane.
-inline Ints pair_products(Ints a, Ints b) {
-    return {(Ints::Half)_mm256_madd_epi16((__m256i)a.lower, (__m256i)b.lower),
-            (Ints::Half)_mm256_madd_epi16((__m256i)a.upper, (__m256i)b.upper)};
-}
-
-// Four products of codes and inputs. Two are added to a number of sixteen bits, which codes of eight bits would be too
-// large for: these and their inputs become numbers of sixteen bits first.
-template <int BITS>
-inline Ints code_products(Bits codes, Ints inputs) {
-    if constexpr (BITS < 8) {
-        const Ints pairs((Ints::Half)_mm256_maddubs_epi16((__m256i)codes.lower, (__m256i)inputs.lower),
-                         (Ints::Half)_mm256_maddubs_epi16((__m256i)codes.upper, (__m256i)inputs.upper));
-        return pair_products(pairs, 0x00010001);
-    } else {
-        const Shorts x = (Shorts)inputs;
-        return pair_products((Ints)(codes & 0x00ff00ff), (Ints)(x << 8 >> 8)) +
-               pair_products((Ints)((Shorts)codes >> 8 & 0xff), (Ints)(x >> 8));
-    }
-}
-#endif
 
 // To each lane's sum, four unsigned codes of BITS bits times four signed inputs, which are the same for all lanes.
 template <int BITS>
@@ -54,7 +32,7 @@ inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
 #if defined(__AVX512VNNI__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
 #elif HALVED
-    return sums + code_products<BITS>(codes, inputs);
+    return add_code_products<BITS>(sums, codes, inputs);
 #else
     for (int i = 0; i < CODES; ++i) sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * (inputs << 24 - 8 * i >> 24);
     return sums;
