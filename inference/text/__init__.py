@@ -2,9 +2,10 @@
 
 `text_side` is the interface of both. The modules, by topic:
 
-    a prompt            `prompts` prepares a request: `templates` render its conversation, in one of the
-                        `message_forms`, with `described_tools` where they know none; `prompt_length` and `shortening`
-                        deal with one that is too long
+    a prompt            `prompts` prepares a request: `templates` render its conversation, whose messages
+                        `template_messages` brings into one of the `message_forms`, with `described_tools` where they
+                        know none, and with calls and results as text where those are none of their `shown_parts`;
+                        `prompt_length` and `shortening` deal with one that is too long
     an answer           `answer` makes its events: `output_text` turns token ids into text (`detokenizer`,
                         `token_bytes`) and ends it (`stop_strings`); `response_parser` splits it into its parts, of
                         which some are `text_parts`, as the model's `response_format` says

@@ -1,9 +1,10 @@
 """The forms in which different chat templates expect the same conversation.
 
 Templates differ in what they read, and some fail at what they do not, or leave it out: the content and the arguments of
-calls, several calls in a message, system messages, tools without a description.
+calls, several calls in a message, the length of their ids, system messages, tools without a description.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,21 @@ Message = dict[str, Any]
 
 FIRST_CALL = re.compile(r"tool_calls\s*\[\s*0\s*\]")
 LOOP_OVER_CALLS = re.compile(r"for\s+\w+\s+in\s+[^%]*tool_calls")
+LENGTH_OF_IDS = re.compile(r"\bid['\"\]]*\s*\|\s*length\s*!=\s*(\d+)")
 INSTRUCTING = ("system", "developer")
+RETURNING = ("tool", "function")
 REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 def reads_one_call(template: str) -> bool:
     """Whether a template reads only the first call of a message."""
     return FIRST_CALL.search(template) is not None and LOOP_OVER_CALLS.search(template) is None
+
+
+def length_of_ids(template: str) -> int | None:
+    """How long the ids of calls have to be for a template that counts: nine characters for Mistral's."""
+    found = LENGTH_OF_IDS.search(template)
+    return int(found[1]) if found else None
 
 
 def forms(
@@ -65,11 +74,16 @@ def _with_joined_instructions(messages: Sequence[Message]) -> list[Message]:
 
 
 def _with_instructions_of_the_user(messages: Sequence[Message]) -> list[Message]:
-    """The conversation with its system messages as the beginning of the user's first one: some templates take none."""
+    """The conversation with its system messages as the beginning of the user's first one: some templates take none.
+
+    Where the user says nothing, they are all that the user says.
+    """
     instructions, others = _split_off_instructions(messages)
-    first = next((place for place, message in enumerate(others) if message["role"] == "user"), None)
-    if not instructions or first is None:
+    if not instructions:
         return list(messages)
+    first = next((place for place, message in enumerate(others) if message["role"] == "user"), None)
+    if first is None:
+        return [_joined(instructions) | {"role": "user"}, *others]
     user = others[first] | {"content": _joined([*instructions, others[first]])["content"]}
     return [*others[:first], user, *others[first + 1 :]]
 
@@ -85,11 +99,9 @@ def _with_joined_turns(messages: Sequence[Message]) -> list[Message]:
     return turns
 
 
-def _with_results_of_the_user(messages: Sequence[Message]) -> list[Message]:
+def _with_joined_results(messages: Sequence[Message]) -> list[Message]:
     """The same, with the results of tools as the user's: some templates know two roles."""
-    return _with_joined_turns(
-        [message | {"role": "user"} if message["role"] == "tool" else message for message in messages]
-    )
+    return _with_joined_turns(with_results_of_the_user(messages))
 
 
 ARRANGEMENTS: Sequence[Callable[[list[Message]], list[Message]]] = (
@@ -97,7 +109,7 @@ ARRANGEMENTS: Sequence[Callable[[list[Message]], list[Message]]] = (
     _with_joined_instructions,
     _with_instructions_of_the_user,
     _with_joined_turns,
-    _with_results_of_the_user,
+    _with_joined_results,
 )
 """What templates may need, the least change first."""
 
@@ -156,6 +168,32 @@ def with_single_calls(messages: Sequence[Message]) -> list[Message]:
             if call is not None and call.get("id"):
                 group_of_call[call["id"]] = new_group
     return [message for group in groups for message in group]
+
+
+def with_results_of_the_user(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with the results of tools as what the user says."""
+    return [message | {"role": "user"} if message["role"] in RETURNING else message for message in messages]
+
+
+def with_ids_of_length(length: int, messages: Sequence[Message]) -> list[Message]:
+    """The conversation with ids of calls that have as many letters and digits. Each id becomes the same everywhere."""
+    return [_with_ids(message, length) for message in messages]
+
+
+def _with_ids(message: Message, length: int) -> Message:
+    result = dict(message)
+    if "tool_calls" in result:
+        result["tool_calls"] = [call | {"id": _fitting_id(call.get("id"), length)} for call in result["tool_calls"]]
+    if result["role"] in RETURNING:
+        result["tool_call_id"] = _fitting_id(result.get("tool_call_id"), length)
+    return result
+
+
+def _fitting_id(call_id: object, length: int) -> str:
+    text = str(call_id or "")
+    if len(text) == length and text.isascii() and text.isalnum():
+        return text
+    return hashlib.shake_128(text.encode(errors="surrogatepass")).hexdigest(length)[:length]
 
 
 def _with_json(message: Message) -> Message:

@@ -10,8 +10,6 @@ Invariants:
 """
 
 import copy
-import json
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +20,11 @@ from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from inference.text.described_tools import described_tools
-from inference.text.families import family_of
-from inference.text.message_forms import forms, loses_instructions, reads_one_call, with_single_calls
-from inference.text.tool_forms import HERMES, ToolForm
-from interface.errors import RequestError, UnsupportedFeature, UnusablePrompt
+from inference.text.message_forms import forms, loses_instructions
+from inference.text.shown_parts import CONVERSATION, TOOL, ShownParts, has_tool_turns
+from inference.text.template_messages import Message, describing, mentions, messages_for
+from interface.errors import RequestError, UnusablePrompt
 from interface.requests import ChatPrompt
-
-Message = dict[str, Any]
 
 RESERVED_ARGUMENTS = frozenset(
     {
@@ -59,7 +54,6 @@ RESERVED_ARGUMENTS = frozenset(
 
 TOOLS_BY_OTHER_NAMES = ("xml_tools",)
 """What the tools are called in the templates of some models, here SmolLM3's."""
-LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
 MOST_WRITTEN = 2**25
 """Characters that a template may write. Several times what a conversation may have; but a template that repeats the
 tools with each message would write gigabytes."""
@@ -102,6 +96,7 @@ class ChatTemplate:
         self._shared_tokenizer = tokenizer
         self._own_tokenizer: PreTrainedTokenizerBase | None = None
         self._lock = threading.Lock()
+        self._shown: dict[str, ShownParts] = {}
 
     def render(self, prompt: ChatPrompt, check: Callable[[str], None] = lambda text: None) -> Rendered:
         """Return the prompt that the template makes of a conversation.
@@ -118,13 +113,12 @@ class ChatTemplate:
         tools = None if prompt.tool_choice == "none" else [dict(tool) for tool in prompt.tools or ()] or None
         template = self._template(tools)
         _check_the_end(prompt)
-        messages = [_message(message, index, template) for index, message in enumerate(prompt.messages)]
-        if tools and not self.knows_tools:
-            messages.insert(0, _describing(tools, template))
-        if reads_one_call(template):
-            messages = with_single_calls(messages)
-        self._check_keys([messages, tools])
         with self._lock:
+            shown = self._shown_by(template, tools) if has_tool_turns(prompt.messages) else ShownParts()
+            messages = messages_for(prompt.messages, template, shown)
+            if tools and not self.knows_tools:
+                messages.insert(0, describing(tools, template))
+            self._check_keys([messages, tools])
             return self._apply(prompt, messages, tools, check)
 
     @cached_property
@@ -132,7 +126,7 @@ class ChatTemplate:
         """Whether the model's template shows tools. Else they are described in a system message."""
         templates = self._shared_tokenizer.chat_template or ""
         text = templates if isinstance(templates, str) else "\n".join(templates.values())
-        return any(_mentions(text, name) for name in ("tools", *TOOLS_BY_OTHER_NAMES))
+        return any(mentions(text, name) for name in ("tools", *TOOLS_BY_OTHER_NAMES))
 
     def _template(self, tools: list[dict[str, Any]] | None) -> str:
         """The template's text. Some models have one for conversations with tools and one for those without."""
@@ -148,6 +142,17 @@ class ChatTemplate:
             raise UnusablePrompt(
                 f"{problem} Send its prompt as text instead (POST /v1/completions or POST /generate).", "messages"
             ) from error
+
+    def _shown_by(self, template: str, tools: list[dict[str, Any]] | None) -> ShownParts:
+        """What the template shows of calls and results. One that fails at them in any form says so itself."""
+        if template not in self._shown:
+            messages = messages_for(CONVERSATION, template, ShownParts())
+            arguments = {"tools": [TOOL] if tools else None, "add_generation_prompt": True}
+            try:
+                self._shown[template] = ShownParts.of(self._text(messages, arguments)[2])
+            except RequestError:
+                self._shown[template] = ShownParts(calls=mentions(template, "tool_calls"))
+        return self._shown[template]
 
     def _apply(
         self,
@@ -192,7 +197,7 @@ class ChatTemplate:
     def _applied(self, messages: list[Message], **arguments: Any) -> Any:
         """What transformers makes of the messages: a text, or token ids with their kinds."""
         template = self._template(arguments["tools"])
-        aliases = {name: arguments["tools"] for name in TOOLS_BY_OTHER_NAMES if _mentions(template, name)}
+        aliases = {name: arguments["tools"] for name in TOOLS_BY_OTHER_NAMES if mentions(template, name)}
         try:
             _compile_jinja_template(template).environment.concat = _joined  # the one that transformers renders, too
             return self._tokenizer().apply_chat_template(messages, **arguments, **aliases)
@@ -233,95 +238,7 @@ class ChatTemplate:
         return [bos, *token_ids] if bos in added and token_ids[:1] != [bos] else token_ids
 
 
-# --- One message ------------------------------------------------------------------------------------------------------
-
-
-def _message(message: Mapping[str, Any], index: int, template: str) -> Message:
-    """A message in the form that this template expects."""
-    where = f"messages.{index}"
-    role = message.get("role")
-    if not isinstance(role, str):
-        raise RequestError(f"Expected a message with a role, but got {role!r}.", f"{where}.role")
-    result = {**message, "role": _role(role, template), "content": _content(message.get("content"), where, template)}
-    if calls := result.pop("tool_calls", None):
-        result["tool_calls"] = [_tool_call(call, f"{where}.tool_calls.{i}") for i, call in enumerate(calls)]
-        if not _mentions(template, "tool_calls"):
-            result["content"] = _with_calls_as_text(result, template)
-    elif result["content"] is None:
-        result["content"] = ""
-    return result
-
-
-def _role(role: str, template: str) -> str:
-    """The role's name in the template: `developer` is a newer name for `system`, `function` an older one for `tool`."""
-    newer = {"developer": "system", "function": "tool"}
-    return newer[role] if role in newer and not _mentions(template, role) else role
-
-
-def _content(content: object, where: str, template: str) -> str | list[dict[str, str]] | None:
-    """Content as one text, or as parts if that is all that the template can read."""
-    if content is None:
-        return None
-    if isinstance(content, str):
-        texts = [content]
-    elif isinstance(content, Sequence):
-        texts = [_text(part, f"{where}.content.{index}") for index, part in enumerate(content)]
-    else:
-        raise RequestError(f"Expected a text or a list of parts, but got {content!r}.", f"{where}.content")
-    if LOOP_OVER_PARTS.search(template) and "is string" not in template:
-        return [{"type": "text", "text": text} for text in texts]
-    return "\n".join(texts)
-
-
-def _text(part: object, where: str) -> str:
-    if isinstance(part, Mapping):
-        text = part.get("text", part.get("refusal"))
-        if isinstance(text, str):
-            return text
-        raise UnsupportedFeature(f"Expected a text part, but got one of type {part.get('type')!r}.", where)
-    if isinstance(part, str):
-        return part
-    raise RequestError(f"Expected a text part, but got {part!r}.", where)
-
-
-def _tool_call(call: object, where: str) -> dict[str, Any]:
-    """A tool call with its arguments as an object, which is what templates want; on the wire they are JSON text."""
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise RequestError(f"Expected a tool call with a function's name, but got {call!r}.", where)
-    assert isinstance(call, Mapping)
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(
-                f"Expected the arguments as a JSON object, but got {arguments[:LONGEST_REASON]!r}.",
-                f"{where}.function.arguments",
-            ) from error
-    if not isinstance(arguments, Mapping):
-        raise RequestError(
-            f"Expected the arguments as a JSON object, but got {arguments!r}.", f"{where}.function.arguments"
-        )
-    return {"type": "function", **call, "function": {**function, "arguments": dict(arguments)}}
-
-
-def _describing(tools: Sequence[Mapping[str, Any]], template: str) -> Message:
-    """A system message that describes the tools, in the form that this template expects."""
-    return _message({"role": "system", "content": described_tools(tools, _form_of(template))}, 0, template)
-
-
-def _with_calls_as_text(message: Message, template: str) -> str:
-    """For a template that knows no tool calls: the content, followed by the calls as the model wrote them."""
-    form = _form_of(template)
-    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message["tool_calls"]]
-    return "\n".join([*filter(None, [message["content"]]), form.write_all(calls)])
-
-
-def _form_of(template: str) -> ToolForm:
-    """How a model writes calls, by its template."""
-    family = family_of(template)
-    return HERMES if family is None or family.form is None else family.form
+# --- Checks -----------------------------------------------------------------------------------------------------------
 
 
 def _keys(value: object) -> Iterator[str]:
@@ -336,9 +253,6 @@ def _keys(value: object) -> Iterator[str]:
             waiting += value
 
 
-# --- Checks -----------------------------------------------------------------------------------------------------------
-
-
 def _joined(written: Iterable[str]) -> str:
     """What a template writes, as one text. Raises WritesTooMuch before it has taken more memory than it may."""
     pieces = []
@@ -349,10 +263,6 @@ def _joined(written: Iterable[str]) -> str:
             raise WritesTooMuch
         pieces.append(piece)
     return "".join(pieces)
-
-
-def _mentions(template: str, word: str) -> bool:
-    return re.search(rf"\b{word}\b", template) is not None
 
 
 def _check_the_end(prompt: ChatPrompt) -> None:

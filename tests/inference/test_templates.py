@@ -241,8 +241,8 @@ def test_a_model_whose_only_template_is_for_tools_says_so() -> None:
 
 
 def test_what_a_template_refuses_is_the_requests_fault() -> None:
-    error = refusal(RequestError, "mistral_list", {"role": "system", "content": "x"})
-    assert "Only user, assistant and tool, not system" in str(error)
+    error = refusal(RequestError, "mistral_list", {"role": "critic", "content": "x"})
+    assert "Only user, assistant and tool, not critic" in str(error)
     assert error.param == "messages"
 
 
