@@ -83,3 +83,11 @@ def thinking_arguments(effort: str | None) -> dict[str, Any]:
 def thinking_switches(thinks: bool) -> dict[str, Any]:
     """Template arguments that turn reasoning on or off: Qwen's and GLM's templates know one, DeepSeek's the other."""
     return {"enable_thinking": thinks, "thinking": thinks}
+
+
+def history_switches(shows: bool) -> dict[str, Any]:
+    """Template arguments that show the reasoning of earlier turns to the model, or leave it out.
+
+    Each is known to some templates: to those of Qwen and Laguna, of GLM, and of Nemotron.
+    """
+    return {"preserve_thinking": shows, "clear_thinking": not shows, "truncate_history_thinking": not shows}

@@ -7,6 +7,7 @@ offer a search of the web.
 Source: Anthropic's documentation of the bash, text editor and memory tools, and the types of its Python SDK.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -64,13 +65,16 @@ class Tool(LenientBody):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     input_schema: dict[str, Any] | None = None
+    input_examples: list[dict[str, Any]] | None = Field(
+        default=None, description="Shown to the model after the description."
+    )
     strict: bool | None = None
     type: str | None = None
 
     def as_function(self, where: str) -> dict[str, Any]:
         """The tool as chat templates expect it. Raises Refusal."""
         if self.input_schema is not None:
-            return function_tool(self.name, self.description, self.input_schema, self.strict)
+            return function_tool(self.name, self._full_description(), self.input_schema, self.strict)
         if (known := CLIENT_TOOLS.get(_family(self.type))) is None:
             raise Refusal(
                 400, f"{where}.input_schema: Expected a JSON schema, got none.", param=f"{where}.input_schema"
@@ -78,6 +82,13 @@ class Tool(LenientBody):
         description, properties, required = known
         schema = {"type": "object", "properties": properties, "required": required}
         return function_tool(self.name, description, schema)
+
+    def _full_description(self) -> str | None:
+        """The description with the examples, for which chat templates have no place of their own."""
+        if not self.input_examples:
+            return self.description
+        examples = [json.dumps(example, ensure_ascii=False) for example in self.input_examples]
+        return "\n".join([*filter(None, [self.description]), "Examples of its input:", *examples])
 
 
 def callable_only(tools: Any) -> Any:

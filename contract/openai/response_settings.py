@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from contract.bodies import LenientBody, read_part
+from contract.conversation import history_switches, thinking_arguments
 from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
 from contract.openai.responses_answer import Summary
@@ -57,6 +58,16 @@ class ReasoningSettings(LenientBody):
         "else; nothing sums it up.",
     )
     generate_summary: Summary | None = Field(default=None, description="An older summary.")
+    context: Literal["auto", "current_turn", "all_turns"] | None = Field(
+        default=None,
+        description="Which reasoning of the conversation the model is shown: that since the user's last message, or "
+        "all of it, where its template can. `auto` leaves it to the template.",
+    )
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        shown = {} if self.context in (None, "auto") else history_switches(self.context == "all_turns")
+        return thinking_arguments(self.effort) | shown
 
     @property
     def chosen_summary(self) -> Summary | None:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import first_of_question, text_at
-from contract.conversation import Conversation, thinking_arguments
+from contract.conversation import Conversation
 from contract.opaque import REASONING, opened
 from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
@@ -122,7 +122,9 @@ class InputBody(LenientBody):
     def messages(self, items: Sequence[Item]) -> list[Message]:
         """The conversation in the form of chat templates. Raises Refusal."""
         instructions = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
-        return instructions + as_messages(items, "input")
+        messages = instructions + as_messages(items, "input")
+        shows_current_turn_only = self.reasoning is not None and self.reasoning.context == "current_turn"
+        return _without_earlier_reasoning(messages) if shows_current_turn_only else messages
 
     def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
         """Raises Refusal."""
@@ -143,8 +145,8 @@ class InputBody(LenientBody):
 
     @property
     def template_arguments(self) -> dict[str, Any]:
-        effort = None if self.reasoning is None else self.reasoning.effort
-        return thinking_arguments(effort) | self.chat_template_kwargs
+        asked = {} if self.reasoning is None else self.reasoning.template_arguments
+        return asked | self.chat_template_kwargs
 
     @property
     def answer_tokens(self) -> int:
@@ -233,6 +235,14 @@ def as_messages(items: Sequence[Item], where: str) -> list[Message]:
     return messages
 
 
+def _without_earlier_reasoning(messages: list[Message]) -> list[Message]:
+    """The messages, of which those before the user's last one lose their reasoning."""
+    asked = max((number for number, message in enumerate(messages) if message["role"] == "user"), default=0)
+    for message in messages[:asked]:
+        message.pop("reasoning_content", None)
+    return messages
+
+
 def _role(item: Item) -> str:
     """Whose message an item becomes a part of."""
     if str(item.get("type")).endswith("_call_output"):
@@ -286,8 +296,8 @@ def _add(messages: list[Message], item: Item, where: str, *, is_asked: bool) -> 
             turn = _turn(messages, ("content", "tool_calls"))
             turn["content"] = summary_of(item, where)
         case {"type": "reasoning"}:
-            turn = _turn(messages, ("reasoning_content", "content", "tool_calls"))
-            turn["reasoning_content"] = _thoughts(item, where)
+            if thoughts := _thoughts(item, where):
+                _turn(messages, ("reasoning_content", "content", "tool_calls"))["reasoning_content"] = thoughts
         case {"role": "assistant"} if item.get("type", "message") == "message":
             turn = _turn(messages, ("content", "tool_calls"))
             turn["content"] = text_at(item.get("content"), f"{where}.content", notes_media=True)

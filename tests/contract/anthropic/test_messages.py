@@ -176,6 +176,19 @@ def test_documents_and_search_results_that_are_text_are_read(block: dict[str, An
     assert prompt_of(messages=[{"role": "user", "content": [result]}]).messages[0]["content"] == expected
 
 
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [
+        ({}, 'Examples of its input:\n{"a": 1}\n{"a": "é"}'),
+        ({"description": "Adds."}, 'Adds.\nExamples of its input:\n{"a": 1}\n{"a": "é"}'),
+    ],
+)
+def test_examples_of_a_tools_input_are_shown_to_the_model(described: dict[str, Any], expected: str) -> None:
+    tool = {"name": "add", "input_schema": {"type": "object"}, "input_examples": [{"a": 1}, {"a": "é"}], **described}
+    (offered,) = prompt_of(tools=[tool]).tools or ()
+    assert offered["function"]["description"] == expected
+
+
 def test_effort_reaches_templates_that_know_it() -> None:
     assert prompt_of(output_config={"effort": "low"}).template_arguments == {"reasoning_effort": "low"}
     assert prompt_of(thinking={"type": "disabled"}).template_arguments == thinking_switches(False)

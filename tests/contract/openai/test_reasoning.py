@@ -7,6 +7,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from contract.conversation import history_switches
 from interface.events import Part, TextPart
 from tests.support.openai_answers import named_events, parse, parsed_tokens, refused, streamed, whole
 
@@ -73,10 +74,53 @@ def test_no_summary_is_shown_where_none_is_asked_for() -> None:
     ("item", "thought"),
     [
         ({"summary": [], "encrypted_content": "reasoning:hm"}, "hm"),
-        ({"summary": [], "encrypted_content": "gAAAA"}, ""),
         ({"summary": [], "content": [{"type": "reasoning_text", "text": "ho"}], "encrypted_content": "x"}, "ho"),
     ],
 )
 def test_reasoning_that_comes_back_is_shown_to_the_model(item: dict[str, Any], thought: str) -> None:
     items = [{"type": "reasoning", **item}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "Why?"}]
     assert call(input=items).requests[0].prompt.messages[0]["reasoning_content"] == thought
+
+
+def test_reasoning_that_another_server_has_encrypted_is_none() -> None:
+    encrypted = {"type": "reasoning", "summary": [], "encrypted_content": "gAAAA"}
+    items = [encrypted, {"role": "assistant", "content": "4"}, {"role": "user", "content": "Why?"}]
+    messages = call(input=items).requests[0].prompt.messages
+    assert messages == [{"role": "assistant", "content": "4"}, {"role": "user", "content": "Why?"}]
+
+
+def _thought(text: str) -> dict[str, Any]:
+    return {"type": "reasoning", "summary": [], "encrypted_content": f"reasoning:{text}"}
+
+
+TURNS = [
+    {"role": "user", "content": "2 + 2?"},
+    _thought("early"),
+    {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "Look it up."},
+    _thought("late"),
+    {"type": "function_call", "name": "look", "call_id": "1", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "1", "output": "4"},
+]
+
+
+@pytest.mark.parametrize(
+    ("context", "shown", "switches"),
+    [
+        (None, ["early", "late"], {}),
+        ("auto", ["early", "late"], {}),
+        ("all_turns", ["early", "late"], history_switches(True)),
+        ("current_turn", ["late"], history_switches(False)),
+    ],
+)
+def test_a_request_says_which_reasoning_the_model_is_shown_again(
+    context: str | None, shown: list[str], switches: dict[str, Any]
+) -> None:
+    prompt = call(input=TURNS, reasoning={"context": context}).requests[0].prompt
+    assert [message["reasoning_content"] for message in prompt.messages if "reasoning_content" in message] == shown
+    assert [message["role"] for message in prompt.messages] == ["user", "assistant", "user", "assistant", "tool"]
+    assert prompt.template_arguments == switches
+
+
+def test_a_context_of_another_name_is_refused() -> None:
+    assert refused(PATH, input="hi", reasoning={"context": "no_turns"})["param"] == "reasoning.context"
