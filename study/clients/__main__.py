@@ -91,9 +91,11 @@ $ OPENAI_API_BASE_URLS=http://127.0.0.1:8000/v1 OPENAI_API_KEYS=any ENABLE_OLLAM
 
 Its page offers tools of its own in every chat, of some 5,000 tokens: more than the bundled model's context.
 
-So were LangGraph 1.2.24, Strands Agents 1.62.0, Semantic Kernel 1.45.0, griptape 1.13.0, magentic 0.41.1, outlines
-1.3.3, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0 and LlamaIndex.TS 0.12.1: answers whole and streamed, and, where
-they have them, tools and structured output.
+So were LangGraph 1.2.24 and LangGraph.js 1.7.3, Strands Agents 1.62.0, Semantic Kernel 1.45.0, griptape 1.13.0,
+magentic 0.41.1, outlines 1.3.3, Inspect 0.3.285, BeeAI 0.1.85, chatlas 0.23.0, Mirascope 2.8.2, any-llm 1.40.2, aisuite
+0.2.0, the Claude Agent SDK 0.2.189, LibreChat's agents 3.2.21, VoltAgent 2.10.0, Ax 24.0.21, Token.js 0.7.1,
+multi-llm-ts 5.1.1, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0 and LlamaIndex.TS 0.12.1: answers whole and
+streamed, and, where they have them, tools and structured output.
 
 Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
 of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does
