@@ -1,6 +1,7 @@
 """Whether requests are taken, and if not, why not: the status in `/health`, which both drivers check."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -36,7 +37,8 @@ class EngineStatus:
         if self._config.model_name is not None:
             return tuple(self._config.model_name.split(","))
         path = Path(self._config.model)
-        return (path.name if path.is_absolute() or path.exists() else self._config.model,)
+        is_path = path.is_absolute() or path.exists()
+        return (os.path.basename(os.path.abspath(path)) if is_path else self._config.model,)  # "." has no name itself
 
     def begin(self) -> None:
         """Note that an engine is about to be loaded, and set up the log for what is said from now on."""

@@ -25,8 +25,8 @@ def locate(name: str, weights: bool = True) -> Path:
         if path.is_absolute() or name.startswith("."):
             raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")
         path = download(name, weights)
-    if path.is_file():
-        if is_gguf(path) or path.suffix == ".gguf":
+    if not path.is_dir():
+        if path.is_file() and (is_gguf(path) or path.suffix == ".gguf"):
             return path
         raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
     if not _is_transformers_folder(path, weights) and (files := models_in(path)):

@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,13 @@ def test_a_start_without_room_for_the_memory_that_is_kept_goes_on(monkeypatch: p
 def test_a_folder_that_is_not_there(name: str) -> None:
     with pytest.raises(LoadError, match=rf"^{name}: expected a folder with a config.json or a GGUF file, found none$"):
         load_checkpoint(Config(model=name, device="cpu"))
+
+
+def test_what_is_neither_a_folder_nor_a_file_is_not_opened(tmp_path: Path) -> None:
+    """Opening a pipe would wait for its other end."""
+    os.mkfifo(tmp_path / "model.gguf")
+    with pytest.raises(LoadError, match="model.gguf: expected a folder or a GGUF file, got another file$"):
+        load_checkpoint(Config(model=str(tmp_path / "model.gguf"), device="cpu"))
 
 
 def test_a_name_that_is_neither_a_folder_nor_fit_for_the_hub() -> None:

@@ -255,10 +255,14 @@ def test_a_model_may_be_served_under_several_names() -> None:
             Config.from_environment({"ENGINE_MODEL_NAME": wrong})
 
 
-def test_a_model_without_a_name_goes_by_its_folders_files_or_hubs_name(tmp_path: Path) -> None:
+def test_a_model_without_a_name_goes_by_its_folders_files_or_hubs_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "small.gguf"
     file.touch()
-    for model, name in ((tmp_path, tmp_path.name), (file, "small.gguf"), ("org/small", "org/small")):
+    monkeypatch.chdir(tmp_path)
+    folders = [(folder, tmp_path.name) for folder in (tmp_path, ".", "./", f"../{tmp_path.name}")]
+    for model, name in (*folders, ("..", tmp_path.parent.name), (file, "small.gguf"), ("org/small", "org/small")):
         assert EngineStatus(Config(model=str(model)), "loading").models == (name,)
 
 
