@@ -2,12 +2,13 @@
 
 import { Alternatives } from "./alternatives.js";
 import { StreamError, answer, chatBody } from "./chat_request.js";
-import { Conversation } from "./conversation.js";
+import { Conversation, isEmpty } from "./conversation.js";
 import { bindKeys, clearProblem, say, setOpen, showProblem } from "./form.js";
 import { Instruments } from "./instruments.js";
 import { bindKey } from "./key.js";
 import { counted, explain, explainStreamError } from "./plain_words.js";
 import { newRequestId } from "./request_id.js";
+import { keep, keptJson } from "./storage.js";
 import { TurnView } from "./turn.js";
 
 const find = (id) => document.getElementById(id);
@@ -18,6 +19,7 @@ const instruments = new Instruments(say);
 const conversation = new Conversation(showTurns);
 let views = []; // a TurnView for each turn
 let connection = null; // the AbortController of the request that is open
+let isLeaving = false; // whether the page is being left, which closes the connection
 
 const REASONS = {
   stop: "the answer was complete",
@@ -48,6 +50,7 @@ async function continueConversation(unanswered) {
   const request = { id: requestId, signal: mine.signal, answered: () => instruments.answered(requestId) };
   let body;
   clearProblem();
+  isLeaving = false;
   try {
     body = chatBody(form, conversation.messages(find("system").value));
   } catch (error) {
@@ -76,7 +79,7 @@ async function continueConversation(unanswered) {
   } catch (error) {
     const hasFailed = !mine.signal.aborted;
     if (hasFailed) showFailure(error);
-    if (isEmpty(turn) && conversation.turns.includes(turn)) unanswered(hasFailed);
+    if (isEmpty(turn) && conversation.turns.includes(turn) && !isLeaving) unanswered(hasFailed);
   }
   connection = null;
   setBusy(false);
@@ -89,10 +92,6 @@ function stop() {
   if (connection === null) return;
   connection.abort();
   instruments.left();
-}
-
-function isEmpty(turn) {
-  return turn.content === "" && !turn.reasoning && !turn.tool_calls;
 }
 
 function showFailure(error) {
@@ -118,6 +117,7 @@ function showTurns() {
   for (let index = views.length; index < turns.length; index++) views.push(makeView(turns[index], index));
   find("conversation").replaceChildren(...views.map((view) => view.root));
   find("empty").hidden = turns.length > 0;
+  find("unkept").hidden = conversation.isKept;
 }
 
 function makeView(turn, index) {
@@ -172,12 +172,12 @@ function editLastQuestion(event) {
 
 /** The settings, the system prompt too, survive a reload; the key does not leave its tab. */
 function keepSettings() {
-  const kept = JSON.parse(localStorage.getItem("settings") ?? "{}");
+  const kept = keptJson("localStorage", "settings", (value) => value instanceof Object, {});
   for (const field of form.querySelectorAll("details [name]")) {
     field.value = kept[field.name] ?? field.value;
     field.addEventListener("input", () => {
       kept[field.name] = field.value;
-      localStorage.setItem("settings", JSON.stringify(kept));
+      keep("localStorage", "settings", JSON.stringify(kept));
     });
   }
 }
@@ -188,6 +188,9 @@ bindKey(find("api-key"));
 prompt.addEventListener("keydown", editLastQuestion);
 find("save-button").addEventListener("click", save);
 find("new-button").addEventListener("click", startOver);
+window.addEventListener("beforeunload", () => (isLeaving = true));
+// As much of an answer as has come stays. Without one, another tab may have kept something newer.
+window.addEventListener("pagehide", () => connection !== null && conversation.keep());
 showTurns();
 setBusy(false);
 instruments.waitUntilReady();

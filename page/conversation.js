@@ -1,18 +1,16 @@
 // A conversation: its turns as the API wants them, kept in this browser so that a reload loses nothing.
 
+import { keep, keptJson } from "./storage.js";
+
 const NAME = "conversation";
 
 export class Conversation {
   /** `changed` is called after each change. */
   constructor(changed) {
     this.changed = changed;
-    this.turns = [];
-    try {
-      this.turns = JSON.parse(localStorage.getItem(NAME) ?? "[]");
-    } catch {
-      // Something else has written there: begin with an empty conversation.
-    }
-    if (!Array.isArray(this.turns)) this.turns = [];
+    this.turns = keptJson("localStorage", NAME, areTurns, []);
+    if (this.turns.length > 0 && isEmpty(this.turns.at(-1))) this.turns.pop(); // the page was left before it came
+    this.isKept = true; // in this browser
   }
 
   add(turn) {
@@ -54,9 +52,18 @@ export class Conversation {
   }
 
   #save() {
-    localStorage.setItem(NAME, JSON.stringify(this.turns));
+    this.isKept = keep("localStorage", NAME, JSON.stringify(this.turns));
     this.changed();
   }
+}
+
+/** Whether nothing has come of an answer. */
+export function isEmpty(turn) {
+  return turn.content === "" && !turn.reasoning && !turn.tool_calls;
+}
+
+function areTurns(value) {
+  return Array.isArray(value) && value.every((turn) => typeof turn?.role === "string" && typeof turn.content === "string");
 }
 
 function message({ role, content, reasoning, tool_calls }) {

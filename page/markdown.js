@@ -13,19 +13,22 @@ const BELOW_TABLE_HEAD = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 const INLINE =
   /(`+)(.{1,999}?)\1|\*\*\*(?!\s)(.{1,999}?)\*\*\*|~~(?!\s)(.{1,999}?)~~|\*\*(.{1,999}?)\*\*|__(.{1,999}?)__|\*(?!\s)(.{1,999}?)\*|(?<!\w)_(?!\s)(.{1,999}?)_(?!\w)|\[([^\]]{1,299})\]\((\S{1,999}?)\)/gs;
 
-/** The blocks of a text. */
-export function markdown(text) {
+const DEEPEST = 16; // quotes and lists within each other; what is deeper is text, as each level takes some of the stack
+
+/** The blocks of a text. `depth` is how many quotes and lists it is in. */
+export function markdown(text, depth = 0) {
+  if (depth === DEEPEST) return [element("p", {}, ...inline(text))];
   const lines = text.replace(/\r\n?/g, "\n").split("\n");
   const blocks = [];
   while (lines.length > 0) {
     if (lines[0].trim() === "") lines.shift();
-    else blocks.push(block(lines));
+    else blocks.push(block(lines, depth));
   }
   return blocks;
 }
 
 /** Take a block off the front of `lines`. */
-function block(lines) {
+function block(lines, depth) {
   if (FENCE.test(lines[0])) return fenced(lines);
   if (RULE.test(lines[0])) return lines.shift() && element("hr");
   const heading = HEADING.exec(lines[0]);
@@ -35,9 +38,9 @@ function block(lines) {
   }
   if (/^\s*>/.test(lines[0])) {
     const quoted = takeWhile(lines, (line) => /^\s*>/.test(line)).map((line) => line.replace(/^\s*> ?/, ""));
-    return element("blockquote", {}, ...markdown(quoted.join("\n")));
+    return element("blockquote", {}, ...markdown(quoted.join("\n"), depth + 1));
   }
-  if (ITEM.test(lines[0])) return list(lines);
+  if (ITEM.test(lines[0])) return list(lines, depth);
   if (isTable(lines)) return table(lines);
   const isText = (line) => line.trim() !== "" && !FENCE.test(line) && !HEADING.test(line) && !isTable(lines);
   const paragraph = takeWhile(lines, isText);
@@ -53,7 +56,7 @@ function fenced(lines) {
   return element("pre", attributes, element("code", {}, code.join("\n")));
 }
 
-function list(lines) {
+function list(lines, depth) {
   const [, indent, mark] = ITEM.exec(lines[0]);
   const isNumbered = /\d/.test(mark);
   const items = [];
@@ -62,13 +65,13 @@ function list(lines) {
     if (item === null || item[1].length < indent.length || /\d/.test(item[2]) !== isNumbered) break;
     lines.shift();
     const more = takeWhile(lines, (line) => /^\s{2,}\S/.test(line) && line.search(/\S/) > indent.length);
-    items.push(element("li", {}, ...itemContent(item[3], more)));
+    items.push(element("li", {}, ...itemContent(item[3], more, depth)));
   }
   return element(isNumbered ? "ol" : "ul", isNumbered ? { start: String(parseInt(mark, 10)) } : {}, ...items);
 }
 
-function itemContent(text, more) {
-  const nested = more.length === 0 ? [] : markdown(more.map((line) => line.replace(/^\s{2,4}/, "")).join("\n"));
+function itemContent(text, more, depth) {
+  const nested = more.length === 0 ? [] : markdown(more.map((line) => line.replace(/^\s{2,4}/, "")).join("\n"), depth + 1);
   return [...inline(text), ...nested];
 }
 

@@ -60,8 +60,9 @@ def test_a_stop_token_ends_the_text_and_is_the_reason() -> None:
     assert (end.finish_reason, end.stop_reason) == ("stop", EXPECTED[AT])
 
 
-def test_an_end_of_sequence_token_has_no_text_though_it_is_not_special_and_no_reason() -> None:
-    token_ids, text, end = run(eos_ids=(EXPECTED[AT],))
+@pytest.mark.parametrize("are_stops_shown", [False, True])
+def test_an_end_of_sequence_token_has_no_text_though_it_is_not_special_and_no_reason(are_stops_shown: bool) -> None:
+    token_ids, text, end = run(eos_ids=(EXPECTED[AT],), include_stop_str_in_output=are_stops_shown)
     assert token_ids == EXPECTED[: AT + 1]
     assert text == text_of(EXPECTED[:AT])
     assert (end.finish_reason, end.stop_reason) == ("stop", None)
@@ -116,6 +117,14 @@ def test_a_stop_string_may_have_special_tokens_in_it(
         assert answer == "x\n", "all of the text, and nothing of the tokens"
     else:
         assert (answer, text.stop_reason) == (shown + stop * is_included, stop)
+
+
+def test_a_special_token_in_a_stop_string_may_have_the_text_of_another_in_it() -> None:
+    outer, inner = 1000, 1001
+    params = SamplingParams(stop=["<|a<b>|>"])
+    text = OutputText(lambda ids: "x" * len(ids), {}, params, {inner: "<b>", outer: "<|a<b>|>"})
+    assert [text.push(token_id) for token_id in (5, inner, outer)] == ["x", "x", "x"]
+    assert (text.is_ended, text.stop_reason) == (True, "<|a<b>|>")
 
 
 @pytest.mark.parametrize("is_skipped", [True, False])
