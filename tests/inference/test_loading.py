@@ -292,7 +292,7 @@ def test_a_folder_that_is_not_there(name: str) -> None:
 def test_what_is_neither_a_folder_nor_a_file_is_not_opened(tmp_path: Path) -> None:
     """Opening a pipe would wait for its other end."""
     os.mkfifo(tmp_path / "model.gguf")
-    with pytest.raises(LoadError, match="model.gguf: expected a folder or a GGUF file, got another file$"):
+    with pytest.raises(LoadError, match=r"model\.gguf: expected a folder or a GGUF file, got another file$"):
         load_checkpoint(Config(model=str(tmp_path / "model.gguf"), device="cpu"))
 
 

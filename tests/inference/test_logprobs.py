@@ -110,6 +110,13 @@ def test_those_of_a_prompt_are_the_models_whatever_the_chunks_and_the_cache(chun
         assert not any(isinstance(event, PromptEcho) for event in inbox.events[neighbour])
 
 
+def test_a_prompt_is_repeated_as_it_came_and_not_as_its_tokens_say_it() -> None:
+    engine, inbox = tiny_engine(max_streams=1), Inbox()
+    asking = submit_echo(engine, inbox, text_request("<mark>hi", max_tokens=2), False)
+    run_until_idle(engine)
+    assert echo_of(inbox.events[asking]).text == "<mark>hi"
+
+
 def test_an_echo_without_logprobs_has_the_tokens_alone_and_uses_the_prefix_cache() -> None:
     engine, inbox = tiny_engine(max_streams=1), Inbox()
     submit(engine, inbox, PROMPT, 2, temperature=0)
