@@ -114,7 +114,9 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these processors are x86-64")
-@pytest.mark.parametrize("processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "haswell"])
+@pytest.mark.parametrize(
+    "processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "alderlake", "haswell", "nehalem"]
+)
 @pytest.mark.parametrize(
     ("is_bfloat16", "formats", "has_plain"),
     [(True, (), True), (True, Q4_1_AND_Q6_K, False), (True, Q4_1_AND_Q6_K, True), (False, (8,), True)],

@@ -16,6 +16,7 @@ from inference.decoders.native.trial import multiply
 from inference.tensor_thread import on_tensor_thread
 from inference.weights.formats import FORMATS
 from inference.weights.quantized import QuantizedMatrix
+from tests.support.native_models import INSTRUCTIONS
 from tests.support.quantized_matrices import library_for, random_matrix
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -24,6 +25,10 @@ ERROR = {torch.bfloat16: 0.008, torch.float32: 1e-6}
 bfloat16 models, so each is off by at most a 254th of the largest of its 32, in the formats in "K" by a 127th."""
 ROWS = [1, 2, 3, 5, 8, 11, 12, 13, 16, 24, 25, 40, 75]
 OUTPUTS = 83  # fills neither a strip nor a panel
+LESS = {"AVX-512 without VNNI": "-mno-avx512vnni"} | {
+    name: flags for name, flags in INSTRUCTIONS.items() if flags.startswith("-march")
+}
+"""Of what processors have, fewer instructions than this one."""
 
 
 def own_numbers(matrix: QuantizedMatrix) -> NDArray[np.float32]:
@@ -110,7 +115,7 @@ def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
 
 @pytest.mark.timeout(600)  # a busy machine compiles slowly
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are those of x86-64")
-@pytest.mark.parametrize("flags", ["-mno-avx512vnni", "-march=x86-64-v3", "-march=x86-64-v2"])
+@pytest.mark.parametrize("flags", LESS.values(), ids=LESS)
 def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", flags)
     library = library_for(torch.bfloat16, ("Q4_1", "Q4_K", "Q6_K"), flags)

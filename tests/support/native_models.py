@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,13 +54,15 @@ MODELS: Mapping[str, PreTrainedConfig] = {
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE),
 }
+CPUINFO = Path("/proc/cpuinfo")
+HAS_AVX_VNNI = CPUINFO.exists() and " avx_vnni " in CPUINFO.read_text()
 INSTRUCTIONS = {
     "this machine's": "",
     "AVX-512, no tiles": "-mno-amx-bf16 -mno-amx-tile",
     "AVX-512, no bfloat16": "-mno-amx-bf16 -mno-amx-tile -mno-avx512bf16",
     "AVX2 alone": "-march=x86-64-v3",
     "SSE alone": "-march=x86-64-v2",
-}
+} | ({"AVX2 with VNNI": "-march=x86-64-v3 -mavxvnni"} if HAS_AVX_VNNI else {})
 PROMPTS = ["a", "Hello, world", "x" * 100, "once upon a time there was a fox" * 4]
 LENGTH = 24
 STEPS = [1, 2, 3, 12, 13, 24, 25, 97, *[1] * 23]

@@ -25,8 +25,8 @@
 #define TILES 0
 #endif
 
-#if defined(__aarch64__) || defined(__SSSE3__) && !defined(__AVX512F__) && !defined(__clang__)
-#define HALVED 1  // on x86, clang makes halves of vectors by itself
+#if defined(__aarch64__) || defined(__SSSE3__) && !defined(__AVX512F__)
+#define HALVED 1
 #include "halved.hpp"
 #else
 #define HALVED 0
@@ -47,6 +47,10 @@ typedef int16_t Shorts __attribute__((vector_size(64), aligned(4), may_alias));
 template <class Mask, class Vector>
 inline Vector select(Mask mask, Vector a, Vector b) {
     return mask ? a : b;
+}
+template <class Function, class Vector, class... Vectors>
+inline Vector for_each_register(Function function, Vector first, Vectors... others) {
+    return function(first, others...);
 }
 #endif
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
@@ -124,8 +128,11 @@ inline Floats load_halves(const uint8_t *from) {
     const Halves halves = *reinterpret_cast<const Halves *>(from);
     return (Floats)_mm512_cvtph_ps((__m256i)halves);
 #elif HALVED && defined(__AVX2__) && defined(__F16C__)
-    return {(Floats::Half)_mm256_cvtph_ps(*reinterpret_cast<const __m128i *>(from)),
-            (Floats::Half)_mm256_cvtph_ps(*reinterpret_cast<const __m128i *>(from + 16))};
+    const auto eight = [&](int64_t first) {
+        const UnsignedBytes halves = *reinterpret_cast<const UnsignedBytes *>(from + 2 * first);
+        return (Floats::Half)_mm256_cvtph_ps((__m128i)halves);
+    };
+    return {eight(0), eight(8)};
 #elif defined(__aarch64__)
     float16_t halves[LANES];
     memcpy(halves, from, sizeof halves);

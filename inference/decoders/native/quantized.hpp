@@ -19,36 +19,12 @@
 
 #pragma once
 
-#include "halved_products.hpp"
 #include "inputs.hpp"
+#include "integer_products.hpp"
 #include "strips.hpp"
 #include "structures.hpp"
 
 namespace {
-
-// To each lane's sum, four unsigned codes of BITS bits times four signed inputs, which are the same for all lanes.
-template <int BITS>
-inline Ints add_products(Ints sums, Bits codes, Ints inputs) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)inputs);
-#elif HALVED
-    return add_code_products<BITS>(sums, codes, inputs);
-#else
-    for (int i = 0; i < CODES; ++i) sums += (Ints)(codes >> uint32_t(8 * i) & 0xff) * (inputs << 24 - 8 * i >> 24);
-    return sums;
-#endif
-}
-
-// To each lane's sum, two products of numbers of sixteen bits.
-inline Ints add_pairs(Ints sums, Ints a, Ints b) {
-#if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
-#elif HALVED
-    return sums + pair_products(a, b);
-#else
-    return sums + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
-#endif
-}
 
 // All lanes are shifted as far: given a number, the compiler would move it to another register first.
 inline Ints shifted_right(Ints numbers, Ints by) {
