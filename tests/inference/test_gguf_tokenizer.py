@@ -230,6 +230,18 @@ def test_what_ends_a_turn_or_a_text_does_also_if_the_file_names_another_end(tmp_
     assert set(file.settings["eos_token_id"]) == {257, 258, 260, 262}
 
 
+def test_what_follows_an_infill_ends_it(tmp_path: Path) -> None:
+    """As in Qwen 2.5 Coder's files, by the tokens' texts, and in others by their ids."""
+    types = dict.fromkeys(["<|fim_pad|>", "<|file_sep|>", "<|fim_prefix|>", "<padding>"], USER_DEFINED)
+    file = byte_level(tmp_path, types=types, eos_token_id=2, fim_pad_token_id=260)
+    assert set(file.settings["eos_token_id"]) == {2, 257, 258, 260}
+
+
+def test_tokens_without_a_text_have_the_names_of_their_ids(tmp_path: Path) -> None:
+    tokenizer = made(source(tmp_path, [*BYTES, "qz", "", ""], model="gpt2", pre="gpt-2", merges=["q z"]))
+    assert tokenizer.convert_ids_to_tokens([257, 258]) == ["[EMPTY_257]", "[EMPTY_258]"]
+
+
 def test_an_answer_of_gpt_oss_goes_on_after_its_first_message(tmp_path: Path) -> None:
     types = dict.fromkeys(["<|end|>", "<|return|>", "<|call|>", "<|endoftext|>"], CONTROL)
     file = byte_level(tmp_path, types=types, eos_token_id=258)
@@ -303,12 +315,13 @@ def test_a_vocabulary_of_gemma_4_is_merged_as_its_merges_say(tmp_path: Path) -> 
     merges = ["▁ ▁", "a b", "▁ a", "\n \n"]
     tokens = ["<bos>", "<eos>", "<unk>", "<turn|>", *pieces]
     types = {"<bos>": CONTROL, "<eos>": CONTROL, "<turn|>": USER_DEFINED}
-    special = {"bos_token_id": 0, "eos_token_id": 1, "unknown_token_id": 2, "add_bos_token": False}
+    special = {"bos_token_id": 0, "eos_token_id": 1, "unknown_token_id": 2}
+    special |= {"add_bos_token": False, "add_space_prefix": True}  # neither of which is so
     file = source(tmp_path, tokens, types, "gemma4", model="gemma4", merges=merges, **special)
     tokenizer = made(file)
     text = "a ab  b\n\n\ré<turn|>"
     expected = ["<bos>", "a", "▁", "ab", "▁▁", "b", "\n\n", "<0x0D>", "<0xC3>", "<0xA9>", "<turn|>"]
-    assert tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) == expected  # with <bos>, whatever it says
+    assert tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) == expected
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == "a ab  b\n\n\ré"
     assert set(file.settings["eos_token_id"]) == {tokens.index("<eos>"), tokens.index("<turn|>")}
 

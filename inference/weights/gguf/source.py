@@ -42,7 +42,7 @@ ORIGIN = Origin(
     "Is the file complete, and of this architecture? Convert the model again, or serve its folder.",
     "another GGUF file",
 )
-ENDS = ("eos", "eot", "eom")
+ENDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 
 
 class GGUFSource:

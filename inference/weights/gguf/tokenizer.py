@@ -64,7 +64,12 @@ ENDS_OF_TURNS = (
     "[e~[",  # of MiniMax
 )
 ENDS_OF_TEXTS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<EOT>", "_<EOT>", "[EOT]")
-ENDS = frozenset((*ENDS_OF_MESSAGES, *ENDS_OF_TURNS, *ENDS_OF_TEXTS))
+ENDS_OF_INFILLS = (
+    *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>"),
+)
+"""What models for code write where they have filled a gap: padding, or the beginning of another repository or file."""
+ENDS = frozenset((*ENDS_OF_MESSAGES, *ENDS_OF_TURNS, *ENDS_OF_TEXTS, *ENDS_OF_INFILLS))
 """Tokens that end an answer in every file, which often names one end of several: that of a chat, or that of a text.
 
 They are control tokens, whatever type the file gives them, as for llama.cpp.
@@ -84,7 +89,7 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         BadGGUF: the file has no vocabulary, or one of a kind that is not supported.
     """
     tokens = _vocabulary(file)
-    described = _renamed(file, DESCRIBED)
+    described = _renamed(file, DESCRIBED) | {"tokens": tokens}
     settings = _renamed(file, SETTINGS) | {"chat_template": _chat_template(file)}
     is_byte_level = described["tokenizer_type"] == "gpt2"
     split = _split(file) if is_byte_level else None
@@ -168,7 +173,8 @@ def _sentencepiece(architecture: str, described: dict[str, Any]) -> Tokenizer:
     merges = _merges(described, by_place=is_gemma)
     backend = Tokenizer(models.BPE(_numbered(described), merges, fuse_unk=True, byte_fallback=True))
     # Each text between special tokens begins with a space: what llama.cpp does, and what these models were trained on.
-    begins = [normalizers.Prepend("▁")] if described.get("add_prefix_space", not is_gemma) else []
+    has_space = described["tokenizer_type"] != "gemma4" and described.get("add_prefix_space", not is_gemma)
+    begins = [normalizers.Prepend("▁")] if has_space else []
     backend.normalizer = normalizers.Sequence([*begins, normalizers.Replace(" ", "▁")])
     ends = [decoders.Strip(" ", left=1)] if begins else []
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *ends])
@@ -239,6 +245,7 @@ def _vocabulary(file: GGUFFile) -> list[str]:
     if model not in MODELS:
         raise BadGGUF(file.path, f"its tokenizer is of the kind {model!r}; expected {', '.join(MODELS)}. {ADVICE}")
     tokens: list[str] = file.get("tokenizer.ggml.tokens", list)
+    tokens = [token or f"[EMPTY_{token_id}]" for token_id, token in enumerate(tokens)]  # as llama.cpp calls them
     needed = "scores" if model == "llama" else "merges"
     if not {"tokenizer.ggml.merges", f"tokenizer.ggml.{needed}"} & file.metadata.keys():
         raise BadGGUF(file.path, f"expected tokenizer.ggml.{needed}, without which no text becomes tokens")
