@@ -115,9 +115,14 @@ def test_a_question_that_is_changed_is_asked_again_without_what_followed(page: A
 def test_the_arrow_up_edits_the_last_question(page: Any) -> None:
     say(page, "hello")
     finished(page)
-    page.focus("#prompt")
-    page.keyboard.press("ArrowUp")
+    page.fill("#prompt", "typed")
+    page.press("#prompt", "ArrowUp")
+    expect(page.locator(".turn.user textarea")).to_have_count(0)
+    page.fill("#prompt", "")
+    page.press("#prompt", "ArrowUp")
     expect(page.locator(".turn.user textarea")).to_have_value("hello")
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".turn.user textarea")).to_have_value("hello\n")
     page.keyboard.press("Escape")
     expect(page.locator(".turn.user textarea")).to_have_count(0)
 
@@ -296,12 +301,14 @@ def test_a_refusal_is_shown_as_a_sentence(page: Any) -> None:
 
 
 def test_a_conversation_can_be_saved_and_begun_again(page: Any) -> None:
+    page.click("summary")
+    page.fill("#system", "Be brief.")
     say(page, "hello")
     finished(page)
     with page.expect_download() as download:
         page.click("#save-button")
     saved = json.loads(download.value.path().read_text())
-    assert [message["role"] for message in saved["messages"]] == ["user", "assistant"]
+    assert [message["role"] for message in saved["messages"]] == ["system", "user", "assistant"]
     page.click("#new-button")
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.locator("#empty")).to_be_visible()

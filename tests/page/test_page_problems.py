@@ -46,6 +46,14 @@ def test_an_error_inside_the_stream_is_told_after_the_tokens(service: Service, o
     expect(page.locator("#server")).to_contain_text("engine failed")
 
 
+def test_a_server_that_shuts_down_in_the_middle_of_an_answer_says_so(service: Service, open_page: OpenPage) -> None:
+    page = open_page(address(service))
+    end = 'data: {"error":{"type":"shutdown","message":"The server is shutting down"}}\n\ndata: [DONE]\n\n'
+    page.route("**/generate", lambda route: route.fulfill(body=end, content_type="text/event-stream"))
+    ask(page, "hello")
+    expect(page.locator("#problem")).to_have_text("The server is shutting down and ended the answer after 0 tokens.")
+
+
 def test_a_stream_that_breaks_off_is_no_answer(service: Service, open_page: OpenPage) -> None:
     page = open_page(address(service))
     half = 'data: {"token":"Hel","token_id":0,"prefill_time_ms":1}\n\ndata: {"token":"lo"'
