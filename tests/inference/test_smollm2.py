@@ -101,7 +101,7 @@ def test_with_the_default_settings_it_knows_the_capital_of_france_too() -> None:
 
 
 def test_what_generation_needs_is_read_from_the_file(checkpoint: Checkpoint) -> None:
-    assert checkpoint.generation.eos_ids == {0, 2}, "<|endoftext|> and <|im_end|>"
+    assert checkpoint.generation.eos_ids == {0, 2, 4}, "<|endoftext|>, <|im_end|> and <reponame>, as llama.cpp has it"
     assert transformers_model(checkpoint).config.max_position_embeddings == 8192
     assert transformers_model(checkpoint).config.tie_word_embeddings
 
