@@ -5,7 +5,9 @@ whatever a template makes of them that is not a prompt becomes a `RequestError`.
 
 Invariants:
     1. The template is the model's own, never a request's, and no argument of a request replaces what it is given.
-    2. Control tokens that a user types stay ordinary text; only those that the template writes are control tokens.
+    2. Control tokens that a user types or a tool returns stay ordinary text. Those that the template writes are control
+       tokens, and so are `<think>`, `<tool_call>` and others that are not special tokens where the application wrote
+       them or the model did: in system messages, in answers, and in the beginning of an answer.
     3. The template writes the special tokens, so the tokenizer adds none: no BOS token comes twice.
 """
 
@@ -18,7 +20,12 @@ from typing import Any
 
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
+from transformers.utils.chat_template_utils import (
+    _compile_jinja_template,
+    _get_control_token_patterns,
+    encode_marked_chat,
+    mark_control_tokens,
+)
 
 from inference.text.message_forms import forms, loses_instructions
 from inference.text.shown_parts import CONVERSATION, TOOL, ShownParts, has_tool_turns
@@ -52,6 +59,8 @@ RESERVED_ARGUMENTS = frozenset(
 )
 """Names that a request's template arguments must not have, in addition to those of special tokens."""
 
+OWN_ROLES = frozenset({"system", "developer", "assistant"})
+"""Roles of messages that the application wrote, or the model; all others are of users and tools."""
 TOOLS_BY_OTHER_NAMES = ("xml_tools",)
 """What the tools are called in the templates of some models, here SmolLM3's."""
 MOST_WRITTEN = 2**25
@@ -169,7 +178,7 @@ class ChatTemplate:
         }
         messages, arguments, text = self._text(messages, arguments)
         check(text)
-        token_ids = list(self._applied(messages, sanitize_control_tokens=True, **arguments)["input_ids"])
+        token_ids = self._encoded(messages, arguments)
         return Rendered(self._with_bos(token_ids) if prompt.add_special_tokens else token_ids, text)
 
     def _text(self, messages: list[Message], arguments: dict[str, Any]) -> tuple[list[Message], dict[str, Any], str]:
@@ -180,7 +189,7 @@ class ChatTemplate:
         failure: RequestError | None = None
         for form, tools in forms(messages, arguments["tools"]):
             try:
-                text = self._applied(form, tokenize=False, **arguments | {"tools": tools})
+                text = self._applied(form, **arguments | {"tools": tools})
             except WritesTooMuch:
                 raise
             except RequestError as error:
@@ -194,19 +203,37 @@ class ChatTemplate:
         assert failure is not None
         raise failure
 
-    def _applied(self, messages: list[Message], **arguments: Any) -> Any:
-        """What transformers makes of the messages: a text, or token ids with their kinds."""
+    def _encoded(self, messages: list[Message], arguments: dict[str, Any]) -> list[int]:
+        """The token ids of what the template makes of messages, in which control tokens are marked as text."""
+        tokenizer = self._tokenizer()
+        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        of_others, _ = _get_control_token_patterns(tokenizer._get_control_tokens(self._template(arguments["tools"])))
+        of_application, _ = _get_control_token_patterns(tuple(special))
+        marked = [
+            mark_control_tokens(message, of_application if message.get("role") in OWN_ROLES else of_others)
+            for message in messages
+        ]
+        text = self._applied(marked, **mark_control_tokens(arguments, of_others))
+        try:
+            return encode_marked_chat(tokenizer, text)
+        except ValueError as error:  # a token that the tokenizer makes of plain text, too
+            raise RequestError(f"The messages cannot be encoded: {error}", "messages") from error
+
+    def _applied(self, messages: list[Message], **arguments: Any) -> str:
+        """The text that transformers makes of the messages."""
         template = self._template(arguments["tools"])
         aliases = {name: arguments["tools"] for name in TOOLS_BY_OTHER_NAMES if mentions(template, name)}
         try:
             _compile_jinja_template(template).environment.concat = _joined  # the one that transformers renders, too
-            return self._tokenizer().apply_chat_template(messages, **arguments, **aliases)
+            text = self._tokenizer().apply_chat_template(messages, tokenize=False, **arguments, **aliases)
         except WritesTooMuch:
             raise
         except Exception as error:  # a template may fail in any way: its own exception, Undefined, a type, recursion
             raise RequestError(
                 f"The chat template cannot render these messages: {_reason(error)}", "messages"
             ) from error
+        assert isinstance(text, str)  # as one conversation is, which is not tokenized
+        return text
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         """A copy that no other thread uses: making control tokens harmless switches the tokenizer's mode meanwhile."""
