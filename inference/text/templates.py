@@ -105,7 +105,7 @@ class ChatTemplate:
         self._shared_tokenizer = tokenizer
         self._own_tokenizer: PreTrainedTokenizerBase | None = None
         self._lock = threading.Lock()
-        self._shown: dict[str, ShownParts] = {}
+        self._shown: dict[tuple[str, bool], ShownParts] = {}
 
     def render(self, prompt: ChatPrompt, check: Callable[[str], None] = lambda text: None) -> Rendered:
         """Return the prompt that the template makes of a conversation.
@@ -137,6 +137,11 @@ class ChatTemplate:
         text = templates if isinstance(templates, str) else "\n".join(templates.values())
         return any(mentions(text, name) for name in ("tools", *TOOLS_BY_OTHER_NAMES))
 
+    @cached_property
+    def _special_tokens(self) -> tuple[str, ...]:
+        added = self._shared_tokenizer.added_tokens_decoder.values()
+        return tuple(token.content for token in added if token.special)
+
     def _template(self, tools: list[dict[str, Any]] | None) -> str:
         """The template's text. Some models have one for conversations with tools and one for those without."""
         try:
@@ -154,14 +159,15 @@ class ChatTemplate:
 
     def _shown_by(self, template: str, tools: list[dict[str, Any]] | None) -> ShownParts:
         """What the template shows of calls and results. One that fails at them in any form says so itself."""
-        if template not in self._shown:
+        key = template, bool(tools)
+        if key not in self._shown:
             messages = messages_for(CONVERSATION, template, ShownParts())
             arguments = {"tools": [TOOL] if tools else None, "add_generation_prompt": True}
             try:
-                self._shown[template] = ShownParts.of(self._text(messages, arguments)[2])
+                self._shown[key] = ShownParts.of(self._text(messages, arguments)[2])
             except RequestError:
-                self._shown[template] = ShownParts(calls=mentions(template, "tool_calls"))
-        return self._shown[template]
+                self._shown[key] = ShownParts(calls=mentions(template, "tool_calls"))
+        return self._shown[key]
 
     def _apply(
         self,
@@ -206,9 +212,8 @@ class ChatTemplate:
     def _encoded(self, messages: list[Message], arguments: dict[str, Any]) -> list[int]:
         """The token ids of what the template makes of messages, in which control tokens are marked as text."""
         tokenizer = self._tokenizer()
-        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         of_others, _ = _get_control_token_patterns(tokenizer._get_control_tokens(self._template(arguments["tools"])))
-        of_application, _ = _get_control_token_patterns(tuple(special))
+        of_application, _ = _get_control_token_patterns(self._special_tokens)
         marked = [
             mark_control_tokens(message, of_application if message.get("role") in OWN_ROLES else of_others)
             for message in messages
@@ -243,10 +248,8 @@ class ChatTemplate:
 
     def _check_keys(self, value: object) -> None:
         """Refuse control tokens in the names of parameters: transformers makes them harmless only in texts."""
-        added = self._shared_tokenizer.added_tokens_decoder.values()
-        control_tokens = [token.content for token in added if token.special]
         for key in _keys(value):
-            if found := next((token for token in control_tokens if token in key), None):
+            if found := next((token for token in self._special_tokens if token in key), None):
                 raise RequestError(f"The name {key[:80]!r} has the control token {found!r} in it.", "messages")
 
     def _permitted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

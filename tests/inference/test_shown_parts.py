@@ -6,7 +6,7 @@ import pytest
 
 from inference.text.templates import ChatTemplate
 from interface.requests import ChatPrompt
-from tests.support.chat_tokenizers import chat_tokenizer
+from tests.support.chat_tokenizers import chat_tokenizer, tool
 
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
@@ -43,6 +43,20 @@ def test_calls_that_the_template_leaves_out_are_shown_as_text() -> None:
     answer = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     text = ChatTemplate(tokenizer).render(ChatPrompt([QUESTION, answer])).text
     assert text.endswith('[assistant]<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 2}}\n</tool_call>')
+
+
+def test_a_template_may_leave_out_calls_only_where_no_tools_are_offered() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.chat_template = (
+        "{% for message in messages %}[{{ message.role }}]{{ message.content }}"
+        "{% if tools %}{% for call in message.tool_calls %}({{ call.function.name }}){% endfor %}{% endif %}"
+        "{% endfor %}"
+    )
+    template = ChatTemplate(tokenizer)
+    conversation: list[dict[str, Any]] = [QUESTION, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+    for tools in (None, [tool("add")], None):
+        text = template.render(ChatPrompt(conversation, tools=tools)).text
+        assert text.endswith("</tool_call>" if tools is None else "[assistant](add)")
 
 
 def test_results_that_the_template_rewrites_stay_results() -> None:
