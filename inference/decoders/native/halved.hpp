@@ -19,7 +19,7 @@ template <class Number, int64_t BYTES = 64>
 struct Halved;
 
 // A register, or what fills several.
-template <class Number, int64_t BYTES, bool FITS = BYTES <= REGISTER_BYTES>
+template <class Number, int64_t BYTES, bool IN_REGISTER>
 struct Held {
     typedef Number Type __attribute__((vector_size(BYTES), aligned(4), may_alias));
 };
@@ -30,9 +30,9 @@ struct Held<Number, BYTES, false> {
 
 template <class Number, int64_t BYTES>
 struct Halved {
-    using Half = typename Held<Number, BYTES / 2>::Type;
-    static constexpr int64_t LANES_OF_HALF = BYTES / 2 / sizeof(Number);
     static constexpr bool IN_REGISTERS = BYTES / 2 <= REGISTER_BYTES;  // or the halves are halved as well
+    static constexpr int64_t LANES_OF_HALF = BYTES / 2 / sizeof(Number);
+    using Half = typename Held<Number, BYTES / 2, IN_REGISTERS>::Type;
     using Mask = Halved<int32_t, BYTES>;
     template <class Narrow>
     using NarrowHalf [[gnu::vector_size(LANES_OF_HALF * sizeof(Narrow)), gnu::aligned(1), gnu::may_alias]] = Narrow;
@@ -96,11 +96,6 @@ struct Halved {
     Halved &operator|=(Halved b) { return *this = *this | b; }
 };
 
-// `function` of registers, for each of them.
-template <class Function, class Register, class... Registers>
-inline Register for_each_register(Function function, Register first, Registers... others) {
-    return function(first, others...);
-}
 template <class Function, class Number, int64_t BYTES, class... Vectors>
 inline Halved<Number, BYTES> for_each_register(Function function, Halved<Number, BYTES> first, Vectors... others) {
     return {for_each_register(function, first.lower, others.lower...),

@@ -25,6 +25,16 @@
 #define TILES 0
 #endif
 
+namespace {
+
+// `function` of registers; of vectors that fill several (halved.hpp), for each of these.
+template <class Function, class Register, class... Registers>
+inline Register for_each_register(Function function, Register first, Registers... others) {
+    return function(first, others...);
+}
+
+}  // namespace
+
 #if defined(__aarch64__) || defined(__SSSE3__) && !defined(__AVX512F__)
 #define HALVED 1
 #include "halved.hpp"
@@ -47,10 +57,6 @@ typedef int16_t Shorts __attribute__((vector_size(64), aligned(4), may_alias));
 template <class Mask, class Vector>
 inline Vector select(Mask mask, Vector a, Vector b) {
     return mask ? a : b;
-}
-template <class Function, class Vector, class... Vectors>
-inline Vector for_each_register(Function function, Vector first, Vectors... others) {
-    return function(first, others...);
 }
 #endif
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
