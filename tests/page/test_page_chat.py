@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.page_helpers import PHONE, OpenPage, address, expect, overflow, script
+from tests.support.page_helpers import PHONE, OpenPage, address, expect, overflow, say, script
 from tests.support.serving import Door, Service, on_a_socket, wait_until
 
 pytest_plugins = ["tests.support.browser"]
@@ -14,11 +14,6 @@ pytest_plugins = ["tests.support.browser"]
 @pytest.fixture
 def page(service: Service, open_page: OpenPage) -> Any:
     return open_page(address(service, "/"))
-
-
-def say(page: Any, text: str) -> None:
-    page.fill("#prompt", text)
-    page.press("#prompt", "Enter")
 
 
 def contents(page: Any) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.page_helpers import OpenPage, address, expect, script
+from tests.support.page_helpers import OpenPage, address, expect, say, script
 from tests.support.serving import Service
 
 pytest_plugins = ["tests.support.browser"]
@@ -17,11 +17,6 @@ FORBIDDEN = """for (const name of ["localStorage", "sessionStorage"])
 @pytest.fixture
 def page(service: Service, open_page: OpenPage) -> Any:
     return open_page(address(service, "/"))
-
-
-def say(page: Any, text: str) -> None:
-    page.fill("#prompt", text)
-    page.press("#prompt", "Enter")
 
 
 def expect_answer(page: Any) -> None:

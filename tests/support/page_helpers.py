@@ -34,6 +34,11 @@ def ask(page: Any, prompt: str) -> None:
     page.click("#ask-button")
 
 
+def say(page: Any, text: str) -> None:
+    page.fill("#prompt", text)
+    page.press("#prompt", "Enter")
+
+
 def script(monkeypatch: pytest.MonkeyPatch, texts: list[str]) -> None:
     """Let the scripted engine answer every prompt with these tokens."""
     monkeypatch.setattr("study.common.engine.script", lambda prompt, max_tokens: texts)
