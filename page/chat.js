@@ -172,12 +172,13 @@ function editLastQuestion(event) {
 
 /** The settings, the system prompt too, survive a reload; the key does not leave its tab. */
 function keepSettings() {
-  const kept = keptJson("localStorage", "settings", (value) => value instanceof Object, {});
+  const kept = () => keptJson("localStorage", "settings", (value) => value instanceof Object, {});
+  const atFirst = kept();
   for (const field of form.querySelectorAll("details [name]")) {
-    field.value = kept[field.name] ?? field.value;
+    field.value = atFirst[field.name] ?? field.value;
     field.addEventListener("input", () => {
-      kept[field.name] = field.value;
-      keep("localStorage", "settings", JSON.stringify(kept));
+      // Read again, as another tab may have changed another of them.
+      keep("localStorage", "settings", JSON.stringify({ ...kept(), [field.name]: field.value }));
     });
   }
 }

@@ -1,4 +1,6 @@
 // A conversation: its turns as the API wants them, kept in this browser so that a reload loses nothing.
+//
+// Each tab keeps its own. A new tab goes on with the one that any tab has changed last.
 
 import { keep, keptJson } from "./storage.js";
 
@@ -8,9 +10,9 @@ export class Conversation {
   /** `changed` is called after each change. */
   constructor(changed) {
     this.changed = changed;
-    this.turns = keptJson("localStorage", NAME, areTurns, []);
+    this.turns = keptJson("sessionStorage", NAME, areTurns, keptJson("localStorage", NAME, areTurns, []));
     if (this.turns.length > 0 && isEmpty(this.turns.at(-1))) this.turns.pop(); // the page was left before it came
-    this.isKept = true; // in this browser
+    this.isKept = true; // for a reload
   }
 
   add(turn) {
@@ -52,7 +54,9 @@ export class Conversation {
   }
 
   #save() {
-    this.isKept = keep("localStorage", NAME, JSON.stringify(this.turns));
+    const text = JSON.stringify(this.turns);
+    this.isKept = keep("sessionStorage", NAME, text);
+    keep("localStorage", NAME, text);
     this.changed();
   }
 }

@@ -55,6 +55,34 @@ def test_a_tab_without_an_answer_leaves_what_another_has_kept(service: Service, 
     expect_turns(other, "hello", "Hello, world!")
 
 
+def test_each_tab_keeps_its_own_conversation_and_a_new_one_goes_on_with_the_last(service: Service, page: Any) -> None:
+    other = page.context.new_page()
+    other.goto(address(service, "/"))
+    say(page, "hello")
+    expect_answer(page)
+    say(other, "say more")
+    expect(other.locator(".turn.assistant .content")).to_have_text("more")
+    expect(other.locator("#status")).to_contain_text("Done, because")
+    page.reload()
+    expect_turns(page, "hello", "Hello, world!")
+    other.reload()
+    expect_turns(other, "say more", "more")
+    third = page.context.new_page()
+    third.goto(address(service, "/"))
+    expect_turns(third, "say more", "more")
+
+
+def test_two_tabs_may_change_one_setting_each(service: Service, page: Any) -> None:
+    other = page.context.new_page()
+    other.goto(address(service, "/"))
+    for tab, name in ((page, "temperature"), (other, "top_p")):
+        tab.click("summary")
+        tab.fill(f"[name={name}]", "0.5")
+    page.reload()
+    for name in ("temperature", "top_p"):
+        expect(page.locator(f"[name={name}]")).to_have_value("0.5")
+
+
 def test_a_browser_without_room_says_that_the_conversation_is_not_kept(page: Any) -> None:
     expect(page.locator("#unkept")).to_be_hidden()
     page.evaluate(FULL)
