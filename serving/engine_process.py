@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import stat
@@ -65,7 +66,7 @@ def main(load: Callable[[Config], EngineService] = load_engine_service, argument
             status = asyncio.run(serve(config, load, listener, options.until_stdin_closes, options.signs_of_life_to))
     except UnusablePath as error:
         parser.exit(CANNOT_LOAD, f"error: {error}\n")
-    if options.remove_folder and status == 0:  # otherwise another engine's socket will be there
+    if options.remove_folder and _stdin_has_closed():  # otherwise another engine's socket will be there
         with suppress(OSError):
             os.rmdir(os.path.dirname(config.socket))
     logging.shutdown()
@@ -163,6 +164,11 @@ async def _load_and_start(host: EngineHost, config: Config, load: Callable[[Conf
         return FAILED
     log.info("%s is ready after %.1f s, at %s", config.model, time.perf_counter() - began, config.socket)
     return 0
+
+
+def _stdin_has_closed() -> bool:
+    """Whether the program that started this one has ended: it writes nothing there."""
+    return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def _wait_for_stdin(loop: asyncio.AbstractEventLoop, told_to_end: asyncio.Event) -> None:

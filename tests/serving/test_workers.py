@@ -106,6 +106,20 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
                 assert connection.request("GET", path).status == 200
 
 
+def test_an_engine_that_is_told_to_end_is_replaced_too(tmp_path: Path) -> None:
+    """An operator may do that, and so do guards against a lack of memory."""
+    with serving("app", tmp_path, workers=1) as process, Connection(process.port) as streaming:
+        begin_to_stream(streaming)
+        (engine,) = process.children(ENGINE)
+        os.kill(engine, signal.SIGTERM)
+        assert last_event(streaming) == "engine_error"
+        wait_until(lambda: "The engine is back" in process.log, "another engine")
+        assert answers(process)
+        process.popen.terminate()
+        assert process.wait() == -signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
 def test_at_a_signal_streams_get_a_last_event_and_nothing_is_left_over(tmp_path: Path) -> None:
     with serving("raw_asgi", tmp_path) as process, Connection(process.port) as streaming:
         begin_to_stream(streaming)
