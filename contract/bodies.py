@@ -82,7 +82,7 @@ def read_body(type: type[Body], body: bytes) -> Body:
         raise invalid(error) from None
 
 
-def read_part(type: type[Body], part: dict[str, Any], where: str) -> Body:
+def read_part(type: type[Body], part: Any, where: str) -> Body:
     """Check a part of a body that could not be checked with the whole; `where` is its place there.
 
     Raises:
@@ -91,17 +91,18 @@ def read_part(type: type[Body], part: dict[str, Any], where: str) -> Body:
     try:
         return type.model_validate(part)
     except ValidationError as error:
-        wrong = invalid(error)
-        raise Refusal(400, f"{where}.{wrong.message}", param=f"{where}.{wrong.param}") from None
+        raise invalid(error, where) from None
 
 
-def invalid(error: ValidationError) -> Refusal:
-    """Return the refusal of a body with the problems that pydantic found."""
+def invalid(error: ValidationError, *where: str) -> Refusal:
+    """Return the refusal of a body, or of its part at a place, with the problems that pydantic found."""
     problems = error.errors(include_url=False, include_context=False)
-    messages = [_sentence(problem["loc"], problem["msg"], problem["input"]) for problem in problems[:MAX_PROBLEMS]]
+    messages = [
+        _sentence((*where, *problem["loc"]), problem["msg"], problem["input"]) for problem in problems[:MAX_PROBLEMS]
+    ]
     if len(problems) > MAX_PROBLEMS:
         messages.append(f"{len(problems) - MAX_PROBLEMS} more problems")
-    return Refusal(400, "; ".join(messages), param=_name(problems[0]["loc"]) or None)
+    return Refusal(400, "; ".join(messages), param=_name((*where, *problems[0]["loc"])) or None)
 
 
 def check_model(model: str | None, served: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from contract.refusals import Refusal
 from contract.requests import shortened
-from contract.tools import FREE_CHOICE, ToolChoice, check_parameters
+from contract.tools import FREE_CHOICE, ToolChoice
 from interface.requests import ChatPrompt
 
 
@@ -57,15 +57,14 @@ class Conversation:
     def _offered_tools(self) -> list[Mapping[str, Any]]:
         choice = self.tool_choice
         names = [str(tool["function"]["name"]) for tool in self.tools]
-        if unknown := set(filter(None, [choice.name, *(choice.allowed or ())])) - set(names):
+        chosen = [] if choice.name is None else [choice.name]
+        if unknown := {*chosen, *(choice.allowed or ())} - {*names}:
             message = f"{self.choice_param} names {_listed(unknown)}; the tools are {_listed(names)}."
             raise Refusal(400, message, param=self.choice_param)
         offered = [choice.allowed is None or name in choice.allowed for name in names]
         if not any(offered) and choice.mode == "required":
             which = "it allows no tools" if names else "there are no tools"
             raise Refusal(400, f"{self.choice_param} demands a call, but {which}.", param=self.choice_param)
-        for number, tool in enumerate(self.tools):
-            check_parameters(tool["function"]["parameters"], f"tools.{number}")
         return [tool for tool, is_offered in zip(self.tools, offered, strict=True) if is_offered]
 
 

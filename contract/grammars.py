@@ -22,7 +22,8 @@ def schema_grammar(schema: Any, param: str) -> Grammar:
     try:
         return Grammar("json_schema", json.dumps(schema, allow_nan=False), param)
     except ValueError:
-        raise Refusal(400, f"{param}: Expected a JSON schema; this one holds a number that JSON has not.") from None
+        message = f"{param}: Expected a JSON schema; this one holds a number that JSON has not."
+        raise Refusal(400, message, param=param) from None
 
 
 class StructuredOutputs(LenientBody):

@@ -27,9 +27,9 @@ def function_tool(
     return {"type": "function", "function": function}
 
 
-def check_parameters(schema: Mapping[str, Any], where: str) -> None:
-    """Check that the schema of a tool's arguments is that of an object. Raises Refusal."""
-    types = schema.get("type", "object")
+def check_parameters(schema: Mapping[str, Any] | None, where: str) -> None:
+    """Check that the schema of a tool's arguments, at the place `where` of a body, is an object's. Raises Refusal."""
+    types = (schema or NO_PARAMETERS).get("type", "object")
     if "object" not in (types if isinstance(types, list) else [types]):
         message = f"{where}: Expected a schema of type 'object' for the parameters, got {shortened(types)!r}."
         raise Refusal(400, message, param=where)

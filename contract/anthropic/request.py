@@ -86,7 +86,7 @@ class CountTokensBody(LenientBody):
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
     tools: Annotated[
-        list[Tool] | None, BeforeValidator(callable_only, json_schema_input_type=list[dict[str, Any]] | None)
+        list[Tool | None] | None, BeforeValidator(callable_only, json_schema_input_type=list[dict[str, Any]] | None)
     ] = None
     tool_choice: ToolChoiceSettings | None = None
     thinking: Thinking | None = None

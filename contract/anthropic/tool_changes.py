@@ -17,9 +17,10 @@ Block = Mapping[str, Any]
 class OfferedTools:
     """The tools at some place of a conversation, as chat templates expect them."""
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
+    def __init__(self, tools: Sequence[Tool | None]) -> None:
         """Raises Refusal: a tool has no schema."""
-        self._known = {tool.name: tool.as_function(f"tools.{number}") for number, tool in enumerate(tools)}
+        placed = ((f"tools.{number}", tool) for number, tool in enumerate(tools))
+        self._known = {tool.name: tool.as_function(place) for place, tool in placed if tool is not None}
         self._removed: set[str] = set()
 
     def functions(self) -> list[dict[str, Any]]:
@@ -37,7 +38,7 @@ class OfferedTools:
                     self._removed.add(name)
 
     def _define(self, definition: dict[str, Any], where: str) -> None:
-        for callable in callable_only([definition]):
+        for callable in filter(None, callable_only([definition])):
             tool = read_part(Tool, callable, where)
             self._known[tool.name] = tool.as_function(where)
             self._removed.discard(tool.name)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from contract.bodies import LenientBody
 from contract.refusals import Refusal
-from contract.tools import ToolChoice, function_tool
+from contract.tools import ToolChoice, check_parameters, function_tool
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "integer"}
@@ -74,6 +74,7 @@ class Tool(LenientBody):
     def as_function(self, where: str) -> dict[str, Any]:
         """The tool as chat templates expect it. Raises Refusal."""
         if self.input_schema is not None:
+            check_parameters(self.input_schema, f"{where}.input_schema")
             return function_tool(self.name, self._full_description(), self.input_schema, self.strict)
         if (known := CLIENT_TOOLS.get(_family(self.type))) is None:
             raise Refusal(
@@ -92,10 +93,10 @@ class Tool(LenientBody):
 
 
 def callable_only(tools: Any) -> Any:
-    """Leave out tools that run on Anthropic's servers, whose entries may have no name."""
+    """Put None for the tools that run on Anthropic's servers, whose entries may have no name."""
     if not isinstance(tools, list):
         return tools
-    return [tool for tool in tools if not (isinstance(tool, dict) and _runs_elsewhere(tool))]
+    return [None if isinstance(tool, dict) and _runs_elsewhere(tool) else tool for tool in tools]
 
 
 def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:

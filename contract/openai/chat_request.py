@@ -14,7 +14,7 @@ from contract.openai.reasoning_fields import ReasoningFields
 from contract.openai.sampling import SamplingFields
 from contract.refusals import Refusal
 from contract.requests import shortened
-from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, tool_call
+from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, check_parameters, function_tool, tool_call
 from interface.requests import MAX_INTEGER, MAX_LOGPROBS, ChatPrompt
 
 Name = Annotated[str, Field(min_length=1)]
@@ -110,7 +110,9 @@ class Function(LenientBody):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
-    def as_tool(self) -> dict[str, Any]:
+    def as_tool(self, where: str) -> dict[str, Any]:
+        """The function as chat templates expect it; `where` is its place in the body. Raises Refusal."""
+        check_parameters(self.parameters, f"{where}.parameters")
         return function_tool(self.name, self.description, self.parameters, self.strict)
 
 
@@ -136,7 +138,7 @@ class OfferedTool(LenientBody):
         if self.type == "custom":
             custom = _required(self.custom, f"{where}.custom")
             return custom_function(custom.name, custom.description, custom.format)
-        return _required(self.function, f"{where}.function").as_tool()
+        return _required(self.function, f"{where}.function").as_tool(f"{where}.function")
 
 
 Described = TypeVar("Described")
@@ -250,7 +252,7 @@ class ChatBody(ReasoningFields, SamplingFields):
     def offered(self) -> list[dict[str, Any]]:
         """The tools, under whichever name the request has them. Raises Refusal."""
         tools = [tool.as_dict(f"tools.{number}") for number, tool in enumerate(self.tools)]
-        return tools or [function.as_tool() for function in self.functions]
+        return tools or [function.as_tool(f"functions.{number}") for number, function in enumerate(self.functions)]
 
     @property
     def custom_tools(self) -> frozenset[str]:

@@ -15,7 +15,7 @@ from contract.conversation import history_switches, thinking_arguments
 from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
 from contract.openai.responses_answer import Summary
-from contract.openai.responses_tools import FlatTool, FlatTools
+from contract.openai.responses_tools import FlatTool, flat_tools
 from interface.requests import Grammar
 
 SETTINGS = ("additional_tools", "configuration_update")
@@ -76,12 +76,6 @@ class ReasoningSettings(LenientBody):
         return None if chosen == "none" else chosen
 
 
-class AdditionalTools(LenientBody):
-    """Tools that are offered from here on; one takes the place of an earlier one of the same name."""
-
-    tools: FlatTools = Field(default_factory=list)
-
-
 class ConfigurationUpdate(LenientBody):
     """Settings that hold from here on; one that is absent stays as it was."""
 
@@ -98,14 +92,18 @@ class Settings:
     text: TextSettings | None
 
     def after(self, items: Sequence[Item], where: str) -> "Settings":
-        """The settings at the end of a conversation; `where` is the place of its items in the body. Raises Refusal."""
+        """The settings at the end of a conversation; `where` is the place of its items in the body.
+
+        A tool that an item offers takes the place of an earlier one of the same name. Raises Refusal.
+        """
         tools = {tool.called_name: tool for tool in self.tools}
         reasoning, text = self.reasoning, self.text
         for number, item in enumerate(items):
             place = f"{where}.{number}"
             match item.get("type"):
                 case "additional_tools" | "tool_search_output":
-                    tools |= {tool.called_name: tool for tool in read_part(AdditionalTools, item, place).tools}
+                    more = flat_tools(item.get("tools") or [], f"{place}.tools")
+                    tools |= {tool.called_name: tool for tool in more}
                 case "configuration_update":
                     update = read_part(ConfigurationUpdate, item, place)
                     reasoning, text = update.reasoning or reasoning, update.text or text

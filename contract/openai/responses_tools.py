@@ -5,23 +5,29 @@ namespace `crm` as `crm__get`; clients see their own names in the calls. Of Open
 run, `contract.openai.client_tools`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from contract.bodies import LenientBody
+from contract.bodies import LenientBody, read_part
 from contract.openai.chat_request import Name
 from contract.openai.client_tools import CLIENT_TOOLS, client_function
 from contract.openai.custom_tools import custom_function
-from contract.tools import ToolChoice, function_tool
+from contract.refusals import Refusal
+from contract.requests import shortened
+from contract.tools import ToolChoice, check_parameters, function_tool
 
 
 class Namespace(LenientBody):
     name: Name
     description: str | None = None
+
+
+class OfferedNamespace(Namespace):
+    tools: list[dict[str, Any]]
 
 
 class FlatTool(LenientBody):
@@ -37,6 +43,7 @@ class FlatTool(LenientBody):
     )
     environment: dict[str, Any] | None = Field(default=None, description="Of a shell.")
     namespace: Namespace | None = None
+    place: str = Field(description="Where the tool is in the body or the item that offers it.")
 
     @property
     def is_of_openai(self) -> bool:
@@ -56,13 +63,14 @@ class FlatTool(LenientBody):
         return called_name(self.name, self.namespace_name)
 
     def as_function(self) -> dict[str, Any]:
-        """The tool as chat templates expect it."""
+        """The tool as chat templates expect it. Raises Refusal."""
         if self.is_of_openai:
             return client_function(self.name)
         of_namespace = None if self.namespace is None else self.namespace.description
         description = "\n\n".join(filter(None, [of_namespace, self.description])) or None
         if self.is_custom:
             return custom_function(self.called_name, description, self.format)
+        check_parameters(self.parameters, f"{self.place}.parameters")
         return function_tool(self.called_name, description, self.parameters, self.strict)
 
     def shown(self) -> dict[str, Any]:
@@ -70,7 +78,7 @@ class FlatTool(LenientBody):
         if self.is_of_openai:
             return self.model_dump(exclude_none=True, include={"type", "environment"})
         absent = {} if self.is_custom else {"strict": None, "parameters": None}
-        return absent | self.model_dump(exclude_none=True, exclude={"namespace"})
+        return absent | self.model_dump(exclude_none=True, exclude={"namespace", "place"})
 
 
 def called_name(name: str, namespace: str | None) -> str:
@@ -103,28 +111,46 @@ def as_called(choice: ToolChoice, tools: Sequence[FlatTool]) -> ToolChoice:
     )
 
 
-def _flat(tools: Any) -> Any:
-    """Put the tools of namespaces next to the others, and leave out those that run on OpenAI's servers.
+def flat_tools(tools: Any, where: str) -> list[FlatTool]:
+    """Read a list of tools, those of namespaces among the others, without those that run on OpenAI's servers.
 
     Some clients always offer these, a web search for example.
+
+    Args:
+        tools: the field of the body or of an item.
+        where: its place in the body.
+
+    Raises:
+        Refusal: 400, it is no list of tools.
     """
-    return [inner for tool in tools for inner in _tools_in(tool)] if isinstance(tools, list) else tools
+    if not isinstance(tools, list):
+        raise Refusal(400, f"{where}: Expected a list of tools, got {shortened(tools)!r}.", param=where)
+    return [inner for number, tool in enumerate(tools) for inner in _tools_in(tool, f"{where}.{number}")]
 
 
-def _tools_in(tool: Any) -> list[Any]:
+def _tools_in(tool: Any, place: str) -> Iterator[FlatTool]:
+    """Raises Refusal."""
     match tool:
-        case {"type": "namespace", "tools": list(inner)}:
-            namespace = {name: tool.get(name) for name in ("name", "description")}
-            return [member | {"namespace": namespace} if isinstance(member, dict) else member for member in inner]
-        case {"type": "function" | "custom" | "namespace"}:
-            return [tool | {"namespace": None}]
-        case {"type": "shell", "environment": {"type": str(place)}} if place != "local":
-            return []
+        case {"type": "namespace"}:
+            offered = read_part(OfferedNamespace, tool, place)
+            namespace = offered.model_dump(exclude={"tools"})
+            for number, inner in enumerate(offered.tools):
+                where = f"{place}.tools.{number}"
+                yield read_part(FlatTool, inner | {"namespace": namespace, "place": where}, where)
+        case {"type": "shell", "environment": {"type": str(kind)}} if kind != "local":
+            return
         case {"type": "shell" | "local_shell" | "apply_patch" as type}:
-            return [{"type": type, "name": type, "environment": tool.get("environment")}]
+            known = {"type": type, "name": type, "environment": tool.get("environment"), "place": place}
+            yield read_part(FlatTool, known, place)
+        case {"type": "function" | "custom"}:
+            yield read_part(FlatTool, tool | {"namespace": None, "place": place}, place)
         case dict():
-            return []
-    return [tool]
+            return
+        case _:
+            raise Refusal(400, f"{place}: Expected a tool, got {shortened(tool)!r}.", param=place)
 
 
-FlatTools = Annotated[list[FlatTool], BeforeValidator(_flat, json_schema_input_type=list[dict[str, Any]])]
+FlatTools = Annotated[
+    list[FlatTool],
+    BeforeValidator(lambda tools: flat_tools(tools, "tools"), json_schema_input_type=list[dict[str, Any]]),
+]

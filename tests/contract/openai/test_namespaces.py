@@ -91,4 +91,6 @@ def test_a_tool_of_a_namespace_may_be_chosen(choice: dict[str, Any], expected: t
 
 
 def test_a_namespace_without_tools_is_refused_by_name() -> None:
-    assert refused("/v1/responses", input="hi", tools=[{"type": "namespace", "name": "crm"}])["param"] == "tools.0.type"
+    assert (
+        refused("/v1/responses", input="hi", tools=[{"type": "namespace", "name": "crm"}])["param"] == "tools.0.tools"
+    )
