@@ -186,9 +186,8 @@ class Requests:
 
     def _on_abort(self, sequence_id: SequenceId) -> None:
         submitting = self._submitting.get(sequence_id)
-        if submitting is not None:
-            submitting.cancel()
-        elif sequence_id in self.open:
+        is_cancelled = submitting is not None and submitting.cancel()  # False just after it was done
+        if not is_cancelled and sequence_id in self.open:
             self.abort([sequence_id])
 
     async def _tokenize(self, question: Tokenize) -> TokenIds:

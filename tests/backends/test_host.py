@@ -10,7 +10,7 @@ import pytest
 from backends import channel, wire
 from backends import host as hosts
 from config import Config
-from interface.engine import Tally
+from interface.engine import Sink, Tally
 from interface.errors import LoadError
 from interface.events import Finished, Token
 from interface.requests import EncodedRequest, GenerationRequest
@@ -136,6 +136,26 @@ async def test_an_abort_that_comes_while_the_prompt_is_tokenized_is_in_force(pat
         await until(lambda: host.open_sequences == 0)
     assert engine.prompts == []
     assert worker.events(5) == []
+
+
+async def test_an_abort_that_comes_in_the_moment_after_that_is_in_force(path: Path) -> None:
+    """The request has been submitted, and what waits for that has yet to be told."""
+
+    class Aborting(ScriptedEngine):
+        def submit(self, requests: Sequence[EncodedRequest], sink: Sink) -> None:
+            super().submit(requests, sink)
+            asyncio.get_running_loop().call_soon(host.hear, wire.Abort(5))
+
+    engine = Aborting()
+    engine.hold()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "count 4000", first_id=5, max_tokens=4000)
+        await until(lambda: worker.messages(wire.Accepted))
+        assert host.open_sequences == 0
+        engine.release(1)
+        await until(lambda: len(engine.aborted) == 1)
 
 
 async def test_a_message_that_cannot_be_read_ends_its_request_and_nothing_else(path: Path) -> None:
