@@ -27,6 +27,8 @@ SHARE = 0.5
 """The part of the memory left free by the weights that the cache may take."""
 LENGTHS = ("max_position_embeddings", "max_target_positions")
 """The names of the length that a model was trained at; the second is Whisper's."""
+SLIDING = "sliding_attention"
+"""The type of layers that look back over a window."""
 STRETCHED = ("linear", "dynamic", "yarn")
 """Rotary schemes that reach beyond the length that a model was trained at by their factor.
 
@@ -129,13 +131,17 @@ def _trained_length(text: PreTrainedConfig) -> int | None:
 def _layer_costs(text: PreTrainedConfig, number_size: int) -> list[LayerCost]:
     """The cost of each layer, for numbers of `number_size` bytes."""
     count = _number(text, "num_hidden_layers")
-    window = _number(text, "sliding_window") if getattr(text, "use_sliding_window", True) else 0
-    kinds = getattr(text, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * count
     layers = [text.per_layer_config[number] if text.is_heterogeneous else text for number in range(count)]
+    kinds = getattr(text, "layer_types", None) or [None] * count
     return [
-        LayerCost(_numbers_of(layer) * number_size, window or None if kind == "sliding_attention" else None)
+        LayerCost(_numbers_of(layer) * number_size, _window_of(layer) if kind in (None, SLIDING) else None)
         for layer, kind in zip(layers, kinds, strict=False)
     ]
+
+
+def _window_of(layer: PreTrainedConfig) -> int | None:
+    window = _number(layer, "sliding_window") if getattr(layer, "use_sliding_window", True) else 0
+    return window or None
 
 
 def _numbers_of(layer: PreTrainedConfig) -> int:

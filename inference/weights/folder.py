@@ -162,8 +162,11 @@ class Folder(TextFiles):
             tokenizer.chat_template = read_json(path).get("chat_template")
         else:
             path = self._path / "tokenizer_config.json"
-        if not isinstance(template := tokenizer.chat_template, str | dict | None):
-            raise BadFile(path, f"chat_template: expected a text, or a list of them with their names, got {template!r}")
+        if (template := tokenizer.chat_template) is None:
+            return
+        for text in template.values() if isinstance(template, dict) else [template]:
+            if not isinstance(text, str):
+                raise BadFile(path, f"chat_template: expected a text, or a list of them with their names, got {text!r}")
 
     def _refuse_rewriting(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """See that texts only grow, on a sample of the vocabulary; without bytes, of which any may end a character."""

@@ -106,6 +106,8 @@ def check(model: "PreTrainedModel", context: int) -> None:
     kind, config = type(decoder).__name__, decoder.config
     if kind not in DECODERS:
         raise NotLlama(f"{kind} is none of {', '.join(DECODERS)}")
+    if config.is_heterogeneous:
+        raise NotLlama("layers with settings of their own (per_layer_config)")
     attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
     if config.hidden_act != "silu":
         raise NotLlama(f"activation {config.hidden_act}; expected silu")

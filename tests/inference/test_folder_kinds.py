@@ -89,8 +89,9 @@ def test_what_a_config_says_about_computing_is_this_servers_own_business(
     assert answer["token_ids"] == reference_output(random_model("llama"), prompt_ids, 8)
 
 
-def test_a_chat_template_that_is_no_text_is_refused(folder: Path) -> None:
-    edit_json(folder / "tokenizer_config.json", chat_template=5)
+@pytest.mark.parametrize("template", [5, {"default": 5}, [{"name": "default", "template": 5}]])
+def test_a_chat_template_that_is_no_text_is_refused(template: object, folder: Path) -> None:
+    edit_json(folder / "tokenizer_config.json", chat_template=template)
     with pytest.raises(LoadError, match=r"tokenizer_config.json: chat_template: expected a text, or a list .*, got 5$"):
         load(folder)
 
