@@ -141,9 +141,7 @@ def _key(text: str) -> str:
     """An API key, which a header must be able to hold. Errors do not repeat it."""
     key = text.strip()
     if not (key and key.isascii() and key.isprintable()):
-        raise ConfigError(
-            "expected a key of ASCII characters, since clients write others in different ways in a header"
-        )
+        raise ConfigError("expected a key of ASCII characters; clients write others in different ways in a header")
     return key
 
 
@@ -243,6 +241,11 @@ class ModelSettings:
         "auto uses the sampling defaults of the model's generation config; off ignores them",
     )
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether to compile the model. Weights of few bits are only computed with in compiled code."""
+        return self.compile or self.quantize is not None
+
 
 @dataclass(frozen=True)
 class EngineSettings(ModelSettings):
@@ -254,9 +257,7 @@ class EngineSettings(ModelSettings):
         "the engine: own computes in this process, vllm in another; sglang and openai ask a server that runs already",
     )
     backend_url: str | None = _setting(None, _url, "URL of the sglang or openai server, as in http://127.0.0.1:30000")
-    backend_key: str | None = _setting(
-        None, _key, "API key of the sglang or openai server, if it wants one", secret=True
-    )
+    backend_key: str | None = _setting(None, _key, "API key of the sglang or openai server, if any", secret=True)
     backend_silence: float = _setting(
         600.0, _seconds, "seconds that the sglang or openai server may send nothing of an answer, before its end"
     )

@@ -71,7 +71,7 @@ class Engine:
         self._capacity = config.max_streams + config.max_waiting
         self._runner = on_tensor_thread(
             lambda: ModelRunner(
-                checkpoint.model, config.max_streams, checkpoint.context, config.compile, config.quantize
+                checkpoint.model, config.max_streams, checkpoint.context, config.is_compiled, config.quantize
             )
         )
         self._speculates = config.speculate is not None and self._runner.has_same_bits

@@ -124,7 +124,7 @@ def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
     decoder, findings = (
         _examined_llama(checkpoint.model, cache, config)
         if isinstance(checkpoint.model, Llama)
-        else (examine(checkpoint.model, cache, config.compile, config.quantize, is_bounded=False))
+        else (examine(checkpoint.model, cache, config.is_compiled, config.quantize, is_bounded=False))
     )
     yield "decoder", decoder.name
     yield "cache", _cached(cache, config.max_streams)
@@ -146,7 +146,7 @@ def _cached(cache: KVCache, streams: int) -> str:
 
 def _examined_llama(model: Llama, cache: KVCache, config: Config) -> tuple[Decoder, Sequence[Finding]]:
     """Compare matrices in a file's own formats with what transformers makes of the file."""
-    decoder, _ = examine(model, cache, config.compile, config.quantize)
+    decoder, _ = examine(model, cache, config.is_compiled, config.quantize)
     alone = load_checkpoint(dataclasses.replace(config, compile=False, quantize=None)).model
     assert isinstance(alone, PreTrainedModel)
     trial = Trial(alone, cache, depends_on_length=False)

@@ -22,7 +22,7 @@ decoder is needed first: to pack the weights."""
 
 def compile_ahead(config: ModelSettings) -> None:
     """Start compiling for the model that `config` names, without waiting for it."""
-    if not (config.compile or config.quantize) or config.device not in ("auto", "cpu"):
+    if not config.is_compiled or config.device not in ("auto", "cpu"):
         return
     set_cache_folder(cache_folder(config.compile_cache))
     begin(CHOOSER, patience=CHOOSER_PATIENCE)

@@ -49,7 +49,6 @@ class ModelRunner:
     ) -> None:
         self._device, dtype = model.device, model.dtype
         self.vocabulary = _vocabulary(model)
-        is_compiled = is_compiled or quantize is not None
         with ThreadPoolExecutor(1) as pool:  # two compilers at once: a start is a second shorter
             chooser = pool.submit(chooser_for, self._device, is_compiled, torch.get_num_threads())
             try:

@@ -45,7 +45,7 @@ def select_decoder(
     """Return the fastest decoder for a model on a cache. The decoder takes the model over for good.
 
     Args:
-        quantize: int8 or int4, to round the model's matrices to so many bits.
+        quantize: int8 or int4, to round the model's matrices to so many bits; only with `is_compiled`.
 
     Raises:
         UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
@@ -68,7 +68,6 @@ def examine(
     Raises:
         UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
     """
-    is_compiled = is_compiled or quantize is not None
     if isinstance(model, Llama):  # of a GGUF file: there is no model alone to compare with
         return _checked_without_a_model(model, cache, is_compiled, quantize), ()
     check_rotations(model, cache.context)
