@@ -118,6 +118,7 @@ class Folder(TextFiles):
         self._refuse_unsupported()
         self._files = self._weight_files()
         self._tensors = self._headers()
+        self._refuse_quantized_weights()
 
     def config(self) -> PreTrainedConfig:
         check_numbers(self.config_path, self.settings, self.elements, len(self._tensors))
@@ -204,7 +205,6 @@ class Folder(TextFiles):
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
         from transformers import GenerationConfig
 
-        self._refuse_quantized_weights()
         try:
             loaded: Any = auto_class(type(config)).from_pretrained(
                 str(self._path),
@@ -362,4 +362,4 @@ def _is_quantized(name: str, info: TensorInfo) -> bool:
     if info.dtype in FLOATS:
         return False
     is_small = BITS.get(info.dtype, 64) <= 8 and info.dtype != "BOOL"
-    return name.endswith(".weight") or (is_small and not is_leftover(name))
+    return name.endswith((".weight", ".qweight")) or (is_small and not is_leftover(name))

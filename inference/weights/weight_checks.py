@@ -42,6 +42,8 @@ IN_PYTHONS_WORDS = (
     "unsupported operand",
     "invalid literal for",
     "not subscriptable",
+    "has no len()",
+    "truth value of an",
     "not iterable",
     "positional argument",
     "object is not",

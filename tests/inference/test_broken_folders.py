@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +256,14 @@ def test_weights_in_eight_bits_are_refused(folder: Path) -> None:
     weight = torch.zeros(48, 32, dtype=torch.int8)
     change_weights(folder, **{"model.layers.0.mlp.up_proj.weight": weight})
     assert "tensor model.layers.0.mlp.up_proj.weight is of type I8: quantized, but" in refusal(folder, WEIGHTS)
+
+
+@pytest.mark.parametrize("name", ["weight", "qweight"])
+def test_weights_of_several_to_a_number_are_no_weights_that_are_missing(name: str, folder: Path) -> None:
+    few = load_file(folder / WEIGHTS)
+    packed = {key.replace("weight", name): torch.zeros(4, 4, dtype=torch.int32) for key in few if "proj" in key}
+    change_weights(folder, **(dict.fromkeys(few) | packed))
+    assert re.match(rf"tensor \S+\.{name} is of type I32: quantized, but config.json has no", refusal(folder, WEIGHTS))
 
 
 @pytest.mark.parametrize("of", [torch.uint8, torch.int8, torch.float8_e4m3fn])

@@ -204,6 +204,10 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
         ({"general__architecture": "dream"}, "its architecture is dream: it writes texts by diffusion; expected"),
         ({"general__architecture": "clip"}, "expected a model, got one of the type mmproj: it is what a model sees"),
         ({"llama__pooling_type": 3}, "llama.pooling_type is 3: it makes embeddings or ranks of texts and writes none"),
+        ({"llama__expert_count": [1, 2]}, "llama.expert_count differs from layer to layer, which is not supported"),
+        ({"llama__rope__freq_base": [1, 2]}, "expected llama.rope.freq_base to be of type float, got numbers '[1 2]'"),
+        ({"general__sampling__top_k": [1, 2]}, "top_k: input should be a valid integer, got [1, 2]"),
+        ({"general__sampling__penalty_repeat": [1, 2]}, "repetition_penalty: input should be a valid number, got"),
         ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "keys and values of different widths are not supported"),
@@ -276,6 +280,14 @@ def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "model-00003-of-00003.gguf"
     os.remove(missing)
     with pytest.raises(LoadError, match=f"split into 3 files, and {missing.name} is not there"):
+        load(first)
+
+
+def test_a_part_that_is_not_the_first_is_told_from_it_whatever_its_name(tmp_path: Path) -> None:
+    first = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), tensors_per_file=12)
+    (tmp_path / "model-00002-of-00003.gguf").replace(first)
+    first.with_name("model-00002-of-00003.gguf").write_bytes(first.read_bytes())
+    with pytest.raises(LoadError, match=rf"{first.name}: it says that 1 parts of the model come before it; expected"):
         load(first)
 
 

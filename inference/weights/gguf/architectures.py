@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.families import (
     bailing,
@@ -51,7 +53,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 def _says(*keys: str) -> Callable[[GGUFFile], bool]:
     """Whether a file has one of these keys of its architecture, and not 0."""
-    return lambda file: any(file.metadata.get(f"{file.architecture}.{key}") for key in keys)
+    return lambda file: any(bool(np.any(file.metadata.get(f"{file.architecture}.{key}", 0))) for key in keys)
 
 
 VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {

@@ -80,6 +80,8 @@ class GGUFFile:
             BadGGUF: one of them cannot be read; the message names it.
         """
         first, *others = [_Header(part) for part in parts_of(path)]
+        if isinstance(place := first.metadata.get("split.no"), int) and place > 0:
+            raise BadGGUF(first.path, f"it says that {place} parts of the model come before it; expected the first one")
         tensors = first.tensors()
         for part in others:
             for name, blocks in part.tensors().items():
@@ -90,7 +92,7 @@ class GGUFFile:
         if not others and isinstance(count, int) and count > 1:
             raise BadGGUF(path, f"it is one of {count} parts; expected a name that ends in -00001-of-{count:05}.gguf")
         expected = first.metadata.get("split.tensors.count", len(tensors))
-        if expected != len(tensors):
+        if isinstance(expected, int) and expected != len(tensors):
             raise BadGGUF(path, f"the parts hold {len(tensors)} tensors; expected {expected} in all")
         return cls(first.path, first.metadata, tensors)
 
@@ -128,7 +130,8 @@ class GGUFFile:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind and not (value is default and default is not None):
-            came = "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+            name = "numbers" if isinstance(value, np.ndarray) else type(value).__name__
+            came = "nothing" if value is None else f"{name} {str(value)[:40]!r}"
             raise BadGGUF(self.path, f"expected {key} to be of type {kind.__name__}, got {came}")
         return value
 

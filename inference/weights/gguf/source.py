@@ -32,6 +32,7 @@ SAMPLING = {
     "top_k": "top_k",
     "min_p": "min_p",
     "repetition_penalty": "penalty_repeat",
+    "penalty_last_n": "penalty_last_n",
     "xtc_probability": "xtc_probability",
     "mirostat": "mirostat",
     "sequence": "sequence",
@@ -66,11 +67,12 @@ class GGUFSource:
         return {"eos_token_id": [*named, *ends_by_name(self.file)]}
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        settings = {name: self.file.metadata.get(f"general.sampling.{key}") for name, key in SAMPLING.items()}
-        if settings["repetition_penalty"] not in (None, 1):
-            settings["penalty_last_n"] = self.file.metadata.get("general.sampling.penalty_last_n")
-        suppressed = self.file.metadata.get("tokenizer.ggml.suppress_tokens")
-        settings["suppress_tokens"] = suppressed.tolist() if isinstance(suppressed, np.ndarray) else suppressed
+        keys = {name: f"general.sampling.{key}" for name, key in SAMPLING.items()}
+        keys["suppress_tokens"] = "tokenizer.ggml.suppress_tokens"
+        found = {name: self.file.metadata.get(key) for name, key in keys.items()}
+        settings = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
+        if settings["repetition_penalty"] in (None, 1):
+            del settings["penalty_last_n"]
         return self.file.path, settings
 
     def config(self) -> PreTrainedConfig:
