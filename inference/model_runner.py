@@ -17,6 +17,7 @@ from inference.cache.layout import batch_of
 from inference.choosers import chooser_for, device_chooser_for
 from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.select import select_decoder
+from inference.processors import leave_own_processor
 from inference.sampling.choose import look_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
@@ -47,6 +48,7 @@ class ModelRunner:
         is_compiled: bool = False,
         quantize: str | None = None,
     ) -> None:
+        leave_own_processor()
         self._device, dtype = model.device, model.dtype
         self.vocabulary = _vocabulary(model)
         with ThreadPoolExecutor(1) as pool:  # two compilers at once: a start is a second shorter
@@ -70,6 +72,7 @@ class ModelRunner:
             self._choose = self._ahead.choose
         elif self.is_on_gpu:
             self._choose = functools.partial(choose, choose_on_device=choose_on_device)
+        leave_own_processor()
         self._cache.provide()
 
     @property

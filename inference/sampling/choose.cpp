@@ -200,9 +200,10 @@ Scratch &scratch_for(int64_t vocabulary) {
 }
 
 // Call `take` with each row's number and with a thread's scratch.
+// All threads take part, if any: OpenMP would end those that are left out, and start others for the next step.
 template <class Take>
 void for_rows(int64_t row_count, int64_t vocabulary, int64_t threads, Take take) {
-#pragma omp parallel num_threads(min(threads, row_count))
+#pragma omp parallel num_threads(row_count > 1 ? threads : 1)
     {
         Scratch &scratch = scratch_for(vocabulary);
 #pragma omp for schedule(dynamic)

@@ -6,6 +6,9 @@
 // weights and calls `decoder_step`. What differs from processor to processor is in products.hpp and attention.hpp.
 
 #include <omp.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include "attention.hpp"
 #include "numbers.hpp"
@@ -144,6 +147,18 @@ void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t t
     product(layer.down, step.activated, tokens, step, add_to_hidden);
 }
 
+// Keep the calling thread on a processor of its own (why: processors.py). Each step asks again: OpenMP ends threads and
+// starts others when a loop elsewhere needs fewer of them.
+void stay_on_own(const int64_t *processors) {
+#ifdef __linux__
+    if (!processors) return;
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET(processors[omp_get_thread_num()], &own);
+    sched_setaffinity(0, sizeof own, &own);  // where that is refused, the system places the thread as before
+#endif
+}
+
 // Give each token whose logits are wanted a place among these, and return how many there are.
 int64_t find_places(const Step &step) {
     for (int64_t token = 0; token < step.token_count; ++token) step.places[token] = -1;
@@ -175,6 +190,7 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
     const int64_t wanted = find_places(*step);
 #pragma omp parallel num_threads(step->threads)
     {
+        stay_on_own(step->processors);
 #if TILES
         if (has_tiles) configure_tiles();
 #endif

@@ -18,6 +18,7 @@ from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
 from inference.decoders.native.sources import STRIP, decoder_units, stays_quantized
+from inference.processors import processors_for
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
 from inference.weights.memory_ahead import AHEAD
@@ -96,6 +97,8 @@ class NativeDecoder:
         AHEAD.give_back()
         packer.release_unused()
         self._threads = torch.get_num_threads()
+        processors = processors_for(self._threads)
+        self._processors = None if processors is None else packer.hold(torch.tensor(processors))
         self._scratch: dict[str, Tensor] = {}
         self._scratch_rows = 0
 
@@ -112,6 +115,7 @@ class NativeDecoder:
             token_count=tokens,
             sampled_count=sampled,
             threads=self._threads,
+            processors=self._processors,
             widened_size=self._scratch["widened"].shape[1],
             logits=logits.data_ptr(),
             **{name: tensor.data_ptr() for name, tensor in self._scratch.items()},

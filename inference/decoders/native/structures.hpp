@@ -49,6 +49,7 @@ struct Step {
     const int64_t *token_ids, *positions, *slots;  // [tokens]
     const int64_t *sampled;                        // [sampled_count], the tokens whose logits are wanted
     int64_t token_count, sampled_count, threads, widened_size;
+    const int64_t *processors;  // [threads], the one that each stays on; or null
     // Room to work in.
     int64_t *neighbours;                        // [tokens], how many attend together from this one on; 0: with another
     int64_t *places;                            // [tokens], the row of one whose logits are wanted among these; or -1

@@ -45,6 +45,7 @@ class Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
         *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "widened_size")),
+        ("processors", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("neighbours", "places", "hidden", "qkv", "normed", "attended")),
         *((name, ctypes.c_void_p) for name in ("activated", "scores", "inputs", "widened", "logits", "shares")),
     )
