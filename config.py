@@ -156,7 +156,7 @@ def _lines_of(file: Path) -> list[str]:
     except OSError as error:
         raise ConfigError(f"expected a file with a key on each line: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError("expected a file with a key on each line, got one that is no text") from None
+        raise ConfigError("expected a file with a key on each line, got one that is not text") from None
     if not lines:
         raise ConfigError("expected a file with a key on each line, got an empty one")
     return lines

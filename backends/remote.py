@@ -43,7 +43,7 @@ just being closed gets no answer."""
 LARGEST_EVENT = 64 * 2**20
 """Bytes of an event in a stream, which may hold a whole answer with log probabilities."""
 LARGEST_ANSWER = 64 * 2**20
-"""Bytes of an answer that is no stream, such as the tokens of a prompt."""
+"""Bytes of an answer that is not a stream, such as the tokens of a prompt."""
 LARGEST_ERROR = 64 * 1024
 """Bytes that are read of an error; what is shown of it is shorter."""
 EVENT_STREAM = "text/event-stream"

@@ -29,7 +29,7 @@ PROTOCOL = 3
 """Both sides must have the same."""
 HEADER = struct.Struct(">IBQ")
 
-# Bytes of half a character are no text, and the logarithm of 0 is no JSON number, but both are in log probabilities.
+# Log probabilities may have bytes of half a character, which are not text, and the logarithm of 0, which JSON has not.
 _AS_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 

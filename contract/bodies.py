@@ -15,7 +15,7 @@ from contract.refusals import Refusal
 from contract.requests import shortened
 
 IN_UNION = re.compile(r"(str|list)(\[.*\])?")
-"""The part of pydantic's error location that is one type of a union, and no field."""
+"""The part of pydantic's error location that is one type of a union, and not a field."""
 MAX_PROBLEMS = 3
 """Problems that one message names."""
 

@@ -1,6 +1,6 @@
 """The content of a message, as the OpenAI and Anthropic APIs send it: a text, or a list of parts that are texts.
 
-Images, sound and files are none that a model here could read. In a question they are refused: the answer would be
+No model here can read images, sound or files. In a question they are refused: the answer would be
 about something that the model has not seen. Elsewhere, in the result of a tool for example, a note stands in for them,
 so that the conversation goes on and the model knows what it has missed.
 """
@@ -91,7 +91,7 @@ def _text_of_part(part: Any, index: int, notes_media: bool) -> str:
 
 
 def note_of(part: Any) -> str | None:
-    """What stands in for a part that is not text; None if it is none of these."""
+    """What stands in for a part that is not text; None for text."""
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str) or kind not in MEDIA:
         return None

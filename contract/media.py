@@ -24,7 +24,7 @@ def without_media(body: bytes) -> bytes:
 
     Raises:
         Refusal: 413, the rest of it is too large.
-        ValueError: it is large and no JSON.
+        ValueError: it is large and not JSON.
     """
     if len(body) <= MAX_TEXT_BYTES:
         return body
@@ -35,7 +35,7 @@ def without_media(body: bytes) -> bytes:
 
 
 def emptied(text: bytes) -> bytes:
-    """Return a JSON text without what is in its images, recordings and files. Raises ValueError: it is none."""
+    """Return a JSON text without what is in its images, recordings and files. Raises ValueError: it is not JSON."""
     content = from_json(text)
     for part in _media(content):
         _empty(part)

@@ -58,7 +58,7 @@ def encoding_problem(body: bytes) -> str | None:
         body.decode()
     except UnicodeDecodeError as error:
         byte = body[error.start]
-        return f"Expected JSON in UTF-8, got the byte {byte:#04x} at {error.start}, which is none; is it latin-1?"
+        return f"Expected JSON in UTF-8, got the byte {byte:#04x} at {error.start}; is it latin-1?"
     return None
 
 
@@ -77,7 +77,7 @@ def check_counts(body: bytes) -> None:
     containers = outside.count(b"[") + outside.count(b"{")
     if containers > MAX_CONTAINERS:
         raise Refusal(413, f"Expected at most {MAX_CONTAINERS} lists and objects in the body, got {containers}")
-    if len(outside) > MAX_TEXT_BYTES:  # dearer to parse than strings, and no image
+    if len(outside) > MAX_TEXT_BYTES:  # dearer to parse than strings, and not images
         raise too_large()
 
 

@@ -9,7 +9,7 @@ LEAST_URGENT = 19
 
 
 def lower_priority(by: int) -> None:
-    """Give this thread, and the programs that it starts, a nice value that is larger by so much."""
+    """Give this thread, and the programs that it starts, a nice value that is larger by this much."""
     if sys.platform == "linux":  # where a thread has a priority of its own
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + by, LEAST_URGENT))

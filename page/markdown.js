@@ -92,7 +92,7 @@ function row(line, tag) {
   return element("tr", {}, ...cells.map((cell) => element(tag, {}, ...inline(cell.trim().replaceAll("\\|", "|")))));
 }
 
-/** A line's text, with the marks in it; a link that is no web address stays text. */
+/** A line's text, with the marks in it; a link that is not a web address stays text. */
 function inline(text) {
   const children = [];
   let at = 0;

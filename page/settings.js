@@ -1,5 +1,5 @@
 // From the form to the body of POST /generate. The server checks the fields, and its refusals are sentences; so a value
-// that is no number is sent as it was typed.
+// that is not a number is sent as it was typed.
 
 const NUMBERS = ["max_tokens", "temperature", "top_p", "top_k"];
 

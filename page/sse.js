@@ -1,6 +1,6 @@
 // Reads server-sent events from a fetch body: EventSource can only GET, and generating is a POST.
 //
-// A chunk from the network is no unit of anything: it may hold half a character, half an event or ten events. So bytes
+// A chunk from the network is not a unit of anything: it may hold half a character, half an event or ten. So bytes
 // become text first, text is kept until a blank line ends an event, and only then is the event read.
 //
 // Source: HTML Living Standard, section 9.2, "Server-sent events".

@@ -10,7 +10,7 @@ SPARE = 256
 LEAST = 16
 """The number of connections that is allowed in any case."""
 FEWEST = 40
-"""Files for so many connections, and for an event loop and the model."""
+"""Files for that many connections, and for an event loop and the model."""
 
 
 def require_files() -> None:
@@ -31,7 +31,7 @@ def require_files() -> None:
 
 
 def raise_file_limit(connections: int) -> int:
-    """Raise the soft limit of open files for so many connections, as far as the hard limit allows.
+    """Raise the soft limit of open files for this many connections, as far as the hard limit allows.
 
     Returns:
         How many connections to allow. A server that runs out of files can accept no new ones, and logs that thousands

@@ -28,7 +28,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line. A flag that is none ends the program with the name of one that is nearly the same."""
+    """Parse a command line. An unknown flag ends the program with the name of one that is nearly the same."""
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]

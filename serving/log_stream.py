@@ -16,7 +16,7 @@ from typing import TextIO
 log = logging.getLogger("engine")
 
 AT_ONCE = select.PIPE_BUF
-"""Bytes that are written at once. A pipe that says that it has room has room for so many."""
+"""Bytes that are written at once. A pipe that says that it has room has room for this many."""
 PATIENCE_MS = 100
 """Milliseconds that a reader gets who is only slow. Once lines have been lost, they are lost without a wait."""
 

@@ -13,7 +13,7 @@ from serving.exchanges import Exchange
 
 try:
     from opentelemetry import propagate, trace
-except ImportError:  # it is no dependency
+except ImportError:  # it is not a dependency
     trace = None  # type: ignore[assignment]
 
 

@@ -87,7 +87,7 @@ LOADERS = {"backends/own.py", "backends/own_engine.py"}
 
 
 def files_of(place: str) -> list[Path]:
-    """The Python files of a place; the packages that `make clients` installs in one are none of ours."""
+    """The Python files of a place; the packages that `make clients` installs in one are not ours."""
     path = ROOT / place
     files = [path] if path.suffix == ".py" else path.rglob("*.py")
     return sorted(file for file in files if "node_modules" not in file.parts)

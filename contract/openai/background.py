@@ -51,7 +51,7 @@ class GrowingStream:
         self._frames.append(frames)
 
     def after(self, frames: int) -> list[bytes]:
-        """What has been written since there were so many frames."""
+        """What has been written after the first `frames` frames."""
         return self._frames[frames:]
 
     @property
@@ -190,7 +190,7 @@ class RecallCall(Recall):
         return Answer(200, self._responses.response(self._id))
 
     def taken(self) -> bytes:
-        """Return the news, which are none from now on."""
+        """Return the news, and forget them."""
         news, self._news = self._news, b""
         return news
 

@@ -203,7 +203,7 @@ def function_choice_of(value: Any) -> Any:
 
 
 FunctionChoice = Annotated[
-    Any,  # a ToolChoice, whose schema the document would show although it is none of the API's
+    Any,  # a ToolChoice, whose schema the document would show although the API has no such type
     BeforeValidator(function_choice_of, json_schema_input_type=Literal["none", "auto"] | dict[str, Any]),
 ]
 

@@ -1,4 +1,4 @@
-"""Custom tools of OpenAI's APIs, whose input is a text and no JSON.
+"""Custom tools of OpenAI's APIs, whose input is text and not JSON.
 
 A model that knows functions only is offered one with a single parameter, the input. If a format demands a regular
 expression, calls are held to it; and to a grammar in Lark's form whose rules do not recurse, which can be written as

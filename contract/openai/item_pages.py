@@ -1,4 +1,4 @@
-"""Pages of a list, as OpenAI's clients ask for them: so many, in an order, after the item with an id."""
+"""Pages of a list, as OpenAI's clients ask for them: how many, in which order, and after which item."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

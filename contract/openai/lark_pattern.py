@@ -55,7 +55,7 @@ COMMON: Mapping[str, str] = {
 
 
 class _NotRegular(Exception):
-    """The grammar is none of those that this module reads, or not regular."""
+    """The grammar is not one that this module reads, or not regular."""
 
 
 class _Token(NamedTuple):

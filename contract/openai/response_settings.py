@@ -1,6 +1,6 @@
 """The settings of an answer that `/v1/responses` writes in objects of their own, and the items that change them.
 
-A conversation may hold items that are no messages: `additional_tools` offers more tools, as the result of a search for
+A conversation may hold items that are not messages: `additional_tools` offers more tools, as the result of a search for
 tools does, and `configuration_update` replaces the effort or the form of the text, for all answers that come after it.
 """
 

@@ -266,7 +266,7 @@ def _add(messages: list[Message], item: Item, where: str, *, is_asked: bool) -> 
         is_asked: whether it is of the question that is to be answered.
 
     Raises:
-        Refusal: 400, it is no item that a conversation here can have.
+        Refusal: 400, it is not an item that a conversation here can have.
     """
     match item:
         case {"type": "function_call", "name": str(name), "call_id": str(call_id)}:

@@ -84,7 +84,7 @@ class StoredChats:
 
 
 def new_id() -> str:
-    """An id for a completion that is stored. That of the request is none: a client may choose it, and use it again."""
+    """An id for a completion that is stored. The request's would not do: a client may choose it, and use it again."""
     return f"chatcmpl-{uuid.uuid4().hex}"
 
 

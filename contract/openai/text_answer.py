@@ -62,7 +62,7 @@ class TextAssembly:
             case Finished():
                 return self._end(event)
             case Failed():
-                raise TypeError("a failure is no piece of an answer")
+                raise TypeError("a failure is not a piece of an answer")
 
     def only_text(self, token: Token) -> str | None:
         return None if self.shows_token_ids or self.shows_logprobs or not self.shows_tokens else token.text
@@ -128,6 +128,6 @@ def _joined(pieces: list[TextPiece]) -> TextPiece:
 
 
 def _concatenated(lists: Iterable[list[int] | None]) -> list[int] | None:
-    """The lists as one; None if there is none."""
+    """The lists as one; None if there are none."""
     parts = [part for part in lists if part is not None]
     return [token_id for part in parts for token_id in part] if parts else None

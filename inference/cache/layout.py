@@ -108,7 +108,7 @@ def _segments(pieces: Sequence[Piece], first: int) -> Iterator[Segment]:
 
 
 def _runs(slots: Sequence[int], positions: Sequence[int], context: int) -> list[Run]:
-    """Cut the decode rows where their slots, which ascend, are no neighbours."""
+    """Cut the decode rows where their slots, which ascend, are not neighbours."""
     borders = [row for row in range(len(slots)) if row == 0 or slots[row] != slots[row - 1] + 1] + [len(slots)]
     runs = []
     for first, last in itertools.pairwise(borders):

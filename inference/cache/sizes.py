@@ -7,8 +7,8 @@ pairs and 3 to 5% longer with plain vectors; in larger ones a short text takes m
 BLOCK = 32
 """A ring's length is a multiple of this."""
 SLACK = 256
-"""Positions that a ring keeps beyond its window. A beginning that is at most so much shorter can be continued, such as
-a conversation without its last answer."""
+"""Positions that a ring keeps beyond its window. A beginning that is shorter by at most this many can be continued:
+a conversation without its last answer, for example."""
 
 
 def row_length(context: int) -> int:

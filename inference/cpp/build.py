@@ -71,7 +71,7 @@ def begin(*units: Unit, patience: int = 0) -> None:
     """Start compiling what `build` will be asked for, on a thread of its own.
 
     Args:
-        patience: the compilers' nice value is larger than this process' by so much.
+        patience: how much larger the compilers' nice value is than this process'.
     """
     outcome: Future[Compiled] = Future()
     with _lock:
@@ -117,7 +117,7 @@ def build(*units: Unit) -> ctypes.CDLL:
 
 
 def _loaded(compiled: Compiled) -> ctypes.CDLL:
-    """Load a library. Raises CannotBuild if it is in a folder without code, or is none."""
+    """Load a library. Raises CannotBuild if it is in a folder without code, or is not one."""
     with compiled.folder:
         try:
             return ctypes.CDLL(str(compiled.path))

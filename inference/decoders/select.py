@@ -45,10 +45,10 @@ def select_decoder(
     """Return the fastest decoder for a model on a cache. The decoder takes the model over for good.
 
     Args:
-        quantize: int8 or int4, to round the model's matrices to so many bits; only with `is_compiled`.
+        quantize: int8 or int4, to round the model's matrices to that many bits; only with `is_compiled`.
 
     Raises:
-        UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
+        UnsupportedModel: no decoder runs the model, or its logits are not the model's own. The message says why.
     """
     return examine(model, cache, is_compiled, quantize)[0]
 
@@ -66,7 +66,7 @@ def examine(
         is_bounded: limit the time of the comparison, as a start does.
 
     Raises:
-        UnsupportedModel: there is none, or its logits are not the model's own. The message says why.
+        UnsupportedModel: no decoder runs the model, or its logits are not the model's own. The message says why.
     """
     if isinstance(model, Llama):  # of a GGUF file: there is no model alone to compare with
         return _checked_without_a_model(model, cache, is_compiled, quantize), ()

@@ -18,11 +18,11 @@ class ModelBans:
     after: Mapping[int, Sequence[tuple[TokenIds, int]]] = field(default_factory=dict)
     """By the last token of a text: what the text ends with, and the token that must not follow that."""
     no_repeat: int = 0
-    """So many tokens in a row come only once, with the prompt's: its `no_repeat_ngram_size`. 0 is off."""
+    """No sequence of this many tokens comes twice in a prompt and its answer (`no_repeat_ngram_size`). 0 is off."""
     min_new_tokens: int = 0
-    """No answer ends before so many tokens."""
+    """No answer ends before it has this many tokens."""
     min_length: int = 0
-    """No prompt with its answer ends before so many tokens."""
+    """No answer ends before it has this many tokens together with its prompt."""
 
     @classmethod
     def of(cls, first: Iterable[int] = (), words: Iterable[TokenIds] = ()) -> "ModelBans":
@@ -53,7 +53,7 @@ class Bans:
 
     Args:
         end_ids: the tokens that end the text.
-        min_tokens: none of these is among the first so many tokens.
+        min_tokens: how many tokens come before any of these may.
     """
 
     def __init__(self, model: ModelBans, prompt_ids: Sequence[int], end_ids: Iterable[int], min_tokens: int) -> None:

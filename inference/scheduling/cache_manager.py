@@ -104,11 +104,11 @@ class CacheManager:
         return None if source is None else Source(source, length)
 
     def holds(self, slot: int, beginning: int, cached_tokens: int) -> bool:
-        """Whether a running slot, which holds so many tokens by now, still holds the first `beginning`."""
+        """Whether a running slot, to which `cached_tokens` were written, still holds the first `beginning`."""
         return self.retention.holds(beginning, max(self._reaches[slot], cached_tokens))
 
     def copy(self, source: int, slot: int, cached_tokens: int) -> None:
-        """Note that a slot becomes a copy of another, which holds so many tokens if it is running."""
+        """Note that a slot becomes a copy of another, to which `cached_tokens` were written if it is running."""
         self._reaches[slot] = max(self._reaches[source], cached_tokens)
 
     def free(self, slot: int, cached_ids: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ MAX_SLOWDOWN = 2.5
 MIN_TOKENS = 16
 """A prefill gets at least this many tokens. Each step reads all the weights, so fewer would hardly cost less."""
 LEAST_ENOUGH = 64
-"""So many tokens are needed at least before a step leaves out further prompts."""
+"""A step has at least this many prompt tokens before it leaves out further prompts."""
 READINGS = 4
 """Prompt tokens are enough if they take this many times as long as reading the weights."""
 REFRESH_AFTER = 32
@@ -70,7 +70,7 @@ class PrefillBudget:
         return min(most, max(LEAST_ENOUGH, self._affordable(most, READINGS * reading)))
 
     def _affordable(self, most: int, seconds: float) -> int:
-        """How many tokens, at most `most`, cost so many seconds. Their quotient may be infinite."""
+        """How many tokens, at most `most`, can be computed in `seconds`. The quotient may be infinite."""
         cost = self._cost_per_token or 0.0
         return most if seconds >= most * cost else int(seconds / cost)
 

@@ -1,4 +1,4 @@
-"""Which tokens have followed a text's newest ones before, for models that must not repeat so many tokens in a row."""
+"""Which tokens have followed a text's newest ones before, for models that must not repeat a sequence of tokens."""
 
 from collections.abc import Sequence
 

@@ -41,7 +41,7 @@ class Sequence:
         self.output_ids: list[int] = []
         self.draft_ids: list[int] = []  # guesses of its next tokens, which a step computes after its newest one
         self._params = encoded.params
-        self._reused_tokens = 0  # how many of its tokens were in the cache when it was admitted
+        self._reused_tokens = 0  # how many of its tokens were in the cache, and not computed for it
         self._answer = answer
         self._grammar = None if encoded.grammar is None else encoded.grammar.start()
         self._prompt_logprobs: list[RowLogprobs] = []

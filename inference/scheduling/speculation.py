@@ -12,7 +12,7 @@ Decoding".)
 from collections.abc import Sequence
 
 NGRAM = 3
-"""So many tokens must have come before. Fewer come again by chance."""
+"""How many of the newest tokens must have come before, in the same order. Fewer come again by chance."""
 FEWEST = 2
 """Tokens of a first guess."""
 FIRST_PAUSE, LONGEST_PAUSE = 4, 64

@@ -4,7 +4,8 @@
 
     a prompt            `prompts` prepares a request: `templates` render its conversation, whose messages
                         `template_messages` brings into one of the `message_forms`, with `described_tools` where they
-                        know none, and with calls and results as text where those are none of their `shown_parts`;
+                        know no tools, and with calls and results as text where they do not show those
+                        (`shown_parts`);
                         `prompt_length` and `shortening` deal with one that is too long
     an answer           `answer` makes its events: `output_text` turns token ids into text (`detokenizer`,
                         `token_bytes`) and ends it (`stop_strings`); `response_parser` splits it into its parts, of

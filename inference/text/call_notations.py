@@ -6,7 +6,7 @@ Names as keys, as Apertus writes them:  [{"weather": {"city": "Paris"}}, {"now":
 JSON in lines, as MiniMax M1 does:      {"name": "weather", "arguments": {"city": "Paris"}}
                                         {"name": "now", "arguments": {}}
 
-Each function raises if a text is anything else: it is no call then, but content.
+Each function raises if a text is anything else: then it is content, and not a call.
 """
 
 import json

@@ -51,7 +51,7 @@ class CallValues:
         return calls
 
     def _values(self, field: ResponseTemplateField, opening: str, body: str) -> list[Any]:
-        """The calls as values of JSON. Raises if they are none."""
+        """The calls as JSON values. Raises if they are not JSON."""
         if self._family is not None and self._family.read is not None:
             return self._family.read(body)
         if self._family is not None and self._family.read_typed is not None:

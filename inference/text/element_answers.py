@@ -9,7 +9,7 @@ Kimi K3 writes tags with tokens of their own, and says of which type a value is:
     <|open|>call tool="weather" index="1"<|sep|>
     <|open|>argument key="city" type="string"<|sep|>Paris<|close|>argument<|sep|><|close|>call<|sep|>
 
-Each function raises if a text is anything else: it is no call then, but content.
+Each function raises if a text is anything else: then it is content, and not a call.
 """
 
 import json
@@ -54,7 +54,7 @@ KIMI_K3_FIELDS: Spec = {
     "content": {"open": "<|open|>response<|sep|>", "close": "<|close|>response<|sep|>", "content": "text"},
 }
 MOST_DEPTH = 64
-"""Elements in elements. A text that nests deeper is no call."""
+"""Elements in elements. A text that nests deeper is not a call."""
 
 _INVOKE = re.compile(rf'{MARK}<invoke name="([^"\n]{{1,100}})">')
 _TAG = re.compile(rf"{MARK}<(?P<closes>/?)(?P<name>[^<>\n]{{1,200}})>")
@@ -151,7 +151,7 @@ class _Typed:
 
 
 def _value_of(text: str, types: Mapping[Any, Any]) -> Any:
-    """A text as a value of one of these types; itself if it is none of them, or all are allowed."""
+    """A text as a value of one of these types; itself if it has none of them, or all are allowed."""
     if None in types:
         return text
     if not text.strip() and "string" not in types:

@@ -35,7 +35,7 @@ from inference.text.tool_forms import ToolForm
 
 CALLS_FIELD = "tool_calls"
 END_FIELD = "end"
-"""What follows the last call, and is no text."""
+"""What follows the last call, and is not text."""
 GEMMA_QUOTES = (*PYTHON_QUOTES, Quotes('<|"|>', '<|"|>'))
 FUNCTION_GEMMA_QUOTES = (*PYTHON_QUOTES, Quotes("<escape>", "<escape>"))
 

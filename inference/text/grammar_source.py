@@ -39,7 +39,7 @@ def source_of(grammar: Grammar) -> str:
     """Return a request's grammar in the form that llguidance reads.
 
     Raises:
-        ValueError: it is no grammar of its kind, or over a limit.
+        ValueError: it is not a grammar of its kind, or over a limit.
     """
     from llguidance import LLMatcher
     from llguidance.gbnf_to_lark import any_to_lark
@@ -126,7 +126,7 @@ def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
         lenient: ignore keywords that cannot be enforced, where they would be refused.
 
     Raises:
-        ValueError: it is no schema, or over a limit.
+        ValueError: it is not a schema, or over a limit.
     """
     if schema is True:
         schema = {}

@@ -11,7 +11,7 @@ from inference.text.stop_strings import StopStrings
 from interface.requests import SamplingParams
 
 MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
-"""Code points that Unicode keeps for a program's own use, and that are no characters of any text."""
+"""Code points that Unicode keeps for a program's own use, and that no text contains."""
 
 
 class OutputText:
@@ -22,7 +22,7 @@ class OutputText:
         ends: the tokens that end the text, each with its `stop_reason`. Their own text is not shown.
         params: the sampling parameters, of which those about stop strings are used.
         hidden_tokens: the texts of the special tokens that `decode` leaves out.
-        own_stops: more stop strings, of the model itself, which are no `stop_reason`.
+        own_stops: more stop strings, of the model itself, which are not reported as `stop_reason`.
     """
 
     def __init__(

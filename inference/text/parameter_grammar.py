@@ -37,7 +37,7 @@ class ParameterGrammar:
         form: how the model writes a parameter.
         schema: of all parameters.
         number: of the tool; the rules have it in their names.
-        special: the tokens that are no text for the model.
+        special: the tokens that are not text for the model.
         is_strict: refuse what cannot be enforced, and do not ignore it.
     """
 

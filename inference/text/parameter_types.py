@@ -13,7 +13,7 @@ MOST_STEPS = 100
 MOST_WORK = 100_000
 """Keywords and values that are looked at in all parameters of a request: many may refer to the same long schema."""
 KINDS: Mapping[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
-"""The JSON types of values that are no structures."""
+"""The JSON types of values that are not structures."""
 CHOICES = ("anyOf", "oneOf")
 LISTS = (*CHOICES, "allOf", "enum", "type")
 """Keywords whose values may be long lists."""
@@ -71,7 +71,7 @@ def types(schema: Any, root: Mapping[str, Any], work: Work) -> list[str]:
     """The types of the values that a schema allows; none if it allows all, or is not understood."""
     try:
         found = {alternative.get("type") for alternative in alternatives(schema, root, work)}
-    except (ValueError, TypeError):  # a type that is no name, among others
+    except (ValueError, TypeError):  # a type that is not a name, among others
         return []
     return [name for name in ORDER if name in found] if None not in found else []
 

@@ -1,8 +1,8 @@
 """Recognizes a prompt that is far too long for the context without tokenizing all of it.
 
 Tokenizing a megabyte takes a third of a second, and a few such prompts would delay all the short ones. The length in
-bytes is no useful bound: the longest token of many vocabularies is 128 spaces. So ever longer beginnings are tokenized,
-until one of them has clearly more tokens than the context.
+bytes is not a useful bound: the longest token of many vocabularies is 128 spaces. So ever longer beginnings are
+tokenized, until one of them has clearly more tokens than the context.
 """
 
 from collections.abc import Callable, Sequence

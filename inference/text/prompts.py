@@ -193,7 +193,7 @@ class PromptEncoder:
         return render_to_fit(prompt, most_tokens, lambda form: self._template.render(form, self._check_length))
 
     def _check_length(self, text: str, contexts: int = 1) -> None:
-        """Refuse a text that is far too long for the context, or for so many contexts."""
+        """Refuse a text that is far longer than this many contexts."""
         if (tokens := tokens_at_least(text, contexts * self._context, self._tokenized)) is not None:
             raise PromptTooLong(tokens, 1, self._context, is_counted=False)
 
@@ -214,7 +214,7 @@ class PromptEncoder:
         return self._format
 
     def _marked_by_tokens(self, thought: Thought | None) -> Thought | None:
-        """Reasoning that is no text as any other: its borders are special tokens."""
+        """The reasoning if its borders are special tokens; None if they are text like any other."""
         special = self._compiler.special_tokens()
         return thought if thought and (thought.opening in special or thought.closing in special) else None
 

@@ -133,7 +133,7 @@ class Parser:
         self._calls = calls
         self._reader: CallReader | None = None
         self._read_begun(begun)
-        self._reader = reader  # a call that the prompt has begun is none of the answer's own
+        self._reader = reader  # a call that the prompt has begun is not one of the answer's own
 
     @property
     def is_reasoning(self) -> bool:

@@ -1,7 +1,7 @@
 """Takes addresses out of a JSON schema that llguidance would look up, or refuse: it fetches nothing.
 
-Clients send schemas as they have found them: with `$id`s that are no URIs, and with a `$schema` that names no draft, or
-one by the wrong scheme. OpenAI's servers read neither field.
+Clients send schemas as they have found them: with `$id`s that are not URIs, and with a `$schema` that names no draft,
+or one by the wrong scheme. OpenAI's servers read neither field.
 """
 
 import re

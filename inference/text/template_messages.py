@@ -25,7 +25,7 @@ Message = dict[str, Any]
 
 LOOP_OVER_PARTS = re.compile(r"for\s+\w+\s+in\s+\w*message\w*(\.content|\[\s*['\"]content['\"]\s*\])")
 LONGEST_ARGUMENTS = 300
-"""Characters of arguments that are no JSON which a client is shown."""
+"""How many characters of arguments that are not JSON an error shows."""
 
 
 def messages_for(messages: Sequence[Mapping[str, Any]], template: str, shown: ShownParts) -> list[Message]:

@@ -46,7 +46,7 @@ class TextParts:
         self._space, self._is_after_border = [], True
 
     def add_calls(self) -> None:
-        """Note that calls come here. What follows them is no second message."""
+        """Note that calls come here. What follows them is not a second message."""
         self.add_border()
         self._last_kind, self.is_after_calls = None, True
 

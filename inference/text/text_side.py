@@ -126,7 +126,7 @@ class TextSide:
         known = [token_id for token_id in eos_ids if 0 <= token_id < self.info.vocabulary]
         if others := sorted(set(eos_ids) - set(known)):
             log.warning(
-                "EOS token %s is none of the model's, which are those below %d; no text ends with it",
+                "EOS token %s is not one of the model's, which are those below %d; no text ends with it",
                 ", ".join(map(str, others)),
                 self.info.vocabulary,
             )

@@ -31,7 +31,7 @@ class TokenBytes:
         self.bytes_of: Callable[[int], bytes] = lru_cache(KEPT)(self._bytes_of)
 
     def text_of(self, token_id: int) -> str:
-        """The token's own text; bytes that are no whole character show as U+FFFD."""
+        """The token's own text; bytes that are not a whole character show as U+FFFD."""
         return self.bytes_of(token_id).decode(errors="replace")
 
     def _bytes_of(self, token_id: int) -> bytes:

@@ -16,7 +16,7 @@ NUMBER_PATTERN = "[0-9]{1,4}"
 
 @dataclass(frozen=True, slots=True)
 class ParameterForm:
-    """The text around the name and the value of one parameter. A value that is no text is JSON."""
+    """The text around the name and the value of one parameter. A value that is not text is JSON."""
 
     before_name: str
     before_value: str

@@ -33,7 +33,7 @@ def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens, has
     Args:
         prompt: the conversation, with its tools.
         form: how the model writes calls.
-        special: the tokens that are no text for the model.
+        special: the tokens that are not text for the model.
         has_otherwise: an answer without calls has a grammar of its own, here called `otherwise`.
 
     Raises:

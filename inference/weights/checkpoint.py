@@ -131,7 +131,7 @@ def find_source(name: str) -> Source:
     """Find the checkpoint of a name: a GGUF file, a folder, or a model on the hub.
 
     Raises:
-        LoadError: there is none.
+        LoadError: there is no checkpoint of this name.
     """
     path = locate(name)
     if path.is_file():

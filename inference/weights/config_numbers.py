@@ -41,7 +41,7 @@ MOST_TOKENS = 2**31 - 1
 
 
 def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensors: int | None = None) -> None:
-    """Check that a model with so many weights (`elements`) can have these numbers.
+    """Check that a model of `elements` weights can have these numbers.
 
     Args:
         tensors: the number of tensors in the files, if that is known.
@@ -62,7 +62,7 @@ def check_rope_type(path: Path, config: PreTrainedConfig) -> None:
     """Check that there is a rotary embedding of the type that a configuration has, under whatever name files have it.
 
     Raises:
-        BadFile: there is none; the message names the type.
+        BadFile: there is no such type; the message names it.
     """
     rope = getattr(config.get_text_config(), "rope_parameters", None)
     if isinstance(rope, dict) and "rope_type" in rope:

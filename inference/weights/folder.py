@@ -143,7 +143,7 @@ class Folder(TextFiles):
             tokenizer(["Hello"])
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic in tokenizers is no Exception
+        except BaseException as error:  # a panic in tokenizers is not an Exception
             if path is not None:
                 read_json(path)  # only now, as it takes long: where it is damaged, this says in which line
             self._refuse_own_code(error)
@@ -180,7 +180,7 @@ class Folder(TextFiles):
             )
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic in tokenizers is no Exception
+        except BaseException as error:  # a panic in tokenizers is not an Exception
             raise BadFile(self._path, f"its tokenizer cannot make texts of tokens: {reason(error)}") from error
         if is_unfit:
             raise BadFile(
@@ -238,7 +238,7 @@ class Folder(TextFiles):
                 ". Code that comes with a model is not run (trust_remote_code)" if "auto_map" in self.settings else ""
             )
             version = transformers.__version__
-            raise BadFile(path, f"model_type {kind!r} is none that transformers {version} knows{code}")
+            raise BadFile(path, f"model_type {kind!r} is not one that transformers {version} knows{code}")
         self._refuse_other_purposes(kind)
         text = self.settings.get("text_config")
         of_text = text.get("quantization_config") if isinstance(text, dict) else None
@@ -260,7 +260,8 @@ class Folder(TextFiles):
             raise BadFile(self.config_path, f"model_type {kind!r} cannot be used here: {reason(error)}") from error
         if not is_of_texts:
             raise BadFile(
-                self.config_path, f"model_type {kind!r} is no causal language model; expected one that continues a text"
+                self.config_path,
+                f"model_type {kind!r} is not a causal language model; expected one that continues a text",
             )
 
     def _weight_files(self) -> list[Path]:

@@ -68,7 +68,7 @@ def find_stop_strings(path: Path, settings: Mapping[str, Any]) -> tuple[str, ...
     """Return the texts at which every answer ends.
 
     Raises:
-        BadFile: the file names something that is no text.
+        BadFile: the file names something that is not text.
     """
     given = settings.get(STOPS) or []
     stops = given if isinstance(given, list) else [given]
@@ -160,7 +160,7 @@ def _token_id(path: Path, token: str, tokenizer: PreTrainedTokenizerBase) -> int
 def find_suppressed(path: Path, settings: Mapping[str, Any], eos_ids: Collection[int] = ()) -> frozenset[int]:
     """Return the tokens that are never chosen, whatever a request says.
 
-    As in transformers, a bad word that is a token that ends the text is none.
+    As in transformers, a token that ends the text does not count as a bad word.
 
     Raises:
         BadFile: the file names something that is not a token's id.

@@ -105,7 +105,7 @@ def check(model: "PreTrainedModel", context: int) -> None:
     decoder = decoder_of(model)
     kind, config = type(decoder).__name__, decoder.config
     if kind not in DECODERS:
-        raise NotLlama(f"{kind} is none of {', '.join(DECODERS)}")
+        raise NotLlama(f"{kind} is not one of {', '.join(DECODERS)}")
     if config.is_heterogeneous:
         raise NotLlama("layers with settings of their own (per_layer_config)")
     attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
@@ -123,7 +123,7 @@ def check(model: "PreTrainedModel", context: int) -> None:
 
 
 def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
-    """Return the weights of a model that has passed `check`, and the angles of so many positions.
+    """Return the weights of a model that has passed `check`, and the angles of its positions.
 
     The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
     """

@@ -18,7 +18,7 @@ def locate(name: str, weights: bool = True) -> Path:
         weights: whether they are needed; without them, only the small files are downloaded.
 
     Raises:
-        LoadError: there is none.
+        LoadError: there is no checkpoint of this name.
     """
     path = Path(name)
     if not path.exists():

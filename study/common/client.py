@@ -117,7 +117,7 @@ class Exchange:
             await self._read()
 
     def events(self) -> list[tuple[float, dict[str, Any]]]:
-        """The events that have come whole, each with its time; `[DONE]` is none."""
+        """The events that have come whole, each with its time; `[DONE]` is not one."""
         return [(at, json.loads(line)) for at, line in _data_lines(self.received) if line != DONE]
 
     def stream(self) -> Stream:

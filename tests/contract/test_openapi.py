@@ -73,7 +73,7 @@ async def test_every_door_tells_the_sampling_defaults_of_the_model(door: Door, m
 
 
 async def test_the_document_lists_the_paths_and_methods_that_the_doors_serve(door: Door) -> None:
-    """HEAD goes with GET and is not listed; the other pages for people are no part of the interface."""
+    """HEAD goes with GET and is not listed; the other pages for people are not part of the interface."""
     paths = {path: {"get": None} for path in contract.PAGES} | DOCUMENT["paths"]
     async with by_hand(door) as service:
         for path in paths:

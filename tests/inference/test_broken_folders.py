@@ -98,8 +98,8 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
             "expected a JSON object in UTF-8, got a byte order mark",
         ),
         (write("config.json", "{}"), "config.json", "expected a model_type, the name of an architecture, got None"),
-        (edit(model_type="no-such"), "config.json", "model_type 'no-such' is none that transformers"),
-        (edit(model_type="t5"), "config.json", "model_type 't5' is no causal language model; expected one that"),
+        (edit(model_type="no-such"), "config.json", "model_type 'no-such' is not one that transformers"),
+        (edit(model_type="t5"), "config.json", "model_type 't5' is not a causal language model; expected one that"),
         (edit(hidden_size="many"), "config.json", "hidden_size: expected a whole number of at least 1"),
         (
             edit(num_hidden_layers=10**9),

@@ -180,7 +180,7 @@ def test_what_is_no_llama_is_loaded_as_transformers_has_it(tmp_path: Path, caplo
     with caplog.at_level(logging.INFO, "engine"):
         checkpoint = load(path, compile=True)
     assert isinstance(checkpoint.model, PreTrainedModel)
-    assert "gemma is no architecture of the Llama type" in caplog.text
+    assert "gemma is not an architecture of the Llama type" in caplog.text
 
 
 def test_all_weights_are_dequantized_where_some_are_of_a_type_that_is_not_computed_with(

@@ -219,4 +219,4 @@ def test_other_architectures_have_their_layers_compiled_by_torch(
     with caplog.at_level(logging.INFO, "engine"):
         tiny_engine("gpt2", compile=True)
     assert [kind.__name__ for kind in compiled] == ["GPT2LMHeadModel"]
-    assert "GPT2Model is none of LlamaModel" in caplog.records[0].message
+    assert "GPT2Model is not one of LlamaModel" in caplog.records[0].message

@@ -167,7 +167,7 @@ def test_where_there_can_be_none_it_says_why_and_does_not_serve_the_whole_model_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checkpoint = Checkpoint(random_model("gpt2"), byte_tokenizer(), CONTEXT)
-    with pytest.raises(UnsupportedModel, match=r"int8.*GPT2Model is none of LlamaModel"):
+    with pytest.raises(UnsupportedModel, match=r"int8.*GPT2Model is not one of LlamaModel"):
         Engine(checkpoint, Config(quantize="int8"))
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnsupportedModel, match=r"int4.*found no C\+\+ compiler"):

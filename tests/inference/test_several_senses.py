@@ -87,7 +87,7 @@ def models_in_memory() -> list[PreTrainedModel]:
 @pytest.mark.parametrize("model_type", ["blip-2", "florence2", "vision-encoder-decoder", "clip", "t5"])
 def test_what_does_not_continue_texts_is_refused_by_its_type(model_type: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(LoadError, match=f"config.json: model_type '{model_type}' is no causal language model"):
+    with pytest.raises(LoadError, match=f"config.json: model_type '{model_type}' is not a causal language model"):
         load(tmp_path)
 
 

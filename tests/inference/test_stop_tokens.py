@@ -169,7 +169,7 @@ def test_an_end_that_the_model_does_not_have_changes_nothing(beyond: int, caplog
     with caplog.at_level("WARNING", "engine"):
         token_ids, _, end = run((beyond,), min_tokens=LENGTH, logit_bias={319: 0.0})
     assert (token_ids, end.finish_reason) == (EXPECTED, "length")
-    assert f"EOS token {beyond} is none of the model's" in caplog.text
+    assert f"EOS token {beyond} is not one of the model's" in caplog.text
 
 
 def test_an_end_that_the_tokenizer_does_not_have_is_no_obstacle_to_a_grammar() -> None:

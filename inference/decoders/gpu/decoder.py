@@ -46,7 +46,7 @@ class KernelDecoder:
         return self._logits(self._hidden(token_ids, positions, batch.slots, blocks)[batch.sampled])
 
     def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
-        """The logits [rows, vocabulary] of one token for each row; a row whose slot is -1 is none."""
+        """The logits [rows, vocabulary] of one token for each row; a row whose slot is -1 is unused."""
         return self._logits(self._hidden(token_ids, positions, slots, None))
 
     def compile(self, try_out: TryOut) -> None:

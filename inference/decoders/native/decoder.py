@@ -33,7 +33,7 @@ def build_for(llama: Llama, formats: Collection[str]) -> ctypes.CDLL:
     """Compile decoder.cpp for a model of these sizes and this precision whose matrices are in these formats.
 
     Raises:
-        NotNative: they are none that decoder.cpp computes.
+        NotNative: decoder.cpp does not compute them.
         CannotBuild: there is no compiler that can.
     """
     if llama.device.type != "cpu" or llama.dtype not in (torch.float32, torch.bfloat16):

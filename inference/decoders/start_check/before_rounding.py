@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CONTEXT = 64
 SLOTS = 2
 LAYERS = 2
-"""At least so many: what a token's layer sees of later tokens shows in the next layer's keys and values."""
+"""At least this many: what a token's layer sees of later tokens shows in the next layer's keys and values."""
 
 
 def check_before_rounding(model: "PreTrainedModel", context: int) -> None:

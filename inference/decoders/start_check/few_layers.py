@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FewLayers:
-    """The first layers of a model, so many that there is one of each kind; `share` of them all."""
+    """The first layers of a model, as many as it takes to have one of each kind; `share` of them all."""
 
     count: int
     share: float

@@ -54,7 +54,7 @@ class Texts:
         """How many attempts there are at each length; one that succeeds is enough."""
 
     def attempts(self, tokens: int) -> list[Attempt]:
-        """Texts of so many tokens, or of as many as the context holds, each next to a short one."""
+        """Texts of this many tokens, or of as many as the context holds, each next to a short one."""
         texts = [self._text(tokens, COMPARED, number) for number in range(self.count)]
         return [Attempt(text, neighbour) for text, neighbour in zip(texts, self._neighbours, strict=True)]
 

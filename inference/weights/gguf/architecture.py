@@ -181,10 +181,10 @@ WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_patte
 def layer_types(
     file: GGUFFile, common: dict[str, Any], every: int, without_is_first: bool = False, window: int | None = None
 ) -> list[str]:
-    """Which layers have a sliding window: as the file lists them, or all but every so-many-th; none if it has none.
+    """Which layers have a sliding window: as the file lists them, or all but one of `every`; none if it has no window.
 
     Args:
-        without_is_first: of so many layers the first has none, not the last.
+        without_is_first: the first of every `every` layers has no window, instead of the last.
         window: how far they look back where the file does not say it; None for an architecture that may have no window.
 
     Raises:
@@ -205,5 +205,5 @@ def layer_types(
 
 
 def mlp_layer_types(common: dict[str, Any], dense: int) -> list[str]:
-    """Which layers have experts: all but so many at the beginning."""
+    """Which layers have experts: all but the first `dense`."""
     return ["dense" if layer < dense else "sparse" for layer in range(common["num_hidden_layers"])]

@@ -139,7 +139,7 @@ class GGUFFile:
         """The id of a special token, "bos" for one; None if the file names none.
 
         Raises:
-            BadGGUF: it is no number.
+            BadGGUF: it is not a number.
         """
         key = f"tokenizer.ggml.{name}_token_id"
         token_id: int | None = self.get(key, int) if key in self.metadata else None

@@ -25,7 +25,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     """The model in a file, to be computed in `dtype`.
 
     Raises:
-        NotLlama: it is none, or something about its weights is not as it should be.
+        NotLlama: it is not of that type, or something about its weights is not as it should be.
     """
     _refuse_unsuitable(file, config, context)
     weights = _Weights(model_weights(file, config), dtype)
@@ -57,7 +57,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
 
 def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -> None:
     if not is_llama(file):
-        raise NotLlama(f"{architecture_of(file).model_type} is no architecture of the Llama type")
+        raise NotLlama(f"{architecture_of(file).model_type} is not an architecture of the Llama type")
     if config.num_attention_heads % config.num_key_value_heads:
         raise NotLlama(f"{config.num_attention_heads} heads cannot share {config.num_key_value_heads} keys and values")
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None

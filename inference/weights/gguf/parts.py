@@ -26,7 +26,7 @@ def all_parts(name: str) -> list[str]:
 
 
 def models_among(names: Iterable[str]) -> list[str]:
-    """The GGUF models among file names, each by its first part; what lies next to them to see and hear is none."""
+    """The GGUF models among file names, each by its first part. Encoders of images and sounds are left out."""
     return sorted(
         name
         for name in names

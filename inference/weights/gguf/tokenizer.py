@@ -43,7 +43,7 @@ SETTINGS = {
 FLAGS = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix")
 SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 UNUSED = ("padding", "unknown")
-"""Special tokens whose ids are not needed to serve a model; some files have one that is no token."""
+"""Special tokens whose ids are not needed to serve a model; some files have one that is not a token."""
 UNSAID = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
 """Special tokens of a kind of vocabulary whose file does not name them, as llama.cpp has it."""
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
@@ -100,7 +100,7 @@ def make_tokenizer(file: GGUFFile) -> PreTrainedTokenizerFast:
         backend.add_tokens(_of_types(described, (USER_DEFINED,), takes_space))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # merges that name no token; a panic in tokenizers is no Exception
+    except BaseException as error:  # merges that name no token; a panic in tokenizers is not an Exception
         raise BadGGUF(file.path, f"no tokenizer can be made of its vocabulary: {reason(error)}") from error
     for name, key in SPECIAL_TOKENS.items():
         settings[name] = _special_token(file, tokens, key)

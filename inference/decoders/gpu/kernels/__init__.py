@@ -15,7 +15,7 @@ small operators between them takes another 2 to 5. So here a kernel does all tha
 `meeting.py` how the programs that share a row of logits wait for one another.
 
 Every kernel reads a slot up to its own token and no further: there are no masks, and nothing to clear. A row whose slot
-is -1 is none: it stores nothing, and what it computes is not used.
+is -1 is unused: it stores nothing, and what it computes is not read.
 """
 
 from inference.decoders.gpu.kernels.attention import Cached, Heads

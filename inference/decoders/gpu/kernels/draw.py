@@ -37,7 +37,7 @@ def draw(logits: Tensor, settings: Tensor, counts: Tensor, parts: int | None = N
     """A token for each row of logits [rows, vocabulary], -1 if it is broken, as `most_likely` says.
 
     Args:
-        settings: [rows, len(SETTINGS)], float64. A temperature of 0 takes the largest logit; a top_k of 0 is none. They
+        settings: [rows, len(SETTINGS)], float64. A temperature of 0 takes the largest logit; a top_k of 0 is off. They
             may be in pinned memory of the host, which must not change before the kernel has run.
         counts: [rows], int32, zeros: there a row's programs count how many have come to their meetings.
         parts: how many programs share a row.
