@@ -14,7 +14,7 @@ async function main() {
   for (const [path, item] of Object.entries(paths)) {
     for (const method of METHODS.filter((one) => one in item)) {
       find("operations").append(operation(path, method, item[method], document_));
-      find("contents").append(element("li", {}, element("a", { href: `#${item[method].operationId}` }, badge(method), path)));
+      find("contents").append(element("li", {}, element("a", { href: `#${item[method].operationId}` }, badge(method), breakable(path))));
     }
   }
 }
@@ -27,12 +27,19 @@ function operation(path, method, described, document_) {
     element("h2", {}, badge(method), path),
     ...paragraph(described.summary),
     ...paragraph(described.description),
-    ...(described.parameters ? [element("h3", {}, "Headers"), parameters(described.parameters, document_)] : []),
+    ...parameters("Path", "path", described.parameters ?? [], document_),
+    ...parameters("Query", "query", described.parameters ?? [], document_),
+    ...parameters("Headers", "header", described.parameters ?? [], document_),
     ...(body ? [element("h3", {}, "Body"), fields(body.schema, document_)] : []),
     tryIt(path, method, body?.example),
     element("h3", {}, "Answers"),
     ...Object.entries(described.responses).map(([status, response]) => answer(status, response, document_)),
   );
+}
+
+/** A path whose line breaks come before its slashes. */
+function breakable(path) {
+  return element("span", {}, ...path.split(/(?=\/)/).flatMap((segment) => [element("wbr"), segment]));
 }
 
 function badge(method) {
@@ -73,19 +80,24 @@ function fields(schema, document_) {
   return table(whole.description, properties(whole, "", document_));
 }
 
-/** A row for each field; the fields of an object inside follow it, as `error.message` or `detail[].loc`. */
+/** A row for each field, required ones first; the fields of an object inside follow it, as `error.message` or `detail[].loc`. */
 function properties(whole, prefix, document_) {
-  return Object.entries(whole.properties).flatMap(([name, field]) => {
+  const required = new Set(whole.required);
+  const inOrder = Object.entries(whole.properties).sort(([one], [other]) => required.has(other) - required.has(one));
+  return inOrder.flatMap(([name, field]) => {
     const inner = resolve(field.items ?? field, document_);
-    const isRequired = whole.required?.includes(name) ?? false;
+    const isRequired = required.has(name);
     const parts = inner.properties ? properties(inner, `${prefix}${name}${field.items ? "[]" : ""}.`, document_) : [];
     return [row(prefix + name, field, isRequired, document_), ...parts];
   });
 }
 
-function parameters(list, document_) {
-  const rows = list.map((one) => row(one.name, { ...one.schema, description: one.description }, one.required, document_));
-  return table(null, rows);
+/** The parameters in one place of a request: its path, its query or its headers. */
+function parameters(title, place, described, document_) {
+  const rows = described
+    .filter((one) => one.in === place)
+    .map((one) => row(one.name, { ...one.schema, description: one.description }, one.required, document_));
+  return rows.length > 0 ? [element("h3", {}, title), table(null, rows)] : [];
 }
 
 function row(name, field, isRequired, document_) {

@@ -52,6 +52,20 @@ def test_every_field_of_the_body_has_its_type_default_range_and_meaning(page: An
     assert row(page, "generate", "seed")[:3] == ["integer or null", "null", "from −2⁶³ up to 2⁶³ − 1"]
 
 
+def test_what_a_body_must_have_comes_first(page: Any) -> None:
+    names = page.locator("#generate > .fields").last.locator("th code").all_text_contents()
+    assert names[0] == "prompt"
+    assert sorted(names) == sorted(DOCUMENT["components"]["schemas"]["GenerateBody"]["properties"])
+
+
+def test_parameters_are_listed_by_their_place_in_a_request(page: Any) -> None:
+    operation = DOCUMENT["paths"]["/v1/responses/{name}"]["get"]
+    section = page.locator(f"#{operation['operationId']}")
+    for title, place in (("Path", "path"), ("Query", "query"), ("Headers", "header")):
+        names = section.locator(f"h3:text-is('{title}') + .fields th code").all_text_contents()
+        assert names == [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == place] != []
+
+
 def test_the_streams_events_are_described_with_an_example(page: Any) -> None:
     stream = page.locator("#generate .media", has_text="text/event-stream")
     for event in ("FirstToken", "NextToken", "Closing", "StreamError"):
