@@ -120,6 +120,7 @@ async def test_a_worker_that_dies_while_its_prompt_is_tokenized_leaves_nothing(p
         worker.channel.cut("killed")
         await until(lambda: host.workers == 0)
         engine.may_encode.set()
+        await until(lambda: host.submitting == 0)
         assert host.open_sequences == 0
     assert engine.prompts == []
 

@@ -42,6 +42,11 @@ class HostedEngine(EngineHost):
         return len(self._requests.open)
 
     @property
+    def submitting(self) -> int:
+        """Sequences whose prompts are being tokenized."""
+        return len(self._requests._submitting)
+
+    @property
     def workers(self) -> int:
         return len(self._workers)
 
