@@ -121,8 +121,9 @@ def with_ids(items: Sequence[Item], others: Sequence[Item] = ()) -> list[Item]:
 
 def _with_new_ids(items: Sequence[Item], known: set[Any]) -> Iterator[Item]:
     for item in items:
-        is_new = item.get("id") not in known
-        whole = complete(item if is_new else {**item, "id": None})
+        whole = complete(item)
+        if whole["id"] in known:
+            whole = complete({**item, "id": None})
         known.add(whole["id"])
         yield whole
 

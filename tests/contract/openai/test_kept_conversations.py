@@ -34,7 +34,7 @@ def texts(items: list[dict[str, Any]]) -> list[str]:
     return [part["text"] for item in items for part in item["content"]]
 
 
-def answered(conversation: Any, text: str, answer: str = "2", **body: Any) -> dict[str, Any]:
+def answered(conversation: Any, text: Any, answer: str = "2", **body: Any) -> dict[str, Any]:
     return whole(parse(RESPONSES, input=text, conversation=conversation, **body), tokens([answer]))
 
 
@@ -234,3 +234,12 @@ def test_a_conversation_that_no_response_could_go_on_with_takes_no_further_items
     for _ in range(8):
         reply_to("POST", path, body={"items": [message("a" * (MAX_TEXT_BYTES // 2))]})
     assert why_not("POST", path, body={"items": [message("more")]})[0] == 413
+
+
+@pytest.mark.parametrize("id", [[], {"a": 1}, 5])
+def test_an_item_whose_id_is_no_text_gets_one(id: Any) -> None:
+    conversation = begun({**message("hi"), "id": id})
+    assert answered(conversation["id"], [{**message("and?"), "id": id}])["status"] == "completed"
+    ids = [item["id"] for item in listed(conversation)]
+    assert len(set(ids)) == 3
+    assert all(found.startswith("msg_") for found in ids)
