@@ -14,7 +14,7 @@ from contract.bodies import LenientBody, read_part
 from contract.conversation import history_switches, thinking_arguments
 from contract.openai.grammar_fields import format_grammar
 from contract.openai.items import Item
-from contract.openai.responses_answer import Summary
+from contract.openai.responses_answer import ReasoningContext, Summary
 from contract.openai.responses_tools import FlatTool, flat_tools
 from interface.requests import Grammar
 
@@ -46,6 +46,14 @@ class TextSettings(LenientBody):
     """The form of the answer's text."""
 
     format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = Field(
+        default=None, description="Comes back with the response; no model here has been trained to obey it."
+    )
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as a response repeats them."""
+        format = {"type": "text"} if self.format is None else self.format.shown()
+        return {"format": format} | self.model_dump(exclude_none=True, include={"verbosity"})
 
 
 class ReasoningSettings(LenientBody):
@@ -58,7 +66,7 @@ class ReasoningSettings(LenientBody):
         "else; nothing sums it up.",
     )
     generate_summary: Summary | None = Field(default=None, description="An older summary.")
-    context: Literal["auto", "current_turn", "all_turns"] | None = Field(
+    context: ReasoningContext | None = Field(
         default=None,
         description="Which reasoning of the conversation the model is shown: that since the user's last message, or "
         "all of it, where its template can. `auto` leaves it to the template.",

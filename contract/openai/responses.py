@@ -17,7 +17,7 @@ from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.kept_conversations import KeptConversations, with_ids
 from contract.openai.kept_responses import KeptResponses, listed
 from contract.openai.response_builder import ResponseBuilder
-from contract.openai.response_settings import ReasoningSettings
+from contract.openai.response_settings import ReasoningSettings, TextSettings
 from contract.openai.responses_answer import ResponseObject, ResponseStreamEvent, ShownConversation, ShownReasoning
 from contract.openai.responses_request import ENCRYPTED_REASONING, InputBody, Items, ResponsesBody
 from contract.openai.responses_tools import shown_tools
@@ -158,7 +158,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
         service_tier="default",
         store=body.store,
         temperature=body.temperature,
-        text={"format": _shown_format(body)},
+        text=(body.text or TextSettings()).shown(),
         tool_choice=_shown_choice(body),
         tools=shown_tools(body.tools),
         top_logprobs=body.top_logprobs or 0,
@@ -171,13 +171,7 @@ def _blank(body: ResponsesBody, model: str, id: str) -> ResponseObject:
 
 
 def _shown_reasoning(settings: ReasoningSettings) -> ShownReasoning:
-    return ShownReasoning(settings.effort, settings.chosen_summary)
-
-
-def _shown_format(body: ResponsesBody) -> dict[str, Any]:
-    if body.text is None or body.text.format is None:
-        return {"type": "text"}
-    return body.text.format.shown()
+    return ShownReasoning(settings.effort, settings.chosen_summary, settings.context)
 
 
 def _shown_choice(body: ResponsesBody) -> str | dict[str, Any]:

@@ -9,6 +9,7 @@ from contract.openai.client_tools import ClientCall
 from contract.openai.logprobs import ChatTokenLogprob
 
 Summary = Literal["auto", "concise", "detailed"]
+ReasoningContext = Literal["auto", "current_turn", "all_turns"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 
@@ -122,10 +123,11 @@ class IncompleteDetails(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ShownReasoning(Wire):
-    """How much to reason, and whether to show it as a summary, as the request has asked."""
+    """How much to reason, whether to show it as a summary, and which of it the model saw, as the request has asked."""
 
     effort: str | None
     summary: Summary | None
+    context: ReasoningContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ def test_what_is_wrong_with_an_item_is_named(item: dict[str, Any], param: str) -
         ({"input": 5}, "input"),
         ({"input": ["a"]}, "input"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"text": {"verbosity": "x"}}, "text.verbosity"),
         ({"max_tokens": 5}, "max_tokens"),
         ({"max_completion_tokens": 5}, "max_completion_tokens"),
         ({"logprobs": True}, "logprobs"),
@@ -164,9 +165,11 @@ def test_a_response_repeats_what_its_request_asked_for() -> None:
         "top_logprobs": 2,
         "user": "three",
     }
-    response = whole(call(**parameters, reasoning={"effort": "low"}, background=None), tokens(["a"]))
+    settings = {"reasoning": {"effort": "low", "context": "all_turns"}, "text": {"verbosity": "low"}}
+    response = whole(call(**parameters, **settings, background=None), tokens(["a"]))
     assert parameters.items() <= response.items()
-    assert response["reasoning"] == {"effort": "low", "summary": None}
+    assert response["reasoning"] == {"effort": "low", "summary": None, "context": "all_turns"}
+    assert response["text"] == {"format": {"type": "text"}, "verbosity": "low"}
     assert (response["background"], response["service_tier"]) == (False, "default")
 
 
