@@ -60,6 +60,8 @@ OTHER_TOKENIZERS: Mapping[str, tuple[str, str]] = {
     "sentencepiece.bpe.model": _SENTENCEPIECE,
 }
 """Other files that models come with: what they are, and the package with which transformers reads them."""
+WITHOUT_A_CLASS = "instantiate the backend tokenizer"
+"""What transformers says of files of which it makes a tokenizer of no class."""
 SAMPLED_TOKENS = 500
 """The size of the sample of a vocabulary on which a tokenizer is tried, which takes some milliseconds."""
 
@@ -308,12 +310,12 @@ class Folder(TextFiles):
 
     def _find_tokenizer(self) -> Path | None:
         """Return the tokenizer.json; None if the tokenizer is in other files."""
-        if any(all((self._path / name).is_file() for name in names) for names in TOKENIZERS):
-            path = self._path / "tokenizer.json"
-            if not path.is_file():
-                return None
-            refuse_pointer(path)
-            return path
+        for names in TOKENIZERS:
+            paths = [self._path / name for name in names]
+            if all(path.is_file() for path in paths):
+                for path in paths:
+                    refuse_pointer(path)
+                return paths[0] if len(paths) == 1 else None
         made = "write one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         for pattern, (kind, package) in OTHER_TOKENIZERS.items():
             if found := sorted(self._path.glob(pattern)):
@@ -328,7 +330,7 @@ class Folder(TextFiles):
         """See that it was not for want of a class that no tokenizer could be made.
 
         Raises:
-            BadFile: it was: the class is among the model's files, or none is named.
+            BadFile: it was: the class is among the model's files, or none is named that reads them.
         """
         config = self._path / "tokenizer_config.json"
         described = read_json(config) if config.is_file() else {}
@@ -339,11 +341,11 @@ class Folder(TextFiles):
                 f"tokenizer_class {named!r} is code that comes with the model, which is not run (trust_remote_code). "
                 f"Expected a tokenizer that transformers has; a GGUF file of the model needs no such code",
             ) from error
-        if named is None and not (self._path / "tokenizer.json").is_file():
+        if not (self._path / "tokenizer.json").is_file() and (named is None or WITHOUT_A_CLASS in str(error)):
             raise BadFile(
                 self._path,
-                "of vocab.json and merges.txt a tokenizer is made only where tokenizer_config.json names its class "
-                "(tokenizer_class, GPT2Tokenizer for one); expected that, or a tokenizer.json",
+                f"of vocab.json and merges.txt a tokenizer is made only where tokenizer_config.json names its class "
+                f"(tokenizer_class, GPT2Tokenizer for one), got {named!r}; expected that, or a tokenizer.json",
             ) from error
 
     def _broken_tokenizer(self) -> Path:

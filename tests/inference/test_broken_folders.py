@@ -193,10 +193,13 @@ def test_a_vocabulary_with_merges_needs_the_name_of_a_class(folder: Path) -> Non
     merges = "\n".join(" ".join(merge) for merge in model.get("merges", []))
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}")
     (folder / "tokenizer.json").unlink()
-    edit_json(folder / "tokenizer_config.json", tokenizer_class=None)
-    assert refusal(folder).startswith("of vocab.json and merges.txt a tokenizer is made only where tokenizer_config")
+    for named in (None, "PreTrainedTokenizerFast"):
+        edit_json(folder / "tokenizer_config.json", tokenizer_class=named)
+        assert refusal(folder).startswith("of vocab.json and merges.txt a tokenizer is made only where tokenizer_")
     edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
     assert load(folder).tokenizer.vocab_size > 0
+    (folder / "merges.txt").write_text(POINTER)
+    assert refusal(folder, "merges.txt").startswith("this is a pointer of Git LFS")
 
 
 @pytest.mark.parametrize("kind", ["su", "mrope"])
