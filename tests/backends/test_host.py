@@ -334,16 +334,37 @@ async def test_open_sequences_get_time_to_end_when_the_engine_is_told_to(path: P
         engine.hold()
         worker.submit(1, "count 3")
         await until(lambda: engine.counters().running == 1)
-        closing = asyncio.create_task(host.close("it is shutting down", drain=20))
+        closing = asyncio.create_task(host.close("it is shutting down", drain=1000))
         await asyncio.sleep(0)
         worker.submit(2, "hello", first_id=9)
         await until(lambda: worker.answer(2))
         engine.release()
         await until(lambda: has_ended(worker, 1))
-        await closing
+        await until(closing.done, "the end, as nothing is open")
         await until(lambda: worker.lost)
     assert worker.answer(2).error == "EngineUnavailable"
     assert worker.messages(wire.Farewell) == [wire.Farewell("it is shutting down")]
+
+
+async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_take_no_room(path: Path) -> None:
+    """As when the server elsewhere is lost that the engine's process stands in front of."""
+    engine = ScriptedEngine()
+    engine.hold()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "count 3")
+        await until(lambda: host.open_sequences == 1)
+        host._on_outage("no server answers")
+        assert host.open_sequences == 0
+        worker.submit(2, "hello", first_id=2)
+        await until(lambda: worker.answer(2))
+        assert worker.answer(2) == wire.Refused("EngineUnavailable", "The engine is not available: no server answers")
+        host._on_outage(None)
+        worker.submit(3, "hello", first_id=3)
+        engine.release()
+        await until(lambda: has_ended(worker, 3))
+    assert worker.messages(wire.Outage) == [wire.Outage("no server answers"), wire.Outage(None)]
 
 
 async def test_a_secret_of_the_engine_is_no_business_of_its_workers(path: Path) -> None:
