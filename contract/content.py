@@ -6,7 +6,7 @@ so that the conversation goes on and the model knows what it has missed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator
 
@@ -32,10 +32,13 @@ MEDIA: Mapping[str, str] = {
 """The types of parts that are not text, in any of the APIs, and what the model is told about them."""
 
 
+TextType = Literal["text", "refusal", "input_text", "output_text"]
+
+
 class TextPart(LenientBody):
     """A piece of a message's content."""
 
-    type: Literal["text", "refusal", "input_text", "output_text"]
+    type: TextType
     text: str | None = None
     refusal: str | None = None
 
@@ -82,7 +85,7 @@ def _text_of_part(part: Any, index: int, notes_media: bool) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if notes_media and (note := note_of(part)) is not None:
         return note
-    if kind not in ("text", "refusal", "input_text", "output_text"):
+    if kind not in get_args(TextType):
         raise ValueError(f"this model takes only text, and part {index} is of type {shortened(kind)!r}")
     text = part.get("refusal" if kind == "refusal" else "text")
     if not isinstance(text, str):

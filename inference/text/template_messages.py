@@ -56,8 +56,8 @@ def _message(message: Mapping[str, Any], index: int, template: str, shows_calls:
 
 def _role(role: str, template: str) -> str:
     """The role's name in the template: `developer` is a newer name for `system`, `function` an older one for `tool`."""
-    newer = {"developer": "system", "function": "tool"}
-    return newer[role] if role in newer and not mentions(template, role) else role
+    other_names = {"developer": "system", "function": "tool"}
+    return other_names[role] if role in other_names and not mentions(template, role) else role
 
 
 def _content(content: object, where: str, template: str) -> str | list[dict[str, str]] | None:
