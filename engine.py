@@ -39,7 +39,7 @@ from inference.turns import Turns
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from interface.completion import completion, stream_event
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
-from interface.errors import EngineFailed, QueueFull, TooManySequences, UnsupportedModel
+from interface.errors import EngineFailed, UnsupportedModel, check_room
 from interface.events import Event, Failed, Finished, PromptEcho, Token
 from interface.requests import EncodedRequest, GenerationRequest, Prompt, SamplingParams, SequenceId, text_request
 
@@ -263,14 +263,11 @@ class Engine:
             QueueFull: there is not enough room for all of them just now.
             EngineFailed: the engine has failed for good.
         """
-        if len(requests) > self._capacity:
-            raise TooManySequences(len(requests), self._capacity)
         sequences = [self._sequence(encoded, sink) for encoded in requests]
         with self._lock:
             if self._failure is not None:
                 raise EngineFailed(self._failure)
-            if self._in_flight + len(sequences) > self._capacity:
-                raise QueueFull(f"{self._in_flight} requests are running or waiting, and the limit is {self._capacity}")
+            check_room(len(sequences), self._in_flight, self._capacity)
             self._in_flight += len(sequences)
             self._arrivals.extend(sequences)
 

@@ -33,7 +33,7 @@ from backends.wire import (
     Tokenize,
 )
 from interface.engine import EngineService
-from interface.errors import EngineUnavailable, QueueFull, RequestError
+from interface.errors import EngineUnavailable, QueueFull, RequestError, check_room
 from interface.requests import GenerationRequest, SequenceId
 
 log = logging.getLogger("engine")
@@ -45,8 +45,8 @@ ORDINARY = (RequestError, QueueFull, EngineUnavailable)
 class Requests:
     """Answers the workers' requests from `accept` on, while there is no `outage`."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self.service: EngineService | None = None
         self.outage: str | None = None
         """The reason why no requests are taken, if none are."""
@@ -164,7 +164,7 @@ class Requests:
 
     async def _submit(self, worker: Worker, submit: Submit, ids: Sequence[SequenceId]) -> Accepted:
         service = self._available_service()
-        self._check_room(len(ids))
+        check_room(len(ids), len(self.open), self._capacity)
         requests = [replace(request, sequence_id=new) for request, new in zip(submit.to_requests(), ids, strict=True)]
         self.open |= dict.fromkeys(ids, worker)
         try:
@@ -179,10 +179,6 @@ class Requests:
         if self.outage is not None or self.service is None:
             raise EngineUnavailable(f"The engine is not available: {self.outage}")
         return self.service
-
-    def _check_room(self, sequences: int) -> None:
-        if len(self.open) + sequences > self._room:
-            raise QueueFull(f"{len(self.open)} requests are running or waiting, and the limit is {self._room}")
 
     def _on_abort(self, sequence_id: SequenceId) -> None:
         submitting = self._submitting.get(sequence_id)

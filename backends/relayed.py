@@ -17,7 +17,7 @@ from typing import Protocol
 
 from config import EngineSettings
 from interface.engine import Counters, ModelInfo, Sink, Tokenized
-from interface.errors import EngineFailed, EngineUnavailable, QueueFull, RequestError
+from interface.errors import EngineFailed, EngineUnavailable, QueueFull, RequestError, check_room
 from interface.events import Event, Failed, Finished, FinishReason, Token
 from interface.requests import GenerationRequest, Prompt, SequenceId
 
@@ -128,8 +128,7 @@ class RelayedService(ABC):
         with self._asking():
             relays = await self._relays(requests)
         self._check_available()  # it may have been lost during the tokenizing
-        if len(self._open) + len(relays) > self._capacity:
-            raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {self._capacity}")
+        check_room(len(relays), len(self._open), self._capacity)
         opened = [self._carry(relay) for relay in relays]
         try:
             await asyncio.wait([sequence.admission for sequence in opened], timeout=ADMISSION_LIMIT)

@@ -61,6 +61,19 @@ class QueueFull(RuntimeError):
         self.retry_after = retry_after
 
 
+def check_room(sequences: int, in_flight: int, capacity: int) -> None:
+    """Check that there is room for new sequences among those that are running or waiting.
+
+    Raises:
+        TooManySequences: there never is room for all of them.
+        QueueFull: there is not enough room for all of them just now.
+    """
+    if sequences > capacity:
+        raise TooManySequences(sequences, capacity)
+    if in_flight + sequences > capacity:
+        raise QueueFull(f"{in_flight} requests are running or waiting, and the limit is {capacity}")
+
+
 class EngineUnavailable(RuntimeError):
     """There is no engine to ask just now: it is loading, or the service is shutting down."""
 

@@ -22,7 +22,7 @@ from backends.threads import in_daemon_thread, load_in_daemon_thread
 from config import Config
 from interface.calls import Call, InBackground, Recall
 from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
-from interface.errors import EngineUnavailable, LoadError, QueueFull, TooManySequences
+from interface.errors import EngineUnavailable, LoadError, check_room
 from interface.events import Failed
 from interface.kept import Kept
 from interface.requests import GenerationRequest
@@ -152,7 +152,8 @@ class Driver(BaseDriver[EngineService]):
             EngineUnavailable: the engine is loading, has failed, or is shutting down.
         """
         engine = self._available_engine()
-        self._check_room(len(requests))  # before the tokenizing, which takes long
+        capacity = self.config.max_streams + self.config.max_waiting
+        check_room(len(requests), len(self._open), capacity)  # before the tokenizing, which takes long
         generation = Generation(requests, request_id, self.config, self._on_close, listener)
         if (exchange := current_exchange.get()) is not None:
             exchange.log = generation.log
@@ -221,13 +222,6 @@ class Driver(BaseDriver[EngineService]):
             self._status.fail_to_load(error)
             return False
         return True
-
-    def _check_room(self, sequences: int) -> None:
-        room = self.config.max_streams + self.config.max_waiting
-        if sequences > room:
-            raise TooManySequences(sequences, room)
-        if len(self._open) + sequences > room:
-            raise QueueFull(f"{len(self._open)} requests are running or waiting, and the limit is {room}")
 
     def _deliver(self, events: StepEvents) -> None:
         """Hand a step's events to their generations."""
