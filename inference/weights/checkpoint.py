@@ -68,8 +68,6 @@ class Checkpoint:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     bans: ModelBans = NO_BANS
     """What is not chosen at some places."""
-    gguf: GGUFFile | None = None
-    """The file that the weights were dequantized from."""
 
 
 class Source(Protocol):
@@ -162,14 +160,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
         _check_room(config.model, source.elements * dtype.itemsize)
         model = _transformers_model(source, model_config if plain is None else _config_of(source), dtype)
         nn.Module.to(model, device)
-    return Checkpoint(
-        model=model,
-        tokenizer=tokenizer,
-        context=context,
-        generation=generation,
-        bans=bans,
-        gguf=source.file if isinstance(source, GGUFSource) else None,
-    )
+    return Checkpoint(model, tokenizer, context, generation, bans)
 
 
 def _blocks_of(source: Source, config: EngineSettings, device: torch.device) -> GGUFSource | None:
