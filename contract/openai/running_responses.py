@@ -18,7 +18,7 @@ from interface.kept import Kept
 RENEW_EVERY = 10.0
 """Seconds after which a process renews its lease on a response."""
 LEASE = 60.0
-"""Seconds."""
+"""Seconds that a lease lasts."""
 LOST = {"code": "server_error", "message": "The process that made this response has ended before it was whole."}
 
 
@@ -40,7 +40,7 @@ class RunningResponses:
 
     def begin(self, response: ResponseObject, input: bytes, piece: Piece) -> None:
         """Keep a response before anything has been generated, and the beginning of its stream if it has one."""
-        pieces = response_pieces(response) | input_pieces(response.id, input) | _by_name(response.id, piece)
+        pieces = response_pieces(response) | input_pieces(response.id, input) | _stream_piece(response.id, piece)
         self._kept.put({**pieces, _wanted(response.id): b"", **_lease_from_now(response.id)})
 
     def renew(self, id: str) -> None:
@@ -49,11 +49,11 @@ class RunningResponses:
 
     def add(self, id: str, piece: Piece) -> None:
         """Keep a piece of the stream."""
-        self._kept.put(_by_name(id, piece), beside=_wanted(id))
+        self._kept.put(_stream_piece(id, piece), beside=_wanted(id))
 
     def end(self, response: ResponseObject, piece: Piece) -> None:
         """Keep the response as it has become, and the last piece of its stream."""
-        pieces = response_pieces(response) | _by_name(response.id, piece)
+        pieces = response_pieces(response) | _stream_piece(response.id, piece)
         self._kept.put({**pieces, _ended(response.id): b""}, beside=_wanted(response.id))
 
     def is_wanted(self, id: str) -> bool:
@@ -117,5 +117,5 @@ def _piece(id: str, number: int) -> str:
     return f"stream {id} {number}"
 
 
-def _by_name(id: str, piece: Piece) -> dict[str, bytes]:
+def _stream_piece(id: str, piece: Piece) -> dict[str, bytes]:
     return {_piece(id, piece.number): piece.written} if piece.written else {}

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from inference.weights.safetensors_header import BadFile
+from inference.weights.usable_settings import PART
 
 SIZES = (
     "hidden_size",
@@ -31,8 +32,6 @@ EPSILON = re.compile(r"(^|_)eps(ilon)?$")
 POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
-PART = "_config"
-"""The end of the names of a model's parts."""
 OF_TEXTS = ("text_config", "attn_config", "ffn_config")
 """The parts that texts use. In others, of what a model sees and hears with, a number may mean something else."""
 MOST_EXPERTS = 4096

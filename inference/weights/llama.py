@@ -123,7 +123,7 @@ def check(model: "PreTrainedModel", context: int) -> None:
 
 
 def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
-    """Return the weights of a model that has passed `check`, and the angles of its positions.
+    """Return the weights of a model that has passed `check`, and the angles of the first `positions` places.
 
     The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
     """
