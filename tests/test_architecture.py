@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def files_of(place: str) -> list[Path]:
     return sorted(file for file in files if "node_modules" not in file.parts)
 
 
-def modules_of(file: Path) -> set[str]:
+@cache
+def modules_of(file: Path) -> frozenset[str]:
     """All modules that a file imports, anywhere in it: in its functions too, and for the types only."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -103,7 +105,7 @@ def modules_of(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: expected absolute imports"
             assert node.module is not None
             found |= {module_named(node.module, alias.name) for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def module_named(module: str, name: str) -> str:

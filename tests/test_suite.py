@@ -1,7 +1,8 @@
 """The tests' own rules: files that stand alone, and helpers in one place."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -9,13 +10,16 @@ FILES = sorted(ROOT.glob("tests/**/*.py"))
 MEASURING = ("study.benchmarks.", "study.compare.")
 
 
-def imported_names(source: str) -> Iterator[str]:
+@cache  # parsing all tests takes seconds
+def imported_names(source: str) -> Sequence[str]:
     """The full names of the modules that a source imports, and of what it imports from them."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return names
 
 
 def from_test_modules(source: str) -> list[str]:
