@@ -9,6 +9,7 @@ import pytest
 
 from backends import channel, wire
 from backends import host as hosts
+from backends.stepped import SteppedService
 from config import Config
 from interface.engine import Sink, Tally
 from interface.errors import LoadError
@@ -375,14 +376,17 @@ async def test_a_secret_of_the_engine_is_no_business_of_its_workers(path: Path) 
     assert "sk-7f31" not in str(wire.common_settings(Config(backend_key="sk-7f31")))
 
 
-async def test_a_worker_may_leave_before_the_engine_has_loaded(path: Path) -> None:
+async def test_a_worker_may_leave_before_the_engine_has_loaded_and_one_that_stays_is_welcomed(path: Path) -> None:
     host = HostedEngine(Config())
     server = await asyncio.get_running_loop().create_unix_server(host.connect, str(path))
-    worker = RawWorker()
-    await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))
-    worker.channel.send(wire.Hello(wire.PROTOCOL, wire.common_settings(Config()), Tally()))
+    leaving, staying = RawWorker(), RawWorker()
+    for worker in (leaving, staying):
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))  # noqa: B023
+        worker.channel.send(wire.Hello(wire.PROTOCOL, wire.common_settings(Config()), Tally()))
+    await until(lambda: host.workers == 2)
+    leaving.channel.close()
     await until(lambda: host.workers == 1)
-    worker.channel.close()
-    await until(lambda: host.workers == 0)
+    await host.start(SteppedService(ScriptedEngine()))
+    await until(lambda: staying.messages(wire.Welcome))
     server.close()
     await host.close("it ends")
