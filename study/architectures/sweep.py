@@ -46,7 +46,7 @@ class Verdict:
 def examine(model_type: str) -> Verdict:
     """Try one architecture of transformers."""
     if not continues_texts(CONFIG_MAPPING[model_type]):
-        return Verdict("", "", f"{REFUSED}: is no causal language model; expected one that continues a text")
+        return Verdict("", "", f"{REFUSED}: is not a causal language model; expected one that continues a text")
     try:
         model = small_model(model_type)
     except NotTried as reason:
