@@ -8,6 +8,7 @@ each thread of a step keeps a processor of its own, if there is one for each (`s
 import os
 import sys
 import threading
+from contextlib import suppress
 
 USER_CHOOSES = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 """OpenMP's own variables. With one of them, or with fewer threads than processors, the system places them."""
@@ -29,4 +30,5 @@ def processors_for(threads: int) -> list[int] | None:
 def leave_own_processor() -> None:
     """Let the calling thread, and with it what it starts, go wherever this process may."""
     if sys.platform == "linux":
-        os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+        with suppress(OSError):  # a sandbox that refuses it has refused to keep the thread, too
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
