@@ -12,6 +12,7 @@ import pytest
 
 import inference
 from inference.cpp.build import COMPILERS, FLAGS
+from inference.decoders.native import sources
 from inference.decoders.native.sources import DECODER, KERNELS
 from inference.weights.formats import FORMATS
 from tests.support.compilers import needs_compiler
@@ -65,6 +66,37 @@ def test_with_avx2_alone_codes_are_multiplied_in_vectors_and_not_lane_by_lane(fo
     made = instructions_of(tmp_path, f'#include "{KERNELS}"\n', AVX2, BF16=1, FORMATS=1 << FORMATS[format].number)
     assert any(line.startswith("vpmaddwd") for line in made)
     assert [line for line in made if line.startswith(("vpmulld", "vpextr", "vpinsr"))] == []
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are those of x86-64")
+@pytest.mark.parametrize(("past_caches", "expected"), [(0, "prefetcht1"), (1, "prefetchnta")])
+def test_weights_come_past_the_caches_or_into_the_second_level(past_caches: int, expected: str, tmp_path: Path) -> None:
+    code, bit = f'#include "{KERNELS}"\n', 1 << FORMATS["Q4_K"].number
+    made = instructions_of(tmp_path, code, BF16=1, FORMATS=bit, PAST_CACHES=past_caches)
+    assert {line.split()[0] for line in made if line.startswith("prefetch")} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", True),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n", False),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", False),
+        ("CPU implementer\t: 0x41\n", False),
+        (None, False),
+    ],
+)
+def test_only_a_processor_that_is_known_to_be_fast_at_it_reads_past_its_caches(
+    processor: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "cpuinfo"
+    if processor is not None:
+        listed.write_text(f"processor\t: 0\n{processor}model\t\t: 17\n")
+    monkeypatch.setattr(sources, "CPUINFO", listed)
+    assert sources.reads_past_caches() is expected
+    units = sources.decoder_units(True, [8], False, head_dim=64, group=3)
+    assert [unit.definitions.get("PAST_CACHES") for unit in units] == [None, int(expected)]
 
 
 def test_no_vector_is_made_by_an_addition_to_zeros() -> None:

@@ -53,13 +53,22 @@ inline Ints halves_of(Ints lower, Ints upper) {
 #endif
 }
 
-// Ask for `bytes` bytes of what will be read soon of a strip by itself. It is read once in a step, so it is kept out of
-// the larger caches, from where it would drive out what the next step needs, the interpreter's data too. How far ahead
-// is best was found by trying.
+// Ask for a line of what will be read soon. It is read once in a step. If it stays out of the larger caches, it does
+// not drive out what the next step needs there, the interpreter's data too. But not all processors are fast at that,
+// and the others get it into the second-level cache (`reads_past_caches` in sources.py).
+inline void ask_for_line(const uint8_t *from) {
+#if PAST_CACHES
+    __builtin_prefetch(from, 0, 0);
+#else
+    __builtin_prefetch(from, 0, 2);
+#endif
+}
+
+// The same for `bytes` bytes of a strip by itself. How far ahead is best was found by trying.
 template <int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
     constexpr int64_t AHEAD = ROWS > 1 ? 3 * PAGE : PAGE * 3 / 2;
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i + AHEAD, 0, 0);
+    for (int64_t i = 0; i < bytes; i += 64) ask_for_line(from + i + AHEAD);
 }
 
 // While two strips are read, the same places of other two are asked for: so many bytes away from each.
@@ -67,7 +76,7 @@ template <int STRIPS>
 struct Ahead {
     int64_t bytes[STRIPS] = {};
     void ask_for(const uint8_t *from, int strip) const {
-        if (STRIPS == 2) __builtin_prefetch(from + bytes[strip], 0, 0);
+        if (STRIPS == 2) ask_for_line(from + bytes[strip]);
     }
     void ask_for(const uint8_t *from, int strip, int64_t size) const {
         for (int64_t i = 0; i < size; i += 64) ask_for(from + i, strip);
@@ -100,7 +109,7 @@ struct Behind {
     const uint8_t *from = nullptr;
     int64_t bytes_per_block = 0;
     void ask_for(int64_t block) const {
-        for (int64_t i = 0; i < bytes_per_block; i += 64) __builtin_prefetch(from + block * bytes_per_block + i, 0, 0);
+        for (int64_t i = 0; i < bytes_per_block; i += 64) ask_for_line(from + block * bytes_per_block + i);
     }
 };
 
