@@ -6,11 +6,11 @@ from pathlib import Path
 
 from inference.cache.sizes import PAGE_TOKENS
 from inference.cpp.build import Unit
+from inference.cpp.library_cache import CPUINFO
 from inference.weights.formats import FORMATS
 
 DECODER = Path(__file__).with_name("decoder.cpp")
 KERNELS = Path(__file__).with_name("kernels.cpp")
-CPUINFO = Path("/proc/cpuinfo")
 ZEN_5 = re.compile(r"^vendor_id\s*: AuthenticAMD\ncpu family\s*: 26$", re.MULTILINE)
 STRIP = 16
 """Outputs of a quantized matrix that are packed together."""
