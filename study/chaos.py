@@ -21,7 +21,7 @@ from pathlib import Path
 from study.common.arguments import argument_parser
 from study.common.client import DONE, Exchange, LoadFailed, Target, asking, whole
 from study.common.launcher import Process, command_line_of, running
-from study.common.scripted_workers import NAME, ready
+from study.common.scripted_workers import NAME, all_ready, ready
 
 STREAMS = 32
 WORKERS = 2
@@ -99,7 +99,7 @@ def serving(folder: str) -> Iterator[Process]:
     # One more, for the short requests: all of the streams may be on a worker that is not killed.
     environ = {"TMPDIR": folder, "ENGINE_MAX_STREAMS": str(STREAMS + 1), "ENGINE_DRAIN": "1"}
     with running(["-m", NAME, "raw_asgi", "--workers", str(WORKERS)], environ) as process:
-        process.wait_for(lambda: ready(process.log) == WORKERS)
+        process.wait_for(lambda: all_ready(process, WORKERS))
         yield process
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from study.common.arguments import argument_parser
 from study.common.client import load
 from study.common.launcher import Process, memory_of, running
-from study.common.scripted_workers import NAME, ready
+from study.common.scripted_workers import NAME, all_ready
 
 WORKERS = (0, 1, 2, 4)
 STREAMS = (64, 256)
@@ -56,7 +56,7 @@ def main() -> None:
 def serving(workers: int) -> Iterator[Process]:
     environ = {"ENGINE_MAX_STREAMS": str(max(STREAMS))}
     with running(["-m", NAME, "raw_asgi", "--workers", str(workers)], environ) as process:
-        process.wait_for(lambda: ready(process.log) == max(workers, 1))
+        process.wait_for(lambda: all_ready(process, max(workers, 1)))
         yield process
 
 

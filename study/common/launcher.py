@@ -72,6 +72,10 @@ class Process:
         """The port that the server was given, or else the one that it prints."""
         return self.given_port or int(self.find(LISTENING))
 
+    def accepts_connections(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     @property
     def target(self) -> Target:
         return Target.on_port(self.port)

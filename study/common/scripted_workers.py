@@ -20,6 +20,7 @@ from serving import engine_process, workers
 from serving.driver import Driver
 from study.common.arguments import argument_parser
 from study.common.engine import ScriptedEngine
+from study.common.launcher import Process
 
 NAME = "study.common.scripted_workers"
 
@@ -48,6 +49,14 @@ def main() -> None:
 def ready(log: str) -> int:
     """How many workers have logged that they are ready. (The engine's process logs its folder's whole path.)"""
     return len(re.findall(r" bundled_model is ready after", log))
+
+
+def all_ready(process: Process, workers: int) -> bool:
+    """Whether so many workers have logged that they are ready, and connections are accepted, which begins just after.
+
+    The port is bound from the start, so a single worker that has only logged it refuses them.
+    """
+    return ready(process.log) == workers and process.accepts_connections()
 
 
 if __name__ == "__main__":

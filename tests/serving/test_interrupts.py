@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from study.common.launcher import Process, children_of, command_line_of, free_port
-from study.common.scripted_workers import NAME, ready
+from study.common.scripted_workers import NAME, all_ready, ready
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
 from tests.support.serving import in_a_process, wait_until
@@ -29,14 +28,8 @@ SERVERS = {
 def serving(server: str, folder: Path) -> Iterator[Process]:
     """A server that is ready, whose folder for the socket is made in `folder`."""
     with in_a_process(SERVERS[server], {"TMPDIR": str(folder), "ENGINE_DRAIN": "1000"}) as process:
-        wait_until(lambda: ready(process.log) == 2 and listens(process.port), "the start of all")
+        wait_until(lambda: all_ready(process, 2), "the start of all")
         yield process
-
-
-def listens(port: int) -> bool:
-    """Whether connections are accepted. A worker may say that it is ready just before."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def begin_to_stream(connection: Connection, tokens: int) -> None:
@@ -95,7 +88,7 @@ def in_a_terminal(folder: Path, how: str = "") -> Iterator[tuple[Process, int]]:
     environ = {"TMPDIR": str(folder), "ENGINE_DRAIN": "0.3"}
     with in_a_process(["-c", IN_A_TERMINAL, how, *command], environ) as process:
         process.given_port = port
-        wait_until(lambda: ready(process.log) == 1 and listens(port), "the start of all")
+        wait_until(lambda: all_ready(process, 1), "the start of all")
         (supervisor,) = process.children()
         try:
             yield process, supervisor

@@ -15,7 +15,7 @@ from config import Config, ConfigError
 from serving.workers import engine_running
 from study.common.engine import HELLO
 from study.common.launcher import ROOT, Process, command_line_of, free_port, status_of
-from study.common.scripted_workers import NAME, ready
+from study.common.scripted_workers import NAME, all_ready, ready
 from tests.support.asgi_client import Response, events_of
 from tests.support.http_client import Connection
 from tests.support.serving import DOORS, in_a_process, wait_until
@@ -31,7 +31,7 @@ def serving(door: str, tmp_path: Path, workers: int = 2) -> Iterator[Process]:
     folder = tmp_path / "started"
     folder.mkdir()
     with in_a_process(["-m", NAME, door, "--workers", str(workers)], environ, folder=folder) as process:
-        wait_until(lambda: ready(process.log) == workers, "the start of all")
+        wait_until(lambda: all_ready(process, workers), "the start of all")
         folder.rmdir()
         yield process
 
