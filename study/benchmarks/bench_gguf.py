@@ -143,10 +143,11 @@ def _figures(loads: Sequence[Load]) -> dict[str, float]:
 def _print_end(report: Row) -> None:
     for name, seconds in report["ready_s"].items():
         print(f"{name}: ready after {seconds:.1f} s, then {report['memory_bytes'][name] / 1e9:.2f} GB", end="; ")
-    alone = [row["gap_p50"] for row in report["rows"] if (row["server"], row["streams"]) == ("ours", 1)]
+    alone = {row["server"]: row["gap_p50"] for row in report["rows"] if row["streams"] == 1}
+    reached = [f"{name} reaches {report['floor_ms'] / gap:.2f}" for name, gap in alone.items() if gap]
     print(f"floor of a step: {report['bytes_per_step'] / 1e9:.3f} GB", end=" ")
     print(f"at {report['memory_gb_per_s']:.1f} GB/s = {report['floor_ms']:.1f} ms", end="")
-    print(f", of which ours reaches {report['floor_ms'] / alone[0]:.2f}" if any(alone) else "", flush=True)
+    print(", of which " + " and ".join(reached) if reached else "", flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
