@@ -227,7 +227,8 @@ class ModelSettings:
     quantize: str | None = _setting(
         None,
         _one_of("int8", "int4"),
-        "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few streams",
+        "int8 or int4 compiles the model with weights of that many bits: less memory, and much faster with few "
+        "streams; those of a GGUF file that take no more stay as they are",
     )
     compile: bool = _setting(False, _switch, "compile the model at the start: much shorter steps; needs a C++ compiler")
     compile_cache: str = _setting(
@@ -361,7 +362,7 @@ class Config(AccessSettings, ClientSettings, EngineSettings):
     @property
     def fingerprint(self) -> str:
         """Names the engine and the weights that answer: while it stays the same, a seed gives the same tokens."""
-        engine = (self.backend, self.backend_url, self.device, self.compile)
+        engine = (self.backend, self.backend_url, self.device, self.is_compiled)
         weights = (self.model, self.dtype, self.quantize, self.generation_config)
         return f"token-by-token-{VERSION}-{hashlib.sha256(repr((engine, weights)).encode()).hexdigest()[:8]}"
 

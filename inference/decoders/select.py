@@ -90,7 +90,7 @@ def _checked_without_a_model(model: Llama, cache: KVCache, is_compiled: bool, qu
     small = corner(model)
     decoder = _for_llama(model, cache, is_compiled, quantize)
     if isinstance(decoder, NativeDecoder):
-        check_corner(decoder.library, small)
+        check_corner(decoder.library, _quantized(small, quantize) if quantize else small)
     check_finite(decoder, model, cache)
     return decoder
 

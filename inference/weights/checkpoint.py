@@ -165,7 +165,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
 
 def _blocks_of(source: Source, config: EngineSettings, device: torch.device) -> GGUFSource | None:
     """A GGUF file whose blocks the decoder in C++ may compute from as they are."""
-    return source if isinstance(source, GGUFSource) and config.compile and device.type == "cpu" else None
+    return source if isinstance(source, GGUFSource) and config.is_compiled and device.type == "cpu" else None
 
 
 def _weight_bytes(source: Source, config: EngineSettings, dtype: torch.dtype, device: torch.device) -> int:

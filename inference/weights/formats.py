@@ -13,6 +13,11 @@ class BlockFormat:
     bytes: int
     halves: tuple[int, ...] = (0,)  # where in a block its float16 numbers are
 
+    @property
+    def bits(self) -> float:
+        """What a weight takes, with its part of the scales."""
+        return 8 * self.bytes / self.inputs
+
 
 FORMATS: Mapping[str, BlockFormat] = {
     "Q4_0": BlockFormat(2, 32, 18),

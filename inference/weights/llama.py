@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from inference.weights.formats import FORMATS
 from inference.weights.model_classes import decoder_of
 from inference.weights.quantized import QUANTIZERS, Matrix, QuantizedMatrix, quantize
 
@@ -160,6 +161,9 @@ def formats_of(kind: str) -> set[str]:
 def quantized(llama: Llama, kind: str) -> Llama:
     """Return the model with its matrices quantized to int8 or int4; that of the logits is int8 in both cases.
 
+    Matrices of a GGUF file that take no more bits than that stay as they are: rounded again, they would lose more
+    without becoming smaller.
+
     `llama` is left without its layers, so that one layer at a time exists twice.
 
     Raises:
@@ -175,7 +179,10 @@ def _quantized_layer(layer: Layer, kind: str) -> Layer:
 
 
 def _quantized(matrix: Matrix, kind: str) -> QuantizedMatrix:
-    return matrix if isinstance(matrix, QuantizedMatrix) else quantize(matrix, kind)
+    if not isinstance(matrix, QuantizedMatrix):
+        return quantize(matrix, kind)
+    is_small = FORMATS[matrix.format].bits <= FORMATS[QUANTIZERS[kind][0]].bits
+    return matrix if is_small else quantize(matrix.dequantized(), kind)
 
 
 def _layer(layer: Any) -> Layer:

@@ -104,6 +104,35 @@ def test_in_float32_it_says_what_its_dequantized_weights_say(name: str, kind: st
         assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == expected
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "quantize", "in_layers", "of_logits"),
+    [
+        ("Q4_0", "int8", "Q4_0", "Q4_0"),
+        ("Q4_0", "int4", "Q4_0", "Q4_0"),
+        ("Q8_0", "int8", "Q8_0", "Q8_0"),
+        ("Q8_0", "int4", "Q4_1", "Q8_0"),
+        ("Q5_0", "int4", "Q4_1", "Q5_0"),
+        ("BF16", "int8", "Q8_0", "Q8_0"),
+        ("BF16", "int4", "Q4_1", "Q8_0"),
+    ],
+)
+def test_only_blocks_of_more_bits_are_rounded_to_few_with_and_without_compile(
+    kind: str, quantize: str, in_layers: str, of_logits: str, is_compiled: bool, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "llama", kind)
+    model = neutral(load(path, quantize=quantize, compile=is_compiled))
+    down = model.layers[0].down
+    rounded = llama.quantized(model, quantize)
+    assert rounded.formats == {in_layers, of_logits, *(() if kind == "BF16" else (kind,))}
+    assert isinstance(rounded.head, QuantizedMatrix)
+    assert isinstance(rounded.layers[0].down, QuantizedMatrix)
+    assert (rounded.layers[0].down.format, rounded.head.format) == (in_layers, of_logits)
+    assert (rounded.layers[0].down is down) == (kind == in_layers)
+    engine = Engine(load(path, quantize=quantize, compile=is_compiled), Config(quantize=quantize, compile=is_compiled))
+    assert engine._runner.decoder_name.startswith("C++")
+
+
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
 def test_in_bfloat16_its_logits_are_about_as_near_as_the_models_own(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, "qwen3", kind)
