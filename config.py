@@ -12,7 +12,6 @@ limit must not pass for a limit.
 import dataclasses
 import difflib
 import hashlib
-import logging
 import os
 import re
 import sys
@@ -40,11 +39,11 @@ LONGEST_SHOWN = 100
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 """Bytes of a path that the system has room for in a Unix socket's address."""
 SERVICE_LINK = re.compile(
-    r"ENGINE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"ENGINE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)=[\da-fA-F.:]+|PORT(_\d+_[A-Z]+)?=(tcp|udp|sctp)://\S+"
+    r"|PORT_\d+_[A-Z]+_(PROTO=(tcp|udp|sctp)|PORT=\d+|ADDR=[\da-fA-F.:]+))"
 )
-"""Variables that Kubernetes sets in every pod for a service whose name is "engine", or begins with "engine-"."""
-
-log = logging.getLogger("engine")
+"""The variables, with their values, that Kubernetes sets in every pod for a service whose name is "engine", or begins
+with "engine-"."""
 
 
 class ConfigError(ValueError):
@@ -195,7 +194,9 @@ def _as_text(value: Any) -> str:
 
 
 def _hint(variable: str, known: Collection[str]) -> str:
-    """Suggest the variable with nearly the same name as an unknown one, or else list all of them."""
+    """Suggest the flag or the variable with nearly the same name as an unknown one, or else list all of them."""
+    if (flag := variable.removeprefix(PREFIX).lower()) in ("host", "port", "workers"):
+        return f"it is a flag of the server, --{flag}"
     names = [name.removeprefix(PREFIX) for name in known]
     near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0.7)
     return f"did you mean {PREFIX}{near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
@@ -381,11 +382,9 @@ class Config(AccessSettings, ClientSettings, EngineSettings):
         """
         settings = {PREFIX + setting.name.upper(): setting for setting in dataclasses.fields(cls)}
         found = {variable: text for variable, text in environ.items() if variable.startswith(PREFIX)}
-        links = sorted(variable for variable in found.keys() - settings.keys() if SERVICE_LINK.fullmatch(variable))
-        if links:
-            log.warning("Ignored %s: not a setting, but Kubernetes' link to a service", ", ".join(links))
-        if unknown := sorted(found.keys() - settings.keys() - set(links)):
-            raise ConfigError(f"{unknown[0]}: no such setting; {_hint(unknown[0], settings)}")
+        for variable in sorted(found.keys() - settings.keys()):
+            if not SERVICE_LINK.fullmatch(f"{variable}={found[variable]}"):
+                raise ConfigError(f"{variable}: no such setting; {_hint(variable, settings)}")
         return cls(
             **{settings[name].name: _parsed(name, found[name], settings[name]) for name in found if name in settings}
         )
