@@ -277,6 +277,15 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
             {"granite_swa__attention__rope_pattern": [True]},
             "granite_swa.attention.rope_pattern has 1 entries; expected 4, one for each layer",
         ),
+        *(
+            (model_type, {f"{name}__block_count": 2**31} | sizes, f"{name}.block_count is 2147483648, more than its")
+            for model_type, name, sizes in (
+                ("granite_swa", "granite_swa", {}),
+                ("hy_v3", "hy_v3", {}),
+                ("laguna", "laguna", {"laguna__attention__head_count": 4}),
+                ("gemma4_text", "gemma4", {"gemma4__feed_forward_length": 64}),
+            )
+        ),
         ("phimoe", {"phimoe__expert_used_count": 3}, "phimoe.expert_used_count is 3; expected 2"),
         ("minimax_m2", {"minimax-m2__expert_gating_func": 1}, "minimax-m2.expert_gating_func is 1; expected 2"),
         ("olmo2", {"olmo2__expert_count": 4}, "olmo2.expert_count is 4, which is not supported"),

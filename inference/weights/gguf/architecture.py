@@ -190,7 +190,7 @@ def layer_types(
     Raises:
         BadGGUF: the file lists other than one value for each layer.
     """
-    layers = min(common["num_hidden_layers"], len(file.tensors))
+    layers = common["num_hidden_layers"]
     pattern = file.metadata.get(key := f"{file.architecture}.attention.sliding_window_pattern", every)
     if isinstance(pattern, np.ndarray):
         if len(pattern) != layers:

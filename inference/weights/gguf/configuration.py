@@ -62,7 +62,7 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
         "vocab_size": embedding.shape[0],
         "hidden_size": file.count("embedding_length"),
         "intermediate_size": _size(file, architecture, "feed_forward_length"),
-        "num_hidden_layers": file.count("block_count") - _layers_behind(file, architecture),
+        "num_hidden_layers": file.layers - _layers_behind(file, architecture),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
@@ -78,7 +78,7 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
 
 def _size(file: GGUFFile, architecture: Architecture, key: str) -> int:
     """A size of all layers; of the first one where they may differ."""
-    return file.counts(key, file.count("block_count"))[0] if key in architecture.sizes_by_layer else file.count(key)
+    return file.counts(key)[0] if key in architecture.sizes_by_layer else file.count(key)
 
 
 def _head_sizes(file: GGUFFile, architecture: Architecture) -> tuple[int, int, int]:
@@ -96,6 +96,6 @@ def _layers_behind(file: GGUFFile, architecture: Architecture) -> int:
     behind: int = 0
     if "nextn_predict_layers" in architecture.keys:
         behind = file.get(f"{file.architecture}.nextn_predict_layers", int, 0)
-    if not 0 <= behind < (layers := file.count("block_count")):
+    if not 0 <= behind < (layers := file.layers):
         raise BadGGUF(file.path, f"{file.architecture}.nextn_predict_layers is {behind}, of {layers} layers in all")
     return behind

@@ -120,6 +120,22 @@ class GGUFFile:
         """The types of the tensors."""
         return {blocks.kind.name for blocks in self.tensors.values()}
 
+    @property
+    def layers(self) -> int:
+        """How many layers the file has, those that guess tokens ahead among them.
+
+        Raises:
+            BadGGUF: it does not say it, or says more than it has tensors.
+        """
+        layers = self.count("block_count")
+        if layers > (tensors := len(self.tensors)):
+            raise BadGGUF(self.path, f"{self.architecture}.block_count is {layers}, more than its {tensors} tensors")
+        return layers
+
+    def has_in_layers(self, name: str) -> bool:
+        """Whether any layer has a tensor of this name."""
+        return any(tensor.endswith(f".{name}") for tensor in self.tensors)
+
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The metadata under `key`, which must be of this kind.
 
@@ -156,13 +172,13 @@ class GGUFFile:
             raise BadGGUF(self.path, f"{self.architecture}.{key} differs from layer to layer, which is not supported")
         return sizes.pop()
 
-    def counts(self, key: str, layers: int) -> list[int]:
+    def counts(self, key: str) -> list[int]:
         """A size of each layer, which files have as one for all of them or as a list.
 
         Raises:
             BadGGUF: it is missing, no size, or a list of another length.
         """
-        sizes = self._sizes(key, None)
+        sizes, layers = self._sizes(key, None), self.layers
         if len(sizes) not in (1, layers):
             raise BadGGUF(
                 self.path, f"{self.architecture}.{key} has {len(sizes)} entries; expected {layers}, one for each layer"

@@ -23,8 +23,7 @@ BIASES = {"attention_bias": QKVO}
 
 
 def _cohere(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    has_norms = any(name.endswith(".attn_q_norm.weight") for name in file.tensors)
-    return _scale(file) | {"use_qk_norm": has_norms}
+    return _scale(file) | {"use_qk_norm": file.has_in_layers("attn_q_norm.weight")}
 
 
 def _cohere2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,6 @@ def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Five layers with a window, then one without; only that one's rotary embedding is scaled. Or none has a window."""
-    local = {"rope_type": "default", "rope_theta": file.get("gemma3.rope.freq_base_swa", float, 10_000.0)}
     everywhere = common["rope_parameters"]
     if "gemma3.rope.freq_base" not in file.metadata:
         everywhere |= {"rope_theta": 1e6}
@@ -42,10 +41,15 @@ def _gemma3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         "hidden_activation": "gelu_pytorch_tanh",
         "sliding_window": window_of(file) or common["max_position_embeddings"],
         "layer_types": layer_types(file, common, every=6),
-        "rope_parameters": {"full_attention": everywhere, "sliding_attention": local},
+        "rope_parameters": {"full_attention": everywhere, "sliding_attention": sliding_rope(file)},
         "query_pre_attn_scalar": _query_scale(common, layers_of_largest=62),
         "final_logit_softcapping": softcap or None,
     }
+
+
+def sliding_rope(file: GGUFFile) -> dict[str, Any]:
+    """The rotary embedding of layers with a window, from Gemma 3 on."""
+    return {"rope_type": "default", "rope_theta": file.get(f"{file.architecture}.rope.freq_base_swa", float, 10_000.0)}
 
 
 def _query_scale(common: dict[str, Any], layers_of_largest: int) -> int:

@@ -19,7 +19,7 @@ from inference.weights.gguf.architecture import (
     layer_types,
     required_window,
 )
-from inference.weights.gguf.families.gemma import FOUR_NORMS
+from inference.weights.gguf.families.gemma import FOUR_NORMS, sliding_rope
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.rope import proportional_rope
 
@@ -39,10 +39,6 @@ def _of_both(file: GGUFFile, common: dict[str, Any], every: int) -> dict[str, An
     }
 
 
-def _sliding_rope(file: GGUFFile) -> dict[str, Any]:
-    return {"rope_type": "default", "rope_theta": file.get(f"{file.architecture}.rope.freq_base_swa", float, 10_000.0)}
-
-
 # --- Gemma 4 ----------------------------------------------------------------------------------------------------------
 
 
@@ -59,7 +55,7 @@ def _gemma4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         raise BadGGUF(
             file.path, f"gemma4.rope.dimension_count_swa is {rotated}; expected {sliding_width}, a whole head"
         )
-    kv_heads = file.counts("attention.head_count_kv", len(slides))
+    kv_heads = file.counts("attention.head_count_kv")
     wide = [{"head_dim": width, "num_key_value_heads": heads} for heads in kv_heads]
     sliding_kv_heads = [heads for heads, has_window in zip(kv_heads, slides, strict=True) if has_window]
     if len(set(sliding_kv_heads)) > 1:
@@ -77,7 +73,7 @@ def _gemma4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
             "attention_k_eq_v": is_sharing,
             "rope_parameters": {
                 "full_attention": proportional_rope(file, theta, width),
-                "sliding_attention": _sliding_rope(file),
+                "sliding_attention": sliding_rope(file),
             },
         }
     )
@@ -85,7 +81,7 @@ def _gemma4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _widths(file: GGUFFile, own_keys: int) -> dict[str, Any]:
     """Layers that have no keys of their own, the last ones, may have an MLP that is twice as wide."""
-    widths = file.counts("feed_forward_length", file.count("block_count"))
+    widths = file.counts("feed_forward_length")
     is_double = len(set(widths)) > 1
     factors = [2 if is_double and layer >= own_keys else 1 for layer in range(len(widths))]
     if widths != [widths[0] * factor for factor in factors]:
@@ -120,7 +116,7 @@ def _gemma3n(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         "altup_num_inputs": file.count("altup.num_inputs"),
         "altup_active_idx": file.get("gemma3n.altup.active_idx", int, 0),
         "activation_sparsity_pattern": _sparsity(file, common["num_hidden_layers"]),
-        "rope_parameters": {"full_attention": common["rope_parameters"], "sliding_attention": _sliding_rope(file)},
+        "rope_parameters": {"full_attention": common["rope_parameters"], "sliding_attention": sliding_rope(file)},
     }
 
 

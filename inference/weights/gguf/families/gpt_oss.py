@@ -14,6 +14,7 @@ from inference.weights.gguf.architecture import (
     as_it_is,
     layer_types,
     required_window,
+    transposed,
 )
 from inference.weights.gguf.file import GGUFFile
 
@@ -29,11 +30,6 @@ def _gpt_oss(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         "layer_types": layer_types(file, common, every=2),
         "rope_parameters": common["rope_parameters"] | {"truncate": False},
     }
-
-
-def _transposed(rows: Tensor) -> Tensor:
-    """The experts' matrices as transformers has them here, [experts, inputs, outputs]."""
-    return rows.transpose(1, 2).contiguous()
 
 
 def _in_turn(gate: Tensor, up: Tensor) -> Tensor:
@@ -55,7 +51,7 @@ FAMILY = {
             Made("self_attn.sinks", ("attn_sinks.weight",), as_it_is),
             Made("mlp.experts.gate_up_proj", ("ffn_gate_exps.weight", "ffn_up_exps.weight"), _columns_in_turn),
             Made("mlp.experts.gate_up_proj_bias", ("ffn_gate_exps.bias", "ffn_up_exps.bias"), _in_turn),
-            Made("mlp.experts.down_proj", ("ffn_down_exps.weight",), _transposed),
+            Made("mlp.experts.down_proj", ("ffn_down_exps.weight",), transposed),
             Made("mlp.experts.down_proj_bias", ("ffn_down_exps.bias",), as_it_is),
         ),
         biases={"attention_bias": QKVO},

@@ -11,7 +11,7 @@ from inference.weights.gguf.file import GGUFFile
 
 def _stablelm(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Files of models that have a second norm may say otherwise; llama.cpp goes by the norm."""
-    return {"use_parallel_residual": not any(name.endswith(".ffn_norm.weight") for name in file.tensors)}
+    return {"use_parallel_residual": not file.has_in_layers("ffn_norm.weight")}
 
 
 def _orion(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def routing(file: GGUFFile, expected: int) -> dict[str, Any]:
 
 def is_corrected(file: GGUFFile) -> bool:
     """Whether the router is that of DeepSeek 3. Not all of its files name the function."""
-    return any(name.endswith(f".{CORRECTION}") for name in file.tensors)
+    return file.has_in_layers(CORRECTION)
 
 
 # --- Attention of latents ---------------------------------------------------------------------------------------------
@@ -74,10 +74,9 @@ def _latents(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     keys, values = (
         file.count(f"attention.{of}_length_mla", file.count(f"attention.{of}_length")) for of in ("key", "value")
     )
-    has_query_latents = any(name.endswith(".attn_q_a.weight") for name in file.tensors)
     return {
         "kv_lora_rank": file.count("attention.kv_lora_rank"),
-        "q_lora_rank": file.count("attention.q_lora_rank") if has_query_latents else None,
+        "q_lora_rank": file.count("attention.q_lora_rank") if file.has_in_layers("attn_q_a.weight") else None,
         "qk_rope_head_dim": rotated,
         "qk_nope_head_dim": keys - rotated,
         "v_head_dim": values,
@@ -134,8 +133,7 @@ KEYS_AND_VALUES = Made("self_attn.kv_b_proj.weight", ("attn_k_b.weight", "attn_v
 
 
 def _glm4_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    has_norms = any(name.endswith(".attn_q_norm.weight") for name in file.tensors)
-    return routing(file, SIGMOID) | {"use_qk_norm": has_norms}
+    return routing(file, SIGMOID) | {"use_qk_norm": file.has_in_layers("attn_q_norm.weight")}
 
 
 def _ernie(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from inference.weights.gguf.architecture import (
     Architecture,
     experts,
     layer_types,
+    plain_within_windows,
     window_of,
 )
 from inference.weights.gguf.file import BadGGUF, GGUFFile
@@ -30,15 +31,10 @@ def _olmo(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _olmo3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Only layers without a window have a rotary embedding that is stretched."""
-    everywhere = common["rope_parameters"]
-    theta = file.get("olmo2.rope.freq_base_swa", float, everywhere["rope_theta"])
     return {
         "sliding_window": window_of(file),
         "layer_types": layer_types(file, common, every=4),
-        "rope_parameters": {
-            "full_attention": everywhere,
-            "sliding_attention": {"rope_type": "default", "rope_theta": theta},
-        },
+        "rope_parameters": plain_within_windows(file, common["rope_parameters"]),
     }
 
 

@@ -1,5 +1,5 @@
 """Mixtures whose experts are weighed by a sigmoid of the router's scores: dots.llm1, MiniMax M2, Trinity, K-EXAONE,
-Laguna.
+Hy3, Laguna.
 """
 
 from typing import Any
@@ -100,7 +100,7 @@ def _hy_v3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 def _laguna(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """Layers have different numbers of heads, whose outputs have gates: one for each head, or for each number."""
     _refuse_other_weights(file)
-    heads = file.counts("attention.head_count", file.count("block_count"))
+    heads = file.counts("attention.head_count")
     gate = file.tensors.get("blk.0.attn_gate.weight")
     part = rotated_part(file, "rope.dimension_count_swa", common["head_dim"])
     return {
