@@ -19,8 +19,8 @@ log = logging.getLogger("engine")
 
 ROOT = Path(__file__).parent.parent
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before the engine's process is started again. Each pause is twice the one before, unless it has lived for
-longer than the longest."""
+"""Seconds before the engine's process is started again. Each pause is twice the one before, up to the longest. After a
+process that has lived for longer than that, it is the first again."""
 SILENCE_LIMIT = 120.0
 """Seconds without a sign of life after which a loaded engine's process is killed. Its event loop sends one each second,
 also during a step. Its workers have ended their requests by then (`backends.socket_service.SILENCE`)."""
@@ -137,13 +137,13 @@ class _Process:
             self._popen.wait(limit)
         except subprocess.TimeoutExpired:
             log.warning("The engine's process does not end; it is killed")
-            self._popen.kill()
+            self._kill()
         self._wait()
 
     def _kill(self) -> None:
         """Kill the process and those that it has started, vLLM's engine for example."""
         with suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _wait(self) -> int:
         assert self._popen.stdin is not None

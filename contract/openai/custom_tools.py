@@ -16,6 +16,10 @@ from contract.openai.lark_pattern import pattern_of
 from contract.tools import function_tool
 
 INPUT = "input"
+FORMAT = (
+    "The form of a custom tool's input. A regular expression is enforced, and a grammar in Lark whose rules do not "
+    "recurse; any other is only shown to the model."
+)
 _OPENING = re.compile(rf'[{{,]\s*"{INPUT}"\s*:\s*"')
 _CHARACTERS = re.compile(
     r"""(?: [^"\\]

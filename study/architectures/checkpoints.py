@@ -147,7 +147,7 @@ def small_model(model_type: str, **settings: Any) -> PreTrainedModel:
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in _model(config).parameters())
     except Exception as error:
-        raise NotTried(_last_line(error)) from error
+        raise NotTried(last_line(error)) from error
     if parameters > LARGEST:
         raise NotTried(f"its config cannot be made smaller than {parameters // 1_000_000} million parameters")
     with torch.random.fork_rng(devices=[]):
@@ -168,10 +168,11 @@ def small_config(model_type: str, **settings: Any) -> PreTrainedConfig:
     try:
         return _small_config(CONFIG_MAPPING[model_type], settings)
     except Exception as error:  # each architecture has rules of its own
-        raise NotTried(_last_line(error)) from error
+        raise NotTried(last_line(error)) from error
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
+    """The last line of an error's message, or the error's name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 

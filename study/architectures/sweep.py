@@ -19,7 +19,7 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.select import select_decoder
 from inference.weights.model_classes import continues_texts
 from interface.errors import UnsupportedModel
-from study.architectures.checkpoints import VOCABULARY, NotTried, small_model
+from study.architectures.checkpoints import VOCABULARY, NotTried, last_line, small_model
 
 torch.set_num_threads(1)  # a second thread costs these models more than it gives
 
@@ -56,7 +56,7 @@ def examine(model_type: str) -> Verdict:
     try:
         expected = [generated(model, prompt) for prompt in prompts]
     except Exception as error:
-        return Verdict(name, "", f"{NOT_TRIED}: transformers' generate fails: {_last_line(error)}")
+        return Verdict(name, "", f"{NOT_TRIED}: transformers' generate fails: {last_line(error)}")
     try:
         decoder, outcome = compare(copy.deepcopy(model), prompts, expected)
     except UnsupportedModel as refusal:
@@ -169,7 +169,3 @@ def _without_figures(reason: str, name: str) -> str:
     reason = reason.removeprefix(f"{name} ").removeprefix("cannot run on this engine's cache: ")
     reason = re.sub(r" \(by [^)]*% of the largest\)", "", reason)
     return re.sub(r" Up to there it runs right: .*", "", reason).rstrip(".")
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

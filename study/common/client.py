@@ -284,7 +284,7 @@ async def load(
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that `percent` of all do not exceed; not a number if there is none."""
+    """The value that has `percent` of all values before it in their order; not a number if there is none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))] if ordered else float("nan")
 

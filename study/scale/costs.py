@@ -134,13 +134,13 @@ class Growth:
     events_per_second: float
 
     @property
-    def floor(self) -> float:
+    def ceiling(self) -> float:
         """What the engines make together if all their slots are always taken."""
         return self.replicas * SLOTS * 1000 / PACE_MS
 
     def row(self) -> list[str]:
-        part = self.events_per_second / self.floor
-        return [str(self.replicas), f"{self.events_per_second:,.0f}", f"{self.floor:,.0f}", f"{part:.2f}"]
+        part = self.events_per_second / self.ceiling
+        return [str(self.replicas), f"{self.events_per_second:,.0f}", f"{self.ceiling:,.0f}", f"{part:.2f}"]
 
 
 async def growth(port: int, replicas: int) -> Growth:

@@ -20,7 +20,7 @@ from serving import engine_keeper, sign_of_life
 from serving.engine_keeper import EngineKeeper
 from serving.process import CANNOT_LOAD
 from serving.sign_of_life import SignsOfLife
-from study.common.launcher import command_line_of
+from study.common.launcher import children_of, command_line_of
 from study.common.scripted_workers import NAME
 from tests.support.asgi_client import until
 from tests.support.driving import all_events, submit, terminal
@@ -79,14 +79,19 @@ def test_an_engine_that_the_system_has_no_room_for_is_tried_again(
     keeper.close()
 
 
-def test_an_engine_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_end_is_killed_with_the_processes_it_has_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("serving.engine_keeper.END_SLACK", 0.1)
-    program = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(100)"
+    start = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])"
+    program = f"import signal, subprocess, sys; signal.signal(15, signal.SIG_IGN); {start}.wait()"
     keeper = keeping(program, [])
     keeper.start()
-    wait_until(lambda: "SIG_IGN" in command_line_of(keeper._process.pid))
+    wait_until(lambda: children_of(keeper._process.pid))
+    [child] = children_of(keeper._process.pid)
     keeper.close()
     assert keeper._process.has_ended
+    wait_until(lambda: not command_line_of(child))
 
 
 def test_silence_counts_from_the_first_sign_of_life_on(monkeypatch: pytest.MonkeyPatch) -> None:
