@@ -1,6 +1,6 @@
 """Reads the body of a Messages request, and turns its blocks into messages in the form of chat templates."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -85,9 +85,9 @@ class CountTokensBody(LenientBody):
     model: str | None = None
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
-    tools: Annotated[
-        list[Tool | None] | None, BeforeValidator(callable_only, json_schema_input_type=list[dict[str, Any]] | None)
-    ] = None
+    tools: (
+        list[Annotated[Tool | None, BeforeValidator(callable_only, json_schema_input_type=dict[str, Any])]] | None
+    ) = None
     tool_choice: ToolChoiceSettings | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -219,8 +219,10 @@ def _assistant(blocks: Sequence[dict[str, Any]], where: str) -> dict[str, Any]:
                 texts.append(text)
             case {"type": "thinking", "thinking": str(thought)}:
                 thoughts.append(thought or opened(block.get("signature"), REASONING) or "")
-            case {"type": "compaction"}:
-                texts.append(str(block.get("content") or ""))
+            case {"type": "compaction", "content": str(text)}:
+                texts.append(text)
+            case {"type": "compaction"} if block.get("content") is None:
+                pass
             case {"type": str(type)} if _is_of_other_servers(type):
                 pass
             case {"type": "tool_use", "id": str(id), "name": str(name), "input": dict(arguments)}:
@@ -257,10 +259,7 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str, *, notes_medi
     for number, block in enumerate(blocks):
         match block:
             case {"type": "tool_result", "tool_use_id": str(id)}:
-                content = _result(block.get("content") or "", f"{where}.{number}.content")
-                if block.get("is_error") is True:  # templates have no field for it
-                    content = f"Error: {content}"
-                yield {"role": "tool", "tool_call_id": id, "content": content}
+                yield {"role": "tool", "tool_call_id": id, "content": _result(block, f"{where}.{number}")}
             case {"type": "tool_addition" | "tool_removal"} if role == "system":
                 pass
             case _:
@@ -270,12 +269,18 @@ def _user(role: str, blocks: Sequence[dict[str, Any]], where: str, *, notes_medi
         yield {"role": role, "content": "\n".join(texts)}
 
 
-def _result(content: Any, where: str) -> str:
+def _result(result: Mapping[str, Any], where: str) -> str:
     """The text of a tool's result. Raises Refusal."""
-    if not isinstance(content, list):
-        return text_at(content, where)
-    blocks = enumerate(content)
-    return "\n".join(text_of_block(block, f"{where}.{number}", "text", notes_media=True) for number, block in blocks)
+    content, is_error = result.get("content"), result.get("is_error")
+    if not isinstance(is_error, bool | None):
+        raise Refusal(400, f"{where}.is_error: Expected true or false.", param=f"{where}.is_error")
+    where = f"{where}.content"
+    if isinstance(content, list):
+        places = ((f"{where}.{number}", block) for number, block in enumerate(content))
+        text = "\n".join(text_of_block(block, place, "text", notes_media=True) for place, block in places)
+    else:
+        text = "" if content is None else text_at(content, where)
+    return f"Error: {text}" if is_error else text  # templates have no field for it
 
 
 def _is_begun(messages: Sequence[dict[str, Any]]) -> bool:

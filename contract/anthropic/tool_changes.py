@@ -10,6 +10,7 @@ from typing import Any
 
 from contract.anthropic.tools import Tool, callable_only
 from contract.bodies import read_part
+from contract.refusals import Refusal
 
 Block = Mapping[str, Any]
 
@@ -36,9 +37,13 @@ class OfferedTools:
                     self._removed.discard(name)
                 case {"type": "tool_removal", "tool": {"type": "tool_reference", "name": str(name)}}:
                     self._removed.add(name)
+                case {"type": "tool_addition" | "tool_removal", "tool": {"type": str()}}:
+                    pass
+                case other if not isinstance(other, Mapping) or other.get("type") in ("tool_addition", "tool_removal"):
+                    raise Refusal(400, f"{place}: Expected a change of a tool, got none.", param=place)
 
     def _define(self, definition: dict[str, Any], where: str) -> None:
-        for callable in filter(None, callable_only([definition])):
+        if (callable := callable_only(definition)) is not None:
             tool = read_part(Tool, callable, where)
             self._known[tool.name] = tool.as_function(where)
             self._removed.discard(tool.name)

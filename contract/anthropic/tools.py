@@ -92,11 +92,11 @@ class Tool(LenientBody):
         return "\n".join([*filter(None, [self.description]), "Examples of its input:", *examples])
 
 
-def callable_only(tools: Any) -> Any:
-    """Put None for the tools that run on Anthropic's servers, whose entries may have no name."""
-    if not isinstance(tools, list):
-        return tools
-    return [None if isinstance(tool, dict) and _runs_elsewhere(tool) else tool for tool in tools]
+def callable_only(tool: Any) -> Any:
+    """Put None for a tool that runs on Anthropic's servers, whose entry may have no name."""
+    if tool is None:
+        raise ValueError("Expected a tool")
+    return None if isinstance(tool, dict) and _runs_elsewhere(tool) else tool
 
 
 def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:

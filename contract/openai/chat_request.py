@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from contract.bodies import LenientBody, refuse
 from contract.content import Content, first_of_question, text_at
 from contract.conversation import Conversation
-from contract.openai.custom_tools import FORMAT, INPUT, custom_function
+from contract.openai.custom_tools import FORMAT, INPUT, InputFormat, custom_function
 from contract.openai.metadata import check_metadata
 from contract.openai.reasoning_fields import ReasoningFields
 from contract.openai.sampling import SamplingFields
@@ -121,7 +121,7 @@ class CustomTool(LenientBody):
 
     name: Name
     description: str | None = None
-    format: dict[str, Any] | None = Field(default=None, description=FORMAT)
+    format: InputFormat | None = Field(default=None, description=FORMAT)
 
 
 class OfferedTool(LenientBody):

@@ -8,6 +8,7 @@ Source: OpenAI's guides to the shell and apply_patch tools, and the types of its
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -182,16 +183,20 @@ def call_of_item(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     call_id, arguments = item.get("call_id"), item.get(tool.arguments_field)
     if isinstance(call_id, str) and isinstance(arguments, dict):
         known = {key: arguments[key] for key in tool.properties if arguments.get(key) not in (None, {})}
-        return tool_call(call_id, name, known)
+        with suppress(ValueError):
+            client_call(name, "", call_id, to_json(known).decode(), "completed")
+            return tool_call(call_id, name, known)
+        place = f"{where}.{tool.arguments_field}"
+        raise Refusal(400, f"{place}: Expected the arguments of {name}, got others.", param=place)
     raise Refusal(400, f"{where}: Expected a call_id and an object {tool.arguments_field!r}.", param=where)
 
 
 def result_of_item(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a call led to, as a message in the form of chat templates. Raises Refusal."""
-    call_id = item.get("call_id") or item.get("id")  # the local shell's has no call_id
+    call_id = item.get("call_id", item.get("id"))  # the local shell's has no call_id
     if not isinstance(call_id, str):
         raise Refusal(400, f"{where}.call_id: Expected the id of a call.", param=f"{where}.call_id")
-    output = item.get("output") or ""
+    output = item.get("output", "")
     content = output if isinstance(output, str) else _shown_outputs(output, f"{where}.output")
     if item.get("status") == "failed":  # templates have no field for it
         content = f"Error: {content}"

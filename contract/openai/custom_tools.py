@@ -10,8 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
+
+from contract.bodies import LenientBody
 from contract.openai.lark_pattern import pattern_of
 from contract.tools import function_tool
 
@@ -37,18 +40,42 @@ MOST_BEFORE = 1024
 """Characters of the arguments within which the input begins. A call that is held to its tool has none before it."""
 
 
-def custom_function(name: str, description: str | None, format: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A custom tool in the form that chat templates expect. Chat completions nest the grammar of its format."""
-    grammar = (format or {}).get("grammar", format)
-    match grammar:
-        case {"definition": str(definition)}:
-            syntax = grammar.get("syntax", "lark")
-            shown = f"The input must match this grammar ({syntax}):\n{definition}"
-            description = shown if description is None else f"{description}\n\n{shown}"
-            pattern = definition if syntax == "regex" else pattern_of(definition)
-            if pattern is not None:
-                return function_tool(name, description, _parameters({"pattern": f"^(?:{pattern})$"}), strict=True)
-    return function_tool(name, description, _parameters({}))
+class InputGrammar(LenientBody):
+    """What a custom tool's input must match, in Lark's form or as a regular expression."""
+
+    definition: str | None = None
+    syntax: Literal["lark", "regex"] | None = None
+
+
+class InputFormat(InputGrammar):
+    """The form of a custom tool's input. Chat completions nest its grammar, responses do not."""
+
+    type: Literal["text", "grammar"] | None = None
+    grammar: InputGrammar | None = None
+
+    @property
+    def definition_and_syntax(self) -> tuple[str | None, str]:
+        held = self.grammar or self
+        return held.definition, held.syntax or "lark"
+
+    @model_validator(mode="after")
+    def _has_its_grammar(self) -> Self:
+        if self.type == "grammar" and self.definition_and_syntax[0] is None:
+            raise ValueError("Expected a grammar with its definition, got none")
+        return self
+
+
+def custom_function(name: str, description: str | None, format: InputFormat | None) -> dict[str, Any]:
+    """A custom tool in the form that chat templates expect."""
+    definition, syntax = (format or InputFormat()).definition_and_syntax
+    if definition is None:
+        return function_tool(name, description, _parameters({}))
+    shown = f"The input must match this grammar ({syntax}):\n{definition}"
+    description = shown if description is None else f"{description}\n\n{shown}"
+    pattern = definition if syntax == "regex" else pattern_of(definition)
+    if pattern is None:
+        return function_tool(name, description, _parameters({}))
+    return function_tool(name, description, _parameters({"pattern": f"^(?:{pattern})$"}), strict=True)
 
 
 def _parameters(limits: Mapping[str, Any]) -> dict[str, Any]:

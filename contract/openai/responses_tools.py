@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from contract.bodies import LenientBody, read_part
 from contract.openai.chat_request import Name
 from contract.openai.client_tools import CLIENT_TOOLS, client_function
-from contract.openai.custom_tools import FORMAT, custom_function
+from contract.openai.custom_tools import FORMAT, InputFormat, custom_function
 from contract.refusals import Refusal
 from contract.requests import shortened
 from contract.tools import ToolChoice, check_parameters, function_tool
@@ -38,7 +38,7 @@ class FlatTool(LenientBody):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
-    format: dict[str, Any] | None = Field(default=None, description=FORMAT)
+    format: InputFormat | None = Field(default=None, description=FORMAT)
     environment: dict[str, Any] | None = Field(default=None, description="Of a shell.")
     namespace: Namespace | None = None
     place: str = Field(description="Where the tool is in the body or the item that offers it.")
@@ -142,10 +142,10 @@ def _tools_in(tool: Any, place: str) -> Iterator[FlatTool]:
             yield read_part(FlatTool, known, place)
         case {"type": "function" | "custom"}:
             yield read_part(FlatTool, tool | {"namespace": None, "place": place}, place)
-        case dict():
+        case {"type": str()}:
             return
         case _:
-            raise Refusal(400, f"{place}: Expected a tool, got {shortened(tool)!r}.", param=place)
+            raise Refusal(400, f"{place}: Expected a tool with its type, got {shortened(tool)!r}.", param=place)
 
 
 FlatTools = Annotated[

@@ -85,7 +85,8 @@ def test_the_model_is_told_that_a_tool_failed() -> None:
         return prompt_of(messages=messages).messages[2]["content"]
 
     assert result(is_error=True) == "Error: No such file."
-    assert result(is_error=False) == result() == "No such file."
+    assert result(is_error=False) == result(is_error=None) == result() == "No such file."
+    assert result(content=None) == ""
     assert result(content=[{"type": "tool_reference", "tool_name": "add"}]) == "add"
 
 
