@@ -12,7 +12,7 @@ The modules, by topic:
     responses           `responses`, with `responses_request`, `response_settings` and `responses_tools`;
                         `response_builder` makes a `responses_answer` out of events
     kept responses      `responses_by_id`, `kept_responses`; `background` and `running_responses` for those that are
-                        made without their client
+                        made without their client; `references` to them in later requests
     conversations       `conversations`, `kept_conversations`
     stored chats        `chats_by_id`, `stored_chats`; `item_pages` lists all of these, `items` says how, and `metadata`
                         is what clients write on them

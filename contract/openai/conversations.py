@@ -14,8 +14,8 @@ from contract.openai.dialect import OpenAIError
 from contract.openai.item_pages import ItemPage, PageQuery, ends
 from contract.openai.items import Item
 from contract.openai.kept_conversations import KeptConversations, with_ids
-from contract.openai.kept_responses import References
 from contract.openai.metadata import ABOUT_METADATA, Metadata, MetadataBody
+from contract.openai.references import References
 from contract.openai.responses_request import as_messages
 from contract.queries import read_query
 from interface.engine import Lexicon

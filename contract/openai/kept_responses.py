@@ -1,10 +1,8 @@
 """Responses that later requests refer to by an id, and do not repeat.
 
-A request continues a conversation by its `previous_response_id`, or names single items of earlier answers: Vercel's AI
-SDK does so with all of them, unless it is told otherwise. `contract.openai.responses_by_id` shows and deletes them.
+`contract.openai.references` finds what a request refers to; `contract.openai.responses_by_id` shows and deletes them.
 """
 
-import json
 from collections.abc import Sequence
 
 import pydantic_core
@@ -12,7 +10,6 @@ import pydantic_core
 from contract.answers import to_json
 from contract.media import emptied
 from contract.openai.items import Item, complete
-from contract.openai.kept_conversations import KeptConversations
 from contract.openai.responses_answer import ResponseObject
 from contract.refusals import Refusal
 from contract.requests import MAX_TEXT_BYTES, shortened
@@ -22,10 +19,6 @@ HOW_KEPT = (
     "Responses are kept in memory, for the holder of the API key that they were made with, if `store` is not false; "
     "the oldest are forgotten. Send the whole conversation as input, with store: false."
 )
-
-MOST_BYTES = 4 * MAX_TEXT_BYTES
-"""Of a conversation that a request goes on with. It may be larger than a body, as it came in many of them, with the
-fields of each item written out. Most contexts are shorter."""
 
 
 class KeptResponses:
@@ -81,65 +74,6 @@ def listed(input: Sequence[Item]) -> bytes:
     """
     items = pydantic_core.to_json([complete(item) for item in input])
     return items if len(items) <= MAX_TEXT_BYTES else emptied(items)
-
-
-class References:
-    """What one request refers to. Single items together may be as long as a body: they stand for a part of it."""
-
-    def __init__(self, kept: Kept) -> None:
-        self._kept = KeptResponses(kept)
-        self._conversations = KeptConversations(kept)
-        self._bytes = 0
-
-    def conversation(self, response_id: str) -> list[Item]:
-        """The conversation up to a response and with it.
-
-        Raises:
-            Refusal: 400, it is not kept or has not ended; 413, it is too long.
-        """
-        try:
-            input, response = self._kept.input(response_id), self._kept.response(response_id)
-        except Refusal:
-            message = f"Previous response with id {str(shortened(response_id))!r} not found. {HOW_KEPT}"
-            code = "previous_response_not_found"
-            raise Refusal(400, message, param="previous_response_id", code=code) from None
-        _check_length([input, response])
-        before, previous = json.loads(input), json.loads(response)
-        if previous["status"] == "in_progress":
-            message = f"Previous response with id {str(shortened(response_id))!r} has not ended yet."
-            raise Refusal(400, message, param="previous_response_id")
-        return [*before, *previous["output"]]
-
-    def kept_conversation(self, id: str) -> list[Item]:
-        """The items of a conversation, without those of its images that are too many.
-
-        Raises:
-            Refusal: 404, it is not kept; 413, it is too long.
-        """
-        pieces = self._conversations.fitted(id, MOST_BYTES)
-        _check_length(pieces)
-        return [json.loads(piece) for piece in pieces]
-
-    def item(self, item_id: str) -> Item:
-        """An item of an answer.
-
-        Raises:
-            Refusal: 404, it is not kept; 413, the request refers to too much.
-        """
-        if (found := self._kept.item(item_id)) is None:
-            raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found. {HOW_KEPT}", param="input")
-        self._bytes += len(found)
-        if self._bytes > MAX_TEXT_BYTES:
-            raise Refusal(413, f"Expected to refer to at most {MAX_TEXT_BYTES} bytes of earlier items, got more")
-        item: Item = json.loads(found)
-        return item
-
-
-def _check_length(pieces: Sequence[bytes]) -> None:
-    """Raises Refusal: 413, a conversation is too long."""
-    if (size := sum(map(len, pieces))) > MOST_BYTES:
-        message = f"Expected to go on with a conversation of at most {MOST_BYTES} bytes, got {size}; sum it up"
-        raise Refusal(413, f"{message}, or begin another with its last items.")
 
 
 def _response(id: str) -> str:

@@ -14,7 +14,7 @@ from contract.openai.client_tools import call_of_item, result_of_item
 from contract.openai.compacted import summary_of
 from contract.openai.custom_tools import INPUT
 from contract.openai.items import Item
-from contract.openai.kept_responses import References
+from contract.openai.references import References
 from contract.openai.response_settings import SETTINGS, ReasoningSettings, Settings, TextSettings
 from contract.openai.responses_tools import FlatTools, as_called, called_name
 from contract.openai.sampling import SamplingFields

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from config import Config
-from contract.openai import kept_responses
+from contract.openai import references
 from tests.support.asgi_client import JSON, Response
 from tests.support.serving import Door, Service, by_hand
 from tests.support.wsgi_client import pulled_by_hand
@@ -67,13 +67,13 @@ async def test_a_long_conversation_is_read_on_a_thread_so_that_nothing_waits(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    check = kept_responses._check_length
+    check = references._check_length
 
     def observed(pieces: Sequence[bytes]) -> None:
         threads.append(threading.current_thread())
         check(pieces)
 
-    monkeypatch.setattr(kept_responses, "_check_length", observed)
+    monkeypatch.setattr(references, "_check_length", observed)
     async with by_hand(door, config=KEYS) as service:
         for padding, is_on_loop in (("", True), ("a" * 20_000, False)):
             items = [{"role": "user", "content": "hello", "padding": padding}]

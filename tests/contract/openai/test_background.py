@@ -141,6 +141,7 @@ def test_one_whose_process_has_ended_is_shown_as_failed(monkeypatch: pytest.Monk
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * running_responses.LEASE)
     assert (kept(id)["status"], kept(id)["error"]["code"]) == ("failed", "server_error")
     assert not reader.look(), "who reads it waits for nothing"
+    parse(PATH, input="So?", previous_response_id=id)
     assert call.is_wanted(), "it is slow, but goes on"
     assert kept(id)["status"] == "in_progress"
 
