@@ -80,13 +80,13 @@ def _check_that_references_end(schema: Any, references: Iterable[str]) -> None:
             if following in chain:
                 raise ValueError(f"its reference {following} leads back to itself, so no text matches it")
             chain[following] = None
-            target = _target(schema, following)
+            target = referred_to(schema, following)
             following = target.get("$ref") if isinstance(target, dict) else None
         ending.update(chain)
 
 
-def _target(schema: Any, reference: str) -> Any:
-    """What a reference within the schema points to; None if it leads elsewhere."""
+def referred_to(schema: Any, reference: str) -> Any:
+    """What a reference within a schema such as '#/$defs/Point' leads to; None if it leads elsewhere."""
     if not reference.startswith("#"):
         return None
     target = schema

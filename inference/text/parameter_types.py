@@ -6,6 +6,7 @@ A value between two tags says no more of its type than its text does: `3` may be
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from inference.text.grammar_limits import referred_to
 from inference.text.narrowed_schemas import Schema
 
 MOST_STEPS = 100
@@ -95,7 +96,9 @@ def _with_plain_types(tool: Mapping[str, Any], work: Work) -> dict[str, Any]:
 def _parts(schema: Schema, root: Mapping[str, Any]) -> list[Any] | None:
     """The schemas that together mean the same, each simpler; None if this one is simple."""
     if "$ref" in schema:
-        return [_referred(schema["$ref"], root)]
+        if (target := referred_to(root, str(schema["$ref"]))) is None:
+            raise ValueError(f"its reference {schema['$ref']!r} leads nowhere")
+        return [target]
     if "allOf" in schema:
         rest = {keyword: value for keyword, value in schema.items() if keyword != "allOf"}
         match schema["allOf"]:
@@ -121,14 +124,3 @@ def _by_type(schema: Schema) -> Iterator[tuple[str, list[Any]]]:
     for value in values:
         by_type.setdefault(kind_of(value), []).append(value)
     yield from by_type.items()
-
-
-def _referred(reference: Any, root: Mapping[str, Any]) -> Any:
-    """What a reference such as '#/$defs/Point' leads to."""
-    found: Any = root
-    for step in str(reference).removeprefix("#").split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or name not in found:
-            raise ValueError(f"its reference {reference!r} leads nowhere")
-        found = found[name]
-    return found
