@@ -30,6 +30,8 @@ SIZES = (
 LENGTHS = ("max_position_embeddings", "max_target_positions", "n_positions", "original_max_position_embeddings")
 EPSILON = re.compile(r"(^|_)eps(ilon)?$")
 POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
+ROTATION = re.compile(r"(beta_(fast|slow)|attention_factor|(low|high)_freq_factor|mscale(_all_dim)?)$")
+ROTATIONS = ("short_factor", "long_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 OF_TEXTS = ("text_config", "attn_config", "ffn_config")
@@ -57,15 +59,28 @@ def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensor
             raise BadFile(path, f"{key}: expected {expected}, got {value!r}")
 
 
-def check_rope_type(path: Path, config: PreTrainedConfig) -> None:
-    """Check that there is a rotary embedding of the type that a configuration has, under whatever name files have it.
+def check_window(path: Path, text: PreTrainedConfig) -> None:
+    """Check that layers which look back a number of tokens look back at least one.
 
     Raises:
-        BadFile: there is no such type; the message names it.
+        BadFile: they do not.
+    """
+    window = getattr(text, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
+    if isinstance(window, int) and window < 1 and slides:
+        raise BadFile(path, f"sliding_window: expected a whole number of at least 1, or null for none, got {window!r}")
+
+
+def check_rotation(path: Path, config: PreTrainedConfig) -> None:
+    """Check the type and the base of a configuration's rotary embedding, under whatever name files have them.
+
+    Raises:
+        BadFile: there is no such embedding; the message names the setting.
     """
     rope = getattr(config.get_text_config(), "rope_parameters", None)
-    if isinstance(rope, dict) and "rope_type" in rope:
-        check_numbers(path, {"rope_type": rope["rope_type"]}, elements=0)
+    for key in ("rope_type", "rope_theta"):
+        if isinstance(rope, dict) and key in rope and (expected := _expected(key, rope[key], 0, None)):
+            raise BadFile(path, f"{key}: expected {expected}, got {rope[key]!r}")
 
 
 def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str | None:
@@ -82,11 +97,18 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
         return None if _is_number(value) and 0 <= value < 1 else "a number from 0 to 1"
     if key in POSITIVE:
         return None if _is_number(value) and 0 < value < 1e30 else "a number above 0"
+    if ROTATION.match(key):
+        return None if _is_number(value) else "a number"
+    if key in ROTATIONS:
+        return None if isinstance(value, list) and all(map(_is_number, value)) else "a list of numbers"
     if key in ACTIVATIONS:
         return None if isinstance(value, str) and _is_activation(value) else "the name of an activation function"
     if key in ("dtype", "torch_dtype"):
         is_known = isinstance(value, str) and value.removeprefix("torch.") in DTYPES
         return None if is_known else f"one of {', '.join(DTYPES)}"
+    if key == "layer_types":
+        is_list = isinstance(value, list) and all(isinstance(kind, str) for kind in value)
+        return None if is_list else "a list with the kind of each layer, such as full_attention"
     if key == "rope_type":
         known = {"default", *ROPE_INIT_FUNCTIONS}
         return None if isinstance(value, str) and value in known else f"one of {', '.join(sorted(known))}"

@@ -22,7 +22,7 @@ from transformers import (
 
 from inference.text.detokenizer import is_rewritten
 from inference.text.token_bytes import BYTE
-from inference.weights.config_numbers import check_numbers
+from inference.weights.config_numbers import check_numbers, check_window
 from inference.weights.found_instead import contents, refuse_adapter, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
@@ -99,8 +99,10 @@ class TextFiles:
                 str(self._path), trust_remote_code=False, local_files_only=True
             )
             return config
+        if kind == "mistral" and "layer_types" in self.settings:
+            kind = "ministral"  # as AutoConfig does: Mistral's own code has one mask for all layers
         settings, _ = CONFIG_MAPPING[kind].get_config_dict(str(self._path), local_files_only=True)
-        config = CONFIG_MAPPING[kind].from_dict(usable(settings))
+        config = CONFIG_MAPPING[kind].from_dict(usable(settings | {"model_type": kind}))
         return config
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -126,11 +128,12 @@ class Folder(TextFiles):
         check_numbers(self.config_path, self.settings, self.elements, len(self._tensors))
         try:
             config = super().config()
-            config.get_text_config()  # a model of several parts may have none, or two
+            text = config.get_text_config()  # a model of several parts may have none, or two
         except Exception as error:
             raise BadFile(
                 self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"
             ) from error
+        check_window(self.config_path, text)
         return config
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

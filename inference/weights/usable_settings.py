@@ -7,7 +7,7 @@ nothing, and chooses by itself how a model is computed. A precision may be "auto
 from collections.abc import Mapping
 from typing import Any
 
-NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict")
+NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict", "use_cache")
 """Settings about computing."""
 PART = "_config"
 """The end of the names of a model's parts: the settings of its decoder are in `text_config`, for example."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from inference.weights.config_numbers import check_rope_type
+from inference.weights.config_numbers import check_rotation
 from inference.weights.safetensors_header import BadFile
 from interface.errors import LoadError
 
@@ -49,6 +49,7 @@ IN_PYTHONS_WORDS = (
     "object is not",
     "object cannot be",
     "must be real number",
+    "non-singleton dimension",  # of torch, where sizes do not fit each other
 )
 
 
@@ -190,7 +191,7 @@ def refuse_larger(
             model = build(config)
     except Exception as error:
         check_docstrings(path)
-        check_rope_type(path, config)
+        check_rotation(path, config)
         raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
     wanted = sum(parameter.numel() for parameter in model.parameters())
     if wanted > 1.05 * elements + 4096:

@@ -1,11 +1,12 @@
 """Settings of a config.json that transformers refuses, though what they mean is clear."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from config import Config
 from engine import Engine
@@ -34,6 +35,7 @@ VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num
         ({"torch_dtype": "torch.bfloat16"}, {"torch_dtype": "bfloat16"}),
         ({"torch_dtype": "auto", "dtype": "auto"}, {"torch_dtype": None, "dtype": None}),
         ({"attn_implementation": "of another machine"}, {}),
+        ({"use_cache": 0}, {}),
     ],
     ids=str,
 )
@@ -77,6 +79,53 @@ def test_a_dtype_may_be_spelt_as_in_python(tmp_path: Path) -> None:
     assert (
         Engine.load(Config(model=str(folder))).generate("hello", max_tokens=8, temperature=0)["token_ids"] == expected
     )
+
+
+KINDS = {"mixed": ["sliding_attention", "full_attention", "sliding_attention"], "full": ["full_attention"] * 3}
+
+
+@pytest.mark.parametrize("kinds", [*KINDS.values(), None], ids=[*KINDS, "none"])
+def test_mistrals_layers_may_be_of_several_kinds(kinds: list[str] | None, tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("mistral"))
+    edit_json(folder / "config.json", layer_types=kinds)
+    ids = byte_tokenizer()(text := "longer than the window of the layers that slide")["input_ids"]
+    expected = reference_output(AutoModelForCausalLM.from_pretrained(folder), ids, 12)
+    engine = Engine.load(Config(model=str(folder), device="cpu"))
+    assert engine.generate(text, max_tokens=12, temperature=0)["token_ids"] == expected
+    assert (expected == reference_output(random_model("mistral"), ids, 12)) == (kinds is None)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sliding_window", 0), ("sliding_window", -1), ("layer_types", 0), ("layer_types", "x"), ("layer_types", [None])],
+)
+def test_a_window_or_kinds_of_layers_that_no_model_has_are_refused_by_name(
+    architecture: str, field: str, value: Any, tmp_path: Path
+) -> None:
+    folder = save(tmp_path, random_model(architecture))
+    edit_json(folder / "config.json", **{field: value})
+    with pytest.raises(LoadError, match=rf"config\.json: {field}: expected .*, got {re.escape(repr(value))}$"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("rope_type", None),
+        ("rope_theta", None),
+        ("attention_factor", "x"),
+        ("beta_fast", "x"),
+        ("mscale", [1]),
+        ("short_factor", ["x"]),
+    ],
+)
+def test_a_rotation_that_there_is_not_is_refused_by_name(setting: str, value: Any, tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    rotation = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "mscale_all_dim": 1.0}
+    edit_json(folder / "config.json", rope_parameters=rotation | {setting: value})
+    with pytest.raises(LoadError, match=rf"config\.json: {setting}: expected .*, got {re.escape(repr(value))}$"):
+        load(folder)
 
 
 def test_top_k_of_minus_one_is_every_token(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.decoders.start_check.finite import refuse_not_finite
-from inference.messages import first_line
+from inference.weights.weight_checks import reason
 from interface.errors import UnsupportedModel
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def own_logits(model: "PreTrainedModel", token_ids: Sequence[int], wanted: int) 
         logits = _as_generate_computes(model, ids, wanted)
     except Exception as error:
         raise UnsupportedModel(
-            f"{name} cannot compute a text of {len(token_ids)} tokens by itself: {first_line(error)}"
+            f"{name} cannot compute a text of {len(token_ids)} tokens by itself: {reason(error)}"
         ) from error
     refuse_not_finite(name, logits, model.dtype)
     return logits
