@@ -36,9 +36,14 @@ class Connection:
         self._flow = cycle.flow
 
     @property
+    def protocol(self) -> Any:
+        """The server's own object for this connection."""
+        return self._transport.get_protocol()
+
+    @property
     def protocols(self) -> Collection[Any] | None:
         """The server's own set of all its open connections."""
-        connections: Collection[Any] | None = getattr(self._transport.get_protocol(), "connections", None)
+        connections: Collection[Any] | None = getattr(self.protocol, "connections", None)
         return connections
 
     @property
@@ -99,6 +104,10 @@ class IdleConnections:
         oldest = sorted(self._idle_since, key=self._idle_since.__getitem__)
         for protocol in oldest[: max(0, too_many - len(overdue))]:
             self._close(protocol, NO_ROOM)
+
+    def begin_again(self, protocol: Any) -> None:
+        """Note that a request on a connection has ended, so that it was not idle before."""
+        self._idle_since.pop(protocol, None)
 
     def _patience(self, protocol: Any) -> float:
         """Seconds that a connection may be idle. After an answer, uvicorn's keep-alive limit should end it first; but

@@ -108,6 +108,8 @@ class Exchanges:
 
     def end(self, exchange: Exchange) -> None:
         self.open.discard(exchange)
+        if exchange.connection is not None:
+            self._idle.begin_again(exchange.connection.protocol)
 
     def on_connection(self) -> None:
         """Watch a new connection, which may never send a request, and make room if it is one too many.

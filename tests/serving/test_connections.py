@@ -75,7 +75,7 @@ def test_a_client_that_is_cut_off_for_not_reading_loses_its_connection(
     config = Config(stall=0.1)
     with on_a_socket(door, config=config, http=http) as service, Connection(service.port, 4096) as stuck:
         stuck.send_generate("flood 1000", max_tokens=1000)
-        wait_until(lambda: service.driver.exchanges.open)
+        wait_until(lambda: service.engine.numbers, "the request")
         wait_until(lambda: not service.driver.exchanges.open, "the end of the request")
         wait_until(lambda: is_gone(stuck), "the end of the connection")
         assert not service.driver.exchanges.protocols
@@ -181,6 +181,13 @@ class FakeProtocol:
         self.protocols, self.transport, self.written = protocols, self, b""
         protocols.add(self)
 
+    def get_protocol(self) -> Any:
+        return self
+
+    @property
+    def connections(self) -> set[Any]:
+        return self.protocols
+
     def is_closing(self) -> bool:
         return self not in self.protocols
 
@@ -189,6 +196,17 @@ class FakeProtocol:
 
     def close(self) -> None:
         self.protocols.remove(self)
+
+
+class FakeCycle:
+    """A request of uvicorn's on such a connection."""
+
+    flow = None
+
+    def __init__(self, transport: FakeProtocol) -> None:
+        self.transport = transport
+
+    async def receive(self) -> Any: ...
 
 
 def test_a_connection_that_was_idle_too_long_makes_room_so_that_no_other_is_closed_for_that(
@@ -203,6 +221,20 @@ def test_a_connection_that_was_idle_too_long_makes_room_so_that_no_other_is_clos
     others = {FakeProtocol(protocols), FakeProtocol(protocols)}
     idle.close_overdue(list(protocols), 2)
     assert protocols == others
+
+
+@pytest.mark.anyio
+async def test_a_connection_with_a_request_now_and_then_stays_open_however_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    protocols: set[Any] = set()
+    cycle = FakeCycle(FakeProtocol(protocols))
+    exchanges = Exchanges(Config(head_limit=60))
+    for seconds in range(0, 300, 50):
+        monkeypatch.setattr("serving.connection.time.monotonic", lambda seconds=seconds: seconds)
+        exchanges.end(exchanges.begin(cycle.receive))
+        exchanges._make_room()
+    assert protocols == {cycle.transport}
 
 
 class FakeHTTP2(FakeProtocol):
