@@ -65,6 +65,7 @@ async def test_the_death_of_vllm_shows_in_streams_and_probes(door: Door) -> None
     fake.may_go_on.clear()
     async with vllm_behind(door, fake) as service:
         async with service.client.open_generate("x") as exchange:
+            await exchange.next_message()  # before it, the death would refuse the request
             await until(lambda: fake.running == 1)
             fake.die()
             error = events_of((await exchange.response()).body)[-1]

@@ -18,7 +18,7 @@ from interface.engine import Counters
 from interface.errors import EngineUnavailable, QueueFull
 from interface.events import Failed, Finished
 from study.common.engine import ScriptedEngine
-from tests.support.asgi_client import JSON, Response, lifespan, until
+from tests.support.asgi_client import JSON, PATIENCE, Response, lifespan, until
 from tests.support.driving import all_events, submit, terminal
 from tests.support.serving import Door, assemble, by_hand
 from tests.support.sharing import hosting, working
@@ -41,8 +41,7 @@ async def test_a_worker_waits_for_its_engine_and_says_meanwhile_that_it_loads(
     await asyncio.sleep(0.1)
     assert not waiting.done()
     async with hosting(path):
-        async with asyncio.timeout(20):
-            assert await waiting == "loading"
+        assert await waiting == "loading"
 
 
 async def worker_that_says_when_it_is_ready(path: Path) -> str:
@@ -54,7 +53,10 @@ async def worker_that_says_when_it_is_ready(path: Path) -> str:
         return before
 
 
-async def test_a_worker_takes_no_connections_before_an_engine_that_is_there_has_welcomed_it(path: Path) -> None:
+async def test_a_worker_takes_no_connections_before_an_engine_that_is_there_has_welcomed_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.driver.WELCOME_LIMIT", PATIENCE)
     async with hosting(path):
         driver = assemble(lambda driver: driver, load=load_service, config=Config(socket=str(path))).driver
         async with driver.running():  # a server listens after this

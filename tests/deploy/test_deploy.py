@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -22,8 +21,10 @@ import pytest
 
 from config import Config
 from contract import MAX_BODY_BYTES
-from study.common.launcher import Process, free_port, status_of
+from study.common.launcher import Process, status_of
+from tests.support.asgi_client import PATIENCE
 from tests.support.http_client import Connection
+from tests.support.servers import kept_port
 from tests.support.serving import DOORS, in_a_process, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,9 @@ def test_the_unit_is_one_to_systemd(tmp_path: Path) -> None:
     assert (ROOT / command[2]).exists()
     here = tmp_path / "token-by-token.service"
     here.write_text(unit.replace(command[1], "/bin/true").replace("WorkingDirectory=/opt/token-by-token", ""))
-    checked = subprocess.run([path_of("systemd-analyze"), "verify", here], capture_output=True, text=True, timeout=30)
+    checked = subprocess.run(
+        [path_of("systemd-analyze"), "verify", here], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert "token-by-token.service" not in checked.stderr, checked.stderr
     assert checked.returncode == 0, checked.stderr
 
@@ -88,7 +91,7 @@ def certificate(folder: Path) -> Iterator[tuple[Path, Path]]:
     """A self-made certificate and its key."""
     made, key = folder / "made.crt", folder / "made.key"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=models.example"]
-    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True, timeout=30)
+    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True, timeout=PATIENCE)
     yield made, key
 
 
@@ -123,24 +126,27 @@ PROXIES = {"nginx": nginx_command, "caddy": caddy_command}
 def proxied(name: str, door: str, folder: Path) -> Iterator[tuple[Process, int]]:
     """A door's server and a proxy before it; the server's process, and the proxy's port."""
     arguments = ["-m", "uvicorn", "--factory", "tests.support.serving:scripted_app", "--port", "0"]
-    with in_a_process(arguments, {"DOOR": door, "ENGINE_HOSTS": "models.example"}) as process:
+    with in_a_process(arguments, {"DOOR": door, "ENGINE_HOSTS": "models.example"}) as process, kept_port() as port:
         wait_until(lambda: status_of(process.target) == "ok")
-        port = free_port()
         environ = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         command = PROXIES[name](folder, port, process.port)
         with (folder / "log").open("wb") as log:
             proxy = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
         try:
-            wait_until(lambda: is_listening(port), f"{name}'s start")
+            wait_until(lambda: is_ready(port), f"{name}'s start")
             yield process, port
         finally:
             proxy.send_signal(signal.SIGTERM)
-            proxy.wait(20)
+            proxy.wait(PATIENCE)
 
 
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def is_ready(port: int) -> bool:
+    """Whether a proxy has its certificate, which Caddy makes while it listens already."""
+    try:
+        with connect(port):
+            return True
+    except OSError:
+        return False
 
 
 def connect(port: int) -> Connection:

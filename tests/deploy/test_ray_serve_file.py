@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from backends.stepped import SteppedService
 from config import Config
 from study.common.engine import ScriptedEngine
-from tests.support.asgi_client import Client, lifespan, until
+from tests.support.asgi_client import PATIENCE, Client, lifespan, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def scripted(config: Config) -> SteppedService:
 def test_without_ray_one_line_says_what_to_do() -> None:
     program = "import sys; sys.modules['ray'] = None; import deploy.ray_serve"
     run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert run.returncode == 1
     assert run.stderr.startswith("error: expected Ray Serve, got: ")

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from study.common.launcher import Process, children_of, command_line_of, free_port
+from study.common.launcher import Process, children_of, command_line_of
 from study.common.scripted_workers import NAME, all_ready, ready
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
+from tests.support.servers import kept_port
 from tests.support.serving import in_a_process, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the processes are found in /proc")
@@ -83,10 +84,9 @@ pty.spawn(sys.argv[2:])
 @contextmanager
 def in_a_terminal(folder: Path, how: str = "") -> Iterator[tuple[Process, int]]:
     """A server with a worker that is ready in a terminal, and the number of its supervisor's process."""
-    port = free_port()
-    command = [sys.executable, "-m", NAME, "app", "--workers", "1", "--port", str(port)]
+    command = [sys.executable, "-m", NAME, "app", "--workers", "1", "--port"]
     environ = {"TMPDIR": str(folder), "ENGINE_DRAIN": "0.3"}
-    with in_a_process(["-c", IN_A_TERMINAL, how, *command], environ) as process:
+    with kept_port() as port, in_a_process(["-c", IN_A_TERMINAL, how, *command, str(port)], environ) as process:
         process.given_port = port
         wait_until(lambda: all_ready(process, 1), "the start of all")
         (supervisor,) = process.children()

@@ -13,10 +13,10 @@ import pytest
 
 import contract
 from study.common.engine import HELLO
-from study.common.launcher import Process, free_port, status_of
+from study.common.launcher import Process, status_of
 from tests.support.asgi_client import events_of
 from tests.support.http_client import Connection
-from tests.support.servers import SERVERS
+from tests.support.servers import SERVERS, kept_port
 from tests.support.serving import DOORS, in_a_process, on_a_socket, wait_until
 
 FACTORY = "tests.support.serving:scripted_app"
@@ -34,12 +34,12 @@ each_that_hears_signals = pytest.mark.parametrize("command", [name for name in C
 
 @contextmanager
 def serving(command: str, name: str, **environ: str) -> Iterator[Process]:
-    port = free_port()
-    address = f"127.0.0.1:{port}" if command == "hypercorn" else str(port)
-    with in_a_process([*COMMANDS[command], address], {"DOOR": name} | environ) as process:
-        process.given_port = port
-        wait_until(lambda: status_of(process.target) == "ok", f"{command}'s start")
-        yield process
+    with kept_port() as port:
+        address = f"127.0.0.1:{port}" if command == "hypercorn" else str(port)
+        with in_a_process([*COMMANDS[command], address], {"DOOR": name} | environ) as process:
+            process.given_port = port
+            wait_until(lambda: status_of(process.target) == "ok", f"{command}'s start")
+            yield process
 
 
 def running(connection: Connection) -> int:

@@ -14,7 +14,7 @@ from uvicorn.config import STARTUP_FAILURE
 from config import Config, ConfigError
 from serving.workers import engine_running
 from study.common.engine import HELLO
-from study.common.launcher import ROOT, Process, command_line_of, free_port, status_of
+from study.common.launcher import ROOT, Process, command_line_of, status_of
 from study.common.scripted_workers import NAME, all_ready, ready
 from tests.support.asgi_client import Response, events_of
 from tests.support.http_client import Connection
@@ -86,6 +86,7 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
         assert answers(process)
         begin_to_stream(streaming)
         (engine,) = process.children(ENGINE)
+        process.popen.send_signal(signal.SIGSTOP)  # so that no other engine is started meanwhile
         os.kill(engine, signal.SIGKILL)
         assert last_event(streaming) == "engine_error"
         with Connection(process.port) as asking:
@@ -93,6 +94,7 @@ def test_a_killed_process_is_replaced_and_no_stream_is_left_without_an_end(door:
             assert (health.status, health.json()["running"]) == (503, 0)
             assert health.json()["status"] == "engine lost: its process has ended"
             assert asking.request("GET", "/live").status == 200
+            process.popen.send_signal(signal.SIGCONT)
             wait_until(lambda: asking.request("GET", "/health").status == 200, "another engine")
         wait_until(lambda: process.log.count("The engine is back") == 2)
         path = f"/v1/responses/{kept_response(process)}"
@@ -173,13 +175,11 @@ def test_a_mistake_in_the_environment_ends_a_server_with_workers_too() -> None:
 
 def test_gunicorn_serves_with_workers_over_an_engine_that_was_started_separately(tmp_path: Path) -> None:
     environ = {"ENGINE_SOCKET": str(tmp_path / "engine.sock"), "ENGINE_DRAIN": "0.3"}
-    port = free_port()
-    command = [*GUNICORN, f"127.0.0.1:{port}", "--workers", "2", "app:app"]
+    command = [*GUNICORN, "127.0.0.1:0", "--workers", "2", "app:app"]
     with in_a_process(["-m", NAME, "engine"], environ), in_a_process(command, environ) as process:
-        process.given_port = port
         wait_until(lambda: status_of(process.target) == "ok")
         assert answers(process)
-        with Connection(port) as streaming:
+        with Connection(process.port) as streaming:
             streaming.send_generate("drip 4000", max_tokens=4000)
             streaming.read_head()
             streaming.read_event()

@@ -104,6 +104,7 @@ def test_a_client_that_sends_all_before_it_reads_gets_the_answer_to_a_body_that_
 
 def test_a_client_that_goes_on_sending_after_its_answer_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsgi_server, "LINGER", 10 * PATIENCE)
+    monkeypatch.setattr(wsgi_server, "PAUSE", PATIENCE)
     with served() as port, socket.create_connection(("127.0.0.1", port), PATIENCE) as sending:
         sending.sendall(b"POST /unread HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * contract.MAX_BODY_BYTES))
         with sending.makefile("rb") as answer:
@@ -121,7 +122,7 @@ def test_a_client_that_goes_on_sending_after_its_answer_holds_up_no_other(monkey
 
 
 def trickle(sending: socket.socket, is_over: threading.Event) -> None:
-    while not is_over.wait(wsgi_server.PAUSE / 10):
+    while not is_over.wait(0.05):
         sending.sendall(b"x")
 
 
@@ -132,6 +133,7 @@ class OnFullDisk(io.StringIO):
 
 def test_connections_linger_again_after_the_process_had_no_files_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsgi_server, "MOST_LINGERING", 1)
+    monkeypatch.setattr(wsgi_server, "PAUSE", PATIENCE)
     server_end, client_end = socket.socketpair()
     with listening() as server, server_end, client_end:
         assert isinstance(server, OneByOneWSGIServer)

@@ -5,6 +5,7 @@ What a client meets must not depend on it; docs/operations.md says where it does
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from study.common.http_servers import PATIENCE, serving_in_a_thread
-from study.common.launcher import free_port
 
 # Each server is imported where it is used: processes that tests start use one of them, or none.
 
 
 def on_uvicorn(app: Any, **settings: Any) -> AbstractContextManager[int]:
     """Serve with uvicorn until the block ends; the port. `settings` are its own."""
-    return serving_in_a_thread(app, **{"http": "h11", "timeout_graceful_shutdown": int(PATIENCE), **settings})
+    patient = {"timeout_keep_alive": int(PATIENCE), "timeout_graceful_shutdown": int(PATIENCE)}
+    return serving_in_a_thread(app, **{"http": "h11", **patient, **settings})
 
 
 def on_uvicorn_standard(app: Any, **settings: Any) -> AbstractContextManager[int]:
@@ -50,15 +51,32 @@ def on_hypercorn(app: Any, root_path: str = "") -> Iterator[int]:
 
 
 @contextmanager
+def kept_port() -> Iterator[int]:
+    """A port for a server that does not tell the one it gets. Meanwhile the system gives it to no other program.
+
+    A socket is bound to it. On Linux a server may listen there nonetheless, as both are willing to share the address.
+    """
+    with socket.socket() as keeping:
+        keeping.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeping.bind(("127.0.0.1", 0))
+        port: int = keeping.getsockname()[1]
+        if sys.platform != "linux":
+            keeping.close()
+        yield port
+
+
+@contextmanager
 def on_granian(app: Any, root_path: str = "") -> Iterator[int]:
     """Serve with granian until the block ends; the port."""
     from granian.constants import Interfaces
     from granian.server.embed import Server as Granian
 
-    port = free_port()
-    server = Granian(app, port=port, interface=Interfaces.ASGI, log_enabled=False, url_path_prefix=root_path or None)
-    with _in_a_thread(server.serve, server.stop):
-        yield port
+    with kept_port() as port:
+        server = Granian(
+            app, port=port, interface=Interfaces.ASGI, log_enabled=False, url_path_prefix=root_path or None
+        )
+        with _in_a_thread(server.serve, server.stop):
+            yield port
 
 
 SERVERS: dict[str, Callable[..., AbstractContextManager[int]]] = {
