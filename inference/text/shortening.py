@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from inference.text.message_forms import INSTRUCTING
 from inference.text.templates import Rendered
 from interface.errors import PromptTooLong, RequestError
 from interface.requests import ChatPrompt
@@ -61,7 +62,7 @@ class _Forms:
         self._going = [
             unit
             for unit in _units(prompt.messages)
-            if roles[unit[0]] not in ("system", "developer") and not staying.intersection(unit)
+            if roles[unit[0]] not in INSTRUCTING and not staying.intersection(unit)
         ]
         self.counts = range(len(self._going), 0, -1)
         """How many units can go; the shortest form comes first."""

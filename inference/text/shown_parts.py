@@ -6,6 +6,8 @@ One conversation that has both tells it: its names are in the text, or they are 
 from dataclasses import dataclass
 from typing import Any
 
+from inference.text.message_forms import RETURNING
+
 FUNCTION, RESULT, CALL_ID = "probed_function", "probed_result", "probe0001"
 QUESTION = {"role": "user", "content": "question"}
 CALL = {"id": CALL_ID, "type": "function", "function": {"name": FUNCTION, "arguments": {"name": "value"}}}
@@ -42,4 +44,4 @@ class ShownParts:
 
 def has_tool_turns(messages: Any) -> bool:
     """Whether a conversation has calls or results at all."""
-    return any(message.get("tool_calls") or message.get("role") in ("tool", "function") for message in messages)
+    return any(message.get("tool_calls") or message.get("role") in RETURNING for message in messages)

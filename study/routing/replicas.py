@@ -1,6 +1,6 @@
 """Replicas of an engine, simulated with simpy: they take as long as our engine was measured to take.
 
-The figures are those of docs/engine-speed.md, "How cost grows": the 135M shape, compiled, on the AVX machine.
+The figures are those of docs/engine-speed.md, "How cost grows": the 135M shape, compiled.
 """
 
 from collections import deque
@@ -14,8 +14,9 @@ SLOTS = 16
 CHUNK = 128
 """Prompt tokens of a step, as ENGINE_PREFILL_CHUNK has it."""
 SECONDS_PER_PROMPT_TOKEN = 0.36e-3
-STEP_SECONDS = {0: 0.0, 1: 5.7e-3, 2: 5.7e-3, 4: 6.2e-3, 8: 7.3e-3, 16: 12.3e-3}
-"""Seconds of a step by the number of streams; values in between are interpolated."""
+"""Of a prompt of about a thousand tokens."""
+STEP_SECONDS = {0: 0.0, 1: 6.7e-3, 2: 6.7e-3, 4: 7.1e-3, 8: 8.9e-3, 16: 10.7e-3}
+"""Seconds of a step by the number of streams, the median gap; values in between are interpolated."""
 SYSTEM = 600
 """Tokens of a system prompt."""
 
