@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from study.common.arguments import argument_parser
 from study.common.client import load
+from study.common.document import table
 from study.common.launcher import Process, memory_of, running
 from study.common.scripted_workers import NAME, all_ready
 
@@ -24,6 +25,7 @@ STREAMS = (64, 256)
 PACES = {"as fast as they go": ("size=5", 600), "10 ms a step": ("pace=10", 150)}
 """What a prompt asks of the scripted engine, and how many tokens."""
 ROUNDS = 3
+HEAD = ("engine", "streams", "workers", "events/s", "of one process", "/health p99 ms", "CPU per event µs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def main() -> None:
                 for pace, (prompt, tokens) in PACES.items():
                     for streams in STREAMS:
                         runs[pace, streams, workers].append(measure(process, prompt, streams, tokens))
-    print(table(runs))
+    print(table(HEAD, rows(runs)))
     print()
     print("\n".join(f"{workers} workers: {text}" for workers, text in memory.items()))
 
@@ -76,22 +78,15 @@ def sizes(process: Process, workers: int) -> str:
     return f"launcher {process.memory >> 20}, engine {memory_of(engine) >> 20}, each worker {max(each)} MB"
 
 
-def table(runs: dict[tuple[str, int, int], list[Run]]) -> str:
+def rows(runs: dict[tuple[str, int, int], list[Run]]) -> Iterator[list[str]]:
     """The medians; rates as multiples of those of one process."""
-    lines = [
-        "| engine | streams | workers | events/s | of one process | /health p99 ms | CPU per event µs |",
-        "|---|---|---|---|---|---|---|",
-    ]
     for (pace, streams, workers), repeated in sorted(runs.items(), key=lambda item: (item[0][0], *item[0][1:])):
         rate = statistics.median(run.events_per_second for run in repeated)
         single = statistics.median(run.events_per_second for run in runs[pace, streams, 0])
         health = statistics.median(run.health_p99_ms for run in repeated)
         cpu = statistics.median(run.cpu_per_event_us for run in repeated)
-        layout = workers or "one process"
-        lines.append(
-            f"| {pace} | {streams} | {layout} | {rate:,.0f} | {rate / single:.2f} | {health:.1f} | {cpu:.1f} |"
-        )
-    return "\n".join(lines)
+        layout = str(workers or "one process")
+        yield [pace, str(streams), layout, f"{rate:,.0f}", f"{rate / single:.2f}", f"{health:.1f}", f"{cpu:.1f}"]
 
 
 if __name__ == "__main__":
