@@ -6,7 +6,7 @@
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from contract.answers import to_json
@@ -113,7 +113,7 @@ class KeptConversations:
         raise Refusal(404, f"Item with id {str(shortened(item_id))!r} not found in this conversation.")
 
 
-def with_ids(items: Sequence[Item], others: Sequence[Item] = ()) -> list[Item]:
+def with_ids(items: Sequence[Item], others: Iterable[Item] = ()) -> list[Item]:
     """Return items as they are listed. One whose id another has, or one of `others`, gets a new one."""
     known = {other["id"] for other in others if "id" in other}
     return list(_with_new_ids(items, known))

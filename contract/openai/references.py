@@ -5,7 +5,7 @@ SDK does so with all of them, unless it is told otherwise.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from contract.openai.items import Item
 from contract.openai.kept_conversations import KeptConversations
@@ -48,15 +48,15 @@ class References:
             raise Refusal(400, message, param="previous_response_id")
         return [*before, *previous["output"]]
 
-    def kept_conversation(self, id: str) -> list[Item]:
-        """The items of a conversation, without those of its images that are too many.
+    def kept_conversation(self, id: str) -> Iterator[Item]:
+        """The items of a conversation, without those of its images that are too many. Each is read as it is taken.
 
         Raises:
             Refusal: 404, it is not kept; 413, it is too long.
         """
         pieces = self._conversations.fitted(id, MOST_BYTES)
         _check_length(pieces)
-        return [json.loads(piece) for piece in pieces]
+        return map(json.loads, pieces)
 
     def item(self, item_id: str) -> Item:
         """An item of an answer.

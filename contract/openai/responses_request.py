@@ -116,7 +116,7 @@ class InputBody(LenientBody):
             if self.previous_response_id is not None:
                 message = "conversation: Expected only one of it and previous_response_id, got both."
                 raise Refusal(400, message, param="conversation")
-            return referred.kept_conversation(self.conversation)
+            return list(referred.kept_conversation(self.conversation))
         return [] if self.previous_response_id is None else referred.conversation(self.previous_response_id)
 
     def messages(self, items: Sequence[Item]) -> list[Message]:

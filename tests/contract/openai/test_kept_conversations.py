@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -243,3 +244,16 @@ def test_an_item_whose_id_is_no_text_gets_one(id: Any) -> None:
     ids = [item["id"] for item in listed(conversation)]
     assert len(set(ids)) == 3
     assert all(found.startswith("msg_") for found in ids)
+
+
+def test_a_long_conversation_is_not_in_memory_as_objects_while_items_are_added_to_it() -> None:
+    conversation = begun(*[message("hi")] * 5000)
+    path = f"{PATH}/{conversation['id']}/items"
+    kept = sum(map(len, KEPT.find(f"said in {conversation['id']} ").values()))
+    tracemalloc.start()
+    try:
+        reply_to("POST", path, body={"items": [message("one more")]})
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * kept
