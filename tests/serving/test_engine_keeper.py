@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,16 +42,63 @@ def test_an_engine_that_cannot_be_loaded_is_not_started_again() -> None:
     keeper.close()
 
 
-def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_an_engine_finds_its_modules_wherever_the_server_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    outcomes: list[int] = []
+    keeper = keeping(f"import serving; raise SystemExit({CANNOT_LOAD})", outcomes)
+    keeper.start()
+    wait_until(lambda: outcomes == [CANNOT_LOAD])
+    keeper.close()
+
+
+PARENT = """
+import os, sys, time
+os.set_inheritable(int(sys.argv[-1]), True)
+if (child := os.fork()) == 0:
+    time.sleep(1000)
+print(child, file=open({path!r}, "w"), flush=True)
+{then}
+"""
+"""An engine with a process of its own, as vLLM's, which holds the pipe for the signs of life open."""
+
+
+def child_in(path: Path) -> int:
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "a child")
+    return int(path.read_text())
+
+
+def test_an_engine_has_ended_though_a_process_goes_on_that_it_has_started(tmp_path: Path) -> None:
+    outcomes: list[int] = []
+    keeper = keeping(PARENT.format(path=str(tmp_path / "child"), then=f"os._exit({CANNOT_LOAD})"), outcomes)
+    keeper.start()
+    try:
+        wait_until(lambda: outcomes == [CANNOT_LOAD])
+    finally:
+        os.kill(child_in(tmp_path / "child"), signal.SIGKILL)
+        keeper.close()
+
+
+@pytest.mark.parametrize(
+    ("lived", "pauses"),
+    [(0.0, ["0.01 s", "0.02 s", "0.04 s", "0.04 s"]), (1.0, ["0.01 s"] * 4)],
+    ids=["soon", "after a while"],
+)
+def test_an_engine_that_dies_is_started_again_after_a_pause_that_grows_if_it_dies_soon(
+    lived: float, pauses: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("serving.engine_keeper.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("serving.engine_keeper.LONGEST_PAUSE", 0.04)
+    times = itertools.count(0.0, lived)
+    monkeypatch.setattr(engine_keeper, "time", SimpleNamespace(monotonic=lambda: next(times)))
     keeper = keeping("raise SystemExit(70)", [])
     keeper.start()
     wait_until(lambda: len(caplog.records) >= 4)
     keeper.close()
     lines = [record.getMessage() for record in caplog.records[:4]]
-    assert [line.rpartition("starts in ")[2] for line in lines] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
+    assert [line.rpartition("starts in ")[2] for line in lines] == pauses
     threads = [thread for thread in threading.enumerate() if thread.name == "keep the engine"]
     for thread in threads:
         thread.join(20)
@@ -72,7 +121,7 @@ def test_an_engine_that_the_system_has_no_room_for_is_tried_again(
     keeper.start()
     monkeypatch.setattr(subprocess, "Popen", without_memory)
     wait_until(lambda: caplog.text.count("cannot be started now, and is tried again: [Errno 12]") >= 3)
-    assert len(set(counts)) == 1
+    assert counts[-1] <= counts[0], "each try closes what it has opened"
     keeper._command = [sys.executable, "-c", f"raise SystemExit({CANNOT_LOAD})"]
     monkeypatch.setattr(subprocess, "Popen", popen)
     wait_until(lambda: outcomes == [CANNOT_LOAD])

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from serving.engine_process import UnusablePath, listening, serve
 from serving.process import CANNOT_LOAD, FAILED
 from study.common.launcher import ROOT, Process
 from study.common.scripted_workers import NAME, scripted_service
+from tests.support.asgi_client import PATIENCE
 from tests.support.imports import modules_after
 from tests.support.serving import in_a_process
 from tests.support.threads import refuse_threads
@@ -31,9 +33,21 @@ def connects(path: Path) -> bool:
 
 def test_the_socket_is_for_this_user_only_and_gone_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
+    mask = os.umask(0o022)
+    try:
+        with listening(str(path)):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert connects(path)
+            assert os.umask(0o022) == 0o022, "other files are made as before"
+    finally:
+        os.umask(mask)
+    assert not path.exists()
+
+
+def test_an_engine_whose_socket_has_been_removed_ends_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
     with listening(str(path)):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert connects(path)
+        path.unlink()
     assert not path.exists()
 
 
@@ -146,6 +160,20 @@ async def test_a_model_that_cannot_be_loaded_ends_the_process_with_a_status_that
         assert await serve(Config(), load, listener, until_stdin_closes=False) == status
     assert str(error) in caplog.text
     assert ("Traceback" in caplog.text) == (status == FAILED)
+
+
+@pytest.mark.anyio
+async def test_a_process_that_is_told_to_end_does_not_wait_for_its_model(tmp_path: Path) -> None:
+    may_load = threading.Event()
+
+    def load(config: Config) -> EngineService:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert may_load.wait(PATIENCE)
+        return scripted_service(config)
+
+    with listening(str(tmp_path / "engine.sock")) as listener:
+        assert await serve(Config(), load, listener, until_stdin_closes=False) == 0
+    may_load.set()
 
 
 @pytest.mark.anyio

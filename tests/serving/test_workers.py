@@ -131,6 +131,7 @@ def test_at_a_signal_streams_get_a_last_event_and_nothing_is_left_over(tmp_path:
         assert process.wait() == -signal.SIGTERM
         wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
         assert "Traceback" not in process.log
+        assert "The engine's process" not in process.log, "it has ended when it was told to"
     assert not list(tmp_path.iterdir())
 
 
@@ -194,3 +195,10 @@ def test_without_a_folder_for_its_socket_the_start_is_refused(tmp_path: Path, mo
     refused = pytest.raises(ConfigError, match=r"^expected a folder for temporary files, or a --socket: ")
     with refused, engine_running(Config(), print):
         pass
+
+
+def test_a_setting_that_a_flag_has_given_its_default_again_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed on through the environment, which says otherwise."""
+    monkeypatch.setattr(os, "environ", os.environ | {"ENGINE_MAX_STREAMS": "4"})
+    with engine_running(Config(), print, ("-c", "")):
+        assert Config.from_environment(os.environ).max_streams == Config().max_streams
