@@ -29,7 +29,7 @@ SIZES = (
 )
 LENGTHS = ("max_position_embeddings", "max_target_positions", "n_positions", "original_max_position_embeddings")
 EPSILON = re.compile(r"(^|_)eps(ilon)?$")
-POSITIVE = ("rope_theta", "factor", "partial_rotary_factor")
+POSITIVE = ("rope_theta", "factor", "partial_rotary_factor", "query_pre_attn_scalar")
 ROTATION = re.compile(r"(beta_(fast|slow)|attention_factor|(low|high)_freq_factor|mscale(_all_dim)?)$")
 ROTATIONS = ("short_factor", "long_factor")
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
@@ -59,12 +59,17 @@ def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensor
             raise BadFile(path, f"{key}: expected {expected}, got {value!r}")
 
 
-def check_window(path: Path, text: PreTrainedConfig) -> None:
-    """Check that layers which look back a number of tokens look back at least one.
+def check_layers(path: Path, text: PreTrainedConfig) -> None:
+    """Check how far layers look back, and how many experts they choose from how many.
 
     Raises:
-        BadFile: they do not.
+        BadFile: no layer can do that.
     """
+    chosen = getattr(text, "num_experts_per_tok", None)
+    counts = (getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    experts = next((count for count in counts if isinstance(count, int) and count), None)
+    if isinstance(chosen, int) and experts is not None and not 0 <= chosen <= experts:
+        raise BadFile(path, f"num_experts_per_tok: expected as many as there are experts or fewer, got {chosen!r}")
     window = getattr(text, "sliding_window", None)
     slides = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
     if isinstance(window, int) and window < 1 and slides:

@@ -22,7 +22,7 @@ from transformers import (
 
 from inference.text.detokenizer import is_rewritten
 from inference.text.token_bytes import BYTE
-from inference.weights.config_numbers import check_numbers, check_window
+from inference.weights.config_numbers import check_layers, check_numbers
 from inference.weights.found_instead import contents, refuse_adapter, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
@@ -133,7 +133,7 @@ class Folder(TextFiles):
             raise BadFile(
                 self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"
             ) from error
-        check_window(self.config_path, text)
+        check_layers(self.config_path, text)
         return config
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

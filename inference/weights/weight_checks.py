@@ -49,6 +49,8 @@ IN_PYTHONS_WORDS = (
     "object is not",
     "object cannot be",
     "must be real number",
+    "unhashable type",
+    "attribute name must be",
     "non-singleton dimension",  # of torch, where sizes do not fit each other
 )
 

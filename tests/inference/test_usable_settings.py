@@ -98,7 +98,14 @@ def test_mistrals_layers_may_be_of_several_kinds(kinds: list[str] | None, tmp_pa
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3"])
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("sliding_window", 0), ("sliding_window", -1), ("layer_types", 0), ("layer_types", "x"), ("layer_types", [None])],
+    [
+        ("query_pre_attn_scalar", 0),
+        ("sliding_window", 0),
+        ("sliding_window", -1),
+        ("layer_types", 0),
+        ("layer_types", "x"),
+        ("layer_types", [None]),
+    ],
 )
 def test_a_window_or_kinds_of_layers_that_no_model_has_are_refused_by_name(
     architecture: str, field: str, value: Any, tmp_path: Path
@@ -106,6 +113,14 @@ def test_a_window_or_kinds_of_layers_that_no_model_has_are_refused_by_name(
     folder = save(tmp_path, random_model(architecture))
     edit_json(folder / "config.json", **{field: value})
     with pytest.raises(LoadError, match=rf"config\.json: {field}: expected .*, got {re.escape(repr(value))}$"):
+        load(folder)
+
+
+@pytest.mark.parametrize("chosen", [-1, 5])
+def test_more_experts_than_there_are_are_refused_by_name(chosen: int, tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("qwen2_moe"))
+    edit_json(folder / "config.json", num_experts_per_tok=chosen)
+    with pytest.raises(LoadError, match=rf"config\.json: num_experts_per_tok: expected .*, got {chosen}$"):
         load(folder)
 
 
