@@ -1,5 +1,6 @@
 """Fixtures of all tests: the doors, one event loop, and one folder for compiled code."""
 
+import gc
 import importlib
 import os
 import signal
@@ -19,6 +20,14 @@ settings.load_profile("suite")
 
 # A shell lets what it starts in the background ignore Ctrl-C, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.disable()  # until all tests are collected: their imports make hundreds of thousands of objects, and all of them stay
+
+
+def pytest_collection_finish() -> None:
+    """From here on the garbage collector looks only at what the tests themselves make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(params=DOORS)
