@@ -14,6 +14,8 @@ from study.common.client import Load, Target, load
 
 PROMPT_TOKENS = 75
 NEW_TOKENS = 64
+NUMBERS_READ = 1 << 27
+"""Numbers that are read to measure the memory's speed: 512 MB, more than any cache holds."""
 
 Row = dict[str, Any]
 
@@ -55,8 +57,8 @@ class Bench:
 
 
 def memory_speed() -> float:
-    """Bytes per second at which this machine reads memory: the best of a few sums over 512 MB."""
-    ones = torch.ones(1 << 27)
+    """Bytes per second at which this machine reads memory: the best of a few sums."""
+    ones = torch.ones(NUMBERS_READ)
     ones.sum()
     seconds = []
     for _ in range(7):

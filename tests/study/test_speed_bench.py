@@ -1,5 +1,6 @@
 """The engine's benchmark: what it sends, counts and draws."""
 
+import functools
 import json
 import shlex
 import sys
@@ -14,7 +15,15 @@ from inference.weights import llama
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.quantized import QuantizedMatrix
-from study.benchmarks import bench_engine, bench_gguf, bench_speculation, gguf_checkpoint, picture
+from study.benchmarks import (
+    bench_engine,
+    bench_gguf,
+    bench_speculation,
+    engine_loads,
+    engine_scenes,
+    gguf_checkpoint,
+    picture,
+)
 from study.benchmarks.shapes import bytes_per_cached_token, bytes_per_step, prompt, tokenizer, write_checkpoint
 from study.common.client import Load, Stream
 from study.common.launcher import running
@@ -47,7 +56,17 @@ def test_a_step_reads_the_keys_and_values_of_each_layer() -> None:
     assert bytes_per_cached_token("135M") == 30 * 3 * 64 * 2 * 2
 
 
+@pytest.fixture
+def little_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a figure is made of matters here, and not how exact it is."""
+    monkeypatch.setattr(engine_loads, "NUMBERS_READ", 1 << 16)
+    for name in ("shared_prefix", "shared_prefix_gaps"):
+        short = functools.partial(getattr(engine_scenes, name), streams=2, tokens=100)
+        monkeypatch.setattr(engine_scenes, name, short)
+
+
 @pytest.mark.timeout(400)  # it starts a real server
+@pytest.mark.usefixtures("little_is_measured")
 def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = ["--no-scenes", "--sampling", "--shared-prefix"]
     bench_engine.main(["--shape", "tiny", "--streams", "1,2", "--rounds", "1", *scenes, "--results", str(tmp_path)])
@@ -66,6 +85,7 @@ def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.timeout(400)  # it starts two real servers
+@pytest.mark.usefixtures("little_is_measured")
 def test_a_gguf_file_is_measured_on_our_server_and_on_a_peer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
