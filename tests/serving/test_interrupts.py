@@ -88,9 +88,10 @@ def in_a_terminal(folder: Path, how: str = "") -> Iterator[tuple[Process, int]]:
     environ = {"TMPDIR": str(folder), "ENGINE_DRAIN": "0.3"}
     with kept_port() as port, in_a_process(["-c", IN_A_TERMINAL, how, *command, str(port)], environ) as process:
         process.given_port = port
-        wait_until(lambda: all_ready(process, 1), "the start of all")
+        wait_until(process.children, "the start of the supervisor")
         (supervisor,) = process.children()
         try:
+            wait_until(lambda: all_ready(process, 1), "the start of all")
             yield process, supervisor
         finally:
             with suppress(ProcessLookupError):
