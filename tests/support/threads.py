@@ -1,6 +1,7 @@
 """A system that gives no more threads."""
 
 import threading
+from collections import deque
 
 import pytest
 
@@ -10,7 +11,8 @@ from backends.threads import DaemonThread
 def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no thread be started from now on, and hold none in reserve."""
     monkeypatch.setattr(threading.Thread, "start", _refuse)
-    monkeypatch.setattr(DaemonThread, "idle", type(DaemonThread.idle)())
+    # A thread of an earlier test that comes back later is not kept either.
+    monkeypatch.setattr(DaemonThread, "idle", deque(maxlen=0))
 
 
 def _refuse(thread: threading.Thread) -> None:
