@@ -8,17 +8,17 @@ GET /delays answers with [seconds, tokens that the same step made] for each toke
 import time
 from collections import defaultdict, deque
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.own_engine import load_engine
 from backends.stepped import SteppedService
 from config import Config
-from contract.answers import json_answer
 from interface.calls import Call
 from interface.engine import EngineProtocol, EngineService, StepEvents
 from interface.events import Token
 from interface.requests import SequenceId
-from raw_asgi import create_app, respond
+from raw_asgi import create_app
 from serving.driver import Driver
 from serving.generation import Generation
 
@@ -68,9 +68,9 @@ def timed(app: ASGIApp, driver: TimedDriver) -> ASGIApp:
             await send(message)
 
         if scope["type"] == "http" and scope["path"] == "/delays":
-            answer = json_answer(200, delays)
+            answer = JSONResponse(delays)
             delays.clear()
-            await respond(scope, send, answer)
+            await answer(scope, receive, send)
         else:
             await app(scope, receive, timed_send)
 
