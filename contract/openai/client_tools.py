@@ -8,7 +8,6 @@ Source: OpenAI's guides to the shell and apply_patch tools, and the types of its
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -181,14 +180,15 @@ def call_of_item(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     name = str(item["type"]).removesuffix("_call")
     tool = CLIENT_TOOLS[name]
     call_id, arguments = item.get("call_id"), item.get(tool.arguments_field)
-    if isinstance(call_id, str) and isinstance(arguments, dict):
-        known = {key: arguments[key] for key in tool.properties if arguments.get(key) not in (None, {})}
-        with suppress(ValueError):
-            client_call(name, "", call_id, to_json(known).decode(), "completed")
-            return tool_call(call_id, name, known)
+    if not isinstance(call_id, str) or not isinstance(arguments, dict):
+        raise Refusal(400, f"{where}: Expected a call_id and an object {tool.arguments_field!r}.", param=where)
+    known = {key: arguments[key] for key in tool.properties if arguments.get(key) not in (None, {})}
+    try:
+        client_call(name, "", call_id, to_json(known).decode(), "completed")
+    except ValueError:
         place = f"{where}.{tool.arguments_field}"
-        raise Refusal(400, f"{place}: Expected the arguments of {name}, got others.", param=place)
-    raise Refusal(400, f"{where}: Expected a call_id and an object {tool.arguments_field!r}.", param=where)
+        raise Refusal(400, f"{place}: Expected the arguments of {name}, got others.", param=place) from None
+    return tool_call(call_id, name, known)
 
 
 def result_of_item(item: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`python -m study.compare`: run every experiment on every server, print the table, write the report.
 
 python -m study.compare             about two minutes, with the bundled model
-python -m study.compare --quick     with few tokens, and without it: to see that everything works
+python -m study.compare --quick     with few tokens and without that model: to see that everything works
 """
 
 if __name__ == "__main__":
