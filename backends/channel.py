@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from backends.wire import HEADER, Malformed, Message, pack, unpack
@@ -31,6 +32,8 @@ class Channel(asyncio.Protocol):
         self._on_lost = on_lost
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._is_finished = False
+        self._has_ended = asyncio.Event()
         self._reason = "its process has ended"
 
     @property
@@ -43,7 +46,7 @@ class Channel(asyncio.Protocol):
         Raises:
             ValueError: the message cannot be serialized, or is larger than the other side accepts.
         """
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._is_finished:
             return
         frame = pack(message, number)
         if len(frame) > HEADER.size + MAX_BODY:
@@ -56,6 +59,20 @@ class Channel(asyncio.Protocol):
         """End the connection once all that was sent has been written."""
         if self._transport is not None:
             self._transport.close()
+
+    async def finish(self, limit: float) -> None:
+        """Send no more, and end the connection when the other side does, having read all, or after `limit` seconds.
+
+        After `close`, what the other side has yet to read would be lost as soon as it writes.
+        """
+        self._is_finished = True
+        if self._transport is not None:
+            with suppress(OSError):  # the other side has just ended it
+                self._transport.write_eof()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self._has_ended.wait()
+        self.close()
 
     def cut(self, reason: str) -> None:
         """End the connection at once."""
@@ -86,6 +103,7 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._has_ended.set()
         self._on_lost(self._reason)
 
     def _receive(self, kind: int, number: int, body: bytearray) -> None:

@@ -42,6 +42,8 @@ log = logging.getLogger("engine")
 
 PULSE_INTERVAL, BUSY_INTERVAL = 1.0, 0.1
 """Seconds between two reports to the workers: the most, and the least."""
+LEAVE_LIMIT = 1.0
+"""Seconds that workers get to read the last message; one may be stopped."""
 
 
 class EngineHost:
@@ -84,9 +86,10 @@ class EngineHost:
             async with asyncio.timeout(drain):
                 await self._requests.until_none_is_open()
         self._is_ending = True
-        for worker in list(self._workers.values()):
+        workers = list(self._workers.values())
+        for worker in workers:
             worker.channel.send(Farewell(reason))
-            worker.channel.close()
+        await asyncio.gather(*[worker.channel.finish(LEAVE_LIMIT) for worker in workers])
         if self._requests.service is not None:
             self._pulsing.cancel()
             await self._requests.service.close()

@@ -327,26 +327,6 @@ async def test_a_worker_that_differs_is_refused_with_what_differs(
     assert any(record.levelno == logging.ERROR and says in record.getMessage() for record in caplog.records)
 
 
-async def test_open_sequences_get_time_to_end_when_the_engine_is_told_to(path: Path) -> None:
-    engine = ScriptedEngine()
-    async with hosting(path, engine) as host:
-        worker = RawWorker()
-        await worker.greet(path)
-        engine.hold()
-        worker.submit(1, "count 3")
-        await until(lambda: engine.counters().running == 1)
-        closing = asyncio.create_task(host.close("it is shutting down", drain=1000))
-        await asyncio.sleep(0)
-        worker.submit(2, "hello", first_id=9)
-        await until(lambda: worker.answer(2))
-        engine.release()
-        await until(lambda: has_ended(worker, 1))
-        await until(closing.done, "the end, as nothing is open")
-        await until(lambda: worker.lost)
-    assert worker.answer(2).error == "EngineUnavailable"
-    assert worker.messages(wire.Farewell) == [wire.Farewell("it is shutting down")]
-
-
 async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_take_no_room(path: Path) -> None:
     """As when the server elsewhere is lost that the engine's process stands in front of."""
     engine = ScriptedEngine()

@@ -1,0 +1,70 @@
+"""The engine's end of the socket when the engine is told to end: what its workers still get."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from backends import host as hosts
+from backends import wire
+from interface.engine import Tally
+from interface.events import Finished
+from study.common.engine import ScriptedEngine
+from tests.support.asgi_client import PATIENCE, until
+from tests.support.sharing import RawWorker, hosting
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "engine.sock"
+
+
+async def test_open_sequences_get_time_to_end_when_the_engine_is_told_to(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        engine.hold()
+        worker.submit(1, "count 3")
+        await until(lambda: engine.counters().running == 1)
+        closing = asyncio.create_task(host.close("it is shutting down", drain=1000))
+        await asyncio.sleep(0)
+        worker.submit(2, "hello", first_id=9)
+        await until(lambda: worker.answer(2))
+        engine.release()
+        await until(lambda: any(isinstance(event, Finished) for event in worker.events(1)))
+        await until(closing.done, "the end, as nothing is open")
+        await until(lambda: worker.lost)
+    assert worker.answer(2).error == "EngineUnavailable"
+    assert worker.messages(wire.Farewell) == [wire.Farewell("it is shutting down")]
+
+
+async def test_a_worker_that_writes_before_it_reads_the_last_message_gets_it_all_the_same(path: Path) -> None:
+    async with hosting(path) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        assert worker.channel._transport is not None
+        worker.channel._transport.pause_reading()
+        closing = asyncio.create_task(host.close("it is shutting down"))
+        for _ in range(10):  # by then a closed connection would be gone
+            await asyncio.sleep(0)
+        worker.channel.send(wire.Counted(Tally()))
+        worker.channel._transport.resume_reading()
+        await until(lambda: worker.lost)
+        await closing
+    assert worker.messages(wire.Farewell) == [wire.Farewell("it is shutting down")]
+
+
+async def test_a_worker_that_is_stopped_does_not_keep_the_engine_from_ending(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "LEAVE_LIMIT", 0.01)
+    async with hosting(path) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        assert worker.channel._transport is not None
+        worker.channel._transport.pause_reading()
+        await asyncio.wait_for(host.close("it is shutting down"), PATIENCE)
+        await until(lambda: host.workers == 0)
