@@ -26,7 +26,7 @@ from study.common.client import ask
 from study.common.launcher import ROOT, Process, free_port, running
 from study.soak.clients import ALL_WAYS, SHARED_WAYS, Tally, Way, behave
 from study.soak.findings import Findings, report, table
-from study.soak.server import TASKS_PATH
+from study.soak.server import STATE_PATH
 
 STREAMS = 4
 SETTINGS = {
@@ -49,10 +49,10 @@ async def metric(process: Process, pattern: re.Pattern[str]) -> int | None:
     return None if found is None else int(float(found[1]))
 
 
-async def tasks_of(process: Process) -> int:
-    """The number of tasks on the server's event loop; 0 if the server does not report it."""
-    _, body = await ask(process.target.at(TASKS_PATH))
-    found = re.search(rb'"tasks": (\d+)', body)
+async def state_of(process: Process, what: str) -> int:
+    """How many tasks the server's event loop has, or how many steps have raised; 0 if the server does not report it."""
+    _, body = await ask(process.target.at(STATE_PATH))
+    found = re.search(rf'"{what}": (\d+)', body.decode())
     return 0 if found is None else int(found[1])
 
 
@@ -61,7 +61,7 @@ async def present(process: Process) -> dict[str, int]:
     return {
         "sequences in slots": await metric(process, RUNNING) or 0,
         "files": len(os.listdir(Path("/proc", str(process.popen.pid), "fd"))),
-        "tasks": await tasks_of(process),
+        "tasks": await state_of(process, "tasks"),
     }
 
 
@@ -114,15 +114,17 @@ def soak(name: str, process: Process, seconds: float, clients: int, ways: dict[s
         tally, memory = asyncio.run(load(process, seconds, clients, ways))
     left = asyncio.run(settled(process, before))
     made = asyncio.run(metric(process, MADE))
+    raised = asyncio.run(state_of(process, "raised"))
     made = None if made is None else made - made_before
-    return Findings(name, seconds, tally, memory, took["server"], took["idle"], made, left)
+    return Findings(name, seconds, tally, memory, took["server"], took["idle"], made, left, raised)
 
 
 @contextmanager
-def ours(door: str, settings: dict[str, str]) -> Iterator[Process]:
+def ours(options: argparse.Namespace, settings: dict[str, str]) -> Iterator[Process]:
     port = free_port()
     arguments = ["-m", "uvicorn", "--factory", "study.soak.server:flawed_app", "--port", str(port), "--no-access-log"]
-    with running(arguments, SETTINGS | settings | {"DOOR": door}) as process:
+    flaw = {"DOOR": options.door, "RAISE_EVERY": str(options.raise_every)}
+    with running(arguments, SETTINGS | settings | flaw) as process:
         process.given_port = port
         process.wait_until_ready()
         yield process
@@ -142,7 +144,7 @@ def peer(command: str, model: Path) -> Iterator[Process]:
 def compare(options: argparse.Namespace) -> str:
     """Soak both servers with the same model and the requests that both understand."""
     found = []
-    with ours(options.door, {"ENGINE_MODEL": str(options.model), "ENGINE_COMPILE": "1"}) as process:
+    with ours(options, {"ENGINE_MODEL": str(options.model), "ENGINE_COMPILE": "1"}) as process:
         found.append(soak(f"{options.door}.py", process, options.seconds, options.clients, SHARED_WAYS))
     with peer(options.peer_command, options.model) as process:
         name = Path(shlex.split(options.peer_command)[0]).name
@@ -155,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--door", default="app")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument("--raise-every", type=int, default=400, metavar="STEPS", help="one of so many steps raises")
     parser.add_argument("--health-limit", type=float, default=0.05, help="seconds, of the 99th percentile")
     parser.add_argument("--model", type=lambda text: Path(text).resolve(), help="a GGUF file that the peer has too")
     parser.add_argument("--peer-command", help=f"another server: {PEER}")
@@ -165,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(compare(options))
         return
     settings = {} if options.model is None else {"ENGINE_MODEL": str(options.model)}
-    with ours(options.door, settings) as process:
+    with ours(options, settings) as process:
         found = soak(f"{options.door}.py", process, options.seconds, options.clients, ALL_WAYS)
     print(report(found, options.health_limit))
     raise SystemExit(not all(found.held(options.health_limit).values()))

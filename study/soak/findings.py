@@ -27,6 +27,8 @@ class Findings:
     """Tokens; None if the server does not report them."""
     left: dict[str, int] = field(default_factory=dict)
     """How many more there were after the soak than before: sequences, files, tasks."""
+    raised: int = 0
+    """Steps that raised on purpose."""
 
     @property
     def growth(self) -> float:
@@ -43,6 +45,7 @@ class Findings:
     def held(self, health_limit: float) -> dict[str, bool]:
         """The conditions, and whether each is met. `health_limit` is in seconds."""
         return {
+            "a step has raised": self.raised > 0,
             **{f"nothing left: {what}": count <= 0 for what, count in self.left.items()},
             "every accepted request has exactly one terminal event": not self.tally.unended,
             "every 429 and 503 has Retry-After": self.tally.without_retry_after == 0,
