@@ -20,6 +20,7 @@ from study.common.client import Pulses, Target, percentile, whole
 from study.common.launcher import Command, launched
 
 EVENTS = 2_000
+STORY = ("Tell me a story.", 128)
 STREAMS = 16
 ROUNDS = 5
 HEALTH_EVERY = 0.01
@@ -62,7 +63,7 @@ def compare_drivers() -> None:
     with servers(names) as targets:
         for _ in range(ROUNDS):
             for name in names:
-                body = targets[name].body("Tell me a story.", 128)
+                body = targets[name].body(*STORY)
                 rates[name].append(asyncio.run(events_and_health(targets[name], STREAMS, body, waits[name])))
     print(f"\nThe bundled model at {STREAMS} streams; medians of {ROUNDS} alternating rounds")
     print(f"{'driver':<15} {'events/s':>9} {'ratio':>6} {'/health p50':>12} {'p99':>9} {'worst':>9}")
