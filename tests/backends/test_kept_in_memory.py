@@ -1,12 +1,15 @@
 """What is kept in memory, for later requests to find: bounded, and forgotten in the order of its last use."""
 
 import random
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.kept_in_memory import KeptInMemory
-from backends.shared_blocks import BLOCK
+from backends.shared_blocks import BLOCK, Blocks, SharedBlocks
 
 
 def pieces(number: int, size: int = 200) -> dict[str, bytes]:
@@ -71,6 +74,30 @@ def test_what_would_grow_too_large_stays_as_it_was() -> None:
     assert kept.get("later")
     kept.put(pieces(2, size=300))
     assert (kept.get("later"), kept.get("whole 1")) == (None, None), "the limit counts what has come later"
+
+
+def test_what_is_put_beside_much_costs_no_more_than_beside_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream of a response in the background grows by a piece with each token."""
+    handled: list[Blocks] = []
+    for name in ("keep", "drop"):
+        monkeypatch.setattr(SharedBlocks, name, noting(getattr(SharedBlocks, name), handled))
+    kept = KeptInMemory()
+    kept.put({f"part {number}": b"a" for number in range(1000)})
+    handled.clear()
+    kept.put({"part 1000": b"a"}, beside="part 0")
+    kept.put({"part 1": b"b"}, beside="part 0")
+    assert len(handled) == 3, "one that is new, and one in another's place"
+    assert len(kept.find("part ")) == 1001
+
+
+def noting(
+    method: Callable[[SharedBlocks, Blocks], Any], handled: list[Blocks]
+) -> Callable[[SharedBlocks, Blocks], Any]:
+    def note(self: SharedBlocks, blocks: Blocks) -> Any:
+        handled.append(blocks)
+        return method(self, blocks)
+
+    return note
 
 
 def test_pieces_are_found_by_how_their_names_begin() -> None:
