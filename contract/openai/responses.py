@@ -36,7 +36,7 @@ class ResponsesWriter:
 
     builder: ResponseBuilder
     keep: Callable[[ResponseObject], None]
-    """Is shown the finished response."""
+    """Is shown the response when it has ended."""
     _template: FrameTemplate | None = field(default=None, init=False)
     """The frame of the open message's text, to be filled in."""
 
@@ -56,7 +56,9 @@ class ResponsesWriter:
                 self.keep(self.builder.response)
                 return frames
             case Failed():
-                return b"".join(map(typed_frame, self.builder.fail(event)))
+                frames = b"".join(map(typed_frame, self.builder.fail(event)))
+                self.keep(self.builder.response)
+                return frames
         return b""
 
     def _token(self, token: Token) -> bytes:
@@ -125,7 +127,7 @@ class ResponsesCall:
         self._join_conversation(response)
 
     def _join_conversation(self, response: ResponseObject) -> None:
-        if self.body.conversation is not None:
+        if self.body.conversation is not None and response.status != "failed":
             output = [json.loads(to_json(item)) for item in response.output]
             new = with_ids([*self.items.own, *output], self.items.before)
             KeptConversations(self.kept).add(self.body.conversation, new)

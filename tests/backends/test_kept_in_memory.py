@@ -77,7 +77,7 @@ def test_what_would_grow_too_large_stays_as_it_was() -> None:
 
 
 def test_what_is_put_beside_much_costs_no_more_than_beside_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stream of a response in the background grows by a piece with each token."""
+    """A conversation grows with each response, and what is kept of a stream in the background while it is made."""
     handled: list[Blocks] = []
     for name in ("keep", "drop"):
         monkeypatch.setattr(SharedBlocks, name, noting(getattr(SharedBlocks, name), handled))

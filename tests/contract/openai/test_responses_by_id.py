@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 import contract
-from tests.support.openai_answers import parse, refused, reply_to, tokens, whole
+from interface.events import Failed
+from tests.support.openai_answers import named_events, parse, refused, reply_to, streamed, tokens, whole
 
 PATH = "/v1/responses"
 
@@ -24,6 +25,13 @@ def test_a_response_is_shown_as_it_was_answered() -> None:
     response = made(input="1 + 1?", metadata={"a": "b"})
     assert reply_to("GET", f"{PATH}/{response['id']}") == response
     assert reply_to("GET", f"{PATH}/{response['id']}", b"include=reasoning.encrypted_content&stream=false") == response
+
+
+def test_a_stream_that_failed_is_shown_as_its_client_saw_it() -> None:
+    call = parse(PATH, input="1 + 1?", stream=True)
+    *_, failed = named_events(streamed(call, [*tokens(["2"])[:-1], Failed("no memory", "engine_error")]))
+    assert failed["type"] == "response.failed"
+    assert reply_to("GET", f"{PATH}/{failed['response']['id']}") == failed["response"]
 
 
 def test_a_deleted_response_is_gone_with_its_items_and_those_that_followed_it_stay() -> None:
