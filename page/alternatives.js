@@ -8,9 +8,7 @@ export class Alternatives {
     this.view = new TokenView(tokens);
     this.table = table;
     tokens.addEventListener("click", (event) => this.#show(event.target.closest(".token")));
-    tokens.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") this.#show(event.target.closest(".token"));
-    });
+    tokens.addEventListener("keydown", (event) => this.#move(event));
     this.clear();
   }
 
@@ -22,20 +20,34 @@ export class Alternatives {
     this.view.clear();
     this.table.replaceChildren();
     this.entries = new Map();
+    this.chosen = null;
   }
 
   /** Add a token of `logprobs.content`. */
   add(entry) {
     const box = this.view.add(entry.token, percent(entry.logprob));
-    box.tabIndex = 0;
+    box.tabIndex = -1; // all tokens together are one stop of the Tab key
     box.setAttribute("role", "button");
     this.entries.set(box, entry);
+  }
+
+  /** The arrows choose the next token and the one before. */
+  #move(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    const boxes = [...this.entries.keys()];
+    const box = boxes[boxes.indexOf(this.chosen) + step];
+    box?.focus();
+    this.#show(box);
   }
 
   #show(box) {
     const entry = this.entries.get(box);
     if (entry === undefined) return;
-    for (const other of this.entries.keys()) other.classList.toggle("chosen", other === box);
+    this.chosen?.classList.remove("chosen");
+    this.chosen = box;
+    box.classList.add("chosen");
     const rows = entry.top_logprobs.map((one) => this.#row(one, one.token === entry.token));
     if (!entry.top_logprobs.some((one) => one.token === entry.token)) rows.push(this.#row(entry, true));
     this.table.replaceChildren(...rows);

@@ -62,6 +62,11 @@ def test_the_status_is_read_out_and_the_tokens_are_not(service: Service, open_pa
     assert page.evaluate(live) is None
 
 
+@pytest.mark.parametrize("path", ["/", "/prompt", "/docs", "/lesson"])
+def test_where_scripts_are_off_a_page_says_that_it_needs_them(path: str) -> None:
+    assert b'<noscript><p class="problem">This page needs JavaScript.' in page_file(path).body
+
+
 @pytest.mark.parametrize("path", ["/prompt", "/docs", "/lesson", "/lesson?wsgi=1&starlette=2&raw_asgi=3"])
 def test_no_page_is_wider_than_its_window(service: Service, open_page: OpenPage, path: str) -> None:
     page = open_page(address(service, path))

@@ -282,6 +282,20 @@ def test_a_clicked_token_shows_its_alternatives(page: Any) -> None:
     expect(page.locator("#alternatives li").first).to_contain_text("%")
 
 
+def test_the_keyboard_chooses_tokens_too_and_passes_them_in_one_step(page: Any) -> None:
+    say(page, "hello")
+    finished(page)
+    page.locator("#tokens").focus()
+    for key, chosen in ("ArrowRight", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("ArrowLeft", 0):
+        page.keyboard.press(key)
+        expect(page.locator("#tokens .token").nth(chosen)).to_be_focused()
+        expect(page.locator("#tokens .token").nth(chosen)).to_have_class("token chosen")
+        expect(page.locator("#tokens .token.chosen")).to_have_count(1)
+        expect(page.locator("#alternatives li[aria-current]")).to_have_count(1)
+    page.keyboard.press("Tab")
+    expect(page.locator("#tokens :focus")).to_have_count(0)
+
+
 def test_a_failure_in_a_stream_is_shown_and_the_text_before_it_stays(page: Any) -> None:
     say(page, "explode")
     expect(page.locator("#problem")).to_contain_text("the script says so")
