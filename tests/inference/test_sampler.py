@@ -28,15 +28,6 @@ DRAWS = 2000
 LOGITS = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
 
 
-NATIVE = NativeChooser(threads=2)
-
-
-@pytest.fixture(params=[choose, NATIVE], ids=["torch", "native"])
-def chooser(request: pytest.FixtureRequest) -> Chooser:
-    chooser: Chooser = request.param
-    return chooser
-
-
 def args(temperature: float = 1.0, uniform: float = 0.5, **settings: Any) -> SampleArgs:
     return SampleArgs(temperature=temperature, uniform=uniform, **settings)
 
@@ -216,7 +207,9 @@ def test_in_a_large_vocabulary_as_many_tokens_are_kept_as_must_be(
         assert ends_of_the_range == [possible[0], possible[-1]]
 
 
-@pytest.mark.parametrize(("vocabulary", "chooser"), [(5_000, choose), (49_152, NATIVE), (151_936, NATIVE)])
+@pytest.mark.parametrize(
+    ("vocabulary", "chooser"), [(5_000, "torch"), (49_152, "native"), (151_936, "native")], indirect=["chooser"]
+)
 def test_random_numbers_draw_from_a_large_vocabulary_with_its_probabilities(vocabulary: int, chooser: Chooser) -> None:
     """Chi-square of 4,000 draws over the kept tokens: below the value that 1 in 10,000 true draws would exceed."""
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(4)) * 4
@@ -251,17 +244,18 @@ SETTINGS = st.builds(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(one=SETTINGS, seed=st.integers(0, 99), width=st.sampled_from([0.01, 1.0, 8.0]), size=st.integers(1, 3000))
-def test_both_choosers_draw_from_the_same_distribution(one: SampleArgs, seed: int, width: float, size: int) -> None:
+def test_both_choosers_draw_from_the_same_distribution(
+    native_chooser: NativeChooser, one: SampleArgs, seed: int, width: float, size: int
+) -> None:
     logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * width
     rows = evenly_spread(one, 200)
-    in_torch, in_cpp = (Counter(tokens(logits, rows, chooser)) for chooser in (choose, NATIVE))
+    in_torch, in_cpp = (Counter(tokens(logits, rows, chooser)) for chooser in (choose, native_chooser))
     # Sums are rounded differently, so a number on a border may draw the token on either side of it.
     assert all(abs(in_torch[token_id] - in_cpp[token_id]) <= 1 for token_id in in_torch | in_cpp)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(one=SETTINGS, neighbours=st.lists(SETTINGS, max_size=4), place=st.integers(0, 4), seed=st.integers(0, 99))
-@pytest.mark.parametrize("chooser", [choose, NATIVE], ids=["torch", "native"])
 def test_neighbours_of_any_settings_change_nothing(
     one: SampleArgs, neighbours: list[SampleArgs], place: int, seed: int, chooser: Chooser
 ) -> None:

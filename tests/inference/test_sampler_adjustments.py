@@ -13,20 +13,12 @@ from torch import Tensor
 
 from inference.sampling.adjustments import NEGATIVE_INFINITY, adjust
 from inference.sampling.choose import Chooser, NativeChooser
-from inference.sampling.draw import choose
 from inference.sampling.logprobs import find_top
 from inference.sampling.sampler import sample
 from inference.scheduling.sample_args import LogitBias, SampleArgs, TokenCounts
 
 VOCABULARY = 70
 LOGITS = torch.randn(6, VOCABULARY, generator=torch.Generator().manual_seed(1)) * 3
-NATIVE = NativeChooser(threads=2)
-
-
-@pytest.fixture(params=[choose, NATIVE], ids=["torch", "native"])
-def chooser(request: pytest.FixtureRequest) -> Chooser:
-    chooser: Chooser = request.param
-    return chooser
 
 
 def seen(prompt_ids: Sequence[int], output_ids: Sequence[int]) -> TokenCounts:
@@ -178,13 +170,15 @@ def test_the_largest_numbers_are_those_of_topk_wherever_they_lie(size: int, coun
 
 @pytest.mark.parametrize("size", [1, 3, 15, 16, 70, 1000, 49_153])
 @pytest.mark.parametrize("count", [0, 1, 20])
-def test_in_cpp_log_probabilities_are_made_of_the_same_numbers(size: int, count: int) -> None:
+def test_in_cpp_log_probabilities_are_made_of_the_same_numbers(
+    size: int, count: int, native_chooser: NativeChooser
+) -> None:
     logits = torch.randn(5, size, generator=torch.Generator().manual_seed(size)) * 4
     logits[1] = logits[1].round()  # many are equal: the lower ids come first
     logits[2], logits[2, 0] = NEGATIVE_INFINITY, 7.0
     logits[3] -= 3000
     logits[4, -1] = float("nan")
-    normalizers, top, ids = NATIVE.look(logits, min(count, size))
+    normalizers, top, ids = native_chooser.look(logits, min(count, size))
     ordered = logits[:4].sort(dim=-1, descending=True, stable=True)
     assert torch.equal(top[:4], ordered.values[:, :count])
     assert torch.equal(ids[:4], ordered.indices[:, :count])
@@ -209,7 +203,6 @@ FEATURES: list[SampleArgs] = [
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(rows=st.lists(st.sampled_from(range(len(FEATURES))), min_size=1, max_size=6), broken=st.sets(st.integers(0, 5)))
-@pytest.mark.parametrize("chooser", [choose, NATIVE], ids=["torch", "native"])
 def test_a_row_is_the_same_to_the_bit_whatever_its_neighbours_use(
     rows: list[int], broken: set[int], chooser: Chooser
 ) -> None:
@@ -225,7 +218,6 @@ def test_a_row_is_the_same_to_the_bit_whatever_its_neighbours_use(
 
 
 @pytest.mark.parametrize("vocabulary", [49_152, 151_936])
-@pytest.mark.parametrize("chooser", [choose, NATIVE], ids=["torch", "native"])
 def test_in_a_large_vocabulary_too(vocabulary: int, chooser: Chooser) -> None:
     """Large enough that torch would share one row's sum among threads, but not sixteen rows'."""
     logits = torch.randn(8, vocabulary, generator=torch.Generator().manual_seed(2)) * 3
