@@ -7,9 +7,9 @@ Invariants:
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from backends.host_worker import Worker
 from backends.kept_in_memory import KeptInMemory
@@ -118,9 +118,9 @@ class Requests:
             case Abort():
                 self._on_abort(worker.to_engine_id(message.sequence_id))
             case Tokenize():
-                self._begin(worker, number, self._tokenize(message))
+                self._begin(worker, number, partial(self._tokenize, message))
             case Detokenize():
-                self._begin(worker, number, self._detokenize(message))
+                self._begin(worker, number, partial(self._detokenize, message))
             case Keep():
                 self._kept.put(message.pieces, message.beside)
                 worker.channel.send(Done(True), number)
@@ -135,15 +135,15 @@ class Requests:
             case _:
                 raise ValueError(f"expected a request, got {type(message).__name__}")
 
-    def _begin(self, worker: Worker, number: int, answer: Coroutine[Any, Any, Message]) -> "asyncio.Task[None]":
+    def _begin(self, worker: Worker, number: int, answer: Callable[[], Awaitable[Message]]) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._answer(worker, number, answer))
         worker.tasks.add(task)
         task.add_done_callback(worker.tasks.discard)
         return task
 
-    async def _answer(self, worker: Worker, number: int, answer: Coroutine[Any, Any, Message]) -> None:
+    async def _answer(self, worker: Worker, number: int, answer: Callable[[], Awaitable[Message]]) -> None:
         try:
-            worker.channel.send(await answer, number)
+            worker.channel.send(await answer(), number)
         except Exception as error:
             if not isinstance(error, ORDINARY):
                 log.exception("A request of worker %d failed", worker.number)
@@ -151,7 +151,7 @@ class Requests:
 
     def _begin_submit(self, worker: Worker, submit: Submit, number: int) -> None:
         ids = self._new_ids(worker, [request for _, request in submit.requests])
-        task = self._begin(worker, number, self._submit(worker, submit, ids))
+        task = self._begin(worker, number, partial(self._submit, worker, submit, ids))
         self._submitting |= dict.fromkeys(ids, task)
         task.add_done_callback(lambda _: [self._submitting.pop(sequence_id, None) for sequence_id in ids])
 

@@ -140,6 +140,20 @@ async def test_an_abort_that_comes_while_the_prompt_is_tokenized_is_in_force(pat
     assert worker.events(5) == []
 
 
+async def test_an_abort_that_comes_together_with_its_request_is_in_force(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "hello", first_id=5)
+        worker.channel.send(wire.Abort(5))
+        worker.submit(2, "hello", first_id=6)
+        await until(lambda: has_ended(worker, 6))
+        assert host.open_sequences == host.submitting == 0
+    assert len(engine.prompts) == 1
+    assert worker.events(5) == []
+
+
 async def test_an_abort_that_comes_in_the_moment_after_that_is_in_force(path: Path) -> None:
     """The request has been submitted, and what waits for that has yet to be told."""
 
