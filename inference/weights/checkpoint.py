@@ -19,6 +19,7 @@ from inference.text.templates import template_error
 from inference.text.text_side import GenerationSettings
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.generation_settings import (
+    check_cache,
     find_bans,
     find_biases,
     find_eos_ids,
@@ -210,6 +211,7 @@ def _eos_ids(
 
 def _generation_settings(found: tuple[Path, Mapping[str, Any]], eos_ids: Collection[int]) -> GenerationSettings:
     """What the files say about generating, in the same `found`."""
+    check_cache(*found)
     return GenerationSettings(
         eos_ids,
         _sampling_defaults(*found),

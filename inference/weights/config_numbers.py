@@ -32,6 +32,8 @@ EPSILON = re.compile(r"(^|_)eps(ilon)?$")
 POSITIVE = ("rope_theta", "factor", "partial_rotary_factor", "query_pre_attn_scalar")
 ROTATION = re.compile(r"(beta_(fast|slow)|attention_factor|(low|high)_freq_factor|mscale(_all_dim)?)$")
 ROTATIONS = ("short_factor", "long_factor")
+OF_ROTATIONS = ("rope_type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", *ROTATIONS)
+"""Settings of a rotary embedding that cannot be null."""
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 OF_TEXTS = ("text_config", "attn_config", "ffn_config")
@@ -72,22 +74,32 @@ def check_layers(path: Path, text: PreTrainedConfig) -> None:
     experts = next((count for count in counts if isinstance(count, int) and count), None)
     if isinstance(chosen, int) and experts is not None and not 0 <= chosen <= experts:
         raise BadFile(path, f"num_experts_per_tok: expected as many as there are experts or fewer, got {chosen!r}")
-    window = getattr(text, "sliding_window", None)
-    slides = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
-    if isinstance(window, int) and window < 1 and slides:
-        raise BadFile(path, f"sliding_window: expected a whole number of at least 1, or null for none, got {window!r}")
+    if not getattr(text, "is_causal", True):
+        raise BadFile(path, f"is_causal: expected true, as a token sees only those before it, got {text.is_causal!r}")
+    kinds = getattr(text, "layer_types", None)
+    if kinds is None or "sliding_attention" in kinds:
+        _check_window(path, getattr(text, "sliding_window", None), may_be_none=kinds is None)
+
+
+def _check_window(path: Path, window: Any, may_be_none: bool) -> None:
+    """Check how many tokens a layer sees, itself among them. (With one alone transformers' cache would keep all.)"""
+    if (type(window) is int and window > 1) or (window is None and may_be_none):
+        return
+    or_none = ", or null for none" if may_be_none else ", as some layers have a window"
+    raise BadFile(path, f"sliding_window: expected a whole number of at least 2{or_none}, got {window!r}")
 
 
 def check_rotation(path: Path, config: PreTrainedConfig) -> None:
-    """Check the type and the base of a configuration's rotary embedding, under whatever name files have them.
+    """Check a configuration's rotary embedding, under whatever name files have it, or that of each kind of layers.
 
     Raises:
         BadFile: there is no such embedding; the message names the setting.
     """
-    rope = getattr(config.get_text_config(), "rope_parameters", None)
-    for key in ("rope_type", "rope_theta"):
-        if isinstance(rope, dict) and key in rope and (expected := _expected(key, rope[key], 0, None)):
-            raise BadFile(path, f"{key}: expected {expected}, got {rope[key]!r}")
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    for part in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        for key in OF_ROTATIONS:
+            if key in part and (expected := _expected(key, part[key], 0, None)):
+                raise BadFile(path, f"{key}: expected {expected}, got {part[key]!r}")
 
 
 def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str | None:
@@ -113,6 +125,10 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
     if key in ("dtype", "torch_dtype"):
         is_known = isinstance(value, str) and value.removeprefix("torch.") in DTYPES
         return None if is_known else f"one of {', '.join(DTYPES)}"
+    if key == "sliding_window":
+        return None if isinstance(value, int) else "a whole number of tokens, or null for none"
+    if key in ("rope_scaling", "rope_parameters"):
+        return None if isinstance(value, dict) or not value else "an object, or null for none"
     if key == "layer_types":
         is_list = isinstance(value, list) and all(isinstance(kind, str) for kind in value)
         return None if is_list else "a list with the kind of each layer, such as full_attention"

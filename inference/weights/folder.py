@@ -253,8 +253,8 @@ class Folder(TextFiles):
             method = named or "a method without a name"
             raise BadFile(
                 path,
-                f"the weights are quantized by {method}, which is not supported; serve the model that they were made "
-                f"from, or a GGUF file of it",
+                f"quantization_config: the weights are quantized by {method}, which is not supported; serve the model "
+                f"that they were made from, or a GGUF file of it",
             )
         refuse_adapter(self._path)
 

@@ -56,6 +56,16 @@ def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in merged.items() if name in (*SAMPLING, *BANS, STOPS, BIAS, *NOT_APPLIED)}
 
 
+def check_cache(path: Path, settings: Mapping[str, Any]) -> None:
+    """Check that a cache is used or not. With anything else transformers writes other texts with some values.
+
+    Raises:
+        BadFile: it is something else.
+    """
+    if (value := settings.get("use_cache")) not in (None, True, False) or type(value) is int:
+        raise BadFile(path, f"use_cache: expected true, false or null, got {value!r}")
+
+
 def find_not_applied(settings: Mapping[str, Any]) -> list[str]:
     """Return the settings of a generation config that would have an effect here, if it were supported."""
     given = {name: settings[name] for name in NOT_APPLIED if settings.get(name) not in (None, [], {})}

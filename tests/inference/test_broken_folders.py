@@ -111,12 +111,12 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
         (
             edit(quantization_config={"quant_method": "awq"}),
             "config.json",
-            "the weights are quantized by awq, which is",
+            "quantization_config: the weights are quantized by awq, which is",
         ),
         (
             edit(model_type="gemma3", text_config={"quantization_config": {"quant_method": "fp8"}}),
             "config.json",
-            "the weights are quantized by fp8, which is",
+            "quantization_config: the weights are quantized by fp8, which is",
         ),
         (write("generation_config.json", "nonsense"), "generation_config.json", "expected a JSON object, but it is"),
         (write("generation_config.json", '{"top_p": 7}'), "generation_config.json", "top_p: input should be less than"),

@@ -99,6 +99,8 @@ def test_a_bias_of_the_model_is_added_to_its_tokens_as_in_generate(model: Any, f
         ({"sequence_bias": [[3, 1.0]]}, "sequence_bias: expected pairs of a list of tokens' ids and a number"),
         ({"sequence_bias": [[[3], "1"]]}, "sequence_bias: expected pairs of a list of tokens' ids and a number"),
         ({"min_new_tokens": -1}, "min_new_tokens: expected a number of tokens, or 0 for none, got -1"),
+        ({"use_cache": 0}, "use_cache: expected true, false or null, got 0"),
+        ({"use_cache": []}, r"use_cache: expected true, false or null, got \[\]"),
         ({"min_length": "3"}, "min_length: expected a number of tokens, or 0 for none, got '3'"),
     ],
 )

@@ -84,6 +84,14 @@ def test_what_depends_on_length_is_refused_beyond_it_with_what_to_set(
     tried(model, context=length)
 
 
+def test_a_window_that_only_the_cache_has_is_named() -> None:
+    """As a Llama's config may have it: its masks know no windows, and generate's cache takes it for one."""
+    model = random_model("llama")
+    model.config.sliding_window = 8
+    with pytest.raises(UnsupportedModel, match=r"beyond the 8 tokens of the config's sliding_window\."):
+        tried(model)
+
+
 def test_what_depends_on_a_neighbours_length_is_found_by_the_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "check_rotations", lambda model, context: None)
     with pytest.raises(UnsupportedModel, match=f"beyond {WINDOW} tokens"):  # the shorter of two lengths that it passes

@@ -101,7 +101,10 @@ def test_mistrals_layers_may_be_of_several_kinds(kinds: list[str] | None, tmp_pa
     [
         ("query_pre_attn_scalar", 0),
         ("sliding_window", 0),
-        ("sliding_window", -1),
+        ("sliding_window", 1),
+        ("sliding_window", "8"),
+        ("sliding_window", 2.5),
+        ("is_causal", False),
         ("layer_types", 0),
         ("layer_types", "x"),
         ("layer_types", [None]),
@@ -113,6 +116,13 @@ def test_a_window_or_kinds_of_layers_that_no_model_has_are_refused_by_name(
     folder = save(tmp_path, random_model(architecture))
     edit_json(folder / "config.json", **{field: value})
     with pytest.raises(LoadError, match=rf"config\.json: {field}: expected .*, got {re.escape(repr(value))}$"):
+        load(folder)
+
+
+def test_layers_with_a_window_need_its_length(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("gemma3"))
+    edit_json(folder / "config.json", sliding_window=None)
+    with pytest.raises(LoadError, match=r"config\.json: sliding_window: expected .*, as some layers .*, got None$"):
         load(folder)
 
 
@@ -140,6 +150,30 @@ def test_a_rotation_that_there_is_not_is_refused_by_name(setting: str, value: An
     rotation = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "mscale_all_dim": 1.0}
     edit_json(folder / "config.json", rope_parameters=rotation | {setting: value})
     with pytest.raises(LoadError, match=rf"config\.json: {setting}: expected .*, got {re.escape(repr(value))}$"):
+        load(folder)
+
+
+def test_a_rotation_of_some_layers_that_there_is_not_is_refused_by_name(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("gemma3"))
+    rotation = {"rope_type": "default", "rope_theta": None}
+    edit_json(folder / "config.json", rope_parameters={"full_attention": rotation, "sliding_attention": rotation})
+    with pytest.raises(LoadError, match=r"config\.json: rope_theta: expected a number above 0, got None$"):
+        load(folder)
+
+
+def test_a_linear_rotation_without_its_factor_is_refused_by_name(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    rotation = {"rope_type": "linear", "rope_theta": 1e4, "factor": None}
+    edit_json(folder / "config.json", rope_parameters=rotation)
+    with pytest.raises(LoadError, match=r"config\.json: factor: expected a number above 0, got None$"):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", [-1, "x", [None]])
+def test_a_rotation_that_is_no_object_is_refused_by_name(value: Any, tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    edit_json(folder / "config.json", rope_parameters=None, rope_scaling=value)
+    with pytest.raises(LoadError, match=r"config\.json: rope_scaling: expected an object, or null for none, got "):
         load(folder)
 
 

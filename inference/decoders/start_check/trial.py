@@ -18,6 +18,7 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.start_check.few_layers import shortened
 from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.length_trials import LengthTrial, bounded_trials, unbounded_trials
+from inference.decoders.start_check.named_lengths import named_lengths
 from inference.decoders.start_check.texts import SHORT, Attempt, Texts
 from inference.decoders.start_check.tolerance import QUANTIZED, Tolerance, largest, typical_difference
 from inference.messages import first_line
@@ -91,8 +92,8 @@ class Trial:
         difference = self._least_difference(decoder, self._short)
         if not self._tolerance.admits(difference):
             raise UnsupportedModel(
-                f"{self._name} gives other logits on this engine's cache than by itself ({_how_far(difference)}). "
-                f"Expected a decoder that keeps only the keys and values of layers."
+                f"{self._name} gives other logits on this engine's cache than by itself ({_how_far(difference)})"
+                f"{_beyond_named(self._model)}. Expected a decoder that keeps only the keys and values of layers."
             )
 
     def verify_lengths(self, decoder: Decoder) -> None:
@@ -132,6 +133,12 @@ class Trial:
         texts = (attempt.text, attempt.neighbour)[: self._cache.slots]
         found = in_pieces(decoder, self._cache, self._model.device, [list(text.token_ids) for text in texts])
         return largest([measure(logits, text.expected) for logits, text in zip(found, texts, strict=True)])
+
+
+def _beyond_named(model: "PreTrainedModel") -> str:
+    """What a config names that is shorter than the short text."""
+    windows = sorted((length, name) for name, length in named_lengths(model.config) if length < SHORT)
+    return "".join(f", beyond the {length} tokens of the config's {name}" for length, name in windows[:1])
 
 
 def _how_far(difference: float) -> str:
