@@ -169,7 +169,7 @@ class Passage:
         if self._exchange.pending is not None:
             return self._send_after(message)
         if message.get("more_body", False):
-            return self._send(message)  # another coroutine for each token would double the cost of this method
+            return self._pass_on(message)  # another coroutine for each token would double the cost of this method
         if message["type"] == "http.response.start":
             return self._send_start(message)
         return self._send_end(message)
@@ -184,11 +184,10 @@ class Passage:
     async def _send_start(self, message: Message) -> None:
         """Send the message that begins an answer."""
         exchange = self._exchange
-        abort_if_closed(exchange)
         exchange.status = message["status"]
         if exchange.connection is not None and not exchange.has_whole_body and message["status"] in NOT_AWAITED:
             message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await self._send(message)
+        await self._pass_on(message)
 
     async def _send_end(self, message: Message) -> None:
         """Send the message that ends an answer.
@@ -198,15 +197,21 @@ class Passage:
         the empty message; another may close as soon as it has as many bytes as announced, so it gets the answer after.
         """
         exchange = self._exchange
-        abort_if_closed(exchange)
         is_closing = exchange.status == 413 or header(self._scope, b"connection") == "close"
         if is_closing and not exchange.has_whole_body:
             if exchange.connection is not None:
-                await self._send({**message, "more_body": True})
+                await self._pass_on({**message, "more_body": True})
                 message = {"type": "http.response.body"}
             await drop_body(self._receive)
-        await self._send(message)
+        await self._pass_on(message)
         exchange.is_complete = True
+
+    def _pass_on(self, message: Message) -> Awaitable[None]:
+        """Send a message; have the server drop it if the connection is closed, where uvloop would raise."""
+        connection = self._exchange.connection
+        if connection is not None and connection.is_closed:
+            connection.abort()
+        return self._send(message)
 
     async def refuse(self, reason: Exception) -> None:
         """Answer in the place of the application."""
@@ -243,12 +248,6 @@ def has_two_framings(scope: Scope) -> bool:
     if header(scope, b"transfer-encoding") is None:
         return False
     return header(scope, b"content-length") is not None or scope["http_version"] == "1.0"
-
-
-def abort_if_closed(exchange: Exchange) -> None:
-    """Have the server drop what is sent on a closed connection; without this, uvloop would raise."""
-    if exchange.connection is not None and exchange.connection.is_closed:
-        exchange.connection.abort()
 
 
 async def drop_body(receive: Receive) -> None:

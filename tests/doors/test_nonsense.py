@@ -8,7 +8,7 @@ import pytest
 from study.common.engine import HELLO
 from tests.support.http_client import Connection
 from tests.support.servers import SERVERS
-from tests.support.serving import DOORS, on_a_socket
+from tests.support.serving import DOORS, on_a_socket, wait_until
 
 BODY = b'{"prompt": "hello"}'
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
@@ -107,3 +107,21 @@ def test_after_a_body_that_a_proxy_may_read_to_another_end_there_is_no_request(
             received = answers.read()
     assert received.split()[1] == b"400"
     assert received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn[standard]"])
+@pytest.mark.parametrize("following", [b"nonsense\r\n\r\n", get() + b"nonsense\r\n\r\n"])
+def test_nonsense_after_a_request_ends_its_stream_without_an_error(
+    name: str, server: str, following: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with on_a_socket(import_module(name).create_app, server=server) as service:
+        for _ in range(5):
+            with Connection(service.port) as connection:
+                connection.send_generate("drip 4000", max_tokens=4000)
+                connection.read_head()
+                connection.send(following)
+                with suppress(ConnectionError), connection.socket.makefile("rb") as answers:
+                    answers.read(2000)
+        wait_until(lambda: service.engine.counters().running == 0)
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
