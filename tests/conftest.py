@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from inference.cpp import build
+from inference.cpp import build, library_cache
 from inference.cpp.library_cache import LibraryCache
 from serving import process
 from tests.support.serving import DOORS, Door
@@ -57,6 +57,7 @@ def compiled_by_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled_once(compiled_by_this_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same source is compiled once in a run; what a test says of where to keep it does not outlast the test."""
     monkeypatch.setattr(build, "_kept", LibraryCache(compiled_by_this_run))
+    monkeypatch.setattr(library_cache, "MAX_LIBRARIES", 1000)  # more than there are: none is compiled again
     monkeypatch.setattr(build, "SECONDS", 600)  # a busy machine compiles slowly
 
 

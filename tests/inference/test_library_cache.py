@@ -10,7 +10,7 @@ import pytest
 
 from inference.cpp import build, library_cache
 from inference.cpp.build import Unit
-from inference.cpp.library_cache import MAX_LIBRARIES, LibraryCache, cache_folder
+from inference.cpp.library_cache import LibraryCache, cache_folder
 from tests.support.compilers import needs_compiler
 
 COMPILER = """#!/bin/sh
@@ -163,21 +163,25 @@ def test_where_the_processor_is_not_known_nothing_is_kept(
     assert not (tmp_path / "kept").exists()
 
 
-def test_the_folder_is_the_users_own_and_does_not_grow_for_ever(tmp_path: Path) -> None:
+def test_the_folder_is_the_users_own_and_does_not_grow_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_cache, "MAX_LIBRARIES", 5)
     library, libraries = tmp_path / "library.so", LibraryCache(tmp_path / "new" / "kept")
-    for number in range(MAX_LIBRARIES + 3):
+    for number in range(8):
         library.write_text(str(number))
         libraries.put(f"library-{number}", library)
         if found := libraries.find(f"library-{number}"):
             os.utime(found, (number, number))
         libraries.find("library-0")  # it is in use
     assert (tmp_path / "new" / "kept").stat().st_mode & 0o777 == 0o700
-    assert len(list((tmp_path / "new" / "kept").iterdir())) == MAX_LIBRARIES
+    assert len(list((tmp_path / "new" / "kept").iterdir())) == 5
     assert libraries.find("library-0") is not None
     assert libraries.find("library-1") is None
 
 
-def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_cache, "MAX_LIBRARIES", 5)
     folder = tmp_path / "kept"
     (folder / "folder").mkdir(parents=True)
     folder.chmod(0o700)
@@ -186,11 +190,11 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
         path.write_text("irreplaceable")
         os.utime(path, (0, 0))
     library = tmp_path / "library.so"
-    for number in range(MAX_LIBRARIES + 3):
+    for number in range(8):
         library.write_text(str(number))
         LibraryCache(folder).put(f"library-{number}", library)
     assert all(path.exists() for path in others)
-    assert len(list(folder.glob("library-*"))) == MAX_LIBRARIES
+    assert len(list(folder.glob("library-*"))) == 5
 
 
 def test_the_setting_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
