@@ -198,8 +198,10 @@ class PromptEncoder:
             raise PromptTooLong(tokens, 1, self._context, is_counted=False)
 
     def _tokenized(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        # A list of one: tokenizers releases the interpreter's lock only for lists.
-        token_ids: list[int] = self._tokenizer([text], add_special_tokens=add_special_tokens)["input_ids"][0]
+        # A list of one: tokenizers releases the interpreter's lock only for lists. Not verbose: transformers would warn
+        # that a text longer than the model's context leads to indexing errors, but such a text is only counted here.
+        tokenized = self._tokenizer([text], add_special_tokens=add_special_tokens, verbose=False)
+        token_ids: list[int] = tokenized["input_ids"][0]
         return token_ids
 
     def _format_for(self, prompt: ChatPrompt) -> ResponseFormat | None:

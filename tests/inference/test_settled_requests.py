@@ -1,6 +1,7 @@
 """Defaults that a request takes from its model, and prompts that are far too long for it."""
 
 import itertools
+import logging
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from config import Config
 from engine import Engine
 from inference.text.prompt_length import tokens_at_least
+from inference.text.prompts import PromptEncoder
 from inference.text.text_side import GenerationSettings
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.generation_settings import SAMPLING
@@ -118,3 +120,14 @@ def test_a_prompt_of_several_contexts_is_counted_and_one_of_many_is_not() -> Non
     assert len(tiny_engine().tokenize(TextPrompt("x" * 1200)).token_ids) == 1200
     with pytest.raises(PromptTooLong, match="at least"):
         tiny_engine().tokenize(TextPrompt("x" * 100_000))
+
+
+def test_a_prompt_that_is_too_long_leaves_no_warning_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It warns of indexing errors, of which there are none: the prompt is refused, or only counted."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = 10
+    assert len(PromptEncoder(tokenizer, 10, len(tokenizer), ()).tokenize(TextPrompt("x" * 20)).token_ids) == 20
+    assert caplog.records == []
