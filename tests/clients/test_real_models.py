@@ -55,7 +55,8 @@ def served(door: Door, engine: Engine) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def smollm2() -> Engine:
-    return Engine.load(Config(model=str(smollm2_file()), device="cpu", dtype="float32", context=512, max_streams=4))
+    config = Config(model=str(smollm2_file()), device="cpu", dtype="float32", context=512, max_streams=4, compile=True)
+    return Engine.load(config)
 
 
 @pytest.fixture(scope="module")

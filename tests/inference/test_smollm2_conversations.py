@@ -29,7 +29,8 @@ CITY = {
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine.load(Config(model=str(smollm2_file()), device="cpu", dtype="float32", context=512, max_streams=8))
+    config = Config(model=str(smollm2_file()), device="cpu", dtype="float32", context=512, max_streams=8, compile=True)
+    return Engine.load(config)
 
 
 def test_it_answers_in_text_in_json_and_with_tool_calls(engine: Engine) -> None:
