@@ -50,7 +50,7 @@ def typed_frame(content: Typed) -> bytes:
     return frame(content, content.type)
 
 
-def data_frame(data: bytes, event: str | None = None) -> bytes:
+def data_frame(data: bytes, event: str | None) -> bytes:
     """Return one event whose data is already JSON."""
     name = b"" if event is None else b"event: " + event.encode() + b"\n"
     return name + b"data: " + _on_one_line(data) + b"\n\n"

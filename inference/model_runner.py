@@ -45,7 +45,7 @@ class ModelRunner:
         model: "PreTrainedModel | Llama",
         slots: int,
         context: int,
-        is_compiled: bool = False,
+        is_compiled: bool,
         quantize: str | None = None,
     ) -> None:
         leave_own_processor()

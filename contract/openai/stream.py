@@ -93,7 +93,7 @@ class ChunkWriter(Generic[Piece]):
         n: int,
         usage_options: UsageOptions,
         prompt_tokens: Sequence[int],
-        store: Store | None = None,
+        store: Store | None,
     ) -> None:
         self._assembly = assembly
         self._n = n

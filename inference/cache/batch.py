@@ -91,7 +91,7 @@ class Batch:
             self._masks[key] = self._mask(positions, keys, visible, dtype)
         return self._masks[key]
 
-    def segment_mask(self, segment: Segment, visible: int, group: int, dtype: torch.dtype, first: int = 0) -> Tensor:
+    def segment_mask(self, segment: Segment, visible: int, group: int, dtype: torch.dtype, first: int) -> Tensor:
         """Added to a chunk's scores, for each of a group of heads: [1, 1, group * tokens, end - first], 0 or -inf."""
         key = (segment, visible, group, first)
         if key not in self._masks:

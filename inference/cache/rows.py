@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.cache.sizes import SLACK, column_count, kept_positions, row_length
+from inference.cache.sizes import column_count, kept_positions, row_length
 from inference.cache.storage import Span, by_span, zeros
 from inference.scheduling.cache_manager import Retention
 from inference.transfer import to_device
@@ -81,7 +81,7 @@ class Rows:
 
     shares_beginnings = False
 
-    def __init__(self, slots: int, context: int, slack: int = SLACK) -> None:
+    def __init__(self, slots: int, context: int, slack: int) -> None:
         self.layers: dict[int, CachedLayer] = {}
         self._slots = slots
         self._context = context

@@ -113,7 +113,7 @@ class Capture:
         return captured(work, self._pool)
 
 
-def captured(work: Work, pool: Any = None) -> Work:
+def captured(work: Work, pool: Any) -> Work:
     """Return the work as a CUDA graph. The next replay overwrites what it returns."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())

@@ -23,7 +23,7 @@ largest logits as are wanted [rows, count], and their ids."""
 class RawLogits:
     """The logits of the rows that ask for log probabilities, kept until their tokens are chosen."""
 
-    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs], look: Look | None = None) -> None:
+    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs], look: Look | None) -> None:
         self._counts = {number: row.logprobs for number, row in enumerate(rows) if row.logprobs is not None}
         if self._counts:
             # As many for any row: equal ones must come in the same order whatever others ask for.
@@ -88,7 +88,7 @@ def find_top(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, places.gather(-1, at)
 
 
-def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int, look: Look | None = None) -> list[RowLogprobs]:
+def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int, look: Look | None) -> list[RowLogprobs]:
     """The log probability of the token that follows each of some prompt tokens, and the `count` most likely ones.
 
     Args:

@@ -116,9 +116,9 @@ class Scheduler:
         self,
         slots: int,
         prefill_chunk: int | None,
-        retention: Retention | None = None,
-        is_on_gpu: bool = False,
-        shares_beginnings: bool = False,
+        retention: Retention,
+        is_on_gpu: bool,
+        shares_beginnings: bool,
     ) -> None:
         self._prefill_chunk = prefill_chunk or (PREFILL_CHUNK_ON_GPU if is_on_gpu else PREFILL_CHUNK)
         self._prefill_budget = PrefillBudget(LEAST_ON_GPU) if is_on_gpu else PrefillBudget()

@@ -86,7 +86,7 @@ def reason(error: BaseException) -> str:
 
 
 def refuse_missing(
-    name: str, origin: Origin, loaded: Loaded, is_known: Callable[[str], bool], called: Callable[[str], str] = str
+    name: str, origin: Origin, loaded: Loaded, is_known: Callable[[str], bool], called: Callable[[str], str]
 ) -> None:
     """Check that the files and the model have the same weights.
 
@@ -140,7 +140,7 @@ def is_layer_of_mtp(name: str, config: "PreTrainedConfig") -> bool:
 
 
 def refuse_nan(
-    weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path], called: Callable[[str], str] = str
+    weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path], called: Callable[[str], str]
 ) -> None:
     """Check that every weight is a finite number.
 

@@ -56,7 +56,7 @@ def refuse_unread(file: GGUFFile, own: Collection[str]) -> None:
             raise BadGGUF(file.path, f"{prefix}{key} is {value}, which is not supported")
 
 
-def unknown_keys(file: GGUFFile, own: Collection[str] = ()) -> list[str]:
+def unknown_keys(file: GGUFFile, own: Collection[str]) -> list[str]:
     """What the file says of its model under keys that nothing here knows, newer ones of llama.cpp perhaps.
 
     The same of how to choose tokens. `own` are keys that are read for its architecture.
