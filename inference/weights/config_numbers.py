@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -29,7 +30,8 @@ SIZES = (
 )
 LENGTHS = ("max_position_embeddings", "max_target_positions", "n_positions", "original_max_position_embeddings")
 EPSILON = re.compile(r"(^|_)eps(ilon)?$")
-POSITIVE = ("rope_theta", "factor", "partial_rotary_factor", "query_pre_attn_scalar")
+SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+POSITIVE = ("rope_theta", "factor", "partial_rotary_factor", "query_pre_attn_scalar", *SOFT_CAPS)
 ROTATION = re.compile(r"(beta_(fast|slow)|attention_factor|(low|high)_freq_factor|mscale(_all_dim)?)$")
 ROTATIONS = ("short_factor", "long_factor")
 OF_ROTATIONS = ("rope_type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", *ROTATIONS)
@@ -43,11 +45,20 @@ MOST_TOKENS = 2**31 - 1
 """Tokens of a text. A configuration with more is damaged, and its table of angles alone would fill the memory."""
 
 
-def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensors: int | None = None) -> None:
+def check_numbers(
+    path: Path,
+    settings: Mapping[str, Any],
+    elements: int,
+    tensors: int | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
+    within: str = "",
+) -> None:
     """Check that a model of `elements` weights can have these numbers.
 
     Args:
         tensors: the number of tensors in the files, if that is known.
+        names: what the file calls settings, if it has other names for them.
+        within: the part of the settings that these are, and a dot; "" if they are the whole.
 
     Raises:
         BadFile: it cannot have one of them; the message names it.
@@ -56,9 +67,10 @@ def check_numbers(path: Path, settings: Mapping[str, Any], elements: int, tensor
         if key.endswith(PART) and key not in OF_TEXTS:
             continue
         if isinstance(value, dict):
-            check_numbers(path, value, elements, tensors)
+            check_numbers(path, value, elements, tensors, names, f"{key}.")
         elif value is not None and (expected := _expected(key, value, elements, tensors)):
-            raise BadFile(path, f"{key}: expected {expected}, got {value!r}")
+            name = names.get(f"{within}{key}", names.get(key, key))
+            raise BadFile(path, f"{name}: expected {expected}, got {value!r}")
 
 
 def check_layers(path: Path, text: PreTrainedConfig) -> None:
@@ -76,6 +88,8 @@ def check_layers(path: Path, text: PreTrainedConfig) -> None:
         raise BadFile(path, f"num_experts_per_tok: expected as many as there are experts or fewer, got {chosen!r}")
     if not getattr(text, "is_causal", True):
         raise BadFile(path, f"is_causal: expected true, as a token sees only those before it, got {text.is_causal!r}")
+    if getattr(text, "use_bidirectional_attention", None) is True:
+        raise BadFile(path, "use_bidirectional_attention: expected false, as no token sees those behind it, got True")
     kinds = getattr(text, "layer_types", None)
     if kinds is None or "sliding_attention" in kinds:
         _check_window(path, getattr(text, "sliding_window", None), may_be_none=kinds is None)

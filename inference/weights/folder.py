@@ -6,6 +6,7 @@ file, and so that an absurd number does not make transformers allocate that much
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from inference.weights.safetensors_header import (
     refuse_pointer,
 )
 from inference.weights.tokenizer_class import refuse_losing
+from inference.weights.tokenizer_settings import ADDED_TOKENS, misfit
 from inference.weights.usable_settings import usable
 from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
 from interface.errors import LoadError
@@ -48,6 +50,7 @@ ORIGIN = Origin("config.json", "Is it the config.json of these weights, and are 
 MORE_TEMPLATES = "additional_chat_templates"
 TEMPLATE_OF_PROCESSOR = "chat_template.json"
 """Where older models that also see or hear have their template: transformers reads it for those senses' processor."""
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", ADDED_TOKENS)
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files from which a tokenizer can be made without other packages."""
 _SENTENCEPIECE = ("a SentencePiece model", "sentencepiece")
@@ -131,14 +134,24 @@ class Folder(TextFiles):
             text = config.get_text_config()  # a model of several parts may have none, or two
         except Exception as error:
             raise BadFile(
-                self.config_path, f"not a configuration that a {self.settings['model_type']} can have: {reason(error)}"
+                self.config_path,
+                f"not a configuration that a {self.settings['model_type']} can have{self._blamed()}: {reason(error)}",
             ) from error
         check_layers(self.config_path, text)
         return config
 
+    def _blamed(self) -> str:
+        """The one setting without which transformers takes the configuration."""
+        for name, value in self.settings.items():
+            others = {other: kept for other, kept in self.settings.items() if other != name}
+            with suppress(Exception):
+                CONFIG_MAPPING[self.settings["model_type"]].from_dict(usable(others))
+                return f", for its {name}, {str(value)[:60]!r}"
+        return ""
+
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         path = self._find_tokenizer()
-        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        for name in TOKENIZER_SETTINGS:
             if (self._path / name).is_file():
                 read_json(self._path / name)
         for template in (*self._path.glob("*.jinja"), *self._path.glob(f"{MORE_TEMPLATES}/*.jinja")):
@@ -151,7 +164,7 @@ class Folder(TextFiles):
         except BaseException as error:  # a panic in tokenizers is not an Exception
             if path is not None:
                 read_json(path)  # only now, as it takes long: where it is damaged, this says in which line
-            self._refuse_own_code(error)
+            self._refuse_settings(error)
             raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
         self._complete_template(tokenizer)
         if not tokenizer.vocab_size:
@@ -329,11 +342,11 @@ class Folder(TextFiles):
                 )
         raise BadFile(self._path, f"expected a tokenizer.json next to config.json, found none; {made}")
 
-    def _refuse_own_code(self, error: BaseException) -> None:
-        """See that it was not for want of a class that no tokenizer could be made.
+    def _refuse_settings(self, error: BaseException) -> None:
+        """See that it was not for the tokenizer's settings that none could be made.
 
         Raises:
-            BadFile: it was: the class is among the model's files, or none is named that reads them.
+            BadFile: its class is among the model's files, none is named that reads them, or a setting is unusable.
         """
         config = self._path / "tokenizer_config.json"
         described = read_json(config) if config.is_file() else {}
@@ -350,6 +363,10 @@ class Folder(TextFiles):
                 f"of vocab.json and merges.txt a tokenizer is made only where tokenizer_config.json names its class "
                 f"(tokenizer_class, GPT2Tokenizer for one), got {named!r}; expected that, or a tokenizer.json",
             ) from error
+        for name in TOKENIZER_SETTINGS:
+            path = self._path / name
+            if path.is_file() and (unusable := misfit(read_json(path), name)) is not None:
+                raise BadFile(path, unusable) from error
 
     def _broken_tokenizer(self) -> Path:
         """The file that makes a tokenizer fail: the tokenizer itself, or the configuration of one that is sound."""

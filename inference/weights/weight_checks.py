@@ -43,6 +43,7 @@ IN_PYTHONS_WORDS = (
     "invalid literal for",
     "not subscriptable",
     "has no len()",
+    "dictionary update sequence",
     "truth value of an",
     "not iterable",
     "positional argument",

@@ -42,6 +42,7 @@ PROMPT = "the cat sat on the mat, the cat sat still"
             {"gemma3__rope__freq_base_swa": 200.0},
         ),
         (Gemma3TextConfig(**GEMMA3, final_logit_softcapping=2.0), {"gemma3__final_logit_softcapping": 2.0}),
+        (Gemma2Config(**GEMMA3, final_logit_softcapping=None), {"gemma2__final_logit_softcapping": 0.0}),
         (
             Gemma3TextConfig(**GEMMA3, layer_types=["full_attention"] * 2),
             {"gemma3__attention__sliding_window": None},
@@ -52,7 +53,7 @@ PROMPT = "the cat sat on the mat, the cat sat still"
             {"qwen3moe__expert_weights_norm": False},
         ),
     ],
-    ids=["local rotation", "capped logits", "no windows", "a head of its own", "experts' weights"],
+    ids=["local rotation", "capped logits", "no cap", "no windows", "a head of its own", "experts' weights"],
 )
 def test_what_few_files_say_is_computed_with(
     config: PreTrainedConfig, metadata: dict[str, Any], tmp_path: Path
@@ -85,6 +86,22 @@ def test_what_is_not_computed_with_is_refused_by_its_name(key: str, value: Any, 
     with pytest.raises(LoadError) as refused:
         load_checkpoint(Config(model=str(path), device="cpu"))
     assert str(refused.value).startswith(f"{path}: llama.{key} is ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("attention.sliding_window", 1, " is 1; expected at least 2, or 0 for none"),
+        ("rope.freq_base_swa", 0.0, ": expected a number above 0, got 0.0"),
+        ("final_logit_softcapping", -2.0, ": expected a number above 0, got -2.0"),
+    ],
+)
+def test_what_no_gemma_has_is_refused_by_its_name(key: str, value: Any, expected: str, tmp_path: Path) -> None:
+    metadata = {f"gemma3.{key}".replace(".", "__"): value}
+    path = write_gguf(tmp_path / "model.gguf", model_of(Gemma3TextConfig(**GEMMA3)), bpe_tokenizer(), **metadata)
+    with pytest.raises(LoadError) as refused:
+        load_checkpoint(Config(model=str(path), device="cpu"))
+    assert str(refused.value) == f"{path}: gemma3.{key}{expected}"
 
 
 def test_a_value_that_changes_nothing_is_no_reason_to_refuse(tmp_path: Path) -> None:

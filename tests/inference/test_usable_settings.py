@@ -105,6 +105,7 @@ def test_mistrals_layers_may_be_of_several_kinds(kinds: list[str] | None, tmp_pa
         ("sliding_window", "8"),
         ("sliding_window", 2.5),
         ("is_causal", False),
+        ("use_bidirectional_attention", True),
         ("layer_types", 0),
         ("layer_types", "x"),
         ("layer_types", [None]),
@@ -174,6 +175,22 @@ def test_a_rotation_that_is_no_object_is_refused_by_name(value: Any, tmp_path: P
     folder = save(tmp_path, random_model("llama"))
     edit_json(folder / "config.json", rope_parameters=None, rope_scaling=value)
     with pytest.raises(LoadError, match=r"config\.json: rope_scaling: expected an object, or null for none, got "):
+        load(folder)
+
+
+def test_a_setting_without_which_transformers_takes_the_config_is_named(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    edit_json(folder / "config.json", per_layer_config=[5])
+    told = r"config\.json: not a configuration that a llama can have, for its per_layer_config, '\[5\]': a value in"
+    with pytest.raises(LoadError, match=told):
+        load(folder)
+
+
+@pytest.mark.parametrize("setting", ["attn_logit_softcapping", "final_logit_softcapping"])
+def test_a_cap_of_nothing_is_refused_by_name(setting: str, tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("gemma2"))
+    edit_json(folder / "config.json", **{setting: 0})
+    with pytest.raises(LoadError, match=rf"config\.json: {setting}: expected a number above 0, got 0$"):
         load(folder)
 
 

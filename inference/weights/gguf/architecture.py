@@ -146,8 +146,14 @@ class Architecture:
 
 
 def window_of(file: GGUFFile) -> int | None:
-    """How many tokens layers with a sliding window look back; None if there are no such layers."""
-    window: int = file.get(f"{file.architecture}.attention.sliding_window", int, -1)
+    """How many tokens layers with a sliding window look back; None if there are no such layers.
+
+    Raises:
+        BadGGUF: they would see themselves alone, which transformers' cache cannot do.
+    """
+    window: int = file.get(key := f"{file.architecture}.attention.sliding_window", int, -1)
+    if window == 1:
+        raise BadGGUF(file.path, f"{key} is 1; expected at least 2, or 0 for none")
     return window if 0 < window < 2**31 else None
 
 

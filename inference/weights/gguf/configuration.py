@@ -15,6 +15,26 @@ from inference.weights.gguf.heads import head_sizes, is_llama
 from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
 
+NAMES = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "rope_theta": "rope.freq_base",
+    "sliding_attention.rope_theta": "rope.freq_base_swa",
+    "factor": "rope.scaling.factor",
+    "original_max_position_embeddings": "rope.scaling.original_context_length",
+    "attention_factor": "rope.scaling.yarn_attn_factor",
+    "beta_fast": "rope.scaling.yarn_beta_fast",
+    "beta_slow": "rope.scaling.yarn_beta_slow",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+"""The keys of settings that are numbers, for errors about them."""
+
 
 def model_config(file: GGUFFile) -> PreTrainedConfig:
     """The configuration that transformers would have for this model.
@@ -46,7 +66,9 @@ def _settings(file: GGUFFile) -> dict[str, Any]:
     architecture = architecture_of(file)
     common = _common(file, architecture)
     settings = common | architecture.bias_settings(file) | architecture.settings(file, common)
-    check_numbers(file.path, settings, file.elements, len(file.tensors))
+    epsilon_key, epsilon = architecture.epsilon
+    names = {name: f"{file.architecture}.{key}" for name, key in (NAMES | {epsilon: epsilon_key}).items()}
+    check_numbers(file.path, settings, file.elements, len(file.tensors), names)
     return settings
 
 
@@ -56,11 +78,14 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise BadGGUF(file.path, "expected a tensor token_embd.weight of two dimensions")
+    if (hidden := file.count("embedding_length")) != embedding.shape[1]:
+        key = f"{file.architecture}.embedding_length"
+        raise BadGGUF(file.path, f"{key} is {hidden}; expected {embedding.shape[1]}, the width of token_embd.weight")
     epsilon_key, epsilon = architecture.epsilon
     heads, kv_heads, head_dim = _head_sizes(file, architecture)
     return {
         "vocab_size": embedding.shape[0],
-        "hidden_size": file.count("embedding_length"),
+        "hidden_size": hidden,
         "intermediate_size": _size(file, architecture, "feed_forward_length"),
         "num_hidden_layers": file.layers - _layers_behind(file, architecture),
         "num_attention_heads": heads,

@@ -38,7 +38,11 @@ def head_sizes(file: GGUFFile, rotates_in_part: bool = False) -> tuple[int, int,
     hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
     head_dim = _head_dim(file, max(1, hidden // heads), rotates_in_part)
     if file.count("attention.value_length", head_dim) != head_dim:
-        raise BadGGUF(file.path, "keys and values of different widths are not supported in GGUF")
+        raise BadGGUF(
+            file.path,
+            f"{file.architecture}.attention.value_length is not {head_dim}, the width of keys: keys and values of "
+            f"different widths are not supported in GGUF",
+        )
     return heads, file.count("attention.head_count_kv", heads), head_dim
 
 
@@ -48,5 +52,9 @@ def _head_dim(file: GGUFFile, default: int, rotates_in_part: bool) -> int:
     head_dim = file.count("attention.key_length", default if rotates_in_part else rotated)
     is_whole = rotated == head_dim or f"{file.architecture}.rope.dimension_count" not in file.metadata
     if not is_whole and not (rotates_in_part and rotated < head_dim):
-        raise BadGGUF(file.path, f"heads of {head_dim} of which {rotated} are rotated are not supported in GGUF")
+        raise BadGGUF(
+            file.path,
+            f"{file.architecture}.rope.dimension_count is {rotated}, and attention.key_length {head_dim}: heads of "
+            f"which a part is rotated are not supported in GGUF",
+        )
     return head_dim

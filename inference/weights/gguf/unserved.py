@@ -53,7 +53,7 @@ def refuse_other(file: GGUFFile) -> None:
         raise BadGGUF(file.path, f"expected a model, got one of the type {kind}: {OTHER_FILES[kind]}")
     if not file.tensors:
         raise BadGGUF(file.path, "expected the weights of a model, got a file without tensors, a vocabulary perhaps")
-    if pooling := file.metadata.get(f"{name}.pooling_type"):
+    if pooling := file.get(f"{name}.pooling_type", int, 0):
         raise BadGGUF(file.path, f"{name}.pooling_type is {pooling}: {EMBEDS}")
     if heads := [tensor for tensor in file.tensors if tensor.startswith("cls.")]:
         raise BadGGUF(file.path, f"it has a tensor {heads[0]}: {EMBEDS}")

@@ -26,7 +26,7 @@ def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
         "sliding_window": window,
         "layer_types": layer_types(file, common, every=2, window=window),
         "attn_logit_softcapping": file.get("gemma2.attn_logit_softcapping", float, 50.0),
-        "final_logit_softcapping": file.get("gemma2.final_logit_softcapping", float, 30.0),
+        "final_logit_softcapping": file.get("gemma2.final_logit_softcapping", float, 30.0) or None,
         "query_pre_attn_scalar": _query_scale(common, layers_of_largest=46),
     }
 

@@ -1,0 +1,76 @@
+"""What is wrong in a tokenizer_config.json is told by the setting's name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.weights.tokenizer_settings import misfit
+from interface.errors import LoadError
+from tests.support.checkpoint_folders import edit_json, load, save
+from tests.support.tiny_models import random_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("settings"), random_model("llama"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("eos_token", 0, "a token's text"),
+        ("pad_token", {"id": 1}, "a token's text"),
+        ("extra_special_tokens", [None], "a list of tokens' texts"),
+        ("added_tokens_decoder", None, "an object with each token under its id"),
+        ("added_tokens_decoder", {"0": 1}, "an object with each token under its id"),
+        ("model_max_length", "512", "a number of tokens"),
+        ("tokenizer_class", 5, "the name of a class"),
+        ("chat_template", [{"text": "x"}], "a text, or a list of them with their names"),
+        ("padding_side", "top", "left or right"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_which_no_tokenizer_can_be_made_is_refused_by_name(
+    setting: str, value: Any, expected: str, folder: Path
+) -> None:
+    path = folder / "tokenizer_config.json"
+    sound = path.read_text()
+    edit_json(path, **{setting: value})
+    told = rf"tokenizer_config\.json: {setting}: expected {expected}, got {re.escape(repr(value))}$"
+    try:
+        with pytest.raises(LoadError, match=told):
+            load(folder)
+    finally:
+        path.write_text(sound)
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "told"),
+    [
+        ("special_tokens_map.json", '{"eos_token": 5}', "eos_token: expected a token's text, got 5"),
+        ("added_tokens.json", '{"<x>": "y"}', "<x>: expected the token's id, got 'y'"),
+    ],
+)
+def test_a_setting_in_another_file_is_told_with_that_file(file: str, settings: str, told: str, folder: Path) -> None:
+    path = folder / file
+    path.write_text(settings)
+    try:
+        with pytest.raises(LoadError, match=rf"{file}: {told}$"):
+            load(folder)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        {"eos_token": None, "bos_token": {"content": "<s>"}, "tokenizer_class": None, "chat_template": None},
+        {"added_tokens_decoder": {"3": {"content": "<x>"}}, "extra_special_tokens": {"image": "<image>"}},
+        {"additional_special_tokens": ["<a>", {"content": "<b>"}], "model_max_length": 1e30, "padding_side": "left"},
+        {"chat_template": [{"name": "default", "template": "x"}]},
+    ],
+)
+def test_settings_that_transformers_takes_are_not_blamed(sound: dict[str, Any]) -> None:
+    assert misfit(sound) is None
