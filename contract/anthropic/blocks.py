@@ -1,5 +1,6 @@
-"""The text of content blocks: texts, and documents and search results that are text."""
+"""The text of content blocks: texts, documents and search results that are text, and the state of a browser."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ def text_of_block(block: Any, where: str, expected: str, *, notes_media: bool) -
         case {"type": "search_result", "content": list(content)}:
             text = text_at(content, f"{where}.content", notes_media=notes_media)
             return _headed(block, ("title", "source"), text, where)
+        case {"type": "browser_state", "tabs": list()}:
+            shown = {name: block[name] for name in ("tabs", "state_changes") if name in block}
+            return json.dumps(shown, ensure_ascii=False)
     if notes_media and (note := note_of(block)) is not None:
         return note
     raise unknown_block(block, where, expected)

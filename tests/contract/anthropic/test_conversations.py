@@ -90,6 +90,13 @@ def test_the_model_is_told_that_a_tool_failed() -> None:
     assert result(content=[{"type": "tool_reference", "tool_name": "add"}]) == "add"
 
 
+def test_the_state_of_a_browser_in_a_result_is_shown_as_text() -> None:
+    state = {"type": "browser_state", "tabs": [{"title": "Nüsse"}], "cache_control": None}
+    block = {"type": "tool_result", "tool_use_id": "1", "content": [state, text("Clicked.")]}
+    shown = prompt_of(messages=[USER, said_by_assistant(CALL), {"role": "user", "content": [block]}]).messages[2]
+    assert shown["content"] == '{"tabs": [{"title": "Nüsse"}]}\nClicked.'
+
+
 def test_tools_that_run_on_servers_of_anthropic_are_left_out() -> None:
     own = {"name": "add", "input_schema": {"type": "object"}}
     for other in (SEARCH, {"type": "mcp_toolset", "mcp_server_name": "a"}, {"type": "browser_toolset_20260801"}):
