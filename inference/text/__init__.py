@@ -16,6 +16,6 @@
                         `parameter_types`; how its answers are built: `answer_specs`, `message_answers`,
                         `element_answers`
     grammars            `grammar` makes an answer match one: `grammar_source` writes it, of `narrowed_schemas` without
-                        their `schema_addresses`, within `grammar_limits`; `tool_grammar` and `parameter_grammar` make
-                        an answer call tools
+                        their `schema_addresses` and in known `schema_keywords`, within `grammar_limits`; `tool_grammar`
+                        and `parameter_grammar` make an answer call tools
 """

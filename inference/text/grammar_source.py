@@ -16,6 +16,7 @@ from typing import Any
 from inference.text.grammar_limits import check_lark, check_length, check_pattern, check_schema
 from inference.text.narrowed_schemas import narrowed
 from inference.text.schema_addresses import without_addresses
+from inference.text.schema_keywords import in_known_keywords
 from interface.requests import Grammar
 
 SpecialTokens = Mapping[str, int]
@@ -134,7 +135,7 @@ def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
         raise ValueError(f"expected a JSON schema as an object, but got {schema!r}")
     check_schema(schema)
     return {
-        **narrowed(without_addresses(schema)),
+        **narrowed(in_known_keywords(without_addresses(schema))),
         "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient},
     }
 

@@ -6,9 +6,12 @@ of JSON get the same number; and a second has at most nine digits after its poin
 """
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from inference.text.grammar_limits import LONGEST_SOURCE, TooLarge
 
 Schema = dict[str, Any]
 
@@ -40,7 +43,7 @@ def narrowed(schema: Mapping[str, Any]) -> Schema:
     if not any(map(_joins_objects, schemas)):
         for part in schemas:
             _close(part)
-    for part in schemas:
+    for part in reversed(schemas):  # those within others first, so that the limit holds for all that is repeated
         _list_names(part)
     return copy
 
@@ -68,11 +71,14 @@ def _is_integer(schema: Schema) -> bool:
 
 
 def _bound(schema: Schema) -> None:
-    lows, highs = _numbers(schema, "minimum", "exclusiveMinimum"), _numbers(schema, "maximum", "exclusiveMaximum")
-    if not lows and min(highs, default=0) > -LARGEST:
+    low = max(_numbers(schema, "minimum", "exclusiveMinimum"), default=-math.inf)
+    high = min(_numbers(schema, "maximum", "exclusiveMaximum"), default=math.inf)
+    if low < -LARGEST < high:
         schema["minimum"] = -LARGEST
-    if not highs and max(lows, default=0) < LARGEST:
+        schema.pop("exclusiveMinimum", None)
+    if low < LARGEST < high:
         schema["maximum"] = LARGEST
+        schema.pop("exclusiveMaximum", None)
 
 
 def _numbers(schema: Schema, *keywords: str) -> list[float]:
@@ -102,7 +108,16 @@ def _list_names(schema: Schema) -> None:
     if not isinstance(patterns, dict) or not isinstance(properties, dict):
         return
     for pattern, names in [(regex, found[1] or found[2]) for regex in patterns if (found := NAMES.fullmatch(regex))]:
-        value_schema = patterns.pop(pattern)
-        for name in names.split("|"):
+        for name, value_schema in alike(names.split("|"), patterns.pop(pattern)).items():
             properties[name] = {"allOf": [properties[name], value_schema]} if name in properties else value_schema
         schema["properties"] = properties
+
+
+def alike(names: Collection[str], schema: Any) -> Schema:
+    """Properties that have the same schema. Raises ValueError: it is too long to be repeated for each."""
+    if (size := len(names) * len(json.dumps(schema))) > LONGEST_SOURCE:
+        raise TooLarge(
+            f"it has {len(names)} names of properties with the same schema, together {size} characters, and the limit "
+            f"is {LONGEST_SOURCE}"
+        )
+    return dict.fromkeys(names, schema)

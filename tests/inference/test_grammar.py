@@ -203,7 +203,7 @@ def test_ids_past_the_tokenizers_last_are_never_allowed() -> None:
     [
         ({"not": {"type": "string"}}, '"not"'),
         ({"type": "array", "uniqueItems": True}, '"uniqueItems"'),
-        ({"type": "string", "format": "postcode"}, "postcode"),
+        ({"type": "string", "format": "json-pointer"}, "json-pointer"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-ahead"),
         ({"$ref": "https://example.org/schema"}, "https://example.org/schema"),
         ({"$ref": "#/$defs/nothing"}, "/$defs/nothing"),

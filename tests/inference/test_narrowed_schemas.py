@@ -68,6 +68,8 @@ def test_alternatives_are_closed_each_for_itself() -> None:
         ({"anyOf": [INTEGER, {"type": "null"}]}, {"anyOf": [BOUNDED, {"type": "null"}]}),
         ({"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 0, "maximum": LARGEST}),
         ({"type": "integer", "exclusiveMaximum": 9}, {"type": "integer", "exclusiveMaximum": 9, "minimum": -LARGEST}),
+        (INTEGER | {"minimum": -(2**63), "maximum": 2**63 - 1}, BOUNDED),
+        (INTEGER | {"minimum": 0, "exclusiveMaximum": 2**64}, INTEGER | {"minimum": 0, "maximum": LARGEST}),
     ],
 )
 def test_an_integer_has_bounds(schema: dict[str, Any], bounded: dict[str, Any]) -> None:
