@@ -39,8 +39,8 @@ from inference.weights.safetensors_header import (
     refuse_bytes,
     refuse_pointer,
 )
-from inference.weights.tokenizer_class import refuse_losing
-from inference.weights.tokenizer_settings import ADDED_TOKENS, misfit
+from inference.weights.tokenizer_class import refuse_chance, refuse_losing
+from inference.weights.tokenizer_settings import ADDED_TOKENS, SPECIAL_TOKENS, misfit
 from inference.weights.usable_settings import usable
 from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
 from interface.errors import LoadError
@@ -50,7 +50,8 @@ ORIGIN = Origin("config.json", "Is it the config.json of these weights, and are 
 MORE_TEMPLATES = "additional_chat_templates"
 TEMPLATE_OF_PROCESSOR = "chat_template.json"
 """Where older models that also see or hear have their template: transformers reads it for those senses' processor."""
-TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", ADDED_TOKENS)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_SETTINGS = (TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS)
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files from which a tokenizer can be made without other packages."""
 _SENTENCEPIECE = ("a SentencePiece model", "sentencepiece")
@@ -165,13 +166,17 @@ class Folder(TextFiles):
             if path is not None:
                 read_json(path)  # only now, as it takes long: where it is damaged, this says in which line
             self._refuse_settings(error)
-            raise BadFile(self._broken_tokenizer(), f"no tokenizer can be made of it: {reason(error)}") from error
+            broken = self._broken_tokenizer()
+            named = read_json(broken).get("tokenizer_class") if broken.name == TOKENIZER_CONFIG else None
+            kind = f", as tokenizer_class {named}" if named else ""
+            raise BadFile(broken, f"no tokenizer can be made of it{kind}: {reason(error)}") from error
         self._complete_template(tokenizer)
         if not tokenizer.vocab_size:
             raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
         self._refuse_rewriting(tokenizer)
         if path is not None:
             refuse_losing(path, tokenizer)
+            refuse_chance(path, tokenizer)
         return tokenizer
 
     def _complete_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -180,7 +185,7 @@ class Folder(TextFiles):
         if tokenizer.chat_template is None and path.is_file():
             tokenizer.chat_template = read_json(path).get("chat_template")
         else:
-            path = self._path / "tokenizer_config.json"
+            path = self._path / TOKENIZER_CONFIG
         if (template := tokenizer.chat_template) is None:
             return
         for text in template.values() if isinstance(template, dict) else [template]:
@@ -348,7 +353,7 @@ class Folder(TextFiles):
         Raises:
             BadFile: its class is among the model's files, none is named that reads them, or a setting is unusable.
         """
-        config = self._path / "tokenizer_config.json"
+        config = self._path / TOKENIZER_CONFIG
         described = read_json(config) if config.is_file() else {}
         named = described.get("tokenizer_class")
         if "trust_remote_code" in str(error):
@@ -370,7 +375,7 @@ class Folder(TextFiles):
 
     def _broken_tokenizer(self) -> Path:
         """The file that makes a tokenizer fail: the tokenizer itself, or the configuration of one that is sound."""
-        path, config = self._path / "tokenizer.json", self._path / "tokenizer_config.json"
+        path, config = self._path / "tokenizer.json", self._path / TOKENIZER_CONFIG
         if not path.is_file():
             return self._path
         try:

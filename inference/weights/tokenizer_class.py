@@ -49,6 +49,18 @@ def refuse_losing(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
             return
 
 
+def refuse_chance(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a text always becomes the same tokens.
+
+    Raises:
+        BadFile: merges are left out by chance, as in training.
+    """
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        dropout = getattr(tokenizer.backend_tokenizer.model, "dropout", None)
+        if dropout:
+            raise BadFile(path, f"dropout: expected null, so that a text is always the same tokens, got {dropout:g}")
+
+
 def beginning(text: str) -> dict[str, Any]:
     """The entries of a tokenizer.json before its vocabulary, which takes up to half a second to parse."""
     decoder, entries = json.JSONDecoder(), dict[str, Any]()

@@ -8,7 +8,11 @@ from typing import Any
 
 
 def _is_token(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("content"), str))
+    return isinstance(value, str) or (_is_described(value) and "__type" in value)
+
+
+def _is_described(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("content"), str)
 
 
 def _are_tokens(value: Any) -> bool:
@@ -16,7 +20,7 @@ def _are_tokens(value: Any) -> bool:
 
 
 def _are_numbered(value: Any) -> bool:
-    return isinstance(value, dict) and all(key.isdecimal() and _is_token(token) for key, token in value.items())
+    return isinstance(value, dict) and all(key.isdecimal() and _is_described(token) for key, token in value.items())
 
 
 def _are_templates(value: Any) -> bool:
@@ -27,9 +31,11 @@ def _are_templates(value: Any) -> bool:
 
 ADDED_TOKENS = "added_tokens.json"
 """The file of older models with the ids of added tokens by their texts."""
+SPECIAL_TOKENS = "special_tokens_map.json"
+"""The file of older models with what tokens are for; it may describe them without their type."""
 TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(TOKENS, (_is_token, "a token's text")),
+    **dict.fromkeys(TOKENS, (_is_token, "a token's text, or a described AddedToken (__type)")),
     **dict.fromkeys(("extra_special_tokens", "additional_special_tokens"), (_are_tokens, "a list of tokens' texts")),
     "added_tokens_decoder": (_are_numbered, "an object with each token under its id"),
     "model_max_length": (lambda value: type(value) in (int, float), "a number of tokens"),
@@ -47,6 +53,8 @@ def misfit(settings: Mapping[str, Any], file: str = "tokenizer_config.json") -> 
     if file == ADDED_TOKENS:
         unfit = ((name, value) for name, value in settings.items() if type(value) is not int)
         return next((f"{name}: expected the token's id, got {value!r}" for name, value in unfit), None)
+    if file == SPECIAL_TOKENS:
+        settings = {name: value for name, value in settings.items() if not _is_described(value)}
     for name, (is_right, expected) in EXPECTED.items():
         value = settings.get(name)
         is_null = value is None and not (name in NEVER_NULL and name in settings)

@@ -219,6 +219,10 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
         ({"llama__rope__scaling__factor": -1.0}, "llama.rope.scaling.factor: expected a number above 0, got -1.0"),
         ({"llama__pooling_type": [1, 2]}, "expected llama.pooling_type to be of type int, got numbers '[1 2]'"),
         ({"tokenizer__ggml__model": "rwkv"}, "its tokenizer is of the kind 'rwkv'; expected gpt2, llama, gemma4"),
+        ({"tokenizer__ggml__merges": ["ab"]}, "tokenizer.ggml.merges has an entry without a space; expected the two"),
+        ({"tokenizer__ggml__merges": 5}, "expected tokenizer.ggml.merges to be of type list, got int '5'"),
+        ({"general__alignment": 4}, "expected general.alignment to be a power of two, of at least 8, got 4"),
+        ({"split__tensors__count": 5}, "its split.tensors.count is 5; expected 30, the tensors in its parts"),
         ({"llama__context_length": None}, "expected llama.context_length to be of type int, got nothing"),
         ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5, which is not supported"),
     ],
@@ -294,7 +298,7 @@ def test_a_part_that_is_not_the_first_is_told_from_it_whatever_its_name(tmp_path
     first = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), tensors_per_file=12)
     (tmp_path / "model-00002-of-00003.gguf").replace(first)
     first.with_name("model-00002-of-00003.gguf").write_bytes(first.read_bytes())
-    with pytest.raises(LoadError, match=rf"{first.name}: it says that 1 parts of the model come before it; expected"):
+    with pytest.raises(LoadError, match=rf"{first.name}: its split.no is 1: so many parts come before it; expected"):
         load(first)
 
 

@@ -1,5 +1,6 @@
 """What is wrong in a tokenizer_config.json is told by the setting's name."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("eos_token", 0, "a token's text"),
-        ("pad_token", {"id": 1}, "a token's text"),
+        ("eos_token", 0, r"a token's text, or a described AddedToken \(__type\)"),
+        ("bos_token", {"content": "<eos>"}, r"a token's text, or a described AddedToken \(__type\)"),
         ("extra_special_tokens", [None], "a list of tokens' texts"),
         ("added_tokens_decoder", None, "an object with each token under its id"),
         ("added_tokens_decoder", {"0": 1}, "an object with each token under its id"),
@@ -46,10 +47,32 @@ def test_a_setting_of_which_no_tokenizer_can_be_made_is_refused_by_name(
         path.write_text(sound)
 
 
+def test_the_class_of_which_no_tokenizer_can_be_made_is_told(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    sound = path.read_text()
+    edit_json(path, tokenizer_class="CodeLlamaTokenizer")
+    try:
+        with pytest.raises(LoadError, match=r"json: no tokenizer can be made of it, as tokenizer_class CodeLlamaTok"):
+            load(folder)
+    finally:
+        path.write_text(sound)
+
+
+def test_a_tokenizer_that_leaves_out_merges_by_chance_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    sound = path.read_text()
+    edit_json(path, model=json.loads(sound)["model"] | {"dropout": 0.5})
+    try:
+        with pytest.raises(LoadError, match=r"tokenizer\.json: dropout: expected null, .*, got 0\.5$"):
+            load(folder)
+    finally:
+        path.write_text(sound)
+
+
 @pytest.mark.parametrize(
     ("file", "settings", "told"),
     [
-        ("special_tokens_map.json", '{"eos_token": 5}', "eos_token: expected a token's text, got 5"),
+        ("special_tokens_map.json", '{"eos_token": 5}', "eos_token: expected a token's text, .*, got 5"),
         ("added_tokens.json", '{"<x>": "y"}', "<x>: expected the token's id, got 'y'"),
     ],
 )
@@ -66,9 +89,18 @@ def test_a_setting_in_another_file_is_told_with_that_file(file: str, settings: s
 @pytest.mark.parametrize(
     "sound",
     [
-        {"eos_token": None, "bos_token": {"content": "<s>"}, "tokenizer_class": None, "chat_template": None},
+        {
+            "eos_token": None,
+            "bos_token": {"__type": "AddedToken", "content": "<s>"},
+            "tokenizer_class": None,
+            "chat_template": None,
+        },
         {"added_tokens_decoder": {"3": {"content": "<x>"}}, "extra_special_tokens": {"image": "<image>"}},
-        {"additional_special_tokens": ["<a>", {"content": "<b>"}], "model_max_length": 1e30, "padding_side": "left"},
+        {
+            "additional_special_tokens": ["<a>", {"__type": "AddedToken", "content": "<b>"}],
+            "model_max_length": 1e30,
+            "padding_side": "left",
+        },
         {"chat_template": [{"name": "default", "template": "x"}]},
     ],
 )

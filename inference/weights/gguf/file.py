@@ -30,7 +30,7 @@ MAGIC = b"GGUF"
 OLD_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
 """How files of llama.cpp begin that are from before GGUF: models of three formats, and adapters."""
 VERSIONS = (2, 3)
-DEFAULT_ALIGNMENT = 32
+DEFAULT_ALIGNMENT, LEAST_ALIGNMENT = 32, 8
 MOST_DIMENSIONS = 4
 LONGEST_NAME = 512
 """Of an entry or a tensor, in characters; a longer one is a sign of damage."""
@@ -81,7 +81,7 @@ class GGUFFile:
         """
         first, *others = [_Header(part) for part in parts_of(path)]
         if isinstance(place := first.metadata.get("split.no"), int) and place > 0:
-            raise BadGGUF(first.path, f"it says that {place} parts of the model come before it; expected the first one")
+            raise BadGGUF(first.path, f"its split.no is {place}: so many parts come before it; expected the first one")
         tensors = first.tensors()
         for part in others:
             for name, blocks in part.tensors().items():
@@ -93,7 +93,9 @@ class GGUFFile:
             raise BadGGUF(path, f"it is one of {count} parts; expected a name that ends in -00001-of-{count:05}.gguf")
         expected = first.metadata.get("split.tensors.count", len(tensors))
         if isinstance(expected, int) and expected != len(tensors):
-            raise BadGGUF(path, f"the parts hold {len(tensors)} tensors; expected {expected} in all")
+            raise BadGGUF(
+                path, f"its split.tensors.count is {expected}; expected {len(tensors)}, the tensors in its parts"
+            )
         return cls(first.path, first.metadata, tensors)
 
     @property
@@ -349,8 +351,10 @@ class _Header:
     @property
     def _alignment(self) -> int:
         alignment = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-        if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
-            raise self._bad(f"expected general.alignment to be a power of two, got {alignment!r}")
+        if type(alignment) is not int or alignment < LEAST_ALIGNMENT or alignment & (alignment - 1):
+            raise self._bad(
+                f"expected general.alignment to be a power of two, of at least {LEAST_ALIGNMENT}, got {alignment!r}"
+            )
         return alignment
 
     def _bad(self, reason: str) -> BadGGUF:

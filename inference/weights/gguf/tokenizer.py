@@ -249,6 +249,8 @@ def _vocabulary(file: GGUFFile) -> list[str]:
     needed = "scores" if model == "llama" else "merges"
     if not {"tokenizer.ggml.merges", f"tokenizer.ggml.{needed}"} & file.metadata.keys():
         raise BadGGUF(file.path, f"expected tokenizer.ggml.{needed}, without which no text becomes tokens")
+    if (key := "tokenizer.ggml.merges") in file.metadata and not all(" " in merge for merge in file.get(key, list)):
+        raise BadGGUF(file.path, f"{key} has an entry without a space; expected the two tokens that each merge joins")
     rows = file.tensors["token_embd.weight"].shape[0]
     if len(tokens) > rows:
         raise BadGGUF(file.path, f"its tokenizer has {len(tokens)} tokens, but its embedding only {rows} rows")
