@@ -102,10 +102,9 @@ class EngineHost:
             counters = self._service.counters()
             with_totals = now - told_totals_at >= PULSE_INTERVAL
             for worker in self._workers.values():
-                if worker.is_welcome:
-                    worker.channel.send(Pulse(counters))
-                    if with_totals:
-                        worker.channel.send(self._totals(worker))
+                worker.channel.send(Pulse(counters))
+                if with_totals:
+                    worker.channel.send(self._totals(worker))
             if with_totals:
                 told_totals_at = now
             await asyncio.sleep(BUSY_INTERVAL)

@@ -68,3 +68,25 @@ async def test_a_worker_that_is_stopped_does_not_keep_the_engine_from_ending(
         worker.channel._transport.pause_reading()
         await asyncio.wait_for(host.close("it is shutting down"), PATIENCE)
         await until(lambda: host.workers == 0)
+
+
+async def test_streams_that_go_on_while_their_workers_leave_are_no_error(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host:
+        worker = RawWorker()
+        await worker.greet(path)
+        worker.submit(1, "drip 4000", max_tokens=4000)
+        await until(lambda: worker.messages(wire.Events))
+        assert worker.channel._transport is not None
+        worker.channel._transport.pause_reading()
+        closing = asyncio.create_task(host.close("it is shutting down"))
+        await asyncio.sleep(0)
+        made = engine.counters().generated_tokens
+        await until(lambda: engine.counters().generated_tokens > made + 1)
+        worker.channel._transport.resume_reading()
+        await closing
+        await until(lambda: host.workers == 0)
+    assert worker.messages(wire.Farewell)
+    assert caplog.records == []
