@@ -84,15 +84,15 @@ async def test_what_a_worker_has_counted_stays_when_it_ends(path: Path) -> None:
 
 
 async def test_what_ended_workers_have_counted_survives_the_engine(path: Path) -> None:
-    async with hosting(path) as host, working(path) as first:
+    async with hosting(path) as host, working(path) as first, working(path) as other:
         async with working(path) as second:
             await ask(second, 3)
-        await until(lambda: says(first, 3))
+        await until(lambda: says(first, 3) and says(other, 3))
         host.die()
         await until(lambda: first.status != "ok")
         assert says(first, 3)
         async with hosting(path), working(path) as late:
-            await until(lambda: first.status == "ok")
+            await until(lambda: first.status == "ok" and other.status == "ok")
             await ask(first, 1)
             await until(lambda: says(first, 4) and says(late, 4))
 

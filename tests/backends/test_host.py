@@ -341,6 +341,17 @@ async def test_a_worker_that_differs_is_refused_with_what_differs(
     assert any(record.levelno == logging.ERROR and says in record.getMessage() for record in caplog.records)
 
 
+async def test_a_worker_whose_hello_cannot_be_read_is_refused(path: Path) -> None:
+    """As from other code, whose messages have other fields."""
+    async with hosting(path) as host:
+        worker = RawWorker()
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))
+        worker.send_raw(wire.HEADER.pack(2, 0, 0) + b"{}")
+        await until(lambda: worker.lost)
+        assert "could not read a message of kind 0" in worker.messages(wire.Refused)[0].message
+        assert host.workers == 0
+
+
 async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_take_no_room(path: Path) -> None:
     """As when the server elsewhere is lost that the engine's process stands in front of."""
     engine = ScriptedEngine()
@@ -355,6 +366,8 @@ async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_t
         worker.submit(2, "hello", first_id=2)
         await until(lambda: worker.answer(2))
         assert worker.answer(2) == wire.Refused("EngineUnavailable", "The engine is not available: no server answers")
+        late = await greeted(path)
+        await until(lambda: late.messages(wire.Outage) == [wire.Outage("no server answers")])
         host._on_outage(None)
         worker.submit(3, "hello", first_id=3)
         engine.release()
