@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backends import host as hosts
 from backends import socket_service
+from config import Config
 from interface.engine import Tally
 from interface.events import Finished, Token
 from serving.driver import Driver
@@ -62,17 +63,19 @@ async def test_every_worker_tells_what_all_have_counted(path: Path) -> None:
             await until(lambda: says(late, 5))
 
 
-async def test_what_the_cache_holds_is_that_of_all_workers(path: Path) -> None:
+async def test_what_the_cache_holds_is_that_of_all_workers_that_are_left(path: Path) -> None:
     engine = ScriptedEngine()
-    async with hosting(path, engine), working(path) as first, working(path) as second:
-        engine.hold()
-        for driver in (first, first, second):
-            await submit(driver, "count 9")
-        await until(lambda: engine.counters().running == 3)
-        engine.release(1)
-        usage = 3 * 3 / (16 * 4096)
-        await until(lambda: samples(first)["engine_cache_usage"] == pytest.approx(usage))
-        await until(lambda: samples(second)["engine_cache_usage"] == pytest.approx(usage))
+    usage = 3 / (16 * 4096)
+    async with hosting(path, engine), working(path) as first:
+        async with working(path, Config(drain=0.01)) as second:
+            engine.hold()
+            for driver in (first, first, second):
+                await submit(driver, "count 9")
+            await until(lambda: engine.counters().running == 3)
+            engine.release(1)
+            await until(lambda: samples(first)["engine_cache_usage"] == pytest.approx(3 * usage))
+            await until(lambda: samples(second)["engine_cache_usage"] == pytest.approx(3 * usage))
+        await until(lambda: samples(first)["engine_cache_usage"] == pytest.approx(2 * usage))
 
 
 async def test_what_a_worker_has_counted_stays_when_it_ends(path: Path) -> None:
