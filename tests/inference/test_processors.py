@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,13 @@ if sys.platform != "linux":
 PROCESSORS = sorted(os.sched_getaffinity(0))
 KEPT = """
 import os
+from pathlib import Path
 import torch
 from config import Config
 from engine import Engine
+from inference.cpp.build import set_cache_folder
 
+set_cache_folder(Path({compiled!r}))
 torch.set_num_threads({threads})
 engine = Engine.load(Config(compile=True))
 engine.generate("Hello", max_tokens=2)
@@ -52,18 +56,21 @@ needs_two = pytest.mark.skipif(len(PROCESSORS) < 2, reason="with one processor a
 
 
 @needs_two
-def test_each_thread_of_a_step_stays_on_a_processor_and_all_others_are_free() -> None:
-    assert shown_by(KEPT.format(threads=len(PROCESSORS))) == f"{PROCESSORS} {len(PROCESSORS)}"
+def test_each_thread_of_a_step_stays_on_a_processor_and_all_others_are_free(compiled_by_this_run: Path) -> None:
+    kept = shown_by(KEPT.format(threads=len(PROCESSORS), compiled=str(compiled_by_this_run)))
+    assert kept == f"{PROCESSORS} {len(PROCESSORS)}"
 
 
 @needs_two
-def test_with_fewer_threads_than_processors_none_is_kept() -> None:
-    assert shown_by(KEPT.format(threads=len(PROCESSORS) - 1)) == f"[] {len(PROCESSORS)}"
+def test_with_fewer_threads_than_processors_none_is_kept(compiled_by_this_run: Path) -> None:
+    kept = shown_by(KEPT.format(threads=len(PROCESSORS) - 1, compiled=str(compiled_by_this_run)))
+    assert kept == f"[] {len(PROCESSORS)}"
 
 
 @needs_two
-def test_threads_are_left_alone_if_the_user_has_told_openmp_where_they_go() -> None:
-    kept = shown_by(KEPT.format(threads=len(PROCESSORS)), OMP_PROC_BIND="false")
+def test_threads_are_left_alone_if_the_user_has_told_openmp_where_they_go(compiled_by_this_run: Path) -> None:
+    program = KEPT.format(threads=len(PROCESSORS), compiled=str(compiled_by_this_run))
+    kept = shown_by(program, OMP_PROC_BIND="false")
     assert kept == f"[] {len(PROCESSORS)}"
 
 
