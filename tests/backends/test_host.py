@@ -213,13 +213,14 @@ async def test_a_message_that_is_too_long_for_the_other_side_is_not_sent(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(channel, "MAX_BODY", 20_000)
-    async with hosting(path):
+    engine = ScriptedEngine()
+    async with hosting(path, engine):
         worker = RawWorker()
         await worker.greet(path)
         with pytest.raises(ValueError, match="expected a message of at most 20000 bytes, got one of"):
             worker.submit(1, "x" * 20_000)
-        worker.submit(2, "size=30000", "hello", first_id=2, max_tokens=2)
-        await until(lambda: has_ended(worker, 3) and worker.failures(2))
+        worker.submit(2, "size=30000 pace=1", "hello", first_id=2, max_tokens=2000)
+        await until(lambda: has_ended(worker, 3) and worker.failures(2) and engine.aborted)
         assert "expected a message of at most 20000 bytes" in worker.failures(2)[0].message
         assert not worker.lost
     assert "An event could not be sent" in caplog.text

@@ -196,6 +196,19 @@ def test_a_terminal_that_is_closed_lets_a_short_stream_finish() -> None:
         process.wait()
 
 
+def test_under_nohup_a_terminal_that_is_closed_ends_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving("app") as process, Connection(process.port) as connection:
+            wait_until(lambda: connection.request("GET", "/health").status == 200)
+            process.popen.send_signal(signal.SIGHUP)
+            for _ in range(5):
+                connection.send_generate("drip 10", stream=False)
+                assert connection.read_response().status == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @both_doors
 def test_ctrl_c_tells_open_requests_and_ends_soon(name: str) -> None:
     with (
