@@ -63,9 +63,9 @@ them, runs them all and writes this page. Their versions are those of
 benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests, and how it reads the answers.
 
 Coding agents are too large to be installed for that, and their prompts alone are longer than the bundled model's
-context. Claude Code 2.1.197 and 2.1.332, Codex 0.171.0, opencode 1.18.33, Qwen Code 0.24.4, Continue's CLI 1.5.47, pi
-0.73.1, aider 0.86.2 and Open Interpreter 0.4.3 were tried by hand, with an engine that follows a script and counts only
-the last message:
+context. Claude Code 2.1.197 and 2.1.332, Codex 0.171.0, GitHub Copilot CLI 1.0.102, Cline 3.0.65, Kimi Code 2.1.0,
+opencode 1.18.33, Qwen Code 0.24.4, Continue's CLI 1.5.47, pi 0.73.1, mini-swe-agent 2.4.6, gptme 0.35.1, aider 0.86.2
+and Open Interpreter 0.4.3 were tried by hand, with an engine that follows a script and counts only the last message:
 
 ```console
 $ DOOR=app ENGINE_MODEL_NAME=a-model uvicorn --factory tests.support.serving:scripted_app
@@ -75,10 +75,15 @@ $ codex exec -m a-model -c model_provider=local \\
     -c 'model_providers.local={name="local", base_url="http://127.0.0.1:8000/v1", wire_api="responses"}' \\
     'call exec_command {"cmd": "pwd"}'
 $ OPENAI_API_KEY=any OPENAI_MODEL=a-model qwen --auth-type openai -p hello
+$ COPILOT_OFFLINE=true COPILOT_MODEL=a-model COPILOT_PROVIDER_BASE_URL=http://127.0.0.1:8000/v1 copilot -p hello
+$ cline auth -p openai -k any -m a-model -b http://127.0.0.1:8000/v1
+$ cline -P openai-compatible -m a-model 'say hello'
 ```
 
-Each answers; Claude Code 2.1.197 and Codex call a tool, too, and go on with its result. (2.1.332 puts a system message
-last, so the script does not see the call.) opencode has its provider in `opencode.json`: the package
+Each answers; Claude Code, Codex, Copilot, Cline, Kimi Code and Qwen Code call a tool, too, and go on with its result.
+(Some put other text after the question, so the script does not see a call; theirs came from one that looks for it.)
+Copilot and Kimi Code were tried with each of the three APIs (`COPILOT_PROVIDER_TYPE`, `COPILOT_PROVIDER_WIRE_API`; a
+provider's `type` in Kimi Code's `config.toml`). opencode has its provider in `opencode.json`: the package
 `@ai-sdk/openai-compatible`, with `baseURL`. Continue has its model in `config.yaml`, with `provider: openai` (or
 `anthropic`) and `apiBase: http://127.0.0.1:8000/v1`. Codex uses WebSockets only if its provider says
 `supports_websockets`; this server has none, and Codex goes on over HTTP.
@@ -94,8 +99,11 @@ Its page offers tools of its own in every chat, of some 5,000 tokens: more than 
 So were LangGraph 1.2.24 and LangGraph.js 1.7.3, Strands Agents 1.62.0, Semantic Kernel 1.45.0, griptape 1.13.0,
 magentic 0.41.1, outlines 1.3.3, Inspect 0.3.285, BeeAI 0.1.85, chatlas 0.23.0, Mirascope 2.8.2, any-llm 1.40.2, aisuite
 0.2.0, the Claude Agent SDK 0.2.189, LibreChat's agents 3.2.21, VoltAgent 2.10.0, Ax 24.0.21, Token.js 0.7.1,
-multi-llm-ts 5.1.1, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0 and LlamaIndex.TS 0.12.1: answers whole and
-streamed, and, where they have them, tools and structured output.
+multi-llm-ts 5.1.1, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0, LlamaIndex.TS 0.12.1, Google's ADK 2.13.0, CrewAI
+1.15.30, Microsoft's Agent Framework 1.23.0, huggingface_hub 2.4.0 (with a `base_url`) and the AI SDK's providers for
+OpenRouter, Groq, DeepSeek, Mistral, xAI and Together AI: answers whole and streamed, and, where they have them, tools
+and structured output. Older official clients work, too: openai-python 0.28.1, 1.3.9, 1.55.3 and 2.0.0, and
+anthropic-python 0.8.1, 0.34.2 and 0.60.0.
 
 Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
 of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does
