@@ -9,15 +9,14 @@ import pytest
 
 from backends import channel, wire
 from backends import host as hosts
-from backends.stepped import SteppedService
 from config import Config
-from interface.engine import Sink, Tally
+from interface.engine import Sink
 from interface.errors import LoadError
 from interface.events import Finished, Token
 from interface.requests import EncodedRequest, GenerationRequest
 from study.common.engine import HELLO, ScriptedEngine
 from tests.support.asgi_client import until
-from tests.support.sharing import HostedEngine, RawWorker, hosting
+from tests.support.sharing import RawWorker, hosting
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +74,9 @@ async def test_a_step_is_one_message_whatever_the_number_of_streams(path: Path) 
         assert len(message.events) == 16
 
 
-async def test_there_is_room_for_as_many_as_the_engine_has_for_all_workers_together(path: Path) -> None:
+async def test_there_is_room_for_as_many_as_the_engine_has_for_all_workers_together(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     engine, config = ScriptedEngine(slots=2, max_waiting=2), Config(max_streams=2, max_waiting=2)
     async with hosting(path, engine, config):
         one, other = RawWorker(), RawWorker()
@@ -92,6 +93,7 @@ async def test_there_is_room_for_as_many_as_the_engine_has_for_all_workers_toget
         assert [type(other.answer(number)) for number in (1, 2, 3)] == [wire.Refused, wire.Accepted, wire.Refused]
         assert other.answer(1).error == "QueueFull"
         assert engine.prompts == ["hello"] * 4
+    assert caplog.records == []
 
 
 async def test_when_a_worker_dies_its_sequences_are_aborted_and_the_others_go_on(path: Path) -> None:
@@ -353,7 +355,20 @@ async def test_a_worker_whose_hello_cannot_be_read_is_refused(path: Path) -> Non
         assert host.workers == 0
 
 
-async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_take_no_room(path: Path) -> None:
+async def test_what_is_wrong_with_a_request_is_for_its_client_and_not_for_the_log(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with hosting(path):
+        worker = await greeted(path)
+        worker.submit(1, "hello", max_tokens=100_000)
+        await until(lambda: worker.answer(1))
+        assert worker.answer(1).error == "PromptTooLong"
+    assert caplog.records == []
+
+
+async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_take_no_room(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """As when the server elsewhere is lost that the engine's process stands in front of."""
     engine = ScriptedEngine()
     engine.hold()
@@ -374,6 +389,7 @@ async def test_while_the_engine_is_gone_requests_are_refused_and_its_sequences_t
         engine.release()
         await until(lambda: has_ended(worker, 3))
     assert worker.messages(wire.Outage) == [wire.Outage("no server answers"), wire.Outage(None)]
+    assert caplog.records == []
 
 
 async def test_a_secret_of_the_engine_is_no_business_of_its_workers(path: Path) -> None:
@@ -382,19 +398,3 @@ async def test_a_secret_of_the_engine_is_no_business_of_its_workers(path: Path) 
         await worker.greet(path)
         assert host.workers == 1
     assert "sk-7f31" not in str(wire.common_settings(Config(backend_key="sk-7f31")))
-
-
-async def test_a_worker_may_leave_before_the_engine_has_loaded_and_one_that_stays_is_welcomed(path: Path) -> None:
-    host = HostedEngine(Config())
-    server = await asyncio.get_running_loop().create_unix_server(host.connect, str(path))
-    leaving, staying = RawWorker(), RawWorker()
-    for worker in (leaving, staying):
-        await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))  # noqa: B023
-        worker.channel.send(wire.Hello(wire.PROTOCOL, wire.common_settings(Config()), Tally()))
-    await until(lambda: host.workers == 2)
-    leaving.channel.close()
-    await until(lambda: host.workers == 1)
-    await host.start(SteppedService(ScriptedEngine()))
-    await until(lambda: staying.messages(wire.Welcome))
-    server.close()
-    await host.close("it ends")

@@ -1,4 +1,4 @@
-"""The engine's end of the socket when the engine is told to end: what its workers still get."""
+"""The engine's end of the socket before the engine has loaded, and when it is told to end."""
 
 import asyncio
 from pathlib import Path
@@ -7,11 +7,13 @@ import pytest
 
 from backends import host as hosts
 from backends import wire
+from backends.stepped import SteppedService
+from config import Config
 from interface.engine import Tally
 from interface.events import Finished
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import PATIENCE, until
-from tests.support.sharing import RawWorker, hosting
+from tests.support.sharing import HostedEngine, RawWorker, hosting
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +21,22 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "engine.sock"
+
+
+async def test_a_worker_may_leave_before_the_engine_has_loaded_and_one_that_stays_is_welcomed(path: Path) -> None:
+    host = HostedEngine(Config())
+    server = await asyncio.get_running_loop().create_unix_server(host.connect, str(path))
+    leaving, staying = RawWorker(), RawWorker()
+    for worker in (leaving, staying):
+        await asyncio.get_running_loop().create_unix_connection(lambda: worker.channel, str(path))  # noqa: B023
+        worker.channel.send(wire.Hello(wire.PROTOCOL, wire.common_settings(Config()), Tally()))
+    await until(lambda: host.workers == 2)
+    leaving.channel.close()
+    await until(lambda: host.workers == 1)
+    await host.start(SteppedService(ScriptedEngine()))
+    await until(lambda: staying.messages(wire.Welcome))
+    server.close()
+    await host.close("it ends")
 
 
 async def test_open_sequences_get_time_to_end_when_the_engine_is_told_to(path: Path) -> None:
