@@ -135,7 +135,7 @@ def json_schema(schema: object, *, lenient: bool = False) -> dict[str, Any]:
         raise ValueError(f"expected a JSON schema as an object, but got {schema!r}")
     check_schema(schema)
     return {
-        **narrowed(in_known_keywords(without_addresses(schema))),
+        **narrowed(in_known_keywords(without_addresses(schema), lenient=lenient)),
         "x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient},
     }
 

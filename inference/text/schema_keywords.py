@@ -5,6 +5,7 @@ pattern that it must match, or that the names of an object's properties are text
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,14 +24,23 @@ NOTES = frozenset({"title", "description", "type"})
 """Keywords that demand nothing of a name, which is a text in any case."""
 SAYS_WHICH_NAMES = frozenset({"properties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"})
 """Keywords next to which the names of properties cannot be written in another way."""
+LOOKS_AROUND = re.compile(r"\(\?<?[=!]|\\[1-9]")
+"""What is in a pattern that looks ahead or behind, or refers to an earlier group."""
 
 
-def in_known_keywords(schema: Mapping[str, Any]) -> Schema:
-    """Return a copy that demands the same. Raises ValueError: it is over a limit."""
+def in_known_keywords(schema: Mapping[str, Any], *, lenient: bool = False) -> Schema:
+    """Return a copy that demands the same. Raises ValueError: it is over a limit.
+
+    Args:
+        schema: what came in the request.
+        lenient: leave out patterns that no text can be held to while it is generated.
+    """
     copy: Schema = json.loads(json.dumps(schema))
     for part in reversed([*subschemas(copy)]):  # those within others first, as the limit of `alike` expects
         if isinstance(part.get("format"), str) and part["format"] not in FORMATS:
             del part["format"]
+        if lenient and LOOKS_AROUND.search(str(part.get("pattern"))):
+            del part["pattern"]
         if "propertyNames" in part:
             _write_names(part, copy)
     return copy

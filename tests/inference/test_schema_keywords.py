@@ -13,9 +13,10 @@ from inference.text.schema_keywords import in_known_keywords
 NUMBER = {"type": "number"}
 
 
-def refusal_of(schema: dict[str, Any]) -> str:
+def refusal_of(schema: dict[str, Any], *, lenient: bool = False) -> str:
     """Why llguidance does not take a schema; empty if it does."""
-    reason: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(json_schema(schema))))
+    written = json.dumps(json_schema(schema, lenient=lenient))
+    reason: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(written))
     return reason
 
 
@@ -66,6 +67,15 @@ def test_the_names_of_properties_are_listed_or_match_a_pattern(names: dict[str, 
 def test_names_that_cannot_be_written_in_another_way_stay_and_are_refused(schema: dict[str, Any]) -> None:
     assert in_known_keywords(schema) == schema
     assert refusal_of(schema)
+
+
+@pytest.mark.parametrize("pattern", ["^(?!.*a)b", "(?=a)b", "(?<=a)b", "(?<!a)b", r"(a|b)\1"])
+def test_a_pattern_that_looks_around_is_left_out_where_not_all_must_be_enforced(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"pattern": pattern, "maxLength": 9}, "b": {"pattern": "^(?:x)$"}}}
+    assert in_known_keywords(schema) == schema
+    assert refusal_of(schema)
+    assert in_known_keywords(schema, lenient=True)["properties"] == {"a": {"maxLength": 9}, "b": {"pattern": "^(?:x)$"}}
+    assert refusal_of(schema, lenient=True) == ""
 
 
 @pytest.mark.parametrize("keyword", ["propertyNames", "patternProperties"])
