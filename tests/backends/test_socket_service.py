@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from backends import host as host_module
-from backends import socket_service
+from backends import socket_service, wire
 from backends.load import load_service
+from backends.socket_service import SocketService
 from config import Config
 from interface.engine import Counters
 from interface.errors import EngineUnavailable, QueueFull
@@ -91,6 +92,38 @@ async def test_a_request_that_the_engine_has_not_answered_when_it_dies_is_refuse
         with pytest.raises(EngineUnavailable, match="its process has ended"):
             await asking
         engine.may_encode.set()
+
+
+async def test_an_answer_and_an_end_that_come_just_after_a_client_has_left_are_no_error(path: Path) -> None:
+    """An error there would end the connection, and with it the streams of all others."""
+    engine = SlowTokenizer()
+    async with hosting(path, engine), working(path) as driver:
+        asking = asyncio.create_task(submit(driver))
+        await until(engine.is_encoding.is_set)
+        service = driver._engine
+        assert isinstance(service, SocketService)
+        (number,) = service._asked
+        asking.cancel()
+        service._on_answer(number, wire.Accepted([1]))
+        service._lose("its process has ended")
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        engine.may_encode.set()
+
+
+async def test_events_that_cannot_be_read_end_their_streams_and_not_the_worker(path: Path) -> None:
+    engine = ScriptedEngine()
+    async with hosting(path, engine) as host, working(path) as driver:
+        engine.hold()
+        stream = await submit(driver)
+        (worker,) = host._workers.values()
+        assert worker.channel._transport is not None
+        worker.channel._transport.write(wire.HEADER.pack(2, wire._NUMBERS[wire.Events], 0) + b"{}")
+        lost = Failed("engine lost: one of its messages cannot be read", "engine_error")
+        assert terminal(await all_events(stream)) == lost
+        engine.release()
+        await until(lambda: driver.status == "ok")
+        assert isinstance(terminal(await all_events(await submit(driver))), Finished)
 
 
 async def test_the_engines_reason_for_ending_reaches_the_worker(path: Path) -> None:
