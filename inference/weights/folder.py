@@ -41,7 +41,7 @@ from inference.weights.safetensors_header import (
 )
 from inference.weights.tokenizer_class import refuse_chance, refuse_losing
 from inference.weights.tokenizer_settings import ADDED_TOKENS, SPECIAL_TOKENS, misfit
-from inference.weights.usable_settings import usable
+from inference.weights.usable_settings import usable, without_one
 from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
 from interface.errors import LoadError
 
@@ -143,8 +143,7 @@ class Folder(TextFiles):
 
     def _blamed(self) -> str:
         """The one setting without which transformers takes the configuration."""
-        for name, value in self.settings.items():
-            others = {other: kept for other, kept in self.settings.items() if other != name}
+        for name, value, others in without_one(self.settings):
             with suppress(Exception):
                 CONFIG_MAPPING[self.settings["model_type"]].from_dict(usable(others))
                 return f", for its {name}, {str(value)[:60]!r}"

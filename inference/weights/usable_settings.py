@@ -4,7 +4,7 @@ Tokens may be given as texts, or as several; what this server reads of them it r
 nothing, and chooses by itself how a model is computed. A precision may be "auto", that of the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 NOT_TAKEN = ("attn_implementation", "_attn_implementation", "return_dict", "use_cache")
@@ -17,6 +17,15 @@ def usable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a model and of its parts, in which each special token is an id, several ends, or None."""
     vocabulary = settings.get("vocab_size")
     return {name: _usable_value(name, value, vocabulary) for name, value in settings.items() if name not in NOT_TAKEN}
+
+
+def without_one(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Each setting of a model and of its parts, which are `within` it: name, value, and the settings but for it."""
+    for name, value in settings.items():
+        if name.endswith(PART) and isinstance(value, Mapping):
+            for inner, own, rest in without_one(value, f"{within}{name}."):
+                yield inner, own, {**settings, name: rest}
+        yield f"{within}{name}", value, {other: kept for other, kept in settings.items() if other != name}
 
 
 def _usable_value(name: str, value: Any, vocabulary: Any) -> Any:

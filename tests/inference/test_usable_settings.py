@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,14 @@ def test_a_setting_without_which_transformers_takes_the_config_is_named(tmp_path
     edit_json(folder / "config.json", per_layer_config=[5])
     told = r"config\.json: not a configuration that a llama can have, for its per_layer_config, '\[5\]': a value in"
     with pytest.raises(LoadError, match=told):
+        load(folder)
+
+
+def test_a_setting_of_a_part_is_named_with_the_part(of_several_parts: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(of_several_parts, tmp_path / "model"))
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edit_json(folder / "config.json", text_config=text | {"per_layer_config": 5})
+    with pytest.raises(LoadError, match=r"can have, for its text_config\.per_layer_config, '5': a value in"):
         load(folder)
 
 
