@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import signal
+from types import FrameType
 
 import pytest
 
@@ -106,3 +108,23 @@ def test_the_first_reason_to_take_no_requests_stays_whatever_happens_later() -> 
     assert status.text == "shutting down"
     status.fail("engine failed: too late")
     assert (status.text, status.has_failed) == ("shutting down", True)
+
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def test_a_program_that_goes_on_after_its_server_has_its_own_handlers_of_signals_again() -> None:
+    def other(number: int, frame: FrameType | None) -> None:
+        """A handler that another part of the program sets while the server runs."""
+
+    before = [signal.getsignal(number) for number in NUMBERS]
+    try:
+        async with driving(ScriptedEngine()):
+            assert signal.getsignal(signal.SIGTERM) != before[1]
+        assert [signal.getsignal(number) for number in NUMBERS] == before
+        async with driving(ScriptedEngine()):
+            signal.signal(signal.SIGTERM, other)
+        assert [signal.getsignal(number) for number in NUMBERS] == [before[0], other, before[2]]
+    finally:
+        for number, handler in zip(NUMBERS, before, strict=True):
+            signal.signal(number, handler)
