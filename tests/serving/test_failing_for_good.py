@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import logging
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from serving import sync_driver
 from serving.driver import Driver
 from serving.process import FAILED, begin_to_end
 from study.common.engine import ScriptedEngine
+from study.common.launcher import ROOT
 from tests.support.asgi_client import PATIENCE, events_of, lifespan, until
 from tests.support.driving import all_events, driving, submit, terminal
 from tests.support.http_client import Connection
@@ -101,6 +104,17 @@ async def test_a_driver_whose_model_cannot_be_loaded_ends_its_process(on_failure
     async with driver.running():
         await until(lambda: driver.vitals().has_failed and (ends or on_failure == "stay"))
     assert ends == (["begin 78", "now 78"] if on_failure == "exit" else [])
+
+
+def test_a_process_whose_server_does_not_end_exits_all_the_same() -> None:
+    program = """
+import signal, time
+from serving.process import FAILED, begin_to_end
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+begin_to_end(0.01, FAILED)
+time.sleep(1000)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == FAILED
 
 
 def test_a_process_that_gets_no_thread_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
