@@ -6,6 +6,7 @@ small parallel loops of a step. On two cores that made a step almost 50% slower.
 0.1 ms, so a server's steps are all made here for as long as there is work (`backends.own`).
 """
 
+import atexit
 import ctypes
 import logging
 import os
@@ -31,6 +32,8 @@ M_TOP_PAD = -2
 """The number of the parameter in glibc's malloc.h."""
 LARGEST_HEAP = 64 * 2**20
 """Bytes of a thread's heap in glibc: twice its cap on M_MMAP_THRESHOLD."""
+LAST_WORK = 1.0
+"""Seconds that the end of the process waits for the work that the thread has begun."""
 
 _lock = threading.Lock()
 _work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -50,6 +53,25 @@ def on_tensor_thread(function: Callable[[], Result]) -> Result:
     outcome: Future[Result] = Future()
     _work.put((outcome, function))
     return outcome.result()
+
+
+@atexit.register
+def _stop() -> None:
+    """Have the thread wait for ever, so that it does nothing while the interpreter ends.
+
+    The interpreter ends a daemon that wants its lock again by unwinding its stack, and torch's functions do not let
+    themselves be unwound: the process would abort, after Ctrl-C during a step for example.
+    """
+    if _thread is None or not _thread.is_alive():
+        return
+    has_stopped = threading.Event()
+
+    def wait_for_ever() -> None:
+        has_stopped.set()
+        threading.Event().wait()
+
+    _work.put((Future(), wait_for_ever))
+    has_stopped.wait(LAST_WORK)
 
 
 def _run(most_threads: int | None) -> None:

@@ -1,5 +1,7 @@
 """Several threads use one engine at the same time."""
 
+import subprocess
+import sys
 import threading
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from inference.scheduling.scheduler import Schedule
 from interface.engine import StepEvents
 from interface.requests import text_request
+from study.common.launcher import ROOT
 from tests.support.probes import spy_on_schedules
 from tests.support.tiny_models import Inbox, reference, run_until_idle, submit, tiny_engine
 
@@ -114,3 +117,31 @@ def test_logits_are_not_kept_for_gradients() -> None:
     run_until_idle(engine)
     assert len(seen) == 2
     assert all(torch.is_inference(logits) for logits in seen)
+
+
+ENDS_DURING_WORK = """
+import threading
+import torch
+from inference.tensor_thread import on_tensor_thread
+
+has_begun, matrix = threading.Event(), torch.ones(400, 400)
+
+def step():
+    has_begun.set()
+    for _ in range(10):
+        matrix @ matrix
+
+def step_for_ever():
+    while True:
+        on_tensor_thread(step)
+
+threading.Thread(target=step_for_ever, daemon=True).start()
+has_begun.wait()
+"""
+
+
+def test_a_process_may_end_while_the_tensor_thread_computes() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_DURING_WORK], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
