@@ -108,6 +108,7 @@ async def test_an_answer_and_an_end_that_come_just_after_a_client_has_left_are_n
         service._lose("its process has ended")
         with pytest.raises(asyncio.CancelledError):
             await asking
+        assert service._asked == {}, "nothing is left of it"
         engine.may_encode.set()
 
 
@@ -164,6 +165,18 @@ async def test_an_engine_that_says_nothing_for_long_counts_as_lost(path: Path, m
         assert "said nothing for 0.3 seconds" in driver.status
         with suppress(asyncio.CancelledError):
             await host._pulsing
+
+
+async def test_an_engine_without_requests_for_long_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_service, "SILENCE", 0.3)
+    monkeypatch.setattr(socket_service, "REPORT_INTERVAL", 0.1)
+    monkeypatch.setattr(host_module, "PULSE_INTERVAL", 0.1)
+    reports: list[None] = []
+    report = SocketService._report
+    monkeypatch.setattr(SocketService, "_report", lambda service: reports.append(report(service)))
+    async with hosting(path) as host, working(path) as driver:
+        await until(lambda: len(reports) > 10)
+        assert (driver.status, host.connections) == ("ok", 1)
 
 
 async def test_an_engine_that_was_stopped_together_with_its_workers_is_not_lost(
