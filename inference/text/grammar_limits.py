@@ -86,9 +86,14 @@ def _check_that_references_end(schema: Any, references: Iterable[str]) -> None:
 
 
 def referred_to(schema: Any, reference: str) -> Any:
-    """What a reference within a schema such as '#/$defs/Point' leads to; None if it leads elsewhere."""
+    """What a reference within a schema such as '#/$defs/Point' leads to; None if it leads elsewhere.
+
+    '#point' leads to the schema whose "$anchor" is "point".
+    """
     if not reference.startswith("#"):
         return None
+    if anchor := reference[1:].partition("/")[0]:
+        return next((node for node, _ in _nodes(schema) if node.get("$anchor") == anchor), None)
     target = schema
     for part in reference.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")

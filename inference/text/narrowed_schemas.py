@@ -1,8 +1,9 @@
 """Narrows a JSON schema to what a model should write. Every answer is also valid for the original schema.
 
 Some models, above all small ones, never finish what a schema leaves open. So an object has only the properties that are
-listed, unless the schema allows others; an integer has the bounds of RFC 8259, section 6, beyond which not all readers
-of JSON get the same number; and a second has at most nine digits after its point.
+listed, by name or by pattern, unless the schema allows others; an integer, and a number with bounds that are wider, has
+those of RFC 8259, section 6, beyond which not all readers of JSON get the same number; and a second has at most nine
+digits after its point.
 """
 
 import json
@@ -16,6 +17,7 @@ from inference.text.grammar_limits import LONGEST_SOURCE, TooLarge
 Schema = dict[str, Any]
 
 LARGEST = 2**53 - 1
+LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 LENGTHS = {"date-time": len("2026-01-31T12:34:56.123456789+00:00"), "time": len("12:34:56.123456789+00:00")}
 """The longest text of formats that have fractions of a second."""
 SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -25,7 +27,9 @@ CONDITIONS = frozenset({"allOf", "not", "if", "dependentSchemas"})
 """Keywords that combine schemas, so that none of them may be narrowed alone."""
 ALTERNATIVES = frozenset({"$ref", "anyOf", "oneOf"})
 """Keywords whose schemas apply together with their siblings."""
-SAYS_WHAT_ELSE = frozenset({"additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties"})
+LISTS = frozenset({"properties", "patternProperties"})
+"""Keywords that list properties."""
+SAYS_WHAT_ELSE = frozenset({"additionalProperties", "unevaluatedProperties", "minProperties"})
 
 NAMES = re.compile(r"\^(?:([\w-]+)|\((?:\?:)?([\w-]+(?:\|[\w-]+)*)\))\$")
 """A pattern that only some names match, all of which it spells out."""
@@ -36,7 +40,7 @@ def narrowed(schema: Mapping[str, Any]) -> Schema:
     copy: Schema = json.loads(json.dumps(schema))
     schemas = list(subschemas(copy))
     for part in schemas:
-        if _is_integer(part):
+        if (_is_integer(part) or _is_wide(part)) and not part.keys() & {"enum", "const", "multipleOf"}:
             _bound(part)
         if isinstance(part.get("format"), str) and part["format"] in LENGTHS:
             part.setdefault("maxLength", LENGTHS[part["format"]])
@@ -67,12 +71,17 @@ def subschemas(schema: Schema) -> Iterator[Schema]:
 def _is_integer(schema: Schema) -> bool:
     types = schema.get("type")
     types = types if isinstance(types, list) else [types]
-    return "integer" in types and "number" not in types and not schema.keys() & {"enum", "const", "multipleOf"}
+    return "integer" in types and "number" not in types
+
+
+def _is_wide(schema: Schema) -> bool:
+    """Whether a number has bounds beyond `LARGEST`, such as those of float32, which llguidance could not write."""
+    return any(abs(bound) > LARGEST for bound in _numbers(schema, *LOWER, *UPPER))
 
 
 def _bound(schema: Schema) -> None:
-    low = max(_numbers(schema, "minimum", "exclusiveMinimum"), default=-math.inf)
-    high = min(_numbers(schema, "maximum", "exclusiveMaximum"), default=math.inf)
+    low = max(_numbers(schema, *LOWER), default=-math.inf)
+    high = min(_numbers(schema, *UPPER), default=math.inf)
     if low < -LARGEST < high:
         schema["minimum"] = -LARGEST
         schema.pop("exclusiveMinimum", None)
@@ -87,13 +96,15 @@ def _numbers(schema: Schema, *keywords: str) -> list[float]:
 
 def _joins_objects(schema: Schema) -> bool:
     """Whether an object may have to satisfy several schemas, each of which lists some of its properties."""
-    return bool(schema.keys() & CONDITIONS) or ("properties" in schema and bool(schema.keys() & ALTERNATIVES))
+    return bool(schema.keys() & CONDITIONS) or bool(schema.keys() & LISTS and schema.keys() & ALTERNATIVES)
 
 
 def _close(schema: Schema) -> None:
     """Let an object have the properties that are listed, and no others."""
-    properties, required = schema.get("properties"), schema.get("required", [])
-    if not isinstance(properties, dict) or not isinstance(required, list) or schema.keys() & SAYS_WHAT_ELSE:
+    if not schema.keys() & LISTS or schema.keys() & SAYS_WHAT_ELSE:
+        return
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(properties, dict) or not isinstance(required, list):
         return
     if all(isinstance(name, str) and name in properties for name in required):
         schema["additionalProperties"] = False

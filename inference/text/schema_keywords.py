@@ -39,6 +39,8 @@ def in_known_keywords(schema: Mapping[str, Any], *, lenient: bool = False) -> Sc
     for part in reversed([*subschemas(copy)]):  # those within others first, as the limit of `alike` expects
         if isinstance(part.get("format"), str) and part["format"] not in FORMATS:
             del part["format"]
+        if part.get("uniqueItems") is False:
+            del part["uniqueItems"]
         if lenient and LOOKS_AROUND.search(str(part.get("pattern"))):
             del part["pattern"]
         if "propertyNames" in part:

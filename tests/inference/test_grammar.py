@@ -209,6 +209,8 @@ def test_ids_past_the_tokenizers_last_are_never_allowed() -> None:
         ({"$ref": "#/$defs/nothing"}, "/$defs/nothing"),
         ({"anyOf": [{"$ref": f"#/anyOf/{'9' * 5000}"}]}, "index '999"),
         ({"$ref": "#"}, "its reference # leads back to itself"),
+        ({"$ref": "#x", "$anchor": "x"}, "its reference #x leads back to itself"),
+        ({"$ref": "#nowhere"}, "nowhere"),
         ({"items": {"$ref": "#/a~1b/0"}, "a/b": [{"$ref": "#/cd"}], "cd": {"$ref": "#/a~1b/0"}}, "leads back"),
         ({"type": "integer", "minimum": 3, "maximum": 1}, "minimum (3)"),
         ({"type": "colour"}, "colour"),

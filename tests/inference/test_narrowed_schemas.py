@@ -7,7 +7,7 @@ import pytest
 from inference.text.narrowed_schemas import LARGEST, narrowed
 from tests.support.json_schemas import random_schema
 
-INTEGER = {"type": "integer"}
+INTEGER, NUMBER = {"type": "integer"}, {"type": "number"}
 BOUNDED = {"type": "integer", "minimum": -LARGEST, "maximum": LARGEST}
 
 
@@ -28,16 +28,22 @@ def test_an_object_has_the_properties_that_are_listed_and_no_others() -> None:
     [
         {"type": "object"},
         {"properties": {"a": {}}, "additionalProperties": True},
-        {"properties": {"a": {}}, "patternProperties": {"^b": {}}},
         {"properties": {"a": {}}, "required": ["b"]},
+        {"patternProperties": {"^b": {}}, "required": ["b"]},
         {"properties": {"a": {}}, "minProperties": 2},
         {"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"properties": {"b": {}}}]},
         {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
         {"$defs": {"c": {"properties": {"a": {}}}}, "$ref": "#/$defs/c", "properties": {"b": {}}},
+        {"$defs": {"c": {"properties": {"a": {}}}}, "$ref": "#/$defs/c", "patternProperties": {"^b": {}}},
     ],
 )
 def test_an_object_that_may_have_more_stays_open(schema: dict[str, Any]) -> None:
     assert narrowed(schema) == schema
+
+
+def test_an_object_has_the_properties_whose_names_match_a_pattern_and_no_others() -> None:
+    schema: dict[str, Any] = {"patternProperties": {"^b": {}}}
+    assert narrowed(schema) == schema | {"additionalProperties": False}
 
 
 def test_names_that_a_pattern_spells_out_are_properties() -> None:
@@ -70,9 +76,11 @@ def test_alternatives_are_closed_each_for_itself() -> None:
         ({"type": "integer", "exclusiveMaximum": 9}, {"type": "integer", "exclusiveMaximum": 9, "minimum": -LARGEST}),
         (INTEGER | {"minimum": -(2**63), "maximum": 2**63 - 1}, BOUNDED),
         (INTEGER | {"minimum": 0, "exclusiveMaximum": 2**64}, INTEGER | {"minimum": 0, "maximum": LARGEST}),
+        (NUMBER | {"minimum": -3.4e38, "exclusiveMaximum": 3.4e38}, BOUNDED | NUMBER),
+        (NUMBER | {"minimum": 0, "maximum": 1.7e308}, NUMBER | {"minimum": 0, "maximum": LARGEST}),
     ],
 )
-def test_an_integer_has_bounds(schema: dict[str, Any], bounded: dict[str, Any]) -> None:
+def test_an_integer_has_bounds_and_a_number_no_wider_ones(schema: dict[str, Any], bounded: dict[str, Any]) -> None:
     assert narrowed(schema) == bounded
 
 

@@ -34,6 +34,18 @@ def test_a_format_that_json_schema_defines_stays(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": NUMBER, "uniqueItems": False},
+        NUMBER | {"minimum": -3.4028234663852886e38, "maximum": 3.4028234663852886e38},
+        {"type": "array", "items": {"$ref": "#point"}, "$defs": {"p": {"$anchor": "point", "type": "object"}}},
+    ],
+)
+def test_what_libraries_write_is_taken(schema: dict[str, Any]) -> None:
+    assert refusal_of(schema) == ""
+
+
+@pytest.mark.parametrize(
     ("names", "written"),
     [
         ({"type": "string"}, {"additionalProperties": NUMBER}),
