@@ -18,8 +18,11 @@ from tests.support.serving import DOORS, Door
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
-# A shell lets what it starts in the background ignore Ctrl-C, and so would all processes that tests start.
+# A shell lets what it starts in the background ignore Ctrl-C, and nohup a closed terminal. So would all processes that
+# tests start, which do not inherit a handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 gc.disable()  # until all tests are collected: their imports make hundreds of thousands of objects, and all of them stay
 
