@@ -35,7 +35,7 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 """The file of older models with what tokens are for; it may describe them without their type."""
 TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(TOKENS, (_is_token, "a token's text, or a described AddedToken (__type)")),
+    **dict.fromkeys(TOKENS, (_is_token, "a token's text, or an AddedToken with its type")),
     **dict.fromkeys(("extra_special_tokens", "additional_special_tokens"), (_are_tokens, "a list of tokens' texts")),
     "added_tokens_decoder": (_are_numbered, "an object with each token under its id"),
     "model_max_length": (lambda value: type(value) in (int, float), "a number of tokens"),

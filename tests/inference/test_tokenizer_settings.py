@@ -21,8 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("eos_token", 0, r"a token's text, or a described AddedToken \(__type\)"),
-        ("bos_token", {"content": "<eos>"}, r"a token's text, or a described AddedToken \(__type\)"),
+        ("eos_token", 0, r"a token's text, or an AddedToken with its type"),
+        ("bos_token", {"content": "<eos>"}, r"a token's text, or an AddedToken with its type"),
         ("extra_special_tokens", [None], "a list of tokens' texts"),
         ("added_tokens_decoder", None, "an object with each token under its id"),
         ("added_tokens_decoder", {"0": 1}, "an object with each token under its id"),
