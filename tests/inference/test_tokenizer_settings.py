@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("settings"), random_model("llama"))
 
 
+@contextmanager
+def edited(path: Path, **changes: object) -> Iterator[None]:
+    """Change a file's settings for a while."""
+    sound = path.read_text()
+    edit_json(path, **changes)
+    try:
+        yield
+    finally:
+        path.write_text(sound)
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("eos_token", 0, r"a token's text, or an AddedToken with its type"),
-        ("bos_token", {"content": "<eos>"}, r"a token's text, or an AddedToken with its type"),
+        ("eos_token", 0, "a token's text, or an AddedToken with its type"),
+        ("bos_token", {"content": "<eos>"}, "a token's text, or an AddedToken with its type"),
         ("extra_special_tokens", [None], "a list of tokens' texts"),
         ("added_tokens_decoder", None, "an object with each token under its id"),
         ("added_tokens_decoder", {"0": 1}, "an object with each token under its id"),
@@ -36,37 +49,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_setting_of_which_no_tokenizer_can_be_made_is_refused_by_name(
     setting: str, value: Any, expected: str, folder: Path
 ) -> None:
-    path = folder / "tokenizer_config.json"
-    sound = path.read_text()
-    edit_json(path, **{setting: value})
     told = rf"tokenizer_config\.json: {setting}: expected {expected}, got {re.escape(repr(value))}$"
-    try:
-        with pytest.raises(LoadError, match=told):
-            load(folder)
-    finally:
-        path.write_text(sound)
+    with edited(folder / "tokenizer_config.json", **{setting: value}), pytest.raises(LoadError, match=told):
+        load(folder)
 
 
 def test_the_class_of_which_no_tokenizer_can_be_made_is_told(folder: Path) -> None:
+    told = r"json: no tokenizer can be made of it, as tokenizer_class CodeLlamaTok"
     path = folder / "tokenizer_config.json"
-    sound = path.read_text()
-    edit_json(path, tokenizer_class="CodeLlamaTokenizer")
-    try:
-        with pytest.raises(LoadError, match=r"json: no tokenizer can be made of it, as tokenizer_class CodeLlamaTok"):
-            load(folder)
-    finally:
-        path.write_text(sound)
+    with edited(path, tokenizer_class="CodeLlamaTokenizer"), pytest.raises(LoadError, match=told):
+        load(folder)
 
 
 def test_a_tokenizer_that_leaves_out_merges_by_chance_is_refused(folder: Path) -> None:
     path = folder / "tokenizer.json"
-    sound = path.read_text()
-    edit_json(path, model=json.loads(sound)["model"] | {"dropout": 0.5})
-    try:
-        with pytest.raises(LoadError, match=r"tokenizer\.json: dropout: expected null, .*, got 0\.5$"):
-            load(folder)
-    finally:
-        path.write_text(sound)
+    model = json.loads(path.read_text())["model"] | {"dropout": 0.5}
+    told = r"tokenizer\.json: dropout: expected null, .*, got 0\.5$"
+    with edited(path, model=model), pytest.raises(LoadError, match=told):
+        load(folder)
 
 
 @pytest.mark.parametrize(

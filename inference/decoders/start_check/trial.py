@@ -136,9 +136,12 @@ class Trial:
 
 
 def _beyond_named(model: "PreTrainedModel") -> str:
-    """What a config names that is shorter than the short text."""
-    windows = sorted((length, name) for name, length in named_lengths(model.config) if length < SHORT)
-    return "".join(f", beyond the {length} tokens of the config's {name}" for length, name in windows[:1])
+    """The shortest length that a config names, if the short text is longer."""
+    windows = [(length, name) for name, length in named_lengths(model.config) if length < SHORT]
+    if not windows:
+        return ""
+    length, name = min(windows)
+    return f", beyond the {length} tokens of the config's {name}"
 
 
 def _how_far(difference: float) -> str:
