@@ -71,7 +71,7 @@ class Driver(BaseDriver[EngineService]):
         self._is_loaded = anyio.Event()
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
-        self._looking = anyio.CapacityLimiter(ASKERS)
+        self._looking = anyio.CapacityLimiter(ASKERS)  # for what is kept: must not wait for questions about the model
 
     def vitals(self) -> Vitals:
         return self._vitals(self._open.cache_tokens, None if self._shared is None else self._shared.others())

@@ -133,7 +133,7 @@ class Rows:
         self._written[slot] = last
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """A ring is copied as it lies, with what follows the beginning in the source, which is cleared then."""
+        """Copy the columns of the beginning: of a ring all of them, and clear what follows the beginning."""
         written, of_source = self._written[target], self._written[source]
         self._written[target] = max(written, of_source)  # should the copy fail
         for layer in self.layers.values():

@@ -47,8 +47,8 @@ class Storage(Protocol):
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         """Whether the last layer's keys are numbers, for each span.
 
-        Whatever becomes NaN or infinite on its way through the layers is so there, and in the last layer that forgets
-        nothing. On a GPU this waits for it.
+        A number that is NaN or infinite in any layer makes the keys of the layers after it so. Where the last layer may
+        have forgotten a part of a span, the last one that keeps everything is read as well. On a GPU this waits for it.
         """
 
     @property

@@ -28,13 +28,14 @@ class RawLogits:
         if self._counts:
             # As many for any row: equal ones must come in the same order whatever others ask for.
             count = MAX_LOGPROBS if any(self._counts.values()) else 0
-            self._scores = Scores(self._picked(logits, rows, is_kept=look is not None), count, look)
+            self._scores = Scores(self._picked(logits, rows, is_read_later=look is not None), count, look)
 
-    def _picked(self, logits: Tensor, rows: Sequence[SampleArgs], is_kept: bool) -> Tensor:
-        # To copy rows takes as long as their log probabilities: not if it is all of them, and none is overwritten.
+    def _picked(self, logits: Tensor, rows: Sequence[SampleArgs], is_read_later: bool) -> Tensor:
+        """The rows' logits, not copied if possible: that takes as long as their log probabilities."""
         if len(self._counts) < len(rows):
             return logits[list(self._counts)]
-        return logits.clone() if is_kept and any(row.changes_logits for row in rows) else logits
+        will_be_overwritten = any(row.changes_logits for row in rows)
+        return logits.clone() if is_read_later and will_be_overwritten else logits
 
     def report(self, token_ids: Sequence[int]) -> dict[int, RowLogprobs]:
         """Return the log probabilities by row, for the rows that ask for them."""

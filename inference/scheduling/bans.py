@@ -26,14 +26,14 @@ class ModelBans:
 
     @classmethod
     def of(cls, first: Iterable[int] = (), words: Iterable[TokenIds] = ()) -> "ModelBans":
-        """Those of `begin_suppress_tokens` and of the `bad_words_ids` that are several tokens."""
+        """Make the bans of `begin_suppress_tokens`, and of those `bad_words_ids` that are several tokens."""
         after: dict[int, list[tuple[TokenIds, int]]] = {}
         for *beginning, last in words:
             after.setdefault(beginning[-1], []).append((tuple(beginning), last))
         return cls(frozenset(first), after)
 
     def below(self, vocabulary: int) -> "ModelBans":
-        """Those of the tokens that the model has logits for."""
+        """Return the bans without those of tokens that the model has no logits for."""
         words = [
             (*beginning, last) for bans in self.after.values() for beginning, last in bans if 0 <= last < vocabulary
         ]

@@ -59,8 +59,8 @@ class CacheManager:
         # What each free slot holds; the least recently used one comes first.
         self._free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
         self._running: dict[int, list[int]] = {}  # the prompts of the others, in the order of their admission
-        # How far each slot was ever written since a text began there. When a shorter text has taken up its beginning,
-        # what the longer one had pushed out is gone all the same.
+        # How far each slot has been written since a text began there. A shorter text that takes over the beginning does
+        # not bring back what the longer one pushed out of a layer's window.
         self._reaches = [0] * slots
         # All credits fall together (Cao & Irani 1997, "Cost-aware WWW proxy caching algorithms").
         self._fall = 0

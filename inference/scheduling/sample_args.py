@@ -14,9 +14,9 @@ GREEDY_BELOW = 1e-5
 class TokenCounts:
     """Which tokens a sequence has, and how often each was generated.
 
-    It is kept from step to step, so the cost of a penalty depends on the sequence's different tokens, and not on the
-    vocabulary.
-    `ids` and `counts` are parallel; a token of the prompt that was never generated has the count 0.
+    It is kept from step to step, so the cost of a penalty depends on how many different tokens the sequence has, and
+    not on the vocabulary. `ids` and `counts` are parallel; a token of the prompt that was never generated has the count
+    0.
     """
 
     def __init__(self, prompt_ids: Iterable[int] = ()) -> None:

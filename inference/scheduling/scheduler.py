@@ -239,7 +239,7 @@ class Scheduler:
             return
         owner = next((other for other in self._running.values() if other.slot == source.slot), None)
         if owner is not None and not self._cache.holds(source.slot, source.length, owner.cached_tokens):
-            return  # it has been generating for long
+            return  # its owner has generated so much that layers with a window have forgotten the beginning
         if owner is None or owner.cached_tokens >= source.length:
             sequence.reuse(source.length)
             self._cache.copy(source.slot, sequence.slot, 0 if owner is None else owner.cached_tokens)

@@ -1,10 +1,10 @@
 """Guesses a sequence's next tokens from its own text: what followed when its newest tokens came before.
 
 A step computes the guessed tokens together with the one before them, at little more than the cost of one, and chooses a
-token after each. The first that is chosen and not guessed ends it; what was guessed behind it is forgotten. So a guess
-changes how long a text takes, and never the text.
+token after each. The first chosen token that differs from its guess is the step's last one, and later guesses are
+dropped. So a guess changes how long a text takes, and never the text.
 
-How much is guessed follows what came of it. While guesses come true they grow; after one of which nothing did, the
+The number of guesses follows their success. While all come true they grow; after one whose first token was wrong, the
 sequence pauses, each time for longer. (Yang et al. 2023, "Inference with Reference"; Saxena 2023, "Prompt Lookup
 Decoding".)
 """
@@ -16,7 +16,7 @@ NGRAM = 3
 FEWEST = 2
 """Tokens of a first guess."""
 FIRST_PAUSE, LONGEST_PAUSE = 4, 64
-"""Tokens made without a guess, after one or many of which nothing came true."""
+"""Tokens made without a guess, after the first guess that was wrong from its first token, and after many in a row."""
 
 
 class Drafter:
@@ -34,7 +34,7 @@ class Drafter:
         self._came_true = 0  # of these, from the first on
 
     def guess(self, most: int) -> list[int]:
-        """Return what may come next, at most `most` tokens. A text that has just begun to repeat goes round."""
+        """Return at most `most` tokens that may come next: what followed the earlier place, repeated if shorter."""
         start = None if self._paused else self._after.get(tuple(self._ids[-NGRAM:]))
         self._guesses, self._came_true = [], 0
         if start is not None:
