@@ -20,6 +20,7 @@ class Health(BaseModel):
     running: int = Field(description="Sequences that hold a slot.")
     waiting: int = Field(description="Sequences that wait for one.")
     generated_tokens: int = Field(description="Tokens made since the start.")
+    transcript: bool = Field(description="Whether `/transcript/{request_id}` shows the messages of a request.")
 
 
 class Live(BaseModel):
@@ -38,6 +39,7 @@ def health(vitals: Vitals) -> Answer:
         running=vitals.counters.running,
         waiting=vitals.counters.waiting,
         generated_tokens=vitals.counters.generated_tokens,
+        transcript=vitals.transcript,
     )
     return Answer(200 if vitals.status == "ok" else 503, to_json(content))
 

@@ -16,5 +16,7 @@ class Vitals:
     """Whether only a restart can help."""
     model: str
     counters: Counters
+    transcript: bool
+    """Whether the messages of each request can be read, at `/transcript/{request_id}`."""
     metrics: Callable[[], bytes]
     """Makes the text that Prometheus reads."""

@@ -25,10 +25,7 @@ export class Instruments {
         showHealth(check);
       },
     });
-    this.transcript = new Transcript(find("messages"), {
-      ended: showTranscriptEnd,
-      unavailable: () => (find("transcript-off").hidden = false),
-    });
+    this.transcript = new Transcript(find("messages"), showTranscriptEnd);
   }
 
   begin(requestId) {
@@ -41,9 +38,12 @@ export class Instruments {
     this.transcript.clear();
   }
 
-  /** The answer has begun, so there is a transcript of it, if the server keeps any. */
-  answered(requestId) {
-    if (this.latest === requestId) this.transcript.watch(requestId);
+  /** The answer has begun, so there is a transcript of it, if the server keeps any: /health tells. */
+  async answered(requestId) {
+    const { health } = await this.pulse.checking;
+    if (this.latest !== requestId || health === null) return;
+    if (health.transcript) this.transcript.watch(requestId);
+    else find("transcript-off").hidden = false;
   }
 
   token() {

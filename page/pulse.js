@@ -10,7 +10,7 @@ export class Pulse {
     this.answered = answered;
     this.isBeating = false;
     this.beating = Promise.resolve();
-    this.checking = Promise.resolve();
+    this.checking = Promise.resolve(); // of the latest check
   }
 
   start() {

@@ -2,17 +2,16 @@
 //
 // An EventSource asks again whenever its connection closes, for ever, unless it is told that this was the end: the
 // server's `end` event says so here, and then it is closed. (A server that is asked again all the same answers 204,
-// which ends it too.) One that is refused, with the 404 of a server that keeps no transcripts, closes itself.
+// which ends it too.)
 
 import { element } from "./dom.js";
 
 const ARROWS = { scope: "●", receive: "→", send: "←" };
 
 export class Transcript {
-  constructor(table, { ended = () => {}, unavailable = () => {} }) {
+  constructor(table, ended) {
     this.table = table;
     this.ended = ended;
-    this.unavailable = unavailable;
     this.source = null;
   }
 
@@ -35,9 +34,6 @@ export class Transcript {
       this.close();
       this.ended(requestId);
     });
-    source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED && this.source === source) this.unavailable();
-    };
   }
 
   #add(message) {

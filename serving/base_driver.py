@@ -69,7 +69,7 @@ class BaseDriver(Generic[Engine]):
             model=self.models[0],
         )
         metrics = partial(self.metrics.text, state, others)
-        return Vitals(self.status, state.has_failed, state.model, state.counters, metrics)
+        return Vitals(self.status, state.has_failed, state.model, state.counters, self.config.transcript, metrics)
 
     def _available_engine(self) -> Engine:
         """Return the engine. Raises EngineUnavailable if it takes no requests."""

@@ -275,10 +275,11 @@ def test_a_failed_generation_that_was_not_streamed_is_an_error_status(kind: Any,
 
 
 def test_health_is_503_unless_it_is_ok() -> None:
-    assert contract.REPORTS["/health"](Vitals("ok", False, "m", Counters(1, 2, 3), bytes)).status == 200
-    answer = contract.REPORTS["/health"](Vitals("loading", False, "m", Counters(0, 0, 0), bytes))
+    assert contract.REPORTS["/health"](Vitals("ok", False, "m", Counters(1, 2, 3), True, bytes)).status == 200
+    answer = contract.REPORTS["/health"](Vitals("loading", False, "m", Counters(0, 0, 0), True, bytes))
     assert answer.status == 503
-    assert content(answer) == {"status": "loading", "model": "m", "running": 0, "waiting": 0, "generated_tokens": 0}
+    counters = {"running": 0, "waiting": 0, "generated_tokens": 0}
+    assert content(answer) == {"status": "loading", "model": "m", **counters, "transcript": True}
 
 
 @given(text=st.text(st.characters(codec="utf-8")))

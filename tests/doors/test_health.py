@@ -30,8 +30,9 @@ async def test_health_says_what_the_engine_is_busy_with(door: Door) -> None:
         "running": 1,
         "waiting": 1,
         "generated_tokens": 2,
+        "transcript": False,
     }
-    assert list(response.json()) == ["status", "model", "running", "waiting", "generated_tokens"]
+    assert list(response.json()) == ["status", "model", "running", "waiting", "generated_tokens", "transcript"]
 
 
 async def test_health_names_a_folder_without_the_folders_above_it(door: Door, tmp_path: Any) -> None:
