@@ -68,7 +68,7 @@ class Driver(BaseDriver[EngineService]):
         """The engine, if other processes use it too."""
         self._open = OpenGenerations()
         self._shutdown = Shutdown(config, self._status, self._open, self.exchanges, self._fail_all)
-        self._is_loaded = anyio.Event()
+        self._load_is_over = anyio.Event()
         self._parsing = anyio.CapacityLimiter(1)
         self._asking = anyio.CapacityLimiter(ASKERS)
         self._looking = anyio.CapacityLimiter(ASKERS)  # for what is kept: must not wait for questions about the model
@@ -192,11 +192,12 @@ class Driver(BaseDriver[EngineService]):
     async def _wait_for_running_engine(self) -> None:
         """Wait a moment for an engine that runs already, so that no request meets a worker without an engine."""
         with anyio.move_on_after(WELCOME_LIMIT):
-            await self._is_loaded.wait()
+            await self._load_is_over.wait()
 
     async def _load_and_start(self) -> None:
         engine = await self._loaded()
         if engine is None or not await self._start(engine):
+            self._load_is_over.set()
             self._shutdown.after_failed_load()
             return
         self._engine = engine
@@ -204,7 +205,7 @@ class Driver(BaseDriver[EngineService]):
             self._shared = engine
             engine.share(lambda: Tally(self.metrics.counts(), self._open.cache_tokens))
         self._status.accept()
-        self._is_loaded.set()
+        self._load_is_over.set()
 
     async def _loaded(self) -> EngineService | None:
         """Load an engine off the loop; None if it cannot be loaded."""

@@ -233,7 +233,10 @@ async def test_all_workers_share_the_engines_room(path: Path) -> None:
             await submit(other)
 
 
-async def test_a_worker_with_other_settings_has_failed_to_load(path: Path) -> None:
+async def test_a_worker_with_other_settings_has_failed_to_load_and_its_start_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.driver.WELCOME_LIMIT", float("inf"))
     async with hosting(path, config=Config(max_streams=64)):
         driver = assemble(lambda driver: driver, load=load_service, config=Config(socket=str(path))).driver
         async with driver.running():

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import signal
+import subprocess
+import sys
 from types import FrameType
 
 import pytest
@@ -13,6 +15,7 @@ from interface.errors import EngineUnavailable
 from interface.events import Failed, Finished
 from serving.status import EngineStatus
 from study.common.engine import ScriptedEngine
+from study.common.launcher import ROOT
 from tests.support.asgi_client import PATIENCE, until
 from tests.support.driving import all_events, driving, never, signalled, stuck, submit, terminal
 from tests.support.slow_tokenizer import SlowTokenizer
@@ -108,6 +111,19 @@ def test_the_first_reason_to_take_no_requests_stays_whatever_happens_later() -> 
     assert status.text == "shutting down"
     status.fail("engine failed: too late")
     assert (status.text, status.has_failed) == ("shutting down", True)
+
+
+def test_a_signal_ends_a_process_whose_server_does_not_handle_it() -> None:
+    program = """
+import asyncio, os, signal
+from serving.process import signals_set
+async def serve():
+    with signals_set(asyncio.Event(), asyncio.Event()):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(1000)
+asyncio.run(serve())
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == -signal.SIGTERM
 
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -117,6 +117,19 @@ time.sleep(1000)
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == FAILED
 
 
+def test_lines_that_a_handler_of_the_log_still_holds_are_written_before_the_process_exits() -> None:
+    program = """
+import logging.handlers
+from serving.process import FAILED, end_now
+holding = logging.handlers.MemoryHandler(100, flushLevel=100, target=logging.StreamHandler())
+logging.getLogger().addHandler(holding)
+logging.critical("the reason")
+end_now(FAILED)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (FAILED, "the reason\n")
+
+
 def test_a_process_that_gets_no_thread_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr("os.kill", lambda process_id, number: sent.append(number))
