@@ -5,8 +5,8 @@
 The other modules, by topic:
 
     reading         `safetensors_header`, `pickled`, `generation_settings`; `text_only` reads no weights
-    checks          `config_numbers`, `weight_checks`, `tokenizer_class`; `found_instead` and `tokenizer_settings` word
-                    the errors
+    checks          `config_numbers`, `weight_checks`, `tokenizer_class`; `found_instead`, `lacking` and
+                    `tokenizer_settings` word the errors
     transformers    `model_classes` load its models; `usable_settings` have the forms that it takes; it is imported
                     through `lean_transformers`, and kept `quiet`
     tensors         `quantized` matrices, in one of the `formats`; `rotary`: the angles

@@ -4,7 +4,7 @@ Each kind of checkpoint implements `Source`; everything else is the same for all
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,6 +97,10 @@ class Source(Protocol):
     @property
     def elements(self) -> int:
         """How many numbers the files hold, at most."""
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        """The shapes of the tensors in the files, by the names that they have there."""
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded: ...
 
@@ -243,7 +247,7 @@ def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtyp
 def _config_of(source: Source) -> PreTrainedConfig:
     """Return the configuration of a model, after checking that the model is no larger than its files."""
     config = source.config()
-    refuse_larger(source.config_path, source.origin, source.elements, config, _built)
+    refuse_larger(source.config_path, source.origin, source.shapes, config, _built, source.called)
     return config
 
 

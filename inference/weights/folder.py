@@ -5,7 +5,7 @@ file, and so that an absurd number does not make transformers allocate that much
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -223,6 +223,10 @@ class Folder(TextFiles):
     def elements(self) -> int:
         """How many numbers the files hold, at most."""
         return elements(self._tensors)
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        return {name: info.shape for name, info in self._tensors.items()}
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
         from transformers import GenerationConfig

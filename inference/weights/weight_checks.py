@@ -4,9 +4,10 @@ transformers fills missing weights with random numbers, and drops those that a m
 answers are fluent garbage. So both are refused, except for the leftovers in the table here, each of which has a reason.
 """
 
+import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from inference.weights.config_numbers import check_rotation
+from inference.weights.lacking import HEAD, IF_TIED, missing_weights, renamed, unfit_weights
 from inference.weights.safetensors_header import BadFile
 from interface.errors import LoadError
 
@@ -35,6 +37,7 @@ LEFTOVERS = (
 SCALES = re.compile(r"(scale|scales|scale_inv|qzeros|qweight|g_idx|absmax|SCB|zero_point|quant_map|quant_state\S*)$")
 PIECE = 2**24
 """Elements that are checked for NaN at a time: few enough for the memory to be reused."""
+UNCERTAIN = "weights are missing or of another shape"
 LONGEST_REASON = 600
 OF_PYTHON = (AttributeError, LookupError, ArithmeticError, AssertionError, NameError, NotImplementedError)
 IN_PYTHONS_WORDS = (
@@ -100,15 +103,11 @@ def refuse_missing(
     """
     info = loaded.info
     unexpected = sorted(called(key) for key in info["unexpected_keys"] if not is_known(key))
-    if missing := sorted(called(key) for key in info["missing_keys"]):
+    if missing := {called(key) for key in info["missing_keys"]}:
         others = f", and {len(unexpected)} others are there, {unexpected[0]} for one" if unexpected else ""
-        raise LoadError(f"{name}: {len(missing)} weights are missing, {missing[0]} for one{others}. {origin.advice}")
-    if unfit := sorted((called(key), tuple(came), tuple(wanted)) for key, came, wanted in info["mismatched_keys"]):
-        key, came, wanted = unfit[0]
-        raise LoadError(
-            f"{name}: {len(unfit)} weights are of another shape than {origin.settings} says: {key}, for one, is "
-            f"{came}; expected {wanted}. {origin.advice}"
-        )
+        raise LoadError(f"{name}: {missing_weights(missing)}{others}. {_advice(origin, missing)}")
+    if unfit := [(called(key), came, wanted) for key, came, wanted in info["mismatched_keys"]]:
+        raise LoadError(f"{name}: {unfit_weights(unfit, origin.settings)}. {origin.advice}")
     if problems := [*info.get("error_msgs", ()), *info.get("conversion_errors", {}).values()]:
         raise LoadError(f"{name}: its weights cannot be brought into the model: {' '.join(str(problems[0]).split())}")
     if not unexpected:
@@ -180,11 +179,16 @@ def _is_finite(weight: Tensor) -> bool:
 def refuse_larger(
     path: Path,
     origin: Origin,
-    elements: int,
+    shapes: Mapping[str, Sequence[int]],
     config: PreTrainedConfig,
     build: "Callable[[PreTrainedConfig], PreTrainedModel]",
+    called: Callable[[str], str],
 ) -> None:
     """Check that a model is no larger than its files, before memory is allocated for it.
+
+    Args:
+        shapes: the shapes of the files' tensors.
+        called: returns what the files call a weight of transformers' model.
 
     Raises:
         BadFile: it is larger, or there is no such model.
@@ -196,10 +200,25 @@ def refuse_larger(
         check_docstrings(path)
         check_rotation(path, config)
         raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
-    wanted = sum(parameter.numel() for parameter in model.parameters())
-    if wanted > 1.05 * elements + 4096:
-        raise BadFile(
-            path,
-            f"it describes a model of {wanted} weights, but the files hold {elements}: weights are missing or of "
-            f"another shape. {origin.advice}",
-        )
+    wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    count, elements = _elements(wanted), _elements(shapes)
+    if count <= 1.05 * elements + 4096:
+        return
+    found = renamed(model, shapes.keys())
+    missing = {own for name in wanted if name not in found and (own := called(name)) not in shapes}
+    both = wanted.keys() & shapes.keys()
+    unfit = [(name, shapes[name], wanted[name]) for name in both if math.prod(shapes[name]) != math.prod(wanted[name])]
+    fault = unfit_weights(unfit, origin.settings) if unfit else missing_weights(missing) if missing else UNCERTAIN
+    raise BadFile(
+        path,
+        f"it describes a model of {count} weights, but the files hold {elements}: {fault}. {_advice(origin, missing)}",
+    )
+
+
+def _elements(shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(map(math.prod, shapes.values()))
+
+
+def _advice(origin: Origin, missing: Collection[str]) -> str:
+    """What to do about weights that are missing, or of another shape."""
+    return f"{IF_TIED if set(missing) == {HEAD} else ''}{origin.advice}"

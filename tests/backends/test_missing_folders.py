@@ -61,4 +61,4 @@ def test_without_docstrings_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=2))
     with pytest.raises(BadFile, match=r"without docstrings \(-OO, PYTHONOPTIMIZE=2\); start it with -O"):
-        refuse_larger(Path("config.json"), Origin("config.json", "", ""), 0, PreTrainedConfig(), build)
+        refuse_larger(Path("config.json"), Origin("config.json", "", ""), {}, PreTrainedConfig(), build, str)

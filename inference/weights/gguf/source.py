@@ -1,7 +1,7 @@
 """A checkpoint in a GGUF file: a `Source` (`inference.weights.checkpoint`), as a folder is one."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,6 +103,10 @@ class GGUFSource:
     @property
     def elements(self) -> int:
         return self.file.elements
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        return {name: blocks.shape for name, blocks in self.file.tensors.items()}
 
     def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING

@@ -164,13 +164,17 @@ def _name(stem: str, architecture: Architecture) -> str:
 
 
 def name_in_file(file: GGUFFile, weight: str) -> str:
-    """What the file calls a weight of transformers' model, or would call it; its own name if it has none."""
+    """What the file calls a weight of transformers' model, or would call it; its own name if it has none.
+
+    Of several tensors that make one weight, it is one that is missing, or else the first.
+    """
     architecture = architecture_of(file)
     if weight.startswith(f"{architecture.layers}."):
         number, _, name = weight.removeprefix(f"{architecture.layers}.").partition(".")
-        made = {made.name: made.of[0] for made in reversed(architecture.made)}
-        if name in made:
-            return f"blk.{number}.{made[name]}"
+        ways = [[f"blk.{number}.{own}" for own in made.of] for made in architecture.made if made.name == name]
+        if ways:
+            parts = max(ways, key=lambda parts: len(file.tensors.keys() & set(parts)))
+            return next((part for part in parts if part not in file.tensors), parts[0])
         own = {theirs: ours for ours, theirs in architecture.layer.items()}
         stem, _, kind = name.rpartition(".")
         return f"blk.{number}.{own.get(stem, stem)}.{kind}"
