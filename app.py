@@ -103,8 +103,8 @@ class EventStream(StreamingResponse):
         self.disconnected = disconnected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Starlette's own way listens for the disconnect only below spec 2.4, where send cannot tell; a stream that
-        # is silent in its prefill has nothing to send, so we listen always.
+        # Starlette's own way listens for the disconnect only below spec 2.4; from there on it waits for OSError from
+        # send. But a stream that is silent in its prefill sends nothing, so we always listen.
         await self.generation.run(partial(self.stream_events, send), self.disconnected)
 
     async def stream_events(self, send: Send) -> None:
