@@ -24,7 +24,7 @@ from transformers import (
 from inference.text.detokenizer import is_rewritten
 from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_layers, check_numbers
-from inference.weights.found_instead import contents, refuse_adapter, weights_instead
+from inference.weights.found_instead import contents, refuse_adapter, refuse_links, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
 from inference.weights.model_classes import auto_class, continues_texts
@@ -40,7 +40,7 @@ from inference.weights.safetensors_header import (
     refuse_pointer,
 )
 from inference.weights.tokenizer_class import refuse_chance, refuse_losing
-from inference.weights.tokenizer_settings import ADDED_TOKENS, SPECIAL_TOKENS, misfit
+from inference.weights.tokenizer_settings import ADDED_TOKENS, OTHER_TOKENIZERS, SPECIAL_TOKENS, misfit
 from inference.weights.usable_settings import usable, without_one
 from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
 from interface.errors import LoadError
@@ -54,16 +54,14 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_SETTINGS = (TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS)
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files from which a tokenizer can be made without other packages."""
-_SENTENCEPIECE = ("a SentencePiece model", "sentencepiece")
-OTHER_TOKENIZERS: Mapping[str, tuple[str, str]] = {
-    "tiktoken.model": ("tiktoken's ranks", "tiktoken"),
-    "*.tiktoken": ("tiktoken's ranks", "tiktoken"),
-    "tekken.json": ("Mistral's own tokenizer", "mistral-common"),
-    "tokenizer.model": _SENTENCEPIECE,
-    "spiece.model": _SENTENCEPIECE,
-    "sentencepiece.bpe.model": _SENTENCEPIECE,
-}
-"""Other files that models come with: what they are, and the package with which transformers reads them."""
+TEXT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.jinja",
+    *TOKENIZER_SETTINGS,
+    *(name for names in TOKENIZERS for name in names),
+)
+"""The files that are read of a model, besides its weights."""
 WITHOUT_A_CLASS = "instantiate the backend tokenizer"
 """What transformers says of files of which it makes a tokenizer of no class."""
 SAMPLED_TOKENS = 500
@@ -79,6 +77,7 @@ class TextFiles:
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self._path = path
+        refuse_links(path, TEXT_FILES)
         if not (path / "config.json").is_file():
             refuse_adapter(path)
             raise LoadError(f"{name}: expected a folder with a config.json, found {contents(path)}")

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from inference.weights.safetensors_header import BadFile
@@ -12,6 +13,10 @@ SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 MOST_NAMES = 4
 ADAPTER = "adapter_config.json"
 IN_SAFETENSORS = ".safetensors"
+MISTRALS = "consolidated"
+"""How the names of files begin that Mistral's own programs read."""
+UNFINISHED = ".cache/huggingface/download/*"
+"""Where Hugging Face's programs keep files in a folder until they are whole."""
 OTHER_FORMATS: Mapping[str, str] = {
     ".tflite": "a model for LiteRT",
     ".xml": "a model for OpenVINO",
@@ -31,18 +36,22 @@ def contents(folder: Path) -> str:
     within = sorted(path.parent for pattern in ("*", "snapshots/*") for path in folder.glob(f"{pattern}/config.json"))
     if within:
         return f"one in {listed([str(path) for path in within])}; name that folder"
+    if parts := sorted(str(path) for path in folder.glob("*/*.gguf")):
+        return f"GGUF files in it, {listed(parts)}; name one of them"
     names = sorted(path.name for path in folder.iterdir())
     return listed(names) if names else "an empty folder"
 
 
 def weights_instead(folder: Path) -> str:
     """The files in safetensors or links to nowhere that are there; another name says that a program wants them."""
-    gone = [path for path in sorted(folder.iterdir()) if path.is_symlink() and not path.exists()]
+    gone = [path for path in sorted(folder.iterdir()) if leads_nowhere(path)]
     if gone:
-        return f"{gone[0].name}, a link to {gone[0].readlink()}, which is not there"
+        return f"{gone[0].name}, {link(gone[0])}"
     found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == IN_SAFETENSORS)
     if not found:
         return _in_other_formats(folder)
+    if found[0].startswith(MISTRALS):
+        return f"{listed(found)}, in which weights have Mistral's names; get the files that transformers reads as well"
     if shard := SHARD.fullmatch(found[0]):
         index = f"{shard['stem']}.safetensors.index.json"
         return f"{listed(found)} without {index}, which says what is in them; download that file too"
@@ -53,7 +62,9 @@ def _in_other_formats(folder: Path) -> str:
     """The file that says most about what a folder without weights is, or the folder in it that has them."""
     if within := sorted({str(path.parent) for path in folder.glob(f"*/*{IN_SAFETENSORS}")}):
         return f"files in safetensors in {listed(within)}; they must lie next to config.json"
-    files = sorted(path for path in (*folder.iterdir(), *folder.glob("onnx/*")) if path.is_file())
+    files = sorted(
+        path for path in (*folder.iterdir(), *folder.glob("onnx/*"), *folder.glob(UNFINISHED)) if path.is_file()
+    )
     for ending, kind in OTHER_FORMATS.items():
         if named := [path.name for path in files if path.suffix.lower() == ending]:
             return f"{named[0]}, {kind}; get the model's files in safetensors, or as a GGUF file"
@@ -64,6 +75,30 @@ def listed(names: Sequence[str]) -> str:
     """The names, or the first few."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to a file that is not there."""
+    return path.is_symlink() and not path.exists()
+
+
+def link(path: Path) -> str:
+    """What such a path is, in words."""
+    return f"a link to {path.readlink()}, which is not there"
+
+
+def refuse_links(folder: Path, names: Collection[str]) -> None:
+    """See that no file of the model is a link to another that is not there, as in a cache that was cleaned in part.
+
+    Args:
+        names: patterns of the files' names.
+
+    Raises:
+        BadFile: one is.
+    """
+    for path in sorted(folder.iterdir()):
+        if leads_nowhere(path) and any(fnmatch(path.name, name) for name in names):
+            raise BadFile(path, f"this is {link(path)}; download the model's files again")
 
 
 def refuse_adapter(folder: Path) -> None:

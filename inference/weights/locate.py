@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from inference.weights.found_instead import leads_nowhere, link
 from inference.weights.gguf.file import is_gguf
 from inference.weights.gguf.parts import models_in
 from inference.weights.hub import download
@@ -9,6 +10,8 @@ from interface.errors import LoadError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """The names of weight files, in the order in which transformers looks for them."""
+OF_FOLDERS = (".safetensors", ".json", ".bin")
+"""The ends of the names of files that are parts of a checkpoint in a folder."""
 
 
 def locate(name: str, weights: bool = True) -> Path:
@@ -21,6 +24,8 @@ def locate(name: str, weights: bool = True) -> Path:
         LoadError: there is no checkpoint of this name.
     """
     path = Path(name)
+    if leads_nowhere(path):
+        raise LoadError(f"{name}: this is {link(path)}")
     if not path.exists():
         if path.is_absolute() or name.startswith("."):
             raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")
@@ -28,7 +33,8 @@ def locate(name: str, weights: bool = True) -> Path:
     if not path.is_dir():
         if path.is_file() and (is_gguf(path) or path.suffix == ".gguf"):
             return path
-        raise LoadError(f"{name}: expected a folder or a GGUF file, got another file")
+        folder = f"; name the folder that it is in, {path.parent}" if path.suffix in OF_FOLDERS else ""
+        raise LoadError(f"{name}: expected a folder or a GGUF file, got another file{folder}")
     if not _is_transformers_folder(path, weights) and (files := models_in(path)):
         if len(files) > 1:
             names = ", ".join(file.name for file in files)

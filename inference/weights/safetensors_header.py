@@ -57,11 +57,12 @@ def refuse_pointer(path: Path) -> None:
 
 
 def refuse_bytes(path: Path) -> None:
-    """Check that a file is a text.
+    """Check that a file is a text, and not a pointer to one.
 
     Raises:
-        BadFile: it is not in UTF-8.
+        BadFile: it is a pointer of Git LFS, or not in UTF-8.
     """
+    refuse_pointer(path)
     try:
         path.read_bytes().decode()
     except UnicodeDecodeError:

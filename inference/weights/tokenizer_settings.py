@@ -33,6 +33,16 @@ ADDED_TOKENS = "added_tokens.json"
 """The file of older models with the ids of added tokens by their texts."""
 SPECIAL_TOKENS = "special_tokens_map.json"
 """The file of older models with what tokens are for; it may describe them without their type."""
+_SENTENCEPIECE = ("a SentencePiece model", "sentencepiece")
+OTHER_TOKENIZERS: Mapping[str, tuple[str, str]] = {
+    "tiktoken.model": ("tiktoken's ranks", "tiktoken"),
+    "*.tiktoken": ("tiktoken's ranks", "tiktoken"),
+    "tekken.json": ("Mistral's own tokenizer", "mistral-common"),
+    "tokenizer.model": _SENTENCEPIECE,
+    "spiece.model": _SENTENCEPIECE,
+    "sentencepiece.bpe.model": _SENTENCEPIECE,
+}
+"""Other files that models come with: what they are, and the package with which transformers reads them."""
 TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(TOKENS, (_is_token, "a token's text, or an AddedToken with its type")),

@@ -83,6 +83,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
         (remove(WEIGHTS), "", "expected model.safetensors, model.safetensors.index.json or a .gguf file, found none"),
         (write(WEIGHTS, POINTER), WEIGHTS, "this is a pointer of Git LFS, not the file itself; run `git lfs pull`"),
         (write("tokenizer.json", POINTER), "tokenizer.json", "this is a pointer of Git LFS"),
+        (write("chat_template.jinja", POINTER), "chat_template.jinja", "this is a pointer of Git LFS"),
         (write("config.json", "{"), "config.json", "expected a JSON object, but it is damaged or cut short at line 1"),
         (write("config.json", ""), "config.json", "expected a JSON object, got an empty file"),
         (write("config.json", "[1]"), "config.json", "expected a JSON object, got a list"),

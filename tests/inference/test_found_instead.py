@@ -9,6 +9,7 @@ import pytest
 from inference.weights.folder import Folder
 from inference.weights.found_instead import weights_instead
 from inference.weights.gguf.parts import models_among
+from inference.weights.locate import locate
 from interface.errors import LoadError
 from tests.support.checkpoint_folders import edit_json, save
 from tests.support.tiny_models import random_model
@@ -35,14 +36,15 @@ def touch(*names: str) -> Change:
         (touch(*(f"{number}.txt" for number in range(9))), "found 0.txt, 1.txt, 2.txt, 3.txt and 5 more"),
         (touch("checkpoint-500/config.json"), "found one in {folder}/checkpoint-500; name that folder"),
         (touch("snapshots/abc/config.json"), "found one in {folder}/snapshots/abc; name that folder"),
+        (touch("Q4_K_M/m.gguf", "Q8_0/m.gguf"), "GGUF files in it, {folder}/Q4_K_M/m.gguf, {folder}/Q8_0/m.gguf; name"),
     ],
-    ids=["nothing", "Meta's files", "many files", "a trainer's folder", "the hub's cache"],
+    ids=["nothing", "Meta's files", "many files", "a trainer's folder", "the hub's cache", "quantizations in folders"],
 )
 def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, reason: str, tmp_path: Path) -> None:
     change(tmp_path)
     with pytest.raises(LoadError) as refused:
         Folder(tmp_path, "model")
-    assert str(refused.value).endswith(reason.format(folder=tmp_path))
+    assert reason.format(folder=tmp_path) in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,15 @@ def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, r
             "Model.safetensors, which transformers does not look for; a single file must have that name",
         ),
         (
+            touch("consolidated.safetensors"),
+            "consolidated.safetensors, in which weights have Mistral's names; get the files that transformers reads as "
+            "well",
+        ),
+        (
+            touch(".cache/huggingface/download/x.incomplete"),
+            "x.incomplete, what a download left unfinished; get the model's files in safetensors, or as a GGUF file",
+        ),
+        (
             lambda folder: (folder / "model.safetensors").symlink_to("../blobs/abc"),
             "model.safetensors, a link to ../blobs/abc, which is not there",
         ),
@@ -88,6 +99,8 @@ def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, r
         "a folder in it",
         "shards without an index",
         "another name",
+        "Mistral's own files",
+        "a download that was interrupted",
         "a link to nowhere",
     ],
 )
@@ -124,8 +137,38 @@ def test_what_lies_next_to_a_gguf_model_to_see_with_is_no_other_model() -> None:
         "Model-Q4_K_M.GGUF",
         "mmproj-model-f16.gguf",
         "MMPROJ.gguf",
+        "model-mmproj-f16.gguf",
+        "model-imatrix.gguf",
         "a-00001-of-00002.gguf",
         "a-00002-of-00002.gguf",
     ]
     assert models_among(names) == ["Model-Q4_K_M.GGUF", "a-00001-of-00002.gguf"]
     assert models_among(["sub/mmproj-f16.gguf", "sub/model.gguf"]) == ["sub/model.gguf"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"],
+)
+def test_a_link_to_nowhere_is_no_file_that_a_model_does_without(name: str, tmp_path: Path) -> None:
+    """As in a cache of the hub's from which blobs were deleted."""
+    save(tmp_path, random_model("llama"))
+    (tmp_path / "README.md").symlink_to("../../blobs/of-no-use")
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to("../../blobs/abc")
+    with pytest.raises(LoadError, match=rf"{name}: this is a link to ../../blobs/abc, which is not there; download"):
+        Folder(tmp_path, "model")
+
+
+def test_a_model_that_is_a_link_to_nowhere_is_told_as_one(tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    model.symlink_to("/no/such.gguf")
+    with pytest.raises(LoadError, match=rf"^{model}: this is a link to /no/such.gguf, which is not there$"):
+        locate(str(model))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_for_a_file_of_a_folder_the_folder_is_named(name: str, tmp_path: Path) -> None:
+    touch(name)(tmp_path)
+    with pytest.raises(LoadError, match=rf"got another file; name the folder that it is in, {tmp_path}$"):
+        locate(str(tmp_path / name))

@@ -167,6 +167,10 @@ def test_the_gate_of_a_shared_expert_may_be_a_matrix_of_one_row(tmp_path: Path) 
             "mmproj",
             "expected a model, got one of the type mmproj: it is what a model sees and hears with; serve the model",
         ),
+        (
+            "controlvector",
+            "expected a model, got one of the type controlvector: it changes what a model says, which is",
+        ),
         ("imatrix", "expected a model, got one of the type imatrix: it says which weights matter when a model is"),
     ],
 )

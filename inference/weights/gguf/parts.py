@@ -6,8 +6,8 @@ from pathlib import Path
 
 PART = re.compile(r"(?P<stem>.*)-(?P<number>(?!00000)\d{5})-of-(?P<count>(?!00000)\d{5})\.gguf")
 
-SENSES = "mmproj"
-"""How the names of llama.cpp's files begin that bring images and sound into a model."""
+NO_MODELS = ("mmproj", "imatrix")
+"""What the names of llama.cpp's files have that lie next to models: for images and sounds, and for quantizing."""
 
 
 def is_first(name: str) -> bool:
@@ -26,12 +26,12 @@ def all_parts(name: str) -> list[str]:
 
 
 def models_among(names: Iterable[str]) -> list[str]:
-    """The GGUF models among file names, each by its first part. Encoders of images and sounds are left out."""
-    return sorted(
-        name
-        for name in names
-        if name.lower().endswith(".gguf") and is_first(name) and not name.rpartition("/")[2].lower().startswith(SENSES)
-    )
+    """The GGUF models among file names, each by its first part. What belongs to a model is left out."""
+    return sorted(name for name in names if name.lower().endswith(".gguf") and is_first(name) and not _is_extra(name))
+
+
+def _is_extra(name: str) -> bool:
+    return any(word in name.rpartition("/")[2].lower() for word in NO_MODELS)
 
 
 def models_in(folder: Path) -> list[Path]:

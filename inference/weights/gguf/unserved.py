@@ -12,9 +12,10 @@ OTHER_FILES: Mapping[str, str] = {
     "adapter": "merge it into its model with llama.cpp's llama-export-lora, and serve the file that this makes",
     "mmproj": "it is what a model sees and hears with; serve the model's own file, which is next to it",
     "imatrix": "it says which weights matter when a model is quantized; serve the model's own file",
+    "controlvector": "it changes what a model says, which is not supported; serve the model's own file",
 }
 """Other types of GGUF files (`general.type`), and what to do about them."""
-OTHER_NAMES: Mapping[str, str] = {"clip": "mmproj", "imatrix": "imatrix"}
+OTHER_NAMES: Mapping[str, str] = {"clip": "mmproj", "imatrix": "imatrix", "controlvector": "controlvector"}
 """The architectures that such files name; older ones have no type."""
 
 
