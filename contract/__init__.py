@@ -8,7 +8,7 @@ door changes. The modules, by topic:
 
     an endpoint     `endpoints` says what one is, `table` lists all, `routing` finds that of a path
     endpoints       `generate`, `tokens`, and those of `openai` and `anthropic`
-    other paths     `health`, `pages`, `openapi`; `paths` says what may have been meant by one that there is not
+    other paths     `health`, `pages`, `openapi`; `paths` refuses unknown ones, and suggests what was meant
     requests        `requests` (head and size), `parsing` (text, parts), `bodies` and `queries` (fields)
     conversations   `conversation`, `content`, `media` (what is left out of large bodies), `tools`, `grammars`,
                     `summaries`, `opaque`

@@ -91,8 +91,9 @@ def _on_one_line(data: bytes) -> bytes:
 async def frames(writer: Writer, events: AsyncIterator[Event | None], heartbeat: float) -> AsyncIterator[bytes]:
     """Yield the bytes of each event as it comes; None is a silence.
 
-    An event without bytes yields nothing, unless it is the latest of those that have come for `heartbeat` seconds: a
-    call that is sent once it is whole, or reasoning that is not shown, must not look like a connection that hangs.
+    An event without bytes yields nothing, unless nothing has been sent for `heartbeat` seconds: then it yields what a
+    silence does. A call that is sent once it is whole, or reasoning that is not shown, must not look like a connection
+    that hangs.
     """
     if start := writer.start():
         yield start

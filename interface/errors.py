@@ -96,4 +96,4 @@ class NoThreadToStart(LoadError):
 
 
 class UnsupportedModel(LoadError):
-    """The model does not give the same logits on this engine's cache as by itself."""
+    """This engine cannot serve the model: its logits are not the model's own there, for example."""

@@ -121,7 +121,7 @@ class ThinkingDelta(Wire):
 
 @dataclass(frozen=True, slots=True)
 class SignatureDelta(Wire):
-    """The end of a thinking block. Some clients forget blocks for which they got none, even if it is empty."""
+    """The end of a thinking block. Some clients drop a block that ends without one, so an empty one is sent, too."""
 
     type: Literal["signature_delta"]
     signature: str

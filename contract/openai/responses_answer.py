@@ -35,7 +35,7 @@ class OutputMessage(Wire):
 class OutputFunctionCall(Wire):
     """`call_id` is what the result of the call must name; `arguments` is a JSON object as text.
 
-    `namespace` is there for a function of one.
+    `namespace` is set if the function belongs to one.
     """
 
     type: Literal["function_call"]

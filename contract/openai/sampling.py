@@ -132,7 +132,7 @@ class SamplingFields(OtherSamplers, GrammarFields, SamplingParams):
         return [
             GenerationRequest(
                 prompt,
-                params if params.seed is None else params.model_copy(update={"seed": _next(params.seed, choice)}),
+                params if params.seed is None else params.model_copy(update={"seed": _seed_of(params.seed, choice)}),
                 index=number * self.n + choice,
                 clamp_max_tokens=True,
                 default_temperature=DEFAULT_TEMPERATURE,
@@ -143,6 +143,6 @@ class SamplingFields(OtherSamplers, GrammarFields, SamplingParams):
         ]
 
 
-def _next(seed: int, choice: int) -> int:
+def _seed_of(seed: int, choice: int) -> int:
     """The seed of a choice; after the largest integer comes the smallest."""
     return (seed + choice + 2**63) % 2**64 - 2**63

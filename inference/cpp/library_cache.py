@@ -64,7 +64,7 @@ class LibraryCache:
         return None
 
     def put(self, name: str, library: Path) -> None:
-        """Copy a library into the folder; other processes see the whole file, or none. The first failure is told."""
+        """Copy a library into the folder; other processes see the whole file, or none. The first failure is logged."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._is_own():

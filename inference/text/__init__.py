@@ -2,11 +2,10 @@
 
 `text_side` is the interface of both. The modules, by topic:
 
-    a prompt            `prompts` prepares a request: `templates` render its conversation, whose messages
-                        `template_messages` brings into one of the `message_forms`, with `described_tools` where they
-                        know no tools, and with calls and results as text where they do not show those
-                        (`shown_parts`);
-                        `prompt_length` and `shortening` deal with one that is too long
+    a prompt            `prompts` prepares a request, and `templates` render its conversation. `template_messages`
+                        writes its messages for a template, in one of the `message_forms`: with `described_tools` if
+                        it knows no tools, and with calls and results as text if it does not show them
+                        (`shown_parts`). `prompt_length` and `shortening` deal with one that is too long
     an answer           `answer` makes its events: `output_text` turns token ids into text (`detokenizer`,
                         `token_bytes`) and ends it (`stop_strings`); `response_parser` splits it into its parts, of
                         which some are `text_parts`, as the model's `response_format` says
@@ -15,7 +14,8 @@
     families of models  `families` is their table. How each writes calls: `tool_forms`, `call_notations`,
                         `parameter_types`; how its answers are built: `answer_specs`, `message_answers`,
                         `element_answers`
-    grammars            `grammar` makes an answer match one: `grammar_source` writes it, of `narrowed_schemas` without
-                        their `schema_addresses` and in known `schema_keywords`, within `grammar_limits`; `tool_grammar`
-                        and `parameter_grammar` make an answer call tools
+    grammars            `grammar` makes an answer match one. `grammar_source` writes it from a request's schema, of
+                        which there are `narrowed_schemas`, `schema_addresses` and `schema_keywords` that llguidance
+                        cannot read, and `grammar_limits`. `tool_grammar` and `parameter_grammar` make an answer call
+                        tools
 """

@@ -1,7 +1,7 @@
 """What calls, reasoning and text look like in answers: the parts of which the families' response templates are made.
 
 They are written in the terms of transformers' `response_template`. White space and names are bounded in the patterns: a
-search for any amount of them takes the square of what a model writes.
+search for any amount of them would take quadratic time.
 """
 
 from collections.abc import Mapping

@@ -137,7 +137,7 @@ class CallRegion:
 
 
 class _QuotedTexts:
-    """Tells whether a place is in a quoted text. Lost where the quotes cannot be right, it says that none is."""
+    """Tells whether a place is in a quoted text. If the quotes cannot be right, it says that none is."""
 
     def __init__(self, quotes: Sequence[Quotes]) -> None:
         self._by_opening = {marks.opening: (marks, _inside(marks)) for marks in quotes}

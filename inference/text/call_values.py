@@ -101,7 +101,7 @@ def _around_value(tags: ParameterForm) -> Quotes:
 def _whole_parameters(body: str, family: Family | None) -> str:
     """A call's text up to the end of its last parameter. Raises if another one begins and has no end.
 
-    Looking for the ends of many that have none takes the square of their number.
+    Looking for the ends of many that have none would take quadratic time.
     """
     tags = None if family is None else _tags(family)
     if tags is None:

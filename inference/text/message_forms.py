@@ -76,7 +76,7 @@ def _with_joined_instructions(messages: Sequence[Message]) -> list[Message]:
 def _with_instructions_of_the_user(messages: Sequence[Message]) -> list[Message]:
     """The conversation with its system messages as the beginning of the user's first one: some templates take none.
 
-    Where the user says nothing, they are all that the user says.
+    Where the user says nothing, they become the user's message.
     """
     instructions, others = _split_off_instructions(messages)
     if not instructions:

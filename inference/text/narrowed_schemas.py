@@ -1,9 +1,9 @@
 """Narrows a JSON schema to what a model should write. Every answer is also valid for the original schema.
 
 Some models, above all small ones, never finish what a schema leaves open. So an object has only the properties that are
-listed, by name or by pattern, unless the schema allows others; an integer, and a number with bounds that are wider, has
-those of RFC 8259, section 6, beyond which not all readers of JSON get the same number; and a second has at most nine
-digits after its point.
+listed, by name or by pattern, unless the schema allows others. An integer, or a number whose bounds are wider, gets the
+bounds of RFC 8259, section 6, beyond which not all readers of JSON get the same number. The seconds of a time have at
+most nine digits after the point.
 """
 
 import json

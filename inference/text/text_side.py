@@ -110,7 +110,7 @@ class TextSide:
         return EncodedRequest(request, prompt_ids, params, self.prompts.grammar(request, reader), reader)
 
     def _settled(self, request: GenerationRequest, prompt_tokens: int) -> SettledParams:
-        """The request's parameters, where it names none the model's own, and where that has none the documented."""
+        """The request's parameters; for one that it does not name, the model's own default or else the documented."""
         params = request.params
         self._check_token_ids("logit_bias", params.logit_bias or ())
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())

@@ -141,7 +141,7 @@ class Folder(TextFiles):
         return config
 
     def _blamed(self) -> str:
-        """The one setting without which transformers takes the configuration."""
+        """The setting that transformers refuses: without it, the configuration is accepted."""
         for name, value, others in without_one(self.settings):
             with suppress(Exception):
                 CONFIG_MAPPING[self.settings["model_type"]].from_dict(usable(others))

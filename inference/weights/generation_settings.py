@@ -57,7 +57,7 @@ def in_model_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_cache(path: Path, settings: Mapping[str, Any]) -> None:
-    """Check that a cache is used or not. With anything else transformers writes other texts with some values.
+    """Check `use_cache`, which answers do not depend on: with some other values transformers writes different texts.
 
     Raises:
         BadFile: it is something else.

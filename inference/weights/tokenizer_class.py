@@ -45,7 +45,7 @@ def refuse_losing(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
                 f"and then it loses texts that by itself it keeps, {text!r} for one. Is it this model's tokenizer?",
             )
         if ids != own_ids:
-            log.warning("%s: by itself it cuts texts otherwise than %s, as which transformers reads it", path, name)
+            log.warning("%s: by itself it cuts texts differently from %s, as which transformers reads it", path, name)
             return
 
 

@@ -226,7 +226,7 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
         (
             "gemma4_text",
             {"gemma4__feed_forward_length": [64, 64, 128, 64]},
-            "gemma4.feed_forward_length differs from layer to layer otherwise than is supported",
+            "gemma4.feed_forward_length differs from layer to layer in a way that is not supported",
         ),
         (
             "gemma4_text",

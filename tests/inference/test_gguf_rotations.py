@@ -1,4 +1,4 @@
-"""Rotary schemes and vocabularies in GGUF files, written otherwise than in config.json and tokenizer.json."""
+"""Rotary schemes and vocabularies in GGUF files, written differently from config.json and tokenizer.json."""
 
 import math
 from pathlib import Path

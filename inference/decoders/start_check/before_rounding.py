@@ -1,4 +1,4 @@
-"""Checks a model before its weights are rounded: what it computes otherwise would pass for what rounding changes."""
+"""Checks a model before its weights are rounded: what it computes differently would pass for what rounding changes."""
 
 from typing import TYPE_CHECKING
 

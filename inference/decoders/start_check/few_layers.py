@@ -50,7 +50,7 @@ def shortened(model: "PreTrainedModel", count: int | None) -> Iterator[None]:
 def _layer_list(model: "PreTrainedModel") -> tuple[nn.Module, str, nn.ModuleList] | None:
     """Where a model keeps its layers, if there is one list of as many modules as the config says.
 
-    Only where texts are continued: what a model sees or hears with may have as many layers.
+    Only among the modules that continue texts: an encoder of images or sounds may have as many layers.
     """
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [

@@ -22,7 +22,7 @@ def own_logits(model: "PreTrainedModel", token_ids: Sequence[int], wanted: int) 
     forget what is outside a window.
 
     Raises:
-        UnsupportedModel: it says nothing, or no numbers.
+        UnsupportedModel: it gives no logits, or some that are not numbers.
     """
     name = type(model).__name__
     ids = torch.tensor([list(token_ids)], device=model.device)

@@ -1,4 +1,4 @@
-"""Finds the lengths that a config names, at which a model may begin to compute otherwise."""
+"""Finds the lengths that a config names, at which a model may begin to compute differently."""
 
 import math
 import re
@@ -16,7 +16,7 @@ PRODUCTS = (("index_topk_blocks", "index_block_size"),)
 
 
 def named_lengths(config: PreTrainedConfig) -> set[tuple[str, int]]:
-    """The lengths that a config names, at which a model may begin to compute otherwise, each with its name.
+    """The lengths that a config names, at which a model may begin to compute differently, each with its name.
 
     Parts of a model may have lengths of the same name, and so may its layers, where a setting is a list.
     """

@@ -33,7 +33,7 @@ def head_sizes(file: GGUFFile, rotates_in_part: bool = False) -> tuple[int, int,
         rotates_in_part: heads of this architecture may be wider than what is rotated of them.
 
     Raises:
-        BadGGUF: heads of different widths, or rotated otherwise than the architecture is.
+        BadGGUF: heads of different widths, or not rotated as the architecture is.
     """
     hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
     head_dim = _head_dim(file, max(1, hidden // heads), rotates_in_part)

@@ -2,7 +2,7 @@
 
 llama.cpp calls everything by other names, and changes some weights when it converts a model. That is undone here as the
 `Architecture` says: rows of queries and keys may be in another order (so that neighbours are rotated together, not
-halves), norms may have 1 added, and experts may be cut otherwise.
+halves), norms may have 1 added, and experts may be cut differently.
 """
 
 import math

@@ -53,7 +53,7 @@ def sliding_rope(file: GGUFFile) -> dict[str, Any]:
 
 
 def _query_scale(common: dict[str, Any], layers_of_largest: int) -> int:
-    """Files do not say it; llama.cpp knows that the model of 27B divides otherwise."""
+    """Files do not say it; llama.cpp knows that the model of 27B divides by another number."""
     if common["num_hidden_layers"] == layers_of_largest:
         return int(common["hidden_size"] // common["num_attention_heads"])
     return int(common["head_dim"])

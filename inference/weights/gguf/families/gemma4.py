@@ -87,7 +87,7 @@ def _widths(file: GGUFFile, own_keys: int) -> dict[str, Any]:
     if widths != [widths[0] * factor for factor in factors]:
         raise BadGGUF(
             file.path,
-            "gemma4.feed_forward_length differs from layer to layer otherwise than is supported; expected twice the "
+            "gemma4.feed_forward_length differs from layer to layer in a way that is not supported; expected twice the "
             "width in the layers that share keys and values",
         )
     return {"intermediate_size": widths[0], "use_double_wide_mlp": is_double}
