@@ -123,12 +123,10 @@ class Driver(BaseDriver[EngineService]):
         return await in_daemon_thread(parse, self._parsing)
 
     async def begin(self, call: Call, request_id: str) -> Generation:
-        """Queue the sequences of any call; see `submit`, also for what this raises.
+        """Begin a call: queue its sequences, or follow what another request writes. Raises what `submit` raises.
 
-        One in the background goes on without its client. One that only recalls what another writes needs no engine;
-        when the server ends it is waited for as the others are.
-
-        The door has dropped the body, so it no longer counts among those of open requests.
+        A call in the background goes on without its client. A `Recall` needs no engine, but at the server's end it is
+        waited for as the others are. The door has dropped the body, whose bytes no longer count.
         """
         if (exchange := current_exchange.get()) is not None:
             exchange.body_bytes = 0
