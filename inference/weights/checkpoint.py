@@ -228,7 +228,7 @@ def _generation_settings(found: tuple[Path, Mapping[str, Any]], eos_ids: Collect
 def _sampling_defaults(path: Path, generation: Mapping[str, Any]) -> Mapping[str, float]:
     """The model's own defaults for sampling parameters; logs them, and what is not applied."""
     if names := find_not_applied(generation):
-        log.warning("%s: not applied here, so that answers are as without: %s", path, ", ".join(names))
+        log.warning("%s: not applied here, as if not set: %s", path, ", ".join(names))
     defaults = find_sampling_defaults(path, generation)
     if defaults:
         log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))

@@ -142,7 +142,7 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
                 raise BadFile(path, f"tensor {name} is of type {dtype}, which this server does not know")
             if len(sizes) == len(shape) and begin >= 0 and (end - begin) * 8 == math.prod(sizes) * BITS[dtype]:
                 return TensorInfo(path, dtype, tuple(sizes)), end
-    raise BadFile(path, f"the header of this safetensors file is damaged: it does not describe tensor {name} rightly")
+    raise BadFile(path, f"the header of this safetensors file is damaged: its entry for tensor {name} is wrong")
 
 
 def elements(tensors: Mapping[str, TensorInfo]) -> int:

@@ -168,4 +168,4 @@ def _without_figures(reason: str, name: str) -> str:
     """A refusal without figures that depend on the machine or the config."""
     reason = reason.removeprefix(f"{name} ").removeprefix("cannot run on this engine's cache: ")
     reason = re.sub(r" \(by [^)]*% of the largest\)", "", reason)
-    return re.sub(r" Up to there it runs right: .*", "", reason).rstrip(".")
+    return re.sub(r" Up to there it works: .*", "", reason).rstrip(".")

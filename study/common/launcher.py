@@ -130,7 +130,7 @@ class Process:
         give_up_at = time.monotonic() + LISTEN_LIMIT
         while not condition():
             if self.popen.poll() is not None or time.monotonic() > give_up_at:
-                raise ServerFailed(f"what was waited for did not come about; the program's log:\n{self.log}")
+                raise ServerFailed(f"the program is not as far as expected; its log:\n{self.log}")
             time.sleep(0.02)
 
     @property

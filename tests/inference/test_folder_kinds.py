@@ -114,7 +114,7 @@ def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_star
     path.write_text(json.dumps(settings | {"sequence_bias": [[[3], 1.5], [[4, 5], -2.0]]}))
     load(folder)
     told = "num_beams 4, typical_p 0.9, max_new_tokens 9, do_sample False, sequence_bias of several tokens, [4, 5]"
-    assert f"{path}: not applied here, so that answers are as without: {told}\n" in caplog.text
+    assert f"{path}: not applied here, as if not set: {told}\n" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_without_a_generation_config_the_config_says_how_to_generate(
     assert checkpoint.generation.sampling_defaults == {"repetition_penalty": 1.7, "top_k": 3}
     assert checkpoint.generation.eos_ids == {7}
     assert checkpoint.generation.suppressed == {3}
-    assert f"{folder / 'config.json'}: not applied here, so that answers are as without: num_beams 2\n" in caplog.text
+    assert f"{folder / 'config.json'}: not applied here, as if not set: num_beams 2\n" in caplog.text
     theirs = AutoModelForCausalLM.from_pretrained(folder).generation_config
     assert (theirs.repetition_penalty, theirs.top_k, theirs.suppress_tokens) == (1.7, 3, [3])
 

@@ -151,11 +151,11 @@ def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
     path = llama_file(tmp_path, **settings, tokenizer__ggml__suppress_tokens=[5, 6])
     assert load(path).generation.suppressed == {5, 6}
     told = "xtc_probability 0.5, sequence top_k;temperature"
-    assert f"{path}: not applied here, so that answers are as without: {told}\n" in caplog.text
+    assert f"{path}: not applied here, as if not set: {told}\n" in caplog.text
     assert f"{path}: not known here, and without effect: general.sampling.new 3\n" in caplog.text
     caplog.clear()
     load(llama_file(tmp_path, general__sampling__penalty_last_n=64, general__sampling__penalty_repeat=1.1))
-    assert f"{path}: not applied here, so that answers are as without: penalty_last_n 64\n" in caplog.text
+    assert f"{path}: not applied here, as if not set: penalty_last_n 64\n" in caplog.text
 
 
 def test_the_configuration_is_what_transformers_reads(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_angles_that_change_for_a_whole_text_are_refused_beyond_the_length(kind:
     else:
         rotation = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
         model, limit = model_of(_llama_config(rope_parameters=rotation, max_position_embeddings=50)), 50
-    with pytest.raises(UnsupportedModel, match=rf"type {kind}: .* beyond {limit} tokens.*ENGINE_CONTEXT={limit}\)"):
+    with pytest.raises(UnsupportedModel, match=rf"type {kind}: .* beyond {limit} tokens.*ENGINE_CONTEXT={limit}\."):
         tried(copy.deepcopy(model))
     assert tried(model, context=limit)
 

@@ -42,8 +42,8 @@ class LengthTrial:
         if not self.setting:
             return f"at {LONG} tokens."
         return (
-            f"beyond {self.length} tokens, the config's {self.setting}. Up to there it runs right: set the context to "
-            f"{self.length} (ENGINE_CONTEXT={self.length})."
+            f"beyond {self.length} tokens, the config's {self.setting}. Up to there it works: set "
+            f"ENGINE_CONTEXT={self.length}."
         )
 
 

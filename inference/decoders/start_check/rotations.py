@@ -30,8 +30,8 @@ def check_rotations(model: "PreTrainedModel", context: int) -> None:
         if limit is not None and context > limit:
             raise UnsupportedModel(
                 f"{type(model).__name__} has rotary embeddings of type {kind}: when a text grows beyond {limit} "
-                f"tokens, all of it gets other angles, also what is in the cache. Up to there it runs right: set the "
-                f"context to {limit} (ENGINE_CONTEXT={limit})."
+                f"tokens, all of it gets other angles, also what is in the cache. Up to there it works: set "
+                f"ENGINE_CONTEXT={limit}."
             )
 
 

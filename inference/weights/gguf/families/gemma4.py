@@ -59,7 +59,7 @@ def _gemma4(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     wide = [{"head_dim": width, "num_key_value_heads": heads} for heads in kv_heads]
     sliding_kv_heads = [heads for heads, has_window in zip(kv_heads, slides, strict=True) if has_window]
     if len(set(sliding_kv_heads)) > 1:
-        raise BadGGUF(file.path, "gemma4.attention.head_count_kv differs among layers with a window, which none does")
+        raise BadGGUF(file.path, "gemma4.attention.head_count_kv differs among layers with a window: not supported")
     is_sharing = not slides[-1] and f"blk.{slides.index(False)}.attn_v.weight" not in file.tensors
     theta = file.get("gemma4.rope.freq_base", float, 1e6)
     return (
