@@ -32,7 +32,7 @@ from serving.status import EngineStatus
 log = logging.getLogger("engine")
 
 OF_THE_GATE = ("api_keys", "hosts", "allow_origins", "client_requests", "client_tokens")
-"""Settings of the layers around the ASGI doors. Without those, a server that took them would not be what they say."""
+"""Settings of the middleware around the ASGI doors. This door has none, so to accept them would leave it open."""
 
 CLIENT_LEFT = Failed("The client has left, and this door generates nothing without one", "engine_error")
 
@@ -183,10 +183,9 @@ class Driver(BaseDriver[EngineProtocol]):
             self._status.fail_to_load(NoThreadToStart("load the model on", error))
 
     def begin(self, call: Call, request_id: str) -> Generation:
-        """Queue the sequences of any call; see `submit`, also for what this raises.
+        """Begin a call: queue its sequences, or follow what another request writes. Raises what `submit` raises.
 
-        One in the background has a client here, too: nothing else pulls its events. One that only recalls what another
-        writes needs no engine.
+        A call in the background needs its client here, as nothing else pulls its events. A `Recall` needs no engine.
         """
         if isinstance(call, Recall):
             return Following(self, call, request_id)
