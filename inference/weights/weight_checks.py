@@ -84,7 +84,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, KeyError) and text:
         return text if " " in text else f"transformers finds nothing under {text!r}"
     if not text or isinstance(error, OF_PYTHON) or any(words in text for words in IN_PYTHONS_WORDS):
-        return "a value in it has another type, or is another one, than transformers can use"
+        return "a setting in it has a type or a value that transformers cannot use"
     text = re.sub(r"\b(\w+\.)*\w*(Error|Exception): ", "", text)
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
 

@@ -53,7 +53,7 @@ def test_where_all_folders_are_there_nothing_is_changed(monkeypatch: pytest.Monk
     assert CACHE_OF_COMPILER not in os.environ
 
 
-def test_without_docstrings_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_docstrings_the_reason_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers makes parts of its models' classes from them."""
 
     def build(config: PreTrainedConfig) -> PreTrainedModel:

@@ -244,7 +244,7 @@ def test_each_api_says_whether_to_come_back(path: str) -> None:
     assert (for_good.status, for_good.headers) == (500, {"x-should-retry": "false"})
 
 
-def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
+def test_an_error_that_is_no_refusal_is_not_answered_as_one() -> None:
     with pytest.raises(TypeError):
         contract.dialect("/generate").refusal(ValueError("x"))
 

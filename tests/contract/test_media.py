@@ -155,7 +155,9 @@ def test_the_arguments_of_a_call_stay_where_an_image_comes_with_it() -> None:
 
 
 @pytest.mark.parametrize("inner", ["[1, 2], ", '"a", ', "1, ", '{"type": "image", "data": "a"}, ', '"\\"", '])
-def test_what_is_dear_to_parse_is_refused_before_it_is_parsed(inner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_takes_long_to_parse_is_refused_before_it_is_parsed(
+    inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = ('{"messages": [' + inner * (4 * contract.MAX_TEXT_BYTES // len(inner))).encode()
     monkeypatch.setattr("contract.media.from_json", pytest.fail)
     (endpoint,) = (one for one in contract.ENDPOINTS if one.path == CHAT.path and one.method == "POST")
@@ -166,7 +168,7 @@ def test_what_is_dear_to_parse_is_refused_before_it_is_parsed(inner: str, monkey
 
 @pytest.mark.parametrize("path", [CHAT.path, RESPONSES.path, MESSAGES.path, "/generate"])
 @pytest.mark.parametrize("end", ["", '"}], "stop": "\\ud83d"}'])
-def test_a_large_body_that_is_no_json_is_told_so(path: str, end: str) -> None:
+def test_a_large_body_that_is_no_json_is_refused_as_such(path: str, end: str) -> None:
     """And not that its text is too large, after which an agent would leave out a part of its conversation."""
     body = json.dumps({"messages": [large(MESSAGES.image)]}).removesuffix('"}}]}') + end
     (endpoint,) = (one for one in contract.ENDPOINTS if one.path == path and one.method == "POST")

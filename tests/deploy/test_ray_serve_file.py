@@ -65,7 +65,7 @@ def test_without_ray_one_line_says_what_to_do() -> None:
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_rays_limit_lies_above_the_one_that_the_door_tells_of(ray_serve: Any) -> None:
+def test_rays_limit_lies_above_that_of_the_door(ray_serve: Any) -> None:
     options = built(ray_serve).options
     assert options["max_ongoing_requests"] > Config().max_streams + Config().max_waiting
     assert options["num_replicas"] == 1

@@ -141,7 +141,9 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # the damage is a function
 )
-def test_what_is_wrong_with_a_file_is_told_in_one_line(folder: Path, damage: Damage, file: str, reason: str) -> None:
+def test_what_is_wrong_with_a_file_is_reported_in_one_line(
+    folder: Path, damage: Damage, file: str, reason: str
+) -> None:
     damage(folder)
     message = refusal(folder, file)
     assert message.startswith(reason)
@@ -173,7 +175,7 @@ def test_a_sentencepiece_model_alone_is_no_tokenizer(folder: Path) -> None:
     ("name", "package"),
     [("tiktoken.model", "tiktoken"), ("qwen.tiktoken", "tiktoken"), ("tekken.json", "mistral-common")],
 )
-def test_a_tokenizer_in_another_form_is_told_with_the_package_for_it(name: str, package: str, folder: Path) -> None:
+def test_a_tokenizer_in_another_form_is_reported_with_the_package_for_it(name: str, package: str, folder: Path) -> None:
     (folder / "tokenizer.json").rename(folder / name)
     told = refusal(folder, name)
     assert told.startswith("expected a tokenizer.json; from ")
@@ -204,7 +206,7 @@ def test_a_vocabulary_with_merges_needs_the_name_of_a_class(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["su", "mrope"])
-def test_a_rotation_of_an_unknown_type_is_told_under_its_older_name_too(kind: str, folder: Path) -> None:
+def test_a_rotation_of_an_unknown_type_is_reported_under_its_older_name_too(kind: str, folder: Path) -> None:
     edit_json(folder / "config.json", rope_parameters=None, rope_scaling={"type": kind}, rope_theta=10_000.0)
     assert refusal(folder, "config.json").startswith("rope_type: expected one of default, dynamic, linear, llama3")
 
@@ -227,7 +229,7 @@ def test_a_layer_more_than_the_config_has_is_refused(folder: Path, change: dict[
     assert "the model has no place for 9 tensors of the files, model.layers.2." in refusal(folder)
 
 
-def test_weights_under_other_names_are_told_with_both_names(folder: Path) -> None:
+def test_weights_under_other_names_are_reported_with_both_names(folder: Path) -> None:
     """As a wrapper for training leaves them."""
     weights = load_file(folder / "model.safetensors")
     save_file({f"base_model.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
@@ -334,7 +336,7 @@ def test_float64_in_the_config_is_computed_with_in_float32(folder: Path) -> None
 # --- What is said -----------------------------------------------------------------------------------------------------
 
 
-def test_the_whole_of_a_reason_is_told_not_its_first_line() -> None:
+def test_the_whole_of_a_reason_is_shown_not_its_first_line() -> None:
     assert reason(ValueError("Sizes differ:\n  3 here,\n  4 there")) == "Sizes differ: 3 here, 4 there"
     assert reason(ValueError("Field 'a':\n    TypeError: expected int")) == "Field 'a': expected int"
     assert reason(ValueError("x" * 5000)) == "x" * 600 + " …"
@@ -344,8 +346,8 @@ def test_the_whole_of_a_reason_is_told_not_its_first_line() -> None:
     "error",
     [AttributeError("'int' object has no attribute 'pop'"), KeyError(), TypeError("object is not iterable")],
 )
-def test_what_is_said_in_pythons_words_is_said_otherwise(error: Exception) -> None:
-    assert reason(error) == "a value in it has another type, or is another one, than transformers can use"
+def test_an_error_of_pythons_own_is_put_into_plain_words(error: Exception) -> None:
+    assert reason(error) == "a setting in it has a type or a value that transformers cannot use"
 
 
 def test_what_transformers_looks_for_and_does_not_find_is_named() -> None:
@@ -360,7 +362,7 @@ def test_what_transformers_looks_for_and_does_not_find_is_named() -> None:
         (MemoryError(), "{folder}: its weights do not fit the memory of cpu"),
     ],
 )
-def test_what_the_machine_refuses_is_told_in_one_line(
+def test_what_the_machine_refuses_is_reported_in_one_line(
     folder: Path, error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

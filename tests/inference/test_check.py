@@ -64,7 +64,7 @@ def test_every_length_that_the_config_names_is_compared(
     assert report["template"].startswith("none")
 
 
-def test_what_a_window_saves_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_window_saves_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = random_model("gemma3")
     model.config.max_position_embeddings = 1000
     _, report = checked(saved(model, tmp_path), capsys)

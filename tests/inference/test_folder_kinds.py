@@ -105,7 +105,7 @@ def test_a_chat_template_that_cannot_be_read_is_an_error_at_the_start(
     assert "in line 2" in caplog.text
 
 
-def test_what_a_generation_config_says_and_nothing_here_does_is_told_at_the_start(
+def test_what_a_generation_config_says_and_nothing_here_does_is_logged_at_the_start(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder / "generation_config.json"

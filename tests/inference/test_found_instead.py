@@ -40,7 +40,9 @@ def touch(*names: str) -> Change:
     ],
     ids=["nothing", "Meta's files", "many files", "a trainer's folder", "the hub's cache", "quantizations in folders"],
 )
-def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, reason: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_checkpoint_is_described_by_what_it_has(
+    change: Change, reason: str, tmp_path: Path
+) -> None:
     change(tmp_path)
     with pytest.raises(LoadError) as refused:
         Folder(tmp_path, "model")
@@ -104,12 +106,14 @@ def test_a_folder_that_is_no_checkpoint_is_told_by_what_it_has(change: Change, r
         "a link to nowhere",
     ],
 )
-def test_weights_that_are_not_found_are_told_by_what_is_there(change: Change, reason: str, tmp_path: Path) -> None:
+def test_weights_that_are_not_found_are_reported_with_what_is_there(
+    change: Change, reason: str, tmp_path: Path
+) -> None:
     change(tmp_path)
     assert weights_instead(tmp_path) == reason.format(folder=tmp_path)
 
 
-def test_an_adapter_is_told_with_its_model_and_how_to_merge_it(tmp_path: Path) -> None:
+def test_an_adapter_is_reported_with_its_model_and_how_to_merge_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/base"}))
     with pytest.raises(
         LoadError, match=r"adapter_config.json: an adapter \(LoRA\) is not .* owner/base first, with peft"
@@ -118,7 +122,7 @@ def test_an_adapter_is_told_with_its_model_and_how_to_merge_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("metadata", [None, [], "none"])
-def test_an_index_without_metadata_is_told(metadata: object, tmp_path: Path) -> None:
+def test_an_index_with_wrong_metadata_is_reported(metadata: object, tmp_path: Path) -> None:
     save(tmp_path, random_model("llama"))
     weights = tmp_path / "model.safetensors"
     weights.rename(tmp_path / "model-00001-of-00001.safetensors")
@@ -160,7 +164,7 @@ def test_a_link_to_nowhere_is_no_file_that_a_model_does_without(name: str, tmp_p
         Folder(tmp_path, "model")
 
 
-def test_a_model_that_is_a_link_to_nowhere_is_told_as_one(tmp_path: Path) -> None:
+def test_a_model_that_is_a_link_to_nowhere_is_reported_as_one(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.symlink_to("/no/such.gguf")
     with pytest.raises(LoadError, match=rf"^{model}: this is a link to /no/such.gguf, which is not there$"):

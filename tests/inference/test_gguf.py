@@ -132,7 +132,7 @@ def test_sampling_defaults_in_the_file_are_the_models(tmp_path: Path) -> None:
     assert load(path, generation_config="off").generation.sampling_defaults == {}
 
 
-def test_what_a_file_says_of_its_model_under_an_unknown_key_is_told(
+def test_what_a_file_says_of_its_model_under_an_unknown_key_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = llama_file(tmp_path, llama__attention__value_scale=0.5, general__of_theirs="x")
@@ -143,7 +143,7 @@ def test_what_a_file_says_of_its_model_under_an_unknown_key_is_told(
     assert "not known here" not in caplog.text
 
 
-def test_what_a_file_says_about_sampling_and_nothing_here_does_is_told(
+def test_what_a_file_says_about_sampling_and_nothing_here_does_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = {"xtc_probability": 0.5, "mirostat": 0, "sequence": "top_k;temperature", "penalty_last_n": 64, "new": 3}

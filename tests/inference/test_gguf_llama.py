@@ -155,7 +155,7 @@ def test_blocks_stay_in_the_mapped_file(tmp_path: Path) -> None:
         assert is_mapped(matrix.blocks) == (name not in ("query", "key")), name
 
 
-def test_the_file_is_let_go_once_its_weights_are_packed(tmp_path: Path) -> None:
+def test_the_file_is_unmapped_once_its_weights_are_packed(tmp_path: Path) -> None:
     """So it may be written over, or cut short, while the model is served."""
     path = written(tmp_path, "llama", "Q4_0")
     engine = Engine(load(path, compile=True), Config(compile=True))

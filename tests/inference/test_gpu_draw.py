@@ -101,7 +101,7 @@ def test_neighbours_of_any_settings_change_nothing(choose_on_device: draw.Device
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
-def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(
+def test_banned_tokens_are_not_drawn_even_at_the_ends_of_the_range(
     choose_on_device: draw.DeviceChooser, uniform: float
 ) -> None:
     logits = torch.full((1, 5000), float("-inf"), device=DEVICE)

@@ -173,7 +173,7 @@ def test_of_several_gguf_files_one_has_to_be_named(caller: Caller) -> None:
         ("a model", "no folder here, and no hub name; expected owner/name or owner/name@revision"),
     ],
 )
-def test_what_the_hub_does_not_have_is_told_in_one_line(caller: Caller, name: str, reason: str) -> None:
+def test_what_the_hub_does_not_have_is_reported_in_one_line(caller: Caller, name: str, reason: str) -> None:
     assert caller.download(name) == f"refused: {name}: {reason}"
 
 

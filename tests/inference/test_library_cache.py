@@ -138,7 +138,7 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(
     assert f"is not kept in {tmp_path}/file/kept: Not a directory" in caplog.text
 
 
-def test_a_disk_that_is_full_is_told_once_and_leaves_nothing_behind(
+def test_a_full_disk_is_reported_once_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(old: str, new: Path) -> None:

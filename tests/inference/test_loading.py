@@ -67,7 +67,7 @@ def test_a_folder_is_loaded_and_says_what_the_model_in_it_says(sound_folder: Pat
     ],
     ids=str,
 )
-def test_the_file_is_let_go_once_its_weights_are_packed(
+def test_the_file_is_unmapped_once_its_weights_are_packed(
     dtype: torch.dtype, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     if not settings and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -259,7 +259,7 @@ def test_two_engines_of_one_folder_do_not_share_their_state(sound_folder: Path) 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_lack_of_memory_is_told_as_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_reported_as_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(config: Config) -> Engine:
         raise error
 

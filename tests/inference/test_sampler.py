@@ -136,7 +136,7 @@ def test_logits_in_half_precision_are_drawn_in_full(dtype: torch.dtype, chooser:
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
-def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(uniform: float, chooser: Chooser) -> None:
+def test_banned_tokens_are_not_drawn_even_at_the_ends_of_the_range(uniform: float, chooser: Chooser) -> None:
     logits = torch.full((VOCABULARY,), float("-inf"))
     logits[7], logits[9] = 1.0, 1.5
     for truncation in ({}, {"top_k": 5}, {"top_p": 0.99}, {"min_p": 0.1}):
@@ -144,7 +144,7 @@ def test_tokens_that_cannot_come_do_not_even_at_the_ends_of_the_range(uniform: f
 
 
 @pytest.mark.parametrize("truncation", [{}, {"top_p": 0.9999}], ids=str)
-def test_a_sum_that_is_rounded_otherwise_draws_no_token_of_next_to_no_probability(
+def test_a_sum_that_is_rounded_differently_draws_no_token_of_next_to_no_probability(
     truncation: dict[str, float], chooser: Chooser
 ) -> None:
     logits = torch.randn(1, 5120, generator=torch.Generator().manual_seed(5)).clamp(-3)

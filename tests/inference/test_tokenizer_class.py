@@ -50,7 +50,7 @@ def test_a_class_that_loses_what_the_file_keeps_is_refused(
     assert str(refused.value).startswith(f"{tmp_path / 'tokenizer.json'}: transformers reads it as {name}, for the")
 
 
-def test_a_class_that_cuts_texts_otherwise_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_cuts_texts_differently_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         loaded(tmp_path, cut_in_digits(), "GPT2Tokenizer")
     assert "tokenizer.json: by itself it cuts texts differently from GPT2Tokenizer, as which" in caplog.text

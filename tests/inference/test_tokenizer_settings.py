@@ -54,7 +54,7 @@ def test_a_setting_of_which_no_tokenizer_can_be_made_is_refused_by_name(
         load(folder)
 
 
-def test_the_class_of_which_no_tokenizer_can_be_made_is_told(folder: Path) -> None:
+def test_the_class_of_which_no_tokenizer_can_be_made_is_named(folder: Path) -> None:
     told = r"json: no tokenizer can be made of it, as tokenizer_class CodeLlamaTok"
     path = folder / "tokenizer_config.json"
     with edited(path, tokenizer_class="CodeLlamaTokenizer"), pytest.raises(LoadError, match=told):
@@ -76,7 +76,9 @@ def test_a_tokenizer_that_leaves_out_merges_by_chance_is_refused(folder: Path) -
         ("added_tokens.json", '{"<x>": "y"}', "<x>: expected the token's id, got 'y'"),
     ],
 )
-def test_a_setting_in_another_file_is_told_with_that_file(file: str, settings: str, told: str, folder: Path) -> None:
+def test_a_setting_in_another_file_is_reported_with_that_file(
+    file: str, settings: str, told: str, folder: Path
+) -> None:
     path = folder / file
     path.write_text(settings)
     try:

@@ -38,7 +38,7 @@ def test_a_full_queue_is_explained_with_the_time_to_wait(browser: Any, open_page
         )
 
 
-def test_an_error_inside_the_stream_is_told_after_the_tokens(service: Service, open_page: OpenPage) -> None:
+def test_an_error_inside_the_stream_is_shown_after_the_tokens(service: Service, open_page: OpenPage) -> None:
     page = open_page(address(service))
     ask(page, "explode")
     expect(page.locator("#problem")).to_have_text("The engine failed after 1 token: RuntimeError: the script says so")

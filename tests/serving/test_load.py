@@ -142,7 +142,7 @@ def _seconds_of_health(observer: Connection) -> float:
     return stopwatch.seconds
 
 
-def test_the_limit_of_open_files_is_raised_and_what_is_missing_is_told(
+def test_the_limit_of_open_files_is_raised_and_what_is_missing_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = [(1024, 4096)]
@@ -165,7 +165,7 @@ def test_too_few_files_to_start_with_are_refused_in_a_sentence(main: Any, monkey
         main(None, "a door", [])
 
 
-async def test_what_is_missing_is_told_once_the_log_has_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_missing_is_logged_once_the_log_has_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(status, "set_up_logging", lambda form: order.append(form))
     monkeypatch.setattr(exchanges, "raise_file_limit", lambda connections: order.append("the limit"))

@@ -12,7 +12,7 @@ from tests.support.asgi_client import Client, lifespan, until
 pytestmark = pytest.mark.anyio
 
 
-async def test_each_token_of_a_stream_has_a_delay_which_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_token_of_a_stream_has_a_delay_which_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timed_server, "load_engine", lambda config: ScriptedEngine())
     driver = TimedDriver(Config())
     app = timed(create_app(driver), driver)

@@ -80,7 +80,7 @@ def test_what_cannot_be_compacted_is_refused(body: dict[str, Any], param: str) -
     ("events", "message"),
     [([Failed("it broke", "engine_error")], "it broke"), (tokens([" "]), "The model wrote no summary.")],
 )
-def test_a_failure_is_told(events: list[Event], message: str) -> None:
+def test_a_failure_is_a_500_with_its_reason(events: list[Event], message: str) -> None:
     answer = parse(PATH, input="hi").answer(ACCEPTED, events)
     assert (answer.status, json.loads(answer.body)["error"]["message"]) == (500, message)
 

@@ -247,7 +247,7 @@ def test_a_whole_answer_that_fails_is_an_error_status(kind: Any, status: int) ->
     assert answer.status == status
 
 
-def test_why_a_text_ended_is_told() -> None:
+def test_a_choice_says_why_it_ended() -> None:
     cases: list[tuple[Any, Any]] = [("length", None), ("stop", "END"), ("stop", 7)]
     for reason, stop in cases:
         finished = replace(FINISHED, finish_reason=reason, stop_reason=stop)

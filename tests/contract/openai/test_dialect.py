@@ -53,13 +53,13 @@ def test_a_prompt_has_the_name_that_its_endpoint_gives_it(path: str, field: str)
     assert error_of(contract.dialect(path).refusal(RequestError("no", "messages.0")))["param"] == f"{field}.0"
 
 
-def test_a_full_context_is_told_in_words_that_clients_recognise() -> None:
+def test_a_full_context_is_reported_in_words_that_clients_recognise() -> None:
     message = error_of(contract.dialect(CHAT).refusal(PromptTooLong(2900, 1, 2048)))["message"]
     assert "prompt is too long: 2900 tokens" in message
     assert "maximum context length is 2048 tokens" in message
 
 
-def test_the_length_of_a_prompt_that_was_not_counted_to_its_end_is_not_told_as_if_it_were() -> None:
+def test_the_length_of_a_prompt_that_was_not_counted_to_its_end_is_a_lower_bound() -> None:
     for path in (CHAT, "/v1/messages", "/generate"):
         answer = contract.dialect(path).refusal(PromptTooLong(3286, 1, 2048, is_counted=False))
         assert b"at least 3286 tokens" in answer.body
@@ -98,7 +98,7 @@ def test_an_unknown_path_and_method_are_errors_of_the_same_shape() -> None:
         ("/" * 60_000, None),
     ],
 )
-def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: str | None) -> None:
+def test_the_path_that_a_wrong_base_url_meant_is_suggested(path: str, meant: str | None) -> None:
     message = contract.no_such_path(path).message
     assert "Not Found" in message
     assert ("Did you mean" in message) == (meant is not None)
@@ -116,7 +116,7 @@ def test_a_base_url_that_is_a_part_too_long_or_short_is_told(path: str, meant: s
         ("/robots.txt", None),
     ],
 )
-def test_a_misspelt_path_is_told_how_it_is_written(path: str, meant: str | None) -> None:
+def test_the_right_spelling_of_a_misspelt_path_is_suggested(path: str, meant: str | None) -> None:
     hint = "" if meant is None else f". Did you mean {meant}?"
     assert contract.no_such_path(path).message == "Not Found" + hint
 
@@ -157,6 +157,6 @@ def test_a_stream_that_fails_ends_with_an_error(kind: Any) -> None:
     assert event == {"error": {"message": "why", "type": type, "param": None, "code": code}}
 
 
-def test_what_is_no_refusal_is_not_dressed_as_one() -> None:
+def test_an_error_that_is_no_refusal_is_not_answered_as_one() -> None:
     with pytest.raises(TypeError):
         contract.dialect(CHAT).refusal(ValueError("x"))

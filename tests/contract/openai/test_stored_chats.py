@@ -39,7 +39,7 @@ def test_a_completion_is_shown_as_it_was_answered_with_its_metadata() -> None:
     assert reply_to("GET", f"{PATH}/{made()['id']}")["metadata"] == {}
 
 
-def test_only_what_is_to_be_stored_is() -> None:
+def test_only_completions_with_store_true_are_stored() -> None:
     for body in ({"store": False}, {"store": None, "metadata": {"a": 1}}):
         assert why_not("GET", f"{PATH}/{made(**body)['id']}") == (404, None)
     assert listed() == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
