@@ -76,6 +76,8 @@ class Source(Protocol):
 
     name: str
     origin: Origin
+    generation_names: Mapping[str, str]
+    """What the files call settings for generation, where that is not what generation_config.json calls them."""
 
     @property
     def config_path(self) -> Path: ...
@@ -152,7 +154,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     found = source.generation_settings()
     applies = config.generation_config == "auto"
     eos_ids = _eos_ids(source, found, model_config, tokenizer)
-    generation = _generation_settings(found, eos_ids) if applies else GenerationSettings(eos_ids)
+    generation = _generation_settings(source, found, eos_ids) if applies else GenerationSettings(eos_ids)
     bans = find_bans(*found) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, config, dtype, device)
@@ -213,23 +215,25 @@ def _eos_ids(
     )
 
 
-def _generation_settings(found: tuple[Path, Mapping[str, Any]], eos_ids: Collection[int]) -> GenerationSettings:
+def _generation_settings(
+    source: Source, found: tuple[Path, Mapping[str, Any]], eos_ids: Collection[int]
+) -> GenerationSettings:
     """What the files say about generating, in the same `found`."""
     check_cache(*found)
     return GenerationSettings(
         eos_ids,
-        _sampling_defaults(*found),
-        find_suppressed(*found, eos_ids),
+        _sampling_defaults(*found, source.generation_names),
+        find_suppressed(*found, eos_ids, source.generation_names),
         find_stop_strings(*found),
         find_biases(*found),
     )
 
 
-def _sampling_defaults(path: Path, generation: Mapping[str, Any]) -> Mapping[str, float]:
+def _sampling_defaults(path: Path, generation: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, float]:
     """The model's own defaults for sampling parameters; logs them, and what is not applied."""
-    if names := find_not_applied(generation):
-        log.warning("%s: not applied here, as if not set: %s", path, ", ".join(names))
-    defaults = find_sampling_defaults(path, generation)
+    if ignored := find_not_applied(generation):
+        log.warning("%s: not applied here, as if not set: %s", path, ", ".join(ignored))
+    defaults = find_sampling_defaults(path, generation, names)
     if defaults:
         log.info("Sampling defaults of the model: %s", ", ".join(f"{key} {value:g}" for key, value in defaults.items()))
     return defaults

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ class TextFiles:
 
     `name` is the user's name for it.
     """
+
+    generation_names: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name

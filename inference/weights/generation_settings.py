@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -167,16 +168,25 @@ def _token_id(path: Path, token: str, tokenizer: PreTrainedTokenizerBase) -> int
     return token_id
 
 
-def find_suppressed(path: Path, settings: Mapping[str, Any], eos_ids: Collection[int] = ()) -> frozenset[int]:
+def find_suppressed(
+    path: Path,
+    settings: Mapping[str, Any],
+    eos_ids: Collection[int] = (),
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> frozenset[int]:
     """Return the tokens that are never chosen, whatever a request says.
 
     As in transformers, a token that ends the text does not count as a bad word.
+
+    Args:
+        names: what the file calls settings, if it has other names for them.
 
     Raises:
         BadFile: the file names something that is not a token's id.
     """
     words = {word[0] for word in _bad_words(path, settings) if len(word) == 1}
-    return frozenset(_token_ids(path, SUPPRESSED, settings.get(SUPPRESSED))) | (words - set(eos_ids))
+    name = names.get(SUPPRESSED, SUPPRESSED)
+    return frozenset(_token_ids(path, name, settings.get(SUPPRESSED))) | (words - set(eos_ids))
 
 
 def find_bans(path: Path, settings: Mapping[str, Any]) -> ModelBans:
@@ -212,8 +222,13 @@ def _token_ids(path: Path, name: str, token_ids: Any) -> Sequence[int]:
     return token_ids
 
 
-def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str, float]:
+def find_sampling_defaults(
+    path: Path, settings: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, float]:
     """Return the sampling parameters of a generation config, checked as those of a request are.
+
+    Args:
+        names: what the file calls settings, if it has other names for them.
 
     Raises:
         BadFile: one is out of range.
@@ -228,10 +243,10 @@ def find_sampling_defaults(path: Path, settings: Mapping[str, Any]) -> dict[str,
         SamplingParams(**defaults)
     except ValidationError as error:
         first = error.errors()[0]
-        name = first["loc"][0]
+        name = str(first["loc"][0])
         raise BadFile(
             path,
-            f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, got {defaults[str(name)]!r}. "
+            f"{names.get(name, name)}: {first['msg'][0].lower()}{first['msg'][1:]}, got {defaults[name]!r}. "
             f"ENGINE_GENERATION_CONFIG=off ignores what it says about sampling.",
         ) from None
     return defaults

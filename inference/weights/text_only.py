@@ -37,6 +37,6 @@ def load_text_side(config: EngineSettings) -> TextSide:
     text_config = model_config.get_text_config()
     settings = GenerationSettings(
         find_eos_ids(sources, tokenizer, getattr(text_config, "eos_token_id", None)),
-        find_sampling_defaults(path, generation) if config.generation_config == "auto" else {},
+        find_sampling_defaults(path, generation, files.generation_names) if config.generation_config == "auto" else {},
     )
     return TextSide(tokenizer, choose_context(config.context, model_config), text_config.vocab_size, settings)

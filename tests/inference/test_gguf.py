@@ -206,8 +206,11 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
         ({"llama__pooling_type": 3}, "llama.pooling_type is 3: it makes embeddings or ranks of texts and writes none"),
         ({"llama__expert_count": [1, 2]}, "llama.expert_count differs from layer to layer, which is not supported"),
         ({"llama__rope__freq_base": [1, 2]}, "expected llama.rope.freq_base to be of type float, got numbers '[1 2]'"),
-        ({"general__sampling__top_k": [1, 2]}, "top_k: input should be a valid integer, got [1, 2]"),
-        ({"general__sampling__penalty_repeat": [1, 2]}, "repetition_penalty: input should be a valid number, got"),
+        ({"general__sampling__top_k": [1, 2]}, "general.sampling.top_k: input should be a valid integer, got [1, 2]"),
+        (
+            {"general__sampling__penalty_repeat": [1, 2]},
+            "general.sampling.penalty_repeat: input should be a valid number, got",
+        ),
         ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "llama.attention.value_length is not 8, the width of keys: "),

@@ -26,18 +26,19 @@ log = logging.getLogger("engine")
 
 Config = TypeVar("Config")
 
-SAMPLING = {
-    "temperature": "temp",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repetition_penalty": "penalty_repeat",
-    "penalty_last_n": "penalty_last_n",
-    "xtc_probability": "xtc_probability",
-    "mirostat": "mirostat",
-    "sequence": "sequence",
+GENERATION: Mapping[str, str] = {
+    "temperature": "general.sampling.temp",
+    "top_p": "general.sampling.top_p",
+    "top_k": "general.sampling.top_k",
+    "min_p": "general.sampling.min_p",
+    "repetition_penalty": "general.sampling.penalty_repeat",
+    "penalty_last_n": "general.sampling.penalty_last_n",
+    "xtc_probability": "general.sampling.xtc_probability",
+    "mirostat": "general.sampling.mirostat",
+    "sequence": "general.sampling.sequence",
+    "suppress_tokens": "tokenizer.ggml.suppress_tokens",
 }
-"""The names of sampling parameters in generation_config.json, and in `general.sampling.…`."""
+"""The settings of generation_config.json that files have, by keys of their own."""
 ORIGIN = Origin(
     "its metadata",
     "Is the file complete, and of this architecture? Convert the model again, or serve its folder.",
@@ -50,6 +51,7 @@ class GGUFSource:
     """A model in a GGUF file, or in all the parts of a split one. `name` is what the user called it."""
 
     origin = ORIGIN
+    generation_names = GENERATION
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
@@ -67,9 +69,7 @@ class GGUFSource:
         return {"eos_token_id": [*named, *ends_by_name(self.file)]}
 
     def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        keys = {name: f"general.sampling.{key}" for name, key in SAMPLING.items()}
-        keys["suppress_tokens"] = "tokenizer.ggml.suppress_tokens"
-        found = {name: self.file.metadata.get(key) for name, key in keys.items()}
+        found = {name: self.file.metadata.get(key) for name, key in GENERATION.items()}
         settings = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
         if settings["repetition_penalty"] in (None, 1):
             del settings["penalty_last_n"]
