@@ -48,7 +48,7 @@ class ModelRunner:
         is_compiled: bool,
         quantize: str | None = None,
     ) -> None:
-        leave_own_processor()
+        leave_own_processor()  # where the steps of an earlier engine may have put this thread
         self._device, dtype = model.device, model.dtype
         self.vocabulary = _vocabulary(model)
         with ThreadPoolExecutor(1) as pool:  # two compilers at once: a start is a second shorter
@@ -72,7 +72,7 @@ class ModelRunner:
             self._choose = self._ahead.choose
         elif self.is_on_gpu:
             self._choose = functools.partial(choose, choose_on_device=choose_on_device)
-        leave_own_processor()
+        leave_own_processor()  # where the trial has put it: the thread that is started next would stay there
         self._cache.provide()
 
     @property
