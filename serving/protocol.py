@@ -89,6 +89,9 @@ else:
 class Sliced(_Protocol):
     """A protocol of uvicorn whose connections take turns in being parsed. `on_connection` hears of each new one."""
 
+    _has_given_up = False
+    """Whether all that comes is dropped, as what followed a request was no request."""
+
     def __init__(self, *arguments: Any, on_connection: Callable[[], None] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._on_connection = on_connection
@@ -99,6 +102,8 @@ class Sliced(_Protocol):
             self._on_connection()
 
     def data_received(self, data: bytes) -> None:
+        if self._has_given_up:
+            return
         slices = _SLICES.get(self.loop) or _SLICES.setdefault(self.loop, Slices())
         if self not in slices and len(data) <= SLICE:
             self.parse(data)
@@ -114,10 +119,29 @@ class Sliced(_Protocol):
     def parse(self, data: bytes) -> None:
         super().data_received(data)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what has come. In the middle of the answer to an earlier request, whose client would take the refusal
+        for a part of it, only close the connection after that answer.
+        """
+        if not self._is_answering:
+            super().send_400_response(msg)
+            return
+        self._has_given_up = True
+        self.cycle.keep_alive = False
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a whole request is being answered, or any whose answer has begun."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        is_behind_another = bool(getattr(self, "pipeline", ()))  # of httptools; h11 does not read it yet
+        return is_behind_another or self.cycle.response_started or not self.cycle.more_body
+
     @property
     def is_over(self) -> bool:
         """Whether the rest of what has come is not parsed: the connection closes, or is a WebSocket's from here on."""
-        return bool(self.transport.is_closing()) or self.transport.get_protocol() is not self
+        is_closing = self._has_given_up or bool(self.transport.is_closing())
+        return is_closing or self.transport.get_protocol() is not self
 
     def go_on_reading(self) -> None:
         """Read on, unless uvicorn waits for the application to take what has come."""
