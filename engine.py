@@ -305,7 +305,8 @@ class Engine:
 
         Raises:
             ValueError: a setting is out of range, or the prompt too long or unusable.
-            QueueFull, EngineFailed: see `submit` and `step`.
+            QueueFull: see `submit`.
+            EngineFailed: this answer could not be finished, or the engine has failed for good.
         """
         return _as_dict(completion(list(self._events_of(prompt, settings))))
 
