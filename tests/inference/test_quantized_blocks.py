@@ -57,6 +57,13 @@ def test_its_block_sizes_are_ggufs(format: str) -> None:
     assert (kind.number, (kind.inputs, kind.bytes)) == (number.value, gguf.GGML_QUANT_SIZES[number])
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_strip_takes_as_many_bytes_as_its_sixteen_rows_in_the_file(format: str) -> None:
+    kind, blocks = FORMATS[format], 8
+    size = library_for(torch.float32).strip_size(ctypes.c_int64(kind.number), ctypes.c_int64(blocks * kind.inputs))
+    assert size == 16 * blocks * kind.bytes
+
+
 @pytest.mark.parametrize("size", LAYOUT)
 def test_a_size_that_is_another_one_in_python_than_in_cpp_is_noticed(
     size: str, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ struct Format {
     static constexpr int OFFSET_BITS = OFFSET_BITS_;  // the offset is a power of two; none: 0
     static constexpr int OFFSET = OFFSET_BITS ? 1 << OFFSET_BITS : 0, GROUPS = SIZE / GROUP_SIZE;
     static constexpr bool HAS_MINIMUM = HAS_MINIMUM_, HAS_GROUP_SCALES = SIZE > 32;
+    static constexpr int SCALE_BITS = !HAS_GROUP_SCALES ? 0 : HAS_MINIMUM ? 6 : 8;  // of a group's scale, or minimum
     static constexpr bool IS_PRESENT = FORMATS >> NUMBER & 1;
 };
 

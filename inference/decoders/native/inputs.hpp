@@ -27,10 +27,10 @@ constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
 #endif
 constexpr int64_t MANY_ROWS = 24;  // from here on, unpacking is worth while
 
-// A format whose codes have been unpacked: each is a byte.
+// A format in "K" that has been unpacked: each code is a byte, and so is each group's scale.
 template <class F>
 struct Unpacked : F {
-    static constexpr int BITS = 8;
+    static constexpr int BITS = 8, SCALE_BITS = 8;
 };
 template <class F>
 constexpr bool is_unpacked = false;

@@ -49,11 +49,13 @@ using Floats = Halved<float>;
 using Ints = Halved<int32_t>;
 using Bits = Halved<uint32_t>;
 using Shorts = Halved<int16_t>;
+using UnsignedShorts = Halved<uint16_t>;
 #else
 typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int16_t Shorts __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t UnsignedShorts __attribute__((vector_size(64), aligned(4), may_alias));
 template <class Mask, class Vector>
 inline Vector select(Mask mask, Vector a, Vector b) {
     return mask ? a : b;

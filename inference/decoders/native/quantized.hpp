@@ -96,7 +96,11 @@ void unpack_strip(const uint8_t *strip, int64_t inputs, uint8_t *to) {
     using From = Strips<F>;
     using To = Strips<Unpacked<F>>;
     for (int64_t block = 0; block < inputs / F::SIZE; ++block) {
-        memcpy(to + To::scales_at(block), strip + From::scales_at(block), From::SCALE_BYTES);
+        const uint8_t *scales = strip + From::scales_at(block);
+        uint8_t *unpacked = to + To::scales_at(block);
+        memcpy(unpacked, scales, To::OF_WHOLE_BYTES);
+        for (int64_t i = 0; i < GROUP_SCALES / 4; ++i)
+            *reinterpret_cast<Bits *>(unpacked + To::OF_WHOLE_BYTES + i * 64) = Scales<F>(scales).four(i);
         for (int64_t part = 0; part < From::PARTS; ++part)
             unpack_codes<F>(strip + From::codes_at(block) + part * From::CODE_BYTES,
                             to + To::codes_at(block) + part * To::CODE_BYTES);

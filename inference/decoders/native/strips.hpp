@@ -2,8 +2,8 @@
 //
 // A strip is sixteen outputs of a matrix, one in each lane of a vector. Its blocks are laid out once, at the start, in
 // the order in which they are read: for every one or two blocks their scales, which fill whole cache lines, then their
-// codes in the order in which they are multiplied, as many bits each as in the file. So a strip is one stream of
-// memory, from front to back.
+// codes in the order in which they are multiplied. Scales and codes have as many bits each as in the file. So a strip
+// is one stream of memory, from front to back.
 
 #pragma once
 
@@ -15,14 +15,25 @@ namespace {
 constexpr int64_t GROUP_INPUTS = 32, CODES = 4;    // inputs that share a scale; codes that lie side by side in a lane
 constexpr int64_t VECTORS = GROUP_INPUTS / CODES;  // that hold the codes of 32 inputs, once each has a byte
 
-// The scales of groups, in bytes, come in fours, one for each byte of a lane. As numbers of sixteen bits, the lower
-// halves are those of a pair of groups, and the upper halves those of the next pair.
+// The scales of groups, and their minimums, come in fours, one for each byte of a lane. As numbers of sixteen bits, the
+// lower halves are those of a pair of groups, and the upper halves those of the next pair. If they have six bits, the
+// last four lie in the upper bits of the others, as with codes.
+constexpr int64_t GROUP_SCALES = 16;  // of a block, with its minimums
 constexpr int byte_of_group(int64_t group) { return group % 2 * 2 + group / 2 % 2; }
+
+// The bits of four codes from BIT on, into the upper bits of `fours`, where `upper_bits` finds them.
+template <int BITS, int PLACE, int BIT>
+void put_upper_bits(uint32_t *fours, uint32_t codes) {
+    constexpr int UPPER = 8 - BITS, FIRST = BITS + PLACE % UPPER, COUNT = min(8 - FIRST, BITS - BIT);
+    constexpr uint32_t MASK = ((1u << COUNT) - 1) * 0x01010101u;
+    fours[PLACE / UPPER] |= (codes >> BIT & MASK) << FIRST;
+    if constexpr (BIT + COUNT < BITS) put_upper_bits<BITS, PLACE + COUNT, BIT + COUNT>(fours, codes);
+}
 
 template <class F>
 struct Strips {
-    static constexpr int64_t SCALE_BYTES = LANES * (2 + (F::HAS_MINIMUM ? 2 : 0)) +
-                                           (F::HAS_GROUP_SCALES ? LANES * F::GROUPS * (F::HAS_MINIMUM ? 2 : 1) : 0);
+    static constexpr int64_t OF_WHOLE_BYTES = LANES * (F::HAS_MINIMUM ? 4 : 2);  // a block's own scale and minimum
+    static constexpr int64_t SCALE_BYTES = OF_WHOLE_BYTES + LANES * GROUP_SCALES * F::SCALE_BITS / 8;
     static constexpr int64_t CODE_BYTES = LANES * GROUP_INPUTS * F::BITS / 8;  // of 32 inputs
     static constexpr int64_t PARTS = F::SIZE / GROUP_INPUTS;                   // of a block
     static constexpr int64_t BLOCK_BYTES = SCALE_BYTES + PARTS * CODE_BYTES;
@@ -61,11 +72,20 @@ struct Strips {
             memcpy(to + 2 * lane, &block.minimum, 2);
             to += 2 * LANES;
         }
-        for (int group = 0; F::HAS_GROUP_SCALES && group < F::GROUPS; ++group) {
-            uint8_t *four = to + group / 4 * 64 + lane * 4;
-            four[byte_of_group(group)] = block.group_scales[group];
-            if (F::HAS_MINIMUM) four[F::GROUPS * LANES + byte_of_group(group)] = block.group_minimums[group];
+        if constexpr (F::HAS_GROUP_SCALES) pack_group_scales(block, lane, to);
+    }
+
+    static void pack_group_scales(const Opened &block, int64_t lane, uint8_t *to) {
+        uint8_t bytes[GROUP_SCALES];
+        for (int group = 0; group < F::GROUPS; ++group) {
+            uint8_t *at = bytes + group / 4 * 4 + byte_of_group(group);
+            at[0] = block.group_scales[group];
+            if (F::HAS_MINIMUM) at[F::GROUPS] = block.group_minimums[group];
         }
+        uint32_t fours[GROUP_SCALES / 4];
+        memcpy(fours, bytes, sizeof fours);
+        if constexpr (F::SCALE_BITS == 6) put_upper_bits<6, 0, 0>(fours, fours[3]);
+        for (int i = 0; i < GROUP_SCALES / 4 * F::SCALE_BITS / 8; ++i) memcpy(to + i * 64 + lane * 4, fours + i, 4);
     }
 
     // 32 codes of one lane: eight times four, kept in BITS vectors. The lower bits of each byte are one code; what is
@@ -80,18 +100,9 @@ struct Strips {
     template <int VECTOR>
     static void put_upper_vectors(uint32_t *fours) {
         if constexpr (VECTOR < VECTORS) {
-            put_upper_bits<(VECTOR - F::BITS) * F::BITS, 0>(fours, fours[VECTOR]);
+            put_upper_bits<F::BITS, (VECTOR - F::BITS) * F::BITS, 0>(fours, fours[VECTOR]);
             put_upper_vectors<VECTOR + 1>(fours);
         }
-    }
-
-    // The bits of four codes from BIT on, to where `upper_bits` finds them.
-    template <int PLACE, int BIT>
-    static void put_upper_bits(uint32_t *fours, uint32_t codes) {
-        constexpr int UPPER = 8 - F::BITS, FIRST = F::BITS + PLACE % UPPER, COUNT = min(8 - FIRST, F::BITS - BIT);
-        constexpr uint32_t MASK = ((1u << COUNT) - 1) * 0x01010101u;
-        fours[PLACE / UPPER] |= (codes >> BIT & MASK) << FIRST;
-        if constexpr (BIT + COUNT < F::BITS) put_upper_bits<PLACE + COUNT, BIT + COUNT>(fours, codes);
     }
 };
 
@@ -127,24 +138,34 @@ struct Scales {
     explicit Scales(const uint8_t *from) : from(from), scale(load_halves(from)), minimum() {
         if (F::HAS_MINIMUM) minimum = load_halves(from + 2 * LANES);
     }
-    Floats of_group(int64_t group) const { return F::HAS_GROUP_SCALES ? scale * one(group_scales(), group) : scale; }
+    Floats of_group(int64_t group) const { return F::HAS_GROUP_SCALES ? scale * one(group) : scale; }
     Floats minimum_of_group(int64_t group) const {
-        return F::HAS_GROUP_SCALES ? minimum * one(group_minimums(), group) : minimum;
+        return F::HAS_GROUP_SCALES ? minimum * one(F::GROUPS + group) : minimum;
     }
     // The factors of two groups, in the halves of each lane.
-    Ints of_pair(int64_t pair) const { return two(group_scales(), pair); }
-    Ints minimums_of_pair(int64_t pair) const { return two(group_minimums(), pair); }
+    Ints of_pair(int64_t pair) const { return two(pair); }
+    Ints minimums_of_pair(int64_t pair) const { return two(F::GROUPS / 2 + pair); }
+
+    // Four groups' scales in each lane, or, after those of all groups, their minimums.
+    Bits four(int64_t index) const {
+        if constexpr (F::SCALE_BITS == 6)
+            return index < 3 ? load_bits(fours() + index * 64) & 0x3f3f3f3fu : upper_bits<6, 0, 0>(fours());
+        else
+            return load_bits(fours() + index * 64);
+    }
 
 private:
-    const uint8_t *group_scales() const { return from + 2 * LANES * (F::HAS_MINIMUM ? 2 : 1); }
-    const uint8_t *group_minimums() const { return group_scales() + F::GROUPS * LANES; }
-    static Floats one(const uint8_t *bytes, int64_t group) {
-        const Ints four = (Ints)load_bits(bytes + group / 4 * 64);
-        return to_floats(four << (24 - 8 * byte_of_group(group)) >> 24);
+    const uint8_t *fours() const { return from + Strips<F>::OF_WHOLE_BYTES; }
+    Floats one(int64_t group) const {
+        return to_floats((Ints)four(group / 4) << (24 - 8 * byte_of_group(group)) >> 24);
     }
-    static Ints two(const uint8_t *bytes, int64_t pair) {
-        const Shorts four = (Shorts)load_bits(bytes + pair / 2 * 64);
-        return (Ints)(pair % 2 ? four >> 8 : four << 8 >> 8);
+    Ints two(int64_t pair) const {
+        if (F::SCALE_BITS == 6 && pair / 2 < 3) {
+            const UnsignedShorts halves = (UnsignedShorts)load_bits(fours() + pair / 2 * 64);
+            return (Ints)(pair % 2 ? halves << 2 >> 10 : halves << 10 >> 10);
+        }
+        const Shorts halves = (Shorts)four(pair / 2);
+        return (Ints)(pair % 2 ? halves >> 8 : halves << 8 >> 8);
     }
 };
 
