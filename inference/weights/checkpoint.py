@@ -32,6 +32,7 @@ from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import stays_as_it_is
 from inference.weights.gguf.llama import llama_from_gguf
 from inference.weights.gguf.source import GGUFSource
+from inference.weights.gguf.weights import zero_matrices
 from inference.weights.llama import Llama, NotLlama
 from inference.weights.locate import locate
 from inference.weights.memory import gibibytes, left_to_the_process
@@ -44,10 +45,12 @@ from inference.weights.weight_checks import (
     Origin,
     is_layer_of_mtp,
     is_leftover,
+    is_zero,
     reason,
     refuse_larger,
     refuse_missing,
     refuse_nan,
+    warn_of_zeros,
 )
 from interface.errors import LoadError
 
@@ -242,10 +245,12 @@ def _sampling_defaults(path: Path, generation: Mapping[str, Any], names: Mapping
 def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama | None:
     """Read a GGUF file with its blocks as they are, for the decoder in C++; None if that does not support it."""
     try:
-        return llama_from_gguf(file, config, dtype, context)
+        llama = llama_from_gguf(file, config, dtype, context)
     except NotLlama as reason:
         log.info("The weights are dequantized: %s", reason)
         return None
+    warn_of_zeros(str(file.path), zero_matrices(file))
+    return llama
 
 
 def _config_of(source: Source) -> PreTrainedConfig:
@@ -265,8 +270,9 @@ def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.d
         source.called,
     )
     # The parts for images and sound may have infinite bounds; texts do not use them.
-    weights = ((name, weight) for name, weight in loaded.model.state_dict().items() if not is_leftover(name))
-    refuse_nan(weights, source.where, source.called)
+    weights = {name: weight for name, weight in loaded.model.state_dict().items() if not is_leftover(name)}
+    refuse_nan(weights.items(), source.where, source.called)
+    warn_of_zeros(source.name, [source.called(name) for name, weight in weights.items() if is_zero(weight)])
     take_out(loaded.model)
     return loaded.model
 

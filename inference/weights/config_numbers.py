@@ -36,6 +36,8 @@ ROTATION = re.compile(r"(beta_(fast|slow)|attention_factor|(low|high)_freq_facto
 ROTATIONS = ("short_factor", "long_factor")
 OF_ROTATIONS = ("rope_type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", *ROTATIONS)
 """Settings of a rotary embedding that cannot be null."""
+CHUNKED, CHUNK = "chunked_attention", "attention_chunk_size"
+"""Layers that look back to where a chunk begins, which few models have, and how long a chunk is."""
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 OF_TEXTS = ("text_config", "attn_config", "ffn_config")
@@ -91,6 +93,8 @@ def check_layers(path: Path, text: PreTrainedConfig) -> None:
     if getattr(text, "use_bidirectional_attention", None) is True:
         raise BadFile(path, "use_bidirectional_attention: expected false, as no token sees those behind it, got True")
     kinds = getattr(text, "layer_types", None)
+    if CHUNKED in (kinds or ()) and not isinstance(getattr(text, CHUNK, None), int):
+        raise BadFile(path, f"layer_types: expected kinds of layers that a {text.model_type} has, got {CHUNKED!r}")
     if kinds is None or "sliding_attention" in kinds:
         _check_window(path, getattr(text, "sliding_window", None), may_be_none=kinds is None)
 

@@ -4,6 +4,7 @@ transformers fills missing weights with random numbers, and drops those that a m
 answers are fluent garbage. So both are refused, except for the leftovers in the table here, each of which has a reason.
 """
 
+import logging
 import math
 import re
 import sys
@@ -17,12 +18,15 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from inference.weights.config_numbers import check_rotation
+from inference.weights.found_instead import listed
 from inference.weights.lacking import HEAD, IF_TIED, missing_weights, renamed, unfit_weights
 from inference.weights.safetensors_header import BadFile
 from interface.errors import LoadError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+log = logging.getLogger("engine")
 
 LEFTOVERS = (
     (r"\.rotary_emb\.inv_freq$", "the angles of a rotary embedding, which are computed from config.json"),
@@ -156,6 +160,17 @@ def refuse_nan(
             raise BadFile(
                 where(name), f"tensor {called(name)} has a weight that is NaN or infinite; expected numbers only"
             )
+
+
+def warn_of_zeros(name: str, matrices: Sequence[str]) -> None:
+    """Warn of matrices that hold nothing but zeros: some programs reserve the whole space of a file that they fetch."""
+    if matrices:
+        log.warning("%s: nothing but zeros in %s: is the download complete?", name, listed(matrices))
+
+
+def is_zero(weight: Tensor) -> bool:
+    """Whether a matrix holds nothing but zeros. Of others, only the last row is read."""
+    return weight.ndim > 1 and weight.numel() > 0 and not weight[-1].any() and not weight.any()
 
 
 def check_docstrings(path: Path) -> None:

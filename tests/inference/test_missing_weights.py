@@ -1,11 +1,15 @@
 """Weights that are missing, or of another shape, are told by the names that they have in the user's files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from config import Config
+from engine import Engine
 from interface.errors import LoadError
 from study.architectures.checkpoints import small_model
 from tests.support.checkpoint_folders import edit_json, load, save
@@ -86,3 +90,48 @@ def test_of_tensors_that_make_one_weight_the_one_that_is_missing_is_named(tmp_pa
     path = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["qwen3moe"]), bpe_tokenizer())
     path.write_bytes(path.read_bytes().replace(b"blk.1.ffn_up_exps", b"blk.1.fxx_up_exps", 1))
     assert "blk.1.ffn_up_exps.weight is missing, and " in refusal(path)
+
+
+# --- Space that was reserved, and not filled --------------------------------------------------------------------------
+
+ASKED = "is the download complete?"
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_file_that_ends_in_zeros_is_told_at_the_start(
+    is_compiled: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer())
+    load(path, compile=is_compiled)
+    assert ASKED not in caplog.text
+    content = path.read_bytes()
+    rest = len(content) // 2
+    path.write_bytes(content[:-rest] + bytes(rest))
+    load(path, compile=is_compiled)
+    assert re.search(r"model\.gguf: nothing but zeros in blk\.1\..* and \d more: is the download complete", caplog.text)
+
+
+def test_a_matrix_of_zeros_in_a_folder_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save(tmp_path, small_model("llama"))
+    load(folder)
+    assert ASKED not in caplog.text
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.2.mlp.up_proj.weight"].zero_()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    load(folder)
+    assert f"{folder}: nothing but zeros in model.layers.2.mlp.up_proj.weight: {ASKED}" in caplog.text
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_model_that_says_nothing_about_any_token_is_refused(is_compiled: bool, tmp_path: Path) -> None:
+    model = model_of(CONFIGS["llama"])
+    torch.nn.init.zeros_(model.lm_head.weight)
+    path = write_gguf(tmp_path / "model.gguf", model, bpe_tokenizer())
+    with pytest.raises(LoadError, match=r"by itself gives logits that are all 0\. Are its files complete"):
+        Engine.load(Config(model=str(path), device="cpu", compile=is_compiled))
+
+
+def test_a_scale_of_zero_is_told_as_what_makes_all_logits_zero(tmp_path: Path) -> None:
+    folder = save(tmp_path, small_model("cohere", logit_scale=0.0))
+    with pytest.raises(LoadError, match=r"logits that are all 0\. .* no scale in its configuration 0 \(logit_scale, "):
+        Engine.load(Config(model=str(folder), device="cpu"))

@@ -96,6 +96,14 @@ def test_mistrals_layers_may_be_of_several_kinds(kinds: list[str] | None, tmp_pa
     assert (expected == reference_output(random_model("mistral"), ids, 12)) == (kinds is None)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma2", "gemma3", "qwen3"])
+def test_layers_of_a_kind_that_the_architecture_lacks_are_refused_by_name(architecture: str, tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model(architecture))
+    edit_json(folder / "config.json", layer_types=["chunked_attention", "full_attention", "full_attention"])
+    with pytest.raises(LoadError, match=r"config\.json: layer_types: expected kinds of .*, got 'chunked_attention'$"):
+        load(folder)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3"])
 @pytest.mark.parametrize(
     ("field", "value"),
@@ -182,7 +190,7 @@ def test_a_rotation_that_is_no_object_is_refused_by_name(value: Any, tmp_path: P
 def test_a_setting_without_which_transformers_takes_the_config_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path, random_model("llama"))
     edit_json(folder / "config.json", per_layer_config=[5])
-    told = r"config\.json: not a configuration that a llama can have, for its per_layer_config, '\[5\]': a value in"
+    told = r"config\.json: not a configuration that a llama can have, for its per_layer_config, '\[5\]': a setting"
     with pytest.raises(LoadError, match=told):
         load(folder)
 
@@ -191,7 +199,7 @@ def test_a_setting_of_a_part_is_named_with_the_part(of_several_parts: Path, tmp_
     folder = Path(shutil.copytree(of_several_parts, tmp_path / "model"))
     text = json.loads((folder / "config.json").read_text())["text_config"]
     edit_json(folder / "config.json", text_config=text | {"per_layer_config": 5})
-    with pytest.raises(LoadError, match=r"can have, for its text_config\.per_layer_config, '5': a value in"):
+    with pytest.raises(LoadError, match=r"can have, for its text_config\.per_layer_config, '5': a setting in"):
         load(folder)
 
 

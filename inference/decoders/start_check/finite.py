@@ -1,4 +1,4 @@
-"""Checks that logits are numbers."""
+"""Checks that logits are numbers, and not all of them 0."""
 
 import torch
 from torch import Tensor
@@ -16,8 +16,13 @@ def refuse_not_finite(name: str, logits: Tensor, dtype: torch.dtype) -> None:
     """Check the logits of a model that computes in `dtype`.
 
     Raises:
-        UnsupportedModel: one is NaN or infinite.
+        UnsupportedModel: one is NaN or infinite, or all are 0.
     """
+    if not logits.any():
+        raise UnsupportedModel(
+            f"{name} by itself gives logits that are all 0. Are its files complete, and is no scale in its "
+            f"configuration 0 (logit_scale, embedding_multiplier)?"
+        )
     if not logits.isfinite().all():
         raise UnsupportedModel(
             f"{name} by itself gives logits that are not finite, in {str(dtype).removeprefix('torch.')}. Either "

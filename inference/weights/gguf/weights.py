@@ -152,6 +152,12 @@ def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     }
 
 
+def zero_matrices(file: GGUFFile) -> list[str]:
+    """The matrices that hold nothing but zeros. Of others, only the last row is read."""
+    matrices = {name: blocks.data for name, blocks in file.tensors.items() if len(blocks.shape) > 1}
+    return [name for name, data in matrices.items() if not data[-1].any() and not data.any()]
+
+
 def _zeros(name: str, size: int) -> Blocks:
     return Blocks(name, GGMLQuantizationType.F32, (size,), np.zeros((1, 4 * size), np.uint8))
 
