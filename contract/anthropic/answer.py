@@ -8,7 +8,9 @@ from pydantic import Field
 from contract.answers import Wire
 from contract.anthropic.dialect import ErrorBody
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "compaction"]
+StopReason = Literal[
+    "end_turn", "max_tokens", "model_context_window_exceeded", "stop_sequence", "tool_use", "compaction"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class MessageBuilder:
     """The message so far: `message` is whole once `finish` has been iterated.
 
     Args:
+        max_tokens: what the request asks for. An answer that is cut before has filled the context.
         context_management: what the end of the message says about it, if the request asks.
         shows_thinking: whether thinking blocks have their text.
     """
@@ -72,6 +73,7 @@ class MessageBuilder:
         self,
         model: str,
         prompt_tokens: int,
+        max_tokens: int,
         context_management: wire.ContextManagement | None = None,
         *,
         shows_thinking: bool = True,
@@ -79,6 +81,7 @@ class MessageBuilder:
         usage = wire.Usage(prompt_tokens, 0, 0, 0, wire.OutputTokensDetails(0))
         message_id = f"msg_{uuid.uuid4().hex}"
         self.message = wire.AssistantMessage(message_id, "message", "assistant", model, [], None, None, usage)
+        self._max_tokens = max_tokens
         self._context_management = context_management
         self._shows_thinking = shows_thinking
         self._blocks: list[wire.Block] = []
@@ -180,7 +183,7 @@ class MessageBuilder:
 
     def _stop_reason(self, finished: Finished, stop_sequence: str | None) -> wire.StopReason:
         if finished.finish_reason == "length":
-            return "max_tokens"
+            return "max_tokens" if finished.completion_tokens >= self._max_tokens else "model_context_window_exceeded"
         if self._has_called():
             return "tool_use"
         return "end_turn" if stop_sequence is None else "stop_sequence"
@@ -189,8 +192,8 @@ class MessageBuilder:
 class SummaryBuilder(MessageBuilder):
     """A message that holds the summary of a conversation, and nothing else."""
 
-    def __init__(self, model: str, prompt_tokens: int) -> None:
-        super().__init__(model, prompt_tokens)
+    def __init__(self, model: str, prompt_tokens: int, max_tokens: int) -> None:
+        super().__init__(model, prompt_tokens, max_tokens)
         self._tokens: list[Token] = []
 
     def token(self, token: Token) -> Events:

@@ -72,18 +72,20 @@ class MessagesCall:
     requests: Sequence[GenerationRequest]
     stream: bool
     model: str
-    shows_tokens: bool = True
+    max_tokens: int
     context_management: ContextManagement | None = None
     sums_up: bool = False
     shows_thinking: bool = True
 
     def writer(self, accepted: Accepted) -> MessagesWriter:
-        return MessagesWriter(self._builder(accepted.prompt_tokens[0]), accepted.request_id, self.shows_tokens)
+        return MessagesWriter(self._builder(accepted.prompt_tokens[0]), accepted.request_id, self.max_tokens > 0)
 
     def _builder(self, prompt_tokens: int) -> MessageBuilder:
         if self.sums_up:
-            return SummaryBuilder(self.model, prompt_tokens)
-        return MessageBuilder(self.model, prompt_tokens, self.context_management, shows_thinking=self.shows_thinking)
+            return SummaryBuilder(self.model, prompt_tokens, self.max_tokens)
+        return MessageBuilder(
+            self.model, prompt_tokens, self.max_tokens, self.context_management, shows_thinking=self.shows_thinking
+        )
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
         writer = self.writer(accepted)
@@ -107,7 +109,8 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
     model = check_model(body.model, incoming.models)
     body.check()
     if body.compaction is not None:
-        return MessagesCall([_summary_request(body, body.compaction)], body.stream, model, sums_up=True)
+        request = _summary_request(body, body.compaction)
+        return MessagesCall([request], body.stream, model, body.max_tokens, sums_up=True)
     request = GenerationRequest(
         prompt=body.prompt(),
         params=body.params(),
@@ -121,7 +124,7 @@ def parse_messages(incoming: Incoming) -> MessagesCall:
         [request],
         body.stream,
         model,
-        shows_tokens=body.max_tokens > 0,
+        body.max_tokens,
         context_management=context_management,
         shows_thinking=body.thinking is None or body.thinking.is_shown,
     )
@@ -152,7 +155,7 @@ def parse_count_tokens(incoming: Incoming) -> Question:
 
 def _example() -> str:
     """A short stream, as the writer writes it."""
-    builder = MessageBuilder("a-model", 8)
+    builder = MessageBuilder("a-model", 8, max_tokens=100)
     builder.message = replace(builder.message, id="msg_1")
     writer = MessagesWriter(builder, "a-request")
     token = Token("The answer is 4.", 311, ms=1.0, is_first=True)

@@ -42,6 +42,12 @@ def test_max_tokens_beyond_the_context_are_clamped(client: anthropic.Anthropic) 
     assert message.stop_reason == "end_turn"
 
 
+def test_an_answer_that_fills_the_context_says_so(client: anthropic.Anthropic) -> None:
+    body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "size=1"}]}
+    assert client.messages.create(max_tokens=5000, **body).stop_reason == "model_context_window_exceeded"
+    assert client.messages.create(max_tokens=50, **body).stop_reason == "max_tokens"
+
+
 def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     counted = client.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": "one two three"}])
     assert counted.input_tokens == 3

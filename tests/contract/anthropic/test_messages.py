@@ -62,7 +62,7 @@ def test_joining_the_deltas_gives_the_whole_message(answer: Tokens) -> None:
 
 def test_a_call_that_is_cut_off_has_the_input_that_there_was() -> None:
     cut = tokens_of(ToolCallPart("add", '{"a": 1, "b": ', is_whole=False), ArgumentsPart('"x'))
-    message = whole([*cut, Finished("length", 1, 1, 1, 1, 2)])
+    message = whole([*cut, Finished("length", 1, 5, 1, 1, 2)])
     assert message["content"][0]["input"] == {"a": 1}
     assert message["stop_reason"] == "max_tokens"
 
@@ -85,7 +85,8 @@ def test_each_block_is_stopped_before_the_next_one_starts() -> None:
     ("finished", "reason", "sequence"),
     [
         (Finished("stop", 1, 1, 1, 1, 2), "end_turn", None),
-        (Finished("length", 1, 1, 1, 1, 2), "max_tokens", None),
+        (Finished("length", 1, 5, 1, 1, 2), "max_tokens", None),
+        (Finished("length", 1, 4, 1, 1, 2), "model_context_window_exceeded", None),
         (Finished("stop", 1, 1, 1, 1, 2, stop_reason="END"), "stop_sequence", "END"),
         (Finished("stop", 1, 1, 1, 1, 2, stop_reason=7), "end_turn", None),
     ],
