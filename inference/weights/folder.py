@@ -25,7 +25,7 @@ from transformers import (
 from inference.text.detokenizer import is_rewritten
 from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_layers, check_numbers
-from inference.weights.found_instead import contents, refuse_adapter, refuse_links, weights_instead
+from inference.weights.found_instead import contents, quantization, refuse_adapter, refuse_links, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
 from inference.weights.model_classes import auto_class, continues_texts
@@ -268,15 +268,11 @@ class Folder(TextFiles):
             version = transformers.__version__
             raise BadFile(path, f"model_type {kind!r} is not one that transformers {version} knows{code}")
         self._refuse_other_purposes(kind)
-        text = self.settings.get("text_config")
-        of_text = text.get("quantization_config") if isinstance(text, dict) else None
-        quantization = self.settings.get("quantization_config", of_text)
-        if quantization is not None:
-            named = quantization.get("quant_method") if isinstance(quantization, dict) else None
-            method = named or "a method without a name"
+        if found := quantization(self.settings):
+            setting, method = found
             raise BadFile(
                 path,
-                f"quantization_config: the weights are quantized by {method}, which is not supported; serve the model "
+                f"{setting}: the weights are quantized by {method}, which is not supported; serve the model "
                 f"that they were made from, or a GGUF file of it",
             )
         refuse_adapter(self._path)

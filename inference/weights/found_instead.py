@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from inference.weights.safetensors_header import BadFile
 
@@ -75,6 +76,21 @@ def listed(names: Sequence[str]) -> str:
     """The names, or the first few."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more
+
+
+def quantization(settings: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The setting of a config.json by which weights are quantized, and the method; None if they are not.
+
+    MLX has its settings under a name of its own, and newer versions under transformers' as well, without a method.
+    """
+    text, of_mlx = settings.get("text_config"), settings.get("quantization")
+    of_text = text.get("quantization_config") if isinstance(text, dict) else None
+    found = settings.get("quantization_config", of_text)
+    if isinstance(found, dict) and (method := found.get("quant_method")):
+        return "quantization_config", str(method)
+    if isinstance(of_mlx, dict) and "bits" in of_mlx:
+        return "quantization", "MLX"
+    return None if found is None else ("quantization_config", "a method without a name")
 
 
 def leads_nowhere(path: Path) -> bool:

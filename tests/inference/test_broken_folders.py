@@ -115,6 +115,11 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 269
             "quantization_config: the weights are quantized by awq, which is",
         ),
         (
+            edit(quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4}),
+            "config.json",
+            "quantization: the weights are quantized by MLX, which is not supported; serve",
+        ),
+        (
             edit(model_type="gemma3", text_config={"quantization_config": {"quant_method": "fp8"}}),
             "config.json",
             "quantization_config: the weights are quantized by fp8, which is",
