@@ -28,6 +28,7 @@ STARTUP_FAILURE = 3
 """The exit status with which a worker tells uvicorn, and gunicorn, that another one would fail as well."""
 BACKENDS = ("own", "vllm", "sglang", "openai")
 """The values of `backend`; `backends/load.py` has a module for each."""
+MOST = 10**9  # of a count: one of 400 digits raises OverflowError, and only once the server runs
 MOST_SECONDS = 1e9
 """About 30 years. With ten times as much, waiting on a thread raises OverflowError, and only once the server runs."""
 DEVICE_INDICES = frozenset(map(str, range(128)))
@@ -58,9 +59,9 @@ def _quoted(text: str) -> str:
 def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         with suppress(ValueError):  # Python makes no number of some thousand digits
-            if text.strip().isdecimal() and (number := int(text)) >= least:
+            if text.strip().isdecimal() and least <= (number := int(text)) <= MOST:
                 return number
-        raise ConfigError(f"expected a whole number of at least {least}, got {_quoted(text)}")
+        raise ConfigError(f"expected a whole number from {least} to {MOST}, got {_quoted(text)}")
 
     return parse
 

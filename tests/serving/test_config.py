@@ -117,6 +117,8 @@ def test_a_misspelt_variable_is_an_error_with_the_nearest_setting(typo: str, nea
         ("ENGINE_MAX_STREAMS", "4.0"),
         ("ENGINE_MAX_STREAMS", "many"),
         ("ENGINE_MAX_STREAMS", ""),
+        ("ENGINE_MAX_STREAMS", "1000000001"),
+        ("ENGINE_CLIENT_TOKENS", "9" * 99),
         ("ENGINE_MAX_WAITING", "-1"),
         ("ENGINE_CONTEXT", "1"),
         ("ENGINE_CONTEXT", "None"),
