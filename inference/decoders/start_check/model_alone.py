@@ -40,17 +40,22 @@ def _as_generate_computes(model: "PreTrainedModel", ids: Tensor, wanted: int) ->
     takes_keep = takes_logits_to_keep(model)
     prompt = ids.shape[1] - wanted + 1
     output = model(ids[:, :prompt], use_cache=True, **({"logits_to_keep": 1} if takes_keep else {}))
-    cache = getattr(output, "past_key_values", None)
+    named = "cache" if _takes(model, "cache") else "past_key_values"  # the first from transformers 5.24 on
+    cache = getattr(output, named, None)
     if cache is None:  # a model without keys and values, or without a cache for them
         output = model(ids, use_cache=False, **({"logits_to_keep": wanted} if takes_keep else {}))
         logits: Tensor = output.logits[0, -wanted:]
         return logits
     rows = [output.logits[0, -1]]
     for position in range(prompt, ids.shape[1]):
-        output = model(ids[:, position : position + 1], past_key_values=cache, use_cache=True)
+        output = model(ids[:, position : position + 1], use_cache=True, **{named: cache})
         rows.append(output.logits[0, -1])
     return torch.stack(rows)
 
 
 def takes_logits_to_keep(model: "PreTrainedModel") -> bool:
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+    return _takes(model, "logits_to_keep")
+
+
+def _takes(model: "PreTrainedModel", argument: str) -> bool:
+    return argument in inspect.signature(model.forward).parameters
