@@ -65,6 +65,8 @@ class Generation(BaseGeneration):
         self._driver = driver
         self._listener = listener
         self._is_closed = False
+        self._taking = threading.Lock()
+        """Held from an event's arrival until the listener has it: another thread reads the mailbox meanwhile."""
 
     def events(self) -> Iterator[Event | None]:
         """Yield each event as it comes, and None after each `heartbeat` seconds without one.
@@ -76,7 +78,8 @@ class Generation(BaseGeneration):
             if not self._driver.wait_for(lambda: bool(mailbox.events)):
                 yield None
                 continue
-            event = mailbox.events.popleft()
+            with self._taking:
+                event = mailbox.events.popleft()
             yield event
             if event is mailbox.log.end:
                 return
@@ -99,14 +102,16 @@ class Generation(BaseGeneration):
     def take(self, events: StepEvents) -> None:
         """The engine's sink; called on the stepping thread."""
         self._driver.count_step(events)
-        if not self._is_closed:
-            for sequence_id, event in events:
-                if self._mailbox.put(sequence_id, event) and self._listener is not None:
-                    self._listener.take(event)
+        with self._taking:
+            if not self._is_closed:
+                for sequence_id, event in events:
+                    if self._mailbox.put(sequence_id, event) and self._listener is not None:
+                        self._listener.take(event)
 
     def fail(self, failed: Failed) -> None:
-        if not self._is_closed and self._mailbox.end(failed) and self._listener is not None:
-            self._listener.take(failed)
+        with self._taking:
+            if not self._is_closed and self._mailbox.end(failed) and self._listener is not None:
+                self._listener.take(failed)
 
 
 class Following(Generation):

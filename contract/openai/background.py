@@ -3,6 +3,7 @@
 `BackgroundCall` makes one, and keeps what it writes. `RecallCall` is the stream of a client that comes for it later.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class BackgroundCall(InBackground):
         self._running = RunningResponses(kept)
         self._input = input
         self._has_begun = False
+        self._beginning = threading.Lock()
         self._renew_at = 0.0
 
     def writer(self, accepted: Accepted) -> "BackgroundWriter":
@@ -115,14 +117,18 @@ class BackgroundCall(InBackground):
         return self._running.is_wanted(self._maker.response.id)
 
     def _begin(self) -> None:
-        """Keep the response, once it is certain that it will be made: the first event or its client may come first."""
-        if self._has_begun:
-            return
-        self._has_begun = True
-        self._renew_at = time.monotonic() + RENEW_EVERY
-        if self.stream:
-            self._written.write(self._maker.start())
-        self._running.begin(self._maker.response, self._input, self._written.next_piece())
+        """Keep the response, once it is certain that it will be made: the first event or its client may come first.
+
+        At the WSGI door these are in two threads.
+        """
+        with self._beginning:
+            if self._has_begun:
+                return
+            self._has_begun = True
+            self._renew_at = time.monotonic() + RENEW_EVERY
+            if self.stream:
+                self._written.write(self._maker.start())
+            self._running.begin(self._maker.response, self._input, self._written.next_piece())
 
     def _renew_lease(self) -> None:
         if time.monotonic() >= self._renew_at:

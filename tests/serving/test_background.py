@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -249,3 +250,32 @@ def test_at_the_wsgi_door_such_a_stream_has_them_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sync_driver, "time", call)
     with pulled_by_hand(config=Config(heartbeat=2.5)) as service:
         assert [call.now for _ in service.driver.begin(call, "a request").events()] == HEARTBEATS
+
+
+class Slow(Listener):
+    """Begins to read what it listens to while it is told of the end, and gives the reader time to be first."""
+
+    reader: threading.Thread
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            self.reader.start()
+            self.reader.join(0.2)
+        super().take(event)
+
+
+def test_at_the_wsgi_door_its_client_gets_no_event_before_it_is_written() -> None:
+    """The thread of another client may step the engine: the last frames would be missing."""
+    listener = Slow()
+    were_written: list[bool] = []
+
+    def read() -> None:
+        were_written.extend(event in listener.events for event in generation.events())
+
+    with pulled_by_hand() as service:
+        generation = service.driver.submit([text_request("hello")], "its request", listener)
+        listener.reader = threading.Thread(target=read)
+        service.driver.submit([text_request("count 30", max_tokens=30)], "another").result()
+        listener.reader.join(PATIENCE)
+        generation.close()
+    assert were_written == [True] * 5  # the tokens of HELLO, and the end

@@ -1,5 +1,6 @@
 """Responses in the background: answered at once, kept while they are made, streamed again, cancelled."""
 
+import threading
 import time
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 import contract
 from contract.openai import background, running_responses
+from contract.openai.responses import ResponsesWriter
 from contract.sse import HEARTBEAT
 from interface.events import Event, Failed
 from tests.support.openai_answers import ACCEPTED, KEPT, named_events, parse, refused, reply_to, tokens, whole, why_not
@@ -48,6 +50,25 @@ def test_its_first_token_may_come_before_its_client_is_answered() -> None:
     for event in tokens(["2"]):
         call.take(event)
     assert whole(call, [])["status"] == "completed"
+
+
+def test_its_first_token_may_come_while_its_client_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = parse(PATH, input="1 + 1?", background=True, stream=True)
+    token, end = tokens(["2"])
+    other_thread = threading.Thread(target=call.take, args=(token,))
+    start = ResponsesWriter.start
+
+    def slow_start(writer: ResponsesWriter) -> bytes:
+        other_thread.start()
+        other_thread.join(0.2)
+        return start(writer)
+
+    monkeypatch.setattr(ResponsesWriter, "start", slow_start)
+    writer = call.writer(ACCEPTED)
+    other_thread.join()
+    call.take(end)
+    types = [event["type"] for event in named_events(writer.start() + writer.end())]
+    assert (types[0], types[-1]) == ("response.created", "response.completed")
 
 
 def test_a_failure_is_what_its_client_finds() -> None:
