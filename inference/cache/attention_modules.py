@@ -1,8 +1,8 @@
 """Switches a transformers model over to slot attention.
 
-Most architectures attend through `AttentionInterface` and only need the name of our function. GPT-J, CodeGen and
-GPT-Neo are older: the products and the softmax are in a method of the module, which takes the same tensors and is
-replaced.
+Most architectures attend through `AttentionInterface` and only need the name of our function. GPT-J and CodeGen (until
+transformers 5.24) and GPT-Neo are older: the products and the softmax are in a method of the module, which takes the
+same tensors and is replaced.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ def use_slot_attention(model: PreTrainedModel) -> None:
     """Switch a model over, for good."""
     model.set_attn_implementation(SLOT_ATTENTION)
     for module in list(model.modules()):
-        method = _METHODS.get(type(module).__name__)
+        method = _METHODS.get(type(module).__name__) if hasattr(module, "_attn") else None
         layer = getattr(module, "layer_idx", None) if method is None else method.layer(module)
         if isinstance(layer, int):
             # A tensor, so that compiled code may be the same for every layer.
