@@ -18,7 +18,8 @@ from inference.weights.formats import FORMATS
 from tests.support.compilers import needs_compiler
 from tests.support.native_models import INSTRUCTIONS
 
-NUMBERS, PRODUCTS = DECODER.with_name("numbers.hpp"), DECODER.with_name("products.hpp")
+NATIVE = DECODER.parent
+NUMBERS, PRODUCTS = NATIVE / "numbers.hpp", NATIVE / "products.hpp"
 AVX2 = INSTRUCTIONS["AVX2 alone"].split()
 AT_HAND = INSTRUCTIONS if platform.machine() == "x86_64" else {"this machine's": ""}
 
@@ -28,7 +29,8 @@ def instructions_of(folder: Path, code: str, flags: Sequence[str] = (), **macros
     source, made = folder / "source.cpp", folder / "made.s"
     source.write_text(code)
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS))
-    defined = [f"-D{name}={value}" for name, value in {"BF16": 0, "FORMATS": 0, "HAS_PLAIN": 1, **macros}.items()]
+    macros = {"BF16": 0, "FORMATS": 0, "HAS_PLAIN": 1, "PAST_CACHES": 0, "READS_AHEAD": 0} | macros
+    defined = [f"-D{name}={value}" for name, value in macros.items()]
     subprocess.run([compiler, *FLAGS, *flags, *defined, "-S", source, "-o", made], check=True, timeout=60)
     found = [line.strip() for line in made.read_text().splitlines() if re.match(r"\t[^.]", line)]
     assert found
@@ -77,26 +79,46 @@ def test_weights_come_past_the_caches_or_into_the_second_level(past_caches: int,
     assert {line.split()[0] for line in made if line.startswith("prefetch")} == {expected}
 
 
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are those of x86-64")
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_row_is_not_asked_for_where_the_processor_reads_ahead(format: str, rows: int, tmp_path: Path) -> None:
+    """Two rows of Q8_0 are not, either, and Q6_K is asked for into the first-level cache."""
+    number = FORMATS[format].number
+    code = f"""#include "{NATIVE / "quantized.hpp"}"
+    void ask(const uint8_t *from) {{
+        with_format({number}, [&](auto format) {{ prefetch<decltype(format), {rows}>(from, 128); }});
+    }}"""
+    made = instructions_of(tmp_path, code, BF16=1, FORMATS=1 << number, READS_AHEAD=1)
+    alone = {"Q6_K": ["prefetcht0"] * 2}.get(format, [])
+    expected = alone if rows == 1 or format == "Q8_0" else ["prefetcht1"] * 2
+    assert [line.split()[0] for line in made if line.startswith("prefetch")] == expected
+
+
 @pytest.mark.parametrize(
-    ("processor", "expected"),
+    ("processor", "past_caches", "reads_ahead"),
     [
-        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", True),
-        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n", False),
-        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", False),
-        ("CPU implementer\t: 0x41\n", False),
-        (None, False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 17\n", True, False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n", False, True),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 97\n", False, True),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 1\n", False, False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 23\nmodel\t\t: 17\n", False, False),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 17\n", False, False),
+        ("CPU implementer\t: 0x41\n", False, False),
+        (None, False, False),
     ],
 )
-def test_only_a_processor_that_is_known_to_be_fast_at_it_reads_past_its_caches(
-    processor: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_processors_read_weights_in_the_way_that_was_measured_on_their_kind(
+    processor: str | None, past_caches: bool, reads_ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = tmp_path / "cpuinfo"
     if processor is not None:
-        listed.write_text(f"processor\t: 0\n{processor}model\t\t: 17\n")
+        listed.write_text(f"processor\t: 0\n{processor}model name\t: AMD EPYC\n")
     monkeypatch.setattr(sources, "CPUINFO", listed)
-    assert sources.reads_past_caches() is expected
+    expected = {"PAST_CACHES": int(past_caches), "READS_AHEAD": int(reads_ahead)}
     units = sources.decoder_units(True, [8], False, head_dim=64, group=3)
-    assert [unit.definitions.get("PAST_CACHES") for unit in units] == [None, int(expected)]
+    assert [{name: unit.definitions[name] for name in expected} for unit in units] == [expected] * 2
 
 
 def test_no_vector_is_made_by_an_addition_to_zeros() -> None:

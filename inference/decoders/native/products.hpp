@@ -1,7 +1,8 @@
 // Rows times a matrix, by the best that the processor has for it: tiles, products of bfloat16 pairs, or plain vectors.
 //
 // Defined by the compiler's command line, besides what numbers.hpp needs: HAS_PLAIN, whether some matrices are not
-// quantized.
+// quantized, and READS_AHEAD, whether the processor reads faster by itself than if it is asked to (`ways_to_read` in
+// sources.py).
 
 #pragma once
 
@@ -26,11 +27,12 @@ namespace {
 // in the order of its inputs, so they are the same with any number of other rows.
 template <int ROWS, int VECTORS>
 void multiply_vectors(const Weight *panel, const Weight *x, int64_t inputs, float (*to)[PANEL]) {
+    constexpr bool ASKS = !READS_AHEAD || ROWS > (BF16 ? 8 : 4);
     Floats sums[ROWS][VECTORS] = {};
     for (int64_t i = 0; i < inputs; i += PAIR, panel += PANEL * PAIR) {
         // Not in a function of its own: gcc 12 would then keep the sums in memory.
         const char *ahead = reinterpret_cast<const char *>(panel) + (ROWS > 1 ? 2 * PAGE : PAGE);
-        for (int vector = 0; vector < VECTORS; ++vector)
+        for (int vector = 0; ASKS && vector < VECTORS; ++vector)
             __builtin_prefetch(ahead + vector * LANES * PAIR * int64_t(sizeof(Weight)));
 #if PAIR_PRODUCTS
         __m512bh weights[VECTORS];

@@ -55,7 +55,7 @@ inline Ints halves_of(Ints lower, Ints upper) {
 
 // Ask for a line of what will be read soon. It is read once in a step. If it stays out of the larger caches, it does
 // not drive out what the next step needs there, the interpreter's data too. But not all processors are fast at that,
-// and the others get it into the second-level cache (`reads_past_caches` in sources.py).
+// and the others get it into the second-level cache (`ways_to_read` in sources.py).
 inline void ask_for_line(const uint8_t *from) {
 #if PAST_CACHES
     __builtin_prefetch(from, 0, 0);
@@ -64,9 +64,15 @@ inline void ask_for_line(const uint8_t *from) {
 #endif
 }
 
-// The same for `bytes` bytes of a strip by itself. How far ahead is best was found by trying.
-template <int ROWS>
+// The same for what follows `bytes` bytes of a strip by itself. How far ahead is best was found by trying. Where the
+// processor reads ahead of a single row by itself (and of two of Q8_0, which need less time), it is faster than all
+// such requests together. But it loses strips of Q6_K, unless what comes next is asked for in its order.
+template <class F, int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
+    if (READS_AHEAD && ROWS <= (F::BITS == 8 ? 2 : 1)) {
+        for (int64_t i = 0; F::BITS == 6 && i < bytes; i += 64) __builtin_prefetch(from + bytes + i);
+        return;
+    }
     constexpr int64_t AHEAD = ROWS > 1 ? 3 * PAGE : PAGE * 3 / 2;
     for (int64_t i = 0; i < bytes; i += 64) ask_for_line(from + i + AHEAD);
 }
@@ -204,7 +210,7 @@ void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, i
     const float *scales = tile.scales, *weighted_sums = tile.weighted_sums;
     const uint8_t *read = strips[0];
     for (int64_t block = 0; block < inputs / F::SIZE; ++block, read += Strips<F>::BLOCK_BYTES) {
-        if (STRIPS == 1) prefetch<ROWS>(read, Strips<F>::BLOCK_BYTES);
+        if (STRIPS == 1) prefetch<F, ROWS>(read, Strips<F>::BLOCK_BYTES);
         const uint8_t *codes[STRIPS];
         Floats of_block[STRIPS], minimums[STRIPS];
         for (int strip = 0; strip < STRIPS; ++strip) {
@@ -293,7 +299,7 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
         if constexpr (is_unpacked<F>) behind.ask_for(block);
         Ints sums[ROWS][STRIPS] = {}, minimums[ROWS][STRIPS] = {};
         for (int64_t pair = 0; pair < PAIRS; ++pair, read += PAIR_BYTES) {
-            if (STRIPS == 1) prefetch<ROWS>(read, PAIR_BYTES);
+            if (STRIPS == 1) prefetch<F, ROWS>(read, PAIR_BYTES);
             Ints scales[STRIPS];
             for (int strip = 0; strip < STRIPS; ++strip) scales[strip] = of_block(strip).of_pair(pair);
             add_pair<F, ROWS, STRIPS>(sums, codes, x, scales, ahead);
