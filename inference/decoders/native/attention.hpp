@@ -20,7 +20,8 @@ namespace {
 
 constexpr int64_t TOKENS = GROUP < LANES ? LANES / GROUP : 1, QUERIES = TOKENS * GROUP;
 constexpr int64_t KEYS = 32;  // keys or values that are worked on together
-// How far ahead memory is prefetched: so many pages into the second-level cache, so many numbers into the first.
+// How far ahead memory is prefetched: so many pages into the second-level cache, and so many numbers into the first,
+// unless the processor does that faster by itself (READS_AHEAD, see `ways_to_read` in sources.py).
 constexpr int64_t PAGES_AHEAD = BF16 ? 2 : 1, NUMBERS_AHEAD = 512 / sizeof(Weight);
 static_assert(PAGE_TOKENS % KEYS == 0 && (PAGE_TOKENS & (PAGE_TOKENS - 1)) == 0,
               "blocks of 16, 32, … positions lie in one page each");
@@ -82,7 +83,7 @@ void to_floats(const Weight *from, int64_t rows, int64_t later, float (*to)[HEAD
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t i = 0; i < HEAD_DIM; i += LANES) {
             const Weight *numbers = from + row * HEAD_DIM + i;
-            __builtin_prefetch(numbers + NUMBERS_AHEAD);
+            if (!READS_AHEAD) __builtin_prefetch(numbers + NUMBERS_AHEAD);
             __builtin_prefetch(numbers + later, 0, 2);  // into the second-level cache
             store(to[row] + i, load(numbers));
         }
@@ -152,7 +153,7 @@ void multiply_pairs(const Weight *a, int64_t a_row, const Weight *b, int64_t b_p
     for (int64_t pair = 0; pair < pairs; ++pair, b += b_pair)
         for (int block = 0; block < BLOCKS; ++block) {
             const Weight *from = b + block * b_block;
-            __builtin_prefetch(from + NUMBERS_AHEAD);
+            if (!READS_AHEAD) __builtin_prefetch(from + NUMBERS_AHEAD);
             __builtin_prefetch(from + later, 0, 2);  // into the second-level cache
             const __m512bh columns = load_pairs(from);
             for (int row = 0; row < ROWS; ++row)
