@@ -1,5 +1,8 @@
 """The stand-ins for a model and for the article's server, in tests and in measurements."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 
 from config import Config
@@ -9,7 +12,7 @@ from interface.requests import GenerationRequest, SamplingParams, SequenceId, Te
 from serving.sync_driver import Driver
 from study.common.article import create_app, of_driver
 from study.common.engine import ScriptedEngine, instant_engine
-from tests.support.asgi_client import Client, events_of
+from tests.support.asgi_client import Client, events_of, until
 from tests.support.serving import wait_until
 
 
@@ -66,11 +69,25 @@ def test_a_step_lasts_as_long_as_the_slowest_in_it_asks_for(
     assert naps == ([slept] if slept else [])
 
 
-@pytest.mark.anyio
-async def test_the_articles_server_is_made_to_end() -> None:
+@pytest.fixture
+def driver() -> Driver:
+    """The driver of an article's server, with its engine ready."""
     driver = Driver(Config(), lambda config: instant_engine())
     driver.start()
     wait_until(lambda: driver.status == "ok")
+    return driver
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python from finding garbage in cycles, as it may not for minutes on an idle server."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.anyio
+async def test_the_articles_server_is_made_to_end(driver: Driver) -> None:
     client = Client(create_app(*of_driver(driver)))
     streamed = await client.post(prompt="pace=0", max_tokens=5, stream=True)
     events = events_of(streamed.body)
@@ -78,3 +95,14 @@ async def test_the_articles_server_is_made_to_end() -> None:
     whole = await client.post(prompt="pace=0", max_tokens=5)
     assert whole.json()["token_ids"] == [0, 1, 2, 3, 4]
     assert (await client.request("GET", "/health")).json()["generated_tokens"] == 10
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_the_articles_server_ends_a_request_whose_client_has_left(driver: Driver) -> None:
+    exchange = Client(create_app(*of_driver(driver))).open_generate("pace=5", max_tokens=1000)
+    await exchange.next_message()
+    await exchange.next_event()
+    exchange.disconnect()
+    await exchange.end()
+    await until(lambda: driver.counters().running == 0)
