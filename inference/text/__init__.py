@@ -14,8 +14,8 @@
     families of models  `families` is their table. How each writes calls: `tool_forms`, `call_notations`,
                         `parameter_types`; how its answers are built: `answer_specs`, `message_answers`,
                         `element_answers`
-    grammars            `grammar` makes an answer match one. `grammar_source` writes it from a request's schema, of
-                        which there are `narrowed_schemas`, `schema_addresses` and `schema_keywords` that llguidance
-                        cannot read, and `grammar_limits`. `tool_grammar` and `parameter_grammar` make an answer call
-                        tools
+    grammars            `grammar` makes an answer match one. `grammar_source` writes it from a request's schema, once
+                        `narrowed_schemas`, `schema_addresses` and `schema_keywords` have rewritten what llguidance
+                        cannot read; `grammar_limits` refuses what takes it too long. `tool_grammar` and
+                        `parameter_grammar` make an answer call tools
 """

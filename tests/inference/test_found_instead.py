@@ -143,10 +143,12 @@ def test_what_lies_next_to_a_gguf_model_to_see_with_is_no_other_model() -> None:
         "MMPROJ.gguf",
         "model-mmproj-f16.gguf",
         "model-imatrix.gguf",
+        "imatrix_of_model.gguf",
+        "b-imatrix-Q4_K_M.gguf",
         "a-00001-of-00002.gguf",
         "a-00002-of-00002.gguf",
     ]
-    assert models_among(names) == ["Model-Q4_K_M.GGUF", "a-00001-of-00002.gguf"]
+    assert models_among(names) == ["Model-Q4_K_M.GGUF", "a-00001-of-00002.gguf", "b-imatrix-Q4_K_M.gguf"]
     assert models_among(["sub/mmproj-f16.gguf", "sub/model.gguf"]) == ["sub/model.gguf"]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 PART = re.compile(r"(?P<stem>.*)-(?P<number>(?!00000)\d{5})-of-(?P<count>(?!00000)\d{5})\.gguf")
 
-NO_MODELS = ("mmproj", "imatrix")
-"""What the names of llama.cpp's files have that lie next to models: for images and sounds, and for quantizing."""
+NO_MODEL = re.compile(r".*mmproj.*|imatrix.*|.*imatrix\.gguf")
+"""The names of llama.cpp's files that lie next to models: for images and sounds, and what models are quantized with.
+(`model-imatrix-Q4_K_M.gguf` is a model that was.)"""
 
 
 def is_first(name: str) -> bool:
@@ -31,7 +32,7 @@ def models_among(names: Iterable[str]) -> list[str]:
 
 
 def _is_extra(name: str) -> bool:
-    return any(word in name.rpartition("/")[2].lower() for word in NO_MODELS)
+    return NO_MODEL.fullmatch(name.rpartition("/")[2].lower()) is not None
 
 
 def models_in(folder: Path) -> list[Path]:
