@@ -63,7 +63,7 @@ def test_it_changes_nothing_of_what_the_door_answers(service: WsgiService) -> No
             ("POST", "/generate", b'{"prompt": "hello"}'),
             ("POST", "/generate", b"nonsense"),
             ("GET", "/openapi.json", b""),
-            ("HEAD", "/health", b""),
+            ("HEAD", "/live", b""),
             ("GET", "/nowhere", b""),
         ):
             assert service.request(method, path, body, ASKED) == unwatched.request(method, path, body, ASKED)
