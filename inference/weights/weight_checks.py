@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -168,9 +170,9 @@ def warn_of_zeros(name: str, matrices: Sequence[str]) -> None:
         log.warning("%s: nothing but zeros in %s: is the download complete?", name, listed(matrices))
 
 
-def is_zero(weight: Tensor) -> bool:
-    """Whether a matrix holds nothing but zeros. Of others, only the last row is read."""
-    return weight.ndim > 1 and weight.numel() > 0 and not weight[-1].any() and not weight.any()
+def is_zero(weight: Tensor | NDArray[np.uint8]) -> bool:
+    """Whether a matrix, or its blocks, holds nothing but zeros. Of others, only the last row is read."""
+    return weight.ndim > 1 and 0 not in weight.shape and not weight[-1].any() and not weight.any()
 
 
 def check_docstrings(path: Path) -> None:

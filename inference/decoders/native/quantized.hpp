@@ -64,9 +64,9 @@ inline void ask_for_line(const uint8_t *from) {
 #endif
 }
 
-// The same for what follows `bytes` bytes of a strip by itself. How far ahead is best was found by trying. Where the
-// processor reads ahead of a single row by itself (and of two of Q8_0, which need less time), it is faster than all
-// such requests together. But it loses strips of Q6_K, unless what comes next is asked for in its order.
+// The same for as much as `bytes` of a strip by itself. How far ahead is best was found by trying. A processor that
+// reads ahead is faster without such requests for a single row, and for two of Q8_0, which need less time. But it does
+// not follow strips of Q6_K, unless what comes next is asked for in its order.
 template <class F, int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
     if (READS_AHEAD && ROWS <= (F::BITS == 8 ? 2 : 1)) {

@@ -21,6 +21,7 @@ from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import EMBEDDING, HEAD, BadGGUF, Blocks, GGUFFile
 from inference.weights.gguf.numbers import dequantized
 from inference.weights.gguf.rope import ROPE_FACTORS
+from inference.weights.weight_checks import is_zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +154,8 @@ def absent_biases(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
 
 
 def zero_matrices(file: GGUFFile) -> list[str]:
-    """The matrices that hold nothing but zeros. Of others, only the last row is read."""
-    matrices = {name: blocks.data for name, blocks in file.tensors.items() if len(blocks.shape) > 1}
-    return [name for name, data in matrices.items() if not data[-1].any() and not data.any()]
+    """The matrices that hold nothing but zeros. (The data of vectors has two dimensions, too.)"""
+    return [name for name, blocks in file.tensors.items() if len(blocks.shape) > 1 and is_zero(blocks.data)]
 
 
 def _zeros(name: str, size: int) -> Blocks:
