@@ -136,12 +136,12 @@ def _cached(cache: KVCache, streams: int) -> str:
     """What the cache takes: for each token, and once for each stream where layers forget what is behind a window."""
     rings = [layer for layer in cache.rows.layers.values() if layer.window is not None]
     in_rings = sum(layer.bytes for layer in rings)
-    per_token = (cache.bytes - in_rings) / (cache.slots * cache.row_length)
+    per_token = (cache.storage.bytes - in_rings) / (cache.slots * cache.row_length)
     size = f"{_bytes(per_token)} per token"
     if rings:
         windows = " or ".join(str(window) for window in sorted({layer.window or 0 for layer in rings}))
         size += f" and {_bytes(in_rings / cache.slots)} per stream for {len(rings)} layers that look back {windows}"
-    return f"{size}, {_bytes(cache.bytes / cache.slots * streams)} for {streams} streams"
+    return f"{size}, {_bytes(cache.storage.bytes / cache.slots * streams)} for {streams} streams"
 
 
 def _examined_llama(model: Llama, cache: KVCache, config: Config) -> tuple[Decoder, Sequence[Finding]]:

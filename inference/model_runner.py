@@ -73,7 +73,7 @@ class ModelRunner:
         elif self.is_on_gpu:
             self._choose = functools.partial(choose, choose_on_device=choose_on_device)
         leave_own_processor()  # where the trial has put it: the thread that is started next would stay there
-        self._cache.provide()
+        self._cache.storage.provide()
 
     @property
     def is_on_gpu(self) -> bool:
@@ -82,12 +82,12 @@ class ModelRunner:
     @property
     def retention(self) -> Retention:
         """How much of a text a slot still holds after it has been computed."""
-        return self._cache.retention
+        return self._cache.storage.retention
 
     @property
     def shares_beginnings(self) -> bool:
         """Whether texts that begin alike share memory, so that copying a beginning takes next to no time."""
-        return self._cache.shares_beginnings
+        return self._cache.storage.shares_beginnings
 
     @property
     def has_same_bits(self) -> bool:
@@ -120,7 +120,8 @@ class ModelRunner:
         sequences may copy from the slot before the prompt is complete.
         """
         pieces = [(chunk.sequence.slot, chunk.start, chunk.end) for chunk in schedule.chunks]
-        return frozenset(number for number, is_finite in enumerate(self._cache.are_finite(pieces)) if not is_finite)
+        are_finite = self._cache.storage.are_finite(pieces)
+        return frozenset(number for number, is_finite in enumerate(are_finite) if not is_finite)
 
     @torch.inference_mode()
     def forward(self, schedule: Schedule) -> Tensor:
@@ -139,7 +140,7 @@ class ModelRunner:
 
     def _compute(self, schedule: Schedule) -> Tensor:
         for copy in schedule.copies:
-            self._cache.copy(copy.source, copy.sequence.slot, copy.end)
+            self._cache.storage.copy(copy.source, copy.sequence.slot, copy.end)
         if self._ahead is not None:
             self._ahead.record(schedule)
         return self._decoder.forward(batch_of(schedule, self._cache, self._device))

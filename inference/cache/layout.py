@@ -82,7 +82,7 @@ def lay_out(decoding: Sequence[Piece], chunks: Sequence[Piece], cache: KVCache, 
     for piece, segment in zip(longer, segments, strict=True):
         sampled += range(segment.first, segment.first + piece.scored)
     for piece in pieces:
-        cache.reserve(piece.slot, piece.start, piece.end)
+        cache.storage.reserve(piece.slot, piece.start, piece.end)
 
     # One copy to the device for all of them, and the host does not wait for it.
     packed = to_device(torch.tensor([token_ids, positions, slots]), device)

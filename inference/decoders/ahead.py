@@ -81,7 +81,7 @@ class Ahead:
 
     def _begin(self, places: Sequence[Place], tokens: Tensor) -> Tensor:
         for slot, position in places:
-            self._cache.reserve(slot, position, position + 1)
+            self._cache.storage.reserve(slot, position, position + 1)
         return self._decoder.next_step(tokens)
 
 

@@ -29,7 +29,7 @@ def test_a_cache_takes_memory_where_it_is_written_and_nowhere_else() -> None:
     cache = KVCache(slots=64, context=4096)
     before = resident_bytes()
     layer = cache.rows.layer(0, 8, 128, torch.bfloat16, torch.device("cpu"))
-    assert cache.bytes > 1_000_000_000
+    assert cache.storage.bytes > 1_000_000_000
     assert resident_bytes() - before < 50_000_000
     layer.keys[3, :, :100] = 1
     layer.values[3, :, :100] = 1
@@ -42,7 +42,7 @@ def test_what_the_cache_is_said_to_take_is_what_it_takes(architecture: str) -> N
     length, config = 400, random_model(architecture).config
     cache = tiny_engine(architecture, context=length, max_streams=3, compile=False)._runner._cache
     budget = CacheBudget.of(config, torch.float32, torch.device("cpu"), slots=3, weight_bytes=0)
-    assert budget.bytes_for(length) == cache.bytes
+    assert budget.bytes_for(length) == cache.storage.bytes
 
 
 def test_a_context_beyond_the_windows_costs_nothing_more() -> None:

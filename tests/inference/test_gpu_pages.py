@@ -9,7 +9,6 @@ from torch import Tensor
 
 from inference.cache import gpu_pages
 from inference.cache.gpu_pages import GpuPages
-from inference.cache.kv_cache import KVCache
 from inference.cache.pages import Layers
 from inference.cache.reserved import PIECE, Reserved, Whole, memory_of
 from inference.cache.sizes import PAGE_TOKENS
@@ -115,12 +114,6 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> GpuPages:
     return GpuPages(3, 5 * PAGE_TOKENS - 1, Layers(count=2, kv_heads=2, head_dim=4, dtype=torch.bfloat16), CPU)
 
 
-def cache_of(pages: GpuPages) -> KVCache:
-    cache = KVCache(slots=3, context=5 * PAGE_TOKENS - 1)
-    cache.storage = pages
-    return cache
-
-
 def write(pages: GpuPages, slot: int, first: int, last: int, number: float) -> None:
     for layer in range(2):
         for tensor in pages.layer(layer):
@@ -132,8 +125,7 @@ PER_PAGE = 2 * 2 * PAGE_TOKENS * 2 * 4 * 2  # layers, keys and values, positions
 
 
 def test_memory_follows_the_tokens_of_a_slot(pages: GpuPages) -> None:
-    cache = cache_of(pages)
-    assert cache.bytes == 15 * PER_PAGE
+    assert pages.bytes == 15 * PER_PAGE
     backed = [0]
     for slot, first, last in [
         (1, 0, PAGE_TOKENS),
@@ -142,18 +134,17 @@ def test_memory_follows_the_tokens_of_a_slot(pages: GpuPages) -> None:
         (1, PAGE_TOKENS + 1, 2 * PAGE_TOKENS),
         (1, 0, 7),
     ]:
-        cache.reserve(slot, first, last)
+        pages.reserve(slot, first, last)
         backed.append(pages.backed_bytes // PER_PAGE)
     assert backed == [0, 1, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize("length", [1, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1, 3 * PAGE_TOKENS])
 def test_a_copied_beginning_has_memory_and_is_the_same(pages: GpuPages, length: int) -> None:
-    cache = cache_of(pages)
-    cache.reserve(0, 0, 3 * PAGE_TOKENS)
+    pages.reserve(0, 0, 3 * PAGE_TOKENS)
     write(pages, 0, 0, 3 * PAGE_TOKENS, 1.5)
     before = pages.backed_bytes
-    cache.copy(0, 2, length)
+    pages.copy(0, 2, length)
     assert pages.backed_bytes - before == -(-length // PAGE_TOKENS) * PER_PAGE
     for layer in range(2):
         for tensor in pages.layer(layer):
@@ -161,12 +152,11 @@ def test_a_copied_beginning_has_memory_and_is_the_same(pages: GpuPages, length: 
 
 
 def test_what_is_not_a_number_is_found_in_the_last_layer(pages: GpuPages) -> None:
-    cache = cache_of(pages)
-    cache.reserve(0, 0, 2 * PAGE_TOKENS)
+    pages.reserve(0, 0, 2 * PAGE_TOKENS)
     write(pages, 0, 0, 2 * PAGE_TOKENS, 1.0)
     spans = [(0, 0, PAGE_TOKENS), (0, PAGE_TOKENS, PAGE_TOKENS + 3), (0, PAGE_TOKENS + 3, 2 * PAGE_TOKENS)]
-    assert cache.are_finite(spans) == [True, True, True]
+    assert pages.are_finite(spans) == [True, True, True]
     write(pages, 0, PAGE_TOKENS + 2, PAGE_TOKENS + 3, float("inf"))
-    assert cache.are_finite(spans) == [True, False, True]
-    assert cache.are_finite([(0, 0, 2 * PAGE_TOKENS), (1, 0, 1)]) == [False, False]
-    assert cache.are_finite([]) == []
+    assert pages.are_finite(spans) == [True, False, True]
+    assert pages.are_finite([(0, 0, 2 * PAGE_TOKENS), (1, 0, 1)]) == [False, False]
+    assert pages.are_finite([]) == []

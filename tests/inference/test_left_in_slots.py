@@ -84,7 +84,7 @@ def test_a_slot_is_cleared_where_a_shorter_beginning_goes_on_and_nowhere_else() 
 
     def cleared(slot: int, first: int, last: int) -> list[int]:
         layer.keys.fill_(float("nan"))
-        cache.reserve(slot, first, last)
+        cache.storage.reserve(slot, first, last)
         return [position for position in range(cache.row_length) if not layer.keys[slot, 0, position].any()]
 
     assert cleared(0, 0, 40) == [], "nothing was there"
@@ -117,10 +117,10 @@ def test_nothing_lies_behind_a_copied_beginning_but_zeros(window: int | None, en
     cache = KVCache(slots=2, context=100, slack=20)
     layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"), window=window)
     for slot, end in enumerate(ends):
-        cache.reserve(slot, 0, end)
+        cache.storage.reserve(slot, 0, end)
         layer.keys[slot, :, :end] = float("nan")
     layer.keys[0, :, :35] = torch.arange(1.0, 36).view(1, 35, 1)
-    cache.copy(0, 1, 35)
+    cache.storage.copy(0, 1, 35)
     assert layer.keys[1, 0, :35, 0].tolist() == list(range(1, 36))
     assert not layer.keys[1, :, 35:].any()
 
@@ -128,12 +128,12 @@ def test_nothing_lies_behind_a_copied_beginning_but_zeros(window: int | None, en
 def test_what_a_failed_copy_left_is_cleared_for_the_slots_next_text(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = KVCache(slots=2, context=100)
     layer = cache.rows.layer(0, 1, 4, torch.float32, torch.device("cpu"))
-    cache.reserve(0, 0, 50)
-    cache.reserve(1, 0, 10)
+    cache.storage.reserve(0, 0, 50)
+    cache.storage.reserve(1, 0, 10)
     layer.keys.fill_(float("nan"))
     with monkeypatch.context() as patched:
         patched.setattr(CachedLayer, "clear", _raise)
         with pytest.raises(RuntimeError):
-            cache.copy(0, 1, 40)
-    cache.reserve(1, 0, 1)
+            cache.storage.copy(0, 1, 40)
+    cache.storage.reserve(1, 0, 1)
     assert not layer.keys[1, :, :50].any()

@@ -215,4 +215,4 @@ def test_the_context_is_what_the_gpu_s_memory_allows() -> None:
     assert checkpoint.model.device.type == "cuda"
     before = torch.cuda.memory_allocated()
     engine = Engine(checkpoint, Config(device="cuda", max_streams=4))
-    assert engine._runner._cache.bytes <= torch.cuda.memory_allocated() - before + 2**20
+    assert engine._runner._cache.storage.bytes <= torch.cuda.memory_allocated() - before + 2**20

@@ -60,7 +60,8 @@ def test_a_short_text_takes_a_few_pages_of_memory_and_not_a_slots_row(
 ) -> None:
     decoder, cache = decoder_and_cache
     assert isinstance(cache.storage, Pages)
-    in_page, row = cache.bytes // cache.slots // (cache.row_length // PAGE_TOKENS), cache.bytes // cache.slots
+    row = cache.storage.bytes // cache.slots
+    in_page = row // (cache.row_length // PAGE_TOKENS)
     assert row > 128 * MIB
     before = resident_in(cache.storage)
     write(decoder, cache, 2, 20)
@@ -68,14 +69,14 @@ def test_a_short_text_takes_a_few_pages_of_memory_and_not_a_slots_row(
     write(decoder, cache, 4, 2 * PAGE_TOKENS + 1)
     assert 3 * in_page <= resident_in(cache.storage) - before <= 4 * in_page + 8 * MIB < row / 2
     before = resident_in(cache.storage)
-    cache.copy(4, 6, 2 * PAGE_TOKENS + 1)
+    cache.storage.copy(4, 6, 2 * PAGE_TOKENS + 1)
     assert 0 < resident_in(cache.storage) - before <= in_page + 4 * MIB, "two of the three are shared"
     before = resident_in(cache.storage)
     write(decoder, cache, 6, 1)
     write(decoder, cache, 7, PAGE_TOKENS)
     assert resident_in(cache.storage) - before <= 4 * MIB, "it has the page that the other one gave back"
     before = resident_in(cache.storage)
-    assert cache.are_finite([(7, 0, CONTEXT)]) == [True]
+    assert cache.storage.are_finite([(7, 0, CONTEXT)]) == [True]
     assert resident_in(cache.storage) - before <= 4 * MIB, "what is looked at takes none"
 
 

@@ -111,7 +111,7 @@ def pages_of(cache: KVCache) -> Pages:
 
 def spoil(cache: KVCache, slot: int, first: int = 0) -> None:
     """Let a slot hold a text that is NaN from `first` on."""
-    cache.reserve(slot, first, CONTEXT)
+    cache.storage.reserve(slot, first, CONTEXT)
     storage = pages_of(cache)
     for place in range(storage.table.count(slot)):
         numbers = storage.numbers[storage.table.page(slot, place)]  # [layers, 2, kv_heads, PAGE_TOKENS, head_dim]
@@ -145,7 +145,7 @@ def test_a_texts_logits_are_the_same_bits_in_any_chunks_and_among_any_others(
     )
     def check(slot: int, cached: int, sizes: Steps, others: Sequence[Company]) -> None:
         _, cache = decoder_of(name)
-        cache.copy(0, slot, cached)
+        cache.storage.copy(0, slot, cached)
         found = logits_among(name, slot, cached, cut(len(TEXT) - cached, sizes), others)
         assert torch.equal(found, expected[cached:])
 
@@ -175,10 +175,14 @@ def test_what_a_slot_held_before_changes_no_bit_even_if_it_is_no_number(
     compile_for(name, monkeypatch)
     expected, (_, cache), slot = logits_alone(name), decoder_of(name), 3
     spoil(cache, slot)
-    assert cache.are_finite([(slot, 0, 1), (slot, len(TEXT), CONTEXT), (0, 0, len(TEXT))]) == [False, False, True]
+    assert cache.storage.are_finite([(slot, 0, 1), (slot, len(TEXT), CONTEXT), (0, 0, len(TEXT))]) == [
+        False,
+        False,
+        True,
+    ]
     assert torch.equal(logits_among(name, slot, 0, cut(len(TEXT), [31, 1]), []), expected)
     pieces = [(slot, 0, len(TEXT)), (slot, len(TEXT) - 1, len(TEXT)), (slot, len(TEXT), len(TEXT) + 1)]
-    assert cache.are_finite(pieces) == [True, True, False]
+    assert cache.storage.are_finite(pieces) == [True, True, False]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -191,7 +195,7 @@ def test_what_lay_behind_a_copied_beginning_changes_no_bit_even_if_it_is_no_numb
     logits_among(name, source, 0, [length], [])
     spoil(cache, source, length)
     spoil(cache, target)
-    cache.copy(source, target, length)
+    cache.storage.copy(source, target, length)
     assert torch.equal(logits_among(name, target, length, cut(len(TEXT) - length, [1, 1, 9]), []), expected[length:])
 
 
@@ -201,10 +205,10 @@ def test_a_page_that_another_slot_gave_back_changes_no_bit_even_if_it_is_nan(
 ) -> None:
     compile_for(name, monkeypatch)
     expected, (_, cache), giver, taker = logits_alone(name), decoder_of(name), 8, 9
-    cache.reserve(taker, 0, 1)
+    cache.storage.reserve(taker, 0, 1)
     spoil(cache, giver)
     given = pages_of(cache).table.page(giver, 1)
-    cache.reserve(giver, 0, 1)
+    cache.storage.reserve(giver, 0, 1)
     assert torch.equal(logits_among(name, taker, 0, cut(len(TEXT), [PAGE_TOKENS + 1, 1]), []), expected)
     assert pages_of(cache).table.page(taker, 1) == given
 
@@ -217,7 +221,7 @@ def test_a_new_text_in_a_slot_changes_no_bit_of_the_texts_that_share_its_beginni
     expected, (_, cache), source, targets = logits_alone(name), decoder_of(name), 10, (11, 12)
     logits_among(name, source, 0, [len(TEXT)], [])
     for target in targets:
-        cache.copy(source, target, PAGE_TOKENS + 3)
+        cache.storage.copy(source, target, PAGE_TOKENS + 3)
     assert len({pages_of(cache).table.page(slot, 0) for slot in (source, *targets)}) == 1, "there is one for all three"
     kept = 40
     assert torch.equal(logits_among(name, source, kept, cut(len(TEXT) - kept, [7]), []), expected[kept:])
@@ -236,5 +240,5 @@ def test_the_border_of_a_page_changes_no_bit(name: str, monkeypatch: pytest.Monk
         chunks = cut(len(TEXT) - PAGE_TOKENS + 3, [guessed + 1])
         assert torch.equal(logits_among(name, slot, PAGE_TOKENS - 3, chunks, []), expected[PAGE_TOKENS - 3 :])
     for length in (1, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1):
-        cache.copy(0, slot, length)
+        cache.storage.copy(0, slot, length)
         assert torch.equal(logits_among(name, slot, length, cut(len(TEXT) - length, [1, 40]), []), expected[length:])

@@ -234,8 +234,8 @@ def test_memory_follows_the_window() -> None:
     assert whole.bytes == 2 * 4 * row_length(4096) * 2 * 16 * 4
     assert ring.kept == 512 + SLACK
     assert ring.bytes == 2 * 4 * (512 + SLACK + 1) * 2 * 16 * 4
-    assert cache.bytes == whole.bytes + ring.bytes
-    assert cache.retention == Retention(whole=768, behind=257)
+    assert cache.storage.bytes == whole.bytes + ring.bytes
+    assert cache.storage.retention == Retention(whole=768, behind=257)
     assert cache.rows.layer(2, 2, 16, torch.float32, device, window=4000).window is None, "that would be longer"
 
 
