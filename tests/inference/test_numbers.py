@@ -29,7 +29,7 @@ def instructions_of(folder: Path, code: str, flags: Sequence[str] = (), **macros
     source, made = folder / "source.cpp", folder / "made.s"
     source.write_text(code)
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS))
-    macros = {"BF16": 0, "FORMATS": 0, "HAS_PLAIN": 1, "PAST_CACHES": 0, "READS_AHEAD": 0} | macros
+    macros = {"BF16": 0, "FORMATS": 0, "HAS_PLAIN": 1, "PAST_CACHES": 0, "READS_AHEAD": 0, "ONE_PRODUCT": 0} | macros
     defined = [f"-D{name}={value}" for name, value in macros.items()]
     subprocess.run([compiler, *FLAGS, *flags, *defined, "-S", source, "-o", made], check=True, timeout=60)
     found = [line.strip() for line in made.read_text().splitlines() if re.match(r"\t[^.]", line)]
@@ -97,7 +97,7 @@ def test_a_row_is_not_asked_for_where_the_processor_reads_ahead(format: str, row
 
 
 @pytest.mark.parametrize(
-    ("processor", "past_caches", "reads_ahead"),
+    ("processor", "past_caches", "is_zen_4"),
     [
         ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 17\n", True, False),
         ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n", False, True),
@@ -109,14 +109,14 @@ def test_a_row_is_not_asked_for_where_the_processor_reads_ahead(format: str, row
         (None, False, False),
     ],
 )
-def test_processors_read_weights_in_the_way_that_was_measured_on_their_kind(
-    processor: str | None, past_caches: bool, reads_ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_processors_read_and_multiply_in_the_way_that_was_measured_on_their_kind(
+    processor: str | None, past_caches: bool, is_zen_4: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = tmp_path / "cpuinfo"
     if processor is not None:
         listed.write_text(f"processor\t: 0\n{processor}model name\t: AMD EPYC\n")
     monkeypatch.setattr(sources, "CPUINFO", listed)
-    expected = {"PAST_CACHES": int(past_caches), "READS_AHEAD": int(reads_ahead)}
+    expected = {"PAST_CACHES": int(past_caches), "READS_AHEAD": int(is_zen_4), "ONE_PRODUCT": int(is_zen_4)}
     units = sources.decoder_units(True, [8], False, head_dim=64, group=3)
     assert [{name: unit.definitions[name] for name in expected} for unit in units] == [expected] * 2
 

@@ -3,6 +3,7 @@
 import ctypes
 import platform
 from functools import partial
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.decoders.native import sources
 from inference.decoders.native.packing import LAYOUT, Packer
 from inference.decoders.native.trial import multiply
 from inference.tensor_thread import on_tensor_thread
@@ -146,6 +148,26 @@ def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precisio
         assert torch.equal(together, alone[:rows]), rows
         last = on_tensor_thread(partial(multiply, library, dtype, [matrix], x[-rows:]))
         assert torch.equal(last, alone[-rows:]), rows
+
+
+@pytest.mark.timeout(300)  # a busy machine compiles slowly
+@pytest.mark.parametrize("family", [25, 26])
+def test_a_product_has_the_same_bits_whichever_way_is_best_on_a_processor(
+    family: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = ("Q4_1", "Q5_K", "Q6_K")
+    here = library_for(torch.bfloat16)
+    listed = tmp_path / "cpuinfo"
+    listed.write_text(f"vendor_id\t: AuthenticAMD\ncpu family\t: {family}\nmodel\t\t: 17\n")
+    monkeypatch.setattr(sources, "CPUINFO", listed)
+    there = library_for.__wrapped__(torch.bfloat16, formats)
+    for format in formats:
+        matrix = random_matrix(format, OUTPUTS, 6, seed=3)
+        x = torch.randn(max(ROWS), matrix.inputs, generator=torch.Generator().manual_seed(4))
+        for rows in ROWS:
+            expected = on_tensor_thread(partial(multiply, here, torch.bfloat16, [matrix], x[:rows]))
+            found = on_tensor_thread(partial(multiply, there, torch.bfloat16, [matrix], x[:rows]))
+            assert torch.equal(found, expected), (format, rows)
 
 
 @pytest.mark.parametrize("rows", [5, 13, 40])

@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t TOKENS = GROUP < LANES ? LANES / GROUP : 1, QUERIES = TOKENS * GROUP;
 constexpr int64_t KEYS = 32;  // keys or values that are worked on together
 // How far ahead memory is prefetched: so many pages into the second-level cache, and so many numbers into the first,
-// unless the processor does that faster by itself (READS_AHEAD, see `ways_to_read` in sources.py).
+// unless the processor does that faster by itself (READS_AHEAD, see `ways_of_processor` in sources.py).
 constexpr int64_t PAGES_AHEAD = BF16 ? 2 : 1, NUMBERS_AHEAD = 512 / sizeof(Weight);
 static_assert(PAGE_TOKENS % KEYS == 0 && (PAGE_TOKENS & (PAGE_TOKENS - 1)) == 0,
               "blocks of 16, 32, … positions lie in one page each");

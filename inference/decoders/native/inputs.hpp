@@ -18,10 +18,13 @@ constexpr bool HAS_WIDE_TILES = true;  // of two strips
 #else
 constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 #endif
+// Of rows with scales for blocks, too, unless one product starts in a cycle: then loads are not the limit, and one
+// strip stays in the nearest cache where two do not.
+constexpr bool HAS_WIDE_BLOCK_TILES = HAS_WIDE_TILES && !ONE_PRODUCT;
 constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
-// Of one strip: so many sums fit the registers, but of rows with scales for blocks, eight are better as a wide tile.
+// Of one strip: so many sums fit the registers. Of rows with scales for blocks, eight are better as a wide tile.
 #if defined(__AVX512F__)
-constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = HAS_WIDE_TILES ? ROWS_OF_WIDE_TILE - 1 : 8;
+constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = HAS_WIDE_BLOCK_TILES ? ROWS_OF_WIDE_TILE - 1 : 8;
 #else
 constexpr int64_t ROWS_OF_TILE = 4, ROWS_OF_BLOCK_TILE = 4;
 #endif
@@ -37,9 +40,11 @@ constexpr bool is_unpacked = false;
 template <class F>
 constexpr bool is_unpacked<Unpacked<F>> = true;
 
-// Whether that is done with a format's codes.
+// Whether that is done with a format's codes, and whether wide tiles are multiplied with its strips.
 template <class F>
-constexpr bool are_unpacked = HAS_WIDE_TILES && F::HAS_GROUP_SCALES;
+constexpr bool are_unpacked = HAS_WIDE_BLOCK_TILES && F::HAS_GROUP_SCALES;
+template <class F>
+constexpr bool has_wide_tiles = F::HAS_GROUP_SCALES ? HAS_WIDE_BLOCK_TILES : HAS_WIDE_TILES;
 
 // How tiles are multiplied: with one strip after the other, with two at a time, or with two that have been unpacked.
 enum class Way { EACH_STRIP, BOTH_STRIPS, UNPACKED };
@@ -58,8 +63,9 @@ struct Tiling {
 // The best for so many rows, whose scales are those of blocks or of 32 inputs.
 inline Tiling tiling_for(int64_t rows, bool is_of_blocks, bool is_q8) {
     const int64_t most = is_of_blocks ? ROWS_OF_BLOCK_TILE : ROWS_OF_TILE;
+    const bool is_wide = is_of_blocks ? HAS_WIDE_BLOCK_TILES : HAS_WIDE_TILES;
     // Codes of eight bits are so many bytes that the memory stays the limit for long.
-    if (!HAS_WIDE_TILES || is_q8 || rows <= most) return Tiling(rows, most, Way::EACH_STRIP);
+    if (!is_wide || is_q8 || rows <= most) return Tiling(rows, most, Way::EACH_STRIP);
     if (is_of_blocks && rows >= MANY_ROWS) return Tiling(rows, ROWS_OF_UNPACKED_TILE, Way::UNPACKED);
     return Tiling(rows, ROWS_OF_WIDE_TILE, Way::BOTH_STRIPS);
 }

@@ -31,7 +31,7 @@ template <int NUMBER>
 void Kernels<NUMBER>::multiply_both(const uint8_t *const (&strips)[2], uint8_t *tile, int64_t inputs,
                                     float (*to)[PANEL], const uint8_t *const (&next)[2]) {
     with_format(NUMBER, [&](auto format) {
-        if constexpr (HAS_WIDE_TILES)
+        if constexpr (has_wide_tiles<decltype(format)>)
             multiply<decltype(format), ROWS_OF_WIDE_TILE>(strips, Tile(tile, ROWS_OF_WIDE_TILE, inputs), inputs, to,
                                                           {next[0] - strips[0], next[1] - strips[1]});
     });

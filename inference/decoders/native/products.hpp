@@ -1,8 +1,8 @@
 // Rows times a matrix, by the best that the processor has for it: tiles, products of bfloat16 pairs, or plain vectors.
 //
 // Defined by the compiler's command line, besides what numbers.hpp needs: HAS_PLAIN, whether some matrices are not
-// quantized, and READS_AHEAD, whether the processor reads faster by itself than if it is asked to (`ways_to_read` in
-// sources.py).
+// quantized, and READS_AHEAD, whether the processor reads faster by itself than if it is asked to (`ways_of_processor`
+// in sources.py).
 
 #pragma once
 

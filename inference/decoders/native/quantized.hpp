@@ -15,7 +15,9 @@
 // Nearly all of them need a number of the row, which is loaded into all lanes. So where there are tiles enough for the
 // memory not to be the limit, two strips are multiplied at a time: each number is loaded once for both. With fewer rows
 // the strips are read one after the other, since memory is fastest from front to back. With many rows, the codes of the
-// formats in "K" are first unpacked, each to a byte, once for all tiles.
+// formats in "K" are first unpacked, each to a byte, once for all tiles. A processor that starts one product a cycle
+// has time for such loads and shifts meanwhile, so there the formats in "K" are multiplied strip by strip, as they are
+// packed (`HAS_WIDE_BLOCK_TILES` in inputs.hpp).
 
 #pragma once
 
@@ -55,7 +57,7 @@ inline Ints halves_of(Ints lower, Ints upper) {
 
 // Ask for a line of what will be read soon. It is read once in a step. If it stays out of the larger caches, it does
 // not drive out what the next step needs there, the interpreter's data too. But not all processors are fast at that,
-// and the others get it into the second-level cache (`ways_to_read` in sources.py).
+// and the others get it into the second-level cache (`ways_of_processor` in sources.py).
 inline void ask_for_line(const uint8_t *from) {
 #if PAST_CACHES
     __builtin_prefetch(from, 0, 0);
