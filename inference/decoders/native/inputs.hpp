@@ -18,8 +18,8 @@ constexpr bool HAS_WIDE_TILES = true;  // of two strips
 #else
 constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 #endif
-// Of rows with scales for blocks, too, unless one product starts in a cycle: then loads are not the limit, and one
-// strip stays in the nearest cache where two do not.
+// Of rows with scales for blocks, too, unless one product starts in a cycle: then loads are not the limit, and strips
+// are faster one after the other.
 constexpr bool HAS_WIDE_BLOCK_TILES = HAS_WIDE_TILES && !ONE_PRODUCT;
 constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
 // Of one strip: so many sums fit the registers. Of rows with scales for blocks, eight are better as a wide tile.
