@@ -30,8 +30,8 @@ from serving.driver import Driver
 from serving.generation import Generation
 
 
-async def generate(endpoint: contract.Endpoint, request: Request) -> Response:
-    """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
+async def handle(endpoint: contract.Endpoint, request: Request) -> Response:
+    """Handle any endpoint of the table: look something up, or generate and send the events as they come or at once."""
     driver = driver_of(request)
     contract.check_head(endpoint, request.headers.get("content-encoding"), request.headers.get("content-type"))
     path, query = route_path(request), request.scope["query_string"]
@@ -64,7 +64,7 @@ async def page(request: Request) -> Response:
 
 
 ROUTES = [
-    *[Route(endpoint.path, partial(generate, endpoint), methods=[endpoint.method]) for endpoint in contract.ENDPOINTS],
+    *[Route(endpoint.path, partial(handle, endpoint), methods=[endpoint.method]) for endpoint in contract.ENDPOINTS],
     *[Route(path, health) for path in contract.REPORTS],
     Route("/openapi.json", openapi),
     *[Route(path, page) for path in contract.PAGES],

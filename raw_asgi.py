@@ -36,8 +36,8 @@ class ClientDisconnect(Exception):
     """The client left before it had sent its whole request."""
 
 
-async def generate(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer any endpoint of the table: parse, submit, and send the events as they come, or all at once."""
+async def handle(endpoint: contract.Endpoint, driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:
+    """Handle any endpoint of the table: look something up, or generate and send the events as they come or at once."""
     contract.check_head(endpoint, header(scope, b"content-encoding"), header(scope, b"content-type"))
     path, query = route_path(scope), scope.get("query_string", b"")
     incoming = contract.Incoming(await read_body(receive), path, query, driver.models, driver.fingerprint, driver.kept)
@@ -148,7 +148,7 @@ def find_methods(path: str) -> dict[str, Handler]:
     """The handlers of a path, by method."""
     if path in ROUTES:
         return ROUTES[path]
-    return {method: partial(generate, endpoint) for method, endpoint in contract.endpoints_at(path).items()}
+    return {method: partial(handle, endpoint) for method, endpoint in contract.endpoints_at(path).items()}
 
 
 async def http(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:

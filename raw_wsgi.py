@@ -39,10 +39,10 @@ class ClientDisconnect(Exception):
     """The client left before it had sent its whole request."""
 
 
-def generate(
+def handle(
     endpoint: contract.Endpoint, driver: Driver, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer any endpoint of the table: parse, submit, and hand out the events as they are pulled, or all at once."""
+    """Handle any endpoint of the table: look something up, or generate and yield the events as they are pulled."""
     contract.check_head(endpoint, environ.get("HTTP_CONTENT_ENCODING"), environ.get("CONTENT_TYPE"))
     path, query = route_path(environ), environ.get("QUERY_STRING", "").encode("latin-1")
     incoming = contract.Incoming(read_body(environ), path, query, driver.models, driver.fingerprint, driver.kept)
@@ -167,7 +167,7 @@ def find_methods(path: str) -> dict[str, Handler]:
     """The handlers of a path, by method."""
     if path in ROUTES:
         return ROUTES[path]
-    return {method: partial(generate, endpoint) for method, endpoint in contract.endpoints_at(path).items()}
+    return {method: partial(handle, endpoint) for method, endpoint in contract.endpoints_at(path).items()}
 
 
 def http(driver: Driver, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -8,7 +8,7 @@ events, and then end the stream properly.
 In this service, each stream gets a `Failed` event when a step of the engine raises or the server ends. An unexpected
 exception is raised again for the server's log; by then the client keeps what has been sent.
 
-In the service: raw_asgi.py: generate; raw_asgi.py: http; interface/events.py: Failed; contract/generate.py:
+In the service: raw_asgi.py: handle; raw_asgi.py: http; interface/events.py: Failed; contract/generate.py:
 GenerateWriter.
 """
 

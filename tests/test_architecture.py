@@ -238,7 +238,7 @@ def defined_names(door: str) -> list[str]:
 
 
 SHARED_BY_THE_DOORS = [
-    "generate",
+    "handle",
     "health",
     "openapi",
     "page",
