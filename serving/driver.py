@@ -126,10 +126,10 @@ class Driver(BaseDriver[EngineService]):
         """Begin a call: queue its sequences, or follow what another request writes. Raises what `submit` raises.
 
         A call in the background goes on without its client. A `Recall` needs no engine, but at the server's end it is
-        waited for as the others are. The door has dropped the body, whose bytes no longer count.
+        waited for as the others are. The door has dropped the request's body.
         """
         if (exchange := current_exchange.get()) is not None:
-            exchange.body_bytes = 0
+            exchange.drop_body()
         if isinstance(call, Recall):
             following = Following(call, request_id, self.config, self._open.remove, self._looking)
             self._open.add(following)

@@ -36,7 +36,7 @@ class Exchange:
         self.cancel_scope = anyio.CancelScope()
         self.began_at = time.monotonic()
         self.body_bytes = 0
-        """What has come of the body; 0 again once it has been parsed."""
+        """Bytes of the body that are held: what has come of it, until `drop_body`."""
         self.has_whole_body = False
         """Whether the whole body has been received, if there is one."""
         self.has_left = False
@@ -55,6 +55,15 @@ class Exchange:
     @property
     def age(self) -> float:
         return time.monotonic() - self.began_at
+
+    def add_body(self, size: int, more_body: bool) -> None:
+        """Note that a piece of the body has come."""
+        self.body_bytes += size
+        self.has_whole_body = not more_body
+
+    def drop_body(self) -> None:
+        """Note that the body is no longer held: it has been parsed, or is refused."""
+        self.body_bytes = 0
 
     def cancel_if_left(self) -> None:
         """Cancel the work if the client has left, which the server may not have noticed."""
@@ -94,7 +103,7 @@ class Exchanges:
 
     @property
     def body_bytes(self) -> int:
-        """The bytes of the bodies of all open requests that are not parsed yet."""
+        """The bytes of the bodies of all open requests."""
         return sum(exchange.body_bytes for exchange in self.open)
 
     def begin(self, receive: Receive) -> Exchange:

@@ -157,10 +157,9 @@ class Passage:
                 message = await self._receive()
         except TimeoutError:
             raise contract.body_too_slow(self._body_limit) from None
-        self._exchange.body_bytes += len(message.get("body", b""))
-        self._exchange.has_whole_body = not message.get("more_body", False)
+        self._exchange.add_body(len(message.get("body", b"")), message.get("more_body", False))
         if self._exchanges.body_bytes > MAX_BODIES_BYTES:
-            self._exchange.body_bytes = 0  # it is dropped: while it is refused, which may take long, others may come
+            self._exchange.drop_body()  # now: refusing it may take long, and others may come meanwhile
             raise QueueFull(f"The bodies of the open requests hold more than {MAX_BODIES_BYTES} bytes together")
         return message
 

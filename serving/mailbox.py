@@ -66,6 +66,11 @@ class BaseGeneration:
         return self.log.prompt_lengths
 
     @property
+    def cache_tokens(self) -> int:
+        """Tokens that it has in the cache: none before its first token, as it may still wait for a slot."""
+        return self.log.tokens if self.log.completion_tokens else 0
+
+    @property
     def open_sequences(self) -> set[SequenceId]:
         """The sequences that have not ended."""
         return self._mailbox.open_sequences

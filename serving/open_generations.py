@@ -51,5 +51,5 @@ class OpenGenerations:
 
     @property
     def cache_tokens(self) -> int:
-        """Tokens in the cache, of the generations that hold a slot."""
-        return sum(generation.log.tokens for generation in self if generation.log.completion_tokens)
+        """Tokens that they have in the cache together."""
+        return sum(generation.cache_tokens for generation in self)

@@ -31,8 +31,9 @@ from serving.status import EngineStatus
 
 log = logging.getLogger("engine")
 
-OF_THE_GATE = ("api_keys", "hosts", "allow_origins", "client_requests", "client_tokens")
-"""Settings of the middleware around the ASGI doors. This door has none, so to accept them would leave it open."""
+MIDDLEWARE_SETTINGS = ("api_keys", "hosts", "allow_origins", "client_requests", "client_tokens")
+"""The settings of the middleware around the ASGI doors. This door has no middleware, so to accept them would leave it
+open."""
 
 CLIENT_LEFT = Failed("The client has left, and this door generates nothing without one", "engine_error")
 
@@ -42,7 +43,7 @@ Result = TypeVar("Result")
 def _load_here(config: Config) -> EngineProtocol:
     if config.socket is not None:
         raise LoadError("Expected no ENGINE_SOCKET: this door steps the engine itself, in its own process.")
-    for name in OF_THE_GATE:
+    for name in MIDDLEWARE_SETTINGS:
         if getattr(config, name):
             raise LoadError(
                 f"Expected no {PREFIX}{name.upper()}: this door checks no keys, hosts, origins or quotas. Serve app.py "
@@ -136,7 +137,7 @@ class Following(Generation):
         """There is nothing to abort, and no generation to log."""
 
 
-class _LexiconOnceAsked:
+class _LazyLexicon:
     """The `Lexicon` of the engine that `available_engine` returns, which is called only when something is asked."""
 
     def __init__(self, available_engine: Callable[[], EngineProtocol]) -> None:
@@ -167,7 +168,7 @@ class Driver(BaseDriver[EngineProtocol]):
 
     def vitals(self) -> Vitals:
         with self._lock:
-            cache_tokens = sum(generation.log.tokens for generation in self._open if generation.log.completion_tokens)
+            cache_tokens = sum(generation.cache_tokens for generation in self._open)
         return self._vitals(cache_tokens)
 
     @property
@@ -220,7 +221,7 @@ class Driver(BaseDriver[EngineProtocol]):
 
         A question about what is kept needs no engine.
         """
-        return question(_LexiconOnceAsked(self._available_engine))
+        return question(_LazyLexicon(self._available_engine))
 
     def wait_for(self, has_news: Callable[[], bool]) -> bool:
         """Return whether there is news before the next heartbeat is due; step the engine if no other thread does."""
