@@ -16,14 +16,14 @@ FOR_EVER = ON_ONE_PROCESSOR + "print(flush=True)\nwhile True: pass"
 FOR_A_WHILE = ON_ONE_PROCESSOR + "import time\nwhile time.process_time() < 0.2: pass"
 
 
-def test_what_sleeps_counts_in_full() -> None:
+def test_sleeping_counts_in_full() -> None:
     stopwatch = IdleTime()
     time.sleep(0.5)  # ten times as long: other threads of this process may wait for a processor meanwhile
     assert stopwatch.seconds >= 0.05
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="only Linux counts it")
-def test_what_waits_for_a_processor_does_not_count() -> None:
+def test_waiting_for_a_processor_does_not_count() -> None:
     with subprocess.Popen([sys.executable, "-c", FOR_EVER], stdout=subprocess.PIPE) as rival:
         assert rival.stdout is not None
         rival.stdout.readline()

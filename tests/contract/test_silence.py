@@ -64,7 +64,7 @@ def test_a_stream_that_has_written_nothing_for_a_heartbeat_says_that_it_is_there
 
 
 @pytest.mark.parametrize("written_by", [from_loop, blocking])
-def test_it_says_so_only_then(
+def test_a_stream_that_has_just_written_does_not_say_that_it_is_there(
     written_by: Callable[..., list[bytes]], silent: tuple[contract.Writer, list[Event], bytes]
 ) -> None:
     writer, events, silence = silent

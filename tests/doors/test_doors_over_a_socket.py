@@ -142,7 +142,7 @@ def test_a_client_that_sends_all_before_it_reads_gets_its_413(door: Door, server
         assert connection.read_response().status == 413
 
 
-def test_so_does_one_that_ends_the_connection_get_its_404(door: Door, server: str) -> None:
+def test_a_client_that_sends_all_and_ends_the_connection_gets_its_404(door: Door, server: str) -> None:
     with on_a_socket(door, server=server) as service, Connection(service.port) as connection:
         connection.send_request("POST", "/nowhere", b" " * 8 * contract.MAX_TEXT_BYTES, Connection="close")
         assert connection.read_response().status == 404

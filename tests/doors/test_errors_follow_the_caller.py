@@ -45,7 +45,7 @@ async def test_a_refusal_has_the_shape_of_the_callers_api(
     assert (response.status, type_of(response)) == (status, type)
 
 
-async def test_so_have_refusals_of_the_middleware_and_of_limits(door: Door) -> None:
+async def test_refusals_of_the_middleware_and_of_limits_have_the_shape_of_the_callers_api(door: Door) -> None:
     async with by_hand(door, config=Config(api_keys=("right",), client_requests=1)) as service:
         wrong = await reply_to(service, "GET", "/v1/models", "wrong")
         assert (wrong.status, type_of(wrong)) == (401, "authentication_error")

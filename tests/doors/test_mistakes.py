@@ -48,7 +48,7 @@ async def test_a_websocket_is_told_to_use_http_where_the_server_can_say_so(door:
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "WebSocket"])  # RFC 6455, section 4.2.1: in any case
-async def test_so_is_one_that_comes_as_http(door: Door, protocol: str) -> None:
+async def test_a_websocket_that_comes_as_http_is_told_to_use_http(door: Door, protocol: str) -> None:
     """uvicorn without a library for WebSockets passes their handshakes on as requests."""
     handshake = {"upgrade": protocol, "connection": "Upgrade", "sec-websocket-version": "13"}
     async with by_hand(door) as service:

@@ -85,11 +85,11 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_it_answers_as_the_asgi_door_does(service: WsgiService, name: str) -> None:
+async def test_the_wsgi_door_answers_as_the_asgi_door_does(service: WsgiService, name: str) -> None:
     assert with_settled_ids(service.request(*REQUESTS[name])) == with_settled_ids(await asgi_answer(*REQUESTS[name]))
 
 
-async def test_it_refuses_each_wrong_body_as_the_asgi_door_does(service: WsgiService) -> None:
+async def test_the_wsgi_door_refuses_each_wrong_body_as_the_asgi_door_does(service: WsgiService) -> None:
     async with by_hand(raw_asgi.create_app) as asgi:
         for case in WRONG_BODIES:
             wrong = case.values[0]
@@ -326,7 +326,7 @@ def test_importing_it_brings_in_no_event_loop_no_framework_and_no_model() -> Non
     assert done.stdout.strip() == "[]"
 
 
-def test_it_has_the_order_and_the_names_of_the_asgi_door() -> None:
+def test_the_wsgi_door_has_the_order_and_the_names_of_the_asgi_door() -> None:
     """Except for functions that WSGI has no counterpart for, and `EventStream`, which replaces them."""
     only_there = {"listen_for_disconnect", "header", "lifespan"}
     names = {

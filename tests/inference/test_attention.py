@@ -29,7 +29,7 @@ def exact(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("converts", [True, False], ids=["products", "flash"])
 @pytest.mark.parametrize(("rows", "tokens"), [SIXTEEN_STREAMS, ONE_STREAM, CHUNK])
-def test_it_is_attention_by_its_definition(
+def test_grouped_attention_is_attention_by_its_definition(
     converts: bool, rows: int, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "FLASH_CONVERTS", converts)

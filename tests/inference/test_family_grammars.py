@@ -174,7 +174,7 @@ def test_what_a_text_between_tags_cannot_be_held_to_is_refused_if_the_tool_is_st
         compiled("QWEN_CODER", False, tools=[a_tool("plan", parameters)])
 
 
-def test_it_is_ignored_if_the_tool_is_not_strict() -> None:
+def test_what_a_text_between_tags_cannot_be_held_to_is_ignored_if_the_tool_is_not_strict() -> None:
     parameters = {"type": "object", "properties": {"when": {"type": "string", "format": "date"}}}
     tools = [a_tool("plan", parameters, strict=False)]
     assert accepts("GLM", False, FORMS["GLM"].write("plan", {"when": "noon"}), tools=tools)

@@ -45,7 +45,7 @@ def fetched(size: int) -> MemoryAhead:
 
 
 @needs_linux
-def test_what_is_taken_has_been_fetched_and_is_zero() -> None:
+def test_memory_that_is_taken_has_been_fetched_and_is_zero() -> None:
     ahead = fetched(3 * SMALL - 1)
     assert ahead.bytes == 3 * SMALL - 1
     pages = LargePages(ahead)
@@ -58,7 +58,7 @@ def test_what_is_taken_has_been_fetched_and_is_zero() -> None:
     assert pieces[2].ctypes.data - pieces[0].ctypes.data == 2 * SMALL, "nothing between them is wasted"
 
 
-def test_it_is_taken_once() -> None:
+def test_fetched_memory_is_taken_once() -> None:
     ahead = fetched(SMALL)
     first, second = LargePages(ahead).take(100), LargePages(ahead).take(100)
     first[:] = 1
@@ -66,7 +66,7 @@ def test_it_is_taken_once() -> None:
 
 
 @needs_linux
-def test_what_is_provided_stays_as_it_is() -> None:
+def test_providing_memory_leaves_what_is_in_it() -> None:
     memory = memory_ahead.region(SMALL)
     memory[100:200] = 7
     assert memory_ahead.provide(memory)

@@ -68,7 +68,9 @@ def test_uncompiled_it_says_what_generate_says_too(name: str) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", MODELS)
-def test_it_says_what_generate_says_alone_and_in_a_batch(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_decoder_in_cpp_says_what_generate_says_alone_and_in_a_batch(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
     with caplog.at_level(logging.INFO, "engine"):
         engine, inbox = engine_of(model_named(name), max_streams=3, prefill_chunk=40), Inbox()
@@ -116,7 +118,7 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
 @pytest.mark.parametrize(
     "processor", ["sapphirerapids", "cooperlake", "skylake-avx512", "alderlake", "haswell", "nehalem"]
 )
-def test_it_compiles_for_processors_that_are_not_at_hand(processor: str) -> None:
+def test_the_decoder_in_cpp_compiles_for_processors_that_are_not_at_hand(processor: str) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)))
     units = [
         *decoder_units(True, (), True, head_dim=64, group=3),

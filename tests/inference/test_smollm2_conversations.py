@@ -33,7 +33,7 @@ def engine() -> Engine:
     return Engine.load(config)
 
 
-def test_it_answers_in_text_in_json_and_with_tool_calls(engine: Engine) -> None:
+def test_smollm2_answers_in_text_in_json_and_with_tool_calls(engine: Engine) -> None:
     params = SamplingParams(max_tokens=60, temperature=0)
     begun = [CAPITAL, {"role": "assistant", "content": "The capital of France is"}]
     in_text = GenerationRequest(ChatPrompt([CAPITAL]), params)
@@ -57,7 +57,7 @@ def test_it_answers_in_text_in_json_and_with_tool_calls(engine: Engine) -> None:
     assert {inbox.finish_reason(request.sequence_id) for request in requests} == {"stop"}
 
 
-def test_it_takes_a_tools_result(engine: Engine) -> None:
+def test_smollm2_answers_with_a_tools_result(engine: Engine) -> None:
     call = {"type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
     conversation: list[dict[str, Any]] = [
         WEATHER,
@@ -68,6 +68,6 @@ def test_it_takes_a_tools_result(engine: Engine) -> None:
     assert "12 degrees" in answer["text"]
 
 
-def test_it_answers_in_text_where_it_may_call_a_tool(engine: Engine) -> None:
+def test_smollm2_answers_in_text_where_it_may_call_a_tool(engine: Engine) -> None:
     answer = engine.generate(ChatPrompt([CAPITAL], [GET_WEATHER]), max_tokens=20, temperature=0)
     assert answer["text"] == "The capital of France is Paris."

@@ -125,7 +125,7 @@ def test_a_template_without_tool_calls_shows_them_as_text() -> None:
     assert 'Let me see.\n<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 2}}\n</tool_call><eos>[tool]4' in text
 
 
-def test_that_text_has_the_form_of_the_models_family() -> None:
+def test_tool_calls_shown_as_text_have_the_form_of_the_models_family() -> None:
     tokenizer = chat_tokenizer("plain")
     tokenizer.chat_template = tokenizer.chat_template + "{# List of tools: [ #}"
     answer = {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}

@@ -149,7 +149,7 @@ async def test_the_end_of_the_server_is_the_end_of_what_goes_on() -> None:
     assert end.kind == "shutdown"
 
 
-async def test_it_counts_for_its_clients_quota_until_it_has_ended(door: Door) -> None:
+async def test_a_response_in_the_background_counts_for_its_clients_quota_until_it_has_ended(door: Door) -> None:
     config = Config(api_keys=("right",), client_requests=1, client_tokens=1)
     async with by_hand(door, config=config) as service:
         service.engine.hold()

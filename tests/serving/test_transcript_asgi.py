@@ -260,7 +260,7 @@ async def test_health_checks_push_nothing_out(service: Service) -> None:
     assert (await service.client.request("GET", "/transcript/pulse")).status == 404
 
 
-async def test_it_is_off_unless_the_settings_ask_for_it() -> None:
+async def test_a_transcript_is_off_unless_the_settings_ask_for_it() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
     assert with_transcript(app, Config()) is app

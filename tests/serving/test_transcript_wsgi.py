@@ -56,7 +56,7 @@ def test_a_server_that_stops_pulling_shows_as_a_close(service: WsgiService) -> N
     assert service.engine.aborted == [1]
 
 
-def test_it_changes_nothing_of_what_the_door_answers(service: WsgiService) -> None:
+def test_a_transcript_changes_nothing_of_what_the_door_answers(service: WsgiService) -> None:
     with pulled_by_hand() as unwatched:
         for method, path, body in (
             ("POST", "/generate", HELLO),
@@ -138,6 +138,6 @@ def test_an_eventsource_that_asks_again_gets_204_and_an_unknown_id_404(service: 
     assert service.request("POST", "/transcript/abc").status == 405
 
 
-def test_it_is_off_unless_the_settings_ask_for_it() -> None:
+def test_a_transcript_is_off_unless_the_settings_ask_for_it() -> None:
     app = wsgi_app([b""])
     assert with_transcript(app, Config()) is app

@@ -27,7 +27,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(180)
-def test_it_prints_a_table_and_writes_a_page_with_pictures(quick: dict[str, Any]) -> None:
+def test_the_comparison_prints_a_table_and_writes_a_page_with_pictures(quick: dict[str, Any]) -> None:
     for title in ("WSGI (1 worker)", "WSGI (16 threads)", "the article's", "Starlette", "raw ASGI"):
         assert title in quick["printed"]
         assert title in quick["html"].replace("&#x27;", "'")

@@ -33,7 +33,7 @@ def recalled(id: str, query: bytes = b"stream=true") -> Any:
     return contract.parse(endpoint, contract.Incoming(path=f"{PATH}/{id}", query=query, kept=KEPT))
 
 
-def test_it_is_answered_at_once_and_kept_until_it_is_whole() -> None:
+def test_a_response_in_the_background_is_answered_at_once_and_kept_until_it_is_whole() -> None:
     call, id = begun()
     assert (kept(id)["status"], kept(id)["background"], kept(id)["output"]) == ("in_progress", True, [])
     for event in tokens(["2", "!"]):

@@ -79,7 +79,7 @@ def test_a_response_goes_on_with_a_conversation_and_joins_it() -> None:
     assert len({item["id"] for item in items}) == 5
 
 
-def test_it_grows_also_if_the_response_itself_is_not_kept() -> None:
+def test_a_conversation_grows_also_if_the_response_itself_is_not_kept() -> None:
     conversation = begun()
     response = answered(conversation["id"], "1 + 1?", store=False)
     assert texts(listed(conversation)) == ["1 + 1?", "2"]
