@@ -1,7 +1,8 @@
 """Loads a model from its files.
 
-`locate` finds them, on the disk or on the `hub`; `folder` and `gguf` read the two kinds of them behind one interface;
-`checkpoint` loads a model through it. `llama` is the neutral form of the weights that the fast decoders compute from.
+`locate` finds them, on the disk or on the `hub`; `folder` and `gguf` read the two kinds of them behind the interface in
+`source`; `checkpoint` loads a model through it. `llama` is the neutral form of the weights that the fast decoders
+compute from.
 The other modules, by topic:
 
     reading         `safetensors_header`, `pickled`, `generation_settings`; `text_only` reads no weights

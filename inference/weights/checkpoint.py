@@ -1,13 +1,13 @@
 """Finds and loads a checkpoint: a folder, a GGUF file or a hub name, in the precision and onto the device asked for.
 
-Each kind of checkpoint implements `Source`; everything else is the same for all.
+Each kind of checkpoint is a `Source`; everything else is the same for all.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -40,9 +40,8 @@ from inference.weights.memory_ahead import AHEAD
 from inference.weights.model_classes import auto_class
 from inference.weights.other_senses import take_out
 from inference.weights.quiet import quiet
+from inference.weights.source import Source
 from inference.weights.weight_checks import (
-    Loaded,
-    Origin,
     is_layer_of_mtp,
     is_leftover,
     is_zero,
@@ -72,48 +71,6 @@ class Checkpoint:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     bans: ModelBans = NO_BANS
     """What is not chosen at some places."""
-
-
-class Source(Protocol):
-    """The files of one checkpoint. All methods raise LoadError, with a file's name, for what is wrong with it."""
-
-    name: str
-    origin: Origin
-    generation_names: Mapping[str, str]
-    """What the files call settings for generation, where that is not what generation_config.json calls them."""
-
-    @property
-    def config_path(self) -> Path: ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The content of the file at `config_path`."""
-
-    def generation_settings(self) -> tuple[Path, Mapping[str, Any]]:
-        """The settings for generation, and the file that has them."""
-
-    def config(self) -> PreTrainedConfig: ...
-
-    def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase: ...
-
-    def dtype(self) -> torch.dtype:
-        """The precision of the weights in the files."""
-
-    @property
-    def elements(self) -> int:
-        """How many numbers the files hold, at most."""
-
-    @property
-    def shapes(self) -> Mapping[str, Sequence[int]]:
-        """The shapes of the tensors in the files, by the names that they have there."""
-
-    def load(self, config: PreTrainedConfig, dtype: torch.dtype) -> Loaded: ...
-
-    def where(self, weight: str) -> Path:
-        """The file to name when a weight is unusable."""
-
-    def called(self, weight: str) -> str:
-        """What the files call a weight of transformers' model."""
 
 
 def load_checkpoint(config: EngineSettings) -> Checkpoint:
@@ -256,22 +213,16 @@ def _quantized_llama(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtyp
 def _config_of(source: Source) -> PreTrainedConfig:
     """Return the configuration of a model, after checking that the model is no larger than its files."""
     config = source.config()
-    refuse_larger(source.config_path, source.origin, source.shapes, config, _built, source.called)
+    refuse_larger(source, config, _built)
     return config
 
 
 def _transformers_model(source: Source, config: PreTrainedConfig, dtype: torch.dtype) -> "PreTrainedModel":
     loaded = source.load(config, dtype)
-    refuse_missing(
-        source.name,
-        source.origin,
-        loaded,
-        lambda name: is_leftover(name) or is_layer_of_mtp(name, config),
-        source.called,
-    )
+    refuse_missing(source, loaded, lambda name: is_leftover(name) or is_layer_of_mtp(name, config))
     # The parts for images and sound may have infinite bounds; texts do not use them.
     weights = {name: weight for name, weight in loaded.model.state_dict().items() if not is_leftover(name)}
-    refuse_nan(weights.items(), source.where, source.called)
+    refuse_nan(source, weights)
     warn_of_zeros(source.name, [source.called(name) for name, weight in weights.items() if is_zero(weight)])
     take_out(loaded.model)
     return loaded.model

@@ -34,16 +34,16 @@ from inference.weights.safetensors_header import (
     BITS,
     BadFile,
     TensorInfo,
-    elements,
     read_header,
     read_json,
     refuse_bytes,
     refuse_pointer,
 )
+from inference.weights.source import Loaded, Origin
 from inference.weights.tokenizer_class import refuse_chance, refuse_losing
 from inference.weights.tokenizer_settings import ADDED_TOKENS, OTHER_TOKENIZERS, SPECIAL_TOKENS, misfit
 from inference.weights.usable_settings import usable, without_one
-from inference.weights.weight_checks import Loaded, Origin, is_leftover, reason
+from inference.weights.weight_checks import is_leftover, reason
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -224,7 +224,7 @@ class Folder(TextFiles):
     @property
     def elements(self) -> int:
         """How many numbers the files hold, at most."""
-        return elements(self._tensors)
+        return sum(info.elements for info in self._tensors.values())
 
     @property
     def shapes(self) -> Mapping[str, Sequence[int]]:

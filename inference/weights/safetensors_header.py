@@ -4,7 +4,6 @@ import codecs
 import json
 import math
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,3 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
             if len(sizes) == len(shape) and begin >= 0 and (end - begin) * 8 == math.prod(sizes) * BITS[dtype]:
                 return TensorInfo(path, dtype, tuple(sizes)), end
     raise BadFile(path, f"the header of this safetensors file is damaged: its entry for tensor {name} is wrong")
-
-
-def elements(tensors: Mapping[str, TensorInfo]) -> int:
-    return sum(info.elements for info in tensors.values())

@@ -8,10 +8,9 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,10 +22,11 @@ from inference.weights.config_numbers import check_rotation
 from inference.weights.found_instead import listed
 from inference.weights.lacking import HEAD, IF_TIED, missing_weights, renamed, unfit_weights
 from inference.weights.safetensors_header import BadFile
+from inference.weights.source import Loaded, Origin, Source
 from interface.errors import LoadError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("engine")
 
@@ -65,25 +65,6 @@ IN_PYTHONS_WORDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """How errors about weights speak of the kind of checkpoint that they are in."""
-
-    settings: str
-    """What says which weights there are."""
-    advice: str
-    instead: str
-    """Another form of the same model, where this one has been quantized."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model, and what transformers' loader says about missing, mismatched and unexpected weights."""
-
-    model: "PreTrainedModel"
-    info: Mapping[str, Any]
-
-
 def reason(error: BaseException) -> str:
     """Return an exception's message in one line. Messages about Python types, which do not help users, are left out."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
@@ -95,19 +76,16 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
 
 
-def refuse_missing(
-    name: str, origin: Origin, loaded: Loaded, is_known: Callable[[str], bool], called: Callable[[str], str]
-) -> None:
+def refuse_missing(source: Source, loaded: Loaded, is_known: Callable[[str], bool]) -> None:
     """Check that the files and the model have the same weights.
 
     Args:
         is_known: whether a tensor that the model has no place for may be left over.
-        called: returns what the files call a weight of transformers' model.
 
     Raises:
         LoadError: a weight is missing, of another shape, or has no place in the model.
     """
-    info = loaded.info
+    name, origin, called, info = source.name, source.origin, source.called, loaded.info
     unexpected = sorted(called(key) for key in info["unexpected_keys"] if not is_known(key))
     if missing := {called(key) for key in info["missing_keys"]}:
         others = f", and {len(unexpected)} others are there, {unexpected[0]} for one" if unexpected else ""
@@ -135,7 +113,7 @@ def is_leftover(name: str) -> bool:
     return any(re.search(pattern, name) for pattern, _ in LEFTOVERS)
 
 
-def is_layer_of_mtp(name: str, config: "PreTrainedConfig") -> bool:
+def is_layer_of_mtp(name: str, config: PreTrainedConfig) -> bool:
     """Whether a weight belongs to layers after the last, which predict several tokens at once and are not served."""
     text = config.get_text_config()
     extra = getattr(text, "num_nextn_predict_layers", None)
@@ -145,22 +123,17 @@ def is_layer_of_mtp(name: str, config: "PreTrainedConfig") -> bool:
     return 0 <= int(found[1]) - int(text.num_hidden_layers) < int(extra)
 
 
-def refuse_nan(
-    weights: Iterable[tuple[str, Tensor]], where: Callable[[str], Path], called: Callable[[str], str]
-) -> None:
-    """Check that every weight is a finite number.
-
-    Args:
-        where: returns the file that holds a weight.
-        called: returns what the files call it.
+def refuse_nan(source: Source, weights: Mapping[str, Tensor]) -> None:
+    """Check that every weight of a model is a finite number.
 
     Raises:
         BadFile: one is NaN or infinite.
     """
-    for name, weight in weights:
+    for name, weight in weights.items():
         if weight.is_floating_point() and not _is_finite(weight.detach()):
             raise BadFile(
-                where(name), f"tensor {called(name)} has a weight that is NaN or infinite; expected numbers only"
+                source.where(name),
+                f"tensor {source.called(name)} has a weight that is NaN or infinite; expected numbers only",
             )
 
 
@@ -194,22 +167,14 @@ def _is_finite(weight: Tensor) -> bool:
 
 
 def refuse_larger(
-    path: Path,
-    origin: Origin,
-    shapes: Mapping[str, Sequence[int]],
-    config: PreTrainedConfig,
-    build: "Callable[[PreTrainedConfig], PreTrainedModel]",
-    called: Callable[[str], str],
+    source: Source, config: PreTrainedConfig, build: "Callable[[PreTrainedConfig], PreTrainedModel]"
 ) -> None:
     """Check that a model is no larger than its files, before memory is allocated for it.
-
-    Args:
-        shapes: the shapes of the files' tensors.
-        called: returns what the files call a weight of transformers' model.
 
     Raises:
         BadFile: it is larger, or there is no such model.
     """
+    path = source.config_path
     try:
         with torch.device("meta"):
             model = build(config)
@@ -218,22 +183,22 @@ def refuse_larger(
         check_rotation(path, config)
         raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
     wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    count, elements = _elements(wanted), _elements(shapes)
-    if count <= 1.05 * elements + 4096:
+    count = sum(map(math.prod, wanted.values()))
+    if count <= 1.05 * source.elements + 4096:
         return
+    shapes = source.shapes
     found = renamed(model, shapes.keys())
-    missing = {own for name in wanted if name not in found and (own := called(name)) not in shapes}
+    missing = {own for name in wanted if name not in found and (own := source.called(name)) not in shapes}
     both = wanted.keys() & shapes.keys()
     unfit = [(name, shapes[name], wanted[name]) for name in both if math.prod(shapes[name]) != math.prod(wanted[name])]
-    fault = unfit_weights(unfit, origin.settings) if unfit else missing_weights(missing) if missing else UNCERTAIN
+    fault = (
+        unfit_weights(unfit, source.origin.settings) if unfit else missing_weights(missing) if missing else UNCERTAIN
+    )
     raise BadFile(
         path,
-        f"it describes a model of {count} weights, but the files hold {elements}: {fault}. {_advice(origin, missing)}",
+        f"it describes a model of {count} weights, but the files hold {source.elements}: {fault}. "
+        f"{_advice(source.origin, missing)}",
     )
-
-
-def _elements(shapes: Mapping[str, Sequence[int]]) -> int:
-    return sum(map(math.prod, shapes.values()))
 
 
 def _advice(origin: Origin, missing: Collection[str]) -> str:

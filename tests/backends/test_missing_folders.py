@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from torch._inductor.runtime.cache_dir_utils import cache_dir
@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from backends.missing_folders import CACHE_OF_COMPILER, make_up_for_missing_folders
 from inference.weights.safetensors_header import BadFile
-from inference.weights.weight_checks import Origin, refuse_larger
+from inference.weights.weight_checks import refuse_larger
 
 
 def test_in_a_folder_that_has_been_removed_the_root_takes_its_place(
@@ -59,6 +59,7 @@ def test_without_docstrings_the_reason_is_reported(monkeypatch: pytest.MonkeyPat
     def build(config: PreTrainedConfig) -> PreTrainedModel:
         raise ValueError("No `Args` or `Parameters` section is found in the docstring")
 
+    source: Any = SimpleNamespace(config_path=Path("config.json"))
     monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=2))
     with pytest.raises(BadFile, match=r"without docstrings \(-OO, PYTHONOPTIMIZE=2\); start it with -O"):
-        refuse_larger(Path("config.json"), Origin("config.json", "", ""), {}, PreTrainedConfig(), build, str)
+        refuse_larger(source, PreTrainedConfig(), build)

@@ -1,4 +1,4 @@
-"""A checkpoint in a GGUF file: a `Source` (`inference.weights.checkpoint`), as a folder is one."""
+"""A checkpoint in a GGUF file: a `Source` (`inference.weights.source`), as a folder is one."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,8 @@ from inference.weights.gguf.keys import unknown_keys
 from inference.weights.gguf.numbers import PLAIN
 from inference.weights.gguf.tokenizer import ends_by_name, make_tokenizer
 from inference.weights.gguf.weights import absent_biases, lazily, model_weights, name_in_file
-from inference.weights.weight_checks import Loaded, Origin, reason
+from inference.weights.source import Loaded, Origin
+from inference.weights.weight_checks import reason
 from interface.errors import LoadError
 
 log = logging.getLogger("engine")
