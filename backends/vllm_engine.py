@@ -65,7 +65,7 @@ def load(config: EngineSettings) -> EngineService:
         raise LoadError(f"{config.model}: ENGINE_BACKEND=vllm takes a folder or a hub name, got a file")
     text = load_text_side(config)
     try:
-        with _deaf_to_ctrl_c():
+        with _ignoring_ctrl_c():
             engine = vllm.AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**engine_settings(config, text)))
     except Exception as error:
         raise LoadError(f"{config.model}: vLLM cannot serve it: {error}") from error
@@ -86,7 +86,7 @@ def engine_settings(config: EngineSettings, text: TextSide) -> dict[str, Any]:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _ignoring_ctrl_c() -> Iterator[None]:
     """Start processes within this so that they ignore Ctrl-C, which a terminal sends to all: streams may end first.
 
     A process inherits the signals that the thread which started it blocks. vLLM's processes end at SIGTERM, which its

@@ -15,7 +15,7 @@ from inference.decoders.native import sources
 from inference.sampling.source import CHOOSER
 from interface.errors import LoadError
 
-DECODER_PATIENCE, CHOOSER_PATIENCE = 5, 10
+DECODER_NICENESS, CHOOSER_NICENESS = 5, 10
 """How much larger the compilers' nice values are than that of the imports, which the start waits for longest. The
 decoder is needed first: to pack the weights."""
 
@@ -25,7 +25,7 @@ def compile_ahead(config: ModelSettings) -> None:
     if not config.is_compiled or config.device not in ("auto", "cpu"):
         return
     set_cache_folder(cache_folder(config.compile_cache))
-    begin(CHOOSER, patience=CHOOSER_PATIENCE)
+    begin(CHOOSER, niceness=CHOOSER_NICENESS)
     path = Path(config.model)
     if path.is_file() and config.quantize is None:
         with suppress(LoadError, OSError):
@@ -52,5 +52,5 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     heads, kv_heads, head_dim = head_sizes(file)
     group = heads // kv_heads
     units = sources.decoder_units(dtype != "float32", formats, has_plain, head_dim, group)
-    begin(*units, patience=DECODER_PATIENCE)
+    begin(*units, niceness=DECODER_NICENESS)
     AHEAD.fetch(file.bytes_per_step)

@@ -18,7 +18,7 @@ from inference.choosers import chooser_for, device_chooser_for
 from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.select import select_decoder
 from inference.processors import leave_own_processor
-from inference.sampling.choose import look_of
+from inference.sampling.choose import top_logits_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs
 from inference.sampling.sampler import Sampled, sample
@@ -107,8 +107,8 @@ class ModelRunner:
         for chunk in schedule.chunks:
             scored = logits[row : row + len(chunk.scored_ids)]
             row += len(scored)
-            top, look = chunk.sequence.prompt_top_logprobs, look_of(self._choose)
-            logprobs = prompt_logprobs(scored, chunk.scored_ids, top, look)
+            count = chunk.sequence.prompt_top_logprobs
+            logprobs = prompt_logprobs(scored, chunk.scored_ids, count, top_logits_of(self._choose))
             chunk.sequence.add_prompt_logprobs(logprobs)
         sampled = sample(logits[: len(rows)], rows, self._choose)
         return dataclasses.replace(sampled, broken_chunks=self._broken_chunks(schedule))

@@ -1,4 +1,4 @@
-"""The processors that the threads of a step stay on.
+"""CPU affinity: the processors that the threads of a step stay on.
 
 Between two steps the helper threads sleep. When they wake, the system may put two threads on the same processor and
 leave the other one idle until its next look at the load, some milliseconds later; all wait for these two meanwhile. So

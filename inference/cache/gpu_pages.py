@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inference.cache.pages import KEYS, VALUES, AcrossLayers, Layers
+from inference.cache.pages import KEYS, VALUES, BasePages, Layers
 from inference.cache.reserved import memory_of
 from inference.cache.sizes import PAGE_TOKENS, page_count, row_length
 from inference.cache.storage import Span, by_span
 from inference.transfer import to_device
 
 
-class GpuPages(AcrossLayers):
+class GpuPages(BasePages):
     """Pages on a GPU: [slots, pages, layers, 2, PAGE_TOKENS, kv_heads, head_dim]."""
 
     shares_beginnings = False

@@ -42,8 +42,8 @@ class Layers:
     dtype: torch.dtype
 
 
-class AcrossLayers:
-    """The part that the storages in pages, on a CPU and on a GPU, have in common.
+class BasePages:
+    """What the storages in pages share, on a CPU and on a GPU.
 
     `numbers` are [slots, pages, layers, 2, …] or [pages, layers, 2, …]: keys, then values, as the decoder has them.
     """
@@ -61,7 +61,7 @@ class AcrossLayers:
         return Retention()
 
 
-class Pages(AcrossLayers):
+class Pages(BasePages):
     """Pages on a CPU, [pages, layers, 2, kv_heads, PAGE_TOKENS, head_dim]. A table has those of each slot.
 
     Args:

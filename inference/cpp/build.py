@@ -67,11 +67,11 @@ def set_cache_folder(folder: Path | None) -> None:
     _kept = None if folder is None else LibraryCache(folder)
 
 
-def begin(*units: Unit, patience: int = 0) -> None:
+def begin(*units: Unit, niceness: int = 0) -> None:
     """Start compiling what `build` will be asked for, on a thread of its own.
 
     Args:
-        patience: how much larger the compilers' nice value is than this process'.
+        niceness: how much larger the compilers' nice value is than this process'.
     """
     outcome: Future[Compiled] = Future()
     with _lock:
@@ -85,7 +85,7 @@ def begin(*units: Unit, patience: int = 0) -> None:
         return
 
     def run() -> None:
-        lower_priority(patience)
+        lower_priority(niceness)
         try:
             outcome.set_result(job.compiled())
         except BaseException as error:

@@ -224,8 +224,8 @@ extern "C" void choose(float *logits, const Row *rows, int64_t row_count, int64_
 
 // Writes each row's normalizer, NaN if the row is broken, and its `count` largest logits and their ids:
 // [row_count][count].
-extern "C" void look(const float *logits, int64_t row_count, int64_t vocabulary, int64_t threads, int64_t count,
-                     Normalizer *normalizers, float *top, int64_t *ids) {
+extern "C" void top_logits(const float *logits, int64_t row_count, int64_t vocabulary, int64_t threads, int64_t count,
+                           Normalizer *normalizers, float *top, int64_t *ids) {
     for_rows(row_count, vocabulary, threads, [&](int64_t row, Scratch &scratch) {
         const float *of_row = logits + row * vocabulary;
         normalizers[row] = find_normalizer(of_row, vocabulary, scratch);

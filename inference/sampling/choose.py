@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inference.cpp.build import build
-from inference.sampling.logprobs import Look
+from inference.sampling.logprobs import TopLogits
 from inference.sampling.source import CHOOSER
 from inference.scheduling.sample_args import SampleArgs
 
@@ -34,7 +34,7 @@ class NativeChooser:
 
     def __init__(self, threads: int) -> None:
         self._library = build(CHOOSER)
-        self._library.choose.restype = self._library.look.restype = None
+        self._library.choose.restype = self._library.top_logits.restype = None
         self._threads = threads
 
     def __call__(self, logits: Tensor, rows: Sequence[SampleArgs]) -> list[int | None]:
@@ -52,12 +52,12 @@ class NativeChooser:
         )
         return [None if token_id < 0 else token_id for token_id in token_ids]
 
-    def look(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What log probabilities are made of: see `logprobs.Look`."""
+    def top_logits(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What log probabilities are made of: see `logprobs.TopLogits`."""
         row_count, vocabulary = logits.shape
         normalizers, top = torch.empty(row_count, 2), torch.empty(row_count, count)
         ids = torch.empty(row_count, count, dtype=torch.int64)
-        self._library.look(
+        self._library.top_logits(
             ctypes.c_void_p(logits.data_ptr()),
             ctypes.c_int64(row_count),
             ctypes.c_int64(vocabulary),
@@ -68,9 +68,9 @@ class NativeChooser:
         return normalizers, top, ids
 
 
-def look_of(choose: Chooser) -> Look | None:
-    """The chooser's own way to log probabilities, if it has one."""
-    return choose.look if isinstance(choose, NativeChooser) else None
+def top_logits_of(choose: Chooser) -> TopLogits | None:
+    """The chooser's own function for log probabilities, if it has one."""
+    return choose.top_logits if isinstance(choose, NativeChooser) else None
 
 
 def _row(args: SampleArgs, vocabulary: int) -> _Row:

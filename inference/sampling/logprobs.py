@@ -13,8 +13,8 @@ ROWS_AT_ONCE = 16
 BLOCK = 128
 """Tokens of a block, whose maximum is computed first."""
 
-Look = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
-"""Looks at float32 logits [rows, vocabulary], so that log probabilities need only be made of the few that are reported.
+TopLogits = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""Finds the largest of float32 logits [rows, vocabulary], so that log probabilities are made only of those reported.
 
 Returns for each row the largest logit and the logarithm of the sum of e^(logit - largest) [rows, 2], as many of the
 largest logits as are wanted [rows, count], and their ids."""
@@ -23,12 +23,12 @@ largest logits as are wanted [rows, count], and their ids."""
 class RawLogits:
     """The logits of the rows that ask for log probabilities, kept until their tokens are chosen."""
 
-    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs], look: Look | None) -> None:
+    def __init__(self, logits: Tensor, rows: Sequence[SampleArgs], top_logits: TopLogits | None) -> None:
         self._counts = {number: row.logprobs for number, row in enumerate(rows) if row.logprobs is not None}
         if self._counts:
             # As many for any row: equal ones must come in the same order whatever others ask for.
             count = MAX_LOGPROBS if any(self._counts.values()) else 0
-            self._scores = Scores(self._picked(logits, rows, is_read_later=look is not None), count, look)
+            self._scores = Scores(self._picked(logits, rows, is_read_later=top_logits is not None), count, top_logits)
 
     def _picked(self, logits: Tensor, rows: Sequence[SampleArgs], is_read_later: bool) -> Tensor:
         """The rows' logits, not copied if possible: that takes as long as their log probabilities."""
@@ -51,15 +51,15 @@ class RawLogits:
 class Scores:
     """The log probabilities of `logits` [rows, vocabulary], of which the `count` largest of each row are reported."""
 
-    def __init__(self, logits: Tensor, count: int, look: Look | None) -> None:
+    def __init__(self, logits: Tensor, count: int, top_logits: TopLogits | None) -> None:
         count = min(count, logits.shape[-1])
         self._normalizers: Tensor | None = None
-        if look is None:
+        if top_logits is None:
             self._numbers = logits.log_softmax(-1, dtype=torch.float32)
             self._top, self._ids = find_top(self._numbers, count)
         else:
             self._numbers = logits.float().contiguous()
-            self._normalizers, self._top, self._ids = look(self._numbers, count)
+            self._normalizers, self._top, self._ids = top_logits(self._numbers, count)
 
     def report(self, token_ids: Sequence[int]) -> list[RowLogprobs]:
         """Return the log probability of one token of each row, and the largest ones."""
@@ -89,7 +89,9 @@ def find_top(numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, places.gather(-1, at)
 
 
-def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int, look: Look | None) -> list[RowLogprobs]:
+def prompt_logprobs(
+    logits: Tensor, next_ids: Sequence[int], count: int, top_logits: TopLogits | None
+) -> list[RowLogprobs]:
     """The log probability of the token that follows each of some prompt tokens, and the `count` most likely ones.
 
     Args:
@@ -98,5 +100,5 @@ def prompt_logprobs(logits: Tensor, next_ids: Sequence[int], count: int, look: L
     reports: list[RowLogprobs] = []
     for first in range(0, len(next_ids), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
-        reports += Scores(logits[rows], count, look).report(next_ids[rows])
+        reports += Scores(logits[rows], count, top_logits).report(next_ids[rows])
     return reports

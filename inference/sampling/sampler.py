@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference.sampling.choose import Chooser, look_of
+from inference.sampling.choose import Chooser, top_logits_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import RawLogits
 from inference.scheduling.sample_args import RowLogprobs, SampleArgs
@@ -36,7 +36,7 @@ def sample(logits: Tensor, rows: Sequence[SampleArgs], choose: Chooser = choose)
     """Choose a token for each row of `logits` [rows, vocabulary], which may be overwritten, as `rows` say."""
     if not rows:
         return Sampled([], {}, frozenset())
-    raw = RawLogits(logits, rows, look_of(choose))
+    raw = RawLogits(logits, rows, top_logits_of(choose))
     chosen = choose(logits, rows)
     broken = frozenset(number for number, token_id in enumerate(chosen) if token_id is None)
     token_ids = [token_id if token_id is not None else 0 for token_id in chosen]

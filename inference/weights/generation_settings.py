@@ -222,9 +222,7 @@ def _token_ids(path: Path, name: str, token_ids: Any) -> Sequence[int]:
     return token_ids
 
 
-def find_sampling_defaults(
-    path: Path, settings: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, float]:
+def find_sampling_defaults(path: Path, settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
     """Return the sampling parameters of a generation config, checked as those of a request are.
 
     Args:

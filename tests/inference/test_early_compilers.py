@@ -41,7 +41,7 @@ def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
     wanted: list[Wanted] = []
-    monkeypatch.setattr(early_compilers, "begin", lambda *units, patience: wanted.append(units))
+    monkeypatch.setattr(early_compilers, "begin", lambda *units, niceness: wanted.append(units))
     return wanted
 
 
@@ -148,7 +148,7 @@ def test_a_compiler_that_begins_early_gives_way_to_what_its_start_waits_for(
     compiler.write_text(f"#!/bin/sh\nnice >{nice}\nexit 1\n")
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
-    build.begin(Unit(tmp_path / "answer.cpp", {}), patience=7)
+    build.begin(Unit(tmp_path / "answer.cpp", {}), niceness=7)
     with pytest.raises(build.CannotBuild):
         build.build(Unit(tmp_path / "answer.cpp", {}))
     assert int(nice.read_text()) == min(os.nice(0) + 7, LEAST_URGENT)

@@ -40,7 +40,7 @@ def test_the_blocks_of_a_file_are_loaded_without_models_and_compilers(tmp_path: 
 
 def test_the_compilers_begin_before_torch_is_there() -> None:
     config = f"Config(model={str(smollm2_file())!r}, compile=True, device='cpu')"
-    begin = "early_compilers.begin = lambda *units, patience: print(*(unit.source.stem for unit in units))"
+    begin = "early_compilers.begin = lambda *units, niceness: print(*(unit.source.stem for unit in units))"
     loaded = all_modules_after(
         f"from config import Config; from inference import early_compilers; {begin}; "
         f"early_compilers.compile_ahead({config})"

@@ -178,7 +178,7 @@ def test_in_cpp_log_probabilities_are_made_of_the_same_numbers(
     logits[2], logits[2, 0] = NEGATIVE_INFINITY, 7.0
     logits[3] -= 3000
     logits[4, -1] = float("nan")
-    normalizers, top, ids = native_chooser.look(logits, min(count, size))
+    normalizers, top, ids = native_chooser.top_logits(logits, min(count, size))
     ordered = logits[:4].sort(dim=-1, descending=True, stable=True)
     assert torch.equal(top[:4], ordered.values[:, :count])
     assert torch.equal(ids[:4], ordered.indices[:, :count])
