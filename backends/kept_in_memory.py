@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from backends.shared_blocks import Blocks, SharedBlocks, cut
 
 MOST_BYTES = 32 * 2**20
-"""Of all pieces together, with their names. What several have in common counts once (`shared_blocks`)."""
+"""The most bytes of all pieces together, with their names. What several have in common counts once
+(`shared_blocks`)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +32,7 @@ class KeptInMemory:
         self._groups: dict[str, _Group] = {}
         """For each name, what it is kept with."""
         self._places: dict[str, int] = {}
-        """For each name, how many were put before it. One that is put again keeps its place; no clock is asked."""
+        """For each name, how many were put before it. One that is put again keeps its place."""
         self._next_places = itertools.count()
         self._blocks = SharedBlocks()
         self._bytes_of_names = 0

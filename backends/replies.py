@@ -16,7 +16,7 @@ from interface.errors import EngineUnavailable, QueueFull, RequestError
 
 REQUEST_TIMEOUT = 408
 MOST_DIGITS = 6
-"""Of the seconds of a Retry-After, which is some days."""
+"""The most digits of the seconds in a Retry-After: some days."""
 LONGEST_REASON = 500
 """Characters of the server's own message that a client is shown."""
 

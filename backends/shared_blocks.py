@@ -8,7 +8,7 @@ turn, where that of all its turns would grow with the square of their number.
 from collections.abc import Sequence
 
 BLOCK = 4096
-"""Bytes."""
+"""Bytes of a block."""
 
 Blocks = Sequence[bytes]
 """A piece in blocks of this size; the last one is shorter and may be empty."""

@@ -29,7 +29,8 @@ PROTOCOL = 3
 """Both sides must have the same."""
 HEADER = struct.Struct(">IBQ")
 
-# Log probabilities may have bytes of half a character, which are not text, and the logarithm of 0, which JSON has not.
+# Log probabilities may have bytes of half a character, which are not text, and the logarithm of 0, for which JSON has
+# no number.
 _AS_JSON = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
 

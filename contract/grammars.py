@@ -22,7 +22,7 @@ def schema_grammar(schema: Any, param: str) -> Grammar:
     try:
         return Grammar("json_schema", json.dumps(schema, allow_nan=False), param)
     except ValueError:
-        message = f"{param}: Expected a JSON schema; this one holds a number that JSON has not."
+        message = f"{param}: Expected a JSON schema; this one holds NaN or an infinity, which JSON lacks."
         raise Refusal(400, message, param=param) from None
 
 

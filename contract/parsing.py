@@ -77,7 +77,7 @@ def check_counts(body: bytes) -> None:
     containers = outside.count(b"[") + outside.count(b"{")
     if containers > MAX_CONTAINERS:
         raise Refusal(413, f"Expected at most {MAX_CONTAINERS} lists and objects in the body, got {containers}")
-    if len(outside) > MAX_TEXT_BYTES:  # dearer to parse than strings, and not images
+    if len(outside) > MAX_TEXT_BYTES:  # takes longer to parse than strings, and holds no images
         raise too_large()
 
 

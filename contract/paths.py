@@ -28,7 +28,7 @@ ABSENT = {
     "/v1/sessions": "This server runs no agents. Send each request to /v1/messages",
     "/v1/complete": "This API is older than the Messages API. Use /v1/messages",
 }
-"""What to do without paths that OpenAI and Anthropic have and this server has not, by their beginnings."""
+"""For the beginnings of paths that OpenAI and Anthropic serve and this server does not: what to do instead."""
 
 
 def no_such_path(path: str) -> Refusal:

@@ -9,11 +9,11 @@ from contract.endpoints import Endpoint
 from contract.refusals import Refusal
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Of a body with its images and files, as much as Anthropic's API takes."""
+"""The largest body with its images and files: as much as Anthropic's API takes."""
 MAX_TEXT_BYTES = 1024 * 1024
-"""Of a body without them."""
+"""The largest body without them."""
 MOST_DIGITS = 18
-"""Of a Content-Length. Python makes no number of some thousands."""
+"""The most digits of a Content-Length: Python refuses to make a number of several thousand."""
 MAX_ECHO = 200
 """Characters of a wrong input, or of the name of an unknown field, that a refusal repeats."""
 

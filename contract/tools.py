@@ -44,8 +44,8 @@ def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> d
 def arguments_of(text: Any, param: str) -> dict[str, Any]:
     """Parse a call's arguments, which are a JSON object as text; an empty text means none.
 
-    A call that `max_tokens` has cut off has the arguments that are there: clients send it back with its error, and a
-    conversation that were refused for it could not go on.
+    A call that `max_tokens` has cut off has the arguments that are there: clients send it back with its error, and if
+    it were refused, the conversation could not go on.
 
     Raises:
         Refusal: 400, it is something else.

@@ -48,7 +48,7 @@ class Exchange:
         self.key = ""
         """What identifies the API key that it came with; empty if no key is required."""
         self.goes_on_until: asyncio.Future[None] | None = None
-        """Is done when its generation is over, if that goes on without its client."""
+        """Done when its generation is over, if that goes on without its client."""
         self.log: RequestLog | None = None
         """The log of its generation, if it has one."""
 

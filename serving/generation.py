@@ -45,7 +45,7 @@ class Generation(BaseGeneration):
         self._listener = listener
         self._has_client = True
         self.over: asyncio.Future[None] | None = None
-        """Is done when the request is over, if it has a listener."""
+        """Done when the request is over, if it has a listener."""
         if listener is not None:
             self.over = asyncio.get_running_loop().create_future()
         self.sequence_ids = [request.sequence_id for request in requests]

@@ -1,6 +1,6 @@
 """What a WebSocket is answered: none is spoken here, and clients that have both are told to go on over HTTP.
 
-Codex does so at once after a 426, where it repeats what it has tried after a 403, and gives up after a 400.
+After a 426 Codex goes on over HTTP at once. After a 403 it tries a WebSocket again, and after a 400 it gives up.
 
 Source: the ASGI extension "WebSocket Denial Response"; RFC 9110, section 15.5.22.
 """

@@ -16,8 +16,8 @@ from contract.requests import MAX_TEXT_BYTES, shortened
 from interface.kept import Kept
 
 MOST_BYTES = 4 * MAX_TEXT_BYTES
-"""Of a conversation that a request goes on with. It may be larger than a body, as it came in many of them, with the
-fields of each item written out. Most contexts are shorter."""
+"""The largest conversation that a request goes on with. It may be larger than a body, as it came in many of them, with
+the fields of each item written out. Most contexts are shorter."""
 
 
 class References:

@@ -36,7 +36,7 @@ class ResponsesWriter:
 
     builder: ResponseBuilder
     keep: Callable[[ResponseObject], None]
-    """Is shown the response when it has ended."""
+    """Called with the response when it has ended."""
     _template: FrameTemplate | None = field(default=None, init=False)
     """The frame of the open message's text, to be filled in."""
 

@@ -101,7 +101,7 @@ class ChunkWriter(Generic[Piece]):
         self._usage_in_every_chunk = usage_options.in_every_chunk
         self._prompt_tokens = prompt_tokens
         self._completion_tokens: dict[int, int] = {}
-        """Of each sequence; an event may be several tokens, which only the last one tells."""
+        """By sequence. An event may hold several tokens; only the last one says how many there were."""
         self._templates: dict[int, FrameTemplate] = {}
         self._store = store
         self._pieces: list[Piece] = []

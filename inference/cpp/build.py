@@ -23,7 +23,7 @@ from inference.priorities import lower_priority
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
 SECONDS = 120
-"""For all compilers of a library."""
+"""The time limit for all compilers of a library."""
 
 
 class CannotBuild(Exception):

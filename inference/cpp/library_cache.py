@@ -27,7 +27,7 @@ OF_PROCESSOR = ("vendor_id", "cpu family", "model", "model name", "stepping", "f
 OF_ARM = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")
 """The lines of /proc/cpuinfo that may change what -march=native means."""
 SECONDS = 10
-"""For the compiler to print its version."""
+"""The time limit for the compiler to print its version."""
 
 
 def cache_folder(setting: str) -> Path | None:

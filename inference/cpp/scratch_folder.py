@@ -39,7 +39,7 @@ class ScratchFolder:
 
     @property
     def process_group(self) -> int:
-        """For the compilers that write there."""
+        """The process group that the compilers which write there must run in."""
         return self._watcher.pid
 
     def __enter__(self) -> "ScratchFolder":

@@ -8,7 +8,8 @@ tokenized, until one of them has clearly more tokens than the context.
 from collections.abc import Callable, Sequence
 
 CHARACTERS_PER_TOKEN = 8
-"""For the length of the first beginning: twice what English texts have, so that it usually decides."""
+"""Characters of the first beginning for each token of the context: twice what English texts have, so that it usually
+decides."""
 MARGIN = 1.25
 """The last word of a beginning may be cut, and then have more tokens than it has in the whole text."""
 FEW = 64

@@ -21,7 +21,7 @@ from interface.errors import RequestError
 from interface.requests import ChatPrompt, Grammar, Prompt
 
 MOST_CALLS = 16
-"""In one answer: without a limit, a small model may go on calling for ever."""
+"""The most calls in one answer: without a limit, a small model may go on calling for ever."""
 MOST_SHOWN = 100
 """Characters of a wrong name that an error repeats."""
 NAME = re.compile(r"[\w.-]{1,64}")

@@ -130,4 +130,4 @@ class MemoryAhead:
 
 
 AHEAD = MemoryAhead()
-"""For the weights that are being loaded."""
+"""The memory for the weights that are being loaded."""

@@ -52,7 +52,7 @@ def plain_config(file: GGUFFile) -> PreTrainedConfig | None:
     """The same settings for a decoder of our own; None if the model is not of the Llama type.
 
     What transformers knows of an architecture is left out: to import it takes more than a second, with torch's compiler
-    and a package for algebra. Sizes that do not fit each other are found out by the weights.
+    and a package for algebra. Sizes that do not fit each other show when the weights are read.
 
     Raises:
         BadGGUF: something in the metadata is not supported.

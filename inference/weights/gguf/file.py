@@ -33,7 +33,7 @@ VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT, LEAST_ALIGNMENT = 32, 8
 MOST_DIMENSIONS = 4
 LONGEST_NAME = 512
-"""Of an entry or a tensor, in characters; a longer one is a sign of damage."""
+"""Characters of the name of an entry or a tensor; a longer one is a sign of damage."""
 KINDS = (
     *("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"),
     *("IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0", "MXFP4"),

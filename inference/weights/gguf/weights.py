@@ -64,7 +64,7 @@ class Lazy:
 
 
 def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]:
-    """The weights under transformers' names; a tensor that has none keeps its own, and is found out by that."""
+    """The weights under transformers' names; a tensor that has none keeps its own, which the model then refuses."""
     architecture = architecture_of(file)
     heads = _heads(config) if architecture.has_paired_rows else {}
     weights = _made(file, architecture, config.num_hidden_layers)
@@ -200,7 +200,7 @@ def _unpaired(file: GGUFFile, blocks: Blocks, heads: int) -> Blocks:
 def _by_head(blocks: Blocks, heads: int) -> Blocks:
     """Bring queries, keys and values of each head together, where all queries come first; rows stay whole.
 
-    A tensor that the heads cannot share is left, and is found out by its size.
+    A tensor that the heads cannot share is left as it is, and refused later because of its size.
     """
     if blocks.shape[0] % (3 * heads):
         return blocks

@@ -22,7 +22,7 @@ class Heads:
     """The settings of a layer's heads."""
 
     count: int
-    """Of the queries; how many share a key is in the cache's shape."""
+    """The number of query heads; how many share a key is in the cache's shape."""
     scale: float
     cosines: Tensor
     """[positions, head_dim / 2], float32, as the sines are."""

@@ -15,7 +15,7 @@ import triton.language as tl
 from inference.decoders.gpu.kernels.meeting import exchange
 
 THRESHOLDS = tl.constexpr(4)
-"""Of a reading."""
+"""The number of thresholds in a reading."""
 EXPECTED = tl.constexpr(9)
 """From this reading on, and in each fourth one before it, thresholds divide what is left evenly. So the search ends."""
 

@@ -8,7 +8,7 @@ from inference.weights.gguf.architecture import LAYER_NORM_EPSILON, Architecture
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 EPSILON = 1e-5
-"""Of all norms, which no configuration of transformers can have otherwise."""
+"""The epsilon of all norms; no configuration of transformers can set another."""
 
 
 def _dbrx(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
