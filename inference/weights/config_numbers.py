@@ -27,6 +27,7 @@ SIZES = (
     "n_embd",
     "n_head",
     "n_layer",
+    "num_layers",
 )
 LENGTHS = ("max_position_embeddings", "max_target_positions", "n_positions", "original_max_position_embeddings")
 EPSILON = re.compile(r"(^|_)eps(ilon)?$")
@@ -96,7 +97,10 @@ def check_layers(path: Path, text: PreTrainedConfig) -> None:
     if CHUNKED in (kinds or ()) and not isinstance(getattr(text, CHUNK, None), int):
         raise BadFile(path, f"layer_types: expected kinds of layers that a {text.model_type} has, got {CHUNKED!r}")
     if kinds is None or "sliding_attention" in kinds:
-        _check_window(path, getattr(text, "sliding_window", None), may_be_none=kinds is None)
+        window = getattr(text, "sliding_window", None)
+        if kinds and not window and not getattr(text, "use_sliding_window", True):  # the config has dropped the length
+            raise BadFile(path, "layer_types: expected no sliding_attention, as use_sliding_window is false")
+        _check_window(path, window, may_be_none=kinds is None)
 
 
 def _check_window(path: Path, window: Any, may_be_none: bool) -> None:

@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from inference.weights.found_instead import listed
 from inference.weights.lacking import HEAD, IF_TIED, missing_weights, renamed, unfit_weights
 from inference.weights.safetensors_header import BadFile
 from inference.weights.source import Loaded, Origin, Source
+from inference.weights.usable_settings import without_one
 from interface.errors import LoadError
 
 if TYPE_CHECKING:
@@ -181,7 +183,7 @@ def refuse_larger(
     except Exception as error:
         check_docstrings(path)
         check_rotation(path, config)
-        raise BadFile(path, f"no model can be made of it: {reason(error)}") from error
+        raise BadFile(path, f"no model can be made of it{_blamed(config, build)}: {reason(error)}") from error
     wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
     count = sum(map(math.prod, wanted.values()))
     if count <= 1.05 * source.elements + 4096:
@@ -199,6 +201,15 @@ def refuse_larger(
         f"it describes a model of {count} weights, but the files hold {source.elements}: {fault}. "
         f"{_advice(source.origin, missing)}",
     )
+
+
+def _blamed(config: PreTrainedConfig, build: "Callable[[PreTrainedConfig], PreTrainedModel]") -> str:
+    """The setting of which no model can be made: without it, one can."""
+    for name, value, others in without_one(config.to_diff_dict()):
+        with suppress(Exception), torch.device("meta"):
+            build(type(config).from_dict(others))
+            return f", for its {name}, {str(value)[:60]!r}"
+    return ""
 
 
 def _advice(origin: Origin, missing: Collection[str]) -> str:

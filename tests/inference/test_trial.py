@@ -24,6 +24,7 @@ from study.architectures.checkpoints import CHUNK, KEPT, WINDOW, small_model
 from tests.support.tiny_models import model_of, random_model
 
 CONTEXT = 200
+LINEAR_ROTATION = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
 
 
 @torch.inference_mode()
@@ -202,13 +203,38 @@ def test_a_model_whose_code_fails_on_the_cache_is_refused_without_a_traceback() 
         tried(small_model("minimax_m3_vl_text"))
 
 
+@pytest.mark.parametrize(
+    ("model_type", "setting", "part"),
+    [
+        ("deepseek_v2", {"topk_method": "noaux_tc"}, "DeepseekV2TopkRouter"),
+        ("llama", {"rope_parameters": LINEAR_ROTATION | {"partial_rotary_factor": 0.5}}, "LlamaAttention"),
+    ],
+)
+def test_a_setting_that_only_a_models_code_notices_is_refused_with_the_part_that_reads_it(
+    model_type: str, setting: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(
+        UnsupportedModel, match=rf"cannot compute a text of \d+ tokens by itself, in its {part}: a setting in it has"
+    ):
+        tried(small_model(model_type, **setting))
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "longcat_flash"])
+def test_a_model_without_layers_is_refused_and_does_not_raise(model_type: str) -> None:
+    with pytest.raises(UnsupportedModel, match="do not attend through transformers' AttentionInterface"):
+        tried(small_model(model_type, num_hidden_layers=0))
+
+
 def test_a_model_without_numbers_is_refused() -> None:
     model = random_model("llama")
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(
-        UnsupportedModel, match=r"by itself gives logits that are not finite, in float32\. .*ENGINE_DTYPE"
+        UnsupportedModel, match=r"by itself gives logits that are not finite, in float32\. Its weights are damaged"
     ):
+        tried(model)
+    nn.Module.bfloat16(model)
+    with pytest.raises(UnsupportedModel, match=r"not finite, in bfloat16\. .* too narrow .*ENGINE_DTYPE=float32"):
         tried(model)
 
 

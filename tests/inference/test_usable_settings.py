@@ -15,6 +15,7 @@ from inference.weights.config_numbers import check_numbers
 from inference.weights.text_only import load_text_side
 from inference.weights.usable_settings import usable
 from interface.errors import LoadError
+from study.architectures.checkpoints import small_model
 from tests.support.checkpoint_folders import edit_json, load, save
 from tests.support.tiny_models import CONTEXT, SHAPE, byte_tokenizer, random_model, reference_output
 
@@ -200,6 +201,24 @@ def test_a_setting_of_a_part_is_named_with_the_part(of_several_parts: Path, tmp_
     text = json.loads((folder / "config.json").read_text())["text_config"]
     edit_json(folder / "config.json", text_config=text | {"per_layer_config": 5})
     with pytest.raises(LoadError, match=r"can have, for its text_config\.per_layer_config, '5': a setting in"):
+        load(folder)
+
+
+def test_a_setting_without_which_a_model_can_be_made_is_named(tmp_path: Path) -> None:
+    folder = save(tmp_path, random_model("llama"))
+    rotation = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 3, "long_factor": [1.0] * 3}
+    edit_json(folder / "config.json", rope_parameters=rotation | {"original_max_position_embeddings": 8})
+    with pytest.raises(
+        LoadError, match=r"config\.json: no model can be made of it, for its rope_parameters, \"\{'rope_t"
+    ):
+        load(folder)
+
+
+def test_layers_with_a_window_need_windows_to_be_in_use(tmp_path: Path) -> None:
+    folder = save(tmp_path, small_model("qwen2"))
+    kinds = ["sliding_attention"] * 4
+    edit_json(folder / "config.json", layer_types=kinds, sliding_window=24, use_sliding_window=False)
+    with pytest.raises(LoadError, match=r"layer_types: expected no sliding_attention, as use_sliding_window is false$"):
         load(folder)
 
 

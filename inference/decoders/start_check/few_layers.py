@@ -59,7 +59,7 @@ def _layer_list(model: "PreTrainedModel") -> tuple[nn.Module, str, nn.ModuleList
         for name, child in parent.named_children()
         if isinstance(child, nn.ModuleList) and len(child) == count
     ]
-    return lists[0] if len(lists) == 1 else None
+    return lists[0] if count and len(lists) == 1 else None
 
 
 def _kind(layer: nn.Module) -> tuple[Any, ...]:

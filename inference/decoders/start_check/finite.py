@@ -24,9 +24,13 @@ def refuse_not_finite(name: str, logits: Tensor, dtype: torch.dtype) -> None:
             f"configuration 0 (logit_scale, embedding_multiplier)?"
         )
     if not logits.isfinite().all():
+        cause = (
+            "Its weights are damaged, or a number in its configuration is."
+            if dtype == torch.float32
+            else "Either its weights are damaged, or the precision is too narrow for them: try ENGINE_DTYPE=float32."
+        )
         raise UnsupportedModel(
-            f"{name} by itself gives logits that are not finite, in {str(dtype).removeprefix('torch.')}. Either "
-            f"its weights are damaged, or the precision is too narrow for them: try ENGINE_DTYPE=float32."
+            f"{name} by itself gives logits that are not finite, in {str(dtype).removeprefix('torch.')}. {cause}"
         )
 
 

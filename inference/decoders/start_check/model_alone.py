@@ -1,11 +1,12 @@
 """The logits of a model alone, which a decoder has to give."""
 
 import inspect
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.decoders.start_check.finite import refuse_not_finite
 from inference.weights.weight_checks import reason
@@ -30,7 +31,8 @@ def own_logits(model: "PreTrainedModel", token_ids: Sequence[int], wanted: int) 
         logits = _as_generate_computes(model, ids, wanted)
     except Exception as error:
         raise UnsupportedModel(
-            f"{name} cannot compute a text of {len(token_ids)} tokens by itself: {reason(error)}"
+            f"{name} cannot compute a text of {len(token_ids)} tokens by itself{_in_its_part(error, model)}: "
+            f"{reason(error)}"
         ) from error
     refuse_not_finite(name, logits, model.dtype)
     return logits
@@ -51,6 +53,17 @@ def _as_generate_computes(model: "PreTrainedModel", ids: Tensor, wanted: int) ->
         output = model(ids[:, position : position + 1], use_cache=True, **{named: cache})
         rows.append(output.logits[0, -1])
     return torch.stack(rows)
+
+
+def _in_its_part(error: Exception, model: "PreTrainedModel") -> str:
+    """The part of a model whose code raised an error: where the error does not name a setting, this tells what uses it.
+
+    Parts of torch, such as a product, are only where it came to light.
+    """
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    parts = [type(owner) for owner in owners if isinstance(owner, nn.Module) and owner is not model]
+    own = [part.__name__ for part in parts if part.__module__.startswith("transformers.models.")]
+    return f", in its {own[-1]}" if own else ""
 
 
 def takes_logits_to_keep(model: "PreTrainedModel") -> bool:
