@@ -224,7 +224,7 @@ class SocketService:
         return None
 
     def _lose(self, reason: str) -> None:
-        """Fail all open questions, and report an outage: the connection has ended."""
+        """Fail all open questions: the connection has ended."""
         self._channel = None
         self._counters = IDLE
         self._reason = reason

@@ -18,13 +18,13 @@ class Health(BaseModel):
     status: str = Field(description='"ok", or the reason why it takes no requests.')
     model: str
     running: int = Field(description="Sequences that hold a slot.")
-    waiting: int = Field(description="Sequences that wait for one.")
+    waiting: int = Field(description="Sequences that wait for a slot.")
     generated_tokens: int = Field(description="Tokens made since the start.")
     transcript: bool = Field(description="Whether `/transcript/{request_id}` shows the messages of a request.")
 
 
 class Live(BaseModel):
-    """Whether the process is worth keeping."""
+    """Whether the process works, or needs a restart."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

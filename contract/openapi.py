@@ -195,11 +195,11 @@ class _OtherPath:
 
 OTHER_PATHS = {
     "/health": _OtherPath(
-        "Whether the service takes requests",
+        "Readiness: whether the service takes requests",
         {200: ("It takes requests.", Health), 503: ("It takes none; `status` says why.", Health)},
     ),
     "/live": _OtherPath(
-        "Whether the process is worth keeping",
+        "Liveness: whether the process works, or needs a restart",
         {
             200: ("Nothing has failed for good.", Live),
             503: ("Something has, and only a restart can help; `status` says what.", Live),

@@ -155,7 +155,7 @@ class Metrics:
         refused = {status: count for status, count in self.answers.items() if int(status) >= 400}
         yield _by_label("engine_refusals", "Answers with a status of 400 or more.", "status", refused)
         yield _counter("engine_prompt_tokens", "Tokens of prompts.", self.prompt_tokens)
-        yield _counter("engine_prefix_cache_hit_tokens", "Those that were in the prefix cache.", self.cached_tokens)
+        yield _counter("engine_prefix_cache_hit_tokens", "Prompt tokens that were cached already.", self.cached_tokens)
 
     def _for_routers(self, state: State) -> Iterator[Metric]:
         """The metrics that routers read, under vLLM's names and its older ones."""
@@ -191,16 +191,16 @@ class _Collected:
 def _present(state: State) -> Iterator[Metric]:
     counters = state.counters
     yield GaugeMetricFamily("engine_running", "Sequences that hold a slot.", counters.running)
-    yield GaugeMetricFamily("engine_waiting", "Sequences that wait for one.", counters.waiting)
-    yield GaugeMetricFamily("engine_cache_usage", "Of the cache's tokens, from 0 to 1.", _usage(state))
+    yield GaugeMetricFamily("engine_waiting", "Sequences that wait for a slot.", counters.waiting)
+    yield GaugeMetricFamily("engine_cache_usage", "The used part of the cache's tokens, from 0 to 1.", _usage(state))
     yield GaugeMetricFamily("engine_ready", "1 if requests are taken.", float(state.is_ready))
     yield GaugeMetricFamily("engine_failed", "1 if only a restart can help.", float(state.has_failed))
     yield _counter("engine_generated_tokens", "Tokens made.", counters.generated_tokens)
     yield _counter("engine_steps", "Steps of the engine.", counters.steps)
-    yield _counter("engine_step_seconds", "What they have taken together.", counters.step_seconds)
+    yield _counter("engine_step_seconds", "Seconds that all steps have taken together.", counters.step_seconds)
     yield _counter("engine_failed_steps", "Steps that raised.", counters.failed_steps)
     yield _counter("engine_guessed_tokens", "Tokens computed on a guess.", counters.guessed_tokens)
-    yield _counter("engine_true_guesses", "Those that came true.", counters.true_guesses)
+    yield _counter("engine_true_guesses", "Guessed tokens that were right.", counters.true_guesses)
 
 
 def _usage(state: State) -> float:
