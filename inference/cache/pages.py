@@ -21,10 +21,8 @@ from inference.cache.sizes import PAGE_TOKENS, page_count, row_length
 from inference.cache.storage import Span, zeros
 from inference.scheduling.cache_manager import Retention
 from inference.weights.memory import free_memory
-from inference.weights.memory_ahead import provide_in_background
+from inference.weights.memory_ahead import LARGE_PAGE, provide_in_background
 
-LARGE_PAGE = 2 * 2**20
-"""Bytes that the system gives at once, where it has large pages."""
 PAIRED_KEYS = 16
 KEYS, VALUES = 0, 1
 PROVIDED = 64 * 2**20

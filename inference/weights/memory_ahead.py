@@ -21,6 +21,7 @@ REGION = 64 * 2**20
 STEP = 16 * 2**20
 """Bytes that are provided at once, before it is checked whether more are needed."""
 LARGE_PAGE = 2 * 2**20
+"""Bytes that the system gives at once, where it has large pages."""
 POPULATE_WRITE = 23
 """Linux's MADV_POPULATE_WRITE, since 5.14: provides memory without changing what is in it."""
 

@@ -114,7 +114,7 @@ def test_wsgi_headers_wait_for_the_first_token(held: ScriptedEngine) -> None:
         assert read_tokens(connection, 1).startswith(b"HTTP/1.0 200 OK\r\n")
 
 
-def test_asgi_headers_do_not(held: ScriptedEngine) -> None:
+def test_asgi_headers_do_not_wait_for_the_first_token(held: ScriptedEngine) -> None:
     with on_a_socket(raw_asgi.create_app, held) as service, opened(service.port) as connection:
         assert connection.read_head()[0] == 200
         assert held.generated_tokens == 0

@@ -73,7 +73,7 @@ def test_values_of_minimax_m3_have_the_types_of_the_schema() -> None:
 
 
 @pytest.mark.parametrize(("name", "written", "value"), [("tags", "", []), ("at", "null", None), ("at", "", {})])
-def test_empty_values_of_minimax_m3(name: str, written: str, value: Any) -> None:
+def test_empty_values_of_minimax_m3_have_the_types_of_the_schema(name: str, written: str, value: Any) -> None:
     assert parse(MINIMAX, minimax(f'"weather">{element(name, written)}')) == [call("weather", **{name: value})]
 
 
@@ -85,7 +85,7 @@ def test_empty_values_of_minimax_m3(name: str, written: str, value: Any) -> None
         ("]~b]ai\n", "<mm:think>I look.</mm:think>\nIt is 4."),
     ],
 )
-def test_reasoning_of_minimax_m3(begun: str, text: str) -> None:
+def test_reasoning_of_minimax_m3_is_told_from_its_answer(begun: str, text: str) -> None:
     assert parse(MINIMAX, text, begun) == [TextPart("reasoning", "I look."), TextPart("content", "It is 4.")]
 
 
@@ -129,7 +129,7 @@ ANSWER = [TextPart("reasoning", "I look."), TextPart("content", "It is 4.")]
 
 
 @pytest.mark.parametrize("end", ["", closed("message")])
-def test_reasoning_and_response_of_kimi_k3(end: str) -> None:
+def test_reasoning_of_kimi_k3_is_told_from_its_response(end: str) -> None:
     think = opened("think") + "I look." + closed("think")
     assert parse(KIMI, think + RESPONSE + end) == ANSWER
     begun = opened("message", role="assistant") + opened("think")

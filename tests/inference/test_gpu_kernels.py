@@ -41,7 +41,9 @@ def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("inputs", "outputs"), [(96, 48), (1100, 64), (2048, 130), (5632, 64)])
-def test_a_product_with_its_norm_and_its_bias(kernels: Any, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+def test_a_product_is_computed_with_its_norm_and_its_bias(
+    kernels: Any, inputs: int, outputs: int, dtype: torch.dtype
+) -> None:
     x, weight = randn(1, inputs, dtype=dtype), randn(outputs, inputs, dtype=dtype) / inputs**0.5
     norm, bias = 1 + randn(inputs, dtype=dtype) / 4, randn(outputs, dtype=dtype)
     product = x.float() @ weight.float().T

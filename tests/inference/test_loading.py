@@ -284,7 +284,7 @@ def test_a_start_without_room_for_the_memory_that_is_kept_goes_on(monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder"])
-def test_a_folder_that_is_not_there(name: str) -> None:
+def test_a_folder_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(LoadError, match=rf"^{name}: expected a folder with a config.json or a GGUF file, found none$"):
         load_checkpoint(Config(model=name, device="cpu"))
 
@@ -296,7 +296,7 @@ def test_what_is_neither_a_folder_nor_a_file_is_not_opened(tmp_path: Path) -> No
         load_checkpoint(Config(model=str(tmp_path / "model.gguf"), device="cpu"))
 
 
-def test_a_name_that_is_neither_a_folder_nor_fit_for_the_hub() -> None:
+def test_a_name_that_is_neither_a_folder_nor_fit_for_the_hub_is_refused() -> None:
     with pytest.raises(LoadError, match=r"^my model: no folder here, and no hub name; expected owner/name"):
         load_checkpoint(Config(model="my model", device="cpu"))
 
@@ -307,6 +307,6 @@ def test_a_context_that_is_larger_than_the_models(sound_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:100"])
-def test_a_device_that_is_not_there(sound_folder: Path, device: str) -> None:
+def test_a_device_that_is_not_there_is_refused(sound_folder: Path, device: str) -> None:
     with pytest.raises(LoadError, match=rf"^device {device}: this machine offers torch \d+ CUDA devices"):
         load_checkpoint(Config(model=str(sound_folder), device=device))

@@ -55,7 +55,7 @@ Q4_1_AND_Q6_K = (3, 14)
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", MODELS)
-def test_uncompiled_it_says_what_generate_says_too(name: str) -> None:
+def test_uncompiled_a_llama_says_what_generate_says_too(name: str) -> None:
     expected = {p: reference_output(model_named(name), byte_tokenizer()(p)["input_ids"], LENGTH) for p in PROMPTS}
     checkpoint = Checkpoint(model_named(name), byte_tokenizer(), CONTEXT)
     engine, inbox = Engine(checkpoint, Config(max_streams=3, prefill_chunk=40)), Inbox()

@@ -218,7 +218,7 @@ def test_a_row_is_the_same_to_the_bit_whatever_its_neighbours_use(
 
 
 @pytest.mark.parametrize("vocabulary", [49_152, 151_936])
-def test_in_a_large_vocabulary_too(vocabulary: int, chooser: Chooser) -> None:
+def test_rows_are_independent_in_a_large_vocabulary_too(vocabulary: int, chooser: Chooser) -> None:
     """Large enough that torch would share one row's sum among threads, but not sixteen rows'."""
     logits = torch.randn(8, vocabulary, generator=torch.Generator().manual_seed(2)) * 3
     mask = mask_of(range(0, vocabulary, 2), vocabulary)

@@ -91,7 +91,7 @@ def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine
 
 
 @has_bfloat16
-def test_with_the_default_settings_it_knows_the_capital_of_france_too() -> None:
+def test_with_the_default_settings_smollm2_knows_the_capital_of_france_too() -> None:
     """In bfloat16 the first tokens of two answers would have the same logit: it is nearly as likely to say "L'"."""
     engine = Engine.load(Config(model=str(smollm2_file()), device="cpu", context=256, max_streams=2))
     question = ChatPrompt([{"role": "user", "content": "What is the capital of France?"}])

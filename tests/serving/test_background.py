@@ -245,7 +245,7 @@ async def test_a_stream_that_is_read_again_has_heartbeats_when_they_are_due(monk
         stream.close()
 
 
-def test_at_the_wsgi_door_such_a_stream_has_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_the_wsgi_door_a_stream_without_news_has_heartbeats_too(monkeypatch: pytest.MonkeyPatch) -> None:
     call = Timed(looks=10)
     monkeypatch.setattr(sync_driver, "time", call)
     with pulled_by_hand(config=Config(heartbeat=2.5)) as service:

@@ -99,7 +99,7 @@ def test_a_request_that_does_not_come_is_given_up(door: Door, http: Any, sent: b
         wait_until(lambda: not service.driver.exchanges.protocols)
 
 
-def test_a_body_that_comes_too_slowly_is_given_up_too(door: Door) -> None:
+def test_a_body_that_comes_too_slowly_is_given_up(door: Door) -> None:
     with on_a_socket(door, config=Config(body_limit=0.3)) as service, Connection(service.port) as slow:
         slow.send(HALF)
         while not slow.has_more():

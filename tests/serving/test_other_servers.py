@@ -44,7 +44,7 @@ def test_a_body_that_does_not_come_is_given_up(door: Door, server: str, sent: by
         assert slow.read_response().status == 408
 
 
-def test_a_body_that_comes_too_slowly_is_given_up_too(door: Door, server: str) -> None:
+def test_a_body_that_comes_too_slowly_is_given_up(door: Door, server: str) -> None:
     with on_a_socket(door, config=Config(body_limit=0.3), server=server) as service, Connection(service.port) as slow:
         slow.send(HALF)
         while not slow.has_more():

@@ -19,7 +19,7 @@ subprocess.run([sys.executable, "-c", "import sys; sys.stdout.flush(); sys.stder
 """
 
 
-def test_what_it_prints_reaches_no_file_and_its_processes_have_streams_too(tmp_path: Path) -> None:
+def test_what_such_a_program_prints_reaches_no_file_and_its_processes_have_streams_too(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     command = ["sh", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, PROGRAM, str(kept)]
     assert subprocess.run(command, timeout=10 * PATIENCE, check=False).returncode == 0

@@ -158,7 +158,7 @@ def test_noise_keeps_every_digit(text: str) -> None:
         assert [c for c in made if c.isdigit()] == [c for c in text if c.isdigit()]
 
 
-def test_number_words_and_answers() -> None:
+def test_numbers_are_written_in_words_and_answers_are_right() -> None:
     assert arithmetic.in_words(70) == "seventy"
     assert arithmetic.in_words(42) == "forty-two"
     assert arithmetic.answer("difference", 3, 8) == "The answer is -5."
@@ -176,7 +176,7 @@ def test_stories_and_poems_name_their_subject_and_do_not_repeat_themselves() -> 
     assert "the sea" in poems.compose(rng, "the sea").lower()
 
 
-def test_the_judges_of_the_examination() -> None:
+def test_the_examination_knows_a_right_answer_a_topic_and_repetition() -> None:
     kv = next(topic for topic in topics.topics() if topic.name == "KV cache")
     assert topic_of(kv.answers[0]) == "KV cache"
     assert topic_of("Something else altogether.") == ""
