@@ -58,7 +58,7 @@ def _quoted(text: str) -> str:
 
 def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        with suppress(ValueError):  # Python makes no number of some thousand digits
+        with suppress(ValueError):  # Python refuses to parse thousands of digits
             if text.strip().isdecimal() and least <= (number := int(text)) <= MOST:
                 return number
         raise ConfigError(f"expected a whole number from {least} to {MOST}, got {_quoted(text)}")

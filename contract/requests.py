@@ -13,7 +13,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
 """The largest body without them."""
 MOST_DIGITS = 18
-"""The most digits of a Content-Length: Python refuses to make a number of several thousand."""
+"""The most digits of a Content-Length: Python refuses to parse thousands of them."""
 MAX_ECHO = 200
 """Characters of a wrong input, or of the name of an unknown field, that a refusal repeats."""
 

@@ -97,7 +97,7 @@ class IdleConnections:
         now = time.monotonic()
         idle = [protocol for protocol in protocols if not is_busy(protocol)]
         self._idle_since = {protocol: self._idle_since.get(protocol, now) for protocol in idle}
-        overdue = {protocol for protocol, since in self._idle_since.items() if now - since > self._patience(protocol)}
+        overdue = {protocol for protocol, since in self._idle_since.items() if now - since > self._idle_limit(protocol)}
         too_many = len(protocols) - most
         for protocol in overdue:
             self._close(protocol, TIMED_OUT)
@@ -109,7 +109,7 @@ class IdleConnections:
         """Note that a request on a connection has ended, so that it was not idle before."""
         self._idle_since.pop(protocol, None)
 
-    def _patience(self, protocol: Any) -> float:
+    def _idle_limit(self, protocol: Any) -> float:
         """Seconds that a connection may be idle. After an answer, uvicorn's keep-alive limit should end it first; but
         each byte from the client restarts that.
         """

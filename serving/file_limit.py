@@ -7,9 +7,9 @@ log = logging.getLogger("engine")
 
 SPARE = 256
 """Files for anything but connections: libraries, the model's weights, logs."""
-LEAST = 16
+LEAST_CONNECTIONS = 16
 """The number of connections that is allowed in any case."""
-FEWEST = 40
+LEAST_FILES = 40
 """Files for that many connections, and for an event loop and the model."""
 
 
@@ -23,10 +23,10 @@ def require_files() -> None:
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if hard != resource.RLIM_INFINITY and hard < FEWEST:
+        if hard != resource.RLIM_INFINITY and hard < LEAST_FILES:
             raise SystemExit(
-                f"error: expected a hard limit of at least {FEWEST} open files, got {hard}; raise it (LimitNOFILE= of "
-                "systemd, ulimit -Hn)"
+                f"error: expected a hard limit of at least {LEAST_FILES} open files, got {hard}; raise it "
+                "(LimitNOFILE= of systemd, ulimit -Hn)"
             )
 
 
@@ -57,4 +57,4 @@ def raise_file_limit(connections: int) -> int:
             connections,
             wanted,
         )
-    return min(connections, max(LEAST, allowed - SPARE))
+    return min(connections, max(LEAST_CONNECTIONS, allowed - SPARE))

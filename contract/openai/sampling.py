@@ -24,7 +24,7 @@ from interface.requests import (
 )
 
 TOKEN_ID = re.compile(r"[0-9]{1,19}")
-"""No longer than `MAX_INTEGER`: Python makes no number of some thousand digits."""
+"""No longer than `MAX_INTEGER`: Python refuses to parse thousands of digits."""
 DEFAULT_TEMPERATURE = 1.0
 MOST_CHOICES = 128
 

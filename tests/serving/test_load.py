@@ -16,7 +16,7 @@ from contract.parsing import MAX_FIELDS
 from interface.errors import QueueFull
 from interface.requests import EncodedRequest, GenerationRequest
 from serving import command_line, exchanges, status
-from serving.file_limit import FEWEST, SPARE, raise_file_limit
+from serving.file_limit import LEAST_FILES, SPARE, raise_file_limit
 from serving.protocol import SlicedH11
 from study.common.engine import ScriptedEngine
 from tests.support.asgi_client import JSON, until
@@ -160,8 +160,8 @@ def test_the_limit_of_open_files_is_raised_and_what_is_missing_is_reported(
 
 @pytest.mark.parametrize("main", [command_line.main, command_line.main_wsgi])
 def test_too_few_files_to_start_with_are_refused_in_a_sentence(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (12, FEWEST - 1))
-    with pytest.raises(SystemExit, match=f"at least {FEWEST} open files, got {FEWEST - 1}; raise it"):
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (12, LEAST_FILES - 1))
+    with pytest.raises(SystemExit, match=f"at least {LEAST_FILES} open files, got {LEAST_FILES - 1}; raise it"):
         main(None, "a door", [])
 
 
