@@ -22,9 +22,9 @@ from backends.replies import LONGEST_REASON, Reply
 from backends.split_characters import SplitCharacters
 from config import EngineSettings
 from interface.engine import EngineService, ModelInfo, Tokenized
-from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
+from interface.errors import LoadError, RequestError, UnsupportedFeature
 from interface.events import Event, Finished, FinishReason, Logprobs, Token, TokenLogprob
-from interface.requests import DEFAULT_MAX_TOKENS, ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
+from interface.requests import ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 
 HONOURS = frozenset(("model", "context", "max_streams", "max_waiting", "backend_url", "backend_key", "backend_silence"))
 COMPLETIONS = "/v1/completions"
@@ -139,17 +139,12 @@ class OpenAIService(RemoteService):
         if request.echo or request.prompt_logprobs:
             raise UnsupportedFeature("echo: the engine's server is not asked to repeat the prompt.", "echo")
         prompt_tokens = 0 if isinstance(prompt, str) else len(prompt)
-        limits = {"model": self._config.model, "prompt": prompt, "max_tokens": self._max_tokens(request, prompt_tokens)}
+        if not prompt_tokens:
+            request = replace(request, fill_context=False)  # only the server knows how much is left
+        max_tokens = request.max_tokens(prompt_tokens, self._info.context)
+        limits = {"model": self._config.model, "prompt": prompt, "max_tokens": max_tokens}
         streams = {"stream": True, "stream_options": {"include_usage": True}}
         return self._dialect.body_of(request) | limits | streams, prompt_tokens
-
-    def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
-        """Return how many tokens the request may generate. Raises PromptTooLong."""
-        wanted, room = request.params.max_tokens, self._info.context - prompt_tokens
-        if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
-            raise PromptTooLong(prompt_tokens, wanted or 1, self._info.context)
-        fills = request.fill_context and prompt_tokens > 0
-        return min(wanted or (room if fills else DEFAULT_MAX_TOKENS), room)
 
     async def _tokenize_with_llama_cpp(self, prompt: Prompt) -> Tokenized:
         adds = prompt.add_special_tokens if isinstance(prompt, TextPrompt) else True

@@ -31,7 +31,7 @@ PROBE_LIMIT = 10.0
 """Seconds that the answer to a probe may take."""
 TELL_LIMIT = 2.0
 """Seconds for a request whose answer does not matter."""
-PATIENCE = 3
+MAX_FAILED_PROBES = 3
 """Failed probes in a row after which a server that accepts connections counts as lost."""
 WAITING_NOTICE = 10.0
 """Seconds between two log lines while the server is not there yet."""
@@ -212,8 +212,8 @@ class RemoteService(RelayedService):
     def __init__(self, config: EngineSettings) -> None:
         super().__init__(config)
         self.server = Server(config)
-        self._look_now = asyncio.Event()
-        self._vain_looks = 0
+        self._probe_now = asyncio.Event()
+        self._failed_probes = 0
 
     @abstractmethod
     async def _learn(self) -> None:
@@ -237,20 +237,20 @@ class RemoteService(RelayedService):
     async def _watch(self) -> None:
         while True:
             with anyio.move_on_after(PROBE_INTERVAL if self._outage is None else RETRY_INTERVAL):
-                await self._look_now.wait()
-            self._look_now.clear()
-            await self._look()
+                await self._probe_now.wait()
+            self._probe_now.clear()
+            await self._probe()
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         if self._outage is not None:
-            await self._look_for_another()
+            await self._probe_for_another()
             return
         problem = await self._problem(self.PROBE)
-        self._vain_looks = 0 if problem is None else self._vain_looks + 1
-        if isinstance(problem, NoServer) or self._vain_looks >= PATIENCE:
+        self._failed_probes = 0 if problem is None else self._failed_probes + 1
+        if isinstance(problem, NoServer) or self._failed_probes >= MAX_FAILED_PROBES:
             self._lose(str(problem))
 
-    async def _look_for_another(self) -> None:
+    async def _probe_for_another(self) -> None:
         """Check whether there is a server again, which may have been started with other settings."""
         if await self._problem(self.HEALTH) is not None:
             return
@@ -261,7 +261,7 @@ class RemoteService(RelayedService):
                 log.error("The engine's server is back, but it cannot be used: %s", error)
                 self._lose(str(error))
             return
-        self._vain_looks = 0
+        self._failed_probes = 0
         self._recover()
 
     async def _problem(self, path: str) -> Exception | None:
@@ -272,7 +272,7 @@ class RemoteService(RelayedService):
             return error
 
     def _check_engine(self) -> None:
-        self._look_now.set()
+        self._probe_now.set()
 
     async def _release(self) -> None:
         await self.server.close()

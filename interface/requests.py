@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from interface.errors import UnusablePrompt
+from interface.errors import PromptTooLong, UnusablePrompt
 
 SequenceId = int
 """The engine's number for one sequence. (`request_id`, a string, is the client's.)"""
@@ -232,6 +232,15 @@ class GenerationRequest:
     default_temperature: float = DEFAULT_TEMPERATURE
     """Where neither the request nor the model names a temperature."""
     sequence_id: SequenceId = field(default_factory=next_sequence_id)
+
+    def max_tokens(self, prompt_tokens: int, context: int) -> int:
+        """Return how many tokens may be generated after a prompt of this length. Raises PromptTooLong."""
+        room, wanted = context - prompt_tokens, self.params.max_tokens
+        if room < 1 or (wanted is not None and wanted > room and not self.clamp_max_tokens):
+            raise PromptTooLong(prompt_tokens, wanted or 1, context)
+        if wanted is None:
+            wanted = room if self.fill_context else DEFAULT_MAX_TOKENS
+        return min(wanted, room)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,8 @@ from inference.text.prompts import PromptEncoder
 from inference.text.templates import Rendered
 from inference.text.token_bytes import TokenBytes
 from interface.engine import ModelInfo, Tokenized
-from interface.errors import PromptTooLong, RequestError
-from interface.requests import (
-    BANNED,
-    DEFAULT_MAX_TOKENS,
-    EncodedRequest,
-    GenerationRequest,
-    Prompt,
-    SettledParams,
-)
+from interface.errors import RequestError
+from interface.requests import BANNED, EncodedRequest, GenerationRequest, Prompt, SettledParams
 
 log = logging.getLogger("engine")
 
@@ -116,7 +109,7 @@ class TextSide:
         self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
         self._check_bans(params.logit_bias or {})
         defaults = {"temperature": request.default_temperature, **self.info.sampling_defaults}
-        settled = SettledParams.of(params, self._max_tokens(request, prompt_tokens), defaults)
+        settled = SettledParams.of(params, request.max_tokens(prompt_tokens, self.info.context), defaults)
         if not (self._bans or self._biases):
             return settled
         return settled.model_copy(update={"logit_bias": self._biases | (params.logit_bias or {}) | self._bans})
@@ -141,16 +134,6 @@ class TextSide:
     def _check_bans(self, bias: Mapping[int, float]) -> None:
         if len(bias) >= self.info.vocabulary and all(value <= BANNED for value in bias.values()):
             raise RequestError("logit_bias: it bans every token, so that none can be chosen.", "logit_bias")
-
-    def _max_tokens(self, request: GenerationRequest, prompt_tokens: int) -> int:
-        """How many tokens the request may generate; raises PromptTooLong."""
-        room = self.info.context - prompt_tokens
-        wanted = request.params.max_tokens
-        if room < 1 or (wanted is not None and wanted > room and not request.clamp_max_tokens):
-            raise PromptTooLong(prompt_tokens, wanted or 1, self.info.context)
-        if wanted is None:
-            wanted = room if request.fill_context else DEFAULT_MAX_TOKENS
-        return min(wanted, room)
 
 
 def _tokenizer_info(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | None]:

@@ -286,7 +286,7 @@ class Faltering(FakeSGLang):
     """A server that answers one of three probes with success: it never fails as many in a row as it may."""
 
     async def _health(self, request: Request) -> Response:
-        self.is_healthy = self.looks % remote.PATIENCE == 0
+        self.is_healthy = self.probes % remote.MAX_FAILED_PROBES == 0
         return await super()._health(request)
 
 
@@ -298,8 +298,8 @@ async def test_a_server_whose_probes_fail_now_and_then_is_not_lost(
     monkeypatch.setattr(remote, "RETRY_INTERVAL", 0.01)
     fake = Faltering(ids_of, ids_of(ANSWER), EOS)
     async with in_front_of(fake) as driver:
-        seen = fake.looks
-        await until(lambda: fake.looks >= seen + 4 * remote.PATIENCE)
+        seen = fake.probes
+        await until(lambda: fake.probes >= seen + 4 * remote.MAX_FAILED_PROBES)
         assert driver.status == "ok"
     assert "cannot be reached" not in caplog.text
 
@@ -310,7 +310,7 @@ async def test_a_server_that_is_not_ready_yet_is_waited_for(fake: FakeSGLang) ->
     async with serving(fake.app) as port:
         driver = Driver(config_for(port), service_of)
         async with driver.running():
-            await until(lambda: fake.looks > 2)
+            await until(lambda: fake.probes > 2)
             assert driver.status == "loading"
             fake.is_healthy = True
             await until(lambda: driver.status == "ok")

@@ -32,7 +32,7 @@ class FakeSGLang:
         self.is_incremental = False
         self.is_full = False
         self.is_healthy = True
-        self.looks = 0
+        self.probes = 0
         self.breaks_after: int | None = None
         """After so many tokens, a connection breaks."""
         self.coalesces = 1
@@ -62,7 +62,7 @@ class FakeSGLang:
         self._may_go_on.set()
 
     async def _health(self, request: Request) -> Response:
-        self.looks += 1
+        self.probes += 1
         return Response(status_code=200 if self.is_healthy else 503)
 
     async def _server_info(self, request: Request) -> Response:
