@@ -26,7 +26,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
         if not isinstance(value, str) or len(value) > MOST_VALUE or len(name) > MOST_KEY:
             raise ValueError(
                 f"Expected texts of at most {MOST_VALUE} characters, under names of at most {MOST_KEY}; "
-                f"{str(shortened(name))!r} is none"
+                f"got something else under {str(shortened(name))!r}"
             )
     return dict(metadata)
 
