@@ -128,7 +128,7 @@ class _Process:
         self._signs.close()
         if killed:
             return f"has shown no sign of life for {SILENCE_LIMIT:g} s and is killed", status
-        return f"has ended with status {status}", status
+        return _ended(status), status
 
     def end(self, limit: float) -> None:
         """Terminate the process, and kill it if it has not ended after `limit` seconds."""
@@ -150,3 +150,11 @@ class _Process:
         status = self._popen.wait()
         self._popen.stdin.close()
         return status
+
+
+def _ended(status: int) -> str:
+    """Say how a process ended. When memory runs out, the system kills one, and nothing else in the log says so."""
+    if status >= 0:
+        return f"has ended with status {status}"
+    why = ", as when memory has run out" if status == -signal.SIGKILL else ""
+    return f"has been ended by signal {-status}{why}"

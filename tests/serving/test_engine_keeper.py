@@ -42,6 +42,17 @@ def test_an_engine_that_cannot_be_loaded_is_not_started_again() -> None:
     keeper.close()
 
 
+def test_the_log_says_that_an_engine_was_killed_and_when_that_happens(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container's limit on memory kills the engine, and leaves no line of its own."""
+    monkeypatch.setattr(engine_keeper, "FIRST_PAUSE", 1000.0)
+    keeper = keeping(f"import os; os.kill(os.getpid(), {signal.SIGKILL:d})", [])
+    keeper.start()
+    wait_until(lambda: "has been ended by signal 9, as when memory has run out; the next starts" in caplog.text)
+    keeper.close()
+
+
 def test_an_engine_finds_its_modules_wherever_the_server_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
