@@ -149,6 +149,8 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
         return None if is_known else f"one of {', '.join(DTYPES)}"
     if key == "sliding_window":
         return None if isinstance(value, int) else "a whole number of tokens, or null for none"
+    if key == "window_size":  # GPT-Neo's name, for which it has no null
+        return None if type(value) is int and value > 0 else "a whole number of tokens of at least 1"
     if key in ("rope_scaling", "rope_parameters"):
         return None if isinstance(value, dict) or not value else "an object, or null for none"
     if key == "layer_types":

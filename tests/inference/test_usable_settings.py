@@ -222,6 +222,15 @@ def test_layers_with_a_window_need_windows_to_be_in_use(tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_of_no_tokens_is_refused_under_gpt_neos_name_for_it_too(window: int, tmp_path: Path) -> None:
+    folder = save(tmp_path, small_model("gpt_neo"))
+    edit_json(folder / "config.json", window_size=window)
+    told = rf"config\.json: window_size: expected a whole number of tokens of at least 1, got {window}$"
+    with pytest.raises(LoadError, match=told):
+        load(folder)
+
+
 @pytest.mark.parametrize("setting", ["attn_logit_softcapping", "final_logit_softcapping"])
 def test_a_cap_of_nothing_is_refused_by_name(setting: str, tmp_path: Path) -> None:
     folder = save(tmp_path, random_model("gemma2"))
