@@ -131,7 +131,7 @@ def _counted_as(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
-        return address
+        return address or "no address"  # over a Unix socket all clients are one, and quotas hold for them together
     if isinstance(found, ipaddress.IPv4Address):
         return address
     if found.ipv4_mapped is not None:  # of an IPv4 client, where a socket takes both kinds

@@ -290,10 +290,11 @@ async def test_one_client_may_have_so_many_requests_at_once(door: Door) -> None:
         ("::ffff:10.0.0.1", "10.0.0.1", True),
         ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
         ("a-test", "another-test", False),
+        (None, None, True),
     ],
 )
 async def test_a_client_is_an_address_or_in_ipv6_a_network_of_which_it_may_use_any(
-    door: Door, first: str, second: str, are_one: bool
+    door: Door, first: str | None, second: str | None, are_one: bool
 ) -> None:
     async with by_hand(door, config=Config(client_requests=1)) as service:
         service.engine.hold()
@@ -308,9 +309,9 @@ async def test_a_client_is_an_address_or_in_ipv6_a_network_of_which_it_may_use_a
         assert (await running.response()).status == 200
 
 
-def open_from(service: Service, address: str) -> Exchange:
+def open_from(service: Service, address: str | None) -> Exchange:
     exchange = service.client.open("POST", "/generate", headers=JSON)
-    exchange.scope["client"] = (address, 40000)
+    exchange.scope["client"] = address and (address, 40000)  # None over a Unix socket
     exchange.send_body(BODY)
     return exchange
 
