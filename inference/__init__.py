@@ -8,7 +8,7 @@ token ids into answers.
                     tokens; `transfer` copies to a GPU
     callers         `turns` lets threads that wait for events step the engine, one at a time
     the start       `early_compilers` begin while libraries are imported; `priorities` of threads; the limits of
-                    `control_groups`; the `processors` that threads stay on
+                    `control_groups`; the `affinity` of threads to processors
     by hand         `check`: `python -m inference.check MODEL` says what the server would do with it
     shared          `messages`: the errors of libraries in a line of our own
 """

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from inference.affinity import leave_own_processor
 from inference.cache.kv_cache import KVCache
 from inference.cache.layout import batch_of
 from inference.choosers import chooser_for, device_chooser_for
 from inference.decoders.ahead import Ahead, AheadDecoder
 from inference.decoders.select import select_decoder
-from inference.processors import leave_own_processor
 from inference.sampling.choose import top_logits_of
 from inference.sampling.draw import choose
 from inference.sampling.logprobs import prompt_logprobs

@@ -147,7 +147,7 @@ void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t t
     product(layer.down, step.activated, tokens, step, add_to_hidden);
 }
 
-// Keep the calling thread on a processor of its own (why: processors.py). Each step asks again: OpenMP ends threads and
+// Keep the calling thread on a processor of its own (why: affinity.py). Each step asks again: OpenMP ends threads and
 // starts others when a loop elsewhere needs fewer of them.
 void stay_on_own(const int64_t *processors) {
 #ifdef __linux__

@@ -10,6 +10,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from inference.affinity import processors_for
 from inference.cache.batch import Batch
 from inference.cache.kv_cache import KVCache
 from inference.cache.pages import KEYS, VALUES, Layers, Pages
@@ -18,7 +19,6 @@ from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
 from inference.decoders.native.sources import STRIP, decoder_units, stays_quantized
-from inference.processors import processors_for
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Layer, Llama
 from inference.weights.memory_ahead import AHEAD

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.processors import USER_CHOOSES, processors_for
+from inference.affinity import USER_CHOOSES, processors_for
 
 if sys.platform != "linux":
     pytest.skip("only there a thread can be kept on a processor", allow_module_level=True)
