@@ -53,6 +53,7 @@ def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Acc
         shows_token_ids=body.return_token_ids,
         parallel_tool_calls=not body.takes_one_call,
         calls_functions=bool(body.functions),
+        may_call=bool(body.tools or body.functions),
         custom_tools=body.custom_tools,
     )
 

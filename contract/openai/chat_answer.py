@@ -159,6 +159,8 @@ class ChatAssembly:
     parallel_tool_calls: bool = True
     calls_functions: bool = False
     """Whether a call is shown as `function_call`, which clients of `functions` expect; then there is only one."""
+    may_call: bool = False
+    """Whether there are tools, so that the answer may have no text."""
     custom_tools: frozenset[str] = frozenset()
     """The names of the tools whose calls are shown with a text, and no arguments."""
     finished: dict[int, Finished] = field(default_factory=dict)
@@ -170,8 +172,12 @@ class ChatAssembly:
     """What reads the input of each choice's last call, if it is one of a custom tool."""
 
     def start(self) -> Iterable[ChunkChoice]:
-        """The role, once and in the order of the choices: some clients count on both."""
-        return [ChunkChoice(index, Delta("assistant", self.prefix), None, None) for index in range(self.n)]
+        """The role, once and in the order of the choices: some clients count on both.
+
+        It comes with an empty text unless there are tools: some clients begin to show a text with it.
+        """
+        content = None if self.may_call and not self.prefix else self.prefix
+        return [ChunkChoice(index, Delta("assistant", content), None, None) for index in range(self.n)]
 
     def take(self, event: Event) -> ChunkChoice | None:
         match event:

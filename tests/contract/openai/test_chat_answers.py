@@ -65,6 +65,16 @@ def test_the_roles_come_first_and_in_order_and_the_usage_last() -> None:
     assert len({(chunk["id"], chunk["created"], chunk["object"]) for chunk in stream}) == 1
 
 
+def test_an_answer_that_may_be_calls_alone_does_not_begin_with_a_text() -> None:
+    tool = {"type": "function", "function": {"name": "add"}}
+    for offered in {"tools": [tool]}, {"functions": [tool["function"]]}:
+        for parts in [(CALL,)], []:
+            stream = chunks(call(stream=True, **offered), parsed_tokens(parts))
+            assert stream[0]["choices"][0]["delta"] == {"role": "assistant"}
+    (choice,) = whole(call(tools=[tool]), [FINISHED])["choices"]
+    assert choice["message"]["content"] == ""
+
+
 def test_a_token_without_text_has_no_chunk_and_the_end_has_an_empty_delta() -> None:
     stream = chunks(call(stream=True), tokens(["", "a", ""]))
     assert [chunk["choices"][0]["delta"] for chunk in stream] == [
