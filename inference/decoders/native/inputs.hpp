@@ -22,7 +22,8 @@ constexpr bool HAS_WIDE_TILES = false;  // other instructions need the registers
 // are faster one after the other.
 constexpr bool HAS_WIDE_BLOCK_TILES = HAS_WIDE_TILES && !ONE_PRODUCT;
 constexpr int64_t ROWS_OF_WIDE_TILE = 8, ROWS_OF_UNPACKED_TILE = 6;
-// Of one strip: so many sums fit the registers. Of rows with scales for blocks, eight are better as a wide tile.
+// Of one strip: so many sums fit the registers. But of rows with scales for blocks, eight are better as a wide tile,
+// where there is one.
 #if defined(__AVX512F__)
 constexpr int64_t ROWS_OF_TILE = 12, ROWS_OF_BLOCK_TILE = HAS_WIDE_BLOCK_TILES ? ROWS_OF_WIDE_TILE - 1 : 8;
 #else

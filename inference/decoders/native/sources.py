@@ -31,7 +31,7 @@ def ways_of_processor() -> dict[str, int]:
     READS_AHEAD: what few rows are multiplied with is best not asked for, since the processor itself reads ahead. Zen 4
     does, and a step of one row takes 0.67 to 0.98 of the time.
     ONE_PRODUCT: one product of 512 bits starts in a cycle, not two. So it is on Zen 4, where the formats in "K" are
-    best multiplied strip by strip: nine to sixteen rows take 0.91 to 0.97 of the time.
+    best multiplied strip by strip: eight to sixteen rows take 0.91 to 0.97 of the time.
     """
     try:
         with CPUINFO.open() as lines:
