@@ -60,7 +60,6 @@ class TokenRelay:
         self.answer = text.answer(encoded)
         self.answer.admit()  # now, as the engine does not tell when
         self.is_finished = False
-        self._grammar = None if encoded.grammar is None else encoded.grammar.start()
 
     @property
     def request(self) -> GenerationRequest:
@@ -83,25 +82,16 @@ class TokenRelay:
 
         The text may end before the engine does: at a stop string, or where its grammar allows no more tokens.
         """
-        for place, token_id in enumerate(made.token_ids, start=1):
-            is_ended = self._push(token_id)
-            is_final = made.finish_reason is not None and place == len(made.token_ids)
-            is_last = is_ended or is_final or self.answer.tokens == self.encoded.params.max_tokens
-            yield self.answer.take(token_id, is_last, made.logprobs[place - 1] if made.logprobs else None)
-            if is_last:
-                is_ended = is_ended or self.answer.is_ended
-                yield self._finished("stop" if is_ended else made.finish_reason or "length", made)
+        for place, token_id in enumerate(made.token_ids):
+            ended = made.finish_reason if place == len(made.token_ids) - 1 else None
+            logprobs = made.logprobs[place] if made.logprobs else None
+            token, finish_reason = self.answer.append(token_id, logprobs, ended)
+            yield token
+            if finish_reason is not None:
+                yield self._finished(finish_reason, made)
                 return
         if made.finish_reason is not None:
             yield self._finished(made.finish_reason, made)
-
-    def _push(self, token_id: int) -> bool:
-        """Add a token; return whether the text ends with it."""
-        self.answer.push(token_id)
-        if self._grammar is None or self.answer.is_ended:
-            return self.answer.is_ended
-        self._grammar.advance(token_id)
-        return bool(self._grammar.is_finished)
 
     def _finished(self, reason: FinishReason, made: Made) -> Finished:
         self.is_finished = True

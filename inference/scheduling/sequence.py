@@ -43,7 +43,7 @@ class Sequence:
         self._params = encoded.params
         self._reused_tokens = 0  # how many of its tokens were in the cache, and not computed for it
         self._answer = answer
-        self._grammar = None if encoded.grammar is None else encoded.grammar.start()
+        self._grammar = answer.grammar
         self._prompt_logprobs: list[RowLogprobs] = []
         self._seen = _seen(encoded)
         self._bias = LogitBias(encoded.params.logit_bias) if encoded.params.logit_bias else None
@@ -145,17 +145,7 @@ class Sequence:
             self.cached_tokens += 1  # a step has computed it already
         if self._seen is not None:
             self._seen.add(token_id)
-        answer = self._answer
-        answer.push(token_id)
-        is_ended = answer.is_ended
-        if self._grammar is not None and not is_ended:
-            self._grammar.advance(token_id)
-            is_ended = self._grammar.is_finished
-        is_last = is_ended or len(self.output_ids) == self._params.max_tokens
-        report = None if logprobs is None else self._with_text(token_id, logprobs)
-        token = answer.take(token_id, is_last, report)
-        finish_reason: FinishReason | None = "stop" if is_ended or answer.is_ended else "length" if is_last else None
-        return token, finish_reason
+        return self._answer.append(token_id, None if logprobs is None else self._with_text(token_id, logprobs))
 
     def prompt_echo(self) -> PromptEcho | None:
         """Return the event that repeats the prompt, if the request asked for it."""

@@ -1,4 +1,4 @@
-"""Makes the events of one sequence from its token ids: the texts, the times, the log probabilities.
+"""Makes the events of one sequence from its token ids: the texts, the times, the log probabilities, and the end.
 
 It is the same for all engines that return token ids.
 """
@@ -24,7 +24,7 @@ from interface.requests import EncodedRequest, TextPrompt
 
 
 class Answer:
-    """Takes the tokens of one sequence in their order: `push` each, then `take` its event.
+    """Takes the tokens of one sequence in their order, and says where its text ends.
 
     Args:
         decode: makes text of token ids.
@@ -44,13 +44,15 @@ class Answer:
         own_stops: Sequence[str] = (),
     ) -> None:
         self.tokens = 0
+        self.grammar = None if encoded.grammar is None else encoded.grammar.start()
+        """The state of its grammar, if there is one."""
+        self._max_tokens = encoded.params.max_tokens
         self._prompt_ids = encoded.prompt_ids
         self._request = encoded.request
         self._decode = decode
         self._text = OutputText(
             decode, ends, encoded.params, hidden_tokens, own_stops if encoded.grammar is None else ()
         )
-        self._pushed = ""
         self._parser = None if encoded.reader is None else encoded.reader.start()
         self._reasoning_tokens = 0
         self._token_bytes = token_bytes
@@ -59,26 +61,30 @@ class Answer:
         self._first_token_at: float | None = None
         self._last_token_at: float | None = None
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether the text has ended: by one of its `ends`, or by a stop string."""
-        return self._text.is_ended
-
     def admit(self) -> None:
         """Note that the engine begins with the prefill now."""
         self._admitted_at = time.perf_counter()
 
-    def push(self, token_id: int) -> None:
-        """Add the next token; afterwards `is_ended` says whether it ends the text."""
-        self.tokens += 1
-        self._pushed = self._text.push(token_id)
+    def append(
+        self, token_id: int, logprobs: Logprobs | None = None, ended: FinishReason | None = None
+    ) -> tuple[Token, FinishReason | None]:
+        """Add the next token; return its event, and the finish reason if the sequence ends with it.
 
-    def take(self, token_id: int, is_last: bool, logprobs: Logprobs | None = None) -> Token:
-        """Return the event of the token that was pushed. The last one has all the text that was held back."""
-        text = self._pushed + self._text.flush() if is_last else self._pushed
+        The last event has all the text that was held back.
+
+        Args:
+            ended: the reason for which the engine has ended the sequence with this token, if it has.
+        """
+        self.tokens += 1
+        text = self._text.push(token_id)
+        if self.grammar is not None and not self._text.is_ended:
+            self.grammar.advance(token_id)
+        is_last = self._is_ended or ended is not None or self.tokens == self._max_tokens
+        if is_last:
+            text += self._text.flush()  # it may end with a stop string
         ms, is_first = self._tick()
-        parts = self._parts_of(text, is_last)
-        return Token(text, token_id, ms, is_first, self._request.index, logprobs, parts)
+        token = Token(text, token_id, ms, is_first, self._request.index, logprobs, self._parts_of(text, is_last))
+        return token, None if not is_last else "stop" if self._is_ended else ended or "length"
 
     def echo(self, logprobs: Sequence[Logprobs] = ()) -> PromptEcho | None:
         """Return the event that repeats the prompt, if the request asked for it.
@@ -122,6 +128,11 @@ class Answer:
     def fail(self, message: str, kind: FailureKind) -> Failed:
         """Return the terminal event of a sequence that the engine could not finish."""
         return Failed(message, kind, self._request.index)
+
+    @property
+    def _is_ended(self) -> bool:
+        """Whether the text has ended: with one of its `ends` or a stop string, or because its grammar is complete."""
+        return self._text.is_ended or (self.grammar is not None and bool(self.grammar.is_finished))
 
     def _parts_of(self, text: str, is_last: bool) -> tuple[Part, ...] | None:
         """Return the parts that a text adds; None unless the request asked for its response to be parsed."""

@@ -221,15 +221,16 @@ def test_calls_are_found_in_tokens_whose_marks_are_special(form: str) -> None:
     tokenizer = copy.deepcopy(tokenizer_and_compiler(has_special=True)[0])
     tokenizer.chat_template = f"{tokenizer.chat_template}{{# tools {text} #}}"
     side = TextSide(tokenizer, 4096, len(tokenizer), GenerationSettings([1]))
-    (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), SamplingParams(), parse_response=True)])
+    params = SamplingParams(max_tokens=1000)
+    (encoded,) = side.encode([GenerationRequest(ChatPrompt([QUESTION], TOOLS), params, parse_response=True)])
     answer = side.answer(encoded)
     parts: list[Part] = []
     answer.admit()
     token_ids = [*tokenizer.encode(text, add_special_tokens=False), 1]
     assert follows(encoded.grammar, token_ids)
     for token_id in token_ids:
-        answer.push(token_id)
-        parts += answer.take(token_id, is_last=answer.is_ended).parts or ()
+        token, _ = answer.append(token_id)
+        parts += token.parts or ()
     assert [(name, json.loads(arguments)) for name, arguments in calls_of(parts)] == [CALLED, ("now", {})]
     assert not [part for part in parts if isinstance(part, TextPart)]
 

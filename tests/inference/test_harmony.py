@@ -127,9 +127,9 @@ def answered(path: str, text: str, **body: Any) -> tuple[contract.Call, list[Eve
     events: list[Event] = []
     answer.admit()
     for number, token_id in enumerate(ids):
-        answer.push(token_id)
-        assert answer.is_ended == (number == len(ids) - 1)
-        events.append(answer.take(token_id, answer.is_ended))
+        token, finish_reason = answer.append(token_id)
+        assert finish_reason == ("stop" if number == len(ids) - 1 else None)
+        events.append(token)
     return call, [*events, answer.finish("stop")]
 
 
@@ -261,7 +261,7 @@ def test_an_answer_that_is_all_grammar_begins_in_the_final_message() -> None:
 
 def test_a_call_is_streamed_while_it_is_generated() -> None:
     body = {"messages": [QUESTION], "tools": [ADD], "tool_choice": "required"}
-    _, events = answered("/v1/chat/completions", CALLED, **body)
+    _, events = answered("/v1/chat/completions", f"{REASONED}{CALL}", **body)
     parts = [part for event in events if isinstance(event, Token) for part in event.parts or ()]
     assert calls_of(parts) == [("add", '{"a": 1}')]
     assert len([part for part in parts if isinstance(part, ArgumentsPart)]) > 3

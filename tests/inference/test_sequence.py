@@ -11,7 +11,7 @@ from tests.support.tiny_models import tiny_engine
 
 def sequence(**settings: Any) -> Sequence:
     encoded = tiny_engine(max_streams=1).encode([text_request("hi", max_tokens=9, **settings)])[0]
-    answer = MagicMock(is_ended=False)
+    answer = MagicMock(grammar=None)
     return Sequence(encoded, lambda events: None, answer, {})
 
 
