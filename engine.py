@@ -263,7 +263,9 @@ class Engine:
             QueueFull: there is not enough room for all of them just now.
             EngineFailed: the engine has failed for good.
         """
-        sequences = [self._sequence(encoded, sink) for encoded in requests]
+        sequences = [
+            Sequence(encoded, sink, self._text.answer(encoded), self._bans, self._speculates) for encoded in requests
+        ]
         with self._lock:
             if self._failure is not None:
                 raise EngineFailed(self._failure)
@@ -344,10 +346,6 @@ class Engine:
             if not isinstance(event, Finished | Failed):
                 self.abort(encoded.sequence_id)
                 self.turns.step()
-
-    def _sequence(self, encoded: EncodedRequest, sink: Sink) -> Sequence:
-        answer, ends = self._text.answer(encoded), self._text.ends(encoded.params)
-        return Sequence(encoded, sink, answer, ends, self._bans, self._speculates)
 
 
 def _as_dict(answer: Any) -> dict[str, Any]:

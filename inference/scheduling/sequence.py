@@ -17,7 +17,6 @@ class Sequence:
 
     Args:
         answer: makes text and events out of the tokens.
-        ends: the tokens that end the text.
         bans: what the model's files forbid at some places.
         speculates: guess tokens, unless a grammar, penalties or bans of repeats make each token depend on the ones
             before.
@@ -28,7 +27,6 @@ class Sequence:
         encoded: EncodedRequest,
         sink: Sink,
         answer: Answer,
-        ends: abc.Mapping[int, str | int | None],
         bans: ModelBans = NO_BANS,
         speculates: bool = False,
     ) -> None:
@@ -49,7 +47,7 @@ class Sequence:
         self._bias = LogitBias(encoded.params.logit_bias) if encoded.params.logit_bias else None
         # A grammar says by itself where a text may end.
         least = bans.min_tokens(len(encoded.prompt_ids)) if encoded.grammar is None else 0
-        self._bans = Bans(bans, encoded.prompt_ids, ends, max(encoded.params.min_tokens, least))
+        self._bans = Bans(bans, encoded.prompt_ids, answer.ends, max(encoded.params.min_tokens, least))
         self._random = random.Random(encoded.params.seed)
         self._uniforms: deque[float] = deque()  # the random numbers of the next tokens, as far as they are drawn
         is_free = self._grammar is None and self._seen is None and not bans.no_repeat

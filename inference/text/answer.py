@@ -44,6 +44,7 @@ class Answer:
         own_stops: Sequence[str] = (),
     ) -> None:
         self.tokens = 0
+        self.ends = ends
         self.grammar = None if encoded.grammar is None else encoded.grammar.start()
         """The state of its grammar, if there is one."""
         self._max_tokens = encoded.params.max_tokens

@@ -11,8 +11,8 @@ from tests.support.tiny_models import tiny_engine
 
 def sequence(**settings: Any) -> Sequence:
     encoded = tiny_engine(max_streams=1).encode([text_request("hi", max_tokens=9, **settings)])[0]
-    answer = MagicMock(grammar=None)
-    return Sequence(encoded, lambda events: None, answer, {})
+    answer = MagicMock(grammar=None, ends={})
+    return Sequence(encoded, lambda events: None, answer)
 
 
 def test_each_token_is_drawn_with_the_next_random_number_of_its_seed() -> None:
