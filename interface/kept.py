@@ -8,7 +8,7 @@ class Kept(Protocol):
     """Pieces of bytes with a name each. Those that are kept together are forgotten together.
 
     There is a limit on all of them; after that, those that were used least recently are forgotten. If another process
-    keeps them, the driver decides on which thread each method is called (`serving.kept_by_engine`).
+    keeps them, the driver decides on which thread each method is called (`serving.kept`).
     """
 
     def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:

@@ -9,7 +9,6 @@ The modules, by topic:
     processes       `quiet_start`, `command_line`, `flags`, `standard_streams`, `demo`, `supervised`, `process`,
                     `shutdown`
     workers         `workers`, `engine_process`, `engine_keeper`, `sign_of_life`: several processes over one engine
-    kept responses  `kept_for_one` (each client's own), `kept_here` (in this process), `kept_by_engine` (those of
-                    all workers)
+    kept responses  `kept`: each client's own, in this process or in that of the engine
     records         `logs`, `log_stream`, `request_log`, `metrics`, `tracing`, `transcript`
 """

@@ -33,9 +33,7 @@ from serving.blocking_lexicon import BlockingLexicon
 from serving.exchanges import Exchanges, current_exchange
 from serving.following import Following
 from serving.generation import Generation
-from serving.kept_by_engine import KeptByEngine, MustWait, asked
-from serving.kept_for_one import KeptForOne
-from serving.kept_here import KeptHere
+from serving.kept import KeptByEngine, KeptForOne, KeptHere, without_blocking
 from serving.open_generations import OpenGenerations
 from serving.shutdown import Shutdown
 from serving.status import EngineStatus
@@ -117,10 +115,9 @@ class Driver(BaseDriver[EngineService]):
 
     async def parse(self, parse: Callable[[], Result], size: int) -> Result:
         """Call `parse`, on a thread if the body is large, or what it refers to. `size` is the body's, in bytes."""
-        if size <= SMALL_BODY:
-            with suppress(MustWait):
-                return parse()
-        return await in_daemon_thread(parse, self._parsing)
+        if size > SMALL_BODY:
+            return await in_daemon_thread(parse, self._parsing)
+        return await without_blocking(parse, self._parsing)
 
     async def begin(self, call: Call, request_id: str) -> Generation:
         """Begin a call: queue its sequences, or follow what another request writes. Raises what `submit` raises.
@@ -266,7 +263,7 @@ class Driver(BaseDriver[EngineService]):
         while generation in self._open:
             await anyio.sleep(ASK_EVERY)
             with suppress(EngineUnavailable):  # it then ends as all others do
-                if not await asked(listener.is_wanted, self._looking):
+                if not await without_blocking(listener.is_wanted, self._looking):
                     generation.abandon()
 
     async def _watched(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:

@@ -11,7 +11,7 @@ from interface.calls import LOOK_EVERY, Recall
 from interface.errors import EngineUnavailable
 from interface.events import Failed
 from serving.generation import Generation
-from serving.kept_by_engine import asked
+from serving.kept import without_blocking
 
 
 class Following(Generation):
@@ -45,7 +45,7 @@ class Following(Generation):
     async def _look(self) -> bool:
         """Look for news; return whether there may be more. If the engine that keeps them is gone, cut it off."""
         try:
-            return await asked(self._call.look, self._looking)
+            return await without_blocking(self._call.look, self._looking)
         except EngineUnavailable:
             self.cancel()
             return True

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from backends.kept_in_memory import KeptInMemory
-from serving.kept_by_engine import MustWait
-from serving.kept_here import KeptHere
+from serving.kept import KeptHere, MustWait
 
 pytestmark = pytest.mark.anyio
 SMALL, LARGE = {"a 1": b"a" * 60, "a 2": b"b" * 30}, {"large": b"c" * 200}

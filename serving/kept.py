@@ -1,4 +1,8 @@
-"""What is kept in the engine's process, as one request of a worker sees it: all workers find the same."""
+"""What is kept, as one request sees it: in this process or in the engine's, and each client's own.
+
+Reading what is large, or in another process, would block the event loop: there it raises `MustWait`, and
+`without_blocking` asks again on a thread.
+"""
 
 import asyncio
 import logging
@@ -11,6 +15,7 @@ import anyio
 from backends.threads import in_daemon_thread
 from interface.engine import SharedEngine
 from interface.errors import EngineUnavailable
+from interface.kept import Kept
 from serving.exchanges import Exchange
 
 log = logging.getLogger("engine")
@@ -22,19 +27,54 @@ class MustWait(Exception):
     """The event loop must not wait for the answer, or read it: ask again on a thread."""
 
 
-async def asked(question: Callable[[], Found], limiter: anyio.CapacityLimiter) -> Found:
-    """Ask something about what is kept: on the event loop, or on a thread if that must wait.
+async def without_blocking(work: Callable[[], Found], limiter: anyio.CapacityLimiter) -> Found:
+    """Call what may read what is kept: on the event loop, or on a thread if it must wait.
 
     Raises:
         EngineUnavailable: it is kept in another process, which cannot be reached.
     """
     with suppress(MustWait):
-        return question()
-    return await in_daemon_thread(question, limiter)
+        return work()
+    return await in_daemon_thread(work, limiter)
+
+
+class KeptHere:
+    """What is kept in this process. The event loop may read some bytes of it for a request.
+
+    Args:
+        most_bytes: how many these are.
+    """
+
+    def __init__(self, kept: Kept, most_bytes: int) -> None:
+        self._kept = kept
+        self._room = most_bytes
+
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        self._kept.put(pieces, beside)
+
+    def get(self, name: str) -> bytes | None:
+        """Raises MustWait."""
+        piece = self._kept.get(name)
+        self._count(0 if piece is None else len(piece))
+        return piece
+
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        """Raises MustWait."""
+        found = self._kept.find(beginning)
+        self._count(sum(map(len, found.values())))
+        return found
+
+    def drop(self, name: str) -> bool:
+        return self._kept.drop(name)
+
+    def _count(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0 and _is_on_a_loop():
+            raise MustWait
 
 
 class KeptByEngine:
-    """See `interface.kept.Kept`. All methods but `put` wait for the engine's process, so they are called on a thread.
+    """What is kept in the engine's process, for all workers. All methods but `put` wait for it, so on a thread.
 
     `put` does so on the event loop, too. There it does not wait, but the gate sends nothing more of the request's
     answer until what was put has arrived: a client that has heard of a response finds it in any worker.
@@ -47,7 +87,7 @@ class KeptByEngine:
 
     def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
         """Raises EngineUnavailable, if it waits."""
-        if is_on_a_loop():
+        if _is_on_a_loop():
             before, self._exchange.pending = self._exchange.pending, None
             self._exchange.pending = self._loop.create_task(self._put(pieces, beside, before))
         else:
@@ -74,12 +114,37 @@ class KeptByEngine:
         return self._wait_for(self._engine.drop, name)
 
     def _wait_for(self, ask: Callable[..., Coroutine[Any, Any, Found]], *arguments: object) -> Found:
-        if is_on_a_loop():
+        if _is_on_a_loop():
             raise MustWait
         return asyncio.run_coroutine_threadsafe(ask(*arguments), self._loop).result()
 
 
-def is_on_a_loop() -> bool:
+class KeptForOne:
+    """What is kept for the holder of one API key, under names that begin with what identifies the key."""
+
+    def __init__(self, kept: Kept, key: str) -> None:
+        self._kept = kept
+        self._key = key
+
+    def put(self, pieces: Mapping[str, bytes], beside: str | None = None) -> None:
+        own = {self._own(name): piece for name, piece in pieces.items()}
+        self._kept.put(own, None if beside is None else self._own(beside))
+
+    def get(self, name: str) -> bytes | None:
+        return self._kept.get(self._own(name))
+
+    def find(self, beginning: str) -> Mapping[str, bytes]:
+        found = self._kept.find(self._own(beginning))
+        return {name.removeprefix(self._own("")): piece for name, piece in found.items()}
+
+    def drop(self, name: str) -> bool:
+        return self._kept.drop(self._own(name))
+
+    def _own(self, name: str) -> str:
+        return f"{self._key} {name}"
+
+
+def _is_on_a_loop() -> bool:
     """Whether the caller runs on an event loop, which others wait for."""
     try:
         asyncio.get_running_loop()
