@@ -167,7 +167,9 @@ class Engine:
             return self._append_token(sequence, token_id, sampled.logprobs.get(row)) and is_true
         except GrammarError as error:
             return self._fail_at_grammar(sequence, str(error))
-        except Exception as error:  # it ends this sequence, and no other
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # it ends this sequence, and no other; a panic in tokenizers is no Exception
             log.exception("Sequence %d failed at token %d", sequence.sequence_id, token_id)
             self._end(sequence, sequence.fail(f"{type(error).__name__}: {error}"))
             return False

@@ -54,8 +54,12 @@ async def in_daemon_thread(function: Callable[[], Result], limiter: anyio.Capaci
     def run() -> None:
         try:
             outcome.set_result(context.run(function))
-        except BaseException as error:
+        except Exception as error:
             outcome.set_exception(error)
+        except BaseException as error:  # a panic in tokenizers: as it is, it would pass all that answers a request
+            failure = RuntimeError(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            outcome.set_exception(failure)
         DaemonThread.idle.append(thread)  # before the loop gets the outcome, and may need a thread again
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(end)

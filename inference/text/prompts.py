@@ -200,7 +200,12 @@ class PromptEncoder:
     def _tokenized(self, text: str, add_special_tokens: bool = False) -> list[int]:
         # A list of one: tokenizers releases the interpreter's lock only for lists. Not verbose: transformers would warn
         # that a text longer than the model's context leads to indexing errors, but such a text is only counted here.
-        tokenized = self._tokenizer([text], add_special_tokens=add_special_tokens, verbose=False)
+        try:
+            tokenized = self._tokenizer([text], add_special_tokens=add_special_tokens, verbose=False)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a panic in tokenizers is not an Exception
+            raise UnusablePrompt(f"The model's tokenizer cannot make tokens of this text: {error}") from error
         token_ids: list[int] = tokenized["input_ids"][0]
         return token_ids
 

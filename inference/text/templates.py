@@ -221,7 +221,9 @@ class ChatTemplate:
         text = self._applied(marked, **mark_control_tokens(arguments, of_others))
         try:
             return encode_marked_chat(tokenizer, text)
-        except ValueError as error:  # a token that the tokenizer makes of plain text, too
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a token that the tokenizer makes of plain text, too, or a panic in tokenizers
             raise RequestError(f"The messages cannot be encoded: {error}", "messages") from error
 
     def _applied(self, messages: list[Message], **arguments: Any) -> str:

@@ -38,6 +38,17 @@ async def test_an_error_that_no_coroutine_may_raise_is_not_waited_for_for_ever()
         await asyncio.wait_for(in_daemon_thread(lambda: next(iter(()))), PATIENCE)
 
 
+async def test_an_error_that_is_no_exception_comes_back_as_one() -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic() -> None:
+        raise Panic("index out of bounds")
+
+    with pytest.raises(RuntimeError, match=r"^Panic: index out of bounds$"):
+        await in_daemon_thread(panic)
+
+
 async def test_the_thread_sees_its_tasks_context() -> None:
     variable = ContextVar("variable", default="none")
     variable.set("its own")

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from config import Config
 from engine import Engine
 from inference.text.prompt_length import tokens_at_least
 from inference.text.prompts import PromptEncoder
-from inference.text.text_side import GenerationSettings
+from inference.text.text_side import GenerationSettings, TextSide
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.generation_settings import SAMPLING
 from interface.errors import PromptTooLong, RequestError
-from interface.requests import SamplingParams, TextPrompt, text_request
+from interface.requests import ChatPrompt, GenerationRequest, SamplingParams, TextPrompt, text_request
 from tests.support.tiny_models import (
     CONTEXT,
     VOCABULARY,
@@ -63,6 +64,30 @@ def test_a_request_that_bans_every_token_is_refused() -> None:
     with pytest.raises(RequestError, match="bans every token"):
         settled({"logit_bias": dict.fromkeys(range(VOCABULARY), -100.0)})
     settled({"logit_bias": dict.fromkeys(range(1, VOCABULARY), -100.0)})
+
+
+# --- Prompts that the tokenizer fails at ------------------------------------------------------------------------------
+
+
+class PanicException(BaseException):
+    """What a library written in Rust raises where its code fails; it is no Exception."""
+
+
+@pytest.mark.parametrize("error", [Exception("no unk_id for this"), PanicException("not a char boundary")], ids=repr)
+def test_a_text_that_the_tokenizer_fails_at_is_the_requests_own_matter(error: BaseException) -> None:
+    class Brittle(PreTrainedTokenizerFast):
+        def _encode_plus(self, *arguments: Any, **settings: Any) -> Any:
+            raise error
+
+    tokenizer = Brittle(  # type: ignore[no-untyped-call]
+        tokenizer_object=byte_tokenizer().backend_tokenizer, chat_template="{{ messages[0].content }}"
+    )
+    text_side = TextSide(tokenizer, CONTEXT, VOCABULARY, GenerationSettings())
+    for prompt in (TextPrompt("naïve"), ChatPrompt([{"role": "user", "content": "naïve"}])):
+        with pytest.raises(RequestError, match=str(error)):
+            text_side.encode([GenerationRequest(prompt)])
+        with pytest.raises(RequestError, match=str(error)):
+            text_side.tokenize(prompt)
 
 
 # --- Prompts that are far too long ------------------------------------------------------------------------------------

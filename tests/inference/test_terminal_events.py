@@ -164,7 +164,14 @@ def test_failed_steps_that_are_not_in_a_row_do_not_end_the_engine() -> None:
         assert engine.generate("hello", max_tokens=2)["finish_reason"] == "length"
 
 
-def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
+class PanicException(BaseException):
+    """What a library written in Rust raises where its code fails; it is no Exception."""
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError("piece id is out of range"), PanicException("index out of bounds")], ids=repr
+)
+def test_a_request_whose_text_cannot_be_made_fails_alone(error: BaseException) -> None:
     engine, inbox = tiny_engine(), Inbox()
     unlucky_id = reference("llama", "unlucky", 3)[2]
     assert unlucky_id not in reference("llama", "lucky", 8)
@@ -172,14 +179,14 @@ def test_a_request_whose_text_cannot_be_made_fails_alone() -> None:
 
     def brittle_decode(token_ids: Sequence[int]) -> str:
         if unlucky_id in token_ids:
-            raise IndexError("piece id is out of range")
+            raise error
         return decode_all(token_ids)
 
     engine._text.prompts._decode = brittle_decode  # type: ignore[method-assign, assignment]
     lucky = submit(engine, inbox, "lucky", max_tokens=8, temperature=0)
     unlucky = submit(engine, inbox, "unlucky", max_tokens=8, temperature=0)
     run_until_idle(engine)
-    assert inbox.end(unlucky) == Failed("IndexError: piece id is out of range", "engine_error")
+    assert inbox.end(unlucky) == Failed(f"{type(error).__name__}: {error}", "engine_error")
     assert len(inbox.tokens(unlucky)) == 2
     assert inbox.token_ids(lucky) == reference("llama", "lucky", 8)
     assert submit(engine, inbox, "the engine goes on", max_tokens=1)
