@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inference.cache.batch import Batch, Run
 from inference.cache.kv_cache import KVCache
-from inference.decoders.decoder import Decoder, TryOut
+from inference.decoders.decoder import Decoder
 
 SHORTEST = 256
 WARM_UPS = 3
@@ -39,9 +39,6 @@ class Replaying:
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
         return self._decoder.forward(batch) if batch.segments else self._replay(batch)
-
-    def compile(self, try_out: TryOut) -> None:
-        """Do nothing: the graphs, which are what compiling means here, exist already."""
 
     def _replay(self, batch: Batch) -> Tensor:
         """The logits of a batch without prefill."""

@@ -1,7 +1,7 @@
 """The interface of a decoder, with which the engine runs a model."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -24,8 +24,13 @@ class Decoder(Protocol):
 
     def forward(self, batch: Batch) -> Tensor: ...
 
+
+@runtime_checkable
+class CompilableDecoder(Decoder, Protocol):
+    """A decoder that computes faster once it is compiled."""
+
     def compile(self, try_out: TryOut) -> None:
-        """Compile what can be compiled. `try_out` makes every kind of step happen, so that no request waits for it.
+        """Compile the decoder. `try_out` makes every kind of step happen, so that no request waits for it.
 
         Raises:
             Exception: whatever the compiler or `try_out` raised; the decoder then computes as before.

@@ -18,7 +18,7 @@ import torch
 from inference.cache.kv_cache import KVCache
 from inference.cpp.build import CannotBuild
 from inference.decoders.cuda_graphs import Capture, GraphedDecoder, has_graphs
-from inference.decoders.decoder import Decoder
+from inference.decoders.decoder import CompilableDecoder, Decoder
 from inference.decoders.gpu.graphs import GraphedSteps, Steps
 from inference.decoders.native.decoder import NativeDecoder, NotNative, build_for
 from inference.decoders.native.trial import check_products
@@ -76,8 +76,10 @@ def examine(
     decoder = _compared(model, cache, is_compiled, quantize, trial)
     if not quantize:  # what depends on length does not depend on how weights are rounded
         trial.verify_lengths(decoder)
-    if is_compiled:
-        decoder = _with_graphs(decoder, cache, device, trial) if has_graphs(device) else _compiled(decoder, trial)
+    if is_compiled and has_graphs(device):
+        decoder = _with_graphs(decoder, cache, device, trial)
+    elif is_compiled and isinstance(decoder, CompilableDecoder):
+        _compile(decoder, trial)
     return decoder, trial.findings
 
 
@@ -228,10 +230,9 @@ def _with_graphs(decoder: Decoder, cache: KVCache, device: torch.device, trial: 
     return with_graphs
 
 
-def _compiled(decoder: Decoder, trial: Trial) -> Decoder:
-    """The decoder, compiled if that works: whatever goes wrong, the model runs uncompiled."""
+def _compile(decoder: CompilableDecoder, trial: Trial) -> None:
+    """Compile a decoder if that works: whatever goes wrong, the model runs uncompiled."""
     try:
         decoder.compile(trial.verify)
     except Exception as error:  # no compiler, a broken one, an operator that it does not know
         log.warning("The model runs uncompiled: %s", first_line(error))
-    return decoder

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from inference.cache.attention import Scoring, attend_slots
 from inference.cache.batch import Batch
-from inference.decoders.decoder import TryOut
 from inference.decoders.linear import Linear
 from inference.weights.llama import Layer, Llama, Sizes
 from inference.weights.quantized import Matrix, as_tensor
@@ -57,9 +56,6 @@ class TorchDecoder:
         normed = self._final_norm(hidden[batch.sampled])
         logits = self._head(normed)
         return exact_near_largest(logits, normed, self._embedding) if self._has_exact_logits else logits
-
-    def compile(self, try_out: TryOut) -> None:
-        """There is nothing to compile: where that is possible, the decoder in C++ is chosen instead."""
 
 
 def exact_near_largest(logits: Tensor, normed: Tensor, rows: Tensor) -> Tensor:

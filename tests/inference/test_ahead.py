@@ -15,7 +15,6 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.layout import Piece, lay_out
 from inference.decoders import select
 from inference.decoders.ahead import Ahead
-from inference.decoders.decoder import TryOut
 from inference.decoders.gpu.graphs import GraphedSteps, row_counts
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.sampling import draw
@@ -51,9 +50,6 @@ class StepsOfTorch:
 
     def forward(self, batch: Batch) -> Tensor:
         return self._decoder.forward(batch)
-
-    def compile(self, try_out: TryOut) -> None:
-        pass
 
     def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
         logits = torch.full((len(slots), VOCABULARY), float("nan"))

@@ -10,7 +10,6 @@ from inference.cache.batch import Batch
 from inference.cache.gpu_pages import GpuPages
 from inference.cache.kv_cache import KVCache
 from inference.cache.pages import Layers
-from inference.decoders.decoder import TryOut
 from inference.decoders.gpu import kernels
 from inference.transfer import to_device
 from inference.weights.llama import Layer, Llama, Sizes
@@ -48,9 +47,6 @@ class KernelDecoder:
     def step(self, token_ids: Tensor, positions: Tensor, slots: Tensor) -> Tensor:
         """The logits [rows, vocabulary] of one token for each row; a row whose slot is -1 is unused."""
         return self._logits(self._hidden(token_ids, positions, slots, None))
-
-    def compile(self, try_out: TryOut) -> None:
-        """There is nothing to compile: Triton does so at a kernel's first call."""
 
     def _hidden(self, token_ids: Tensor, positions: Tensor, slots: Tensor, blocks: Tensor | None) -> Tensor:
         hidden = kernels.embed(token_ids, self._embedding)  # [tokens, hidden]

@@ -15,7 +15,6 @@ from inference.cache.batch import Batch
 from inference.cache.kv_cache import KVCache
 from inference.cache.pages import KEYS, VALUES, Layers, Pages
 from inference.cpp.build import build
-from inference.decoders.decoder import TryOut
 from inference.decoders.native import structures
 from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
 from inference.decoders.native.sources import STRIP, decoder_units, stays_quantized
@@ -122,9 +121,6 @@ class NativeDecoder:
         )
         self.library.decoder_step(ctypes.byref(self._model), ctypes.byref(step))
         return logits
-
-    def compile(self, try_out: TryOut) -> None:
-        """Do nothing: it is compiled already."""
 
     def _make_scratch(self, tokens: int) -> None:
         """Make scratch tensors for a step; they grow with the largest step so far and are then reused."""
