@@ -16,7 +16,7 @@ from config import ClientSettings
 from interface.calls import InBackground
 from interface.events import Event, Failed, Finished
 from interface.requests import GenerationRequest, SequenceId
-from serving.mailbox import BaseGeneration
+from serving.mailbox import Mailbox
 
 BURST = 32
 """Events after which a stream lets the loop run other tasks: `send` usually does not wait."""
@@ -26,8 +26,8 @@ MIN_SLEEP = 0.001
 Result = TypeVar("Result")
 
 
-class Generation(BaseGeneration):
-    """One HTTP request in flight, with one or several sequences.
+class Generation(Mailbox):
+    """One HTTP request in flight, on the event loop.
 
     `on_close` is called with it once the request is over, to abort the sequences that have not ended. With a `listener`
     the request is over when its last event has come, and not when its client has left.
@@ -61,13 +61,12 @@ class Generation(BaseGeneration):
         The last one is the `Finished` of the last sequence, or the first `Failed`.
         """
         taken = 0
-        mailbox = self._mailbox
         while True:
-            while mailbox.events:
-                event = mailbox.events.popleft()
+            while self._events:
+                event = self._events.popleft()
                 self._last_taken_at = time.perf_counter()
                 yield event
-                if event is not None and event is mailbox.log.end:
+                if event is not None and event is self.log.end:
                     return
                 taken += 1
                 if taken % BURST == 0:
@@ -103,19 +102,19 @@ class Generation(BaseGeneration):
         finally:
             # No await here: nothing may come between the end of the work and the abort.
             self._has_client = False
-            if self._listener is None or self._mailbox.has_ended:
+            if self._listener is None or self._has_ended:
                 self.close()
-            self._mailbox.events.clear()
+            self._events.clear()
         return result
 
     def put(self, sequence_id: SequenceId, event: Event) -> None:
         """Take an event from the engine; events after the end are dropped."""
-        if self._mailbox.put(sequence_id, event):
+        if self._add(sequence_id, event):
             self._tell(event)
 
     def fail(self, failed: Failed) -> None:
         """End the request with an error that does not come from the engine."""
-        if self._mailbox.end(failed):
+        if self._end(failed):
             self._tell(failed)
 
     def abandon(self) -> None:
@@ -125,7 +124,7 @@ class Generation(BaseGeneration):
         self._listener = None
         log = self.log
         end = Finished("abort", log.prompt_tokens, log.completion_tokens, 0.0, 0.0, 1e3 * log.seconds)
-        if self._mailbox.end(end):
+        if self._end(end):
             self._tell(end)
 
     def _tell(self, event: Event) -> None:
@@ -139,8 +138,8 @@ class Generation(BaseGeneration):
         if self._has_client:
             self._wake()
             return
-        self._mailbox.events.clear()
-        if self._mailbox.has_ended:
+        self._events.clear()
+        if self._has_ended:
             self.close()
 
     def cancel(self) -> None:
@@ -170,7 +169,7 @@ class Generation(BaseGeneration):
         while True:
             silence = time.perf_counter() - self._last_taken_at
             if silence >= self.heartbeat and self._is_waiting:
-                self._mailbox.events.append(None)
+                self._events.append(None)
                 self._wake()
                 silence = 0
             await anyio.sleep(max(self.heartbeat - silence, MIN_SLEEP))

@@ -1,4 +1,4 @@
-"""The mailbox of one HTTP request, for events that its reader has not taken yet, and the base of both generations."""
+"""The base of both generations: the mailbox of one HTTP request."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,56 +9,19 @@ from serving.request_log import RequestLog
 
 
 class Mailbox:
-    """Holds the events of one or several sequences, up to the end of the whole request.
+    """One HTTP request in flight, with one or several sequences, and the events that its reader has not taken yet.
 
     The request ends with the `Finished` of its last sequence, or with the first `Failed` of any. Later events are
     dropped.
     """
 
-    def __init__(self, requests: Sequence[GenerationRequest], request_id: str) -> None:
-        self.log = RequestLog(request_id)
-        self.events: deque[Event | None] = deque()
-        self.open_sequences = {request.sequence_id for request in requests}
-
-    @property
-    def has_ended(self) -> bool:
-        return self.log.end is not None
-
-    def put(self, sequence_id: SequenceId, event: Event) -> bool:
-        """Take an event; return False if it was dropped."""
-        log = self.log
-        if log.end is not None or sequence_id not in self.open_sequences:
-            return False
-        log.record(event)
-        if isinstance(event, Finished):
-            self.open_sequences.discard(sequence_id)
-            if not self.open_sequences:
-                log.end = event
-        elif isinstance(event, Failed):
-            log.end = event
-        self.events.append(event)
-        return True
-
-    def end(self, end: TerminalEvent) -> bool:
-        """End the request with an event that does not come from the engine; return False if it had ended."""
-        if self.has_ended:
-            return False
-        self.log.end = end
-        self.events.append(end)
-        return True
-
-
-class BaseGeneration:
-    """One HTTP request in flight, with one or several sequences: what the generations of both drivers share."""
-
     def __init__(self, requests: Sequence[GenerationRequest], request_id: str, heartbeat: float) -> None:
-        self._mailbox = Mailbox(requests, request_id)
+        self.log = RequestLog(request_id)
+        self.open_sequences = {request.sequence_id for request in requests}
+        """The sequences that have not ended."""
         self.heartbeat = heartbeat
         """Seconds of silence after which a stream says that it is still there."""
-
-    @property
-    def log(self) -> RequestLog:
-        return self._mailbox.log
+        self._events: deque[Event | None] = deque()
 
     @property
     def prompt_tokens(self) -> Sequence[int]:
@@ -71,6 +34,28 @@ class BaseGeneration:
         return self.log.tokens if self.log.completion_tokens else 0
 
     @property
-    def open_sequences(self) -> set[SequenceId]:
-        """The sequences that have not ended."""
-        return self._mailbox.open_sequences
+    def _has_ended(self) -> bool:
+        return self.log.end is not None
+
+    def _add(self, sequence_id: SequenceId, event: Event) -> bool:
+        """Add an event of the engine; return False if it was dropped."""
+        log = self.log
+        if log.end is not None or sequence_id not in self.open_sequences:
+            return False
+        log.record(event)
+        if isinstance(event, Finished):
+            self.open_sequences.discard(sequence_id)
+            if not self.open_sequences:
+                log.end = event
+        elif isinstance(event, Failed):
+            log.end = event
+        self._events.append(event)
+        return True
+
+    def _end(self, end: TerminalEvent) -> bool:
+        """End the request with an event that does not come from the engine; return False if it had ended."""
+        if self._has_ended:
+            return False
+        self.log.end = end
+        self._events.append(end)
+        return True

@@ -25,7 +25,7 @@ from interface.kept import Kept
 from interface.requests import GenerationRequest, Prompt
 from interface.vitals import Vitals
 from serving.base_driver import BaseDriver
-from serving.mailbox import BaseGeneration
+from serving.mailbox import Mailbox
 from serving.request_log import RequestLog
 from serving.status import EngineStatus
 
@@ -52,8 +52,8 @@ def _load_here(config: Config) -> EngineProtocol:
     return load_engine(config)
 
 
-class Generation(BaseGeneration):
-    """One HTTP request in flight, with one or several sequences."""
+class Generation(Mailbox):
+    """One HTTP request in flight, for the thread that answers it."""
 
     def __init__(
         self,
@@ -74,15 +74,14 @@ class Generation(BaseGeneration):
 
         The last one is the `Finished` of the last sequence, or the first `Failed`.
         """
-        mailbox = self._mailbox
         while True:
-            if not self._driver.wait_for(lambda: bool(mailbox.events)):
+            if not self._driver.wait_for(lambda: bool(self._events)):
                 yield None
                 continue
             with self._taking:
-                event = mailbox.events.popleft()
+                event = self._events.popleft()
             yield event
-            if event is mailbox.log.end:
+            if event is self.log.end:
                 return
 
     def result(self) -> list[Event]:
@@ -93,7 +92,7 @@ class Generation(BaseGeneration):
         """End the request; a second call does nothing."""
         if self._is_closed:
             return
-        if self._listener is not None and not self._mailbox.has_ended:
+        if self._listener is not None and not self._has_ended:
             self.fail(CLIENT_LEFT)
         self._is_closed = True
         self._driver.forget(self)
@@ -106,12 +105,12 @@ class Generation(BaseGeneration):
         with self._taking:
             if not self._is_closed:
                 for sequence_id, event in events:
-                    if self._mailbox.put(sequence_id, event) and self._listener is not None:
+                    if self._add(sequence_id, event) and self._listener is not None:
                         self._listener.take(event)
 
     def fail(self, failed: Failed) -> None:
         with self._taking:
-            if not self._is_closed and self._mailbox.end(failed) and self._listener is not None:
+            if not self._is_closed and self._end(failed) and self._listener is not None:
                 self._listener.take(failed)
 
 
