@@ -7,8 +7,8 @@ is installed with huggingface_hub, which needs it; `requirements/remote.txt` pin
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -171,30 +171,20 @@ class Server:
                     break
         return bytes(body)
 
-    def _reached(self) -> "_Reached":
-        return _Reached(self._httpx2, self.url, self._silence)
-
-
-class _Reached:
-    """A context that turns connection errors into EngineLost."""
-
-    def __init__(self, httpx2: Any, url: str, silence: float) -> None:
-        self._httpx2 = httpx2
-        self._url = url
-        self._silence = silence
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, self._httpx2.ConnectError):
-            raise NoServer(f"no server answers at {self._url}: {error}") from error
-        if isinstance(error, self._httpx2.ReadTimeout):
-            message = f"the server at {self._url} has sent nothing for {self._silence:g} s (ENGINE_BACKEND_SILENCE)"
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Within this, connection errors are EngineLost."""
+        try:
+            yield
+        except self._httpx2.ConnectError as error:
+            raise NoServer(f"no server answers at {self.url}: {error}") from error
+        except self._httpx2.ReadTimeout as error:
+            message = f"the server at {self.url} has sent nothing for {self._silence:g} s (ENGINE_BACKEND_SILENCE)"
             raise EngineLost(message) from error
-        if isinstance(error, self._httpx2.TimeoutException | TimeoutError):
-            raise EngineLost(f"the server at {self._url} takes too long to answer") from error
-        if isinstance(error, self._httpx2.RequestError):
-            raise EngineLost(f"the connection to {self._url} broke: {error or type(error).__name__}") from error
+        except (self._httpx2.TimeoutException, TimeoutError) as error:
+            raise EngineLost(f"the server at {self.url} takes too long to answer") from error
+        except self._httpx2.RequestError as error:
+            raise EngineLost(f"the connection to {self.url} broke: {error or type(error).__name__}") from error
 
 
 class NoServer(EngineLost):
