@@ -1,8 +1,6 @@
 """The stored chat completions: `GET /v1/chat/completions`, and what is asked about one by its id."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -68,21 +66,13 @@ class DeletedChatCompletion(Wire):
     deleted: Literal[True]
 
 
-def _question(incoming: Incoming, answer: Callable[[StoredChats, str], Answer]) -> Question:
-    """A question about the completion that the path names, or about all."""
-
-    def ask(_: Lexicon) -> Answer:
-        return answer(StoredChats(incoming.kept), incoming.name)
-
-    return Question(ask)
-
-
 def parse_list(incoming: Incoming) -> Question:
     """Raises Refusal."""
-    return _question(incoming, partial(_list, read_query(ChatsQuery, incoming.query)))
+    query, stored = read_query(ChatsQuery, incoming.query), StoredChats(incoming.kept)
+    return Question(lambda _: _list(query, stored))
 
 
-def _list(query: ChatsQuery, stored: StoredChats, _: str) -> Answer:
+def _list(query: ChatsQuery, stored: StoredChats) -> Answer:
     matching = [
         listed.id
         for listed in stored.all()
@@ -95,30 +85,32 @@ def _list(query: ChatsQuery, stored: StoredChats, _: str) -> Answer:
 
 
 def parse_retrieve(incoming: Incoming) -> Question:
-    return _question(incoming, lambda stored, id: json_answer(200, stored.completion(id)))
+    return Question(lambda _: json_answer(200, StoredChats(incoming.kept).completion(incoming.name)))
 
 
 def parse_update(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(MetadataBody, incoming.body)
-    return _question(incoming, lambda stored, id: json_answer(200, stored.update(id, body.metadata)))
+    return Question(lambda _: json_answer(200, StoredChats(incoming.kept).update(incoming.name, body.metadata)))
 
 
 def parse_delete(incoming: Incoming) -> Question:
-    def delete(stored: StoredChats, id: str) -> Answer:
-        stored.delete(id)
-        return model_answer(DeletedChatCompletion(id, "chat.completion.deleted", True))
+    def delete(_: Lexicon) -> Answer:
+        StoredChats(incoming.kept).delete(incoming.name)
+        return model_answer(DeletedChatCompletion(incoming.name, "chat.completion.deleted", True))
 
-    return _question(incoming, delete)
+    return Question(delete)
 
 
 def parse_messages(incoming: Incoming) -> Question:
     """Raises Refusal."""
-    return _question(incoming, partial(_list_messages, read_query(MessagesQuery, incoming.query)))
+    query = read_query(MessagesQuery, incoming.query)
 
+    def list_messages(_: Lexicon) -> Answer:
+        messages = StoredChats(incoming.kept).messages(incoming.name)
+        return model_answer(query.items_page(StoredMessages, messages, "one of the messages"))
 
-def _list_messages(query: MessagesQuery, stored: StoredChats, id: str) -> Answer:
-    return model_answer(query.items_page(StoredMessages, stored.messages(id), "one of the messages"))
+    return Question(list_messages)
 
 
 LIST = Endpoint(

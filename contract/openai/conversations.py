@@ -1,8 +1,6 @@
 """`/v1/conversations`: conversations that are kept here, and their items."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -70,49 +68,43 @@ class DeletedConversation(Wire):
     deleted: Literal[True]
 
 
-def _question(answer: Callable[[], Answer]) -> Question:
-    def ask(_: Lexicon) -> Answer:
-        return answer()
-
-    return Question(ask)
-
-
 def parse_create(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(ConversationBody, incoming.body)
     as_messages(body.items, "items")  # what no request could go on with is refused now
     kept = KeptConversations(incoming.kept)
-    return _question(lambda: json_answer(200, kept.create(body.metadata, body.items)))
+    return Question(lambda _: json_answer(200, kept.create(body.metadata, body.items)))
 
 
 def parse_retrieve(incoming: Incoming) -> Question:
     kept = KeptConversations(incoming.kept)
-    return _question(lambda: json_answer(200, kept.conversation(incoming.name)))
+    return Question(lambda _: json_answer(200, kept.conversation(incoming.name)))
 
 
 def parse_update(incoming: Incoming) -> Question:
     """Raises Refusal."""
     body = read_body(MetadataBody, incoming.body)
     kept = KeptConversations(incoming.kept)
-    return _question(lambda: json_answer(200, kept.update(incoming.name, body.metadata)))
+    return Question(lambda _: json_answer(200, kept.update(incoming.name, body.metadata)))
 
 
 def parse_delete(incoming: Incoming) -> Question:
-    def delete() -> Answer:
+    def delete(_: Lexicon) -> Answer:
         KeptConversations(incoming.kept).delete(incoming.name)
         return model_answer(DeletedConversation(incoming.name, "conversation.deleted", True))
 
-    return _question(delete)
+    return Question(delete)
 
 
 def parse_list(incoming: Incoming) -> Question:
     """Raises Refusal."""
-    return _question(partial(_list, read_query(PageQuery, incoming.query), incoming))
+    query = read_query(PageQuery, incoming.query)
 
+    def list_items(_: Lexicon) -> Answer:
+        items = KeptConversations(incoming.kept).items(incoming.name)
+        return model_answer(query.items_page(ConversationItems, items, "one of the conversation's items"))
 
-def _list(query: PageQuery, incoming: Incoming) -> Answer:
-    items = KeptConversations(incoming.kept).items(incoming.name)
-    return model_answer(query.items_page(ConversationItems, items, "one of the conversation's items"))
+    return Question(list_items)
 
 
 def parse_add(incoming: Incoming) -> Question:
@@ -120,27 +112,27 @@ def parse_add(incoming: Incoming) -> Question:
     body = read_body(ItemsBody, incoming.body)
     as_messages(body.items, "items")
 
-    def add() -> Answer:
+    def add(_: Lexicon) -> Answer:
         before = References(incoming.kept).kept_conversation(incoming.name)
         added = with_ids(body.items, before)
         KeptConversations(incoming.kept).add(incoming.name, added)
         return model_answer(ConversationItems("list", added, *ends([item["id"] for item in added]), has_more=False))
 
-    return _question(add)
+    return Question(add)
 
 
 def parse_retrieve_item(incoming: Incoming) -> Question:
     kept = KeptConversations(incoming.kept)
-    return _question(lambda: json_answer(200, kept.item(incoming.name, incoming.item)))
+    return Question(lambda _: json_answer(200, kept.item(incoming.name, incoming.item)))
 
 
 def parse_delete_item(incoming: Incoming) -> Question:
-    def delete() -> Answer:
+    def delete(_: Lexicon) -> Answer:
         kept = KeptConversations(incoming.kept)
         kept.delete_item(incoming.name, incoming.item)
         return json_answer(200, kept.conversation(incoming.name))
 
-    return _question(delete)
+    return Question(delete)
 
 
 CREATE = Endpoint(

@@ -5,9 +5,7 @@ and `GET` with `stream=true` reads it, also while it grows.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,52 +51,46 @@ class InputItems(ItemPage):
     """Items before those of a response: of earlier responses, if it followed one, and of its own request."""
 
 
-def _question(incoming: Incoming, answer: Callable[[KeptResponses, str], Answer]) -> Question:
-    """A question about the response that the path names."""
-
-    def ask(_: Lexicon) -> Answer:
-        return answer(KeptResponses(incoming.kept), incoming.name)
-
-    return Question(ask)
-
-
 def parse_retrieve(incoming: Incoming) -> Question | RecallCall:
     """Raises Refusal."""
     query = read_query(RetrieveQuery, incoming.query)
+    running = RunningResponses(incoming.kept)
     if not query.stream:
-        return _question(incoming, lambda _, id: Answer(200, RunningResponses(incoming.kept).response(id)))
+        return Question(lambda _: Answer(200, running.response(incoming.name)))
     KeptResponses(incoming.kept).response(incoming.name)  # raises if there is none
-    if RunningResponses(incoming.kept).piece(incoming.name, 0) is None:
+    if running.piece(incoming.name, 0) is None:
         raise Refusal(400, NO_STREAM, param="stream")
     first = 0 if query.starting_after is None else query.starting_after + 1
     return RecallCall(incoming.kept, incoming.name, first)
 
 
 def parse_delete(incoming: Incoming) -> Question:
-    def delete(kept: KeptResponses, id: str) -> Answer:
-        kept.delete(id)
-        return model_answer(DeletedResponse(id, "response", True))
+    def delete(_: Lexicon) -> Answer:
+        KeptResponses(incoming.kept).delete(incoming.name)
+        return model_answer(DeletedResponse(incoming.name, "response", True))
 
-    return _question(incoming, delete)
+    return Question(delete)
 
 
 def parse_input_items(incoming: Incoming) -> Question:
     """Raises Refusal."""
-    return _question(incoming, partial(_list_items, read_query(PageQuery, incoming.query)))
+    query = read_query(PageQuery, incoming.query)
 
+    def list_items(_: Lexicon) -> Answer:
+        items = json.loads(KeptResponses(incoming.kept).input(incoming.name))
+        return model_answer(query.items_page(InputItems, items, "one of the response's input items"))
 
-def _list_items(query: PageQuery, kept: KeptResponses, id: str) -> Answer:
-    return model_answer(query.items_page(InputItems, json.loads(kept.input(id)), "one of the response's input items"))
+    return Question(list_items)
 
 
 def parse_cancel(incoming: Incoming) -> Question:
-    def cancel(kept: KeptResponses, id: str) -> Answer:
-        if not json.loads(kept.response(id))["background"]:
+    def cancel(_: Lexicon) -> Answer:
+        if not json.loads(KeptResponses(incoming.kept).response(incoming.name))["background"]:
             message = "Cannot cancel a synchronous response. To end one that is being made, close its connection."
             raise Refusal(400, message)
-        return Answer(200, RunningResponses(incoming.kept).cancel(id))
+        return Answer(200, RunningResponses(incoming.kept).cancel(incoming.name))
 
-    return _question(incoming, cancel)
+    return Question(cancel)
 
 
 RETRIEVE = Endpoint(
