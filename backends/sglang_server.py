@@ -11,6 +11,7 @@ The shapes are those of SGLang 0.5.23, read in its sources: `managers/io_struct.
 
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from backends.remote import RemoteService, Server
@@ -123,10 +124,7 @@ class SGLangRelay(TokenRelay):
         self._has_ended_there = reason is not None
         if reason is not None and reason["type"] == "abort" and reason.get("status_code"):
             raise refusal(reason["status_code"], reason["message"].encode(errors="replace"))
-        is_first = self.answer.tokens == 0 and bool(chunk["output_ids"])
-        made = self._made(chunk, meta, None if reason is None else FINISH_REASONS[reason["type"]])
-        echo = list(self.echo(self._prompt_logprobs(meta))) if is_first else []
-        return [*echo, *self.events_of(made)]
+        return list(self.events_of(self._made(chunk, meta, None if reason is None else FINISH_REASONS[reason["type"]])))
 
     def _made(self, chunk: Reply, meta: Reply, reason: FinishReason | None) -> Made:
         """Return what is new in a chunk, which may be cumulative."""
@@ -135,7 +133,7 @@ class SGLangRelay(TokenRelay):
         self._taken += len(token_ids)
         chosen = meta.get("output_token_logprobs", ())[begin:]
         logprobs = self._logprobs(chosen, meta.get("output_top_logprobs", ())[begin:])
-        return Made(token_ids, reason, logprobs, meta["cached_tokens"])
+        return Made(token_ids, reason, logprobs, meta["cached_tokens"], partial(self._prompt_logprobs, meta))
 
     def _prompt_logprobs(self, meta: Reply) -> Sequence[Logprobs]:
         """The log probabilities of the prompt's tokens from the second one on; the first has none."""

@@ -3,7 +3,7 @@
 So templates, stop strings, reasoning, tool calls and log probabilities are the same as with our own engine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from backends.threads import in_daemon_thread
 from config import EngineSettings
 from inference.text.text_side import TextSide
 from interface.engine import ModelInfo, Tokenized
-from interface.events import Event, Finished, FinishReason, Logprobs, PromptEcho
+from interface.events import Event, Finished, FinishReason, Logprobs
 from interface.requests import EncodedRequest, GenerationRequest, Prompt
 
 
@@ -27,6 +27,8 @@ class Made:
     logprobs: Sequence[Logprobs] = ()
     """An entry per token, if the request wants them."""
     cached_tokens: int = 0
+    prompt_logprobs: Callable[[], Sequence[Logprobs]] = tuple
+    """Those of the prompt's tokens from the second one on, as far as they are known; called before the first token."""
 
 
 class TokenService(RelayedService):
@@ -72,11 +74,6 @@ class TokenRelay:
     def finish(self, reason: FinishReason, cached_tokens: int = 0) -> Finished:
         return self.answer.finish(reason, cached_tokens)
 
-    def echo(self, logprobs: Sequence[Logprobs] = ()) -> Iterator[PromptEcho]:
-        """Yield the prompt, if the request asked for it."""
-        if (echo := self.answer.echo(logprobs)) is not None:
-            yield echo
-
     def events_of(self, made: Made) -> Iterator[Event]:
         """Yield the events of the next tokens; afterwards `is_finished` says whether the terminal one was among them.
 
@@ -86,6 +83,8 @@ class TokenRelay:
             ended = made.finish_reason if place == len(made.token_ids) - 1 else None
             logprobs = made.logprobs[place] if made.logprobs else None
             token, finish_reason = self.answer.append(token_id, logprobs, ended)
+            if token.is_first and (echo := self.answer.echo(made.prompt_logprobs())) is not None:
+                yield echo
             yield token
             if finish_reason is not None:
                 yield self._finished(finish_reason, made)

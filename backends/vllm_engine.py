@@ -11,6 +11,7 @@ import signal
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from functools import partial
 from importlib import import_module
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -174,15 +175,14 @@ class VllmRelay(TokenRelay):
         reason = choice.finish_reason
         if reason == "error":
             raise EngineUnavailable("vLLM could not finish this sequence")
-        is_first = self.answer.tokens == 0 and bool(choice.token_ids)
-        echo = list(self.echo(self._prompt_logprobs(output.prompt_logprobs))) if is_first else []
         logprobs = [
             self._logprobs(token_id, found)
             for token_id, found in zip(choice.token_ids, choice.logprobs or (), strict=False)
         ]
         finish_reason = None if reason is None else FINISH_REASONS[reason]
-        made = Made(choice.token_ids, finish_reason, logprobs, output.num_cached_tokens or 0)
-        return [*echo, *self.events_of(made)]
+        prompt_logprobs = partial(self._prompt_logprobs, output.prompt_logprobs)
+        made = Made(choice.token_ids, finish_reason, logprobs, output.num_cached_tokens or 0, prompt_logprobs)
+        return list(self.events_of(made))
 
     def _prompt_logprobs(self, prompt_logprobs: Sequence[Any] | None) -> Sequence[Logprobs]:
         """The log probabilities of the prompt's tokens from the second one on; the first has none."""

@@ -87,7 +87,7 @@ class Answer:
         token = Token(text, token_id, ms, is_first, self._request.index, logprobs, self._parts_of(text, is_last))
         return token, None if not is_last else "stop" if self._is_ended else ended or "length"
 
-    def echo(self, logprobs: Sequence[Logprobs] = ()) -> PromptEcho | None:
+    def echo(self, logprobs: Sequence[Logprobs]) -> PromptEcho | None:
         """Return the event that repeats the prompt, if the request asked for it.
 
         Args:
