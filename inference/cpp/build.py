@@ -4,6 +4,7 @@ at the same time, and libraries can be kept for the next start (see `library_cac
 
 import ctypes
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from inference.priorities import lower_priority
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
+LINKER_FAILED = re.compile(r"collect2: error: |.*linker command failed")
+"""What g++ and clang++ write when the linker has failed. Its own line, before that one, says why."""
 SECONDS = 120
 """The time limit for all compilers of a library."""
 
@@ -210,7 +213,8 @@ def _run(compiler: str, calls: Iterable[Sequence[str]], folder: ScratchFolder) -
             _, complaints = process.communicate(timeout=give_up_at - time.monotonic())
             if process.returncode:
                 lines = complaints.strip().splitlines() or [f"it ended with status {process.returncode}"]
-                complaint = next((line for line in lines if "error" in line), lines[0])
+                errors = (line for line in lines if "error" in line and not LINKER_FAILED.match(line))
+                complaint = next(errors, lines[0])
                 raise CannotBuild(f"{compiler} failed: {complaint}")
     except subprocess.TimeoutExpired as error:
         raise CannotBuild(f"{compiler} has not ended after {SECONDS} s") from error

@@ -48,6 +48,14 @@ def test_an_odd_compiler_is_one_that_cannot_build(source: Path, script: str) -> 
     assert not reason(source).endswith(": ")
 
 
+@pytest.mark.parametrize(
+    "last", ["collect2: error: ld returned 1 exit status", "clang++: error: linker command failed"]
+)
+def test_a_linker_that_fails_is_quoted_itself(source: Path, last: str) -> None:
+    (source.parent / "cxx").write_text(f"#!/bin/sh\nprintf 'ld: No space left on device\\n{last}\\n' >&2; exit 1\n")
+    assert reason(source).endswith("failed: ld: No space left on device")
+
+
 def test_a_compiler_that_does_not_end_is_named_without_its_arguments(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
