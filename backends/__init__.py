@@ -7,8 +7,8 @@ process. Neither a door nor a driver can tell which one it has.
     an engine in this process       `own`, `own_engine`, `stepped`; `vllm_engine`
     in another process              `socket_service` here with its `shares`; `host`, `host_requests` and `host_worker`
                                     there; `wire` and `channel` between them
-    behind another server           `openai_server` with its `openai_dialects`, `openai_chunks` and
-                                    `split_characters`; `sglang_server`; `remote` for both
+    behind another server           `openai_server` with its `openai_dialects`, `openai_messages`, `openai_chunks`
+                                    and `split_characters`; `sglang_server`; `remote` for both
     shared by engines elsewhere     `relayed`, `token_relay`, `replies`
     shared by all                   `threads`, `throttled_log`
     kept responses                  `kept_in_memory`, in `shared_blocks`

@@ -16,13 +16,14 @@ import anyio
 
 from backends.openai_chunks import Choice, Usage, parse_chunk
 from backends.openai_dialects import DIALECTS, PLAIN
+from backends.openai_messages import messages_on_the_wire
 from backends.relayed import EngineLost
 from backends.remote import RemoteService, Server
 from backends.replies import LONGEST_REASON, Reply
 from backends.split_characters import SplitCharacters
 from config import EngineSettings
 from interface.engine import EngineService, ModelInfo, Tokenized
-from interface.errors import LoadError, RequestError, UnsupportedFeature
+from interface.errors import LoadError, PromptTooLong, RequestError, UnsupportedFeature
 from interface.events import Event, Finished, FinishReason, Logprobs, Token, TokenLogprob
 from interface.requests import ChatPrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 
@@ -124,10 +125,6 @@ class OpenAIService(RemoteService):
             raise UnsupportedFeature(
                 "tools: the engine's server is asked for plain completions, which have none.", "tools"
             )
-        if isinstance(prompt, ChatPrompt) and prompt.leave_room is not None:
-            raise UnsupportedFeature(
-                "truncation: this server does not shorten conversations for another one; use 'disabled'.", "truncation"
-            )
         if isinstance(prompt, TokenPrompt):
             return list(prompt.token_ids)
         if self._dialect.tokenizer is None and isinstance(prompt, TextPrompt) and prompt.add_special_tokens:
@@ -137,14 +134,23 @@ class OpenAIService(RemoteService):
     def _body_of(self, request: GenerationRequest, prompt: str | list[int]) -> tuple[dict[str, Any], int]:
         """Return the body of a request, and how many tokens its prompt has; 0 if that is not known yet."""
         if request.echo or request.prompt_logprobs:
-            raise UnsupportedFeature("echo: the engine's server is not asked to repeat the prompt.", "echo")
+            raise UnsupportedFeature("echo, return_token_ids: the engine's server is not asked for the prompt.", "echo")
         prompt_tokens = 0 if isinstance(prompt, str) else len(prompt)
         if not prompt_tokens:
             request = replace(request, fill_context=False)  # only the server knows how much is left
         max_tokens = request.max_tokens(prompt_tokens, self._info.context)
+        self._check_room(request.prompt, prompt_tokens)
         limits = {"model": self._config.model, "prompt": prompt, "max_tokens": max_tokens}
         streams = {"stream": True, "stream_options": {"include_usage": True}}
         return self._dialect.body_of(request) | limits | streams, prompt_tokens
+
+    def _check_room(self, prompt: Prompt, prompt_tokens: int) -> None:
+        """Refuse a conversation that would have to be shortened: that takes the template. Raises PromptTooLong."""
+        if isinstance(prompt, ChatPrompt) and prompt.leave_room is not None:
+            context = self._info.context
+            room = min(prompt.leave_room, context // 2)
+            if prompt_tokens > context - room:
+                raise PromptTooLong(prompt_tokens, room, context)
 
     async def _tokenize_with_llama_cpp(self, prompt: Prompt) -> Tokenized:
         adds = prompt.add_special_tokens if isinstance(prompt, TextPrompt) else True
@@ -158,7 +164,7 @@ class OpenAIService(RemoteService):
         if prompt.continue_final_message:
             raise UnsupportedFeature("continue_final_message: llama.cpp does not have it.", "continue_final_message")
         body = {
-            "messages": prompt.messages,
+            "messages": messages_on_the_wire(prompt.messages),
             "add_generation_prompt": prompt.add_generation_prompt,
             "chat_template_kwargs": prompt.template_arguments,
         }
@@ -168,7 +174,7 @@ class OpenAIService(RemoteService):
         body: dict[str, Any] = {"model": self._config.model, "return_token_strs": True}
         if isinstance(prompt, ChatPrompt):
             body |= {
-                "messages": prompt.messages,
+                "messages": messages_on_the_wire(prompt.messages),
                 "add_generation_prompt": prompt.add_generation_prompt,
                 "continue_final_message": prompt.continue_final_message,
                 "add_special_tokens": prompt.add_special_tokens,

@@ -24,6 +24,9 @@ from tests.support.relaying import PROMPT, ask, driving_service, finished, joine
 
 PIECES = ["The", " answer", " is", " 4", "\u2028."]
 CHAT = ChatPrompt([{"role": "user", "content": "Hi"}])
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"x": "é"}}}
+WITH_CALLS = ChatPrompt([*CHAT.messages, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool"}])
+"""A call, and a result without a content, as one of the older `function` role may be."""
 
 
 @pytest.fixture
@@ -97,6 +100,13 @@ async def test_our_own_door_may_be_the_server_and_tells_its_token_ids() -> None:
 
 
 @pytest.mark.anyio
+async def test_our_own_door_behind_another_takes_a_conversation_with_calls() -> None:
+    async with in_front_of_our_door(ScriptedEngine()) as driver:
+        events = await ask(driver, GenerationRequest(ChatPrompt([*WITH_CALLS.messages, *CHAT.messages])))
+    assert joined(events) == "".join(HELLO)
+
+
+@pytest.mark.anyio
 async def test_an_abort_passes_through_to_the_engine_behind() -> None:
     engine = ScriptedEngine()
     engine.hold()
@@ -132,7 +142,7 @@ async def test_parameters_of_openai_are_passed_on(plain: FakeCompletions) -> Non
         (GenerationRequest(PROMPT, echo=True), "echo"),
         (GenerationRequest(CHAT), "does not tokenize for others"),
         (GenerationRequest(ChatPrompt(CHAT.messages, tools=[{"type": "function"}])), "tools"),
-        (GenerationRequest(ChatPrompt(CHAT.messages, leave_room=9)), "truncation"),
+        (GenerationRequest(ChatPrompt(CHAT.messages, leave_room=9)), "does not tokenize for others"),
     ],
 )
 async def test_what_the_server_cannot_do_is_refused_by_name(
@@ -156,6 +166,29 @@ async def test_llama_cpp_renders_conversations_and_tokenizes(llama: FakeCompleti
             await driver._engine.detokenize([72, 300])  # type: ignore[union-attr]
     assert bytes(llama.requests[0]["prompt"]) == b"<user>Hi"
     assert (tokenized.token_ids, tokenized.tokens) == ([110, 0xC3, 0xA9], ["n", "\ufffd", "\ufffd"])
+
+
+@pytest.mark.anyio
+async def test_llama_cpp_gets_calls_with_their_arguments_as_text_and_all_other_messages_with_a_content(
+    llama: FakeCompletions,
+) -> None:
+    async with in_front_of(llama) as driver:
+        await ask(driver, GenerationRequest(WITH_CALLS))
+    [(question, call, result)] = llama.conversations
+    assert (question, result) == (CHAT.messages[0], {"role": "tool", "content": ""})
+    assert call["tool_calls"][0]["function"]["arguments"] == '{"x": "é"}'
+    assert "content" not in call
+
+
+@pytest.mark.anyio
+async def test_a_conversation_that_may_be_shortened_is_taken_if_it_need_not_be(llama: FakeCompletions) -> None:
+    tokens = len("<user>Hi")
+    async with in_front_of(llama, context=20) as driver:
+        await ask(driver, GenerationRequest(ChatPrompt(CHAT.messages, leave_room=20 - tokens)))
+        long = ChatPrompt([{"role": "user", "content": "Hello"}], leave_room=20)  # room for half of the context at most
+        with pytest.raises(PromptTooLong):
+            await ask(driver, GenerationRequest(long))
+    assert len(llama.requests) == 1
 
 
 @pytest.mark.anyio

@@ -28,6 +28,7 @@ class FakeCompletions:
         }
         """What it says of its tokens at the end."""
         self.requests: list[dict[str, Any]] = []
+        self.conversations: list[list[dict[str, Any]]] = []
         self.keys: set[str | None] = set()
         self.left = 0
         self.may_go_on = asyncio.Event()
@@ -52,8 +53,9 @@ class FakeCompletions:
 
     async def _render(self, request: Request) -> Response:
         body = await request.json()
+        self.conversations.append(body["messages"])
         return JSONResponse(
-            {"prompt": "".join(f"<{message['role']}>{message['content']}" for message in body["messages"])}
+            {"prompt": "".join(f"<{message['role']}>{message.get('content', '')}" for message in body["messages"])}
         )
 
     async def _tokenize(self, request: Request) -> Response:
