@@ -117,8 +117,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     generation = _generation_settings(source, found, eos_ids) if applies else GenerationSettings(eos_ids)
     bans = find_bans(*found) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
-    weight_bytes = _weight_bytes(source, config, dtype, device)
-    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes)
+    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, _weight_bytes(source, blocks, dtype))
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
     if blocks is not None:
@@ -135,9 +134,8 @@ def _blocks_of(source: Source, config: EngineSettings, device: torch.device) -> 
     return source if isinstance(source, GGUFSource) and config.is_compiled and device.type == "cpu" else None
 
 
-def _weight_bytes(source: Source, config: EngineSettings, dtype: torch.dtype, device: torch.device) -> int:
+def _weight_bytes(source: Source, blocks: GGUFSource | None, dtype: torch.dtype) -> int:
     """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
-    blocks = _blocks_of(source, config, device)
     if blocks is not None and stays_as_it_is(blocks.file):
         return blocks.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
     return source.elements * dtype.itemsize

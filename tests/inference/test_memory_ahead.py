@@ -126,9 +126,9 @@ def test_where_the_system_provides_none_in_advance_it_comes_as_it_is_used(monkey
 
 @needs_linux
 def test_what_has_been_fetched_for_the_weights_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, config = GGUFSource(smollm2_file(), "model"), Config(compile=True)
+    source = GGUFSource(smollm2_file(), "model")
     monkeypatch.setattr(checkpoint, "AHEAD", fetched(SMALL))
-    counted = checkpoint._weight_bytes(source, config, torch.bfloat16, torch.device("cpu"))
+    counted = checkpoint._weight_bytes(source, source, torch.bfloat16)
     assert counted == source.file.bytes - SMALL
 
 
