@@ -247,14 +247,7 @@ class Engine:
         return self._text.info
 
     def encode(self, requests: abc.Sequence[GenerationRequest]) -> list[EncodedRequest]:
-        """Render and tokenize prompts, compile grammars, settle the sampling parameters; touches no engine state.
-
-        Requests that share a prompt object share the work.
-
-        Raises:
-            PromptTooLong: it does not fit the context together with its max_tokens.
-            RequestError: the model cannot take the prompt, or cannot do what the request asks for.
-        """
+        """Prepare requests for `submit`, without touching the engine's state. See `TextSide.encode`."""
         return self._text.encode(requests)
 
     def submit(self, requests: abc.Sequence[EncodedRequest], sink: Sink) -> None:

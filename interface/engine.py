@@ -200,11 +200,7 @@ class SharedEngine(EngineService, Protocol):
         """Return a piece; None if it is not kept. Raises EngineUnavailable."""
 
     async def find(self, beginning: str) -> Mapping[str, bytes]:
-        """Return all pieces whose names begin so, in the order in which the names were put first.
-
-        Raises:
-            EngineUnavailable: the engine's process cannot be reached.
-        """
+        """Return all pieces whose names begin so, in their order. Raises EngineUnavailable."""
 
     async def drop(self, name: str) -> bool:
         """Forget a piece and all that are kept with it; return whether it was kept. Raises EngineUnavailable."""
