@@ -33,7 +33,7 @@ RULES: dict[str, set[str]] = {
     "raw_wsgi.py": MODELS | LOOPS | FRAMEWORKS | all_rooms_but("contract", "serving"),
     "interface": MODELS | LOOPS | FRAMEWORKS | HTTP | {"config"} | all_rooms_but("interface"),
     "contract": MODELS | LOOPS | FRAMEWORKS | HTTP | {"config"} | all_rooms_but("contract", "interface"),
-    "serving": MODELS | all_rooms_but("serving", "interface", "backends", "contract", "inference", "engine"),
+    "serving": MODELS | all_rooms_but("serving", "interface", "backends", "contract", "inference"),
     "serving/driver.py": MODELS | FRAMEWORKS | HTTP | {"contract"},
     "serving/sync_driver.py": MODELS | LOOPS | FRAMEWORKS | HTTP | {"contract"},
     "serving/status.py": MODELS | LOOPS | FRAMEWORKS | HTTP | {"contract"},
