@@ -16,6 +16,6 @@
                         `element_answers`
     grammars            `grammar` makes an answer match one. `grammar_source` writes it from a request's schema, once
                         `narrowed_schemas`, `schema_addresses` and `schema_keywords` have rewritten what llguidance
-                        cannot read; `grammar_limits` refuses what takes it too long. `tool_grammar` and
-                        `parameter_grammar` make an answer call tools
+                        cannot read, and `gbnf` llama.cpp's grammars; `grammar_limits` refuses what takes it too long.
+                        `tool_grammar` and `parameter_grammar` make an answer call tools
 """

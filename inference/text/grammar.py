@@ -283,5 +283,6 @@ def _without_grammar(source: str, reason: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    text = " ".join(text.replace("<non-verbose/>", "").replace(*NOTHING_MATCHES).split())
+    """A reason of llguidance's in one line, without the server's stack, which a panic has behind it."""
+    text = " ".join(text.partition("<backtrace>")[0].replace("<non-verbose/>", "").replace(*NOTHING_MATCHES).split())
     return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " …"

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inference.text.gbnf import convertible, is_gbnf
 from inference.text.grammar_limits import check_lark, check_length, check_pattern, check_schema
 from inference.text.narrowed_schemas import narrowed
 from inference.text.schema_addresses import without_addresses
@@ -43,7 +44,7 @@ def source_of(grammar: Grammar) -> str:
         ValueError: it is not a grammar of its kind, or over a limit.
     """
     from llguidance import LLMatcher
-    from llguidance.gbnf_to_lark import any_to_lark
+    from llguidance.gbnf_to_lark import any_to_lark, gbnf_to_lark
 
     match grammar.kind:
         case "json_schema":
@@ -57,10 +58,12 @@ def source_of(grammar: Grammar) -> str:
             return LLMatcher.grammar_from_regex("|".join(map(_escaped, _choices(grammar.source))))
         case "lark":
             check_lark(grammar.source)
+            source = grammar.source
             try:
-                return json.dumps({"grammars": [{"lark_grammar": any_to_lark(grammar.source)}]})
+                lark = gbnf_to_lark(convertible(source)) if is_gbnf(source) else any_to_lark(source)
             except Exception as error:  # it is neither Lark nor llama.cpp's GBNF
                 raise ValueError(str(error)) from error
+            return json.dumps({"grammars": [{"lark_grammar": lark}]})
         case "tools":
             return json.dumps({"grammars": [{"lark_grammar": grammar.source}]})
 

@@ -102,6 +102,28 @@ def test_a_grammar_may_be_lark_or_gbnf() -> None:
     assert random_text(Grammar("lark", 'root ::= "a" b\nb ::= "b"'), 0) == ("ab", True)
 
 
+@pytest.mark.parametrize(
+    ("rules", "texts"),
+    [
+        (r'root ::= "\u00e9\U0001F600"', {"é😀"}),
+        (r"root ::= [\u0434-\u0436]", {"д", "е", "ж"}),
+        (r'root ::= "\[\u0022\u000a\]\\" [\]\[]', {'["\n]\\[', '["\n]\\]'}),
+        ('start ::= "start" # start\nroot ::= re-start | start\nre-start ::= "x"', {"x", "start"}),
+        ('root ::= "a" | # or\r\n "b"\r\n', {"a", "b"}),
+    ],
+)
+def test_gbnf_means_what_it_means_to_llama_cpp(rules: str, texts: set[str]) -> None:
+    assert {random_text(Grammar("lark", rules), seed)[0] for seed in range(40)} == texts
+
+
+def test_a_panic_of_the_library_is_named_without_the_stack_of_the_server() -> None:
+    lazy = Grammar("lark", 'start: x "END"\nx[lazy]: /(.|\\n)*/', "grammar")
+    with pytest.raises(RequestError, match="panic: assertion failed") as refused:
+        COMPILER.compile(lazy)
+    assert "backtrace" not in str(refused.value)
+    assert "<unknown>" not in str(refused.value)
+
+
 def test_white_space_in_json_is_bounded() -> None:
     compiled = COMPILER.compile(schema({"type": "array", "items": {"type": "integer"}}))
     bracket, blank, line = token("["), token(" "), token("\n")
