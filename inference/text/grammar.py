@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,8 @@ NOTHING_MATCHES = ("NoExtensionBias", "no text matches it")
 """llguidance's message about a grammar that matches nothing, and its meaning."""
 LONGEST_REASON = 500
 """Characters of llguidance's own message that a client is shown."""
+SPACED = " a "
+"""A text whose first and last spaces some tokenizers leave out."""
 PROBED_TOKENS = 4
 """Steps taken while compiling, to find a grammar that is too much for a step before the answer begins."""
 NAMES = {
@@ -193,7 +195,8 @@ class GrammarCompiler:
         special = self._special()
         if thought is not None:
             source = after_thought(source, thought, special)
-        if any(token in part.source for part in (grammar, otherwise) if part for token in special):
+        texts = [_text_of(part) for part in (grammar, otherwise) if part]
+        if any(token in text for text in texts for token in special) or not self._keeps(texts):
             source = unforced(source)
         matcher = LLMatcher(trie, source, log_level=0, limits=_limits())
         if matcher.is_error():
@@ -216,6 +219,12 @@ class GrammarCompiler:
                     f"Structured output needs a tokenizer of the tokenizers library, not the one of this model: {error}"
                 ) from error
         return self._token_trie
+
+    def _keeps(self, texts: Sequence[str]) -> bool:
+        """Whether texts come out of their tokens again: some tokenizers add or remove spaces, or compose letters."""
+        trie = self._trie()
+        encoded = (text.encode(errors="replace") for text in (*texts, SPACED))
+        return all(trie.decode_bytes(trie.tokenize_bytes(text)) == text for text in encoded)
 
     def _special(self) -> SpecialTokens:
         if self._special_tokens is None:
@@ -252,6 +261,12 @@ def _limits() -> "LLParserLimits":
         max_lexer_states=50_000,  # some 100 MB
         verbose_errors=False,
     )
+
+
+def _text_of(grammar: Grammar) -> str:
+    """What a grammar's author wrote, with the characters themselves where JSON escapes them."""
+    is_json = grammar.kind in ("json_schema", "choice")
+    return json.dumps(json.loads(grammar.source), ensure_ascii=False) if is_json else grammar.source
 
 
 def _checked_source(grammar: Grammar) -> str:

@@ -94,7 +94,8 @@ def unforced(source: str) -> str:
     """Turn off llguidance's forced tokens in a grammar in its form.
 
     Where only one text can follow, llguidance lets the tokenizer choose the tokens. If that text looks like a special
-    token, the tokenizer would choose that token, which the grammar does not allow.
+    token, the tokenizer would choose that token, and if it changes texts before it cuts them (to lower case, or from e
+    with an accent to é), the tokens of another text. The grammar allows neither.
     """
     grammars = json.loads(source)["grammars"]
     for grammar in grammars:

@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from contract.openai.lark_pattern import pattern_of
@@ -48,15 +50,17 @@ def allowed(compiled: CompiledGrammar, *token_ids: int) -> list[int]:
     return [int(index) for index in np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))]
 
 
-def random_text(grammar: Grammar, seed: int) -> tuple[str, bool]:
+def random_text(
+    grammar: Grammar, seed: int, tokenizer: PreTrainedTokenizerBase = TOKENIZER, compiler: GrammarCompiler = COMPILER
+) -> tuple[str, bool]:
     """A text of which each token is drawn from those allowed, and whether the grammar was finished with it."""
-    state, random = COMPILER.compile(grammar).start(), Random(seed)
+    state, random = compiler.compile(grammar).start(), Random(seed)
     token_ids: list[int] = []
     while not state.is_finished and len(token_ids) < 400:
         choices = np.flatnonzero(np.unpackbits(state.mask().view(np.uint8), bitorder="little"))
         token_ids.append(int(choices[random.randrange(len(choices))]))
         state.advance(token_ids[-1])
-    text = TOKENIZER.decode([token_id for token_id in token_ids if token_id != EOS])
+    text = tokenizer.decode([token_id for token_id in token_ids if token_id != EOS])
     assert isinstance(text, str)
     return text, state.is_finished
 
@@ -77,6 +81,29 @@ def test_a_choice_is_one_of_its_texts_whatever_characters_they_have() -> None:
     texts = {random_text(Grammar("choice", json.dumps(choices)), seed)[0] for seed in range(200)}
     assert texts <= set(choices)
     assert len(texts) > 7
+
+
+CHANGES: dict[str, Callable[[Tokenizer], object]] = {
+    "composes letters, as Qwen's": lambda made: setattr(made, "normalizer", normalizers.NFC()),
+    "writes lower case": lambda made: setattr(made, "normalizer", normalizers.Lowercase()),
+    "leaves out outer spaces": lambda made: setattr(made, "normalizer", normalizers.Strip()),
+    "adds a space": lambda made: setattr(made, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "has a token of such characters": lambda made: made.add_special_tokens(["<｜e▁s｜>"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_a_text_that_the_tokenizer_would_change_can_be_demanded(change: Callable[[Tokenizer], object]) -> None:
+    tokenizer = byte_tokenizer()
+    change(tokenizer.backend_tokenizer)
+    texts = ["e\u0301te\u0301", "\u0958", "CAT", " x ", "<｜e▁s｜>"]
+    compiler = GrammarCompiler(tokenizer, VOCABULARY, [EOS])
+    for text in texts:
+        value = {"type": "object", "properties": {text: {"const": text}}, "required": [text]}
+        found, _ = random_text(schema(value | {"additionalProperties": False}), 1, tokenizer, compiler)
+        assert json.loads(found) == {text: text}
+    chosen, _ = random_text(Grammar("choice", json.dumps(texts)), 1, tokenizer, compiler)
+    assert chosen in texts
 
 
 def test_a_regular_expression_matches_the_whole_text() -> None:
