@@ -266,25 +266,21 @@ class ResponseBuilder:
         assert opened is not None
         opened.pieces.append(piece)
         where = (opened.id, opened.output_index)
+        logprobs, self._held = self._held, []
         match opened:
             case _OpenMessage():
-                logprobs, self._held = self._held, []
                 opened.logprobs += logprobs
                 yield self.text_delta(self._next(), piece, logprobs)
             case _OpenSummary():
-                self._held = []
                 yield wire.SummaryTextDelta("response.reasoning_summary_text.delta", self._next(), *where, 0, piece)
             case _OpenReasoning():
-                self._held = []
                 yield wire.ReasoningTextDelta("response.reasoning_text.delta", self._next(), *where, 0, piece)
             case _OpenCustomCall():
-                self._held = []
                 if text := opened.reader.feed(piece):
                     yield wire.InputDelta("response.custom_tool_call_input.delta", self._next(), *where, text)
             case _OpenClientCall():
-                self._held = []
+                pass  # announced once it is whole
             case _OpenCall():
-                self._held = []
                 yield wire.ArgumentsDelta("response.function_call_arguments.delta", self._next(), *where, piece)
 
     def _close(self, status: wire.ItemStatus) -> Events:
