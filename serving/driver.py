@@ -190,8 +190,15 @@ class Driver(BaseDriver[EngineService]):
             await self._load_is_over.wait()
 
     async def _load_and_start(self) -> None:
-        engine = await self._loaded()
-        if engine is None or not await self._start(engine):
+        """Load an engine off the loop, and start it; one behind another server may prove unusable only then."""
+        try:
+            engine = await load_in_daemon_thread(lambda: self._status.load(self._load))
+            if engine is not None:
+                await engine.start(self._deliver, self._on_failure, self._on_outage)
+        except LoadError as error:
+            self._status.fail_to_load(error)
+            engine = None
+        if engine is None:
             self._load_is_over.set()
             self._shutdown.after_failed_load()
             return
@@ -201,23 +208,6 @@ class Driver(BaseDriver[EngineService]):
             engine.share(lambda: Tally(self.metrics.counts(), self._open.cache_tokens))
         self._status.accept()
         self._load_is_over.set()
-
-    async def _loaded(self) -> EngineService | None:
-        """Load an engine off the loop; None if it cannot be loaded."""
-        try:
-            return await load_in_daemon_thread(lambda: self._status.load(self._load))
-        except LoadError as error:  # there is no thread
-            self._status.fail_to_load(error)
-            return None
-
-    async def _start(self, engine: EngineService) -> bool:
-        """Start an engine; return whether it can be used. A service in front of another server finds out only now."""
-        try:
-            await engine.start(self._deliver, self._on_failure, self._on_outage)
-        except LoadError as error:
-            self._status.fail_to_load(error)
-            return False
-        return True
 
     def _deliver(self, events: StepEvents) -> None:
         """Hand a step's events to their generations."""
