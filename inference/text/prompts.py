@@ -18,6 +18,7 @@ from inference.text.response_format import ResponseFormat, Tools
 from inference.text.response_parser import Parser
 from inference.text.shortening import render_to_fit
 from inference.text.templates import ChatTemplate, Rendered
+from inference.text.token_bytes import special_tokens
 from inference.text.tool_forms import HARMONY_FINAL, ToolForm
 from inference.text.tool_grammar import is_forced, tool_grammar, wants_grammar
 from interface.engine import Tokenized
@@ -57,8 +58,7 @@ class PromptEncoder:
         self._template = ChatTemplate(tokenizer)
         self._compiler = GrammarCompiler(tokenizer, vocabulary, eos_ids)
         self._format = ResponseFormat.of(tokenizer)
-        added = tokenizer.added_tokens_decoder.items()
-        self._special = {token_id: token.content for token_id, token in added if token.special}
+        self._special = special_tokens(tokenizer)
         self._is_plain = _is_plain(tokenizer)
 
     @cached_property

@@ -30,6 +30,7 @@ from transformers.utils.chat_template_utils import (
 from inference.text.message_forms import forms, loses_instructions
 from inference.text.shown_parts import CONVERSATION, TOOL, ShownParts, has_tool_turns
 from inference.text.template_messages import Message, describing, mentions, messages_for
+from inference.text.token_bytes import special_tokens
 from interface.errors import RequestError, UnusablePrompt
 from interface.requests import ChatPrompt
 
@@ -139,8 +140,7 @@ class ChatTemplate:
 
     @cached_property
     def _special_tokens(self) -> tuple[str, ...]:
-        added = self._shared_tokenizer.added_tokens_decoder.values()
-        return tuple(token.content for token in added if token.special)
+        return tuple(special_tokens(self._shared_tokenizer).values())
 
     def _template(self, tools: list[dict[str, Any]] | None) -> str:
         """The template's text. Some models have one for conversations with tools and one for those without."""

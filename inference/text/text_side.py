@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from inference.text.answer import Answer
 from inference.text.prompts import PromptEncoder
 from inference.text.templates import Rendered
-from inference.text.token_bytes import TokenBytes
+from inference.text.token_bytes import TokenBytes, special_tokens
 from interface.engine import ModelInfo, Tokenized
 from interface.errors import RequestError
 from interface.requests import BANNED, EncodedRequest, GenerationRequest, Prompt, SettledParams
@@ -58,6 +58,8 @@ class TextSide:
         self._stop_strings = generation.stop_strings
         self.prompts = PromptEncoder(tokenizer, context, vocabulary, self._eos_ids)
         self._token_bytes = TokenBytes(tokenizer)
+        names = special_tokens(tokenizer)
+        self._special = {token: token_id for token_id, token in names.items() if token_id < vocabulary}
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
         """Render and tokenize prompts, compile grammars, settle the sampling parameters.
@@ -82,8 +84,7 @@ class TextSide:
         eos: Ends = {} if params.ignore_eos else dict.fromkeys(self._eos_ids)
         stops = {token_id: token_id for token_id in params.stop_token_ids or ()}
         # Special tokens have no text in the answer where a stop string could be found.
-        names = self._token_bytes.special_tokens
-        special = {token: token_id for token_id, token in names.items() if token_id < self.info.vocabulary}
+        special = self._special
         own: Ends = {special[stop]: None for stop in self._stop_strings if stop in special}
         return {**own, **eos, **stops, **{special[stop]: stop for stop in params.stop or () if stop in special}}
 

@@ -18,15 +18,17 @@ KEPT = 1 << 16
 """Tokens whose bytes are kept, once they have been asked for."""
 
 
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """The texts of a tokenizer's special tokens, by their ids."""
+    return {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
 class TokenBytes:
     """The vocabulary of a tokenizer as bytes. Joined, they are the bytes of the text that the tokens stand for."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._added = {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items()}
-        self.special_tokens = {
-            token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
         self._to_bytes = _way_to_bytes(list(_decoders_of(tokenizer)))
         self.bytes_of: Callable[[int], bytes] = lru_cache(KEPT)(self._bytes_of)
 
