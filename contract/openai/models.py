@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -96,11 +95,9 @@ def parse_list(incoming: Incoming) -> Question:
 
 
 def parse_one(incoming: Incoming) -> Question:
-    return Question(partial(_answer_one, check_model(incoming.name, incoming.models)))
-
-
-def _answer_one(name: str, lexicon: Lexicon) -> Answer:
-    return model_answer(_model(name, lexicon))
+    """Raises Refusal."""
+    name = check_model(incoming.name, incoming.models)
+    return Question(lambda lexicon: model_answer(_model(name, lexicon)))
 
 
 def _model(name: str, lexicon: Lexicon) -> Model:

@@ -42,14 +42,7 @@ log = logging.getLogger("engine")
 def select_decoder(
     model: "PreTrainedModel | Llama", cache: KVCache, is_compiled: bool = False, quantize: str | None = None
 ) -> Decoder:
-    """Return the fastest decoder for a model on a cache. The decoder takes the model over for good.
-
-    Args:
-        quantize: int8 or int4, to round the model's matrices to that many bits; only with `is_compiled`.
-
-    Raises:
-        UnsupportedModel: no decoder runs the model, or its logits are not the model's own. The message says why.
-    """
+    """Return the fastest decoder for a model on a cache; see `examine`."""
     return examine(model, cache, is_compiled, quantize)[0]
 
 
@@ -60,9 +53,12 @@ def examine(
     quantize: str | None = None,
     is_bounded: bool = True,
 ) -> tuple[Decoder, Sequence[Finding]]:
-    """Like `select_decoder`; return also how far the decoder's logits were from the model's own.
+    """Return the fastest decoder for a model on a cache, and how far its logits were from the model's own.
+
+    The decoder takes the model over for good.
 
     Args:
+        quantize: int8 or int4, to round the model's matrices to that many bits; only with `is_compiled`.
         is_bounded: limit the time of the comparison, as a start does.
 
     Raises:
