@@ -11,7 +11,7 @@ from contract.anthropic.tool_changes import OfferedTools
 from contract.anthropic.tools import Tool, ToolChoiceSettings, callable_only
 from contract.bodies import LenientBody, refuse
 from contract.content import first_of_question, text_at
-from contract.conversation import Conversation, thinking_switches
+from contract.conversation import checked_prompt, thinking_switches
 from contract.grammars import schema_grammar
 from contract.opaque import REASONING, opened
 from contract.refusals import Refusal
@@ -101,15 +101,15 @@ class CountTokensBody(LenientBody):
         choice = self.tool_choice or ToolChoiceSettings(type="auto")
         messages = list(_merged(self._messages()))
         is_begun = _is_begun(messages)
-        return Conversation(
+        prompt = ChatPrompt(
             messages,
             self._offered_tools(),
-            tool_choice=choice.as_choice(),
             parallel_tool_calls=not choice.disable_parallel_tool_use,
             template_arguments=dict(self._template_arguments()),
             add_generation_prompt=not is_begun,
             continue_final_message=is_begun,
-        ).prompt()
+        )
+        return checked_prompt(prompt, choice.as_choice())
 
     def _offered_tools(self) -> list[dict[str, Any]]:
         """The tools that are there at the end of the conversation. Raises Refusal."""
@@ -183,11 +183,13 @@ class MessagesBody(CountTokensBody):
     def summary_prompt(self, compaction: Compaction) -> ChatPrompt:
         """The conversation with the request to sum it up. Raises Refusal."""
         wanted = (compaction.instructions or "").strip() or REQUEST
-        return Conversation(
-            [*_merged(chain(self._messages(), [{"role": "user", "content": wanted}]))],
-            template_arguments=dict(self._template_arguments()),
-            leave_room=SUMMARY_TOKENS,
-        ).prompt()
+        return checked_prompt(
+            ChatPrompt(
+                [*_merged(chain(self._messages(), [{"role": "user", "content": wanted}]))],
+                template_arguments=dict(self._template_arguments()),
+                leave_room=SUMMARY_TOKENS,
+            )
+        )
 
     def params(self) -> SamplingParams:
         """The sampling parameters, which are checked already."""

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import Content, first_of_question, text_at
-from contract.conversation import Conversation
+from contract.conversation import checked_prompt
 from contract.openai.custom_tools import FORMAT, INPUT, InputFormat, custom_function
 from contract.openai.metadata import check_metadata
 from contract.openai.reasoning_fields import ReasoningFields
@@ -294,17 +294,16 @@ class ChatBody(ReasoningFields, SamplingFields):
 
     def conversation(self) -> ChatPrompt:
         """Raises Refusal."""
-        return Conversation(
+        prompt = ChatPrompt(
             as_messages(self.messages),
             self.offered,
-            tool_choice=self.chosen,
             parallel_tool_calls=not self.takes_one_call,
             template_arguments=self.thinking_arguments | self.chat_template_kwargs,
             add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
             continue_final_message=self.continue_final_message,
             add_special_tokens=self.add_special_tokens,
-            choice_param="function_call" if self.functions else "tool_choice",
-        ).prompt()
+        )
+        return checked_prompt(prompt, self.chosen, choice_param="function_call" if self.functions else "tool_choice")
 
     def prefix(self) -> str:
         """What the answer begins with: the message that it continues, if that is wanted."""

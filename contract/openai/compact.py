@@ -12,7 +12,7 @@ from pydantic import Field
 
 from contract.answers import Answer, model_answer
 from contract.bodies import check_model, read_body
-from contract.conversation import Conversation
+from contract.conversation import checked_prompt
 from contract.endpoints import Accepted, Endpoint, Incoming, Writer
 from contract.opaque import SUMMARY
 from contract.openai.compacted import CompactedResponse, CompactionItem
@@ -38,12 +38,9 @@ class CompactBody(InputBody):
         messages = self.messages(items)
         if not items:
             raise Refusal(400, "input: Expected a conversation, or a previous_response_id.", param="input")
-        return Conversation(
-            [*messages, {"role": "user", "content": REQUEST}],
-            template_arguments=self.template_arguments,
-            leave_room=SUMMARY_TOKENS,
-            param="input",
-        ).prompt()
+        conversation = [*messages, {"role": "user", "content": REQUEST}]
+        prompt = ChatPrompt(conversation, template_arguments=self.template_arguments, leave_room=SUMMARY_TOKENS)
+        return checked_prompt(prompt, param="input")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from contract.bodies import LenientBody, refuse
 from contract.content import first_of_question, text_at
-from contract.conversation import Conversation
+from contract.conversation import checked_prompt
 from contract.opaque import REASONING, opened
 from contract.openai.chat_request import Choice
 from contract.openai.client_tools import call_of_item, result_of_item
@@ -128,15 +128,14 @@ class InputBody(LenientBody):
 
     def conversation_prompt(self, items: Sequence[Item]) -> ChatPrompt:
         """Raises Refusal."""
-        return Conversation(
+        prompt = ChatPrompt(
             self.messages(items),
             [tool.as_function() for tool in self.tools],
-            tool_choice=as_called(self.tool_choice, self.tools),
             parallel_tool_calls=self.parallel_tool_calls,
             template_arguments=self.template_arguments,
             leave_room=self.answer_tokens if self.truncation == "auto" else None,
-            param="input",
-        ).prompt()
+        )
+        return checked_prompt(prompt, as_called(self.tool_choice, self.tools), param="input")
 
     def after(self, items: Sequence[Item]) -> Self:
         """The body with the settings that its items have changed. Raises Refusal."""

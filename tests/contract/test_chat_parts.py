@@ -9,11 +9,11 @@ import contract
 from contract.anthropic.blocks import unknown_block
 from contract.bodies import LenientBody, read_body
 from contract.content import Content, first_of_question, text_at
-from contract.conversation import Conversation, thinking_arguments
+from contract.conversation import checked_prompt, thinking_arguments
 from contract.grammars import StructuredOutputs, schema_grammar
 from contract.requests import MAX_ECHO
-from contract.tools import ToolChoice, arguments_of, function_tool, object_of, tool_call
-from interface.requests import Grammar
+from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, object_of, tool_call
+from interface.requests import ChatPrompt, Grammar
 
 USER = [{"role": "user", "content": "hi"}]
 ADD = function_tool("add", "adds", {"type": "object", "properties": {"a": {"type": "number"}}})
@@ -28,9 +28,13 @@ def text_of(content: Any) -> str:
     return text_at(read_body(Said, json.dumps({"content": content}).encode()).content, "content")
 
 
-def refusal_of(*arguments: Any, **conversation: Any) -> contract.Refusal:
+def prompt_of(messages: Any, tools: Any = None, choice: ToolChoice = FREE_CHOICE, **settings: Any) -> ChatPrompt:
+    return checked_prompt(ChatPrompt(messages, tools, **settings), choice)
+
+
+def refusal_of(*arguments: Any, **settings: Any) -> contract.Refusal:
     with pytest.raises(contract.Refusal) as caught:
-        Conversation(*arguments, **conversation).prompt()
+        prompt_of(*arguments, **settings)
     return caught.value
 
 
@@ -122,12 +126,12 @@ def test_a_tool_call_has_its_arguments_as_an_object() -> None:
 
 
 def test_a_conversation_becomes_a_prompt() -> None:
-    prompt = Conversation(USER, [ADD, NOW], ToolChoice("required"), parallel_tool_calls=False).prompt()
+    prompt = prompt_of(USER, [ADD, NOW], ToolChoice("required"), parallel_tool_calls=False)
     assert prompt.tools == [ADD, NOW]
     assert (prompt.tool_choice, prompt.named_tool, prompt.parallel_tool_calls) == ("required", None, False)
-    assert Conversation(USER).prompt().tools is None
-    assert Conversation(USER, [ADD, NOW], ToolChoice(name="now")).prompt().named_tool == "now"
-    assert Conversation(USER, [ADD, NOW], ToolChoice(allowed=["now"])).prompt().tools == [NOW]
+    assert prompt_of(USER).tools is None
+    assert prompt_of(USER, [ADD, NOW], ToolChoice(name="now")).named_tool == "now"
+    assert prompt_of(USER, [ADD, NOW], ToolChoice(allowed=["now"])).tools == [NOW]
 
 
 def test_a_tool_choice_that_does_not_fit_the_tools_is_refused() -> None:
@@ -138,7 +142,7 @@ def test_a_tool_choice_that_does_not_fit_the_tools_is_refused() -> None:
         assert "'add'" in refused.message
     assert refusal_of(USER, [], ToolChoice("required")).param == "tool_choice"
     assert "allows no tools" in refusal_of(USER, [ADD], ToolChoice("required", allowed=[])).message
-    assert Conversation(USER, [ADD], ToolChoice("auto", allowed=[])).prompt().tools is None
+    assert prompt_of(USER, [ADD], ToolChoice("auto", allowed=[])).tools is None
 
 
 def test_a_refusal_does_not_repeat_a_thousand_names() -> None:
