@@ -11,7 +11,8 @@ driver's worker thread, or the synchronous callers in turn (`inference.turns`).
 
 Invariants:
     1. Every submitted sequence ends in exactly one terminal event: `Finished` or `Failed`.
-    2. The joined text of its tokens is the tokenizer's decode of their ids, up to the stop string if one was met.
+    2. The joined text of its tokens is the tokenizer's decode of their ids (of a text that is continued, what they add
+       to its decode), up to the stop string if one was met.
     3. An abort is in force at the next step, wherever the sequence is; its neighbours notice nothing.
     4. Greedy output in float32 is that of transformers' own `generate`, alone and in any batch.
     5. If a step raises, the sequences in it get `Failed`, and the engine goes on. After several such steps in a row

@@ -20,7 +20,7 @@ from interface.events import (
     Token,
     TokenLogprob,
 )
-from interface.requests import EncodedRequest, TextPrompt
+from interface.requests import ChatPrompt, EncodedRequest, TextPrompt
 
 
 class Answer:
@@ -51,9 +51,9 @@ class Answer:
         self._prompt_ids = encoded.prompt_ids
         self._request = encoded.request
         self._decode = decode
-        self._text = OutputText(
-            decode, ends, encoded.params, hidden_tokens, own_stops if encoded.grammar is None else ()
-        )
+        before = () if isinstance(encoded.request.prompt, ChatPrompt) else encoded.prompt_ids
+        own_stops = own_stops if encoded.grammar is None else ()
+        self._text = OutputText(decode, ends, encoded.params, hidden_tokens, own_stops, before)
         self._parser = None if encoded.reader is None else encoded.reader.start()
         self._reasoning_tokens = 0
         self._token_bytes = token_bytes

@@ -23,6 +23,7 @@ class OutputText:
         params: the sampling parameters, of which those about stop strings are used.
         hidden_tokens: the texts of the special tokens that `decode` leaves out.
         own_stops: more stop strings, of the model itself, which are not reported as `stop_reason`.
+        before: the tokens of another text that this one continues.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class OutputText:
         params: SamplingParams,
         hidden_tokens: Mapping[int, str],
         own_stops: Sequence[str] = (),
+        before: Sequence[int] = (),
     ) -> None:
-        self._detokenizer = Detokenizer(decode)
+        self._detokenizer = Detokenizer(decode, before)
         self._reported = set(params.stop or ())
         stops = [*self._reported, *own_stops]
         self._marks = _marks(stops, hidden_tokens)

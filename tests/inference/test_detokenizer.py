@@ -179,6 +179,26 @@ def test_the_space_before_a_word_comes_with_the_word() -> None:
     assert pieces == ["the", " cat", "s", " ", "at", ""]
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(before=_STREAMS, tokens=_STREAMS)
+@example(before=["▁the"], tokens=["▁cat"])
+@example(before=[*["<0xE5>", "<0xA5>", "<0xBD>"] * 3], tokens=["▁"] * 40)
+def test_a_text_that_continues_another_is_what_it_adds_to_that(before: list[str], tokens: list[str]) -> None:
+    tokenizer, context, token_ids = byte_fallback_tokenizer(), ids_of(before)[-CONTEXT:], ids_of(tokens)
+    shown = decode(tokenizer, context)
+    if not shown or REPLACEMENT in shown:
+        return
+    detokenizer = Detokenizer(lambda ids: decode(tokenizer, ids), ids_of(before))
+    pieces = [detokenizer.push(token_id) for token_id in token_ids] + [detokenizer.flush()]
+    assert shown + "".join(pieces) == decode(tokenizer, context + token_ids)
+
+
+@pytest.mark.parametrize("before", [["<0xE5>", "<0xA5>"], ["<eos>"] * 5], ids=["half a character", "no text"])
+def test_after_what_no_text_could_continue_it_begins_as_by_itself(before: list[str]) -> None:
+    detokenizer = Detokenizer(lambda ids: decode(byte_fallback_tokenizer(), ids), ids_of(before))
+    assert [detokenizer.push(token_id) for token_id in ids_of(["▁the", "▁cat"])] == ["the", " cat"]
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_text_side_decodes_as_the_tokenizer_does(name: str) -> None:
     tokenizer = tokenizer_named(name)

@@ -22,6 +22,7 @@ from tests.support.tiny_models import (
     CONTEXT,
     VOCABULARY,
     bpe_tokenizer,
+    byte_fallback_tokenizer,
     byte_tokenizer,
     random_model,
     tiny_engine,
@@ -88,6 +89,22 @@ def test_a_text_that_the_tokenizer_fails_at_is_the_requests_own_matter(error: Ba
             text_side.encode([GenerationRequest(prompt)])
         with pytest.raises(RequestError, match=str(error)):
             text_side.tokenize(prompt)
+
+
+# --- Texts that go on from their prompts ------------------------------------------------------------------------------
+
+
+def test_a_continued_text_keeps_its_first_space_and_an_answer_in_a_chat_has_none() -> None:
+    tokenizer = byte_fallback_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    text_side = TextSide(tokenizer, CONTEXT, VOCABULARY, GenerationSettings())
+    (token_id,) = tokenizer("cat", add_special_tokens=False)["input_ids"]
+    texts = []
+    for prompt in (TextPrompt("the"), ChatPrompt([{"role": "user", "content": "the"}])):
+        answer = text_side.answer(text_side.encode([GenerationRequest(prompt)])[0])
+        answer.admit()
+        texts.append(answer.append(token_id, ended="length")[0].text)
+    assert texts == [" cat", "cat"]
 
 
 # --- Prompts that are far too long ------------------------------------------------------------------------------------
