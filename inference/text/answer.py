@@ -43,7 +43,7 @@ class Answer:
         hidden_tokens: Mapping[int, str],
         own_stops: Sequence[str] = (),
     ) -> None:
-        self.tokens = 0
+        self._tokens = 0
         self.ends = ends
         self.grammar = None if encoded.grammar is None else encoded.grammar.start()
         """The state of its grammar, if there is one."""
@@ -76,11 +76,11 @@ class Answer:
         Args:
             ended: the reason for which the engine has ended the sequence with this token, if it has.
         """
-        self.tokens += 1
+        self._tokens += 1
         text = self._text.push(token_id)
         if self.grammar is not None and not self._text.is_ended:
             self.grammar.advance(token_id)
-        is_last = self._is_ended or ended is not None or self.tokens == self._max_tokens
+        is_last = self._is_ended or ended is not None or self._tokens == self._max_tokens
         if is_last:
             text += self._text.flush()  # it may end with a stop string
         ms, is_first = self._tick()
@@ -116,7 +116,7 @@ class Answer:
         return Finished(
             finish_reason=reason,
             prompt_tokens=len(self._prompt_ids),
-            completion_tokens=self.tokens,
+            completion_tokens=self._tokens,
             prefill_ms=1e3 * (first - admitted),
             decode_ms=1e3 * (last - first),
             total_ms=1e3 * (now - self._submitted_at),
