@@ -11,6 +11,8 @@ from contract.tools import object_of
 from interface.requests import Grammar
 
 JSON_OBJECT = Grammar("json_schema", '{"type": "object"}')
+TAKES_ALL = "A rule of characters alone takes all that match it: `[^\\n]+` leaves no full stop for what follows."
+"""For documents: llama.cpp itself would try shorter texts, too, at a hundred times the cost of a step's mask."""
 
 
 def schema_grammar(schema: Any, param: str) -> Grammar:
@@ -33,7 +35,8 @@ class StructuredOutputs(LenientBody):
     regex: str | None = None
     choice: list[str] | None = Field(default=None, min_length=1)
     grammar: str | None = Field(
-        default=None, description="A grammar in Lark's form, as llguidance reads it, or in llama.cpp's (GBNF)."
+        default=None,
+        description=f"A grammar in Lark's form, as llguidance reads it, or in llama.cpp's (GBNF). {TAKES_ALL}",
     )
     json_object: bool | None = None
 

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from contract.bodies import LenientBody
-from contract.grammars import JSON_OBJECT, StructuredOutputs, parsed_schema, schema_grammar
+from contract.grammars import JSON_OBJECT, TAKES_ALL, StructuredOutputs, parsed_schema, schema_grammar
 from contract.refusals import Refusal
 from interface.requests import Grammar
 
 OF_VLLM = "An older field of vLLM's; use `structured_outputs`."
-GRAMMAR_TEXT = "A grammar in Lark's form, or in llama.cpp's (GBNF)."
+GRAMMAR_TEXT = f"A grammar in Lark's form, or in llama.cpp's (GBNF). {TAKES_ALL}"
 
 
 class JsonSchemaFormat(LenientBody):
