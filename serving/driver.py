@@ -37,7 +37,7 @@ from serving.kept import KeptByEngine, KeptForOne, KeptHere, without_blocking
 from serving.open_generations import OpenGenerations
 from serving.shutdown import Shutdown
 from serving.status import EngineStatus
-from serving.supervised import refuse_several_models
+from serving.supervised import check_workers
 
 log = logging.getLogger("engine")
 
@@ -57,8 +57,8 @@ class Driver(BaseDriver[EngineService]):
     """One engine and the generations that are open on it. `running()` is its lifespan; `status` is its health."""
 
     def __init__(self, config: Config, load: Callable[[Config], EngineService] = load_service) -> None:
-        if load is load_service and config.socket is None and config.backend_url is None:
-            refuse_several_models()
+        if load is load_service and config.socket is None:
+            check_workers(loads_a_model=config.backend_url is None)
         super().__init__(config, EngineStatus(config, "stopped: the server has not run the lifespan protocol"))
         self._load = load
         self.exchanges = Exchanges(config)

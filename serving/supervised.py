@@ -1,4 +1,4 @@
-"""Finds out whether the server around an application runs several processes, each of which would load a model."""
+"""Finds out whether the server around an application runs several processes that would share nothing."""
 
 import inspect
 import multiprocessing
@@ -11,15 +11,20 @@ ADVICE = (
     "error: {count} workers would load {count} models; run `python app.py --workers {count}`, "
     "or start the engine with `python -m serving.engine_process` and set ENGINE_SOCKET for both"
 )
+APART = (
+    "warning: each of {count} workers keeps responses and conversations of its own, which the others do not find, "
+    "and counts only its own requests in /metrics; `python app.py --workers {count}` shares them"
+)
 SERVERS = ("uvicorn", "uvicorn_worker", "gunicorn", "hypercorn", "granian")
 """The packages of servers whose settings are looked at."""
 
 
-def refuse_several_models() -> None:
-    """End this process, and with it its server, if the server runs several that would each load a model."""
+def check_workers(*, loads_a_model: bool) -> None:
+    """Advise against several processes of this server; if each would load a model, end this one, and with it all."""
     if (count := count_workers()) > 1:
-        print(ADVICE.format(count=count), file=sys.stderr)
-        raise SystemExit(STARTUP_FAILURE)
+        print((ADVICE if loads_a_model else APART).format(count=count), file=sys.stderr)
+        if loads_a_model:
+            raise SystemExit(STARTUP_FAILURE)
 
 
 def is_worker() -> bool:
