@@ -51,7 +51,9 @@ class Answer:
         self._prompt_ids = encoded.prompt_ids
         self._request = encoded.request
         self._decode = decode
-        before = () if isinstance(encoded.request.prompt, ChatPrompt) else encoded.prompt_ids
+        prompt = encoded.request.prompt
+        begins = isinstance(prompt, ChatPrompt) and not prompt.continue_final_message
+        before = () if begins else encoded.prompt_ids
         own_stops = own_stops if encoded.grammar is None else ()
         self._text = OutputText(decode, ends, encoded.params, hidden_tokens, own_stops, before)
         self._parser = None if encoded.reader is None else encoded.reader.start()

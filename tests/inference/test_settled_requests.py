@@ -94,17 +94,19 @@ def test_a_text_that_the_tokenizer_fails_at_is_the_requests_own_matter(error: Ba
 # --- Texts that go on from their prompts ------------------------------------------------------------------------------
 
 
-def test_a_continued_text_keeps_its_first_space_and_an_answer_in_a_chat_has_none() -> None:
+def test_a_continued_text_keeps_its_first_space_and_a_new_answer_in_a_chat_has_none() -> None:
     tokenizer = byte_fallback_tokenizer()
     tokenizer.chat_template = "{{ messages[0].content }}"
+    messages = [{"role": "assistant", "content": "the"}]
+    continued = ChatPrompt(messages, continue_final_message=True, add_generation_prompt=False)
     text_side = TextSide(tokenizer, CONTEXT, VOCABULARY, GenerationSettings())
     (token_id,) = tokenizer("cat", add_special_tokens=False)["input_ids"]
     texts = []
-    for prompt in (TextPrompt("the"), ChatPrompt([{"role": "user", "content": "the"}])):
+    for prompt in (TextPrompt("the"), continued, ChatPrompt(messages)):
         answer = text_side.answer(text_side.encode([GenerationRequest(prompt)])[0])
         answer.admit()
         texts.append(answer.append(token_id, ended="length")[0].text)
-    assert texts == [" cat", "cat"]
+    assert texts == [" cat", " cat", "cat"]
 
 
 # --- Prompts that are far too long ------------------------------------------------------------------------------------
