@@ -168,8 +168,8 @@ def test_a_server_that_would_load_a_model_in_each_worker_ends_with_a_sentence(se
 
 
 def test_workers_in_front_of_a_running_server_are_told_that_they_keep_nothing_together() -> None:
-    nobody = {"ENGINE_BACKEND": "openai", "ENGINE_BACKEND_URL": "http://127.0.0.1:1", "ENGINE_MODEL": "theirs"}
-    with in_a_process(SERVERS["uvicorn"], nobody) as process:
+    settings = {"ENGINE_BACKEND": "openai", "ENGINE_BACKEND_URL": "http://127.0.0.1:1", "ENGINE_MODEL": "theirs"}
+    with in_a_process(SERVERS["uvicorn"], settings) as process:
         wait_until(lambda: "Waiting for the engine" in process.log, "workers that have started")
         assert "warning: each of 2 workers keeps responses and conversations of its own" in process.log
 
