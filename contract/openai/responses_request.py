@@ -251,8 +251,9 @@ def _role(item: Item) -> str:
 
 def _referred(item: Item, referred: References) -> Item:
     """An item, or the one that it refers to. Raises Refusal."""
+    present = {name for name, value in item.items() if value is not None}
     match item:
-        case {"id": str(id)} if item.get("type") == "item_reference" or item.keys() == {"id"}:
+        case {"id": str(id)} if item.get("type") == "item_reference" or present == {"id"}:
             return referred.item(id)
     return item
 

@@ -44,7 +44,7 @@ def test_a_streamed_response_is_kept_too() -> None:
 def test_items_of_an_answer_need_only_be_named() -> None:
     first = whole(parse(PATH, input="1 + 2?", tools=[ADD]), THINKS_AND_CALLS)
     thought, call = first["output"]
-    references = [{"type": "item_reference", "id": thought["id"]}, {"id": call["id"]}]
+    references = [{"id": thought["id"]}, {"id": call["id"], "type": None}]
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "3"}
     second = parse(PATH, input=[{"role": "user", "content": "1 + 2?"}, *references, result], tools=[ADD])
     called = {"id": call["call_id"], "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
