@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from inference.cache.batch import CAUSAL, Batch, Run, Segment
 from inference.cache.rows import CachedLayer
-from inference.cache.visibility import causal_within
 
 LAYER = "slot_layer"
 """The attribute of an attention module that has, as a tensor, the number of its layer in the cache."""
@@ -121,17 +120,9 @@ def _attend(
 ) -> Tensor:
     assert _batch is not None, "the model runs outside of `forward_context`"
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    visible = _visibility(_batch, window) if mask is None else int(mask)
+    visible = _batch.visibility(window) if mask is None else int(mask)
     outputs = attend_slots(_batch, int(layer), query, key, value, Scoring(scale, softcap, sinks, visible))
     return outputs.unsqueeze(0).contiguous()  # as `_attend_shape` promises the compiler
-
-
-def _visibility(batch: Batch, window: int | None) -> int:
-    """The number of a window's mask, for a model that passes a window and no mask."""
-    if window is None:
-        return CAUSAL
-    batch.visibilities.append(causal_within(window))
-    return len(batch.visibilities) - 1
 
 
 def attend_slots(batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inference.cache.kv_cache import KVCache
 from inference.cache.rows import CachedLayer
-from inference.cache.visibility import Visible, causal, window_of
+from inference.cache.visibility import Visible, causal, causal_within, window_of
 
 CAUSAL = 0
 """The number of `causal` among a batch's visibilities."""
@@ -64,6 +64,13 @@ class Batch:
         window = window_of(self.visibilities[visible], self.cache.context, key.device)
         _, kv_heads, head_dim = key.shape
         return self.cache.rows.layer(number, kv_heads, head_dim, key.dtype, key.device, value.shape[-1], window)
+
+    def visibility(self, window: int | None) -> int:
+        """The number of the function for layers that look back over a window, or to the beginning."""
+        if window is None:
+            return CAUSAL
+        self.visibilities.append(causal_within(window))
+        return len(self.visibilities) - 1
 
     def slot_mapping(self, layer: CachedLayer) -> Tensor:
         """Where the new keys and values go in a layer: [2 * tokens]."""

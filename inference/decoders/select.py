@@ -31,6 +31,7 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.messages import first_line
 from inference.weights import llama
 from inference.weights.llama import Llama
+from inference.weights.take_apart import check_llama, take_apart
 from interface.errors import UnsupportedModel
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def examine(
         return _checked_without_a_model(model, cache, is_compiled, quantize), ()
     check_rotations(model, cache.context)
     device = model.device
-    trial = Trial(model, cache, _not_llama(model, cache.context) is not None, is_bounded)
+    trial = Trial(model, cache, _not_llama(model, cache, is_compiled) is not None, is_bounded)
     decoder = _compared(model, cache, is_compiled, quantize, trial)
     if not quantize:  # what depends on length does not depend on how weights are rounded
         trial.verify_lengths(decoder)
@@ -102,7 +103,7 @@ def _compared(
         UnsupportedModel: its logits are others, or the model's own code fails on this engine's cache.
     """
     try:
-        if quantize and _not_llama(model, cache.context) is None:
+        if quantize and _not_llama(model, cache, is_compiled) is None:
             check_before_rounding(model, cache.context)
         decoder = _build(model, cache, is_compiled, quantize)
         if quantize:
@@ -121,17 +122,17 @@ def _compared(
     return decoder
 
 
-def _not_llama(model: "PreTrainedModel", context: int) -> llama.NotLlama | None:
-    """Why a model is not of the Llama type; None if it is."""
+def _not_llama(model: "PreTrainedModel", cache: KVCache, is_compiled: bool) -> llama.NotLlama | None:
+    """Why a model is not of the Llama type, as far as one of our decoders computes it; None if it is."""
     try:
-        llama.check(model, context)
+        check_llama(model, cache.context, may_vary=is_compiled and model.device.type == "cpu")
     except llama.NotLlama as reason:
         return reason
     return None
 
 
 def _build(model: "PreTrainedModel", cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
-    if reason := _not_llama(model, cache.context):
+    if reason := _not_llama(model, cache, is_compiled):
         _refuse_quantizing(quantize, reason)
         if is_compiled:
             log.info("No decoder in C++ for this model: %s", reason)
@@ -139,7 +140,7 @@ def _build(model: "PreTrainedModel", cache: KVCache, is_compiled: bool, quantize
         from inference.decoders.transformers_decoder import TransformersDecoder
 
         return TransformersDecoder(model)
-    return _for_llama(llama.take_apart(model, cache.row_length), cache, is_compiled, quantize)
+    return _for_llama(take_apart(model, cache.row_length), cache, is_compiled, quantize)
 
 
 def _for_llama(model: Llama, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:

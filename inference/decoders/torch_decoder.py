@@ -12,7 +12,7 @@ from torch import Tensor
 from inference.cache.attention import Scoring, attend_slots
 from inference.cache.batch import Batch
 from inference.decoders.linear import Linear
-from inference.weights.llama import Layer, Llama, Sizes
+from inference.weights.llama import Layer, Llama, Rotation, Sizes
 from inference.weights.quantized import Matrix, as_tensor
 
 ROW_STEP = 16
@@ -32,10 +32,10 @@ class TorchDecoder:
     has_same_bits = False
 
     def __init__(self, llama: Llama) -> None:
-        sizes, half = llama.sizes, llama.sizes.head_dim // 2
-        signs = torch.cat([-torch.ones(half), torch.ones(half)]).to(llama.sines.device)
-        self._cosines = llama.cosines.to(llama.dtype)[:, None]  # [positions, 1, head_dim]
-        self._sines = (llama.sines * signs).to(llama.dtype)[:, None]
+        sizes = llama.sizes
+        self._rotations = {layer.rotation: _Rotation(layer.rotation, llama.dtype) for layer in llama.layers}
+        self._windows = {layer.window for layer in llama.layers}
+        self._embedding_scale = sizes.embedding_scale
         self._layers = [_Layer(number, llama.layers.pop(0), sizes, llama.dtype) for number in range(len(llama.layers))]
         self._final_norm = _RMSNorm(llama.final_norm.to(llama.dtype), sizes.epsilon)
         self._head = _linear(llama.dtype, llama.head)
@@ -48,11 +48,14 @@ class TorchDecoder:
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache."""
         positions, token_ids = batch.positions[0], batch.token_ids[0]
-        cosines, sines = self._cosines[positions], self._sines[positions]  # [tokens, 1, head_dim]
+        angles = {rotation: ours.at(positions) for rotation, ours in self._rotations.items()}
+        visible = {window: batch.visibility(window) for window in self._windows}
         filling = -len(token_ids) % ROW_STEP if self._head.is_packed and len(token_ids) > ROW_STEP else 0
         hidden = F.embedding(F.pad(token_ids, (0, filling)), self._embedding)  # [rows, hidden]
+        if self._embedding_scale != 1:
+            hidden = hidden * self._embedding_scale
         for layer in self._layers:
-            hidden = layer.forward(hidden, batch, cosines, sines)
+            hidden = layer.forward(hidden, batch, *angles[layer.rotation], visible[layer.window])
         normed = self._final_norm(hidden[batch.sampled])
         logits = self._head(normed)
         return exact_near_largest(logits, normed, self._embedding) if self._has_exact_logits else logits
@@ -84,28 +87,44 @@ def _share_memory(first: Matrix, second: Matrix) -> bool:
     return first is second
 
 
+class _Rotation:
+    def __init__(self, rotation: Rotation, dtype: torch.dtype) -> None:
+        half = rotation.sines.shape[1] // 2
+        signs = torch.cat([-torch.ones(half), torch.ones(half)]).to(rotation.sines.device)
+        self._cosines = rotation.cosines.to(dtype)[:, None]  # [positions, 1, head_dim]
+        self._sines = (rotation.sines * signs).to(dtype)[:, None]
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """[tokens, 1, head_dim] each; the sines of the first half have the opposite sign."""
+        return self._cosines[positions], self._sines[positions]
+
+
 class _Layer:
     def __init__(self, number: int, layer: Layer, sizes: Sizes, dtype: torch.dtype) -> None:
+        self.rotation = layer.rotation
+        self.window = layer.window
         self._number = number
         self._sizes = sizes
         self._input_norm, self._mlp_norm = (
             _RMSNorm(w.to(dtype), sizes.epsilon) for w in (layer.input_norm, layer.mlp_norm)
         )
-        self._scoring = Scoring(sizes.scale)
-        self._query_norm, self._key_norm = (
-            None if w is None else _RMSNorm(w.to(dtype), sizes.epsilon) for w in (layer.query_norm, layer.key_norm)
+        self._query_norm, self._key_norm, self._attended_norm, self._activated_norm = (
+            None if w is None else _RMSNorm(w.to(dtype), sizes.epsilon)
+            for w in (layer.query_norm, layer.key_norm, layer.attended_norm, layer.activated_norm)
         )
         self._qkv = _linear(dtype, layer.query, layer.key, layer.value, bias=layer.qkv_bias)
         self._output = _linear(dtype, layer.output)
         self._gate_up = _linear(dtype, layer.gate, layer.up)
         self._down = _linear(dtype, layer.down)
 
-    def forward(self, hidden: Tensor, batch: Batch, cosines: Tensor, sines: Tensor) -> Tensor:
-        hidden = self._output(self._attend(self._input_norm(hidden), batch, cosines, sines), plus=hidden)
+    def forward(self, hidden: Tensor, batch: Batch, cosines: Tensor, sines: Tensor, visible: int) -> Tensor:
+        attended = self._attend(self._input_norm(hidden), batch, cosines, sines, visible)
+        hidden = _added(hidden, self._output, attended, self._attended_norm)
         gate, up = self._gate_up(self._mlp_norm(hidden)).chunk(2, dim=-1)
-        return self._down(F.silu(gate) * up, plus=hidden)
+        activated = F.gelu(gate, approximate="tanh") if self._sizes.is_gelu else F.silu(gate)
+        return _added(hidden, self._down, activated * up, self._activated_norm)
 
-    def _attend(self, normed: Tensor, batch: Batch, cosines: Tensor, sines: Tensor) -> Tensor:
+    def _attend(self, normed: Tensor, batch: Batch, cosines: Tensor, sines: Tensor, visible: int) -> Tensor:
         sizes = self._sizes
         tokens = len(cosines)
         parts = self._qkv(normed)[:tokens].view(tokens, -1, sizes.head_dim)  # [tokens, heads + 2 kv_heads, head_dim]
@@ -113,11 +132,17 @@ class _Layer:
         if self._query_norm is not None and self._key_norm is not None:
             query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
             rotated = torch.cat([self._query_norm(query), self._key_norm(key)], dim=1)
-        # The two halves of a head change places; the sines of the first half have the opposite sign.
+        # The two halves of a head change places.
         rotated = torch.addcmul(rotated * cosines, rotated.roll(sizes.head_dim // 2, dims=-1), sines)
         query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
-        attended = attend_slots(batch, self._number, query, key, value, self._scoring).reshape(tokens, -1)
+        scoring = Scoring(sizes.scale, visible=visible)
+        attended = attend_slots(batch, self._number, query, key, value, scoring).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
+
+
+def _added(hidden: Tensor, linear: Linear, inputs: Tensor, norm: "_RMSNorm | None") -> Tensor:
+    """The hidden states plus a product, which may have a norm of its own."""
+    return linear(inputs, plus=hidden) if norm is None else hidden + norm(linear(inputs))
 
 
 def _linear(dtype: torch.dtype, *matrices: Matrix, bias: Tensor | None = None) -> Linear:

@@ -1,33 +1,35 @@
 """The weights of a Llama-type model in the form that our own decoders read.
 
 Llama, Mistral, Qwen2 and Qwen3 are one architecture with few variations: biases for queries, keys and values, norms
-for queries and keys. Their classes in transformers also support training, caches and masks of all kinds, which a step
-does not need. A model that differs in anything else is refused with a reason, and is served by its own code.
+for queries and keys. Gemma, Granite, Phi-3 and SmolLM3 vary a little more: in the activation, with norms behind
+attention and MLP, scales, windows, layers that are not rotated. A model that differs in anything else is not of this
+type, and is served by its own code.
+
+`take_apart` makes this structure of a model of transformers, `gguf/llama.py` of a file.
 """
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.weights.formats import FORMATS
-from inference.weights.model_classes import decoder_of
 from inference.weights.quantized import QUANTIZERS, Matrix, QuantizedMatrix, quantize
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
-"""Classes of transformers, on their own or as the part of a model that sees or hears as well."""
-FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings whose angles depend on the position alone, not on how long the text is."""
 
 
 class NotLlama(Exception):
     """The model is not of this type; the message says how it differs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rotation:
+    """The angles of a rotary embedding, in float32; both halves of a head have the same. Layers may share it."""
+
+    cosines: Tensor  # [positions, head_dim]
+    sines: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class Layer:
     mlp_norm: Tensor
     query_norm: Tensor | None  # [head_dim]
     key_norm: Tensor | None
+    attended_norm: Tensor | None  # of what attention adds to the hidden states
+    activated_norm: Tensor | None  # of what the MLP adds to them
+    rotation: Rotation  # of queries and keys
+    window: int | None  # how many positions a token looks back, itself included; None: to the beginning
 
     @property
     def matrices(self) -> dict[str, Matrix]:
@@ -61,6 +67,8 @@ class Sizes:
     head_dim: int
     epsilon: float  # of the norms
     scale: float  # of the scores
+    embedding_scale: float = 1.0
+    is_gelu: bool = False  # the MLP's activation: GELU in its form with tanh, else SiLU
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +81,6 @@ class Llama:
     layers: list[Layer]
     final_norm: Tensor
     head: Matrix  # [vocabulary, hidden]
-    cosines: Tensor  # [positions, head_dim], float32
-    sines: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -95,62 +101,6 @@ class Llama:
         yield from (self.embedding, self.head)
         for layer in self.layers:
             yield from layer.matrices.values()
-
-
-def check(model: "PreTrainedModel", context: int) -> None:
-    """Check that a model is of this type, for texts of up to `context` tokens.
-
-    Raises:
-        NotLlama: the model computes something else.
-    """
-    decoder = decoder_of(model)
-    kind, config = type(decoder).__name__, decoder.config
-    if kind not in DECODERS:
-        raise NotLlama(f"{kind} is not one of {', '.join(DECODERS)}")
-    if config.is_heterogeneous:
-        raise NotLlama("layers with settings of their own (per_layer_config)")
-    attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
-    if config.hidden_act != "silu":
-        raise NotLlama(f"activation {config.hidden_act}; expected silu")
-    linear = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj, model.lm_head)
-    if not all(isinstance(part, nn.Linear) and part.bias is None for part in linear):
-        raise NotLlama("biases other than those of queries, keys and values, or layers that are not linear")
-    if decoder.rotary_emb.rope_type not in FIXED_ROTATIONS:
-        raise NotLlama(f"rotary embedding {decoder.rotary_emb.rope_type}; expected {', '.join(FIXED_ROTATIONS)}")
-    for layer in decoder.layers:
-        window = getattr(layer.self_attn, "sliding_window", getattr(config, "sliding_window", None))
-        if window is not None and window < context:
-            raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
-
-
-def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
-    """Return the weights of a model that has passed `check`, and the angles of the first `positions` places.
-
-    The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
-    """
-    decoder = decoder_of(model)
-    lm_head: Any = model.lm_head
-    attention = decoder.layers[0].self_attn
-    numbers = torch.arange(positions, device=model.device)[None]
-    cosines, sines = decoder.rotary_emb(torch.zeros(1, device=model.device), numbers)
-    taken = Llama(
-        sizes=Sizes(
-            heads=decoder.config.num_attention_heads,
-            kv_heads=decoder.config.num_key_value_heads,
-            head_dim=attention.head_dim,
-            epsilon=decoder.config.rms_norm_eps,
-            scale=attention.scaling,
-        ),
-        dtype=decoder.embed_tokens.weight.dtype,
-        embedding=decoder.embed_tokens.weight.detach(),
-        layers=[_layer(layer) for layer in decoder.layers],
-        final_norm=decoder.norm.weight.detach(),
-        head=lm_head.weight.detach(),
-        cosines=cosines[0].float(),
-        sines=sines[0].float(),
-    )
-    decoder.layers = nn.ModuleList()
-    return taken
 
 
 def formats_of(kind: str) -> set[str]:
@@ -183,22 +133,3 @@ def _quantized(matrix: Matrix, kind: str) -> QuantizedMatrix:
         return quantize(matrix, kind)
     is_small = FORMATS[matrix.format].bits <= FORMATS[QUANTIZERS[kind][0]].bits
     return matrix if is_small else quantize(matrix.dequantized(), kind)
-
-
-def _layer(layer: Any) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-    return Layer(
-        query=attention.q_proj.weight.detach(),
-        key=attention.k_proj.weight.detach(),
-        value=attention.v_proj.weight.detach(),
-        qkv_bias=None if parts[0].bias is None else torch.cat([part.bias.detach() for part in parts]),
-        output=attention.o_proj.weight.detach(),
-        gate=mlp.gate_proj.weight.detach(),
-        up=mlp.up_proj.weight.detach(),
-        down=mlp.down_proj.weight.detach(),
-        input_norm=layer.input_layernorm.weight.detach(),
-        mlp_norm=layer.post_attention_layernorm.weight.detach(),
-        query_norm=attention.q_norm.weight.detach() if hasattr(attention, "q_norm") else None,
-        key_norm=attention.k_norm.weight.detach() if hasattr(attention, "k_norm") else None,
-    )

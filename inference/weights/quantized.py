@@ -71,6 +71,14 @@ def as_tensor(matrix: Matrix, dtype: torch.dtype) -> Tensor:
     return (matrix.dequantized() if isinstance(matrix, QuantizedMatrix) else matrix).to(dtype)
 
 
+def rows(matrix: Matrix, which: slice | Tensor) -> Matrix:
+    """Some rows of a matrix: a slice is a view of them, numbers in any order are a copy."""
+    if isinstance(matrix, QuantizedMatrix):
+        numbers = which if isinstance(which, slice) else which.numpy()
+        return QuantizedMatrix(matrix.format, matrix.blocks[numbers], matrix.inputs)
+    return matrix[which]
+
+
 def quantize(weight: Tensor, kind: str) -> QuantizedMatrix:
     """Quantize a weight [outputs, inputs] in groups of 32 inputs, so that an outlier coarsens only its own group.
 

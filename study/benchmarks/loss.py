@@ -38,6 +38,7 @@ from inference.weights import llama
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
+from inference.weights.take_apart import take_apart
 from study.benchmarks.saved_log_probs import PeerFailed, SavedLogProbs, as_saved, computed_by, requantized
 from study.common.arguments import argument_parser
 from study.common.launcher import ROOT
@@ -60,7 +61,7 @@ def load(path: Path, dtype: str, compile: bool) -> Llama:
     """The file's model in pieces, its blocks as they are or dequantized."""
     config = Config(model=str(path), dtype=dtype, compile=compile, context=CHUNK, device="cpu")
     model = load_checkpoint(config).model
-    return model if isinstance(model, Llama) else llama.take_apart(model, CHUNK)
+    return model if isinstance(model, Llama) else take_apart(model, CHUNK)
 
 
 def decoders(path: Path, only_blocks: bool) -> Iterator[tuple[str, Decoder, KVCache]]:

@@ -20,6 +20,7 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights import llama
+from inference.weights.take_apart import take_apart
 from study.common.arguments import argument_parser
 from study.common.text import piece_of_text
 from training import corpus
@@ -45,9 +46,9 @@ def perplexity(decoder: Decoder, cache: KVCache, documents: Sequence[Encoded]) -
 
 def decoders(dtype: torch.dtype, cache: KVCache) -> Iterator[tuple[str, Decoder]]:
     """The bundled model with torch, compiled, and with its matrices in eight and in four bits."""
-    yield "default", TorchDecoder(llama.take_apart(_model(dtype), cache.row_length))
+    yield "default", TorchDecoder(take_apart(_model(dtype), cache.row_length))
     for kind in (None, "int8", "int4"):
-        taken = llama.take_apart(_model(dtype), cache.row_length)
+        taken = take_apart(_model(dtype), cache.row_length)
         if kind is not None:
             taken = llama.quantized(taken, kind)
         yield f"compiled, {kind or 'plain'}", NativeDecoder(build_for(taken, taken.formats), taken, cache)

@@ -18,8 +18,8 @@ from inference.decoders.ahead import Ahead
 from inference.decoders.gpu.graphs import GraphedSteps, row_counts
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.sampling import draw
-from inference.weights import llama
 from inference.weights.llama import Llama
+from inference.weights.take_apart import take_apart
 from interface.errors import UnsupportedModel
 from interface.events import Failed
 from interface.requests import GenerationRequest, Grammar, SamplingParams, TextPrompt
@@ -69,7 +69,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[StepsOfTorch]:
     made: list[StepsOfTorch] = []
 
     def select_ahead(model: PreTrainedModel, cache: KVCache, is_compiled: bool, quantize: str | None) -> GraphedSteps:
-        made.append(StepsOfTorch(llama.take_apart(model, cache.row_length), cache))
+        made.append(StepsOfTorch(take_apart(model, cache.row_length), cache))
         return GraphedSteps(made[-1], cache.slots, CPU, lambda work: work)
 
     monkeypatch.setattr("inference.model_runner.select_decoder", select_ahead)

@@ -8,7 +8,7 @@ from inference.cache import attention
 from inference.cache.attention import Scoring, grouped_attention
 from inference.cache.kv_cache import KVCache
 from inference.decoders.torch_decoder import TorchDecoder
-from inference.weights import llama
+from inference.weights.take_apart import take_apart
 from study.common.text import piece_of_text
 from tests.support.native_models import CONTEXT, VOCABULARY, model_named
 
@@ -84,6 +84,6 @@ def test_a_models_logits_are_as_near_to_exact_ones_as_its_own(
         half = nn.Module.to(model, torch.bfloat16)
         own = half(token_ids[None]).logits[0].float()
         cache = KVCache(1, CONTEXT)
-        decoder = TorchDecoder(llama.take_apart(half, cache.row_length))
+        decoder = TorchDecoder(take_apart(half, cache.row_length))
         found = decoder.forward(piece_of_text(token_ids, cache)).float()
     assert ((found - exact).abs().max() / (own - exact).abs().max()).item() < 1.5

@@ -17,6 +17,7 @@ from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.decoders.start_check import corner
 from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.tolerance import Tolerance
+from inference.weights import rotary
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.formats import FORMATS
 from inference.weights.llama import Llama
@@ -55,7 +56,8 @@ def loaded(folder: Path, name: str, kind: str, **settings: Any) -> Checkpoint:
 
 
 def unrotated(llama: Llama) -> Llama:
-    return dataclasses.replace(llama, cosines=torch.ones_like(llama.cosines), sines=torch.zeros_like(llama.sines))
+    layers = [dataclasses.replace(layer, rotation=rotary.unrotated(layer.rotation)) for layer in llama.layers]
+    return dataclasses.replace(llama, layers=layers)
 
 
 def scaled(llama: Llama) -> Llama:

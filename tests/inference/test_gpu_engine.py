@@ -15,8 +15,8 @@ from inference.decoders.ahead import Ahead
 from inference.decoders.decoder import Decoder
 from inference.decoders.gpu.graphs import GraphedSteps
 from inference.decoders.select import select_decoder
-from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
+from inference.weights.take_apart import take_apart
 from tests.support.tiny_models import CONFIGS, CONTEXT, Inbox, byte_tokenizer, model_of, run_until_idle, submit
 from tests.support.triton_interpreter import DEVICE, IS_INTERPRETED, mend_interpreter
 
@@ -44,7 +44,7 @@ def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def select_ahead(model: PreTrainedModel, cache: KVCache, is_compiled: bool, quantize: str | None) -> Decoder:
         if not is_compiled:
             return select_decoder(model, cache)
-        taken_apart = llama.take_apart(model, cache.row_length)
+        taken_apart = take_apart(model, cache.row_length)
         return GraphedSteps(decoder.KernelDecoder(taken_apart, cache), cache.slots, DEVICE, lambda work: work)
 
     monkeypatch.setattr("inference.model_runner.select_decoder", select_ahead)

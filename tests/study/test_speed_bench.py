@@ -15,6 +15,7 @@ from inference.weights import llama
 from inference.weights.checkpoint import load_checkpoint
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.quantized import QuantizedMatrix
+from inference.weights.take_apart import take_apart
 from study.benchmarks import (
     bench_engine,
     bench_gguf,
@@ -46,7 +47,7 @@ def test_a_step_reads_each_shape_s_weights_once() -> None:
 def test_a_step_reads_rounded_weights_with_their_scales(quantize: str, tmp_path: Path) -> None:
     model = load_checkpoint(Config(model=str(write_checkpoint("tiny", tmp_path)))).model
     assert isinstance(model, PreTrainedModel)
-    rounded = llama.quantized(llama.take_apart(model, positions=16), quantize)
+    rounded = llama.quantized(take_apart(model, positions=16), quantize)
     matrices = [rounded.head, *(matrix for layer in rounded.layers for matrix in layer.matrices.values())]
     held = sum(matrix.blocks.nbytes for matrix in matrices if isinstance(matrix, QuantizedMatrix))
     assert bytes_per_step("tiny", quantize) == pytest.approx(held, rel=0.01)

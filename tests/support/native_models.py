@@ -7,7 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from config import Config
 from engine import Engine
@@ -16,6 +28,7 @@ from inference.decoders.decoder import Decoder
 from inference.decoders.native.decoder import NativeDecoder, build_for
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
+from inference.weights.take_apart import check_llama, take_apart
 from study.common.text import piece_of_text
 from tests.support.tiny_models import byte_tokenizer, model_of
 
@@ -42,7 +55,7 @@ LLAMA3_ROTATION = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-MODELS: Mapping[str, PreTrainedConfig] = {
+PLAIN: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
     "llama, no groups": LlamaConfig(**{**SHAPE, "num_key_value_heads": 6, "head_dim": 16}),
     "llama, one group": LlamaConfig(**{**SHAPE, "num_key_value_heads": 1, "head_dim": 48}),
@@ -54,6 +67,48 @@ MODELS: Mapping[str, PreTrainedConfig] = {
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE),
 }
+GEMMA3_LAYERS = ["sliding_attention", "sliding_attention", "full_attention"]
+PHI3_SHAPE = {name: size for name, size in SHAPE.items() if name != "head_dim"} | {"hidden_size": 96 * 2}
+VARIED: dict[str, PreTrainedConfig] = {
+    "mistral, window": MistralConfig(**SHAPE, sliding_window=40),
+    "qwen2, window": Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=33, max_window_layers=1),
+    "gemma": GemmaConfig(**SHAPE),
+    "gemma3": Gemma3TextConfig(
+        **SHAPE,
+        sliding_window=50,
+        layer_types=GEMMA3_LAYERS,
+        query_pre_attn_scalar=64,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
+    "granite": GraniteConfig(
+        **SHAPE,
+        embedding_multiplier=12.0,
+        residual_multiplier=0.22,
+        attention_multiplier=0.15,
+        logits_scaling=8.0,
+    ),
+    "phi3": Phi3Config(**PHI3_SHAPE, sliding_window=60),
+    "phi3, in part": Phi3Config(
+        **PHI3_SHAPE, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}
+    ),
+    "phi3, longrope": Phi3Config(
+        **PHI3_SHAPE,
+        original_max_position_embeddings=256,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0 + number / 10 for number in range(12)],
+            "long_factor": [2.0 + number for number in range(12)],
+        },
+    ),
+    "smollm3": SmolLM3Config(**SHAPE, no_rope_layer_interval=2),
+}
+MODELS: Mapping[str, PreTrainedConfig] = PLAIN | VARIED
+"""Those of the Llama type proper, and those that only the decoder in C++ takes apart."""
 CPUINFO = Path("/proc/cpuinfo")
 HAS_AVX_VNNI = CPUINFO.exists() and " avx_vnni " in CPUINFO.read_text()
 INSTRUCTIONS = {
@@ -86,8 +141,8 @@ def engine_of(model: PreTrainedModel, **settings: Any) -> Engine:
 def native(model: PreTrainedModel, cache: KVCache, quantize: str | None = None) -> NativeDecoder:
     """The decoder in C++ for a model, which is left as it is."""
     copied = copy.deepcopy(model)
-    llama.check(copied, cache.context)
-    taken = llama.take_apart(copied, cache.row_length)
+    check_llama(copied, cache.context, may_vary=True)
+    taken = take_apart(copied, cache.row_length)
     if quantize:
         taken = llama.quantized(taken, quantize)
     return NativeDecoder(build_for(taken, taken.formats), taken, cache)

@@ -31,5 +31,5 @@ def library_for(dtype: torch.dtype, formats: tuple[str, ...] = tuple(FORMATS), f
     assert os.environ.get("CXXFLAGS", "") == flags
     nothing = torch.empty(0)
     sizes = Sizes(heads=2, kv_heads=1, head_dim=32, epsilon=1e-5, scale=1.0)
-    model = Llama(sizes, dtype, nothing, [], nothing, nothing, nothing, nothing)
+    model = Llama(sizes, dtype, nothing, [], nothing, nothing)
     return build_for(model, formats)

@@ -17,16 +17,16 @@ from inference.weights.quantized import Matrix, as_tensor
 
 
 class KernelDecoder:
-    """A Llama-type model and the cache of its keys and values, which nothing else writes."""
+    """A Llama-type model that does not vary, and the cache of its keys and values, which nothing else writes."""
 
     name = "kernels of Triton"
     has_same_bits = False
 
     def __init__(self, llama: Llama, cache: KVCache) -> None:
         self._sizes = sizes = llama.sizes
-        half = sizes.head_dim // 2
-        cosines = llama.cosines[:, :half].contiguous()  # [positions, head_dim / 2]: both halves have the same
-        sines = llama.sines[:, :half].contiguous()
+        rotation, half = llama.layers[0].rotation, sizes.head_dim // 2  # all layers have the same
+        cosines = rotation.cosines[:, :half].contiguous()  # [positions, head_dim / 2]: both halves have the same
+        sines = rotation.sines[:, :half].contiguous()
         self._layers = [
             _Layer(llama.layers.pop(0), sizes, llama.dtype, cosines, sines) for _ in range(len(llama.layers))
         ]

@@ -26,15 +26,16 @@ constexpr int64_t PAGES_AHEAD = BF16 ? 2 : 1, NUMBERS_AHEAD = 512 / sizeof(Weigh
 static_assert(PAGE_TOKENS % KEYS == 0 && (PAGE_TOKENS & (PAGE_TOKENS - 1)) == 0,
               "blocks of 16, 32, … positions lie in one page each");
 
-// The keys or the values of one head in a slot.
+// The keys or the values of one head in a token's slot.
 struct Head {
-    Weight *first;         // the head in the cache's first page
-    const int64_t *pages;  // the slot's
-    int64_t page_stride;
+    Weight *first;               // the head in the cache's first page
+    const int64_t *pages;        // the slot's
+    int64_t page_stride, begin;  // the latter is the first page of which the token sees something
 
-    Head(const Model &model, Weight *of_layer, int64_t slot, int64_t kv_head)
-        : first(of_layer + kv_head * PAGE_TOKENS * HEAD_DIM), pages(model.pages + slot * model.slot_pages),
-          page_stride(model.page_stride) {}
+    Head(const Model &model, const Layer &layer, Weight *of_layer, const Step &step, int64_t token, int64_t kv_head)
+        : first(of_layer + kv_head * PAGE_TOKENS * HEAD_DIM), pages(model.pages + step.slots[token] * model.slot_pages),
+          page_stride(model.page_stride),
+          begin(max(step.positions[token] + 1 - layer.window, int64_t(0)) / PAGE_TOKENS) {}
     // A position, or a block of some that begins there.
     Weight *at(int64_t position) const {
         return first + pages[position / PAGE_TOKENS] * page_stride + position % PAGE_TOKENS * HEAD_DIM;
@@ -46,7 +47,7 @@ struct Head {
         const int64_t ahead = position + PAGES_AHEAD * PAGE_TOKENS, count = (length + PAGE_TOKENS - 1) / PAGE_TOKENS;
         if (ahead < length) return at(ahead) - at(position);
         if (!next) return 0;
-        const int64_t beyond = ahead / PAGE_TOKENS - count, page = beyond < count ? beyond : count - 1;
+        const int64_t beyond = next->begin + ahead / PAGE_TOKENS - count, page = beyond < count ? beyond : count - 1;
         return next->at(page * PAGE_TOKENS + position % PAGE_TOKENS) - at(position);
     }
 };
@@ -58,17 +59,18 @@ void prefetch(const Weight *from, int64_t numbers) {
 
 struct Task {
     const Step &step;
-    int64_t first, tokens, queries, stride, query_heads, output_size;
+    int64_t first, tokens, queries, stride, query_heads, output_size, window;
     Head keys, values, next;  // the last: the keys that this thread is likely to read after these values
 
     Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head,
          const Head &next)
         : step(step), first(first), tokens(tokens), queries(tokens * GROUP), stride(layer.qkv.panel_count * PANEL),
-          query_heads(kv_head * GROUP), output_size(layer.output.inputs),
-          keys(model, layer.keys, step.slots[first], kv_head), values(model, layer.values, step.slots[first], kv_head),
-          next(next) {}
+          query_heads(kv_head * GROUP), output_size(layer.output.inputs), window(layer.window),
+          keys(model, layer, layer.keys, step, first, kv_head),
+          values(model, layer, layer.values, step, first, kv_head), next(next) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
     int64_t length() const { return step.positions[first] + tokens; }
+    int64_t first_block() const { return keys.begin * (PAGE_TOKENS / KEYS); }
     const float *query(int64_t query) const {
         return step.qkv + (first + query / GROUP) * stride + (query_heads + query % GROUP) * HEAD_DIM;
     }
@@ -97,7 +99,7 @@ void attend_with_vectors(const Task &task) {
     Floats outputs[QUERIES][PARTS] = {};
     float largest[QUERIES], total[QUERIES] = {};
     for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITE;
-    for (int64_t start = 0; start < length; start += KEYS) {
+    for (int64_t start = task.first_block() * KEYS; start < length; start += KEYS) {
         const int64_t columns = length - start < KEYS ? length - start : KEYS;
         float block[KEYS][HEAD_DIM];
         float scores[QUERIES][KEYS];
@@ -112,19 +114,20 @@ void attend_with_vectors(const Task &task) {
             }
         to_floats(task.values.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q) {
-            int64_t visible = task.position(q) + 1 - start;
-            if (visible <= 0) continue;
-            if (visible > columns) visible = columns;
+            const int64_t behind = task.position(q) + 1 - start;  // what it sees ends there
+            const int64_t begin = max(behind - task.window, int64_t(0)), end = min(behind, columns);
+            if (begin >= end) continue;
             float *score = scores[q], now = largest[q];
-            for (int64_t column = 0; column < visible; ++column) now = score[column] > now ? score[column] : now;
+            for (int64_t column = begin; column < end; ++column) now = score[column] > now ? score[column] : now;
             const float rescale = __builtin_expf(largest[q] - now);
             largest[q] = now;
-            for (int64_t column = visible; column < KEYS; ++column) score[column] = now;  // computed, but never used
+            for (int64_t column = 0; column < begin; ++column) score[column] = now;  // computed, but never used
+            for (int64_t column = end; column < KEYS; ++column) score[column] = now;
             for (int64_t column = 0; column < KEYS; column += LANES)
                 store(score + column, exponential(load(score + column) - now));
             total[q] *= rescale;
             for (int64_t part = 0; part < PARTS; ++part) outputs[q][part] *= rescale;
-            for (int64_t column = 0; column < visible; ++column) {
+            for (int64_t column = begin; column < end; ++column) {
                 total[q] += score[column];
                 for (int64_t part = 0; part < PARTS; ++part)
                     outputs[q][part] += score[column] * load(block[column] + part * LANES);
@@ -205,18 +208,22 @@ const Ints FIRST_COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 // Softmax without its division, in place: scores [block of 16][ROWS][16] become weights [block of 32][ROWS][32], which
 // are zero where a query may not look. `totals` are the sums of each query's weights.
 template <int ROWS>
-void softmax(float *scores, int64_t blocks, const int32_t *positions, float *totals) {
+void softmax(float *scores, int64_t first_block, int64_t blocks, const int32_t *positions, int64_t window,
+             float *totals) {
     Floats largest[ROWS], sums[ROWS] = {};
-    const auto is_visible = [&](int64_t key, int row) { return FIRST_COLUMNS + int32_t(key) <= positions[row]; };
+    // Keys behind a query are at a negative distance, so at a very large one without a sign.
+    const auto is_visible = [&](int64_t key, int row) {
+        return (Bits)(positions[row] - int32_t(key) - FIRST_COLUMNS) < uint32_t(window);
+    };
     for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(-INFINITE);
-    for (int64_t key = 0; key < blocks * KEYS; key += LANES)
+    for (int64_t key = first_block * KEYS; key < blocks * KEYS; key += LANES)
         for (int row = 0; row < ROWS; ++row) {
             const Floats score = load(scores + key * ROWS + row * LANES);
             largest[row] = select(is_visible(key, row) & (Ints)(score > largest[row]), score, largest[row]);
         }
     for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(maximum(largest[row]));
     Weight *weights = reinterpret_cast<Weight *>(scores);
-    for (int64_t key = 0; key < blocks * KEYS; key += KEYS)
+    for (int64_t key = first_block * KEYS; key < blocks * KEYS; key += KEYS)
         for (int row = 0; row < ROWS; ++row)
             for (int64_t half = 0; half < KEYS; half += LANES) {
                 Floats weight = exponential(load(scores + (key + half) * ROWS + row * LANES) - largest[row]);
@@ -230,14 +237,14 @@ void softmax(float *scores, int64_t blocks, const int32_t *positions, float *tot
 // `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value, from a number on: `outputs`
 // [ROWS][HEAD_DIM]. The `next` keys are prefetched, too.
 template <int ROWS, int PARTS>
-void weighted_values(const Weight *weights, const Head &values, const Head &next, int64_t first, int64_t blocks,
-                     float *outputs) {
+void weighted_values(const Weight *weights, const Head &values, const Head &next, int64_t first, int64_t first_block,
+                     int64_t blocks, float *outputs) {
 #if TILES
     if (has_tiles) {
         static_assert(PARTS == 2, "one tile for each");
         _tile_zero(0);
         _tile_zero(1);
-        for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t block = first_block; block < blocks; ++block) {
             const Weight *from = values.at(block * KEYS) + first * PAIR;
             if (first == 0) prefetch(from + values.later(block * KEYS, blocks * KEYS, &next), KEYS * HEAD_DIM);
             _tile_loadd(4, weights + block * ROWS * KEYS, KEYS * sizeof(Weight));
@@ -252,7 +259,7 @@ void weighted_values(const Weight *weights, const Head &values, const Head &next
     }
 #endif
     Floats sums[PARTS][ROWS] = {};
-    for (int64_t block = 0; block < blocks; ++block)
+    for (int64_t block = first_block; block < blocks; ++block)
         multiply_pairs<ROWS, PARTS>(weights + block * ROWS * KEYS, KEYS, values.at(block * KEYS) + first * PAIR,
                                     HEAD_DIM * PAIR, LANES * PAIR, KEYS / PAIR,
                                     values.later(block * KEYS, blocks * KEYS, &next), sums);
@@ -264,7 +271,7 @@ void weighted_values(const Weight *weights, const Head &values, const Head &next
 template <int ROWS>
 void attend_in_pairs(const Task &task, float *scratch) {
     constexpr int PARTS = TILES ? 2 : at_once(ROWS, HEAD_DIM / LANES % 4 ? 2 : 4);
-    const int64_t blocks = (task.length() + KEYS - 1) / KEYS;
+    const int64_t first = task.first_block(), blocks = (task.length() + KEYS - 1) / KEYS;
     alignas(64) Weight queries[ROWS][HEAD_DIM] = {};
     alignas(64) float outputs[ROWS][HEAD_DIM];
     int32_t positions[ROWS];
@@ -274,10 +281,10 @@ void attend_in_pairs(const Task &task, float *scratch) {
         for (int64_t i = 0; q < task.queries && i < HEAD_DIM; i += LANES)
             store(queries[q] + i, load(task.query(q) + i));
     }
-    query_key_products<ROWS>(queries[0], task.keys, task.values, 0, 2 * blocks, scratch);
-    softmax<ROWS>(scratch, blocks, positions, totals);
+    query_key_products<ROWS>(queries[0], task.keys, task.values, 2 * first, 2 * blocks, scratch);
+    softmax<ROWS>(scratch, first, blocks, positions, task.window, totals);
     for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
-        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, task.next, i, blocks,
+        weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, task.next, i, first, blocks,
                                      outputs[0]);
     for (int64_t q = 0; q < task.queries; ++q)
         for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(task.output(q) + i, load(outputs[q] + i) / totals[q]);

@@ -34,15 +34,18 @@ void rms_norm(const float *x, const float *weights, int64_t size, double epsilon
 }
 
 void embed(const Model &model, int64_t token_id, float *to) {
+    if (model.embedding) {
+        const Weight *from = model.embedding + token_id * model.hidden;
+        for (int64_t i = 0; i < model.hidden; ++i) to[i] = to_float(from[i]);
+    }
 #if FORMATS
-    if (!model.embedding) {
+    else {
         const uint8_t *from = model.embedding_rows + token_id * model.embedding_row_size;
-        return with_format(model.embedding_format,
-                           [&](auto format) { read_row<decltype(format)>(from, model.hidden, to); });
+        with_format(model.embedding_format, [&](auto format) { read_row<decltype(format)>(from, model.hidden, to); });
     }
 #endif
-    const Weight *from = model.embedding + token_id * model.hidden;
-    for (int64_t i = 0; i < model.hidden; ++i) to[i] = to_float(from[i]);
+    const float scale = model.embedding_scale;
+    for (int64_t i = 0; i < model.hidden; ++i) to[i] *= scale;
 }
 
 // Turn a head's first and second halves against each other, by an angle that grows with the position.
@@ -58,7 +61,7 @@ void rotate(float *head, const float *cosines, const float *sines) {
 // Queries, keys and values are there: turn them, and put the latter two into the cache.
 void rope_and_store(const Model &model, const Layer &layer, const Step &step, int64_t token, int64_t head) {
     const int64_t heads = model.kv_heads * GROUP, position = step.positions[token];
-    const float *cosines = model.cosines + position * HEAD_DIM, *sines = model.sines + position * HEAD_DIM;
+    const float *cosines = layer.cosines + position * HEAD_DIM, *sines = layer.sines + position * HEAD_DIM;
     float *vector = step.qkv + token * layer.qkv.panel_count * PANEL + head * HEAD_DIM;
     const bool is_query = head < heads, is_key = !is_query && head < heads + model.kv_heads;
     if (is_query || is_key) {
@@ -71,7 +74,7 @@ void rope_and_store(const Model &model, const Layer &layer, const Step &step, in
         return;
     }
     const int64_t kv_head = (head - heads) % model.kv_heads;
-    const Head cached(model, is_key ? layer.keys : layer.values, step.slots[token], kv_head);
+    const Head cached(model, layer, is_key ? layer.keys : layer.values, step, token, kv_head);
     Weight numbers[HEAD_DIM];
     for (int64_t i = 0; i < HEAD_DIM; i += LANES) store(numbers + i, load(vector + i));
     if (!ATTENDS_IN_PAIRS) {
@@ -115,7 +118,7 @@ void run_attention(const Model &model, const Layer &layer, const Step &step) {
 
     const int64_t tasks = tokens * model.kv_heads;
     const auto keys_of = [&](int64_t task) {
-        return Head(model, layer.keys, step.slots[task / model.kv_heads], task % model.kv_heads);
+        return Head(model, layer, layer.keys, step, task / model.kv_heads, task % model.kv_heads);
     };
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tasks; ++i) {
@@ -127,24 +130,44 @@ void run_attention(const Model &model, const Layer &layer, const Step &step) {
     }
 }
 
-// The second half, for the first tokens: each goes on by itself.
-void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t tokens) {
+// Add a product to the hidden states of the first tokens; or its norm, if it has one of its own.
+void add_product(const Model &model, const Matrix &matrix, const Activation *inputs, int64_t tokens, const float *norm,
+                 const Step &step) {
     const int64_t hidden = model.hidden;
-    const auto add_to_hidden = [&](int64_t token, int64_t panel, const float *sums) {
-        float *to = step.hidden + token * hidden + panel * PANEL;
+    product(matrix, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
+        float *to = (norm ? step.added : step.hidden) + token * hidden + panel * PANEL;
         const int64_t count = min(PANEL, hidden - panel * PANEL), whole = count / LANES * LANES;
+        if (norm) return void(memcpy(to, sums, count * sizeof(float)));
         for (int64_t i = 0; i < whole; i += LANES) store(to + i, load(to + i) + load(sums + i));
         for (int64_t i = whole; i < count; ++i) to[i] += sums[i];
-    };
-    product(layer.output, step.attended, tokens, step, add_to_hidden);
+    });
+    if (!norm) return;
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < tokens; ++token) {
+        float *added = step.added + token * hidden, *to = step.hidden + token * hidden;
+        rms_norm(added, norm, hidden, model.epsilon, added);
+        for (int64_t i = 0; i < hidden; ++i) to[i] += added[i];
+    }
+}
+
+// SiLU, x / (1 + e^-x), or GELU in its form with tanh, which is x / (1 + e^-2t) for 0.5 x (1 + tanh t).
+Floats activation(const Model &model, Floats x) {
+    Floats twice = x;
+    if (model.is_gelu) twice = 1.59576912f * (x + 0.044715f * x * x * x);  // 2 * sqrt(2 / pi)
+    return x / (1 + exponential(-twice));
+}
+
+// The second half, for the first tokens: each goes on by itself.
+void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t tokens) {
+    add_product(model, layer.output, step.attended, tokens, layer.attended_norm, step);
 
     const Activation *inputs = normed(model, step, tokens, layer.mlp_norm, layer.gate_up.inputs);
     product(layer.gate_up, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
-        store(step.activated + token * layer.down.inputs + panel * LANES, gate / (1 + exponential(-gate)) * up);
+        store(step.activated + token * layer.down.inputs + panel * LANES, activation(model, gate) * up);
     });
 
-    product(layer.down, step.activated, tokens, step, add_to_hidden);
+    add_product(model, layer.down, step.activated, tokens, layer.activated_norm, step);
 }
 
 // Keep the calling thread on a processor of its own (why: affinity.py). Each step asks again: OpenMP ends threads and

@@ -72,7 +72,7 @@ class NativeDecoder:
         self.library = library
         self._packer = packer = Packer(library, llama.dtype, AHEAD)
         layers = (structures.Layer * len(llama.layers))(
-            *(self._layer(number, llama.layers.pop(0)) for number in range(len(llama.layers)))
+            *(self._layer(number, llama.layers.pop(0), cache.row_length) for number in range(len(llama.layers)))
         )
         vocabulary, hidden = llama.embedding.shape
         self._model = structures.Model(
@@ -80,8 +80,6 @@ class NativeDecoder:
             head=packer.matrix([llama.head]),
             **packer.embedding(llama.embedding),
             final_norm=packer.hold_floats(llama.final_norm),
-            cosines=packer.hold(llama.cosines),
-            sines=packer.hold(llama.sines),
             layer_count=len(layers),
             hidden=hidden,
             vocabulary=vocabulary,
@@ -92,6 +90,8 @@ class NativeDecoder:
             page_stride=self._pages.numbers.stride(0),
             epsilon=sizes.epsilon,
             scale=sizes.scale,
+            embedding_scale=sizes.embedding_scale,
+            is_gelu=sizes.is_gelu,
         )
         AHEAD.give_back()
         packer.release_unused()
@@ -136,6 +136,7 @@ class NativeDecoder:
             "neighbours": torch.zeros(rows, dtype=torch.int64),
             "places": torch.zeros(rows, dtype=torch.int64),
             "hidden": torch.zeros(rows, self._model.hidden),
+            "added": torch.zeros(rows if layer.attended_norm else 0, self._model.hidden),
             "qkv": torch.zeros(rows, layer.qkv.panel_count * PANEL),
             "normed": torch.zeros(rows, layer.qkv.inputs, dtype=activations),
             "attended": torch.zeros(rows, layer.output.inputs, dtype=activations),
@@ -146,17 +147,26 @@ class NativeDecoder:
             "widened": torch.zeros(self._threads, most_inputs * PANEL if self._is_quantized else 0, dtype=self._dtype),
         }
 
-    def _layer(self, number: int, layer: Layer) -> structures.Layer:
+    def _layer(self, number: int, layer: Layer, context: int) -> structures.Layer:
         packer = self._packer
+
+        def norm(weights: Tensor | None) -> int | None:
+            return None if weights is None else packer.hold_floats(weights)
+
         return structures.Layer(
             qkv=packer.matrix([layer.query, layer.key, layer.value], bias=layer.qkv_bias),
             output=packer.matrix([layer.output]),
             gate_up=packer.matrix([layer.gate, layer.up], is_interleaved=True),
             down=packer.matrix([layer.down]),
-            input_norm=packer.hold_floats(layer.input_norm),
-            mlp_norm=packer.hold_floats(layer.mlp_norm),
-            query_norm=None if layer.query_norm is None else packer.hold_floats(layer.query_norm),
-            key_norm=None if layer.key_norm is None else packer.hold_floats(layer.key_norm),
+            input_norm=norm(layer.input_norm),
+            mlp_norm=norm(layer.mlp_norm),
+            query_norm=norm(layer.query_norm),
+            key_norm=norm(layer.key_norm),
+            attended_norm=norm(layer.attended_norm),
+            activated_norm=norm(layer.activated_norm),
+            cosines=packer.hold(layer.rotation.cosines),
+            sines=packer.hold(layer.rotation.sines),
             keys=self._pages.address(number, KEYS),
             values=self._pages.address(number, VALUES),
+            window=min(layer.window or context, context),
         )

@@ -28,8 +28,11 @@ struct Matrix {
 
 struct Layer {
     Matrix qkv, output, gate_up, down;  // a panel of gate_up: 16 outputs of the gate, the same 16 of up
-    const float *input_norm, *mlp_norm, *query_norm, *key_norm;  // the last two are null in most models
-    Weight *keys, *values;                                       // in the cache's first page: see `Head`
+    const float *input_norm, *mlp_norm;
+    const float *query_norm, *key_norm, *attended_norm, *activated_norm;  // null in most models
+    const float *cosines, *sines;                                         // [context][HEAD_DIM]
+    Weight *keys, *values;                                                // in the cache's first page: see `Head`
+    int64_t window;  // how many positions a token looks back, itself included
 };
 
 struct Model {
@@ -38,11 +41,12 @@ struct Model {
     const Weight *embedding;        // [vocabulary][hidden], or null if there are
     const uint8_t *embedding_rows;  // rows of quantized blocks, of so many bytes and this format
     int64_t embedding_row_size, embedding_format;
-    const float *final_norm, *cosines, *sines;  // the latter two [context][HEAD_DIM]
+    const float *final_norm;
     int64_t layer_count, hidden, vocabulary, kv_heads, context;
     const int64_t *pages;             // [slot][slot_pages], the numbers of the pages that hold its text
     int64_t slot_pages, page_stride;  // the latter from one page of the cache to the next
-    double epsilon, scale;
+    double epsilon, scale, embedding_scale;
+    int64_t is_gelu;
 };
 
 struct Step {
@@ -54,6 +58,7 @@ struct Step {
     int64_t *neighbours;                        // [tokens], how many attend together from this one on; 0: with another
     int64_t *places;                            // [tokens], the row of one whose logits are wanted among these; or -1
     float *hidden;                              // [tokens][hidden]
+    float *added;                               // [tokens][hidden], what is normed before it is added to them
     float *qkv;                                 // [tokens][qkv.panel_count * 32]
     Activation *normed, *attended, *activated;  // [tokens, in whole 32s][inputs of the product that reads it]
     float *scores;                              // [threads][context][16]

@@ -22,7 +22,10 @@ class Matrix(ctypes.Structure):
 class Layer(ctypes.Structure):
     _fields_ = (
         *((name, Matrix) for name in ("qkv", "output", "gate_up", "down")),
-        *((name, ctypes.c_void_p) for name in ("input_norm", "mlp_norm", "query_norm", "key_norm", "keys", "values")),
+        *((name, ctypes.c_void_p) for name in ("input_norm", "mlp_norm")),
+        *((name, ctypes.c_void_p) for name in ("query_norm", "key_norm", "attended_norm", "activated_norm")),
+        *((name, ctypes.c_void_p) for name in ("cosines", "sines", "keys", "values")),
+        ("window", ctypes.c_int64),
     )
 
 
@@ -32,12 +35,12 @@ class Model(ctypes.Structure):
         ("head", Matrix),
         *((name, ctypes.c_void_p) for name in ("embedding", "embedding_rows")),
         *((name, ctypes.c_int64) for name in ("embedding_row_size", "embedding_format")),
-        *((name, ctypes.c_void_p) for name in ("final_norm", "cosines", "sines")),
+        ("final_norm", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context")),
         ("pages", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("slot_pages", "page_stride")),
-        ("epsilon", ctypes.c_double),
-        ("scale", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("epsilon", "scale", "embedding_scale")),
+        ("is_gelu", ctypes.c_int64),
     )
 
 
@@ -46,8 +49,11 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("token_ids", "positions", "slots", "sampled")),
         *((name, ctypes.c_int64) for name in ("token_count", "sampled_count", "threads", "widened_size")),
         ("processors", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in ("neighbours", "places", "hidden", "qkv", "normed", "attended")),
-        *((name, ctypes.c_void_p) for name in ("activated", "scores", "inputs", "widened", "logits", "shares")),
+        *((name, ctypes.c_void_p) for name in ("neighbours", "places", "hidden", "added", "qkv", "normed")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("attended", "activated", "scores", "inputs", "widened", "logits", "shares")
+        ),
     )
 
 

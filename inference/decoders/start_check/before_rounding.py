@@ -6,7 +6,7 @@ from inference.cache.kv_cache import KVCache
 from inference.decoders.start_check.few_layers import layers_of_each_kind, shortened
 from inference.decoders.start_check.trial import Trial
 from inference.decoders.torch_decoder import TorchDecoder
-from inference.weights import llama
+from inference.weights.take_apart import take_apart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,4 +30,4 @@ def check_before_rounding(model: "PreTrainedModel", context: int) -> None:
     with shortened(model, max(few.count, LAYERS)):
         cache = KVCache(SLOTS, min(context, CONTEXT))
         trial = Trial(model, cache, depends_on_length=False)
-        trial.verify(TorchDecoder(llama.take_apart(model, cache.row_length)))
+        trial.verify(TorchDecoder(take_apart(model, cache.row_length)))

@@ -23,7 +23,7 @@ from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.tolerance import Tolerance, largest, typical_difference
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights.formats import FORMATS
-from inference.weights.llama import Layer, Llama, Sizes
+from inference.weights.llama import Layer, Llama, Rotation, Sizes
 from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor
 from interface.errors import UnsupportedModel
 
@@ -34,6 +34,8 @@ VOCABULARY = 512
 SCORE = 2.0
 """The largest score in the corner. With the model's own scale, which is for all inputs, the scores of a few would be
 near 0, so that no wrong angle showed, or so large that a rounded key chose another token."""
+WINDOW = 9
+"""A window in the corner is at most this long, so that the text goes beyond it."""
 TOKENS, NEIGHBOUR = 40, 5
 """Tokens of the text, which crosses blocks of the cache, and of its neighbour."""
 
@@ -60,7 +62,7 @@ def difference(library: ctypes.CDLL, small: Llama) -> float:
     what is allowed, and a fault shows in all of the logits.
     """
     exact = TorchDecoder(dataclasses.replace(small, dtype=torch.float32, layers=list(small.layers)))
-    positions, vocabulary = len(small.cosines), small.embedding.shape[0]
+    positions, vocabulary = len(small.layers[0].rotation.cosines), small.embedding.shape[0]
     texts = [
         [number * 7 % vocabulary for number in range(1, min(tokens, positions) + 1)] for tokens in (TOKENS, NEIGHBOUR)
     ]
@@ -87,7 +89,7 @@ def corner(llama: Llama) -> Llama:
     kv_heads = next(enough, sizes.kv_heads)
     small = dataclasses.replace(sizes, heads=kv_heads * group, kv_heads=kv_heads)
     embedding = _cut(llama.embedding, VOCABULARY, INPUTS)
-    layers = [_cut_layer(layer, sizes, small) for layer in llama.layers[:LAYERS]]
+    layers = [_cut_layer(layer, sizes, small) for layer in _of_each_kind(llama.layers)]
     largest = max(_largest_score(layer, small, as_tensor(embedding, torch.float32)) for layer in layers)
     return dataclasses.replace(
         llama,
@@ -96,9 +98,15 @@ def corner(llama: Llama) -> Llama:
         layers=layers,
         final_norm=llama.final_norm[:INPUTS],
         head=_cut(llama.head, VOCABULARY, INPUTS),
-        cosines=llama.cosines[:TOKENS],
-        sines=llama.sines[:TOKENS],
     )
+
+
+def _of_each_kind(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """The first layers, and the first of each other kind."""
+    first = {(layer.rotation, layer.window): layer for layer in reversed(layers[LAYERS:])}
+    for layer in layers[:LAYERS]:
+        first.pop((layer.rotation, layer.window), None)
+    return [*layers[:LAYERS], *first.values()]
 
 
 def _largest_score(layer: Layer, sizes: Sizes, hidden: Tensor) -> float:
@@ -129,6 +137,10 @@ def _cut_layer(layer: Layer, sizes: Sizes, small: Sizes) -> Layer:
         down=_cut(layer.down, INPUTS, INPUTS),
         input_norm=layer.input_norm[:INPUTS],
         mlp_norm=layer.mlp_norm[:INPUTS],
+        attended_norm=None if layer.attended_norm is None else layer.attended_norm[:INPUTS],
+        activated_norm=None if layer.activated_norm is None else layer.activated_norm[:INPUTS],
+        rotation=Rotation(layer.rotation.cosines[:TOKENS], layer.rotation.sines[:TOKENS]),
+        window=None if layer.window is None else min(layer.window, WINDOW),
     )
 
 

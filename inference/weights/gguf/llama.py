@@ -4,21 +4,25 @@ No model of transformers is built, and nothing is dequantized but what is not qu
 Llama-type model is refused with a reason; it is then loaded the general way, which also says what is wrong with it.
 """
 
-from collections.abc import Iterable
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from inference.weights.formats import FORMATS
+from inference.weights.gguf.architecture import as_it_is
 from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import Blocks, GGUFFile
 from inference.weights.gguf.heads import is_llama
 from inference.weights.gguf.numbers import PLAIN, dequantized
 from inference.weights.gguf.weights import Weight, model_weights
-from inference.weights.llama import Layer, Llama, NotLlama, Sizes
-from inference.weights.quantized import Matrix, QuantizedMatrix
-from inference.weights.rotary import angles
+from inference.weights.llama import Layer, Llama, NotLlama, Rotation, Sizes
+from inference.weights.quantized import Matrix, QuantizedMatrix, rows
+from inference.weights.rotary import angles, for_whole_heads, in_rotated_order, unrotated
+from inference.weights.variation import Variation
 
 
 def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype, context: int) -> Llama:
@@ -27,64 +31,86 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     Raises:
         NotLlama: it is not of that type, or something about its weights is not as it should be.
     """
-    _refuse_unsuitable(file, config, context)
+    architecture = architecture_of(file)
+    if not is_llama(file):
+        raise NotLlama(f"{architecture.model_type} is not an architecture of the Llama type")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise NotLlama(f"{config.num_attention_heads} heads cannot share {config.num_key_value_heads} keys and values")
+    variation = Variation.of(config, architecture.model_type, dtype)
     weights = _Weights(model_weights(file, config), dtype)
-    hidden, head_dim = config.hidden_size, config.head_dim
-    cosines, sines = angles(config, head_dim, context)
-    has_norms = file.architecture in ("qwen3", "qwen3vl")  # of each head's queries and keys
-    has_biases = "attn_q" in architecture_of(file).biased(config)
+    hidden = config.hidden_size
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
+    has_biases = "attn_q" in architecture.biased(config)
+    rotations = _rotations(config, variation, context)
     llama = Llama(
         sizes=Sizes(
             config.num_attention_heads,
             config.num_key_value_heads,
-            head_dim,
-            epsilon=config.rms_norm_eps,
-            scale=head_dim**-0.5,
+            config.head_dim,
+            epsilon=variation.epsilon,
+            scale=variation.score_scale,
+            embedding_scale=variation.embedding_scale,
+            is_gelu=variation.is_gelu,
         ),
         dtype=dtype,
         embedding=embedding,
-        layers=[_layer(weights, number, config, has_norms, has_biases) for number in range(config.num_hidden_layers)],
-        final_norm=weights.vector("model.norm.weight", hidden),
+        layers=[_layer(weights, number, variation, *rotation, has_biases) for number, rotation in enumerate(rotations)],
+        final_norm=weights.vector("model.norm.weight", hidden) * variation.logits_scale,
         head=head,
-        cosines=cosines,
-        sines=sines,
     )
     weights.refuse_rest()
     return llama
 
 
-def _refuse_unsuitable(file: GGUFFile, config: PreTrainedConfig, context: int) -> None:
-    if not is_llama(file):
-        raise NotLlama(f"{architecture_of(file).model_type} is not an architecture of the Llama type")
-    if config.num_attention_heads % config.num_key_value_heads:
-        raise NotLlama(f"{config.num_attention_heads} heads cannot share {config.num_key_value_heads} keys and values")
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if window is not None and window < context:
-        raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
+def _rotations(config: PreTrainedConfig, variation: Variation, positions: int) -> list[tuple[int, Rotation]]:
+    """How many of a head's numbers are rotated in each layer, and by which angles."""
+
+    @functools.cache
+    def of_kind(is_rotated: bool, kind: str | None) -> tuple[int, Rotation]:
+        parameters = config.rope_parameters if kind is None else config.rope_parameters[kind]
+        rotation = angles(config, parameters, config.head_dim, positions, kind)
+        whole = for_whole_heads(rotation, config.head_dim)
+        return rotation.cosines.shape[1], whole if is_rotated else unrotated(whole)
+
+    numbers = range(config.num_hidden_layers)
+    return [of_kind(variation.is_rotated(number), variation.kind(number)) for number in numbers]
 
 
-def _layer(weights: "_Weights", number: int, config: PreTrainedConfig, has_norms: bool, has_biases: bool) -> Layer:
-    prefix = f"model.layers.{number}"
+def _layer(
+    weights: "_Weights", number: int, variation: Variation, rotated: int, rotation: Rotation, has_biases: bool
+) -> Layer:
+    config, prefix = variation.config, f"model.layers.{number}"
     attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
     hidden, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
     queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     outputs = {f"{attention}.q_proj": queries, f"{attention}.k_proj": keys, f"{attention}.v_proj": keys}
-    query, key, value = (weights.matrix(name, size, hidden) for name, size in outputs.items())
+    query, key, value = weights.matrices(f"{attention}.qkv_proj", outputs, hidden)
+    ins = {f"{feed_forward}.gate_proj": mlp, f"{feed_forward}.up_proj": mlp}
+    gate, up = weights.matrices(f"{feed_forward}.gate_up_proj", ins, hidden)
+
+    def norm(name: str, size: int, is_there: bool = True) -> Tensor | None:
+        return weights.vector(f"{name}.weight", size) if is_there else None
+
+    has_four = variation.has_four_norms
+    before_mlp = "pre_feedforward_layernorm" if has_four else "post_attention_layernorm"
     return Layer(
-        query=query,
-        key=key,
+        query=in_rotated_order(query, rotated, head_dim),
+        key=in_rotated_order(key, rotated, head_dim),
         value=value,
         qkv_bias=weights.biases(outputs.items()) if has_biases else None,
         output=weights.matrix(f"{attention}.o_proj", hidden, queries),
-        gate=weights.matrix(f"{feed_forward}.gate_proj", mlp, hidden),
-        up=weights.matrix(f"{feed_forward}.up_proj", mlp, hidden),
+        gate=gate,
+        up=up,
         down=weights.matrix(f"{feed_forward}.down_proj", hidden, mlp),
         input_norm=weights.vector(f"{prefix}.input_layernorm.weight", hidden),
-        mlp_norm=weights.vector(f"{prefix}.post_attention_layernorm.weight", hidden),
-        query_norm=weights.vector(f"{attention}.q_norm.weight", head_dim) if has_norms else None,
-        key_norm=weights.vector(f"{attention}.k_norm.weight", head_dim) if has_norms else None,
+        mlp_norm=weights.vector(f"{prefix}.{before_mlp}.weight", hidden),
+        query_norm=norm(f"{attention}.q_norm", head_dim, variation.has_head_norms),
+        key_norm=norm(f"{attention}.k_norm", head_dim, variation.has_head_norms),
+        attended_norm=norm(f"{prefix}.post_attention_layernorm", hidden, has_four),
+        activated_norm=norm(f"{prefix}.post_feedforward_layernorm", hidden, has_four),
+        rotation=rotation,
+        window=variation.window(number),
     )
 
 
@@ -107,8 +133,16 @@ class _Weights:
             raise NotLlama(f"{name} has scales that are not finite")
         return matrix
 
+    def matrices(self, fused: str, outputs: Mapping[str, int], inputs: int) -> Sequence[Matrix]:
+        """Matrices of so many outputs each, which may be one in the file; their rows are views of it."""
+        if f"{fused}.weight" not in self._weights:
+            return [self.matrix(name, size, inputs) for name, size in outputs.items()]
+        whole = self.matrix(fused, sum(outputs.values()), inputs)
+        ends = itertools.accumulate(outputs.values())
+        return [rows(whole, slice(end - size, end)) for end, size in zip(ends, outputs.values(), strict=True)]
+
     def vector(self, name: str, size: int) -> Tensor:
-        """In float32, as norms and biases are in files and in the decoder."""
+        """In float32, as norms and biases are in files and in the decoder; with all that a norm adds to its weights."""
         return _finite(name, dequantized(self._take(name, (size,)), torch.float32))
 
     def biases(self, names: Iterable[tuple[str, int]]) -> Tensor | None:
@@ -127,8 +161,9 @@ class _Weights:
     def _take(self, name: str, shape: tuple[int, ...]) -> Blocks:
         if name not in self._weights:
             raise NotLlama(f"there is no {name}")
-        blocks = self._weights.pop(name).blocks
-        if blocks is None:
+        weight = self._weights.pop(name)
+        blocks = weight.parts[0]
+        if weight.make is not as_it_is:
             raise NotLlama(f"{name} is not in the file as it is")
         if blocks.shape != shape:
             raise NotLlama(f"{name} has the shape {blocks.shape}; expected {shape}")

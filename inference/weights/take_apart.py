@@ -1,0 +1,158 @@
+"""Takes a model of transformers apart into the structure that our own decoders read, if it is of the Llama type.
+
+The classes of transformers also support training, caches and masks of all kinds, which a step does not need.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from inference.weights.llama import Layer, Llama, NotLlama, Rotation, Sizes
+from inference.weights.model_classes import decoder_of
+from inference.weights.rotary import FIXED_ROTATIONS, fixed_length, for_whole_heads, in_rotated_order, unrotated
+from inference.weights.variation import Variation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
+"""Classes of transformers, on their own or as the part of a model that sees or hears as well."""
+VARIED = ("GemmaModel", "Gemma3TextModel", "GraniteModel", "Phi3Model", "SmolLM3Model")
+"""Those that vary more. Uncompiled, they are served by their own code."""
+
+
+def check_llama(model: "PreTrainedModel", context: int, may_vary: bool = False) -> None:
+    """Check that a model is of this type, for texts of up to `context` tokens.
+
+    Args:
+        may_vary: whether the decoder in C++ will compute it, which knows windows and what `VARIED` have.
+
+    Raises:
+        NotLlama: the model computes something else.
+    """
+    decoder = decoder_of(model)
+    kind, config = type(decoder).__name__, decoder.config
+    known = DECODERS + VARIED if may_vary else DECODERS
+    if kind not in known:
+        raise NotLlama(f"{kind} is not one of {', '.join(known)}")
+    if config.is_heterogeneous:
+        raise NotLlama("layers with settings of their own (per_layer_config)")
+    variation = Variation.of(config, config.model_type, model.dtype)
+    attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
+    ins = [getattr(mlp, name) for name in ("gate_proj", "up_proj", "gate_up_proj") if hasattr(mlp, name)]
+    linear = (attention.o_proj, *ins, mlp.down_proj, model.lm_head)
+    if not all(isinstance(part, nn.Linear) and part.bias is None for part in linear):
+        raise NotLlama("biases other than those of queries, keys and values, or layers that are not linear")
+    schemes = decoder.rotary_emb.rope_type
+    for scheme in schemes.values() if isinstance(schemes, dict) else (schemes,):
+        if scheme not in FIXED_ROTATIONS:
+            raise NotLlama(f"rotary embedding {scheme}; expected {', '.join(FIXED_ROTATIONS)}")
+    for number in range(len(decoder.layers)):
+        window = variation.window(number)
+        if window is not None and window < context and not may_vary:
+            raise NotLlama(f"layers that look back {window} tokens only; expected the context's {context}")
+
+
+def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
+    """Return the weights of a model that has passed `check_llama`, and the angles of the first `positions` places.
+
+    The model is left without its layers, so that nothing keeps a layer's weights alive while they are packed.
+    """
+    decoder = decoder_of(model)
+    variation = Variation.of(decoder.config, decoder.config.model_type, model.dtype)
+    attention, lm_head = decoder.layers[0].self_attn, model.lm_head
+    taken = Llama(
+        sizes=Sizes(
+            heads=decoder.config.num_attention_heads,
+            kv_heads=decoder.config.num_key_value_heads,
+            head_dim=attention.head_dim,
+            epsilon=variation.epsilon,
+            scale=attention.scaling,
+            embedding_scale=variation.embedding_scale,
+            is_gelu=variation.is_gelu,
+        ),
+        dtype=decoder.embed_tokens.weight.dtype,
+        embedding=decoder.embed_tokens.weight.detach(),
+        layers=_layers(decoder, variation, positions),
+        final_norm=_norm(decoder.norm, variation) * variation.logits_scale,
+        head=lm_head.weight.detach(),
+    )
+    decoder.layers = nn.ModuleList()
+    return taken
+
+
+def _layers(decoder: Any, variation: Variation, positions: int) -> list[Layer]:
+    @functools.cache
+    def rotation(is_rotated: bool, kind: str | None) -> tuple[int, Rotation]:
+        return _rotation(decoder, is_rotated, kind, positions)
+
+    return [
+        _layer(
+            layer, variation, *rotation(variation.is_rotated(number), variation.kind(number)), variation.window(number)
+        )
+        for number, layer in enumerate(decoder.layers)
+    ]
+
+
+def _rotation(decoder: Any, is_rotated: bool, kind: str | None, positions: int) -> tuple[int, Rotation]:
+    """The angles of layers of a kind, and how many of a head's numbers they are for.
+
+    Only up to the length beyond which all angles would be others, if there is one.
+    """
+    numbers = torch.arange(fixed_length(decoder.config.rope_parameters, positions), device=decoder.device)[None]
+    names = {} if kind is None else {"layer_type": kind}
+    cosines, sines = decoder.rotary_emb(torch.zeros(1, device=decoder.device), numbers, **names)
+    rotation = for_whole_heads(Rotation(cosines[0].float(), sines[0].float()), decoder.layers[0].self_attn.head_dim)
+    return cosines.shape[-1], rotation if is_rotated else unrotated(rotation)
+
+
+def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, window: int | None) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    query, key, value = _queries_keys_values(attention)
+    names = [name for name in ("q_proj", "k_proj", "v_proj") if hasattr(attention, name)]
+    biases = [bias.detach() for name in names if (bias := getattr(attention, name).bias) is not None]
+    gate, up = _gate_and_up(mlp)
+    behind = variation.has_four_norms
+    return Layer(
+        query=in_rotated_order(query, rotated, attention.head_dim),
+        key=in_rotated_order(key, rotated, attention.head_dim),
+        value=value,
+        qkv_bias=torch.cat(biases) if biases else None,
+        output=attention.o_proj.weight.detach(),
+        gate=gate,
+        up=up,
+        down=mlp.down_proj.weight.detach(),
+        input_norm=_norm(layer.input_layernorm, variation),
+        mlp_norm=_norm(layer.pre_feedforward_layernorm if behind else layer.post_attention_layernorm, variation),
+        query_norm=_norm(attention.q_norm, variation) if hasattr(attention, "q_norm") else None,
+        key_norm=_norm(attention.k_norm, variation) if hasattr(attention, "k_norm") else None,
+        attended_norm=_norm(layer.post_attention_layernorm, variation) if behind else None,
+        activated_norm=_norm(layer.post_feedforward_layernorm, variation) if behind else None,
+        rotation=rotation,
+        window=window,
+    )
+
+
+def _queries_keys_values(attention: Any) -> Sequence[Tensor]:
+    """The weights [outputs, inputs] of queries, keys and values, which may be one."""
+    if not hasattr(attention, "qkv_proj"):
+        return [part.weight.detach() for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    config = attention.config
+    heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+    return torch.split(attention.qkv_proj.weight.detach(), [count * attention.head_dim for count in heads])
+
+
+def _gate_and_up(mlp: Any) -> Sequence[Tensor]:
+    """The weights [outputs, inputs] of gate and up, which may be one."""
+    if hasattr(mlp, "gate_up_proj"):
+        return torch.chunk(mlp.gate_up_proj.weight.detach(), 2)
+    return mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()
+
+
+def _norm(norm: Any, variation: Variation) -> Tensor:
+    """A norm's weights, with what it adds to them: in float32, or small ones would be lost."""
+    weight: Tensor = norm.weight.detach()
+    return weight.float() + variation.norm_offset if variation.norm_offset else weight

@@ -1,0 +1,106 @@
+"""How models of the Llama type vary, as their configurations say: what `take_apart` and the reader of GGUF files share.
+
+Scales need nothing of a decoder but a scale of the embedding. What Granite multiplies each addition to the hidden
+states by can be taken out of all of them: the hidden states become larger by its inverse, and norms, which divide by
+their size, do not see that, if their epsilon is larger by its square. What divides the logits goes into the last norm.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedConfig
+
+from inference.weights.llama import NotLlama
+
+GEMMAS = ("gemma", "gemma3_text")
+"""They have 1 added to the weights of their norms, and an embedding that grows with its width."""
+ACTIVATIONS = {"silu": False, "swish": False, "gelu_pytorch_tanh": True}
+"""Those of the MLP, and whether it is a GELU."""
+SLIDING = "sliding_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """What a model of the Llama type has of its own, but for its weights."""
+
+    config: PreTrainedConfig  # of the part that continues texts
+    model_type: str
+    embedding_scale: float
+    epsilon: float  # of norms of the hidden states
+    logits_scale: float
+    is_gelu: bool
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, model_type: str, dtype: torch.dtype) -> "Variation":
+        """The variation of a model to be computed in `dtype`; of its configuration only some settings need be there.
+
+        Raises:
+            NotLlama: it varies in something else.
+        """
+        for name in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
+            if getattr(config, name, None):
+                raise NotLlama(f"{name} {getattr(config, name)}; expected none")
+        activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", "silu")
+        if activation not in ACTIVATIONS:
+            raise NotLlama(f"activation {activation}; expected one of {', '.join(ACTIVATIONS)}")
+        scales = {
+            name: getattr(config, name, 1.0)
+            for name in ("embedding_multiplier", "residual_multiplier", "logits_scaling")
+        }
+        for name, scale in scales.items():
+            if not 0 < scale < math.inf:
+                raise NotLlama(f"{name} {scale}; expected a finite number above 0")
+        of_embedding, of_additions, of_logits = scales.values()
+        if model_type in GEMMAS:  # which were trained with what is left of it in the precision of the weights
+            of_embedding = torch.tensor(config.hidden_size**0.5).to(dtype).item()
+        return cls(
+            config,
+            model_type,
+            embedding_scale=of_embedding / of_additions,
+            epsilon=config.rms_norm_eps / of_additions**2,
+            logits_scale=1 / of_logits,
+            is_gelu=ACTIVATIONS[activation],
+        )
+
+    @property
+    def norm_offset(self) -> float:
+        """What a norm adds to its weights."""
+        return 1.0 if self.model_type in GEMMAS else 0.0
+
+    @property
+    def has_four_norms(self) -> bool:
+        """Whether a layer has norms behind attention and MLP, too."""
+        return self.model_type == "gemma3_text"
+
+    @property
+    def has_head_norms(self) -> bool:
+        """Whether each head's queries and keys have a norm."""
+        return self.model_type in ("qwen3", "gemma3_text")
+
+    @property
+    def score_scale(self) -> float:
+        """What products of queries and keys are multiplied by."""
+        if (divided := getattr(self.config, "query_pre_attn_scalar", None)) is not None:
+            return float(divided**-0.5)
+        scale: float = getattr(self.config, "attention_multiplier", self.config.head_dim**-0.5)
+        return scale
+
+    def window(self, number: int) -> int | None:
+        """How many positions a layer's tokens look back, themselves included; None: to the beginning."""
+        kinds = getattr(self.config, "layer_types", None)
+        if kinds is not None and kinds[number] != SLIDING:
+            return None
+        window: int | None = getattr(self.config, "sliding_window", None)
+        return window if getattr(self.config, "use_sliding_window", True) else None
+
+    def is_rotated(self, number: int) -> bool:
+        """Whether a layer's queries and keys are."""
+        if (rotated := getattr(self.config, "no_rope_layers", None)) is not None:  # 1 where they are
+            return bool(rotated[number])
+        interval = getattr(self.config, "no_rope_layer_interval", None)
+        return not interval or (number + 1) % interval != 0
+
+    def kind(self, number: int) -> str | None:
+        """The kind of layer by which rotary embeddings differ; None if all have the same."""
+        return self.config.layer_types[number] if self.model_type == "gemma3_text" else None
