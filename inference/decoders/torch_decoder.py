@@ -35,7 +35,7 @@ class TorchDecoder:
         sizes = llama.sizes
         self._rotations = {layer.rotation: _Rotation(layer.rotation, llama.dtype) for layer in llama.layers}
         self._windows = {layer.window for layer in llama.layers}
-        self._embedding_scale = sizes.embedding_scale
+        self._embedding_scale, self._logit_cap = sizes.embedding_scale, sizes.logit_cap
         self._layers = [_Layer(number, llama.layers.pop(0), sizes, llama.dtype) for number in range(len(llama.layers))]
         self._final_norm = _RMSNorm(llama.final_norm.to(llama.dtype), sizes.epsilon)
         self._head = _linear(llama.dtype, llama.head)
@@ -58,6 +58,8 @@ class TorchDecoder:
             hidden = layer.forward(hidden, batch, *angles[layer.rotation], visible[layer.window])
         normed = self._final_norm(hidden[batch.sampled])
         logits = self._head(normed)
+        if self._logit_cap:
+            return torch.tanh(logits / self._logit_cap) * self._logit_cap
         return exact_near_largest(logits, normed, self._embedding) if self._has_exact_logits else logits
 
 
@@ -135,7 +137,7 @@ class _Layer:
         # The two halves of a head change places.
         rotated = torch.addcmul(rotated * cosines, rotated.roll(sizes.head_dim // 2, dims=-1), sines)
         query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
-        scoring = Scoring(sizes.scale, visible=visible)
+        scoring = Scoring(sizes.scale, sizes.score_cap, visible=visible)
         attended = attend_slots(batch, self._number, query, key, value, scoring).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
 

@@ -41,6 +41,7 @@ from inference.weights.model_classes import auto_class
 from inference.weights.other_senses import take_out
 from inference.weights.quiet import quiet
 from inference.weights.source import Source
+from inference.weights.variation import is_of_llama_type
 from inference.weights.weight_checks import (
     is_layer_of_mtp,
     is_leftover,
@@ -117,7 +118,9 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     generation = _generation_settings(source, found, eos_ids) if applies else GenerationSettings(eos_ids)
     bans = find_bans(*found) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
-    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, _weight_bytes(source, blocks, dtype))
+    weight_bytes = _weight_bytes(source, blocks, dtype)
+    forgets = not _is_for_cpp(blocks, model_config, dtype, device, config)
+    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes, forgets)
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
     if blocks is not None:
@@ -132,6 +135,20 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
 def _blocks_of(source: Source, config: EngineSettings, device: torch.device) -> GGUFSource | None:
     """A GGUF file whose blocks the decoder in C++ may compute from as they are."""
     return source if isinstance(source, GGUFSource) and config.is_compiled and device.type == "cpu" else None
+
+
+def _is_for_cpp(
+    blocks: GGUFSource | None,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    settings: EngineSettings,
+) -> bool:
+    """Whether the decoder in C++ is likely to take the model. It keeps the whole of each text, in all layers."""
+    if blocks is not None and stays_as_it_is(blocks.file):
+        return True
+    is_asked_for = settings.is_compiled and device.type == "cpu"
+    return is_asked_for and is_of_llama_type(config.get_text_config(), dtype)
 
 
 def _weight_bytes(source: Source, blocks: GGUFSource | None, dtype: torch.dtype) -> int:

@@ -55,13 +55,24 @@ class CacheBudget:
 
     @classmethod
     def of(
-        cls, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device, slots: int, weight_bytes: int
+        cls,
+        config: PreTrainedConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        slots: int,
+        weight_bytes: int,
+        forgets: bool = True,
     ) -> "CacheBudget":
-        """The budget of a model whose weights, of `weight_bytes`, have not been loaded yet."""
+        """The budget of a model whose weights, of `weight_bytes`, have not been loaded yet.
+
+        Args:
+            forgets: whether layers with a window forget what no token may see any more.
+        """
         free = free_memory(device)
         if free is not None:
             free = int(SHARE * max(0, free - weight_bytes))
-        return cls(slots, _layer_costs(config.get_text_config(), dtype.itemsize), free)
+        costs = _layer_costs(config.get_text_config(), dtype.itemsize)
+        return cls(slots, costs if forgets else [LayerCost(layer.bytes_per_token) for layer in costs], free)
 
     def bytes_for(self, context: int) -> int:
         """Bytes that the cache takes when every slot is full."""

@@ -69,6 +69,8 @@ class Sizes:
     scale: float  # of the scores
     embedding_scale: float = 1.0
     is_gelu: bool = False  # the MLP's activation: GELU in its form with tanh, else SiLU
+    score_cap: float | None = None  # a bound that scores approach, as tanh approaches 1
+    logit_cap: float | None = None  # the same of logits
 
 
 @dataclass(frozen=True, slots=True)

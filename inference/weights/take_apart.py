@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers, on their own or as the part of a model that sees or hears as well."""
-VARIED = ("GemmaModel", "Gemma3TextModel", "GraniteModel", "Phi3Model", "SmolLM3Model")
+VARIED = ("GemmaModel", "Gemma2Model", "Gemma3TextModel", "GraniteModel", "Phi3Model", "SmolLM3Model")
 """Those that vary more. Uncompiled, they are served by their own code."""
 
 
@@ -73,6 +73,8 @@ def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
             scale=attention.scaling,
             embedding_scale=variation.embedding_scale,
             is_gelu=variation.is_gelu,
+            score_cap=variation.score_cap,
+            logit_cap=variation.logit_cap,
         ),
         dtype=decoder.embed_tokens.weight.dtype,
         embedding=decoder.embed_tokens.weight.detach(),

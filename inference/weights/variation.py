@@ -13,11 +13,24 @@ from transformers import PreTrainedConfig
 
 from inference.weights.llama import NotLlama
 
-GEMMAS = ("gemma", "gemma3_text")
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "phi3", "smollm3")
+"""Those of the Llama type, by transformers' names for them."""
+GEMMAS = ("gemma", "gemma2", "gemma3_text")
 """They have 1 added to the weights of their norms, and an embedding that grows with its width."""
 ACTIVATIONS = {"silu": False, "swish": False, "gelu_pytorch_tanh": True}
 """Those of the MLP, and whether it is a GELU."""
 SLIDING = "sliding_attention"
+
+
+def is_of_llama_type(config: PreTrainedConfig, dtype: torch.dtype) -> bool:
+    """Whether a configuration is that of a Llama-type model; the weights may still say otherwise."""
+    if config.model_type not in MODEL_TYPES:
+        return False
+    try:
+        Variation.of(config, config.model_type, dtype)
+    except NotLlama:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +51,8 @@ class Variation:
         Raises:
             NotLlama: it varies in something else.
         """
-        for name in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
-            if getattr(config, name, None):
-                raise NotLlama(f"{name} {getattr(config, name)}; expected none")
+        if getattr(config, "use_bidirectional_attention", None):
+            raise NotLlama("attention to what comes later in the text (use_bidirectional_attention)")
         activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", "silu")
         if activation not in ACTIVATIONS:
             raise NotLlama(f"activation {activation}; expected one of {', '.join(ACTIVATIONS)}")
@@ -71,12 +83,22 @@ class Variation:
     @property
     def has_four_norms(self) -> bool:
         """Whether a layer has norms behind attention and MLP, too."""
-        return self.model_type == "gemma3_text"
+        return self.model_type in ("gemma2", "gemma3_text")
 
     @property
     def has_head_norms(self) -> bool:
         """Whether each head's queries and keys have a norm."""
         return self.model_type in ("qwen3", "gemma3_text")
+
+    @property
+    def score_cap(self) -> float | None:
+        """A bound that scores approach; transformers' Gemma 3 takes no notice of its setting."""
+        return self.config.attn_logit_softcapping if self.model_type == "gemma2" else None
+
+    @property
+    def logit_cap(self) -> float | None:
+        """A bound that logits approach."""
+        return getattr(self.config, "final_logit_softcapping", None)
 
     @property
     def score_scale(self) -> float:

@@ -11,13 +11,19 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    OlmoConfig,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from config import Config
@@ -59,6 +65,13 @@ SHAPE: dict[str, Any] = {
     "intermediate_size": 96,
     "tie_word_embeddings": False,
 }
+TIED: dict[str, Any] = {"tie_word_embeddings": True}
+GRANITE_SCALES: dict[str, Any] = {
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.15,
+    "logits_scaling": 8.0,
+}
 QWEN2 = {name: size for name, size in SHAPE.items() if name != "head_dim"}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
@@ -66,6 +79,20 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "mistral": MistralConfig(**SHAPE, sliding_window=None),
     "qwen2": Qwen2Config(**QWEN2),
     "qwen3": Qwen3Config(**SHAPE),
+    "gemma": GemmaConfig(**SHAPE | TIED),
+    "gemma3": Gemma3TextConfig(
+        **SHAPE | TIED,
+        sliding_window=20,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    ),
+    "gemma2": Gemma2Config(**SHAPE | TIED, sliding_window=20, query_pre_attn_scalar=16),
+    "granite": GraniteConfig(**SHAPE, **GRANITE_SCALES),
+    "phi3": Phi3Config(**QWEN2, sliding_window=20),
+    "smollm3": SmolLM3Config(**SHAPE | {"num_hidden_layers": 4}),
 }
 PROMPTS = ["the cat", "naïve café, 你好", "the cat sat on the mat, the cat sat still " * 3]
 
@@ -206,12 +233,12 @@ def test_without_a_compiler_it_is_dequantized_and_says_the_same(
 
 
 def test_what_is_no_llama_is_loaded_as_transformers_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = GemmaConfig(**SHAPE | {"tie_word_embeddings": True})
+    config = OlmoConfig(**QWEN2)
     path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), "Q4_0")
     with caplog.at_level(logging.INFO, "engine"):
         checkpoint = load(path, compile=True)
     assert isinstance(checkpoint.model, PreTrainedModel)
-    assert "gemma is not an architecture of the Llama type" in caplog.text
+    assert "olmo is not an architecture of the Llama type" in caplog.text
 
 
 def test_all_weights_are_dequantized_where_some_are_of_a_type_that_is_not_computed_with(

@@ -170,7 +170,7 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
         (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation gelu; expected one of silu, "),
         (LlamaConfig(**SHAPE, mlp_bias=True), "biases other than those of queries, keys and values"),
         (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
-        (Gemma3TextConfig(**SHAPE, final_logit_softcapping=30.0), "final_logit_softcapping 30.0; expected none"),
+        (Gemma3TextConfig(**SHAPE, use_bidirectional_attention=True), "what comes later in the text"),
         (GraniteConfig(**SHAPE, residual_multiplier=0.0), "residual_multiplier 0.0; expected a finite number above 0"),
     ],
 )

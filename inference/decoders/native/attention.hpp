@@ -60,12 +60,13 @@ void prefetch(const Weight *from, int64_t numbers) {
 struct Task {
     const Step &step;
     int64_t first, tokens, queries, stride, query_heads, output_size, window;
+    float cap;                // of scores; 0: none
     Head keys, values, next;  // the last: the keys that this thread is likely to read after these values
 
     Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head,
          const Head &next)
         : step(step), first(first), tokens(tokens), queries(tokens * GROUP), stride(layer.qkv.panel_count * PANEL),
-          query_heads(kv_head * GROUP), output_size(layer.output.inputs), window(layer.window),
+          query_heads(kv_head * GROUP), output_size(layer.output.inputs), window(layer.window), cap(model.score_cap),
           keys(model, layer, layer.keys, step, first, kv_head),
           values(model, layer, layer.values, step, first, kv_head), next(next) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
@@ -112,6 +113,7 @@ void attend_with_vectors(const Task &task) {
                     products += load(task.query(q) + i) * load(block[column] + i);
                 scores[q][column] = sum(products);
             }
+        for (int64_t i = 0; task.cap && i < task.queries * KEYS; i += LANES) approach(scores[0] + i, task.cap);
         to_floats(task.values.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q) {
             const int64_t behind = task.position(q) + 1 - start;  // what it sees ends there
@@ -282,6 +284,8 @@ void attend_in_pairs(const Task &task, float *scratch) {
             store(queries[q] + i, load(task.query(q) + i));
     }
     query_key_products<ROWS>(queries[0], task.keys, task.values, 2 * first, 2 * blocks, scratch);
+    for (int64_t i = first * KEYS * ROWS; task.cap && i < blocks * KEYS * ROWS; i += LANES)
+        approach(scratch + i, task.cap);
     softmax<ROWS>(scratch, first, blocks, positions, task.window, totals);
     for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
         weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, task.next, i, first, blocks,

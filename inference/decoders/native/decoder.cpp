@@ -236,7 +236,10 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 
         const auto to_logits = [&](int64_t row, int64_t panel, const float *sums) {
             const int64_t first = panel * PANEL, count = min(PANEL, model->vocabulary - first);
-            memcpy(step->logits + row * model->vocabulary + first, sums, count * sizeof(float));
+            float capped[PANEL];
+            memcpy(capped, sums, sizeof capped);
+            for (int64_t i = 0; model->logit_cap && i < PANEL; i += LANES) approach(capped + i, model->logit_cap);
+            memcpy(step->logits + row * model->vocabulary + first, capped, count * sizeof(float));
         };
         product(model->head, step->normed, step->sampled_count, *step, to_logits);
 #if TILES

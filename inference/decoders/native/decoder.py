@@ -91,6 +91,8 @@ class NativeDecoder:
             epsilon=sizes.epsilon,
             scale=sizes.scale,
             embedding_scale=sizes.embedding_scale,
+            score_cap=sizes.score_cap or 0,
+            logit_cap=sizes.logit_cap or 0,
             is_gelu=sizes.is_gelu,
         )
         AHEAD.give_back()

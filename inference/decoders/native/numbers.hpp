@@ -242,4 +242,9 @@ inline Floats exponential(Floats x) {
     return p * (Floats)power;
 }
 
+// Sixteen numbers that approach a bound, as tanh approaches 1: cap * tanh(x / cap), by 1 - 2 / (1 + e^2x).
+inline void approach(float *numbers, float cap) {
+    store(numbers, cap - 2 * cap / (1 + exponential(load(numbers) * (2 / cap))));
+}
+
 }  // namespace

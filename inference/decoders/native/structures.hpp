@@ -46,6 +46,7 @@ struct Model {
     const int64_t *pages;             // [slot][slot_pages], the numbers of the pages that hold its text
     int64_t slot_pages, page_stride;  // the latter from one page of the cache to the next
     double epsilon, scale, embedding_scale;
+    double score_cap, logit_cap;  // bounds that these approach; 0: none
     int64_t is_gelu;
 };
 

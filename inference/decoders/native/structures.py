@@ -39,7 +39,7 @@ class Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("layer_count", "hidden", "vocabulary", "kv_heads", "context")),
         ("pages", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("slot_pages", "page_stride")),
-        *((name, ctypes.c_double) for name in ("epsilon", "scale", "embedding_scale")),
+        *((name, ctypes.c_double) for name in ("epsilon", "scale", "embedding_scale", "score_cap", "logit_cap")),
         ("is_gelu", ctypes.c_int64),
     )
 

@@ -52,6 +52,8 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
             scale=variation.score_scale,
             embedding_scale=variation.embedding_scale,
             is_gelu=variation.is_gelu,
+            score_cap=variation.score_cap,
+            logit_cap=variation.logit_cap,
         ),
         dtype=dtype,
         embedding=embedding,
