@@ -20,9 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor, bfloat16, float32, uint8
 
 from inference.weights.gguf.architecture import LAYER, TOP
+from inference.weights.gguf.families.gemma import FOUR_NORMS
 from study.common.arguments import argument_parser
 
-NAMES = {theirs: ours for ours, theirs in (TOP | LAYER).items()}
+NAMES = {
+    "llama": {theirs: ours for ours, theirs in (TOP | LAYER).items()},
+    "gemma3": {theirs: ours for ours, theirs in (TOP | LAYER | FOUR_NORMS).items()},
+}
 NORMAL, UNKNOWN, BYTE = 1, 2, 6
 
 
@@ -35,19 +39,21 @@ def pieces(size: int) -> tuple[list[str], list[int]]:
     return [*special, *words], kinds
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, architecture: str = "llama") -> str:
     """`model.layers.3.mlp.up_proj.weight` is `blk.3.ffn_up.weight`."""
     stem = name.removesuffix(".weight")
     if stem.startswith("model.layers."):
         _, _, number, part = stem.split(".", 3)
-        return f"blk.{number}.{NAMES[part]}.weight"
-    return f"{NAMES[stem]}.weight"
+        return f"blk.{number}.{NAMES[architecture][part]}.weight"
+    return f"{NAMES[architecture][stem]}.weight"
 
 
 def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
-    """Write `checkpoint`, a Llama, as a GGUF file, its matrices in a type that the package gguf can make."""
+    """Write `checkpoint`, a Llama or Gemma 3, as a GGUF file, its matrices in a type that the package gguf can make."""
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
-    writer = gguf.GGUFWriter(str(path), "llama")
+    architecture = config["model_type"].removesuffix("_text")
+    is_gemma = architecture == "gemma3"
+    writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -55,8 +61,12 @@ def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    writer.add_rope_freq_base(1e6 if is_gemma else 1e4)
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    if is_gemma:
+        writer.add_sliding_window(config["sliding_window"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind}"])
     tokens, kinds = pieces(config["vocab_size"])
@@ -67,7 +77,8 @@ def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(False)
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
-        _add(writer, gguf_name(name), tensor, gguf.GGMLQuantizationType[kind])
+        changed = tensor + 1 if is_gemma and "norm" in name else tensor
+        _add(writer, gguf_name(name, architecture), changed, gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -14,9 +14,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
     GenerationConfig,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -41,10 +42,23 @@ def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int,
     )
 
 
-SHAPES: dict[str, LlamaConfig] = {
+Shape = LlamaConfig | Gemma3TextConfig
+SHAPES: dict[str, Shape] = {
     "135M": _llama(vocabulary=49152, hidden=576, layers=30, heads=9, kv_heads=3, mlp=1536, tied=True),
     "0.5B": _llama(vocabulary=151936, hidden=896, layers=24, heads=14, kv_heads=2, mlp=4864, tied=True),
     "1.1B": _llama(vocabulary=32000, hidden=2048, layers=22, heads=32, kv_heads=4, mlp=5632, tied=False),
+    "gemma3-1B": Gemma3TextConfig(
+        vocab_size=262144,
+        hidden_size=1152,
+        num_hidden_layers=26,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        intermediate_size=6912,
+        max_position_embeddings=32768,
+        sliding_window=512,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
     # For trying the benchmark itself; its figures say nothing.
     "tiny": _llama(vocabulary=512, hidden=64, layers=2, heads=4, kv_heads=2, mlp=128, tied=True),
 }
@@ -64,8 +78,7 @@ def bytes_per_step(shape: str, quantize: str | None = None) -> int:
 
     They are in bfloat16, or rounded to int8 or int4, the matrix of the logits to int8 in both cases.
     """
-    with torch.device("meta"):
-        model = LlamaForCausalLM(SHAPES[shape])
+    model = _on_meta(SHAPES[shape])
     in_layers: int = sum(parameter.numel() for parameter in model.model.layers.parameters())
     head: int = model.lm_head.weight.numel()
     return round(in_layers * _bytes_of_weight(quantize) + head * _bytes_of_weight("int8" if quantize else None))
@@ -84,14 +97,22 @@ def prompt(shape: str, tokens: int, seed: int) -> str:
     return " ".join(f"w{draw.randrange(SHAPES[shape].vocab_size)}" for _ in range(tokens))
 
 
-def _model(config: LlamaConfig) -> PreTrainedModel:
+def _on_meta(config: Shape) -> PreTrainedModel:
     with torch.device("meta"):
-        model: PreTrainedModel = LlamaForCausalLM(config)
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _model(config: Shape) -> PreTrainedModel:
+    model = _on_meta(config)
     nn.Module.bfloat16(model)
     nn.Module.to_empty(model, device="cpu")
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
-        torch.nn.init.ones_(parameter) if "norm" in name else torch.nn.init.normal_(parameter, std=0.02)
+        if "norm" in name:  # Gemma adds 1 to them
+            torch.nn.init.constant_(parameter, float(isinstance(config, LlamaConfig)))
+        else:
+            torch.nn.init.normal_(parameter, std=0.02)
     model.tie_weights()
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)  # type: ignore[no-untyped-call]
     return model
@@ -100,8 +121,9 @@ def _model(config: LlamaConfig) -> PreTrainedModel:
 def bytes_per_cached_token(shape: str) -> int:
     """Bytes of keys and values, in bfloat16, that a decode step reads for each token of a sequence's context."""
     config = SHAPES[shape]
-    head_size: int = config.hidden_size // config.num_attention_heads
-    heads: int = config.num_key_value_heads  # type: ignore[assignment]  # a Llama has them
+    head_size, heads = config.head_dim, config.num_key_value_heads
+    assert head_size is not None
+    assert heads is not None
     return 2 * 2 * config.num_hidden_layers * heads * head_size
 
 
