@@ -2,7 +2,7 @@
 
 `locate` finds them, on the disk or on the `hub`; `folder` and `gguf` read the two kinds of them behind the interface in
 `source`; `checkpoint` loads a model through it. `llama` is the neutral form of the weights that the fast decoders
-compute from.
+compute from; `take_apart` makes it of a model of transformers, and `variation` says how such models differ.
 The other modules, by topic:
 
     reading         `safetensors_header`, `pickled`, `generation_settings`; `text_only` reads no weights

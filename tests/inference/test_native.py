@@ -25,6 +25,7 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
+from inference.weights.take_apart import check_llama
 from interface.errors import UnsupportedModel
 from tests.support.native_models import (
     CONTEXT,
@@ -35,6 +36,7 @@ from tests.support.native_models import (
     PROMPTS,
     SHAPE,
     STEPS,
+    VARIED,
     VOCABULARY,
     engine_of,
     logits_in_steps,
@@ -161,6 +163,23 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
     prompt_ids = byte_tokenizer()(longer)["input_ids"]
     assert second["cached_tokens"] >= len(PROMPTS[2])
     assert second["token_ids"] == reference_output(model, prompt_ids, LENGTH)
+
+
+@pytest.mark.parametrize("name", ["mistral, window", "gemma2"])
+def test_windows_and_further_variations_are_left_to_transformers_unless_compiled(name: str) -> None:
+    with pytest.raises(llama.NotLlama):
+        check_llama(model_named(name), CONTEXT)
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_without_a_compiler_a_model_that_varies_is_computed_with_operators_of_torch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    expected = reference_output(model_named(name), byte_tokenizer()(PROMPTS[2])["input_ids"], LENGTH)
+    engine = engine_of(model_named(name), prefill_chunk=40)
+    assert isinstance(engine._runner._decoder, TorchDecoder)
+    assert engine.generate(PROMPTS[2], max_tokens=LENGTH, temperature=0)["token_ids"] == expected
 
 
 @pytest.mark.parametrize(

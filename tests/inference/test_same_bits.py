@@ -41,7 +41,9 @@ KINDS = MappingProxyType(
         "bfloat16": Kind("llama", torch.bfloat16),
         "bfloat16, eight heads in a group": Kind("llama, long heads", torch.bfloat16),
         "bfloat16, AVX2": Kind("qwen3", torch.bfloat16, instructions="AVX2 alone"),
+        "bfloat16, windows": Kind("gemma2", torch.bfloat16),
         "float32": Kind("llama", torch.float32),
+        "float32, windows": Kind("gemma2", torch.float32),
         "int8": Kind("qwen3", torch.bfloat16, "int8"),
         "int4": Kind("llama, one group", torch.bfloat16, "int4"),
     }

@@ -74,7 +74,7 @@ VARIED: dict[str, PreTrainedConfig] = {
     "mistral, window": MistralConfig(**SHAPE, sliding_window=40),
     "qwen2, window": Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=33, max_window_layers=1),
     "gemma": GemmaConfig(**SHAPE),
-    "gemma2": Gemma2Config(**SHAPE, sliding_window=50, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
+    "gemma2": Gemma2Config(**SHAPE, sliding_window=9, attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
     "gemma3": Gemma3TextConfig(
         **SHAPE,
         sliding_window=50,
