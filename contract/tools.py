@@ -17,11 +17,11 @@ ENDS_EARLY = "EOF while parsing"
 def function_tool(
     name: str, description: str | None, parameters: Mapping[str, Any] | None, strict: bool | None = None
 ) -> dict[str, Any]:
-    """A tool in the form that chat templates expect. `parameters` is a JSON schema."""
+    """A tool in the form that chat templates expect. `parameters` is a JSON schema, in which null means absent."""
     function: dict[str, Any] = {"name": name}
     if description is not None:
         function["description"] = description
-    function["parameters"] = dict(parameters or NO_PARAMETERS)
+    function["parameters"] = {name: value for name, value in (parameters or NO_PARAMETERS).items() if value is not None}
     if strict is not None:
         function["strict"] = strict
     return {"type": "function", "function": function}

@@ -102,7 +102,10 @@ def callable_only(tool: Any) -> Any:
 def _runs_elsewhere(tool: Mapping[str, Any]) -> bool:
     kind = tool.get("type")
     return (
-        isinstance(kind, str) and kind != "custom" and "input_schema" not in tool and _family(kind) not in CLIENT_TOOLS
+        isinstance(kind, str)
+        and kind != "custom"
+        and tool.get("input_schema") is None
+        and _family(kind) not in CLIENT_TOOLS
     )
 
 

@@ -99,10 +99,21 @@ def test_the_state_of_a_browser_in_a_result_is_shown_as_text() -> None:
 
 def test_tools_that_run_on_servers_of_anthropic_are_left_out() -> None:
     own = {"name": "add", "input_schema": {"type": "object"}}
-    for other in (SEARCH, {"type": "mcp_toolset", "mcp_server_name": "a"}, {"type": "browser_toolset_20260801"}):
+    for other in (
+        SEARCH,
+        {**SEARCH, "input_schema": None},
+        {"type": "mcp_toolset", "mcp_server_name": "a"},
+        {"type": "browser_toolset_20260801"},
+    ):
         prompt = prompt_of(tools=[other, own])
         assert [tool["function"]["name"] for tool in prompt.tools or ()] == ["add"]
     assert prompt_of(tools=[SEARCH]).tools is None
+
+
+def test_null_in_a_schema_of_a_tool_means_absent_as_in_anthropics_own_types() -> None:
+    tool = {"name": "now", "input_schema": {"type": "object", "properties": None, "required": None}}
+    [offered] = prompt_of(tools=[tool]).tools or ()
+    assert offered["function"]["parameters"] == {"type": "object"}
 
 
 @pytest.mark.parametrize(
