@@ -15,6 +15,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from inference.weights.safetensors_header import BadFile
 from inference.weights.usable_settings import PART
+from inference.weights.variation import ACTIVATIONS
 
 SIZES = (
     "hidden_size",
@@ -39,7 +40,7 @@ OF_ROTATIONS = ("rope_type", "rope_theta", "factor", "low_freq_factor", "high_fr
 """Settings of a rotary embedding that cannot be null."""
 CHUNKED, CHUNK = "chunked_attention", "attention_chunk_size"
 """Layers that look back to where a chunk begins, which few models have, and how long a chunk is."""
-ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
+ACTIVATION_KEYS = ("hidden_act", "hidden_activation", "activation_function")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 OF_TEXTS = ("text_config", "attn_config", "ffn_config")
 """The parts that texts use. In others, of what a model sees and hears with, a number may mean something else."""
@@ -142,7 +143,7 @@ def _expected(key: str, value: Any, elements: int, tensors: int | None) -> str |
         return None if _is_number(value) else "a number"
     if key in ROTATIONS:
         return None if isinstance(value, list) and all(map(_is_number, value)) else "a list of numbers"
-    if key in ACTIVATIONS:
+    if key in ACTIVATION_KEYS:
         return None if isinstance(value, str) and _is_activation(value) else "the name of an activation function"
     if key in ("dtype", "torch_dtype"):
         is_known = isinstance(value, str) and value.removeprefix("torch.") in DTYPES
@@ -167,7 +168,10 @@ def _is_whole(value: Any, most: int) -> bool:
 
 
 def _is_activation(name: str) -> bool:
-    from transformers.activations import ACT2FN  # not at the top: torch's compiler comes with it
+    if name in ACTIVATIONS:
+        return True
+    # Not at the top, and not for models of the Llama type: torch's compiler comes with it, which takes a second.
+    from transformers.activations import ACT2FN
 
     return name in ACT2FN
 
