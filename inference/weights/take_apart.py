@@ -41,6 +41,10 @@ def check_llama(model: "PreTrainedModel", context: int, may_vary: bool = False) 
     if config.is_heterogeneous:
         raise NotLlama("layers with settings of their own (per_layer_config)")
     variation = Variation.of(config, config.model_type, model.dtype)
+    if variation.is_gelu and not may_vary:
+        raise NotLlama("a GELU as the activation; expected SiLU")
+    if variation.changes_logits and not type(model).__name__.endswith("ForCausalLM"):
+        raise NotLlama("scaled or bounded logits in a model of several senses, which may have them as they are")
     attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
     ins = [getattr(mlp, name) for name in ("gate_proj", "up_proj", "gate_up_proj") if hasattr(mlp, name)]
     linear = (attention.o_proj, *ins, mlp.down_proj, model.lm_head)
@@ -104,7 +108,9 @@ def _rotation(decoder: Any, is_rotated: bool, kind: str | None, positions: int) 
 
     Only up to the length beyond which all angles would be others, if there is one.
     """
-    numbers = torch.arange(fixed_length(decoder.config.rope_parameters, positions), device=decoder.device)[None]
+    parameters = decoder.config.rope_parameters
+    count = fixed_length(parameters if kind is None else parameters[kind], positions)
+    numbers = torch.arange(count, device=decoder.device)[None]
     names = {} if kind is None else {"layer_type": kind}
     cosines, sines = decoder.rotary_emb(torch.zeros(1, device=decoder.device), numbers, **names)
     rotation = for_whole_heads(Rotation(cosines[0].float(), sines[0].float()), decoder.layers[0].self_attn.head_dim)

@@ -14,9 +14,16 @@ from transformers import PreTrainedConfig
 from inference.weights.llama import NotLlama
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "phi3", "smollm3")
-"""Those of the Llama type, by transformers' names for them."""
+"""Those of the Llama type, by transformers' names for them. A setting that a type does not have may still be in its
+configuration, and means nothing there."""
 GEMMAS = ("gemma", "gemma2", "gemma3_text")
 """They have 1 added to the weights of their norms, and an embedding that grows with its width."""
+FOUR_NORMS = ("gemma2", "gemma3_text")
+"""They have norms behind attention and MLP, too, and bounds of logits."""
+SAME_WINDOWS = ("mistral", "phi3")
+"""All layers may have a window."""
+OWN_WINDOWS = ("qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3")
+"""Layers of one kind may have a window."""
 ACTIVATIONS = {"silu": False, "swish": False, "gelu_pytorch_tanh": True}
 """Those of the MLP, and whether it is a GELU."""
 SLIDING = "sliding_attention"
@@ -53,13 +60,11 @@ class Variation:
         """
         if getattr(config, "use_bidirectional_attention", None):
             raise NotLlama("attention to what comes later in the text (use_bidirectional_attention)")
-        activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", "silu")
+        activation = getattr(config, "hidden_activation" if model_type in FOUR_NORMS else "hidden_act", "silu")
         if activation not in ACTIVATIONS:
             raise NotLlama(f"activation {activation}; expected one of {', '.join(ACTIVATIONS)}")
-        scales = {
-            name: getattr(config, name, 1.0)
-            for name in ("embedding_multiplier", "residual_multiplier", "logits_scaling")
-        }
+        names = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
+        scales = {name: getattr(config, name) if model_type == "granite" else 1.0 for name in names}
         for name, scale in scales.items():
             if not 0 < scale < math.inf:
                 raise NotLlama(f"{name} {scale}; expected a finite number above 0")
@@ -83,7 +88,7 @@ class Variation:
     @property
     def has_four_norms(self) -> bool:
         """Whether a layer has norms behind attention and MLP, too."""
-        return self.model_type in ("gemma2", "gemma3_text")
+        return self.model_type in FOUR_NORMS
 
     @property
     def has_head_norms(self) -> bool:
@@ -91,37 +96,43 @@ class Variation:
         return self.model_type in ("qwen3", "gemma3_text")
 
     @property
+    def score_scale(self) -> float:
+        """What products of queries and keys are multiplied by."""
+        if self.model_type in FOUR_NORMS:
+            return float(self.config.query_pre_attn_scalar**-0.5)
+        return float(self.config.attention_multiplier if self.model_type == "granite" else self.config.head_dim**-0.5)
+
+    @property
     def score_cap(self) -> float | None:
-        """A bound that scores approach; transformers' Gemma 3 takes no notice of its setting."""
+        """A bound that scores approach. (Gemma 3 has the setting, and transformers takes no notice of it.)"""
         return self.config.attn_logit_softcapping if self.model_type == "gemma2" else None
 
     @property
     def logit_cap(self) -> float | None:
         """A bound that logits approach."""
-        return getattr(self.config, "final_logit_softcapping", None)
+        return self.config.final_logit_softcapping if self.model_type in FOUR_NORMS else None
 
     @property
-    def score_scale(self) -> float:
-        """What products of queries and keys are multiplied by."""
-        if (divided := getattr(self.config, "query_pre_attn_scalar", None)) is not None:
-            return float(divided**-0.5)
-        scale: float = getattr(self.config, "attention_multiplier", self.config.head_dim**-0.5)
-        return scale
+    def changes_logits(self) -> bool:
+        """Whether something follows the last matrix, or is part of the last norm."""
+        return self.logits_scale != 1 or self.logit_cap is not None
 
     def window(self, number: int) -> int | None:
         """How many positions a layer's tokens look back, themselves included; None: to the beginning."""
-        kinds = getattr(self.config, "layer_types", None)
-        if kinds is not None and kinds[number] != SLIDING:
-            return None
         window: int | None = getattr(self.config, "sliding_window", None)
-        return window if getattr(self.config, "use_sliding_window", True) else None
+        if window is None or self.model_type in SAME_WINDOWS:
+            return window
+        if self.model_type not in OWN_WINDOWS or not getattr(self.config, "use_sliding_window", True):
+            return None
+        return window if self.config.layer_types[number] == SLIDING else None
 
     def is_rotated(self, number: int) -> bool:
         """Whether a layer's queries and keys are."""
+        if self.model_type != "smollm3":
+            return True
         if (rotated := getattr(self.config, "no_rope_layers", None)) is not None:  # 1 where they are
             return bool(rotated[number])
-        interval = getattr(self.config, "no_rope_layer_interval", None)
-        return not interval or (number + 1) % interval != 0
+        return (number + 1) % int(self.config.no_rope_layer_interval) != 0
 
     def kind(self, number: int) -> str | None:
         """The kind of layer by which rotary embeddings differ; None if all have the same."""

@@ -72,6 +72,7 @@ GRANITE_SCALES: dict[str, Any] = {
     "attention_multiplier": 0.15,
     "logits_scaling": 8.0,
 }
+IN_PART: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
 QWEN2 = {name: size for name, size in SHAPE.items() if name != "head_dim"}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
@@ -92,6 +93,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "gemma2": Gemma2Config(**SHAPE | TIED, sliding_window=20, query_pre_attn_scalar=16),
     "granite": GraniteConfig(**SHAPE, **GRANITE_SCALES),
     "phi3": Phi3Config(**QWEN2, sliding_window=20),
+    "phi3, in part": Phi3Config(**QWEN2, rope_parameters=IN_PART),
     "smollm3": SmolLM3Config(**SHAPE | {"num_hidden_layers": 4}),
 }
 PROMPTS = ["the cat", "naïve café, 你好", "the cat sat on the mat, the cat sat still " * 3]

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import Gemma3TextConfig, GraniteConfig, LlamaConfig, PreTrainedConfig
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    GraniteConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+)
 
 from config import Config
 from engine import Engine
@@ -54,6 +61,16 @@ from tests.support.tiny_models import (
 )
 
 Q4_1_AND_Q6_K = (3, 14)
+
+
+SMALL_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
 
 
 @pytest.mark.timeout(120)
@@ -165,10 +182,31 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
     assert second["token_ids"] == reference_output(model, prompt_ids, LENGTH)
 
 
-@pytest.mark.parametrize("name", ["mistral, window", "gemma2"])
-def test_windows_and_further_variations_are_left_to_transformers_unless_compiled(name: str) -> None:
+@pytest.mark.parametrize(
+    "config", [VARIED["mistral, window"], VARIED["gemma2"], LlamaConfig(**SHAPE, hidden_act="gelu_pytorch_tanh")]
+)
+def test_windows_and_further_variations_are_left_to_transformers_unless_compiled(config: PreTrainedConfig) -> None:
+    check_llama(model_of(config), CONTEXT, may_vary=True)
     with pytest.raises(llama.NotLlama):
-        check_llama(model_named(name), CONTEXT)
+        check_llama(model_of(config), CONTEXT)
+
+
+def test_what_follows_the_last_matrix_is_not_known_of_a_model_of_several_senses() -> None:
+    texts = Gemma3TextConfig(**SHAPE, final_logit_softcapping=3.0)
+    check_llama(model_of(texts), CONTEXT, may_vary=True)
+    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=texts, vision_config=SMALL_VISION))
+    with pytest.raises(llama.NotLlama, match="scaled or bounded logits in a model of several senses"):
+        check_llama(model, CONTEXT, may_vary=True)
+
+
+def test_a_setting_that_its_type_does_not_have_means_nothing() -> None:
+    foreign: dict[str, Any] = {"embedding_multiplier": 3.0, "no_rope_layers": [0, 0, 0], "query_pre_attn_scalar": 3}
+    foreign["hidden_activation"] = "gelu_pytorch_tanh"
+    config = LlamaConfig(**SHAPE, **foreign)
+    expected = reference_output(model_of(config), byte_tokenizer()(PROMPTS[2])["input_ids"], LENGTH)
+    engine = engine_of(model_of(config))
+    assert isinstance(engine._runner._decoder, NativeDecoder)
+    assert engine.generate(PROMPTS[2], max_tokens=LENGTH, temperature=0)["token_ids"] == expected
 
 
 @pytest.mark.parametrize("name", VARIED)

@@ -15,7 +15,7 @@ BIASES = {"attention_bias": QKVO}
 
 
 def _gemma(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    return {"hidden_activation": "gelu_pytorch_tanh"}
+    return {"hidden_act": "gelu_pytorch_tanh"}
 
 
 def _gemma2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
