@@ -38,7 +38,7 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     from inference.weights.formats import FORMATS
     from inference.weights.gguf.ahead import OPENED
     from inference.weights.gguf.file import is_gguf
-    from inference.weights.gguf.heads import head_sizes, stays_as_it_is
+    from inference.weights.gguf.heads import ROTATED_IN_PART, head_sizes, stays_as_it_is
     from inference.weights.memory_ahead import AHEAD
 
     if not is_gguf(path):
@@ -49,7 +49,7 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     has_plain = not all(sources.stays_quantized(*matrix) for matrix in matrices)
     if not stays_as_it_is(file) or not formats or dtype not in ("auto", "bfloat16", "float32"):
         return
-    heads, kv_heads, head_dim = head_sizes(file)
+    heads, kv_heads, head_dim = head_sizes(file, file.architecture in ROTATED_IN_PART)
     group = heads // kv_heads
     units = sources.decoder_units(dtype != "float32", formats, has_plain, head_dim, group)
     begin(*units, niceness=DECODER_NICENESS)

@@ -32,7 +32,7 @@ def engine_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 @needs_compiler
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("default", "ignore:`torch.jit.script_method` is deprecated")  # the compiler's own
-@pytest.mark.parametrize("architecture", ["gemma3", "gpt2"])
+@pytest.mark.parametrize("architecture", ["cohere2", "gpt2"])
 def test_a_compiled_model_says_what_generate_says_alone_and_in_a_batch(
     architecture: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
 from inference.weights.memory_ahead import AHEAD
 from tests.support.compilers import needs_compiler
+from tests.support.gguf_llamas import written
 from tests.support.smollm2 import smollm2_file
 
 Wanted = tuple[Unit, ...]
@@ -53,11 +54,14 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("dtype", ["auto", "float32"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(None, "auto"), (None, "float32"), ("gemma3", "float32"), ("phi3, in part", "auto")]
+)
 def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
-    dtype: str, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch
+    name: str | None, dtype: str, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    config = Config(model=str(smollm2_file()), compile=True, dtype=dtype, context=64, device="cpu")
+    path = smollm2_file() if name is None else written(tmp_path, name, "Q4_0")
+    config = Config(model=str(path), compile=True, dtype=dtype, context=64, device="cpu")
     compile_ahead(config)
 
     def ask(*units: Unit) -> None:

@@ -11,19 +11,9 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    GraniteConfig,
     LlamaConfig,
-    MistralConfig,
     OlmoConfig,
-    Phi3Config,
-    PreTrainedConfig,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-    SmolLM3Config,
 )
 
 from config import Config
@@ -40,13 +30,12 @@ from inference.weights.llama import Llama
 from inference.weights.quantized import QuantizedMatrix
 from inference.weights.take_apart import take_apart
 from interface.errors import LoadError, UnsupportedModel
-from tests.support import tiny_models
 from tests.support.checkpoint_folders import load
 from tests.support.gguf_files import ENDS, write_gguf
+from tests.support.gguf_llamas import CONFIGS, QWEN2, SHAPE, written
 from tests.support.native_models import LLAMA3_ROTATION, decoded_in_steps
 from tests.support.tiny_models import (
     CONTEXT,
-    NO_ENDS,
     VOCABULARY,
     bpe_tokenizer,
     model_of,
@@ -55,58 +44,7 @@ from tests.support.tiny_models import (
 )
 
 MAPS = Path("/proc/self/maps")
-SHAPE: dict[str, Any] = {
-    **tiny_models.SHAPE,
-    **NO_ENDS,
-    "num_hidden_layers": 2,
-    "hidden_size": 64,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "intermediate_size": 96,
-    "tie_word_embeddings": False,
-}
-TIED: dict[str, Any] = {"tie_word_embeddings": True}
-GRANITE_SCALES: dict[str, Any] = {
-    "embedding_multiplier": 12.0,
-    "residual_multiplier": 0.22,
-    "attention_multiplier": 0.15,
-    "logits_scaling": 8.0,
-}
-IN_PART: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
-QWEN2 = {name: size for name, size in SHAPE.items() if name != "head_dim"}
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**SHAPE),
-    "llama, tied": LlamaConfig(**SHAPE | {"tie_word_embeddings": True}),
-    "mistral": MistralConfig(**SHAPE, sliding_window=None),
-    "qwen2": Qwen2Config(**QWEN2),
-    "qwen3": Qwen3Config(**SHAPE),
-    "gemma": GemmaConfig(**SHAPE | TIED),
-    "gemma3": Gemma3TextConfig(
-        **SHAPE | TIED,
-        sliding_window=20,
-        layer_types=["sliding_attention", "full_attention"],
-        rope_parameters={
-            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-        },
-    ),
-    "gemma2": Gemma2Config(**SHAPE | TIED, sliding_window=20, query_pre_attn_scalar=16),
-    "granite": GraniteConfig(**SHAPE, **GRANITE_SCALES),
-    "phi3": Phi3Config(**QWEN2, sliding_window=20),
-    "phi3, in part": Phi3Config(**QWEN2, rope_parameters=IN_PART),
-    "smollm3": SmolLM3Config(**SHAPE | {"num_hidden_layers": 4}),
-}
 PROMPTS = ["the cat", "naïve café, 你好", "the cat sat on the mat, the cat sat still " * 3]
-
-
-def written(folder: Path, name: str, kind: str) -> Path:
-    model = model_of(CONFIGS[name])
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(1)
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) / 4)
-    return write_gguf(folder / "model.gguf", model, bpe_tokenizer(), kind)
 
 
 def neutral(checkpoint: Checkpoint) -> Llama:

@@ -33,12 +33,12 @@ LLAMA3 = {
 PROMPT = "the cat sat on the mat, the cat sat still"
 
 
-def says_the_same(model: PreTrainedModel, path: Path) -> bool:
-    """Whether an engine with the file gives the same text as the model that was written."""
-    checkpoint = load_checkpoint(Config(model=str(path), device="cpu"))
-    answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0)
-    ids: list[int] = answer["token_ids"]
-    return ids == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12, ENDS)
+def says_the_same(model: PreTrainedModel, path: Path, context: int | None = None) -> bool:
+    """Whether an engine with the file gives the same text as the model that was written, compiled and not."""
+    expected = reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12, ENDS)
+    configs = [Config(model=str(path), device="cpu", context=context, compile=compile) for compile in (False, True)]
+    answers = [Engine.load(config).generate(PROMPT, max_tokens=12, temperature=0) for config in configs]
+    return all(answer["token_ids"] == expected for answer in answers)
 
 
 def factors_of(config: PreTrainedConfig) -> torch.Tensor:
@@ -122,9 +122,7 @@ def test_phi_3s_two_lists_of_factors_and_its_partial_rotation(factor: float | No
     )
     loaded = transformers_model(load_checkpoint(Config(model=str(path), device="cpu"))).config
     assert loaded.rope_parameters["partial_rotary_factor"] == 0.75
-    checkpoint = load_checkpoint(Config(model=str(path), device="cpu", context=CONTEXT // 2))
-    answer = Engine(checkpoint, Config()).generate(PROMPT, max_tokens=12, temperature=0)
-    assert answer["token_ids"] == reference_output(model, bpe_tokenizer()(PROMPT)["input_ids"], 12, ENDS)
+    assert says_the_same(model, path, context=CONTEXT // 2)
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear"])

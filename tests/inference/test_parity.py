@@ -26,7 +26,7 @@ from tests.support.tiny_models import (
     tiny_engine,
 )
 
-ARCHITECTURES = ["gpt2", "qwen3", "gemma", "llama", "gemma2", "gemma3", "mistral", "qwen2_moe"]
+ARCHITECTURES = ["gpt2", "qwen3", "gemma", "llama", "gemma2", "gemma3", "cohere2", "mistral", "qwen2_moe"]
 PROMPT = "The probe's prompt, which takes several chunks."
 LENGTH = 24
 MANY_PROMPTS = ["a", "Hello, world", PROMPT, "x" * 100, "😀 你好", "once upon a time there was a fox", "2+2=", "?"]

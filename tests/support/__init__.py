@@ -12,8 +12,8 @@ The modules, by topic:
                     `typed_samples` of what the SDKs send
     models          `tiny_models`, `native_models`, `smollm2`; `quantized_matrices`, `triton_interpreter`, `compilers`
     checkpoints     `checkpoint_folders`, `hub`, and `mutations` to damage them; `gguf_files`, written of those
-                    in `gguf_models` by the rules in `gguf_families`, `gguf_mixtures`, `gguf_gemma` and `gguf_gpt`, as
-                    `gguf_rules` has them
+                    in `gguf_models` and `gguf_llamas` by the rules in `gguf_families`, `gguf_mixtures`,
+                    `gguf_gemma` and `gguf_gpt`, as `gguf_rules` has them
     text            `chat_tokenizers`, `parsed_answers`, `answer_parts`, `json_schemas`
     pages           `browser`, `page_helpers`
     all of them     `imports`, `own_copy`, `idle_time` (on a busy machine), and `threads`, of which there are no more

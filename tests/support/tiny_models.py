@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    Cohere2Config,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -78,6 +79,7 @@ CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SHAPE, **_PLAIN, num_key_value_heads=2),
     "gemma2": lambda: Gemma2Config(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW),
     "gemma3": lambda: Gemma3TextConfig(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW, layer_types=_EVERY_OTHER),
+    "cohere2": lambda: Cohere2Config(**_GEMMA_SHAPE, **_PLAIN, sliding_window=WINDOW, layer_types=_EVERY_OTHER),
     "mistral": lambda: MistralConfig(**SHAPE, **_PLAIN, num_key_value_heads=2, sliding_window=WINDOW),
     "qwen2_moe": lambda: Qwen2MoeConfig(
         **SHAPE,

@@ -11,6 +11,8 @@ OF_QWEN = ("qwen", "qwen2", "qwen2vl", "qwen3", "qwen3vl")
 VARIED = ("gemma", "gemma2", "gemma3", "granite", "minicpm", "phi3", "smollm3")
 LLAMAS = (*OF_LLAMA, *OF_QWEN, *VARIED)
 """The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""
+ROTATED_IN_PART = ("phi3",)
+"""Those of whose heads only a part may be rotated."""
 OTHERWISE = ("expert_count", "attention.temperature_scale", "rope.scaling.yarn_log_multiplier")
 COMPUTED = {"F32", "F16", "BF16", *FORMATS}
 """The types of tensors that a decoder of our own computes with; all weights are dequantized if one has another."""
