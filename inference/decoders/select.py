@@ -69,7 +69,8 @@ def examine(
         return _checked_without_a_model(model, cache, is_compiled, quantize), ()
     check_rotations(model, cache.context)
     device = model.device
-    trial = Trial(model, cache, _not_llama(model, cache, is_compiled) is not None, is_bounded)
+    varies = _not_llama(model, cache, is_compiled=False) is not None  # a window, for one, depends on the length
+    trial = Trial(model, cache, varies, is_bounded)
     decoder = _compared(model, cache, is_compiled, quantize, trial)
     if not quantize:  # what depends on length does not depend on how weights are rounded
         trial.verify_lengths(decoder)

@@ -33,6 +33,7 @@ from inference.tensor_thread import on_tensor_thread
 from inference.weights import llama
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.take_apart import check_llama
+from inference.weights.variation import Variation
 from interface.errors import UnsupportedModel
 from tests.support.native_models import (
     CONTEXT,
@@ -207,6 +208,12 @@ def test_a_setting_that_its_type_does_not_have_means_nothing() -> None:
     engine = engine_of(model_of(config))
     assert isinstance(engine._runner._decoder, NativeDecoder)
     assert engine.generate(PROMPTS[2], max_tokens=LENGTH, temperature=0)["token_ids"] == expected
+
+
+def test_a_start_finds_a_window_that_is_computed_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Variation, "window", lambda variation, number: 39)
+    with pytest.raises(UnsupportedModel, match="beyond 40 tokens, the config's sliding_window"):
+        engine_of(model_named("mistral, window"))
 
 
 @pytest.mark.parametrize("name", VARIED)

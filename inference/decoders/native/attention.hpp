@@ -71,6 +71,7 @@ struct Task {
           values(model, layer, layer.values, step, first, kv_head), next(next) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
     int64_t length() const { return step.positions[first] + tokens; }
+    // At the beginning of a page, as several blocks of one are read together.
     int64_t first_block() const { return keys.begin * (PAGE_TOKENS / KEYS); }
     const float *query(int64_t query) const {
         return step.qkv + (first + query / GROUP) * stride + (query_heads + query % GROUP) * HEAD_DIM;
@@ -116,8 +117,8 @@ void attend_with_vectors(const Task &task) {
         for (int64_t i = 0; task.cap && i < task.queries * KEYS; i += LANES) approach(scores[0] + i, task.cap);
         to_floats(task.values.at(start), columns, later, block);
         for (int64_t q = 0; q < task.queries; ++q) {
-            const int64_t behind = task.position(q) + 1 - start;  // what it sees ends there
-            const int64_t begin = max(behind - task.window, int64_t(0)), end = min(behind, columns);
+            const int64_t seen_until = task.position(q) + 1 - start;
+            const int64_t begin = max(seen_until - task.window, int64_t(0)), end = min(seen_until, columns);
             if (begin >= end) continue;
             float *score = scores[q], now = largest[q];
             for (int64_t column = begin; column < end; ++column) now = score[column] > now ? score[column] : now;
@@ -213,7 +214,7 @@ template <int ROWS>
 void softmax(float *scores, int64_t first_block, int64_t blocks, const int32_t *positions, int64_t window,
              float *totals) {
     Floats largest[ROWS], sums[ROWS] = {};
-    // Keys behind a query are at a negative distance, so at a very large one without a sign.
+    // What comes after a query is at a negative distance from it, which is a very large one without a sign.
     const auto is_visible = [&](int64_t key, int row) {
         return (Bits)(positions[row] - int32_t(key) - FIRST_COLUMNS) < uint32_t(window);
     };
