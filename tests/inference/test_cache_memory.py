@@ -16,6 +16,7 @@ from inference.weights.checkpoint import load_checkpoint
 from inference.weights.context import CacheBudget, choose_context
 from inference.weights.memory import free_memory
 from interface.errors import LoadError, UnsupportedModel
+from tests.support.checkpoint_folders import save
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_models import SHAPE, bpe_tokenizer, model_of, random_model, tiny_engine
 
@@ -52,6 +53,18 @@ def test_a_context_beyond_the_windows_costs_nothing_more() -> None:
     assert choose_context(None, config, enough) == 32_768
     short = dataclasses.replace(budget, free_bytes=budget.bytes_for(2100))
     assert choose_context(None, config, short) == 2048
+
+
+def test_the_decoder_in_cpp_keeps_what_is_behind_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MistralConfig(**SHAPE | {"max_position_embeddings": 50_000}, num_key_value_heads=1, sliding_window=8)
+    folder = save(tmp_path, model_of(config))
+    monkeypatch.setattr(context, "free_memory", lambda device: 4_000_000)
+    forgetting, keeping = (
+        load_checkpoint(Config(model=str(folder), device="cpu", compile=how, max_streams=1)).context
+        for how in (False, True)
+    )
+    assert forgetting == 50_000
+    assert 512 < keeping < 10_000
 
 
 def test_a_cache_that_does_not_fit_the_memory_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
