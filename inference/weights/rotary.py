@@ -1,6 +1,7 @@
 """The angles of rotary embeddings that depend on the position alone, and heads of which a part is rotated."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,31 +10,29 @@ from transformers import PreTrainedConfig
 
 from inference.weights.llama import NotLlama, Rotation
 from inference.weights.quantized import Matrix, rows
+from inference.weights.variation import Variation
 
 FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn", "longrope")
 """Rotary embeddings whose angles depend on the position alone, not on how long the text is. Those of longrope do so up
 to the length of the training; longer texts are refused elsewhere (`check_rotations`)."""
 
 
-def fixed_length(parameters: Mapping[str, Any], positions: int) -> int:
-    """How many of so many positions have angles that no longer text changes."""
+def fixed_length(config: PreTrainedConfig, kind: str | None, positions: int) -> int:
+    """How many of so many positions have angles that no longer text changes, in layers of a kind (None: in all)."""
+    parameters = _parameters(config, kind)
     is_long = parameters.get("rope_type") == "longrope"
     return min(positions, parameters["original_max_position_embeddings"]) if is_long else positions
 
 
-def angles(
-    config: PreTrainedConfig, parameters: dict[str, Any], head_dim: int, positions: int, kind: str | None = None
-) -> Rotation:
-    """The angles of the first `positions` places, as transformers computes them, without a model.
-
-    Args:
-        parameters: of `config`, those of all layers or of one `kind` of them.
+def angles(config: PreTrainedConfig, kind: str | None, head_dim: int, positions: int) -> Rotation:
+    """The angles of the first `positions` places in layers of a kind, as transformers computes them, without a model.
 
     Raises:
         NotLlama: the angles depend on how long the text is.
     """
+    parameters = _parameters(config, kind)
     scheme = parameters.get("rope_type", "default")
-    if scheme not in FIXED_ROTATIONS or fixed_length(parameters, positions) < positions:
+    if scheme not in FIXED_ROTATIONS or fixed_length(config, kind, positions) < positions:
         raise NotLlama(f"rotary embedding {scheme}; expected {', '.join(FIXED_ROTATIONS)}")
     if scheme == "default":
         rotated = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
@@ -51,6 +50,29 @@ def angles(
 def unrotated(like: Rotation) -> Rotation:
     """Angles of 0, for layers that do not rotate."""
     return Rotation(torch.ones_like(like.cosines), torch.zeros_like(like.sines))
+
+
+def _parameters(config: PreTrainedConfig, kind: str | None) -> dict[str, Any]:
+    parameters: dict[str, Any] = config.rope_parameters
+    return parameters if kind is None else parameters[kind]
+
+
+def of_layers(
+    variation: Variation, layers: int, head_dim: int, angles_of: Callable[[str | None], Rotation]
+) -> list[tuple[int, Rotation]]:
+    """How many of a head's numbers are rotated in each layer, and by which angles, those of whole heads.
+
+    Args:
+        angles_of: makes those of a kind of layer; they may be for a part of a head.
+    """
+
+    @functools.cache
+    def of_kind(is_rotated: bool, kind: str | None) -> tuple[int, Rotation]:
+        rotation = angles_of(kind)
+        whole = for_whole_heads(rotation, head_dim)
+        return rotation.cosines.shape[1], whole if is_rotated else unrotated(whole)
+
+    return [of_kind(variation.is_rotated(number), variation.kind(number)) for number in range(layers)]
 
 
 def for_whole_heads(rotation: Rotation, head_dim: int) -> Rotation:

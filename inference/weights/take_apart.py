@@ -3,16 +3,15 @@
 The classes of transformers also support training, caches and masks of all kinds, which a step does not need.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from inference.weights.llama import Layer, Llama, NotLlama, Rotation, Sizes
+from inference.weights.llama import Layer, Llama, NotLlama, Rotation
 from inference.weights.model_classes import decoder_of
-from inference.weights.rotary import FIXED_ROTATIONS, fixed_length, for_whole_heads, in_rotated_order, unrotated
+from inference.weights.rotary import FIXED_ROTATIONS, fixed_length, in_rotated_order, of_layers
 from inference.weights.variation import Variation
 
 if TYPE_CHECKING:
@@ -69,17 +68,7 @@ def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
     variation = Variation.of(decoder.config, decoder.config.model_type, model.dtype)
     attention, lm_head = decoder.layers[0].self_attn, model.lm_head
     taken = Llama(
-        sizes=Sizes(
-            heads=decoder.config.num_attention_heads,
-            kv_heads=decoder.config.num_key_value_heads,
-            head_dim=attention.head_dim,
-            epsilon=variation.epsilon,
-            scale=attention.scaling,
-            embedding_scale=variation.embedding_scale,
-            is_gelu=variation.is_gelu,
-            score_cap=variation.score_cap,
-            logit_cap=variation.logit_cap,
-        ),
+        sizes=variation.sizes(attention.head_dim, attention.scaling),
         dtype=decoder.embed_tokens.weight.dtype,
         embedding=decoder.embed_tokens.weight.detach(),
         layers=_layers(decoder, variation, positions),
@@ -91,30 +80,20 @@ def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
 
 
 def _layers(decoder: Any, variation: Variation, positions: int) -> list[Layer]:
-    @functools.cache
-    def rotation(is_rotated: bool, kind: str | None) -> tuple[int, Rotation]:
-        return _rotation(decoder, is_rotated, kind, positions)
-
+    head_dim = decoder.layers[0].self_attn.head_dim
+    rotations = of_layers(variation, len(decoder.layers), head_dim, lambda kind: _rotation(decoder, kind, positions))
     return [
-        _layer(
-            layer, variation, *rotation(variation.is_rotated(number), variation.kind(number)), variation.window(number)
-        )
-        for number, layer in enumerate(decoder.layers)
+        _layer(layer, variation, *rotation, variation.window(number))
+        for number, (layer, rotation) in enumerate(zip(decoder.layers, rotations, strict=True))
     ]
 
 
-def _rotation(decoder: Any, is_rotated: bool, kind: str | None, positions: int) -> tuple[int, Rotation]:
-    """The angles of layers of a kind, and how many of a head's numbers they are for.
-
-    Only up to the length beyond which all angles would be others, if there is one.
-    """
-    parameters = decoder.config.rope_parameters
-    count = fixed_length(parameters if kind is None else parameters[kind], positions)
-    numbers = torch.arange(count, device=decoder.device)[None]
+def _rotation(decoder: Any, kind: str | None, positions: int) -> Rotation:
+    """The angles of layers of a kind, up to the length beyond which all would be others, if there is one."""
+    numbers = torch.arange(fixed_length(decoder.config, kind, positions), device=decoder.device)[None]
     names = {} if kind is None else {"layer_type": kind}
     cosines, sines = decoder.rotary_emb(torch.zeros(1, device=decoder.device), numbers, **names)
-    rotation = for_whole_heads(Rotation(cosines[0].float(), sines[0].float()), decoder.layers[0].self_attn.head_dim)
-    return cosines.shape[-1], rotation if is_rotated else unrotated(rotation)
+    return Rotation(cosines[0].float(), sines[0].float())
 
 
 def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, window: int | None) -> Layer:

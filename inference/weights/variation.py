@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
-from inference.weights.llama import NotLlama
+from inference.weights.context import SLIDING
+from inference.weights.llama import NotLlama, Sizes
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "phi3", "smollm3")
 """Those of the Llama type, by transformers' names for them. A setting that a type does not have may still be in its
@@ -26,7 +27,6 @@ OWN_WINDOWS = ("qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3")
 """Layers of one kind may have a window."""
 ACTIVATIONS = {"silu": False, "swish": False, "gelu_pytorch_tanh": True}
 """Those of the MLP, and whether it is a GELU."""
-SLIDING = "sliding_attention"
 
 
 def is_of_llama_type(config: PreTrainedConfig, dtype: torch.dtype) -> bool:
@@ -78,6 +78,20 @@ class Variation:
             epsilon=config.rms_norm_eps / of_additions**2,
             logits_scale=1 / of_logits,
             is_gelu=ACTIVATIONS[activation],
+        )
+
+    def sizes(self, head_dim: int, score_scale: float) -> Sizes:
+        """What all layers have in common."""
+        return Sizes(
+            heads=self.config.num_attention_heads,
+            kv_heads=self.config.num_key_value_heads,
+            head_dim=head_dim,
+            epsilon=self.epsilon,
+            scale=score_scale,
+            embedding_scale=self.embedding_scale,
+            is_gelu=self.is_gelu,
+            score_cap=self.score_cap,
+            logit_cap=self.logit_cap,
         )
 
     @property

@@ -4,7 +4,6 @@ No model of transformers is built, and nothing is dequantized but what is not qu
 Llama-type model is refused with a reason; it is then loaded the general way, which also says what is wrong with it.
 """
 
-import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,9 +18,9 @@ from inference.weights.gguf.file import Blocks, GGUFFile
 from inference.weights.gguf.heads import is_llama
 from inference.weights.gguf.numbers import PLAIN, dequantized
 from inference.weights.gguf.weights import Weight, model_weights
-from inference.weights.llama import Layer, Llama, NotLlama, Rotation, Sizes
+from inference.weights.llama import Layer, Llama, NotLlama, Rotation
 from inference.weights.quantized import Matrix, QuantizedMatrix, rows
-from inference.weights.rotary import angles, for_whole_heads, in_rotated_order, unrotated
+from inference.weights.rotary import angles, in_rotated_order, of_layers
 from inference.weights.variation import Variation
 
 
@@ -42,19 +41,12 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
     has_biases = "attn_q" in architecture.biased(config)
-    rotations = _rotations(config, variation, context)
+    head_dim = config.head_dim
+    rotations = of_layers(
+        variation, config.num_hidden_layers, head_dim, lambda kind: angles(config, kind, head_dim, context)
+    )
     llama = Llama(
-        sizes=Sizes(
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            epsilon=variation.epsilon,
-            scale=variation.score_scale,
-            embedding_scale=variation.embedding_scale,
-            is_gelu=variation.is_gelu,
-            score_cap=variation.score_cap,
-            logit_cap=variation.logit_cap,
-        ),
+        sizes=variation.sizes(head_dim, variation.score_scale),
         dtype=dtype,
         embedding=embedding,
         layers=[_layer(weights, number, variation, *rotation, has_biases) for number, rotation in enumerate(rotations)],
@@ -63,20 +55,6 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     )
     weights.refuse_rest()
     return llama
-
-
-def _rotations(config: PreTrainedConfig, variation: Variation, positions: int) -> list[tuple[int, Rotation]]:
-    """How many of a head's numbers are rotated in each layer, and by which angles."""
-
-    @functools.cache
-    def of_kind(is_rotated: bool, kind: str | None) -> tuple[int, Rotation]:
-        parameters = config.rope_parameters if kind is None else config.rope_parameters[kind]
-        rotation = angles(config, parameters, config.head_dim, positions, kind)
-        whole = for_whole_heads(rotation, config.head_dim)
-        return rotation.cosines.shape[1], whole if is_rotated else unrotated(whole)
-
-    numbers = range(config.num_hidden_layers)
-    return [of_kind(variation.is_rotated(number), variation.kind(number)) for number in numbers]
 
 
 def _layer(
