@@ -100,7 +100,7 @@ def begin(*units: Unit, niceness: int = 0) -> None:
 def build(*units: Unit) -> ctypes.CDLL:
     """Compile units to one library, unless that has begun, and load it into this process. The first one names it.
 
-    CXX in the environment names the compiler, and CXXFLAGS adds to its flags, as usual.
+    CXX in the environment is the compiler's command, and CXXFLAGS adds to its flags, as usual.
 
     A call into the library releases the interpreter's lock. Its OpenMP is the one that torch has loaded, so both
     share one team of threads.
@@ -136,7 +136,7 @@ def _wanted(units: Sequence[Unit]) -> Wanted:
 class _Job:
     """What compilers are to make, and where it is kept."""
 
-    compiler: str
+    command: Sequence[str]
     flags: Sequence[str]
     units: Sequence[Unit]
     kept: LibraryCache | None
@@ -145,15 +145,12 @@ class _Job:
 
     @classmethod
     def of(cls, units: Sequence[Unit], kept: LibraryCache | None) -> "_Job":
-        wanted = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-        compiler = next(filter(None, map(shutil.which, wanted)), None)
-        if compiler is None:
-            raise CannotBuild(f"found no C++ compiler (looked for {', '.join(wanted)}; CXX names another)")
-        flags = [*FLAGS, *_flags_of_user()]
+        command = compiler_command()
+        flags = [*FLAGS, *_words_of("CXXFLAGS")]
         arguments = [*flags, *(macro for unit in units for macro in unit.macros)]
-        name = None if kept is None else name_of([unit.source for unit in units], compiler, arguments)
+        name = None if kept is None else name_of([unit.source for unit in units], command, arguments)
         found = None if kept is None or name is None else kept.find(name)
-        return cls(compiler, flags, units, kept, name, found)
+        return cls(command, flags, units, kept, name, found)
 
     def compiled(self) -> Compiled:
         if self.found is not None:
@@ -173,22 +170,37 @@ class _Job:
         """Compile a single unit at once, several at the same time and then link them."""
         if len(self.units) == 1:
             (unit,) = self.units
-            _run(self.compiler, [[*self.flags, *unit.macros, str(unit.source), "-o", str(library)]], folder)
+            _run(self.command, [[*self.flags, *unit.macros, str(unit.source), "-o", str(library)]], folder)
             return
         objects = [str(folder.path / f"{number}.o") for number in range(len(self.units))]
         calls = [
             [*self.flags, *unit.macros, "-c", str(unit.source), "-o", path]
             for unit, path in zip(self.units, objects, strict=True)
         ]
-        _run(self.compiler, calls, folder)
-        _run(self.compiler, [[*self.flags, *objects, "-o", str(library)]], folder)
+        _run(self.command, calls, folder)
+        _run(self.command, [[*self.flags, *objects, "-o", str(library)]], folder)
 
 
-def _flags_of_user() -> list[str]:
+def compiler_command() -> list[str]:
+    """How the compiler's command begins: the path of a program, and what CXX has after it, as in "ccache g++".
+
+    Raises:
+        CannotBuild: there is no such program.
+    """
+    named = _words_of("CXX")
+    wanted = [named] if named else [[name] for name in COMPILERS]
+    for program, *others in wanted:
+        if (path := shutil.which(program)) is not None:
+            return [path, *others]
+    looked_for = ", ".join(words[0] for words in wanted)
+    raise CannotBuild(f"found no C++ compiler (looked for {looked_for}; CXX names another)")
+
+
+def _words_of(variable: str) -> list[str]:
     try:
-        return shlex.split(os.environ.get("CXXFLAGS", ""))
+        return shlex.split(os.environ.get(variable, ""))
     except ValueError as error:
-        raise CannotBuild(f"expected CXXFLAGS as a shell would read them: {error}") from None
+        raise CannotBuild(f"expected {variable} as a shell would read it: {error}") from None
 
 
 def _scratch_folder() -> ScratchFolder:
@@ -198,8 +210,8 @@ def _scratch_folder() -> ScratchFolder:
         raise CannotBuild(f"there is no folder to compile in: {error.strerror or error}") from error
 
 
-def _run(compiler: str, calls: Iterable[Sequence[str]], folder: ScratchFolder) -> None:
-    """Run a compiler with each of these arguments, all at the same time.
+def _run(command: Sequence[str], calls: Iterable[Sequence[str]], folder: ScratchFolder) -> None:
+    """Run a compiler's command with each of these arguments, all at the same time.
 
     Raises:
         CannotBuild: one of them fails; the others are then stopped.
@@ -208,26 +220,26 @@ def _run(compiler: str, calls: Iterable[Sequence[str]], folder: ScratchFolder) -
     running: list[subprocess.Popen[str]] = []
     try:
         for arguments in calls:
-            running.append(_started(compiler, arguments, folder))
+            running.append(_started(command, arguments, folder))
         for process in running:
             _, complaints = process.communicate(timeout=give_up_at - time.monotonic())
             if process.returncode:
                 lines = complaints.strip().splitlines() or [f"it ended with status {process.returncode}"]
                 errors = (line for line in lines if "error" in line and not LINKER_FAILED.match(line))
                 complaint = next(errors, lines[0])
-                raise CannotBuild(f"{compiler} failed: {complaint}")
+                raise CannotBuild(f"{shlex.join(command)} failed: {complaint}")
     except subprocess.TimeoutExpired as error:
-        raise CannotBuild(f"{compiler} has not ended after {SECONDS} s") from error
+        raise CannotBuild(f"{shlex.join(command)} has not ended after {SECONDS} s") from error
     finally:
         for process in running:
             with process:  # which waits for its end
                 process.kill()
 
 
-def _started(compiler: str, arguments: Sequence[str], folder: ScratchFolder) -> "subprocess.Popen[str]":
+def _started(command: Sequence[str], arguments: Sequence[str], folder: ScratchFolder) -> "subprocess.Popen[str]":
     try:
         return subprocess.Popen(
-            [compiler, *arguments],
+            [*command, *arguments],
             env=os.environ | {"TMPDIR": str(folder.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -237,4 +249,4 @@ def _started(compiler: str, arguments: Sequence[str], folder: ScratchFolder) -> 
             process_group=folder.process_group,
         )
     except OSError as error:
-        raise CannotBuild(f"{compiler}: {error}") from error
+        raise CannotBuild(f"{shlex.join(command)}: {error}") from error

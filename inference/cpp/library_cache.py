@@ -111,11 +111,12 @@ class LibraryCache:
             path.unlink(missing_ok=True)
 
 
-def name_of(sources: Sequence[Path], compiler: str, arguments: Iterable[str]) -> str | None:
+def name_of(sources: Sequence[Path], command: Sequence[str], arguments: Iterable[str]) -> str | None:
     """Name the library that a compiler makes from sources with these arguments here; None if that is not possible."""
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-        parts = [version, _processor(), os.fsencode(compiler), *map(os.fsencode, arguments), *_contents(sources)]
+        version = subprocess.run([*command, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
+        words = map(os.fsencode, (*command, *arguments))
+        parts = [version, _processor(), *words, *_contents(sources)]
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{sources[0].stem}-{_digest(parts)}"

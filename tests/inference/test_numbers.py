@@ -1,9 +1,7 @@
 """What the compiler makes of vectors of numbers (numbers.hpp)."""
 
-import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import inference
-from inference.cpp.build import COMPILERS, FLAGS
+from inference.cpp.build import FLAGS, compiler_command
 from inference.decoders.native import sources
 from inference.decoders.native.sources import DECODER, KERNELS
 from inference.weights.formats import FORMATS
@@ -28,10 +26,9 @@ def instructions_of(folder: Path, code: str, flags: Sequence[str] = (), **macros
     """What the compiler makes of a source in C++: the assembly's instructions, in order."""
     source, made = folder / "source.cpp", folder / "made.s"
     source.write_text(code)
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS))
     macros = {"BF16": 0, "FORMATS": 0, "HAS_PLAIN": 1, "PAST_CACHES": 0, "READS_AHEAD": 0, "ONE_PRODUCT": 0} | macros
     defined = [f"-D{name}={value}" for name, value in macros.items()]
-    subprocess.run([compiler, *FLAGS, *flags, *defined, "-S", source, "-o", made], check=True, timeout=60)
+    subprocess.run([*compiler_command(), *FLAGS, *flags, *defined, "-S", source, "-o", made], check=True, timeout=60)
     found = [line.strip() for line in made.read_text().splitlines() if re.match(r"\t[^.]", line)]
     assert found
     return found

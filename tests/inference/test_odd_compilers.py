@@ -1,6 +1,7 @@
 """A compiler that cannot be used is a reason to go without, whatever is wrong with it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from inference.cpp import build
 from inference.cpp.build import Unit
+from tests.support.compilers import needs_compiler
 from tests.support.serving import wait_until
 
 OUTPUT = 'for argument; do output=$argument; done; echo "int main" > "$output"'
@@ -64,9 +66,30 @@ def test_a_compiler_that_does_not_end_is_named_without_its_arguments(
     assert reason(source) == f"{source.parent / 'cxx'} has not ended after 0.1 s"
 
 
-def test_flags_that_a_shell_could_not_read_are_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXXFLAGS", "-DNAME='half")
-    assert reason(source).startswith("expected CXXFLAGS as a shell would read them: ")
+@pytest.mark.parametrize("variable", ["CXX", "CXXFLAGS"])
+def test_words_that_a_shell_could_not_read_are_named(
+    variable: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "-DNAME='half")
+    assert reason(source).startswith(f"expected {variable} as a shell would read it: ")
+
+
+@needs_compiler
+def test_a_compiler_may_be_named_with_a_program_before_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ccache is, and with an argument that has a space. What it makes is kept for the same words alone."""
+    source.write_text('extern "C" int answer() { return ANSWER; }')
+    (tmp_path / "before").write_text('#!/bin/sh\necho "$1" >> "$0.log"; shift; exec "$@"\n')
+    (tmp_path / "before").chmod(0o700)
+    monkeypatch.delenv("CXX")
+    compiler = shlex.join(build.compiler_command())
+    build.set_cache_folder(tmp_path / "kept")
+    for first in ("a word", "a word", "another"):
+        monkeypatch.setenv("CXX", f"{tmp_path / 'before'} '{first}' {compiler}")
+        assert build.build(Unit(source, {"ANSWER": 42})).answer() == 42
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    assert set((tmp_path / "before.log").read_text().splitlines()) == {"a word", "another"}
 
 
 def test_a_compiler_puts_its_own_temporary_files_where_there_is_room(
