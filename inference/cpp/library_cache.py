@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import signal
 import stat
 import subprocess
 import tempfile
@@ -114,12 +115,34 @@ class LibraryCache:
 def name_of(sources: Sequence[Path], command: Sequence[str], arguments: Iterable[str]) -> str | None:
     """Name the library that a compiler makes from sources with these arguments here; None if that is not possible."""
     try:
-        version = subprocess.run([*command, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
         words = map(os.fsencode, (*command, *arguments))
-        parts = [version, _processor(), *words, *_contents(sources)]
+        parts = [_version(command), _processor(), *words, *_contents(sources)]
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{sources[0].stem}-{_digest(parts)}"
+
+
+def _version(command: Sequence[str]) -> bytes:
+    """What a compiler says to --version. If it does not end, its whole process group is killed: it may be a script.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it says nothing.
+    """
+    with subprocess.Popen(
+        [*command, "--version"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as process:
+        try:
+            version, _ = process.communicate(timeout=SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return version
 
 
 def _processor() -> bytes:

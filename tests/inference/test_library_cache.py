@@ -163,6 +163,20 @@ def test_where_the_processor_is_not_known_nothing_is_kept(
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_compiler_that_does_not_say_its_version_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_cache, "SECONDS", 0.5)
+    compiler, open_by_all = tmp_path / "compiler", tmp_path / "fifo"
+    os.mkfifo(open_by_all)
+    compiler.write_text(f'#!/bin/sh\nexec 9<> "{open_by_all}"; echo begun >&9; sleep 600; exit 0\n')
+    compiler.chmod(0o700)
+    with open(os.open(open_by_all, os.O_RDONLY | os.O_NONBLOCK)) as processes:
+        assert library_cache.name_of([tmp_path / "answer.cpp"], [str(compiler)], []) is None
+        os.set_blocking(processes.fileno(), True)
+        assert processes.read() == "begun\n", "and then the end, as none is left that could write more"
+
+
 def test_the_folder_is_the_users_own_and_does_not_grow_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

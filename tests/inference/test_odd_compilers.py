@@ -120,7 +120,7 @@ def test_a_compiler_ends_with_the_process_that_started_it_and_leaves_nothing(sou
     temporary, open_by_all = source.parent / "temporary", source.parent / "fifo"
     temporary.mkdir()
     os.mkfifo(open_by_all)
-    script = f'exec 9> "{open_by_all}"; touch "$TMPDIR/own"; echo begun >&9; sleep 60; exit 0'
+    script = f'exec 9> "{open_by_all}"; touch "$TMPDIR/own"; echo begun >&9; sleep 600; exit 0'
     (source.parent / "cxx").write_text(f"#!/bin/sh\n{script}\n")
     process = subprocess.Popen([sys.executable, "-c", BUILD, source], env=os.environ | {"TMPDIR": str(temporary)})
     with open_by_all.open() as compilers:
