@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import threading
 import time
@@ -25,6 +26,7 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
 LINKER_FAILED = re.compile(r"collect2: error: |.*linker command failed")
 """What g++ and clang++ write when the linker has failed. Its own line, before that one, says why."""
+ELF_OF_64_BITS, ELF_HEADER_BYTES = b"\x7fELF\x02", 64
 SECONDS = 120
 """The time limit for all compilers of a library."""
 
@@ -159,6 +161,7 @@ class _Job:
         library = folder.path / f"{self.units[0].source.stem}.so"
         try:
             self._make(library, folder)
+            _refuse_cut_short(library)
         except CannotBuild:
             with folder:
                 raise
@@ -179,6 +182,21 @@ class _Job:
         ]
         _run(self.command, calls, folder)
         _run(self.command, [[*self.flags, *objects, "-o", str(library)]], folder)
+
+
+def _refuse_cut_short(library: Path) -> None:
+    """See that an ELF file reaches to the end of its table of sections: loading half of one would end this process."""
+    try:
+        content = library.read_bytes()
+    except OSError as error:
+        raise CannotBuild(f"what was compiled cannot be read: {error}") from error
+    if content.startswith(ELF_OF_64_BITS) and len(content) >= ELF_HEADER_BYTES:
+        (begin,) = struct.unpack_from("Q", content, 0x28)
+        size, count = struct.unpack_from("HH", content, 0x3A)
+        if (end := begin + size * count) > len(content):
+            raise CannotBuild(
+                f"what was compiled has {len(content)} bytes of {end}, though the compiler has not failed"
+            )
 
 
 def compiler_command() -> list[str]:

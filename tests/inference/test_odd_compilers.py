@@ -50,6 +50,22 @@ def test_an_odd_compiler_is_one_that_cannot_build(source: Path, script: str) -> 
     assert not reason(source).endswith(": ")
 
 
+@needs_compiler
+@pytest.mark.parametrize("left", [0, 32, 500, -8000, -1])
+def test_half_a_library_is_not_loaded_or_kept(left: int, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading most of these would end the process with a signal."""
+    monkeypatch.delenv("CXX")
+    compiler = shlex.join(build.compiler_command())
+    size = str(left) if left >= 0 else f"$(($(wc -c < $output) - {-left}))"
+    made = f'{compiler} "$@" && for output; do :; done && truncate -s {size} "$output"'
+    (source.parent / "cxx").write_text(f"#!/bin/sh\n{made}\n")
+    monkeypatch.setenv("CXX", str(source.parent / "cxx"))
+    source.write_text('extern "C" int answer() { return 42; }')
+    build.set_cache_folder(source.parent / "kept")
+    assert reason(source).startswith("what was compiled ")
+    assert left in (0, 32) or not (source.parent / "kept").exists()
+
+
 @pytest.mark.parametrize(
     "last", ["collect2: error: ld returned 1 exit status", "clang++: error: linker command failed"]
 )
