@@ -25,7 +25,7 @@ from transformers import (
 from inference.text.detokenizer import is_rewritten
 from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_layers, check_numbers
-from inference.weights.found_instead import contents, quantization, refuse_adapter, refuse_links, weights_instead
+from inference.weights.found_instead import contents, quantization, refuse_adapter, refuse_no_files, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
 from inference.weights.model_classes import auto_class, continues_texts
@@ -59,6 +59,7 @@ TEXT_FILES = (
     "config.json",
     "generation_config.json",
     "*.jinja",
+    TEMPLATE_OF_PROCESSOR,
     *TOKENIZER_SETTINGS,
     *(name for names in TOKENIZERS for name in names),
 )
@@ -80,7 +81,9 @@ class TextFiles:
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self._path = path
-        refuse_links(path, TEXT_FILES)
+        refuse_no_files(path, TEXT_FILES)
+        if (templates := path / MORE_TEMPLATES).is_dir():
+            refuse_no_files(templates, ("*.jinja",))
         if not (path / "config.json").is_file():
             refuse_adapter(path)
             raise LoadError(f"{name}: expected a folder with a config.json, found {contents(path)}")

@@ -45,9 +45,9 @@ def contents(folder: Path) -> str:
 
 def weights_instead(folder: Path) -> str:
     """The files in safetensors or links to nowhere that are there; another name says that a program wants them."""
-    gone = [path for path in sorted(folder.iterdir()) if leads_nowhere(path)]
-    if gone:
-        return f"{gone[0].name}, {link(gone[0])}"
+    for path in sorted(folder.iterdir()):
+        if leads_nowhere(path) or (path.suffix.lower() == IN_SAFETENSORS and not path.is_file()):
+            return f"{path.name}, {no_file(path)}"
     found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == IN_SAFETENSORS)
     if not found:
         return _in_other_formats(folder)
@@ -98,13 +98,18 @@ def leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def link(path: Path) -> str:
-    """What such a path is, in words."""
-    return f"a link to {path.readlink()}, which is not there"
+def no_file(path: Path) -> str:
+    """What a path is that leads to no file, in words."""
+    if leads_nowhere(path):
+        return f"a link to {path.readlink()}, which is not there"
+    return "a folder" if path.is_dir() else "a pipe, a socket or a device"
 
 
-def refuse_links(folder: Path, names: Collection[str]) -> None:
-    """See that no file of the model is a link to another that is not there, as in a cache that was cleaned in part.
+def refuse_no_files(folder: Path, names: Collection[str]) -> None:
+    """See that what is named as a file of the model is one.
+
+    It may be a link to another that is not there, as in a cache that was cleaned in part; and reading from a pipe may
+    never end.
 
     Args:
         names: patterns of the files' names.
@@ -113,8 +118,8 @@ def refuse_links(folder: Path, names: Collection[str]) -> None:
         BadFile: one is.
     """
     for path in sorted(folder.iterdir()):
-        if leads_nowhere(path) and any(fnmatch(path.name, name) for name in names):
-            raise BadFile(path, f"this is {link(path)}; download the model's files again")
+        if any(fnmatch(path.name, name) for name in names) and not path.is_file():
+            raise BadFile(path, f"expected a file, got {no_file(path)}; download the model's files again")
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -129,8 +134,9 @@ def refuse_adapter(folder: Path) -> None:
     if not found:
         return
     base = None
-    with suppress(OSError, ValueError, AttributeError):
-        base = json.loads((folder / ADAPTER).read_bytes()).get("base_model_name_or_path")
+    if (settings := folder / ADAPTER).is_file():
+        with suppress(OSError, ValueError, AttributeError):
+            base = json.loads(settings.read_bytes()).get("base_model_name_or_path")
     raise BadFile(
         found[0],
         f"an adapter (LoRA) is not supported; merge it into its model{f' {base}' if base else ''} first, with peft's "

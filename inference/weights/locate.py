@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from inference.weights.found_instead import leads_nowhere, link
+from inference.weights.found_instead import leads_nowhere, no_file
 from inference.weights.gguf.file import is_gguf
 from inference.weights.gguf.parts import models_in
 from inference.weights.hub import download
@@ -25,7 +25,7 @@ def locate(name: str, weights: bool = True) -> Path:
     """
     path = Path(name)
     if leads_nowhere(path):
-        raise LoadError(f"{name}: this is {link(path)}")
+        raise LoadError(f"{name}: this is {no_file(path)}")
     if not path.exists():
         if path.is_absolute() or name.startswith("."):
             raise LoadError(f"{name}: expected a folder with a config.json or a GGUF file, found none")

@@ -1,6 +1,7 @@
 """Folders that are not what was expected: the error says what is there, and what to do."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,10 @@ def test_a_folder_that_is_no_checkpoint_is_described_by_what_it_has(
             lambda folder: (folder / "model.safetensors").symlink_to("../blobs/abc"),
             "model.safetensors, a link to ../blobs/abc, which is not there",
         ),
+        (
+            lambda folder: os.mkfifo(folder / "model.safetensors"),
+            "model.safetensors, a pipe, a socket or a device",
+        ),
     ],
     ids=[
         "none",
@@ -104,6 +109,7 @@ def test_a_folder_that_is_no_checkpoint_is_described_by_what_it_has(
         "Mistral's own files",
         "a download that was interrupted",
         "a link to nowhere",
+        "a pipe",
     ],
 )
 def test_weights_that_are_not_found_are_reported_with_what_is_there(
@@ -162,7 +168,37 @@ def test_a_link_to_nowhere_is_no_file_that_a_model_does_without(name: str, tmp_p
     (tmp_path / "README.md").symlink_to("../../blobs/of-no-use")
     (tmp_path / name).unlink(missing_ok=True)
     (tmp_path / name).symlink_to("../../blobs/abc")
-    with pytest.raises(LoadError, match=rf"{name}: this is a link to ../../blobs/abc, which is not there; download"):
+    with pytest.raises(
+        LoadError, match=rf"{name}: expected a file, got a link to ../../blobs/abc, which is not there;"
+    ):
+        Folder(tmp_path, "model")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "my.jinja", "additional_chat_templates/my.jinja"]
+)
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (os.mkfifo, "a pipe, a socket or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "a pipe, a socket or a device"),
+        (Path.mkdir, "a folder"),
+    ],
+    ids=["a pipe", "a device", "a folder"],
+)
+def test_what_only_has_the_name_of_a_file_is_not_read(change: Change, kind: str, name: str, tmp_path: Path) -> None:
+    """Reading from a pipe or a device may never end."""
+    save(tmp_path, random_model("llama"))
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    change(tmp_path / name)
+    with pytest.raises(LoadError, match=rf"{name}: expected a file, got {kind}; download the model's files again$"):
+        Folder(tmp_path, "model")
+
+
+def test_an_adapter_whose_settings_are_no_file_is_an_adapter(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(LoadError, match=r"an adapter \(LoRA\) is not supported; merge it into its model first"):
         Folder(tmp_path, "model")
 
 
