@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
@@ -16,6 +17,7 @@ from multiprocessing import resource_tracker
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from backends.missing_folders import leave_removed_folder
 from config import PREFIX, Config, ConfigError
@@ -45,6 +47,7 @@ class _Supervisor(Multiprocess):
         self._of_caller = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGHUP)}
         self._ended_by: int | None = None
         self._had_terminal = _has_terminal()
+        self._starting_until: dict[int | None, float] = {}
         super().__init__(config, sockets)
 
     def run(self) -> None:
@@ -96,7 +99,17 @@ class _Supervisor(Multiprocess):
         # ping and its answer would be waited for until WORKER_LIMIT.
         for process in self.processes:
             process.child_conn.close()
-        super().keep_subprocess_alive()
+        if not any(map(self._is_starting, self.processes)):
+            super().keep_subprocess_alive()
+
+    def _is_starting(self, process: Process) -> bool:
+        """Whether a worker has not answered yet, and may still. Waiting for its answer would be waiting for its start,
+        during which no signal is looked at."""
+        until = self._starting_until.setdefault(process.pid, time.monotonic() + WORKER_LIMIT)
+        if time.monotonic() < until and process.process.is_alive() and not process.ping(timeout=0):
+            return True
+        self._starting_until[process.pid] = 0.0
+        return False
 
 
 def serve(server: uvicorn.Config, config: Config, engine: Sequence[str] = ENGINE) -> int:

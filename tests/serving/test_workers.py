@@ -22,6 +22,15 @@ from tests.support.serving import DOORS, in_a_process, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the processes are found in /proc")
 ENGINE, WORKER = "engine --until", "spawn_main"
+PROGRAM = """
+if __name__ == "__main__":
+    from study.common.scripted_workers import main
+    main()
+import os, time
+open(str(os.getpid()), "w").close()
+time.sleep(600)
+"""
+"""Serves with workers that never get beyond the import of the main module."""
 
 
 @contextmanager
@@ -209,3 +218,18 @@ def test_a_setting_that_a_flag_has_given_its_default_again_reaches_the_engine(mo
     monkeypatch.setattr(os, "environ", os.environ | {"ENGINE_MAX_STREAMS": "4"})
     with engine_running(Config(), print, ("-c", "")):
         assert Config.from_environment(os.environ).max_streams == Config().max_streams
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_while_workers_start(number: int, tmp_path: Path) -> None:
+    """They answer no ping of their supervisor before their imports are done, which here is never."""
+    program, begun = tmp_path / "program.py", tmp_path / "begun"
+    begun.mkdir()
+    program.write_text(PROGRAM)
+    with in_a_process([str(program), "app", "--workers", "2"], {"PYTHONPATH": str(ROOT)}, folder=begun) as process:
+        wait_until(lambda: len(list(begun.iterdir())) == 2, "both workers")
+        time.sleep(1)  # until they have been asked
+        family = process.children()
+        process.popen.send_signal(number)
+        assert process.wait() == -number
+        assert not any(map(command_line_of, family))
