@@ -47,7 +47,8 @@ class EngineStatus:
 
     def load(self, load: Callable[[Config], Loaded]) -> Loaded | None:
         """Load an engine, which may take seconds or, from a hub, minutes; None if it cannot be loaded."""
-        log.info("Loading %s …", self.models[0])
+        if self._config.socket is None:  # otherwise the engine's own process says so, once for all workers
+            log.info("Loading %s …", self.models[0])
         self._began_at = time.perf_counter()
         try:
             return load(self._config)

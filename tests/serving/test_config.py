@@ -1,6 +1,7 @@
 """The settings: where they come from, and the errors for wrong ones."""
 
 import dataclasses
+import logging
 import os
 import tomllib
 from collections.abc import Iterator
@@ -286,6 +287,15 @@ LINKS = {
     "ENGINE_WEB_SERVICE_HOST": "fd00::1",
     "ENGINE_WEB_PORT": "udp://[fd00::1]:53",
 }
+
+
+@pytest.mark.parametrize(("socket", "lines"), [(None, 1), ("/run/engine.sock", 0)])
+def test_that_a_model_is_loaded_is_said_by_the_process_that_loads_it(
+    socket: str | None, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "engine"):
+        EngineStatus(Config(socket=socket), "loading").load(lambda config: None)
+    assert caplog.text.count("Loading bundled_model …") == lines
 
 
 def test_what_kubernetes_sets_for_a_service_of_this_name_is_ignored() -> None:
