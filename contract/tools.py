@@ -12,6 +12,8 @@ from contract.requests import shortened
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 ENDS_EARLY = "EOF while parsing"
 """How pydantic's parser begins its complaint about a text that is the beginning of JSON."""
+UNREADABLE = "arguments"
+"""The name of the only argument of a call whose arguments cannot be read."""
 
 
 def function_tool(
@@ -42,41 +44,50 @@ def tool_call(call_id: str | None, name: str, arguments: Mapping[str, Any]) -> d
 
 
 def arguments_of(text: Any, param: str) -> dict[str, Any]:
-    """Parse a call's arguments, which are a JSON object as text; an empty text means none.
+    """Return the arguments of a call that comes back with a conversation. Raises Refusal: 400, they are no text."""
+    if not isinstance(text, str):
+        raise _no_object(text, param)
+    return arguments_in(text, "trailing-strings")
 
-    A call that `max_tokens` has cut off has the arguments that are there: clients send it back with its error, and if
-    it were refused, the conversation could not go on.
 
-    Raises:
-        Refusal: 400, it is something else.
+def arguments_in(text: str, partial: Literal[True, "trailing-strings"]) -> dict[str, Any]:
+    """Read a call's arguments, which are a JSON object as text; an empty text means none.
+
+    A model does not always write one, and clients send back what it wrote, with the error of the call: if that were
+    refused, the conversation could not go on. A call that was cut off has the arguments that are there; `partial` says
+    whether a string may be one of them before its end. A text that is no object is itself the only argument.
     """
-    is_empty = isinstance(text, str) and not text.strip()
-    return _object_of("{}" if is_empty else text, param, may_end_early=True)
-
-
-def object_of(text: Any, param: str) -> dict[str, Any]:
-    """Parse a JSON object that is written as text. Raises Refusal: 400, it is something else."""
-    return _object_of(text, param, may_end_early=False)
-
-
-def _object_of(text: Any, param: str, *, may_end_early: bool) -> dict[str, Any]:
     try:
-        found, reason = _read(text, may_end_early) if isinstance(text, str) else None, ""
+        found = _read(text.strip() or "{}", partial)
+    except ValueError:
+        return {UNREADABLE: text}
+    return found if isinstance(found, dict) else {UNREADABLE: text}
+
+
+def object_of(text: str, param: str) -> dict[str, Any]:
+    """Parse a JSON object that is written as text. Raises Refusal: 400, it is something else."""
+    try:
+        found, reason = from_json(text, allow_inf_nan=False), ""
     except ValueError as error:
         found, reason = None, f" ({error})"
     if not isinstance(found, dict):
-        raise Refusal(400, f"{param}: Expected a JSON object as text; got {shortened(text)!r}{reason}.", param=param)
+        raise _no_object(text, param, reason)
     return found
 
 
-def _read(text: str, may_end_early: bool) -> Any:
+def _no_object(came: Any, param: str, reason: str = "") -> Refusal:
+    message = f"{param}: Expected a JSON object as text; got {shortened(came)!r}{reason}."
+    return Refusal(400, message, param=param)
+
+
+def _read(text: str, partial: Literal[True, "trailing-strings"]) -> Any:
     """Parse as strictly as the body itself: without NaN, and without halves of surrogate pairs. Raises ValueError."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        if not (may_end_early and str(error).startswith(ENDS_EARLY)):
+        if not str(error).startswith(ENDS_EARLY):
             raise
-        return from_json(text, allow_inf_nan=False, allow_partial="trailing-strings")
+        return from_json(text, allow_inf_nan=False, allow_partial=partial)
 
 
 def are_whole(arguments: Iterable[str]) -> bool:

@@ -7,12 +7,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from pydantic_core import from_json
-
 from contract import opaque
 from contract.anthropic import answer as wire
 from contract.summaries import summary_in
-from contract.tools import are_whole
+from contract.tools import are_whole, arguments_in
 from interface.events import ArgumentsPart, Finished, TextPart, Token, ToolCallPart
 
 Events = Iterator[wire.StreamEvent]
@@ -46,7 +44,7 @@ class _OpenBlock:
             case wire.CompactionBlock():
                 return replace(self.blank, content=text or None)
         # A call that was cut off has what was there; clients read their stream in the same way.
-        return replace(self.blank, input=from_json(text or "{}", allow_partial=True))
+        return replace(self.blank, input=arguments_in(text, partial=True))
 
 
 @dataclass(slots=True)

@@ -24,7 +24,8 @@ MOST_CALLS = 16
 """The most calls in one answer: without a limit, a small model may go on calling for ever."""
 MOST_SHOWN = 100
 """Characters of a wrong name that an error repeats."""
-NAME = re.compile(r"[\w.-]{1,64}")
+NAME = re.compile(r"[\w.-]{1,128}")
+"""The names that Anthropic's API allows, and the dots that MCP adds. OpenAI's allows half as many characters."""
 
 
 def tool_grammar(prompt: ChatPrompt, form: ToolForm, special: SpecialTokens, has_otherwise: bool = False) -> Grammar:
@@ -82,7 +83,7 @@ def _functions(prompt: ChatPrompt) -> Iterator[Mapping[str, Any]]:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             came = name[:MOST_SHOWN] if isinstance(name, str) else name
             raise RequestError(
-                f"Expected the name of a tool, at most 64 letters, digits, '_', '-' and '.', but got {came!r}.",
+                f"Expected the name of a tool, at most 128 letters, digits, '_', '-' and '.', but got {came!r}.",
                 f"tools.{index}.function.name",
             )
         yield function

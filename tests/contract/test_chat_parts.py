@@ -12,7 +12,7 @@ from contract.content import Content, first_of_question, text_at
 from contract.conversation import checked_prompt, thinking_arguments
 from contract.grammars import StructuredOutputs, schema_grammar
 from contract.requests import MAX_ECHO
-from contract.tools import FREE_CHOICE, ToolChoice, arguments_of, function_tool, object_of, tool_call
+from contract.tools import FREE_CHOICE, UNREADABLE, ToolChoice, arguments_of, function_tool, object_of, tool_call
 from interface.requests import ChatPrompt, Grammar
 
 USER = [{"role": "user", "content": "hi"}]
@@ -96,13 +96,24 @@ def test_a_tool_without_parameters_takes_an_empty_object() -> None:
 
 def test_arguments_are_an_object_as_text() -> None:
     assert arguments_of('{"a": 1}', "x") == {"a": 1}
-    assert arguments_of("", "x") == {}
-    not_json = ['{"a": NaN}', '{"a": -Infinity}', '{"a": "\\ud800"}', '{"\\udc00": 1}', '{"a": 1' + "0" * 5000 + "}"]
-    for wrong in ("[1]", "[1", '"a', "1", "null", '{"a": 1} b', '{"a" 1', "[" * 100_000, None, 1, *not_json):
-        with pytest.raises(contract.Refusal) as caught:
-            arguments_of(wrong, "messages.1.tool_calls.0.function.arguments")
-        assert caught.value.param == "messages.1.tool_calls.0.function.arguments"
-        assert len(caught.value.message) < 500
+    assert arguments_of(" ", "x") == {}
+    for wrong in (None, 1, {"a": 1}):
+        with pytest.raises(contract.Refusal, match=r"^here: Expected a JSON object as text"):
+            arguments_of(wrong, "here")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[1]", "[1", '"a', "1", "null", '{"a": 1} b', '{"a" 1', "{city: Paris}", '{"a": "\n"}', "[" * 100_000),
+        *('{"a": NaN}', '{"a": -Infinity}', '{"a": "\\ud800"}', '{"\\udc00": 1}', '{"a": 1' + "0" * 5000 + "}"),
+    ],
+)
+def test_what_a_model_has_written_as_arguments_comes_back_even_if_it_is_no_object(text: str) -> None:
+    assert arguments_of(text, "x") == {UNREADABLE: text}
+    with pytest.raises(contract.Refusal, match=r"^schema: Expected a JSON object") as caught:
+        object_of(text, "schema")
+    assert (caught.value.param, len(caught.value.message) < 500) == ("schema", True)
 
 
 def test_a_call_that_was_cut_off_has_the_arguments_that_are_there() -> None:

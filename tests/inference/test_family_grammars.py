@@ -145,6 +145,18 @@ def test_a_family_writes_what_its_grammar_allows(form: str, calls: str) -> None:
         assert accepts(form, has_special, FORMS[form].write_all(written)) == is_allowed
 
 
+@pytest.mark.parametrize("name", ["mcp__files__read-file.v2", "a" * 128])
+def test_a_tool_may_have_a_name_that_anthropic_or_mcp_allows(name: str) -> None:
+    assert accepts("HERMES", False, FORMS["HERMES"].write(name, {}), tools=[a_tool(name, {})])
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'a"', "a" * 129])
+def test_a_name_that_no_api_allows_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="at most 128 letters") as caught:
+        compiled("HERMES", False, tools=[a_tool("now", {}), a_tool(name, {})])
+    assert caught.value.param == "tools.1.function.name"
+
+
 @pytest.mark.parametrize("form", PLAIN)
 def test_strict_tools_leave_room_for_text(form: str) -> None:
     tool_form = FORMS[form]

@@ -67,6 +67,13 @@ def test_a_call_that_is_cut_off_has_the_input_that_there_was() -> None:
     assert message["stop_reason"] == "max_tokens"
 
 
+def test_a_number_of_more_digits_than_python_reads_does_not_end_the_message() -> None:
+    digits = f'{{"a": 1{"0" * 5000}}}'
+    events: list[Event] = [*tokens_of(ToolCallPart("add", digits)), FINISHED]
+    assert whole(events)["content"][0]["input"] == {"arguments": digits}
+    assert streamed(events)[-1]["type"] == "message_stop"
+
+
 def test_each_block_is_stopped_before_the_next_one_starts() -> None:
     parts: list[Part] = [
         TextPart("reasoning", "hm"),

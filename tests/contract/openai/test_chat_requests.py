@@ -69,7 +69,7 @@ def test_a_conversation_becomes_plain_messages() -> None:
         ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "messages.0.content"),
         ({"role": "assistant", "tool_calls": [{"type": "function"}]}, "messages.0.tool_calls.0.function"),
         (
-            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]},
             "messages.0.tool_calls.0.function.arguments",
         ),
         ({"role": "assistant", "audio": {"id": "audio_1"}}, "messages.0.audio"),

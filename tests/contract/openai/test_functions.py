@@ -72,7 +72,7 @@ def test_a_call_and_its_result_come_back_in_the_next_request() -> None:
         ({"function_call": "always"}, "function_call"),
         ({"function_call": {"name": "other"}}, "function_call"),
         (
-            {"messages": [{"role": "assistant", "function_call": {"name": "add", "arguments": "[1]"}}]},
+            {"messages": [{"role": "assistant", "function_call": {"name": "add", "arguments": [1]}}]},
             "messages.0.function_call.arguments",
         ),
     ],
