@@ -1,17 +1,18 @@
 """The tokenizer of a GGUF file gives the tokens that the model was trained on, or the file is refused."""
 
 import copy
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+from transformers.tokenization_utils_base import generate_merges
 
 from inference.weights.gguf.source import GGUFSource
 from inference.weights.gguf.splits import SPLITS
-from inference.weights.gguf.tokenizer import CHARACTER_OF_BYTE, CONTROL, UNKNOWN, USER_DEFINED, make_tokenizer
+from inference.weights.gguf.tokenizer import CHARACTER_OF_BYTE, CONTROL, UNKNOWN, USER_DEFINED, _merges, make_tokenizer
 from interface.errors import LoadError
 from tests.support.gguf_files import write_vocabulary
 
@@ -222,6 +223,17 @@ def test_several_spaces_are_the_token_that_a_file_of_gemmas_has_for_them(tmp_pat
 def test_what_comes_first_in_a_file_of_gemmas_is_merged_first(tmp_path: Path) -> None:
     assert tokens_of(gemma(tmp_path, "ab", "bc", "a", "b", "c"), "abc") == ["ab", "c"]
     assert tokens_of(gemma(tmp_path, "bc", "ab", "a", "b", "c"), "abc") == ["a", "bc"]
+
+
+@pytest.mark.parametrize("by_place", [True, False])
+def test_the_merges_of_a_vocabulary_are_those_of_transformers_in_the_same_order(by_place: bool) -> None:
+    """Some tokens have the same score, so their order is that of their parts' lengths."""
+    tokens = ["".join(letters) for size in (3, 1, 2, 5, 4) for letters in product("abc", repeat=size)]
+    scores = [float(-(number % 7)) for number in range(len(tokens))]
+    ranks = dict(zip(tokens, range(0, -len(tokens), -1) if by_place else scores, strict=True))
+    expected = generate_merges({token: number for number, token in enumerate(tokens)}, ranks)
+    assert len(expected) == sum(size * 3 ** (size + 1) for size in range(1, 5))
+    assert _merges({"tokens": tokens, "scores": scores}, by_place) == expected
 
 
 def test_what_ends_a_turn_or_a_text_does_also_if_the_file_names_another_end(tmp_path: Path) -> None:
