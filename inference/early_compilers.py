@@ -38,19 +38,24 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     from inference.weights.formats import FORMATS
     from inference.weights.gguf.ahead import OPENED
     from inference.weights.gguf.file import is_gguf
-    from inference.weights.gguf.heads import ROTATED_IN_PART, head_sizes, stays_as_it_is
+    from inference.weights.gguf.heads import ROTATED_IN_PART, ROUTER, has_experts, head_sizes, stays_as_it_is
     from inference.weights.memory_ahead import AHEAD
 
     if not is_gguf(path):
         return
     file = OPENED.open(path)
-    matrices = {(blocks.kind.name, blocks.shape[0]) for blocks in file.tensors.values() if len(blocks.shape) > 1}
+    matrices = {
+        (blocks.kind.name, len(blocks.data))
+        for blocks in file.tensors.values()
+        if len(blocks.shape) > 1 and f".{ROUTER}." not in blocks.name
+    }
     formats = [FORMATS[kind].number for kind, _ in matrices if kind in FORMATS]
     has_plain = not all(sources.stays_quantized(*matrix) for matrix in matrices)
     if not stays_as_it_is(file) or not formats or dtype not in ("auto", "bfloat16", "float32"):
         return
     heads, kv_heads, head_dim = head_sizes(file, file.architecture in ROTATED_IN_PART)
     group = heads // kv_heads
-    units = sources.decoder_units(dtype != "float32", formats, has_plain, head_dim, group)
+    is_bfloat16 = dtype != "float32"
+    units = sources.decoder_units(is_bfloat16, formats, has_plain, head_dim, group, has_experts(file))
     begin(*units, niceness=DECODER_NICENESS)
-    AHEAD.fetch(file.bytes_per_step)
+    AHEAD.fetch(file.bytes_to_pack)

@@ -116,15 +116,19 @@ class _Layer:
         )
         self._qkv = _linear(dtype, layer.query, layer.key, layer.value, bias=layer.qkv_bias)
         self._output = _linear(dtype, layer.output)
-        self._gate_up = _linear(dtype, layer.gate, layer.up)
-        self._down = _linear(dtype, layer.down)
+        self._experts = None if layer.router is None else _Experts(layer, sizes, dtype)
+        if self._experts is None:
+            self._gate_up = _linear(dtype, layer.gate, layer.up)
+            self._down = _linear(dtype, layer.down)
 
     def forward(self, hidden: Tensor, batch: Batch, cosines: Tensor, sines: Tensor, visible: int) -> Tensor:
         attended = self._attend(self._input_norm(hidden), batch, cosines, sines, visible)
         hidden = _added(hidden, self._output, attended, self._attended_norm)
-        gate, up = self._gate_up(self._mlp_norm(hidden)).chunk(2, dim=-1)
-        activated = F.gelu(gate, approximate="tanh") if self._sizes.is_gelu else F.silu(gate)
-        return _added(hidden, self._down, activated * up, self._activated_norm)
+        normed = self._mlp_norm(hidden)
+        if self._experts is not None:
+            return hidden + self._experts(normed)
+        gate, up = self._gate_up(normed).chunk(2, dim=-1)
+        return _added(hidden, self._down, _activated(gate, self._sizes) * up, self._activated_norm)
 
     def _attend(self, normed: Tensor, batch: Batch, cosines: Tensor, sines: Tensor, visible: int) -> Tensor:
         sizes = self._sizes
@@ -140,6 +144,37 @@ class _Layer:
         scoring = Scoring(sizes.scale, sizes.score_cap, visible=visible)
         attended = attend_slots(batch, self._number, query, key, value, scoring).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
+
+
+class _Experts:
+    """The MLP of a layer in which each token goes through a few of many."""
+
+    def __init__(self, layer: Layer, sizes: Sizes, dtype: torch.dtype) -> None:
+        assert layer.router is not None
+        assert sizes.experts is not None
+        self._experts, self._sizes = sizes.experts, sizes
+        self._router = layer.router.to(dtype)
+        self._gate, self._up, self._down = (  # [experts, outputs, inputs] each
+            as_tensor(matrix, dtype).view(sizes.experts.count, -1, matrix.shape[1])
+            for matrix in (layer.gate, layer.up, layer.down)
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scores = F.linear(x, self._router).float()  # [tokens, experts]
+        best, chosen = scores.topk(self._experts.per_token, dim=-1)
+        summed = best if self._experts.weights_add_up else scores
+        weights = (best - summed.logsumexp(-1, keepdim=True)).exp().to(x.dtype)  # a softmax
+        outputs = torch.zeros_like(x)
+        for number in set(chosen.flatten().tolist()):
+            tokens, ranks = torch.where(chosen == number)
+            gate, up = (F.linear(x[tokens], matrices[number]) for matrices in (self._gate, self._up))
+            made = F.linear(_activated(gate, self._sizes) * up, self._down[number])
+            outputs.index_add_(0, tokens, made * weights[tokens, ranks, None])
+        return outputs
+
+
+def _activated(gate: Tensor, sizes: Sizes) -> Tensor:
+    return F.gelu(gate, approximate="tanh") if sizes.is_gelu else F.silu(gate)
 
 
 def _added(hidden: Tensor, linear: Linear, inputs: Tensor, norm: "_RMSNorm | None") -> Tensor:

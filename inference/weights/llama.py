@@ -41,7 +41,7 @@ class Layer:
     value: Matrix
     qkv_bias: Tensor | None  # of all three, one after the other
     output: Matrix
-    gate: Matrix
+    gate: Matrix  # with experts, those of all of them, one below the other; so are up and down
     up: Matrix
     down: Matrix
     input_norm: Tensor
@@ -52,10 +52,26 @@ class Layer:
     activated_norm: Tensor | None  # of what the MLP adds to them
     rotation: Rotation  # of queries and keys
     window: int | None  # how many positions a token looks back, itself included; None: to the beginning
+    router: Tensor | None = None  # [experts, hidden]; None: there is one MLP, for all tokens
+
+    @property
+    def expert_shape(self) -> tuple[int, int]:
+        """The outputs and inputs of one expert's `down`, in a layer with a router."""
+        assert self.router is not None
+        return self.down.shape[0] // len(self.router), self.down.shape[1]
 
     @property
     def matrices(self) -> dict[str, Matrix]:
         return {name: getattr(self, name) for name in ("query", "key", "value", "output", "gate", "up", "down")}
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """How many there are in a layer, and how a token is shared out among those with the highest scores."""
+
+    count: int
+    per_token: int
+    weights_add_up: bool  # to 1, those of a token's experts, else those of all experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,7 @@ class Sizes:
     is_gelu: bool = False  # the MLP's activation: GELU in its form with tanh, else SiLU
     score_cap: float | None = None  # a bound that scores approach, as tanh approaches 1
     logit_cap: float | None = None  # the same of logits
+    experts: Experts | None = None  # of layers with a router
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers, on their own or as the part of a model that sees or hears as well."""
-VARIED = ("GemmaModel", "Gemma2Model", "Gemma3TextModel", "GraniteModel", "Phi3Model", "SmolLM3Model")
+VARIED = (
+    *("GemmaModel", "Gemma2Model", "Gemma3TextModel", "GraniteModel", "Phi3Model", "SmolLM3Model"),
+    *("MixtralModel", "Qwen3MoeModel", "GraniteMoeModel", "GraniteMoeSharedModel"),
+)
 """Those that vary more. Uncompiled, they are served by their own code."""
 
 
@@ -44,9 +47,11 @@ def check_llama(model: "PreTrainedModel", context: int, may_vary: bool = False) 
         raise NotLlama("a GELU as the activation; expected SiLU")
     if variation.changes_logits and not type(model).__name__.endswith("ForCausalLM"):
         raise NotLlama("scaled or bounded logits in a model of several senses, which may have them as they are")
-    attention, mlp = decoder.layers[0].self_attn, decoder.layers[0].mlp
-    ins = [getattr(mlp, name) for name in ("gate_proj", "up_proj", "gate_up_proj") if hasattr(mlp, name)]
-    linear = (attention.o_proj, *ins, mlp.down_proj, model.lm_head)
+    linear = [decoder.layers[0].self_attn.o_proj, model.lm_head]
+    for mlp in map(_mlp, decoder.layers):
+        if not hasattr(mlp, "experts"):
+            names = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
+            linear += [getattr(mlp, name) for name in names if hasattr(mlp, name)]
     if not all(isinstance(part, nn.Linear) and part.bias is None for part in linear):
         raise NotLlama("biases other than those of queries, keys and values, or layers that are not linear")
     schemes = decoder.rotary_emb.rope_type
@@ -82,10 +87,11 @@ def take_apart(model: "PreTrainedModel", positions: int) -> Llama:
 def _layers(decoder: Any, variation: Variation, positions: int) -> list[Layer]:
     head_dim = decoder.layers[0].self_attn.head_dim
     rotations = of_layers(variation, len(decoder.layers), head_dim, lambda kind: _rotation(decoder, kind, positions))
-    return [
-        _layer(layer, variation, *rotation, variation.window(number))
-        for number, (layer, rotation) in enumerate(zip(decoder.layers, rotations, strict=True))
-    ]
+    taken = []
+    for number, rotation in enumerate(rotations):
+        taken.append(_layer(decoder.layers[number], variation, *rotation, variation.window(number)))
+        decoder.layers[number] = nn.Module()  # experts' weights are copied: only one layer's are there twice
+    return taken
 
 
 def _rotation(decoder: Any, kind: str | None, positions: int) -> Rotation:
@@ -97,11 +103,11 @@ def _rotation(decoder: Any, kind: str | None, positions: int) -> Rotation:
 
 
 def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, window: int | None) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
+    attention, mlp = layer.self_attn, _mlp(layer)
     query, key, value = _queries_keys_values(attention)
     names = [name for name in ("q_proj", "k_proj", "v_proj") if hasattr(attention, name)]
     biases = [bias.detach() for name in names if (bias := getattr(attention, name).bias) is not None]
-    gate, up = _gate_and_up(mlp)
+    gate, up, down = _of_experts(mlp.experts) if hasattr(mlp, "experts") else _of_mlp(mlp)
     behind = variation.has_four_norms
     return Layer(
         query=in_rotated_order(query, rotated, attention.head_dim),
@@ -111,7 +117,7 @@ def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, w
         output=attention.o_proj.weight.detach(),
         gate=gate,
         up=up,
-        down=mlp.down_proj.weight.detach(),
+        down=down,
         input_norm=_norm(layer.input_layernorm, variation),
         mlp_norm=_norm(layer.pre_feedforward_layernorm if behind else layer.post_attention_layernorm, variation),
         query_norm=_norm(attention.q_norm, variation) if hasattr(attention, "q_norm") else None,
@@ -120,7 +126,12 @@ def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, w
         activated_norm=_norm(layer.post_feedforward_layernorm, variation) if behind else None,
         rotation=rotation,
         window=window,
+        router=(mlp.gate if hasattr(mlp, "gate") else mlp.router).weight.detach() if hasattr(mlp, "experts") else None,
     )
+
+
+def _mlp(layer: Any) -> Any:
+    return layer.mlp if hasattr(layer, "mlp") else layer.block_sparse_moe
 
 
 def _queries_keys_values(attention: Any) -> Sequence[Tensor]:
@@ -132,11 +143,18 @@ def _queries_keys_values(attention: Any) -> Sequence[Tensor]:
     return torch.split(attention.qkv_proj.weight.detach(), [count * attention.head_dim for count in heads])
 
 
-def _gate_and_up(mlp: Any) -> Sequence[Tensor]:
-    """The weights [outputs, inputs] of gate and up, which may be one."""
+def _of_mlp(mlp: Any) -> Sequence[Tensor]:
+    """The weights [outputs, inputs] of gate and up, which may be one, and of down."""
+    down = mlp.down_proj.weight.detach()
     if hasattr(mlp, "gate_up_proj"):
-        return torch.chunk(mlp.gate_up_proj.weight.detach(), 2)
-    return mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()
+        return *torch.chunk(mlp.gate_up_proj.weight.detach(), 2), down
+    return mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach(), down
+
+
+def _of_experts(experts: Any) -> Sequence[Tensor]:
+    """The same of all experts, one below the other, of tensors [experts, outputs, inputs]."""
+    gate, up = torch.chunk(experts.gate_up_proj.detach(), 2, dim=1)
+    return [weights.flatten(0, 1) for weights in (gate, up, experts.down_proj.detach())]
 
 
 def _norm(norm: Any, variation: Variation) -> Tensor:

@@ -12,16 +12,23 @@ import torch
 from transformers import PreTrainedConfig
 
 from inference.weights.context import SLIDING
-from inference.weights.llama import NotLlama, Sizes
+from inference.weights.llama import Experts, NotLlama, Sizes
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "phi3", "smollm3")
+MIXTURES = ("mixtral", "qwen3_moe", "granitemoe", "granitemoeshared")
+"""They have experts."""
+MODEL_TYPES = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "phi3", "smollm3"),
+    *MIXTURES,
+)
 """Those of the Llama type, by transformers' names for them. A setting that a type does not have may still be in its
 configuration, and means nothing there."""
 GEMMAS = ("gemma", "gemma2", "gemma3_text")
 """They have 1 added to the weights of their norms, and an embedding that grows with its width."""
 FOUR_NORMS = ("gemma2", "gemma3_text")
 """They have norms behind attention and MLP, too, and bounds of logits."""
-SAME_WINDOWS = ("mistral", "phi3")
+GRANITES = ("granite", "granitemoe", "granitemoeshared")
+"""They have scales."""
+SAME_WINDOWS = ("mistral", "phi3", "mixtral", "qwen3_moe")
 """All layers may have a window."""
 OWN_WINDOWS = ("qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3")
 """Layers of one kind may have a window."""
@@ -60,11 +67,13 @@ class Variation:
         """
         if getattr(config, "use_bidirectional_attention", None):
             raise NotLlama("attention to what comes later in the text (use_bidirectional_attention)")
+        if getattr(config, "shared_intermediate_size", 0) and model_type in MIXTURES:
+            raise NotLlama("an expert for all tokens (shared_intermediate_size)")
         activation = getattr(config, "hidden_activation" if model_type in FOUR_NORMS else "hidden_act", "silu")
         if activation not in ACTIVATIONS:
             raise NotLlama(f"activation {activation}; expected one of {', '.join(ACTIVATIONS)}")
         names = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
-        scales = {name: getattr(config, name) if model_type == "granite" else 1.0 for name in names}
+        scales = {name: getattr(config, name) if model_type in GRANITES else 1.0 for name in names}
         for name, scale in scales.items():
             if not 0 < scale < math.inf:
                 raise NotLlama(f"{name} {scale}; expected a finite number above 0")
@@ -92,7 +101,27 @@ class Variation:
             is_gelu=self.is_gelu,
             score_cap=self.score_cap,
             logit_cap=self.logit_cap,
+            experts=self.experts,
         )
+
+    @property
+    def experts(self) -> Experts | None:
+        """How tokens find their experts; None if there are none."""
+        if self.model_type not in MIXTURES:
+            return None
+        is_qwen = self.model_type == "qwen3_moe"
+        count = self.config.num_experts if is_qwen else self.config.num_local_experts
+        per_token = self.config.num_experts_per_tok
+        if not 0 < per_token <= count:
+            raise NotLlama(f"{per_token} experts for each token, of {count}")
+        return Experts(count, per_token, weights_add_up=self.config.norm_topk_prob if is_qwen else True)
+
+    @property
+    def places_of_experts(self) -> tuple[str, str]:
+        """Where a layer of transformers has its experts, and what chooses them."""
+        if self.model_type in GRANITES:
+            return "block_sparse_moe.experts", "block_sparse_moe.router"
+        return "mlp.experts", "mlp.gate"
 
     @property
     def norm_offset(self) -> float:
@@ -107,14 +136,14 @@ class Variation:
     @property
     def has_head_norms(self) -> bool:
         """Whether each head's queries and keys have a norm."""
-        return self.model_type in ("qwen3", "gemma3_text")
+        return self.model_type in ("qwen3", "qwen3_moe", "gemma3_text")
 
     @property
     def score_scale(self) -> float:
         """What products of queries and keys are multiplied by."""
         if self.model_type in FOUR_NORMS:
             return float(self.config.query_pre_attn_scalar**-0.5)
-        return float(self.config.attention_multiplier if self.model_type == "granite" else self.config.head_dim**-0.5)
+        return float(self.config.attention_multiplier if self.model_type in GRANITES else self.config.head_dim**-0.5)
 
     @property
     def score_cap(self) -> float | None:

@@ -76,13 +76,21 @@ def bench(options: argparse.Namespace, memory_speed: Callable[[], float]) -> Row
         speeds: list[float] = []
         rows = list(_rows(targets, prompts, options, lambda: speeds.append(memory_speed())))
         memory = {name: process.memory for name, process in processes.items()}
-    step, speed = file.bytes_per_step, statistics.median(speeds or [memory_speed()])
+    step, speed = _bytes_per_step(file), statistics.median(speeds or [memory_speed()])
     report = {"gguf": options.gguf.name, "ready_s": ready, "memory_bytes": memory, "rows": rows}
     report |= {"bytes_per_step": step, "memory_gb_per_s": speed / 1e9, "floor_ms": 1e3 * step / speed}
     _print_end(report)
     if options.speculate:
         report["speculation"] = bench_speculation.bench_http(str(options.gguf), options.rounds)
     return report
+
+
+def _bytes_per_step(file: GGUFFile) -> int:
+    """What a step of one stream reads of the weights: of all experts, those of its token."""
+    experts = sum(blocks.data.nbytes for name, blocks in file.tensors.items() if "_exps." in name)
+    if not experts:
+        return file.bytes_to_pack
+    return file.bytes_to_pack - experts + experts * file.count("expert_used_count") // file.count("expert_count")
 
 
 def _settings(options: argparse.Namespace, streams: int) -> dict[str, str]:

@@ -11,22 +11,27 @@ another, but the weights are random, and both orders take the same time.
 """
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gguf
 from gguf import quantize
 from safetensors.torch import load_file
-from torch import Tensor, bfloat16, float32, uint8
+from torch import Tensor, bfloat16, float32, stack, uint8
 
-from inference.weights.gguf.architecture import LAYER, TOP
+from inference.weights.gguf.architecture import EXPERTS, LAYER, TOP
 from inference.weights.gguf.families.gemma import FOUR_NORMS
+from inference.weights.gguf.heads import ROUTER
 from study.common.arguments import argument_parser
 
 NAMES = {
     "llama": {theirs: ours for ours, theirs in (TOP | LAYER).items()},
+    "qwen3moe": {theirs: ours for ours, theirs in (TOP | LAYER | EXPERTS).items()},
     "gemma3": {theirs: ours for ours, theirs in (TOP | LAYER | FOUR_NORMS).items()},
 }
+EXPERT = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.\d+\.(gate|up|down)_proj\.weight")
 NORMAL, UNKNOWN, BYTE = 1, 2, 6
 
 
@@ -49,9 +54,13 @@ def gguf_name(name: str, architecture: str = "llama") -> str:
 
 
 def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
-    """Write `checkpoint`, a Llama or Gemma 3, as a GGUF file, its matrices in a type that the package gguf can make."""
+    """Write `checkpoint`, a Llama, Gemma 3 or Qwen 3 with experts, as a GGUF file.
+
+    Args:
+        kind: the type of its matrices, which the package gguf can make.
+    """
     config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text())
-    architecture = config["model_type"].removesuffix("_text")
+    architecture = config["model_type"].removesuffix("_text").replace("_moe", "moe")
     is_gemma = architecture == "gemma3"
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(config["max_position_embeddings"])
@@ -62,11 +71,16 @@ def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(1e6 if is_gemma else 1e4)
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     if is_gemma:
         writer.add_sliding_window(config["sliding_window"])
+    if architecture == "qwen3moe":
+        writer.add_expert_count(config["num_local_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind}"])
     tokens, kinds = pieces(config["vocab_size"])
@@ -76,13 +90,31 @@ def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
     writer.add_token_types(kinds)
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(False)
-    for name, tensor in load_file(checkpoint / "model.safetensors").items():
+    for name, tensor in _tensors(checkpoint, architecture):
         changed = tensor + 1 if is_gemma and "norm" in name else tensor
-        _add(writer, gguf_name(name, architecture), changed, gguf.GGMLQuantizationType[kind])
+        _add(writer, name, changed, gguf.GGMLQuantizationType["F32" if ROUTER in name else kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _tensors(checkpoint: Path, architecture: str) -> Iterator[tuple[str, Tensor]]:
+    """The weights under llama.cpp's names, those of all experts as one."""
+    experts: dict[str, list[Tensor]] = {}
+    weights = load_file(checkpoint / "model.safetensors")
+    for name in sorted(weights, key=_with_numbers):
+        if found := EXPERT.fullmatch(name):
+            experts.setdefault(f"blk.{found[1]}.ffn_{found[2]}_exps.weight", []).append(weights[name])
+        else:
+            yield gguf_name(name, architecture), weights[name]
+    for name, parts in experts.items():
+        yield name, stack(parts)
+
+
+def _with_numbers(name: str) -> list[str]:
+    """A key that sorts the tenth after the ninth."""
+    return [part.zfill(5) for part in name.split(".")]
 
 
 def _add(writer: Any, name: str, tensor: Tensor, kind: Any) -> None:

@@ -9,6 +9,7 @@ model draws has a text of its own.
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -20,6 +21,7 @@ from transformers import (
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
 )
 
 from inference.weights.formats import FORMATS
@@ -42,7 +44,7 @@ def _llama(vocabulary: int, hidden: int, layers: int, heads: int, kv_heads: int,
     )
 
 
-Shape = LlamaConfig | Gemma3TextConfig
+Shape = LlamaConfig | Gemma3TextConfig | Qwen3MoeConfig
 SHAPES: dict[str, Shape] = {
     "135M": _llama(vocabulary=49152, hidden=576, layers=30, heads=9, kv_heads=3, mlp=1536, tied=True),
     "0.5B": _llama(vocabulary=151936, hidden=896, layers=24, heads=14, kv_heads=2, mlp=4864, tied=True),
@@ -56,6 +58,21 @@ SHAPES: dict[str, Shape] = {
         intermediate_size=6912,
         max_position_embeddings=32768,
         sliding_window=512,
+        bos_token_id=None,
+        eos_token_id=None,
+    ),
+    # Of 1.7 billion weights, a token goes through 0.28.
+    "qwen3moe-1.7B": Qwen3MoeConfig(
+        vocab_size=32000,
+        hidden_size=1024,
+        num_hidden_layers=16,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        num_experts=64,
+        num_experts_per_tok=8,
+        moe_intermediate_size=512,
+        norm_topk_prob=True,
+        max_position_embeddings=32768,
         bos_token_id=None,
         eos_token_id=None,
     ),
@@ -74,14 +91,21 @@ def write_checkpoint(shape: str, folder: Path) -> Path:
 
 
 def bytes_per_step(shape: str, quantize: str | None = None) -> int:
-    """Bytes of weights that a decode step reads: all but the rows of the embedding not looked up.
+    """Bytes of weights that a decode step of one stream reads: all but the rows of the embedding not looked up.
 
     They are in bfloat16, or rounded to int8 or int4, the matrix of the logits to int8 in both cases.
     """
     model = _on_meta(SHAPES[shape])
-    in_layers: int = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    weights = model.model.layers.named_parameters()
+    in_layers: float = sum(weight.numel() * _share(name, model) for name, weight in weights)
     head: int = model.lm_head.weight.numel()
     return round(in_layers * _bytes_of_weight(quantize) + head * _bytes_of_weight("int8" if quantize else None))
+
+
+def _share(name: str, model: PreTrainedModel) -> float:
+    """How much of a weight a step of one token reads: of all experts, its own."""
+    config: Any = model.config
+    return float(config.num_experts_per_tok / config.num_experts) if ".experts." in name else 1.0
 
 
 def _bytes_of_weight(quantize: str | None) -> float:
@@ -110,7 +134,7 @@ def _model(config: Shape) -> PreTrainedModel:
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "norm" in name:  # Gemma adds 1 to them
-            torch.nn.init.constant_(parameter, float(isinstance(config, LlamaConfig)))
+            torch.nn.init.constant_(parameter, float(not isinstance(config, Gemma3TextConfig)))
         else:
             torch.nn.init.normal_(parameter, std=0.02)
     model.tie_weights()

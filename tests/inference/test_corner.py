@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
 from config import Config
 from engine import Engine
@@ -20,7 +20,7 @@ from inference.decoders.start_check.tolerance import Tolerance
 from inference.weights import rotary
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.formats import FORMATS
-from inference.weights.llama import Llama
+from inference.weights.llama import Layer, Llama
 from inference.weights.quantized import as_tensor
 from interface.errors import UnsupportedModel
 from tests.support import tiny_models
@@ -37,10 +37,12 @@ SHAPE: dict[str, Any] = {
     "intermediate_size": 96,
     "tie_word_embeddings": False,
 }
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "qwen3 moe": Qwen3MoeConfig(**SHAPE | EXPERTS),
 }
 Fault = Callable[[Llama], Llama]
 
@@ -67,6 +69,29 @@ def scaled(llama: Llama) -> Llama:
 def without_norms(llama: Llama) -> Llama:
     layers = [dataclasses.replace(layer, mlp_norm=torch.ones_like(layer.mlp_norm)) for layer in llama.layers]
     return dataclasses.replace(llama, layers=layers)
+
+
+def exchanged(llama: Llama) -> Llama:
+    layers = [dataclasses.replace(layer, router=as_router(layer).flip(0)) for layer in llama.layers]
+    return dataclasses.replace(llama, layers=layers)
+
+
+def as_router(layer: Layer) -> Tensor:
+    assert layer.router is not None
+    return layer.router
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q4_0", "BF16"])
+def test_a_decoder_that_mistakes_its_experts_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = loaded(tmp_path, "qwen3 moe", kind)
+    monkeypatch.setattr(
+        corner, "NativeDecoder", lambda library, small, cache: NativeDecoder(library, exchanged(small), cache)
+    )
+    with pytest.raises(UnsupportedModel, match="Compiled here, the decoder gives other logits"):
+        Engine(checkpoint, Config(compile=True))
 
 
 @needs_compiler

@@ -16,7 +16,9 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GraniteConfig,
+    GraniteMoeSharedConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedConfig,
 )
 
@@ -62,6 +64,7 @@ from tests.support.tiny_models import (
 )
 
 Q4_1_AND_Q6_K = (3, 14)
+WITHOUT_HEADS = {name: size for name, size in SHAPE.items() if name != "head_dim"}
 
 
 SMALL_VISION = {
@@ -144,10 +147,10 @@ def test_its_logits_are_as_near_to_exact_ones_as_the_models_own(
 def test_the_decoder_in_cpp_compiles_for_processors_that_are_not_at_hand(processor: str) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)))
     units = [
-        *decoder_units(True, (), True, head_dim=64, group=3),
+        *decoder_units(True, (), True, head_dim=64, group=3, has_experts=True),
         *decoder_units(True, Q4_1_AND_Q6_K, False, head_dim=64, group=3),
-        *decoder_units(True, Q4_1_AND_Q6_K, True, head_dim=64, group=3),
-        *decoder_units(False, (8,), True, head_dim=64, group=3),
+        *decoder_units(True, Q4_1_AND_Q6_K, True, head_dim=64, group=3, has_experts=True),
+        *decoder_units(False, (8,), True, head_dim=64, group=3, has_experts=True),
     ]
     for unit in {unit.key: unit for unit in units}.values():
         target = ["-O0", f"-march={processor}"]  # what a processor does not have is an error without optimizing, too
@@ -216,7 +219,7 @@ def test_a_start_finds_a_window_that_is_computed_too_short(monkeypatch: pytest.M
         engine_of(model_named("mistral, window"))
 
 
-@pytest.mark.parametrize("name", VARIED)
+@pytest.mark.parametrize("name", [*VARIED, "qwen3 moe", "granite moe"])
 def test_without_a_compiler_a_model_that_varies_is_computed_with_operators_of_torch(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +239,12 @@ def test_without_a_compiler_a_model_that_varies_is_computed_with_operators_of_to
         (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
         (Gemma3TextConfig(**SHAPE, use_bidirectional_attention=True), "what comes later in the text"),
         (GraniteConfig(**SHAPE, residual_multiplier=0.0), "residual_multiplier 0.0; expected a finite number above 0"),
+        (MixtralConfig(**SHAPE | {"hidden_size": 80}), "experts with 80 inputs; expected a multiple of 32"),
+        (MixtralConfig(**SHAPE | {"hidden_size": 96}), "experts with 100 inputs; expected a multiple of 32"),
+        (
+            GraniteMoeSharedConfig(**WITHOUT_HEADS | {"hidden_size": 192}, shared_intermediate_size=64),
+            r"an expert for all tokens \(shared_intermediate_size\)",
+        ),
     ],
 )
 def test_an_unsupported_model_is_refused_with_a_reason(config: PreTrainedConfig, reason: str) -> None:

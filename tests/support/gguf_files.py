@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from inference.weights.gguf.heads import ROUTER
 from tests.support.gguf_families import WRITTEN
 from tests.support.gguf_rules import Written
 from tests.support.tiny_models import SPECIAL_TOKENS
@@ -68,7 +69,7 @@ def write_gguf(
     """Write `model`; return the file, or the first of its parts if it is to be split.
 
     Args:
-        kind: the type of matrices; vectors are float32.
+        kind: the type of matrices; vectors and routers are float32.
         is_fused: as `--fuse-qkv` makes it.
         written: by which rules; by default those of the model's type.
         extra: more tensors, by their names in the file.
@@ -85,7 +86,7 @@ def write_gguf(
     tensors = {**_tensors(written, model), **written.extra(model), **extra}
     for name, weight in (_fused(tensors) if is_fused else tensors).items():
         numbers = weight.detach().float().numpy()
-        if numbers.ndim == 1 or kind == "F32":
+        if numbers.ndim == 1 or kind == "F32" or name.endswith(f".{ROUTER}.weight"):
             writer.add_tensor(name, numbers)
         else:
             of = GGMLQuantizationType[kind]

@@ -9,12 +9,15 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     GraniteConfig,
+    GraniteMoeSharedConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 
@@ -40,6 +43,7 @@ GRANITE_SCALES: dict[str, Any] = {
     "logits_scaling": 8.0,
 }
 IN_PART: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+EXPERTS: dict[str, Any] = {"num_local_experts": 5, "num_experts_per_tok": 2}
 QWEN2 = {name: size for name, size in SHAPE.items() if name != "head_dim"}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**SHAPE),
@@ -62,6 +66,9 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "phi3": Phi3Config(**QWEN2, sliding_window=20),
     "phi3, in part": Phi3Config(**QWEN2, rope_parameters=IN_PART),
     "smollm3": SmolLM3Config(**SHAPE | {"num_hidden_layers": 4}),
+    "mixtral": MixtralConfig(**SHAPE, **EXPERTS),
+    "qwen3 moe": Qwen3MoeConfig(**SHAPE, **EXPERTS, moe_intermediate_size=32, norm_topk_prob=True),
+    "granite moe": GraniteMoeSharedConfig(**QWEN2, **EXPERTS, **GRANITE_SCALES, shared_intermediate_size=0),
 }
 
 

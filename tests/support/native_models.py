@@ -12,13 +12,16 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     GraniteConfig,
+    GraniteMoeConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 
@@ -109,8 +112,26 @@ VARIED: dict[str, PreTrainedConfig] = {
     ),
     "smollm3": SmolLM3Config(**SHAPE, no_rope_layer_interval=2),
 }
-MODELS: Mapping[str, PreTrainedConfig] = PLAIN | VARIED
-"""Those of the Llama type proper, and those that only the decoder in C++ takes apart."""
+EXPERT_SHAPE = SHAPE | {"hidden_size": 96, "intermediate_size": 64, "num_local_experts": 5, "num_experts_per_tok": 2}
+MIXTURES: dict[str, PreTrainedConfig] = {
+    "mixtral": MixtralConfig(**EXPERT_SHAPE),
+    "mixtral, window": MixtralConfig(**EXPERT_SHAPE, sliding_window=40),
+    "qwen3 moe": Qwen3MoeConfig(
+        **EXPERT_SHAPE | {"num_local_experts": 19, "num_experts_per_tok": 4}, moe_intermediate_size=32
+    ),
+    "qwen3 moe, some layers": Qwen3MoeConfig(
+        **EXPERT_SHAPE | {"intermediate_size": 100}, moe_intermediate_size=32, norm_topk_prob=True, mlp_only_layers=[1]
+    ),
+    "granite moe": GraniteMoeConfig(
+        **{name: size for name, size in EXPERT_SHAPE.items() if name != "head_dim"} | {"hidden_size": 192},
+        embedding_multiplier=12.0,
+        residual_multiplier=0.22,
+        attention_multiplier=0.15,
+        logits_scaling=8.0,
+    ),
+}
+MODELS: Mapping[str, PreTrainedConfig] = PLAIN | VARIED | MIXTURES
+"""Those of the Llama type proper, those that only the decoder in C++ takes apart, and those with experts."""
 CPUINFO = Path("/proc/cpuinfo")
 HAS_AVX_VNNI = CPUINFO.exists() and " avx_vnni " in CPUINFO.read_text()
 INSTRUCTIONS = {

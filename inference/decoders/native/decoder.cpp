@@ -11,6 +11,7 @@
 #endif
 
 #include "attention.hpp"
+#include "experts.hpp"
 #include "numbers.hpp"
 #include "products.hpp"
 #include "structures.hpp"
@@ -157,16 +158,37 @@ Floats activation(const Model &model, Floats x) {
     return x / (1 + exponential(-twice));
 }
 
+#if EXPERTS
+// The MLP of a layer with experts.
+template <class Activate>
+void run_experts(const Model &model, const Layer &layer, const Step &step, const Activation *inputs, int64_t tokens,
+                 Activate activate) {
+    const Groups groups = route(model, layer, step, inputs, tokens);
+    product(layer.gate_up, step.expert_inputs, groups, layer.gate_up.panel_count / model.experts, step, activate);
+    const int64_t panels = layer.down.panel_count / model.experts;
+    product(layer.down, step.expert_activated, groups, panels, step,
+            [&](int64_t row, int64_t panel, const float *sums) {
+                memcpy(step.expert_outputs + row * model.hidden + panel * PANEL, sums, PANEL * sizeof(float));
+            });
+#pragma omp for schedule(static)
+    for (int64_t token = 0; token < tokens; ++token) add_outputs(model, step, token);
+}
+#endif
+
 // The second half, for the first tokens: each goes on by itself.
 void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t tokens) {
     add_product(model, layer.output, step.attended, tokens, layer.attended_norm, step);
 
     const Activation *inputs = normed(model, step, tokens, layer.mlp_norm, layer.gate_up.inputs);
-    product(layer.gate_up, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
+    Activation *activated = layer.router ? step.expert_activated : step.activated;
+    const auto activate = [&](int64_t row, int64_t panel, const float *sums) {
         const Floats gate = load(sums), up = load(sums + LANES);
-        store(step.activated + token * layer.down.inputs + panel * LANES, activation(model, gate) * up);
-    });
-
+        store(activated + row * layer.down.inputs + panel * LANES, activation(model, gate) * up);
+    };
+#if EXPERTS
+    if (layer.router) return run_experts(model, layer, step, inputs, tokens, activate);
+#endif
+    product(layer.gate_up, inputs, tokens, step, activate);
     add_product(model, layer.down, step.activated, tokens, layer.activated_norm, step);
 }
 
@@ -249,8 +271,9 @@ extern "C" void decoder_step(const Model *model, const Step *step) {
 }
 
 // The sizes by which packing.py lays out what is handed over, in the order of its LAYOUT.
-extern "C" const int64_t layout_sizes[] = {LANES,          PANEL,         BLOCK,         LANES,        sizeof(Strip),
-                                           sizeof(Matrix), sizeof(Layer), sizeof(Model), sizeof(Step), sizeof(Share)};
+extern "C" const int64_t layout_sizes[] = {LANES,         PANEL,          BLOCK,         LANES,
+                                           sizeof(Strip), sizeof(Matrix), sizeof(Layer), sizeof(Group),
+                                           sizeof(Model), sizeof(Step),   sizeof(Share)};
 
 // How keys and values lie in the cache: see attention.hpp.
 extern "C" bool attends_in_pairs() { return ATTENDS_IN_PAIRS; }

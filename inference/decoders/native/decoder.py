@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Collection
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inference.affinity import processors_for
@@ -16,10 +17,11 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.pages import KEYS, VALUES, Layers, Pages
 from inference.cpp.build import build
 from inference.decoders.native import structures
-from inference.decoders.native.packing import BLOCK, INPUT_BYTES, PANEL, Packer, padded
+from inference.decoders.native.packing import BLOCK, PANEL, Packer, padded
+from inference.decoders.native.scratch import scratch
 from inference.decoders.native.sources import STRIP, decoder_units, stays_quantized
 from inference.weights.formats import FORMATS
-from inference.weights.llama import Layer, Llama
+from inference.weights.llama import Experts, Layer, Llama
 from inference.weights.memory_ahead import AHEAD
 from inference.weights.quantized import QuantizedMatrix
 
@@ -40,18 +42,27 @@ def build_for(llama: Llama, formats: Collection[str]) -> ctypes.CDLL:
     sizes = llama.sizes
     if sizes.head_dim % STRIP:
         raise NotNative(f"heads of {sizes.head_dim} numbers; expected a multiple of {STRIP}")
+    _check_experts(llama)
     numbers = [FORMATS[name].number for name in formats]
     has_plain = not all(
         isinstance(matrix, QuantizedMatrix) and stays_quantized(matrix.format, len(matrix.blocks))
         for matrix in llama.matrices()
     )
     is_bfloat16, group = llama.dtype == torch.bfloat16, sizes.heads // sizes.kv_heads
-    library = build(*decoder_units(is_bfloat16, numbers, has_plain, sizes.head_dim, group))
+    has_experts = sizes.experts is not None
+    library = build(*decoder_units(is_bfloat16, numbers, has_plain, sizes.head_dim, group, has_experts))
     library.decoder_step.restype = None
     library.attends_in_pairs.restype = library.depends_on_rows.restype = ctypes.c_bool
     if formats:
         library.strip_size.restype = ctypes.c_int64
     return library
+
+
+def _check_experts(llama: Llama) -> None:
+    """Raises NotNative if the matrices of the experts cannot lie one below the other."""
+    sizes = {size for layer in llama.layers if layer.router is not None for size in layer.expert_shape}
+    if odd := [size for size in sizes if size % PANEL]:
+        raise NotNative(f"experts with {odd[0]} inputs; expected a multiple of {PANEL}")
 
 
 class NativeDecoder:
@@ -75,6 +86,7 @@ class NativeDecoder:
             *(self._layer(number, llama.layers.pop(0), cache.row_length) for number in range(len(llama.layers)))
         )
         vocabulary, hidden = llama.embedding.shape
+        experts = sizes.experts or Experts(count=0, per_token=0, weights_add_up=False)
         self._model = structures.Model(
             layers=layers,
             head=packer.matrix([llama.head]),
@@ -94,6 +106,10 @@ class NativeDecoder:
             score_cap=sizes.score_cap or 0,
             logit_cap=sizes.logit_cap or 0,
             is_gelu=sizes.is_gelu,
+            experts=experts.count,
+            padded_experts=padded(experts.count, STRIP),
+            experts_per_token=experts.per_token,
+            weights_add_up=experts.weights_add_up,
         )
         AHEAD.give_back()
         packer.release_unused()
@@ -129,25 +145,7 @@ class NativeDecoder:
         if tokens <= self._scratch_rows:
             return
         rows = self._scratch_rows = padded(tokens, BLOCK)
-        layer, head = self._model.layers[0], self._model.head
-        # What quantized matrices are multiplied with is rounded once, just before.
-        activations = torch.float32 if self._is_quantized else self._dtype
-        is_narrowed = self._is_quantized and self._dtype == torch.bfloat16
-        most_inputs = max(matrix.inputs for matrix in (layer.qkv, layer.output, layer.down, head))
-        self._scratch = {
-            "neighbours": torch.zeros(rows, dtype=torch.int64),
-            "places": torch.zeros(rows, dtype=torch.int64),
-            "hidden": torch.zeros(rows, self._model.hidden),
-            "added": torch.zeros(rows if layer.attended_norm else 0, self._model.hidden),
-            "qkv": torch.zeros(rows, layer.qkv.panel_count * PANEL),
-            "normed": torch.zeros(rows, layer.qkv.inputs, dtype=activations),
-            "attended": torch.zeros(rows, layer.output.inputs, dtype=activations),
-            "activated": torch.zeros(rows, layer.down.inputs, dtype=activations),
-            "scores": torch.zeros(self._threads, self._model.context, STRIP),
-            "inputs": torch.zeros(rows * INPUT_BYTES * most_inputs if is_narrowed else 0, dtype=torch.uint8),
-            "shares": torch.zeros(self._threads, ctypes.sizeof(structures.Share), dtype=torch.uint8),
-            "widened": torch.zeros(self._threads, most_inputs * PANEL if self._is_quantized else 0, dtype=self._dtype),
-        }
+        self._scratch = scratch(self._model, rows, self._threads, self._dtype, self._is_quantized)
 
     def _layer(self, number: int, layer: Layer, context: int) -> structures.Layer:
         packer = self._packer
@@ -171,4 +169,10 @@ class NativeDecoder:
             keys=self._pages.address(number, KEYS),
             values=self._pages.address(number, VALUES),
             window=min(layer.window or context, context),
+            router=None if layer.router is None else packer.hold_floats(_filled(layer.router)),
         )
+
+
+def _filled(router: Tensor) -> Tensor:
+    """A router [experts, hidden] with experts of zeros behind, as several are scored at once."""
+    return F.pad(router, (0, 0, 0, padded(len(router), STRIP) - len(router)))

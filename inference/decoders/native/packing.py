@@ -38,6 +38,7 @@ LAYOUT = {
             structures.Strip,
             structures.Matrix,
             structures.Layer,
+            structures.Group,
             structures.Model,
             structures.Step,
             structures.Share,

@@ -212,6 +212,11 @@ struct Tiles {
     uint8_t *at(int64_t tile) const { return first + tiling.first(tile) * Tile::ROOM * inputs; }
 };
 
+Tiles tiles_for(int64_t rows, const Matrix &matrix, uint8_t *room) {
+    const bool is_of_blocks = matrix.scaled_inputs > GROUP_INPUTS;
+    return {tiling_for(rows, is_of_blocks, matrix.strips[0].format == Q8_0::NUMBER), matrix.inputs, room};
+}
+
 // `count` inputs of each row of a tile, from `first` on: those that share a scale.
 void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t first, int64_t count) {
     const int64_t first_row = tiles.tiling.first(tile), rows = tiles.tiling.count(tile);
@@ -223,9 +228,9 @@ void quantize_rows(const float *x, const Tiles &tiles, int64_t tile, int64_t fir
 // All inputs become integers, in `step.inputs`.
 Tiles quantize(const float *x, int64_t rows, const Matrix &matrix, const Step &step) {
     const bool is_own = each_for_itself(rows, step);
-    const int64_t inputs = matrix.inputs, size = rows * Tile::ROOM * inputs, count = matrix.scaled_inputs;
-    const Tiles tiles = {tiling_for(rows, count > GROUP_INPUTS, matrix.strips[0].format == Q8_0::NUMBER), inputs,
-                         step.inputs + (is_own ? omp_get_thread_num() * size : 0)};
+    const int64_t inputs = matrix.inputs, count = matrix.scaled_inputs;
+    const Tiles tiles =
+        tiles_for(rows, matrix, step.inputs + (is_own ? omp_get_thread_num() * rows * Tile::ROOM * inputs : 0));
     const int64_t tile_count = tiles.tiling.tiles, pieces = inputs / count * tile_count;
     const auto quantize_piece = [&](int64_t i) {
         quantize_rows(x, tiles, i % tile_count, i / tile_count * count, count);
@@ -305,54 +310,68 @@ void multiply_strips(const Strip *strips, const uint8_t *codes, const Tiles &til
     }
 }
 
+// All tiles times one panel. `room` is the calling thread's own.
+template <class Take>
+void multiply_quantized_panel(const Matrix &matrix, int64_t panel, const Tiles &tiles, uint8_t *room, Take take) {
+    const Strip *strips = matrix.strips + 2 * panel;
+    const uint8_t *codes = unpacked(strips, tiles, room);
+    for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
+        alignas(64) float sums[ROWS_OF_TILE][PANEL];
+        multiply_strips(strips, codes, tiles, tile, sums);
+        const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
+        for (int64_t row = 0; row < count; ++row) take(first + row, sums[row]);
+    }
+}
+
+inline uint8_t *room_of_thread(const Step &step) {
+    return reinterpret_cast<uint8_t *>(step.widened + omp_get_thread_num() * step.widened_size);
+}
+
 // The same as a plain product with a quantized matrix.
 template <class Take>
 void quantized_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
     share_out(matrix.panel_count, step.shares);  // all threads meet when the inputs are there
     const Tiles tiles = quantize(x, rows, matrix, step);
-    uint8_t *room = reinterpret_cast<uint8_t *>(step.widened + omp_get_thread_num() * step.widened_size);
+    uint8_t *room = room_of_thread(step);
     for_each_panel(rows, step, [&](int64_t panel) {
-        const Strip *strips = matrix.strips + 2 * panel;
-        const uint8_t *codes = unpacked(strips, tiles, room);
-        for (int64_t tile = 0; tile < tiles.tiling.tiles; ++tile) {
-            alignas(64) float sums[ROWS_OF_TILE][PANEL];
-            multiply_strips(strips, codes, tiles, tile, sums);
-            const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
-            for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
-        }
+        multiply_quantized_panel(matrix, panel, tiles, room,
+                                 [&](int64_t row, const float *sums) { take(row, panel, sums); });
     });
 }
 
 // A quantized model may have matrices that are not. Their inputs become bfloat16 here.
-template <class Take>
-void narrowed_product(const Matrix &matrix, const float *x, int64_t rows, const Step &step, Take take) {
+const Weight *narrowed(const Matrix &matrix, const float *x, int64_t rows, const Step &step) {
     Weight *inputs = reinterpret_cast<Weight *>(step.inputs);
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < rows * matrix.inputs; i += LANES) store(inputs + i, load(x + i));
-    plain_product(matrix, inputs, rows, step, take);
+    return inputs;
 }
 
 template <class Take>
 void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
     if constexpr (HAS_PLAIN)
-        if (!matrix.strips) return narrowed_product(matrix, x, rows, step, take);
+        if (!matrix.strips) return plain_product(matrix, narrowed(matrix, x, rows, step), rows, step, take);
     quantized_product(matrix, x, rows, step, take);
 }
 #elif FORMATS
 // In float32 a quantized panel becomes floats, in the calling thread's own memory.
+const Weight *widened_panel(const Matrix &matrix, int64_t panel, const Step &step) {
+    Weight *widened = step.widened + omp_get_thread_num() * step.widened_size;
+    for (int64_t half = 0; half < 2; ++half) {
+        const Strip &strip = matrix.strips[2 * panel + half];
+        with_format(strip.format, [&](auto format) {
+            widen_strip<decltype(format)>(strip.packed, matrix.inputs, PANEL, widened + half * LANES);
+        });
+    }
+    return widened;
+}
+
 template <class Take>
 void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step &step, Take take) {
     if (!matrix.strips) return plain_product(matrix, x, rows, step, take);
-    Weight *widened = step.widened + omp_get_thread_num() * step.widened_size;
     share_out_with_barrier(matrix, rows, step);
     for_each_panel(rows, step, [&](int64_t panel) {
-        for (int64_t half = 0; half < 2; ++half) {
-            const Strip &strip = matrix.strips[2 * panel + half];
-            with_format(strip.format, [&](auto format) {
-                widen_strip<decltype(format)>(strip.packed, matrix.inputs, PANEL, widened + half * LANES);
-            });
-        }
-        multiply_panel(widened, x, matrix.inputs, rows, panel, take);
+        multiply_panel(widened_panel(matrix, panel, step), x, matrix.inputs, rows, panel, take);
     });
 }
 #else

@@ -43,7 +43,14 @@ def ways_of_processor() -> dict[str, int]:
     return {"PAST_CACHES": is_zen_5, "READS_AHEAD": is_zen_4, "ONE_PRODUCT": is_zen_4}
 
 
-def decoder_units(is_bfloat16: bool, formats: Iterable[int], has_plain: bool, head_dim: int, group: int) -> list[Unit]:
+def decoder_units(
+    is_bfloat16: bool,
+    formats: Iterable[int],
+    has_plain: bool,
+    head_dim: int,
+    group: int,
+    has_experts: bool = False,
+) -> list[Unit]:
     """What is compiled for a model: the decoder, and in bfloat16 the products of each format apart.
 
     Args:
@@ -54,6 +61,7 @@ def decoder_units(is_bfloat16: bool, formats: Iterable[int], has_plain: bool, he
     bits = {number: 1 << number for number in sorted(set(formats))}
     ways = ways_of_processor()
     kinds = {"BF16": int(is_bfloat16), "FORMATS": sum(bits.values()), "HAS_PLAIN": int(has_plain)} | ways
-    decoder = Unit(DECODER, kinds | {"HEAD_DIM": head_dim, "GROUP": group, "PAGE_TOKENS": PAGE_TOKENS})
+    sizes = {"HEAD_DIM": head_dim, "GROUP": group, "PAGE_TOKENS": PAGE_TOKENS, "EXPERTS": int(has_experts)}
+    decoder = Unit(DECODER, kinds | sizes)
     kernels = {"BF16": 1} | ways
     return [decoder, *(Unit(KERNELS, kernels | {"FORMATS": bit}) for bit in bits.values() if is_bfloat16)]

@@ -32,7 +32,13 @@ struct Layer {
     const float *query_norm, *key_norm, *attended_norm, *activated_norm;  // null in most models
     const float *cosines, *sines;                                         // [context][HEAD_DIM]
     Weight *keys, *values;                                                // in the cache's first page: see `Head`
-    int64_t window;  // how many positions a token looks back, itself included
+    int64_t window;       // how many positions a token looks back, itself included
+    const float *router;  // [experts, in whole 4s][hidden]; null: there is one MLP, for all tokens. Else gate_up and
+                          // down are those of all experts, one below the other
+};
+
+struct Group {  // the rows that go through the same expert
+    int64_t expert, first, rows;
 };
 
 struct Model {
@@ -48,6 +54,8 @@ struct Model {
     double epsilon, scale, embedding_scale;
     double score_cap, logit_cap;  // bounds that these approach; 0: none
     int64_t is_gelu;
+    int64_t experts, padded_experts, experts_per_token;  // of layers with a router; the second in whole 16s
+    int64_t weights_add_up;                              // those of a token's experts: to 1
 };
 
 struct Step {
@@ -67,6 +75,13 @@ struct Step {
     Weight *widened;  // [threads][widened_size], for a quantized panel as floats, or with its codes unpacked
     float *logits;    // [sampled_count][vocabulary]
     Share *shares;    // [threads], of a product's panels: see shares.hpp
+    // The same for layers with experts. A row is what one token has of one expert.
+    float *expert_scores, *expert_weights;  // [tokens][padded_experts]; weights in the order of the token's experts
+    int64_t *experts, *expert_rows;         // [tokens][experts_per_token], the best first; and which row is whose
+    Group *groups;                          // [experts + 1]; one without rows ends them
+    Activation *expert_inputs;              // [rows][hidden]
+    Activation *expert_activated;           // [rows][inputs of an expert's down]
+    float *expert_outputs;                  // [rows][hidden]
 };
 
 }  // namespace

@@ -26,7 +26,12 @@ class Layer(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("query_norm", "key_norm", "attended_norm", "activated_norm")),
         *((name, ctypes.c_void_p) for name in ("cosines", "sines", "keys", "values")),
         ("window", ctypes.c_int64),
+        ("router", ctypes.c_void_p),
     )
+
+
+class Group(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("expert", "first", "rows"))
 
 
 class Model(ctypes.Structure):
@@ -41,6 +46,7 @@ class Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("slot_pages", "page_stride")),
         *((name, ctypes.c_double) for name in ("epsilon", "scale", "embedding_scale", "score_cap", "logit_cap")),
         ("is_gelu", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("experts", "padded_experts", "experts_per_token", "weights_add_up")),
     )
 
 
@@ -54,6 +60,8 @@ class Step(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("attended", "activated", "scores", "inputs", "widened", "logits", "shares")
         ),
+        *((name, ctypes.c_void_p) for name in ("expert_scores", "expert_weights", "experts", "expert_rows", "groups")),
+        *((name, ctypes.c_void_p) for name in ("expert_inputs", "expert_activated", "expert_outputs")),
     )
 
 

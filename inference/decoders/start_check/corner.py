@@ -23,11 +23,12 @@ from inference.decoders.start_check.in_pieces import in_pieces
 from inference.decoders.start_check.tolerance import Tolerance, largest, typical_difference
 from inference.decoders.torch_decoder import TorchDecoder
 from inference.weights.formats import FORMATS
-from inference.weights.llama import Layer, Llama, Rotation, Sizes
-from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor
+from inference.weights.llama import Experts, Layer, Llama, Rotation, Sizes
+from inference.weights.quantized import Matrix, QuantizedMatrix, as_tensor, rows
 from interface.errors import UnsupportedModel
 
 LAYERS = 2
+EXPERTS = 3
 INPUTS = 256
 """Inputs of a layer, and of its MLP: a multiple of every format's block."""
 VOCABULARY = 512
@@ -87,7 +88,7 @@ def corner(llama: Llama) -> Llama:
     # The inputs of the output matrix have to be whole blocks.
     enough = (count for count in range(1, sizes.kv_heads) if count * group * sizes.head_dim % INPUTS == 0)
     kv_heads = next(enough, sizes.kv_heads)
-    small = dataclasses.replace(sizes, heads=kv_heads * group, kv_heads=kv_heads)
+    small = dataclasses.replace(sizes, heads=kv_heads * group, kv_heads=kv_heads, experts=_all_of_few(sizes.experts))
     embedding = _cut(llama.embedding, VOCABULARY, INPUTS)
     layers = [_cut_layer(layer, sizes, small) for layer in _of_each_kind(llama.layers)]
     largest = max(_largest_score(layer, small, as_tensor(embedding, torch.float32)) for layer in layers)
@@ -132,16 +133,34 @@ def _cut_layer(layer: Layer, sizes: Sizes, small: Sizes) -> Layer:
         value=_cut(layer.value, keys, INPUTS),
         qkv_bias=None if layer.qkv_bias is None else _cut_biases(layer.qkv_bias, sizes, small),
         output=_cut(layer.output, INPUTS, queries),
-        gate=_cut(layer.gate, INPUTS, INPUTS),
-        up=_cut(layer.up, INPUTS, INPUTS),
-        down=_cut(layer.down, INPUTS, INPUTS),
+        gate=_cut_experts(layer, layer.gate, sizes, small),
+        up=_cut_experts(layer, layer.up, sizes, small),
+        down=_cut_experts(layer, layer.down, sizes, small),
         input_norm=layer.input_norm[:INPUTS],
         mlp_norm=layer.mlp_norm[:INPUTS],
         attended_norm=None if layer.attended_norm is None else layer.attended_norm[:INPUTS],
         activated_norm=None if layer.activated_norm is None else layer.activated_norm[:INPUTS],
         rotation=Rotation(layer.rotation.cosines[:TOKENS], layer.rotation.sines[:TOKENS]),
         window=None if layer.window is None else min(layer.window, WINDOW),
+        router=None if layer.router is None or small.experts is None else layer.router[: small.experts.count, :INPUTS],
     )
+
+
+def _all_of_few(experts: Experts | None) -> Experts | None:
+    """A few experts, each token's all of them: which ones are best may depend on the last bits of their scores."""
+    if experts is None:
+        return None
+    few = min(experts.count, EXPERTS)
+    return dataclasses.replace(experts, count=few, per_token=few)
+
+
+def _cut_experts(layer: Layer, matrix: Matrix, sizes: Sizes, small: Sizes) -> Matrix:
+    """The first outputs and inputs of the MLP's matrix, or of those of the first experts."""
+    if layer.router is None or sizes.experts is None or small.experts is None:
+        return _cut(matrix, INPUTS, INPUTS)
+    outputs = matrix.shape[0] // sizes.experts.count
+    kept = [torch.arange(min(outputs, INPUTS)) + number * outputs for number in range(small.experts.count)]
+    return _cut(rows(matrix, torch.cat(kept)), sum(map(len, kept)), INPUTS)
 
 
 def _cut_biases(biases: Tensor, sizes: Sizes, small: Sizes) -> Tensor:

@@ -113,8 +113,8 @@ class GGUFFile:
         return sum(blocks.data.nbytes for blocks in self.tensors.values())
 
     @property
-    def bytes_per_step(self) -> int:
-        """The size of what every step reads: all tensors but an embedding that is not the head as well."""
+    def bytes_to_pack(self) -> int:
+        """The size of what steps compute with: all tensors but an embedding that is not the head as well."""
         return self.bytes - (self.tensors[EMBEDDING].data.nbytes if {EMBEDDING, HEAD} <= self.tensors.keys() else 0)
 
     @property

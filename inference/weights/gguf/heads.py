@@ -9,11 +9,19 @@ from inference.weights.gguf.file import BadGGUF, GGUFFile
 OF_LLAMA = ("llama", "internlm2", "xverse", "baichuan", "exaone", "mistral", "mistral3", "seed_oss")
 OF_QWEN = ("qwen", "qwen2", "qwen2vl", "qwen3", "qwen3vl")
 VARIED = ("gemma", "gemma2", "gemma3", "granite", "minicpm", "phi3", "smollm3")
-LLAMAS = (*OF_LLAMA, *OF_QWEN, *VARIED)
+MIXTURES = ("llama", "qwen3moe", "qwen3vlmoe", "granitemoe")
+"""Those that may have experts."""
+LLAMAS = (*OF_LLAMA, *OF_QWEN, *VARIED, *MIXTURES)
 """The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""
 ROTATED_IN_PART = ("phi3",)
 """Those of whose heads only a part may be rotated."""
-OTHERWISE = ("expert_count", "attention.temperature_scale", "rope.scaling.yarn_log_multiplier")
+OTHERWISE = (
+    "expert_shared_feed_forward_length",
+    "attention.temperature_scale",
+    "rope.scaling.yarn_log_multiplier",
+)
+ROUTER = "ffn_gate_inp"
+"""The end of the name of what chooses the experts: no matrix of the products that a decoder is compiled for."""
 COMPUTED = {"F32", "F16", "BF16", *FORMATS}
 """The types of tensors that a decoder of our own computes with; all weights are dequantized if one has another."""
 
@@ -21,7 +29,13 @@ COMPUTED = {"F32", "F16", "BF16", *FORMATS}
 def is_llama(file: GGUFFile) -> bool:
     """Whether the model in a file is of the Llama type."""
     name = file.architecture
-    return name in LLAMAS and not any(file.metadata.get(f"{name}.{key}") for key in OTHERWISE)
+    otherwise = OTHERWISE if name in MIXTURES else (*OTHERWISE, "expert_count")
+    return name in LLAMAS and not any(file.metadata.get(f"{name}.{key}") for key in otherwise)
+
+
+def has_experts(file: GGUFFile) -> bool:
+    """Whether there are layers with experts."""
+    return bool(file.metadata.get(f"{file.architecture}.expert_count"))
 
 
 def stays_as_it_is(file: GGUFFile) -> bool:

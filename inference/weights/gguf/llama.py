@@ -61,13 +61,11 @@ def _layer(
     weights: "_Weights", number: int, variation: Variation, rotated: int, rotation: Rotation, has_biases: bool
 ) -> Layer:
     config, prefix = variation.config, f"model.layers.{number}"
-    attention, feed_forward = f"{prefix}.self_attn", f"{prefix}.mlp"
-    hidden, mlp, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
+    attention, hidden, head_dim = f"{prefix}.self_attn", config.hidden_size, config.head_dim
     queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     outputs = {f"{attention}.q_proj": queries, f"{attention}.k_proj": keys, f"{attention}.v_proj": keys}
     query, key, value = weights.matrices(f"{attention}.qkv_proj", outputs, hidden)
-    ins = {f"{feed_forward}.gate_proj": mlp, f"{feed_forward}.up_proj": mlp}
-    gate, up = weights.matrices(f"{feed_forward}.gate_up_proj", ins, hidden)
+    gate, up, down, router = _mlp(weights, prefix, variation)
 
     def norm(name: str, size: int, is_there: bool = True) -> Tensor | None:
         return weights.vector(f"{name}.weight", size) if is_there else None
@@ -82,7 +80,7 @@ def _layer(
         output=weights.matrix(f"{attention}.o_proj", hidden, queries),
         gate=gate,
         up=up,
-        down=weights.matrix(f"{feed_forward}.down_proj", hidden, mlp),
+        down=down,
         input_norm=weights.vector(f"{prefix}.input_layernorm.weight", hidden),
         mlp_norm=weights.vector(f"{prefix}.{before_mlp}.weight", hidden),
         query_norm=norm(f"{attention}.q_norm", head_dim, variation.has_head_norms),
@@ -91,7 +89,23 @@ def _layer(
         activated_norm=norm(f"{prefix}.post_feedforward_layernorm", hidden, has_four),
         rotation=rotation,
         window=variation.window(number),
+        router=router,
     )
+
+
+def _mlp(weights: "_Weights", prefix: str, variation: Variation) -> tuple[Matrix, Matrix, Matrix, Tensor | None]:
+    """Gate, up and down of a layer; of all its experts, one below the other, with their router, if it has experts."""
+    hidden, width = variation.config.hidden_size, variation.config.intermediate_size
+    place, router = variation.places_of_experts
+    if variation.experts is None or not weights.has(down := f"{prefix}.{place}.down_proj"):
+        ins = {f"{prefix}.mlp.gate_proj": width, f"{prefix}.mlp.up_proj": width}
+        gate, up = weights.matrices(f"{prefix}.mlp.gate_up_proj", ins, hidden)
+        return gate, up, weights.matrix(f"{prefix}.mlp.down_proj", hidden, width), None
+    count = variation.experts.count
+    width = getattr(variation.config, "moe_intermediate_size", width)
+    gate, up = weights.stacks(f"{prefix}.{place}.gate_up_proj", [(count, width, hidden)] * 2)
+    (out,) = weights.stacks(down, [(count, hidden, width)])
+    return gate, up, out, weights.plain(f"{prefix}.{router}.weight", (count, hidden))
 
 
 class _Weights:
@@ -101,14 +115,27 @@ class _Weights:
         self._weights = weights
         self._dtype = dtype
 
+    def has(self, name: str) -> bool:
+        return name in self._weights
+
     def matrix(self, name: str, outputs: int, inputs: int) -> Matrix:
-        blocks = self._take(f"{name}.weight", (outputs, inputs))
+        return self._matrix(name, self._take(f"{name}.weight", (outputs, inputs)))
+
+    def stacks(self, name: str, shapes: Sequence[tuple[int, ...]]) -> Sequence[Matrix]:
+        """Of each tensor [experts, outputs, inputs] that a weight is made of, the experts' matrices as one."""
+        parts = self._weights.pop(name).parts if self.has(name) else ()
+        if [blocks.shape for blocks in parts] != list(shapes):
+            found = " and ".join(str(blocks.shape) for blocks in parts) or "nothing"
+            raise NotLlama(f"{name} is made of {found}; expected {' and '.join(map(str, shapes))}")
+        return [self._matrix(name, blocks) for blocks in parts]
+
+    def _matrix(self, name: str, blocks: Blocks) -> Matrix:
         kind = blocks.kind.name
         if kind in PLAIN:
-            return _finite(name, dequantized(blocks, self._dtype))
+            return _finite(name, dequantized(blocks, self._dtype)).flatten(0, -2)
         if kind not in FORMATS:
             raise NotLlama(f"{name} is in the format {kind}; expected one of {', '.join(FORMATS)}")
-        matrix = QuantizedMatrix(kind, blocks.data, inputs)
+        matrix = QuantizedMatrix(kind, blocks.data, blocks.shape[-1])
         if not matrix.is_finite():
             raise NotLlama(f"{name} has scales that are not finite")
         return matrix
@@ -123,7 +150,11 @@ class _Weights:
 
     def vector(self, name: str, size: int) -> Tensor:
         """In float32, as norms and biases are in files and in the decoder; with all that a norm adds to its weights."""
-        return _finite(name, dequantized(self._take(name, (size,)), torch.float32))
+        return self.plain(name, (size,))
+
+    def plain(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """In float32."""
+        return _finite(name, dequantized(self._take(name, shape), torch.float32))
 
     def biases(self, names: Iterable[tuple[str, int]]) -> Tensor | None:
         """The biases of several matrices together, where any of them has one; zeros for one that is not there."""
