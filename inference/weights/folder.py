@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -22,9 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from inference.text.detokenizer import is_rewritten
-from inference.text.token_bytes import BYTE
 from inference.weights.config_numbers import check_layers, check_numbers
+from inference.weights.folder_tokenizer import MORE_TEMPLATES, TOKENIZER_FILES, checked_tokenizer
 from inference.weights.found_instead import contents, quantization, refuse_adapter, refuse_no_files, weights_instead
 from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
@@ -36,38 +34,17 @@ from inference.weights.safetensors_header import (
     TensorInfo,
     read_header,
     read_json,
-    refuse_bytes,
     refuse_pointer,
 )
 from inference.weights.source import Loaded, Origin
-from inference.weights.tokenizer_class import refuse_chance, refuse_losing
-from inference.weights.tokenizer_settings import ADDED_TOKENS, OTHER_TOKENIZERS, SPECIAL_TOKENS, misfit
 from inference.weights.usable_settings import usable, without_one
 from inference.weights.weight_checks import is_leftover, reason
 from interface.errors import LoadError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ORIGIN = Origin("config.json", "Is it the config.json of these weights, and are they complete?", "a GGUF file")
-MORE_TEMPLATES = "additional_chat_templates"
-TEMPLATE_OF_PROCESSOR = "chat_template.json"
-"""Where older models that also see or hear have their template: transformers reads it for those senses' processor."""
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZER_SETTINGS = (TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS)
-TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""The files from which a tokenizer can be made without other packages."""
-TEXT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "*.jinja",
-    TEMPLATE_OF_PROCESSOR,
-    *TOKENIZER_SETTINGS,
-    *(name for names in TOKENIZERS for name in names),
-)
+TEXT_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 """The files that are read of a model, besides its weights."""
-WITHOUT_A_CLASS = "instantiate the backend tokenizer"
-"""What transformers says of files of which it makes a tokenizer of no class."""
-SAMPLED_TOKENS = 500
-"""The size of the sample of a vocabulary on which a tokenizer is tried, which takes some milliseconds."""
 
 
 class TextFiles:
@@ -155,66 +132,7 @@ class Folder(TextFiles):
         return ""
 
     def tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-        path = self._find_tokenizer()
-        for name in TOKENIZER_SETTINGS:
-            if (self._path / name).is_file():
-                read_json(self._path / name)
-        for template in (*self._path.glob("*.jinja"), *self._path.glob(f"{MORE_TEMPLATES}/*.jinja")):
-            refuse_bytes(template)
-        try:
-            tokenizer = super().tokenizer(config)
-            tokenizer(["Hello"])
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic in tokenizers is not an Exception
-            if path is not None:
-                read_json(path)  # only now, as it takes long: where it is damaged, this says in which line
-            self._refuse_settings(error)
-            broken = self._broken_tokenizer()
-            named = read_json(broken).get("tokenizer_class") if broken.name == TOKENIZER_CONFIG else None
-            kind = f", as tokenizer_class {named}" if named else ""
-            raise BadFile(broken, f"no tokenizer can be made of it{kind}: {reason(error)}") from error
-        self._complete_template(tokenizer)
-        if not tokenizer.vocab_size:
-            raise BadFile(self._path / "tokenizer.json", "the tokenizer has no tokens; expected one with some")
-        self._refuse_rewriting(tokenizer)
-        if path is not None:
-            refuse_losing(path, tokenizer)
-            refuse_chance(path, tokenizer)
-        return tokenizer
-
-    def _complete_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take the chat template of the processor where the tokenizer has none, and see that it is a text."""
-        path = self._path / TEMPLATE_OF_PROCESSOR
-        if tokenizer.chat_template is None and path.is_file():
-            tokenizer.chat_template = read_json(path).get("chat_template")
-        else:
-            path = self._path / TOKENIZER_CONFIG
-        if (template := tokenizer.chat_template) is None:
-            return
-        for text in template.values() if isinstance(template, dict) else [template]:
-            if not isinstance(text, str):
-                raise BadFile(path, f"chat_template: expected a text, or a list of them with their names, got {text!r}")
-
-    def _refuse_rewriting(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """See that texts only grow, on a sample of the vocabulary; without bytes, of which any may end a character."""
-        sample = list(range(0, len(tokenizer), max(1, len(tokenizer) // SAMPLED_TOKENS)))
-        tokens = zip(sample, tokenizer.convert_ids_to_tokens(sample), strict=True)
-        texts = [token_id for token_id, token in tokens if token is not None and not BYTE.fullmatch(token)]
-        try:
-            is_unfit = is_rewritten(
-                lambda ids: str(tokenizer.decode(list(ids), True, clean_up_tokenization_spaces=False)), texts
-            )
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic in tokenizers is not an Exception
-            raise BadFile(self._path, f"its tokenizer cannot make texts of tokens: {reason(error)}") from error
-        if is_unfit:
-            raise BadFile(
-                self._path,
-                f"its tokenizer, {type(tokenizer).__name__}, changes what a token says when another follows, so no "
-                f"answer could be shown as it is made; expected texts that only grow",
-            )
+        return checked_tokenizer(self._path, lambda: super(Folder, self).tokenizer(config))
 
     def dtype(self) -> torch.dtype:
         """The precision that most of the weights are in."""
@@ -332,61 +250,6 @@ class Folder(TextFiles):
                     f"tensor {name} is of type {info.dtype}: quantized, but config.json has no quantization_config. "
                     f"Expected float32, bfloat16, float16 or float64",
                 )
-
-    def _find_tokenizer(self) -> Path | None:
-        """Return the tokenizer.json; None if the tokenizer is in other files."""
-        for names in TOKENIZERS:
-            paths = [self._path / name for name in names]
-            if all(path.is_file() for path in paths):
-                for path in paths:
-                    refuse_pointer(path)
-                return paths[0] if len(paths) == 1 else None
-        made = "write one with transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)"
-        for pattern, (kind, package) in OTHER_TOKENIZERS.items():
-            if found := sorted(self._path.glob(pattern)):
-                raise BadFile(
-                    found[0],
-                    f"expected a tokenizer.json; from {kind} alone no tokenizer is made here. Where the package "
-                    f"{package} is installed, {made}",
-                )
-        raise BadFile(self._path, f"expected a tokenizer.json next to config.json, found none; {made}")
-
-    def _refuse_settings(self, error: BaseException) -> None:
-        """See that it was not for the tokenizer's settings that none could be made.
-
-        Raises:
-            BadFile: its class is among the model's files, none is named that reads them, or a setting is unusable.
-        """
-        config = self._path / TOKENIZER_CONFIG
-        described = read_json(config) if config.is_file() else {}
-        named = described.get("tokenizer_class")
-        if "trust_remote_code" in str(error):
-            raise BadFile(
-                config,
-                f"tokenizer_class {named!r} is code that comes with the model, which is not run (trust_remote_code). "
-                f"Expected a tokenizer that transformers has; a GGUF file of the model needs no such code",
-            ) from error
-        if not (self._path / "tokenizer.json").is_file() and (named is None or WITHOUT_A_CLASS in str(error)):
-            raise BadFile(
-                self._path,
-                f"of vocab.json and merges.txt a tokenizer is made only where tokenizer_config.json names its class "
-                f"(tokenizer_class, GPT2Tokenizer for one), got {named!r}; expected that, or a tokenizer.json",
-            ) from error
-        for name in TOKENIZER_SETTINGS:
-            path = self._path / name
-            if path.is_file() and (unusable := misfit(read_json(path), name)) is not None:
-                raise BadFile(path, unusable) from error
-
-    def _broken_tokenizer(self) -> Path:
-        """The file that makes a tokenizer fail: the tokenizer itself, or the configuration of one that is sound."""
-        path, config = self._path / "tokenizer.json", self._path / TOKENIZER_CONFIG
-        if not path.is_file():
-            return self._path
-        try:
-            Tokenizer.from_file(str(path)).encode("Hello")
-        except BaseException:
-            return path
-        return config if config.is_file() else path
 
 
 def _is_quantized(name: str, info: TensorInfo) -> bool:
