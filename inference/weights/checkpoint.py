@@ -114,7 +114,7 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     tokenizer = _tokenizer(source, model_config)
     found = source.generation_settings()
     applies = config.generation_config == "auto"
-    eos_ids = _eos_ids(source, found, model_config, tokenizer)
+    eos_ids = find_eos_ids([(source.config_path, source.settings), found], tokenizer, model_config)
     generation = _generation_settings(source, found, eos_ids) if applies else GenerationSettings(eos_ids)
     bans = find_bans(*found) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
@@ -179,21 +179,10 @@ def _tokenizer(source: Source, config: PreTrainedConfig) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def _eos_ids(
-    source: Source, found: tuple[Path, Mapping[str, Any]], config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> Collection[int]:
-    """The tokens that end a text. `found` are the settings for generating, and the file that they are from."""
-    return find_eos_ids(
-        [(source.config_path, source.settings), found],
-        tokenizer,
-        getattr(config.get_text_config(), "eos_token_id", None),
-    )
-
-
 def _generation_settings(
     source: Source, found: tuple[Path, Mapping[str, Any]], eos_ids: Collection[int]
 ) -> GenerationSettings:
-    """What the files say about generating, in the same `found`."""
+    """What the files say about generating. `found` are the settings for that, and the file that they are from."""
     check_cache(*found)
     return GenerationSettings(
         eos_ids,

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from inference.scheduling.bans import ModelBans
 from inference.weights.safetensors_header import BadFile
@@ -116,15 +116,16 @@ def _is_bias(pair: Any) -> bool:
 def find_eos_ids(
     sources: Sequence[tuple[Path, Mapping[str, Any]]],
     tokenizer: PreTrainedTokenizerBase,
-    fallback: int | list[int] | None = None,
+    config: PreTrainedConfig | None = None,
 ) -> frozenset[int]:
     """The tokens that end a text: all that the files and the tokenizer name.
 
     In many checkpoints the files name different tokens (a base model's in one, a chat model's in the other), and all of
-    them count. transformers' own defaults, which are one model's, do not; `fallback` is used if no file names a token.
+    them count. transformers' own defaults, which are one model's, do not, unless no file names a token.
 
     Args:
         sources: files, and the content of each.
+        config: has the defaults.
 
     Raises:
         BadFile: a file names something that cannot be a token.
@@ -132,8 +133,9 @@ def find_eos_ids(
     ids = {token_id for path, settings in sources for token_id in _eos_ids(path, settings, tokenizer)}
     if tokenizer.eos_token_id is not None:
         ids.add(int(tokenizer.eos_token_id))
-    if not ids and fallback is not None:
-        ids.update(fallback if isinstance(fallback, list) else [fallback])
+    if not ids and config is not None:
+        default = getattr(config.get_text_config(), "eos_token_id", None)
+        ids.update(default if isinstance(default, list) else [] if default is None else [default])
     return frozenset(_of_harmony(ids, tokenizer.added_tokens_encoder))
 
 

@@ -32,11 +32,10 @@ def load_text_side(config: EngineSettings) -> TextSide:
             raise
         except Exception as error:
             raise LoadError(f"{config.model}: its tokenizer cannot be loaded: {reason(error)}") from error
-    path, generation = files.generation_settings()
-    sources = [(files.config_path, files.settings), (path, generation)]
-    text_config = model_config.get_text_config()
+    found = files.generation_settings()
     settings = GenerationSettings(
-        find_eos_ids(sources, tokenizer, getattr(text_config, "eos_token_id", None)),
-        find_sampling_defaults(path, generation, files.generation_names) if config.generation_config == "auto" else {},
+        find_eos_ids([(files.config_path, files.settings), found], tokenizer, model_config),
+        find_sampling_defaults(*found, files.generation_names) if config.generation_config == "auto" else {},
     )
-    return TextSide(tokenizer, choose_context(config.context, model_config), text_config.vocab_size, settings)
+    context = choose_context(config.context, model_config)
+    return TextSide(tokenizer, context, model_config.get_text_config().vocab_size, settings)
