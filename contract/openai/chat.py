@@ -1,16 +1,17 @@
 """`POST /v1/chat/completions`: answer a conversation, whole or as a stream."""
 
 import json
+import uuid
 from collections.abc import Callable
 from functools import partial
 
 from contract.bodies import check_model, read_body
-from contract.endpoints import Accepted, Endpoint, Incoming
+from contract.endpoints import Endpoint, Incoming
 from contract.openai.chat_answer import ChatAssembly, ChatCompletion, ChatCompletionChunk, ChunkChoice
 from contract.openai.chat_request import ChatBody
 from contract.openai.completions import REFUSALS
 from contract.openai.dialect import OpenAIDialect, OpenAIError
-from contract.openai.stored_chats import StoredChats, new_id
+from contract.openai.stored_chats import StoredChats
 from contract.openai.stream import AssembledCall, Head
 
 DIALECT = OpenAIDialect(prompt_field="messages")
@@ -43,9 +44,9 @@ def _store(body: ChatBody, incoming: Incoming) -> Callable[[ChatCompletion], Non
     return lambda completion: StoredChats(incoming.kept).store(completion, metadata, messages)
 
 
-def _assembly(body: ChatBody, model: str, fingerprint: str | None, accepted: Accepted) -> ChatAssembly:
+def _assembly(body: ChatBody, model: str, fingerprint: str | None) -> ChatAssembly:
     return ChatAssembly(
-        Head(new_id() if body.store else f"chatcmpl-{accepted.request_id}", model, fingerprint),
+        Head(f"chatcmpl-{uuid.uuid4().hex}", model, fingerprint),
         body.n,
         prefix=body.prefix(),
         shows_reasoning=body.shows_reasoning,

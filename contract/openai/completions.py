@@ -1,12 +1,13 @@
 """`POST /v1/completions`: continue texts or token ids, whole or as a stream."""
 
+import uuid
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from contract.bodies import check_model, read_body, refuse
-from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Accepted, Endpoint, Incoming
+from contract.endpoints import CALL_REFUSALS, MODEL_REFUSALS, Endpoint, Incoming
 from contract.openai.dialect import OpenAIDialect, OpenAIError
 from contract.openai.sampling import SamplingFields
 from contract.openai.stream import AssembledCall, Head
@@ -94,9 +95,9 @@ def parse(incoming: Incoming) -> AssembledCall[TextPiece]:
     return AssembledCall(requests, body.stream, assembly, DIALECT, body.n, body.usage_options)
 
 
-def _assembly(body: CompletionBody, model: str, fingerprint: str | None, accepted: Accepted) -> TextAssembly:
+def _assembly(body: CompletionBody, model: str, fingerprint: str | None) -> TextAssembly:
     return TextAssembly(
-        Head(f"cmpl-{accepted.request_id}", model, fingerprint),
+        Head(f"cmpl-{uuid.uuid4().hex}", model, fingerprint),
         shows_prompt=body.echo,
         shows_tokens=body.chosen_max_tokens != 0,
         shows_logprobs=body.logprobs is not None,

@@ -1,7 +1,6 @@
 """Chat completions that are stored, as `store: true` asks for; `contract.openai.chats_by_id` shows and deletes them."""
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,11 +80,6 @@ class StoredChats:
             raise _not_found(id)
         content: Content = json.loads(piece)
         return content
-
-
-def new_id() -> str:
-    """An id for a completion that is stored. The request's would not do: a client may choose it, and use it again."""
-    return f"chatcmpl-{uuid.uuid4().hex}"
 
 
 def _shown(message: Content, id: str) -> Content:

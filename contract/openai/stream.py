@@ -27,7 +27,11 @@ FINISH_REASONS: dict[FinishReason, FinishReason] = {"stop": "stop", "length": "l
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The fields that all chunks of an answer have in common."""
+    """The fields that all chunks of an answer have in common.
+
+    Each answer has an id of its own, and not its request's: a client may send one X-Request-Id with many requests, and
+    some take answers with the same id for the same message.
+    """
 
     id: str
     model: str
@@ -154,24 +158,24 @@ class ChunkWriter(Generic[Piece]):
 
 @dataclass(frozen=True, slots=True)
 class AssembledCall(Generic[Piece]):
-    """A call that an assembly answers; `assembly` makes a new one once the call has been accepted.
+    """A call that an assembly answers; `assembly` makes a new one.
 
     `store` is shown the whole answer, also if it was streamed.
     """
 
     requests: Sequence[GenerationRequest]
     stream: bool
-    assembly: Callable[[Accepted], Assembly[Piece]]
+    assembly: Callable[[], Assembly[Piece]]
     dialect: OpenAIDialect
     n: int = 1
     usage_options: UsageOptions = UsageOptions()
     store: Store | None = None
 
     def writer(self, accepted: Accepted) -> Writer:
-        return ChunkWriter(self.assembly(accepted), self.n, self.usage_options, accepted.prompt_tokens, self.store)
+        return ChunkWriter(self.assembly(), self.n, self.usage_options, accepted.prompt_tokens, self.store)
 
     def answer(self, accepted: Accepted, events: Sequence[Event]) -> Answer:
-        assembly = self.assembly(accepted)
+        assembly = self.assembly()
         pieces = list(assembly.start())
         for event in events:
             if isinstance(event, Failed):

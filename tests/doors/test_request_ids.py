@@ -64,3 +64,19 @@ async def test_an_error_of_the_messages_api_has_the_request_id_in_its_body_too(d
         response = await service.client.request("POST", "/v1/messages", body, JSON | {"x-request-id": "mine-1"})
     assert response.json()["request_id"] == "mine-1"
     assert response.headers["content-length"] == str(len(response.body))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", b'{"prompt": "hi"}'),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "hi"}]}'),
+        ("/v1/responses", b'{"input": "hi"}'),
+        ("/v1/messages", b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}'),
+    ],
+)
+async def test_answers_to_requests_of_one_id_have_ids_of_their_own(door: Door, path: str, body: bytes) -> None:
+    async with by_hand(door) as service:
+        headers = JSON | {"x-request-id": "mine-1"}
+        first, second = [await service.client.request("POST", path, body, headers) for _ in range(2)]
+    assert first.json()["id"] != second.json()["id"]

@@ -204,8 +204,7 @@ def test_an_echo_with_log_probabilities_asks_for_the_prompts() -> None:
 
 def test_an_answer_has_its_choice_and_its_usage() -> None:
     answer = whole(parse(PATH, prompt="x"), tokens(["Hi", "", " you"]))
-    assert answer["id"] == "cmpl-an-id"
-    assert (answer["object"], answer["model"]) == ("text_completion", "a-model")
+    assert (answer["id"][:5], answer["object"], answer["model"]) == ("cmpl-", "text_completion", "a-model")
     assert answer["choices"] == [{"index": 0, "text": "Hi you", "logprobs": None, "finish_reason": "stop"}]
     assert answer["usage"] == {
         "prompt_tokens": 3,

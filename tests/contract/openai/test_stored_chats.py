@@ -1,14 +1,12 @@
 """Chat completions with `store: true` are listed, shown, changed and deleted, as OpenAI's API does it."""
 
 import time
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
 
 from interface.events import Failed, Finished
-from tests.support import openai_answers
 from tests.support.openai_answers import KEPT, chunks, parse, refused, reply_to, tokens, whole, why_not
 
 PATH = "/v1/chat/completions"
@@ -174,9 +172,3 @@ def test_the_messages_are_listed_with_an_id_and_their_parts() -> None:
     assert page["data"][2]["tool_calls"] == [call]
     assert ids(reply_to("GET", path, b"order=desc&limit=1")) == numbered[3:]
     assert ids(reply_to("GET", path, f"after={numbered[1]}".encode())) == numbered[2:]
-
-
-def test_a_stored_answer_has_its_own_id_and_others_that_of_their_request() -> None:
-    accepted = replace(openai_answers.ACCEPTED, request_id="mine")
-    answer = parse(PATH, messages=[{"role": "user", "content": "hi"}]).answer(accepted, tokens(["2"]))
-    assert b'"chatcmpl-mine"' in answer.body
