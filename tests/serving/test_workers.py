@@ -232,4 +232,4 @@ def test_a_signal_is_heard_while_workers_start(number: int, tmp_path: Path) -> N
         family = process.children()
         process.popen.send_signal(number)
         assert process.wait() == -number
-        assert not any(map(command_line_of, family))
+        wait_until(lambda: not any(map(command_line_of, family)), "the end of all")
