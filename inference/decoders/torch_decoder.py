@@ -115,11 +115,14 @@ class _Layer:
             for w in (layer.query_norm, layer.key_norm, layer.attended_norm, layer.activated_norm)
         )
         self._qkv = _linear(dtype, layer.query, layer.key, layer.value, bias=layer.qkv_bias)
-        self._output = _linear(dtype, layer.output)
+        self._output = _linear(dtype, layer.output, bias=_in(dtype, layer.output_bias))
+        self._sinks = layer.sinks
         self._experts = None if layer.router is None else _Experts(layer, sizes, dtype)
         if self._experts is None:
-            self._gate_up = _linear(dtype, layer.gate, layer.up)
-            self._down = _linear(dtype, layer.down)
+            biases = None if layer.gate_bias is None or layer.up_bias is None else [layer.gate_bias, layer.up_bias]
+            joined = None if biases is None else torch.cat(biases)
+            self._gate_up = _linear(dtype, layer.gate, layer.up, bias=_in(dtype, joined))
+            self._down = _linear(dtype, layer.down, bias=_in(dtype, layer.down_bias))
 
     def forward(self, hidden: Tensor, batch: Batch, cosines: Tensor, sines: Tensor, visible: int) -> Tensor:
         attended = self._attend(self._input_norm(hidden), batch, cosines, sines, visible)
@@ -128,7 +131,7 @@ class _Layer:
         if self._experts is not None:
             return hidden + self._experts(normed)
         gate, up = self._gate_up(normed).chunk(2, dim=-1)
-        return _added(hidden, self._down, _activated(gate, self._sizes) * up, self._activated_norm)
+        return _added(hidden, self._down, _gated(gate, up, self._sizes), self._activated_norm)
 
     def _attend(self, normed: Tensor, batch: Batch, cosines: Tensor, sines: Tensor, visible: int) -> Tensor:
         sizes = self._sizes
@@ -141,7 +144,7 @@ class _Layer:
         # The two halves of a head change places.
         rotated = torch.addcmul(rotated * cosines, rotated.roll(sizes.head_dim // 2, dims=-1), sines)
         query, key = rotated[:, : sizes.heads], rotated[:, sizes.heads :]
-        scoring = Scoring(sizes.scale, sizes.score_cap, visible=visible)
+        scoring = Scoring(sizes.scale, sizes.score_cap, self._sinks, visible)
         attended = attend_slots(batch, self._number, query, key, value, scoring).reshape(tokens, -1)
         return F.pad(attended, (0, 0, 0, len(normed) - tokens)) if len(normed) > tokens else attended
 
@@ -153,28 +156,42 @@ class _Experts:
         assert layer.router is not None
         assert sizes.experts is not None
         self._experts, self._sizes = sizes.experts, sizes
-        self._router = layer.router.to(dtype)
+        self._router, self._router_bias = layer.router.to(dtype), _in(dtype, layer.router_bias)
         self._gate, self._up, self._down = (  # [experts, outputs, inputs] each
             as_tensor(matrix, dtype).view(sizes.experts.count, -1, matrix.shape[1])
             for matrix in (layer.gate, layer.up, layer.down)
         )
+        self._gate_bias, self._up_bias, self._down_bias = (  # [experts, outputs], or [experts]
+            [None] * sizes.experts.count if bias is None else bias.to(dtype).view(sizes.experts.count, -1)
+            for bias in (layer.gate_bias, layer.up_bias, layer.down_bias)
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
-        scores = F.linear(x, self._router).float()  # [tokens, experts]
+        scores = F.linear(x, self._router, self._router_bias).float()  # [tokens, experts]
         best, chosen = scores.topk(self._experts.per_token, dim=-1)
         summed = best if self._experts.weights_add_up else scores
         weights = (best - summed.logsumexp(-1, keepdim=True)).exp().to(x.dtype)  # a softmax
         outputs = torch.zeros_like(x)
         for number in set(chosen.flatten().tolist()):
             tokens, ranks = torch.where(chosen == number)
-            gate, up = (F.linear(x[tokens], matrices[number]) for matrices in (self._gate, self._up))
-            made = F.linear(_activated(gate, self._sizes) * up, self._down[number])
+            gate = F.linear(x[tokens], self._gate[number], self._gate_bias[number])
+            up = F.linear(x[tokens], self._up[number], self._up_bias[number])
+            made = F.linear(_gated(gate, up, self._sizes), self._down[number], self._down_bias[number])
             outputs.index_add_(0, tokens, made * weights[tokens, ranks, None])
         return outputs
 
 
-def _activated(gate: Tensor, sizes: Sizes) -> Tensor:
-    return F.gelu(gate, approximate="tanh") if sizes.is_gelu else F.silu(gate)
+def _gated(gate: Tensor, up: Tensor, sizes: Sizes) -> Tensor:
+    """What is between the MLP's matrices."""
+    if sizes.limits is not None:
+        limit, factor = sizes.limits.limit, sizes.limits.factor
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        return gate * torch.sigmoid(factor * gate) * (up + 1)
+    return (F.gelu(gate, approximate="tanh") if sizes.is_gelu else F.silu(gate)) * up
+
+
+def _in(dtype: torch.dtype, vector: Tensor | None) -> Tensor | None:
+    return None if vector is None else vector.to(dtype)
 
 
 def _added(hidden: Tensor, linear: Linear, inputs: Tensor, norm: "_RMSNorm | None") -> Tensor:

@@ -12,6 +12,7 @@ class BlockFormat:
     inputs: int
     bytes: int
     halves: tuple[int, ...] = (0,)  # where in a block its float16 numbers are
+    has_power: bool = False  # its scale is a power of two instead: the exponent is the first byte, with an offset
 
     @property
     def bits(self) -> float:
@@ -25,6 +26,8 @@ FORMATS: Mapping[str, BlockFormat] = {
     "Q5_0": BlockFormat(6, 32, 22),
     "Q5_1": BlockFormat(7, 32, 24, (0, 2)),
     "Q8_0": BlockFormat(8, 32, 34),
+    "IQ4_NL": BlockFormat(20, 32, 18),
+    "MXFP4": BlockFormat(39, 32, 17, (), has_power=True),
     "Q4_K": BlockFormat(12, 256, 144, (0, 2)),
     "Q5_K": BlockFormat(13, 256, 176, (0, 2)),
     "Q6_K": BlockFormat(14, 256, 210, (208,)),

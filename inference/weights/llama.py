@@ -52,7 +52,13 @@ class Layer:
     activated_norm: Tensor | None  # of what the MLP adds to them
     rotation: Rotation  # of queries and keys
     window: int | None  # how many positions a token looks back, itself included; None: to the beginning
+    output_bias: Tensor | None = None
+    gate_bias: Tensor | None = None  # with experts, those of all of them; so are the next two
+    up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
+    sinks: Tensor | None = None  # [heads], scores that take their share of the weights, and have no value
     router: Tensor | None = None  # [experts, hidden]; None: there is one MLP, for all tokens
+    router_bias: Tensor | None = None  # [experts]
 
     @property
     def expert_shape(self) -> tuple[int, int]:
@@ -75,6 +81,14 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Of an MLP whose gate and up have a limit: gate * sigmoid(factor * gate) * (up + 1)."""
+
+    limit: float  # of both; the gate has it above only
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """The sizes that all layers have in common."""
 
@@ -88,6 +102,7 @@ class Sizes:
     score_cap: float | None = None  # a bound that scores approach, as tanh approaches 1
     logit_cap: float | None = None  # the same of logits
     experts: Experts | None = None  # of layers with a router
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

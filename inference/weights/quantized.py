@@ -21,6 +21,8 @@ ROWS_AT_ONCE = 512
 """Rows that are quantized at a time, as that takes several times their memory."""
 LARGEST_SCALE = 65504.0
 """Scales are float16."""
+LARGEST_POWER = 128 + 15
+"""The exponent of the largest power of two in float16, as MXFP4 has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,11 @@ class QuantizedMatrix:
         return -(-self.inputs // kind.inputs) * kind.inputs
 
     def is_finite(self) -> bool:
-        """Whether all of its scales are numbers."""
+        """Whether all of its scales are numbers in float16."""
         kind = FORMATS[self.format]
         blocks = self.blocks.reshape(-1, kind.bytes)
+        if kind.has_power:
+            return not (blocks[:, 0] > LARGEST_POWER).any()
         exponents = (blocks[:, at + 1] & 0x7C for at in kind.halves)  # of float16; all ones: infinite, or no number
         return not any((part == 0x7C).any() for part in exponents)
 

@@ -47,6 +47,11 @@ def angles(config: PreTrainedConfig, kind: str | None, head_dim: int, positions:
     return Rotation(both.cos() * factor, both.sin() * factor)
 
 
+def of_both_halves(half: Rotation) -> Rotation:
+    """The angles of heads of one half's."""
+    return Rotation(*(torch.cat([angles, angles], dim=-1) for angles in (half.cosines, half.sines)))
+
+
 def unrotated(like: Rotation) -> Rotation:
     """Angles of 0, for layers that do not rotate."""
     return Rotation(torch.ones_like(like.cosines), torch.zeros_like(like.sines))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inference.weights.llama import Layer, Llama, NotLlama, Rotation
 from inference.weights.model_classes import decoder_of
-from inference.weights.rotary import FIXED_ROTATIONS, fixed_length, in_rotated_order, of_layers
+from inference.weights.rotary import FIXED_ROTATIONS, fixed_length, in_rotated_order, of_both_halves, of_layers
 from inference.weights.variation import Variation
 
 if TYPE_CHECKING:
@@ -21,9 +21,12 @@ DECODERS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 """Classes of transformers, on their own or as the part of a model that sees or hears as well."""
 VARIED = (
     *("GemmaModel", "Gemma2Model", "Gemma3TextModel", "GraniteModel", "Phi3Model", "SmolLM3Model"),
-    *("MixtralModel", "Qwen3MoeModel", "GraniteMoeModel", "GraniteMoeSharedModel"),
+    *("MixtralModel", "Qwen3MoeModel", "GraniteMoeModel", "GraniteMoeSharedModel", "GptOssModel"),
 )
 """Those that vary more. Uncompiled, they are served by their own code."""
+
+HALF_ANGLES = ("gpt_oss",)
+"""Model types whose angles are those of one half of a head; the other half has the same."""
 
 
 def check_llama(model: "PreTrainedModel", context: int, may_vary: bool = False) -> None:
@@ -47,13 +50,15 @@ def check_llama(model: "PreTrainedModel", context: int, may_vary: bool = False) 
         raise NotLlama("a GELU as the activation; expected SiLU")
     if variation.changes_logits and not type(model).__name__.endswith("ForCausalLM"):
         raise NotLlama("scaled or bounded logits in a model of several senses, which may have them as they are")
-    linear = [decoder.layers[0].self_attn.o_proj, model.lm_head]
+    linear = [decoder.layers[0].self_attn.o_proj]
     for mlp in map(_mlp, decoder.layers):
         if not hasattr(mlp, "experts"):
             names = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")
             linear += [getattr(mlp, name) for name in names if hasattr(mlp, name)]
-    if not all(isinstance(part, nn.Linear) and part.bias is None for part in linear):
-        raise NotLlama("biases other than those of queries, keys and values, or layers that are not linear")
+    if not all(isinstance(part, nn.Linear) for part in (*linear, model.lm_head)):
+        raise NotLlama("layers that are not linear")
+    if model.lm_head.bias is not None or (not may_vary and any(part.bias is not None for part in linear)):
+        raise NotLlama("biases other than those of queries, keys and values")
     schemes = decoder.rotary_emb.rope_type
     for scheme in schemes.values() if isinstance(schemes, dict) else (schemes,):
         if scheme not in FIXED_ROTATIONS:
@@ -99,7 +104,8 @@ def _rotation(decoder: Any, kind: str | None, positions: int) -> Rotation:
     numbers = torch.arange(fixed_length(decoder.config, kind, positions), device=decoder.device)[None]
     names = {} if kind is None else {"layer_type": kind}
     cosines, sines = decoder.rotary_emb(torch.zeros(1, device=decoder.device), numbers, **names)
-    return Rotation(cosines[0].float(), sines[0].float())
+    angles = Rotation(cosines[0].float(), sines[0].float())
+    return angles if decoder.config.model_type not in HALF_ANGLES else of_both_halves(angles)
 
 
 def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, window: int | None) -> Layer:
@@ -107,7 +113,7 @@ def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, w
     query, key, value = _queries_keys_values(attention)
     names = [name for name in ("q_proj", "k_proj", "v_proj") if hasattr(attention, name)]
     biases = [bias.detach() for name in names if (bias := getattr(attention, name).bias) is not None]
-    gate, up, down = _of_experts(mlp.experts) if hasattr(mlp, "experts") else _of_mlp(mlp)
+    of_mlp = _of_experts(mlp) if hasattr(mlp, "experts") else _of_mlp(mlp)
     behind = variation.has_four_norms
     return Layer(
         query=in_rotated_order(query, rotated, attention.head_dim),
@@ -115,9 +121,8 @@ def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, w
         value=value,
         qkv_bias=torch.cat(biases) if biases else None,
         output=attention.o_proj.weight.detach(),
-        gate=gate,
-        up=up,
-        down=down,
+        output_bias=_bias(attention.o_proj),
+        **of_mlp,
         input_norm=_norm(layer.input_layernorm, variation),
         mlp_norm=_norm(layer.pre_feedforward_layernorm if behind else layer.post_attention_layernorm, variation),
         query_norm=_norm(attention.q_norm, variation) if hasattr(attention, "q_norm") else None,
@@ -126,7 +131,7 @@ def _layer(layer: Any, variation: Variation, rotated: int, rotation: Rotation, w
         activated_norm=_norm(layer.post_feedforward_layernorm, variation) if behind else None,
         rotation=rotation,
         window=window,
-        router=(mlp.gate if hasattr(mlp, "gate") else mlp.router).weight.detach() if hasattr(mlp, "experts") else None,
+        sinks=attention.sinks.detach() if hasattr(attention, "sinks") else None,
     )
 
 
@@ -143,18 +148,35 @@ def _queries_keys_values(attention: Any) -> Sequence[Tensor]:
     return torch.split(attention.qkv_proj.weight.detach(), [count * attention.head_dim for count in heads])
 
 
-def _of_mlp(mlp: Any) -> Sequence[Tensor]:
-    """The weights [outputs, inputs] of gate and up, which may be one, and of down."""
-    down = mlp.down_proj.weight.detach()
+def _of_mlp(mlp: Any) -> dict[str, Any]:
+    """The fields of a layer that are the MLP's. Gate and up may be one."""
+    down = {"down": mlp.down_proj.weight.detach(), "down_bias": _bias(mlp.down_proj)}
     if hasattr(mlp, "gate_up_proj"):
-        return *torch.chunk(mlp.gate_up_proj.weight.detach(), 2), down
-    return mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach(), down
+        return down | dict(zip(("gate", "up"), torch.chunk(mlp.gate_up_proj.weight.detach(), 2), strict=True))
+    matrices = {"gate": mlp.gate_proj.weight.detach(), "up": mlp.up_proj.weight.detach()}
+    return down | matrices | {"gate_bias": _bias(mlp.gate_proj), "up_bias": _bias(mlp.up_proj)}
 
 
-def _of_experts(experts: Any) -> Sequence[Tensor]:
-    """The same of all experts, one below the other, of tensors [experts, outputs, inputs]."""
-    gate, up = torch.chunk(experts.gate_up_proj.detach(), 2, dim=1)
-    return [weights.flatten(0, 1) for weights in (gate, up, experts.down_proj.detach())]
+def _of_experts(mlp: Any) -> dict[str, Any]:
+    """The same of all experts, one below the other."""
+    router = mlp.gate if hasattr(mlp, "gate") else mlp.router
+    fields = {"router": router.weight.detach(), "router_bias": _bias(router)}
+    gate_up, down = mlp.experts.gate_up_proj.detach(), mlp.experts.down_proj.detach()  # [experts, outputs, inputs]
+    if not hasattr(mlp.experts, "gate_up_proj_bias"):
+        gate, up = torch.chunk(gate_up, 2, dim=1)
+        return fields | {"gate": gate.flatten(0, 1), "up": up.flatten(0, 1), "down": down.flatten(0, 1)}
+    # gpt-oss: [experts, inputs, outputs], the outputs of gates and ups in turn.
+    biases = mlp.experts.gate_up_proj_bias.detach()
+    for first, name in enumerate(("gate", "up")):
+        fields[name] = gate_up[..., first::2].transpose(1, 2).flatten(0, 1)
+        fields[f"{name}_bias"] = biases[:, first::2].flatten()
+    down_biases = mlp.experts.down_proj_bias.detach()
+    return fields | {"down": down.transpose(1, 2).flatten(0, 1), "down_bias": down_biases.flatten()}
+
+
+def _bias(part: Any) -> Tensor | None:
+    bias: Tensor | None = getattr(part, "bias", None)
+    return None if bias is None else bias.detach()
 
 
 def _norm(norm: Any, variation: Variation) -> Tensor:

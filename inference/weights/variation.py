@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from inference.weights.context import SLIDING
-from inference.weights.llama import Experts, NotLlama, Sizes
+from inference.weights.llama import Experts, Limits, NotLlama, Sizes
 
-MIXTURES = ("mixtral", "qwen3_moe", "granitemoe", "granitemoeshared")
+MIXTURES = ("mixtral", "qwen3_moe", "granitemoe", "granitemoeshared", "gpt_oss")
 """They have experts."""
 MODEL_TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "phi3", "smollm3"),
@@ -30,7 +30,7 @@ GRANITES = ("granite", "granitemoe", "granitemoeshared")
 """They have scales."""
 SAME_WINDOWS = ("mistral", "phi3", "mixtral", "qwen3_moe")
 """All layers may have a window."""
-OWN_WINDOWS = ("qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3")
+OWN_WINDOWS = ("qwen2", "qwen3", "gemma2", "gemma3_text", "smollm3", "gpt_oss")
 """Layers of one kind may have a window."""
 ACTIVATIONS = {"silu": False, "swish": False, "gelu_pytorch_tanh": True}
 """Those of the MLP, and whether it is a GELU."""
@@ -102,7 +102,16 @@ class Variation:
             score_cap=self.score_cap,
             logit_cap=self.logit_cap,
             experts=self.experts,
+            limits=self.limits,
         )
+
+    @property
+    def limits(self) -> Limits | None:
+        """Those of gates and ups; None if they have none."""
+        if self.model_type != "gpt_oss":
+            return None
+        config = self.config  # a GGUF file does not have them, as all models have the same
+        return Limits(getattr(config, "swiglu_limit", 7.0), getattr(config, "swiglu_alpha", 1.702))
 
     @property
     def experts(self) -> Experts | None:
@@ -121,7 +130,7 @@ class Variation:
         """Where a layer of transformers has its experts, and what chooses them."""
         if self.model_type in GRANITES:
             return "block_sparse_moe.experts", "block_sparse_moe.router"
-        return "mlp.experts", "mlp.gate"
+        return "mlp.experts", "mlp.router" if self.model_type == "gpt_oss" else "mlp.gate"
 
     @property
     def norm_offset(self) -> float:
@@ -132,6 +141,11 @@ class Variation:
     def has_four_norms(self) -> bool:
         """Whether a layer has norms behind attention and MLP, too."""
         return self.model_type in FOUR_NORMS
+
+    @property
+    def has_sinks(self) -> bool:
+        """Whether each head has a score that takes a share of the weights, and has no value."""
+        return self.model_type == "gpt_oss"
 
     @property
     def has_head_norms(self) -> bool:

@@ -58,6 +58,7 @@ def neutral(checkpoint: Checkpoint) -> Llama:
         *((name, "Q4_0") for name in CONFIGS),
         *(("llama", kind) for kind in ("Q4_1", "Q5_0", "Q5_1", "Q8_0")),
         ("qwen3", "BF16"),
+        ("gpt-oss", "MXFP4"),
     ],
 )
 def test_in_float32_it_says_what_its_dequantized_weights_say(name: str, kind: str, tmp_path: Path) -> None:
@@ -184,11 +185,12 @@ def test_what_is_no_llama_is_loaded_as_transformers_has_it(tmp_path: Path, caplo
 def test_all_weights_are_dequantized_where_some_are_of_a_type_that_is_not_computed_with(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = written(tmp_path, "llama", "MXFP4")
+    wide = LlamaConfig(**SHAPE | {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 16})
+    path = write_gguf(tmp_path / "model.gguf", model_of(wide), bpe_tokenizer(), "TQ2_0")
     with caplog.at_level(logging.INFO, "engine"):
         checkpoint = load(path, compile=True)
     assert isinstance(checkpoint.model, PreTrainedModel)
-    assert "The weights are dequantized: model.embed_tokens is in the format MXFP4; expected one of Q4_0" in caplog.text
+    assert "The weights are dequantized: model.embed_tokens is in the format TQ2_0; expected one of Q4_0" in caplog.text
     assert not stays_as_it_is(GGUFFile.open(path))
     assert stays_as_it_is(GGUFFile.open(written(tmp_path, "llama", "Q4_0")))
 

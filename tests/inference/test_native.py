@@ -187,7 +187,14 @@ def test_what_a_slot_still_holds_is_used_and_gives_the_same_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [VARIED["mistral, window"], VARIED["gemma2"], LlamaConfig(**SHAPE, hidden_act="gelu_pytorch_tanh")]
+    "config",
+    [
+        VARIED["mistral, window"],
+        VARIED["gemma2"],
+        LlamaConfig(**SHAPE, hidden_act="gelu_pytorch_tanh"),
+        LlamaConfig(**SHAPE, mlp_bias=True),
+        LlamaConfig(**SHAPE, attention_bias=True),
+    ],
 )
 def test_windows_and_further_variations_are_left_to_transformers_unless_compiled(config: PreTrainedConfig) -> None:
     check_llama(model_of(config), CONTEXT, may_vary=True)
@@ -235,7 +242,6 @@ def test_without_a_compiler_a_model_that_varies_is_computed_with_operators_of_to
     [
         (LlamaConfig(**{**SHAPE, "head_dim": 24}), "heads of 24 numbers; expected a multiple of 16"),
         (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation gelu; expected one of silu, "),
-        (LlamaConfig(**SHAPE, mlp_bias=True), "biases other than those of queries, keys and values"),
         (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
         (Gemma3TextConfig(**SHAPE, use_bidirectional_attention=True), "what comes later in the text"),
         (GraniteConfig(**SHAPE, residual_multiplier=0.0), "residual_multiplier 0.0; expected a finite number above 0"),

@@ -61,9 +61,10 @@ def test_its_block_sizes_are_ggufs(format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_strip_takes_as_many_bytes_as_its_sixteen_rows_in_the_file(format: str) -> None:
+    """But for a scale of one byte, which becomes a float16."""
     kind, blocks = FORMATS[format], 8
     size = library_for(torch.float32).strip_size(ctypes.c_int64(kind.number), ctypes.c_int64(blocks * kind.inputs))
-    assert size == 16 * blocks * kind.bytes
+    assert size == 16 * blocks * (kind.bytes + kind.has_power)
 
 
 @pytest.mark.parametrize("size", LAYOUT)
@@ -127,8 +128,9 @@ def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
 @pytest.mark.parametrize("flags", LESS.values(), ids=LESS)
 def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", flags)
-    library = library_for(torch.bfloat16, ("Q4_1", "Q4_K", "Q6_K"), flags)
-    for format in ("Q4_1", "Q4_K", "Q6_K"):
+    formats = ("Q4_1", "MXFP4", "Q4_K", "Q6_K")
+    library = library_for(torch.bfloat16, formats, flags)
+    for format in formats:
         matrix = random_matrix(format, OUTPUTS, 6, seed=1)
         x = torch.randn(13, matrix.inputs, generator=torch.Generator().manual_seed(2))
         found = on_tensor_thread(partial(multiply, library, torch.bfloat16, [matrix], x))

@@ -45,6 +45,7 @@ KINDS = MappingProxyType(
         "float32": Kind("llama", torch.float32),
         "float32, windows": Kind("gemma2", torch.float32),
         "bfloat16, experts": Kind("qwen3 moe", torch.bfloat16),
+        "bfloat16, sinks": Kind("gpt-oss", torch.bfloat16),
         "float32, experts": Kind("mixtral", torch.float32),
         "int8, experts": Kind("qwen3 moe, some layers", torch.bfloat16, "int8"),
         "int8": Kind("qwen3", torch.bfloat16, "int8"),

@@ -11,6 +11,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GptOssConfig,
     GraniteConfig,
     GraniteMoeConfig,
     LlamaConfig,
@@ -130,8 +131,12 @@ MIXTURES: dict[str, PreTrainedConfig] = {
         logits_scaling=8.0,
     ),
 }
-MODELS: Mapping[str, PreTrainedConfig] = PLAIN | VARIED | MIXTURES
-"""Those of the Llama type proper, those that only the decoder in C++ takes apart, and those with experts."""
+BIASED: dict[str, PreTrainedConfig] = {
+    "llama, biases": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
+    "gpt-oss": GptOssConfig(**EXPERT_SHAPE, sliding_window=40, swiglu_limit=0.5),
+}
+MODELS: Mapping[str, PreTrainedConfig] = PLAIN | VARIED | MIXTURES | BIASED
+"""Those of the Llama type proper, those that only the decoder in C++ takes apart, with experts, with more biases."""
 CPUINFO = Path("/proc/cpuinfo")
 HAS_AVX_VNNI = CPUINFO.exists() and " avx_vnni " in CPUINFO.read_text()
 INSTRUCTIONS = {
@@ -152,7 +157,7 @@ def model_named(name: str) -> PreTrainedModel:
     model = model_of(MODELS[name])
     generator = torch.Generator().manual_seed(1)
     for part, parameter in model.named_parameters():
-        if "bias" in part or "norm" in part:
+        if "bias" in part or "norm" in part or "sinks" in part:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
     return model
 

@@ -17,6 +17,8 @@ def random_matrix(format: str, outputs: int, blocks: int, seed: int = 0) -> Quan
     """A matrix of random codes and small scales; scales in float16 have either sign, or are zero."""
     draw, kind = np.random.default_rng(seed), FORMATS[format]
     made = draw.integers(0, 256, (outputs, blocks, kind.bytes), dtype=np.uint8)
+    if kind.has_power:
+        made[:, :, 0] = draw.integers(104, 126, made.shape[:2])
     for at in kind.halves:
         numbers = draw.normal(0, 0.02, (outputs, blocks, 1)).astype(np.float16)
         numbers[draw.random(numbers.shape) < 0.05] = 0

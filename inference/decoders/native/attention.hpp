@@ -61,13 +61,14 @@ struct Task {
     const Step &step;
     int64_t first, tokens, queries, stride, query_heads, output_size, window;
     float cap;                // of scores; 0: none
+    const float *sinks;       // of the heads; or null
     Head keys, values, next;  // the last: the keys that this thread is likely to read after these values
 
     Task(const Model &model, const Layer &layer, const Step &step, int64_t first, int64_t tokens, int64_t kv_head,
          const Head &next)
         : step(step), first(first), tokens(tokens), queries(tokens * GROUP), stride(layer.qkv.panel_count * PANEL),
           query_heads(kv_head * GROUP), output_size(layer.output.inputs), window(layer.window), cap(model.score_cap),
-          keys(model, layer, layer.keys, step, first, kv_head),
+          sinks(layer.sinks), keys(model, layer, layer.keys, step, first, kv_head),
           values(model, layer, layer.values, step, first, kv_head), next(next) {}
     int64_t position(int64_t query) const { return step.positions[first] + query / GROUP; }
     int64_t length() const { return step.positions[first] + tokens; }
@@ -76,6 +77,8 @@ struct Task {
     const float *query(int64_t query) const {
         return step.qkv + (first + query / GROUP) * stride + (query_heads + query % GROUP) * HEAD_DIM;
     }
+    // A score with which the softmax begins; its weight takes a share, and has no value.
+    float sink(int64_t query) const { return sinks ? sinks[query_heads + query % GROUP] : -INFINITE; }
     Activation *output(int64_t query) const {
         return step.attended + (first + query / GROUP) * output_size + (query_heads + query % GROUP) * HEAD_DIM;
     }
@@ -100,7 +103,7 @@ void attend_with_vectors(const Task &task) {
     const int64_t length = task.length();
     Floats outputs[QUERIES][PARTS] = {};
     float largest[QUERIES], total[QUERIES] = {};
-    for (int64_t q = 0; q < task.queries; ++q) largest[q] = -INFINITE;
+    for (int64_t q = 0; q < task.queries; ++q) largest[q] = task.sink(q), total[q] = largest[q] > -INFINITE;
     for (int64_t start = task.first_block() * KEYS; start < length; start += KEYS) {
         const int64_t columns = length - start < KEYS ? length - start : KEYS;
         float block[KEYS][HEAD_DIM];
@@ -212,13 +215,13 @@ const Ints FIRST_COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 // are zero where a query may not look. `totals` are the sums of each query's weights.
 template <int ROWS>
 void softmax(float *scores, int64_t first_block, int64_t blocks, const int32_t *positions, int64_t window,
-             float *totals) {
+             const float *sinks, float *totals) {
     Floats largest[ROWS], sums[ROWS] = {};
     // What comes after a query is at a negative distance from it, which is a very large one without a sign.
     const auto is_visible = [&](int64_t key, int row) {
         return (Bits)(positions[row] - int32_t(key) - FIRST_COLUMNS) < uint32_t(window);
     };
-    for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(-INFINITE);
+    for (int row = 0; row < ROWS; ++row) largest[row] = broadcast(sinks[row]);
     for (int64_t key = first_block * KEYS; key < blocks * KEYS; key += LANES)
         for (int row = 0; row < ROWS; ++row) {
             const Floats score = load(scores + key * ROWS + row * LANES);
@@ -234,7 +237,10 @@ void softmax(float *scores, int64_t first_block, int64_t blocks, const int32_t *
                 sums[row] += weight;
                 store(weights + key * ROWS + row * KEYS + half, weight);
             }
-    for (int row = 0; row < ROWS; ++row) totals[row] = sum(sums[row]);
+    for (int row = 0; row < ROWS; ++row) {
+        const float sink = sinks[row] == -INFINITE ? 0 : exponential(sinks[row] - largest[row])[0];
+        totals[row] = sum(sums[row]) + sink;
+    }
 }
 
 // `weights` [block of 32][ROWS][32] times PARTS times sixteen numbers of each value, from a number on: `outputs`
@@ -278,8 +284,9 @@ void attend_in_pairs(const Task &task, float *scratch) {
     alignas(64) Weight queries[ROWS][HEAD_DIM] = {};
     alignas(64) float outputs[ROWS][HEAD_DIM];
     int32_t positions[ROWS];
-    float totals[ROWS];
+    float totals[ROWS], sinks[ROWS];
     for (int64_t q = 0; q < ROWS; ++q) {
+        sinks[q] = q < task.queries ? task.sink(q) : -INFINITE;
         positions[q] = q < task.queries ? int32_t(task.position(q)) : -1;  // a row without a query sees nothing
         for (int64_t i = 0; q < task.queries && i < HEAD_DIM; i += LANES)
             store(queries[q] + i, load(task.query(q) + i));
@@ -287,7 +294,7 @@ void attend_in_pairs(const Task &task, float *scratch) {
     query_key_products<ROWS>(queries[0], task.keys, task.values, 2 * first, 2 * blocks, scratch);
     for (int64_t i = first * KEYS * ROWS; task.cap && i < blocks * KEYS * ROWS; i += LANES)
         approach(scratch + i, task.cap);
-    softmax<ROWS>(scratch, first, blocks, positions, task.window, totals);
+    softmax<ROWS>(scratch, first, blocks, positions, task.window, sinks, totals);
     for (int64_t i = 0; i < HEAD_DIM; i += PARTS * LANES)
         weighted_values<ROWS, PARTS>(reinterpret_cast<Weight *>(scratch), task.values, task.next, i, first, blocks,
                                      outputs[0]);

@@ -2,7 +2,8 @@
 //
 // A block holds SIZE inputs' weights as codes of BITS bits. Every GROUP_SIZE of them shares a scale, and in some
 // formats a minimum: weight = scale * (code - OFFSET) - minimum. The formats in "K" put the scales of 256 weights
-// together: eight or sixteen small integers, each to be multiplied with one scale of the block.
+// together: eight or sixteen small integers, each to be multiplied with one scale of the block. In two formats a code
+// is a place in a table of sixteen numbers, which are multiplied instead.
 //
 // Defined by the compiler's command line: FORMATS, the formats that the model has, a bit for each of GGML's numbers.
 
@@ -26,7 +27,18 @@ struct Format {
     static constexpr int OFFSET = OFFSET_BITS ? 1 << OFFSET_BITS : 0, GROUPS = SIZE / GROUP_SIZE;
     static constexpr bool HAS_MINIMUM = HAS_MINIMUM_, HAS_GROUP_SCALES = SIZE > 32;
     static constexpr int SCALE_BITS = !HAS_GROUP_SCALES ? 0 : HAS_MINIMUM ? 6 : 8;  // of a group's scale, or minimum
-    static constexpr bool IS_PRESENT = FORMATS >> NUMBER & 1;
+    static constexpr bool IS_PRESENT = int64_t(FORMATS) >> NUMBER & 1;
+    static constexpr bool HAS_TABLE = false;
+    static constexpr int MULTIPLIED_BITS = BITS;
+};
+
+// The numbers that codes of four bits stand for, with an offset, so that they have no sign. They are there four times,
+// as a vector has four parts in which a byte can be looked up.
+struct Table {
+    alignas(64) uint8_t numbers[64] = {};
+    constexpr Table(const int8_t (&of_codes)[16], int offset) {
+        for (int i = 0; i < 64; ++i) numbers[i] = uint8_t(of_codes[i % 16] + offset);
+    }
 };
 
 inline uint16_t half_at(const uint8_t *from) { return uint16_t(from[0] | from[1] << 8); }
@@ -87,6 +99,30 @@ struct Q8_0 : Format<8, 34, 32, 8, 32, 7, false> {
     static void open(const uint8_t *from, Opened &to) {
         to.scale = half_at(from);
         for (int i = 0; i < 32; ++i) to.codes[i] = from[i + 2] ^ 0x80;  // signed; with the offset, unsigned
+    }
+};
+
+struct IQ4_NL : Format<20, 18, 32, 4, 32, 7, false> {
+    static constexpr bool HAS_TABLE = true;
+    static constexpr int MULTIPLIED_BITS = 8;
+    static constexpr Table TABLE{{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}, OFFSET};
+    static void open(const uint8_t *from, Opened &to) { Q4_0::open(from, to); }
+};
+
+// Floats of four bits, E2M1, twice as large as they are; and half of their scale, which is a power of two, E8M0. (Open
+// Compute Project 2023, "OCP Microscaling Formats (MX) Specification".)
+struct MXFP4 : Format<39, 17, 32, 4, 32, 4, false> {
+    static constexpr bool HAS_TABLE = true;
+    static constexpr int MULTIPLIED_BITS = 5;
+    static constexpr Table TABLE{{0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}, OFFSET};
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_power_of_two(from[0] - 128);
+        open_nibbles(from + 1, to.codes);
+    }
+    // 2^exponent as float16: with the smallest, it has no leading one.
+    static uint16_t half_power_of_two(int exponent) {
+        if (exponent > 15) return 31 << 10;  // infinite
+        return exponent >= -14 ? (exponent + 15) << 10 : exponent >= -24 ? 1 << (exponent + 24) : 0;
     }
 };
 
@@ -155,6 +191,8 @@ void with_format(int64_t number, Use use) {
     attempt(Q5_0());
     attempt(Q5_1());
     attempt(Q8_0());
+    attempt(IQ4_NL());
+    attempt(MXFP4());
     attempt(Q4_K());
     attempt(Q5_K());
     attempt(Q6_K());
@@ -173,6 +211,15 @@ float group_minimum(const Opened &block, int group) {
     return half_to_float(block.minimum) * (F::HAS_GROUP_SCALES ? block.group_minimums[group] : 1);
 }
 
+// What a code is multiplied as.
+template <class F>
+int number_of(uint8_t code) {
+    if constexpr (F::HAS_TABLE)
+        return F::TABLE.numbers[code] - F::OFFSET;
+    else
+        return code - F::OFFSET;
+}
+
 // A row's weights as floats.
 template <class F>
 void read_row(const uint8_t *from, int64_t inputs, float *to) {
@@ -182,7 +229,7 @@ void read_row(const uint8_t *from, int64_t inputs, float *to) {
         for (int group = 0; group < F::GROUPS; ++group) {
             const float scale = group_scale<F>(block, group), minimum = group_minimum<F>(block, group);
             for (int i = group * F::GROUP_SIZE; i < (group + 1) * F::GROUP_SIZE; ++i) {
-                const float product = scale * float(int(block.codes[i]) - F::OFFSET);  // exact: at most 24 bits
+                const float product = scale * float(number_of<F>(block.codes[i]));  // exact: at most 24 bits
                 to[first + i] = F::HAS_MINIMUM ? product - minimum : product;
             }
         }

@@ -110,8 +110,7 @@ void run_attention(const Model &model, const Layer &layer, const Step &step) {
     const int64_t tokens = step.token_count, all_heads = model.kv_heads * (GROUP + 2);
     const Activation *inputs = normed(model, step, tokens, layer.input_norm, layer.qkv.inputs);
     product(layer.qkv, inputs, tokens, step, [&](int64_t token, int64_t panel, const float *sums) {
-        float *to = step.qkv + (token * layer.qkv.panel_count + panel) * PANEL;
-        for (int64_t i = 0; i < PANEL; ++i) to[i] = sums[i] + (layer.qkv.bias ? layer.qkv.bias[panel * PANEL + i] : 0);
+        memcpy(step.qkv + (token * layer.qkv.panel_count + panel) * PANEL, sums, PANEL * sizeof(float));
     });
 
 #pragma omp for schedule(static)
@@ -151,11 +150,18 @@ void add_product(const Model &model, const Matrix &matrix, const Activation *inp
     }
 }
 
-// SiLU, x / (1 + e^-x), or GELU in its form with tanh, which is x / (1 + e^-2t) for 0.5 x (1 + tanh t).
-Floats activation(const Model &model, Floats x) {
-    Floats twice = x;
-    if (model.is_gelu) twice = 1.59576912f * (x + 0.044715f * x * x * x);  // 2 * sqrt(2 / pi)
-    return x / (1 + exponential(-twice));
+// What is between the MLP's matrices: up times an activation of the gate. That is SiLU, x / (1 + e^-x), or GELU in its
+// form with tanh, which is x / (1 + e^-2t) for 0.5 x (1 + tanh t). Or both have a limit, and 1 is added to up.
+Floats gated(const Model &model, Floats gate, Floats up) {
+    Floats twice = gate;
+    if (model.is_gelu) twice = 1.59576912f * (gate + 0.044715f * gate * gate * gate);  // 2 * sqrt(2 / pi)
+    if (model.gate_limit) {
+        const Floats limit = broadcast(model.gate_limit);
+        gate = select(gate > limit, limit, gate);
+        up = 1 + select(up > limit, limit, select(up < -limit, -limit, up));
+        twice = gate * float(model.gate_factor);
+    }
+    return gate / (1 + exponential(-twice)) * up;
 }
 
 #if EXPERTS
@@ -182,8 +188,7 @@ void run_mlp(const Model &model, const Layer &layer, const Step &step, int64_t t
     const Activation *inputs = normed(model, step, tokens, layer.mlp_norm, layer.gate_up.inputs);
     Activation *activated = layer.router ? step.expert_activated : step.activated;
     const auto activate = [&](int64_t row, int64_t panel, const float *sums) {
-        const Floats gate = load(sums), up = load(sums + LANES);
-        store(activated + row * layer.down.inputs + panel * LANES, activation(model, gate) * up);
+        store(activated + row * layer.down.inputs + panel * LANES, gated(model, load(sums), load(sums + LANES)));
     };
 #if EXPERTS
     if (layer.router) return run_experts(model, layer, step, inputs, tokens, activate);

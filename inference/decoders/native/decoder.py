@@ -106,6 +106,8 @@ class NativeDecoder:
             score_cap=sizes.score_cap or 0,
             logit_cap=sizes.logit_cap or 0,
             is_gelu=sizes.is_gelu,
+            gate_limit=sizes.limits.limit if sizes.limits else 0,
+            gate_factor=sizes.limits.factor if sizes.limits else 0,
             experts=experts.count,
             padded_experts=padded(experts.count, STRIP),
             experts_per_token=experts.per_token,
@@ -150,26 +152,28 @@ class NativeDecoder:
     def _layer(self, number: int, layer: Layer, context: int) -> structures.Layer:
         packer = self._packer
 
-        def norm(weights: Tensor | None) -> int | None:
+        def floats(weights: Tensor | None) -> int | None:
             return None if weights is None else packer.hold_floats(weights)
 
         return structures.Layer(
-            qkv=packer.matrix([layer.query, layer.key, layer.value], bias=layer.qkv_bias),
-            output=packer.matrix([layer.output]),
-            gate_up=packer.matrix([layer.gate, layer.up], is_interleaved=True),
-            down=packer.matrix([layer.down]),
-            input_norm=norm(layer.input_norm),
-            mlp_norm=norm(layer.mlp_norm),
-            query_norm=norm(layer.query_norm),
-            key_norm=norm(layer.key_norm),
-            attended_norm=norm(layer.attended_norm),
-            activated_norm=norm(layer.activated_norm),
+            qkv=packer.matrix([layer.query, layer.key, layer.value], biases=[layer.qkv_bias]),
+            output=packer.matrix([layer.output], biases=[layer.output_bias]),
+            gate_up=packer.matrix([layer.gate, layer.up], is_interleaved=True, biases=[layer.gate_bias, layer.up_bias]),
+            down=packer.matrix([layer.down], biases=[layer.down_bias]),
+            input_norm=floats(layer.input_norm),
+            mlp_norm=floats(layer.mlp_norm),
+            query_norm=floats(layer.query_norm),
+            key_norm=floats(layer.key_norm),
+            attended_norm=floats(layer.attended_norm),
+            activated_norm=floats(layer.activated_norm),
             cosines=packer.hold(layer.rotation.cosines),
             sines=packer.hold(layer.rotation.sines),
             keys=self._pages.address(number, KEYS),
             values=self._pages.address(number, VALUES),
             window=min(layer.window or context, context),
-            router=None if layer.router is None else packer.hold_floats(_filled(layer.router)),
+            sinks=floats(layer.sinks),
+            router=floats(None if layer.router is None else _filled(layer.router)),
+            router_bias=floats(layer.router_bias),
         )
 
 

@@ -24,7 +24,7 @@ void score(const Model &model, const Layer &layer, const Step &step, const Activ
     }
     float *scores = step.expert_scores + token * model.padded_experts;
     for (int64_t other = 0; other < min(SCORED_TOGETHER, model.experts - expert); ++other)
-        scores[expert + other] = sum(sums[other]);
+        scores[expert + other] = sum(sums[other]) + (layer.router_bias ? layer.router_bias[expert + other] : 0);
 }
 
 // Choose the experts with the highest scores; of two with the same, the first. Their weights are a softmax over them,

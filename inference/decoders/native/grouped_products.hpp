@@ -21,11 +21,16 @@ struct Groups {
     }
 };
 
-// Call `work(group, panel)` for each panel of each group's expert, and return when all threads have.
-template <class Work>
-void for_each_panel(const Groups &groups, int64_t panels, const Step &step, Work work) {
-    work_off(step.shares, groups.most_rows > FEW_TO_SHARE,
-             [&](int64_t i) { work(groups.first[i / panels], i % panels); });
+// Call `work(group, panel, take)` for each panel of each group's expert, and return when all threads have. The panel is
+// that of the matrix of all experts, and `take` gets the results of a row of the group.
+template <class Take, class Work>
+void for_each_panel(const Groups &groups, int64_t panels, const Step &step, Take take, Work work) {
+    work_off(step.shares, groups.most_rows > FEW_TO_SHARE, [&](int64_t i) {
+        const Group &group = groups.first[i / panels];
+        const int64_t panel = i % panels;
+        work(group, group.expert * panels + panel,
+             [&](int64_t row, const float *sums) { take(group.first + row, panel, sums); });
+    });
 #pragma omp barrier
 }
 
@@ -35,10 +40,9 @@ void plain_product(const Matrix &matrix, const Weight *x, const Groups &groups, 
     const int64_t inputs = matrix.inputs;
     share_out(groups.count * panels, step.shares);
 #pragma omp barrier
-    for_each_panel(groups, panels, step, [&](const Group &group, int64_t panel) {
-        const Weight *weights = matrix.panels + (group.expert * panels + panel) * inputs * PANEL;
-        multiply_panel(weights, x + group.first * inputs, inputs, group.rows, panel,
-                       [&](int64_t row, int64_t, const float *sums) { take(group.first + row, panel, sums); });
+    for_each_panel(groups, panels, step, take, [&](const Group &group, int64_t panel, auto take_row) {
+        multiply_panel(matrix.panels + panel * inputs * PANEL, biases_of(matrix, panel), x + group.first * inputs,
+                       inputs, group.rows, take_row);
     });
 }
 
@@ -65,9 +69,8 @@ void product(const Matrix &matrix, const Activation *x, const Groups &groups, in
             quantize_rows(x + group.first * matrix.inputs, tiles, tile, i % pieces * count, count);
     }
     uint8_t *room = room_of_thread(step);
-    for_each_panel(groups, panels, step, [&](const Group &group, int64_t panel) {
-        multiply_quantized_panel(matrix, group.expert * panels + panel, tiles_of(group, matrix, step), room,
-                                 [&](int64_t row, const float *sums) { take(group.first + row, panel, sums); });
+    for_each_panel(groups, panels, step, take, [&](const Group &group, int64_t panel, auto take_row) {
+        multiply_quantized_panel(matrix, panel, tiles_of(group, matrix, step), room, take_row);
     });
 }
 #elif FORMATS
@@ -77,10 +80,9 @@ void product(const Matrix &matrix, const Activation *x, const Groups &groups, in
     if (!matrix.strips) return plain_product(matrix, x, groups, panels, step, take);
     share_out(groups.count * panels, step.shares);
 #pragma omp barrier
-    for_each_panel(groups, panels, step, [&](const Group &group, int64_t panel) {
-        const Weight *weights = widened_panel(matrix, group.expert * panels + panel, step);
-        multiply_panel(weights, x + group.first * matrix.inputs, matrix.inputs, group.rows, panel,
-                       [&](int64_t row, int64_t, const float *sums) { take(group.first + row, panel, sums); });
+    for_each_panel(groups, panels, step, take, [&](const Group &group, int64_t panel, auto take_row) {
+        multiply_panel(widened_panel(matrix, panel, step), biases_of(matrix, panel), x + group.first * matrix.inputs,
+                       matrix.inputs, group.rows, take_row);
     });
 }
 #else

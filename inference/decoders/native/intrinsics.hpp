@@ -37,8 +37,13 @@ inline __m512i _mm512_dpwssd_epi32(__m512i sums, __m512i a, __m512i b) {
     return __builtin_ia32_vpdpwssd_v16si(sums, a, b);
 }
 #endif
-#if defined(__AVX512BW__) && !defined(__AVX512VNNI__)
+#if defined(__AVX512BW__)
 typedef char Chars64 __attribute__((vector_size(64)));
+inline __m512i _mm512_shuffle_epi8(__m512i a, __m512i places) {
+    return (__m512i)__builtin_ia32_pshufb512_mask((Chars64)a, (Chars64)places, Chars64{}, ALL);
+}
+#endif
+#if defined(__AVX512BW__) && !defined(__AVX512VNNI__)
 typedef short Shorts32 __attribute__((vector_size(64)));
 inline __m512i _mm512_maddubs_epi16(__m512i a, __m512i b) {
     return (__m512i)__builtin_ia32_pmaddubsw512_mask((Chars64)a, (Chars64)b, Shorts32{}, ALL);
@@ -111,6 +116,9 @@ typedef int Ints8 __attribute__((vector_size(32)));
 inline __m256i _mm256_maddubs_epi16(__m256i a, __m256i b) {
     return (__m256i)__builtin_ia32_pmaddubsw256((Chars)a, (Chars)b);
 }
+inline __m256i _mm256_shuffle_epi8(__m256i a, __m256i places) {
+    return (__m256i)__builtin_ia32_pshufb256((Chars)a, (Chars)places);
+}
 inline __m256i _mm256_madd_epi16(__m256i a, __m256i b) {
     return (__m256i)__builtin_ia32_pmaddwd256((Shorts16)a, (Shorts16)b);
 }
@@ -137,6 +145,9 @@ typedef short Shorts8 __attribute__((vector_size(16)));
 
 inline __m128i _mm_maddubs_epi16(__m128i a, __m128i b) {
     return (__m128i)__builtin_ia32_pmaddubsw128((Chars)a, (Chars)b);
+}
+inline __m128i _mm_shuffle_epi8(__m128i a, __m128i places) {
+    return (__m128i)__builtin_ia32_pshufb128((Chars)a, (Chars)places);
 }
 inline __m128i _mm_madd_epi16(__m128i a, __m128i b) {
     return (__m128i)__builtin_ia32_pmaddwd128((Shorts8)a, (Shorts8)b);

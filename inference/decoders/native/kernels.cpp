@@ -7,7 +7,7 @@
 
 #include "quantized.hpp"
 
-constexpr int THIS_FORMAT = __builtin_ctz(FORMATS);
+constexpr int THIS_FORMAT = __builtin_ctzll(FORMATS);
 
 // A wide tile times a strip next to one of another format, which is rare: as if there were two of it.
 template <class F>

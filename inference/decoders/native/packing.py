@@ -77,16 +77,20 @@ class Packer:
         self._pages = LargePages(ahead)
 
     def matrix(
-        self, parts: Sequence[Matrix], is_interleaved: bool = False, bias: Tensor | None = None
+        self, parts: Sequence[Matrix], is_interleaved: bool = False, biases: Sequence[Tensor | None] = ()
     ) -> structures.Matrix:
-        """Matrices of the same inputs as one: one below the other, or sixteen outputs of each in turn."""
+        """Matrices of the same inputs as one: one below the other, or sixteen outputs of each in turn.
+
+        `biases` are those of each part if they are interleaved, or all in one.
+        """
         quantized = [part for part in parts if isinstance(part, QuantizedMatrix)]
         if len(quantized) == len(parts) and all(len(part.blocks) % STRIP == 0 for part in quantized[:-1]):
             matrix = self._strips(quantized, is_interleaved)
         else:
             matrix = self._panels([as_tensor(part, self._dtype) for part in parts], is_interleaved)
-        if bias is not None:
-            matrix.bias = self.hold(F.pad(bias.float(), (0, matrix.panel_count * PANEL - len(bias))))
+        if found := [bias.float() for bias in biases if bias is not None]:
+            together = _in_turn([bias[:, None] for bias in found])[:, 0] if is_interleaved else found[0]
+            matrix.bias = self.hold(F.pad(together, (0, matrix.panel_count * PANEL - len(together))))
         return matrix
 
     def embedding(self, embedding: Matrix) -> dict[str, int]:
@@ -122,10 +126,7 @@ class Packer:
         self._pages.release_rest()
 
     def _panels(self, parts: Sequence[Tensor], is_interleaved: bool) -> structures.Matrix:
-        if is_interleaved:
-            weight = torch.stack([_in_rows_of(part, STRIP) for part in parts], dim=1).flatten(0, 2)
-        else:
-            weight = torch.cat(list(parts))
+        weight = _in_turn(parts) if is_interleaved else torch.cat(list(parts))
         outputs, inputs = (padded(size, to) for size, to in zip(weight.shape, (PANEL, BLOCK), strict=True))
         filled = F.pad(weight, (0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
         if self._dtype == torch.bfloat16:
@@ -174,6 +175,11 @@ def _strip_table(matrix: QuantizedMatrix) -> NDArray[np.int64]:
         ],
         axis=1,
     )
+
+
+def _in_turn(weights: Sequence[Tensor]) -> Tensor:
+    """Sixteen outputs of each in turn."""
+    return torch.stack([_in_rows_of(weight, STRIP) for weight in weights], dim=1).flatten(0, 2)
 
 
 def _in_rows_of(weight: Tensor, size: int) -> Tensor:

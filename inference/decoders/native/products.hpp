@@ -157,14 +157,26 @@ void multiply(const Weight *panel, const Weight *x, int64_t inputs, int64_t rows
     }
 }
 
+// The biases of a panel's outputs, or null.
+inline const float *biases_of(const Matrix &matrix, int64_t panel) {
+    return matrix.bias ? matrix.bias + panel * PANEL : nullptr;
+}
+
+inline void add_biases(const float *biases, int64_t rows, float (*sums)[PANEL]) {
+    for (int64_t row = 0; biases && row < rows; ++row)
+        for (int64_t i = 0; i < PANEL; i += LANES) store(sums[row] + i, load(sums[row] + i) + load(biases + i));
+}
+
 // All rows times one panel, 32 at a time, so that what they need of the caches does not grow.
 template <class Take>
-void multiply_panel(const Weight *weights, const Weight *x, int64_t inputs, int64_t rows, int64_t panel, Take take) {
+void multiply_panel(const Weight *weights, const float *biases, const Weight *x, int64_t inputs, int64_t rows,
+                    Take take) {
     for (int64_t first = 0; first < rows; first += BLOCK) {
         const int64_t count = rows - first < BLOCK ? rows - first : BLOCK;
         alignas(64) float sums[BLOCK][PANEL];
         multiply(weights, x + first * inputs, inputs, count, sums);
-        for (int64_t row = 0; row < count; ++row) take(first + row, panel, sums[row]);
+        add_biases(biases, count, sums);
+        for (int64_t row = 0; row < count; ++row) take(first + row, sums[row]);
     }
 }
 
@@ -193,13 +205,14 @@ void for_each_panel(int64_t rows, const Step &step, Work work) {
 #pragma omp barrier
 }
 
-// x [rows][inputs] times a matrix; `take(row, panel, sums)` gets the 32 results of each row and panel.
+// x [rows][inputs] times a matrix, plus its biases; `take(row, panel, sums)` gets the 32 results of each row and panel.
 // The threads share the panels out, so each weight is read by one of them, once for every 32 rows.
 template <class Take>
 void plain_product(const Matrix &matrix, const Weight *x, int64_t rows, const Step &step, Take take) {
     share_out_with_barrier(matrix, rows, step);
     for_each_panel(rows, step, [&](int64_t panel) {
-        multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, x, matrix.inputs, rows, panel, take);
+        multiply_panel(matrix.panels + panel * matrix.inputs * PANEL, biases_of(matrix, panel), x, matrix.inputs, rows,
+                       [&](int64_t row, const float *sums) { take(row, panel, sums); });
     });
 }
 
@@ -319,6 +332,7 @@ void multiply_quantized_panel(const Matrix &matrix, int64_t panel, const Tiles &
         alignas(64) float sums[ROWS_OF_TILE][PANEL];
         multiply_strips(strips, codes, tiles, tile, sums);
         const int64_t first = tiles.tiling.first(tile), count = tiles.tiling.count(tile);
+        add_biases(biases_of(matrix, panel), count, sums);
         for (int64_t row = 0; row < count; ++row) take(first + row, sums[row]);
     }
 }
@@ -371,7 +385,8 @@ void product(const Matrix &matrix, const Activation *x, int64_t rows, const Step
     if (!matrix.strips) return plain_product(matrix, x, rows, step, take);
     share_out_with_barrier(matrix, rows, step);
     for_each_panel(rows, step, [&](int64_t panel) {
-        multiply_panel(widened_panel(matrix, panel, step), x, matrix.inputs, rows, panel, take);
+        multiply_panel(widened_panel(matrix, panel, step), biases_of(matrix, panel), x, matrix.inputs, rows,
+                       [&](int64_t row, const float *sums) { take(row, panel, sums); });
     });
 }
 #else

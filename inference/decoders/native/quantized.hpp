@@ -145,7 +145,7 @@ template <class F, int ROWS, int STRIPS, int VECTOR>
         if (VECTOR < F::BITS) ahead.ask_for(codes[strip] + VECTOR * 64, strip);
         weights[strip] = codes_at<F, VECTOR>(codes[strip]);
     }
-    add_codes<F::BITS>(sums, weights, inputs + VECTOR * ROWS);
+    add_codes<F::MULTIPLIED_BITS>(sums, weights, inputs + VECTOR * ROWS);
 }
 
 // The same for the vectors from `first` to `last` - 1 of codes that are bytes. This is a loop, since the compiler takes

@@ -120,13 +120,49 @@ inline Bits upper_bits(const uint8_t *codes) {
         return found;
 }
 
-// Vector VECTOR of the eight: four bytes in each lane.
+// What a table has for the code in each byte.
+#if defined(__AVX512BW__)
+inline Bits look_up(const Table &table, Bits codes) {
+    return (Bits)_mm512_shuffle_epi8((__m512i)load_bits(table.numbers), (__m512i)codes);
+}
+#else
+template <class Register>
+inline Register looked_up(const Table &table, Register codes) {
+    const Register numbers = *reinterpret_cast<const Register *>(table.numbers);
+#if HALVED && defined(__AVX2__)
+    return (Register)_mm256_shuffle_epi8((__m256i)numbers, (__m256i)codes);
+#elif HALVED && defined(__SSSE3__)
+    return (Register)_mm_shuffle_epi8((__m128i)numbers, (__m128i)codes);
+#elif defined(__aarch64__)
+    return (Register)vqtbl1q_u8((uint8x16_t)numbers, (uint8x16_t)codes);
+#else
+    uint8_t bytes[sizeof codes];
+    memcpy(bytes, &codes, sizeof codes);
+    for (uint8_t &byte : bytes) byte = table.numbers[byte];
+    return *reinterpret_cast<const Register *>(bytes);
+#endif
+}
+inline Bits look_up(const Table &table, Bits codes) {
+    return for_each_register([&](auto codes) { return looked_up(table, codes); }, codes);
+}
+#endif
+
+// Vector VECTOR of the eight: four codes in each lane.
 template <class F, int VECTOR>
-inline Bits codes_at(const uint8_t *codes) {
+inline Bits packed_at(const uint8_t *codes) {
     if constexpr (VECTOR < F::BITS)
         return load_bits(codes + VECTOR * 64) & ((1u << F::BITS) - 1) * 0x01010101u;
     else
         return upper_bits<F::BITS, (VECTOR - F::BITS) * F::BITS, 0>(codes);
+}
+
+// The same as they are multiplied.
+template <class F, int VECTOR>
+inline Bits codes_at(const uint8_t *codes) {
+    if constexpr (F::HAS_TABLE)
+        return look_up(F::TABLE, packed_at<F, VECTOR>(codes));
+    else
+        return packed_at<F, VECTOR>(codes);
 }
 
 // The scales of a block and of its groups, a lane for each output.

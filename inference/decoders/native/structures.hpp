@@ -21,7 +21,7 @@ struct Strip {              // sixteen outputs of a quantized matrix
 struct Matrix {
     const Weight *panels;  // [panel][input / PAIR][output within the panel: 32][PAIR], inputs filled up with zeros
     const Strip *strips;   // [2 * panel]; null unless the matrix is quantized, then there are no panels
-    const float *bias;     // [panel * 32], or null
+    const float *bias;     // [panel * 32], in the order of the panels' outputs; or null
     int64_t inputs, panel_count;
     int64_t scaled_inputs;  // how many share a scale when they are rounded: 256 with strips in "K" formats, else 32
 };
@@ -33,8 +33,10 @@ struct Layer {
     const float *cosines, *sines;                                         // [context][HEAD_DIM]
     Weight *keys, *values;                                                // in the cache's first page: see `Head`
     int64_t window;       // how many positions a token looks back, itself included
+    const float *sinks;   // [heads], a score for each that takes its share of the weights, and has no value; or null
     const float *router;  // [experts, in whole 4s][hidden]; null: there is one MLP, for all tokens. Else gate_up and
                           // down are those of all experts, one below the other
+    const float *router_bias;  // [experts], or null
 };
 
 struct Group {  // the rows that go through the same expert
@@ -54,6 +56,7 @@ struct Model {
     double epsilon, scale, embedding_scale;
     double score_cap, logit_cap;  // bounds that these approach; 0: none
     int64_t is_gelu;
+    double gate_limit, gate_factor;                      // of an MLP with limits; 0: none
     int64_t experts, padded_experts, experts_per_token;  // of layers with a router; the second in whole 16s
     int64_t weights_add_up;                              // those of a token's experts: to 1
 };

@@ -26,7 +26,7 @@ class Layer(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("query_norm", "key_norm", "attended_norm", "activated_norm")),
         *((name, ctypes.c_void_p) for name in ("cosines", "sines", "keys", "values")),
         ("window", ctypes.c_int64),
-        ("router", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("sinks", "router", "router_bias")),
     )
 
 
@@ -46,6 +46,7 @@ class Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("slot_pages", "page_stride")),
         *((name, ctypes.c_double) for name in ("epsilon", "scale", "embedding_scale", "score_cap", "logit_cap")),
         ("is_gelu", ctypes.c_int64),
+        *((name, ctypes.c_double) for name in ("gate_limit", "gate_factor")),
         *((name, ctypes.c_int64) for name in ("experts", "padded_experts", "experts_per_token", "weights_add_up")),
     )
 

@@ -133,17 +133,27 @@ def _cut_layer(layer: Layer, sizes: Sizes, small: Sizes) -> Layer:
         value=_cut(layer.value, keys, INPUTS),
         qkv_bias=None if layer.qkv_bias is None else _cut_biases(layer.qkv_bias, sizes, small),
         output=_cut(layer.output, INPUTS, queries),
+        output_bias=_first(INPUTS, layer.output_bias),
         gate=_cut_experts(layer, layer.gate, sizes, small),
         up=_cut_experts(layer, layer.up, sizes, small),
         down=_cut_experts(layer, layer.down, sizes, small),
+        gate_bias=_cut_bias(layer, layer.gate_bias, sizes, small),
+        up_bias=_cut_bias(layer, layer.up_bias, sizes, small),
+        down_bias=_cut_bias(layer, layer.down_bias, sizes, small),
         input_norm=layer.input_norm[:INPUTS],
         mlp_norm=layer.mlp_norm[:INPUTS],
-        attended_norm=None if layer.attended_norm is None else layer.attended_norm[:INPUTS],
-        activated_norm=None if layer.activated_norm is None else layer.activated_norm[:INPUTS],
+        attended_norm=_first(INPUTS, layer.attended_norm),
+        activated_norm=_first(INPUTS, layer.activated_norm),
         rotation=Rotation(layer.rotation.cosines[:TOKENS], layer.rotation.sines[:TOKENS]),
         window=None if layer.window is None else min(layer.window, WINDOW),
-        router=None if layer.router is None or small.experts is None else layer.router[: small.experts.count, :INPUTS],
+        sinks=_first(small.heads, layer.sinks),
+        router=None if layer.router is None else layer.router[:EXPERTS, :INPUTS],
+        router_bias=_first(EXPERTS, layer.router_bias),
     )
+
+
+def _first(count: int, vector: Tensor | None) -> Tensor | None:
+    return None if vector is None else vector[:count]
 
 
 def _all_of_few(experts: Experts | None) -> Experts | None:
@@ -161,6 +171,10 @@ def _cut_experts(layer: Layer, matrix: Matrix, sizes: Sizes, small: Sizes) -> Ma
     outputs = matrix.shape[0] // sizes.experts.count
     kept = [torch.arange(min(outputs, INPUTS)) + number * outputs for number in range(small.experts.count)]
     return _cut(rows(matrix, torch.cat(kept)), sum(map(len, kept)), INPUTS)
+
+
+def _cut_bias(layer: Layer, bias: Tensor | None, sizes: Sizes, small: Sizes) -> Tensor | None:
+    return None if bias is None else as_tensor(_cut_experts(layer, bias[:, None], sizes, small), bias.dtype)[:, 0]
 
 
 def _cut_biases(biases: Tensor, sizes: Sizes, small: Sizes) -> Tensor:

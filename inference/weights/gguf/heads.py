@@ -9,7 +9,7 @@ from inference.weights.gguf.file import BadGGUF, GGUFFile
 OF_LLAMA = ("llama", "internlm2", "xverse", "baichuan", "exaone", "mistral", "mistral3", "seed_oss")
 OF_QWEN = ("qwen", "qwen2", "qwen2vl", "qwen3", "qwen3vl")
 VARIED = ("gemma", "gemma2", "gemma3", "granite", "minicpm", "phi3", "smollm3")
-MIXTURES = ("llama", "qwen3moe", "qwen3vlmoe", "granitemoe")
+MIXTURES = ("llama", "qwen3moe", "qwen3vlmoe", "granitemoe", "gpt-oss")
 """Those that may have experts."""
 LLAMAS = (*OF_LLAMA, *OF_QWEN, *VARIED, *MIXTURES)
 """The architectures whose files are of the Llama type, but for those that have one of `OTHERWISE`."""

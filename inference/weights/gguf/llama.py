@@ -5,7 +5,8 @@ Llama-type model is refused with a reason; it is then loaded the general way, wh
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
     hidden = config.hidden_size
     embedding = weights.matrix("model.embed_tokens", config.vocab_size, hidden)
     head = embedding if config.tie_word_embeddings else weights.matrix("lm_head", config.vocab_size, hidden)
-    has_biases = "attn_q" in architecture.biased(config)
+    biased = architecture.biased(config)
     head_dim = config.head_dim
     rotations = of_layers(
         variation, config.num_hidden_layers, head_dim, lambda kind: angles(config, kind, head_dim, context)
@@ -49,7 +50,7 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
         sizes=variation.sizes(head_dim, variation.score_scale),
         dtype=dtype,
         embedding=embedding,
-        layers=[_layer(weights, number, variation, *rotation, has_biases) for number, rotation in enumerate(rotations)],
+        layers=[_layer(weights, number, variation, *rotation, biased) for number, rotation in enumerate(rotations)],
         final_norm=weights.vector("model.norm.weight", hidden) * variation.logits_scale,
         head=head,
     )
@@ -58,14 +59,13 @@ def llama_from_gguf(file: GGUFFile, config: PreTrainedConfig, dtype: torch.dtype
 
 
 def _layer(
-    weights: "_Weights", number: int, variation: Variation, rotated: int, rotation: Rotation, has_biases: bool
+    weights: "_Weights", number: int, variation: Variation, rotated: int, rotation: Rotation, biased: Collection[str]
 ) -> Layer:
     config, prefix = variation.config, f"model.layers.{number}"
     attention, hidden, head_dim = f"{prefix}.self_attn", config.hidden_size, config.head_dim
     queries, keys = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     outputs = {f"{attention}.q_proj": queries, f"{attention}.k_proj": keys, f"{attention}.v_proj": keys}
     query, key, value = weights.matrices(f"{attention}.qkv_proj", outputs, hidden)
-    gate, up, down, router = _mlp(weights, prefix, variation)
 
     def norm(name: str, size: int, is_there: bool = True) -> Tensor | None:
         return weights.vector(f"{name}.weight", size) if is_there else None
@@ -76,11 +76,9 @@ def _layer(
         query=in_rotated_order(query, rotated, head_dim),
         key=in_rotated_order(key, rotated, head_dim),
         value=value,
-        qkv_bias=weights.biases(outputs.items()) if has_biases else None,
+        qkv_bias=weights.biases(outputs.items()) if "attn_q" in biased else None,
         output=weights.matrix(f"{attention}.o_proj", hidden, queries),
-        gate=gate,
-        up=up,
-        down=down,
+        output_bias=weights.biases([(f"{attention}.o_proj", hidden)]) if "attn_output" in biased else None,
         input_norm=weights.vector(f"{prefix}.input_layernorm.weight", hidden),
         mlp_norm=weights.vector(f"{prefix}.{before_mlp}.weight", hidden),
         query_norm=norm(f"{attention}.q_norm", head_dim, variation.has_head_norms),
@@ -89,23 +87,40 @@ def _layer(
         activated_norm=norm(f"{prefix}.post_feedforward_layernorm", hidden, has_four),
         rotation=rotation,
         window=variation.window(number),
-        router=router,
+        sinks=weights.plain(f"{attention}.sinks", (config.num_attention_heads,)) if variation.has_sinks else None,
+        **_mlp(weights, prefix, variation, biased),
     )
 
 
-def _mlp(weights: "_Weights", prefix: str, variation: Variation) -> tuple[Matrix, Matrix, Matrix, Tensor | None]:
-    """Gate, up and down of a layer; of all its experts, one below the other, with their router, if it has experts."""
+def _mlp(weights: "_Weights", prefix: str, variation: Variation, biased: Collection[str]) -> dict[str, Any]:
+    """The fields of a layer that are the MLP's."""
+    if variation.experts is not None and weights.has(f"{prefix}.{variation.places_of_experts[0]}.down_proj"):
+        return _experts(weights, prefix, variation)
     hidden, width = variation.config.hidden_size, variation.config.intermediate_size
-    place, router = variation.places_of_experts
-    if variation.experts is None or not weights.has(down := f"{prefix}.{place}.down_proj"):
-        ins = {f"{prefix}.mlp.gate_proj": width, f"{prefix}.mlp.up_proj": width}
-        gate, up = weights.matrices(f"{prefix}.mlp.gate_up_proj", ins, hidden)
-        return gate, up, weights.matrix(f"{prefix}.mlp.down_proj", hidden, width), None
-    count = variation.experts.count
-    width = getattr(variation.config, "moe_intermediate_size", width)
-    gate, up = weights.stacks(f"{prefix}.{place}.gate_up_proj", [(count, width, hidden)] * 2)
-    (out,) = weights.stacks(down, [(count, hidden, width)])
-    return gate, up, out, weights.plain(f"{prefix}.{router}.weight", (count, hidden))
+    gate, up, down = (f"{prefix}.mlp.{name}_proj" for name in ("gate", "up", "down"))
+    matrices = weights.matrices(f"{prefix}.mlp.gate_up_proj", {gate: width, up: width}, hidden)
+    fields: dict[str, Any] = dict(zip(("gate", "up"), matrices, strict=True))
+    if "ffn_down" in biased:
+        sizes = {"gate_bias": (gate, width), "up_bias": (up, width), "down_bias": (down, hidden)}
+        fields |= {name: weights.biases([of]) for name, of in sizes.items()}
+    return fields | {"down": weights.matrix(down, hidden, width)}
+
+
+def _experts(weights: "_Weights", prefix: str, variation: Variation) -> dict[str, Any]:
+    """The same of all experts, one below the other."""
+    assert variation.experts is not None
+    count, hidden = variation.experts.count, variation.config.hidden_size
+    width = getattr(variation.config, "moe_intermediate_size", variation.config.intermediate_size)
+    place, router = (f"{prefix}.{name}" for name in variation.places_of_experts)
+    gate, up = weights.stacks(f"{place}.gate_up_proj", [(count, width, hidden)] * 2)
+    (down,) = weights.stacks(f"{place}.down_proj", [(count, hidden, width)])
+    fields = {"gate": gate, "up": up, "down": down, "router": weights.plain(f"{router}.weight", (count, hidden))}
+    if not weights.has(f"{place}.down_proj_bias"):
+        return fields
+    gate_bias, up_bias = weights.stacked_biases(f"{place}.gate_up_proj_bias", [(count, width)] * 2)
+    (down_bias,) = weights.stacked_biases(f"{place}.down_proj_bias", [(count, hidden)])
+    biases = {"gate_bias": gate_bias, "up_bias": up_bias, "down_bias": down_bias}
+    return fields | biases | {"router_bias": weights.plain(f"{router}.bias", (count,))}
 
 
 class _Weights:
@@ -123,11 +138,12 @@ class _Weights:
 
     def stacks(self, name: str, shapes: Sequence[tuple[int, ...]]) -> Sequence[Matrix]:
         """Of each tensor [experts, outputs, inputs] that a weight is made of, the experts' matrices as one."""
-        parts = self._weights.pop(name).parts if self.has(name) else ()
-        if [blocks.shape for blocks in parts] != list(shapes):
-            found = " and ".join(str(blocks.shape) for blocks in parts) or "nothing"
-            raise NotLlama(f"{name} is made of {found}; expected {' and '.join(map(str, shapes))}")
-        return [self._matrix(name, blocks) for blocks in parts]
+        return [self._matrix(name, blocks) for blocks in self._parts(name, shapes)]
+
+    def stacked_biases(self, name: str, shapes: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
+        """The same of biases [experts, outputs]."""
+        parts = self._parts(name, shapes)
+        return [_finite(name, dequantized(blocks, torch.float32)).flatten() for blocks in parts]
 
     def _matrix(self, name: str, blocks: Blocks) -> Matrix:
         kind = blocks.kind.name
@@ -137,7 +153,7 @@ class _Weights:
             raise NotLlama(f"{name} is in the format {kind}; expected one of {', '.join(FORMATS)}")
         matrix = QuantizedMatrix(kind, blocks.data, blocks.shape[-1])
         if not matrix.is_finite():
-            raise NotLlama(f"{name} has scales that are not finite")
+            raise NotLlama(f"{name} has scales that are not finite in float16")
         return matrix
 
     def matrices(self, fused: str, outputs: Mapping[str, int], inputs: int) -> Sequence[Matrix]:
@@ -168,6 +184,14 @@ class _Weights:
     def refuse_rest(self) -> None:
         if self._weights:
             raise NotLlama(f"weights that a Llama has no place for: {next(iter(self._weights))}")
+
+    def _parts(self, name: str, shapes: Sequence[tuple[int, ...]]) -> Sequence[Blocks]:
+        """The tensors of these shapes that a weight is made of."""
+        parts = self._weights.pop(name).parts if self.has(name) else ()
+        if [blocks.shape for blocks in parts] != list(shapes):
+            found = " and ".join(str(blocks.shape) for blocks in parts) or "nothing"
+            raise NotLlama(f"{name} is made of {found}; expected {' and '.join(map(str, shapes))}")
+        return parts
 
     def _take(self, name: str, shape: tuple[int, ...]) -> Blocks:
         if name not in self._weights:
