@@ -46,7 +46,9 @@ async def handle(endpoint: contract.Endpoint, request: Request) -> Response:
     if call.stream:
         return EventStream(request, generation, call.writer(accepted), disconnected)
     events = await generation.run(generation.result, disconnected)
-    return NoResponse() if events is None else respond(request, call.answer(accepted, events))
+    if events is None:
+        return NoResponse()
+    return respond(request, await driver.answer(partial(call.answer, accepted), events))
 
 
 async def health(request: Request) -> Response:

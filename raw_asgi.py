@@ -54,7 +54,7 @@ async def handle(endpoint: contract.Endpoint, driver: Driver, scope: Scope, rece
         return
     events = await generation.run(generation.result, disconnected)
     if events is not None:
-        await respond(scope, send, call.answer(accepted, events))
+        await respond(scope, send, await driver.answer(partial(call.answer, accepted), events))
 
 
 async def health(driver: Driver, scope: Scope, receive: Receive, send: Send) -> None:

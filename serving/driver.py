@@ -23,7 +23,7 @@ from config import Config
 from interface.calls import Call, InBackground, Recall
 from interface.engine import EngineService, Lexicon, SharedEngine, StepEvents, Tally
 from interface.errors import EngineUnavailable, LoadError, check_room
-from interface.events import Failed
+from interface.events import Event, Failed, Logprobs, PromptEcho, Token
 from interface.kept import Kept
 from interface.requests import GenerationRequest
 from interface.vitals import Vitals
@@ -43,6 +43,8 @@ log = logging.getLogger("engine")
 
 SMALL_BODY = 16 * 1024
 """Bytes up to which a body is parsed on the loop: that takes less time than a hop to a thread."""
+SHORT_ANSWER = 1024
+"""Tokens, their alternatives counted too, up to which a whole answer is made on the loop. 100,000 take some seconds."""
 ASKERS = 4
 """Threads for questions about the model. A question holds its thread while the engine tokenizes for it."""
 ASK_EVERY = 0.25
@@ -68,6 +70,7 @@ class Driver(BaseDriver[EngineService]):
         self._shutdown = Shutdown(config, self._status, self._open, self.exchanges, self._fail_all)
         self._load_is_over = anyio.Event()
         self._parsing = anyio.CapacityLimiter(1)
+        self._answering = anyio.CapacityLimiter(ASKERS)
         self._asking = anyio.CapacityLimiter(ASKERS)
         self._looking = anyio.CapacityLimiter(ASKERS)  # for what is kept: must not wait for questions about the model
 
@@ -166,6 +169,15 @@ class Driver(BaseDriver[EngineService]):
                 exchange.goes_on_until = generation.over
             self._tasks.start_soon(self._watched, self._abandon_unwanted, generation, listener)
         return generation
+
+    async def answer(self, answer: Callable[[Sequence[Event]], Result], events: Sequence[Event]) -> Result:
+        """Make a whole answer of its events: on a thread if it is long, so that other streams go on.
+
+        With what is kept in another process it is made on the loop, as a thread would have to wait for that.
+        """
+        if self._shared is None and _tokens_shown(events) > SHORT_ANSWER:
+            return await in_daemon_thread(partial(answer, events), self._answering)
+        return answer(events)
 
     async def ask(self, question: Callable[[Lexicon], Result]) -> Result:
         """Answer a question about the model or its tokens, or about what is kept, off the loop.
@@ -281,3 +293,19 @@ def _check_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError("Expected a server on asyncio, got another loop; start hypercorn with -k asyncio") from None
+
+
+def _tokens_shown(events: Sequence[Event]) -> int:
+    """How many tokens an answer may show, alternatives included. Each of many events counts as one."""
+    if len(events) > SHORT_ANSWER:
+        return len(events)
+    return sum(_tokens_of(event) for event in events)
+
+
+def _tokens_of(event: Event) -> int:
+    match event:
+        case PromptEcho():
+            return sum(1 + len(token.top) for token in event.tokens)
+        case Token(logprobs=Logprobs(top=top)):
+            return 1 + len(top)
+    return 1

@@ -16,6 +16,8 @@ from contract.refusals import Refusal
 from interface.requests import MAX_INTEGER, Prompt, TextPrompt, TokenPrompt
 
 DEFAULT_MAX_TOKENS = 16
+MOST_SEQUENCES = 16_384
+"""The most choices of all prompts together. Whether the engine has room for them is known once all have been made."""
 DIALECT = OpenAIDialect()
 REFUSALS = CALL_REFUSALS | MODEL_REFUSALS
 
@@ -75,6 +77,9 @@ class CompletionBody(SamplingFields):
         if self.chosen_max_tokens == 0 and not self.echo:
             name = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
             raise Refusal(400, f"{name}: Expected at least 1 without echo, got 0.", param=name)
+        if (sequences := len(self.prompt) * self.n) > MOST_SEQUENCES:
+            message = f"n: Expected at most {MOST_SEQUENCES} choices of all prompts together, got {sequences}."
+            raise Refusal(400, message, param="n")
         if self.best_of not in (None, self.n):
             raise Refusal(400, f"best_of: Expected n, which is {self.n}, got {self.best_of}.", param="best_of")
 

@@ -1,18 +1,29 @@
 """The life of a request in the driver, for every way that it may end."""
 
 import asyncio
+import threading
 
 import pytest
 
 from interface.engine import Counters
 from interface.errors import PromptTooLong, QueueFull
-from interface.events import Finished, Token
+from interface.events import Event, Finished, Logprobs, PromptEcho, Token, TokenLogprob
 from study.common.engine import CONTEXT, HELLO, ScriptedEngine
 from tests.support.asgi_client import until
 from tests.support.driving import all_events, driving, never, stuck, submit, terminal
 from tests.support.slow_tokenizer import SlowTokenizer
 
 pytestmark = pytest.mark.anyio
+
+A = TokenLogprob(1, "a", b"a", -1.0)
+ANSWERS: dict[str, tuple[list[Event], bool]] = {
+    "none": ([], False),
+    "short": ([Token("a", 1, 1.0, False)] * 100, False),
+    "of many tokens": ([Token("a", 1, 1.0, False)] * 2000, True),
+    "with many alternatives": ([Token("a", 1, 1.0, False, logprobs=Logprobs(A, (A,) * 20))] * 100, True),
+    "with a long prompt": ([PromptEcho("a" * 2000, (Logprobs(A),) * 2000)], True),
+}
+"""Events of whole answers, and whether it takes long to make these."""
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens", "reason"), [("hello", 128, "stop"), ("hello", 2, "length")])
@@ -131,3 +142,11 @@ async def test_a_submit_that_is_cancelled_leaves_nothing_running() -> None:
         assert isinstance(terminal(await all_events(await submit(driver))), Finished)
         await until(lambda: engine.counters() == Counters(0, 0, len(HELLO)))
     assert len(engine.prompts) == 1
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_a_whole_answer_that_takes_long_is_not_made_on_the_loop(kind: str) -> None:
+    events, takes_long = ANSWERS[kind]
+    async with driving(ScriptedEngine()) as driver:
+        made_on = await driver.answer(lambda _: threading.current_thread(), events)
+    assert (made_on is not threading.current_thread()) == takes_long

@@ -133,6 +133,11 @@ def test_there_may_be_more_stop_strings_than_openai_takes(path: str, prompt: str
     assert refused(path, **{prompt: "x"}, stop=[*strings, "a"])["param"] == "stop"
 
 
+def test_far_too_many_choices_are_refused_before_any_is_made() -> None:
+    assert len(parse(PATH, prompt=["x"] * 128, n=128).requests) == 128 * 128
+    assert refused(PATH, prompt=["x"] * 129, n=128)["param"] == "n"
+
+
 def test_unknown_fields_and_harmless_ones_are_ignored() -> None:
     parse(PATH, prompt="x", nonsense=1, user="me", metadata={}, store=True, best_of=1, suffix="", service_tier="auto")
     parse(PATH, prompt="x", bad_words=[], use_beam_search=False, prompt_logprobs=None, truncate_prompt_tokens=None)
