@@ -13,6 +13,7 @@ from inference.cpp import build, library_cache
 from inference.cpp.library_cache import LibraryCache
 from serving import process
 from tests.support.serving import DOORS, Door
+from tests.support.units_once import each_once
 
 # The same examples each time, and no limit on the time that one takes: a test must not depend on a machine's mood.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +60,9 @@ def compiled_by_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def compiled_once(compiled_by_this_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same source is compiled once in a run; what a test says of where to keep it does not outlast the test."""
-    monkeypatch.setattr(build, "_kept", LibraryCache(compiled_by_this_run))
+    libraries = LibraryCache(compiled_by_this_run)
+    monkeypatch.setattr(build, "_kept", libraries)
+    monkeypatch.setattr(build, "_run", each_once(build._run, libraries, compiled_by_this_run.with_name("units")))
     monkeypatch.setattr(library_cache, "MAX_LIBRARIES", 1000)  # more than there are: none is compiled again
     monkeypatch.setattr(build, "SECONDS", 600)  # a busy machine compiles slowly
 

@@ -10,7 +10,8 @@ The modules, by topic:
                     `relaying` puts a driver in front
     the contract    `openai_answers`, `anthropic_requests`, `anthropic_answers`, `wrong_bodies`, `openapi`, and
                     `typed_samples` of what the SDKs send
-    models          `tiny_models`, `native_models`, `smollm2`; `quantized_matrices`, `triton_interpreter`, `compilers`
+    models          `tiny_models`, `native_models`, `smollm2`; `quantized_matrices`, `triton_interpreter`; `compilers`,
+                    and `units_once`, so that none compiles a unit twice
     checkpoints     `checkpoint_folders`, `hub`, and `mutations` to damage them; `gguf_files`, written of those
                     in `gguf_models` and `gguf_llamas` by the rules in `gguf_families`, `gguf_mixtures`,
                     `gguf_gemma` and `gguf_gpt`, as `gguf_rules` has them
