@@ -2,8 +2,8 @@
 //
 // A block holds SIZE inputs' weights as codes of BITS bits. Every GROUP_SIZE of them shares a scale, and in some
 // formats a minimum: weight = scale * (code - OFFSET) - minimum. The formats in "K" put the scales of 256 weights
-// together: eight or sixteen small integers, each to be multiplied with one scale of the block. In two formats a code
-// is a place in a table of sixteen numbers, which are multiplied instead.
+// together: eight or sixteen small integers, each to be multiplied with one scale of the block. In some a code is
+// a place in a table, whose numbers are multiplied instead.
 //
 // Defined by the compiler's command line: FORMATS, the formats that the model has, a bit for each of GGML's numbers.
 
@@ -30,6 +30,7 @@ struct Format {
     static constexpr bool IS_PRESENT = int64_t(FORMATS) >> NUMBER & 1;
     static constexpr bool HAS_TABLE = false;
     static constexpr int MULTIPLIED_BITS = BITS;
+    static constexpr float UNIT = 1;  // what 1 of the numbers that are multiplied means, times the scale
 };
 
 // The numbers that codes of four bits stand for, with an offset, so that they have no sign. They are there four times,
@@ -144,6 +145,27 @@ inline void open_wide_nibbles(const uint8_t *from, uint8_t *codes) {
     }
 }
 
+// Its codes of three bits are multiplied as numbers of six, with the offset of Q6_K: sums are cut to sixteen bits, of
+// which smaller numbers would fill fewer.
+struct Q3_K : Format<11, 110, 256, 3, 16, 5, false> {
+    static constexpr bool HAS_TABLE = true;
+    static constexpr int MULTIPLIED_BITS = 6;
+    static constexpr float UNIT = 0.125f;
+    static constexpr Table TABLE{{-32, -24, -16, -8, 0, 8, 16, 24}, OFFSET};
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from + 108);
+        for (int i = 0; i < 16; ++i) {  // of six bits, the lower four and the upper two apart
+            const int lower = from[96 + i % 8] >> (i / 8 * 4) & 15, upper = from[104 + i % 4] >> (i / 4 * 2) & 3;
+            to.group_scales[i] = uint8_t((lower | upper << 4) - 32);
+        }
+        for (int i = 0; i < 256; i += 16) {
+            const UnsignedBytes lower = sixteen(from + 32 + i / 128 * 32 + i % 32) >> uint8_t(i / 32 % 4 * 2) & 3;
+            const UnsignedBytes upper = sixteen(from + i % 32) >> uint8_t(i / 32) & 1;
+            put(to.codes + i, lower | upper << 2);
+        }
+    }
+};
+
 struct Q4_K : Format<12, 144, 256, 4, 32, 0, true> {
     static void open(const uint8_t *from, Opened &to) {
         to.scale = half_at(from);
@@ -193,6 +215,7 @@ void with_format(int64_t number, Use use) {
     attempt(Q8_0());
     attempt(IQ4_NL());
     attempt(MXFP4());
+    attempt(Q3_K());
     attempt(Q4_K());
     attempt(Q5_K());
     attempt(Q6_K());
@@ -201,7 +224,7 @@ void with_format(int64_t number, Use use) {
 // The scale and the minimum of a block's group: products of at most 18 bits, so exact.
 template <class F>
 float group_scale(const Opened &block, int group) {
-    const float scale = half_to_float(block.scale);
+    const float scale = half_to_float(block.scale) * F::UNIT;
     if (!F::HAS_GROUP_SCALES) return scale;
     return scale * (F::HAS_MINIMUM ? float(block.group_scales[group]) : float(int8_t(block.group_scales[group])));
 }

@@ -165,7 +165,7 @@ template <int ROWS, int STRIPS>
 template <class F>
 constexpr int vector_at(int place) {
     constexpr int ORDERS[][VECTORS] = {{0, 4, 1, 5, 2, 6, 3, 7}, {0, 1, 5, 2, 3, 6, 4, 7}, {0, 1, 2, 3, 4, 5, 6, 7}};
-    return ORDERS[min(F::BITS - 4, 2)][place];
+    return ORDERS[F::GROUP_SIZE == 16 ? 2 : min(F::BITS - 4, 2)][place];
 }
 
 // To each row's sum, a group's codes times inputs: its vectors from FIRST on.

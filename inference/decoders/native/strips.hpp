@@ -171,7 +171,7 @@ struct Scales {
     const uint8_t *from;
     Floats scale, minimum;
 
-    explicit Scales(const uint8_t *from) : from(from), scale(load_halves(from)), minimum() {
+    explicit Scales(const uint8_t *from) : from(from), scale(load_halves(from) * F::UNIT), minimum() {
         if (F::HAS_MINIMUM) minimum = load_halves(from + 2 * LANES);
     }
     Floats of_group(int64_t group) const { return F::HAS_GROUP_SCALES ? scale * one(group) : scale; }
