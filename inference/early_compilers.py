@@ -58,4 +58,4 @@ def _begin_decoder(path: Path, dtype: str) -> None:
     is_bfloat16 = dtype != "float32"
     units = sources.decoder_units(is_bfloat16, formats, has_plain, head_dim, group, has_experts(file))
     begin(*units, niceness=DECODER_NICENESS)
-    AHEAD.fetch(file.bytes_to_pack)
+    AHEAD.fetch(file.bytes_held)

@@ -154,7 +154,7 @@ def _is_for_cpp(
 def _weight_bytes(source: Source, blocks: GGUFSource | None, dtype: torch.dtype) -> int:
     """Bytes that the weights are going to take. Those of a GGUF file stay as they are for the decoder in C++."""
     if blocks is not None and stays_as_it_is(blocks.file):
-        return blocks.file.bytes - AHEAD.bytes  # what has been fetched for them is no longer free
+        return blocks.file.bytes_held - AHEAD.bytes  # what has been fetched for them is no longer free
     return source.elements * dtype.itemsize
 
 

@@ -89,8 +89,8 @@ def _bytes_per_step(file: GGUFFile) -> int:
     """What a step of one stream reads of the weights: of all experts, those of its token."""
     experts = sum(blocks.data.nbytes for name, blocks in file.tensors.items() if "_exps." in name)
     if not experts:
-        return file.bytes_to_pack
-    return file.bytes_to_pack - experts + experts * file.count("expert_used_count") // file.count("expert_count")
+        return file.bytes_per_step
+    return file.bytes_per_step - experts + experts * file.count("expert_used_count") // file.count("expert_count")
 
 
 def _settings(options: argparse.Namespace, streams: int) -> dict[str, str]:

@@ -90,7 +90,7 @@ def test_products_with_plain_matrices_are_compiled_only_if_there_are_some(
 
 def test_memory_is_fetched_for_what_the_file_holds(begun: list[Wanted], fetched: list[int]) -> None:
     compile_ahead(Config(model=str(smollm2_file()), compile=True, device="cpu"))
-    assert fetched == [GGUFFile.open(smollm2_file()).bytes_to_pack]
+    assert fetched == [GGUFFile.open(smollm2_file()).bytes_held]
 
 
 @pytest.mark.parametrize("settings", [{"compile": False}, {"device": "cuda"}])

@@ -221,6 +221,8 @@ def test_scales_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
-def test_a_step_reads_an_embedding_only_if_it_is_the_head_too(is_tied: bool, tmp_path: Path) -> None:
+def test_a_step_reads_an_embedding_that_is_the_head_too_and_it_is_kept_twice(is_tied: bool, tmp_path: Path) -> None:
     file = GGUFFile.open(written(tmp_path, "llama, tied" if is_tied else "llama", "Q4_0"))
-    assert file.bytes - file.bytes_to_pack == (0 if is_tied else VOCABULARY * 64 // 32 * 18)
+    embedding = VOCABULARY * 64 // 32 * 18
+    assert file.bytes - file.bytes_per_step == (0 if is_tied else embedding)
+    assert file.bytes_held - file.bytes == (embedding if is_tied else 0)

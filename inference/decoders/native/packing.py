@@ -100,8 +100,10 @@ class Packer:
         written over, and if the file were cut short, the system would end the process.
         """
         if isinstance(embedding, QuantizedMatrix):
+            rows = self._pages.take(embedding.blocks.nbytes).reshape(embedding.blocks.shape)
+            np.copyto(rows, embedding.blocks)
             return {
-                "embedding_rows": self.hold_array(embedding.blocks.copy()),
+                "embedding_rows": self.hold_array(rows),
                 "embedding_row_size": embedding.blocks.shape[1],
                 "embedding_format": FORMATS[embedding.format].number,
             }

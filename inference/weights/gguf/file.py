@@ -113,9 +113,18 @@ class GGUFFile:
         return sum(blocks.data.nbytes for blocks in self.tensors.values())
 
     @property
-    def bytes_to_pack(self) -> int:
-        """The size of what steps compute with: all tensors but an embedding that is not the head as well."""
-        return self.bytes - (self.tensors[EMBEDDING].data.nbytes if {EMBEDDING, HEAD} <= self.tensors.keys() else 0)
+    def bytes_held(self) -> int:
+        """The size of what a decoder keeps of it: of an embedding that is the head as well, the rows and the matrix."""
+        return self.bytes + (0 if HEAD in self.tensors else self._embedding_bytes)
+
+    @property
+    def bytes_per_step(self) -> int:
+        """The size of what a step reads: all tensors but an embedding that is not the head as well."""
+        return self.bytes - (self._embedding_bytes if HEAD in self.tensors else 0)
+
+    @property
+    def _embedding_bytes(self) -> int:
+        return self.tensors[EMBEDDING].data.nbytes if EMBEDDING in self.tensors else 0
 
     @property
     def kinds(self) -> set[str]:
