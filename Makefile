@@ -17,7 +17,7 @@ CPU_ONLY := $(addprefix --deselect tests/inference/test_,$(addprefix steps.py::t
   shared_prefix.py::test_compiled_they_share_it_all_in_one_step)
 KERNEL_TESTS := $(addprefix tests/inference/test_gpu_,kernels.py draw.py engine.py)
 
-.PHONY: help serve demo lesson compare test check conformance soak chaos clients test-vllm test-scale test-cuda test-kernels bench-transport bench-chat bench-workers bench-engine bench-cuda bench-scale model eval-model lesson-text pictures clean
+.PHONY: help serve demo lesson compare test check lint types all-tests conformance soak chaos clients test-vllm test-scale test-cuda test-kernels bench-transport bench-chat bench-workers bench-engine bench-cuda bench-scale model eval-model lesson-text pictures clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,14 +40,22 @@ compare: .venv/dev  ## the doors, gunicorn and a FastAPI server, experiment by e
 
 ##@ Check
 
-test: check  ## lint, types and all tests
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+# On a fresh machine mypy has no cache, and takes more than a minute of one core, so the tests run at the same time.
+test: lint  ## lint, types and all tests
+	$(MAKE) --no-print-directory --jobs=2 types all-tests
 
-check: .venv/dev  ## lint, format and types, of Python and C++
+check: lint types  ## lint, format and types, of Python and C++
+
+lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp')
+
+types: .venv/dev
 	$(BIN)/mypy .
+
+all-tests: .venv/dev
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 conformance: .venv/dev  ## requests generated from the OpenAPI document, to both doors, with every answer checked against it
 	$(BIN)/python -m study.conformance
