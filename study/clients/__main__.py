@@ -64,8 +64,9 @@ benchmark, unmodified. lm-eval is imitated: how it sends loglikelihood requests,
 
 Coding agents are too large to be installed for that, and their prompts alone are longer than the bundled model's
 context. Claude Code 2.1.197 and 2.1.332, Codex 0.171.0, GitHub Copilot CLI 1.0.102, Cline 3.0.65, Kimi Code 2.1.0,
-opencode 1.18.33, Qwen Code 0.24.4, Continue's CLI 1.5.47, pi 0.73.1, mini-swe-agent 2.4.6, gptme 0.35.1, aider 0.86.2
-and Open Interpreter 0.4.3 were tried by hand, with an engine that follows a script and counts only the last message:
+opencode 1.18.33, Qwen Code 0.24.4, Mistral Vibe 3.0.2, Hermes Agent 0.19.0, Continue's CLI 1.5.47, pi 0.73.1,
+mini-swe-agent 2.4.6, gptme 0.35.1, aider 0.86.2 and Open Interpreter 0.4.3 were tried by hand, with an engine that
+follows a script and counts only the last message:
 
 ```console
 $ DOOR=app ENGINE_MODEL_NAME=a-model uvicorn --factory tests.support.serving:scripted_app
@@ -80,13 +81,13 @@ $ cline auth -p openai -k any -m a-model -b http://127.0.0.1:8000/v1
 $ cline -P openai-compatible -m a-model 'say hello'
 ```
 
-Each answers; Claude Code, Codex, Copilot, Cline, Kimi Code and Qwen Code call a tool, too, and go on with its result.
-(Some put other text after the question, so the script does not see a call; theirs came from one that looks for it.)
-Copilot and Kimi Code were tried with each of the three APIs (`COPILOT_PROVIDER_TYPE`, `COPILOT_PROVIDER_WIRE_API`; a
-provider's `type` in Kimi Code's `config.toml`). opencode has its provider in `opencode.json`: the package
-`@ai-sdk/openai-compatible`, with `baseURL`. Continue has its model in `config.yaml`, with `provider: openai` (or
-`anthropic`) and `apiBase: http://127.0.0.1:8000/v1`. Codex uses WebSockets only if its provider says
-`supports_websockets`; this server has none, and Codex goes on over HTTP.
+Each answers; Claude Code, Codex, Copilot, Cline, Kimi Code, Qwen Code, Vibe and Hermes call a tool, too, and go on with
+its result. (Some put other text after the question, so the script does not see a call; theirs came from one that looks
+for it.) Copilot, Kimi Code and Vibe were tried with each of the three APIs (`COPILOT_PROVIDER_TYPE`,
+`COPILOT_PROVIDER_WIRE_API`; a provider's `type` or `api_style` in `config.toml`). opencode has its provider in
+`opencode.json`: the package `@ai-sdk/openai-compatible`, with `baseURL`. Continue has its model in `config.yaml`, with
+`provider: openai` (or `anthropic`) and `apiBase: http://127.0.0.1:8000/v1`. Codex uses WebSockets only if its provider
+says `supports_websockets`; this server has none, and Codex goes on over HTTP.
 
 Open WebUI 0.12.4 was tried by hand, too: its page in a browser, and its own API. It finds the model by itself:
 
@@ -100,10 +101,11 @@ So were LangGraph 1.2.24 and LangGraph.js 1.7.3, Strands Agents 1.62.0, Semantic
 magentic 0.41.1, outlines 1.3.3, Inspect 0.3.285, BeeAI 0.1.85, chatlas 0.23.0, Mirascope 2.8.2, any-llm 1.40.2, aisuite
 0.2.0, the Claude Agent SDK 0.2.189, LibreChat's agents 3.2.21, VoltAgent 2.10.0, Ax 24.0.21, Token.js 0.7.1,
 multi-llm-ts 5.1.1, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0, LlamaIndex.TS 0.12.1, Google's ADK 2.13.0, CrewAI
-1.15.30, Microsoft's Agent Framework 1.23.0, huggingface_hub 2.4.0 (with a `base_url`) and the AI SDK's providers for
-OpenRouter, Groq, DeepSeek, Mistral, xAI and Together AI: answers whole and streamed, and, where they have them, tools
-and structured output. Older official clients work, too: openai-python 0.28.1, 1.3.9, 1.55.3 and 2.0.0, and
-anthropic-python 0.8.1, 0.34.2 and 0.60.0.
+1.15.30, Microsoft's Agent Framework 1.23.0, huggingface_hub 2.4.0 (with a `base_url`), @huggingface/inference 4.13.30,
+Effect's @effect/ai-openai 0.41.0 and @effect/ai-anthropic 0.27.0, TanStack AI 0.58.0, xsAI 0.4.4, OpenRouter's SDK
+1.3.19 (chat and responses) and the AI SDK's providers for OpenRouter, Groq, DeepSeek, Mistral, xAI and Together AI:
+answers whole and streamed, and, where they have them, tools and structured output. Older official clients work, too:
+openai-python 0.28.1, 1.3.9, 1.55.3 and 2.0.0, and anthropic-python 0.8.1, 0.34.2 and 0.60.0.
 
 Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
 of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does
