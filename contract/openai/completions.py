@@ -16,7 +16,7 @@ from contract.refusals import Refusal
 from interface.requests import MAX_INTEGER, Prompt, TextPrompt, TokenPrompt
 
 DEFAULT_MAX_TOKENS = 16
-MOST_SEQUENCES = 16_384
+MOST_SEQUENCES = 4096
 """The most choices of all prompts together. Whether the engine has room for them is known once all have been made."""
 DIALECT = OpenAIDialect()
 REFUSALS = CALL_REFUSALS | MODEL_REFUSALS
