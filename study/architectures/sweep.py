@@ -4,7 +4,6 @@ Prompts of three lengths run alone and together, in chunks, through the decoder 
 that is refused beyond some length is tried once more within it.
 """
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,23 +57,24 @@ def examine(model_type: str) -> Verdict:
     except Exception as error:
         return Verdict(name, "", f"{NOT_TRIED}: transformers' generate fails: {last_line(error)}")
     try:
-        decoder, outcome = compare(copy.deepcopy(model), prompts, expected)
+        decoder, outcome = compare(model, prompts, expected)
     except UnsupportedModel as refusal:
-        return _within(model, name, refusal)
+        return _within(model_type, name, refusal)
     return Verdict(name, decoder, outcome)
 
 
-def _within(model: PreTrainedModel, name: str, refusal: UnsupportedModel) -> Verdict:
+def _within(model_type: str, name: str, refusal: UnsupportedModel) -> Verdict:
     """The verdict on a model that was refused: it may be served within a length that the refusal names."""
     reason = _without_figures(str(refusal), name)
     limit = re.search(r"ENGINE_CONTEXT=(\d+)", str(refusal))
     if limit is None:
         return Verdict(name, "", f"{REFUSED}: {reason}")
     context = int(limit[1])
+    model = small_model(model_type)  # made again: a decoder may have changed the first one
     prompts = [prompt_of(context - NEW_TOKENS), prompt_of(3)]
     expected = [generated(model, prompt) for prompt in prompts]
     try:
-        decoder, outcome = compare(copy.deepcopy(model), prompts, expected, context)
+        decoder, outcome = compare(model, prompts, expected, context)
     except UnsupportedModel as second:
         return Verdict(name, "", f"{REFUSED}: {_without_figures(str(second), name)}")
     return Verdict(name, decoder, f"{outcome} within a length: beyond, {REFUSED}, for it {reason}")
@@ -87,7 +87,7 @@ def compare(
     context: int = CONTEXT,
     is_compiled: bool = False,
 ) -> tuple[str, str]:
-    """The decoder that runs a model, and whether its text is as expected.
+    """The decoder that runs a model, which it may take apart, and whether its text is as expected.
 
     Raises:
         UnsupportedModel: the engine refuses the model.
