@@ -2,8 +2,8 @@
 
 Llama, Mistral, Qwen2 and Qwen3 are one architecture with few variations: biases for queries, keys and values, norms
 for queries and keys. Gemma, Granite, Phi-3 and SmolLM3 vary a little more: in the activation, with norms behind
-attention and MLP, scales, windows, layers that are not rotated. A model that differs in anything else is not of this
-type, and is served by its own code.
+attention and MLP, scales, windows, layers that are not rotated. Mixtral, gpt-oss and others have many MLPs in a layer,
+its experts. A model that differs in anything else is not of this type, and is served by its own code.
 
 `take_apart` makes this structure of a model of transformers, `gguf/llama.py` of a file.
 """
