@@ -67,8 +67,8 @@ class Variation:
         """
         if getattr(config, "use_bidirectional_attention", None):
             raise NotLlama("attention to what comes later in the text (use_bidirectional_attention)")
-        if getattr(config, "shared_intermediate_size", 0) and model_type in MIXTURES:
-            raise NotLlama("an expert for all tokens (shared_intermediate_size)")
+        if model_type in MIXTURES:
+            _check_experts(config, model_type)
         activation = getattr(config, "hidden_activation" if model_type in FOUR_NORMS else "hidden_act", "silu")
         if activation not in ACTIVATIONS:
             raise NotLlama(f"activation {activation}; expected one of {', '.join(ACTIVATIONS)}")
@@ -110,8 +110,7 @@ class Variation:
         """Those of gates and ups; None if they have none."""
         if self.model_type != "gpt_oss":
             return None
-        config = self.config  # a GGUF file does not have them, as all models have the same
-        return Limits(getattr(config, "swiglu_limit", 7.0), getattr(config, "swiglu_alpha", 1.702))
+        return Limits(_swiglu_limit(self.config), getattr(self.config, "swiglu_alpha", 1.702))
 
     @property
     def experts(self) -> Experts | None:
@@ -120,10 +119,8 @@ class Variation:
             return None
         is_qwen = self.model_type == "qwen3_moe"
         count = self.config.num_experts if is_qwen else self.config.num_local_experts
-        per_token = self.config.num_experts_per_tok
-        if not 0 < per_token <= count:
-            raise NotLlama(f"{per_token} experts for each token, of {count}")
-        return Experts(count, per_token, weights_add_up=self.config.norm_topk_prob if is_qwen else True)
+        adds_up = self.config.norm_topk_prob if is_qwen else True
+        return Experts(count, self.config.num_experts_per_tok, adds_up)
 
     @property
     def places_of_experts(self) -> tuple[str, str]:
@@ -194,3 +191,16 @@ class Variation:
     def kind(self, number: int) -> str | None:
         """The kind of layer by which rotary embeddings differ; None if all have the same."""
         return self.config.layer_types[number] if self.model_type == "gemma3_text" else None
+
+
+def _check_experts(config: PreTrainedConfig, model_type: str) -> None:
+    """Raises NotLlama if a mixture has what the decoders do not know."""
+    if model_type == "granitemoeshared" and config.shared_intermediate_size:
+        raise NotLlama("an expert for all tokens (shared_intermediate_size)")
+    if model_type == "gpt_oss" and not _swiglu_limit(config) > 0:
+        raise NotLlama(f"swiglu_limit {_swiglu_limit(config)}; expected more than 0")
+
+
+def _swiglu_limit(config: PreTrainedConfig) -> float:
+    """A GGUF file does not have it, as all models have the same."""
+    return float(getattr(config, "swiglu_limit", 7.0))

@@ -73,6 +73,21 @@ def test_in_float32_it_says_what_its_dequantized_weights_say(name: str, kind: st
         assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == expected
 
 
+@pytest.mark.parametrize("name", ["ffn_gate", "ffn_up", "ffn_down", "attn_output"])
+def test_a_single_bias_is_added_where_the_file_has_it(name: str, tmp_path: Path) -> None:
+    outputs = 96 if name in ("ffn_gate", "ffn_up") else 64
+    bias = torch.randn(outputs, generator=torch.Generator().manual_seed(3))
+    model = model_of(CONFIGS["llama"])
+    path = write_gguf(tmp_path / "a.gguf", model, bpe_tokenizer(), "Q8_0", extra={f"blk.1.{name}.bias": bias})
+    expected = reference_output(transformers_model(load(path, dtype="float32")), [5, 6, 7], 12, ENDS)
+    engine = Engine(load(path, dtype="float32", compile=True), Config(compile=True))
+    assert isinstance(engine._runner._decoder, NativeDecoder)
+    prompt = str(bpe_tokenizer().decode([5, 6, 7]))
+    assert engine.generate(prompt, max_tokens=12, temperature=0)["token_ids"] == expected
+    without = reference_output(model, [5, 6, 7], 12, ENDS)
+    assert expected != without
+
+
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize(
     ("kind", "quantize", "in_layers", "of_logits"),

@@ -15,6 +15,7 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    GptOssConfig,
     GraniteConfig,
     GraniteMoeSharedConfig,
     LlamaConfig,
@@ -39,6 +40,7 @@ from inference.weights.variation import Variation
 from interface.errors import UnsupportedModel
 from tests.support.native_models import (
     CONTEXT,
+    EXPERT_SHAPE,
     INSTRUCTIONS,
     LENGTH,
     MODELS,
@@ -247,6 +249,7 @@ def test_without_a_compiler_a_model_that_varies_is_computed_with_operators_of_to
         (GraniteConfig(**SHAPE, residual_multiplier=0.0), "residual_multiplier 0.0; expected a finite number above 0"),
         (MixtralConfig(**SHAPE | {"hidden_size": 80}), "experts with 80 inputs; expected a multiple of 32"),
         (MixtralConfig(**SHAPE | {"hidden_size": 96}), "experts with 100 inputs; expected a multiple of 32"),
+        (GptOssConfig(**EXPERT_SHAPE, swiglu_limit=0.0), "swiglu_limit 0.0; expected more than 0"),
         (
             GraniteMoeSharedConfig(**WITHOUT_HEADS | {"hidden_size": 192}, shared_intermediate_size=64),
             r"an expert for all tokens \(shared_intermediate_size\)",

@@ -89,6 +89,7 @@ class Packer:
         else:
             matrix = self._panels([as_tensor(part, self._dtype) for part in parts], is_interleaved)
         if found := [bias.float() for bias in biases if bias is not None]:
+            assert not is_interleaved or len(found) == len(parts)
             together = _in_turn([bias[:, None] for bias in found])[:, 0] if is_interleaved else found[0]
             matrix.bias = self.hold(F.pad(together, (0, matrix.panel_count * PANEL - len(together))))
         return matrix

@@ -101,8 +101,9 @@ def _mlp(weights: "_Weights", prefix: str, variation: Variation, biased: Collect
     matrices = weights.matrices(f"{prefix}.mlp.gate_up_proj", {gate: width, up: width}, hidden)
     fields: dict[str, Any] = dict(zip(("gate", "up"), matrices, strict=True))
     if "ffn_down" in biased:
-        sizes = {"gate_bias": (gate, width), "up_bias": (up, width), "down_bias": (down, hidden)}
-        fields |= {name: weights.biases([of]) for name, of in sizes.items()}
+        fields["down_bias"] = weights.biases([(down, hidden)])
+        if (both := weights.biases([(gate, width), (up, width)])) is not None:
+            fields["gate_bias"], fields["up_bias"] = both.chunk(2)
     return fields | {"down": weights.matrix(down, hidden, width)}
 
 
