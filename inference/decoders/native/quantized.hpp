@@ -68,11 +68,11 @@ inline void ask_for_line(const uint8_t *from) {
 
 // The same for as much as `bytes` of a strip by itself. How far ahead is best was found by trying. A processor that
 // reads ahead is faster without such requests for a single row, and for two of Q8_0, which need less time. But it does
-// not follow strips of Q6_K, unless what comes next is asked for in its order.
+// not follow strips of Q6_K and Q3_K, unless what comes next is asked for in its order.
 template <class F, int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
     if (READS_AHEAD && ROWS <= (F::BITS == 8 ? 2 : 1)) {
-        for (int64_t i = 0; F::BITS == 6 && i < bytes; i += 64) __builtin_prefetch(from + bytes + i);
+        for (int64_t i = 0; F::GROUP_SIZE == 16 && i < bytes; i += 64) __builtin_prefetch(from + bytes + i);
         return;
     }
     constexpr int64_t AHEAD = ROWS > 1 ? 3 * PAGE : PAGE * 3 / 2;
