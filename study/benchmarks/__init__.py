@@ -5,5 +5,5 @@ the engine          `bench_engine`, with its `engine_loads`, its `engine_scenes`
                     `bench_gguf` with a `gguf_checkpoint`; `bench_start`, `bench_cuda`
 parts of a step     `bench_sampling`, `bench_draw` (on a GPU), `bench_grammar`, `bench_speculation`
 quality             `perplexity` (of the bundled model), `loss` with `saved_log_probs` (of a real one)
-models to measure   `shapes`
+models to measure   `shapes`, `gpt_oss_file`
 """

@@ -23,6 +23,7 @@ from study.benchmarks import (
     engine_loads,
     engine_scenes,
     gguf_checkpoint,
+    gpt_oss_file,
     picture,
 )
 from study.benchmarks.shapes import bytes_per_cached_token, bytes_per_step, prompt, tokenizer, write_checkpoint
@@ -83,6 +84,16 @@ def test_the_benchmark_measures_a_real_server(tmp_path: Path, capsys: pytest.Cap
     assert "tok/s" in capsys.readouterr().out
     drawn = ElementTree.fromstring((tmp_path / "engine-tiny.svg").read_text())
     assert drawn.tag.endswith("svg")
+
+
+def test_a_file_of_gpt_oss_is_computed_from_its_blocks(tmp_path: Path) -> None:
+    file = tmp_path / "small.gguf"
+    small = {"hidden": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "width": 32, "vocabulary": 600}
+    gpt_oss_file.write(file, gpt_oss_file.Sizes(**small, experts=4, per_token=2))
+    model = load_checkpoint(Config(model=str(file), compile=True, device="cpu", context=64)).model
+    assert isinstance(model, llama.Llama)
+    assert model.formats == {"MXFP4", "Q8_0"}
+    assert model.sizes.experts == llama.Experts(4, 2, weights_add_up=True)
 
 
 @pytest.mark.timeout(400)  # it starts two real servers
