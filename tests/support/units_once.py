@@ -13,26 +13,26 @@ from inference.cpp import build
 from inference.cpp.library_cache import LibraryCache, name_of
 from inference.cpp.scratch_folder import ScratchFolder
 
-Run = Callable[[str, Iterable[Sequence[str]], ScratchFolder], None]
+Run = Callable[[Sequence[str], Iterable[Sequence[str]], ScratchFolder], None]
 
 
 def each_once(run: Run, libraries: LibraryCache, objects: Path) -> Run:
     """Return a stand-in for `build._run` that keeps in a folder what units become, as long as `libraries` are kept."""
 
-    def run_what_is_new(compiler: str, calls: Iterable[Sequence[str]], scratch: ScratchFolder) -> None:
+    def run_what_is_new(command: Sequence[str], calls: Iterable[Sequence[str]], scratch: ScratchFolder) -> None:
         if build._kept is not libraries:  # the test is about compiling
-            run(compiler, calls, scratch)
+            run(command, calls, scratch)
             return
         new: list[Sequence[str]] = []
         made: list[tuple[Path, Path | None]] = []
         for call in calls:
-            kept, output = _place_of(compiler, call, objects), Path(call[-1])
+            kept, output = _place_of(command, call, objects), Path(call[-1])
             if kept is not None and kept.exists():
                 shutil.copyfile(kept, output)
             else:
                 new.append(call)
                 made.append((output, kept))
-        run(compiler, new, scratch)
+        run(command, new, scratch)
         for output, kept in made:
             if kept is not None:
                 _keep(output, kept)
@@ -40,12 +40,12 @@ def each_once(run: Run, libraries: LibraryCache, objects: Path) -> Run:
     return run_what_is_new
 
 
-def _place_of(compiler: str, call: Sequence[str], objects: Path) -> Path | None:
+def _place_of(command: Sequence[str], call: Sequence[str], objects: Path) -> Path | None:
     """Where the object file of a call is kept; None if it makes another kind of file."""
     *arguments, source, _, _ = call
     if arguments[-1] != "-c":
         return None
-    name = name_of([Path(source)], compiler, arguments)
+    name = name_of([Path(source)], command, arguments)
     return None if name is None else objects / f"{name}.o"
 
 
