@@ -44,6 +44,17 @@ def pieces(size: int) -> tuple[list[str], list[int]]:
     return [*special, *words], kinds
 
 
+def add_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
+    tokens, kinds = pieces(vocabulary)
+    writer.add_vocab_size(vocabulary)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([float(len(token)) for token in tokens])  # longer pieces first
+    writer.add_token_types(kinds)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(False)
+
+
 def gguf_name(name: str, architecture: str = "llama") -> str:
     """`model.layers.3.mlp.up_proj.weight` is `blk.3.ffn_up.weight`."""
     stem = name.removesuffix(".weight")
@@ -81,15 +92,8 @@ def write(checkpoint: Path, path: Path, kind: str = "BF16") -> None:
         writer.add_expert_count(config["num_local_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
-    writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind}"])
-    tokens, kinds = pieces(config["vocab_size"])
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([float(len(token)) for token in tokens])  # longer pieces first
-    writer.add_token_types(kinds)
-    writer.add_unk_token_id(0)
-    writer.add_add_bos_token(False)
+    add_tokenizer(writer, config["vocab_size"])
     for name, tensor in _tensors(checkpoint, architecture):
         changed = tensor + 1 if is_gemma and "norm" in name else tensor
         _add(writer, name, changed, gguf.GGMLQuantizationType["F32" if ROUTER in name else kind])

@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from inference.weights.formats import FORMATS
-from study.benchmarks.gguf_checkpoint import pieces
+from study.benchmarks.gguf_checkpoint import add_tokenizer
 from study.common.arguments import argument_parser
 
 MXFP4, Q8_0 = GGMLQuantizationType.MXFP4, GGMLQuantizationType.Q8_0
@@ -79,14 +79,7 @@ def _add_metadata(writer: gguf.GGUFWriter, sizes: Sizes) -> None:
     writer.add_expert_count(sizes.experts)
     writer.add_expert_used_count(sizes.per_token)
     writer.add_expert_feed_forward_length(sizes.width)
-    writer.add_vocab_size(sizes.vocabulary)
-    tokens, kinds = pieces(sizes.vocabulary)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([float(len(token)) for token in tokens])  # longer pieces first
-    writer.add_token_types(kinds)
-    writer.add_unk_token_id(0)
-    writer.add_add_bos_token(False)
+    add_tokenizer(writer, sizes.vocabulary)
 
 
 def _add_layer(

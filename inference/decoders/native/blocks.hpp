@@ -33,8 +33,8 @@ struct Format {
     static constexpr float UNIT = 1;  // what 1 of the numbers that are multiplied means, times the scale
 };
 
-// The numbers that codes of four bits stand for, with an offset, so that they have no sign. They are there four times,
-// as a vector has four parts in which a byte can be looked up.
+// The numbers that codes of up to four bits stand for, with an offset, so that they have no sign. They are there four
+// times, as a vector has four parts in which a byte can be looked up.
 struct Table {
     alignas(64) uint8_t numbers[64] = {};
     constexpr Table(const int8_t (&of_codes)[16], int offset) {
