@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
@@ -55,7 +56,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [(None, "auto"), (None, "float32"), ("gemma3", "float32"), ("phi3, in part", "auto")]
+    ("name", "dtype"),
+    [(None, "auto"), (None, "float32"), ("gemma3", "float32"), ("phi3, in part", "auto"), ("mixtral", "auto")],
 )
 def test_what_is_compiled_ahead_is_what_the_decoder_asks_for(
     name: str | None, dtype: str, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -110,6 +112,17 @@ def test_what_is_wrong_with_a_file_is_left_to_its_loading(
     compile_ahead(Config(model=str(broken), compile=True, device="cpu"))
     assert begun == [(CHOOSER,)]
     assert fetched == []
+
+
+@pytest.mark.parametrize("key", ["expert_count", "attention.temperature_scale"])
+def test_a_list_where_there_should_be_a_number_is_left_to_its_loading(
+    key: str, begun: list[Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = GGUFFile.open(smollm2_file())
+    changed = replace(file, metadata={**file.metadata, f"llama.{key}": np.array([1, 2])})
+    monkeypatch.setattr(GGUFFile, "open", lambda path: changed)
+    compile_ahead(Config(model=str(smollm2_file()), compile=True, device="cpu"))
+    assert begun[0] == (CHOOSER,)
 
 
 @needs_compiler

@@ -212,6 +212,10 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
             "general.sampling.penalty_repeat: input should be a valid number, got",
         ),
         ({"llama__expert_count": 8}, "expected llama.expert_used_count to be of type int, got nothing"),
+        (
+            {"llama__expert_count": 2, "llama__expert_used_count": 3},
+            "llama.expert_used_count is 3; expected at most 2, as many as there are (expert_count)",
+        ),
         ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type is ntk; expected none, linear, yarn"),
         ({"llama__attention__value_length": 4}, "llama.attention.value_length is not 8, the width of keys: "),
         ({"llama__attention__key_length": 16}, "llama.rope.dimension_count is 8, and attention.key_length 16: heads"),

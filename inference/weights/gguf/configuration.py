@@ -11,7 +11,7 @@ from inference.weights.config_numbers import check_numbers
 from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
-from inference.weights.gguf.heads import head_sizes, is_llama
+from inference.weights.gguf.heads import has_experts, head_sizes, is_llama
 from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
 
@@ -81,6 +81,7 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     if (hidden := file.count("embedding_length")) != embedding.shape[1]:
         key = f"{file.architecture}.embedding_length"
         raise BadGGUF(file.path, f"{key} is {hidden}; expected {embedding.shape[1]}, the width of token_embd.weight")
+    _check_experts(file)
     epsilon_key, epsilon = architecture.epsilon
     heads, kv_heads, head_dim = _head_sizes(file, architecture)
     return {
@@ -99,6 +100,13 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
         "eos_token_id": file.token_id("eos"),
         "pad_token_id": None,  # it would make a row of the embedding special, and serving pads nothing
     }
+
+
+def _check_experts(file: GGUFFile) -> None:
+    """Check that a token does not go through more experts than a layer has."""
+    if has_experts(file) and (count := file.count("expert_count")) < (used := file.count("expert_used_count")):
+        key = f"{file.architecture}.expert_used_count"
+        raise BadGGUF(file.path, f"{key} is {used}; expected at most {count}, as many as there are (expert_count)")
 
 
 def _size(file: GGUFFile, architecture: Architecture, key: str) -> int:
