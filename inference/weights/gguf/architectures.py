@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.families import (
     bailing,
@@ -52,8 +50,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def _says(*keys: str) -> Callable[[GGUFFile], bool]:
-    """Whether a file has one of these keys of its architecture, and not 0."""
-    return lambda file: any(bool(np.any(file.metadata.get(f"{file.architecture}.{key}", 0))) for key in keys)
+    """Whether a file says one of these: see `GGUFFile.says`."""
+    return lambda file: any(map(file.says, keys))
 
 
 VARIANTS: Mapping[str, tuple[Callable[[GGUFFile], bool], Architecture]] = {

@@ -147,6 +147,10 @@ class GGUFFile:
         """Whether any layer has a tensor of this name."""
         return any(tensor.endswith(f".{name}") for tensor in self.tensors)
 
+    def says(self, key: str) -> bool:
+        """Whether the architecture's own metadata has a number under `key` that is not 0, or a list with one."""
+        return bool(np.any(self.metadata.get(f"{self.architecture}.{key}", 0)))
+
     def get(self, key: str, kind: type, default: Any = None) -> Any:
         """The metadata under `key`, which must be of this kind.
 

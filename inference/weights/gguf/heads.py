@@ -3,8 +3,6 @@
 Without torch and transformers, which take seconds to import: the compiler starts before.
 """
 
-import numpy as np
-
 from inference.weights.formats import FORMATS
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
@@ -32,17 +30,12 @@ def is_llama(file: GGUFFile) -> bool:
     """Whether the model in a file is of the Llama type."""
     name = file.architecture
     otherwise = OTHERWISE if name in MIXTURES else (*OTHERWISE, "expert_count")
-    return name in LLAMAS and not any(_is_set(file, key) for key in otherwise)
+    return name in LLAMAS and not any(map(file.says, otherwise))
 
 
 def has_experts(file: GGUFFile) -> bool:
     """Whether there are layers with experts."""
-    return _is_set(file, "expert_count")
-
-
-def _is_set(file: GGUFFile, key: str) -> bool:
-    """Whether a file has a number other than 0 among the architecture's own metadata, or a list with one."""
-    return bool(np.any(file.metadata.get(f"{file.architecture}.{key}", 0)))
+    return file.says("expert_count")
 
 
 def stays_as_it_is(file: GGUFFile) -> bool:

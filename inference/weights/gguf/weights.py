@@ -33,11 +33,6 @@ class Weight:
     offset: float = 0.0
 
     @property
-    def blocks(self) -> Blocks | None:
-        """The file's own blocks, if the weight is nothing but these."""
-        return self.parts[0] if self.make is as_it_is and not self.offset else None
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Raises RuntimeError, IndexError or ValueError if the parts do not fit each other."""
         return tuple(self.make(*(torch.empty(part.shape, device="meta") for part in self.parts)).shape)
