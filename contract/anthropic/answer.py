@@ -52,7 +52,7 @@ Block = TextBlock | ThinkingBlock | ToolUseBlock | CompactionBlock
 
 
 @dataclass(frozen=True, slots=True)
-class OutputTokensDetails(Wire):
+class ThinkingTokens(Wire):
     thinking_tokens: int
 
 
@@ -62,7 +62,7 @@ class Usage(Wire):
     cache_read_input_tokens: Annotated[int, Field(description="Tokens of the prompt that were in the prefix cache.")]
     cache_creation_input_tokens: int
     output_tokens: int
-    output_tokens_details: OutputTokensDetails
+    output_tokens_details: ThinkingTokens
 
 
 @dataclass(frozen=True, slots=True)

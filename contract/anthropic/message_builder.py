@@ -76,7 +76,7 @@ class MessageBuilder:
         *,
         shows_thinking: bool = True,
     ) -> None:
-        usage = wire.Usage(prompt_tokens, 0, 0, 0, wire.OutputTokensDetails(0))
+        usage = wire.Usage(prompt_tokens, 0, 0, 0, wire.ThinkingTokens(0))
         message_id = f"msg_{uuid.uuid4().hex}"
         self.message = wire.AssistantMessage(message_id, "message", "assistant", model, [], None, None, usage)
         self._max_tokens = max_tokens
@@ -119,7 +119,7 @@ class MessageBuilder:
         delta = wire.StopDelta(self._stop_reason(finished, stop_sequence), stop_sequence)
         yield from self._close()
         uncached = finished.prompt_tokens - finished.cached_tokens
-        details = wire.OutputTokensDetails(finished.reasoning_tokens)
+        details = wire.ThinkingTokens(finished.reasoning_tokens)
         usage = wire.Usage(uncached, finished.cached_tokens, 0, finished.completion_tokens, details)
         self.message = replace(
             self.message,

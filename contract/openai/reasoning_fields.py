@@ -15,7 +15,7 @@ from contract.bodies import LenientBody
 from contract.conversation import thinking_arguments, thinking_switches
 
 
-class Thinking(LenientBody):
+class ThinkingMode(LenientBody):
     """Whether to reason."""
 
     type: Literal["enabled", "disabled", "adaptive", "auto"]
@@ -34,7 +34,7 @@ class ReasoningFields(LenientBody):
 
     reasoning_effort: str | None = Field(default=None, description="`none` turns reasoning off where a model can.")
     enable_thinking: bool | None = Field(default=None, description="Qwen's name for it: whether to reason.")
-    thinking: Thinking | None = Field(default=None, description="GLM's, DeepSeek's and Kimi's name for it.")
+    thinking: ThinkingMode | None = Field(default=None, description="GLM's, DeepSeek's and Kimi's name for it.")
     reasoning: Reasoning | None = Field(default=None, description="OpenRouter's name for it.")
     include_reasoning: bool = Field(default=True, description="`false` leaves the reasoning out of the answer.")
     reasoning_format: Literal["auto", "deepseek", "deepseek-legacy", "parsed", "none", "raw", "hidden"] = Field(

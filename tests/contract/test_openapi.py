@@ -45,6 +45,11 @@ def test_every_schema_is_used_and_every_reference_leads_somewhere() -> None:
     assert used == {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
 
 
+def test_no_schema_is_named_by_its_module() -> None:
+    """As pydantic names two models of one name."""
+    assert [name for name in DOCUMENT["components"]["schemas"] if "__" in name] == []
+
+
 async def test_both_doors_serve_the_document(door: Door) -> None:
     async with by_hand(door) as service:
         response = await service.client.request("GET", "/openapi.json")
