@@ -150,3 +150,11 @@ def test_a_long_answer_does_not_widen_a_phone(service: Service, open_page: OpenP
     expect(page.locator("#openapi .output")).to_contain_text('"openapi": "3.2.0"')
     page.evaluate("() => document.querySelectorAll('.answer').forEach((element) => (element.open = true))")
     assert overflow(page) <= 0
+
+
+@pytest.mark.parametrize("width", [390, 840, 1100, 1280, 1920])
+def test_all_that_is_said_of_a_field_is_in_sight(width: int, service: Service, open_page: OpenPage) -> None:
+    page = open_page(address(service, "/docs"), viewport={"width": width, "height": 800})
+    expect(page.locator("#openapi")).to_be_attached()
+    page.evaluate("() => document.querySelectorAll('.answer').forEach((element) => (element.open = true))")
+    assert page.locator(".fields").evaluate_all("(all) => all.filter((one) => one.scrollWidth > one.clientWidth)") == []
