@@ -28,6 +28,8 @@ FORMATS: Mapping[str, BlockFormat] = {
     "Q8_0": BlockFormat(8, 32, 34),
     "IQ4_NL": BlockFormat(20, 32, 18),
     "MXFP4": BlockFormat(39, 32, 17, (), has_power=True),
+    "IQ4_XS": BlockFormat(23, 256, 136),
+    "Q2_K": BlockFormat(10, 256, 84, (80, 82)),
     "Q3_K": BlockFormat(11, 256, 110, (108,)),
     "Q4_K": BlockFormat(12, 256, 144, (0, 2)),
     "Q5_K": BlockFormat(13, 256, 176, (0, 2)),

@@ -81,14 +81,14 @@ def test_weights_come_past_the_caches_or_into_the_second_level(past_caches: int,
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_row_is_not_asked_for_where_the_processor_reads_ahead(format: str, rows: int, tmp_path: Path) -> None:
-    """Two rows of Q8_0 are not, either; Q3_K and Q6_K are asked for into the first-level cache."""
+    """Two rows of Q8_0 are not, either; Q2_K, Q3_K and Q6_K are asked for into the first-level cache."""
     number = FORMATS[format].number
     code = f"""#include "{NATIVE / "quantized.hpp"}"
     void ask(const uint8_t *from) {{
         with_format({number}, [&](auto format) {{ prefetch<decltype(format), {rows}>(from, 128); }});
     }}"""
     made = instructions_of(tmp_path, code, BF16=1, FORMATS=1 << number, READS_AHEAD=1)
-    alone = ["prefetcht0"] * 2 if format in ("Q3_K", "Q6_K") else []
+    alone = ["prefetcht0"] * 2 if format in ("Q2_K", "Q3_K", "Q6_K") else []
     expected = alone if rows == 1 or format == "Q8_0" else ["prefetcht1"] * 2
     assert [line.split()[0] for line in made if line.startswith("prefetch")] == expected
 

@@ -31,6 +31,7 @@ LESS = {"AVX-512 without VNNI": "-mno-avx512vnni"} | {
     name: flags for name, flags in INSTRUCTIONS.items() if flags.startswith("-march")
 }
 """Of what processors have, fewer instructions than this one."""
+pytestmark = pytest.mark.timeout(300)  # a busy machine compiles slowly
 
 
 def own_numbers(matrix: QuantizedMatrix) -> NDArray[np.float32]:
@@ -61,10 +62,10 @@ def test_its_block_sizes_are_ggufs(format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_strip_takes_as_many_bytes_as_its_sixteen_rows_in_the_file(format: str) -> None:
-    """But for a few scales: MXFP4's of one byte becomes a float16, and Q3_K's sixteen of six bits get a byte each."""
+    """But for a few scales: MXFP4's of one byte becomes a float16, and those of six bits get a byte each."""
     kind, blocks = FORMATS[format], 8
     size = library_for(torch.float32).strip_size(ctypes.c_int64(kind.number), ctypes.c_int64(blocks * kind.inputs))
-    assert size == 16 * blocks * (kind.bytes + {"MXFP4": 1, "Q3_K": 4}.get(format, 0))
+    assert size == 16 * blocks * (kind.bytes + {"MXFP4": 1, "Q3_K": 4, "IQ4_XS": 2}.get(format, 0))
 
 
 @pytest.mark.parametrize("size", LAYOUT)
@@ -128,7 +129,7 @@ def test_a_large_input_makes_only_those_near_it_coarser(format: str) -> None:
 @pytest.mark.parametrize("flags", LESS.values(), ids=LESS)
 def test_a_product_is_the_same_on_a_processor_that_has_less(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", flags)
-    formats = ("Q4_1", "MXFP4", "Q4_K", "Q6_K")
+    formats = ("Q4_1", "MXFP4", "Q2_K", "Q4_K", "Q6_K", "IQ4_XS")
     library = library_for(torch.bfloat16, formats, flags)
     for format in formats:
         matrix = random_matrix(format, OUTPUTS, 6, seed=1)
@@ -152,12 +153,11 @@ def test_a_row_has_the_same_bits_with_any_number_of_others(format: str, precisio
         assert torch.equal(last, alone[-rows:]), rows
 
 
-@pytest.mark.timeout(300)  # a busy machine compiles slowly
 @pytest.mark.parametrize("family", [25, 26])
 def test_a_product_has_the_same_bits_whichever_way_is_best_on_a_processor(
     family: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    formats = ("Q4_1", "Q5_K", "Q6_K")
+    formats = ("Q4_1", "Q5_K", "Q6_K", "IQ4_XS")
     here = library_for(torch.bfloat16)
     listed = tmp_path / "cpuinfo"
     listed.write_text(f"vendor_id\t: AuthenticAMD\ncpu family\t: {family}\nmodel\t\t: 17\n")

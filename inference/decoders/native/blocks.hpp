@@ -26,7 +26,8 @@ struct Format {
     static constexpr int OFFSET_BITS = OFFSET_BITS_;  // the offset is a power of two; none: 0
     static constexpr int OFFSET = OFFSET_BITS ? 1 << OFFSET_BITS : 0, GROUPS = SIZE / GROUP_SIZE;
     static constexpr bool HAS_MINIMUM = HAS_MINIMUM_, HAS_GROUP_SCALES = SIZE > 32;
-    static constexpr int SCALE_BITS = !HAS_GROUP_SCALES ? 0 : HAS_MINIMUM ? 6 : 8;  // of a group's scale, or minimum
+    static constexpr int GROUP_SCALES = !HAS_GROUP_SCALES ? 0 : HAS_MINIMUM ? 2 * GROUPS : GROUPS;  // and minimums
+    static constexpr int SCALE_BITS = !HAS_MINIMUM ? 8 : GROUP_SCALES > 16 ? 4 : 6;                 // of each of them
     static constexpr bool IS_PRESENT = int64_t(FORMATS) >> NUMBER & 1;
     static constexpr bool HAS_TABLE = false;
     static constexpr int MULTIPLIED_BITS = BITS;
@@ -145,6 +146,23 @@ inline void open_wide_nibbles(const uint8_t *from, uint8_t *codes) {
     }
 }
 
+// Its codes of two bits are multiplied as numbers of six, as those of Q3_K are.
+struct Q2_K : Format<10, 84, 256, 2, 16, 5, true> {
+    static constexpr bool HAS_TABLE = true;
+    static constexpr int MULTIPLIED_BITS = 6;
+    static constexpr float UNIT = 0.125f;
+    static constexpr Table TABLE{{0, 8, 16, 24}, OFFSET};
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from + 80);
+        to.minimum = half_at(from + 82);
+        for (int i = 0; i < 256; i += 16) {
+            to.group_scales[i / 16] = from[i / 16] & 15;
+            to.group_minimums[i / 16] = from[i / 16] >> 4;
+            put(to.codes + i, sixteen(from + 16 + i / 128 * 32 + i % 32) >> uint8_t(i / 32 % 4 * 2) & 3);
+        }
+    }
+};
+
 // Its codes of three bits are multiplied as numbers of six, with the offset of Q6_K: sums are cut to sixteen bits, of
 // which smaller numbers would fill fewer.
 struct Q3_K : Format<11, 110, 256, 3, 16, 5, false> {
@@ -162,6 +180,21 @@ struct Q3_K : Format<11, 110, 256, 3, 16, 5, false> {
             const UnsignedBytes lower = sixteen(from + 32 + i / 128 * 32 + i % 32) >> uint8_t(i / 32 % 4 * 2) & 3;
             const UnsignedBytes upper = sixteen(from + i % 32) >> uint8_t(i / 32) & 1;
             put(to.codes + i, lower | upper << 2);
+        }
+    }
+};
+
+// Eight scales of six bits, of which the upper two are apart, and codes of IQ4_NL.
+struct IQ4_XS : Format<23, 136, 256, 4, 32, 7, false> {
+    static constexpr bool HAS_TABLE = true;
+    static constexpr int MULTIPLIED_BITS = 8;
+    static constexpr Table TABLE = IQ4_NL::TABLE;
+    static void open(const uint8_t *from, Opened &to) {
+        to.scale = half_at(from);
+        for (int i = 0; i < 8; ++i) {
+            const int lower = from[4 + i / 2] >> (i % 2 * 4) & 15, upper = half_at(from + 2) >> 2 * i & 3;
+            to.group_scales[i] = uint8_t((lower | upper << 4) - 32);
+            open_nibbles(from + 8 + 16 * i, to.codes + 32 * i);
         }
     }
 };
@@ -215,6 +248,8 @@ void with_format(int64_t number, Use use) {
     attempt(Q8_0());
     attempt(IQ4_NL());
     attempt(MXFP4());
+    attempt(IQ4_XS());
+    attempt(Q2_K());
     attempt(Q3_K());
     attempt(Q4_K());
     attempt(Q5_K());

@@ -71,6 +71,24 @@ inline Tiling tiling_for(int64_t rows, bool is_of_blocks, bool is_q8) {
     return Tiling(rows, ROWS_OF_WIDE_TILE, Way::BOTH_STRIPS);
 }
 
+// How sums over groups of 32 inputs get sixteen bits.
+struct Shifts {
+    int32_t *right, *left;  // [inputs / 32][count]: shifts into the lower or the upper sixteen bits
+    int32_t *starts;        // [inputs / 32][count]: what the sums begin with
+    float *block_scales;    // [inputs / 256][count], of sums that have been shifted
+
+    Shifts(int32_t *at, int64_t groups)
+        : right(at), left(right + groups), starts(left + groups),
+          block_scales(reinterpret_cast<float *>(starts + groups)) {}
+    int32_t *end(int64_t groups) const { return reinterpret_cast<int32_t *>(block_scales) + groups / 8; }
+
+    void put(int64_t at, int32_t shift, int32_t start) const {
+        right[at] = shift;
+        left[at] = 16 - shift;
+        starts[at] = start;
+    }
+};
+
 // A tile of `count` rows: four codes in each number, and what goes with them.
 //
 // All sums are negative. Those of codes are for the formats' offsets, multiplied with what these have in common, so a
@@ -85,24 +103,20 @@ struct Tile {
     float *scales, *weighted_sums;  // [inputs / 32][count]
     int32_t *sums;                  // [inputs / 32][count]
 
-    float *block_scales;            // [inputs / 256][count], of sums that are shifted
-    int32_t *right, *left;          // [inputs / 32][count]: shifts, into the lower or the upper sixteen bits
-    int32_t *starts, *half_starts;  // [inputs / 32][count], [inputs / 16][count]: what sums begin with
-    int32_t *pair_sums;             // [inputs / 64][count]: of 32 inputs each in the halves of a number, in eighths
+    int32_t *half_starts;        // [inputs / 16][count]: what sums over groups of 16 inputs begin with
+    int32_t *pair_sums;          // [inputs / 64][count]: of 32 inputs each in the halves of a number, in eighths
+    int32_t *half_pair_sums;     // [inputs / 32][count]: of 16 inputs each, for Q2_K
+    Shifts shifts, wide_shifts;  // the latter of numbers of eight bits, if the model has any
 
-    Tile(uint8_t *at, int64_t count, int64_t inputs) {
-        const int64_t groups = inputs / GROUP_INPUTS * count;
-        codes = reinterpret_cast<int32_t *>(at);
-        scales = reinterpret_cast<float *>(codes + inputs / CODES * count);
-        weighted_sums = scales + groups;
-        sums = reinterpret_cast<int32_t *>(weighted_sums + groups);
-        right = sums + groups;
-        left = right + groups;
-        starts = left + groups;
-        half_starts = starts + groups;
-        pair_sums = half_starts + 2 * groups;
-        block_scales = reinterpret_cast<float *>(pair_sums + groups / 2);
-    }
+    Tile(uint8_t *at, int64_t count, int64_t inputs) : Tile(at, inputs / GROUP_INPUTS * count) {}
+
+private:
+    Tile(uint8_t *at, int64_t groups)
+        : codes(reinterpret_cast<int32_t *>(at)),
+          scales(reinterpret_cast<float *>(codes + groups * GROUP_INPUTS / CODES)), weighted_sums(scales + groups),
+          sums(reinterpret_cast<int32_t *>(weighted_sums + groups)), half_starts(sums + groups),
+          pair_sums(half_starts + 2 * groups), half_pair_sums(pair_sums + groups / 2),
+          shifts(half_pair_sums + groups, groups), wide_shifts(shifts.end(groups), groups) {}
 };
 
 // The largest magnitude, as the bits of a float: those that are no number are larger than all others.
@@ -170,30 +184,41 @@ constexpr int64_t GROUPS_OF_BLOCK = 8;
 constexpr int32_t MOST_HALVINGS = 8;
 
 // How many bits are cut off the sums over a block's groups, so that what is left has sixteen: as few as the magnitudes
-// of the codes allow, which are often none. A weight of Q5_K is at most 31, and of a group's halves in Q6_K 32.
-inline int32_t bits_to_cut(const Sums (&halves)[GROUPS_OF_BLOCK][2], const int32_t *halvings) {
-    constexpr bool HAS_Q5_K = FORMATS >> 13 & 1;
-    int32_t most = 0;
+// of the inputs allow, which are often none. These are those of half a group, so a group of Q6_K has at most 32 times
+// as much. One of Q5_K, of both halves, has less than 64 times as much, and one of numbers of eight bits, 256 times.
+inline int32_t bits_to_cut(const Sums (&halves)[GROUPS_OF_BLOCK][2], const int32_t *halvings, int32_t times) {
+    int32_t most = 0, bits = 0;
     for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i)
         most = max(most, max(halves[i][0].magnitude, halves[i][1].magnitude) >> halvings[i]);
-    const int32_t bound = (most + 1) * (HAS_Q5_K ? 64 : 32);
-    return bound <= 1 << 15 ? 0 : bound <= 1 << 16 ? 1 : 2;
+    while ((most + 1) * times > 1 << (15 + bits)) ++bits;
+    return bits;
 }
 
-// What formats in "K" need of a group besides its codes. Bits that are cut off have the sums rounded by what these
-// start with: up where they are in the middle, or down in every other group, or it would shift the outputs.
-inline void put_shifts(const Tile &tile, int64_t count, int64_t group, int64_t row, int32_t halvings, int32_t cut,
+// What a sum starts with to be rounded when it is shifted: up where it is in the middle, or down in every other group,
+// or rounding would shift the outputs.
+inline int32_t rounding(int32_t shift, bool is_other) { return max((1 << shift >> 1) - is_other, 0); }
+
+// What formats in "K" need of a group besides its codes.
+inline void put_shifts(const Tile &tile, int64_t count, int64_t group, int64_t row, int32_t shift,
                        const Sums (&halves)[2]) {
     const int64_t at = group * count + row;
-    const int32_t shift = halvings + cut, up = 1 << shift >> 1, down = max(up - 1, 0);
-    tile.right[at] = shift;
-    tile.left[at] = 16 - shift;
-    tile.starts[at] = group % 2 ? down : up;
-    tile.half_starts[at + group * count] = up - Q6_K::OFFSET * halves[0].sum;
-    tile.half_starts[at + (group + 1) * count] = down - Q6_K::OFFSET * halves[1].sum;
-    const int32_t sum = -Tile::SUM_PARTS * (halves[0].sum + halves[1].sum);
-    const int16_t rounded = int16_t((sum + up) >> shift);
-    memcpy(reinterpret_cast<int16_t *>(tile.pair_sums + group / 2 * count + row) + group % 2, &rounded, sizeof rounded);
+    tile.shifts.put(at, shift, rounding(shift, group % 2));
+    for (int64_t half = 0; half < 2; ++half)
+        tile.half_starts[at + (group + half) * count] = rounding(shift, half) - Q6_K::OFFSET * halves[half].sum;
+    const auto put_sum = [&](int32_t *pair, int64_t place, int32_t sum) {
+        const int16_t rounded = int16_t((rounding(shift, false) - Tile::SUM_PARTS * sum) >> shift);
+        memcpy(reinterpret_cast<int16_t *>(pair) + place, &rounded, sizeof rounded);
+    };
+    put_sum(tile.pair_sums + group / 2 * count + row, group % 2, halves[0].sum + halves[1].sum);
+    for (int64_t half = 0; Q2_K::IS_PRESENT && half < 2; ++half)
+        put_sum(tile.half_pair_sums + at, half, halves[half].sum);
+}
+
+// What numbers of eight bits need of it.
+inline void put_wide_shifts(const Tile &tile, int64_t count, int64_t group, int64_t row, int32_t shift,
+                            const Sums (&halves)[2]) {
+    const int32_t offset = IQ4_XS::OFFSET * (halves[0].sum + halves[1].sum);
+    tile.wide_shifts.put(group * count + row, shift, rounding(shift, group % 2) - offset);
 }
 
 // 256 inputs of one row of a tile. `x` is where they are.
@@ -211,10 +236,15 @@ inline void quantize_block(const float *x, const Tile &tile, int64_t count, int6
         quantize_group(x + i * GROUP_INPUTS, scale, factor, halvings[i], tile, count, block * GROUPS_OF_BLOCK + i, row,
                        halves[i]);
     }
-    const int32_t cut = bits_to_cut(halves, halvings);
+    const int32_t cut = bits_to_cut(halves, halvings, Q5_K::IS_PRESENT ? 64 : 32);
     for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i)
-        put_shifts(tile, count, block * GROUPS_OF_BLOCK + i, row, halvings[i], cut, halves[i]);
-    tile.block_scales[block * count + row] = scale * float(1 << cut);
+        put_shifts(tile, count, block * GROUPS_OF_BLOCK + i, row, halvings[i] + cut, halves[i]);
+    tile.shifts.block_scales[block * count + row] = scale * float(1 << cut);
+    if (!IQ4_XS::IS_PRESENT) return;
+    const int32_t wide_cut = bits_to_cut(halves, halvings, 256);
+    for (int64_t i = 0; i < GROUPS_OF_BLOCK; ++i)
+        put_wide_shifts(tile, count, block * GROUPS_OF_BLOCK + i, row, halvings[i] + wide_cut, halves[i]);
+    tile.wide_shifts.block_scales[block * count + row] = scale * float(1 << wide_cut);
 }
 
 // 32 or 256 inputs, which share a scale.

@@ -68,7 +68,7 @@ inline void ask_for_line(const uint8_t *from) {
 
 // The same for as much as `bytes` of a strip by itself. How far ahead is best was found by trying. A processor that
 // reads ahead is faster without such requests for a single row, and for two of Q8_0, which need less time. But it does
-// not follow strips of Q6_K and Q3_K, unless what comes next is asked for in its order.
+// not follow strips of Q6_K, Q3_K and Q2_K, unless what comes next is asked for in its order.
 template <class F, int ROWS>
 inline void prefetch(const uint8_t *from, int64_t bytes) {
     if (READS_AHEAD && ROWS <= (F::BITS == 8 ? 2 : 1)) {
@@ -107,7 +107,7 @@ void unpack_strip(const uint8_t *strip, int64_t inputs, uint8_t *to) {
         const uint8_t *scales = strip + From::scales_at(block);
         uint8_t *unpacked = to + To::scales_at(block);
         memcpy(unpacked, scales, To::OF_WHOLE_BYTES);
-        for (int64_t i = 0; i < GROUP_SCALES / 4; ++i)
+        for (int64_t i = 0; i < F::GROUP_SCALES / 4; ++i)
             *reinterpret_cast<Bits *>(unpacked + To::OF_WHOLE_BYTES + i * 64) = Scales<F>(scales).four(i);
         for (int64_t part = 0; part < From::PARTS; ++part)
             unpack_codes<F>(strip + From::codes_at(block) + part * From::CODE_BYTES,
@@ -241,8 +241,9 @@ void multiply_strips(const uint8_t *const (&strips)[STRIPS], const Tile &tile, i
 template <class F, int ROWS>
 struct Reading {
     const int32_t *codes, *starts, *right, *left;
-    explicit Reading(const Tile &tile)
-        : codes(tile.codes), starts(IS_WIDE ? tile.starts : tile.half_starts), right(tile.right), left(tile.left) {}
+    Reading(const Tile &tile, const Shifts &shifts)
+        : codes(tile.codes), starts(IS_WIDE ? shifts.starts : tile.half_starts), right(shifts.right),
+          left(shifts.left) {}
 
     static constexpr bool IS_WIDE = F::GROUP_SIZE == GROUP_INPUTS;  // or two groups are in the same 32 inputs
     void next_group() { starts += ROWS; }
@@ -286,9 +287,10 @@ void multiply_block_strips(const uint8_t *const (&strips)[STRIPS], const Tile &t
     constexpr int64_t PAIRS = F::GROUPS / 2, PAIR_BYTES = Strips<F>::BLOCK_BYTES / PAIRS;
     constexpr int64_t PAIR_CODES = Strips<F>::PARTS * Strips<F>::CODE_BYTES / PAIRS;
     Floats outputs[ROWS][STRIPS] = {};
-    Reading<F, ROWS> x(tile);
-    const int32_t *pair_sums = tile.pair_sums;
-    const float *block_scales = tile.block_scales;
+    const Shifts &shifts = F::MULTIPLIED_BITS == 8 ? tile.wide_shifts : tile.shifts;
+    Reading<F, ROWS> x(tile, shifts);
+    const int32_t *pair_sums = x.IS_WIDE ? tile.pair_sums : tile.half_pair_sums;
+    const float *block_scales = shifts.block_scales;
     const uint8_t *read = strips[0];
     for (int64_t block = 0; block < inputs / F::SIZE; ++block, block_scales += ROWS) {
         const int64_t scales_at = Strips<F>::scales_at(block), codes_at = Strips<F>::codes_at(block);

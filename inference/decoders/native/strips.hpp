@@ -16,9 +16,8 @@ constexpr int64_t GROUP_INPUTS = 32, CODES = 4;    // inputs that share a scale;
 constexpr int64_t VECTORS = GROUP_INPUTS / CODES;  // that hold the codes of 32 inputs, once each has a byte
 
 // The scales of groups, and their minimums, come in fours, one for each byte of a lane. As numbers of sixteen bits, the
-// lower halves are those of a pair of groups, and the upper halves those of the next pair. If they have six bits, the
-// last four lie in the upper bits of the others, as with codes.
-constexpr int64_t GROUP_SCALES = 16;  // of a block, with its minimums
+// lower halves are those of a pair of groups, and the upper halves those of the next pair. If they have fewer bits, the
+// last ones lie in the upper bits of the others, as with codes.
 constexpr int byte_of_group(int64_t group) { return group % 2 * 2 + group / 2 % 2; }
 
 // The bits of four codes from BIT on, into the upper bits of `fours`, where `upper_bits` finds them.
@@ -33,7 +32,7 @@ void put_upper_bits(uint32_t *fours, uint32_t codes) {
 template <class F>
 struct Strips {
     static constexpr int64_t OF_WHOLE_BYTES = LANES * (F::HAS_MINIMUM ? 4 : 2);  // a block's own scale and minimum
-    static constexpr int64_t SCALE_BYTES = OF_WHOLE_BYTES + LANES * GROUP_SCALES * F::SCALE_BITS / 8;
+    static constexpr int64_t SCALE_BYTES = OF_WHOLE_BYTES + LANES * F::GROUP_SCALES * F::SCALE_BITS / 8;
     static constexpr int64_t CODE_BYTES = LANES * GROUP_INPUTS * F::BITS / 8;  // of 32 inputs
     static constexpr int64_t PARTS = F::SIZE / GROUP_INPUTS;                   // of a block
     static constexpr int64_t BLOCK_BYTES = SCALE_BYTES + PARTS * CODE_BYTES;
@@ -76,16 +75,17 @@ struct Strips {
     }
 
     static void pack_group_scales(const Opened &block, int64_t lane, uint8_t *to) {
-        uint8_t bytes[GROUP_SCALES];
+        uint8_t bytes[F::GROUP_SCALES];
         for (int group = 0; group < F::GROUPS; ++group) {
             uint8_t *at = bytes + group / 4 * 4 + byte_of_group(group);
             at[0] = block.group_scales[group];
             if (F::HAS_MINIMUM) at[F::GROUPS] = block.group_minimums[group];
         }
-        uint32_t fours[GROUP_SCALES / 4];
+        uint32_t fours[F::GROUP_SCALES / 4];
         memcpy(fours, bytes, sizeof fours);
-        if constexpr (F::SCALE_BITS == 6) put_upper_bits<6, 0, 0>(fours, fours[3]);
-        for (int i = 0; i < GROUP_SCALES / 4 * F::SCALE_BITS / 8; ++i) memcpy(to + i * 64 + lane * 4, fours + i, 4);
+        constexpr int KEPT = F::GROUP_SCALES / 4 * F::SCALE_BITS / 8;
+        put_upper_vectors<F::SCALE_BITS, KEPT, F::GROUP_SCALES / 4>(fours);
+        for (int i = 0; i < KEPT; ++i) memcpy(to + i * 64 + lane * 4, fours + i, 4);
     }
 
     // 32 codes of one lane: eight times four, kept in BITS vectors. The lower bits of each byte are one code; what is
@@ -93,15 +93,16 @@ struct Strips {
     static void pack_codes(const uint8_t *codes, int64_t lane, uint8_t *to) {
         uint32_t fours[VECTORS];
         memcpy(fours, codes, sizeof fours);
-        put_upper_vectors<F::BITS>(fours);
+        put_upper_vectors<F::BITS, F::BITS, VECTORS>(fours);
         for (int i = 0; i < F::BITS; ++i) memcpy(to + i * 64 + lane * CODES, fours + i, CODES);
     }
 
-    template <int VECTOR>
+    // All but the first KEPT of COUNT times four numbers, into the upper bits of these.
+    template <int BITS, int KEPT, int COUNT, int VECTOR = KEPT>
     static void put_upper_vectors(uint32_t *fours) {
-        if constexpr (VECTOR < VECTORS) {
-            put_upper_bits<F::BITS, (VECTOR - F::BITS) * F::BITS, 0>(fours, fours[VECTOR]);
-            put_upper_vectors<VECTOR + 1>(fours);
+        if constexpr (VECTOR < COUNT) {
+            put_upper_bits<BITS, (VECTOR - KEPT) * BITS, 0>(fours, fours[VECTOR]);
+            put_upper_vectors<BITS, KEPT, COUNT, VECTOR + 1>(fours);
         }
     }
 };
@@ -184,7 +185,9 @@ struct Scales {
 
     // Four groups' scales in each lane, or, after those of all groups, their minimums.
     Bits four(int64_t index) const {
-        if constexpr (F::SCALE_BITS == 6)
+        if constexpr (F::SCALE_BITS == 4)
+            return load_bits(fours() + index % 4 * 64) >> uint32_t(index / 4 * 4) & 0x0f0f0f0fu;
+        else if constexpr (F::SCALE_BITS == 6)
             return index < 3 ? load_bits(fours() + index * 64) & 0x3f3f3f3fu : upper_bits<6, 0, 0>(fours());
         else
             return load_bits(fours() + index * 64);
@@ -196,6 +199,10 @@ private:
         return to_floats((Ints)four(group / 4) << (24 - 8 * byte_of_group(group)) >> 24);
     }
     Ints two(int64_t pair) const {
+        if (F::SCALE_BITS == 4) {
+            const UnsignedShorts halves = (UnsignedShorts)load_bits(fours() + pair / 2 % 4 * 64);
+            return (Ints)(halves << uint16_t(12 - pair / 8 * 4 - pair % 2 * 8) >> 12);
+        }
         if (F::SCALE_BITS == 6 && pair / 2 < 3) {
             const UnsignedShorts halves = (UnsignedShorts)load_bits(fours() + pair / 2 * 64);
             return (Ints)(pair % 2 ? halves << 2 >> 10 : halves << 10 >> 10);
