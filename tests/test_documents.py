@@ -45,6 +45,13 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
             assert anchor in anchors(target), f"{name}#{anchor}"
 
 
+def test_every_picture_is_shown_in_a_document() -> None:
+    shown = {
+        (document.parent / link).resolve() for document in DOCUMENTS for link, _ in LINK.findall(document.read_text())
+    }
+    assert set((ROOT / "docs/images").glob("*.png")) <= shown
+
+
 @pytest.mark.parametrize("document", CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_program_target_and_setting_that_a_document_names_is_there(document: Path) -> None:
     text = document.read_text()

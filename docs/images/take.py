@@ -12,18 +12,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from study.common.arguments import argument_parser
 from study.common.launcher import Process
 from tests.support.browser import FLAGS, chromium
-from tests.support.page_helpers import PHONE
 from tests.support.serving import in_a_process
 
 FOLDER = Path(__file__).parent
-DESKTOP = {"width": 1200, "height": 800}
 PATIENCE_MS = 170_000
 
 
@@ -35,8 +32,6 @@ def main() -> None:
         with in_a_process(["-m", "uvicorn", "raw_asgi:app", "--port", "0"], {"ENGINE_TRANSCRIPT": "1"}) as process:
             wait_until_ready(process.port)
             take_chat(browser, f"http://127.0.0.1:{process.port}/")
-            take_prompt(browser, f"http://127.0.0.1:{process.port}/prompt")
-            take_docs(browser, f"http://127.0.0.1:{process.port}/docs")
         with in_a_process(["-m", "study.three_servers", "--port", "0"]) as process:
             take_lesson(browser, wait_for_address(process))
             process.popen.send_signal(signal.SIGTERM)
@@ -50,55 +45,30 @@ def take_chat(browser: Browser, url: str) -> None:
         page.locator("#tokens .token").nth(3).click()
         expect(page.locator("#alternatives li").first).to_be_visible()
         page.screenshot(path=FOLDER / "chat.png")
-    with opened(browser, url, viewport=PHONE, color_scheme="dark") as page:
-        say(page, "What is 17 + 25?")
-        page.screenshot(path=FOLDER / "chat-phone-dark.png")
 
 
 def say(page: Page, text: str) -> None:
     page.fill("#prompt", text)
     page.press("#prompt", "Enter")
-    finished(page)
-
-
-def take_prompt(browser: Browser, url: str) -> None:
-    with opened(browser, url) as page:
-        page.click("summary")
-        page.fill("[name=seed]", "1")
-        page.click("summary")
-        page.click("#ask-button")
-        finished(page)
-        page.screenshot(path=FOLDER / "prompt.png")
-
-
-def finished(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("Done")
     expect(page.locator("#timeline")).to_have_attribute("aria-busy", "false")
     settle(page)
 
 
-def take_docs(browser: Browser, url: str) -> None:
-    with opened(browser, url) as page:
-        expect(page.locator(".operation").first).to_be_visible()
-        page.screenshot(path=FOLDER / "docs.png")
-
-
 def take_lesson(browser: Browser, url: str) -> None:
     with opened(browser, url) as page:
-        for button in ("ask-all", "leave-early", "send-eight"):
-            page.click(f"#{button}")
-            expect(page.locator("#status")).to_contain_text(re.compile("froze", re.IGNORECASE))
-            settle(page)
-            page.screenshot(path=FOLDER / f"lesson-{button}.png", full_page=True)
+        page.click("#ask-all")
+        expect(page.locator("#status")).to_contain_text(re.compile("froze", re.IGNORECASE))
+        settle(page)
+        page.screenshot(path=FOLDER / "lesson.png", full_page=True)
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Page]:
-    context = browser.new_context(**{"viewport": DESKTOP} | settings)
-    page = context.new_page()
+def opened(browser: Browser, url: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
     page.goto(url)
     yield page
-    context.close()
+    page.close()
 
 
 def settle(page: Page) -> None:
