@@ -28,7 +28,7 @@ def angles(config: PreTrainedConfig, kind: str | None, head_dim: int, positions:
     """The angles of the first `positions` places in layers of a kind, as transformers computes them, without a model.
 
     Raises:
-        NotLlama: the angles depend on how long the text is.
+        NotLlama: the angles depend on how long the text is, or there are none.
     """
     parameters = _parameters(config, kind)
     scheme = parameters.get("rope_type", "default")
@@ -41,7 +41,10 @@ def angles(config: PreTrainedConfig, kind: str | None, head_dim: int, positions:
     else:
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-        frequencies, factor = ROPE_INIT_FUNCTIONS[scheme](config, torch.device("cpu"), layer_type=kind)
+        try:
+            frequencies, factor = ROPE_INIT_FUNCTIONS[scheme](config, torch.device("cpu"), layer_type=kind)
+        except (ArithmeticError, ValueError) as error:  # of some numbers, no logarithm or no quotient
+            raise NotLlama(f"a rotary embedding {scheme} that cannot be computed ({error})") from error
     turns = torch.arange(positions).float()[:, None] * frequencies
     both = torch.cat([turns, turns], dim=-1)
     return Rotation(both.cos() * factor, both.sin() * factor)

@@ -241,3 +241,12 @@ def test_a_step_reads_an_embedding_that_is_the_head_too_and_it_is_kept_twice(is_
     embedding = VOCABULARY * 64 // 32 * 18
     assert file.bytes - file.bytes_per_step == (0 if is_tied else embedding)
     assert file.bytes_held - file.bytes == (embedding if is_tied else 0)
+
+
+@pytest.mark.parametrize("metadata", [{"freq_base": 1.0}, {"scaling__yarn_beta_fast": -1.0}])
+def test_angles_that_cannot_be_computed_are_refused(metadata: dict[str, float], tmp_path: Path) -> None:
+    yarn = {"scaling__type": "yarn", "scaling__factor": 4.0, "scaling__original_context_length": 32}
+    rope: dict[str, Any] = {f"llama__rope__{key}": value for key, value in (yarn | metadata).items()}
+    path = write_gguf(tmp_path / "model.gguf", model_of(CONFIGS["llama"]), bpe_tokenizer(), "Q4_0", **rope)
+    with pytest.raises(LoadError, match=r"model\.gguf: no model can be made of it"):
+        load(path, compile=True)
