@@ -283,13 +283,20 @@ def test_a_file_of_a_model_that_ranks_texts_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_a_type_that_is_not_supported_is_refused_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "dimensions", "kind", "expected"),
+    [("attn_q", 2, "NVFP4", "one of F32, F16"), ("attn_norm", 1, "Q8_0", "F32, F16 or BF16 of a vector")],
+)
+def test_a_type_that_is_not_supported_is_refused_by_its_name(
+    name: str, dimensions: int, kind: str, expected: str, tmp_path: Path
+) -> None:
     path = llama_file(tmp_path)
     data = bytearray(path.read_bytes())
-    at = data.index(b"blk.0.attn_q.weight") + len(b"blk.0.attn_q.weight") + 4 + 16
-    data[at : at + 4] = int(GGMLQuantizationType.NVFP4).to_bytes(4, "little")
+    tensor = f"blk.0.{name}.weight"
+    at = data.index(tensor.encode()) + len(tensor) + 4 + 8 * dimensions
+    data[at : at + 4] = int(GGMLQuantizationType[kind]).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(LoadError, match=r"tensor blk.0.attn_q.weight is of type NVFP4; expected one of F32, F16"):
+    with pytest.raises(LoadError, match=rf"tensor {tensor} is of type {kind}; expected {expected}"):
         GGUFFile.open(path)
 
 

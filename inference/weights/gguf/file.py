@@ -248,6 +248,8 @@ class _Header:
         for name, shape, kind_number, offset in self._infos:
             kind = self._kind(name, kind_number)
             block, block_bytes = GGML_QUANT_SIZES[kind]
+            if len(shape) == 1 and block > 1:
+                raise self._bad(f"tensor {name} is of type {kind.name}; expected F32, F16 or BF16 of a vector")
             if shape[-1] % block:
                 raise self._bad(
                     f"tensor {name}, of {kind.name}, has rows of {shape[-1]}; expected a multiple of {block}"
