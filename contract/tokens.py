@@ -11,7 +11,7 @@ from contract.answers import Answer
 from contract.bodies import LenientBody, check_model, read_body
 from contract.conversation import checked_prompt
 from contract.endpoints import BODY_REFUSALS, MODEL_REFUSALS, QUESTION_REFUSALS, Endpoint, Incoming, Question
-from contract.openai.chat_request import ChatMessage, OfferedTool, as_messages
+from contract.openai.chat_request import ChatMessage, OfferedTool, as_messages, ends_with_a_prefix
 from contract.openai.dialect import OpenAIError
 from contract.refusals import Refusal
 from interface.engine import Lexicon
@@ -42,13 +42,14 @@ class TokenizeBody(LenientBody):
         if self.prompt is not None:
             return TextPrompt(self.prompt, add_special_tokens=self.add_special_tokens is not False)
         assert self.messages is not None
+        continues = self.continue_final_message or ends_with_a_prefix(self.messages)
         return checked_prompt(
             ChatPrompt(
                 as_messages(self.messages),
                 [tool.as_dict(f"tools.{number}") for number, tool in enumerate(self.tools or ())],
                 template_arguments=self.chat_template_kwargs,
-                add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
-                continue_final_message=self.continue_final_message,
+                add_generation_prompt=self.add_generation_prompt and not continues,
+                continue_final_message=continues,
                 add_special_tokens=bool(self.add_special_tokens),
             )
         )

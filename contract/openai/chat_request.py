@@ -67,6 +67,9 @@ class ChatMessage(LenientBody):
     reasoning: str | None = None
     thinking: str | None = None
     function_call: CalledFunction | None = Field(default=None, description="An older tool_calls, with one call.")
+    prefix: bool = Field(
+        default=False, description="In the last message: continue it, as `continue_final_message` does."
+    )
 
     @property
     def known_role(self) -> str:
@@ -100,6 +103,11 @@ def as_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """The messages of a body in the form that chat templates expect. Raises Refusal."""
     asked = first_of_question([message.known_role for message in messages])
     return [message.as_dict(f"messages.{index}", is_asked=index >= asked) for index, message in enumerate(messages)]
+
+
+def ends_with_a_prefix(messages: Sequence[ChatMessage]) -> bool:
+    """Whether the last message says itself that it is to be continued, as clients of DeepSeek and Mistral write it."""
+    return bool(messages) and messages[-1].prefix
 
 
 class Function(LenientBody):
@@ -243,6 +251,11 @@ class ChatBody(ReasoningFields, SamplingFields):
     web_search_options: Annotated[None, refuse("this server searches nothing")] = None
 
     @property
+    def continues(self) -> bool:
+        """Whether the last message is to be continued."""
+        return self.continue_final_message or ends_with_a_prefix(self.messages)
+
+    @property
     def chosen_max_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
@@ -299,15 +312,15 @@ class ChatBody(ReasoningFields, SamplingFields):
             self.offered,
             parallel_tool_calls=not self.takes_one_call,
             template_arguments=self.thinking_arguments | self.chat_template_kwargs,
-            add_generation_prompt=self.add_generation_prompt and not self.continue_final_message,
-            continue_final_message=self.continue_final_message,
+            add_generation_prompt=self.add_generation_prompt and not self.continues,
+            continue_final_message=self.continues,
             add_special_tokens=self.add_special_tokens,
         )
         return checked_prompt(prompt, self.chosen, choice_param="function_call" if self.functions else "tool_choice")
 
     def prefix(self) -> str:
         """What the answer begins with: the message that it continues, if that is wanted."""
-        if not (self.echo and self.continue_final_message):
+        if not (self.echo and self.continues):
             return ""
         content: str = as_messages(self.messages)[-1].get("content", "")
         return content

@@ -103,9 +103,11 @@ magentic 0.41.1, outlines 1.3.3, Inspect 0.3.285, BeeAI 0.1.85, chatlas 0.23.0, 
 multi-llm-ts 5.1.1, promptfoo 0.121.20, Mastra 1.71.0, Genkit 1.42.0, LlamaIndex.TS 0.12.1, Google's ADK 2.13.0, CrewAI
 1.15.30, Microsoft's Agent Framework 1.23.0, huggingface_hub 2.4.0 (with a `base_url`), @huggingface/inference 4.13.30,
 Effect's @effect/ai-openai 0.41.0 and @effect/ai-anthropic 0.27.0, TanStack AI 0.58.0, xsAI 0.4.4, OpenRouter's SDK
-1.3.19 (chat and responses) and the AI SDK's providers for OpenRouter, Groq, DeepSeek, Mistral, xAI and Together AI:
-answers whole and streamed, and, where they have them, tools and structured output. Older official clients work, too:
-openai-python 0.28.1, 1.3.9, 1.55.3 and 2.0.0, and anthropic-python 0.8.1, 0.34.2 and 0.60.0.
+1.3.19 (chat and responses), Together's Python SDK 2.36.0 and the AI SDK's providers for OpenRouter, Groq, DeepSeek,
+Mistral, xAI and Together AI: answers whole and streamed, and, where they have them, tools and structured output. CAMEL
+0.2.90 was tried with whole answers, tools and structured output, ShellGPT 1.5.1 with streams, and the benchmarks
+guidellm 0.8.1 and aiperf 0.13.0 with short runs. Older official clients work, too: openai-python 0.28.1, 1.3.9, 1.55.3
+and 2.0.0, and anthropic-python 0.8.1, 0.34.2 and 0.60.0.
 
 Images, sound and files are more than a text model can read. A question about them is refused with a 400. In the result
 of a tool, next to one, and in earlier turns a note stands in for them, in all three APIs: an agent's screenshot does

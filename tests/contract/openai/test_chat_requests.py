@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from contract.conversation import thinking_switches
+from contract.tokens import TokenizeBody
 from interface.requests import ChatPrompt, Grammar
 from tests.support.openai_answers import MESSAGES, parse, refused
 
@@ -248,3 +249,13 @@ def test_the_last_message_can_be_continued_and_echoed() -> None:
     assert not call.requests[0].prompt.add_generation_prompt
     body = {"continue_final_message": True, "add_generation_prompt": True}
     assert refused(PATH, messages=messages, **body)["param"] == "continue_final_message"
+
+
+def test_a_message_can_say_itself_that_it_is_continued() -> None:
+    begun = {"role": "assistant", "content": "The answer", "prefix": True}
+    prompt = prompt_of(messages=[*MESSAGES, begun])
+    assert (prompt.continue_final_message, prompt.add_generation_prompt) == (True, False)
+    assert prompt.messages[-1] == {"role": "assistant", "content": "The answer"}
+    assert TokenizeBody.model_validate({"messages": [*MESSAGES, begun]}).to_prompt() == prompt
+    assert not prompt_of(messages=[*MESSAGES, begun, *MESSAGES]).continue_final_message
+    assert refused(PATH, messages=[MESSAGES[0] | {"prefix": True}])["param"] == "messages"
