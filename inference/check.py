@@ -133,14 +133,17 @@ def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
 
 
 def _cached(cache: KVCache, streams: int) -> str:
-    """What the cache takes: for each token, and once for each stream where layers forget what is behind a window."""
+    """What the cache takes: for each token, and once for each stream for windows and states, whose size is fixed."""
     rings = [layer for layer in cache.rows.layers.values() if layer.window is not None]
     in_rings = sum(layer.bytes for layer in rings)
-    per_token = (cache.storage.bytes - in_rings) / (cache.slots * cache.row_length)
+    in_states = cache.storage.state_bytes
+    per_token = (cache.storage.bytes - in_rings - in_states) / (cache.slots * cache.row_length)
     size = f"{_bytes(per_token)} per token"
     if rings:
         windows = " or ".join(str(window) for window in sorted({layer.window or 0 for layer in rings}))
         size += f" and {_bytes(in_rings / cache.slots)} per stream for {len(rings)} layers that look back {windows}"
+    if in_states:
+        size += f" and {_bytes(in_states / cache.slots)} per stream for states"
     return f"{size}, {_bytes(cache.storage.bytes / cache.slots * streams)} for {streams} streams"
 
 

@@ -4,7 +4,7 @@ All tokens lie in one row, without padding; `layout` makes it. The linear layers
 to know where a request begins and ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -56,6 +56,36 @@ class Batch:
     used: set[int] = field(default_factory=set)  # which of them the layers have used: attention notes it down
     _masks: dict[object, Tensor] = field(default_factory=dict)
     _slot_mappings: dict[int, Tensor] = field(default_factory=dict)  # made when first asked for
+
+    def texts(self) -> Iterator[tuple[int, "Batch", Tensor]]:
+        """Each slot, the part of this batch that is its own as a batch, and which of the logits' rows are that part's.
+
+        Yields:
+            slot, part, rows [sampled of the part].
+        """
+        for run in self.runs:
+            for row in range(run.first, run.last):
+                slot = run.slot + row - run.first
+                yield slot, *self._part(row, row + 1, runs=[Run(slot, 0, 1, run.length)], segments=[])
+        for segment in self.segments:
+            moved = Segment(segment.slot, 0, segment.last - segment.first, segment.start, segment.end)
+            yield segment.slot, *self._part(segment.first, segment.last, runs=[], segments=[moved])
+
+    def _part(self, first: int, last: int, runs: list[Run], segments: list[Segment]) -> tuple["Batch", Tensor]:
+        """Tokens `first` to `last` of the row as a batch, and which of the logits' rows are theirs."""
+        rows = ((self.sampled >= first) & (self.sampled < last)).nonzero()[:, 0]
+        part = Batch(
+            cache=self.cache,
+            token_ids=self.token_ids[:, first:last],
+            positions=self.positions[:, first:last],
+            slots=self.slots[first:last],
+            cache_positions=self.cache_positions[first:last],
+            runs=runs,
+            segments=segments,
+            sampled=self.sampled[rows] - first,
+            starts=self.starts[first:last] if runs else (),
+        )
+        return part, rows
 
     def layer(self, number: int, key: Tensor, value: Tensor, visible: int) -> CachedLayer:
         """The cache of a layer, of which this batch has the new keys and values [tokens, kv_heads, head_dim]."""

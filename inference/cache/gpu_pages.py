@@ -20,7 +20,8 @@ from inference.transfer import to_device
 class GpuPages(BasePages):
     """Pages on a GPU: [slots, pages, layers, 2, PAGE_TOKENS, kv_heads, head_dim]."""
 
-    shares_beginnings = False
+    shares_beginnings, appends = False, True
+    state_bytes = 0
 
     def __init__(self, slots: int, context: int, layers: Layers, device: torch.device) -> None:
         page = (layers.count, 2, PAGE_TOKENS, layers.kv_heads, layers.head_dim)

@@ -67,7 +67,8 @@ class Pages(BasePages):
             attention reads values that it multiplies with zero, so these must be numbers.
     """
 
-    shares_beginnings = True
+    shares_beginnings, appends = True, True
+    state_bytes = 0
 
     def __init__(self, slots: int, context: int, layers: Layers, are_paired: bool) -> None:
         self.table = PageTable(slots, page_count(row_length(context)))

@@ -79,7 +79,8 @@ class CachedLayer:
 class Rows:
     """The layers. Each is made at its first use, in the shape that the model's heads need."""
 
-    shares_beginnings = False
+    shares_beginnings, appends = False, True
+    state_bytes = 0
 
     def __init__(self, slots: int, context: int, slack: int) -> None:
         self.layers: dict[int, CachedLayer] = {}

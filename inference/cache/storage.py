@@ -31,6 +31,9 @@ class Storage(Protocol):
     shares_beginnings: bool
     """Whether `copy` lets two slots have the same memory, and so takes next to no time."""
 
+    appends: bool
+    """Whether a step only adds to what is there, so that it can be computed twice."""
+
     def provide(self) -> threading.Thread | None:
         """Have memory for the first texts provided before they come, on the thread that is returned, if that helps."""
 
@@ -54,6 +57,10 @@ class Storage(Protocol):
     @property
     def bytes(self) -> int:
         """What it takes when every slot is full."""
+
+    @property
+    def state_bytes(self) -> int:
+        """What of this does not depend on the length of the texts: the states of layers that do not attend."""
 
     @property
     def retention(self) -> Retention:

@@ -1,10 +1,10 @@
 """Chooses the decoder for a model, builds it, and checks that it gives the model's own logits.
 
-There are four decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
+There are five decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
 go to one of our own, in operators of torch or, if compiling is asked for, in C++ on a CPU and in kernels of Triton on a
 GPU. Any other runs the code that transformers has for it, with our attention and matrix products; compiled, torch
-compiles its layers. On a GPU, decode steps become CUDA graphs instead. Only the decoder in C++ computes from quantized
-matrices as they are.
+compiles its layers. If some of these keep states, it computes one text at a time, uncompiled. On a GPU, decode steps of
+other models become CUDA graphs instead. Only the decoder in C++ computes from quantized matrices as they are.
 """
 
 import importlib.util
@@ -31,6 +31,7 @@ from inference.decoders.torch_decoder import TorchDecoder
 from inference.messages import first_line
 from inference.weights import llama
 from inference.weights.llama import Llama
+from inference.weights.quiet import quiet
 from inference.weights.take_apart import check_llama, take_apart
 from interface.errors import UnsupportedModel
 
@@ -70,11 +71,12 @@ def examine(
     check_rotations(model, cache.context)
     device = model.device
     varies = _not_llama(model, cache, is_compiled=False) is not None  # a window, for one, depends on the length
-    trial = Trial(model, cache, varies, is_bounded)
-    decoder = _compared(model, cache, is_compiled, quantize, trial)
-    if not quantize:  # what depends on length does not depend on how weights are rounded
-        trial.verify_lengths(decoder)
-    if is_compiled and has_graphs(device):
+    with quiet():  # transformers would recommend packages for GPUs
+        trial = Trial(model, cache, varies, is_bounded)
+        decoder = _compared(model, cache, is_compiled, quantize, trial)
+        if not quantize:  # what depends on length does not depend on how weights are rounded
+            trial.verify_lengths(decoder)
+    if is_compiled and has_graphs(device) and cache.storage.appends:
         decoder = _with_graphs(decoder, cache, device, trial)
     elif is_compiled and isinstance(decoder, CompilableDecoder):
         _compile(decoder, trial)
@@ -118,7 +120,7 @@ def _compared(
     except Exception as error:  # there is no end of ways in which a model's code may not fit
         raise UnsupportedModel(
             f"{type(model).__name__} cannot run on this engine's cache: its own code fails there "
-            f"({first_line(error)}). Expected a decoder that keeps only the keys and values of layers."
+            f"({first_line(error)}). Expected a decoder that keeps only its layers' keys and values, or states."
         ) from error
     return decoder
 
@@ -137,10 +139,12 @@ def _build(model: "PreTrainedModel", cache: KVCache, is_compiled: bool, quantize
         _refuse_quantizing(quantize, reason)
         if is_compiled:
             log.info("No decoder in C++ for this model: %s", reason)
-        # Not at the top: its libraries take a second to import, and no model of the Llama type needs them.
+        # Not at the top: their libraries take a second to import, and no model of the Llama type needs them.
+        from inference.cache.states import has_states
+        from inference.decoders.stateful_decoder import StatefulDecoder
         from inference.decoders.transformers_decoder import TransformersDecoder
 
-        return TransformersDecoder(model)
+        return StatefulDecoder(model, cache) if has_states(model.config) else TransformersDecoder(model)
     return _for_llama(take_apart(model, cache.row_length), cache, is_compiled, quantize)
 
 

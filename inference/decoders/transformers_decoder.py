@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from inference.cache.attention import forward_context
 from inference.cache.attention_modules import use_slot_attention
 from inference.cache.batch import Batch
+from inference.cache.states import attends
 from inference.decoders.compilation import as_compiled, compile_layers, uncompile_layers
 from inference.decoders.decoder import TryOut
 from inference.decoders.packed_modules import pack_linears
-from inference.decoders.start_check.model_alone import takes_logits_to_keep
+from inference.decoders.start_check.model_alone import name_of_cache, takes_logits_to_keep
 
 log = logging.getLogger("engine")
 
@@ -29,6 +31,7 @@ class TransformersDecoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._takes_logits_to_keep = takes_logits_to_keep(model)
+        self._takes_states_as = name_of_cache(model)
         self._run_as_compiled: Callable[[], AbstractContextManager[Any]] = nullcontext
         use_slot_attention(model)
         pack_linears(model)
@@ -38,26 +41,31 @@ class TransformersDecoder:
         how = "" if self._run_as_compiled is nullcontext else ", its layers compiled by torch"
         return f"transformers' own forward{how}"
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, states: Cache | None = None) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache.
+
+        Args:
+            states: of the batch's text, if there is only one; they are changed.
 
         Raises:
             NotImplementedError: the model does not attend through the interface that our attention is put into.
         """
         wanted = {"logits_to_keep": batch.sampled} if self._takes_logits_to_keep else {}
+        kept = {} if states is None else {self._takes_states_as: states}
         with forward_context(batch), self._run_as_compiled():
             output = self._model(
                 input_ids=batch.token_ids,
                 # Nothing is padding. Without a mask, transformers would take the jumps in the positions for borders.
                 attention_mask=torch.ones_like(batch.token_ids),
                 position_ids=batch.positions,
-                use_cache=False,
+                use_cache=states is not None,
                 **wanted,
+                **kept,
             )
-        if not batch.used:
+        if not batch.used and (states is None or attends(states)):
             raise NotImplementedError(
                 "its layers do not attend through transformers' AttentionInterface, which the cache is filled through. "
-                "Expected a decoder that keeps only the keys and values of layers."
+                "Expected a decoder that keeps only its layers' keys and values, or states."
             )
         logits: Tensor = output.logits[0]
         return logits if wanted else logits[batch.sampled]

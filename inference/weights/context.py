@@ -29,6 +29,8 @@ LENGTHS = ("max_position_embeddings", "max_target_positions")
 """The names of the length that a model was trained at; the second is Whisper's."""
 SLIDING = "sliding_attention"
 """The type of layers that look back over a window."""
+WITH_A_STATE = ("linear_attention", "conv", "mamba")
+"""The types of layers that keep a state in place of keys and values: it does not grow with the text."""
 STRETCHED = ("linear", "dynamic", "yarn")
 """Rotary schemes that reach beyond the length that a model was trained at by their factor.
 
@@ -147,6 +149,7 @@ def _layer_costs(text: PreTrainedConfig, number_size: int) -> list[LayerCost]:
     return [
         LayerCost(_numbers_of(layer) * number_size, _window_of(layer) if kind in (None, SLIDING) else None)
         for layer, kind in zip(layers, kinds, strict=False)
+        if kind not in WITH_A_STATE
     ]
 
 

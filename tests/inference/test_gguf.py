@@ -199,7 +199,7 @@ def test_a_factor_counts_unless_the_file_says_that_nothing_is_stretched(
     ("metadata", "reason"),
     [
         ({"general__architecture": "from-mars"}, "its architecture is from-mars; expected one of the "),
-        ({"general__architecture": "mamba"}, "its architecture is mamba: its layers keep states, and this server's"),
+        ({"general__architecture": "mamba"}, "its architecture is mamba: its layers keep states; serve the folder"),
         ({"general__architecture": "bert"}, "its architecture is bert: it makes embeddings or ranks of texts"),
         ({"general__architecture": "dream"}, "its architecture is dream: it writes texts by diffusion; expected"),
         ({"general__architecture": "clip"}, "expected a model, got one of the type mmproj: it is what a model sees"),

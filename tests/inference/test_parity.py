@@ -194,8 +194,8 @@ def test_two_seeds_say_different_things_and_so_do_two_requests_without_one() -> 
     assert seeded_ids(None) != seeded_ids(None)
 
 
-def test_a_model_that_keeps_more_than_keys_and_values_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match=r"MambaForCausalLM .*Expected a decoder that keeps only the keys"):
+def test_a_model_whose_state_cannot_be_continued_by_several_tokens_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match=r"MambaForCausalLM .*its layers forget their states"):
         tiny_engine("mamba")
 
 

@@ -188,7 +188,7 @@ def test_a_shortened_model_is_whole_again_afterwards() -> None:
         ("mpt", "do not attend through transformers' AttentionInterface"),
         ("inkling_text", "adds a bias of its own to the scores"),
         ("doge", "makes masks of its own"),
-        ("jamba", "gives other logits on this engine's cache than by itself"),
+        ("jamba", "its layers forget their states"),
     ],
 )
 def test_the_reason_is_the_architectures_own(model_type: str, reason: str) -> None:
@@ -271,7 +271,7 @@ def test_a_router_that_rounding_sends_to_another_expert_is_no_reason_to_refuse(
 
 
 @has_bfloat16
-@pytest.mark.parametrize("model_type", ["granitemoehybrid", "qwen3_5_moe_text", "deepseek_v32"])
+@pytest.mark.parametrize("model_type", ["deepseek_v32"])
 def test_what_is_wrong_with_a_model_of_experts_shows_in_half_precision_too(model_type: str) -> None:
     model = small_model(model_type)
     nn.Module.bfloat16(model)

@@ -42,7 +42,7 @@ def _as_generate_computes(model: "PreTrainedModel", ids: Tensor, wanted: int) ->
     takes_keep = takes_logits_to_keep(model)
     prompt = ids.shape[1] - wanted + 1
     output = model(ids[:, :prompt], use_cache=True, **({"logits_to_keep": 1} if takes_keep else {}))
-    named = "cache" if _takes(model, "cache") else "past_key_values"  # the first from transformers 5.24 on
+    named = name_of_cache(model)
     cache = getattr(output, named, None)
     if cache is None:  # a model without keys and values, or without a cache for them
         output = model(ids, use_cache=False, **({"logits_to_keep": wanted} if takes_keep else {}))
@@ -68,6 +68,12 @@ def _in_its_part(error: Exception, model: "PreTrainedModel") -> str:
 
 def takes_logits_to_keep(model: "PreTrainedModel") -> bool:
     return _takes(model, "logits_to_keep")
+
+
+def name_of_cache(model: "PreTrainedModel") -> str:
+    """The argument, and the field of the output, that is the cache of keys and values, and of states."""
+    names = ("cache", "cache_params", "past_key_values")  # the first from transformers 5.24 on, the second in Mamba
+    return next((name for name in names if _takes(model, name)), names[-1])
 
 
 def _takes(model: "PreTrainedModel", argument: str) -> bool:

@@ -93,7 +93,8 @@ class Trial:
         if not self._tolerance.admits(difference):
             raise UnsupportedModel(
                 f"{self._name} gives other logits on this engine's cache than by itself ({_how_far(difference)})"
-                f"{_beyond_named(self._model)}. Expected a decoder that keeps only the keys and values of layers."
+                f"{_beyond_named(self._model)}. Expected a decoder that keeps only its layers' keys and values, or "
+                f"states."
             )
 
     def verify_lengths(self, decoder: Decoder) -> None:

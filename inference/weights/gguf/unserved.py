@@ -20,7 +20,9 @@ OTHER_NAMES: Mapping[str, str] = {"clip": "mmproj", "imatrix": "imatrix", "contr
 
 
 EMBEDS = "it makes embeddings or ranks of texts and writes none; expected a model that writes texts"
-STATES = f"its layers keep states, and this server's cache only keys and values; {ELSEWHERE}"
+STATES = (
+    f"its layers keep states; serve the folder that it was made of, if docs/models.md has its model, or {ELSEWHERE}"
+)
 FALLS_OFF = f"its attention falls off with the distance (ALiBi), which this server's does not; {ELSEWHERE}"
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe"), EMBEDS),

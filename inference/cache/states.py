@@ -1,0 +1,120 @@
+"""What layers keep of a text that do not attend to its tokens: a state of fixed size, which each token changes.
+
+Layers with linear attention, state spaces or convolutions do so. There is no way back from a state to that of a shorter
+text. So a text can be continued where it ends, and nowhere else, and each slot has states of its own. They lie in a
+cache of transformers for each slot, where the models find them; keys and values lie in `Rows`, as for other models.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionCacheLayerMixin,
+)
+
+from inference.cache.rows import Rows
+from inference.cache.storage import Span
+from inference.scheduling.cache_manager import Retention
+
+
+class _Attending(DynamicLayer):  # type: ignore[no-untyped-call]
+    """An attention layer without memory: the model gets a step's new keys and values, for `slot_attention`."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *arguments: Any, **settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+
+class _AttendingWithState(LinearAttentionAndFullAttentionLayer):  # type: ignore[no-untyped-call]
+    """The same of a layer that has a state as well."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *arguments: Any, **settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+
+def has_states(config: PreTrainedConfig) -> bool:
+    """Whether some of a model's layers keep a state."""
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers)
+
+
+def attends(states: Cache) -> bool:
+    """Whether the model of a slot's states has attention as well."""
+    return any(isinstance(layer, CacheLayerMixin) for layer in states.layers)
+
+
+def _no_text_yet(config: PreTrainedConfig) -> Cache:
+    """The states at the beginning of a text."""
+    return Cache([_without_keys(layer) for layer in DynamicCache(config=config).layers])
+
+
+def _without_keys(layer: Any) -> Any:
+    if not isinstance(layer, LinearAttentionCacheLayerMixin):
+        return layer if isinstance(layer, DummyLayer) else _Attending()  # type: ignore[no-untyped-call]
+    if not isinstance(layer, CacheLayerMixin):
+        return layer
+    return _AttendingWithState(number_of_states=layer.number_of_states)
+
+
+class RowsAndStates:
+    """A cache's storage for a model whose layers have states: its rows, and the states of each slot."""
+
+    shares_beginnings, appends = False, False
+    retention = Retention(whole=0, behind=0)
+
+    def __init__(self, rows: Rows, slots: int, config: PreTrainedConfig) -> None:
+        self._rows = rows
+        self._config = config
+        self._states = [_no_text_yet(config) for _ in range(slots)]
+
+    def of(self, slot: int) -> Cache:
+        """The states of a slot, which a forward changes."""
+        return self._states[slot]
+
+    def provide(self) -> None:
+        """Do nothing, as `Rows`."""
+
+    def reserve(self, slot: int, first: int, last: int) -> None:
+        self._rows.reserve(slot, first, last)
+        if first == 0:
+            self._states[slot] = _no_text_yet(self._config)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy a whole text: `retention` says that no shorter beginning is there."""
+        self._rows.copy(source, target, length)
+        self._states[target] = copy.deepcopy(self._states[source])
+
+    def are_finite(self, spans: Sequence[Span]) -> list[bool]:
+        of_rows = self._rows.are_finite(spans)
+        return [
+            are_keys_finite and all(bool(state.isfinite().all()) for state in _tensors(self._states[slot]))
+            for are_keys_finite, (slot, _, _) in zip(of_rows, spans, strict=True)
+        ]
+
+    @property
+    def bytes(self) -> int:
+        return self._rows.bytes + self.state_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        of_slots = [sum(state.nbytes for state in _tensors(states)) for states in self._states]
+        return len(of_slots) * max(of_slots)
+
+
+def _tensors(states: Cache) -> list[Tensor]:
+    """All of a slot's states that there are."""
+    layers = [layer for layer in states.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
+    found = (
+        state for layer in layers for kind in (layer.conv_states, layer.recurrent_states) for state in kind.values()
+    )
+    return [state for state in found if state is not None]
