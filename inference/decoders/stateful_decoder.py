@@ -8,7 +8,7 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.states import RowsAndStates
 from inference.decoders.transformers_decoder import TransformersDecoder
 
-BEGIN_ANEW = ("bamba", "falcon_mamba", "jamba", "mamba", "recurrent_gemma")
+FORGETFUL = ("bamba", "falcon_mamba", "jamba", "mamba", "recurrent_gemma")
 """Model types of transformers that forget a text's state where several tokens follow it, as a prompt's next part does.
 In half precision the check at the start may not notice that."""
 
@@ -29,7 +29,7 @@ class StatefulDecoder:
         Raises:
             NotImplementedError: it cannot compute a prompt in parts.
         """
-        if model.config.model_type in BEGIN_ANEW:
+        if model.config.model_type in FORGETFUL:
             raise NotImplementedError(
                 "its layers forget their states where several tokens follow. Expected a decoder that computes a prompt "
                 "in parts."

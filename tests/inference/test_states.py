@@ -14,7 +14,7 @@ from inference.cache.kv_cache import KVCache
 from inference.cache.rows import Rows
 from inference.cache.states import RowsAndStates, has_states
 from inference.decoders.select import select_decoder
-from inference.decoders.stateful_decoder import BEGIN_ANEW
+from inference.decoders.stateful_decoder import FORGETFUL
 from inference.scheduling.scheduler import LEAST_AWAITED
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.context import CacheBudget
@@ -139,7 +139,7 @@ def test_layers_that_do_not_attend_take_no_memory_for_each_token() -> None:
     assert 2 * half == bytes_for(1000, ["full_attention"] * 4)
 
 
-@pytest.mark.parametrize("name", BEGIN_ANEW)
+@pytest.mark.parametrize("name", FORGETFUL)
 def test_a_model_that_forgets_its_states_within_a_prompt_is_refused_in_half_precision_too(name: str) -> None:
     model = small_model(name)
     nn.Module.bfloat16(model)
@@ -148,7 +148,7 @@ def test_a_model_that_forgets_its_states_within_a_prompt_is_refused_in_half_prec
 
 
 def test_every_model_type_with_states_that_is_refused_is_refused_by_its_name() -> None:
-    """Its logits alone would not do: see `BEGIN_ANEW`."""
+    """Its logits alone would not do: see `FORGETFUL`."""
     others = "gives other logits"
     refused = {name for name, verdict in read_table().items() if others in verdict.outcome and _has_states(name)}
     assert refused == set()
