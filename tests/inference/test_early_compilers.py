@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from inference.early_compilers import compile_ahead
 from inference.priorities import LEAST_URGENT
 from inference.sampling.source import CHOOSER
 from inference.weights.checkpoint import load_checkpoint
+from inference.weights.gguf.ahead import OPENED
 from inference.weights.gguf.file import GGUFFile
 from inference.weights.llama import Llama
 from inference.weights.memory_ahead import AHEAD
@@ -35,9 +37,11 @@ class Asked(Exception):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turn the cache of libraries off, so that the tests count only their own compilers."""
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Turn the cache of libraries off, so that the tests count only their own compilers, and leave no opened file."""
     monkeypatch.setattr(build, "_kept", None)
+    yield
+    OPENED.give_back()
 
 
 @pytest.fixture
