@@ -62,14 +62,14 @@ def slot_attention(
     """Attend each token of a packed row to its own slot.
 
     Args:
-        query: [1, heads, tokens, head_dim].
-        key, value: [1, kv_heads, tokens, head_dim], of the new tokens; values may be of another width.
+        query: [rows, heads, tokens, head_dim], where the batch's tokens are in one row, or each in a row of its own.
+        key, value: [rows, kv_heads, tokens, head_dim], of the new tokens; values may be of another width.
         attention_mask: the number that `slot_mask` has given; None from a model that asks for no mask.
         sliding_window: how many positions back a token may look, itself included; a mask says it too.
         s_aux: the attention sinks; see `Scoring`.
 
     Returns:
-        [1, tokens, heads, head_dim], and no weights.
+        [rows, tokens, heads, head_dim], and no weights.
 
     Raises:
         NotImplementedError: the model needs something that this attention does not do.
@@ -119,10 +119,11 @@ def _attend(
     sinks: Tensor | None,
 ) -> Tensor:
     assert _batch is not None, "the model runs outside of `forward_context`"
-    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    rows = len(query)
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     visible = _batch.visibility(window) if mask is None else int(mask)
     outputs = attend_slots(_batch, int(layer), query, key, value, Scoring(scale, softcap, sinks, visible))
-    return outputs.unsqueeze(0).contiguous()  # as `_attend_shape` promises the compiler
+    return outputs.reshape(rows, -1, *outputs.shape[1:]).contiguous()  # as `_attend_shape` promises the compiler
 
 
 def attend_slots(batch: Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
@@ -206,8 +207,8 @@ def _attend_shape(
     window: int | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    _, heads, tokens, _ = query.shape
-    return query.new_empty((1, tokens, heads, value.shape[-1]))
+    rows, heads, tokens, _ = query.shape
+    return query.new_empty((rows, tokens, heads, value.shape[-1]))
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:

@@ -57,19 +57,18 @@ class Batch:
     _masks: dict[object, Tensor] = field(default_factory=dict)
     _slot_mappings: dict[int, Tensor] = field(default_factory=dict)  # made when first asked for
 
-    def texts(self) -> Iterator[tuple[int, "Batch", Tensor]]:
-        """Each slot, the part of this batch that is its own as a batch, and which of the logits' rows are that part's.
+    def parts(self) -> Iterator[tuple[Sequence[int], "Batch", Tensor]]:
+        """This batch in parts: that of all the texts of one token each, which decode, and one for each prefill chunk.
 
         Yields:
-            slot, part, rows [sampled of the part].
+            slots, part, rows [sampled of the part]: which of the logits' rows are the part's.
         """
-        for run in self.runs:
-            for row in range(run.first, run.last):
-                slot = run.slot + row - run.first
-                yield slot, *self._part(row, row + 1, runs=[Run(slot, 0, 1, run.length)], segments=[])
+        if self.runs:
+            slots = [slot for run in self.runs for slot in range(run.slot, run.slot + run.last - run.first)]
+            yield slots, *self._part(0, len(slots), runs=self.runs, segments=[])
         for segment in self.segments:
             moved = Segment(segment.slot, 0, segment.last - segment.first, segment.start, segment.end)
-            yield segment.slot, *self._part(segment.first, segment.last, runs=[], segments=[moved])
+            yield [segment.slot], *self._part(segment.first, segment.last, runs=[], segments=[moved])
 
     def _part(self, first: int, last: int, runs: list[Run], segments: list[Segment]) -> tuple["Batch", Tensor]:
         """Tokens `first` to `last` of the row as a batch, and which of the logits' rows are theirs."""

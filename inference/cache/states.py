@@ -6,9 +6,11 @@ cache of transformers for each slot, where the models find them; keys and values
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import (
@@ -66,6 +68,35 @@ def _without_keys(layer: Any) -> Any:
     return _AttendingWithState(number_of_states=layer.number_of_states)
 
 
+def _together(of_texts: Sequence[Any]) -> Any:
+    """A layer with the states of several texts."""
+    first = of_texts[0]
+    if not isinstance(first, LinearAttentionCacheLayerMixin):
+        return first
+    layer = copy.copy(first)
+    layer.conv_states = _rows([of_text.conv_states for of_text in of_texts])
+    layer.recurrent_states = _rows([of_text.recurrent_states for of_text in of_texts])
+    return layer
+
+
+def _rows(of_texts: Sequence[Mapping[int, Tensor | None]]) -> dict[int, Tensor | None]:
+    """The states of several texts in the order of these, each [texts, ...]. All texts have the same ones."""
+    return {
+        kind: None if state is None else torch.cat([cast("Tensor", of_text[kind]) for of_text in of_texts])
+        for kind, state in of_texts[0].items()
+    }
+
+
+def _take_row(row: int, layer: Any, of_all: Any) -> None:
+    """Copy a text's states back to its own layer."""
+    if not isinstance(layer, LinearAttentionCacheLayerMixin):
+        return
+    for own, rows in ((layer.conv_states, of_all.conv_states), (layer.recurrent_states, of_all.recurrent_states)):
+        for kind, state in own.items():
+            if state is not None:
+                state.copy_(rows[kind][row : row + 1])
+
+
 class RowsAndStates:
     """A cache's storage for a model whose layers have states: its rows, and the states of each slot."""
 
@@ -77,9 +108,21 @@ class RowsAndStates:
         self._config = config
         self._states = [_no_text_yet(config) for _ in range(slots)]
 
-    def of(self, slot: int) -> Cache:
-        """The states of a slot, which a forward changes."""
-        return self._states[slot]
+    @contextmanager
+    def of(self, slots: Sequence[int]) -> Iterator[Cache]:
+        """The states of a text, or those of several that have begun, each in a row of its own; a forward changes them.
+
+        Several are copied together, and back: a few MB for each text, next to all of the weights that a step reads.
+        """
+        texts = [self._states[slot] for slot in slots]
+        if len(texts) == 1:
+            yield texts[0]
+            return
+        layers = [_together(of_texts) for of_texts in zip(*(text.layers for text in texts), strict=True)]
+        yield Cache(layers)
+        for row, text in enumerate(texts):
+            for layer, of_all in zip(text.layers, layers, strict=True):
+                _take_row(row, layer, of_all)
 
     def provide(self) -> None:
         """Do nothing, as `Rows`."""

@@ -3,8 +3,8 @@
 There are five decoders, and a model gets the fastest that supports it. A Llama-type model is taken apart: its weights
 go to one of our own, in operators of torch or, if compiling is asked for, in C++ on a CPU and in kernels of Triton on a
 GPU. Any other runs the code that transformers has for it, with our attention and matrix products; compiled, torch
-compiles its layers. If some of these keep states, it computes one text at a time, uncompiled. On a GPU, decode steps of
-other models become CUDA graphs instead. Only the decoder in C++ computes from quantized matrices as they are.
+compiles its layers. If some of these keep states, it stays uncompiled. On a GPU, decode steps of other models become
+CUDA graphs instead. Only the decoder in C++ computes from quantized matrices as they are.
 """
 
 import importlib.util

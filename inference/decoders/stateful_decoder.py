@@ -1,4 +1,6 @@
-"""Computes a batch with a transformers model whose layers keep states: each of its texts by itself."""
+"""Computes a batch with a transformers model whose layers keep states: texts that decode together, others alone."""
+
+from collections.abc import Sequence
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,12 +18,12 @@ In half precision the check at the start may not notice that."""
 class StatefulDecoder:
     """A model of transformers with linear attention, state spaces or convolutions, in some or all of its layers.
 
-    Their code knows one state for all tokens of a row. So each text of a step is a row of its own: steps of several
-    texts take as long as these would one after the other.
+    Their code knows one state for all tokens of a row. So each text is a row of its own: all that decode are computed
+    together, with one token in a row, and prefill chunks, whose rows have other lengths, one after the other.
     """
 
     has_same_bits = False
-    name = "transformers' own forward, for one text at a time"
+    name = "transformers' own forward, with a row for each text"
 
     def __init__(self, model: PreTrainedModel, cache: KVCache) -> None:
         """Take the model over.
@@ -39,8 +41,12 @@ class StatefulDecoder:
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits [sampled, vocabulary], and write the new keys and values, and states, to the cache."""
-        parts = [(rows, self._decoder.forward(part, self._states.of(slot))) for slot, part, rows in batch.texts()]
-        logits = parts[0][1].new_empty(len(batch.sampled), parts[0][1].shape[1])
-        for rows, of_part in parts:
+        found = [(rows, self._of_part(part, slots)) for slots, part, rows in batch.parts()]
+        logits = found[0][1].new_empty(len(batch.sampled), found[0][1].shape[1])
+        for rows, of_part in found:
             logits[rows] = of_part
         return logits
+
+    def _of_part(self, part: Batch, slots: Sequence[int]) -> Tensor:
+        with self._states.of(slots) as states:
+            return self._decoder.forward(part, states)

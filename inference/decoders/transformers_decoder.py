@@ -45,19 +45,23 @@ class TransformersDecoder:
         """Return the logits [sampled, vocabulary], and write the new keys and values to the cache.
 
         Args:
-            states: of the batch's text, if there is only one; they are changed.
+            states: of the batch's texts; they are changed. The batch is a part of one text, or a token of each of them.
 
         Raises:
             NotImplementedError: the model does not attend through the interface that our attention is put into.
         """
-        wanted = {"logits_to_keep": batch.sampled} if self._takes_logits_to_keep else {}
+        token_ids, positions = batch.token_ids, batch.positions
+        has_a_row_each = states is not None and not batch.segments
+        if has_a_row_each:
+            token_ids, positions = token_ids.T, positions.T
+        wanted = {"logits_to_keep": batch.sampled} if self._takes_logits_to_keep and not has_a_row_each else {}
         kept = {} if states is None else {self._takes_states_as: states}
         with forward_context(batch), self._run_as_compiled():
             output = self._model(
-                input_ids=batch.token_ids,
+                input_ids=token_ids,
                 # Nothing is padding. Without a mask, transformers would take the jumps in the positions for borders.
-                attention_mask=torch.ones_like(batch.token_ids),
-                position_ids=batch.positions,
+                attention_mask=torch.ones_like(token_ids),
+                position_ids=positions,
                 use_cache=states is not None,
                 **wanted,
                 **kept,
@@ -67,7 +71,7 @@ class TransformersDecoder:
                 "its layers do not attend through transformers' AttentionInterface, which the cache is filled through. "
                 "Expected a decoder that keeps only its layers' keys and values, or states."
             )
-        logits: Tensor = output.logits[0]
+        logits: Tensor = output.logits.flatten(0, 1)
         return logits if wanted else logits[batch.sampled]
 
     def compile(self, try_out: TryOut) -> None:

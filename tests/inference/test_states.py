@@ -120,9 +120,11 @@ def test_guesses_are_never_made() -> None:
 def test_a_state_that_is_no_number_is_found_and_belongs_to_one_slot() -> None:
     config = small_config("lfm2")
     storage = RowsAndStates(Rows(2, POSITIONS, slack=0), 2, config)
-    layers: list[Any] = [storage.of(slot).layers[0] for slot in range(2)]
-    for layer in layers:
-        layer.update_conv_state(torch.zeros(1, 32, 3))
+    layers: list[Any] = []
+    for slot in range(2):
+        with storage.of([slot]) as states:
+            layers.append(states.layers[0])
+        layers[slot].update_conv_state(torch.zeros(1, 32, 3))
     assert storage.are_finite([(0, 0, 3), (1, 0, 3)]) == [True, True]
     layers[1].conv_states[0][0, 5, 1] = torch.nan
     assert storage.are_finite([(0, 0, 3), (1, 0, 3)]) == [True, False]
