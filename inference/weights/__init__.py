@@ -6,8 +6,8 @@ compute from; `take_apart` makes it of a model of transformers, and `variation` 
 The other modules, by topic:
 
     reading         `safetensors_header`, `pickled`, `generation_settings`; `text_only` reads no weights
-    checks          `config_numbers`, `weight_checks`, `folder_tokenizer`, `tokenizer_class`; `found_instead`, `lacking`
-                    and `tokenizer_settings` word the errors
+    checks          `purpose`, `config_numbers`, `weight_checks`, `folder_tokenizer`, `tokenizer_class`;
+                    `found_instead`, `lacking` and `tokenizer_settings` word the errors
     transformers    `model_classes` load its models; `usable_settings` have the forms that it takes; it is imported
                     through `lean_transformers`, and kept `quiet`
     tensors         `quantized` matrices, in one of the `formats`; `rotary`: the angles

@@ -28,6 +28,7 @@ from inference.weights.generation_settings import in_model_settings
 from inference.weights.locate import WEIGHTS
 from inference.weights.model_classes import auto_class, continues_texts
 from inference.weights.pickled import read_pickle
+from inference.weights.purpose import refuse_other_purposes
 from inference.weights.safetensors_header import (
     BITS,
     BadFile,
@@ -188,7 +189,8 @@ class Folder(TextFiles):
             )
             version = transformers.__version__
             raise BadFile(path, f"model_type {kind!r} is not one that transformers {version} knows{code}")
-        self._refuse_other_purposes(kind)
+        self._refuse_other_kinds(kind)
+        refuse_other_purposes(self._path, self.settings)
         if found := quantization(self.settings):
             setting, method = found
             raise BadFile(
@@ -198,7 +200,7 @@ class Folder(TextFiles):
             )
         refuse_adapter(self._path)
 
-    def _refuse_other_purposes(self, kind: str) -> None:
+    def _refuse_other_kinds(self, kind: str) -> None:
         try:
             is_of_texts = continues_texts(CONFIG_MAPPING[kind])
         except ImportError as error:
