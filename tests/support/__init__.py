@@ -14,7 +14,8 @@ The modules, by topic:
                     and `units_once`, so that none compiles a unit twice
     checkpoints     `checkpoint_folders`, `hub`, and `mutations` to damage them; `gguf_files`, written of those
                     in `gguf_models` and `gguf_llamas` by the rules in `gguf_families`, `gguf_mixtures`,
-                    `gguf_gemma` and `gguf_gpt`, as `gguf_rules` has them
+                    `gguf_gemma`, `gguf_gpt` and `gguf_states`, as `gguf_rules` has them; those of
+                    `gguf_state_models` keep states
     text            `chat_tokenizers`, `parsed_answers`, `answer_parts`, `json_schemas`
     pages           `browser`, `page_helpers`
     all of them     `imports`, `own_copy`, `idle_time` (on a busy machine), and `threads`, of which there are no more

@@ -11,6 +11,8 @@ from tests.support.gguf_gpt import WRITTEN as OF_GPT
 from tests.support.gguf_mixtures import BAILING2, SHARED_EXPERTS
 from tests.support.gguf_mixtures import WRITTEN as OF_MIXTURES
 from tests.support.gguf_rules import Written, rotated_in_part, thetas, windows, yarn
+from tests.support.gguf_states import NEMOTRON_H_MOE
+from tests.support.gguf_states import WRITTEN as OF_STATES
 
 NORMS_AFTER = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
 
@@ -158,6 +160,7 @@ WRITTEN: Mapping[str, Written] = {
     **OF_GEMMA,
     **OF_GPT,
     **OF_MIXTURES,
+    **OF_STATES,
     "olmo": Written(
         "olmo",
         entries=lambda config: {"attention.layer_norm_epsilon": 1e-5, "attention.clamp_kqv": config.clip_qkv},
@@ -268,6 +271,7 @@ OTHER_NAMES: Mapping[str, tuple[str, Written]] = {
         Written("bailingmoe", GRANITE_MOE_NAMES, _bailing, is_paired=True, split=_granite_shared),
     ),
     "bailingmoe2": ("glm4_moe", BAILING2),
+    "nemotron_h_moe": ("nemotron_h", NEMOTRON_H_MOE),
     "qwen2vl": ("qwen2", Written("qwen2vl", entries=lambda config: SECTIONS)),
     "qwen3vl": ("qwen3", Written("qwen3vl", entries=lambda config: SECTIONS | {"n_deepstack_layers": 3})),
     "qwen3vlmoe": ("qwen3_moe", Written("qwen3vlmoe", entries=lambda config: SECTIONS | {"n_deepstack_layers": 3})),

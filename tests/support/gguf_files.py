@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, quantize
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, quantize
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -69,7 +69,7 @@ def write_gguf(
     """Write `model`; return the file, or the first of its parts if it is to be split.
 
     Args:
-        kind: the type of matrices; vectors and routers are float32.
+        kind: the type of matrices; vectors and routers are float32, and matrices whose rows are no whole blocks.
         is_fused: as `--fuse-qkv` makes it.
         written: by which rules; by default those of the model's type.
         extra: more tensors, by their names in the file.
@@ -86,7 +86,7 @@ def write_gguf(
     tensors = {**_tensors(written, model), **written.extra(model), **extra}
     for name, weight in (_fused(tensors) if is_fused else tensors).items():
         numbers = weight.detach().float().numpy()
-        if numbers.ndim == 1 or kind == "F32" or name.endswith(f".{ROUTER}.weight"):
+        if numbers.ndim == 1 or not _is_in_blocks(numbers, kind) or name.endswith(f".{ROUTER}.weight"):
             writer.add_tensor(name, numbers)
         else:
             of = GGMLQuantizationType[kind]
@@ -96,6 +96,10 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path if path.is_file() else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
+
+
+def _is_in_blocks(numbers: NDArray[np.float32], kind: str) -> bool:
+    return kind != "F32" and numbers.shape[-1] % GGML_QUANT_SIZES[GGMLQuantizationType[kind]][0] == 0
 
 
 def write_vocabulary(path: Path, tokens: int, entries: Mapping[str, Any], architecture: str = "llama") -> Path:
@@ -252,8 +256,15 @@ def random_blocks(kind: GGMLQuantizationType, rows: int, row_bytes: int) -> NDAr
     return np.random.default_rng(int(kind)).integers(0, 256, (rows, row_bytes), dtype=np.uint8)
 
 
-def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
-    """Whether two models have the same weights under the same names."""
+def same_weights(one: PreTrainedModel, other: PreTrainedModel, tolerance: float = 0.0) -> bool:
+    """Whether two models have the same weights under the same names.
+
+    Args:
+        tolerance: how far two numbers may be apart, as a part of the tensor's largest.
+    """
     ours: Mapping[str, Tensor] = one.state_dict()
     theirs: Mapping[str, Tensor] = other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return ours.keys() == theirs.keys() and all(
+        torch.allclose(ours[name], theirs[name], rtol=0, atol=tolerance * theirs[name].abs().max().item())
+        for name in ours
+    )

@@ -70,6 +70,8 @@ from transformers import (
 
 from tests.support import tiny_models
 from tests.support.gguf_mixtures import KEY, VALUE
+from tests.support.gguf_state_models import FAMILIES as OF_STATES
+from tests.support.gguf_state_models import NEMOTRON_H_MOE
 from tests.support.tiny_models import NO_ENDS, WINDOW, model_of
 
 SIZES = {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": False}
@@ -191,6 +193,7 @@ NORTH: dict[str, Any] = {key: value for key, value in OF_KINDS.items() if key !=
     "prefix_dense_intermediate_size": 48,
 }
 FAMILIES: list[PreTrainedConfig] = [
+    *OF_STATES,
     DeepseekV2Config(**OF_LATENTS, q_lora_rank=None, topk_method="greedy"),
     DeepseekV3Config(**OF_LATENTS | IN_GROUPS, rope_parameters=SCALED),
     MiniCPM3Config(**OF_FOUR | LATENTS | {"num_key_value_heads": 4}, q_lora_rank=20),
@@ -292,6 +295,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "baichuan": {"num_hidden_layers": 32},
     "bailingmoe": dict.fromkeys(SCALES, 1.0) | {"attention_multiplier": 8**-0.5, "shared_intermediate_size": 128},
     "bailingmoe2": {"attention_bias": False},
+    "nemotron_h_moe": NEMOTRON_H_MOE,
 }
 """What models under `OTHER_NAMES` have otherwise than those of the same type in `FAMILIES`."""
 

@@ -49,6 +49,8 @@ class Made:
     name: str
     of: tuple[str, ...]  # llama.cpp's names within the layer, in the order of `make`'s arguments
     make: Callable[..., Tensor]
+    by_config: bool = False
+    """`make` takes the model's configuration before the tensors."""
 
 
 def as_it_is(numbers: Tensor) -> Tensor:
@@ -119,6 +121,10 @@ class Architecture:
     """Rows of queries and keys are in another order: those that are rotated together lie next to each other."""
     has_qkv_by_head: bool = False
     """The one matrix of queries, keys and values is ordered by heads in transformers; files have all queries first."""
+    keeps_states: bool = False
+    """Some layers keep a state in place of keys and values, of whose heads they may have 0."""
+    has_gated_queries: bool = False
+    """Each head's rows of queries are followed by as many of a gate."""
     norm_offset: float = 0.0
     """What the converter has added to the weights of norms."""
     rotates_in_part: bool = False

@@ -13,14 +13,17 @@ from inference.weights.gguf.families import (
     gpt,
     gpt_oss,
     layer_norms,
+    lfm2,
     llama,
     llama4,
+    mamba,
     minicpm3,
     mixtures,
     olmo,
     others,
     phi,
     qwen,
+    qwen_next,
     sigmoid_mixtures,
 )
 from inference.weights.gguf.file import GGUFFile
@@ -45,6 +48,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     **mixtures.FAMILY,
     **sigmoid_mixtures.FAMILY,
     **others.FAMILY,
+    **lfm2.FAMILY,
+    **qwen_next.FAMILY,
+    **mamba.FAMILY,
 }
 """By the names that files have for them in `general.architecture`."""
 

@@ -11,7 +11,7 @@ from inference.weights.config_numbers import check_numbers
 from inference.weights.gguf.architecture import Architecture
 from inference.weights.gguf.architectures import architecture_of
 from inference.weights.gguf.file import BadGGUF, GGUFFile
-from inference.weights.gguf.heads import has_experts, head_sizes, is_llama
+from inference.weights.gguf.heads import has_experts, head_sizes, is_llama, size_of_some
 from inference.weights.gguf.keys import refuse_unread
 from inference.weights.gguf.rope import rope_parameters
 
@@ -87,7 +87,7 @@ def _common(file: GGUFFile, architecture: Architecture) -> dict[str, Any]:
     return {
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
-        "intermediate_size": _size(file, architecture, "feed_forward_length"),
+        "intermediate_size": _width(file, architecture),
         "num_hidden_layers": file.layers - _layers_behind(file, architecture),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
@@ -114,6 +114,15 @@ def _size(file: GGUFFile, architecture: Architecture, key: str) -> int:
     return file.counts(key)[0] if key in architecture.sizes_by_layer else file.count(key)
 
 
+def _width(file: GGUFFile, architecture: Architecture) -> int:
+    """The width of the MLP; that of an expert in files of mixtures that have no other."""
+    key = "feed_forward_length"
+    is_other = f"{file.architecture}.{key}" not in file.metadata and file.says(f"expert_{key}")
+    if architecture.keeps_states and not is_other:
+        return size_of_some(file, key)
+    return _size(file, architecture, f"expert_{key}" if is_other else key)
+
+
 def _head_sizes(file: GGUFFile, architecture: Architecture) -> tuple[int, int, int]:
     if architecture.has_latents:
         heads = file.count("attention.head_count")
@@ -121,7 +130,7 @@ def _head_sizes(file: GGUFFile, architecture: Architecture) -> tuple[int, int, i
     if {"attention.head_count", "attention.head_count_kv"} & architecture.sizes_by_layer:
         heads, kv_heads = (_size(file, architecture, f"attention.{key}") for key in ("head_count", "head_count_kv"))
         return heads, kv_heads, file.count("attention.key_length")
-    return head_sizes(file, architecture.rotates_in_part)
+    return head_sizes(file, architecture.rotates_in_part, architecture.keeps_states)
 
 
 def _layers_behind(file: GGUFFile, architecture: Architecture) -> int:

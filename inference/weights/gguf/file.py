@@ -187,25 +187,25 @@ class GGUFFile:
             raise BadGGUF(self.path, f"{self.architecture}.{key} differs from layer to layer, which is not supported")
         return sizes.pop()
 
-    def counts(self, key: str) -> list[int]:
+    def counts(self, key: str, default: int | None = None, least: int = 1) -> list[int]:
         """A size of each layer, which files have as one for all of them or as a list.
 
         Raises:
-            BadGGUF: it is missing, no size, or a list of another length.
+            BadGGUF: it is missing and without a default, no size, or a list of another length.
         """
-        sizes, layers = self._sizes(key, None), self.layers
+        sizes, layers = self._sizes(key, default, least), self.layers
         if len(sizes) not in (1, layers):
             raise BadGGUF(
                 self.path, f"{self.architecture}.{key} has {len(sizes)} entries; expected {layers}, one for each layer"
             )
         return sizes if len(sizes) == layers else sizes * layers
 
-    def _sizes(self, key: str, default: int | None) -> list[int]:
+    def _sizes(self, key: str, default: int | None, least: int = 1) -> list[int]:
         full = f"{self.architecture}.{key}"
         value = self.metadata.get(full)
         sizes = [int(size) for size in value] if isinstance(value, np.ndarray) else [self.get(full, int, default)]
-        if sizes and min(sizes) < 1:
-            raise BadGGUF(self.path, f"expected {full} to be at least 1, got {min(sizes)}")
+        if sizes and min(sizes) < least:
+            raise BadGGUF(self.path, f"expected {full} to be at least {least}, got {min(sizes)}")
         return sizes
 
 

@@ -12,6 +12,8 @@ from inference.weights.gguf.heads import head_sizes
 
 FUSED = "attn_qkv"
 FUSED_EVERYWHERE = ("phi3", "gpt2", "starcoder", "gptneox", "dbrx")
+STATE, ATTENTION = "ssm_conv1d.weight", "attn_output.weight"
+"""A layer that has the first and not the second has linear attention, whose matrix has this name, too."""
 
 
 def separated(file: GGUFFile) -> GGUFFile:
@@ -20,19 +22,26 @@ def separated(file: GGUFFile) -> GGUFFile:
     Raises:
         BadGGUF: it does not say how many heads there are.
     """
-    fused = [name for name in file.tensors if f".{FUSED}." in name]
+    fused = [name for name in file.tensors if f".{FUSED}." in name and not _is_linear(file, name)]
     if not fused or file.architecture not in ARCHITECTURES.keys() - FUSED_EVERYWHERE:
         return file
-    heads, kv_heads, head_dim = head_sizes(file, ARCHITECTURES[file.architecture].rotates_in_part)
+    architecture = ARCHITECTURES[file.architecture]
+    heads, kv_heads, head_dim = head_sizes(file, architecture.rotates_in_part, architecture.keeps_states)
+    counts = (2 * heads if architecture.has_gated_queries else heads, kv_heads, kv_heads)
     tensors = dict(file.tensors)
     for name in fused:
-        if tensors[name].shape[0] == (heads + 2 * kv_heads) * head_dim:
+        if tensors[name].shape[0] == sum(counts) * head_dim:
             blocks, begin = tensors.pop(name), 0
-            for own, count in zip(QKV, (heads, kv_heads, kv_heads), strict=True):
+            for own, count in zip(QKV, counts, strict=True):
                 part = _rows(blocks, name.replace(FUSED, own), begin, begin + count * head_dim)
                 tensors[part.name] = part
                 begin += count * head_dim
     return dataclasses.replace(file, tensors=tensors)
+
+
+def _is_linear(file: GGUFFile, name: str) -> bool:
+    layer = name.partition(f".{FUSED}.")[0]
+    return f"{layer}.{STATE}" in file.tensors and f"{layer}.{ATTENTION}" not in file.tensors
 
 
 def _rows(blocks: Blocks, name: str, begin: int, end: int) -> Blocks:

@@ -43,11 +43,12 @@ def stays_as_it_is(file: GGUFFile) -> bool:
     return is_llama(file) and file.kinds <= COMPUTED
 
 
-def head_sizes(file: GGUFFile, rotates_in_part: bool = False) -> tuple[int, int, int]:
+def head_sizes(file: GGUFFile, rotates_in_part: bool = False, keeps_states: bool = False) -> tuple[int, int, int]:
     """The numbers of heads and of key/value heads, and how wide a head is.
 
     Args:
         rotates_in_part: heads of this architecture may be wider than what is rotated of them.
+        keeps_states: some layers of this architecture may have no key/value heads.
 
     Raises:
         BadGGUF: heads of different widths, or not rotated as the architecture is.
@@ -60,7 +61,34 @@ def head_sizes(file: GGUFFile, rotates_in_part: bool = False) -> tuple[int, int,
             f"{file.architecture}.attention.value_length is not {head_dim}, the width of keys: keys and values of "
             f"different widths are not supported in GGUF",
         )
-    return heads, file.count("attention.head_count_kv", heads), head_dim
+    key = "attention.head_count_kv"
+    kv_heads = size_of_some(file, key, heads) if keeps_states else file.count(key, heads)
+    return heads, kv_heads, head_dim
+
+
+def attends(file: GGUFFile) -> list[bool]:
+    """Which layers have keys and values; the others keep a state.
+
+    Raises:
+        BadGGUF: the file lists other than one number of key/value heads for each layer.
+    """
+    return [heads > 0 for heads in file.counts("attention.head_count_kv", file.count("attention.head_count"), least=0)]
+
+
+def size_of_some(file: GGUFFile, key: str, default: int | None = None) -> int:
+    """A size that some layers have, all the same, where the others have 0 for what they lack.
+
+    Raises:
+        BadGGUF: no layer has it, or they have different ones.
+    """
+    sizes = set(file.counts(key, default, least=0)) - {0}
+    if len(sizes) != 1:
+        raise BadGGUF(
+            file.path,
+            f"expected {file.architecture}.{key} to be the same number in all layers but those that have 0, got "
+            f"{', '.join(map(str, sorted(sizes))) or 'nothing but 0'}",
+        )
+    return sizes.pop()
 
 
 def _head_dim(file: GGUFFile, default: int, rotates_in_part: bool) -> int:

@@ -27,11 +27,8 @@ FALLS_OFF = f"its attention falls off with the distance (ALiBi), which this serv
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe"), EMBEDS),
     **dict.fromkeys(("jina-bert-v2", "jina-bert-v3", "gemma-embedding", "llama-embed", "t5encoder"), EMBEDS),
-    **dict.fromkeys(
-        ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "jamba", "plamo2", "falcon-h1"), STATES
-    ),
-    **dict.fromkeys(("nemotron_h", "nemotron_h_moe", "granitehybrid", "lfm2", "lfm2moe", "kimi-linear"), STATES),
-    **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), STATES),
+    **dict.fromkeys(("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "jamba", "plamo2"), STATES),
+    "kimi-linear": STATES,
     **dict.fromkeys(("mpt", "bloom", "refact", "jais"), FALLS_OFF),
     **dict.fromkeys(
         ("dream", "llada", "llada-moe", "rnd1"),

@@ -8,6 +8,7 @@ halves), norms may have 1 added, and experts may be cut differently.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     """The weights under transformers' names; a tensor that has none keeps its own, which the model then refuses."""
     architecture = architecture_of(file)
     heads = _heads(config) if architecture.has_paired_rows else {}
-    weights = _made(file, architecture, config.num_hidden_layers)
+    weights = _made(file, architecture, config)
     used = {part.name for weight in weights.values() for part in weight.parts}
     for name, blocks in file.tensors.items():
         if name in ROPE_FACTORS or name in used or _predicts_further(name, config, architecture):
@@ -84,14 +85,16 @@ def _heads(config: PreTrainedConfig) -> dict[str, int]:
     return heads | {"attn_q_norm": 1, "attn_k_norm": 1}
 
 
-def _made(file: GGUFFile, architecture: Architecture, layers: int) -> dict[str, Weight]:
+def _made(file: GGUFFile, architecture: Architecture, config: PreTrainedConfig) -> dict[str, Weight]:
     """The weights that are made of tensors as the architecture says, of those layers that have all of these tensors."""
     weights: dict[str, Weight] = {}
+    layers = config.num_hidden_layers
     for made in architecture.made:
+        make = partial(made.make, config) if made.by_config else made.make
         for number in range(layers):
             names = [f"blk.{number}.{own}" for own in made.of]
             if file.tensors.keys() >= set(names):
-                weight = Weight(tuple(file.tensors[name] for name in names), made.make)
+                weight = Weight(tuple(file.tensors[name] for name in names), make)
                 _check_parts(file, weight)
                 weights[f"{architecture.layers}.{number}.{made.name}"] = weight
     for key, made in architecture.numbers.items():

@@ -21,6 +21,7 @@ from inference.weights.gguf.architecture import (
     required_window,
     window_of,
 )
+from inference.weights.gguf.families.states import OF_STATES
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 
 BIASES = {"attention_bias": QKVO, "mlp_bias": MLP}
@@ -58,12 +59,22 @@ def _smollm3(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _granite(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    if not is_rotated(file):
+        raise BadGGUF(file.path, "a Granite without a rotary embedding is not supported in GGUF")
+    return granite_scales(file, common)
+
+
+def is_rotated(file: GGUFFile) -> bool:
+    """Whether a Granite has a rotary embedding."""
+    rotates: bool = file.get(f"{file.architecture}.rope.scaling.finetuned", bool, True)  # by which these files mean so
+    return rotates
+
+
+def granite_scales(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     def scale(key: str, default: float = 1.0) -> float:
         number: float = file.get(f"{file.architecture}.{key}", float, default)
         return number or default  # llama.cpp takes 0 for a scale that there is not
 
-    if not file.get(f"{file.architecture}.rope.scaling.finetuned", bool, True):  # by which these files mean so
-        raise BadGGUF(file.path, "a Granite without a rotary embedding is not supported in GGUF")
     return {
         "attention_multiplier": scale("attention.scale", common["head_dim"] ** -0.5),
         "embedding_multiplier": scale("embedding_scale"),
@@ -107,7 +118,7 @@ def _granite_swa(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     return _granite(file, common) | {
         "sliding_window": required_window(file),
         "layer_types": layer_types(file, common, every=4, without_is_first=True),
-        "layer_rope_theta": [theta if is_rotated else 0.0 for is_rotated in pattern],
+        "layer_rope_theta": [theta if turns else 0.0 for turns in pattern],
     }
 
 
@@ -124,11 +135,8 @@ def _granite_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 GRANITE_SCALES = frozenset({"attention.scale", "embedding_scale", "residual_scale", "logit_scale"})
-OF_STATES = frozenset(
-    f"ssm.{key}" for key in ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank")
-)
-"""Sizes of layers with a state, which files of Granite 4 have also where the model has no such layer."""
 GRANITE_KEYS = GRANITE_SCALES | OF_STATES | {"expert_shared_feed_forward_length"}
+"""Files of Granite 4 have sizes of states also where the model has no layer with one."""
 MINICPM_SCALES = GRANITE_SCALES - {"attention.scale"}
 GRANITE_MOE_LAYER = LAYER | {
     "ffn_gate_inp": "block_sparse_moe.router",
