@@ -90,14 +90,31 @@ def test_its_chat_template_renders_and_it_answers(checkpoint: Checkpoint, engine
     assert (answer["text"], answer["finish_reason"]) == ("The capital of France is Paris.", "stop")
 
 
+@pytest.fixture(scope="module")
+def default_engine() -> Engine:
+    return Engine.load(Config(model=str(smollm2_file()), device="cpu", context=256, max_streams=2))
+
+
 @has_bfloat16
-def test_with_the_default_settings_smollm2_knows_the_capital_of_france_too() -> None:
-    """In bfloat16 the first tokens of two answers would have the same logit: it is nearly as likely to say "L'"."""
-    engine = Engine.load(Config(model=str(smollm2_file()), device="cpu", context=256, max_streams=2))
-    question = ChatPrompt([{"role": "user", "content": "What is the capital of France?"}])
+def test_with_the_default_settings_smollm2_knows_a_capital_too(default_engine: Engine) -> None:
+    question = ChatPrompt([{"role": "user", "content": "What is the capital of Japan?"}])
     for _ in range(2):  # the second time from the prefix cache
-        answer = engine.generate(question, max_tokens=20, temperature=0)
-        assert answer["text"] == "The capital of France is Paris."
+        answer = default_engine.generate(question, max_tokens=20, temperature=0)
+        assert answer["text"] == "The capital of Japan is Tokyo."
+
+
+@has_bfloat16
+def test_first_tokens_that_bfloat16_cannot_tell_apart_have_logits_of_their_own(default_engine: Engine) -> None:
+    """To this question "The" and "L" are nearly equally likely. bfloat16 has eighths there.
+
+    What the layers round before them differs between processors, and with it which of the two comes first.
+    """
+    question = ChatPrompt([{"role": "user", "content": "What is the capital of France?"}])
+    for _ in range(2):
+        answer = default_engine.generate(question, max_tokens=1, temperature=0, logprobs=2)
+        first, second = answer["logprobs"][0]["top"]
+        assert {first["token"], second["token"]} == {"The", "L"}
+        assert 0 < first["logprob"] - second["logprob"] < 1 / 8
 
 
 def test_what_generation_needs_is_read_from_the_file(checkpoint: Checkpoint) -> None:
