@@ -140,7 +140,7 @@ class RowsAndStates:
     def are_finite(self, spans: Sequence[Span]) -> list[bool]:
         of_rows = self._rows.are_finite(spans)
         return [
-            are_keys_finite and all(bool(state.isfinite().all()) for state in _tensors(self._states[slot]))
+            are_keys_finite and all(bool(state.isfinite().all()) for state in tensors_of(self._states[slot]))
             for are_keys_finite, (slot, _, _) in zip(of_rows, spans, strict=True)
         ]
 
@@ -150,11 +150,11 @@ class RowsAndStates:
 
     @property
     def state_bytes(self) -> int:
-        of_slots = [sum(state.nbytes for state in _tensors(states)) for states in self._states]
+        of_slots = [sum(state.nbytes for state in tensors_of(states)) for states in self._states]
         return len(of_slots) * max(of_slots)
 
 
-def _tensors(states: Cache) -> list[Tensor]:
+def tensors_of(states: Cache) -> list[Tensor]:
     """All of a slot's states that there are."""
     layers = [layer for layer in states.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
     found = (

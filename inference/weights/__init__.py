@@ -11,6 +11,6 @@ The other modules, by topic:
     transformers    `model_classes` load its models; `usable_settings` have the forms that it takes; it is imported
                     through `lean_transformers`, and kept `quiet`
     tensors         `quantized` matrices, in one of the `formats`; `rotary`: the angles
-    memory          `memory`: how much is free, from which the `context` follows; `memory_ahead` allocates it;
-                    `other_senses` takes out what images and sounds would need
+    memory          `memory`: how much is free, from which the `context` follows, and of what `state_sizes` knows;
+                    `memory_ahead` allocates it; `other_senses` takes out what images and sounds would need
 """

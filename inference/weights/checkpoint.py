@@ -119,8 +119,11 @@ def _load(source: Source, config: EngineSettings, device: torch.device) -> Check
     bans = find_bans(*found) if applies else NO_BANS
     dtype = _dtype(config.dtype, source, model_config, device)
     weight_bytes = _weight_bytes(source, blocks, dtype)
-    forgets = not _is_for_cpp(blocks, model_config, dtype, device, config)
-    budget = CacheBudget.of(model_config, dtype, device, config.max_streams, weight_bytes, forgets)
+    is_for_cpp = _is_for_cpp(blocks, model_config, dtype, device, config)
+    state_bytes = 0 if is_for_cpp else _bytes_of_states(model_config, dtype)
+    budget = CacheBudget.of(
+        model_config, dtype, device, config.max_streams, weight_bytes, forgets=not is_for_cpp, state_bytes=state_bytes
+    )
     context = choose_context(config.context, model_config, budget)
     model: PreTrainedModel | Llama | None = None
     if blocks is not None:
@@ -149,6 +152,12 @@ def _is_for_cpp(
         return True
     is_asked_for = settings.is_compiled and device.type == "cpu"
     return is_asked_for and is_of_llama_type(config.get_text_config(), dtype)
+
+
+def _bytes_of_states(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    from inference.weights.state_sizes import bytes_of_states  # not at the top: with it come transformers' caches
+
+    return bytes_of_states(config, dtype)
 
 
 def _weight_bytes(source: Source, blocks: GGUFSource | None, dtype: torch.dtype) -> int:

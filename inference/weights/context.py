@@ -48,12 +48,14 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class CacheBudget:
-    """The memory of the keys and values of `slots` sequences."""
+    """The memory of the keys and values of `slots` sequences, and of their states."""
 
     slots: int
     layers: Sequence[LayerCost]
     free_bytes: int | None
     """Memory that is free for it; None if that is not known."""
+    state_bytes: int = 0
+    """What layers keep of each sequence that does not grow with it."""
 
     @classmethod
     def of(
@@ -64,22 +66,25 @@ class CacheBudget:
         slots: int,
         weight_bytes: int,
         forgets: bool = True,
+        state_bytes: int = 0,
     ) -> "CacheBudget":
         """The budget of a model whose weights, of `weight_bytes`, have not been loaded yet.
 
         Args:
             forgets: whether layers with a window forget what no token may see any more.
+            state_bytes: of the states of one text.
         """
         free = free_memory(device)
         if free is not None:
             free = int(SHARE * max(0, free - weight_bytes))
         costs = _layer_costs(config.get_text_config(), dtype.itemsize)
-        return cls(slots, costs if forgets else [LayerCost(layer.bytes_per_token) for layer in costs], free)
+        layers = costs if forgets else [LayerCost(layer.bytes_per_token) for layer in costs]
+        return cls(slots, layers, free, state_bytes)
 
     def bytes_for(self, context: int) -> int:
         """Bytes that the cache takes when every slot is full."""
         costs = (layer.bytes_per_token * column_count(context, layer.window) for layer in self.layers)
-        return self.slots * sum(costs)
+        return self.slots * (self.state_bytes + sum(costs))
 
     @property
     def affordable(self) -> int:

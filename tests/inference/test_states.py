@@ -18,6 +18,7 @@ from inference.decoders.stateful_decoder import FORGETFUL
 from inference.scheduling.scheduler import LEAST_AWAITED
 from inference.weights.checkpoint import Checkpoint
 from inference.weights.context import CacheBudget
+from inference.weights.state_sizes import bytes_of_states
 from interface.errors import UnsupportedModel
 from interface.events import Finished
 from interface.requests import GenerationRequest, SamplingParams, SequenceId, TokenPrompt
@@ -139,6 +140,21 @@ def test_layers_that_do_not_attend_take_no_memory_for_each_token() -> None:
 
     half = bytes_for(1000, ["linear_attention", "full_attention"] * 2)
     assert 2 * half == bytes_for(1000, ["full_attention"] * 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_what_states_take_is_known_before_there_is_memory_for_the_model(name: str, dtype: torch.dtype) -> None:
+    model, cache = small_model(name), KVCache(slots=3, context=POSITIONS)
+    nn.Module.to(model, dtype)
+    select_decoder(model, cache)
+    expected = cache.storage.state_bytes
+    assert 3 * bytes_of_states(small_config(name), dtype) == expected > 0
+    without, budget = (
+        CacheBudget.of(small_config(name), dtype, torch.device("cpu"), 3, 0, state_bytes=state_bytes)
+        for state_bytes in (0, expected // 3)
+    )
+    assert budget.bytes_for(POSITIONS) == without.bytes_for(POSITIONS) + expected
 
 
 @pytest.mark.parametrize("name", FORGETFUL)
