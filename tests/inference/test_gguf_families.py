@@ -183,6 +183,16 @@ def test_what_corrects_a_router_is_not_rounded(tmp_path: Path) -> None:
     assert loaded["model.norm.weight"].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("model_type", ["glm4_moe", "qwen3_5_text"])
+def test_layers_that_the_metadata_does_not_count_are_refused(model_type: str, tmp_path: Path) -> None:
+    """Unless they guess tokens ahead, and are counted as such."""
+    [config] = [config for config in FAMILIES if config.model_type == model_type]
+    metadata: dict[str, Any] = {f"{WRITTEN[model_type].architecture}__block_count": config.num_hidden_layers - 1}
+    path = write_gguf(tmp_path / "model.gguf", model_of(config), bpe_tokenizer(), **metadata)
+    with pytest.raises(LoadError, match=r"blk\.3\."):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("model_type", "metadata", "reason"),
     [

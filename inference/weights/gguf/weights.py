@@ -66,7 +66,7 @@ def model_weights(file: GGUFFile, config: PreTrainedConfig) -> dict[str, Weight]
     weights = _made(file, architecture, config)
     used = {part.name for weight in weights.values() for part in weight.parts}
     for name, blocks in file.tensors.items():
-        if name in ROPE_FACTORS or name in used or _predicts_further(name, config, architecture):
+        if name in ROPE_FACTORS or name in used or _predicts_further(file, name, config):
             continue
         stem, _, kind = name.rpartition(".")
         own = stem.rpartition(".")[2]
@@ -122,11 +122,11 @@ def _numbers(file: GGUFFile, key: str, layers: int) -> NDArray[np.float32]:
     return np.full(layers, file.get(key, float), np.float32)
 
 
-def _predicts_further(name: str, config: PreTrainedConfig, architecture: Architecture) -> bool:
+def _predicts_further(file: GGUFFile, name: str, config: PreTrainedConfig) -> bool:
     """Whether a tensor is of a layer behind the last that guesses tokens ahead, which is not needed."""
     match name.split(".", 2):
-        case ["blk", number, _] if "nextn_predict_layers" in architecture.keys and number.isdecimal():
-            return bool(int(number) >= config.num_hidden_layers)
+        case ["blk", number, _] if number.isdecimal():
+            return bool(config.num_hidden_layers <= int(number) < file.layers)
     return False
 
 
