@@ -4,7 +4,8 @@
 
 MODEL is what ENGINE_MODEL may be, and the other settings are read from the environment as the server reads them. The
 exit status is 0 if the model is served, 1 if it is refused, 2 if a setting is wrong. Unlike the server's own check at
-the start, this one takes as long as it takes: every length that the config names is tried with the whole model.
+the start, this one takes as long as it takes: every length that the config names is tried with the whole model. What is
+compiled for it is kept as the server keeps it, so the first start after a check need not compile.
 """
 
 import signal
@@ -24,10 +25,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config import Config, ConfigError
 from inference.cache.kv_cache import KVCache
+from inference.choosers import chooser_for
 from inference.decoders.decoder import Decoder
 from inference.decoders.select import examine
 from inference.decoders.start_check.trial import Finding, Trial
+from inference.early_compilers import compile_ahead
 from inference.messages import first_line
+from inference.sampling.choose import NativeChooser
 from inference.tensor_thread import on_tensor_thread
 from inference.weights.checkpoint import Checkpoint, load_checkpoint
 from inference.weights.context import reach_of
@@ -54,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.model is not None:
         config = dataclasses.replace(config, model=options.model)
+    compile_ahead(config)
     return on_tensor_thread(lambda: _report(config))
 
 
@@ -130,6 +135,8 @@ def examined(checkpoint: Checkpoint, config: Config) -> Iterator[Line]:
     yield "cache", _cached(cache, config.max_streams)
     for finding in findings:
         yield "compared", _sentence(finding)
+    chooser = chooser_for(checkpoint.model.device, config.is_compiled, torch.get_num_threads())
+    yield "tokens", f"chosen {'in C++' if isinstance(chooser, NativeChooser) else 'with operators of torch'}"
 
 
 def _cached(cache: KVCache, streams: int) -> str:

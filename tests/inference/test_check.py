@@ -1,5 +1,6 @@
 """`python -m inference.check MODEL` says what the server would do with a checkpoint."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_the_bundled_model_is_described_and_served(capsys: pytest.CaptureFixture
     short, long = report["compared"].splitlines()
     assert short.startswith("12 tokens in pieces, next to a neighbour: off by 0.0")
     assert long.startswith("150 tokens in pieces, next to a neighbour: off by 0.0")
+    assert report["tokens"] == "chosen with operators of torch"
     assert report["result"] == "served"
 
 
@@ -122,6 +124,22 @@ def test_the_check_runs_as_a_program() -> None:
     )
     assert (run.returncode, run.stderr) == (1, "")
     assert "refused: /no/such: expected a folder" in run.stdout
+
+
+def test_what_a_check_compiles_is_kept_for_the_first_start(tmp_path: Path) -> None:
+    settings = {"ENGINE_COMPILE": "1", "ENGINE_COMPILE_CACHE": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-m", "inference.check", str(BUNDLED_MODEL)],
+        cwd=ROOT,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "decoder      C++" in run.stdout
+    assert "tokens       chosen in C++\n" in run.stdout
+    assert {path.name.partition("-")[0] for path in tmp_path.glob("*.so")} == {"decoder", "choose"}
 
 
 def test_several_templates_and_an_end_that_no_model_has_are_described(
