@@ -18,14 +18,14 @@ def bytes_of_states(config: PreTrainedConfig, dtype: torch.dtype) -> int:
     Args:
         dtype: the precision of the model. States that are in float32 at any precision stay so.
     """
-    if not has_states(config):
-        return 0
     try:
+        if not has_states(config):
+            return 0
         with torch.device("meta"):
             # In bfloat16, since torch's grouped products of experts are for nothing else there.
             model = auto_class(type(config)).from_config(copy.deepcopy(config), dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
             output = model(torch.zeros(1, 2, dtype=torch.int64), use_cache=True)
         states = [state for value in output.values() if isinstance(value, Cache) for state in tensors_of(value)]
-    except Exception:  # of any kind, from the code of a model that is not the one that will be served
+    except Exception:  # from transformers' code, which says why when the model is loaded
         return 0
     return sum(state.numel() * (dtype if state.dtype == torch.bfloat16 else state.dtype).itemsize for state in states)

@@ -157,6 +157,12 @@ def test_what_states_take_is_known_before_there_is_memory_for_the_model(name: st
     assert budget.bytes_for(POSITIONS) == without.bytes_for(POSITIONS) + expected
 
 
+def test_a_setting_that_makes_no_cache_is_left_to_the_check_of_the_model() -> None:
+    config = small_config("llama")
+    config.attention_chunk_size = "x"
+    assert bytes_of_states(config, torch.float32) == 0
+
+
 @pytest.mark.parametrize("name", FORGETFUL)
 def test_a_model_that_forgets_its_states_within_a_prompt_is_refused_in_half_precision_too(name: str) -> None:
     model = small_model(name)
