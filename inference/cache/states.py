@@ -112,7 +112,7 @@ class RowsAndStates:
     def of(self, slots: Sequence[int]) -> Iterator[Cache]:
         """The states of a text, or those of several that have begun, each in a row of its own; a forward changes them.
 
-        Several are copied together, and back: a few MB for each text, next to all of the weights that a step reads.
+        Several are copied together, and back, which costs less than a step of each text by itself.
         """
         texts = [self._states[slot] for slot in slots]
         if len(texts) == 1:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from inference.weights.gguf.architecture import LAYER, TOP, Architecture, Made, as_it_is, experts
-from inference.weights.gguf.families.mixtures import CORRECTION, SIGMOID
+from inference.weights.gguf.families.mixtures import CORRECTION, SIGMOID, check_gating
 from inference.weights.gguf.families.states import kernels
-from inference.weights.gguf.file import BadGGUF, GGUFFile
+from inference.weights.gguf.file import GGUFFile
 from inference.weights.gguf.heads import attends
 
 
@@ -20,9 +20,7 @@ def _lfm2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 def _lfm2_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
     """The scale of experts' weights, which the converter leaves out, is 1 in all models of this kind."""
-    function = file.get("lfm2moe.expert_gating_func", int, SIGMOID)
-    if function != SIGMOID:
-        raise BadGGUF(file.path, f"lfm2moe.expert_gating_func is {function}; expected {SIGMOID}")
+    check_gating(file, SIGMOID)
     return _lfm2(file, common) | {
         "num_dense_layers": file.get("lfm2moe.leading_dense_block_count", int, 0),
         "num_experts": file.count("expert_count"),

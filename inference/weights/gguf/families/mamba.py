@@ -24,7 +24,7 @@ from inference.weights.gguf.families.llama import (
     granite_scales,
     is_rotated,
 )
-from inference.weights.gguf.families.mixtures import CORRECTION, SIGMOID
+from inference.weights.gguf.families.mixtures import CORRECTION, SIGMOID, check_gating
 from inference.weights.gguf.families.states import OF_STATES, decays, flat, kernels
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.heads import attends, has_experts
@@ -108,9 +108,8 @@ def _nemotron_h(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nemotron_h_moe(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
+    check_gating(file, SIGMOID)
     name = file.architecture
-    if (function := file.get(f"{name}.expert_gating_func", int, SIGMOID)) != SIGMOID:
-        raise BadGGUF(file.path, f"{name}.expert_gating_func is {function}; expected {SIGMOID}")
     return _nemotron_h(file, common) | {
         "n_routed_experts": file.count("expert_count"),
         "num_experts_per_tok": file.count("expert_used_count"),

@@ -38,12 +38,24 @@ ROUTING = frozenset(
 )
 
 
+def check_gating(file: GGUFFile, expected: int, *also: int) -> None:
+    """See that a file names the function by which its architecture weighs experts, or none at all.
+
+    Args:
+        also: other numbers that mean the same.
+
+    Raises:
+        BadGGUF: it names another one.
+    """
+    name = f"{file.architecture}.expert_gating_func"
+    if (function := file.get(name, int, expected)) not in (expected, *also):
+        raise BadGGUF(file.path, f"{name} is {function}; expected {expected}")
+
+
 def routing(file: GGUFFile, expected: int) -> dict[str, Any]:
     """How tokens find their experts. `expected` is the function that this architecture weighs them with."""
     name = file.architecture
-    function = file.get(f"{name}.expert_gating_func", int, expected) or expected
-    if function != expected:
-        raise BadGGUF(file.path, f"{name}.expert_gating_func is {function}; expected {expected}")
+    check_gating(file, expected, 0)
     return {
         "first_k_dense_replace": file.get(f"{name}.leading_dense_block_count", int, 0),
         "n_routed_experts": file.count("expert_count"),

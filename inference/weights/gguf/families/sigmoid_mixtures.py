@@ -20,7 +20,15 @@ from inference.weights.gguf.architecture import (
     required_window,
     window_of,
 )
-from inference.weights.gguf.families.mixtures import CORRECTED, CORRECTION, ROUTING, SHARED, SIGMOID, routing
+from inference.weights.gguf.families.mixtures import (
+    CORRECTED,
+    CORRECTION,
+    ROUTING,
+    SHARED,
+    SIGMOID,
+    check_gating,
+    routing,
+)
 from inference.weights.gguf.file import BadGGUF, GGUFFile
 from inference.weights.gguf.rope import rotated_part
 
@@ -30,9 +38,7 @@ def _dots(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
 
 
 def _minimax_m2(file: GGUFFile, common: dict[str, Any]) -> dict[str, Any]:
-    function = file.get("minimax-m2.expert_gating_func", int, SIGMOID)
-    if function not in (0, SIGMOID):
-        raise BadGGUF(file.path, f"minimax-m2.expert_gating_func is {function}; expected {SIGMOID}")
+    check_gating(file, SIGMOID, 0)
     return {
         "num_local_experts": file.count("expert_count"),
         "num_experts_per_tok": file.count("expert_used_count"),
